@@ -1,0 +1,1 @@
+"""Headrace: functions set off by events, every effect exactly once."""

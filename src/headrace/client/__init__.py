@@ -1,0 +1,1 @@
+"""Our HTTP API, seen from outside."""

@@ -1,0 +1,1 @@
+"""How a batch reaches its function as promised; read pump first."""

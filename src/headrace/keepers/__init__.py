@@ -1,0 +1,1 @@
+"""What survives a crash: storage, logs, state and timers."""

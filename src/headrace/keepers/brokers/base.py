@@ -1,0 +1,164 @@
+"""The broker port: streams of events in partitions, read by consumer groups.
+
+Brokers call nobody. Assignments and revocations are items that `Subscription.read` returns, so the
+program runs at its own pace; a partition's records come from its `Reader`. How far a group has come
+is kept by `delivery/positions` in the storage, for every driver; a foreign log is told last
+(ADR 0008). Obeyed by `tests/contract/test_brokers.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from headrace.keepers.storage.base import Applied
+from headrace.model.function import StreamSpec
+from headrace.model.record import Append, Chunk
+
+
+class Extent(msgspec.Struct, frozen=True, gc=False):
+    """The offsets a partition holds: `[low, high)`; `bytes` is an estimate of its size."""
+
+    low: int
+    high: int
+    bytes: int = 0
+
+
+class Assigned(msgspec.Struct, frozen=True, gc=False):
+    """These partitions (by number, of every stream of the subscription) are ours from now on."""
+
+    partitions: tuple[int, ...]
+
+
+class Revoked(msgspec.Struct, frozen=True, gc=False):
+    """These partitions are to be let go; `Subscription.released` says when that is done.
+
+    `lost` means they are gone already: nothing may be committed for them any more.
+    """
+
+    partitions: tuple[int, ...]
+    lost: bool = False
+
+
+class Reader(Protocol):
+    """Reads one partition of one stream forward. Used by one task."""
+
+    async def read(self, *, events: int, size: int) -> list[Chunk]:
+        """The next chunks, in order, up to `events` events and about `size` bytes; maybe none.
+
+        Never waits for new records; at least one event is returned where there is one.
+
+        Raises:
+            Corrupt: A stored record does not match its checksum.
+            Unavailable: The log cannot be reached now.
+        """
+        ...
+
+    async def wait(self) -> None:
+        """Return once `read` may have something (at once where it has); may return early."""
+        ...
+
+    def seek(self, offset: int) -> None:
+        """Go on from `offset`; below the lowest kept it means the lowest kept."""
+        ...
+
+    @property
+    def position(self) -> int:
+        """The offset `read` goes on from."""
+        ...
+
+    def close(self) -> None:
+        """Forget the partition; safe to call twice."""
+        ...
+
+
+class Subscription(Protocol):
+    """A node's share of a consumer group over co-partitioned streams."""
+
+    async def read(self) -> Assigned | Revoked:
+        """Wait for the next change of what this node owns."""
+        ...
+
+    def reader(self, stream: str, partition: int, offset: int) -> Reader:
+        """Read an assigned partition from `offset`."""
+        ...
+
+    async def commit(self, progress: dict[tuple[str, int], int]) -> None:
+        """Tell a foreign log how far the group is (for its own tools); the embedded log ignores it."""
+        ...
+
+    async def released(self, partitions: Sequence[int]) -> None:
+        """These revoked partitions are let go of."""
+        ...
+
+    async def close(self) -> None:
+        """Leave the group."""
+        ...
+
+
+class Broker(Protocol):
+    """A log of streams. One per node."""
+
+    @property
+    def colocated(self) -> bool:
+        """Whether appends can ride in a storage `Change`, in one transaction with it."""
+        ...
+
+    async def declare(self, spec: StreamSpec) -> StreamSpec:
+        """Create the stream, or bring its changeable settings up to `spec`.
+
+        Raises:
+            Misuse: It exists with another number of partitions, another owner or cleanup.
+        """
+        ...
+
+    def stream(self, name: str) -> StreamSpec:
+        """The stream's description.
+
+        Raises:
+            Unknown: There is no such stream; the message lists near names.
+        """
+        ...
+
+    def streams(self) -> list[StreamSpec]:
+        """Every stream, by name."""
+        ...
+
+    async def append(self, appends: Sequence[Append]) -> Applied:
+        """Make the events durable, together; returns after the fsync.
+
+        Raises:
+            Unknown: A stream or partition does not exist.
+            TooLarge: An append is larger than `MAX_BATCH_BYTES`.
+            DiskFull, Overloaded, Unavailable: As `Storage.apply`.
+        """
+        ...
+
+    async def extent(self, stream: str, partition: int) -> Extent:
+        """What the partition holds now."""
+        ...
+
+    async def offset_at(self, stream: str, partition: int, time: int) -> int:
+        """The first offset appended at or after `time` (µs since the epoch); the end where none."""
+        ...
+
+    async def fetch(
+        self, stream: str, partition: int, offset: int, *, events: int, size: int
+    ) -> list[Chunk]:
+        """Browse: as `Reader.read`, without being a consumer."""
+        ...
+
+    def subscribe(self, group: str, streams: tuple[str, ...]) -> Subscription:
+        """Join `group`, reading `streams`, which have equal numbers of partitions.
+
+        Raises:
+            Misuse: The streams are not co-partitioned.
+            Unknown: A stream does not exist.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop readers and housekeeping."""
+        ...

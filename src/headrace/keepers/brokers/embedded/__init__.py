@@ -1,0 +1,1 @@
+"""The log inside the node's own storage file."""

@@ -1,0 +1,1 @@
+"""What functions remember between invocations."""

@@ -1,0 +1,1 @@
+"""One transaction: ordered maps that change all together or not at all."""

@@ -1,0 +1,59 @@
+"""The storage port: ordered maps, changed by values that land together or not at all.
+
+Drivers: `sqlite` (one file, group commit), `memory` (the twin). PostgreSQL fits because a change is
+a value: one round trip, no callback inside a transaction. Obeyed by `tests/contract/test_storage.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from headrace.model.effects import Change, Space
+from headrace.model.record import Position
+
+
+class Applied:
+    """What a change became: the first position of each append (None where all was a duplicate)."""
+
+    __slots__ = ("duplicates", "positions")
+
+    def __init__(self, positions: tuple[Position | None, ...] = (), duplicates: int = 0) -> None:
+        self.positions = positions
+        self.duplicates = duplicates
+
+
+class Storage(Protocol):
+    """Keeps what must survive. One per node; its owner closes it last."""
+
+    async def apply(self, change: Change) -> Applied:
+        """Make `change` durable, all of it or nothing; many callers share one commit.
+
+        Returns once the bytes are on the disk.
+
+        Raises:
+            Fenced: A fencing check failed: another owner has taken over.
+            Conflict: Another check failed: what the change relied on is stale.
+            DiskFull: There is no room; nothing landed.
+            Overloaded: Too many changes are waiting.
+            Unavailable: The store is closing or its server is away; whether it landed is unknown.
+        """
+        ...
+
+    async def get(self, space: Space, key: bytes) -> bytes | None:
+        """The value at `key`, as last committed."""
+        ...
+
+    async def get_many(self, space: Space, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values at `keys`, of one snapshot, in the order asked."""
+        ...
+
+    async def scan(
+        self, space: Space, low: bytes, high: bytes | None = None, *, limit: int = 1_000
+    ) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` pairs with `low <= key < high` (to the end where `high` is None), ascending."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was accepted, then let go of the files."""
+        ...

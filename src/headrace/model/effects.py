@@ -1,0 +1,152 @@
+"""All that one invocation did and all that was decided about it, as one value for one commit.
+
+`Change` is the storage's language (checks, puts, deletes, appends); `Effects` is delivery's. The
+pump builds `Effects`; `delivery/commit` turns it into a `Change` and nothing else does.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from headrace.model.outcome import Cause, StateRead, StateWrite
+from headrace.model.record import Append, Position
+
+
+class Space(enum.StrEnum):
+    """The tables of the store, each an ordered map from key to value."""
+
+    POSITIONS = "positions"
+    STATE = "state"
+    TROUBLE = "trouble"
+    PARKED = "parked"
+    PARKED_KEYS = "parked_keys"
+    DEAD = "dead"
+    TIMERS = "timers"
+    MARKS = "marks"
+    OUTBOX = "outbox"
+    CATALOG = "catalog"
+    RUNS = "runs"
+    META = "meta"
+
+
+class Check(msgspec.Struct, frozen=True, gc=False):
+    """The value at `key` must start with `prefix` (None: there must be no value), or nothing lands.
+
+    `fence` says which error a broken check is: `Fenced` (a newer owner) or `Conflict` (stale state).
+    """
+
+    space: Space
+    key: bytes
+    prefix: bytes | None
+    fence: bool = False
+
+
+class Put(msgspec.Struct, frozen=True, gc=False):
+    """Store `value` at `key`, replacing what was there."""
+
+    space: Space
+    key: bytes
+    value: bytes
+
+
+class Delete(msgspec.Struct, frozen=True, gc=False):
+    """Remove `key`; removing what is not there is fine."""
+
+    space: Space
+    key: bytes
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """Everything that must land together or not at all.
+
+    Checks are all judged before anything is written. `appends` are for a log that lives in the
+    same store; `delivery/commit` moves them to the outbox where the log is elsewhere.
+    """
+
+    checks: tuple[Check, ...] = ()
+    puts: tuple[Put, ...] = ()
+    deletes: tuple[Delete, ...] = ()
+    appends: tuple[Append, ...] = ()
+
+
+class Progress(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How far a consumer group has come in one partition.
+
+    Attributes:
+        watermark: Every offset below it is finished.
+        sparse: Offsets at or above the watermark that are finished too, ascending.
+    """
+
+    watermark: int
+    sparse: tuple[int, ...] = ()
+
+
+class Trouble(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Events `[low, high)` of a partition have failed together `attempts` times.
+
+    Attributes:
+        low: First offset.
+        high: Offset after the last.
+        attempts: Attempts spent on exactly this range.
+        due: Not to be tried again before this time, in microseconds since the epoch.
+        cause: The last failure.
+    """
+
+    low: int
+    high: int
+    attempts: int
+    due: int = 0
+    cause: Cause | None = None
+
+
+class DeadEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An event that was given up, or waits parked: original bytes, origin, cause, attempts, lineage."""
+
+    function: str
+    position: Position
+    event: bytes
+    cause: Cause
+    attempts: int
+    appended: int
+    failed: int
+    hops: int = 0
+    origin: str = ""
+
+
+class Effects(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What one invocation's verdict asks to be made durable.
+
+    Attributes:
+        function: The function, which is also the consumer group.
+        epoch: The owner's epoch of these partitions.
+        progress: New progress by (stream, partition).
+        appends: Outputs.
+        reads: State versions relied upon.
+        writes: State changes, with `token` as their version.
+        token: The invocation's token.
+        trouble: By (stream, partition): ranges still failing; empty clears.
+        dead: Events given up.
+        parked: Events that wait behind a failing key.
+        unparked: Positions whose parked rows are finished.
+        park_keys: (stream, partition, key) that are to be parked from now on.
+        free_keys: (stream, partition, key) whose last parked event is finished.
+        extra: Puts and deletes of services that build on delivery (timers, journals).
+    """
+
+    function: str
+    app: str
+    epoch: int
+    progress: dict[tuple[str, int], Progress] = {}
+    appends: tuple[Append, ...] = ()
+    reads: tuple[StateRead, ...] = ()
+    writes: tuple[StateWrite, ...] = ()
+    token: int = 0
+    trouble: dict[tuple[str, int], tuple[Trouble, ...]] = {}
+    dead: tuple[DeadEvent, ...] = ()
+    parked: tuple[DeadEvent, ...] = ()
+    unparked: tuple[DeadEvent, ...] = ()
+    park_keys: tuple[tuple[str, int, bytes], ...] = ()
+    free_keys: tuple[tuple[str, int, bytes], ...] = ()
+    extra: tuple[Put | Delete, ...] = ()

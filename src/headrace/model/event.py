@@ -1,0 +1,32 @@
+"""What happened: the CloudEvents envelope as it travels and rests.
+
+An event is encoded as a msgpack array, so that a batch of them is one blob which nobody has to
+open to route it. Pure values; nothing here knows where an event is stored.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Event(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A fact, as bytes: what is in `value` is opened only by the function that asked for it.
+
+    Attributes:
+        value: The payload; JSON unless the stream says otherwise.
+        key: What keeps events in order; events of one key share a partition.
+        time: When it happened, in microseconds since the epoch; 0 means "when it was appended".
+        id: The producer's id, the mark by which a repeated publish is recognised. None means the
+            event is known by its position (`stream/partition/offset`).
+        headers: Short strings beside the payload.
+        type: The CloudEvents type.
+        source: The CloudEvents source.
+    """
+
+    value: bytes
+    key: str | None = None
+    time: int = 0
+    id: str | None = None
+    headers: dict[str, str] | None = None
+    type: str | None = None
+    source: str | None = None

@@ -1,0 +1,115 @@
+"""What is deployed: streams, functions and apps as plain descriptions.
+
+The zygote imports the author's code and sends these values to the host; the host never imports it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from headrace.model.policy import (
+    MAX_EVENT_BYTES,
+    Breaker,
+    Commit,
+    DeadLetter,
+    OnFailure,
+    Resources,
+    Retry,
+    Scaling,
+)
+from headrace.model.trigger import Trigger
+
+Cleanup = Literal["delete", "compact"]
+Codec = Literal["json", "msgpack", "bytes", "text"]
+
+
+class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream as declared by its owner.
+
+    Attributes:
+        name: The full name; the author's name, which must be unique on the platform.
+        owner: The app it belongs to, "" for streams nobody owns.
+        partitions: From 1; fixed once the stream exists.
+        private: Only its own app may read or publish.
+        retention_age: Seconds a record is kept; None means for ever.
+        retention_bytes: Bytes kept per partition; None means without bound.
+        cleanup: `delete` old records, or `compact` to the last record of every key.
+        dedupe_window: Seconds in which a repeated event id is dropped.
+        max_event_bytes: A larger event is refused at the edge.
+        codec: How `value` is encoded.
+        schema: JSON Schema of the value where the author gave a type.
+    """
+
+    name: str
+    owner: str = ""
+    partitions: int = 1
+    private: bool = False
+    retention_age: float | None = None
+    retention_bytes: int | None = None
+    cleanup: Cleanup = "delete"
+    dedupe_window: float = 600.0
+    max_event_bytes: int = MAX_EVENT_BYTES
+    codec: Codec = "json"
+    schema: dict[str, Any] | None = None
+
+
+class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A function as declared by its author; everything but the code.
+
+    Attributes:
+        name: The full name, `app.function`; also its consumer group.
+        app: Its app.
+        version: A hash of the code it was loaded from.
+        triggers: What sets it off.
+        output: The stream that takes return values, or None.
+        publishes: Streams of other apps it may publish to.
+        batch_size: Events in one invocation at most; 1 to 10,000.
+        batch_bytes: Bytes of events in one invocation at most.
+        batch_window: Seconds to wait for a fuller batch.
+        mode: Ordering; see `Mode`.
+        parallelism: Batches of one partition in flight (keyed and unordered only).
+        commit: When positions move: `after` the effects (default), or `before` the run.
+        timeout: Seconds one invocation may take.
+        retry: When a failed event is tried again.
+        bisect: Whether a failing batch is halved until the poison stands alone.
+        on_failure: What becomes of an event whose attempts are spent.
+        breaker: When to stop calling it.
+        scaling: How many instances.
+        resources: What one instance may use.
+        summary: The first line of the handler's docstring.
+        source: Where the handler is defined, `file:line`.
+    """
+
+    name: str
+    app: str
+    version: str = ""
+    triggers: tuple[Trigger, ...] = ()
+    output: str | None = None
+    publishes: tuple[str, ...] = ()
+    batch_size: int = 100
+    batch_bytes: int = 4 << 20
+    batch_window: float = 0.0
+    mode: Literal["ordered", "keyed", "unordered"] = "ordered"
+    parallelism: int = 1
+    commit: Commit = "after"
+    timeout: float = 30.0
+    retry: Retry = Retry()
+    bisect: bool = True
+    on_failure: OnFailure = DeadLetter()
+    breaker: Breaker | None = Breaker()
+    scaling: Scaling = Scaling()
+    resources: Resources = Resources()
+    summary: str = ""
+    source: str = ""
+
+
+class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A bounded context: its streams and functions, and who answers for it."""
+
+    name: str
+    owner: str = ""
+    version: str = ""
+    streams: tuple[StreamSpec, ...] = ()
+    functions: tuple[FunctionSpec, ...] = ()

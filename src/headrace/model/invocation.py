@@ -1,0 +1,46 @@
+"""One call of a function: the batch, the attempt, the deadline, and where it comes from."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.model.record import Chunk
+
+
+class Invocation(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the host hands to an instance.
+
+    Attributes:
+        function: The full name, `app.function`.
+        chunks: The events, in the order they are to be seen.
+        attempt: From 1.
+        timeout: Seconds it may take, counted from when the instance takes it up.
+        token: A number no other invocation of this app has; the version of state it writes.
+        key: The root of its idempotency keys: the same for every attempt at the same events.
+        hops: The length its outputs' lineage will have.
+        origin: The root of its lineage.
+        affinity: Invocations that share it are best run by the same instance.
+        trace: A W3C `traceparent`, or "".
+        now: The wall clock when it was dispatched, in microseconds since the epoch.
+        seed: What the instance's randomness is seeded with, so that a run can be repeated.
+        mode: `stream` for a batch from a log, `call` for one payload that wants an answer.
+    """
+
+    function: str
+    chunks: tuple[Chunk, ...]
+    attempt: int = 1
+    timeout: float = 30.0
+    token: int = 0
+    key: str = ""
+    hops: int = 0
+    origin: str = ""
+    affinity: str = ""
+    trace: str = ""
+    now: int = 0
+    seed: int = 0
+    mode: str = "stream"
+
+    @property
+    def size(self) -> int:
+        """How many events it carries."""
+        return sum(chunk.size for chunk in self.chunks)

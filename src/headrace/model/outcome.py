@@ -1,0 +1,105 @@
+"""What came back from an invocation. What user code raised is a value here, never an exception."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.model.record import Append
+
+
+class Cause(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Why something failed.
+
+    Attributes:
+        kind: The exception's class name, or `Crashed`, `TimedOut`, `OutOfMemory`, ...
+        message: Its text.
+        traceback: The author's frames, capped; "" where there are none.
+        retryable: False where the code itself said that trying again is useless.
+    """
+
+    kind: str
+    message: str
+    traceback: str = ""
+    retryable: bool = True
+
+
+class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The event at `index` of the batch (0 to size - 1) failed, and why."""
+
+    index: int
+    cause: Cause
+
+
+class StateRead(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A key of the app's state and the version that was seen (0: absent)."""
+
+    key: str
+    version: int
+
+
+class StateWrite(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A key's new value (None deletes it) and when it expires (µs since the epoch, 0: never)."""
+
+    key: str
+    value: bytes | None
+    expires: int = 0
+
+
+class Usage(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What a run cost: wall and processor seconds, and the instance's peak resident bytes."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+    memory: int = 0
+    cold: bool = False
+    instance: str = ""
+
+
+class Returned(msgspec.Struct, array_like=True, frozen=True, tag=True, gc=False):
+    """The instance came back. Effects hold only what belongs to events that are done.
+
+    Attributes:
+        failures: Events that failed, by index, ascending; the handler may have gone on after them.
+        untouched: The first index the handler did not come to, or -1 where it saw all: events
+            from there on are neither done nor failed.
+        error: Set where the handler raised without naming an event: every event that is not in
+            `done` counts as failed together.
+        done: With `error`, the indices marked done before it; their effects are kept.
+        appends: What was published.
+        reads: State versions the effects rely on.
+        writes: State changes.
+        result: What a `call` answered.
+        usage: What it cost.
+    """
+
+    failures: tuple[Failure, ...] = ()
+    untouched: int = -1
+    error: Cause | None = None
+    done: tuple[int, ...] = ()
+    appends: tuple[Append, ...] = ()
+    reads: tuple[StateRead, ...] = ()
+    writes: tuple[StateWrite, ...] = ()
+    result: bytes | None = None
+    usage: Usage = Usage()
+
+
+class Crashed(msgspec.Struct, array_like=True, frozen=True, tag=True, gc=False):
+    """The instance died, or broke the protocol, and was replaced. No effects.
+
+    `blameless` means the platform itself took the instance away (an operator's kill, a drain
+    that ran out of patience) before the function could be at fault: no attempt is spent.
+    """
+
+    cause: Cause
+    usage: Usage = Usage()
+    blameless: bool = False
+
+
+class TimedOut(msgspec.Struct, array_like=True, frozen=True, tag=True, gc=False):
+    """The invocation overran its timeout and its instance was killed. No effects."""
+
+    cause: Cause
+    usage: Usage = Usage()
+
+
+Outcome = Returned | Crashed | TimedOut

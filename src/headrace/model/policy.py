@@ -1,0 +1,182 @@
+"""Every limit, retry rule and window, with its default: what may be asked of the platform.
+
+Policies are values an author writes beside a function; the same names stand in `headrace.toml`.
+Durations are seconds, sizes bytes. A value that cannot work is refused when it is written.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from headrace.model.errors import Misuse
+
+Mode = Literal["ordered", "keyed", "unordered"]
+Commit = Literal["after", "before"]
+Start = Literal["earliest", "latest"]
+
+MAX_BATCH = 10_000
+MAX_EVENT_BYTES = 1 << 20
+MAX_BATCH_BYTES = 8 << 20
+MAX_FRAME_BYTES = 64 << 20
+MAX_HOPS = 64
+MAX_TRACEBACK = 16_384
+MAX_KEY_BYTES = 1_024
+MAX_HEADERS = 64
+MAX_HEADER_BYTES = 16_384
+MAX_NAME = 200
+MAX_STATE_BYTES = 4 << 20
+MAX_CHANGES_PER_GROUP = 512
+MAX_QUEUED_CHANGES = 65_536
+
+
+def _require(holds: bool, what: str, fix: str) -> None:
+    if not holds:
+        raise Misuse(f"{what}; {fix}")
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a failed event is tried again: exponential backoff with full jitter.
+
+    The delay before attempt n + 1 is drawn evenly from `[0, min(cap, base * 2 ** (n - 1))]`
+    (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+
+    Attributes:
+        attempts: How often an event is tried at most, the first time included; 1 to 10,000.
+        base: The first delay's upper bound, in seconds.
+        cap: No delay is longer, in seconds.
+        max_age: Give up once the event is older than this many seconds; None means never.
+        jitter: Whether delays are drawn at random below their bound (else they are the bound).
+        give_up_on: Names of exception classes that are never tried again.
+        only_on: Names of the only exception classes that are tried again; empty means all.
+    """
+
+    attempts: int = 5
+    base: float = 0.2
+    cap: float = 60.0
+    max_age: float | None = None
+    jitter: bool = True
+    give_up_on: tuple[str, ...] = ()
+    only_on: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(
+            1 <= self.attempts <= 10_000,
+            f"`Retry(attempts={self.attempts})` is out of range",
+            "use 1 to 10,000",
+        )
+        _require(
+            0 <= self.base <= self.cap,
+            f"`Retry(base={self.base}, cap={self.cap})` cannot hold",
+            "use 0 <= base <= cap",
+        )
+        _require(
+            self.max_age is None or self.max_age > 0,
+            f"`Retry(max_age={self.max_age})` is not a time",
+            "use seconds above 0, or None",
+        )
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, tag="dead-letter"):
+    """Give the event up: keep its bytes, position, cause and attempts, and let the next one pass."""
+
+
+class ParkKey(msgspec.Struct, frozen=True, kw_only=True, tag="park-key"):
+    """Let the failing key wait, its later events in order behind it; every other key flows on."""
+
+
+class ParkPartition(msgspec.Struct, frozen=True, kw_only=True, tag="park-partition"):
+    """Stop the partition at the failing event until someone redrives or discards it."""
+
+
+class Discard(msgspec.Struct, frozen=True, kw_only=True, tag="discard"):
+    """Drop the event; asked for by name because it loses data."""
+
+
+OnFailure = DeadLetter | ParkKey | ParkPartition | Discard
+
+
+class Breaker(msgspec.Struct, frozen=True, kw_only=True):
+    """Stop calling a function that keeps failing, and try it again after a pause.
+
+    Attributes:
+        failures: This many failed invocations in a row open the breaker.
+        pause: Seconds the breaker stays open before one trial invocation.
+    """
+
+    failures: int = 20
+    pause: float = 10.0
+
+    def __post_init__(self) -> None:
+        _require(
+            self.failures >= 1,
+            f"`Breaker(failures={self.failures})` never lets anything run",
+            "use 1 or more",
+        )
+        _require(
+            self.pause > 0, f"`Breaker(pause={self.pause})` is not a time", "use seconds above 0"
+        )
+
+
+class Scaling(msgspec.Struct, frozen=True, kw_only=True):
+    """How many instances a function may have.
+
+    Attributes:
+        min: Kept even when idle.
+        max: Never more at once.
+        keep_warm: Seconds an idle instance stays runnable before it hibernates.
+        keep_hibernating: Seconds a hibernating instance is kept before it is evicted.
+        max_age: Seconds after which an instance is replaced; None means never.
+        max_invocations: Invocations after which an instance is replaced; None means never.
+    """
+
+    min: int = 0
+    max: int = 8
+    keep_warm: float = 60.0
+    keep_hibernating: float = 600.0
+    max_age: float | None = None
+    max_invocations: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            0 <= self.min <= self.max,
+            f"`Scaling(min={self.min}, max={self.max})` cannot hold",
+            "use 0 <= min <= max",
+        )
+        _require(
+            self.max >= 1,
+            "`Scaling(max=0)` would never run",
+            "use 1 or more, or remove the function",
+        )
+
+
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
+    """What one instance may use.
+
+    Attributes:
+        memory: Bytes of address space beyond what the zygote had; None means no limit.
+        cpu: Seconds of processor time for one invocation; None means no limit.
+        files: Open files.
+        processes: Processes and threads.
+        file_size: Bytes of the largest file it may write.
+        isolation: 0 none, 1 rlimits + uid + no_new_privs + seccomp + private scratch folder,
+            2 adds landlock and namespaces. The highest level the machine has is used when more is
+            asked for than it can give, and `headrace doctor` says so.
+        network: Whether it may open network sockets.
+    """
+
+    memory: int | None = 1 << 30
+    cpu: float | None = None
+    files: int = 256
+    processes: int = 64
+    file_size: int = 1 << 30
+    isolation: int = 1
+    network: bool = True
+
+    def __post_init__(self) -> None:
+        _require(
+            self.isolation in {0, 1, 2},
+            f"`Resources(isolation={self.isolation})` is unknown",
+            "use 0, 1 or 2",
+        )

@@ -1,0 +1,44 @@
+"""The runtime port: hand over an invocation, get an outcome; and what a running function may ask.
+
+`fleet` runs the author's code in forked processes, `inline` right here for tests and simulation.
+Both obey `tests/contract/test_invokers.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome
+
+
+class Invoker(Protocol):
+    """Runs functions."""
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        """Run it to its end and say what came back; never raises for what user code did.
+
+        Raises:
+            Unknown: No such function is deployed here.
+            Unavailable: No instance can be had now (draining, or the machine refuses to fork).
+        """
+        ...
+
+    async def close(self) -> None:
+        """Drain: let running invocations end, then stop every process."""
+        ...
+
+
+class HostServices(Protocol):
+    """What a running function may ask its host for. Filled in by `delivery/hostcalls`."""
+
+    async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
+        """Version (0: absent) and value of each key of the app's state; expired ones are absent."""
+        ...
+
+    async def scan_state(
+        self, app: str, prefix: str, *, limit: int
+    ) -> list[tuple[str, int, bytes]]:
+        """Key, version and value of the app's state keys that start with `prefix`, ascending."""
+        ...

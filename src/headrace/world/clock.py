@@ -1,0 +1,57 @@
+"""Time comes in here. On virtual time the event loop itself jumps, so every wait is the loop's.
+
+Waits are relative to the loop's monotonic time; dates come from `now`, the wall clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    """The only source of time; handed to whoever needs it."""
+
+    def now(self) -> int:
+        """The wall clock, in microseconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go backwards; only differences mean anything."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+    async def timeout(self, awaitable: Awaitable[T], seconds: float | None) -> T:
+        """The awaitable's result.
+
+        Raises:
+            TimeoutError: It took longer than `seconds`; it has been cancelled.
+        """
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> int:
+        """The wall clock, in microseconds since the epoch."""
+        return time.time_ns() // 1_000
+
+    def monotonic(self) -> float:
+        """CLOCK_MONOTONIC, in seconds."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait on the running loop."""
+        await asyncio.sleep(seconds)
+
+    async def timeout(self, awaitable: Awaitable[T], seconds: float | None) -> T:
+        """Bound a wait on the running loop."""
+        return await asyncio.wait_for(awaitable, seconds)

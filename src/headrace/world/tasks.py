@@ -1,0 +1,48 @@
+"""Every task has an owner and an end. A group owns tasks; when the group closes, they are over.
+
+Unlike `asyncio.TaskGroup`, a group may outlive the scope it was made in and a member's failure is
+handed to the group's `on_failure` instead of cancelling its siblings: one function's bug must not
+take another's pump down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+
+class Tasks:
+    """A set of owned tasks. `close` cancels them and waits until they are gone."""
+
+    def __init__(self, on_failure: Callable[[str, BaseException], None]) -> None:
+        self._on_failure = on_failure
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def start(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
+        """Run `work` as a member."""
+        if self._closed:
+            work.close()
+            raise RuntimeError(f"task `{name}` was started in a group that is closed")
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_failure(task.get_name(), error)
+
+    async def close(self) -> None:
+        """Cancel the members and wait for their end."""
+        self._closed = True
+        members = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in members:
+            task.cancel()
+        if members:
+            await asyncio.gather(*members, return_exceptions=True)
