@@ -24,6 +24,7 @@ class Invocation(msgspec.Struct, array_like=True, frozen=True, gc=False):
         now: The wall clock when it was dispatched, in microseconds since the epoch.
         seed: What the instance's randomness is seeded with, so that a run can be repeated.
         mode: `stream` for a batch from a log, `call` for one payload that wants an answer.
+        fresh: Forget cached state first: an earlier invocation's changes did not land.
     """
 
     function: str
@@ -39,6 +40,7 @@ class Invocation(msgspec.Struct, array_like=True, frozen=True, gc=False):
     now: int = 0
     seed: int = 0
     mode: str = "stream"
+    fresh: bool = False
 
     @property
     def size(self) -> int:

@@ -1,0 +1,46 @@
+"""How a function's state rests in the store: one row a key, with its version in front.
+
+The version is the token of the invocation that wrote it, so that a commit can check by prefix that
+what it read is still so, and an instance knows the version of its own writes before they land.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from headrace.keepers.storage.keys import pack
+from headrace.model.errors import Corrupt
+
+_head = struct.Struct(">QQ")
+
+
+def state_key(app: str, key: str) -> bytes:
+    """Where the app keeps `key`."""
+    return pack(app, key)
+
+
+def state_name(app: str, packed: bytes) -> str:
+    """The author's key of a packed one; the inverse of `state_key`."""
+    return packed[len(pack(app)) : -1].replace(b"\x00\xff", b"\x00").decode()
+
+
+def version_prefix(version: int) -> bytes:
+    """What a row of this version starts with."""
+    return version.to_bytes(8, "big")
+
+
+def encode_row(version: int, value: bytes, expires: int) -> bytes:
+    """A row; `expires` in microseconds since the epoch, 0 for never."""
+    return _head.pack(version, expires) + value
+
+
+def decode_row(row: bytes) -> tuple[int, int, bytes]:
+    """Version, expiry and value of a row.
+
+    Raises:
+        Corrupt: The row is too short to be one.
+    """
+    if len(row) < _head.size:
+        raise Corrupt(f"a state row of {len(row)} bytes is shorter than its own head")
+    version, expires = _head.unpack_from(row)
+    return version, expires, row[_head.size :]
