@@ -1,0 +1,289 @@
+"""What a node is told: `headrace.toml`, the environment and the command line become `Settings`.
+
+The only room that reads settings files and environment variables. Later sources win: defaults,
+`headrace.toml`, its `[env.NAME]` section, `HEADRACE_*` variables, the command line. Everything a
+decorator says about a function or a stream can be overridden by name. A key nobody knows, a value of
+the wrong type and a policy that cannot hold are refused with file, line and fix.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.model.errors import Misuse
+from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
+from headrace.node.overrides import Override, apply_overrides, checked
+from headrace.node.settings_file import SettingsFile, nearest
+
+FILE_NAME = "headrace.toml"
+DEFAULT_PORT = 4280
+_SECTIONS = ("node", "functions", "streams", "env")
+_ELSEWHERE = {"URL", "CONFIG", "ENV"}
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything a node needs to know before it starts.
+
+    Attributes:
+        targets: Apps to run, each `path/to/file.py`, a folder holding `app.py`, or `module:app`.
+        data: The folder that holds the log, the state and `node.json`.
+        host: The address the HTTP door listens on; loopback unless asked otherwise.
+        port: Its port; 0 takes a free one, which `node.json` then names.
+        allowed_hosts: Host names the door answers to besides its own; `*` answers to all.
+        reload: Load the apps again when their files change.
+        drain: Seconds running invocations get to end when the node stops.
+        max_body_bytes: The largest request body.
+        max_requests: Requests worked on at once; more are answered 429.
+        max_connections: Open connections; more are closed at once.
+        log_level: `debug`, `info`, `warning` or `error`.
+        failpoint: For fault campaigns: `label:passes` kills the node at that pass of that label.
+        functions: Overrides of functions, in order of precedence.
+        streams: Overrides of streams, in order of precedence.
+        source: The settings file, or "".
+        environment: The name of the `[env.NAME]` section in force, or "".
+    """
+
+    targets: tuple[str, ...] = ()
+    data: Path = Path(".headrace")
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    allowed_hosts: tuple[str, ...] = ()
+    reload: bool = False
+    drain: float = 10.0
+    max_body_bytes: int = 8 << 20
+    max_requests: int = 512
+    max_connections: int = 1_024
+    log_level: str = "info"
+    failpoint: str = ""
+    functions: tuple[Override, ...] = ()
+    streams: tuple[Override, ...] = ()
+    source: str = ""
+    environment: str = ""
+
+    def apply(self, app: AppSpec) -> AppSpec:
+        """The app as its author declared it, with this node's overrides on top.
+
+        Raises:
+            Misuse: An override cannot hold together with what the author declared.
+        """
+        if not self.functions and not self.streams:
+            return app
+        return msgspec.structs.replace(
+            app,
+            functions=tuple(apply_overrides(spec, self.functions) for spec in app.functions),
+            streams=tuple(apply_overrides(spec, self.streams) for spec in app.streams),
+        )
+
+    def unmatched(self, apps: Iterable[AppSpec]) -> list[str]:
+        """What is overridden but not deployed: each as a sentence that says where it stands."""
+        known = list(apps)
+        functions = [spec.name for app in known for spec in app.functions]
+        streams = [spec.name for app in known for spec in app.streams]
+        return [
+            f"{override.where}: no {kind} is called `{override.name}`{nearest(override.name, names)}"
+            for kind, names, overrides in (
+                ("function", functions, self.functions),
+                ("stream", streams, self.streams),
+            )
+            for override in overrides
+            if not any(override.matches(name) for name in names)
+        ]
+
+
+_TABLES = {"functions", "streams", "source", "environment"}
+NODE_KEYS = tuple(name for name in Settings.__struct_fields__ if name not in _TABLES)
+
+
+def load(
+    options: Mapping[str, Any] | None = None,
+    *,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Settings:
+    """Read every source and make one value of them.
+
+    Args:
+        options: What the command line said; None values were not said.
+        file: The settings file; else `HEADRACE_CONFIG`, else `headrace.toml` in `folder` if there.
+        environ: The environment; the process's own by default.
+        folder: Where to look for `headrace.toml`; the working folder by default.
+
+    Raises:
+        Misuse: A source is unreadable or holds something that cannot be; the message names the
+            file and line (or the variable), the cause and the fix.
+    """
+    environ = os.environ if environ is None else environ
+    source = _find_file(file, environ, folder or Path())
+    environment = environ.get("HEADRACE_ENV", "")
+    values: dict[str, Any] = {}
+    functions: list[Override] = []
+    streams: list[Override] = []
+    if source is not None:
+        _from_file(source, environment, values, functions, streams)
+    elif environment:
+        raise Misuse(
+            f"`HEADRACE_ENV={environment}` chooses a section of `{FILE_NAME}`, and there is no such "
+            "file here; write one, name one with `--config`, or unset the variable"
+        )
+    _from_environment(environ, values, functions, streams)
+    for name, value in (options or {}).items():
+        if value is not None:
+            values[name] = _typed(name, value, f"`--{name.replace('_', '-')}`", lax=False)
+    settings = Settings(
+        **values,
+        functions=tuple(functions),
+        streams=tuple(streams),
+        source=str(source.path) if source else "",
+        environment=environment,
+    )
+    _check_ranges(settings)
+    return settings
+
+
+def node_url(data: Path) -> str | None:
+    """The address of the node that owns the data folder, as it wrote it down; None where none did."""
+    try:
+        found = msgspec.json.decode((data / "node.json").read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError):
+        return None
+    url = found.get("url")
+    return url if isinstance(url, str) else None
+
+
+def client_url(environ: Mapping[str, str] | None = None, data: Path | None = None) -> str:
+    """The node a command talks to: `HEADRACE_URL`, else the data folder's own, else the default."""
+    environ = os.environ if environ is None else environ
+    if url := environ.get("HEADRACE_URL"):
+        return url
+    folder = data or Path(environ.get("HEADRACE_DATA", ".headrace"))
+    return node_url(folder) or f"http://127.0.0.1:{DEFAULT_PORT}"
+
+
+def _find_file(file: Path | None, environ: Mapping[str, str], folder: Path) -> SettingsFile | None:
+    chosen = file or (Path(environ["HEADRACE_CONFIG"]) if "HEADRACE_CONFIG" in environ else None)
+    if chosen is not None:
+        return SettingsFile.read(chosen)
+    default = folder / FILE_NAME
+    return SettingsFile.read(default) if default.is_file() else None
+
+
+def _from_file(
+    source: SettingsFile,
+    environment: str,
+    values: dict[str, Any],
+    functions: list[Override],
+    streams: list[Override],
+) -> None:
+    source.only_keys((), _SECTIONS)
+    source.only_keys(("env",), source.table("env"))
+    layers: list[tuple[str, ...]] = [()]
+    if environment:
+        sections = source.table("env")
+        if environment not in sections:
+            raise Misuse(
+                f"{source.path}: there is no section `[env.{environment}]`"
+                f"{nearest(environment, sections)}; add it or change `HEADRACE_ENV`"
+            )
+        layers.append(("env", environment))
+    for name in source.table("env"):
+        source.only_keys(("env", name), _SECTIONS[:3])
+    for layer in layers:
+        node = (*layer, "node")
+        source.only_keys(node, NODE_KEYS)
+        for key, value in source.table(*node).items():
+            values[key] = _typed(key, value, source.where(*node, key), lax=False)
+        for kind, into, like in (
+            ("functions", functions, FunctionSpec),
+            ("streams", streams, StreamSpec),
+        ):
+            for name in source.table(*layer, kind):
+                path = (*layer, kind, name)
+                into.append(
+                    checked(
+                        like, name, source.table(*path), lambda *key, p=path: source.where(*p, *key)
+                    )
+                )
+
+
+def _from_environment(
+    environ: Mapping[str, str],
+    values: dict[str, Any],
+    functions: list[Override],
+    streams: list[Override],
+) -> None:
+    for variable in sorted(environ):
+        if not variable.startswith("HEADRACE_"):
+            continue
+        name, *path = variable.removeprefix("HEADRACE_").split("__")
+        text = environ[variable]
+        if name in _ELSEWHERE and not path:
+            continue
+        if name in {"FUNCTIONS", "STREAMS"} and len(path) >= 2:
+            like, into = (FunctionSpec, functions) if name == "FUNCTIONS" else (StreamSpec, streams)
+            value: Any = text
+            for key in reversed(path[1:]):
+                value = {key.lower(): value}
+            into.append(
+                checked(like, path[0], value, lambda *_, v=variable: f"`{v}`", from_text=True)
+            )
+            continue
+        key = name.lower()
+        if path or key not in NODE_KEYS:
+            raise Misuse(
+                f"`{variable}` is no setting{nearest(key, NODE_KEYS, 'HEADRACE_', str.upper)}; "
+                "unset it or correct its name (docs/reference/settings.md lists all)"
+            )
+        values[key] = _typed(key, text, f"`{variable}`", lax=True)
+
+
+_FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
+
+
+def _typed(name: str, value: Any, where: str, *, lax: bool) -> Any:
+    wanted = _FIELDS[name].type
+    if lax and name in {"targets", "allowed_hosts"}:
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if name == "data" and isinstance(value, Path):
+        return value
+    try:
+        return msgspec.convert(value, wanted, strict=not lax, dec_hook=_path_of)
+    except msgspec.ValidationError as error:
+        reason = str(error)[:1].lower() + str(error)[1:]
+        raise Misuse(f"{where}: `{name} = {value!r}` cannot be: {reason}") from error
+
+
+def _path_of(wanted: type, value: Any) -> Any:
+    if wanted is Path and isinstance(value, str) and value:
+        return Path(value)
+    raise msgspec.ValidationError(f"Expected a folder's path, got `{type(value).__name__}`")
+
+
+def _check_ranges(settings: Settings) -> None:
+    for holds, what, fix in (
+        (0 <= settings.port <= 65_535, f"port = {settings.port}", "use 0 (any free one) to 65535"),
+        (settings.drain >= 0, f"drain = {settings.drain}", "use seconds, 0 or more"),
+        (
+            1_024 <= settings.max_body_bytes <= 64 << 20,
+            f"max_body_bytes = {settings.max_body_bytes}",
+            "use 1024 to 67108864 (64 MiB)",
+        ),
+        (settings.max_requests >= 1, f"max_requests = {settings.max_requests}", "use 1 or more"),
+        (
+            settings.max_connections >= 1,
+            f"max_connections = {settings.max_connections}",
+            "use 1 or more",
+        ),
+        (
+            settings.log_level in {"debug", "info", "warning", "error"},
+            f"log_level = {settings.log_level}",
+            "use debug, info, warning or error",
+        ),
+    ):
+        if not holds:
+            raise Misuse(f"the setting `{what}` is out of range; {fix}")

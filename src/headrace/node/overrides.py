@@ -1,0 +1,160 @@
+"""What an operator says about a function or stream beside its author: checked, then merged.
+
+Comes in: a name and a table of values as read from a file or a variable. Goes out: a description
+with those values replaced. Nested policies are merged key by key, so that `retry = {attempts = 3}`
+keeps the author's delays. Refuses keys an operator may not touch (names, triggers, partitions).
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from headrace.model.errors import Misuse
+from headrace.model.function import FunctionSpec, StreamSpec
+from headrace.node.settings_file import nearest
+
+Spec = TypeVar("Spec", FunctionSpec, StreamSpec)
+Where = Callable[..., str]
+
+FUNCTION_KEYS = (
+    "batch_size", "batch_bytes", "batch_window", "mode", "parallelism", "commit", "timeout", "retry",
+    "bisect", "on_failure", "breaker", "scaling", "resources",
+)  # fmt: skip
+STREAM_KEYS = ("retention_age", "retention_bytes", "dedupe_window", "max_event_bytes")
+
+
+class Override(msgspec.Struct, frozen=True):
+    """Values for whatever is called `name`.
+
+    Attributes:
+        name: The full name, or its form in a variable (`SHOP_PRICE` for `shop.price`).
+        values: The values to replace.
+        where: The file and line or the variable it was read from.
+        from_text: Whether it came from a variable, whose values are all text.
+    """
+
+    name: str
+    values: dict[str, Any]
+    where: str
+    from_text: bool = False
+
+    def matches(self, name: str) -> bool:
+        """Whether this is about `name`."""
+        if not self.from_text:
+            return self.name == name
+        return re.sub(r"[^A-Z0-9]", "_", name.upper()) == self.name.upper()
+
+
+def checked(
+    like: type[FunctionSpec] | type[StreamSpec],
+    name: str,
+    values: dict[str, Any],
+    where: Where,
+    *,
+    from_text: bool = False,
+) -> Override:
+    """An override whose keys are known and whose values can hold by themselves.
+
+    Raises:
+        Misuse: A key is unknown or a value cannot be.
+    """
+    keys = FUNCTION_KEYS if like is FunctionSpec else STREAM_KEYS
+    kind = "function" if like is FunctionSpec else "stream"
+    for key in values:
+        if key not in keys:
+            raise Misuse(
+                f"{where(key)}: `{key}` of {kind} `{name}` cannot be overridden"
+                f"{nearest(key, keys)}; what can are {', '.join(f'`{known}`' for known in keys)}"
+            )
+        _known_inside(like, key, values[key], where)
+    override = Override(name, values, where(), from_text)
+    blank = FunctionSpec(name=name, app="") if like is FunctionSpec else StreamSpec(name=name)
+    merged(blank, override, where)
+    return override
+
+
+def apply_overrides(spec: Spec, overrides: Sequence[Override]) -> Spec:
+    """The description with every override that is about it, the last one winning.
+
+    Raises:
+        Misuse: The result cannot hold.
+    """
+    for override in overrides:
+        if override.matches(spec.name):
+            spec = merged(spec, override, lambda *_, o=override: o.where)
+    return spec
+
+
+def merged(spec: Spec, override: Override, where: Where) -> Spec:
+    """The description with the override's values in place of its own.
+
+    Raises:
+        Misuse: A value is of the wrong type, or a policy cannot hold.
+    """
+    whole: dict[str, Any] = msgspec.to_builtins(spec)
+    for key, value in override.values.items():
+        whole[key] = _merged_value(key, whole.get(key), value)
+        try:
+            msgspec.convert(whole, type(spec), strict=not override.from_text)
+        except (msgspec.ValidationError, Misuse) as error:
+            reason = str(error).split(" - at ")[0]
+            raise Misuse(
+                f"{where(key)}: `{key} = {value!r}` of `{spec.name}` cannot be: {reason}"
+            ) from error
+    result = msgspec.convert(whole, type(spec), strict=not override.from_text)
+    if isinstance(result, FunctionSpec):
+        _check_function(result, where)
+    return result
+
+
+def _merged_value(key: str, old: Any, new: Any) -> Any:
+    if key == "on_failure" and isinstance(new, str):
+        return {"type": new}
+    if key == "breaker" and new in (False, "false", "none"):
+        return None
+    if isinstance(new, str) and new in ("none", "null"):
+        return None
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {**old, **new}
+    return new
+
+
+def _known_inside(like: type[msgspec.Struct], key: str, value: Any, where: Where) -> None:
+    if not isinstance(value, dict):
+        return
+    (field,) = (field for field in msgspec.structs.fields(like) if field.name == key)
+    wanted = (
+        typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
+    )
+    known = {
+        name
+        for part in wanted
+        if isinstance(part, type) and issubclass(part, msgspec.Struct)
+        for name in (*part.__struct_fields__, *(("type",) if part.__struct_config__.tag else ()))
+    }
+    for name in value:
+        if name not in known:
+            raise Misuse(
+                f"{where(key, name)}: `{name}` is unknown in `{key}`{nearest(name, known)}; "
+                f"known are {', '.join(f'`{part}`' for part in sorted(known))}"
+            )
+
+
+def _check_function(spec: FunctionSpec, where: Where) -> None:
+    for key, holds, fix in (
+        ("batch_size", 1 <= spec.batch_size <= 10_000, "use 1 to 10,000"),
+        ("batch_bytes", spec.batch_bytes >= 1, "use 1 or more"),
+        ("batch_window", spec.batch_window >= 0, "use seconds, 0 or more"),
+        ("parallelism", spec.parallelism >= 1, "use 1 or more"),
+        ("timeout", spec.timeout > 0, "use seconds above 0"),
+    ):
+        if not holds:
+            raise Misuse(
+                f"{where(key)}: `{key} = {getattr(spec, key)}` of `{spec.name}` is out of range; {fix}"
+            )
