@@ -120,7 +120,7 @@ class Effects(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     Attributes:
         function: The function, which is also the consumer group.
-        epoch: The owner's epoch of these partitions.
+        epoch: The owner's epoch of each partition in `progress`.
         progress: New progress by (stream, partition).
         appends: Outputs.
         reads: State versions relied upon.
@@ -137,7 +137,7 @@ class Effects(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     function: str
     app: str
-    epoch: int
+    epoch: dict[tuple[str, int], int] = {}
     progress: dict[tuple[str, int], Progress] = {}
     appends: tuple[Append, ...] = ()
     reads: tuple[StateRead, ...] = ()

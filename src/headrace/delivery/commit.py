@@ -1,0 +1,104 @@
+"""Effects -> one change of the store. The only place that knows both languages.
+
+Everything lands together: outputs, state, dead letters, parked rows, trouble and positions, under
+the check that the position rows are exactly those this owner wrote last. Where the log is foreign
+the outputs go to the outbox rows instead (ADR 0008).
+"""
+
+from __future__ import annotations
+
+from headrace.delivery.parking import WAITING, decode_event, lane_of, parked_key_key, parked_row_key
+from headrace.delivery.positions import (
+    encode_position,
+    encode_trouble,
+    encode_waiting,
+    position_key,
+)
+from headrace.keepers.state.rows import encode_row, state_key, version_prefix
+from headrace.keepers.storage.keys import pack
+from headrace.model.effects import Change, Check, DeadEvent, Delete, Effects, Put, Space
+
+
+def change_of(
+    effects: Effects, rows: dict[tuple[str, int], bytes]
+) -> tuple[Change, dict[tuple[str, int], bytes]]:
+    """The change that makes `effects` durable.
+
+    Args:
+        effects: What is to land.
+        rows: The position rows as this owner last wrote them, by (stream, partition).
+
+    Returns:
+        The change, and the position rows as they will stand once it has landed.
+    """
+    checks: list[Check] = []
+    puts: list[Put] = []
+    deletes: list[Delete] = []
+    standing = dict(rows) if len(rows) > len(effects.progress) else {}
+    for at, progress in effects.progress.items():
+        key = position_key(effects.function, at[0], at[1])
+        checks.append(Check(Space.POSITIONS, key, rows[at], fence=True))
+        row = encode_position(effects.epoch[at], progress)
+        if row != rows[at]:
+            puts.append(Put(Space.POSITIONS, key, row))
+        standing[at] = row
+    if effects.reads or effects.writes:
+        _stage_state(effects, checks, puts, deletes)
+    for at, trouble in effects.trouble.items():
+        key = position_key(effects.function, at[0], at[1])
+        if trouble:
+            puts.append(Put(Space.TROUBLE, key, encode_trouble(trouble)))
+        else:
+            deletes.append(Delete(Space.TROUBLE, key))
+    if effects.dead or effects.parked or effects.unparked or effects.park_keys or effects.free_keys:
+        _stage_waiting(effects, puts, deletes)
+    for more in effects.extra:
+        if isinstance(more, Put):
+            puts.append(more)
+        else:
+            deletes.append(more)
+    return Change(tuple(checks), tuple(puts), tuple(deletes), effects.appends), standing
+
+
+def dead_row_key(event: DeadEvent) -> bytes:
+    """Where a dead letter stands."""
+    at = event.position
+    return pack(event.function, at.stream, at.partition, at.offset)
+
+
+def waiting_row_key(event: DeadEvent) -> bytes:
+    """Where a parked event stands."""
+    at = event.position
+    lane = lane_of(decode_event(event.event), at.offset)
+    return parked_row_key(event.function, at.stream, at.partition, lane, at.offset)
+
+
+def _stage_state(
+    effects: Effects, checks: list[Check], puts: list[Put], deletes: list[Delete]
+) -> None:
+    for read in effects.reads:
+        prefix = version_prefix(read.version) if read.version else None
+        checks.append(Check(Space.STATE, state_key(effects.app, read.key), prefix))
+    for write in effects.writes:
+        key = state_key(effects.app, write.key)
+        if write.value is None:
+            deletes.append(Delete(Space.STATE, key))
+        else:
+            puts.append(
+                Put(Space.STATE, key, encode_row(effects.token, write.value, write.expires))
+            )
+
+
+def _stage_waiting(effects: Effects, puts: list[Put], deletes: list[Delete]) -> None:
+    puts.extend(Put(Space.DEAD, dead_row_key(dead), encode_waiting(dead)) for dead in effects.dead)
+    puts.extend(
+        Put(Space.PARKED, waiting_row_key(parked), encode_waiting(parked))
+        for parked in effects.parked
+    )
+    deletes.extend(Delete(Space.PARKED, waiting_row_key(parked)) for parked in effects.unparked)
+    for stream, partition, lane in effects.park_keys:
+        key = parked_key_key(effects.function, stream, partition, lane)
+        puts.append(Put(Space.PARKED_KEYS, key, WAITING))
+    for stream, partition, lane in effects.free_keys:
+        key = parked_key_key(effects.function, stream, partition, lane)
+        deletes.append(Delete(Space.PARKED_KEYS, key))

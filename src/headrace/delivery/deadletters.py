@@ -1,0 +1,108 @@
+"""What was given up: listed, shown, redriven in order, discarded by name.
+
+A redriven event becomes the first waiting event of its key, which is then drained by the
+partition's own pump: later events of the key queue behind it until it is through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.delivery.commit import dead_row_key, waiting_row_key
+from headrace.delivery.dispatcher import Dispatcher
+from headrace.delivery.parking import DRAINING, decode_event, lane_of, parked_key_key
+from headrace.delivery.positions import decode_waiting, encode_waiting
+from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.keys import after, pack
+from headrace.model.effects import Change, DeadEvent, Delete, Put, Space
+from headrace.model.errors import Invalid, Unknown
+from headrace.model.record import Position
+
+PAGE = 500
+
+
+class DeadLetters:
+    """The operator's view of the dead letters."""
+
+    def __init__(self, storage: Storage, dispatcher: Dispatcher) -> None:
+        self._storage, self._dispatcher = storage, dispatcher
+
+    async def list(
+        self, function: str | None = None, *, limit: int = 100, after: str = ""
+    ) -> list[DeadEvent]:
+        """Dead letters by function and position; `after` is the last page's `function@position`."""
+        prefix = pack(function) if function is not None else b""
+        low = _row_key(after) + b"\x00" if after else prefix
+        page = await self._storage.scan(Space.DEAD, low, _end(prefix), limit=limit)
+        return [decode_waiting(value) for _, value in page]
+
+    async def get(self, function: str, position: Position) -> DeadEvent:
+        """One dead letter.
+
+        Raises:
+            Unknown: There is none of this function at this position.
+        """
+        key = pack(function, position.stream, position.partition, position.offset)
+        row = await self._storage.get(Space.DEAD, key)
+        if row is None:
+            raise Unknown(
+                f"`{function}` has no dead letter at `{position}`; `headrace dead list` shows all"
+            )
+        return decode_waiting(row)
+
+    async def redrive(self, function: str, positions: Sequence[Position] | None = None) -> int:
+        """Deliver dead letters to their function again; all of them where none is named."""
+        count = 0
+        for dead in await self._chosen(function, positions):
+
+            async def work(dead: DeadEvent = dead) -> None:
+                at = dead.position
+                lane = lane_of(decode_event(dead.event), at.offset)
+                key = parked_key_key(function, at.stream, at.partition, lane)
+                await self._storage.apply(
+                    Change(
+                        puts=(
+                            Put(Space.PARKED, waiting_row_key(dead), encode_waiting(dead)),
+                            Put(Space.PARKED_KEYS, key, DRAINING),
+                        ),
+                        deletes=(Delete(Space.DEAD, dead_row_key(dead)),),
+                    )
+                )
+
+            at = dead.position
+            await self._dispatcher.with_owner(function, at.stream, at.partition, work)
+            count += 1
+        return count
+
+    async def discard(self, function: str, positions: Sequence[Position] | None = None) -> int:
+        """Delete dead letters for good; all of the function's where none is named."""
+        chosen = await self._chosen(function, positions)
+        for start in range(0, len(chosen), PAGE):
+            page = chosen[start : start + PAGE]
+            deletes = tuple(Delete(Space.DEAD, dead_row_key(dead)) for dead in page)
+            await self._storage.apply(Change(deletes=deletes))
+        return len(chosen)
+
+    async def _chosen(
+        self, function: str, positions: Sequence[Position] | None
+    ) -> Sequence[DeadEvent]:
+        if positions is not None:
+            return [await self.get(function, position) for position in positions]
+        chosen: list[DeadEvent] = []
+        low = prefix = pack(function)
+        while page := await self._storage.scan(Space.DEAD, low, after(prefix), limit=PAGE):
+            chosen.extend(decode_waiting(value) for _, value in page)
+            low = page[-1][0] + b"\x00"
+        return chosen
+
+
+def _end(prefix: bytes) -> bytes | None:
+    return after(prefix) if prefix else None
+
+
+def _row_key(text: str) -> bytes:
+    function, _, place = text.partition("@")
+    parts = place.rsplit("/", 2)
+    if len(parts) != 3 or not parts[1].isdigit() or not parts[2].isdigit():
+        raise Invalid(f"`{text}` is not a place in the list; write `app.function@stream/0/42`")
+    return pack(function, parts[0], int(parts[1]), int(parts[2]))

@@ -1,0 +1,154 @@
+"""Synchronous calls: one payload in, one answer out, its effects committed before it is given.
+
+A caller's idempotency key takes the place of a position: a repeated call gets the stored answer.
+There is no hidden queue: where no instance can be had, the call is refused at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from headrace.delivery.commit import change_of
+from headrace.delivery.runs import Runs, run_of
+from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.keys import pack
+from headrace.model.effects import Change, Check, Effects, Put, Space
+from headrace.model.errors import Conflict, HeadraceError, Unknown
+from headrace.model.event import Event
+from headrace.model.function import FunctionSpec
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Cause, Outcome, Returned
+from headrace.model.record import Chunk, encode_events
+from headrace.runtime.base import Invoker
+from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
+
+TRIES = 5
+
+
+class CallFailed(HeadraceError):
+    """The function was called and failed; `cause` says how."""
+
+    code = "call-failed"
+
+    def __init__(self, function: str, cause: Cause) -> None:
+        super().__init__(f"`{function}` failed: {cause.kind}: {cause.message}")
+        self.function, self.cause = function, cause
+
+
+class Direct:
+    """Calls functions for the HTTP door."""
+
+    def __init__(
+        self,
+        functions: Mapping[str, FunctionSpec],
+        *,
+        storage: Storage,
+        invoker: Invoker,
+        clock: Clock,
+        entropy: Entropy,
+        runs: Runs,
+    ) -> None:
+        self._functions = functions
+        self._storage, self._invoker = storage, invoker
+        self._clock, self._entropy, self._runs = clock, entropy, runs
+
+    async def call(
+        self, function: str, payload: bytes, *, key: str = "", timeout: float | None = None
+    ) -> bytes:
+        """The function's answer, as JSON.
+
+        Args:
+            function: The full name, `app.function`.
+            payload: What it is called with, as JSON.
+            key: The caller's idempotency key; a second call with it gets the first one's answer.
+            timeout: Seconds; the function's own timeout is the most.
+
+        Raises:
+            Unknown: There is no such function.
+            Overloaded, Unavailable: No instance can be had now.
+            CallFailed: It raised, crashed or overran its time; nothing it did was kept.
+        """
+        spec = self._functions.get(function)
+        if spec is None:
+            known = ", ".join(f"`{name}`" for name in sorted(self._functions)) or "none"
+            raise Unknown(f"there is no function `{function}`; deployed are: {known}")
+        mark = pack(function, key)
+        if key and (answer := await self._storage.get(Space.MARKS, mark)) is not None:
+            return answer
+        for attempt in range(1, TRIES + 1):
+            invocation = self._invocation(spec, payload, key, timeout, attempt)
+            started = self._clock.monotonic()
+            outcome = await self._invoker.invoke(invocation)
+            self._runs.record(run_of(invocation, outcome, self._clock.monotonic() - started))
+            returned = _returned(function, outcome)
+            answer = returned.result or b"null"
+            try:
+                await self._commit(spec, invocation, returned, mark if key else b"", answer)
+            except Conflict:
+                # Somebody changed state it had read, or the same key is answered already.
+                if key and (stored := await self._storage.get(Space.MARKS, mark)) is not None:
+                    return stored
+                continue
+            return answer
+        raise Conflict(f"`{function}` read state that changed under it {TRIES} times; try again")
+
+    def _invocation(
+        self, spec: FunctionSpec, payload: bytes, key: str, timeout: float | None, attempt: int
+    ) -> Invocation:
+        now = self._clock.now()
+        name = key or self._entropy.token(8)
+        body = encode_events([Event(payload, time=now, id=name)])
+        chunk = Chunk("_call", 0, 0, 1, body, now, 0, 1)
+        return Invocation(
+            spec.name,
+            (chunk,),
+            attempt=attempt,
+            timeout=spec.timeout if timeout is None else min(timeout, spec.timeout),
+            token=self._entropy.integer(62) + 1,
+            key=f"{spec.name}:call/{name}",
+            hops=1,
+            origin=f"call/{name}",
+            now=now,
+            seed=self._entropy.integer(62),
+            mode="call",
+            fresh=attempt > 1,
+        )
+
+    async def _commit(
+        self,
+        spec: FunctionSpec,
+        invocation: Invocation,
+        returned: Returned,
+        mark: bytes,
+        answer: bytes,
+    ) -> None:
+        if not (mark or returned.appends or returned.writes):
+            return
+        effects = Effects(
+            function=spec.name,
+            app=spec.app,
+            appends=returned.appends,
+            reads=returned.reads,
+            writes=returned.writes,
+            token=invocation.token,
+        )
+        change, _ = change_of(effects, {})
+        if mark:
+            change = Change(
+                (*change.checks, Check(Space.MARKS, mark, None)),
+                (*change.puts, Put(Space.MARKS, mark, answer)),
+                change.deletes,
+                change.appends,
+            )
+        await self._storage.apply(change)
+
+
+def _returned(function: str, outcome: Outcome) -> Returned:
+    if not isinstance(outcome, Returned):
+        raise CallFailed(function, outcome.cause)
+    if outcome.error is not None:
+        raise CallFailed(function, outcome.error)
+    if outcome.failures:
+        raise CallFailed(function, outcome.failures[0].cause)
+    return outcome

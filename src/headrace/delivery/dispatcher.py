@@ -1,0 +1,274 @@
+"""Pumps come and go with assignments: one per function, trigger and partition this node owns.
+
+In come the deployed apps and what their subscriptions say; out go running pumps. An operator's wish
+about a partition is carried to the pump that owns it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Sequence
+
+from headrace.delivery.breaker import BreakerState, CircuitBreaker
+from headrace.delivery.positions import claim, encode_position, position_key, start_offset, stored
+from headrace.delivery.pump import Pump
+from headrace.delivery.runs import Runs
+from headrace.keepers.brokers.base import Assigned, Broker, Revoked, Subscription
+from headrace.keepers.storage.base import Storage
+from headrace.model.effects import Change, Check, Delete, Progress, Put, Space
+from headrace.model.errors import Unknown
+from headrace.model.function import AppSpec, FunctionSpec
+from headrace.model.trigger import StreamTrigger
+from headrace.runtime.base import Invoker
+from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
+from headrace.world.failpoints import hit
+from headrace.world.tasks import Tasks
+
+Key = tuple[str, tuple[str, ...], int]
+
+
+class Dispatcher:
+    """Owns every pump of the node. Used by the node's main task and by the door."""
+
+    def __init__(
+        self,
+        *,
+        broker: Broker,
+        storage: Storage,
+        invoker: Invoker,
+        clock: Clock,
+        entropy: Entropy,
+        runs: Runs,
+        on_failure: Callable[[str, BaseException], None],
+    ) -> None:
+        self.apps: dict[str, AppSpec] = {}
+        self.functions: dict[str, FunctionSpec] = {}
+        self.breakers: dict[str, CircuitBreaker] = {}
+        self.halted: dict[Key, str] = {}
+        self._broker, self._storage, self._invoker = broker, storage, invoker
+        self._clock, self._entropy, self._runs = clock, entropy, runs
+        self._on_failure = on_failure
+        self._tasks = Tasks(self._failed)
+        self._pumps: dict[Key, tuple[Pump, asyncio.Task[None]]] = {}
+        self._subscriptions: dict[
+            tuple[str, tuple[str, ...]], tuple[Subscription, asyncio.Task[None]]
+        ] = {}
+        self._paused: set[str] = set()
+
+    # --- deployment -------------------------------------------------------------------------
+
+    async def deploy(self, app: AppSpec) -> None:
+        """Declare the app's streams and deliver to its functions; again with a changed app is fine.
+
+        Functions that are gone or changed are stopped first, their last unit landed.
+
+        Raises:
+            Misuse: A stream or trigger cannot be what the app asks for.
+        """
+        for stream in app.streams:
+            await self._broker.declare(stream)
+        wanted = {function.name: function for function in app.functions}
+        for name, function in list(self.functions.items()):
+            if function.app == app.name and wanted.get(name) != function:
+                await self._withdraw(name)
+        self.apps[app.name] = app
+        for function in app.functions:
+            if function.name not in self.functions:
+                self._begin(function)
+
+    def _begin(self, function: FunctionSpec) -> None:
+        self.functions[function.name] = function
+        self.breakers[function.name] = CircuitBreaker(function.breaker)
+        for trigger in function.triggers:
+            if isinstance(trigger, StreamTrigger):
+                subscription = self._broker.subscribe(function.name, trigger.streams)
+                task = self._tasks.start(
+                    self._follow(function, trigger, subscription), name=f"follow {function.name}"
+                )
+                self._subscriptions[function.name, trigger.streams] = subscription, task
+
+    async def _withdraw(self, name: str) -> None:
+        """Stop delivering to a function; what is in flight ends first."""
+        for key in [key for key in self._subscriptions if key[0] == name]:
+            subscription, task = self._subscriptions.pop(key)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await subscription.close()
+        await self._stop([key for key in self._pumps if key[0] == name])
+        self.functions.pop(name, None)
+
+    async def close(self) -> None:
+        """Stop taking up work, let what is in flight end and land, then let go of everything."""
+        for name in list(self.functions):
+            for pump, _ in self._of(name):
+                pump.stop()
+        for name in list(self.functions):
+            await self._withdraw(name)
+        await self._tasks.close()
+
+    # --- assignments ------------------------------------------------------------------------
+
+    async def _follow(
+        self, function: FunctionSpec, trigger: StreamTrigger, subscription: Subscription
+    ) -> None:
+        """Start and stop pumps as the subscription says."""
+        while True:
+            match await subscription.read():
+                case Assigned(partitions=partitions):
+                    for partition in partitions:
+                        await self._assign(function, trigger, subscription, partition)
+                    hit("recovery:claimed")
+                case Revoked(partitions=partitions):
+                    await self._stop([(function.name, trigger.streams, p) for p in partitions])
+                    await subscription.released(partitions)
+
+    async def _assign(
+        self,
+        function: FunctionSpec,
+        trigger: StreamTrigger,
+        subscription: Subscription,
+        partition: int,
+    ) -> None:
+        claims = {
+            stream: await claim(
+                self._storage, self._broker, function=function.name, stream=stream,
+                partition=partition, start=trigger.start,
+            )
+            for stream in trigger.streams
+        }  # fmt: skip
+        readers = [
+            subscription.reader(stream, partition, claimed.standing.progress.watermark)
+            for stream, claimed in claims.items()
+        ]
+        pump = Pump(
+            function, partition, claims, readers, storage=self._storage, invoker=self._invoker,
+            clock=self._clock, entropy=self._entropy, tasks=self._tasks,
+            breaker=self.breakers[function.name], runs=self._runs, lateness=trigger.lateness,
+        )  # fmt: skip
+        pump.paused = function.name in self._paused
+        key = (function.name, trigger.streams, partition)
+        self.halted.pop(key, None)
+        name = f"pump {function.name} {','.join(trigger.streams)}/{partition}"
+        self._pumps[key] = pump, self._tasks.start(self._watch(key, pump), name=name)
+
+    async def _watch(self, key: Key, pump: Pump) -> None:
+        """Run a pump; one that ends by its own fault is remembered as halted, its events wait."""
+        try:
+            await pump.run()
+            if pump.fenced:
+                self.halted[key] = "another owner has taken the partition over"
+        except Exception as error:
+            self.halted[key] = f"{type(error).__name__}: {error}"
+            raise
+
+    async def _stop(self, keys: Sequence[Key]) -> None:
+        found = [self._pumps.pop(key) for key in keys if key in self._pumps]
+        for pump, _ in found:
+            pump.stop()
+        await asyncio.gather(*(task for _, task in found), return_exceptions=True)
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        if name != "read":
+            self._on_failure(name, error)
+
+    # --- operators' wishes ------------------------------------------------------------------
+
+    def _of(self, function: str) -> list[tuple[Pump, asyncio.Task[None]]]:
+        return [found for key, found in self._pumps.items() if key[0] == function]
+
+    def pump(self, function: str, stream: str, partition: int) -> Pump | None:
+        """The pump that owns the partition here."""
+        for (name, streams, number), (pump, _) in self._pumps.items():
+            if name == function and number == partition and stream in streams:
+                return pump
+        return None
+
+    def partitions(self, function: str) -> list[tuple[str, int]]:
+        """Every (stream, partition) the function reads.
+
+        Raises:
+            Unknown: It is not deployed.
+        """
+        return [
+            (stream, partition)
+            for trigger in self.known(function).triggers
+            if isinstance(trigger, StreamTrigger)
+            for stream in trigger.streams
+            for partition in range(self._broker.stream(stream).partitions)
+        ]
+
+    def state_of(self, function: str, stream: str, partition: int) -> str:
+        """What delivery to this partition is doing, in words."""
+        pump = self.pump(function, stream, partition)
+        for key, why in self.halted.items():
+            if key[0] == function and key[2] == partition and stream in key[1]:
+                return f"halted: {why}"
+        if pump is None:
+            return "stopped"
+        if pump.paused:
+            return "paused"
+        if self.breakers[function].state is BreakerState.OPEN:
+            return "circuit breaker open"
+        return "retrying" if pump.is_retrying else "running"
+
+    def known(self, function: str) -> FunctionSpec:
+        """The function's description.
+
+        Raises:
+            Unknown: It is not deployed.
+        """
+        if function not in self.functions:
+            names = ", ".join(f"`{name}`" for name in sorted(self.functions)) or "none"
+            raise Unknown(f"there is no function `{function}`; deployed are: {names}")
+        return self.functions[function]
+
+    async def with_owner(
+        self, function: str, stream: str, partition: int, work: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Do `work` on a partition's rows while its one writer stands still; it then looks anew."""
+        pump = self.pump(function, stream, partition)
+        if pump is None:
+            await work()
+        else:
+            await pump.errand(work)
+
+    def pause(self, function: str) -> None:
+        """Take up nothing new for the function."""
+        self.known(function)
+        self._paused.add(function)
+        for pump, _ in self._of(function):
+            pump.pause(True)
+
+    def resume(self, function: str) -> None:
+        """Go on after `pause`."""
+        self.known(function)
+        self._paused.discard(function)
+        for pump, _ in self._of(function):
+            pump.pause(False)
+
+    async def reset(self, function: str, start: str) -> None:
+        """Send the function back (or forward) to `start` in all its streams; see `start_offset`.
+
+        Raises:
+            Unknown: There is no such function.
+            Misuse: `start` is not a place.
+        """
+        for stream, partition in self.partitions(function):
+            offset = await start_offset(self._broker, stream, partition, start)
+            work = functools.partial(self._move, function, stream, partition, offset)
+            await self.with_owner(function, stream, partition, work)
+
+    async def _move(self, function: str, stream: str, partition: int, offset: int) -> None:
+        key = position_key(function, stream, partition)
+        row, standing = await stored(self._storage, function, stream, partition)
+        await self._storage.apply(
+            Change(
+                checks=(Check(Space.POSITIONS, key, row, fence=True),),
+                puts=(
+                    Put(Space.POSITIONS, key, encode_position(standing.epoch, Progress(offset))),
+                ),
+                deletes=(Delete(Space.TROUBLE, key),),
+            )
+        )

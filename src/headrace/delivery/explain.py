@@ -1,0 +1,121 @@
+"""Where is this event, and what does it wait for? One row per function that reads its stream."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.delivery.dispatcher import Dispatcher
+from headrace.delivery.parking import lane_name, lane_of, parked_row_key
+from headrace.delivery.positions import decode_position, decode_trouble, position_key
+from headrace.delivery.unit import FOREVER
+from headrace.delivery.watermark import Watermark
+from headrace.keepers.brokers.base import Broker
+from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.keys import pack
+from headrace.model.effects import Space
+from headrace.model.errors import Unknown
+from headrace.model.event import Event
+from headrace.model.record import Chunk
+
+
+class Whereabouts(msgspec.Struct, frozen=True):
+    """What one function has made of the event.
+
+    Attributes:
+        status: `committed`, `in flight`, `retrying`, `waiting`, `parked`, `dead` or `stopped`.
+        blocked_by: What it waits for, in words; "" where nothing holds it.
+        attempts: Attempts spent on it.
+        next_attempt: When it is tried again, µs since the epoch; 0 where that is not set.
+        policy: The retry and failure policy, in words.
+    """
+
+    function: str
+    status: str
+    blocked_by: str
+    attempts: int
+    next_attempt: int
+    cause: str
+    policy: str
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """The event, and its whereabouts function by function."""
+
+    stream: str
+    partition: int
+    offset: int
+    key: str | None
+    id: str
+    appended: int
+    hops: int
+    origin: str
+    functions: list[Whereabouts]
+
+
+class Explainer:
+    """Reads the store and the pumps; changes nothing."""
+
+    def __init__(self, storage: Storage, broker: Broker, dispatcher: Dispatcher) -> None:
+        self._storage, self._broker, self._dispatcher = storage, broker, dispatcher
+
+    async def explain(self, stream: str, partition: int, offset: int) -> Explanation:
+        """Where the event at this position is.
+
+        Raises:
+            Unknown: The log holds no such event (any more, or yet).
+        """
+        chunks = await self._broker.fetch(stream, partition, offset, events=1, size=1)
+        if not chunks or chunks[0].start != offset:
+            extent = await self._broker.extent(stream, partition)
+            raise Unknown(
+                f"`{stream}/{partition}` holds no offset {offset}; it has {extent.low} to {extent.high - 1}"
+            )
+        chunk = chunks[0]
+        event = chunk.events()[0]
+        rows = [
+            await self._where(name, chunk, event)
+            for name in sorted(self._dispatcher.functions)
+            if (stream, partition) in self._dispatcher.partitions(name)
+        ]
+        return Explanation(
+            stream, partition, offset, event.key, event.id or f"{stream}/{partition}/{offset}",
+            chunk.appended, chunk.hops, chunk.origin, rows,
+        )  # fmt: skip
+
+    async def _where(self, function: str, chunk: Chunk, event: Event) -> Whereabouts:
+        stream, partition, offset = chunk.stream, chunk.partition, chunk.start
+        spec = self._dispatcher.known(function)
+        failing = type(spec.on_failure).__name__
+        policy = f"{spec.retry.attempts} attempts, then {failing}; {spec.mode}, batches of {spec.batch_size}"
+        at = position_key(function, stream, partition)
+        row = await self._storage.get(Space.POSITIONS, at)
+        trouble = decode_trouble(await self._storage.get(Space.TROUBLE, at))
+        lane = lane_of(event, offset)
+        if await self._storage.get(Space.DEAD, pack(function, stream, partition, offset)):
+            return Whereabouts(function, "dead", "`headrace dead redrive`", 0, 0, "", policy)
+        if await self._storage.get(
+            Space.PARKED, parked_row_key(function, stream, partition, lane, offset)
+        ):
+            key = lane_name(lane)
+            return Whereabouts(function, "parked", f"its key `{key}` is parked", 0, 0, "", policy)
+        if row is not None and Watermark(decode_position(row).progress).is_finished(offset):
+            return Whereabouts(function, "committed", "", 0, 0, "", policy)
+        for one in trouble:
+            cause = f"{one.cause.kind}: {one.cause.message}" if one.cause else ""
+            due = 0 if one.due >= FOREVER else one.due
+            if one.low <= offset < one.high:
+                status = "stopped" if one.due >= FOREVER else "retrying"
+                return Whereabouts(
+                    function, status, "its own failure", one.attempts, due, cause, policy
+                )
+            if one.high <= offset:
+                blocked = f"`{stream}/{partition}/{one.low}` has failed {one.attempts} times"
+                return Whereabouts(function, "waiting", blocked, 0, due, cause, policy)
+        pump = self._dispatcher.pump(function, stream, partition)
+        if pump is not None and pump.in_flight is not None:
+            for running in pump.in_flight.chunks:
+                if running.stream == stream and running.start <= offset < running.end:
+                    return Whereabouts(function, "in flight", "", 0, 0, "", policy)
+        state = self._dispatcher.state_of(function, stream, partition)
+        blocked = "" if state == "running" else state
+        return Whereabouts(function, "waiting", blocked, 0, 0, "", policy)

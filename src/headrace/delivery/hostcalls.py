@@ -1,0 +1,42 @@
+"""Answers a running function: what it asks its host for while it runs (`runtime.base.HostServices`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.keepers.state.rows import decode_row, state_key, state_name
+from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.keys import after
+from headrace.model.effects import Space
+from headrace.world.clock import Clock
+
+MAX_SCAN = 10_000
+
+
+class HostCalls:
+    """Reads the app's own state; an app's name is the platform's word, never the child's."""
+
+    def __init__(self, storage: Storage, clock: Clock) -> None:
+        self._storage, self._clock = storage, clock
+
+    async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
+        """Version (0: never written) and value of each key; what has expired has no value."""
+        rows = await self._storage.get_many(Space.STATE, [state_key(app, key) for key in keys])
+        return [(0, None) if row is None else self._open(row) for row in rows]
+
+    async def scan_state(
+        self, app: str, prefix: str, *, limit: int
+    ) -> list[tuple[str, int, bytes]]:
+        """Key, version and value of the keys that start with `prefix`, ascending."""
+        low = state_key(app, prefix)[:-1]
+        page = await self._storage.scan(Space.STATE, low, after(low), limit=min(limit, MAX_SCAN))
+        found = []
+        for packed, row in page:
+            version, value = self._open(row)
+            if value is not None:
+                found.append((state_name(app, packed), version, value))
+        return found
+
+    def _open(self, row: bytes) -> tuple[int, bytes | None]:
+        version, expires, value = decode_row(row)
+        return version, None if expires and expires <= self._clock.now() else value

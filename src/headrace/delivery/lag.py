@@ -1,0 +1,82 @@
+"""How far behind each function is: positions against the log's ends."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.delivery.dispatcher import Dispatcher
+from headrace.delivery.positions import decode_position, position_key
+from headrace.keepers.brokers.base import Broker
+from headrace.keepers.storage.base import Storage
+from headrace.model.effects import Space
+from headrace.world.clock import Clock
+
+
+class LagRow(msgspec.Struct, frozen=True):
+    """One function in one partition.
+
+    Attributes:
+        low: The oldest offset the log keeps.
+        high: The next offset to be appended.
+        position: Every offset below it is finished.
+        lag: Events not finished yet.
+        in_flight: Events being run now.
+        oldest_age: Seconds since the oldest unfinished event was appended; 0 without lag.
+        epoch: The owner's epoch.
+        state: `running`, `paused`, `retrying`, `open` (circuit breaker), `halted: why`, `stopped`.
+    """
+
+    function: str
+    stream: str
+    partition: int
+    low: int
+    high: int
+    position: int
+    lag: int
+    in_flight: int
+    oldest_age: float
+    epoch: int
+    state: str
+
+
+class Lag:
+    """Reads positions and ends; changes nothing."""
+
+    def __init__(
+        self, storage: Storage, broker: Broker, dispatcher: Dispatcher, clock: Clock
+    ) -> None:
+        self._storage, self._broker = storage, broker
+        self._dispatcher, self._clock = dispatcher, clock
+
+    async def rows(self, function: str | None = None) -> list[LagRow]:
+        """One row per function, stream and partition.
+
+        Raises:
+            Unknown: There is no such function.
+        """
+        names = [function] if function is not None else sorted(self._dispatcher.functions)
+        return [
+            await self._row(name, stream, partition)
+            for name in names
+            for stream, partition in self._dispatcher.partitions(name)
+        ]
+
+    async def _row(self, function: str, stream: str, partition: int) -> LagRow:
+        extent = await self._broker.extent(stream, partition)
+        stored = await self._storage.get(Space.POSITIONS, position_key(function, stream, partition))
+        found = None if stored is None else decode_position(stored)
+        position = found.progress.watermark if found else extent.low
+        done_above = len(found.progress.sparse) if found else 0
+        lag = max(extent.high - max(position, extent.low) - done_above, 0)
+        pump = self._dispatcher.pump(function, stream, partition)
+        running = pump.in_flight if pump is not None else None
+        age = await self._age(stream, partition, position) if lag else 0.0
+        return LagRow(
+            function, stream, partition, extent.low, extent.high, position, lag,
+            running.size if running is not None else 0, age, found.epoch if found else 0,
+            self._dispatcher.state_of(function, stream, partition),
+        )  # fmt: skip
+
+    async def _age(self, stream: str, partition: int, offset: int) -> float:
+        chunks = await self._broker.fetch(stream, partition, offset, events=1, size=1)
+        return max(self._clock.now() - chunks[0].appended, 0) / 1_000_000 if chunks else 0.0

@@ -1,0 +1,262 @@
+"""One partition's books: what is finished, what is tried again, what waits behind a parked key.
+
+Pure: values in, values out. The pump reads, runs and commits; the ledger knows what that means for
+every offset and writes it up as one `Effects`. It starts from what the store holds and is thrown
+away and begun anew whenever a commit did not land.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from headrace.delivery.parking import encode_event, lane_of
+from headrace.delivery.positions import Standing
+from headrace.delivery.settle import GivenUp, Verdict
+from headrace.delivery.unit import Unit, cut, pick
+from headrace.delivery.watermark import Watermark
+from headrace.model.effects import DeadEvent, Effects, Trouble
+from headrace.model.function import FunctionSpec
+from headrace.model.outcome import Cause, Returned
+from headrace.model.policy import DeadLetter, Discard, OnFailure
+from headrace.model.record import Chunk, Position, positions
+
+At = tuple[str, int]
+Lane = tuple[str, bytes]
+
+BEHIND = Cause("Behind", "an earlier event of its key is parked")
+
+
+class Ledger:
+    """Owned by one pump. `pending` are units to run before anything is read."""
+
+    def __init__(
+        self, spec: FunctionSpec, partition: int, standing: Mapping[str, Standing]
+    ) -> None:
+        self._spec = spec
+        self._partition = partition
+        self._epochs = {(name, partition): known.epoch for name, known in standing.items()}
+        self._marks = {
+            (name, partition): Watermark(known.progress) for name, known in standing.items()
+        }
+        self._expected = {at: mark.low for at, mark in self._marks.items()}
+        self._trouble = {(name, partition): known.trouble for name, known in standing.items()}
+        self._trouble_left = {at: ranges for at, ranges in self._trouble.items() if ranges}
+        self._diverted: list[DeadEvent] = []
+        self.pending: deque[Unit] = deque()
+        self.parked: dict[Lane, bool] = {
+            (name, lane): draining
+            for name, known in standing.items()
+            for lane, draining in known.parked.items()
+        }
+
+    def epoch_of(self, stream: str) -> int:
+        """The epoch this owner holds the partition under."""
+        return self._epochs[stream, self._partition]
+
+    def watermark(self, stream: str) -> int:
+        """Every offset below it is finished, or will be once the commits in flight have landed."""
+        return self._marks[stream, self._partition].low
+
+    # --- what was read ----------------------------------------------------------------------
+
+    def admit(self, stream: str, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
+        """Note offsets that no longer exist, and leave out events that are finished already."""
+        at = (stream, self._partition)
+        mark = self._marks[at]
+        for chunk in chunks:
+            if chunk.start > self._expected[at]:
+                mark.skip(self._expected[at], chunk.start)
+            if chunk.offsets is not None:
+                known = chunk.offsets[chunk.low : chunk.high]
+                for before, after in itertools.pairwise(known):
+                    mark.skip(before + 1, after)
+            self._expected[at] = chunk.end
+        if not mark.has_gaps:
+            return chunks
+        return tuple(
+            piece
+            for chunk in chunks
+            for piece in pick(
+                (chunk,),
+                (
+                    i
+                    for i in range(chunk.size)
+                    if not mark.is_finished(chunk.offset_of(chunk.low + i))
+                ),
+            )
+        )
+
+    def units(self, chunks: tuple[Chunk, ...]) -> list[Unit]:
+        """A batch as units: cut where a range failed before, so that its attempts go on counting."""
+        if not self._trouble_left:
+            return [Unit(chunks)]
+        found: list[Unit] = []
+        start, known, last = 0, None, dict[At, int]()
+        for index, at in enumerate(positions(chunks)):
+            ranges = self._trouble_left.get((at.stream, at.partition), ())
+            now = next((r for r in ranges if r.low <= at.offset < r.high), None)
+            if index and now is not known:
+                found.append(_unit(cut(chunks, start, index), known))
+                start = index
+            known = now
+            last[at.stream, at.partition] = at.offset
+        found.append(_unit(cut(chunks, start, sum(chunk.size for chunk in chunks)), known))
+        for where, offset in last.items():
+            left = tuple(r for r in self._trouble_left.pop(where, ()) if r.high > offset + 1)
+            if left:
+                self._trouble_left[where] = left
+        return found
+
+    def divert(self, unit: Unit, now: int) -> Unit | None:
+        """Lay events whose key is parked behind it; what is left is to be run, None if nothing."""
+        if not self.parked or unit.parked:
+            return unit
+        staying: list[int] = []
+        index = 0
+        for chunk in unit.chunks:
+            for place, event in enumerate(chunk.events(), start=chunk.low):
+                offset = chunk.offset_of(place)
+                if (chunk.stream, lane_of(event, offset)) in self.parked:
+                    one = chunk.window(place, place + 1)
+                    self._diverted.append(self._waiting(one, BEHIND, 0, now))
+                    self._marks[chunk.stream, self._partition].finish(offset)
+                else:
+                    staying.append(index)
+                index += 1
+        if len(staying) == index:
+            return unit
+        if not staying:
+            return None
+        return msgspec.structs.replace(unit, chunks=pick(unit.chunks, staying))
+
+    # --- what was decided -------------------------------------------------------------------
+
+    def is_plain(self, unit: Unit, verdict: Verdict) -> bool:
+        """Whether landing it changes nothing but positions, outputs and state."""
+        return not (verdict.again or verdict.given_up or unit.parked or self._diverted)
+
+    def progressed(self) -> Effects:
+        """Positions, and events that went behind a parked key."""
+        return self._effects(Returned(), 0)
+
+    def freed(self, lane: Lane) -> Effects:
+        """A parked key has nothing waiting any more."""
+        return self._effects(Returned(), 0, free_keys=((lane[0], self._partition, lane[1]),))
+
+    def forgotten(self, unit: Unit) -> Effects:
+        """Positions past a unit that has not run yet (`commit="before"`)."""
+        self._finish(unit.chunks)
+        return self._effects(Returned(), 0)
+
+    def landed(
+        self, unit: Unit, verdict: Verdict, *, kept: Returned | None, token: int,
+        on_failure: OnFailure, now: int,
+    ) -> Effects | None:  # fmt: skip
+        """What a verdict asks to be made durable; None where nothing changed.
+
+        Units to run again are put in front of `pending`.
+        """
+        again = verdict.again
+        if unit.parked:
+            # A parked event has its place in the store; trouble rows are for offsets still open.
+            again = tuple(msgspec.structs.replace(more, parked=unit.parked) for more in again)
+        else:
+            self._finish(verdict.finished)
+            self._finish(lost.chunk for lost in verdict.given_up)
+        self.pending.extendleft(reversed(again))
+        trouble = self._changed_trouble()
+        if kept is None and not (verdict.given_up or trouble or self._diverted):
+            return None
+        waiting = tuple(
+            self._waiting(lost.chunk, lost.cause, lost.attempts, now) for lost in verdict.given_up
+        )
+        unparked = unit.parked if verdict.finished else ()
+        dead: tuple[DeadEvent, ...] = ()
+        parked: tuple[DeadEvent, ...] = ()
+        park_keys: tuple[tuple[str, int, bytes], ...] = ()
+        match on_failure if waiting else None:
+            case None:
+                pass
+            case Discard():
+                unparked = unit.parked
+            case DeadLetter():
+                dead, unparked = waiting, unit.parked
+            case _:
+                parked = waiting
+                park_keys = tuple(dict.fromkeys(self._key_of(lost) for lost in verdict.given_up))
+                self.parked.update({(stream, lane): False for stream, _, lane in park_keys})
+        return self._effects(
+            kept if kept is not None else Returned(), token, trouble=trouble, dead=dead,
+            parked=parked, unparked=unparked, park_keys=park_keys,
+        )  # fmt: skip
+
+    def _finish(self, chunks: Iterable[Chunk]) -> None:
+        for chunk in chunks:
+            self._marks[chunk.stream, self._partition].finish_to(chunk)
+
+    def _changed_trouble(self) -> dict[At, tuple[Trouble, ...]]:
+        """The trouble rows that differ from the store: units with attempts spent, by partition."""
+        found: dict[At, list[Trouble]] = {at: [] for at in self._trouble}
+        for unit in self.pending:
+            if unit.attempts and not unit.parked:
+                for chunk in unit.chunks:
+                    found[chunk.stream, self._partition].append(
+                        Trouble(chunk.start, chunk.end, unit.attempts, unit.due, unit.cause)
+                    )
+        changed = {
+            at: tuple(ranges) for at, ranges in found.items() if tuple(ranges) != self._trouble[at]
+        }
+        self._trouble.update(changed)
+        return changed
+
+    def _effects(
+        self,
+        kept: Returned,
+        token: int,
+        *,
+        trouble: dict[At, tuple[Trouble, ...]] | None = None,
+        dead: tuple[DeadEvent, ...] = (),
+        parked: tuple[DeadEvent, ...] = (),
+        unparked: tuple[DeadEvent, ...] = (),
+        park_keys: tuple[tuple[str, int, bytes], ...] = (),
+        free_keys: tuple[tuple[str, int, bytes], ...] = (),
+    ) -> Effects:
+        diverted, self._diverted = tuple(self._diverted), []
+        return Effects(
+            function=self._spec.name,
+            app=self._spec.app,
+            epoch=self._epochs,
+            progress={at: mark.progress() for at, mark in self._marks.items()},
+            appends=kept.appends,
+            reads=kept.reads,
+            writes=kept.writes,
+            token=token,
+            trouble=trouble or {},
+            dead=dead,
+            parked=parked + diverted,
+            unparked=unparked,
+            park_keys=park_keys,
+            free_keys=free_keys,
+        )
+
+    def _key_of(self, lost: GivenUp) -> tuple[str, int, bytes]:
+        chunk = lost.chunk
+        return chunk.stream, self._partition, lane_of(chunk.events()[0], chunk.start)
+
+    def _waiting(self, chunk: Chunk, cause: Cause, attempts: int, now: int) -> DeadEvent:
+        """A chunk of one as a dead or parked event."""
+        return DeadEvent(
+            self._spec.name, Position(chunk.stream, chunk.partition, chunk.start),
+            encode_event(chunk.events()[0]), cause, attempts, chunk.appended, now,
+            chunk.hops, chunk.origin,
+        )  # fmt: skip
+
+
+def _unit(chunks: tuple[Chunk, ...], known: Trouble | None) -> Unit:
+    if known is None:
+        return Unit(chunks)
+    return Unit(chunks, known.attempts, known.due, known.cause)

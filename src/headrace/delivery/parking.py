@@ -1,0 +1,98 @@
+"""A failing key waits, its followers in order behind it; everything else flows on.
+
+Rows of the store: one per parked event (`parked`, ordered by offset within its key) and one per
+parked key (`parked_keys`: waiting, or draining while it is redriven). Only the partition's pump
+writes them, so that a follower can never slip past: operators leave their wish with the pump.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.delivery.positions import decode_waiting
+from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.keys import after, pack
+from headrace.model.effects import DeadEvent, Space
+from headrace.model.event import Event
+from headrace.model.record import Chunk, decode_events, encode_events
+
+WAITING = b"waiting"
+DRAINING = b"draining"
+
+
+class ParkedKey(msgspec.Struct, frozen=True):
+    """A key that waits.
+
+    Attributes:
+        key: The author's key; None where events without a key were parked one by one.
+        status: `waiting`, `draining`, or `partition` where a whole partition is stopped.
+        events: How many events wait.
+        since: When the first of them failed, in microseconds since the epoch.
+        cause: Why it failed, as text.
+    """
+
+    function: str
+    stream: str
+    partition: int
+    key: str | None
+    status: str
+    events: int
+    since: int
+    cause: str
+    lane: str = ""
+
+
+def lane_of(event: Event, offset: int) -> bytes:
+    """What keeps this event in order with others: its key, or itself where it has none.
+
+    Ends in 00 and holds no other, so that it can stand inside a packed key.
+    """
+    return pack("k" + event.key) if event.key is not None else pack("o") + pack(offset)
+
+
+def lane_name(lane: bytes) -> str | None:
+    """The author's key of a lane; None for an event without a key."""
+    return lane[1:-1].replace(b"\x00\xff", b"\x00").decode() if lane.startswith(b"k") else None
+
+
+def parked_row_key(function: str, stream: str, partition: int, lane: bytes, offset: int) -> bytes:
+    """Where a parked event stands."""
+    return pack(function, stream, partition) + lane + pack(offset)
+
+
+def parked_key_key(function: str, stream: str, partition: int, lane: bytes) -> bytes:
+    """Where a parked key stands."""
+    return pack(function, stream, partition) + lane
+
+
+async def parked_events(
+    storage: Storage, function: str, stream: str, partition: int, lane: bytes, *, limit: int
+) -> list[DeadEvent]:
+    """The first events that wait in a lane, in order."""
+    prefix = pack(function, stream, partition) + lane
+    page = await storage.scan(Space.PARKED, prefix, after(prefix), limit=limit)
+    return [decode_waiting(value) for _, value in page]
+
+
+def chunk_of(waiting: DeadEvent) -> Chunk:
+    """The chunk of one that delivers a parked or dead event again, from where it first stood."""
+    position = waiting.position
+    return Chunk(
+        position.stream, position.partition, position.offset, 1,
+        encode_events([decode_event(waiting.event)]), waiting.appended, 0, 1,
+        waiting.hops, waiting.origin,
+    )  # fmt: skip
+
+
+def encode_event(event: Event) -> bytes:
+    """One event's bytes, as a parked or dead row keeps them."""
+    return encode_events([event])
+
+
+def decode_event(body: bytes) -> Event:
+    """The event of a parked or dead row.
+
+    Raises:
+        Corrupt: The bytes are not an event.
+    """
+    return decode_events(body)[0]

@@ -1,0 +1,162 @@
+"""Parked keys and stopped partitions, as operators see and release them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.delivery.commit import waiting_row_key
+from headrace.delivery.dispatcher import Dispatcher
+from headrace.delivery.parking import DRAINING, ParkedKey, lane_name, parked_key_key
+from headrace.delivery.positions import (
+    decode_trouble,
+    decode_waiting,
+    encode_position,
+    encode_trouble,
+    position_key,
+    stored,
+)
+from headrace.delivery.unit import FOREVER
+from headrace.delivery.watermark import Watermark
+from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.keys import after, pack
+from headrace.model.effects import Change, Check, Delete, Put, Space
+from headrace.model.errors import Unknown
+
+PAGE = 500
+
+
+class ParkingLot:
+    """Lists what waits; redrives it in order, or discards it by name."""
+
+    def __init__(self, storage: Storage, dispatcher: Dispatcher) -> None:
+        self._storage, self._dispatcher = storage, dispatcher
+
+    async def keys(self, function: str | None = None) -> list[ParkedKey]:
+        """Every parked key and stopped partition, of one function or of all."""
+        found: list[ParkedKey] = []
+        names = [function] if function is not None else sorted(self._dispatcher.functions)
+        for name in names:
+            for stream, partition in self._partitions(name):
+                found.extend(await self._parked(name, stream, partition))
+                found.extend(await self._stopped(name, stream, partition))
+        return found
+
+    async def redrive(self, function: str, key: str | None = None) -> int:
+        """Run what waits again, in order: one key's events, or (None) everything of the function.
+
+        Returns:
+            How many keys and partitions were released.
+
+        Raises:
+            Unknown: Nothing waits under this key.
+        """
+        chosen = await self._chosen(function, key)
+        for parked in chosen:
+
+            async def work(parked: ParkedKey = parked) -> None:
+                if parked.status == "partition":
+                    at = position_key(function, parked.stream, parked.partition)
+                    trouble = decode_trouble(await self._storage.get(Space.TROUBLE, at))
+                    calm = tuple(msgspec.structs.replace(one, attempts=0, due=0) for one in trouble)
+                    put = Put(Space.TROUBLE, at, encode_trouble(calm))
+                else:
+                    put = Put(Space.PARKED_KEYS, self._key(parked), DRAINING)
+                await self._storage.apply(Change(puts=(put,)))
+
+            await self._dispatcher.with_owner(function, parked.stream, parked.partition, work)
+        return len(chosen)
+
+    async def discard(self, function: str, key: str | None = None) -> int:
+        """Delete for good what waits: one key's events, or (None) everything of the function.
+
+        Raises:
+            Unknown: Nothing waits under this key.
+        """
+        chosen = await self._chosen(function, key)
+        for parked in chosen:
+
+            async def work(parked: ParkedKey = parked) -> None:
+                if parked.status == "partition":
+                    await self._skip(parked)
+                else:
+                    await self._forget(parked)
+
+            await self._dispatcher.with_owner(function, parked.stream, parked.partition, work)
+        return len(chosen)
+
+    async def _chosen(self, function: str, key: str | None) -> list[ParkedKey]:
+        self._dispatcher.known(function)
+        chosen = [one for one in await self.keys(function) if key is None or one.key == key]
+        if key is not None and not chosen:
+            raise Unknown(
+                f"`{function}` has no parked key `{key}`; `headrace parked` shows what waits"
+            )
+        return chosen
+
+    def _partitions(self, function: str) -> list[tuple[str, int]]:
+        return self._dispatcher.partitions(function)
+
+    def _key(self, parked: ParkedKey) -> bytes:
+        lane = bytes.fromhex(parked.lane)
+        return parked_key_key(parked.function, parked.stream, parked.partition, lane)
+
+    async def _parked(self, function: str, stream: str, partition: int) -> list[ParkedKey]:
+        prefix = pack(function, stream, partition)
+        found: list[ParkedKey] = []
+        for packed, status in await self._storage.scan(
+            Space.PARKED_KEYS, prefix, after(prefix), limit=10_000
+        ):
+            rows = await self._storage.scan(Space.PARKED, packed, after(packed), limit=10_000)
+            first = decode_waiting(rows[0][1]) if rows else None
+            lane = packed[len(prefix) :]
+            found.append(
+                ParkedKey(
+                    function, stream, partition, lane_name(lane), status.decode(), len(rows),
+                    first.failed if first else 0,
+                    f"{first.cause.kind}: {first.cause.message}" if first else "", lane.hex(),
+                )
+            )  # fmt: skip
+        return found
+
+    async def _stopped(self, function: str, stream: str, partition: int) -> list[ParkedKey]:
+        row = await self._storage.get(Space.TROUBLE, position_key(function, stream, partition))
+        return [
+            ParkedKey(
+                function, stream, partition, None, "partition", one.high - one.low, 0,
+                f"{one.cause.kind}: {one.cause.message}" if one.cause else "",
+            )
+            for one in decode_trouble(row)
+            if one.due >= FOREVER
+        ]  # fmt: skip
+
+    async def _forget(self, parked: ParkedKey) -> None:
+        """Delete a parked key with all that waits behind it."""
+        key = self._key(parked)
+        while rows := await self._storage.scan(Space.PARKED, key, after(key), limit=PAGE):
+            deletes = tuple(
+                Delete(Space.PARKED, waiting_row_key(decode_waiting(v))) for _, v in rows
+            )
+            await self._storage.apply(Change(deletes=deletes))
+        await self._storage.apply(Change(deletes=(Delete(Space.PARKED_KEYS, key),)))
+
+    async def _skip(self, parked: ParkedKey) -> None:
+        """Move a stopped partition past the events that stop it."""
+        at = position_key(parked.function, parked.stream, parked.partition)
+        row, standing = await stored(
+            self._storage, parked.function, parked.stream, parked.partition
+        )
+        mark = Watermark(standing.progress)
+        for one in standing.trouble:
+            if one.due >= FOREVER:
+                for offset in range(one.low, one.high):
+                    mark.finish(offset)
+        left = tuple(one for one in standing.trouble if one.due < FOREVER)
+        await self._storage.apply(
+            Change(
+                checks=(Check(Space.POSITIONS, at, row, fence=True),),
+                puts=(
+                    Put(Space.POSITIONS, at, encode_position(standing.epoch, mark.progress())),
+                    Put(Space.TROUBLE, at, encode_trouble(left)),
+                ),
+            )
+        )

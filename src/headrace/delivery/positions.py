@@ -1,0 +1,188 @@
+"""How far a function has come in a partition, and who may say so.
+
+A row of the store per (function, stream, partition): the owner's epoch, the watermark and the sparse
+set. Claiming raises the epoch, so that whoever held the partition before can commit nothing more
+(the commit checks the row it last saw, byte for byte).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.keepers.brokers.base import Broker
+from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.keys import after, pack
+from headrace.model.effects import Change, Check, DeadEvent, Progress, Put, Space, Trouble
+from headrace.model.errors import Conflict, Corrupt, Fenced, Misuse
+from headrace.world.failpoints import hit
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class PositionRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What is stored."""
+
+    epoch: int
+    progress: Progress
+
+
+_row_decoder = msgspec.msgpack.Decoder(PositionRow)
+_trouble_decoder = msgspec.msgpack.Decoder(tuple[Trouble, ...])
+_event_decoder = msgspec.msgpack.Decoder(DeadEvent)
+
+
+class Standing(msgspec.Struct, frozen=True, gc=False):
+    """What the store holds of one stream's partition for one function.
+
+    Attributes:
+        trouble: Ranges that were failing.
+        parked: Lane keys that wait, and whether each is being redriven.
+    """
+
+    epoch: int
+    progress: Progress
+    trouble: tuple[Trouble, ...]
+    parked: dict[bytes, bool]
+
+
+class Claim(msgspec.Struct, frozen=True, gc=False):
+    """A partition taken over: the row as now stored, which the next commit must still find."""
+
+    row: bytes
+    standing: Standing
+
+
+def position_key(function: str, stream: str, partition: int) -> bytes:
+    """Where the position row stands; also the key of its trouble row."""
+    return pack(function, stream, partition)
+
+
+def encode_position(epoch: int, progress: Progress) -> bytes:
+    """The stored row."""
+    return _encoder.encode(PositionRow(epoch, progress))
+
+
+def decode_position(row: bytes) -> PositionRow:
+    """Open a stored row.
+
+    Raises:
+        Corrupt: It is not one.
+    """
+    try:
+        return _row_decoder.decode(row)
+    except msgspec.DecodeError as error:
+        raise Corrupt(f"a position row is unreadable: {error}") from error
+
+
+def encode_trouble(trouble: tuple[Trouble, ...]) -> bytes:
+    """The stored row."""
+    return _encoder.encode(trouble)
+
+
+def decode_trouble(row: bytes | None) -> tuple[Trouble, ...]:
+    """Open a stored row; no row is no trouble."""
+    return () if row is None else _trouble_decoder.decode(row)
+
+
+def encode_waiting(event: DeadEvent) -> bytes:
+    """A dead or parked event as stored."""
+    return _encoder.encode(event)
+
+
+def decode_waiting(row: bytes) -> DeadEvent:
+    """A dead or parked event as it was.
+
+    Raises:
+        Corrupt: The row is not one.
+    """
+    try:
+        return _event_decoder.decode(row)
+    except msgspec.DecodeError as error:
+        raise Corrupt(f"a waiting event's row is unreadable: {error}") from error
+
+
+async def start_offset(broker: Broker, stream: str, partition: int, start: str) -> int:
+    """The offset a new group begins at: `earliest`, `latest`, a number, or `@micros`.
+
+    Raises:
+        Misuse: `start` is none of these.
+    """
+    extent = await broker.extent(stream, partition)
+    if start == "earliest":
+        return extent.low
+    if start == "latest":
+        return extent.high
+    if start.startswith("@") and start[1:].isdigit():
+        return await broker.offset_at(stream, partition, int(start[1:]))
+    if start.isdigit():
+        return min(max(int(start), extent.low), extent.high)
+    raise Misuse(
+        f"`{start}` is no place to start at; write `earliest`, `latest`, an offset such as `1200`, "
+        "or a time in microseconds such as `@1700000000000000`"
+    )
+
+
+async def claim(
+    storage: Storage, broker: Broker, *, function: str, stream: str, partition: int, start: str
+) -> Claim:
+    """Take the partition over: raise its epoch and read what is open.
+
+    Raises:
+        Fenced: Somebody else claims it at the same moment, again and again.
+    """
+    key = position_key(function, stream, partition)
+    while True:
+        hit("claim:before-write")
+        old = await storage.get(Space.POSITIONS, key)
+        if old is None:
+            begin = await start_offset(broker, stream, partition, start)
+            found = PositionRow(0, Progress(begin))
+        else:
+            found = decode_position(old)
+        row = encode_position(found.epoch + 1, found.progress)
+        try:
+            await storage.apply(
+                Change(
+                    checks=(Check(Space.POSITIONS, key, old),),
+                    puts=(Put(Space.POSITIONS, key, row),),
+                )
+            )
+        except Conflict:
+            continue
+        hit("claim:after-write")
+        break
+    return Claim(*await stored(storage, function, stream, partition))
+
+
+async def stored(
+    storage: Storage, function: str, stream: str, partition: int
+) -> tuple[bytes, Standing]:
+    """The position row, and what stands beside it.
+
+    Raises:
+        Fenced: There is no row any more.
+    """
+    key = position_key(function, stream, partition)
+    row = await storage.get(Space.POSITIONS, key)
+    if row is None:
+        raise Fenced(f"`{function}` has no position in `{stream}/{partition}` any more")
+    found = decode_position(row)
+    trouble = decode_trouble(await storage.get(Space.TROUBLE, key))
+    parked = await parked_keys(storage, function, stream, partition)
+    return row, Standing(found.epoch, found.progress, trouble, parked)
+
+
+async def parked_keys(
+    storage: Storage, function: str, stream: str, partition: int
+) -> dict[bytes, bool]:
+    """The lane keys parked in a partition, and whether each is being redriven."""
+    prefix = pack(function, stream, partition)
+    found: dict[bytes, bool] = {}
+    low = prefix
+    while True:
+        page = await storage.scan(Space.PARKED_KEYS, low, after(prefix), limit=1_000)
+        for packed, value in page:
+            found[packed[len(prefix) :]] = value == b"draining"
+        if len(page) < 1_000:
+            return found
+        low = page[-1][0] + b"\x00"

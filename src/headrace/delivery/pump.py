@@ -1,0 +1,437 @@
+"""THE loop; read it first: events of one partition -> batch -> function -> verdict -> one commit.
+
+A pump owns one partition (of one stream, or of several co-partitioned ones) for one function. It
+makes three calls down and nothing else: `read` from the log, `invoke` on the runtime, `apply` to the
+store; between them only plain functions decide. It holds nothing that the store does not: kill it
+between any two lines and the next owner resumes at the last commit.
+
+    next unit -> invoke -> settle -> land -> next unit ...      (a failed commit: rewind to the store)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from headrace.delivery.batcher import Batcher
+from headrace.delivery.breaker import CircuitBreaker
+from headrace.delivery.commit import change_of
+from headrace.delivery.ledger import At, Lane, Ledger
+from headrace.delivery.merge import Merge
+from headrace.delivery.parking import chunk_of, parked_events
+from headrace.delivery.positions import Claim, Standing, stored
+from headrace.delivery.runs import Runs, run_of
+from headrace.delivery.settle import GivenUp, Verdict, settle
+from headrace.delivery.unit import FOREVER, Unit
+from headrace.keepers.brokers.base import Reader
+from headrace.keepers.storage.base import Storage
+from headrace.model.effects import Effects
+from headrace.model.errors import Conflict, Fenced, Unavailable
+from headrace.model.function import FunctionSpec
+from headrace.model.invocation import Invocation
+from headrace.model.lineage import next_hop, runs_away
+from headrace.model.outcome import Cause, Crashed, Outcome, Returned
+from headrace.model.policy import OnFailure, ParkKey
+from headrace.runtime.base import Invoker
+from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
+from headrace.world.failpoints import hit
+from headrace.world.tasks import Tasks
+
+COMMITS_IN_FLIGHT = 4
+PAUSE_MIN, PAUSE_MAX = 0.02, 2.0
+MICROS = 1_000_000
+
+
+class Pump:
+    """Delivers one partition to one function. Its task is the only one that touches its fields."""
+
+    def __init__(
+        self,
+        spec: FunctionSpec,
+        partition: int,
+        claims: dict[str, Claim],
+        readers: Sequence[Reader],
+        *,
+        storage: Storage,
+        invoker: Invoker,
+        clock: Clock,
+        entropy: Entropy,
+        tasks: Tasks,
+        breaker: CircuitBreaker,
+        runs: Runs,
+        lateness: float = 1.0,
+    ) -> None:
+        self.spec = spec
+        self.partition = partition
+        self.paused = False
+        self.fenced = False
+        self.in_flight: Unit | None = None
+        self._streams = tuple(claims)
+        self._readers = readers
+        self._storage, self._invoker, self._clock, self._entropy = storage, invoker, clock, entropy
+        self._tasks, self._breaker, self._runs = tasks, breaker, runs
+        self._lateness = lateness
+        self._rows: dict[At, bytes] = {(name, partition): c.row for name, c in claims.items()}
+        self._commits: deque[asyncio.Task[None]] = deque()
+        self._errands: deque[Callable[[], Awaitable[None]]] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._stopping = False
+        self._pause_s = PAUSE_MIN
+        self._fresh = True
+        self._begin({name: claimed.standing for name, claimed in claims.items()})
+
+    # --- one life, one screen ---------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Deliver until stopped or fenced."""
+        try:
+            while (unit := await self._next()) is not None:
+                if self.spec.commit == "before":
+                    await self._commit(self.ledger.forgotten(unit))
+                    if self._broken:
+                        continue
+                hit("pump:before-invoke")
+                outcome = await self._invoke(unit)
+                if outcome is None:
+                    self.ledger.pending.appendleft(unit)
+                    continue
+                hit("pump:after-invoke")
+                now = self._clock.now()
+                verdict = settle(unit, outcome, self.spec, now=now, draw=self._entropy.uniform)
+                self._tell_breaker(verdict)
+                await self._land(unit, outcome, verdict, self.spec.on_failure)
+                hit("pump:after-commit")
+            await self._drain()
+        except Fenced:
+            self.fenced = True
+        finally:
+            self._stopping = True
+            while self._errands:
+                await self._errands.popleft()()
+            for reader in self._readers:
+                reader.close()
+
+    def stop(self) -> None:
+        """Let the running unit end and land, then return from `run`."""
+        self._stopping = True
+        self._wake()
+
+    def pause(self, paused: bool) -> None:
+        """Take up nothing new (or go on again)."""
+        self.paused = paused
+        self._wake()
+
+    @property
+    def is_retrying(self) -> bool:
+        """Whether the partition waits for a unit that has failed before."""
+        pending = self.ledger.pending
+        return bool(pending) and pending[0].attempts > 0
+
+    async def errand(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work` between two units, while nothing is in flight, then look at the store again.
+
+        This is how an operator's wish (redrive, reset) is carried out by the partition's one writer.
+
+        Raises:
+            Unavailable: The pump has stopped.
+        """
+        if self._stopping:
+            raise Unavailable(f"`{self.spec.name}` is letting go of partition {self.partition}")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def carry_out() -> None:
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 - handed to whoever asked
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        self._errands.append(carry_out)
+        self._wake()
+        await done
+
+    # --- what comes next --------------------------------------------------------------------
+
+    async def _next(self) -> Unit | None:
+        """Wait for the next unit to run; None when it is time to stop."""
+        while not self._stopping:
+            if self._broken or (self._commits and self._commits[0].done()):
+                await self._collect()
+            elif self._errands:
+                await self._run_errands()
+            elif self.paused:
+                await self._wait(None)
+            elif (pause := self._breaker.wait(self._clock.monotonic())) > 0:
+                await self._wait(pause)
+            elif (picked := await self._pick()) is not None:
+                unit = self.ledger.divert(picked, self._clock.now())
+                if unit is None:
+                    await self._drain()
+                    await self._commit(self.ledger.progressed())
+                elif any(runs_away(chunk.hops) for chunk in unit.chunks):
+                    await self._land(unit, _RUNAWAY, _runaway(unit), ParkKey())
+                else:
+                    return unit
+        return None
+
+    async def _pick(self) -> Unit | None:
+        """The next unit, in this order: what failed before, what is redriven, what is new."""
+        pending = self.ledger.pending
+        if pending:
+            wait_s = (pending[0].due - self._clock.now()) / MICROS
+            if wait_s <= 0:
+                return pending.popleft()
+            await self._wait(None if pending[0].due >= FOREVER else wait_s)
+            return None
+        for lane, draining in self.ledger.parked.items():
+            if draining:
+                return await self._redriven(lane)
+        return await self._batch()
+
+    async def _batch(self) -> Unit | None:
+        """New events from the log, or None after a wait."""
+        now = self._clock.monotonic()
+        read_any = False
+        wanting = self._intake.wanting()
+        for index in wanting:
+            chunks = await self._readers[index].read(events=self._read_events, size=self._read_size)
+            if chunks:
+                hit("pump:after-read")
+                read_any = True
+                self._intake.add(index, self.ledger.admit(self._streams[index], chunks), now)
+        wait_s = self._intake.wait(now)
+        if wait_s == 0.0:
+            if chunks_taken := self._intake.take(now):
+                units = self.ledger.units(chunks_taken)
+                self.ledger.pending.extend(units[1:])
+                return units[0]
+        elif not read_any:
+            await self._wait(wait_s, *(self._readers[index] for index in wanting))
+        return None
+
+    async def _redriven(self, lane: Lane) -> Unit | None:
+        """The first event waiting in a lane that is being redriven, or None once it is free."""
+        await self._drain()
+        if self._broken:
+            return None
+        name, stream, key = self.spec.name, lane[0], lane[1]
+        waiting = await parked_events(self._storage, name, stream, self.partition, key, limit=1)
+        if waiting:
+            return Unit((chunk_of(waiting[0]),), parked=(waiting[0],))
+        await self._commit(self.ledger.freed(lane))
+        del self.ledger.parked[lane]
+        return None
+
+    # --- running ----------------------------------------------------------------------------
+
+    async def _invoke(self, unit: Unit) -> Outcome | None:
+        """Run the unit; None when there is no room to run anything now."""
+        hops, origin = next_hop(unit.chunks)
+        head = unit.chunks[0]
+        self._token = self._entropy.integer(62) + 1
+        invocation = Invocation(
+            self.spec.name,
+            unit.chunks,
+            attempt=unit.attempts + 1,
+            timeout=self.spec.timeout,
+            token=self._token,
+            key=f"{self.spec.name}:{head.stream}/{head.partition}/{head.start}",
+            hops=hops,
+            origin=origin,
+            affinity=f"{self._streams[0]}/{self.partition}",
+            now=self._clock.now(),
+            seed=self._entropy.integer(62),
+            fresh=self._fresh,
+        )
+        self.in_flight = unit
+        started = self._clock.monotonic()
+        try:
+            outcome = await self._invoker.invoke(invocation)
+        except Unavailable:
+            await self._pause()
+            return None
+        finally:
+            self.in_flight = None
+        self._fresh = False
+        self._pause_s = PAUSE_MIN
+        self._runs.record(run_of(invocation, outcome, self._clock.monotonic() - started))
+        return outcome
+
+    def _tell_breaker(self, verdict: Verdict) -> None:
+        if verdict.healthy:
+            self._breaker.succeeded()
+        elif verdict.healthy is False:
+            self._breaker.failed(self._clock.monotonic())
+
+    # --- landing ----------------------------------------------------------------------------
+
+    async def _land(
+        self, unit: Unit, outcome: Outcome, verdict: Verdict, on_failure: OnFailure
+    ) -> None:
+        """Make the verdict durable; a plain one without waiting for the disk."""
+        if self.spec.commit == "before":
+            verdict = _once(verdict)
+        plain = self.ledger.is_plain(unit, verdict)
+        if not plain:
+            await self._drain()
+            if self._broken:
+                return
+        kept = outcome if verdict.kept and isinstance(outcome, Returned) else None
+        effects = self.ledger.landed(
+            unit,
+            verdict,
+            kept=kept,
+            token=self._token,
+            on_failure=on_failure,
+            now=self._clock.now(),
+        )
+        if effects is None:
+            return
+        if plain:
+            commit = self._tasks.start(self._commit(effects), name=f"commit {self.spec.name}")
+            self._commits.append(commit)
+            if len(self._commits) >= COMMITS_IN_FLIGHT:
+                await self._commits[0]
+            return
+        if verdict.given_up:
+            hit("dead-letter:before-commit")
+        await self._commit(effects)
+        if not self._broken:
+            self._runs.gave_up(self.spec.name, dead=len(effects.dead), parked=len(effects.parked))
+
+    async def _commit(self, effects: Effects) -> None:
+        """Land `effects`, or mark the books as broken: the next step is then to rewind."""
+        change, self._rows = change_of(effects, self._rows)
+        try:
+            await self._storage.apply(change)
+        except (Fenced, Conflict, Unavailable):
+            # Stale state, an earlier commit that did not land, a new owner, a full disk or an
+            # unknown end: the store knows which, and the rewind reads it.
+            self._broken = True
+
+    # --- commits in flight, and starting over ------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Wait until every commit in flight has ended."""
+        while self._commits:
+            await self._commits[0]
+            self._commits.popleft()
+
+    async def _collect(self) -> None:
+        """Forget commits that have landed; rewind where one has not."""
+        while self._commits and self._commits[0].done():
+            self._commits.popleft()
+        if self._broken:
+            await self._rewind()
+
+    async def _rewind(self) -> None:
+        """Go back to what the store holds.
+
+        Raises:
+            Fenced: Another owner holds a partition.
+        """
+        await self._drain()
+        if self._broken:
+            await self._pause()
+        found: dict[str, Standing] = {}
+        for name, partition in self._rows:
+            row, standing = await stored(self._storage, self.spec.name, name, partition)
+            if standing.epoch != self.ledger.epoch_of(name):
+                raise Fenced(f"`{self.spec.name}` lost `{name}/{partition}` to another owner")
+            self._rows[name, partition] = row
+            found[name] = standing
+        self._begin(found)
+
+    def _begin(self, standing: dict[str, Standing]) -> None:
+        """Open the books at what the store says."""
+        spec = self.spec
+        self.ledger = Ledger(spec, self.partition, standing)
+        self._token = 0
+        self._broken = False
+        self._fresh = True
+        self._read_events, self._read_size = max(spec.batch_size * 2, 256), spec.batch_bytes * 2
+        self._intake: Batcher | Merge
+        if len(self._streams) == 1:
+            self._intake = Batcher(
+                events=spec.batch_size, size=spec.batch_bytes, window=spec.batch_window
+            )
+        else:
+            self._intake = Merge(
+                len(self._streams),
+                events=spec.batch_size,
+                size=spec.batch_bytes,
+                window=spec.batch_window,
+                lateness=self._lateness,
+            )
+        for stream, reader in zip(self._streams, self._readers, strict=True):
+            reader.seek(self.ledger.watermark(stream))
+
+    async def _run_errands(self) -> None:
+        await self._drain()
+        while self._errands and not self._broken:
+            await self._errands.popleft()()
+        await self._rewind()
+
+    # --- waiting ----------------------------------------------------------------------------
+
+    async def _pause(self) -> None:
+        """Wait a little longer each time nothing can be done."""
+        await self._clock.sleep(self._entropy.uniform(self._pause_s / 2, self._pause_s))
+        self._pause_s = min(self._pause_s * 2, PAUSE_MAX)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait(self, seconds: float | None, *readers: Reader) -> None:
+        """Wait for records, an errand, a commit, or the time to pass."""
+        if self._errands or self._stopping:
+            return
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        reads = [self._tasks.start(reader.wait(), name="read") for reader in readers]
+        for task in (*reads, *self._commits):
+            task.add_done_callback(self._woken)
+        alarm = None if seconds is None else loop.call_later(seconds, self._wake)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if alarm is not None:
+                alarm.cancel()
+            for task in reads:
+                task.cancel()
+
+    def _woken(self, _: asyncio.Task[None]) -> None:
+        self._wake()
+
+
+_RUNAWAY = Crashed(Cause("RunawayLineage", "its lineage is longer than any honest chain"))
+
+
+def _runaway(unit: Unit) -> Verdict:
+    """Every event of a chain that does not end is parked, never dropped."""
+    return Verdict(given_up=_all_given_up(unit, _RUNAWAY.cause), healthy=None)
+
+
+def _once(verdict: Verdict) -> Verdict:
+    """At most once: what would run again is given up instead."""
+    lost = tuple(
+        given_up
+        for unit in verdict.again
+        for given_up in _all_given_up(unit, unit.cause or Cause("Unfinished", "it was not run"))
+    )
+    return msgspec.structs.replace(verdict, again=(), given_up=verdict.given_up + lost)
+
+
+def _all_given_up(unit: Unit, cause: Cause) -> tuple[GivenUp, ...]:
+    return tuple(
+        GivenUp(chunk.window(index, index + 1), cause, max(unit.attempts, 1))
+        for chunk in unit.chunks
+        for index in range(chunk.low, chunk.high)
+    )

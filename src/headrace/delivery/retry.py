@@ -1,0 +1,36 @@
+"""When again: exponential backoff with full jitter, or never.
+
+Pure. Source of the rule: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from headrace.model.outcome import Cause
+from headrace.model.policy import Retry
+
+Draw = Callable[[float, float], float]
+
+
+def bound(policy: Retry, attempts: int) -> float:
+    """The longest delay, in seconds, after `attempts` failed ones (from 1)."""
+    exponent = min(attempts - 1, 62)
+    return float(min(policy.cap, policy.base * 2.0**exponent))
+
+
+def delay(policy: Retry, attempts: int, draw: Draw) -> float:
+    """Seconds to wait after `attempts` failed ones."""
+    longest = bound(policy, attempts)
+    return draw(0.0, longest) if policy.jitter else longest
+
+
+def gives_up(policy: Retry, attempts: int, cause: Cause, age: float) -> bool:
+    """Whether an event that failed `attempts` times and is `age` seconds old is given up."""
+    return (
+        attempts >= policy.attempts
+        or not cause.retryable
+        or cause.kind in policy.give_up_on
+        or (bool(policy.only_on) and cause.kind not in policy.only_on)
+        or (policy.max_age is not None and age > policy.max_age)
+    )

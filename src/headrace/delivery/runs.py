@@ -1,0 +1,163 @@
+"""What became of each invocation: a bounded memory of runs and log lines, and counters for metrics.
+
+Kept in memory only; the durable facts are in the store. Read by the door, the command line and tests.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+
+import msgspec
+
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
+
+MAX_RUNS = 1_000
+MAX_LINES = 5_000
+BOUNDS = (
+    0.0005,
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+)
+
+
+class Run(msgspec.Struct, frozen=True, gc=False):
+    """One invocation, as it ended.
+
+    Attributes:
+        started: Microseconds since the epoch.
+        wall: Seconds from hand-over to outcome.
+        outcome: `succeeded`, `partial`, `failed`, `crashed` or `timed-out`.
+        first: The first event's position, as text.
+        cause: Why it failed, as text; "" where it did not.
+    """
+
+    function: str
+    key: str
+    instance: str
+    started: int
+    wall: float
+    events: int
+    attempt: int
+    outcome: str
+    first: str
+    cause: str = ""
+    cold: bool = False
+
+
+class LogLine(msgspec.Struct, frozen=True, gc=False):
+    """A line an instance wrote, tied to what it was doing."""
+
+    number: int
+    time: int
+    function: str
+    instance: str
+    key: str
+    level: str
+    text: str
+
+
+class Counters:
+    """What has been counted for one function since this node started."""
+
+    __slots__ = ("buckets", "dead", "events", "outcomes", "parked", "seconds")
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, int] = defaultdict(int)
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.seconds = 0.0
+        self.events = 0
+        self.dead = 0
+        self.parked = 0
+
+
+class Runs:
+    """Owned by the node; written by pumps and the fleet, on the loop."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, deque[Run]] = defaultdict(lambda: deque(maxlen=MAX_RUNS))
+        self._lines: deque[LogLine] = deque(maxlen=MAX_LINES)
+        self._number = 0
+        self.counters: dict[str, Counters] = defaultdict(Counters)
+
+    def record(self, run: Run) -> None:
+        """Remember a run that ended."""
+        self._runs[run.function].append(run)
+        counters = self.counters[run.function]
+        counters.outcomes[run.outcome] += 1
+        counters.events += run.events
+        counters.seconds += run.wall
+        for index, bound in enumerate(BOUNDS):
+            if run.wall <= bound:
+                counters.buckets[index] += 1
+                break
+        else:
+            counters.buckets[-1] += 1
+
+    def gave_up(self, function: str, *, dead: int, parked: int) -> None:
+        """Count events that were dead-lettered or parked."""
+        self.counters[function].dead += dead
+        self.counters[function].parked += parked
+
+    def write(
+        self, *, time: int, function: str, instance: str, key: str, level: str, text: str
+    ) -> None:
+        """Remember a log line."""
+        self._number += 1
+        self._lines.append(LogLine(self._number, time, function, instance, key, level, text))
+
+    def recent(self, function: str | None = None, limit: int = 100) -> list[Run]:
+        """The newest runs, newest first."""
+        if function is not None:
+            found = list(self._runs.get(function, ()))
+        else:
+            found = sorted(
+                (run for known in self._runs.values() for run in known), key=lambda run: run.started
+            )
+        return found[::-1][:limit]
+
+    def logs(
+        self, function: str | None = None, *, limit: int = 100, after: int = 0
+    ) -> list[LogLine]:
+        """The newest log lines numbered above `after`, oldest first."""
+        found = [
+            line
+            for line in self._lines
+            if line.number > after and (function is None or line.function == function)
+        ]
+        return found[-limit:]
+
+
+def run_of(invocation: Invocation, outcome: Outcome, wall: float) -> Run:
+    """The run that ended so."""
+    kind, cause = "succeeded", ""
+    match outcome:
+        case Returned(error=Cause() as failed):
+            kind, cause = "failed", f"{failed.kind}: {failed.message}"
+        case Returned(failures=(first, *_)):
+            kind, cause = "partial", f"{first.cause.kind}: {first.cause.message}"
+        case Returned():
+            pass
+        case Crashed(cause=failed):
+            kind, cause = "crashed", f"{failed.kind}: {failed.message}"
+        case TimedOut(cause=failed):
+            kind, cause = "timed-out", failed.message
+    head = invocation.chunks[0]
+    return Run(
+        invocation.function, invocation.key, outcome.usage.instance, invocation.now, wall,
+        invocation.size, invocation.attempt, kind,
+        f"{head.stream}/{head.partition}/{head.start}", cause, outcome.usage.cold,
+    )  # fmt: skip

@@ -1,0 +1,143 @@
+"""What becomes of each event of a unit: outcome + policy -> verdict. Pure; the heart of delivery.
+
+waiting -> in flight -> finished            (its effects are kept, its position moves)
+                     -> waiting             (again: after a delay, or at once when only split)
+                     -> given up            (dead letter, parked, discarded: `on_failure` says)
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.delivery.bisect import halves
+from headrace.delivery.retry import Draw, delay, gives_up
+from headrace.delivery.unit import FOREVER, Unit, cut, pick, runs
+from headrace.model.function import FunctionSpec
+from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
+from headrace.model.policy import ParkPartition
+from headrace.model.record import Chunk
+
+MICROS = 1_000_000
+
+
+class GivenUp(msgspec.Struct, frozen=True, gc=False):
+    """One event (a chunk of one) whose attempts are spent."""
+
+    chunk: Chunk
+    cause: Cause
+    attempts: int
+
+
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """What is to happen after a run.
+
+    Attributes:
+        finished: Events that are done.
+        given_up: Events that go the way of `on_failure`.
+        again: Units to run (again), in order, before anything later.
+        kept: Whether the outcome's effects are committed.
+        healthy: What the circuit breaker is told; None tells it nothing.
+    """
+
+    finished: tuple[Chunk, ...] = ()
+    given_up: tuple[GivenUp, ...] = ()
+    again: tuple[Unit, ...] = ()
+    kept: bool = False
+    healthy: bool | None = True
+
+
+def settle(unit: Unit, outcome: Outcome, spec: FunctionSpec, *, now: int, draw: Draw) -> Verdict:
+    """Judge a run of `unit` (`now` in microseconds since the epoch; `draw` for the jitter)."""
+    match outcome:
+        case Returned():
+            return _settle_returned(unit, outcome, spec, now=now, draw=draw)
+        case Crashed(blameless=True, cause=cause):
+            return Verdict(again=(msgspec.structs.replace(unit, cause=cause),), healthy=None)
+        case Crashed(cause=cause):
+            return _settle_whole(unit, cause, spec, now=now, draw=draw)
+        case TimedOut(cause=cause):
+            return _settle_whole(unit, cause, spec, now=now, draw=draw, halve=True)
+
+
+def _settle_returned(
+    unit: Unit, outcome: Returned, spec: FunctionSpec, *, now: int, draw: Draw
+) -> Verdict:
+    """The instance came back: all good, some failed by name, or the handler raised."""
+    if outcome.error is None:
+        if not outcome.failures and outcome.untouched < 0:
+            return Verdict(finished=unit.chunks, kept=True)
+        if not outcome.failures and outcome.untouched == 0:
+            stuck = Cause("NoProgress", "the run neither finished nor failed a single event")
+            return _settle_whole(unit, stuck, spec, now=now, draw=draw)
+        return _settle_parts(unit, outcome, spec, now=now, draw=draw)
+    if not outcome.done:
+        return _settle_whole(unit, outcome.error, spec, now=now, draw=draw)
+    marked = set(outcome.done)
+    rest = pick(unit.chunks, (index for index in range(unit.size) if index not in marked))
+    if not rest:
+        return Verdict(finished=unit.chunks, kept=True)
+    left = _settle_whole(Unit(rest), outcome.error, spec, now=now, draw=draw)
+    return Verdict(
+        finished=pick(unit.chunks, sorted(marked)),
+        given_up=left.given_up,
+        again=left.again,
+        kept=True,
+        healthy=None,
+    )
+
+
+def _settle_whole(
+    unit: Unit, cause: Cause, spec: FunctionSpec, *, now: int, draw: Draw, halve: bool = False
+) -> Verdict:
+    """All of `unit` failed together: halve it, try it again, or give it up."""
+    if unit.size > 1 and (spec.bisect or halve):
+        return Verdict(again=halves(msgspec.structs.replace(unit, cause=cause)), healthy=False)
+    again, given_up = _try_again(unit, cause, spec, now=now, draw=draw)
+    return Verdict(again=again, given_up=given_up, healthy=False)
+
+
+def _settle_parts(
+    unit: Unit, outcome: Returned, spec: FunctionSpec, *, now: int, draw: Draw
+) -> Verdict:
+    """Some events failed by name, and some may not have been looked at."""
+    causes = {failure.index: failure.cause for failure in outcome.failures}
+    end = unit.size if outcome.untouched < 0 else min(outcome.untouched, unit.size)
+    again: list[Unit] = []
+    given_up: list[GivenUp] = []
+    for index in sorted(causes):
+        one = Unit(
+            cut(unit.chunks, index, index + 1), attempts=unit.attempts if unit.size == 1 else 0
+        )
+        more, lost = _try_again(one, causes[index], spec, now=now, draw=draw)
+        again.extend(more)
+        given_up.extend(lost)
+    if end < unit.size:
+        again.append(Unit(cut(unit.chunks, end, unit.size)))
+    good = [index for index in range(end) if index not in causes]
+    finished = tuple(chunk for low, high in runs(good) for chunk in cut(unit.chunks, low, high))
+    return Verdict(
+        finished=finished,
+        given_up=tuple(given_up),
+        again=tuple(again),
+        kept=True,
+        healthy=bool(finished),
+    )
+
+
+def _try_again(
+    unit: Unit, cause: Cause, spec: FunctionSpec, *, now: int, draw: Draw
+) -> tuple[tuple[Unit, ...], tuple[GivenUp, ...]]:
+    """Spend one attempt on `unit`: it waits for the next one, or is given up."""
+    attempts = unit.attempts + 1
+    age = (now - min(chunk.appended for chunk in unit.chunks)) / MICROS
+    if not gives_up(spec.retry, attempts, cause, age):
+        due = now + int(delay(spec.retry, attempts, draw) * MICROS)
+        return (Unit(unit.chunks, attempts, due, cause),), ()
+    if isinstance(spec.on_failure, ParkPartition):
+        return (Unit(unit.chunks, attempts, FOREVER, cause),), ()
+    lost = tuple(
+        GivenUp(chunk.window(index, index + 1), cause, attempts)
+        for chunk in unit.chunks
+        for index in range(chunk.low, chunk.high)
+    )
+    return (), lost
