@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from headrace.delivery.commit import change_of
 from headrace.delivery.runs import Runs, run_of
+from headrace.keepers.state.rows import decode_row, encode_row
 from headrace.keepers.storage.base import Storage
 from headrace.keepers.storage.keys import pack
 from headrace.model.effects import Change, Check, Effects, Put, Space
@@ -24,6 +25,8 @@ from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 
 TRIES = 5
+REMEMBERED = 86_400.0
+"""Seconds an answer is kept for a repeated idempotency key."""
 
 
 class CallFailed(HeadraceError):
@@ -54,7 +57,7 @@ class Direct:
         self._clock, self._entropy, self._runs = clock, entropy, runs
 
     async def call(
-        self, function: str, payload: bytes, *, key: str = "", timeout: float | None = None
+        self, function: str, payload: bytes, *, key: str = "", timeout_s: float | None = None
     ) -> bytes:
         """The function's answer, as JSON.
 
@@ -62,7 +65,7 @@ class Direct:
             function: The full name, `app.function`.
             payload: What it is called with, as JSON.
             key: The caller's idempotency key; a second call with it gets the first one's answer.
-            timeout: Seconds; the function's own timeout is the most.
+            timeout_s: Seconds; the function's own timeout is the most.
 
         Raises:
             Unknown: There is no such function.
@@ -74,10 +77,10 @@ class Direct:
             known = ", ".join(f"`{name}`" for name in sorted(self._functions)) or "none"
             raise Unknown(f"there is no function `{function}`; deployed are: {known}")
         mark = pack(function, key)
-        if key and (answer := await self._storage.get(Space.MARKS, mark)) is not None:
+        if key and (answer := await self._answered(mark)) is not None:
             return answer
         for attempt in range(1, TRIES + 1):
-            invocation = self._invocation(spec, payload, key, timeout, attempt)
+            invocation = self._invocation(spec, payload, key, timeout_s, attempt)
             started = self._clock.monotonic()
             outcome = await self._invoker.invoke(invocation)
             self._runs.record(run_of(invocation, outcome, self._clock.monotonic() - started))
@@ -87,14 +90,22 @@ class Direct:
                 await self._commit(spec, invocation, returned, mark if key else b"", answer)
             except Conflict:
                 # Somebody changed state it had read, or the same key is answered already.
-                if key and (stored := await self._storage.get(Space.MARKS, mark)) is not None:
+                if key and (stored := await self._answered(mark)) is not None:
                     return stored
                 continue
             return answer
         raise Conflict(f"`{function}` read state that changed under it {TRIES} times; try again")
 
+    async def _answered(self, mark: bytes) -> bytes | None:
+        """The answer an earlier call with this key was given, while it is remembered."""
+        row = await self._storage.get(Space.MARKS, mark)
+        if row is None:
+            return None
+        _, expires, answer = decode_row(row)
+        return answer if expires > self._clock.now() else None
+
     def _invocation(
-        self, spec: FunctionSpec, payload: bytes, key: str, timeout: float | None, attempt: int
+        self, spec: FunctionSpec, payload: bytes, key: str, timeout_s: float | None, attempt: int
     ) -> Invocation:
         now = self._clock.now()
         name = key or self._entropy.token(8)
@@ -104,7 +115,7 @@ class Direct:
             spec.name,
             (chunk,),
             attempt=attempt,
-            timeout=spec.timeout if timeout is None else min(timeout, spec.timeout),
+            timeout=spec.timeout if timeout_s is None else min(timeout_s, spec.timeout),
             token=self._entropy.integer(62) + 1,
             key=f"{spec.name}:call/{name}",
             hops=1,
@@ -135,9 +146,13 @@ class Direct:
         )
         change, _ = change_of(effects, {})
         if mark:
+            expired = await self._storage.get(Space.MARKS, mark)
+            row = encode_row(
+                invocation.token, answer, self._clock.now() + int(REMEMBERED * 1_000_000)
+            )
             change = Change(
-                (*change.checks, Check(Space.MARKS, mark, None)),
-                (*change.puts, Put(Space.MARKS, mark, answer)),
+                (*change.checks, Check(Space.MARKS, mark, expired)),
+                (*change.puts, Put(Space.MARKS, mark, row)),
                 change.deletes,
                 change.appends,
             )

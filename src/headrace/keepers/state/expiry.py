@@ -1,0 +1,31 @@
+"""Rows whose time has passed are deleted, a page at a time, so that the store does not grow.
+
+Reading treats an expired row as absent at once; this only gives the room back.
+"""
+
+from __future__ import annotations
+
+from headrace.keepers.state.rows import decode_row, version_prefix
+from headrace.keepers.storage.base import Storage
+from headrace.model.effects import Change, Check, Delete, Space
+from headrace.model.errors import Conflict
+
+PAGE = 1_000
+
+
+async def sweep(storage: Storage, space: Space, now: int) -> int:
+    """Delete the rows of `space` that expired before `now` (µs since the epoch); how many."""
+    low, count = b"", 0
+    while page := await storage.scan(space, low, limit=PAGE):
+        for key, row in page:
+            version, expires, _ = decode_row(row)
+            if not expires or expires > now:
+                continue
+            check = Check(space, key, version_prefix(version))
+            try:
+                await storage.apply(Change(checks=(check,), deletes=(Delete(space, key),)))
+            except Conflict:
+                continue  # written again since: it lives
+            count += 1
+        low = page[-1][0] + b"\x00"
+    return count

@@ -1,0 +1,215 @@
+"""Builds the graph of objects of one node, once; the only room that knows all the others.
+
+In come settings, out comes a `Node` that is started and closed by `lifecycle`. Nothing else in the
+house constructs a keeper, a fleet, a dispatcher or a door.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from headrace.delivery.deadletters import DeadLetters
+from headrace.delivery.direct import Direct
+from headrace.delivery.dispatcher import Dispatcher
+from headrace.delivery.explain import Explainer
+from headrace.delivery.hostcalls import HostCalls
+from headrace.delivery.lag import Lag
+from headrace.delivery.parkinglot import ParkingLot
+from headrace.delivery.publisher import Publisher
+from headrace.delivery.runs import Runs
+from headrace.faces.gateway.app import Gateway
+from headrace.faces.gateway.rooms import Health, Rooms
+from headrace.keepers.brokers.base import Broker
+from headrace.keepers.brokers.embedded.log import EmbeddedBroker
+from headrace.keepers.state.expiry import sweep
+from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.sqlite import SqliteStorage
+from headrace.model.effects import Space
+from headrace.model.errors import Misuse
+from headrace.model.function import AppSpec
+from headrace.node.config import Settings
+from headrace.runtime.fleet import Fleet
+from headrace.runtime.logs import LogLine
+from headrace.world.clock import Clock, SystemClock
+from headrace.world.entropy import Entropy, SystemEntropy
+from headrace.world.failpoints import hit
+from headrace.world.tasks import Tasks
+
+SWEEP_EVERY = 60.0
+_logger = logging.getLogger("headrace.node")
+
+
+class Node:
+    """One running node. Its parts are public: tests and benchmarks reach in through them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        storage: Storage,
+        broker: Broker,
+        clock: Clock,
+        entropy: Entropy,
+        tasks: Tasks,
+    ) -> None:
+        self.settings = settings
+        self.storage, self.broker, self.clock, self.tasks = storage, broker, clock, tasks
+        self.runs = Runs()
+        self.fleet = Fleet(
+            clock=clock,
+            entropy=entropy,
+            tasks=tasks,
+            services=HostCalls(storage, clock),
+            on_log=self._log,
+            scratch=settings.data / "scratch",
+        )
+        self.dispatcher = Dispatcher(
+            broker=broker,
+            storage=storage,
+            invoker=self.fleet,
+            clock=clock,
+            entropy=entropy,
+            runs=self.runs,
+            on_failure=_failed,
+        )
+        self.publisher = Publisher(broker)
+        self.direct = Direct(
+            self.dispatcher.functions,
+            storage=storage,
+            invoker=self.fleet,
+            clock=clock,
+            entropy=entropy,
+            runs=self.runs,
+        )
+        self.dead_letters = DeadLetters(storage, self.dispatcher)
+        self.parking = ParkingLot(storage, self.dispatcher)
+        self.explainer = Explainer(storage, broker, self.dispatcher)
+        self.lag = Lag(storage, broker, self.dispatcher, clock)
+        self._ready = False
+
+    def rooms(self) -> Rooms:
+        """What the HTTP door may call."""
+        return Rooms(
+            publisher=self.publisher,
+            direct=self.direct,
+            dead_letters=self.dead_letters,
+            parking=self.parking,
+            explainer=self.explainer,
+            lag=self.lag,
+            runs=self.runs,
+            dispatcher=self.dispatcher,
+            broker=self.broker,
+            storage=self.storage,
+            instances=self.fleet.instances,
+            health=self.health,
+            clock=self.clock,
+            cold_starts=lambda: self.fleet.cold_starts,
+        )
+
+    def health(self) -> Health:
+        """Whether the node takes work, and what is wrong where it does not."""
+        halted = {
+            f"{key[0]} {'+'.join(key[1])}/{key[2]}": why
+            for key, why in self.dispatcher.halted.items()
+        }
+        if not self._ready:
+            return Health(ready=False, reason="starting or stopping", checks=halted)
+        return Health(ready=True, checks=halted)
+
+    async def deploy(self, target: str) -> AppSpec:
+        """Load an app's code and deliver to its functions.
+
+        Raises:
+            Misuse: The code cannot be loaded, or asks for what cannot be.
+        """
+        app = self.settings.apply(await self.fleet.deploy(target))
+        await self._deliver(app)
+        return app
+
+    async def redeploy(self, target: str) -> AppSpec:
+        """Load changed code; the old version runs until the new one is ready.
+
+        Raises:
+            Misuse: The new code cannot be loaded; the old version goes on.
+        """
+        app = self.settings.apply(await self.fleet.redeploy(target))
+        await self._deliver(app)
+        return app
+
+    async def _deliver(self, app: AppSpec) -> None:
+        for other in self.dispatcher.apps.values():
+            taken = {spec.name for spec in other.streams} & {spec.name for spec in app.streams}
+            if other.name != app.name and taken:
+                raise Misuse(
+                    f"apps `{other.name}` and `{app.name}` both declare the stream `{min(taken)}`; "
+                    "let one own it and the other use `app.external(...)`"
+                )
+        await self.dispatcher.deploy(app)
+        self.fleet.set_partitions({spec.name: spec.partitions for spec in self.broker.streams()})
+
+    async def start(self) -> None:
+        """Deploy what the settings name, and begin housekeeping."""
+        for target in self.settings.targets:
+            await self.deploy(target)
+        for sentence in self.settings.unmatched(self.dispatcher.apps.values()):
+            raise Misuse(sentence)
+        self.tasks.start(self._housekeeping(), name="housekeeping")
+        self._ready = True
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await self.clock.sleep(SWEEP_EVERY)
+            for space in (Space.STATE, Space.MARKS):
+                await sweep(self.storage, space, self.clock.now())
+
+    async def close(self) -> None:
+        """Stop in the reverse order of the walk: pumps, instances, log, store."""
+        self._ready = False
+        await self.dispatcher.close()
+        await self.fleet.close()
+        await self.broker.close()
+        await self.tasks.close()
+        await self.storage.close()
+
+    def _log(self, line: LogLine) -> None:
+        self.runs.write(
+            time=line.time,
+            function=line.function,
+            instance=line.instance,
+            key=line.key,
+            level=line.level,
+            text=line.text,
+        )
+
+
+def _failed(name: str, error: BaseException) -> None:
+    _logger.error("task `%s` failed: %s", name, error, exc_info=error)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Node]:
+    """A started node without its door; closed at the end, whatever happened.
+
+    Raises:
+        Locked: Another process owns the data folder.
+        Misuse: An app cannot be loaded.
+    """
+    clock, entropy = SystemClock(), SystemEntropy()
+    tasks = Tasks(_failed)
+    settings.data.mkdir(parents=True, exist_ok=True)
+    storage = await SqliteStorage.open(settings.data, clock=clock)
+    hit("recovery:opened")
+    broker = await EmbeddedBroker.open(storage, clock=clock, tasks=tasks)
+    node = Node(settings, storage=storage, broker=broker, clock=clock, entropy=entropy, tasks=tasks)
+    try:
+        await node.start()
+        yield node
+    finally:
+        await node.close()
+
+
+def door(node: Node) -> Gateway:
+    """The node's HTTP door, not listening yet."""
+    return Gateway(node.rooms(), node.settings)

@@ -1,0 +1,88 @@
+"""Start, run, drain and stop a node as a process. Doors close in the order of an event's walk.
+
+`run` is what `headrace serve` and `headrace dev` call. The address is written to `node.json` in the
+data folder once the door is open, and taken away when it closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from headrace.model.errors import HeadraceError
+from headrace.node.assembly import Node, door, running
+from headrace.node.config import Settings
+from headrace.world.failpoints import kill_at
+
+_logger = logging.getLogger("headrace.node")
+
+
+def run(settings: Settings) -> int:
+    """Run a node until SIGTERM or SIGINT; the exit status.
+
+    0 is a drained end, 1 something the operator must change (said on stderr), 70 a failed disk.
+    """
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    if settings.failpoint:
+        label, _, passes = settings.failpoint.rpartition(":")
+        kill_at(label, int(passes))
+    try:
+        uvloop.run(_serve(settings))
+    except HeadraceError as error:
+        print(f"headrace: {error}", file=sys.stderr)  # noqa: T201 - this is the process's last word
+        return 1
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings) as node:
+        gateway = door(node)
+        url = await gateway.start(settings.host, settings.port)
+        note = settings.data / "node.json"
+        note.write_bytes(msgspec.json.encode({"url": url, "pid": os.getpid()}))
+        _announce(node, url)
+        try:
+            if settings.reload:
+                node.tasks.start(_reload(node, stop), name="reload")
+            await stop.wait()
+        finally:
+            note.unlink(missing_ok=True)
+            await gateway.stop()
+
+
+def _announce(node: Node, url: str) -> None:
+    names = ", ".join(f"`{name}`" for name in sorted(node.dispatcher.functions)) or "no function"
+    print(f"headrace: serving {names} at {url}", flush=True)  # noqa: T201 - tells where the door is
+
+
+async def _reload(node: Node, stop: asyncio.Event) -> None:
+    """Load the apps again whenever a file of theirs changes; a broken edit keeps the old version."""
+    from watchfiles import PythonFilter, awatch
+
+    folders = {_folder(target): target for target in node.settings.targets}
+    async for _ in awatch(*folders, watch_filter=PythonFilter(), stop_event=stop):
+        for target in node.settings.targets:
+            try:
+                app = await node.redeploy(target)
+            except HeadraceError as error:
+                _logger.warning("kept the old version of `%s`: %s", target, error)
+            else:
+                _logger.info("reloaded `%s` (version %s)", app.name, app.version)
+
+
+def _folder(target: str) -> Path:
+    path = Path(target.partition(":")[0])
+    return path.resolve().parent if path.suffix == ".py" else Path()
