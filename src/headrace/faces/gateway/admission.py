@@ -1,0 +1,126 @@
+"""Who may come in, and how much at once: host names, origins, requests and bytes in flight.
+
+Comes in: a request's headers and sizes. Refuses a foreign `Host` (DNS rebinding), a foreign `Origin`
+(another site's page posting from a visitor's browser), and work beyond the bounds, at once and with
+Retry-After: there is no hidden queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from headrace.model.errors import Invalid, Overloaded, Refused
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - names to leave out, not to bind
+_BODIES_IN_FLIGHT = 8
+
+
+class Admission:
+    """Counts what is in flight. Owned by the door; touched only on its loop."""
+
+    def __init__(
+        self,
+        *,
+        allowed_hosts: Iterable[str] = (),
+        max_body_bytes: int = 8 << 20,
+        max_requests: int = 512,
+        max_waiting: int = 64,
+    ) -> None:
+        names = {name.lower().strip("[]") for name in allowed_hosts}
+        self._any_host = "*" in names
+        self._hosts = names | LOOPBACK
+        self._seen: set[bytes] = set()
+        self.max_body_bytes = max_body_bytes
+        self.max_bytes = max_body_bytes * _BODIES_IN_FLIGHT
+        self.max_requests = max_requests
+        self.max_waiting = max_waiting
+        self.requests = 0
+        self.waiting = 0
+        self.bytes = 0
+
+    def listen(self, host: str) -> None:
+        """Answer to the address the door listens on as well."""
+        if host not in _WILDCARDS:
+            self._hosts = self._hosts | {host.lower().strip("[]")}
+
+    def check_headers(self, headers: Mapping[bytes, bytes]) -> None:
+        """Refuse names that are not ours.
+
+        Raises:
+            Invalid: There is no `Host`.
+            Refused: It, or the `Origin`, is foreign.
+        """
+        host = headers.get(b"host")
+        if host is None:
+            raise Invalid("the request has no `Host` header; HTTP/1.1 requires one")
+        self._check_name(host, "Host")
+        if (origin := headers.get(b"origin")) is not None:
+            self._check_name(origin.partition(b"://")[2], "Origin")
+
+    def _check_name(self, raw: bytes, header: str) -> None:
+        if self._any_host or raw in self._seen:
+            return
+        name = _host_name(raw.decode("latin-1"))
+        if name not in self._hosts:
+            raise Refused(
+                f"`{header}: {raw.decode('latin-1')}` is not a name this node answers to; "
+                "add it to `allowed_hosts` (docs/reference/settings.md)"
+            )
+        if len(self._seen) < 64:
+            self._seen.add(raw)
+
+    def enter(self) -> None:
+        """Begin a request; pair with `leave`.
+
+        Raises:
+            Overloaded: Too many are being worked on.
+        """
+        if self.requests >= self.max_requests:
+            raise Overloaded(
+                f"{self.requests} requests are being worked on, as many as this node takes at once; "
+                "slow down and try again"
+            )
+        self.requests += 1
+
+    def leave(self, reserved: int) -> None:
+        """End a request and give its bytes back."""
+        self.requests -= 1
+        self.bytes -= reserved
+
+    def reserve(self, size: int) -> None:
+        """Take bytes out of the budget until the request leaves.
+
+        Raises:
+            Overloaded: The bodies of all requests together are too large.
+        """
+        if self.bytes + size > self.max_bytes:
+            raise Overloaded(
+                f"{self.bytes:,} bytes of request bodies are being worked on, as many as this node "
+                "takes at once; slow down and try again"
+            )
+        self.bytes += size
+
+    def start_waiting(self) -> None:
+        """Begin a long poll; pair with `stop_waiting`.
+
+        Raises:
+            Overloaded: Too many wait already.
+        """
+        if self.waiting >= self.max_waiting:
+            raise Overloaded(
+                f"{self.waiting} requests wait for new records already; "
+                "ask without `wait`, or try again"
+            )
+        self.waiting += 1
+
+    def stop_waiting(self) -> None:
+        """End a long poll."""
+        self.waiting -= 1
+
+
+def _host_name(text: str) -> str:
+    # An IPv6 address stands in brackets where a port may follow.
+    if text.startswith("["):
+        return text[1:].partition("]")[0].lower()
+    return text.partition(":")[0].lower().rstrip(".")

@@ -1,0 +1,28 @@
+"""What every handler is given: the rooms, the door's own counters, and whether it is closing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from headrace.faces.gateway.admission import Admission
+from headrace.faces.gateway.metrics import Metrics
+from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.responses import Response
+from headrace.faces.gateway.rooms import Rooms
+from headrace.faces.gateway.routes import Router
+
+
+@dataclass(frozen=True, kw_only=True)
+class Door:
+    """One per gateway; handlers read it and change only its counters."""
+
+    rooms: Rooms
+    admission: Admission
+    metrics: Metrics
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+Handler = Callable[[Door, Request, tuple[str, ...]], Awaitable[Response]]
+Routes = Router[Handler]

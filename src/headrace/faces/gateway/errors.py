@@ -1,0 +1,125 @@
+"""The one table from the family of errors to an HTTP status and a problem+json body (RFC 9457).
+
+Comes in: an exception. Goes out: a response. What nobody foresaw is answered 500 without its text,
+which stands in the log under the reference the answer names.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from headrace.delivery.direct import CallFailed
+from headrace.faces.gateway.responses import Response, json_response
+from headrace.model import errors
+
+
+class NotAllowed(errors.Misuse):
+    """The path exists, the method does not."""
+
+    code: ClassVar[str] = "method-not-allowed"
+
+    def __init__(self, message: str, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+
+class Unsupported(errors.Misuse):
+    """The body is of a media type or encoding this door does not read."""
+
+    code: ClassVar[str] = "unsupported-media-type"
+
+
+class TooSlow(errors.Misuse):
+    """The request did not arrive whole in time."""
+
+    code: ClassVar[str] = "request-timeout"
+
+
+class HungUp(errors.Unavailable):
+    """The client went away before its request was complete."""
+
+    code: ClassVar[str] = "hung-up"
+
+
+# Most particular first: the first class an error is an instance of decides.
+_TABLE: tuple[tuple[type[errors.HeadraceError], int, str, int], ...] = (
+    (NotAllowed, 405, "Method not allowed", 0),
+    (Unsupported, 415, "Unsupported media type", 0),
+    (TooSlow, 408, "Request timeout", 0),
+    (errors.Unknown, 404, "Not found", 0),
+    (errors.TooLarge, 413, "Too large", 0),
+    (errors.Misuse, 400, "Bad request", 0),
+    (errors.Overloaded, 429, "Too many requests", 1),
+    (errors.DiskFull, 507, "Insufficient storage", 5),
+    (errors.Unavailable, 503, "Unavailable", 1),
+    (errors.Refused, 403, "Refused", 0),
+    (errors.Conflict, 409, "Conflict", 0),
+    (errors.Fenced, 503, "Unavailable", 1),
+    (errors.Corrupt, 500, "Stored data is damaged", 0),
+    (errors.HeadraceError, 500, "Internal error", 0),
+)
+
+
+def problem(
+    status: int,
+    title: str,
+    detail: str,
+    code: str,
+    *,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    **more: Any,
+) -> Response:
+    """A problem+json answer."""
+    body = {
+        "type": f"urn:headrace:error:{code}",
+        "title": title,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        **more,
+    }
+    return json_response(body, status=status, media="application/problem+json", headers=headers)
+
+
+def answer_error(error: errors.HeadraceError) -> Response:
+    """The answer to an error of the family."""
+    if isinstance(error, CallFailed):
+        return answer_call_failure(error)
+    for kind, status, title, retry_after in _TABLE:
+        if isinstance(error, kind):
+            headers: list[tuple[bytes, bytes]] = []
+            if retry_after:
+                headers.append((b"retry-after", b"%d" % retry_after))
+            if isinstance(error, NotAllowed):
+                headers.append((b"allow", error.allowed.encode()))
+            if status in {408, 413}:
+                # What is left of the request on this connection is not worth reading.
+                headers.append((b"connection", b"close"))
+            return problem(status, title, str(error), error.code, headers=tuple(headers))
+    raise AssertionError("the table ends with the root of the family")
+
+
+def answer_call_failure(error: CallFailed) -> Response:
+    """The answer to a call whose function failed: 504 timed out, 502 crashed, 500 raised."""
+    cause = error.cause
+    status, title = {
+        "TimedOut": (504, "The function timed out"),
+        "Crashed": (502, "The function crashed"),
+        "OutOfMemory": (502, "The function ran out of memory"),
+        "ProtocolError": (502, "The function broke the protocol"),
+    }.get(cause.kind, (500, "The function failed"))
+    return problem(
+        status, title, str(error), error.code,
+        cause={"kind": cause.kind, "message": cause.message},
+    )  # fmt: skip
+
+
+def answer_surprise(reference: str) -> Response:
+    """The answer to what nobody foresaw."""
+    return problem(
+        500,
+        "Internal error",
+        f"something broke that should not have; the node's log says what, under `{reference}`",
+        "internal",
+        reference=reference,
+    )

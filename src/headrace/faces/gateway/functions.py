@@ -1,0 +1,101 @@
+"""Routes of functions: call them, list them, see the map, move or pause their groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from headrace.faces.gateway.door import Door, Routes
+from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.responses import Response, json_response, views
+from headrace.faces.gateway.streams import place
+from headrace.model.codec import validate_json
+from headrace.model.errors import Invalid
+from headrace.topology.map import map_rows
+
+MAX_CALL_S = 3_600.0
+
+
+class Reset(msgspec.Struct, forbid_unknown_fields=True):
+    """Where a group is to go on."""
+
+    start: str | int
+
+
+def add_routes(routes: Routes) -> None:
+    """Put this file's handlers into the table."""
+    routes.add("POST", "/functions/{function}", call)
+    routes.add("GET", "/functions", list_functions)
+    routes.add("GET", "/functions/{function}", show_function)
+    routes.add("GET", "/map", show_map)
+    routes.add("POST", "/groups/{function}/reset", reset)
+    routes.add("POST", "/groups/{function}/pause", pause)
+    routes.add("POST", "/groups/{function}/resume", resume)
+
+
+async def call(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """Run the function on the body and answer with what it returned, once that is committed."""
+    door.rooms.dispatcher.known(names[0])
+    payload = await request.body() or b"null"
+    validate_json(payload)
+    answer = await door.rooms.direct.call(
+        names[0],
+        payload,
+        key=request.header("idempotency-key") or "",
+        timeout_s=request.seconds("timeout", None, high=MAX_CALL_S),
+    )
+    return Response(200, answer)
+
+
+async def list_functions(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+    """Every function as deployed."""
+    found = [
+        msgspec.to_builtins(spec) for _, spec in sorted(door.rooms.dispatcher.functions.items())
+    ]
+    return json_response({"functions": found})
+
+
+async def show_function(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+    """One function as deployed, with its lag and counters."""
+    spec = door.rooms.dispatcher.known(names[0])
+    shown: dict[str, Any] = msgspec.to_builtins(spec)
+    shown["lag"] = views(await door.rooms.lag.rows(spec.name))
+    if (counters := door.rooms.runs.counters.get(spec.name)) is not None:
+        shown["counters"] = {
+            "outcomes": dict(counters.outcomes),
+            "events": counters.events,
+            "dead": counters.dead,
+            "parked": counters.parked,
+            "seconds": counters.seconds,
+        }
+    return json_response(shown)
+
+
+async def show_map(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+    """The function-trigger map."""
+    apps = [app for _, app in sorted(door.rooms.dispatcher.apps.items())]
+    return json_response({"map": views(map_rows(apps))})
+
+
+async def reset(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """Send a group back, or forward."""
+    door.rooms.dispatcher.known(names[0])
+    wish: Reset = await request.json(Reset)
+    start = place(str(wish.start))
+    if isinstance(wish.start, int) and wish.start < 0:
+        raise Invalid(f"`start` is {wish.start}; offsets begin at 0")
+    await door.rooms.dispatcher.reset(names[0], start)
+    return json_response({"function": names[0], "start": start})
+
+
+async def pause(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+    """Feed the function no more; its positions wait."""
+    door.rooms.dispatcher.pause(names[0])
+    return json_response({"function": names[0], "paused": True})
+
+
+async def resume(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+    """Feed it again."""
+    door.rooms.dispatcher.resume(names[0])
+    return json_response({"function": names[0], "paused": False})

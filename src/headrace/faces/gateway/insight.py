@@ -1,0 +1,137 @@
+"""Routes that only look: lag, runs, logs, state, instances, health, metrics, and what there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.faces.gateway.door import Door, Routes
+from headrace.faces.gateway.metrics import MEDIA
+from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.responses import Response, json_response, rfc3339, view, views
+from headrace.keepers.state.rows import decode_row, state_key, state_name
+from headrace.keepers.storage.keys import after, pack
+from headrace.model.codec import decode_state, open_state, plain
+from headrace.model.effects import Space
+from headrace.model.errors import Unknown
+
+MAX_PAGE = 1_000
+
+
+def add_routes(routes: Routes) -> None:
+    """Put this file's handlers into the table."""
+    routes.add("GET", "/", index)
+    routes.add("GET", "/lag", lag)
+    routes.add("GET", "/runs", runs)
+    routes.add("GET", "/logs", logs)
+    routes.add("GET", "/state/{app}", list_state)
+    routes.add("GET", "/state/{app}/{key}", show_state)
+    routes.add("GET", "/instances", instances)
+    routes.add("GET", "/healthz", alive)
+    routes.add("GET", "/readyz", ready)
+    routes.add("GET", "/metrics", metrics)
+
+
+async def index(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+    """What this is and where to go on."""
+    return json_response(
+        {
+            "name": "headrace",
+            "apps": sorted(door.rooms.dispatcher.apps),
+            "links": [
+                "/streams", "/functions", "/map", "/lag", "/dead", "/parked", "/runs", "/logs",
+                "/state/{app}", "/instances", "/healthz", "/readyz", "/metrics",
+            ],
+        }
+    )  # fmt: skip
+
+
+async def lag(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+    """How far every group is behind."""
+    name = request.query.get("function")
+    if name is not None:
+        door.rooms.dispatcher.known(name)
+    return json_response({"lag": views(await door.rooms.lag.rows(name))})
+
+
+async def runs(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+    """The newest runs, newest first."""
+    limit = request.number("limit", 100, low=1, high=MAX_PAGE)
+    found = door.rooms.runs.recent(request.query.get("function"), limit)
+    return json_response({"runs": views(found)})
+
+
+async def logs(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+    """Log lines of functions, oldest first; pass `after` on to go on."""
+    limit = request.number("limit", 100, low=1, high=MAX_PAGE)
+    start = request.number("after", 0, high=1 << 62)
+    found = door.rooms.runs.logs(request.query.get("function"), limit=limit, after=start)
+    return json_response({"logs": views(found), "after": found[-1].number if found else start})
+
+
+async def list_state(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """An app's state by key; `after` is the last page's last key."""
+    app = names[0]
+    limit = request.number("limit", 100, low=1, high=MAX_PAGE)
+    prefix = request.query.get("prefix", "")
+    low = whole = pack(app) + prefix.encode().replace(b"\x00", b"\x00\xff")
+    if last := request.query.get("after"):
+        low = max(low, state_key(app, last) + b"\x00")
+    rows = await door.rooms.storage.scan(Space.STATE, low, after(whole), limit=limit)
+    if not rows and app not in door.rooms.dispatcher.apps:
+        known = ", ".join(f"`{name}`" for name in sorted(door.rooms.dispatcher.apps)) or "none"
+        raise Unknown(f"there is no app `{app}`; deployed are: {known}")
+    now = door.rooms.clock.now()
+    shown = [_entry(state_name(app, packed), row, now) for packed, row in rows]
+    more = state_name(app, rows[-1][0]) if len(rows) == limit else ""
+    return json_response({"state": [entry for entry in shown if entry], "after": more})
+
+
+async def show_state(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+    """One key of an app's state."""
+    app, key = names
+    row = await door.rooms.storage.get(Space.STATE, state_key(app, key))
+    entry = None if row is None else _entry(key, row, door.rooms.clock.now())
+    if entry is None:
+        raise Unknown(
+            f"app `{app}` keeps nothing under `{key}`; `headrace state list {app}` shows its keys"
+        )
+    return json_response(entry)
+
+
+def _entry(key: str, row: bytes, now: int) -> dict[str, Any] | None:
+    _, expires, value = decode_row(row)
+    expires = expires or open_state(value)[1]
+    if expires and expires <= now:
+        return None
+    entry: dict[str, Any] = {"key": key, "value": plain(decode_state(value)), "bytes": len(value)}
+    if expires:
+        entry["expires"] = rfc3339(expires)
+    return entry
+
+
+async def instances(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+    """Every running or hibernating instance."""
+    return json_response({"instances": views(door.rooms.instances())})
+
+
+async def alive(_: Door, __: Request, ___: tuple[str, ...]) -> Response:
+    """The loop turns; that is all this says."""
+    return json_response({"status": "ok"})
+
+
+async def ready(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+    """Whether the node takes work now: 200, else 503."""
+    health = door.rooms.health()
+    status = 200 if health.ready and not door.closing.is_set() else 503
+    return json_response(view(health), status=status)
+
+
+async def metrics(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+    """Prometheus exposition."""
+    body = door.metrics.render(
+        counters=door.rooms.runs.counters,
+        lag=await door.rooms.lag.rows(),
+        instances=door.rooms.instances(),
+        cold_starts=door.rooms.cold_starts(),
+    )
+    return Response(200, body, MEDIA)

@@ -1,0 +1,209 @@
+"""A request's body -> events: one value, many lines, envelopes, or CloudEvents.
+
+The media type says how the body is framed, the stream's codec what each value must be. Either every
+event of a request is good or none is taken: the error names the line. Pure; nothing is published
+here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from headrace.faces.gateway.cloudevents import batch, binary, is_binary, structured
+from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.times import micros_of
+from headrace.model.codec import validate_json
+from headrace.model.errors import Invalid, TooLarge
+from headrace.model.event import Event
+from headrace.model.function import StreamSpec
+from headrace.model.policy import MAX_BATCH
+
+LINES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
+ENVELOPES = "application/vnd.headrace.events+x-ndjson"
+CLOUDEVENT = "application/cloudevents+json"
+CLOUDEVENTS = "application/cloudevents-batch+json"
+MAX_IDEMPOTENCY_KEY = 200
+
+Check = Callable[[bytes], None]
+
+
+class Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One line of an envelope body; exactly one of the three values is given."""
+
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    value_text: str | msgspec.UnsetType = msgspec.UNSET
+    value_base64: str | msgspec.UnsetType = msgspec.UNSET
+    key: str | None = None
+    time: Annotated[float, msgspec.Meta(gt=0)] | datetime | None = None
+    id: str | None = None
+    headers: dict[str, str] | None = None
+    type: str | None = None
+    source: str | None = None
+
+
+_envelope = msgspec.json.Decoder(Envelope)
+
+
+async def read_events(request: Request, stream: StreamSpec) -> list[Event]:
+    """The events a request brings for a stream, at least one.
+
+    Raises:
+        Invalid: The body is not what its media type says, or a value not what the stream holds.
+        TooLarge: There are more than 10,000 events.
+    """
+    media = request.media
+    body = await request.body()
+    key = request.query.get("key") or request.header("headrace-key") or None
+    check = CHECKS[stream.codec]
+    if media == ENVELOPES or (media in LINES and request.query.get("envelope") in {"1", "true"}):
+        events = envelopes(body, key, check)
+    elif media in LINES:
+        events = lines(body, key, check)
+    elif media == CLOUDEVENT:
+        events = [structured(body, key, check)]
+    elif media == CLOUDEVENTS:
+        events = batch(body, key, check)
+    elif is_binary(request.headers):
+        events = [binary(request.headers, body, key, check)]
+    else:
+        check(body)
+        events = [Event(value=body, key=key)]
+    if not events:
+        raise Invalid("the body holds no event; send at least one")
+    token = request.header("idempotency-key")
+    return events if token is None else with_ids(events, token)
+
+
+def lines(body: bytes, key: str | None, check: Check) -> list[Event]:
+    """One value a line; empty lines are passed over.
+
+    Raises:
+        Invalid: A line's value is not what the stream holds.
+    """
+    events: list[Event] = []
+    for number, line in enumerate(body.split(b"\n"), start=1):
+        value = line.strip(b" \t\r")
+        if not value:
+            continue
+        try:
+            check(value)
+        except Invalid as error:
+            raise Invalid(f"line {number}: {error}") from error
+        events.append(Event(value=value, key=key))
+        _bound(len(events))
+    return events
+
+
+def envelopes(body: bytes, key: str | None, check: Check) -> list[Event]:
+    """One envelope a line: a value with its key, time, id and headers.
+
+    Raises:
+        Invalid: A line is no envelope, or its value is not what the stream holds.
+    """
+    events: list[Event] = []
+    for number, line in enumerate(body.split(b"\n"), start=1):
+        if not line.strip(b" \t\r"):
+            continue
+        try:
+            events.append(_open(line, key, check))
+        except Invalid as error:
+            raise Invalid(f"line {number}: {error}") from error
+        _bound(len(events))
+    return events
+
+
+def _open(line: bytes, key: str | None, check: Check) -> Event:
+    try:
+        found = _envelope.decode(line)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Invalid(f"this is no envelope: {error}") from error
+    value = _value(found)
+    check(value)
+    return Event(
+        value, key if found.key is None else found.key, micros_of(found.time),
+        found.id, found.headers, found.type, found.source,
+    )  # fmt: skip
+
+
+def _value(found: Envelope) -> bytes:
+    given = [
+        part
+        for part in (found.value, found.value_text, found.value_base64)
+        if part is not msgspec.UNSET
+    ]
+    if len(given) != 1:
+        raise Invalid(
+            "an envelope has exactly one of `value`, `value_text` and `value_base64`, "
+            f"this one has {len(given)}"
+        )
+    if isinstance(found.value_text, str):
+        return found.value_text.encode()
+    if isinstance(found.value_base64, str):
+        try:
+            return base64.b64decode(found.value_base64, validate=True)
+        except binascii.Error as error:
+            raise Invalid(f"`value_base64` is not base64: {error}") from error
+    return bytes(found.value) if isinstance(found.value, msgspec.Raw) else b""
+
+
+def with_ids(events: list[Event], token: str) -> list[Event]:
+    """The events with ids derived from an idempotency key where they have none of their own.
+
+    Raises:
+        Invalid: The key is empty or too long.
+    """
+    token = token.strip().strip('"')
+    if not token or len(token) > MAX_IDEMPOTENCY_KEY:
+        raise Invalid(
+            f"`Idempotency-Key` has {len(token)} characters; use 1 to {MAX_IDEMPOTENCY_KEY}"
+        )
+    alone = len(events) == 1
+    return [
+        event
+        if event.id is not None
+        else msgspec.structs.replace(event, id=token if alone else f"{token}/{number}")
+        for number, event in enumerate(events)
+    ]
+
+
+def _bound(count: int) -> None:
+    if count > MAX_BATCH:
+        raise TooLarge(f"the body holds more than {MAX_BATCH:,} events; send several requests")
+
+
+def _check_json(value: bytes) -> None:
+    if not value.strip():
+        raise Invalid("the body is empty, and the stream holds JSON; send a JSON value")
+    validate_json(value)
+
+
+def _check_text(value: bytes) -> None:
+    try:
+        value.decode()
+    except UnicodeDecodeError as error:
+        raise Invalid(f"the value is not UTF-8 text: {error}") from error
+
+
+def _check_msgpack(value: bytes) -> None:
+    try:
+        msgspec.msgpack.decode(value)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise Invalid(f"the value is not msgpack: {error}") from error
+
+
+def _check_bytes(_: bytes) -> None:
+    """Anything goes."""
+
+
+CHECKS: dict[str, Check] = {
+    "json": _check_json,
+    "text": _check_text,
+    "msgpack": _check_msgpack,
+    "bytes": _check_bytes,
+}

@@ -1,0 +1,154 @@
+"""What Prometheus is told: the door's own counters, and a fresh look at the node at every scrape.
+
+Own registry, so that several nodes fit in one process. Label values are names of streams, functions
+and route patterns, never paths or keys: their number is bounded by what is deployed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from headrace.delivery.runs import BOUNDS, Counters
+
+MEDIA = b"text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """The door's counters. Owned by the door; touched only on its loop."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._published = Counter(
+            "headrace_published_events",
+            "Events taken in over HTTP.",
+            ("stream",),
+            registry=self._registry,
+        )
+        self._duplicates = Counter(
+            "headrace_duplicate_events", "Events dropped as published before.", ("stream",),
+            registry=self._registry,
+        )  # fmt: skip
+        self._bytes = Counter(
+            "headrace_published_bytes", "Bytes of payload taken in over HTTP.", ("stream",),
+            registry=self._registry,
+        )  # fmt: skip
+        self._requests = Counter(
+            "headrace_http_requests", "HTTP requests answered.", ("route", "method", "status"),
+            registry=self._registry,
+        )  # fmt: skip
+        self._durations = Histogram(
+            "headrace_http_request_seconds", "Seconds from headers to answer.", ("route",),
+            buckets=_SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self._snapshot = Snapshot()
+        self._registry.register(self._snapshot)
+
+    def published(self, stream: str, *, events: int, duplicates: int, size: int) -> None:
+        """Count a publish."""
+        self._published.labels(stream).inc(events - duplicates)
+        self._bytes.labels(stream).inc(size)
+        if duplicates:
+            self._duplicates.labels(stream).inc(duplicates)
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count an answer."""
+        self._requests.labels(route, method, str(status)).inc()
+        self._durations.labels(route).observe(seconds)
+
+    def render(
+        self,
+        *,
+        counters: Mapping[str, Counters],
+        lag: Sequence[Any],
+        instances: Sequence[Any],
+        cold_starts: Sequence[float],
+    ) -> bytes:
+        """The exposition text, with the node as it is now."""
+        self._snapshot.counters = counters
+        self._snapshot.lag = lag
+        self._snapshot.instances = instances
+        self._snapshot.cold_starts = cold_starts
+        return generate_latest(self._registry)
+
+
+class Snapshot(Collector):
+    """What the node looked like at the last scrape, as metric families."""
+
+    def __init__(self) -> None:
+        self.counters: Mapping[str, Counters] = {}
+        self.lag: Sequence[Any] = ()
+        self.instances: Sequence[Any] = ()
+        self.cold_starts: Sequence[float] = ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Every family."""
+        yield from self._function_families()
+        lag = GaugeMetricFamily(
+            "headrace_lag_events", "Events a function has not finished yet.",
+            labels=("function", "stream", "partition"),
+        )  # fmt: skip
+        for row in self.lag:
+            lag.add_metric((row.function, row.stream, str(row.partition)), row.lag)
+        yield lag
+        tally: dict[tuple[str, str], int] = {}
+        for instance in self.instances:
+            name = getattr(instance, "function", "") or getattr(instance, "app", "")
+            state = str(getattr(instance.state, "value", instance.state))
+            tally[name, state] = tally.get((name, state), 0) + 1
+        instances = GaugeMetricFamily(
+            "headrace_instances", "Instances by function and state.", labels=("function", "state")
+        )
+        for (name, state), count in sorted(tally.items()):
+            instances.add_metric((name, state), count)
+        yield instances
+        yield self._cold_start_family()
+
+    def _function_families(self) -> Iterator[Metric]:
+        invocations = CounterMetricFamily(
+            "headrace_invocations", "Invocations by outcome.", labels=("function", "outcome")
+        )
+        events = CounterMetricFamily(
+            "headrace_handled_events", "Events handed to functions.", labels=("function",)
+        )
+        dead = CounterMetricFamily(
+            "headrace_dead_letters", "Events given up.", labels=("function",)
+        )
+        parked = CounterMetricFamily(
+            "headrace_parked_events", "Events parked.", labels=("function",)
+        )
+        seconds = HistogramMetricFamily(
+            "headrace_invocation_seconds", "Seconds an invocation took.", labels=("function",)
+        )
+        for name, known in sorted(self.counters.items()):
+            for outcome, count in sorted(known.outcomes.items()):
+                invocations.add_metric((name, outcome), count)
+            events.add_metric((name,), known.events)
+            dead.add_metric((name,), known.dead)
+            parked.add_metric((name,), known.parked)
+            total = 0
+            buckets: list[tuple[str, float]] = []
+            for bound, count in zip((*BOUNDS, float("inf")), known.buckets, strict=True):
+                total += count
+                buckets.append(("+Inf" if bound == float("inf") else str(bound), total))
+            seconds.add_metric((name,), buckets, known.seconds)
+        yield from (invocations, events, dead, parked, seconds)
+
+    def _cold_start_family(self) -> Metric:
+        family = GaugeMetricFamily(
+            "headrace_cold_start_seconds",
+            "Seconds the latest cold starts took.",
+            labels=("quantile",),
+        )
+        ordered = sorted(self.cold_starts)
+        for quantile in (0.5, 0.95, 0.99):
+            if ordered:
+                index = min(int(quantile * len(ordered)), len(ordered) - 1)
+                family.add_metric((str(quantile),), ordered[index])
+        return family

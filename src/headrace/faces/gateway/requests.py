@@ -1,0 +1,193 @@
+"""HTTP -> values: one request's path, query, headers and body, each read with a bound.
+
+The body comes in whole or not at all, within the door's byte budget; its deadline is kept by
+`protocol`. Query texts become numbers here, with an error that names the parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from headrace.faces.gateway.admission import Admission
+from headrace.faces.gateway.errors import HungUp, Unsupported
+from headrace.model.errors import Invalid, TooLarge
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+MAX_QUERY_PARAMETERS = 100
+_DRAIN_FACTOR = 4
+
+
+class Request:
+    """One request. Owned by the task that answers it; `body` may be awaited once."""
+
+    __slots__ = (
+        "_admission",
+        "_query",
+        "_receive",
+        "headers",
+        "method",
+        "path",
+        "reserved",
+        "scope",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, admission: Admission) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        raw = scope.get("raw_path")
+        self.path: str = raw.decode("latin-1") if raw else scope["path"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.reserved = 0
+        self._query: dict[str, str] | None = None
+        self._receive = receive
+        self._admission = admission
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's parameters; of a repeated one, the last."""
+        if self._query is None:
+            raw = self.scope.get("query_string", b"")
+            try:
+                pairs = parse_qsl(
+                    raw.decode("ascii"),
+                    keep_blank_values=True,
+                    errors="strict",
+                    max_num_fields=MAX_QUERY_PARAMETERS,
+                )
+            except ValueError as error:
+                raise Invalid(
+                    f"the query cannot be read: {error}; percent-encode UTF-8 text"
+                ) from error
+            self._query = dict(pairs)
+        return self._query
+
+    def header(self, name: str) -> str | None:
+        """A header's text.
+
+        Raises:
+            Invalid: It is not UTF-8.
+        """
+        raw = self.headers.get(name.encode())
+        if raw is None:
+            return None
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as error:
+            raise Invalid(f"the header `{name}` is not UTF-8 text") from error
+
+    @property
+    def media(self) -> str:
+        """The body's media type without parameters, in lower case."""
+        raw = self.headers.get(b"content-type", b"")
+        return raw.split(b";", 1)[0].strip().lower().decode("latin-1")
+
+    def number(self, name: str, default: int, *, low: int = 0, high: int) -> int:
+        """A whole number out of the query.
+
+        Raises:
+            Invalid: It is none, or out of range.
+        """
+        text = self.query.get(name)
+        if text is None:
+            return default
+        if not text.isascii() or not text.isdigit() or not low <= int(text[:19]) <= high:
+            raise Invalid(f"`{name}={text}` is out of range; use a number from {low} to {high}")
+        return int(text)
+
+    def seconds(self, name: str, default: float | None, *, high: float) -> float | None:
+        """A duration out of the query, in seconds.
+
+        Raises:
+            Invalid: It is none, negative, or longer than `high`.
+        """
+        text = self.query.get(name)
+        if text is None:
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= high:
+            raise Invalid(f"`{name}={text}` is out of range; use seconds from 0 to {high:g}")
+        return value
+
+    async def body(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            TooLarge: It is larger than the door allows.
+            Overloaded: The bodies of all requests together are.
+            Unsupported: It is compressed.
+            HungUp: The client went away.
+        """
+        if (encoding := self.headers.get(b"content-encoding", b"identity")) != b"identity":
+            raise Unsupported(
+                f"the body is encoded as `{encoding.decode('latin-1')}`, which this door does not read; "
+                "send it as it is"
+            )
+        limit = self._admission.max_body_bytes
+        length = self.headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > limit:
+            await self._drain(int(length))
+            raise self._too_large(f"{int(length):,}")
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise HungUp("the client hung up before its request was complete")
+        part: bytes = message.get("body", b"")
+        self._reserve(len(part))
+        if not message.get("more_body", False):
+            if len(part) > limit:
+                raise self._too_large(f"{len(part):,}")
+            return part
+        parts = bytearray(part)
+        while message.get("more_body", False):
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise HungUp("the client hung up before its request was complete")
+            part = message.get("body", b"")
+            if len(parts) + len(part) > limit:
+                await self._drain(limit * _DRAIN_FACTOR)
+                raise self._too_large(f"more than {limit:,}")
+            self._reserve(len(part))
+            parts += part
+        return bytes(parts)
+
+    async def json(self, kind: Any) -> Any:
+        """The body as a value of the given type; an empty body counts as `{}`.
+
+        Raises:
+            Invalid: It is not.
+        """
+        raw = await self.body() or b"{}"
+        try:
+            return msgspec.json.decode(raw, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Invalid(f"the body cannot be read: {error}") from error
+
+    def _reserve(self, size: int) -> None:
+        self._admission.reserve(size)
+        self.reserved += size
+
+    def _too_large(self, size: str) -> TooLarge:
+        return TooLarge(
+            f"the body has {size} bytes, and this door takes {self._admission.max_body_bytes:,}; "
+            "send several smaller requests, or raise `max_body_bytes`"
+        )
+
+    async def _drain(self, length: int) -> None:
+        # A client that is still sending does not hear an answer: let it finish, within reason,
+        # and keep nothing of what it says.
+        left = min(length, self._admission.max_body_bytes * _DRAIN_FACTOR)
+        while left > 0:
+            message = await self._receive()
+            left -= len(message.get("body", b""))
+            if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                return

@@ -1,0 +1,139 @@
+"""Values -> HTTP: what goes back over the wire, and how our values look as JSON.
+
+Times leave as RFC 3339, positions as `stream/partition/offset`, payloads as JSON where they are
+JSON, else as `value_text` or `value_base64`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from headrace.delivery.parking import decode_event
+from headrace.model.effects import DeadEvent
+from headrace.model.event import Event
+from headrace.model.outcome import Cause
+from headrace.model.record import Position
+
+_encoder = msgspec.json.Encoder()
+_raw = msgspec.json.Decoder(msgspec.Raw)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Fields that hold microseconds since the epoch, in every struct that is shown.
+TIME_FIELDS = frozenset(
+    {"time", "since", "started", "appended", "failed", "due", "next_attempt", "expires", "created"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole answer."""
+
+    status: int
+    body: bytes
+    media: bytes = b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def json_response(
+    value: Any,
+    *,
+    status: int = 200,
+    media: str = "application/json",
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+) -> Response:
+    """An answer whose body is `value` as JSON."""
+    return Response(status, _encoder.encode(value), media.encode(), headers)
+
+
+def rfc3339(micros: int) -> str:
+    """A time as text, in UTC; "" for 0, which means never or unknown."""
+    if micros <= 0:
+        return ""
+    try:
+        moment = _EPOCH + timedelta(microseconds=micros)
+    except OverflowError:
+        return ""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def view(value: Any) -> Any:
+    """A value as plain JSON data: structs as objects, positions and times as text."""
+    if isinstance(value, Position):
+        return str(value)
+    if isinstance(value, Cause):
+        return {"kind": value.kind, "message": value.message, "traceback": value.traceback}
+    if isinstance(value, msgspec.Struct):
+        return {
+            name: rfc3339(field)
+            if name in TIME_FIELDS and isinstance(field := getattr(value, name), int)
+            else view(getattr(value, name))
+            for name in value.__struct_fields__
+        }
+    if isinstance(value, bytes):
+        return payload(value)
+    if isinstance(value, dict):
+        return {str(key): view(member) for key, member in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [view(member) for member in value]
+    return value
+
+
+def views(values: Iterable[Any]) -> list[Any]:
+    """Each as plain JSON data."""
+    return [view(value) for value in values]
+
+
+def payload(value: bytes) -> dict[str, Any]:
+    """A payload under the name that says how it is written: `value`, `value_text`, `value_base64`."""
+    try:
+        return {"value": _raw.decode(value)}
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    try:
+        return {"value_text": value.decode()}
+    except UnicodeDecodeError:
+        return {"value_base64": base64.b64encode(value).decode()}
+
+
+def event_view(event: Event) -> dict[str, Any]:
+    """An event without its position; what it does not have is left out."""
+    shown: dict[str, Any] = {}
+    if event.key is not None:
+        shown["key"] = event.key
+    if event.time:
+        shown["time"] = rfc3339(event.time)
+    if event.id is not None:
+        shown["id"] = event.id
+    if event.type is not None:
+        shown["type"] = event.type
+    if event.source is not None:
+        shown["source"] = event.source
+    if event.headers:
+        shown["headers"] = event.headers
+    shown |= payload(event.value)
+    return shown
+
+
+def dead_view(dead: DeadEvent) -> dict[str, Any]:
+    """A dead letter with its original event."""
+    return {
+        "function": dead.function,
+        "position": str(dead.position),
+        "cause": view(dead.cause),
+        "attempts": dead.attempts,
+        "appended": rfc3339(dead.appended),
+        "failed": rfc3339(dead.failed),
+        "hops": dead.hops,
+        "origin": dead.origin,
+        "event": event_view(decode_event(dead.event)),
+    }
+
+
+def position_texts(positions: Sequence[Position | None]) -> list[str | None]:
+    """Each position as `stream/partition/offset`."""
+    return [None if found is None else str(found) for found in positions]

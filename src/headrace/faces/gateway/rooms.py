@@ -1,0 +1,62 @@
+"""Exactly what the HTTP door needs from the rest of the house, in one value filled in by assembly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from headrace.delivery.deadletters import DeadLetters
+from headrace.delivery.direct import Direct
+from headrace.delivery.dispatcher import Dispatcher
+from headrace.delivery.explain import Explainer
+from headrace.delivery.lag import Lag
+from headrace.delivery.parkinglot import ParkingLot
+from headrace.delivery.publisher import Publisher
+from headrace.delivery.runs import Runs
+from headrace.keepers.brokers.base import Broker
+from headrace.keepers.storage.base import Storage
+from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
+
+
+class Health(msgspec.Struct, frozen=True):
+    """Whether the node takes work now.
+
+    Attributes:
+        ready: Whether it does.
+        reason: Why not; "" where it does.
+        checks: What was looked at, and what was found.
+    """
+
+    ready: bool
+    reason: str = ""
+    checks: dict[str, str] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rooms:
+    """The door's view of the house. Owned by assembly; the door only calls what is in it.
+
+    Attributes:
+        instances: The fleet's instances, each a struct with at least `function` and `state`.
+        cold_starts: Seconds of the latest cold starts.
+        health: Whether the node takes work now; asked at every `/readyz`.
+    """
+
+    publisher: Publisher
+    direct: Direct
+    dead_letters: DeadLetters
+    parking: ParkingLot
+    explainer: Explainer
+    lag: Lag
+    runs: Runs
+    dispatcher: Dispatcher
+    broker: Broker
+    storage: Storage
+    instances: Callable[[], Sequence[msgspec.Struct]]
+    health: Callable[[], Health]
+    clock: Clock
+    entropy: Entropy
+    cold_starts: Callable[[], Sequence[float]] = tuple

@@ -1,0 +1,74 @@
+"""Which handler answers a method and a path. Pure: no request is needed to ask.
+
+Patterns are written `/streams/{stream}/records`; a segment in braces takes any text. Segments are
+told apart before they are unquoted, so that a key may hold a slash (`%2F`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from headrace.faces.gateway.errors import NotAllowed
+from headrace.model.errors import Invalid, Unknown
+
+H = TypeVar("H", bound=Callable[..., Awaitable[object]])
+
+
+class Router(Generic[H]):
+    """A table of patterns. Filled once, then only read."""
+
+    def __init__(self) -> None:
+        self._patterns: dict[int, list[tuple[tuple[str | None, ...], str, dict[str, H]]]] = {}
+
+    def add(self, method: str, pattern: str, handler: H) -> None:
+        """Let `handler` answer; literal segments win over braces by being added first."""
+        parts = tuple(None if part.startswith("{") else part for part in pattern.split("/")[1:])
+        rows = self._patterns.setdefault(len(parts), [])
+        for known, _, methods in rows:
+            if known == parts:
+                methods[method] = handler
+                return
+        rows.append((parts, pattern, {method: handler}))
+
+    def find(self, method: str, raw_path: str) -> tuple[H, tuple[str, ...], str]:
+        """The handler, the texts that stand in the braces, and the pattern.
+
+        Raises:
+            Unknown: No pattern fits the path.
+            NotAllowed: One does, but not with this method.
+            Invalid: A segment is not UTF-8 once unquoted.
+        """
+        parts = raw_path.split("/")[1:]
+        if len(parts) > 1 and parts[-1] == "":
+            parts.pop()
+        allowed: set[str] = set()
+        for pattern, text, methods in self._patterns.get(len(parts), ()):
+            if all(want is None or want == part for want, part in zip(pattern, parts, strict=True)):
+                handler = methods.get("GET" if method == "HEAD" else method)
+                if handler is None:
+                    allowed.update(methods)
+                    continue
+                found = (part for want, part in zip(pattern, parts, strict=True) if want is None)
+                return handler, tuple(unquoted(part) for part in found), text
+        if allowed:
+            names = ", ".join(sorted(allowed))
+            raise NotAllowed(f"`{method}` does nothing at `{raw_path}`; use {names}", names)
+        raise Unknown(f"there is nothing at `{raw_path}`; GET / lists what there is")
+
+
+def unquoted(part: str) -> str:
+    """A segment as text.
+
+    Raises:
+        Invalid: It is not UTF-8.
+    """
+    if "%" not in part:
+        return part
+    try:
+        return unquote_to_bytes(part).decode()
+    except UnicodeDecodeError as error:
+        raise Invalid(
+            f"the path segment `{part}` is not UTF-8; percent-encode UTF-8 bytes"
+        ) from error

@@ -1,0 +1,146 @@
+"""The gateway: a listening socket, uvicorn as an owned task, and the application behind it.
+
+Installs no signal handlers: the node's lifecycle says when to stop. Stopping closes the socket first,
+lets requests end within the grace given, then cuts what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Generator, Iterable
+
+import uvicorn
+
+from headrace.faces.gateway.admission import Admission
+from headrace.faces.gateway.app import Application
+from headrace.faces.gateway.door import Door
+from headrace.faces.gateway.metrics import Metrics
+from headrace.faces.gateway.protocol import Patience, patient_protocol
+from headrace.faces.gateway.rooms import Rooms
+from headrace.model.errors import Misuse
+from headrace.world.tasks import Tasks
+
+_BACKLOG = 512
+_KEEP_ALIVE_S = 30
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its hands on the process's signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class Gateway:
+    """The HTTP door of a node: closed -> open -> closed. Owned by assembly."""
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        tasks: Tasks,
+        *,
+        allowed_hosts: Iterable[str] = (),
+        max_body_bytes: int = 8 << 20,
+        max_requests: int = 512,
+        patience: Patience | None = None,
+    ) -> None:
+        self._admission = Admission(
+            allowed_hosts=allowed_hosts, max_body_bytes=max_body_bytes, max_requests=max_requests
+        )
+        self._door = Door(rooms=rooms, admission=self._admission, metrics=Metrics())
+        self._tasks = tasks
+        self._patience = patience or Patience()
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self.url = ""
+
+    async def start(self, host: str, port: int) -> str:
+        """Listen, and return the URL once connections are taken.
+
+        Raises:
+            Misuse: The address is taken or not this machine's.
+        """
+        listener = listen(host, port)
+        taken = listener.getsockname()[1]
+        self._admission.listen(host)
+        config = uvicorn.Config(
+            Application(self._door),
+            http=patient_protocol(self._patience),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            backlog=_BACKLOG,
+        )
+        self._server = _Server(config)
+        self._serving = self._tasks.start(self._server.serve(sockets=[listener]), name="gateway")
+        while not self._server.started:
+            if self._server.should_exit:
+                raise Misuse(f"the HTTP door at `{host}:{taken}` did not open; see the log")
+            await self._door.rooms.clock.sleep(0.005)
+        self.url = f"http://{reachable_name(host)}:{taken}"
+        return self.url
+
+    async def stop(self, grace: float = 10.0) -> None:
+        """Take no more connections, let running requests end within `grace` seconds, then cut."""
+        server = self._server
+        if server is None:
+            return
+        self._server = None
+        self._door.closing.set()
+        server.config.timeout_graceful_shutdown = max(int(grace), 1)
+        server.should_exit = True
+        clock = self._door.rooms.clock
+        deadline = clock.monotonic() + grace + 1.0
+        while (
+            self._serving is not None and not self._serving.done() and clock.monotonic() < deadline
+        ):
+            await clock.sleep(0.02)
+        for connection in list(server.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+
+
+def reachable_name(host: str) -> str:
+    """The host part of a URL that reaches a door listening on `host` from this machine."""
+    if ipaddress_is_any(host):
+        return "127.0.0.1" if ":" not in host else "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
+def ipaddress_is_any(host: str) -> bool:
+    """Whether `host` means every address of the machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket.
+
+    Raises:
+        Misuse: The address is taken, not this machine's, or not allowed.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setblocking(False)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise Misuse(
+            f"cannot listen on `{host}:{port}`: {error.strerror or error}; "
+            "stop what listens there, or choose another with `--host` and `--port` (0: any free one)"
+        ) from error
+    return listener

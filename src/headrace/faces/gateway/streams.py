@@ -1,0 +1,141 @@
+"""Routes of streams: publish to them, list them, browse their records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.faces.gateway.door import Door, Routes
+from headrace.faces.gateway.intake import read_events
+from headrace.faces.gateway.records import (
+    MAX_RECORDS,
+    MAX_WAIT_S,
+    cursor_text,
+    parse_cursor,
+    read_page,
+    starting_cursor,
+    wait_page,
+)
+from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.responses import Response, json_response, position_texts
+from headrace.faces.gateway.times import parse_time
+from headrace.model.errors import Invalid, Refused
+from headrace.model.function import StreamSpec
+
+
+def add_routes(routes: Routes) -> None:
+    """Put this file's handlers into the table."""
+    routes.add("POST", "/streams/{stream}", publish)
+    routes.add("GET", "/streams", list_streams)
+    routes.add("GET", "/streams/{stream}", show_stream)
+    routes.add("GET", "/streams/{stream}/records", browse)
+
+
+async def publish(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """Take events in; answered 202 once they are on the disk."""
+    stream = door.rooms.broker.stream(names[0])
+    if stream.private or stream.name.startswith("_"):
+        raise Refused(
+            f"stream `{stream.name}` is private to app `{stream.owner}`; "
+            "publish to one of its public streams, or declare it without `private=True`"
+        )
+    events = await read_events(request, stream)
+    found = await door.rooms.publisher.publish(stream.name, events)
+    door.metrics.published(
+        stream.name,
+        events=len(events),
+        duplicates=found.duplicates,
+        size=sum(len(event.value) for event in events),
+    )
+    return json_response(
+        {"positions": position_texts(found.positions), "duplicates": found.duplicates}, status=202
+    )
+
+
+async def list_streams(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+    """Every stream with what it holds."""
+    return json_response(
+        {"streams": [await _summary(door, spec) for spec in door.rooms.broker.streams()]}
+    )
+
+
+async def show_stream(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+    """One stream, partition by partition."""
+    spec = door.rooms.broker.stream(names[0])
+    shown = await _summary(door, spec)
+    shown["extents"] = []
+    for number in range(spec.partitions):
+        extent = await door.rooms.broker.extent(spec.name, number)
+        shown["extents"].append(
+            {"partition": number, "low": extent.low, "high": extent.high, "bytes": extent.bytes}
+        )
+    shown["schema"] = spec.schema
+    return json_response(shown)
+
+
+async def _summary(door: Door, spec: StreamSpec) -> dict[str, Any]:
+    extents = [
+        await door.rooms.broker.extent(spec.name, number) for number in range(spec.partitions)
+    ]
+    return {
+        "name": spec.name,
+        "owner": spec.owner,
+        "partitions": spec.partitions,
+        "private": spec.private,
+        "codec": spec.codec,
+        "cleanup": spec.cleanup,
+        "retention_age": spec.retention_age,
+        "retention_bytes": spec.retention_bytes,
+        "dedupe_window": spec.dedupe_window,
+        "max_event_bytes": spec.max_event_bytes,
+        "records": sum(extent.high - extent.low for extent in extents),
+        "bytes": sum(extent.bytes for extent in extents),
+        "readers": sorted(
+            name
+            for name, function in door.rooms.dispatcher.functions.items()
+            if any(spec.name in getattr(trigger, "streams", ()) for trigger in function.triggers)
+        ),
+    }
+
+
+async def browse(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """A page of records, from a cursor or a place; with `wait`, a long poll."""
+    spec = door.rooms.broker.stream(names[0])
+    limit = request.number("limit", 100, low=1, high=MAX_RECORDS)
+    seconds = request.seconds("wait", 0.0, high=MAX_WAIT_S) or 0.0
+    if (text := request.query.get("cursor")) is not None:
+        cursor = parse_cursor(text, spec)
+    else:
+        partition = (
+            request.number("partition", 0, high=1_000_000) if "partition" in request.query else None
+        )
+        start = request.query.get("offset", request.query.get("from", "earliest"))
+        cursor = await starting_cursor(door.rooms.broker, spec, partition, place(start))
+    if seconds:
+        door.admission.start_waiting()
+        try:
+            page = await wait_page(
+                door.rooms.broker, spec, cursor, limit,
+                seconds=seconds, clock=door.rooms.clock, closing=door.closing,
+            )  # fmt: skip
+        finally:
+            door.admission.stop_waiting()
+    else:
+        page = await read_page(door.rooms.broker, spec, cursor, limit)
+    return json_response({"records": page.records, "cursor": cursor_text(page.cursor)})
+
+
+def place(text: str) -> str:
+    """A place in a stream as the log knows it: RFC 3339 times become `@micros`.
+
+    Raises:
+        Invalid: It is neither a known place nor a time.
+    """
+    if text in {"earliest", "latest"} or text.removeprefix("@").isdigit():
+        return text
+    try:
+        return f"@{parse_time(text)}"
+    except Invalid as error:
+        raise Invalid(
+            f"`{text}` is no place in a stream; write `earliest`, `latest`, an offset, "
+            "or a time like `2026-01-31T12:00:00Z`"
+        ) from error

@@ -1,0 +1,137 @@
+"""Routes of trouble: dead letters, parked keys, and where an event is.
+
+To redrive or discard everything has to be said (`{"all": true}`): an empty body changes nothing.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.faces.gateway.door import Door, Routes
+from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.responses import Response, dead_view, json_response, view, views
+from headrace.model.errors import Invalid
+from headrace.model.record import Position
+
+MAX_PAGE = 1_000
+
+
+class Chosen(msgspec.Struct, forbid_unknown_fields=True):
+    """Which dead letters: some, by position, or all of the function's."""
+
+    positions: list[str] | None = None
+    all: bool = False
+
+
+class ChosenKey(msgspec.Struct, forbid_unknown_fields=True):
+    """Which parked key: one, or all of the function's."""
+
+    key: str | None = None
+    all: bool = False
+
+
+def add_routes(routes: Routes) -> None:
+    """Put this file's handlers into the table."""
+    routes.add("GET", "/dead", list_dead)
+    routes.add("GET", "/dead/{function}/{stream}/{partition}/{offset}", show_dead)
+    routes.add("POST", "/dead/{function}/redrive", redrive_dead)
+    routes.add("POST", "/dead/{function}/discard", discard_dead)
+    routes.add("GET", "/parked", list_parked)
+    routes.add("POST", "/parked/{function}/redrive", redrive_parked)
+    routes.add("POST", "/parked/{function}/discard", discard_parked)
+    routes.add("GET", "/explain/{stream}/{partition}/{offset}", explain)
+
+
+async def list_dead(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+    """A page of dead letters, by function and position."""
+    limit = request.number("limit", 100, low=1, high=MAX_PAGE)
+    found = await door.rooms.dead_letters.list(
+        request.query.get("function"), limit=limit, after=request.query.get("after", "")
+    )
+    more = f"{found[-1].function}@{found[-1].position}" if len(found) == limit else ""
+    return json_response({"dead": [dead_view(dead) for dead in found], "after": more})
+
+
+async def show_dead(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+    """One dead letter."""
+    function, *place = names
+    return json_response(
+        dead_view(await door.rooms.dead_letters.get(function, position_of(*place)))
+    )
+
+
+async def redrive_dead(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """Hand dead letters to their function again, in order."""
+    positions = _positions(await request.json(Chosen))
+    door.rooms.dispatcher.known(names[0])
+    return json_response({"redriven": await door.rooms.dead_letters.redrive(names[0], positions)})
+
+
+async def discard_dead(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """Delete dead letters for good."""
+    positions = _positions(await request.json(Chosen))
+    return json_response({"discarded": await door.rooms.dead_letters.discard(names[0], positions)})
+
+
+async def list_parked(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+    """What waits behind a failure."""
+    return json_response(
+        {"parked": views(await door.rooms.parking.keys(request.query.get("function")))}
+    )
+
+
+async def redrive_parked(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """Let parked keys go on, in order."""
+    key = _key(await request.json(ChosenKey))
+    return json_response({"redriven": await door.rooms.parking.redrive(names[0], key)})
+
+
+async def discard_parked(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """Delete what waits, for good."""
+    key = _key(await request.json(ChosenKey))
+    return json_response({"discarded": await door.rooms.parking.discard(names[0], key)})
+
+
+async def explain(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+    """Where an event is, function by function."""
+    at = position_of(*names)
+    # Ask for the stream first: its error lists near names.
+    door.rooms.broker.stream(at.stream)
+    return json_response(
+        view(await door.rooms.explainer.explain(at.stream, at.partition, at.offset))
+    )
+
+
+def position_of(stream: str, partition: str, offset: str) -> Position:
+    """A position out of three texts.
+
+    Raises:
+        Invalid: Partition or offset is no number.
+    """
+    for text in (partition, offset):
+        if not (text.isascii() and text.isdigit()) or len(text) > 18:
+            raise Invalid(
+                f"`{stream}/{partition}/{offset}` is no position; write `stream/partition/offset`, "
+                "such as `orders/0/42`"
+            )
+    return Position(stream, int(partition), int(offset))
+
+
+def _positions(chosen: Chosen) -> list[Position] | None:
+    if chosen.all == (chosen.positions is not None):
+        raise Invalid('say which: `{"positions": ["orders/0/42"]}` or `{"all": true}`')
+    if chosen.positions is None:
+        return None
+    found = []
+    for text in chosen.positions:
+        parts = text.rsplit("/", 2)
+        if len(parts) != 3:
+            raise Invalid(f"`{text}` is no position; write `stream/partition/offset`")
+        found.append(position_of(*parts))
+    return found
+
+
+def _key(chosen: ChosenKey) -> str | None:
+    if chosen.all == (chosen.key is not None):
+        raise Invalid('say which: `{"key": "..."}` or `{"all": true}`')
+    return chosen.key
