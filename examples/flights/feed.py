@@ -89,7 +89,8 @@ def load(limit: int | None = None) -> Feed:
     flights = list(_flights(limit))
     weather = list(_weather(until=flights[-1].due))
     closing = [
-        _closing(airport, due=flights[-1].due) for airport in sorted({seen.key for seen in weather})
+        _closing(airport, due=flights[-1].due)
+        for airport in sorted({seen.key or "" for seen in weather})
     ]
     bad_flights = _plant(flights, _FLIGHT_POISONS, POISON_FLIGHTS)
     bad_weather = _plant(weather, _WEATHER_POISONS, POISON_WEATHER)
@@ -122,7 +123,7 @@ def _weather(until: int) -> Iterator[Raw]:
         yield Raw(WEATHER, fields["origin"], msgspec.json.encode(fields), f"weather-{row}", due)
 
 
-def _closing(airport: str | None, due: int) -> Raw:
+def _closing(airport: str, due: int) -> Raw:
     """The station's last word: nothing more is coming up to an hour after the last flight."""
     blank: Fields = dict.fromkeys(_WEATHER_COLUMNS)
     moment = pd.Timestamp(due, unit="s", tz="UTC").floor("h") + pd.Timedelta(hours=1)

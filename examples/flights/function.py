@@ -49,7 +49,7 @@ class FlightRow(msgspec.Struct, frozen=True, gc=False):
     origin: Airport
     dest: Airport
     air_time: Minutes | None
-    distance: Annotated[int, msgspec.Meta(gt=0)]
+    distance: Annotated[int, msgspec.Meta(gt=0, le=20_000)]
     minute: Annotated[int, msgspec.Meta(ge=0, le=59)]
     time_hour: datetime.datetime
 
