@@ -1,0 +1,133 @@
+"""The instance's end of its socketpair: runs come in, answers go out, questions wait for answers.
+
+One thread owns it. Replies are gathered while more runs wait, so that short invocations share
+their system calls; a question to the host flushes them first. When the host is gone, so is the
+instance: there is nobody left to be told.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import deque
+from typing import NoReturn
+
+from headrace.runtime.wire import (
+    EXIT_CHANNEL,
+    RECEIVE_BYTES,
+    Denied,
+    Frames,
+    FromChild,
+    ProtocolError,
+    Rows,
+    Scan,
+    ToChild,
+    encode,
+    to_child,
+)
+
+GATHER_BYTES = 1 << 16
+
+
+class HostRefused(Exception):
+    """The host cannot answer a question; `kind` is its error's class name."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Channel:
+    """Frames over a blocking socket."""
+
+    def __init__(self, link: socket.socket, *, spin: float) -> None:
+        self._link = link
+        self._spin = spin
+        self._frames = Frames()
+        self._inbox: deque[tuple[int, ToChild]] = deque()
+        self._outbox = bytearray()
+        self.nonce = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more work is waiting already."""
+        return bool(self._inbox)
+
+    def take(self) -> tuple[int, ToChild]:
+        """The next thing the host says; waits for it."""
+        while not self._inbox:
+            if self._outbox:
+                self.flush()
+            self._receive(self._spin)
+        return self._inbox.popleft()
+
+    def say(self, nonce: int, message: FromChild) -> None:
+        """Answer; it leaves at the next flush or wait."""
+        self._outbox += encode(nonce, message)
+        if len(self._outbox) > GATHER_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was gathered."""
+        if not self._outbox:
+            return
+        try:
+            self._link.sendall(self._outbox)
+        except OSError:
+            leave()
+        self._outbox.clear()
+
+    def ask(self, question: FromChild) -> Rows | Scan:
+        """Put a question for the running invocation and wait for its answer.
+
+        Raises:
+            HostRefused: The host could not answer.
+        """
+        self.say(self.nonce, question)
+        self.flush()
+        kept: deque[tuple[int, ToChild]] = deque()
+        while True:
+            while self._inbox:
+                nonce, message = self._inbox.popleft()
+                if nonce == self.nonce and isinstance(message, Rows | Scan | Denied):
+                    self._inbox.extendleft(reversed(kept))
+                    if isinstance(message, Denied):
+                        raise HostRefused(message.kind, message.message)
+                    return message
+                kept.append((nonce, message))
+            self._receive(0.0)
+
+    def _receive(self, spin: float) -> None:
+        data = b""
+        if spin > 0:
+            end = time.perf_counter() + spin
+            while not data and time.perf_counter() < end:
+                try:
+                    data = self._link.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    leave()
+                if not data:
+                    leave()
+        if not data:
+            try:
+                data = self._link.recv(RECEIVE_BYTES)
+            except OSError:
+                leave()
+        if not data:
+            leave()
+        frames = self._frames.feed(data)
+        if isinstance(frames, ProtocolError):
+            leave()
+        for nonce, body in frames:
+            message = to_child(body)
+            if isinstance(message, ProtocolError):
+                leave()
+            self._inbox.append((nonce, message))
+
+
+def leave() -> NoReturn:
+    """End at once, without cleaning up: the channel is gone and so is the reason to be."""
+    os._exit(EXIT_CHANNEL)

@@ -1,0 +1,522 @@
+"""All instances of all apps on this node: deploys versions, invokes functions, tends the pools.
+
+One zygote per version of an app, one pool per function. A redeployed app gets its new zygote first;
+only then do invocations switch, while the old version finishes what it has in hand. One sweeper
+looks after timeouts, hibernation and eviction; it sleeps while there is nothing to look after. A
+zygote that dies takes its instances along and is started again with backoff.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.model.errors import Misuse, Unavailable, Unknown
+from headrace.model.function import AppSpec
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome
+from headrace.runtime.base import HostServices
+from headrace.runtime.eviction import GreedyDual
+from headrace.runtime.instance import Doom, Instance, Lost, State
+from headrace.runtime.logs import LogLine
+from headrace.runtime.pool import Pool
+from headrace.runtime.wire import Exited, Fork, Forked, ForkFailed
+from headrace.runtime.zygote import Zygote
+from headrace.world import failpoints
+from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
+from headrace.world.tasks import Tasks
+
+MAX_INSTANCES = 256
+MAX_COLD_STARTS = 1_000
+TICK_S = 0.1
+STOP_GRACE_S = 3.0
+RESTART_BASE_S = 0.05
+RESTART_CAP_S = 10.0
+MAX_SWITCHES = 8
+FIRST_UID = 1 << 20
+UID_BITS = 29
+DEFAULT_SPIN_S = 0.0
+
+
+class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
+    """What one may know of an instance; `memory` is its own bytes, not those it shares."""
+
+    id: str
+    pid: int
+    app: str
+    function: str
+    version: str
+    state: str
+    age: float
+    invocations: int
+    memory: int
+
+
+class Deployment:
+    """One version of one app: its zygote and its pools."""
+
+    def __init__(self, target: str, interpreter: str | None) -> None:
+        self.target = target
+        self.interpreter = interpreter
+        self.zygote: Zygote | None = None
+        self.pools: dict[str, Pool] = {}
+        self.restarts = 0
+        self.retired = False
+
+
+class Fleet:
+    """The invoker that isolates: implements `runtime.base.Invoker`."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        tasks: Tasks,
+        services: HostServices,
+        scratch: Path,
+        on_log: Callable[[LogLine], None] | None = None,
+        environment: Mapping[str, str] | None = None,
+        max_instances: int = MAX_INSTANCES,
+        isolation: int = 2,
+        spin: float = DEFAULT_SPIN_S,
+    ) -> None:
+        self._clock = clock
+        self._entropy = entropy
+        self._tasks = tasks
+        self._services = services
+        self._scratch = scratch.resolve()
+        self._on_log = on_log or _ignore
+        self._environment = dict(environment or {})
+        self._max_instances = max_instances
+        self._isolation = isolation
+        self._spin = spin
+        self._apps: dict[str, Deployment] = {}
+        self._pools: dict[str, Pool] = {}
+        self._retired: set[Deployment] = set()
+        self._instances: dict[str, Instance] = {}
+        self._partitions: dict[str, int] = {}
+        self._evictions = GreedyDual()
+        self._cold_starts: deque[float] = deque(maxlen=MAX_COLD_STARTS)
+        self._awake = asyncio.Event()
+        self._sweeper: asyncio.Task[None] | None = None
+        self._privileged = os.geteuid() == 0
+        self._uids = FIRST_UID + (entropy.integer(UID_BITS) & ~0xFFFF)
+        self._count = 0
+        self._draining = False
+
+    # -- deploying -------------------------------------------------------------------------------
+
+    async def deploy(self, target: str, *, interpreter: str | None = None) -> AppSpec:
+        """Import an app in a process of its own and make its functions invocable.
+
+        Raises:
+            Misuse: It cannot be imported, or an app of its name is deployed from elsewhere.
+            Unavailable: The process did not come up, or the fleet is draining.
+        """
+        if self._draining:
+            raise Unavailable("the fleet is draining; deploy again after the restart")
+        deployment = Deployment(target, interpreter)
+        spec = await self._start_zygote(deployment)
+        known = self._apps.get(spec.name)
+        if known is not None and known.target != target:
+            await self._close_zygote(deployment)
+            raise Misuse(
+                f"an app called `{spec.name}` is deployed from `{known.target}`; "
+                f"give the one in `{target}` another name"
+            )
+        self._switch(spec, deployment)
+        return spec
+
+    async def redeploy(self, target: str) -> AppSpec:
+        """Bring up what the target is now, switch to it, and let the old version finish.
+
+        Raises:
+            Misuse: The new version cannot be imported; the old one goes on.
+            Unavailable: The process did not come up; the old version goes on.
+        """
+        interpreter = next(
+            (app.interpreter for app in self._apps.values() if app.target == target), None
+        )
+        return await self.deploy(target, interpreter=interpreter)
+
+    def set_partitions(self, counts: Mapping[str, int]) -> None:
+        """Tell every instance, now and later, how many partitions other apps' streams have."""
+        self._partitions.update(counts)
+        for instance in self._instances.values():
+            instance.set_partitions(self._partitions)
+
+    async def _start_zygote(self, deployment: Deployment) -> AppSpec:
+        self._scratch.mkdir(parents=True, exist_ok=True, mode=0o711)
+        zygote = Zygote(
+            deployment.target,
+            interpreter=deployment.interpreter,
+            scratch=self._scratch,
+            isolation=self._isolation,
+            environment=self._environment,
+            clock=self._clock,
+            on_log=self._on_log,
+            on_exit=self._exited,
+            on_forked=self._forked,
+            on_fork_failed=self._fork_failed,
+            on_death=lambda dead: self._zygote_died(deployment, dead),
+        )
+        loaded = await zygote.start()
+        deployment.zygote = zygote
+        return loaded.spec
+
+    def _switch(self, spec: AppSpec, deployment: Deployment) -> None:
+        old = self._apps.get(spec.name)
+        for function in spec.functions:
+            deployment.pools[function.name] = Pool(
+                function,
+                fork=lambda pool: self._fork(deployment, pool),
+                make_room=self._make_room,
+                now=self._clock.monotonic,
+            )
+        self._apps[spec.name] = deployment
+        if old is not None:
+            for name in old.pools:
+                self._pools.pop(name, None)
+        self._pools.update(deployment.pools)
+        if old is not None:
+            self._retire(old)
+        if self._sweeper is None:
+            self._sweeper = self._tasks.start(self._sweep(), name="fleet sweeper")
+        self._awake.set()
+
+    def _retire(self, old: Deployment) -> None:
+        old.retired = True
+        self._retired.add(old)
+        for pool in old.pools.values():
+            pool.drain()
+        self._awake.set()
+
+    async def _close_zygote(self, deployment: Deployment) -> None:
+        if deployment.zygote is not None:
+            await deployment.zygote.close()
+
+    def _zygote_died(self, deployment: Deployment, dead: Zygote) -> None:
+        for pool in deployment.pools.values():
+            for instance in list(pool.instances):
+                instance.kill(Doom.ZYGOTE)
+                self._tasks.start(self._bury(instance), name=f"bury {instance.identity}")
+        if deployment.retired or self._draining:
+            return
+        self._tasks.start(self._restart(deployment), name=f"restart zygote of {dead.target}")
+
+    async def _bury(self, instance: Instance) -> None:
+        """Nobody reports the end of a dead zygote's instances: wait for it on their pidfds."""
+        pidfd = instance.pidfd
+        if pidfd >= 0:
+            loop = asyncio.get_running_loop()
+            ended = loop.create_future()
+            loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
+            try:
+                await ended
+            finally:
+                loop.remove_reader(pidfd)
+        self._exited(Exited(instance.identity, -9, 0.0, 0))
+
+    async def _restart(self, deployment: Deployment) -> None:
+        while not deployment.retired and not self._draining:
+            pause = min(RESTART_BASE_S * 2**deployment.restarts, RESTART_CAP_S)
+            deployment.restarts += 1
+            await self._clock.sleep(pause)
+            try:
+                await self._start_zygote(deployment)
+            except (Misuse, Unavailable) as error:
+                self._complain(deployment.target, f"its zygote does not come up again: {error}")
+                continue
+            for pool in deployment.pools.values():
+                pool.call_next()
+            self._awake.set()
+            return
+
+    def _complain(self, function: str, message: str) -> None:
+        self._on_log(
+            LogLine(
+                function=function,
+                instance="",
+                stream="log",
+                level="ERROR",
+                logger="headrace.runtime",
+                message=message,
+                time=self._clock.now(),
+            )
+        )
+
+    # -- invoking --------------------------------------------------------------------------------
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        """Run it to its end and say what came back.
+
+        Raises:
+            Unknown: No such function is deployed here.
+            Unavailable: No instance can be had now.
+        """
+        for _ in range(MAX_SWITCHES):
+            if self._draining:
+                raise Unavailable(f"`{invocation.function}` is draining; try again later")
+            pool = self._pools.get(invocation.function)
+            if pool is None:
+                raise Unknown(
+                    f"no function `{invocation.function}` is deployed here; "
+                    f"there are {', '.join(sorted(self._pools)) or 'none'}"
+                )
+            if not self._awake.is_set():
+                self._awake.set()
+            outcome = await pool.invoke(invocation)
+            if not isinstance(outcome, Lost):
+                return outcome
+        raise Unavailable(f"`{invocation.function}` is being redeployed; try again later")
+
+    def _fork(self, deployment: Deployment, pool: Pool) -> Instance:
+        zygote = deployment.zygote
+        if zygote is None or not zygote.alive:
+            raise Unavailable(f"the zygote of `{deployment.target}` is down; it is being restarted")
+        failpoints.hit("fork:before")
+        function = pool.spec
+        self._count += 1
+        identity = f"{function.name}-{self._count:x}-{self._entropy.token(3)}"
+        isolation = min(function.resources.isolation, self._isolation)
+        link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        out, child_out = os.pipe2(os.O_CLOEXEC)
+        err, child_err = os.pipe2(os.O_CLOEXEC)
+        instance = Instance(
+            identity,
+            function=function.name,
+            app=function.app,
+            owner=Watched(pool, self),
+            link=link,
+            out=out,
+            err=err,
+            services=self._services,
+            clock=self._clock,
+            entropy=self._entropy,
+            start=self._start,
+            on_log=self._on_log,
+        )
+        self._instances[identity] = instance
+        order = Fork(
+            identity, function.name, self._next_uid(isolation), isolation, function.resources,
+            self._partitions, self._spin,
+        )  # fmt: skip
+        zygote.fork(order, [child_link.fileno(), child_out, child_err])
+        child_link.close()
+        os.close(child_out)
+        os.close(child_err)
+        failpoints.hit("fork:after")
+        return instance
+
+    def _next_uid(self, isolation: int) -> int:
+        if isolation < 1 or not self._privileged:
+            return 0
+        return self._uids + self._count % 0x10000
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> object:
+        return self._tasks.start(work, name=name)
+
+    def _make_room(self) -> bool:
+        if len(self._instances) < self._max_instances:
+            return True
+        candidates = [
+            (
+                self._evictions.worth(
+                    invocations=instance.invocations,
+                    start_cost=instance.started_after,
+                    memory=memory_of(instance.pid),
+                ),
+                (pool, instance),
+            )
+            for pool in self._all_pools()
+            for instance in pool.resting
+        ]
+        chosen = self._evictions.choose(candidates)
+        if chosen is None:
+            return False
+        chosen[0].evict(chosen[1])
+        return True
+
+    def _all_pools(self) -> list[Pool]:
+        deployments = [*self._apps.values(), *self._retired]
+        return [pool for deployment in deployments for pool in deployment.pools.values()]
+
+    # -- what zygotes tell -----------------------------------------------------------------------
+
+    def _forked(self, forked: Forked, pidfd: int) -> None:
+        instance = self._instances.get(forked.instance)
+        if instance is None:
+            os.close(pidfd)
+            return
+        instance.was_born(forked.pid, pidfd)
+
+    def _fork_failed(self, failed: ForkFailed) -> None:
+        instance = self._instances.get(failed.instance)
+        if instance is not None:
+            instance.cannot_be_born(failed.reason)
+
+    def _exited(self, exited: Exited) -> None:
+        instance = self._instances.get(exited.instance)
+        if instance is not None:
+            instance.exited(exited)
+
+    def gone(self, instance: Instance) -> None:
+        """An instance is dead: take its scratch folder away."""
+        self._instances.pop(instance.identity, None)
+        folder = self._scratch / instance.identity
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            pass
+        except OSError:
+            self._tasks.start(_remove(folder), name=f"remove {folder.name}")
+        self._awake.set()
+
+    def started(self, instance: Instance) -> None:
+        """An instance has come up."""
+        self._cold_starts.append(instance.started_after)
+
+    # -- time passes -----------------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        while True:
+            self._awake.clear()
+            now = self._clock.monotonic()
+            busy = False
+            wake: float | None = None
+            for pool in self._all_pools():
+                try:
+                    pool.tend(now)
+                except Unavailable:
+                    busy = True
+                busy = busy or pool.waiting > 0 or pool.in_hand > 0
+                change = pool.next_change()
+                if change is not None:
+                    wake = change if wake is None else min(wake, change)
+            busy = busy or any(
+                instance.state in {State.STARTING, State.DRAINING}
+                for instance in self._instances.values()
+            )
+            await self._bury_retired()
+            if busy:
+                await self._clock.sleep(TICK_S)
+                continue
+            try:
+                pause = None if wake is None else max(wake - now, TICK_S)
+                await self._clock.timeout(self._awake.wait(), pause)
+            except TimeoutError:
+                continue
+
+    async def _bury_retired(self) -> None:
+        for deployment in list(self._retired):
+            if not any(pool.instances for pool in deployment.pools.values()):
+                self._retired.discard(deployment)
+                await self._close_zygote(deployment)
+
+    # -- looking and ending ----------------------------------------------------------------------
+
+    @property
+    def cold_starts(self) -> list[float]:
+        """Seconds from lease to hello of recent starts, oldest first."""
+        return list(self._cold_starts)
+
+    def instances(self) -> list[InstanceView]:
+        """Every instance there is."""
+        now = self._clock.monotonic()
+        versions = {pool: pool.spec.version for pool in self._all_pools()}
+        return [
+            InstanceView(
+                id=instance.identity,
+                pid=instance.pid,
+                app=instance.app,
+                function=instance.function,
+                version=version,
+                state=instance.state.value,
+                age=now - instance.born,
+                invocations=instance.invocations,
+                memory=memory_of(instance.pid),
+            )
+            for pool, version in versions.items()
+            for instance in pool.instances
+        ]
+
+    async def kill(self, instance_id: str) -> None:
+        """Kill one at once; what it had in hand comes back as a crash without blame.
+
+        Raises:
+            Unknown: There is no such instance.
+        """
+        instance = self._instances.get(instance_id)
+        if instance is None:
+            raise Unknown(f"there is no instance `{instance_id}`; it may be gone already")
+        instance.kill(Doom.TAKEN)
+
+    async def close(self) -> None:
+        """Drain: running invocations end within their timeouts, then every process ends."""
+        self._draining = True
+        for pool in self._all_pools():
+            pool.drain()
+        while any(pool.in_hand for pool in self._all_pools()):
+            await self._clock.sleep(0.005)
+        deadline = self._clock.monotonic() + STOP_GRACE_S
+        while self._instances and self._clock.monotonic() < deadline:
+            await self._clock.sleep(0.002)
+        for instance in list(self._instances.values()):
+            instance.kill(Doom.TAKEN)
+        while self._instances and self._clock.monotonic() < deadline + STOP_GRACE_S:
+            await self._clock.sleep(0.002)
+        for deployment in [*self._apps.values(), *self._retired]:
+            await self._close_zygote(deployment)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+class Watched:
+    """A pool as its instances know it, with the fleet listening."""
+
+    __slots__ = ("_fleet", "_pool", "_seen", "freed", "took")
+
+    def __init__(self, pool: Pool, fleet: Fleet) -> None:
+        self._pool = pool
+        self._fleet = fleet
+        self.freed = pool.freed
+        self.took = pool.took
+
+    def started(self, instance: Instance) -> None:
+        """It has come up."""
+        self._fleet.started(instance)
+
+    def gone(self, instance: Instance) -> None:
+        """It is dead."""
+        self._fleet.gone(instance)
+        self._pool.gone(instance)
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of resident memory a process does not share with files; 0 where it is gone."""
+    if not pid:
+        return 0
+    try:
+        fields = Path(f"/proc/{pid}/statm").read_text().split()
+    except OSError:
+        return 0
+    return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def _remove(folder: Path) -> None:
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _ignore(_line: LogLine) -> None:
+    """Nobody listens."""

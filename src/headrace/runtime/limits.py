@@ -1,0 +1,50 @@
+"""What one instance may use, as the kernel's own limits. Values in, settings out; `impose` sets them.
+
+Address space is counted on top of what the zygote had when it forked: the imported libraries are
+not the function's fault. The process limit counts a uid, so it binds only where instances have
+uids of their own, and never binds root.
+"""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+from headrace.model.policy import Resources
+
+CONTROL_FILES = 4
+"""Descriptors an instance needs for itself: the log pipes, an empty stdin and its channel."""
+
+
+def address_space() -> int:
+    """This process's address space in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def plan(resources: Resources, *, size: int, own_uid: bool) -> list[tuple[int, int]]:
+    """The limits to set: kind and value.
+
+    Args:
+        resources: What the function asked for.
+        size: The zygote's address space in bytes.
+        own_uid: Whether nobody else runs under the instance's uid.
+    """
+    limits = [
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, resources.files + CONTROL_FILES),
+        (resource.RLIMIT_FSIZE, resources.file_size),
+    ]
+    if resources.memory is not None:
+        limits.append((resource.RLIMIT_AS, size + resources.memory))
+    if own_uid:
+        limits.append((resource.RLIMIT_NPROC, resources.processes))
+    return limits
+
+
+def impose(limits: list[tuple[int, int]]) -> None:
+    """Set them for this process, for good; a limit that is tighter already stays."""
+    for kind, value in limits:
+        hard = resource.getrlimit(kind)[1]
+        if hard != resource.RLIM_INFINITY:
+            value = min(value, hard)
+        resource.setrlimit(kind, (value, value))

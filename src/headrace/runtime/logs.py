@@ -1,0 +1,147 @@
+"""What instances say on stdout and stderr: lines, tied to the invocation that was running.
+
+An instance writes records of its own (prints, log records) as one JSON array behind the control
+character RS, so that they name their invocation however late they are read. Bare lines (C code,
+subprocesses) belong to whatever runs when they arrive. Lines are capped in length and in rate;
+what is dropped is counted and said once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from headrace.runtime.wire import MARK, MAX_LINE_BYTES, Spoken
+from headrace.world.clock import Clock
+
+MAX_LINES_PER_SECOND = 2_000
+MAX_LINES_BURST = 10_000
+
+
+class LogLine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One line, and whose it is.
+
+    Attributes:
+        function: The full name, or the app's name for what was said while importing.
+        instance: Its id, "" for the zygote.
+        invocation: The invocation's key, "" outside of one.
+        stream: `stdout`, `stderr` or `log` (the logging module).
+        level: The record's level name; `INFO` for stdout and `ERROR` for stderr.
+        logger: The logger's name.
+        message: The text, capped.
+        time: Microseconds since the epoch.
+    """
+
+    function: str
+    instance: str
+    message: str
+    invocation: str = ""
+    stream: str = "stdout"
+    level: str = "INFO"
+    logger: str = ""
+    time: int = 0
+
+
+_spoken = msgspec.json.Decoder(Spoken)
+
+
+class LogReader:
+    """Cuts one pipe's bytes into lines. Owned by the pipe's reader; holds one line at most."""
+
+    def __init__(
+        self,
+        *,
+        function: str,
+        instance: str,
+        stream: str,
+        clock: Clock,
+        on_log: Callable[[LogLine], None],
+    ) -> None:
+        self._function = function
+        self._instance = instance
+        self._stream = stream
+        self._level = "INFO" if stream == "stdout" else "ERROR"
+        self._clock = clock
+        self._on_log = on_log
+        self._rest = b""
+        self._allowance = float(MAX_LINES_BURST)
+        self._refilled = clock.monotonic()
+        self._dropped = 0
+
+    def feed(self, data: bytes, *, running: str) -> None:
+        """Take bytes in and hand on the lines they complete; `running` owns the bare ones."""
+        self._refill()
+        *lines, rest = (self._rest + data).split(b"\n")
+        if len(rest) > 2 * MAX_LINE_BYTES:
+            lines.append(rest)
+            rest = b""
+        self._rest = rest
+        for line in lines:
+            self._hand_on(line, running)
+
+    def close(self, *, running: str) -> None:
+        """The pipe has ended: hand on what is left."""
+        rest, self._rest = self._rest, b""
+        if rest:
+            self._hand_on(rest, running)
+        self._confess()
+
+    def _refill(self) -> None:
+        now = self._clock.monotonic()
+        gained = (now - self._refilled) * MAX_LINES_PER_SECOND
+        self._allowance = min(self._allowance + gained, float(MAX_LINES_BURST))
+        self._refilled = now
+        if self._allowance >= 1:
+            self._confess()
+
+    def _confess(self) -> None:
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            self._emit(
+                "", self._stream, "WARNING", "headrace",
+                f"{dropped} lines were dropped: more than {MAX_LINES_PER_SECOND} a second", 0,
+            )  # fmt: skip
+
+    def _hand_on(self, line: bytes, running: str) -> None:
+        if not line:
+            return
+        if self._allowance < 1:
+            self._dropped += 1
+            return
+        self._allowance -= 1
+        mark = line.find(MARK)
+        if mark >= 0:
+            if mark:
+                self._bare(line[:mark], running)
+            try:
+                said = _spoken.decode(line[mark + 1 :])
+            except (msgspec.DecodeError, RecursionError):
+                self._bare(line[mark + 1 :], running)
+            else:
+                message = said.message[:MAX_LINE_BYTES]
+                self._emit(
+                    said.invocation, said.stream, said.level, said.logger, message, said.time
+                )
+        else:
+            self._bare(line, running)
+
+    def _bare(self, line: bytes, running: str) -> None:
+        text = line[:MAX_LINE_BYTES].decode("utf-8", "backslashreplace")
+        self._emit(running, self._stream, self._level, "", text, 0)
+
+    def _emit(
+        self, invocation: str, stream: str, level: str, logger: str, message: str, time: int
+    ) -> None:
+        self._on_log(
+            LogLine(
+                function=self._function,
+                instance=self._instance,
+                invocation=invocation,
+                stream=stream,
+                level=level,
+                logger=logger,
+                message=message,
+                time=time or self._clock.now(),
+            )
+        )

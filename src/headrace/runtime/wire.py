@@ -1,0 +1,328 @@
+"""Frames between the host and its child processes, and the messages inside them. Pure.
+
+A frame is a 16-byte head (body length, CRC-32, nonce) and a msgpack body. Bytes from a child are
+hostile until proven otherwise: a length beyond the limit, a wrong checksum, a body of another form
+come out as a `ProtocolError` value, after which the channel is to be closed and the child killed.
+Whether a nonce is one that was asked for is judged by whoever asked. No descriptor is read here.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import TypeAlias
+
+import msgspec
+
+from headrace.model.function import AppSpec
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Cause, Returned
+from headrace.model.policy import MAX_FRAME_BYTES, Resources
+
+RECEIVE_BYTES = 1 << 16
+MAX_SCAN_ROWS = 10_000
+MAX_LINE_BYTES = 8_192
+
+MARK = b"\x1e"
+"""Begins a record on a log pipe; bare lines have none."""
+
+EXIT_HOOK = 70
+"""An instance's exit code after a hook of the author failed."""
+EXIT_MEMORY = 71
+"""An instance's exit code when it ran out of memory outside the handler."""
+EXIT_CHANNEL = 72
+"""An instance's exit code when its channel broke under it."""
+
+_head = struct.Struct("<IIQ")
+HEAD_BYTES = _head.size
+_MASK = 0xFFFF_FFFF
+
+
+class ProtocolError(msgspec.Struct, frozen=True):
+    """The other side broke the protocol; nothing after this point can be trusted."""
+
+    reason: str
+
+
+# -- between host and instance ------------------------------------------------------------------
+
+
+class Run(msgspec.Struct, array_like=True, frozen=True, tag=1, gc=False):
+    """Host to child: run this. The frame's nonce comes back on everything about this run."""
+
+    invocation: Invocation
+
+
+class Done(msgspec.Struct, array_like=True, frozen=True, tag=2, gc=False):
+    """Child to host: this came of it."""
+
+    returned: Returned
+
+
+class Hello(msgspec.Struct, array_like=True, frozen=True, tag=3, gc=False):
+    """Child to host: the start hooks are through, runs are taken up; or `refusal` says why not."""
+
+    seconds: float
+    refusal: Cause | None = None
+
+
+class ReadState(msgspec.Struct, array_like=True, frozen=True, tag=4, gc=False):
+    """Child to host: version and value of these keys of the app's state."""
+
+    keys: list[str]
+
+
+class ScanState(msgspec.Struct, array_like=True, frozen=True, tag=5, gc=False):
+    """Child to host: the app's state under a prefix, ascending."""
+
+    prefix: str
+    limit: int
+
+
+class Rows(msgspec.Struct, array_like=True, frozen=True, tag=6, gc=False):
+    """Host to child: the answer to `ReadState`."""
+
+    rows: list[tuple[int, bytes | None]]
+
+
+class Scan(msgspec.Struct, array_like=True, frozen=True, tag=7, gc=False):
+    """Host to child: the answer to `ScanState`."""
+
+    rows: list[tuple[str, int, bytes]]
+
+
+class Denied(msgspec.Struct, array_like=True, frozen=True, tag=8, gc=False):
+    """Host to child: the question cannot be answered."""
+
+    kind: str
+    message: str
+
+
+class Suspend(msgspec.Struct, array_like=True, frozen=True, tag=9, gc=False):
+    """Host to child: close what does not survive a pause; a stop signal follows your answer."""
+
+
+class Resume(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
+    """Host to child: you were paused; open again what you closed."""
+
+
+class Stop(msgspec.Struct, array_like=True, frozen=True, tag=11, gc=False):
+    """Host to child: run the stop hooks and exit."""
+
+
+class Acted(msgspec.Struct, array_like=True, frozen=True, tag=12, gc=False):
+    """Child to host: the hooks of `Suspend` or `Resume` have run; `cause` where one failed."""
+
+    cause: Cause | None = None
+
+
+class Partitions(msgspec.Struct, array_like=True, frozen=True, tag=13, gc=False):
+    """Host to child: how many partitions the streams of other apps have."""
+
+    counts: dict[str, int]
+
+
+# -- between host and zygote --------------------------------------------------------------------
+
+
+class Load(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
+    """Host to zygote: import this, then be ready to fork; the first thing ever said."""
+
+    target: str
+    paths: list[str]
+    scratch: str
+    isolation: int
+
+
+class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
+    """Zygote to host: the app is imported, the sandbox stands.
+
+    Attributes:
+        spec: What was declared.
+        size: The zygote's address space in bytes, on top of which instances get theirs.
+        level: The isolation level its instances will really have, at most.
+        notes: What was asked for and could not be had, and why.
+        seconds: How long the import took.
+    """
+
+    spec: AppSpec
+    size: int
+    level: int
+    notes: list[str]
+    seconds: float
+
+
+class LoadFailed(msgspec.Struct, array_like=True, frozen=True, tag=22, gc=False):
+    """Zygote to host: the author's code could not be imported."""
+
+    kind: str
+    message: str
+    traceback: str
+
+
+class Fork(msgspec.Struct, array_like=True, frozen=True, tag=23, gc=False):
+    """Host to zygote: fork an instance; its socket, stdout and stderr ride along as descriptors."""
+
+    instance: str
+    function: str
+    uid: int
+    isolation: int
+    resources: Resources
+    partitions: dict[str, int]
+    spin: float
+
+
+class Forked(msgspec.Struct, array_like=True, frozen=True, tag=24, gc=False):
+    """Zygote to host: it lives; a pidfd of it rides along."""
+
+    instance: str
+    pid: int
+
+
+class ForkFailed(msgspec.Struct, array_like=True, frozen=True, tag=25, gc=False):
+    """Zygote to host: no process could be had."""
+
+    instance: str
+    reason: str
+
+
+class Exited(msgspec.Struct, array_like=True, frozen=True, tag=26, gc=False):
+    """Zygote to host: it is dead and reaped, and so is everything it left behind.
+
+    `status` is an exit code, or minus the number of the signal that ended it.
+    """
+
+    instance: str
+    status: int
+    cpu: float
+    memory: int
+
+
+# -- on the log pipes ----------------------------------------------------------------------------
+
+
+class Spoken(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A record as an instance writes it; `stream` is `stdout`, `stderr` or `log`."""
+
+    invocation: str
+    stream: str
+    level: str
+    logger: str
+    message: str
+    time: int
+
+
+FromChild: TypeAlias = Hello | Done | ReadState | ScanState | Acted
+ToChild: TypeAlias = Run | Rows | Scan | Denied | Suspend | Resume | Stop | Partitions
+FromZygote: TypeAlias = Loaded | LoadFailed | Forked | ForkFailed | Exited
+ToZygote: TypeAlias = Load | Fork
+Message: TypeAlias = FromChild | ToChild | FromZygote | ToZygote
+
+_encode = msgspec.msgpack.Encoder().encode
+_from_child = msgspec.msgpack.Decoder(FromChild)
+_to_child = msgspec.msgpack.Decoder(ToChild)
+_from_zygote = msgspec.msgpack.Decoder(FromZygote)
+_to_zygote = msgspec.msgpack.Decoder(ToZygote)
+
+
+def encode(nonce: int, message: Message) -> bytes:
+    """A whole frame.
+
+    Raises:
+        ValueError: The message is larger than any frame may be.
+    """
+    body = _encode(message)
+    if len(body) > MAX_FRAME_BYTES:
+        raise ValueError(
+            f"a {type(message).__name__} of {len(body)} bytes is larger than the "
+            f"{MAX_FRAME_BYTES} bytes a frame may have; use smaller batches or values"
+        )
+    return _head.pack(len(body), zlib.crc32(body, nonce & _MASK), nonce) + body
+
+
+class Frames:
+    """Cuts received bytes into frames; owned by one reader, bounded by one frame and one receive."""
+
+    def __init__(self, *, limit: int = MAX_FRAME_BYTES) -> None:
+        self._limit = limit
+        self._rest = bytearray()
+        self._broken: ProtocolError | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes of an unfinished frame are held."""
+        return len(self._rest)
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]] | ProtocolError:
+        """Take bytes in; nonce and body of every frame they complete, in order.
+
+        Once broken it stays broken: there is no way to find the next frame in garbage.
+        """
+        if self._broken is not None:
+            return self._broken
+        rest = self._rest
+        if rest:
+            rest += data
+            if len(rest) < HEAD_BYTES:
+                return []
+            size = _head.unpack_from(rest)[0]
+            if size <= self._limit and len(rest) < HEAD_BYTES + size:
+                return []
+            data = bytes(rest)
+            rest.clear()
+        frames: list[tuple[int, bytes]] = []
+        at, end = 0, len(data)
+        while end - at >= HEAD_BYTES:
+            size, checksum, nonce = _head.unpack_from(data, at)
+            if size > self._limit:
+                return self._break(
+                    f"a frame of {size} bytes was announced; {self._limit} is the limit"
+                )
+            start = at + HEAD_BYTES
+            if end - start < size:
+                break
+            body = data[start : start + size]
+            if zlib.crc32(body, nonce & _MASK) != checksum:
+                return self._break("a frame's checksum does not match its bytes")
+            frames.append((nonce, body))
+            at = start + size
+        if at < end:
+            rest += data[at:] if at else data
+        return frames
+
+    def _break(self, reason: str) -> ProtocolError:
+        self._rest.clear()
+        self._broken = ProtocolError(reason)
+        return self._broken
+
+
+def from_child(body: bytes) -> FromChild | ProtocolError:
+    """Open what an instance said."""
+    try:
+        return _from_child.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return ProtocolError(f"not a message of an instance: {error}")
+
+
+def to_child(body: bytes) -> ToChild | ProtocolError:
+    """Open what the host said to an instance."""
+    try:
+        return _to_child.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return ProtocolError(f"not a message to an instance: {error}")
+
+
+def from_zygote(body: bytes) -> FromZygote | ProtocolError:
+    """Open what a zygote said."""
+    try:
+        return _from_zygote.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return ProtocolError(f"not a message of a zygote: {error}")
+
+
+def to_zygote(body: bytes) -> ToZygote | ProtocolError:
+    """Open what the host said to a zygote."""
+    try:
+        return _to_zygote.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return ProtocolError(f"not a message to a zygote: {error}")

@@ -1,0 +1,381 @@
+"""The host's side of a zygote: start it in the app's own interpreter, order forks, hear of deaths.
+
+In comes a target to import; out come its `AppSpec`, instances' pids and pidfds, and exits. A zygote
+serves one version of one app. It holds no policy: who is forked when is the pool's choice, and
+what to do when the zygote itself dies is the fleet's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from headrace.model.errors import Misuse, Unavailable
+from headrace.model.function import AppSpec
+from headrace.runtime.logs import LogLine, LogReader
+from headrace.runtime.wire import (
+    RECEIVE_BYTES,
+    Exited,
+    Fork,
+    Forked,
+    ForkFailed,
+    Frames,
+    FromZygote,
+    Load,
+    Loaded,
+    LoadFailed,
+    ProtocolError,
+    encode,
+    from_zygote,
+)
+from headrace.world.clock import Clock
+
+LOAD_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 2.0
+
+PASSED_ON = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ")
+"""What an app sees of the host's environment: where things are, never secrets."""
+
+SINGLE_THREADED = {
+    # Numeric libraries start threads while they are imported, which no fork survives.
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+_HOME = str(Path(__file__).parents[2])
+_PROGRAM = """
+import sys
+try:
+    import headrace
+except ImportError:
+    sys.path.append(sys.argv[2])
+from headrace.runtime.child.zygote_main import run
+run(int(sys.argv[1]))
+"""
+
+
+class Zygote:
+    """One template process. Owned by the fleet; told of by `on_exit` and `on_death`."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        interpreter: str | None,
+        scratch: Path,
+        isolation: int,
+        environment: Mapping[str, str],
+        clock: Clock,
+        on_log: Callable[[LogLine], None],
+        on_exit: Callable[[Exited], None],
+        on_forked: Callable[[Forked, int], None],
+        on_fork_failed: Callable[[ForkFailed], None],
+        on_death: Callable[[Zygote], None],
+    ) -> None:
+        self.target = target
+        self._interpreter = interpreter or sys.executable
+        self._scratch = scratch
+        self._isolation = isolation
+        self._environment = environment
+        self._clock = clock
+        self._on_log = on_log
+        self._on_exit = on_exit
+        self._on_forked = on_forked
+        self._on_fork_failed = on_fork_failed
+        self._on_death = on_death
+        self._frames = Frames()
+        self._outbox: deque[tuple[bytes, list[int]]] = deque()
+        self._writing = False
+        self._descriptors: list[int] = []
+        self._loaded: asyncio.Future[Loaded | LoadFailed] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closing = False
+        self.forks = 0
+        self.alive = False
+        self.pid = 0
+        self.loaded: Loaded | None = None
+
+    @property
+    def spec(self) -> AppSpec:
+        """What the app declared."""
+        assert self.loaded is not None, "the zygote has not been started"
+        return self.loaded.spec
+
+    async def start(self) -> Loaded:
+        """Start the process and import the app.
+
+        Raises:
+            Misuse: The app cannot be imported, or its import leaves something unforkable behind.
+            Unavailable: The process did not come up.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._loaded = self._loop.create_future()
+        self._spawn()
+        paths = [str(path) for path in search_paths(self.target)]
+        self._send(Load(self.target, paths, str(self._scratch), self._isolation), [])
+        try:
+            answer = await self._clock.timeout(self._loaded, LOAD_TIMEOUT_S)
+        except TimeoutError:
+            await self.close()
+            raise Unavailable(
+                f"importing `{self.target}` took longer than {LOAD_TIMEOUT_S:.0f} s; "
+                "move slow work into an `@app.init` function"
+            ) from None
+        except Unavailable:
+            await self.close()
+            raise
+        if isinstance(answer, LoadFailed):
+            await self.close()
+            raise Misuse(_explain(self.target, answer))
+        self.loaded = answer
+        return answer
+
+    def fork(self, order: Fork, descriptors: list[int]) -> None:
+        """Order an instance; `on_forked` or `on_fork_failed` tells. The descriptors stay yours.
+
+        Raises:
+            Unavailable: The zygote is dead.
+        """
+        if not self.alive:
+            raise Unavailable(f"the zygote of `{self.target}` is down; it is being restarted")
+        self.forks += 1
+        self._send(order, descriptors)
+
+    async def close(self) -> None:
+        """End the process, and with it whatever instances it still has."""
+        self._closing = True
+        process = self._process
+        if process is None:
+            return
+        self._disconnect()
+        await self._wait(process)
+
+    def kill(self) -> None:
+        """Kill it at once; `on_death` follows."""
+        if self._process is not None:
+            self._process.kill()
+
+    # -- the process -----------------------------------------------------------------------------
+
+    def _spawn(self) -> None:
+        host, zygote = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        voice, mouth = os.pipe2(os.O_CLOEXEC)
+        environment = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - the operator chose the interpreter
+                [self._interpreter, "-I", "-c", _PROGRAM, str(zygote.fileno()), _HOME],
+                stdin=subprocess.DEVNULL,
+                stdout=mouth,
+                stderr=mouth,
+                pass_fds=(zygote.fileno(),),
+                start_new_session=True,
+                env={**environment, **SINGLE_THREADED, **self._environment},
+            )
+        except OSError as error:
+            host.close()
+            os.close(voice)
+            raise Misuse(
+                f"the interpreter `{self._interpreter}` cannot be started: {error.strerror}; "
+                "name a Python 3.11 or later that has the app's packages"
+            ) from error
+        finally:
+            zygote.close()
+            os.close(mouth)
+        self.pid = self._process.pid
+        self.alive = True
+        host.setblocking(False)
+        os.set_blocking(voice, False)
+        self._link, self._voice = host, voice
+        self._log = LogReader(
+            function=self.target,
+            instance="",
+            stream="stderr",
+            clock=self._clock,
+            on_log=self._on_log,
+        )
+        self._loop.add_reader(host, self._receive)
+        self._loop.add_reader(voice, self._listen)
+
+    async def _wait(self, process: subprocess.Popen[bytes]) -> None:
+        for attempt in range(2):
+            deadline = self._clock.monotonic() + STOP_TIMEOUT_S
+            pause = 0.0005
+            while self._clock.monotonic() < deadline:
+                if process.poll() is not None:
+                    return
+                await self._clock.sleep(pause)
+                pause = min(pause * 2, 0.02)
+            if attempt == 0:
+                process.kill()
+
+    def _disconnect(self) -> None:
+        if not self.alive:
+            return
+        self.alive = False
+        self._loop.remove_reader(self._link)
+        self._loop.remove_writer(self._link)
+        self._link.close()
+        self._loop.remove_reader(self._voice)
+        self._listen_rest()
+        os.close(self._voice)
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors.clear()
+        for _, descriptors in self._outbox:
+            _close(descriptors)
+        self._outbox.clear()
+
+    def _died(self, why: str) -> None:
+        if not self.alive:
+            return
+        self._disconnect()
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        if self._loaded is not None and not self._loaded.done():
+            code = None if self._process is None else self._process.returncode
+            self._loaded.set_exception(
+                Unavailable(
+                    f"the process that imports `{self.target}` ended ({why}, {_ending(code)}); "
+                    "see its output in the logs"
+                )
+            )
+        elif not self._closing:
+            self._on_death(self)
+
+    # -- the control socket ----------------------------------------------------------------------
+
+    def _send(self, message: Load | Fork, descriptors: list[int]) -> None:
+        frame = encode(0, message)
+        if not self._outbox:
+            rest = self._try_send(frame, descriptors)
+            if rest is None:
+                return
+            frame, descriptors = rest
+        # The caller closes its own as soon as this returns.
+        self._outbox.append((frame, [os.dup(descriptor) for descriptor in descriptors]))
+        if not self._writing:
+            self._writing = True
+            self._loop.add_writer(self._link, self._drain)
+
+    def _try_send(self, frame: bytes, descriptors: list[int]) -> tuple[bytes, list[int]] | None:
+        try:
+            if descriptors:
+                sent = socket.send_fds(self._link, [frame], descriptors)
+            else:
+                sent = self._link.send(frame)
+        except BlockingIOError:
+            return frame, descriptors
+        except OSError as error:
+            self._loop.call_soon(self._died, str(error))
+            return None
+        return (frame[sent:], []) if sent < len(frame) else None
+
+    def _drain(self) -> None:
+        while self._outbox:
+            frame, descriptors = self._outbox[0]
+            rest = self._try_send(frame, descriptors)
+            if rest is not None:
+                if not rest[1]:
+                    _close(descriptors)
+                self._outbox[0] = rest
+                return
+            _close(descriptors)
+            if self._outbox:
+                self._outbox.popleft()
+        self._writing = False
+        self._loop.remove_writer(self._link)
+
+    def _receive(self) -> None:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(
+                self._link, RECEIVE_BYTES, 64, socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._died(str(error))
+            return
+        if not data:
+            self._died("it closed its control socket")
+            return
+        self._descriptors += descriptors
+        frames = self._frames.feed(data)
+        if isinstance(frames, ProtocolError):
+            self._died(frames.reason)
+            return
+        for _, body in frames:
+            message = from_zygote(body)
+            if isinstance(message, ProtocolError):
+                self._died(message.reason)
+                return
+            self._hear(message)
+
+    def _hear(self, message: FromZygote) -> None:
+        match message:
+            case Loaded() | LoadFailed():
+                if self._loaded is not None and not self._loaded.done():
+                    self._loaded.set_result(message)
+            case Forked():
+                if not self._descriptors:
+                    self._died("it announced a process without a descriptor of it")
+                    return
+                self._on_forked(message, self._descriptors.pop(0))
+            case ForkFailed():
+                self._on_fork_failed(message)
+            case Exited():
+                self._on_exit(message)
+
+    # -- what it says while it imports -----------------------------------------------------------
+
+    def _listen(self) -> None:
+        try:
+            data = os.read(self._voice, RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            self._log.feed(data, running="")
+        else:
+            self._loop.remove_reader(self._voice)
+
+    def _listen_rest(self) -> None:
+        try:
+            while data := os.read(self._voice, RECEIVE_BYTES):
+                self._log.feed(data, running="")
+        except BlockingIOError:
+            pass
+        self._log.close(running="")
+
+
+def search_paths(target: str) -> list[Path]:
+    """What goes in front of an app's `sys.path`: its file's folder, or where we stand."""
+    path = target.rsplit(":", 1)[0] if ":" in target else target
+    if path.endswith(".py") or "/" in path:
+        return [Path(path).resolve().parent]
+    return [Path.cwd()]
+
+
+def _explain(target: str, failure: LoadFailed) -> str:
+    if failure.kind == "NotForkable":
+        return f"`{target}` cannot be forked: {failure.message}"
+    return f"`{target}` cannot be imported: {failure.kind}: {failure.message}\n{failure.traceback}"
+
+
+def _ending(code: int | None) -> str:
+    if code is None:
+        return "still running"
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
