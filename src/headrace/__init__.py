@@ -1,1 +1,69 @@
-"""Headrace: functions set off by events, every effect exactly once."""
+"""Headrace: functions set off by events, every effect exactly once.
+
+This is the authors' door: it loads the sdk and the model, the standard library and msgspec.
+"""
+
+from headrace.model.errors import (
+    Conflict,
+    Corrupt,
+    DiskFull,
+    Fenced,
+    HeadraceError,
+    Invalid,
+    Locked,
+    Misuse,
+    Overloaded,
+    Refused,
+    TooLarge,
+    Unavailable,
+    Unknown,
+)
+from headrace.model.policy import (
+    Breaker,
+    DeadLetter,
+    Discard,
+    ParkKey,
+    ParkPartition,
+    Resources,
+    Retry,
+    Scaling,
+)
+from headrace.sdk.app import App
+from headrace.sdk.batch import Batch
+from headrace.sdk.context import Context
+from headrace.sdk.event import Event, Undecodable
+from headrace.sdk.results import Failures, Output, Permanent
+from headrace.sdk.stream import Stream
+
+__all__ = [
+    "App",
+    "Batch",
+    "Breaker",
+    "Conflict",
+    "Context",
+    "Corrupt",
+    "DeadLetter",
+    "Discard",
+    "DiskFull",
+    "Event",
+    "Failures",
+    "Fenced",
+    "HeadraceError",
+    "Invalid",
+    "Locked",
+    "Misuse",
+    "Output",
+    "Overloaded",
+    "ParkKey",
+    "ParkPartition",
+    "Permanent",
+    "Refused",
+    "Resources",
+    "Retry",
+    "Scaling",
+    "Stream",
+    "TooLarge",
+    "Unavailable",
+    "Undecodable",
+    "Unknown",
+]

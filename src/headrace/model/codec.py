@@ -1,0 +1,233 @@
+"""Bytes to values and back: how a stream's payload is opened for a typed handler, and closed again.
+
+In: a codec's name and the author's type (msgspec, dataclass, TypedDict, plain types, pydantic where
+the type is one). Out: a `Coder` with `encode` and `decode`. State values are msgpack; one that
+expires carries its own expiry, so that a cached copy knows it too. Nothing here imports pydantic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from headrace.model.errors import Invalid, Misuse
+
+CODECS: Final = ("json", "msgpack", "bytes", "text")
+EXPIRY_CODE: Final = 72
+
+
+class Coder:
+    """Encodes and decodes the values of one stream. Stateless, shared by everyone.
+
+    Attributes:
+        codec: One of `CODECS`.
+        type: What values are decoded to; `Any` where the author said nothing.
+        decode: Opens bytes; raises what the underlying library raises.
+        encode: Closes a value that was checked; raises `Invalid` where it cannot.
+    """
+
+    __slots__ = ("_fits", "codec", "decode", "encode", "type")
+
+    def __init__(self, codec: str, of: Any = Any) -> None:
+        if codec not in CODECS:
+            raise Misuse(f"codec `{codec}` is unknown; use one of {', '.join(CODECS)}")
+        self.codec = codec
+        self.type = of
+        self._fits: type | None = of if isinstance(of, type) and _is_record(of) else None
+        self.decode: Callable[[bytes], Any] = _decoder(codec, of)
+        self.encode: Callable[[Any], bytes] = self._encoder(codec, of)
+
+    def _encoder(self, codec: str, of: Any) -> Callable[[Any], bytes]:
+        if codec == "bytes":
+            return _encode_bytes
+        if codec == "text":
+            return _encode_text
+        encode: Callable[[Any], bytes] = (
+            (msgspec.json if codec == "json" else msgspec.msgpack)
+            .Encoder(enc_hook=_encode_foreign)
+            .encode
+        )
+        fits = self._fits
+        binary = codec == "json"
+
+        def checked(value: Any) -> bytes:
+            if fits is not None and type(value) is fits:
+                pass
+            elif of is not Any and not isinstance(value, msgspec.Raw):
+                value = _conform(value, of)
+            elif binary and isinstance(value, (bytes, bytearray, memoryview)):
+                raise Invalid(
+                    "bytes were given to a stream of JSON values; declare the stream with "
+                    "`value=bytes`, or wrap finished JSON in `msgspec.Raw`"
+                )
+            try:
+                return encode(value)
+            except (TypeError, ValueError, OverflowError, RecursionError) as error:
+                raise Invalid(
+                    f"a value of type `{type(value).__name__}` cannot be written as {codec}: {error}"
+                ) from error
+
+        return checked
+
+    def schema(self) -> dict[str, Any] | None:
+        """The JSON Schema of the values, or None where the type says nothing about it."""
+        if self.type is Any or self.codec in {"bytes", "text"}:
+            return None
+        if _is_pydantic(self.type):
+            found: dict[str, Any] = self.type.model_json_schema()
+            return found
+        try:
+            return msgspec.json.schema(self.type, schema_hook=_foreign_schema)
+        except (TypeError, NotImplementedError):
+            return None
+
+
+def codec_for(of: Any) -> str:
+    """The codec an author means by a type: bytes and text stay as they are, the rest is JSON."""
+    if of is bytes:
+        return "bytes"
+    return "text" if of is str else "json"
+
+
+def encode_json(value: Any) -> bytes:
+    """The JSON of any value an author may return.
+
+    Raises:
+        Invalid: It has no JSON form.
+    """
+    try:
+        return _json.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Invalid(
+            f"a value of type `{type(value).__name__}` cannot be written as json: {error}"
+        ) from error
+
+
+def encode_state(value: Any, expires: int = 0) -> bytes:
+    """A state value at rest; `expires` in microseconds since the epoch, 0 for never.
+
+    Raises:
+        Invalid: The value has no msgpack form.
+    """
+    try:
+        raw = _msgpack.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Invalid(
+            f"a value of type `{type(value).__name__}` cannot be kept as state: {error}"
+        ) from error
+    if not expires:
+        return raw
+    return _msgpack.encode(msgspec.msgpack.Ext(EXPIRY_CODE, expires.to_bytes(8, "big") + raw))
+
+
+def open_state(raw: bytes) -> tuple[bytes, int]:
+    """The msgpack of a state value at rest, and when it expires (0: never)."""
+    if raw and raw[0] in _EXT_HEADS:
+        found = msgspec.msgpack.decode(raw)
+        if isinstance(found, msgspec.msgpack.Ext) and found.code == EXPIRY_CODE:
+            inner = bytes(found.data)
+            return inner[8:], int.from_bytes(inner[:8], "big")
+    return raw, 0
+
+
+def decode_state(raw: bytes) -> Any:
+    """A state value at rest as plain dicts, lists, numbers and text, for people to look at."""
+    return msgspec.msgpack.decode(open_state(raw)[0])
+
+
+def state_decoder(of: Any) -> Callable[[bytes], Any]:
+    """Opens the msgpack of a state value as `of`."""
+    if _is_pydantic(of):
+        plain = msgspec.msgpack.Decoder().decode
+        return lambda raw: of.model_validate(plain(raw))
+    return msgspec.msgpack.Decoder(of).decode
+
+
+def plain(value: Any) -> Any:
+    """`value` as dicts, lists, numbers and text."""
+    return msgspec.to_builtins(value, enc_hook=_encode_foreign)
+
+
+def _is_pydantic(of: Any) -> bool:
+    return isinstance(of, type) and hasattr(of, "model_validate_json")
+
+
+def _is_record(of: type) -> bool:
+    return issubclass(of, msgspec.Struct) or hasattr(of, "__dataclass_fields__") or _is_pydantic(of)
+
+
+def _encode_foreign(value: Any) -> Any:
+    """What msgspec does not know by itself: pydantic models."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    raise TypeError(f"`{type(value).__name__}` has no plain form")
+
+
+def _foreign_schema(of: type) -> dict[str, Any]:
+    if _is_pydantic(of):
+        found: dict[str, Any] = of.model_json_schema()  # type: ignore[attr-defined]  # asked above
+        return found
+    raise NotImplementedError
+
+
+def _conform(value: Any, of: Any) -> Any:
+    """`value` as the type the stream promises."""
+    if _is_pydantic(of):
+        return value if isinstance(value, of) else of.model_validate(value)
+    if isinstance(of, type) and _is_record(of) and isinstance(value, of):
+        return value
+    try:
+        return msgspec.convert(value, of, from_attributes=False)
+    except msgspec.ValidationError as error:
+        raise Invalid(
+            f"a value of type `{type(value).__name__}` is not what the stream holds "
+            f"(`{getattr(of, '__name__', of)}`): {error}"
+        ) from error
+
+
+def _decoder(codec: str, of: Any) -> Callable[[bytes], Any]:
+    if codec == "bytes":
+        return bytes
+    if codec == "text":
+        return _decode_text
+    if _is_pydantic(of):
+        if codec == "json":
+            found: Callable[[bytes], Any] = of.model_validate_json
+            return found
+        return state_decoder(of)
+    try:
+        if codec == "json":
+            return msgspec.json.Decoder(of).decode
+        return msgspec.msgpack.Decoder(of).decode
+    except (TypeError, ValueError, NameError) as error:
+        raise Misuse(
+            f"values of type `{getattr(of, '__name__', of)}` cannot be decoded: {error}; use a "
+            "msgspec Struct, a dataclass, a TypedDict, a pydantic model or a plain type"
+        ) from error
+
+
+def _decode_text(raw: bytes) -> str:
+    return raw.decode()
+
+
+def _encode_bytes(value: Any) -> bytes:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise Invalid(f"a value of type `{type(value).__name__}` was given to a stream of bytes")
+
+
+def _encode_text(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise Invalid(f"a value of type `{type(value).__name__}` was given to a stream of text")
+    try:
+        return value.encode()
+    except UnicodeEncodeError as error:
+        raise Invalid(f"text that is not Unicode cannot be written: {error}") from error
+
+
+_json = msgspec.json.Encoder(enc_hook=_encode_foreign)
+_msgpack = msgspec.msgpack.Encoder(enc_hook=_encode_foreign)
+# The first bytes a msgpack extension can start with: fixext 1-16, ext 8, 16, 32.
+_EXT_HEADS = frozenset((0xD4, 0xD5, 0xD6, 0xD7, 0xD8, 0xC7, 0xC8, 0xC9))

@@ -1,0 +1,62 @@
+"""What user code raised, as a value: class name, text, and the author's frames, each capped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.model.outcome import Cause
+from headrace.model.policy import MAX_TRACEBACK
+from headrace.sdk.place import is_ours
+from headrace.sdk.results import Permanent
+
+MAX_MESSAGE = 4_096
+
+
+def cause_of(error: BaseException) -> Cause:
+    """The cause of a failure; never raises, whatever the exception's own methods do."""
+    return Cause(
+        kind=type(error).__name__,
+        message=_clean(_text(error))[:MAX_MESSAGE],
+        traceback=_clean(_traceback(error)),
+        retryable=not isinstance(error, Permanent),
+    )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as worse:  # noqa: BLE001  # the author's `__str__` may do anything
+        return f"<its text cannot be had: {type(worse).__name__}>"
+
+
+def _traceback(error: BaseException) -> str:
+    # Imported on the way to a failure only: a child that never fails never loads it.
+    from traceback import TracebackException
+
+    try:
+        found = TracebackException.from_exception(error, limit=-64)
+        _strip(found, set())
+        text = "".join(found.format())
+    except BaseException as worse:  # noqa: BLE001  # as above
+        return f"<the traceback cannot be had: {type(worse).__name__}>"
+    if len(text) <= MAX_TRACEBACK:
+        return text
+    head, tail = MAX_TRACEBACK // 4, MAX_TRACEBACK * 3 // 4 - 40
+    return f"{text[:head]}\n... {len(text) - head - tail:,} characters left out ...\n{text[-tail:]}"
+
+
+def _strip(found: Any, seen: set[int]) -> None:
+    """Leave out our own frames, in the exception and in those behind it."""
+    if found is None or id(found) in seen:
+        return
+    seen.add(id(found))
+    found.stack[:] = [frame for frame in found.stack if not is_ours(frame.filename)]
+    _strip(found.__cause__, seen)
+    _strip(found.__context__, seen)
+    for each in getattr(found, "exceptions", None) or ():
+        _strip(each, seen)
+
+
+def _clean(text: str) -> str:
+    """Text that can be written as UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()

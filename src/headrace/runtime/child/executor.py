@@ -1,0 +1,512 @@
+"""Runs a handler over a batch, and says what came of it: the far side of the pipe, and `inline`.
+
+In: an `Invocation`. Out: a `Returned` that holds only the effects of events that are done. What the
+author's code raises, whatever it is, becomes a `Cause`; nothing of it escapes. `run` suspends only
+where the handler itself is asynchronous.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, get_origin
+
+from headrace.model.codec import Coder, codec_for, encode_json
+from headrace.model.errors import Misuse, Unknown
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Cause, Failure, Returned
+from headrace.runtime.child.cause import cause_of
+from headrace.runtime.child.recorder import Host, Recorder
+from headrace.runtime.child.statecache import StateCache
+from headrace.sdk.app import App, Declared
+from headrace.sdk.batch import Batch
+from headrace.sdk.context import Context
+from headrace.sdk.event import Event, Undecodable, open_chunk
+from headrace.sdk.place import near
+from headrace.sdk.results import Failures, Output
+
+MAX_RERUNS: Final = 16
+
+
+class Prepared:
+    """A function, ready to be called: what would otherwise be looked up at every invocation."""
+
+    __slots__ = (
+        "awaits",
+        "call_decode",
+        "context",
+        "generates",
+        "handler",
+        "many",
+        "may_publish",
+        "mode",
+        "output",
+        "splits",
+    )
+
+    def __init__(self, declared: Declared, app: App) -> None:
+        shape, spec = declared.shape, declared.spec
+        self.handler: Callable[..., Any] = declared.handler
+        self.many = shape.batch
+        self.context = shape.context
+        self.awaits = shape.awaits
+        self.generates = shape.generates
+        self.mode = spec.mode
+        self.output = declared.output
+        # A returned list is several outputs, unless the output's values are lists themselves.
+        held = declared.output.coder.type if declared.output is not None else None
+        self.splits = (get_origin(held) or held) is not list
+        self.may_publish = frozenset(spec.publishes) | {spec.output or ""}
+        self.call_decode = _call_decoder(declared, app)
+
+    def call(self, subject: Any, context: Context) -> Any:
+        """What the handler hands back, not yet awaited or iterated."""
+        return self.handler(subject, context) if self.context else self.handler(subject)
+
+
+class Executor:
+    """One app in one instance. Used by one task at a time (inline: one loop).
+
+    Args:
+        app: The loaded app.
+        host: Answers what a running function asks.
+        partitions: How many partitions each known stream has; looked up at every publish, so a
+            live mapping is fine. Streams of the app need not be in it.
+        instance: This instance's name.
+        version: The hash of the code.
+        monotonic: Seconds that never go backwards, for `remaining`.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        host: Host,
+        *,
+        partitions: Mapping[str, int] | None = None,
+        instance: str = "",
+        version: str = "",
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.app = app
+        self._host = host
+        self._partitions: Mapping[str, int] = {} if partitions is None else partitions
+        self._instance = instance
+        self._version = version
+        self._monotonic = monotonic
+        self._cache = StateCache()
+        self._prepared = {name: Prepared(each, app) for name, each in app.functions.items()}
+        self._decoders: dict[str, Callable[[bytes], Any]] = {
+            name: stream.decode for name, stream in (app.externals | app.streams).items()
+        }
+        self._untyped = Coder("json").decode
+        self._started = 0
+
+    # -- life -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Call the `init` hooks, each once; what one of them raises comes out."""
+        hooks = self.app.hooks["init"]
+        while self._started < len(hooks):
+            hooks[self._started]()
+            self._started += 1
+
+    def suspend(self) -> None:
+        """Call the `on_suspend` hooks, last declared first."""
+        _call_all(self.app.hooks["on_suspend"][::-1])
+
+    def resume(self) -> None:
+        """Call the `on_resume` hooks."""
+        _call_all(self.app.hooks["on_resume"])
+
+    def stop(self) -> None:
+        """Call the `on_stop` hooks, last declared first."""
+        _call_all(self.app.hooks["on_stop"][::-1])
+
+    def is_async(self, function: str) -> bool:
+        """Whether `run` may suspend: the handler is an `async def`."""
+        return self._named(function).awaits
+
+    def _named(self, function: str) -> Prepared:
+        found = self._prepared.get(function)
+        if found is None:
+            raise Unknown(
+                f"app `{self.app.name}` has no function `{function}`{near(function, self._prepared)}"
+            )
+        return found
+
+    # -- running ----------------------------------------------------------------------------
+
+    async def run(self, invocation: Invocation) -> Returned:
+        """Run the handler over the invocation's events.
+
+        Raises:
+            Unknown: The app has no such function.
+        """
+        prepared = self._named(invocation.function)
+        if invocation.fresh:
+            self._cache.clear()
+        try:
+            if self._started < len(self.app.hooks["init"]):
+                self.start()
+            events = self._open(invocation, prepared)
+        except BaseException as error:  # noqa: BLE001  # the author's init code may raise anything
+            return Returned(error=cause_of(error))
+        began = self._monotonic()
+
+        def elapsed() -> float:
+            return self._monotonic() - began
+
+        if invocation.mode == "call":
+            return await self._run_call(invocation, prepared, events, elapsed)
+        if prepared.many:
+            return await self._run_batch(invocation, prepared, events, elapsed)
+        return await self._run_single(invocation, prepared, events, elapsed)
+
+    def _open(self, invocation: Invocation, prepared: Prepared) -> list[Event[Any]]:
+        if invocation.mode == "call":
+            decode = prepared.call_decode
+            return [event for chunk in invocation.chunks for event in open_chunk(chunk, 0, decode)]
+        if len(invocation.chunks) == 1:
+            chunk = invocation.chunks[0]
+            return open_chunk(chunk, 0, self._decoders.get(chunk.stream, self._untyped))
+        events: list[Event[Any]] = []
+        for chunk in invocation.chunks:
+            decode = self._decoders.get(chunk.stream, self._untyped)
+            events += open_chunk(chunk, len(events), decode)
+        return events
+
+    def _desk(
+        self,
+        invocation: Invocation,
+        prepared: Prepared,
+        events: list[Event[Any]],
+        elapsed: Callable[[], float],
+    ) -> tuple[Recorder, Context]:
+        recorder = Recorder(
+            invocation,
+            events,
+            self.app,
+            self._cache,
+            self._host,
+            self._partitions,
+            prepared.may_publish,
+        )
+        return recorder, Context(invocation, recorder, elapsed, self._version, self._instance)
+
+    async def _run_single(
+        self,
+        invocation: Invocation,
+        prepared: Prepared,
+        events: list[Event[Any]],
+        elapsed: Callable[[], float],
+    ) -> Returned:
+        """Event by event. An ordered function stops at the first failure, others go round it."""
+        recorder, context = self._desk(invocation, prepared, events, elapsed)
+        closed: set[str] = set()
+        untouched = -1
+        index = -1
+        for event in events:
+            index += 1
+            if closed and event.key in closed:
+                recorder.drop(index, _behind(event))
+                continue
+            recorder.at = index
+            try:
+                result = prepared.call(event, context)
+                if result is not None:
+                    await _take(prepared, recorder, result, event)
+            except BaseException as error:  # user code may raise anything
+                if prepared.awaits and _is_cancellation(error):
+                    raise
+                if index in recorder.finished:
+                    context.logger.exception(
+                        "the handler raised after `done`; the event stays done"
+                    )
+                    continue
+                recorder.drop(index, cause_of(error))
+            if index in recorder.dropped:
+                if prepared.mode == "ordered":
+                    untouched = index + 1 if index + 1 < len(events) else -1
+                    break
+                if prepared.mode == "keyed" and event.key is not None:
+                    closed.add(event.key)
+        recorder.at = -1
+        return _collect(recorder, untouched)
+
+    async def _run_batch(
+        self,
+        invocation: Invocation,
+        prepared: Prepared,
+        events: list[Event[Any]],
+        elapsed: Callable[[], float],
+    ) -> Returned:
+        """All at once. Events that cannot be decoded are set aside and the rest is run again."""
+        aside: dict[int, Cause] = {}
+        end = len(events)
+        cause = None
+        for _ in range(MAX_RERUNS):
+            seen = events
+            if aside or end < len(events):
+                seen = [event for event in events[:end] if event._index not in aside]
+            untouched = -1
+            if end < len(events):
+                # `end` itself failed; what comes after it was not looked at.
+                untouched = end + 1 if end + 1 < len(events) else -1
+            recorder, context = self._desk(invocation, prepared, events, elapsed)
+            if seen:
+                try:
+                    result = prepared.call(Batch(seen, recorder), context)
+                    recorder.at = -1
+                    if result is not None:
+                        await _take(prepared, recorder, result, None)
+                except BaseException as error:  # user code may raise anything
+                    if prepared.awaits and _is_cancellation(error):
+                        raise
+                    recorder.at = -1
+                    cause = cause_of(error)
+                    poison = _poison(error, events)
+                    if poison is None or recorder.finished:
+                        return _collect_error(recorder, cause)
+                    if prepared.mode == "ordered":
+                        end = poison
+                        aside = {i: why for i, why in aside.items() if i < end} | {poison: cause}
+                    else:
+                        aside[poison] = cause
+                        if prepared.mode == "keyed":
+                            _close_key(events, poison, aside)
+                    continue
+                recorder.at = -1
+            if recorder.dropped and recorder.entangled(lambda tag: tag not in recorder.dropped):  # noqa: B023  # called at once
+                # What is kept was computed from what is dropped: run the good ones by themselves.
+                cause = next(iter(recorder.dropped.values()))
+                aside |= recorder.dropped
+                continue
+            for index, why in aside.items():
+                recorder.drop(index, why)
+            return _collect(recorder, untouched)
+        return Returned(error=cause)
+
+    async def _run_call(
+        self,
+        invocation: Invocation,
+        prepared: Prepared,
+        events: list[Event[Any]],
+        elapsed: Callable[[], float],
+    ) -> Returned:
+        """One payload, one answer."""
+        recorder, context = self._desk(invocation, prepared, events, elapsed)
+        recorder.at = 0 if events and not prepared.many else -1
+        try:
+            subject = Batch(events, recorder) if prepared.many else events[0]
+            result = await _settled(prepared, prepared.call(subject, context))
+            if isinstance(result, list) or prepared.generates:
+                answer = encode_json([_bare(item) for item in result])
+            else:
+                answer = encode_json(_bare(result))
+            if result is not None:
+                _emit(prepared, recorder, result, None if prepared.many else events[0])
+        except BaseException as error:  # user code may raise anything
+            if prepared.awaits and _is_cancellation(error):
+                raise
+            return Returned(error=cause_of(error))
+        if recorder.dropped:
+            return Returned(error=next(iter(recorder.dropped.values())))
+        return Returned(
+            appends=recorder.appends(None),
+            reads=recorder.state_reads(),
+            writes=recorder.writes(None),
+            result=answer,
+        )
+
+
+# -- what a handler handed back -------------------------------------------------------------
+
+
+async def _take(
+    prepared: Prepared, recorder: Recorder, result: Any, event: Event[Any] | None
+) -> None:
+    """Await, iterate, publish: whatever the handler's form asks for."""
+    if prepared.generates:
+        if prepared.awaits:
+            async for item in result:
+                _emit_one(prepared, recorder, item, event)
+        else:
+            for item in result:
+                _emit_one(prepared, recorder, item, event)
+        return
+    result = await _settled(prepared, result)
+    if result is not None:
+        if event is None:
+            recorder.at = -1
+        _emit(prepared, recorder, result, event)
+
+
+async def _settled(prepared: Prepared, result: Any) -> Any:
+    """The handler's result with nothing left to wait for."""
+    if prepared.generates:
+        if prepared.awaits:
+            return [item async for item in result]
+        return list(result)
+    if hasattr(result, "__await__"):
+        if not prepared.awaits:
+            if hasattr(result, "close"):
+                result.close()
+            raise Misuse(
+                "the handler returned something to be awaited, but is not an `async def`; "
+                "a decorator may hide it: use `functools.wraps` there"
+            )
+        return await result
+    return result
+
+
+def _emit(prepared: Prepared, recorder: Recorder, result: Any, event: Event[Any] | None) -> None:
+    """Publish a returned value, or note returned failures."""
+    if isinstance(result, Failures):
+        why = Cause("Failed", result.reason[:4_096])
+        for failed in result.events:
+            recorder.drop(_index_of(failed, recorder), why)
+        return
+    if prepared.output is None:
+        return
+    if type(result) is list and prepared.splits:
+        for item in result:
+            _emit_one(prepared, recorder, item, event)
+    else:
+        _emit_one(prepared, recorder, result, event)
+
+
+def _emit_one(prepared: Prepared, recorder: Recorder, item: Any, event: Event[Any] | None) -> None:
+    output = prepared.output
+    if output is None:
+        return
+    key = event.key if event is not None else None
+    if isinstance(item, Output):
+        recorder.publish(
+            output,
+            item.value,
+            item.key if item.key is not None else key,
+            item.headers,
+            item.time,
+            item.id,
+        )
+    else:
+        recorder.publish(output, item, key)
+
+
+def _index_of(failed: Event[Any] | int, recorder: Recorder) -> int:
+    if isinstance(failed, Event):
+        return recorder._own(failed)
+    found = [index for index, event in enumerate(recorder.events) if event.offset == failed]
+    if len(found) != 1:
+        what = "is in no" if not found else "is in more than one"
+        raise Misuse(
+            f"`Failures` names offset {failed!r}, which {what} partition of this batch; "
+            "hand over the events themselves"
+        )
+    return found[0]
+
+
+def _bare(item: Any) -> Any:
+    return item.value if isinstance(item, Output) else item
+
+
+# -- outcomes -------------------------------------------------------------------------------
+
+
+def _collect(recorder: Recorder, untouched: int) -> Returned:
+    """The outcome of a run that came to its end, or to the first failure of an ordered one."""
+    dropped = recorder.dropped
+    if not dropped:
+        return Returned(
+            appends=recorder.appends(None),
+            reads=recorder.state_reads(),
+            writes=recorder.writes(None),
+            untouched=untouched,
+        )
+
+    def kept(tag: int) -> bool:
+        return tag not in dropped
+
+    return Returned(
+        failures=tuple(Failure(index, dropped[index]) for index in sorted(dropped)),
+        untouched=untouched,
+        appends=recorder.appends(kept),
+        reads=recorder.state_reads(),
+        writes=recorder.writes(kept),
+    )
+
+
+def _collect_error(recorder: Recorder, cause: Cause) -> Returned:
+    """The outcome of a batch handler that raised: only what was marked done is kept."""
+    done = recorder.finished - recorder.dropped.keys()
+
+    def kept(tag: int) -> bool:
+        return tag in done or recorder.sealed(tag)
+
+    if not done or recorder.entangled(kept):
+        return Returned(error=cause)
+    return Returned(
+        error=cause,
+        done=tuple(sorted(done)),
+        appends=recorder.appends(kept),
+        reads=recorder.state_reads(),
+        writes=recorder.writes(kept),
+    )
+
+
+def _poison(error: BaseException, events: list[Event[Any]]) -> int | None:
+    """The index of the event whose own bytes are the cause, or None."""
+    seen: BaseException | None = error
+    if not isinstance(seen, Undecodable):
+        return None
+    index = seen.event._index
+    return index if index < len(events) and events[index] is seen.event else None
+
+
+def _close_key(events: list[Event[Any]], failed: int, aside: dict[int, Cause]) -> None:
+    """Later events of a failed event's key wait with it."""
+    key = events[failed].key
+    if key is not None:
+        for event in events[failed + 1 :]:
+            if event.key == key:
+                aside.setdefault(event._index, _behind(event))
+
+
+def _behind(event: Event[Any]) -> Cause:
+    return Cause("Behind", f"an earlier event of key `{event.key}` failed in this batch")
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether our own task is being cancelled, which is not the handler's failure."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or not isinstance(error, asyncio.CancelledError):
+        return False
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _call_decoder(declared: Declared, app: App) -> Callable[[bytes], Any]:
+    """How a call's payload is opened: as the handler says, or as its first stream's values."""
+    if declared.shape.value is not Any:
+        decode = Coder(codec_for(declared.shape.value), declared.shape.value).decode
+    else:
+        decode = Coder("json").decode
+        for trigger in declared.spec.triggers:
+            for name in getattr(trigger, "streams", ()):
+                stream = app.streams.get(name) or app.externals[name]
+                decode = stream.decode
+                break
+    return lambda raw: decode(raw) if raw else None
+
+
+def _call_all(hooks: list[Callable[[], Any]]) -> None:
+    """Call every hook, even if one raises; the first error comes out at the end."""
+    first: BaseException | None = None
+    for hook in hooks:
+        try:
+            hook()
+        except BaseException as error:  # noqa: BLE001  # the others must still be called
+            first = first or error
+    if first is not None:
+        raise first

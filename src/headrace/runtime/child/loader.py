@@ -1,0 +1,180 @@
+"""Finds and imports the author's `App`, and hashes the code it came from.
+
+In: a target such as `shop.py`, `shop.py:app`, `company.shop` or `company.shop:app`. Out: the `App`.
+What the author's module raises while it is imported comes out as it is; a target that leads nowhere
+is a `Misuse` that says what was looked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from headrace.model.errors import Misuse
+from headrace.sdk.app import App
+from headrace.sdk.place import near
+
+MAX_SOURCES: Final = 2_000
+MAX_SOURCE_BYTES: Final = 64 << 20
+_SKIPPED: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
+
+
+def load(target: str) -> App:
+    """The app at `target`; its folder is put first on the import path.
+
+    Raises:
+        Misuse: Nothing is there, or no app, or several.
+    """
+    where, _, attribute = target.partition(":")
+    module = _module(where)
+    if attribute:
+        found: Any = module
+        for part in attribute.split("."):
+            if not hasattr(found, part):
+                raise Misuse(
+                    f"`{where}` has nothing called `{attribute}`{near(part, vars(module))}"
+                )
+            found = getattr(found, part)
+        if not isinstance(found, App):
+            raise Misuse(f"`{target}` is a `{type(found).__name__}`, not an `App`")
+        return found
+    apps = {name: each for name, each in vars(module).items() if isinstance(each, App)}
+    if len({id(each) for each in apps.values()}) == 1:
+        return next(iter(apps.values()))
+    if not apps:
+        raise Misuse(
+            f'`{where}` defines no `App` at its top level; write `app = App("name")` there'
+        )
+    names = ", ".join(f"`{where}:{name}`" for name in apps)
+    raise Misuse(f"`{where}` defines several apps; say which: {names}")
+
+
+def fingerprint(target: str) -> str:
+    """The version of the code at `target`: a hash over the Python files of its folder.
+
+    Raises:
+        Misuse: Nothing is there, or there is more than a version should hold.
+    """
+    source = _source(target.partition(":")[0])
+    hashed = sha256()
+    size = 0
+    files = _sources(source)
+    root = source if source.is_dir() else source.parent
+    for file in files:
+        raw = file.read_bytes()
+        size += len(raw)
+        if size > MAX_SOURCE_BYTES:
+            raise Misuse(
+                f"the Python files beside `{source}` are over {MAX_SOURCE_BYTES >> 20} MiB; "
+                "give the app a folder of its own"
+            )
+        name = file.relative_to(root).as_posix().encode()
+        hashed.update(len(name).to_bytes(4, "big") + name + len(raw).to_bytes(8, "big") + raw)
+    return hashed.hexdigest()[:12]
+
+
+def _module(where: str) -> ModuleType:
+    if not _is_path(where):
+        if not where:
+            raise Misuse("no target was given; write a file such as `shop.py`, or a module's name")
+        if str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))
+        try:
+            return importlib.import_module(where)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (
+                where == error.name or where.startswith(error.name + ".")
+            ):
+                raise Misuse(
+                    f"there is no module `{where}` (looked in {', '.join(sys.path[:3])}, ...); "
+                    "write a path such as `./shop.py`, or install the package"
+                ) from error
+            raise
+    path = _file(where)
+    name = path.stem if path.name != "__init__.py" else path.parent.name
+    folder = path.parent if path.name != "__init__.py" else path.parent.parent
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+        return loaded
+    if loaded is not None:
+        # `json.py` or the like must not take the place of a module already in use.
+        name = f"_headrace_app_{sha256(str(path).encode()).hexdigest()[:8]}_{name}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise Misuse(f"`{path}` is not a Python file; use one that ends in `.py`")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
+
+
+def _is_path(where: str) -> bool:
+    return where.endswith(".py") or "/" in where or Path(where).is_dir()
+
+
+def _file(where: str) -> Path:
+    path = Path(where).expanduser().resolve()
+    if path.is_dir():
+        tried = [path / name for name in ("function.py", "app.py", "main.py", "__init__.py")]
+        for each in tried:
+            if each.is_file():
+                return each
+        names = ", ".join(each.name for each in tried)
+        raise Misuse(f"the folder `{path}` holds none of {names}; name the file of the app")
+    if not path.is_file():
+        beside = [each.name for each in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise Misuse(f"there is no file `{path}`{near(path.name, beside)}")
+    return path
+
+
+def _source(where: str) -> Path:
+    """The file or package folder a target's code is in."""
+    if _is_path(where):
+        return _file(where).parent
+    try:
+        spec = importlib.util.find_spec(where)
+    except ModuleNotFoundError as error:
+        raise Misuse(f"there is no module `{where}`") from error
+    if spec is None or spec.origin is None:
+        raise Misuse(f"there is no module `{where}`")
+    origin = Path(spec.origin)
+    return origin.parent if origin.name == "__init__.py" else origin
+
+
+def _sources(source: Path) -> list[Path]:
+    if source.is_file():
+        return [source]
+    found: list[Path] = []
+    waiting = [source]
+    while waiting:
+        folder = waiting.pop()
+        for each in sorted(folder.iterdir()):
+            if each.is_symlink() and each.is_dir():
+                continue
+            if each.is_dir():
+                # A virtual environment beside the app is not the app's code.
+                if (
+                    each.name[0] != "."
+                    and each.name not in _SKIPPED
+                    and not (each / "pyvenv.cfg").exists()
+                ):
+                    waiting.append(each)
+            elif each.suffix == ".py":
+                found.append(each)
+        if len(found) > MAX_SOURCES:
+            raise Misuse(
+                f"there are over {MAX_SOURCES:,} Python files beside `{source}`; give the app a "
+                "folder of its own"
+            )
+    return sorted(found)

@@ -1,0 +1,412 @@
+"""Notes what one invocation does, tagged with the event it was done for, so that parts can be dropped.
+
+A tag is the index of the event at hand; outside an iteration it is below zero, and each `done()`
+moves it one further down, so that what came before it can be told from what came after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+from zlib import crc32
+
+from headrace.model.codec import open_state
+from headrace.model.errors import Invalid, Misuse, Refused, TooLarge, Unknown
+from headrace.model.event import Event as Fact
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Cause, StateRead, StateWrite
+from headrace.model.policy import MAX_HEADER_BYTES, MAX_HEADERS, MAX_KEY_BYTES
+from headrace.model.record import Append, encode_events
+from headrace.runtime.child.statecache import StateCache
+from headrace.sdk.app import App
+from headrace.sdk.batch import Cursor
+from headrace.sdk.event import Event
+from headrace.sdk.place import near
+from headrace.sdk.stream import Stream
+
+
+class Host(Protocol):
+    """What an instance may ask its host for, blocking until it is answered."""
+
+    def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
+        """Version (0: absent) and value of each key of the app's state."""
+        ...
+
+    def scan_state(self, prefix: str, limit: int) -> list[tuple[str, int, bytes]]:
+        """Key, version and value of the keys that start with `prefix`, ascending."""
+        ...
+
+
+class Lane:
+    """What was published to one partition, with the tag of each event."""
+
+    __slots__ = ("facts", "has_ids", "partition", "stream", "tags")
+
+    def __init__(self, stream: str, partition: int) -> None:
+        self.stream = stream
+        self.partition = partition
+        self.facts: list[Fact] = []
+        self.tags: list[int] = []
+        self.has_ids = False
+
+
+class Outlet:
+    """One stream a function publishes to, ready for use."""
+
+    __slots__ = ("encode", "lanes", "limit", "name", "partitions")
+
+    def __init__(self, stream: Stream[Any], partitions: int) -> None:
+        self.name = stream.name
+        self.encode = stream.coder.encode
+        self.limit = stream.spec.max_event_bytes
+        self.partitions = partitions
+        self.lanes: dict[int, Lane] = {}
+
+
+class Recorder(Cursor):
+    """One invocation's notes. Made, filled and collected by the executor."""
+
+    __slots__ = (
+        "_app",
+        "_base",
+        "_cache",
+        "_edges",
+        "_host",
+        "_invocation",
+        "_may_publish",
+        "_outlets",
+        "_overlay",
+        "_partitions",
+        "_seals",
+        "_writes",
+        "dropped",
+        "events",
+        "finished",
+        "reads",
+    )
+
+    def __init__(
+        self,
+        invocation: Invocation,
+        events: list[Event[Any]],
+        app: App,
+        cache: StateCache,
+        host: Host,
+        partitions: Mapping[str, int],
+        may_publish: frozenset[str],
+    ) -> None:
+        self.at = -1
+        self.events = events
+        self.dropped: dict[int, Cause] = {}
+        self.finished: set[int] = set()
+        self.reads: dict[str, int] = {}
+        self._invocation = invocation
+        self._app = app
+        self._cache = cache
+        self._host = host
+        self._partitions = partitions
+        self._may_publish = may_publish
+        self._outlets: dict[Any, Outlet] = {}
+        self._base: dict[str, bytes | None] = {}
+        self._overlay: dict[str, tuple[int, bytes | None, int]] = {}
+        self._writes: list[tuple[int, str, bytes | None, int]] = []
+        self._edges: set[tuple[int, int]] = set()
+        self._seals = 0
+
+    # -- what the context asks --------------------------------------------------------------
+
+    @property
+    def now(self) -> int:
+        """When the invocation was dispatched, in microseconds since the epoch."""
+        return self._invocation.now
+
+    def working_on(self) -> Event[Any] | None:
+        """The event at hand."""
+        return self.events[self.at] if self.at >= 0 else None
+
+    def publish(
+        self,
+        stream: Stream[Any] | str,
+        value: Any,
+        key: str | None,
+        headers: Mapping[str, str] | None = None,
+        time: datetime | float | None = None,
+        id: str | None = None,
+    ) -> None:
+        """Note an output, checked."""
+        outlet = self._outlets.get(stream)
+        if outlet is None:
+            outlet = self._outlets[stream] = self._outlet(stream)
+        try:
+            raw = outlet.encode(value)
+        except Invalid as error:
+            raise Invalid(f"publishing to `{outlet.name}`: {error}") from error
+        if len(raw) > outlet.limit:
+            raise TooLarge(
+                f"publishing to `{outlet.name}`: the event has {len(raw):,} bytes and the stream "
+                f"allows {outlet.limit:,}; publish a reference, or raise `max_event_bytes`"
+            )
+        if key is None:
+            partition = self._keyless(outlet.partitions)
+        else:
+            partition = crc32(_key_bytes(key, outlet.name)) % outlet.partitions
+        lane = outlet.lanes.get(partition)
+        if lane is None:
+            lane = outlet.lanes[partition] = Lane(outlet.name, partition)
+        at = self.at
+        lane.tags.append(at if at >= 0 else -1 - self._seals)
+        if headers is None and time is None and id is None:
+            lane.facts.append(Fact(raw, key))
+            return
+        if id is not None:
+            lane.has_ids = True
+        try:
+            fact = Fact(raw, key, _micros(time), _checked_id(id), _checked_headers(headers))
+        except Invalid as error:
+            lane.tags.pop()
+            raise Invalid(f"publishing to `{outlet.name}`: {error}") from error
+        lane.facts.append(fact)
+
+    def done(self, event: Event[Any]) -> None:
+        """Note that the event needs nothing more."""
+        self.finished.add(self._own(event))
+        self._seals += 1
+
+    def fail(self, event: Event[Any], reason: str) -> None:
+        """Note that the event failed, and forget what was done for it."""
+        self.drop(self._own(event), Cause("Failed", str(reason)[:4_096]))
+
+    def _own(self, event: object) -> int:
+        index = event._index if isinstance(event, Event) else -1
+        if not 0 <= index < len(self.events) or self.events[index] is not event:
+            raise Misuse(f"{event!r} is not an event of this batch")
+        return index
+
+    # -- state ------------------------------------------------------------------------------
+
+    def read(self, key: str) -> bytes | None:
+        """The value as this invocation sees it."""
+        written = self._overlay.get(key)
+        if written is not None:
+            tag, value, _ = written
+            mine = self._tag()
+            if tag != mine:
+                self._edges.add((mine, tag))
+            return value
+        if key in self._base:
+            return self._base[key]
+        known = self._cache.get(key)
+        if known is None:
+            version, raw = self._host.read_state([key])[0]
+            self._cache.put(key, version, raw)
+        else:
+            version, raw = known
+        return self._note(key, version, raw)
+
+    def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values, those not known yet in one question."""
+        missing = [
+            key
+            for key in dict.fromkeys(keys)
+            if key not in self._overlay and key not in self._base and self._cache.get(key) is None
+        ]
+        if missing:
+            answers = self._host.read_state(missing)
+            for key, (version, raw) in zip(missing, answers, strict=True):
+                self._cache.put(key, version, raw)
+                self._note(key, version, raw)
+        return [self.read(key) for key in keys]
+
+    def write(self, key: str, value: bytes | None, expires: int) -> None:
+        """Note a change."""
+        tag = self._tag()
+        self._writes.append((tag, key, value, expires))
+        self._overlay[key] = (tag, value, expires)
+
+    def scan(self, prefix: str, limit: int) -> list[tuple[str, bytes]]:
+        """The keys that start with `prefix`, ascending, this invocation's changes among them."""
+        changed = [key for key in self._overlay if key.startswith(prefix)]
+        found: dict[str, bytes | None] = {}
+        for key, version, raw in self._host.scan_state(prefix, limit + len(changed)):
+            if key not in self._base and key not in self._overlay:
+                self._cache.put(key, version, raw)
+                self._note(key, version, raw)
+            found[key] = self._base.get(key)
+        for key in changed:
+            found[key] = self.read(key)
+        return [(key, raw) for key, raw in sorted(found.items()) if raw is not None][:limit]
+
+    def _note(self, key: str, version: int, raw: bytes | None) -> bytes | None:
+        self.reads[key] = version
+        if raw is not None:
+            expires = open_state(raw)[1]
+            if expires and expires <= self._invocation.now:
+                raw = None
+        self._base[key] = raw
+        return raw
+
+    def _tag(self) -> int:
+        return self.at if self.at >= 0 else -1 - self._seals
+
+    # -- what the executor asks -------------------------------------------------------------
+
+    def drop(self, index: int, cause: Cause) -> None:
+        """The event failed: forget what was done for it."""
+        self.dropped.setdefault(index, cause)
+        if any(tag == index for tag, *_ in self._writes):
+            self._overlay = {
+                key: (tag, value, expires)
+                for tag, key, value, expires in self._writes
+                if tag not in self.dropped
+            }
+
+    def sealed(self, tag: int) -> bool:
+        """Whether a note outside any iteration was made before the last `done()`."""
+        return tag < 0 and -1 - tag < self._seals
+
+    def entangled(self, kept: Callable[[int], bool]) -> bool:
+        """Whether something kept was computed from state that is dropped."""
+        return any(kept(reader) and not kept(writer) for reader, writer in self._edges)
+
+    def appends(self, kept: Callable[[int], bool] | None) -> tuple[Append, ...]:
+        """The outputs that are kept (None: all), one blob per partition, in order of publishing."""
+        found: list[Append] = []
+        hops, origin = self._invocation.hops, self._invocation.origin
+        for outlet in (
+            set(self._outlets.values()) if len(self._outlets) > 1 else self._outlets.values()
+        ):
+            for lane in outlet.lanes.values():
+                facts = lane.facts
+                if kept is not None:
+                    facts = [fact for fact, tag in zip(facts, lane.tags, strict=True) if kept(tag)]
+                if not facts:
+                    continue
+                ids = None
+                if lane.has_ids:
+                    ids = tuple(fact.id or "" for fact in facts)
+                    ids = ids if any(ids) else None
+                found.append(
+                    Append(
+                        lane.stream,
+                        lane.partition,
+                        len(facts),
+                        encode_events(facts),
+                        hops,
+                        origin,
+                        ids,
+                    )
+                )
+        if len(found) > 1:
+            found.sort(key=lambda append: (append.stream, append.partition))
+        return tuple(found)
+
+    def writes(self, kept: Callable[[int], bool] | None) -> tuple[StateWrite, ...]:
+        """The state changes that are kept (None: all), the last one of every key; they are cached."""
+        if not self._writes:
+            return ()
+        last: dict[str, tuple[bytes | None, int]] = {}
+        for tag, key, value, expires in self._writes:
+            if kept is None or kept(tag):
+                last[key] = (value, expires)
+        for key, (value, _) in last.items():
+            self._cache.put(key, self._invocation.token if value is not None else 0, value)
+        return tuple(StateWrite(key, value, expires) for key, (value, expires) in last.items())
+
+    def state_reads(self) -> tuple[StateRead, ...]:
+        """The versions the effects rely on."""
+        if not self.reads:
+            return ()
+        return tuple(StateRead(key, version) for key, version in self.reads.items())
+
+    # -- publishing -------------------------------------------------------------------------
+
+    def _outlet(self, target: Stream[Any] | str) -> Outlet:
+        app = self._app
+        name = target if isinstance(target, str) else getattr(target, "name", repr(target))
+        stream = app.streams.get(name) or app.externals.get(name)
+        if stream is None:
+            known = [*app.streams, *app.externals]
+            raise Unknown(
+                f"app `{app.name}` knows no stream `{name}`{near(name, known)}; declare it with "
+                f'`stream("{name}")`, or with `external("{name}")` where it is another app\'s'
+            )
+        if stream.external and name not in self._may_publish:
+            raise Refused(
+                f"`{self._invocation.function}` did not say that it publishes to `{name}`, which "
+                "is another app's; add `publishes=[...]` or `output=` to the function"
+            )
+        for known_outlet in self._outlets.values():
+            if known_outlet.name == name:
+                return known_outlet
+        partitions = self._partitions.get(name, stream.spec.partitions)
+        if partitions < 1:
+            raise Unknown(f"stream `{name}` does not exist here; deploy the app that owns it first")
+        return Outlet(stream, partitions)
+
+    def _keyless(self, partitions: int) -> int:
+        """Where an event without a key goes: beside its input if it can, else spread by the token."""
+        if partitions == 1:
+            return 0
+        chunks = self._invocation.chunks
+        if chunks and self._invocation.mode != "call":
+            event = self.events[self.at] if self.at >= 0 else None
+            chunk = event._origin.chunk if event is not None else chunks[0]
+            own = self._app.streams.get(chunk.stream)
+            count = self._partitions.get(chunk.stream, own.spec.partitions if own else 0)
+            if count == partitions and chunk.partition < partitions:
+                number: int = chunk.partition
+                return number
+        return (self._invocation.token + max(self.at, 0)) % partitions
+
+
+def _key_bytes(key: str, stream: str) -> bytes:
+    try:
+        raw = key.encode()
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise Invalid(
+            f"publishing to `{stream}`: key `{key!r:.80}` is not a text: {error}"
+        ) from error
+    if len(raw) > MAX_KEY_BYTES:
+        raise Invalid(
+            f"publishing to `{stream}`: the key has {len(raw):,} bytes; the limit is {MAX_KEY_BYTES:,}"
+        )
+    return raw
+
+
+def _micros(time: object) -> int:
+    if time is None:
+        return 0
+    if isinstance(time, datetime):
+        if time.tzinfo is None:
+            raise Invalid(f"`time={time!r}` has no time zone; add one, such as `tzinfo=UTC`")
+        return round(time.timestamp() * 1e6)
+    if isinstance(time, (int, float)) and not isinstance(time, bool) and 0 <= time < 1e11:
+        return round(time * 1e6)
+    raise Invalid(f"`time={time!r}` is neither an aware datetime nor seconds since the epoch")
+
+
+def _checked_id(id: object) -> str | None:
+    if id is None or (isinstance(id, str) and 0 < len(id) <= MAX_KEY_BYTES):
+        return id
+    raise Invalid(f"`id={id!r:.80}` is not a text of 1 to {MAX_KEY_BYTES:,} characters")
+
+
+def _text_size(name: object, value: object) -> int:
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise Invalid(f"header `{name!r:.80}` is not text to text")
+    return len(name) + len(value)
+
+
+def _checked_headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:
+    if not headers:
+        return None
+    found = dict(headers)
+    if len(found) > MAX_HEADERS:
+        raise Invalid(f"{len(found)} headers are given; the limit is {MAX_HEADERS}")
+    size = 0
+    for name, value in found.items():
+        size += _text_size(name, value)
+    if size > MAX_HEADER_BYTES:
+        raise Invalid(f"the headers have {size:,} characters; the limit is {MAX_HEADER_BYTES:,}")
+    return found

@@ -1,0 +1,58 @@
+"""What an instance remembers of the app's state between invocations, bounded by count and bytes.
+
+A remembered value may be stale: the version read goes with the effects, and a commit that relied on
+a stale one is refused and run again with `fresh` set. So this needs no invalidation from outside.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+MAX_ENTRIES: Final = 10_000
+MAX_BYTES: Final = 16 << 20
+
+Entry = tuple[int, bytes | None]
+
+
+class StateCache:
+    """Versions and values by key, the least recently used evicted first."""
+
+    def __init__(self, entries: int = MAX_ENTRIES, size: int = MAX_BYTES) -> None:
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._limit = entries
+        self._size_limit = size
+        self.size = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: str) -> Entry | None:
+        """Version and value, as far as this instance knows."""
+        found = self._entries.get(key)
+        if found is not None:
+            self._entries.move_to_end(key)
+        return found
+
+    def put(self, key: str, version: int, value: bytes | None) -> None:
+        """Remember."""
+        before = self._entries.pop(key, None)
+        if before is not None:
+            self.size -= _weight(key, before[1])
+        weight = _weight(key, value)
+        if weight > self._size_limit:
+            return
+        self._entries[key] = (version, value)
+        self.size += weight
+        while self.size > self._size_limit or len(self._entries) > self._limit:
+            oldest, (_, forgotten) = self._entries.popitem(last=False)
+            self.size -= _weight(oldest, forgotten)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self.size = 0
+
+
+def _weight(key: str, value: bytes | None) -> int:
+    return len(key) + (0 if value is None else len(value)) + 100

@@ -1,0 +1,162 @@
+"""The twin of the fleet: runs handlers right here, on the event loop, for tests and simulation.
+
+In: invocations. Out: the outcomes a real instance would give, crashes and timeouts included where a
+test asks for them. It isolates nothing: a handler that loops for ever takes the test with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from headrace.model.errors import Misuse, Unavailable, Unknown
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
+from headrace.runtime.base import HostServices
+from headrace.runtime.child.executor import Executor
+from headrace.sdk.app import App
+from headrace.sdk.place import near
+from headrace.world.clock import Clock
+
+T = TypeVar("T")
+
+Before = Callable[[Invocation], Outcome | Awaitable[Outcome | None] | None]
+After = Callable[[Invocation, Outcome], Outcome | Awaitable[Outcome | None] | None]
+
+
+class _Host:
+    """Asks the host's services for one app, at once."""
+
+    def __init__(self, app: str, services: HostServices) -> None:
+        self._app = app
+        self._services = services
+
+    def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
+        return _at_once(self._services.read_state(self._app, keys))
+
+    def scan_state(self, prefix: str, limit: int) -> list[tuple[str, int, bytes]]:
+        return _at_once(self._services.scan_state(self._app, prefix, limit=limit))
+
+
+class InlineInvoker:
+    """Runs functions on the loop of whoever asks. One "instance" per app, replaced when it dies.
+
+    Args:
+        apps: The apps, by name.
+        services: Answers running functions; must not really wait (in-memory storage).
+        clock: Times out `async def` handlers; a plain handler cannot be interrupted.
+        partitions: How many partitions each stream has.
+        on_invoke: Called before each run. None lets it run; an outcome is returned in its place
+            (the instance died before it did anything); an awaitable is awaited first.
+        on_outcome: Called after each run, alike: an outcome takes the place of the real one, whose
+            effects are lost (the instance died after the handler had returned).
+    """
+
+    def __init__(
+        self,
+        apps: Mapping[str, App],
+        services: HostServices,
+        *,
+        clock: Clock,
+        partitions: Mapping[str, int] | None = None,
+        on_invoke: Before | None = None,
+        on_outcome: After | None = None,
+    ) -> None:
+        self._apps = dict(apps)
+        self._services = services
+        self._clock = clock
+        self._partitions: Mapping[str, int] = {} if partitions is None else partitions
+        self.on_invoke = on_invoke
+        self.on_outcome = on_outcome
+        self._executors: dict[str, Executor] = {}
+        self._instances = 0
+        self._closed = False
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        """Run it to its end and say what came back; never raises for what user code did.
+
+        Raises:
+            Unknown: No such function is deployed here.
+            Unavailable: The invoker is closed.
+        """
+        if self._closed:
+            raise Unavailable("the invoker is closed")
+        app = self._apps.get(invocation.function.partition(".")[0])
+        if app is None or invocation.function not in app.functions:
+            names = [name for each in self._apps.values() for name in each.functions]
+            raise Unknown(
+                f"no function `{invocation.function}` is deployed here{near(invocation.function, names)}"
+            )
+        if self.on_invoke is not None:
+            instead = await _answer(self.on_invoke(invocation))
+            if instead is not None:
+                return self._ended(app, instead)
+        outcome = await self._run(app, invocation)
+        if self.on_outcome is not None:
+            instead = await _answer(self.on_outcome(invocation, outcome))
+            if instead is not None:
+                outcome = instead
+        return self._ended(app, outcome)
+
+    async def _run(self, app: App, invocation: Invocation) -> Outcome:
+        executor = self._executor(app)
+        if not executor.is_async(invocation.function):
+            return await executor.run(invocation)
+        try:
+            return await self._clock.timeout(executor.run(invocation), invocation.timeout)
+        except TimeoutError:
+            return TimedOut(
+                Cause("TimedOut", f"the invocation took longer than {invocation.timeout:g} s")
+            )
+
+    def _executor(self, app: App) -> Executor:
+        found = self._executors.get(app.name)
+        if found is None:
+            self._instances += 1
+            found = self._executors[app.name] = Executor(
+                app,
+                _Host(app.name, self._services),
+                partitions=self._partitions,
+                instance=f"inline-{self._instances}",
+                monotonic=self._clock.monotonic,
+            )
+        return found
+
+    def _ended(self, app: App, outcome: Outcome) -> Outcome:
+        """A dead instance takes its memory of state with it; the next one starts afresh."""
+        if not isinstance(outcome, Returned):
+            self._executors.pop(app.name, None)
+        return outcome
+
+    async def close(self) -> None:
+        """Stop every instance: its `on_stop` hooks are called."""
+        self._closed = True
+        executors, self._executors = self._executors, {}
+        for executor in executors.values():
+            executor.stop()
+
+
+def crashed(message: str = "the instance was killed") -> Crashed:
+    """The outcome of an instance that died; for `on_invoke` and `on_outcome`."""
+    return Crashed(Cause("Crashed", message))
+
+
+def _at_once(work: Coroutine[Any, Any, T] | Awaitable[T]) -> T:
+    """The result of something that is `async` in form only."""
+    steps = work.__await__()
+    try:
+        next(steps)
+    except StopIteration as finished:
+        result: T = finished.value
+        return result
+    steps.close()
+    raise Misuse(
+        "running functions inline needs services that answer at once; use the in-memory storage, "
+        "or run the functions in a fleet"
+    )
+
+
+async def _answer(found: Outcome | Awaitable[Outcome | None] | None) -> Outcome | None:
+    if isinstance(found, Awaitable):
+        return await found
+    return found

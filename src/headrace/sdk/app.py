@@ -1,0 +1,450 @@
+"""The registry an author fills: one bounded context with its streams, functions and hooks.
+
+In: declarations, checked as they are made. Out: `App.spec()`, plain values the host works with;
+the handlers stay ordinary functions. Nothing is started here and no file is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Never, TypeVar, overload
+
+from headrace.model.codec import Coder, codec_for
+from headrace.model.errors import Misuse
+from headrace.model.function import AppSpec, Cleanup, Codec, FunctionSpec, StreamSpec
+from headrace.model.policy import (
+    MAX_BATCH_BYTES,
+    Breaker,
+    Commit,
+    Mode,
+    OnFailure,
+    Resources,
+    Retry,
+    Scaling,
+)
+from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger
+from headrace.sdk.options import TRIGGER_OPTIONS, check_options, refuse_unknown, start_of
+from headrace.sdk.place import here, near
+from headrace.sdk.shape import Shape, shape_of
+from headrace.sdk.stream import Stream, check_name
+
+T = TypeVar("T")
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+Hook = TypeVar("Hook", bound=Callable[[], Any])
+
+HOOKS = ("init", "on_suspend", "on_resume", "on_stop")
+_NO_BREAKER: Any = object()
+
+
+class Declared:
+    """A function as it was declared: its spec, its handler, its form, and its output's stream."""
+
+    __slots__ = ("handler", "output", "publishes", "shape", "spec")
+
+    def __init__(
+        self,
+        spec: FunctionSpec,
+        handler: Callable[..., Any],
+        shape: Shape,
+        output: Stream[Any] | None,
+        publishes: tuple[Stream[Any], ...],
+    ) -> None:
+        self.spec = spec
+        self.handler = handler
+        self.shape = shape
+        self.output = output
+        self.publishes = publishes
+
+
+class App:
+    """A bounded context with one owner. Made once per module, before its functions.
+
+    Attributes:
+        name: The context's name, first part of its functions' names.
+        owner: Who answers for it.
+        streams: Its own streams, by name.
+        externals: Other apps' streams it meets, by name.
+        functions: Its functions, by full name.
+        hooks: What to call when an instance starts, suspends, resumes and stops.
+    """
+
+    def __init__(self, name: str, owner: str = "") -> None:
+        self.place = here()
+        self.name = check_name(name, "an app", self.place)
+        self.owner = owner
+        self.streams: dict[str, Stream[Any]] = {}
+        self.externals: dict[str, Stream[Any]] = {}
+        self.functions: dict[str, Declared] = {}
+        self.hooks: dict[str, list[Callable[[], Any]]] = {hook: [] for hook in HOOKS}
+
+    def __repr__(self) -> str:
+        return f"App({self.name!r})"
+
+    @overload
+    def stream(
+        self,
+        name: str,
+        partitions: int = ...,
+        value: type[T] = ...,
+        *,
+        private: bool = ...,
+        retention_age: float | None = ...,
+        retention_bytes: int | None = ...,
+        cleanup: Cleanup = ...,
+        dedupe_window: float = ...,
+        max_event_bytes: int = ...,
+        codec: Codec | None = ...,
+    ) -> Stream[T]: ...
+
+    @overload
+    def stream(
+        self,
+        name: str,
+        partitions: int = ...,
+        value: object = ...,
+        *,
+        private: bool = ...,
+        retention_age: float | None = ...,
+        retention_bytes: int | None = ...,
+        cleanup: Cleanup = ...,
+        dedupe_window: float = ...,
+        max_event_bytes: int = ...,
+        codec: Codec | None = ...,
+    ) -> Stream[Any]: ...
+
+    def stream(
+        self,
+        name: str,
+        partitions: int = 1,
+        value: Any = Any,
+        *,
+        private: bool = False,
+        retention_age: float | None = None,
+        retention_bytes: int | None = None,
+        cleanup: Cleanup = "delete",
+        dedupe_window: float = 600.0,
+        max_event_bytes: int | None = None,
+        codec: Codec | None = None,
+    ) -> Stream[Any]:
+        """Declare a stream of this app.
+
+        Args:
+            name: Unique on the platform.
+            partitions: From 1; fixed once the stream exists.
+            value: The type of its values; `bytes` and `str` stay as they are, others are JSON.
+            private: Only this app may read or publish.
+            retention_age: Seconds a record is kept; None means for ever.
+            retention_bytes: Bytes kept per partition; None means without bound.
+            cleanup: `delete` old records, or `compact` to the last one of every key.
+            dedupe_window: Seconds in which a repeated event id is dropped.
+            max_event_bytes: A larger event is refused.
+            codec: `json`, `msgpack`, `bytes` or `text`, where the type should not decide.
+
+        Raises:
+            Misuse: The name is taken or a setting cannot work.
+        """
+        place = here()
+        check_name(name, "a stream", place)
+        where = f"{place}: stream `{name}`"
+        _whole(partitions, 1, 100_000, "partitions", where)
+        if retention_age is not None and not retention_age > 0:
+            raise Misuse(
+                f"{where}: `retention_age={retention_age}` keeps nothing; use seconds above 0"
+            )
+        if retention_bytes is not None:
+            _whole(retention_bytes, 1, 1 << 62, "retention_bytes", where)
+        if cleanup not in {"delete", "compact"}:
+            raise Misuse(f"{where}: `cleanup={cleanup!r}` is unknown; use `delete` or `compact`")
+        if not dedupe_window >= 0:
+            raise Misuse(f"{where}: `dedupe_window={dedupe_window}` is not a time; use 0 or more")
+        settings: dict[str, Any] = {}
+        if max_event_bytes is not None:
+            _whole(max_event_bytes, 1, MAX_BATCH_BYTES, "max_event_bytes", where)
+            settings["max_event_bytes"] = max_event_bytes
+        coder = _coder(codec, value, where)
+        spec = StreamSpec(
+            name=name,
+            owner=self.name,
+            partitions=partitions,
+            private=private,
+            retention_age=retention_age,
+            retention_bytes=retention_bytes,
+            cleanup=cleanup,
+            dedupe_window=dedupe_window,
+            codec=coder.codec,  # type: ignore[arg-type]  # one of CODECS, checked by Coder
+            schema=coder.schema(),
+            **settings,
+        )
+        return self._keep(self.streams, spec, coder, external=False, place=place)
+
+    @overload
+    def external(
+        self, name: str, *, value: type[T], partitions: int = ..., codec: Codec | None = ...
+    ) -> Stream[T]: ...
+
+    @overload
+    def external(
+        self, name: str, *, value: object = ..., partitions: int = ..., codec: Codec | None = ...
+    ) -> Stream[Any]: ...
+
+    def external(
+        self, name: str, *, value: Any = Any, partitions: int = 0, codec: Codec | None = None
+    ) -> Stream[Any]:
+        """Name another app's public stream, to listen to it or publish to it.
+
+        Args:
+            name: The stream's name.
+            value: The type this app reads its values as.
+            partitions: How many it has, where the deploy-time check should know; 0 means unsaid.
+            codec: Where the type should not decide.
+        """
+        place = here()
+        check_name(name, "a stream", place)
+        where = f"{place}: stream `{name}`"
+        _whole(partitions, 0, 100_000, "partitions", where)
+        coder = _coder(codec, value, where)
+        spec = StreamSpec(name=name, owner="", partitions=partitions, codec=coder.codec)  # type: ignore[arg-type]  # one of CODECS, checked by Coder
+        return self._keep(self.externals, spec, coder, external=True, place=place)
+
+    def _keep(
+        self,
+        among: dict[str, Stream[Any]],
+        spec: StreamSpec,
+        coder: Coder,
+        *,
+        external: bool,
+        place: str,
+    ) -> Stream[Any]:
+        taken = self.streams.get(spec.name) or self.externals.get(spec.name)
+        if taken is not None:
+            raise Misuse(
+                f"{place}: stream `{spec.name}` was declared before, at {taken.place}; "
+                "keep one declaration and use its variable in both places"
+            )
+        stream: Stream[Any] = Stream(spec, coder, app=self.name, external=external, place=place)
+        among[spec.name] = stream
+        return stream
+
+    def function(
+        self,
+        *streams: Stream[Any],
+        name: str | None = None,
+        batch_size: int | None = None,
+        batch_bytes: int | None = None,
+        batch_window: float | None = None,
+        mode: Mode | None = None,
+        parallelism: int | None = None,
+        commit: Commit | None = None,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+        bisect: bool | None = None,
+        on_failure: OnFailure | None = None,
+        breaker: Breaker | None = _NO_BREAKER,
+        scaling: Scaling | None = None,
+        resources: Resources | None = None,
+        output: Stream[Any] | None = None,
+        publishes: Sequence[Stream[Any]] = (),
+        start: str | int | datetime | None = None,
+        merge: str | None = None,
+        lateness: float | None = None,
+        pattern: dict[str, Any] | None = None,
+        **unknown: Never,
+    ) -> Callable[[Handler], Handler]:
+        """Declare the decorated handler a function; the handler itself stays as it is.
+
+        Args:
+            streams: What it listens to; none makes a function that is only called.
+            name: Where the handler's own name should not be used.
+            batch_size: Events in one invocation at most, 1 to 10,000.
+            batch_bytes: Bytes of events in one invocation at most.
+            batch_window: Seconds to wait for a fuller batch.
+            mode: `ordered` (per partition), `keyed` (per key) or `unordered`.
+            parallelism: Batches of one partition in flight, where the mode allows it.
+            commit: When positions move: `after` the effects, or `before` the run.
+            timeout: Seconds one invocation may take.
+            retry: When a failed event is tried again.
+            bisect: Whether a failing batch is halved until the poison stands alone.
+            on_failure: What becomes of an event whose attempts are spent.
+            breaker: When to stop calling it; None means never.
+            scaling: How many instances.
+            resources: What one instance may use.
+            output: The stream that takes return values and what is yielded.
+            publishes: Other apps' streams it may publish to.
+            start: Where it begins: `earliest`, `latest`, an offset, an aware datetime.
+            merge: `time` hands over several co-partitioned streams in event-time order.
+            lateness: Seconds an idle stream may hold the others back in a merge.
+            pattern: An EventBridge pattern; other records count as done.
+            **unknown: Refused, with the names that look alike.
+
+        Raises:
+            Misuse: Something cannot work; the message names file, line, cause and fix.
+        """
+        place = here()
+        first: object = streams[0] if streams else None
+        if callable(first):
+            raise Misuse(
+                f"{place}: `@{self.name}.function` lacks its parentheses; write `@{self.name}.function(stream)`"
+            )
+        refuse_unknown(unknown, place)
+        given = {
+            "batch_size": batch_size, "batch_bytes": batch_bytes, "batch_window": batch_window,
+            "mode": mode, "parallelism": parallelism, "commit": commit, "timeout": timeout,
+            "retry": retry, "bisect": bisect, "on_failure": on_failure,
+            "breaker": None if breaker is _NO_BREAKER else breaker,
+            "scaling": scaling, "resources": resources, "merge": merge, "lateness": lateness,
+        }  # fmt: skip
+
+        def declare(handler: Handler) -> Handler:
+            short = name if name is not None else getattr(handler, "__name__", "")
+            check_name(short, "a function", place)
+            full = f"{self.name}.{short}"
+            shape = shape_of(handler, full)
+            where = f"`{full}` ({shape.place})"
+            if full in self.functions:
+                raise Misuse(
+                    f"{where}: a function of that name was declared before, at "
+                    f"{self.functions[full].shape.place}; give one of them another `name=`"
+                )
+            options = check_options(given, where)
+            if breaker is None:
+                options["breaker"] = None
+            trigger: dict[str, Any] = {
+                each: options.pop(each) for each in TRIGGER_OPTIONS if each in options
+            }
+            if start is not None:
+                trigger["start"] = start_of(start, where)
+            if pattern is not None:
+                trigger["pattern"] = pattern
+            self._check_streams(streams, output, publishes, shape, where)
+            spec = FunctionSpec(
+                name=full,
+                app=self.name,
+                triggers=_triggers(streams, trigger, where),
+                output=output.name if output is not None else None,
+                publishes=tuple(stream.name for stream in publishes),
+                summary=shape.summary,
+                source=shape.place,
+                **options,
+            )
+            self.functions[full] = Declared(spec, handler, shape, output, tuple(publishes))
+            return handler
+
+        return declare
+
+    def _check_streams(
+        self,
+        streams: Sequence[Stream[Any]],
+        output: Stream[Any] | None,
+        publishes: Sequence[Stream[Any]],
+        shape: Shape,
+        where: str,
+    ) -> None:
+        for stream in (*streams, *publishes, *(() if output is None else (output,))):
+            if not isinstance(stream, Stream):
+                known = {**self.streams, **self.externals}
+                hint = near(stream, known) if isinstance(stream, str) else ""
+                raise Misuse(
+                    f"{where}: `{stream!r}` is not a stream{hint}; use the variable that "
+                    f'`{self.name}.stream("...")` or `{self.name}.external("...")` gave'
+                )
+            if stream.app != self.name:
+                raise Misuse(
+                    f"{where}: stream `{stream.name}` was declared by app `{stream.app}`; write "
+                    f'`{self.name}.external("{stream.name}")` and use that'
+                )
+        names = [stream.name for stream in streams]
+        if len(set(names)) != len(names):
+            raise Misuse(f"{where}: a stream is listed twice ({', '.join(names)}); list it once")
+        if shape.generates and output is None:
+            raise Misuse(f"{where} yields, but has nowhere to put it; add `output=<stream>`")
+        for stream in streams:
+            said, held = shape.value, stream.coder.type
+            if said is not Any and held is not Any and said != held and len(streams) == 1:
+                raise Misuse(
+                    f"{where} is annotated with values of `{_shown(said)}`, but stream "
+                    f"`{stream.name}` ({stream.place}) holds `{_shown(held)}`; make them the same"
+                )
+
+    def init(self, hook: Hook) -> Hook:
+        """Call `hook` once per instance, before its first invocation."""
+        return self._hook("init", hook)
+
+    def on_suspend(self, hook: Hook) -> Hook:
+        """Call `hook` before an instance hibernates: close what must not go stale."""
+        return self._hook("on_suspend", hook)
+
+    def on_resume(self, hook: Hook) -> Hook:
+        """Call `hook` when a hibernating instance is woken."""
+        return self._hook("on_resume", hook)
+
+    def on_stop(self, hook: Hook) -> Hook:
+        """Call `hook` before an instance ends in good order."""
+        return self._hook("on_stop", hook)
+
+    def _hook(self, kind: str, hook: Hook) -> Hook:
+        code = getattr(hook, "__code__", None)
+        where = f"`{self.name}` ({here()})"
+        if code is None or code.co_argcount - len(getattr(hook, "__defaults__", None) or ()):
+            raise Misuse(f"{where}: `@{self.name}.{kind}` takes a function without parameters")
+        if code.co_flags & 0x2A0:
+            raise Misuse(
+                f"{where}: `@{self.name}.{kind}` takes a plain function; open what needs an event "
+                "loop in the first `async def` handler that uses it"
+            )
+        self.hooks[kind].append(hook)
+        return hook
+
+    def spec(self, version: str = "") -> AppSpec:
+        """Everything declared, as plain values; `version` is the code's hash."""
+        from msgspec.structs import replace
+
+        return AppSpec(
+            name=self.name,
+            owner=self.owner,
+            version=version,
+            streams=tuple(stream.spec for stream in self.streams.values()),
+            functions=tuple(
+                replace(declared.spec, version=version) for declared in self.functions.values()
+            ),
+        )
+
+
+def _triggers(
+    streams: Sequence[Stream[Any]], options: dict[str, Any], where: str
+) -> tuple[Trigger, ...]:
+    """One trigger per stream, or one for all where they are merged."""
+    if not streams:
+        if options:
+            raise Misuse(f"{where}: `{next(iter(options))}=` needs a stream; list one first")
+        return (CallTrigger(),)
+    if options.get("merge", "none") == "none":
+        if "lateness" in options:
+            raise Misuse(f'{where}: `lateness=` means something only beside `merge="time"`')
+        return tuple(StreamTrigger(streams=(stream.name,), **options) for stream in streams)
+    if len(streams) < 2:
+        raise Misuse(f"{where}: `merge=` needs two streams or more; list them, or leave it out")
+    known = {stream.name: stream.spec.partitions for stream in streams if stream.spec.partitions}
+    if len(set(known.values())) > 1:
+        counts = ", ".join(f"`{name}` has {count}" for name, count in known.items())
+        raise Misuse(
+            f"{where}: streams to be merged need equal numbers of partitions, but {counts}; "
+            "declare them with the same `partitions=`"
+        )
+    return (StreamTrigger(streams=tuple(stream.name for stream in streams), **options),)
+
+
+def _coder(codec: Codec | None, value: Any, where: str) -> Coder:
+    try:
+        return Coder(codec if codec is not None else codec_for(value), value)
+    except Misuse as error:
+        raise Misuse(f"{where}: {error}") from error
+
+
+def _whole(value: object, low: int, high: int, name: str, where: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise Misuse(f"{where}: `{name}={value!r}` is out of range; use {low:,} to {high:,}")
+
+
+def _shown(of: Any) -> str:
+    return getattr(of, "__name__", None) or str(of)

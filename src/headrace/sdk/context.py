@@ -1,0 +1,212 @@
+"""What a handler is given beside its events: who it is, how long it has, and what it may do.
+
+Everything a handler does here is only noted; it lands when the invocation is committed, or not at
+all. The noting is a `Desk`'s work: the executor's in an instance, a small one in a unit test.
+"""
+
+from __future__ import annotations
+
+import logging
+import random  # noqa: TID251  # seeded by the invocation, so that a run can be repeated
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from headrace.model.invocation import Invocation
+from headrace.sdk.event import Event
+from headrace.sdk.state import Ledger, State
+from headrace.sdk.stream import Stream
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Desk(Ledger, Protocol):
+    """Notes what a handler does. One per invocation."""
+
+    def publish(
+        self,
+        stream: Stream[Any] | str,
+        value: Any,
+        key: str | None,
+        headers: Mapping[str, str] | None,
+        time: datetime | float | None,
+        id: str | None,
+    ) -> None:
+        """Note an output, checked."""
+        ...
+
+    def done(self, event: Event[Any]) -> None:
+        """Note that the event needs nothing more."""
+        ...
+
+    def fail(self, event: Event[Any], reason: str) -> None:
+        """Note that the event failed, and forget what was done for it."""
+        ...
+
+    def working_on(self) -> Event[Any] | None:
+        """The event at hand, or None outside an iteration."""
+        ...
+
+
+class Context:
+    """One invocation, from the handler's side. Not to be kept after the handler returns.
+
+    Attributes:
+        function: The full name, `app.function`.
+        app: The app's name.
+        version: The hash of the code.
+        group: The consumer group, which is the function's name.
+        attempt: From 1.
+        state: The app's keyed store.
+        trace: The W3C `traceparent` of this invocation, or "".
+        instance: The name of the process that runs it, or "".
+    """
+
+    __slots__ = (
+        "_desk",
+        "_elapsed",
+        "_invocation",
+        "_logger",
+        "_random",
+        "instance",
+        "state",
+        "version",
+    )
+
+    def __init__(
+        self,
+        invocation: Invocation,
+        desk: Desk,
+        elapsed: Callable[[], float],
+        version: str = "",
+        instance: str = "",
+    ) -> None:
+        self._invocation = invocation
+        self._desk = desk
+        self._elapsed = elapsed
+        self._logger: logging.LoggerAdapter[logging.Logger] | None = None
+        self._random: random.Random | None = None
+        self.version = version
+        self.instance = instance
+        self.state = State(desk)
+
+    @property
+    def function(self) -> str:
+        """The full name, `app.function`."""
+        return self._invocation.function
+
+    @property
+    def group(self) -> str:
+        """The consumer group."""
+        return self._invocation.function
+
+    @property
+    def app(self) -> str:
+        """The app's name."""
+        return self._invocation.function.partition(".")[0]
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt at these events this is, from 1."""
+        return self._invocation.attempt
+
+    @property
+    def stream(self) -> str:
+        """The stream the first event comes from, or "" where there is none."""
+        chunks = self._invocation.chunks
+        return chunks[0].stream if chunks else ""
+
+    @property
+    def trace(self) -> str:
+        """The W3C `traceparent` of this invocation, or ""."""
+        return self._invocation.trace
+
+    @property
+    def trace_id(self) -> str:
+        """The trace's 32 hexadecimal digits, or ""."""
+        parts = self._invocation.trace.split("-")
+        return parts[1] if len(parts) == 4 else ""
+
+    @property
+    def span_id(self) -> str:
+        """The parent span's 16 hexadecimal digits, or ""."""
+        parts = self._invocation.trace.split("-")
+        return parts[2] if len(parts) == 4 else ""
+
+    @property
+    def idempotency_key(self) -> str:
+        """A name for what is done now, the same at every attempt: hand it to outside services.
+
+        Inside a loop over the batch (and in a handler of single events) it names the event at
+        hand, whichever batch it comes in; outside it names these events together.
+        """
+        event = self._desk.working_on()
+        if event is None or self._invocation.mode == "call":
+            return self._invocation.key
+        return f"{self._invocation.function}/{event.position}"
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose lines are tied to this invocation."""
+        if self._logger is None:
+            self._logger = logging.LoggerAdapter(
+                logging.getLogger(f"headrace.function.{self.function}"),
+                {
+                    "function": self.function,
+                    "invocation": self._invocation.key,
+                    "attempt": self.attempt,
+                    "trace": self.trace,
+                },
+            )
+        return self._logger
+
+    @property
+    def random(self) -> random.Random:
+        """Randomness that is the same when the invocation is replayed."""
+        if self._random is None:
+            self._random = random.Random(self._invocation.seed)  # not for secrets
+        return self._random
+
+    def now(self) -> datetime:
+        """When the invocation was dispatched, in UTC; the same when it is replayed."""
+        return _EPOCH + timedelta(microseconds=self._invocation.now)
+
+    def remaining(self) -> float:
+        """Seconds left before the invocation is ended; never below 0."""
+        return max(0.0, self._invocation.timeout - self._elapsed())
+
+    def publish(
+        self,
+        stream: Stream[Any] | str,
+        value: Any,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        time: datetime | float | None = None,
+        id: str | None = None,
+    ) -> None:
+        """Publish `value` when the invocation is committed.
+
+        Args:
+            stream: A stream of this app, or another app's that the function says it publishes to.
+            value: The payload, of the stream's type.
+            key: Events of one key stay in order; None keeps to the input's partition if it can.
+            headers: Short strings beside the payload.
+            time: When it happened: an aware datetime, or seconds since the epoch.
+            id: The mark by which a repeated publish is dropped.
+
+        Raises:
+            Unknown: This app knows no such stream.
+            Refused: The function did not say that it publishes there.
+            Invalid: The value is not of the stream's type.
+            TooLarge: The event is larger than the stream allows.
+        """
+        self._desk.publish(stream, value, key, headers, time, id)
+
+    def done(self, event: Event[Any]) -> None:
+        """Say that `event` needs nothing more, even if the handler raises later."""
+        self._desk.done(event)
+
+    def fail(self, event: Event[Any], reason: str = "") -> None:
+        """Say that `event` failed: what was done for it is dropped, the others go on."""
+        self._desk.fail(event, reason)

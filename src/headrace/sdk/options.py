@@ -1,0 +1,136 @@
+"""The options of a function, checked when they are written: names, kinds, ranges, near misses.
+
+In: what an author gave to `App.function`. Out: fields of a `FunctionSpec`. The errors name the
+function, its file and line, and the fix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from types import UnionType
+from typing import Any, Final, get_args, get_type_hints
+
+from headrace.model.errors import Misuse
+from headrace.model.function import FunctionSpec
+from headrace.model.policy import MAX_BATCH, MAX_BATCH_BYTES
+from headrace.sdk.place import near
+
+SPEC_OPTIONS: Final = (
+    "batch_size",
+    "batch_bytes",
+    "batch_window",
+    "mode",
+    "parallelism",
+    "commit",
+    "timeout",
+    "retry",
+    "bisect",
+    "on_failure",
+    "breaker",
+    "scaling",
+    "resources",
+)
+TRIGGER_OPTIONS: Final = ("start", "merge", "lateness", "pattern")
+OTHER_OPTIONS: Final = ("name", "output", "publishes")
+
+_RANGES: Final[dict[str, tuple[float, float, str]]] = {
+    "batch_size": (1, MAX_BATCH, f"use 1 to {MAX_BATCH:,}"),
+    "batch_bytes": (1, MAX_BATCH_BYTES, f"use 1 to {MAX_BATCH_BYTES:,} bytes"),
+    "batch_window": (0, 3_600, "use seconds from 0 to 3,600"),
+    "parallelism": (1, 1_024, "use 1 to 1,024"),
+    "timeout": (0.001, 86_400, "use seconds from 0.001 to 86,400"),
+    "lateness": (0, 86_400, "use seconds from 0 to 86,400"),
+}
+_CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "mode": ("ordered", "keyed", "unordered"),
+    "commit": ("after", "before"),
+    "merge": ("none", "time"),
+}
+_KINDS = get_type_hints(FunctionSpec)
+
+
+def refuse_unknown(unknown: Mapping[str, object], place: str) -> None:
+    """Nothing, where nothing is unknown.
+
+    Raises:
+        Misuse: With the options that look like it.
+    """
+    known = SPEC_OPTIONS + TRIGGER_OPTIONS + OTHER_OPTIONS
+    for name in unknown:
+        raise Misuse(
+            f"{place}: a function has no option `{name}`{near(name, known)}; "
+            f"the options are {', '.join(sorted(known))}"
+        )
+
+
+def check_options(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The options that were given, those left at None taken out.
+
+    Raises:
+        Misuse: One is of the wrong kind or out of range.
+    """
+    found = {name: value for name, value in given.items() if value is not None}
+    for name, value in found.items():
+        if name in _RANGES:
+            low, high, fix = _RANGES[name]
+            whole = name in {"batch_size", "batch_bytes", "parallelism"}
+            number = isinstance(value, int if whole else (int, float))
+            if not number or isinstance(value, bool) or not low <= value <= high:
+                raise Misuse(f"{where}: `{name}={value!r}` is out of range; {fix}")
+        elif name in _CHOICES:
+            if value not in _CHOICES[name]:
+                choices = _CHOICES[name]
+                raise Misuse(
+                    f"{where}: `{name}={value!r}` is unknown{near(str(value), choices)}; "
+                    f"use {' or '.join(f'`{each}`' for each in choices)}"
+                )
+        elif name == "bisect":
+            if not isinstance(value, bool):
+                raise Misuse(f"{where}: `bisect={value!r}` is not a yes or no; use True or False")
+        elif name in SPEC_OPTIONS:
+            _check_policy(name, value, where)
+    if found.get("parallelism", 1) > 1 and found.get("mode", "ordered") == "ordered":
+        raise Misuse(
+            f"{where}: `parallelism={found['parallelism']}` needs events that may overtake each "
+            'other; add `mode="keyed"` (order per key) or `mode="unordered"`'
+        )
+    return found
+
+
+def _check_policy(name: str, value: object, where: str) -> None:
+    kind = _KINDS[name]
+    kinds = get_args(kind) if isinstance(kind, UnionType) or get_args(kind) else (kind,)
+    if not isinstance(value, kinds):
+        names = [each.__name__ for each in kinds if each is not type(None)]
+        instead = (
+            f"`{name}={names[0]}(...)`"
+            if len(names) == 1
+            else " or ".join(f"`{n}()`" for n in names)
+        )
+        hint = " (it is a class; call it)" if isinstance(value, type) and value in kinds else ""
+        raise Misuse(f"{where}: `{name}={value!r}` is not a policy{hint}; use {instead}")
+
+
+def start_of(start: str | int | datetime, where: str) -> str:
+    """Where a new consumer group begins, as the trigger writes it.
+
+    Raises:
+        Misuse: It is none of `earliest`, `latest`, an offset or an aware datetime.
+    """
+    if isinstance(start, datetime):
+        if start.tzinfo is None:
+            raise Misuse(
+                f"{where}: `start={start!r}` has no time zone; add one, such as `tzinfo=UTC`"
+            )
+        return f"@{round(start.timestamp() * 1e6)}"
+    if isinstance(start, int) and not isinstance(start, bool) and start >= 0:
+        return str(start)
+    if isinstance(start, str) and (start in {"earliest", "latest"} or start.isdecimal()):
+        return start
+    if isinstance(start, str) and start[:1] == "@" and start[1:].isdecimal():
+        return start
+    raise Misuse(
+        f"{where}: `start={start!r}` is no place to begin; use `earliest`, `latest`, an offset, "
+        "or a datetime with a time zone"
+    )

@@ -1,0 +1,154 @@
+"""What form a handler has, told from its annotations and parameters, never by calling it.
+
+In: the author's function. Out: a `Shape`. Where it can be read two ways, the error says what to
+write. `inspect` is slow to load, so plain functions are read from their code object.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import CodeType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from headrace.model.errors import Misuse
+from headrace.sdk.batch import Batch
+from headrace.sdk.event import Event
+from headrace.sdk.place import of_code
+
+_GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
+_VARARGS, _VARKEYWORDS = 0x04, 0x08
+_BATCH_NAMES = frozenset({"batch", "events", "records", "messages"})
+_EVENT_NAMES = frozenset({"event", "message", "record"})
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """How a handler is called.
+
+    Attributes:
+        batch: It takes a `Batch`; else one `Event`.
+        context: It takes the context too.
+        awaits: It is an `async def`.
+        generates: It yields its outputs.
+        value: The type of value its annotation names; `Any` where it names none.
+        place: `file:line`.
+        summary: The first line of its docstring.
+    """
+
+    batch: bool
+    context: bool
+    awaits: bool
+    generates: bool
+    value: Any
+    place: str
+    summary: str
+
+
+def shape_of(handler: Callable[..., Any], name: str) -> Shape:
+    """The form of `handler`, the function `name`.
+
+    Raises:
+        Misuse: It is not a function, takes the wrong number of parameters, or can be read two ways.
+    """
+    code = _code_of(handler)
+    if code is None:
+        raise Misuse(
+            f"`{name}`: `{handler!r}` is not a function; write `def {name.rpartition('.')[2]}"
+            "(events: Batch, context: Context)`"
+        )
+    place = of_code(code)
+    parameters = list(code.co_varnames[: code.co_argcount])
+    if getattr(handler, "__self__", None) is not None:
+        parameters = parameters[1:]
+    optional = len(getattr(handler, "__defaults__", None) or ())
+    required = len(parameters) - optional
+    if not len(parameters) >= 1 or required > 2 or code.co_kwonlyargcount:
+        raise Misuse(
+            f"`{name}` ({place}) takes ({', '.join(parameters)}); a handler takes "
+            "`(events, context)`, `(events)`, `(event, context)` or `(event)`"
+        )
+    hints = _hints(handler, name, place)
+    batch, value = _reading(parameters[0], hints.get(parameters[0]), name, place)
+    flags = code.co_flags
+    return Shape(
+        batch=batch,
+        context=len(parameters) >= 2,
+        awaits=bool(flags & (_COROUTINE | _ASYNC_GENERATOR)),
+        generates=bool(flags & (_GENERATOR | _ASYNC_GENERATOR)),
+        value=value,
+        place=place,
+        summary=((handler.__doc__ or "").strip().splitlines() or [""])[0],
+    )
+
+
+def _code_of(handler: Callable[..., Any]) -> CodeType | None:
+    unwrapped: Any = handler
+    while hasattr(unwrapped, "__wrapped__"):
+        unwrapped = unwrapped.__wrapped__
+    unwrapped = getattr(unwrapped, "__func__", unwrapped)
+    code = getattr(unwrapped, "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def _hints(handler: Callable[..., Any], name: str, place: str) -> dict[str, Any]:
+    if not getattr(handler, "__annotations__", None):
+        return {}
+    try:
+        return get_type_hints(handler)
+    except NameError as error:
+        # A result type imported for type checkers only does no harm; a parameter's type does.
+        found: dict[str, Any] = {}
+        scope = (
+            vars(sys.modules.get(handler.__module__)) if handler.__module__ in sys.modules else {}
+        )
+        for parameter, hint in handler.__annotations__.items():
+            if parameter == "return":
+                continue
+            try:
+                found[parameter] = get_type_hints(
+                    type("hint", (), {"__annotations__": {"of": hint}}), globalns=scope
+                )["of"]
+            except NameError:
+                raise Misuse(
+                    f"`{name}` ({place}): the annotation `{hint}` of `{parameter}` cannot be "
+                    f"resolved ({error}); import or define the type at the top of the module"
+                ) from error
+        return found
+
+
+def _reading(parameter: str, hint: Any, name: str, place: str) -> tuple[bool, Any]:
+    """Whether the first parameter is a batch, and the type of its values."""
+    origin = get_origin(hint) or hint
+    if origin is Batch:
+        return True, (get_args(hint) or (Any,))[0]
+    if origin is Event:
+        return False, (get_args(hint) or (Any,))[0]
+    if hint is None or hint is Any:
+        if parameter in _BATCH_NAMES:
+            return True, Any
+        if parameter in _EVENT_NAMES:
+            return False, Any
+        raise Misuse(
+            f"`{name}` ({place}): it is not clear whether `{parameter}` is one event or a batch; "
+            f"write `{parameter}: Event` or `{parameter}: Batch`"
+        )
+    arguments = get_args(hint)
+    if origin in _SEQUENCES and arguments and (get_origin(arguments[0]) or arguments[0]) is Event:
+        return True, (get_args(arguments[0]) or (Any,))[0]
+    shown = getattr(hint, "__name__", None) or str(hint)
+    raise Misuse(
+        f"`{name}` ({place}): `{parameter}: {shown}` is neither an event nor a batch; write "
+        f"`{parameter}: Event[{shown}]` for one event at a time (its value is `{parameter}.value`), "
+        f"or `{parameter}: Batch[{shown}]` for many"
+    )
+
+
+def _sequences() -> frozenset[Any]:
+    from collections.abc import Collection, Iterable, Sequence
+
+    return frozenset({list, Sequence, Iterable, Collection})
+
+
+_SEQUENCES = _sequences()

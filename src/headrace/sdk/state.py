@@ -1,0 +1,155 @@
+"""The app's keyed store as a handler sees it: read your writes, committed with the invocation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar, overload
+
+from headrace.model.codec import encode_state, open_state, state_decoder
+from headrace.model.errors import Invalid, Misuse
+from headrace.model.policy import MAX_KEY_BYTES, MAX_STATE_BYTES
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+_decoders: dict[Any, Callable[[bytes], Any]] = {}
+
+
+class Ledger(Protocol):
+    """Keeps an invocation's reads and writes; values are encoded, expired ones are absent."""
+
+    def read(self, key: str) -> bytes | None:
+        """The value as this invocation sees it."""
+        ...
+
+    def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values, asked for together."""
+        ...
+
+    def write(self, key: str, value: bytes | None, expires: int) -> None:
+        """Change a value; None deletes it."""
+        ...
+
+    def scan(self, prefix: str, limit: int) -> list[tuple[str, bytes]]:
+        """The keys that start with `prefix`, ascending, with their values."""
+        ...
+
+    @property
+    def now(self) -> int:
+        """When the invocation was dispatched, in microseconds since the epoch."""
+        ...
+
+
+class State:
+    """A keyed store private to the app. Values are anything msgpack can hold, up to 4 MiB."""
+
+    __slots__ = ("_ledger",)
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    @overload
+    def get(self, key: str, type: type[T]) -> T | None: ...
+    @overload
+    def get(self, key: str, type: type[T], default: D) -> T | D: ...
+    @overload
+    def get(self, key: str, type: None = None, default: Any = None) -> Any: ...
+
+    def get(self, key: str, type: Any = None, default: Any = None) -> Any:
+        """The value at `key` as `type`, or `default` where there is none.
+
+        Raises:
+            Invalid: What is there is not of that type.
+        """
+        raw = self._ledger.read(_checked(key))
+        return default if raw is None else _opened(key, raw, type)
+
+    def get_many(self, keys: Sequence[str], type: Any = None) -> dict[str, Any]:
+        """The values of those of `keys` that are there; asked for in one go."""
+        found = self._ledger.read_many([_checked(key) for key in keys])
+        return {
+            key: _opened(key, raw, type)
+            for key, raw in zip(keys, found, strict=True)
+            if raw is not None
+        }
+
+    def put(self, key: str, value: Any, ttl: float | None = None) -> None:
+        """Keep `value` at `key`, for `ttl` seconds or until it is replaced.
+
+        Raises:
+            Invalid: The value has no msgpack form, or is too large.
+        """
+        expires = 0
+        if ttl is not None:
+            if not ttl > 0:
+                raise Misuse(
+                    f"state `{key}`: `ttl={ttl}` is over before it begins; use seconds above 0"
+                )
+            expires = self._ledger.now + int(ttl * 1e6)
+        raw = encode_state(value, expires)
+        if len(raw) > MAX_STATE_BYTES:
+            raise Invalid(
+                f"state `{key}` would be {len(raw):,} bytes; the limit is {MAX_STATE_BYTES:,}: "
+                "spread it over several keys"
+            )
+        self._ledger.write(_checked(key), raw, expires)
+
+    def delete(self, key: str) -> None:
+        """Remove `key`; removing what is not there is fine."""
+        self._ledger.write(_checked(key), None, 0)
+
+    def update(
+        self,
+        key: str,
+        change: Callable[[Any], Any],
+        type: Any = None,
+        default: Any = None,
+        ttl: float | None = None,
+    ) -> Any:
+        """Replace the value at `key` (or `default`) by `change(value)`, and return the new one."""
+        value = change(self.get(key, type, default))
+        self.put(key, value, ttl)
+        return value
+
+    def items(
+        self,
+        prefix: str = "",
+        type: Any = None,
+        limit: int = 1_000,
+    ) -> Iterator[tuple[str, Any]]:
+        """The keys that start with `prefix`, ascending, with their values.
+
+        Raises:
+            Misuse: There are more than `limit`.
+        """
+        found = self._ledger.scan(prefix, limit + 1)
+        if len(found) > limit:
+            raise Misuse(
+                f"more than {limit:,} state keys start with `{prefix}`; use a longer prefix, or "
+                "say `limit=`"
+            )
+        for key, raw in found:
+            yield key, _opened(key, raw, type)
+
+
+def _checked(key: object) -> str:
+    if not isinstance(key, str) or not key or len(key.encode("utf-8", "replace")) > MAX_KEY_BYTES:
+        raise Misuse(
+            f"`{key!r:.80}` cannot be a state key; use text of 1 to {MAX_KEY_BYTES:,} bytes"
+        )
+    return key
+
+
+def _opened(key: str, raw: bytes, of: Any) -> Any:
+    try:
+        decode = _decoders.get(of)
+    except TypeError:  # an unhashable type
+        decode = state_decoder(of)
+    if decode is None:
+        decode = state_decoder(Any if of is None else of)
+        if len(_decoders) < 1_024:
+            _decoders[of] = decode
+    try:
+        return decode(open_state(raw)[0])
+    except Exception as error:
+        raise Invalid(f"state `{key}` is not a `{getattr(of, '__name__', of)}`: {error}") from error
