@@ -1,82 +1,171 @@
-"""The ASGI application: admit, find the handler, run it, answer. No framework.
+"""The gateway: a listening socket, uvicorn as an owned task, and the application behind it.
 
-Whatever a handler raises becomes an answer here, by the table in `errors`; what nobody foresaw is
-logged under a reference. Nothing is queued: a request is worked on at once or refused.
+Installs no signal handlers: the node's lifecycle says when to stop. Stopping closes the socket first,
+lets requests end within the grace given, then cuts what is left.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import ipaddress
 import logging
+import socket
+from collections.abc import Generator
+from typing import Protocol
 
-from headrace.faces.gateway import functions, insight, streams, trouble
-from headrace.faces.gateway.door import Door, Routes
-from headrace.faces.gateway.errors import HungUp, answer_error, answer_surprise
-from headrace.faces.gateway.requests import Receive, Request, Scope, Send
-from headrace.faces.gateway.responses import Response
-from headrace.faces.gateway.routes import Router
-from headrace.model.errors import HeadraceError
+import uvicorn
+
+from headrace.faces.gateway.admission import Admission
+from headrace.faces.gateway.application import Application
+from headrace.faces.gateway.door import Door
+from headrace.faces.gateway.metrics import Metrics
+from headrace.faces.gateway.protocol import DEFAULT_PATIENCE, Patience, patient_protocol
+from headrace.faces.gateway.rooms import Rooms
+from headrace.model.errors import Misuse
+from headrace.world.tasks import Tasks
 
 _log = logging.getLogger("headrace.gateway")
-_ROOMS = (streams, functions, trouble, insight)
+_BACKLOG = 512
+_KEEP_ALIVE_S = 30
 
 
-def route_table() -> Routes:
-    """Every route of the door."""
-    routes: Routes = Router()
-    for room in _ROOMS:
-        room.add_routes(routes)
-    return routes
+class _Server(uvicorn.Server):
+    """uvicorn without its hands on the process's signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
 
 
-class Application:
-    """Answers requests. One per gateway; safe for many at once."""
+class Limits(Protocol):
+    """What an operator says about the door; the node's settings are one."""
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
-        self._routes = route_table()
+    @property
+    def allowed_hosts(self) -> tuple[str, ...]:
+        """Host names it answers to besides its own."""
+        ...
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; other kinds of connections are closed."""
-        if scope["type"] != "http":
-            return
-        door = self._door
-        began = door.rooms.clock.monotonic()
-        request = Request(scope, receive, door.admission)
-        pattern = "-"
-        try:
-            door.admission.check_headers(request.headers)
-            handler, names, pattern = self._routes.find(request.method, request.path)
-            door.admission.enter()
-            try:
-                response = await handler(door, request, names)
-            finally:
-                door.admission.leave(request.reserved)
-        except HungUp:
-            return
-        except HeadraceError as error:
-            response = answer_error(error)
-        except Exception:  # noqa: BLE001 - the last resort: a bug must be an answer, not a dead door
-            reference = door.rooms.entropy.token(6)
-            _log.exception("reference %s: %s %s broke", reference, request.method, pattern)
-            response = answer_surprise(reference)
-        door.metrics.answered(
-            pattern, request.method, response.status, door.rooms.clock.monotonic() - began
+    @property
+    def max_body_bytes(self) -> int:
+        """The largest request body."""
+        ...
+
+    @property
+    def max_requests(self) -> int:
+        """Requests worked on at once."""
+        ...
+
+    @property
+    def max_connections(self) -> int:
+        """Open connections."""
+        ...
+
+
+class Gateway:
+    """The HTTP door of a node: closed -> open -> closed. Owned by assembly."""
+
+    def __init__(self, rooms: Rooms, limits: Limits, patience: Patience = DEFAULT_PATIENCE) -> None:
+        self._admission = Admission(
+            allowed_hosts=limits.allowed_hosts,
+            max_body_bytes=limits.max_body_bytes,
+            max_requests=limits.max_requests,
         )
-        await _send(send, response)
+        self._door = Door(rooms=rooms, admission=self._admission, metrics=Metrics())
+        self._tasks = Tasks(_broke)
+        self._protocol = patient_protocol(patience, limits.max_connections)
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self.url = ""
+
+    async def start(self, host: str, port: int) -> str:
+        """Listen, and return the URL once connections are taken.
+
+        Raises:
+            Misuse: The address is taken or not this machine's.
+        """
+        listener = listen(host, port)
+        taken = listener.getsockname()[1]
+        self._admission.listen(host)
+        config = uvicorn.Config(
+            Application(self._door),
+            http=self._protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=True,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            backlog=_BACKLOG,
+        )
+        self._server = _Server(config)
+        self._serving = self._tasks.start(self._server.serve(sockets=[listener]), name="gateway")
+        while not self._server.started:
+            if self._server.should_exit:
+                raise Misuse(f"the HTTP door at `{host}:{taken}` did not open; see the log")
+            await self._door.rooms.clock.sleep(0.005)
+        self.url = f"http://{reachable_name(host)}:{taken}"
+        return self.url
+
+    async def stop(self, grace: float = 10.0) -> None:
+        """Take no more connections, let running requests end within `grace` seconds, then cut."""
+        server = self._server
+        if server is None:
+            return
+        self._server = None
+        self._door.closing.set()
+        server.config.timeout_graceful_shutdown = max(int(grace), 1)
+        server.should_exit = True
+        clock = self._door.rooms.clock
+        deadline = clock.monotonic() + grace + 1.0
+        while (
+            self._serving is not None and not self._serving.done() and clock.monotonic() < deadline
+        ):
+            await clock.sleep(0.02)
+        for connection in list(server.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        await self._tasks.close()
 
 
-async def _send(send: Send, response: Response) -> None:
-    await send(
-        {
-            "type": "http.response.start",
-            "status": response.status,
-            "headers": [
-                (b"content-type", response.media),
-                (b"content-length", b"%d" % len(response.body)),
-                (b"x-content-type-options", b"nosniff"),
-                (b"cache-control", b"no-store"),
-                *response.headers,
-            ],
-        }
-    )
-    await send({"type": "http.response.body", "body": response.body})
+def _broke(name: str, error: BaseException) -> None:
+    _log.error("task `%s` of the HTTP door failed: %s", name, error, exc_info=error)
+
+
+def reachable_name(host: str) -> str:
+    """The host part of a URL that reaches a door listening on `host` from this machine."""
+    if ipaddress_is_any(host):
+        return "127.0.0.1" if ":" not in host else "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
+def ipaddress_is_any(host: str) -> bool:
+    """Whether `host` means every address of the machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket.
+
+    Raises:
+        Misuse: The address is taken, not this machine's, or not allowed.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setblocking(False)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise Misuse(
+            f"cannot listen on `{host}:{port}`: {error.strerror or error}; "
+            "stop what listens there, or choose another with `--host` and `--port` (0: any free one)"
+        ) from error
+    return listener

@@ -7,6 +7,7 @@ drip; headers, chunk extensions and trailers are bounded in bytes; connections a
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 from uvicorn.config import Config
@@ -18,15 +19,18 @@ BODY_S = 30.0
 MAX_HEADER_BYTES = 65_536
 
 
+@dataclass(frozen=True)
 class Patience:
-    """How long and how much a door bears; a class of its own so that tests can be quicker."""
+    """How long the door waits for a client, in seconds."""
 
-    headers_s = HEADERS_S
-    body_s = BODY_S
-    max_connections = 1_024
+    headers: float = HEADERS_S
+    body: float = BODY_S
 
 
-def patient_protocol(patience: Patience) -> type[HttpToolsProtocol]:
+DEFAULT_PATIENCE = Patience()
+
+
+def patient_protocol(patience: Patience, max_connections: int) -> type[HttpToolsProtocol]:
     """The protocol class for a door with this patience."""
 
     class PatientProtocol(HttpToolsProtocol):
@@ -47,10 +51,10 @@ def patient_protocol(patience: Patience) -> type[HttpToolsProtocol]:
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             """Begin to wait for headers, or close at once where there are too many."""
             super().connection_made(transport)  # type: ignore[arg-type]  # what loops really give
-            if len(self.connections) > patience.max_connections:
+            if len(self.connections) > max_connections:
                 self._refuse(b"503 Service Unavailable", b"too many connections\n")
                 return
-            self._wait(patience.headers_s)
+            self._wait(patience.headers)
 
         def connection_lost(self, exc: Exception | None) -> None:
             """Stop waiting."""
@@ -71,7 +75,7 @@ def patient_protocol(patience: Patience) -> type[HttpToolsProtocol]:
             super().on_message_begin()
             self._in_headers = True
             if self._deadline is None:
-                self._wait(patience.headers_s)
+                self._wait(patience.headers)
 
         def on_header(self, name: bytes, value: bytes) -> None:
             """Take a header; trailers, which nobody asked for, are passed over."""
@@ -82,7 +86,7 @@ def patient_protocol(patience: Patience) -> type[HttpToolsProtocol]:
             """The headers are there: the body is due."""
             self._in_headers = False
             self._idle_bytes = 0
-            self._wait(patience.body_s)
+            self._wait(patience.body)
             super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:

@@ -18,7 +18,6 @@ from headrace.delivery.runs import Runs
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.storage.base import Storage
 from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -58,5 +57,4 @@ class Rooms:
     instances: Callable[[], Sequence[msgspec.Struct]]
     health: Callable[[], Health]
     clock: Clock
-    entropy: Entropy
     cold_starts: Callable[[], Sequence[float]] = tuple
