@@ -1,0 +1,77 @@
+# Every target sets up what it needs; a fresh clone needs only make and Python 3.11 or later.
+#   make demo        the main job on real data
+#   make test        the quick tests
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+SEED ?= 0
+SEEDS ?= 5000
+QUICK ?=
+ARGS ?=
+
+# A set-up is current while the pyproject.toml it was made from is still the same, byte for byte;
+# so a second call, a fresh checkout of the same version and a machine without network cost nothing.
+BASE := $(VENV)/installed.toml
+DEMO := $(VENV)/installed-demo.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help all setup setup-demo check format test integration e2e sim demo bench dev docs services clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk 'BEGIN { FS = ":.*## " } { printf "  %-13s %s\n", $$1, $$2 }'
+
+all: check test integration sim docs ## everything that CI runs
+
+setup: ## make .venv with everything a developer needs (PYTHON=python3.12 chooses another Python)
+	@$(MAKE) --no-print-directory .installed
+
+.PHONY: .installed .installed-demo
+.installed:
+	@cmp -s pyproject.toml $(BASE) || bash scripts/setup.sh "$(PYTHON)" "$(VENV)" "$(BASE)"
+
+setup-demo: setup ## also what the demo needs (pandas and the flight data)
+	@cmp -s pyproject.toml $(DEMO) || bash scripts/setup.sh "$(PYTHON)" "$(VENV)" "$(DEMO)" demo
+
+check: setup ## format, lint, types, floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## let ruff format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: setup ## unit, contract, architecture, and a smoke share of the simulation
+	$(BIN)/pytest tests/unit tests/contract tests/arch tests/simulation $(ARGS)
+
+integration: setup ## real processes, files, kills and full disks
+	$(BIN)/pytest tests/integration $(ARGS)
+
+e2e: setup ## the whole node from outside: examples and faces
+	$(BIN)/pytest tests/e2e $(ARGS)
+
+sim: setup ## simulated seeds on virtual time: SEED= the first, SEEDS= how many
+	$(PY) -m headrace.testing.simulation --start $(SEED) --seeds $(SEEDS) $(ARGS)
+
+demo: setup-demo ## the main job: a year of flights, exactly once, under kills (QUICK=1: a slice)
+	$(PY) -m examples.flights.demo $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)
+
+bench: setup-demo ## measure against the limits of this machine; ARGS="--peers" adds other systems
+	$(PY) -m bench $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)
+
+dev: setup ## a node with the flights app, reloading on change
+	$(BIN)/headrace dev examples/flights/function.py $(ARGS)
+
+docs: setup ## links, code blocks and reference pages against the code
+	$(BIN)/pytest tests/arch -k "docs or page or link or block" $(ARGS)
+
+services: ## which servers the tests need
+	@echo "None: the tests run on the embedded log and storage, which need no server."
+
+clean: ## remove what was built (not your data folders)
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache
+	find . -name __pycache__ -type d -prune -not -path './.venv*' -exec rm -rf {} +

@@ -1,0 +1,100 @@
+"""Calls go down, never up: the import contracts of pyproject.toml, and what they cannot say."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "headrace"
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The modules a file imports anywhere, inside functions and type-only blocks too."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} uses a relative import"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_import_contract_is_kept() -> None:
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_every_room_that_exists_has_a_floor() -> None:
+    rooms = {folder.name for folder in SOURCE.iterdir() if (folder / "__init__.py").exists()}
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (floors,) = (
+        contract["layers"]
+        for contract in settings["tool"]["importlinter"]["contracts"]
+        if contract["type"] == "layers"
+    )
+    named = {room.strip(" ()") for floor in floors for room in floor.split("|")}
+    assert rooms - named == set()
+
+
+def test_the_ground_floor_stands_on_the_standard_library_and_msgspec_alone() -> None:
+    allowed = sys.stdlib_module_names | {"headrace", "msgspec"}
+    strangers = {
+        f"{file.relative_to(ROOT)}: {name}"
+        for room in ("model", "topology", "sdk", "runtime/child")
+        for file in (SOURCE / room).rglob("*.py")
+        for name in imported(file)
+        if name.split(".")[0] not in allowed
+    }
+    # Values of pydantic types are accepted where an author has it, and only then is it imported.
+    assert {text for text in strangers if ": pydantic" not in text} == set()
+
+
+def test_what_is_forked_knows_only_the_ground_floor_its_own_room_and_the_wire() -> None:
+    allowed = (
+        "headrace.model",
+        "headrace.sdk",
+        "headrace.runtime.child",
+        "headrace.runtime.wire",
+        "headrace.runtime.limits",
+        "headrace.runtime.kernel",
+        "headrace.runtime.sandbox",
+    )
+    strangers = {
+        f"{file.relative_to(ROOT)}: {name}"
+        for file in (SOURCE / "runtime" / "child").rglob("*.py")
+        for name in imported(file)
+        if name.startswith("headrace.")
+        and not name.startswith(allowed)
+        and not any(name == each.rpartition(".")[0] for each in allowed)
+    }
+    assert strangers == set()
+
+
+def test_only_the_settings_room_and_the_forked_side_read_the_environment() -> None:
+    readers = {
+        str(file.relative_to(SOURCE))
+        for file in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr in {"environ", "getenv"}
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "os"
+    }
+    strangers = {name for name in readers if not name.startswith("runtime/")}
+    assert strangers - {"node/config.py"} == set()
+
+
+def test_no_import_hides_behind_type_checking() -> None:
+    hidden = [
+        str(file.relative_to(ROOT))
+        for file in SOURCE.rglob("*.py")
+        if "TYPE_CHECKING" in file.read_text()
+    ]
+    assert hidden == []
