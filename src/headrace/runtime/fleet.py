@@ -149,6 +149,17 @@ class Fleet:
         )
         return await self.deploy(target, interpreter=interpreter)
 
+    def configure(self, spec: AppSpec) -> None:
+        """Put the node's overrides of scaling, resources and the like in the place of the author's.
+
+        Instances that live already keep the resources they were forked with.
+        """
+        for function in spec.functions:
+            pool = self._pools.get(function.name)
+            if pool is not None:
+                pool.spec = function
+        self._awake.set()
+
     def set_partitions(self, counts: Mapping[str, int]) -> None:
         """Tell every instance, now and later, how many partitions other apps' streams have."""
         self._partitions.update(counts)
@@ -219,8 +230,8 @@ class Fleet:
         pidfd = instance.pidfd
         if pidfd >= 0:
             loop = asyncio.get_running_loop()
-            ended = loop.create_future()
-            loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
+            ended: asyncio.Future[None] = loop.create_future()
+            loop.add_reader(pidfd, _settle, ended)
             try:
                 await ended
             finally:
@@ -444,7 +455,7 @@ class Fleet:
                 state=instance.state.value,
                 age=now - instance.born,
                 invocations=instance.invocations,
-                memory=memory_of(instance.pid),
+                memory=own_memory_of(instance.pid),
             )
             for pool, version in versions.items()
             for instance in pool.instances
@@ -503,8 +514,17 @@ class Watched:
         self._pool.gone(instance)
 
 
+def own_memory_of(pid: int) -> int:
+    """Bytes that would be free again if the process went; 0 where it is gone. Slow."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_"))
+
+
 def memory_of(pid: int) -> int:
-    """Bytes of resident memory a process does not share with files; 0 where it is gone."""
+    """Bytes of resident memory a process does not share with files; 0 where it is gone. Fast."""
     if not pid:
         return 0
     try:
@@ -516,6 +536,11 @@ def memory_of(pid: int) -> int:
 
 async def _remove(folder: Path) -> None:
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _ignore(_line: LogLine) -> None:

@@ -199,6 +199,10 @@ class Instance:
         return f"<instance {self.identity} of {self.function}: {self.state.value}>"
 
     @property
+    def _deaf(self) -> bool:
+        return not self._connected or self.doom is not Doom.NONE
+
+    @property
     def in_hand(self) -> int:
         """How many runs it has not answered."""
         return len(self._runs)
@@ -206,7 +210,8 @@ class Instance:
     def become(self, state: State) -> None:
         """Move along an arrow of `TRANSITIONS`."""
         if state is not self.state:
-            assert state in TRANSITIONS[self.state], f"{self!r} cannot become {state.value}"
+            if state not in TRANSITIONS[self.state]:
+                raise RuntimeError(f"{self!r} cannot become {state.value}")
             self.state = state
 
     # -- running ---------------------------------------------------------------------------------
@@ -256,7 +261,6 @@ class Instance:
 
     def hibernate(self) -> None:
         """Let it close what does not survive a pause, then stop it."""
-        assert self.state is State.IDLE, f"{self!r} cannot hibernate"
         self.become(State.HIBERNATING)
         self.idle_since = self._clock.monotonic()
         self._suspending = self._entropy.integer(64)
@@ -333,9 +337,11 @@ class Instance:
                 return Crashed(Cause("Crashed", self.doom.value), usage, blameless=True)
             case Doom.UNBORN | Doom.ZYGOTE:
                 return Lost(self._hurt or self.doom.value)
+            case _:
+                pass
         if self._refusal is not None:
             return Crashed(self._refusal, usage)
-        if not alone or self.doom is Doom.NONE and exit.status == EXIT_HOOK:
+        if not alone or (self.doom is Doom.NONE and exit.status == EXIT_HOOK):
             return Lost(self.doom.value)
         if self.doom is Doom.TIMEOUT:
             message = f"`{self.function}` overran its timeout of {invocation.timeout:g} s"
@@ -348,6 +354,8 @@ class Instance:
                 return Cause("ProtocolError", self._hurt or self.doom.value)
             case Doom.START:
                 return Cause("TimedOut", f"its start hooks took over {START_TIMEOUT_S:g} s")
+            case _:
+                pass
         if exit.status == EXIT_MEMORY:
             return Cause("OutOfMemory", "it ran out of the memory its resources allow")
         if exit.status < 0:
@@ -430,7 +438,7 @@ class Instance:
                 elif (problem := self._hear(nonce, message)) is not None:
                     self._break(Doom.PROTOCOL, problem)
                     return
-                if not self._connected or self.doom is not Doom.NONE:
+                if self._deaf:
                     return
             if len(data) < RECEIVE_BYTES:
                 return

@@ -72,7 +72,7 @@ class Pool:
             Unavailable: No instance could be forked, several times over.
         """
         alone = False
-        outcome: Outcome | Lost = Lost("")
+        reason = ""
         for _ in range(MAX_RERUNS):
             instance = None if self._waiting else self._choose(invocation.affinity, alone=alone)
             called = False
@@ -85,8 +85,9 @@ class Pool:
             outcome = await instance.run(invocation)
             if not isinstance(outcome, Lost):
                 return outcome
+            reason = outcome.reason
             alone = True
-        raise Unavailable(f"no instance of `{self.spec.name}` stays up: {outcome.reason}")
+        raise Unavailable(f"no instance of `{self.spec.name}` stays up: {reason}")
 
     # -- choosing --------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Sequence
 
 from headrace.model.policy import Resources
@@ -40,7 +41,9 @@ def enter_instance(
 ) -> None:
     """Give up the rest, in the freshly forked child."""
     os.mkdir(scratch, SCRATCH_MODE)  # noqa: PTH102 - on the cold path
-    os.environ["TMPDIR"] = scratch
+    os.environ["TMPDIR"] = scratch  # noqa: TID251 - written, not read: for the author's code
+    if (tempfile := sys.modules.get("tempfile")) is not None:
+        tempfile.tempdir = None  # type: ignore[attr-defined]  # it may have cached the zygote's
     if uid:
         os.chown(scratch, uid, uid)
     if level >= 1:

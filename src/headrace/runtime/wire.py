@@ -219,10 +219,10 @@ ToZygote: TypeAlias = Load | Fork
 Message: TypeAlias = FromChild | ToChild | FromZygote | ToZygote
 
 _encode = msgspec.msgpack.Encoder().encode
-_from_child = msgspec.msgpack.Decoder(FromChild)
-_to_child = msgspec.msgpack.Decoder(ToChild)
-_from_zygote = msgspec.msgpack.Decoder(FromZygote)
-_to_zygote = msgspec.msgpack.Decoder(ToZygote)
+_from_child: msgspec.msgpack.Decoder[FromChild] = msgspec.msgpack.Decoder(FromChild)
+_to_child: msgspec.msgpack.Decoder[ToChild] = msgspec.msgpack.Decoder(ToChild)
+_from_zygote: msgspec.msgpack.Decoder[FromZygote] = msgspec.msgpack.Decoder(FromZygote)
+_to_zygote: msgspec.msgpack.Decoder[ToZygote] = msgspec.msgpack.Decoder(ToZygote)
 
 
 def encode(nonce: int, message: Message) -> bytes:

@@ -107,7 +107,8 @@ class Zygote:
     @property
     def spec(self) -> AppSpec:
         """What the app declared."""
-        assert self.loaded is not None, "the zygote has not been started"
+        if self.loaded is None:
+            raise RuntimeError("the zygote has not been started")
         return self.loaded.spec
 
     async def start(self) -> Loaded:
@@ -171,7 +172,7 @@ class Zygote:
         voice, mouth = os.pipe2(os.O_CLOEXEC)
         environment = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - the operator chose the interpreter
+            self._process = subprocess.Popen(
                 [self._interpreter, "-I", "-c", _PROGRAM, str(zygote.fileno()), _HOME],
                 stdin=subprocess.DEVNULL,
                 stdout=mouth,

@@ -69,11 +69,16 @@ class HostLine:
 class Life:
     """One instance, in its own process."""
 
-    def __init__(self, app: App, order: Fork, link: socket.socket) -> None:
+    def __init__(self, app: App, version: str, order: Fork, link: socket.socket) -> None:
         self._order = order
+        self._partitions = dict(order.partitions)
         self._channel = Channel(link, spin=order.spin)
         self._executor = Executor(
-            app, HostLine(self._channel), partitions=order.partitions, instance=order.instance
+            app,
+            HostLine(self._channel),
+            partitions=self._partitions,
+            instance=order.instance,
+            version=version,
         )
         self._running = Running()
         self._out, self._err = speak_up(self._running)
@@ -103,7 +108,8 @@ class Life:
                     if cause is not None:
                         self._end(EXIT_HOOK)
                 case Partitions():
-                    self._executor.partitions = message.counts
+                    self._partitions.clear()
+                    self._partitions.update(message.counts)
                 case Stop():
                     self._hook("stop")
                     self._end(0)
@@ -149,7 +155,8 @@ class Life:
     def _drive(self, invocation: Invocation) -> Returned:
         work: Coroutine[Any, Any, Returned] = self._executor.run(invocation)
         if self._asynchronous:
-            return self._loop_runner().run(work)
+            answer: Returned = self._loop_runner().run(work)
+            return answer
         try:
             work.send(None)
         except StopIteration as stop:
@@ -211,10 +218,10 @@ def reseed() -> None:
         numpy_random.seed(list(os.urandom(32)))
 
 
-def live(app: App, order: Fork, link: socket.socket) -> NoReturn:
+def live(app: App, version: str, order: Fork, link: socket.socket) -> NoReturn:
     """Be an instance; the process is settled in its sandbox already."""
     try:
         reseed()
-        Life(app, order, link).live()
+        Life(app, version, order, link).live()
     except MemoryError:
         os._exit(EXIT_MEMORY)

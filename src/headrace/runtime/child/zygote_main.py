@@ -80,12 +80,12 @@ class Control:
         self._descriptors += descriptors
         frames = self._frames.feed(data)
         if isinstance(frames, ProtocolError):
-            raise EOFError(frames.reason)
+            raise EOFError(frames.reason)  # noqa: TRY004 - not a type error: the end of the talk
         orders: list[ToZygote] = []
         for _, body in frames:
             order = to_zygote(body)
             if isinstance(order, ProtocolError):
-                raise EOFError(order.reason)
+                raise EOFError(order.reason)  # noqa: TRY004 - as above
             orders.append(order)
         return orders
 
@@ -110,12 +110,11 @@ class Control:
 class Zygote:
     """Forks instances of one app and looks after them until they are reaped."""
 
-    def __init__(self, control: Control, app: App, load: Load, size: int, level: int) -> None:
+    def __init__(self, control: Control, app: App, load: Load, loaded: Loaded) -> None:
         self._control = control
         self._app = app
         self._load = load
-        self._size = size
-        self._level = level
+        self._loaded = loaded
         self._children: dict[int, Child] = {}
         self._pid = os.getpid()
         self._wake, self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -178,12 +177,12 @@ class Zygote:
             sandbox.enter_instance(
                 order.resources,
                 uid=order.uid,
-                size=self._size,
-                level=min(order.isolation, self._level),
+                size=self._loaded.size,
+                level=min(order.isolation, self._loaded.level),
                 scratch=f"{self._load.scratch}/{order.instance}",
                 parent=zygote,
             )
-            main.live(self._app, order, link)
+            main.live(self._app, self._loaded.spec.version, order, link)
         except BaseException:  # noqa: BLE001 - the zygote's stack must not go on in its child
             traceback.print_exc()
             sys.stderr.flush()
@@ -310,6 +309,15 @@ def load(order: Load, control: int) -> tuple[App, Loaded] | LoadFailed:
     return app, Loaded(spec, limits.address_space(), level, notes, seconds)
 
 
+def _first(control: Control) -> Load:
+    orders: list[ToZygote] = []
+    while not orders:
+        orders = control.receive()
+    if not isinstance(orders[0], Load):
+        raise EOFError("the first order was not to load")  # noqa: TRY004 - not a type error
+    return orders[0]
+
+
 def run(descriptor: int) -> NoReturn:
     """Be a zygote on this control socket; never returns."""
     # A host that is killed cannot say goodbye; our own death then takes the instances along.
@@ -321,12 +329,7 @@ def run(descriptor: int) -> NoReturn:
     control = Control(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=3))
     zygote: Zygote | None = None
     try:
-        orders: list[ToZygote] = []
-        while not orders:
-            orders = control.receive()
-        order = orders[0]
-        if not isinstance(order, Load):
-            raise EOFError
+        order = _first(control)
         outcome = load(order, 3)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -334,7 +337,7 @@ def run(descriptor: int) -> NoReturn:
             control.say(outcome)
         else:
             app, loaded = outcome
-            zygote = Zygote(control, app, order, loaded.size, loaded.level)
+            zygote = Zygote(control, app, order, loaded)
             control.say(loaded)
             zygote.serve()
     except EOFError:
