@@ -134,7 +134,7 @@ def look(door: Door) -> tuple[dict[str, int], int]:
     """How many events each function has finished, and how many lie before all of them."""
     done: dict[str, int] = {}
     lag = 0
-    for row in door.get("/lag"):
+    for row in door.get("/lag")["lag"]:
         name = row["function"].removeprefix("flights.")
         done[name] = done.get(name, 0) + row["position"]
         lag += row["lag"]

@@ -86,7 +86,7 @@ def _require_zone(moment: datetime.datetime) -> None:
 # --- what travels inside the app -----------------------------------------------------------------
 
 
-class Leg(msgspec.Struct, frozen=True, gc=False):
+class Leg(msgspec.Struct, frozen=True, gc=False, tag=True):
     """A flight as the later functions need it; `scheduled` is in seconds since the epoch."""
 
     row: int
@@ -101,7 +101,7 @@ class Leg(msgspec.Struct, frozen=True, gc=False):
     cancelled: bool
 
 
-class Observation(msgspec.Struct, frozen=True, gc=False):
+class Observation(msgspec.Struct, frozen=True, gc=False, tag=True):
     """The weather at an airport from `time` (seconds since the epoch) on."""
 
     origin: str

@@ -210,7 +210,7 @@ class Killer(threading.Thread):
         door = Door(self._host)
         while not self._over.wait(self._every):
             try:
-                instances = [one for one in door.get("/instances") if one.get("pid")]
+                instances = [one for one in door.get("/instances")["instances"] if one.get("pid")]
             except Gone:
                 continue
             busy = [one for one in instances if str(one.get("state")).lower() == "busy"]
