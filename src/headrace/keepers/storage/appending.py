@@ -1,0 +1,44 @@
+"""The seam between a storage and a log that lives in it: how appends join a transaction.
+
+A log attaches itself to its storage as the `Appender`. For every group of changes the storage
+stages their appends in order, flushes the rows they became, and says how the commit went. The
+storage knows nothing of streams; the log knows nothing of transactions. Never called from two
+threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from headrace.keepers.storage.base import Applied
+from headrace.model.record import Append
+
+Cell = int | bytes | str | None
+Statement = tuple[str, Sequence[tuple[Cell, ...]]]
+
+
+class Appender(Protocol):
+    """A log within the store. All its methods are called on the loop's thread."""
+
+    def stage(self, appends: Sequence[Append]) -> Applied:
+        """Give the events their offsets; all appends of the change, or none and an error.
+
+        Raises:
+            Unknown: A stream or partition does not exist.
+            TooLarge: An append or an event is larger than allowed.
+            Invalid: A body is not an array of the events it claims.
+        """
+        ...
+
+    def flush(self) -> list[Statement]:
+        """What is to be written for everything staged; may be asked once per attempt."""
+        ...
+
+    def landed(self) -> None:
+        """What was staged is durable: show it to readers."""
+        ...
+
+    def dropped(self) -> None:
+        """What was staged did not land: forget it."""
+        ...

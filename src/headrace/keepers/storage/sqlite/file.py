@@ -1,0 +1,124 @@
+"""Opening the data folder: the lock, the SQLite version, the settings, the migrations.
+
+Comes in: a folder. Goes out: a `DataFile` with one connection that writes, one that reads and one
+that checkpoints. Refuses a folder another process holds, a SQLite with the WAL-reset bug, and a
+file written by a newer Headrace.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import apsw
+
+from headrace.model.errors import Locked, Misuse, Refused
+
+OLDEST_SQLITE = (3, 51, 3)
+FILE_NAME = "headrace.db"
+LOCK_NAME = "headrace.lock"
+JOURNAL_LIMIT_BYTES = 64 << 20
+MIGRATIONS = Path(__file__).parent.parent / "sql"
+
+
+def run(connection: apsw.Connection, script: str) -> None:
+    """Run a script to its end; apsw stops at the first row unless somebody asks for the next."""
+    for _ in connection.execute(script):
+        pass
+
+
+class DataFile:
+    """The open file and its lock. Owned by the storage, which is its only user."""
+
+    def __init__(self, folder: Path, *, vfs: str | None = None) -> None:
+        """Lock `folder` and open the file in it.
+
+        Raises:
+            Locked: Another process holds the folder.
+            Refused: The linked SQLite is too old.
+            Misuse: The folder cannot be used, or holds a newer file.
+        """
+        _check_version(apsw.sqlite_lib_version())
+        self.folder = folder
+        self.path = folder / FILE_NAME
+        self._vfs = vfs
+        self._lock = _take_lock(folder)
+        try:
+            self.writer = self._connect()
+            migrate(self.writer, folder)
+            self.reader = self._connect()
+            self.reader.execute("PRAGMA query_only = ON").fetchall()
+            self.checkpointer = self._connect()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _connect(self) -> apsw.Connection:
+        connection = apsw.Connection(str(self.path), vfs=self._vfs, statementcachesize=200)
+        connection.set_busy_timeout(5_000)
+        run(
+            connection,
+            "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+            f"PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = {JOURNAL_LIMIT_BYTES};"
+            "PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;",
+        )
+        return connection
+
+    def close(self) -> None:
+        """Empty the write-ahead log into the file and let go of everything."""
+        for connection in (self.reader, self.checkpointer, self.writer):
+            connection.close()
+        os.close(self._lock)
+
+
+def _check_version(found: str) -> None:
+    if tuple(int(part) for part in found.split(".")) < OLDEST_SQLITE:
+        oldest = ".".join(map(str, OLDEST_SQLITE))
+        raise Refused(
+            f"SQLite {found} can corrupt a write-ahead log when it is reset; install "
+            f"`apsw>={oldest}`, which brings a SQLite of its own"
+        )
+
+
+def _take_lock(folder: Path) -> int:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Misuse(
+            f"the data folder `{folder}` cannot be used: {error.strerror}; "
+            "choose a folder this user may write"
+        ) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(handle)
+        raise Locked(
+            f"the data folder `{folder}` is in use by process {holder}; "
+            "stop that node, or give this one another folder"
+        ) from error
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    return handle
+
+
+def migrate(connection: apsw.Connection, folder: Path) -> None:
+    """Bring the file up to this version's tables, one numbered script at a time.
+
+    Raises:
+        Misuse: The file was written by a newer version.
+    """
+    scripts = sorted(MIGRATIONS.glob("[0-9]*.sql"))
+    done = int(connection.pragma("user_version"))
+    if done > len(scripts):
+        raise Misuse(
+            f"the data in `{folder}` was written by a newer Headrace (form {done}; this one knows "
+            f"{len(scripts)}); upgrade, or restore an older copy"
+        )
+    for number, script in enumerate(scripts[done:], start=done + 1):
+        run(
+            connection,
+            f"BEGIN IMMEDIATE; {script.read_text()} PRAGMA user_version = {number}; COMMIT;",
+        )

@@ -1,0 +1,142 @@
+"""One group of changes on its way into the file: judge, write, and afterwards tell everyone.
+
+Comes in: the changes that gathered while the last group was being committed. Goes out: a
+transaction ready to be committed, and for each change what it became. The commit itself, which
+waits for the disk, is the storage's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import apsw
+
+from headrace.keepers.storage.appending import Appender, Statement
+from headrace.keepers.storage.base import Applied
+from headrace.keepers.storage.judging import Look, Overlay, judge, only_appends, overlay_change
+from headrace.model.effects import Change, Space
+from headrace.model.errors import DiskFull, HeadraceError
+from headrace.world import failpoints
+
+_PUT = {
+    space: f"INSERT INTO {space} (key, value) VALUES (?, ?) "
+    "ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+    for space in Space
+}
+_DELETE = {space: f"DELETE FROM {space} WHERE key = ?" for space in Space}
+_NOTHING = Applied()
+
+
+class Waiting:
+    """A change (or a log's own statements) and whoever waits for it."""
+
+    __slots__ = ("change", "future", "result", "size", "statements")
+
+    def __init__(
+        self,
+        future: asyncio.Future[Applied],
+        change: Change,
+        statements: Sequence[Statement] = (),
+    ) -> None:
+        self.future = future
+        self.change = change
+        self.statements = statements
+        self.size = sum(len(append.body) for append in change.appends)
+        self.result: Applied | Exception = _NOTHING
+
+
+class Group:
+    """Changes that share one commit."""
+
+    __slots__ = ("alone", "appending", "overlay", "size", "waiting")
+
+    def __init__(self, waiting: list[Waiting], *, alone: bool = False) -> None:
+        self.waiting = waiting
+        self.alone = alone
+        self.overlay: Overlay = {}
+        self.size = sum(entry.size for entry in waiting)
+        self.appending = any(entry.change.appends for entry in waiting)
+
+    def judge(self, look: Look, appender: Appender | None, *, low: bool) -> list[Waiting]:
+        """Decide who may land; the others have their error, and are left out of what is returned."""
+        passed = []
+        for entry in self.waiting:
+            change = entry.change
+            entry.result = _NOTHING
+            try:
+                if low and only_appends(change):
+                    raise full()
+                judge(change, self.overlay, look)
+                if change.appends:
+                    if appender is None:
+                        raise RuntimeError("a change appends, but no log is attached")
+                    entry.result = appender.stage(change.appends)
+            except Exception as error:  # noqa: BLE001 - handed to whoever waits for this change
+                entry.result = error
+                continue
+            overlay_change(change, self.overlay)
+            passed.append(entry)
+        return passed
+
+    def write(
+        self, writer: apsw.Connection, passed: list[Waiting], appender: Appender | None
+    ) -> None:
+        """Put everything into the open transaction."""
+        for space, values in self.overlay.items():
+            puts = [(key, value) for key, value in values.items() if value is not None]
+            if puts:
+                writer.executemany(_PUT[space], puts)
+            if len(puts) < len(values):
+                writer.executemany(
+                    _DELETE[space], [(key,) for key, value in values.items() if value is None]
+                )
+        if appender is not None and self.appending:
+            for sql, rows in appender.flush():
+                writer.executemany(sql, rows)
+        for entry in passed:
+            for sql, rows in entry.statements:
+                writer.executemany(sql, rows)
+
+    def settle(self) -> None:
+        """Hand every waiter its result, in the order they came."""
+        for entry in self.waiting:
+            if entry.future.done():
+                continue
+            if isinstance(entry.result, Exception):
+                entry.future.set_exception(entry.result)
+            else:
+                entry.future.set_result(entry.result)
+
+    def fail(self, error: Exception) -> None:
+        """Nothing landed: everyone without an error of their own gets this one."""
+        for entry in self.waiting:
+            if not isinstance(entry.result, HeadraceError):
+                entry.result = error
+        self.settle()
+
+
+def stage(
+    group: Group, writer: apsw.Connection, look: Look, appender: Appender | None, *, low: bool
+) -> bool:
+    """Judge and write the group; False where nothing is left to commit.
+
+    Raises:
+        apsw.Error: SQLite refused a write; the transaction is open and must be rolled back.
+    """
+    failpoints.hit("commit:before-write")
+    passed = group.judge(look, appender, low=low)
+    if not passed:
+        return False
+    writer.execute("BEGIN IMMEDIATE")
+    group.write(writer, passed, appender)
+    failpoints.hit("commit:after-write")
+    return True
+
+
+def full() -> DiskFull:
+    """The disk has no room for this change."""
+    return DiskFull(
+        "the disk is full: nothing of this was stored; free some space and try again, "
+        "what was acknowledged is safe"
+    )

@@ -1,0 +1,100 @@
+"""Reading the ordered maps, with the rows lately seen kept in memory.
+
+One process writes the file, so a row kept here stays true until a commit of this process changes
+it; `landed` brings it up to date. The cache is bounded in bytes and simply starts anew when full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import apsw
+
+from headrace.model.effects import Space
+
+CACHE_BYTES = 16 << 20
+CACHED_ROW_BYTES = 16 << 10
+ROW_OVERHEAD = 200
+KEYS_PER_QUERY = 400
+
+_GET = {space: f"SELECT value FROM {space} WHERE key = ?" for space in Space}
+_SCAN = {
+    space: f"SELECT key, value FROM {space} WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
+    for space in Space
+}
+_SCAN_REST = {
+    space: f"SELECT key, value FROM {space} WHERE key >= ? ORDER BY key LIMIT ?" for space in Space
+}
+
+
+class Rows:
+    """What is committed. Used on the loop's thread only."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._execute = connection.execute
+        self._cache: dict[Space, dict[bytes, bytes | None]] = {space: {} for space in Space}
+        self._size = 0
+
+    def get(self, space: Space, key: bytes) -> bytes | None:
+        """The value at `key`."""
+        cached = self._cache[space]
+        if key in cached:
+            return cached[key]
+        row = self._execute(_GET[space], (key,)).fetchone()
+        value: bytes | None = None if row is None else row[0]
+        self._keep(space, key, value)
+        return value
+
+    def get_many(self, space: Space, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values at `keys`, of one snapshot."""
+        cached = self._cache[space]
+        missing = [key for key in dict.fromkeys(keys) if key not in cached]
+        found: dict[bytes, bytes | None] = {key: cached.get(key) for key in keys}
+        if len(missing) > KEYS_PER_QUERY:
+            self._execute("BEGIN")
+        try:
+            for start in range(0, len(missing), KEYS_PER_QUERY):
+                found.update(self._look_up(space, missing[start : start + KEYS_PER_QUERY]))
+        finally:
+            if len(missing) > KEYS_PER_QUERY:
+                self._execute("COMMIT")
+        for key in missing:
+            self._keep(space, key, found[key])
+        return [found[key] for key in keys]
+
+    def _look_up(self, space: Space, keys: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
+        marks = ",".join("?" * len(keys))
+        return self._execute(
+            f"SELECT key, value FROM {space} WHERE key IN ({marks})",
+            tuple(keys),
+        ).fetchall()
+
+    def scan(
+        self, space: Space, low: bytes, high: bytes | None, limit: int
+    ) -> list[tuple[bytes, bytes]]:
+        """Pairs in ascending order."""
+        if high is None:
+            return self._execute(_SCAN_REST[space], (low, limit)).fetchall()
+        return self._execute(_SCAN[space], (low, high, limit)).fetchall()
+
+    def landed(self, changed: Mapping[Space, Mapping[bytes, bytes | None]]) -> None:
+        """These rows are committed."""
+        for space, values in changed.items():
+            for key, value in values.items():
+                self._keep(space, key, value)
+
+    def _keep(self, space: Space, key: bytes, value: bytes | None) -> None:
+        size = 0 if value is None else len(value)
+        if size > CACHED_ROW_BYTES:
+            self._cache[space].pop(key, None)
+            return
+        if self._size > CACHE_BYTES:
+            for rows in self._cache.values():
+                rows.clear()
+            self._size = 0
+        cached = self._cache[space]
+        if key not in cached:
+            self._size += len(key) + ROW_OVERHEAD
+        # A row that is replaced counts again: the bound is kept, only a little early.
+        self._size += size
+        cached[key] = value

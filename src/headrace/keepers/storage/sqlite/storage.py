@@ -1,0 +1,331 @@
+"""The store in one SQLite file: changes gather, and each group is one transaction and one fsync.
+
+While a group is committed the next one gathers; a change that finds the store idle is committed at
+once. A failed fsync ends the process, because what the disk then holds is unknown; a full disk
+turns producers away and lets consumers finish; a queue that is too long is refused, never grown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import apsw
+
+from headrace.keepers.storage.appending import Appender, Cell, Statement
+from headrace.keepers.storage.base import Applied
+from headrace.keepers.storage.sqlite.checkpoint import Checkpointer
+from headrace.keepers.storage.sqlite.committing import Beside, Pace
+from headrace.keepers.storage.sqlite.file import DataFile
+from headrace.keepers.storage.sqlite.groups import Group, Waiting, full, stage
+from headrace.keepers.storage.sqlite.room import RESERVE_BYTES, Room
+from headrace.keepers.storage.sqlite.rows import Rows
+from headrace.model.effects import Change, Space
+from headrace.model.errors import Corrupt, Overloaded, Unavailable
+from headrace.model.policy import MAX_CHANGES_PER_GROUP, MAX_QUEUED_CHANGES
+from headrace.world import failpoints
+from headrace.world.clock import Clock
+
+MAX_GROUP_BYTES = 16 << 20
+MAX_QUEUED_BYTES = 128 << 20
+EXIT_DISK_FAILED = 70
+
+_log = logging.getLogger(__name__)
+
+
+def end_process(message: str) -> None:
+    """Say why, and stop at once: nothing this process believes about its disk is certain."""
+    sys.stderr.write(f"headrace: {message}\n")
+    sys.stderr.flush()
+    os._exit(EXIT_DISK_FAILED)
+
+
+class SqliteStorage:
+    """Keeps everything in `folder`. Used on the loop's thread; one per process and folder."""
+
+    def __init__(
+        self,
+        file: DataFile,
+        room: Room,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        fatal: Callable[[str], None],
+    ) -> None:
+        self._file = file
+        self._room = room
+        self._clock = clock
+        self._loop = loop
+        self._fatal = fatal
+        self._rows = Rows(file.reader)
+        self._pace = Pace()
+        self._beside = Beside(loop)
+        self._checkpointer = Checkpointer(file, self._beside, fatal)
+        self._appender: Appender | None = None
+        self._queue: deque[Waiting] = deque()
+        self._queued_bytes = 0
+        self._busy = False
+        self._closed = False
+        self._idle: asyncio.Future[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        folder: Path,
+        *,
+        clock: Clock,
+        reserve: int = RESERVE_BYTES,
+        vfs: str | None = None,
+        fatal: Callable[[str], None] = end_process,
+    ) -> SqliteStorage:
+        """Open the folder, which is made where it is missing.
+
+        Args:
+            folder: The data folder.
+            clock: The source of time.
+            reserve: Bytes kept free for finishing work when the disk is full.
+            vfs: A SQLite file layer, for tests that make the disk fail.
+            fatal: What ends the process when an fsync has failed.
+
+        Raises:
+            Locked: Another process holds the folder.
+            Refused: The linked SQLite is too old.
+            Misuse: The folder cannot be used, or a newer version wrote it.
+        """
+        file = DataFile(folder, vfs=vfs)
+        failpoints.hit("recovery:opened")
+        room = Room(folder, clock, reserve=reserve)
+        return cls(file, room, clock, asyncio.get_running_loop(), fatal)
+
+    @property
+    def folder(self) -> Path:
+        """Where it keeps its files."""
+        return self._file.folder
+
+    @property
+    def low(self) -> bool:
+        """Whether producers are turned away for want of room."""
+        return self._room.low
+
+    # Changes -------------------------------------------------------------------------------
+
+    async def apply(self, change: Change) -> Applied:
+        """Make `change` durable together with its neighbours; see the port."""
+        return await self._submit(Waiting(self._loop.create_future(), change))
+
+    async def write(self, statements: Sequence[Statement]) -> None:
+        """Run a log's own statements within a group; for logs that live in this store."""
+        await self._submit(Waiting(self._loop.create_future(), Change(), statements))
+
+    def attach(self, appender: Appender) -> None:
+        """Let this log take the appends of changes."""
+        if self._appender is not None:
+            raise RuntimeError("a log is attached to this store already")
+        self._appender = appender
+
+    def detach(self) -> None:
+        """The log is closed."""
+        self._appender = None
+
+    def _submit(self, entry: Waiting) -> asyncio.Future[Applied]:
+        if self._closed:
+            raise Unavailable(f"the store in `{self.folder}` is closed; nothing was stored")
+        if (
+            len(self._queue) >= MAX_QUEUED_CHANGES
+            or self._queued_bytes + entry.size > MAX_QUEUED_BYTES
+        ):
+            raise Overloaded(
+                f"{len(self._queue)} changes of {self._queued_bytes} bytes wait for the disk "
+                "already; slow down and try again"
+            )
+        self._queue.append(entry)
+        self._queued_bytes += entry.size
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._next_group)
+        return entry.future
+
+    def _next_group(self) -> None:
+        """Stage what has gathered and have it committed, or rest."""
+        while self._queue:
+            group = Group(self._gather())
+            if self._stage(group):
+                self._commit(group)
+                return
+            # The group is settled already: everything was turned down, or nothing could land.
+        self._busy = False
+        if self._idle is not None:
+            self._idle.set_result(None)
+            self._idle = None
+
+    def _gather(self) -> list[Waiting]:
+        entries: list[Waiting] = []
+        size = 0
+        while self._queue and len(entries) < MAX_CHANGES_PER_GROUP and size < MAX_GROUP_BYTES:
+            entry = self._queue.popleft()
+            size += entry.size
+            entries.append(entry)
+        self._queued_bytes -= size
+        return entries
+
+    def _stage(self, group: Group) -> bool:
+        """Whether a transaction stands ready to be committed for the group."""
+        try:
+            ready = stage(
+                group, self._file.writer, self._rows.get, self._appender, low=self._room.look()
+            )
+        except Exception as error:  # noqa: BLE001 - told apart, and given to the waiters
+            self._undo()
+            self._recover(group, error)
+            return False
+        if not ready:
+            self._drop()
+            group.settle()
+        return ready
+
+    def _commit(self, group: Group) -> None:
+        failpoints.hit("commit:before-fsync")
+        if group.appending:
+            failpoints.hit("append:before-commit")
+        if self._pace.in_place(group.size):
+            began = self._clock.monotonic()
+            error = self._sync()
+            self._pace.took(self._clock.monotonic() - began)
+            self._committed(group, error)
+        else:
+
+            def work() -> Callable[[], None]:
+                failed = self._sync()
+                return lambda: self._committed(group, failed)
+
+            self._beside.run(work)
+
+    def _sync(self) -> apsw.Error | None:
+        try:
+            self._file.writer.execute("COMMIT")
+        except apsw.Error as error:
+            if isinstance(error, apsw.IOError):
+                self._fatal(
+                    f"the disk under `{self.folder}` failed while committing ({error}); "
+                    "stopping, because it is unknown what was stored. Check the disk, then start "
+                    "again: everything acknowledged before is read back"
+                )
+            return error
+        return None
+
+    def _committed(self, group: Group, error: apsw.Error | None) -> None:
+        if error is not None:
+            self._undo()
+            self._recover(group, error)
+        else:
+            failpoints.hit("commit:after-fsync")
+            if group.appending:
+                failpoints.hit("append:after-commit")
+            self._landed(group)
+        if self._queue:
+            self._loop.call_soon(self._next_group)
+        else:
+            self._next_group()
+
+    def _landed(self, group: Group) -> None:
+        self._rows.landed(group.overlay)
+        if self._appender is not None and group.appending:
+            self._appender.landed()
+        group.settle()
+        self._checkpointer.committed()
+
+    # When something goes wrong -------------------------------------------------------------
+
+    def _undo(self) -> None:
+        if self._file.writer.in_transaction:
+            self._file.writer.execute("ROLLBACK")
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._appender is not None:
+            self._appender.dropped()
+
+    def _recover(self, group: Group, error: Exception) -> None:
+        """Nothing of the group landed: find out who is to blame, and let the others pass."""
+        if isinstance(error, apsw.IOError):
+            self._fatal(
+                f"the disk under `{self.folder}` failed while writing ({error}); stopping. Check "
+                "the disk, then start again: everything acknowledged is read back"
+            )
+        if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+            group.fail(Corrupt(f"the file `{self._file.path}` is damaged: {error}; restore a copy"))
+            return
+        disk_full = isinstance(error, apsw.FullError)
+        if disk_full and self._room.shed():
+            _log.warning("the disk under %s is full: living on the reserve", self.folder)
+        elif group.alone:
+            group.fail(full() if disk_full else _unexpected(error))
+            return
+        for entry in group.waiting:
+            self._alone(entry)
+
+    def _alone(self, entry: Waiting) -> None:
+        """Commit one change by itself, in place; only ever after its group has failed."""
+        group = Group([entry], alone=True)
+        if not self._stage(group):
+            return
+        error = self._sync()
+        if error is not None:
+            self._undo()
+            self._recover(group, error)
+        else:
+            self._landed(group)
+
+    # Reads ---------------------------------------------------------------------------------
+
+    async def get(self, space: Space, key: bytes) -> bytes | None:
+        """The value at `key`, as last committed."""
+        self._require_open()
+        return self._rows.get(space, key)
+
+    async def get_many(self, space: Space, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values at `keys`, of one snapshot, in the order asked."""
+        self._require_open()
+        return self._rows.get_many(space, keys)
+
+    async def scan(
+        self, space: Space, low: bytes, high: bytes | None = None, *, limit: int = 1_000
+    ) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` pairs in ascending order."""
+        self._require_open()
+        return self._rows.scan(space, low, high, limit)
+
+    def query(
+        self, sql: str, values: tuple[Cell, ...] = (), *, rows: int = 1 << 30
+    ) -> list[tuple[Cell, ...]]:
+        """Committed rows of a log's own tables, `rows` of them at most."""
+        self._require_open()
+        cursor = self._file.reader.execute(sql, values)
+        found = list(itertools.islice(cursor, rows))
+        cursor.close()
+        return found
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Unavailable(f"the store in `{self.folder}` is closed")
+
+    async def close(self) -> None:
+        """Finish what was accepted, then let go of the files and the lock."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._busy:
+            self._idle = self._loop.create_future()
+            await self._idle
+        self._checkpointer.close()
+        self._beside.close()
+        self._file.close()
+
+
+def _unexpected(error: Exception) -> Unavailable:
+    return Unavailable(f"the store could not take this change: {type(error).__name__}: {error}")
