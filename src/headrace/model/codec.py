@@ -7,6 +7,7 @@ expires carries its own expiry, so that a cached copy knows it too. Nothing here
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -16,6 +17,9 @@ from headrace.model.errors import Invalid, Misuse
 
 CODECS: Final = ("json", "msgpack", "bytes", "text")
 EXPIRY_CODE: Final = 72
+MAX_DEPTH: Final = 200
+MIN_INTEGER: Final = -(2**63)
+MAX_INTEGER: Final = 2**64 - 1
 
 
 class Coder:
@@ -103,6 +107,85 @@ def encode_json(value: Any) -> bytes:
         raise Invalid(
             f"a value of type `{type(value).__name__}` cannot be written as json: {error}"
         ) from error
+
+
+def validate_json(raw: bytes) -> None:
+    """Pass, where `raw` is JSON that every reader understands alike.
+
+    Raises:
+        Invalid: It is not JSON in UTF-8, or holds what readers disagree about: NaN and infinities,
+            lone surrogates, a key twice in one object, integers beyond 64 bits, numbers beyond a
+            double, or more than 200 levels of nesting.
+    """
+    # Brackets inside texts are counted too: only then is the precise (slow) count made.
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
+        raise Invalid(f"the JSON is nested deeper than {MAX_DEPTH} levels; flatten it")
+    try:
+        value = msgspec.json.decode(raw)
+    except UnicodeDecodeError as error:
+        raise Invalid(f"the JSON is not UTF-8: {error}") from error
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise Invalid(f"not JSON: {error}") from error
+    if _LONG_NUMBER in raw.translate(_DIGITS_ALIKE):
+        _check_integers(value)
+    if b"{" in raw and not _has_plain_keys(raw, value):
+        _check_keys(raw)
+
+
+def _depth(raw: bytes) -> int:
+    depth = deepest = 0
+    for match in _BRACKET_OR_TEXT.finditer(raw):
+        head = match.group()[:1]
+        if head in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif head in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _check_integers(value: Any) -> None:
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            waiting.extend(each.values())
+        elif isinstance(each, list):
+            waiting.extend(each)
+        elif isinstance(each, int) and not MIN_INTEGER <= each <= MAX_INTEGER:
+            raise Invalid("the JSON holds an integer beyond 64 bits; send it as a text")
+
+
+def _has_plain_keys(raw: bytes, value: Any) -> bool:
+    """Whether it is one flat object that has, for all to see, as many keys as members.
+
+    True is certain, False is not: then the slow check decides.
+    """
+    return (
+        isinstance(value, dict)
+        and raw.count(b"{") == 1
+        and b"\\" not in raw
+        and raw.count(b'":') == len(value)
+        and _SPACED_COLON.search(raw) is None
+    )
+
+
+def _check_keys(raw: bytes) -> None:
+    # Slow to load, and only needed for nested or unusual objects.
+    from json import loads
+
+    def members(pairs: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise Invalid(f"the JSON has the key `{key:.80}` twice in one object; send it once")
+            seen.add(key)
+
+    loads(raw, object_pairs_hook=members, parse_int=_ignore, parse_float=_ignore)
+
+
+def _ignore(_: str) -> None:
+    """Numbers were looked at before."""
 
 
 def encode_state(value: Any, expires: int = 0) -> bytes:
@@ -227,6 +310,11 @@ def _encode_text(value: Any) -> bytes:
         raise Invalid(f"text that is not Unicode cannot be written: {error}") from error
 
 
+# A run of 19 digits is found five times faster by making all digits alike than by a pattern.
+_DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 19
+_SPACED_COLON = re.compile(rb'"[ \t\r\n]+:')
+_BRACKET_OR_TEXT = re.compile(rb'[][{}]|"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _json = msgspec.json.Encoder(enc_hook=_encode_foreign)
 _msgpack = msgspec.msgpack.Encoder(enc_hook=_encode_foreign)
 # The first bytes a msgpack extension can start with: fixext 1-16, ext 8, 16, 32.

@@ -1,13 +1,28 @@
-"""Which partition an event belongs to: the same answer in the host, in a function and in a producer.
+"""Which partition an event belongs to: pure, and the same in the host, the child and librdkafka.
 
-CRC-32 of the UTF-8 key modulo the number of partitions, as librdkafka's `consistent` partitioner.
+A key always meets the same partition (librdkafka's `consistent`: CRC-32 of the key modulo the
+number of partitions). Events without a key go where the caller says, a whole batch at a time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from zlib import crc32
 
+from headrace.model.event import Event
 
-def partition_of(key: str, partitions: int) -> int:
-    """The partition of `key` in a stream of `partitions` partitions."""
-    return crc32(key.encode()) % partitions
+
+def partition_of(key: str | None, partitions: int) -> int | None:
+    """The key's partition; None where there is no key and the caller is free to choose."""
+    if key is None:
+        return None
+    return crc32(key.encode()) % partitions if partitions > 1 else 0
+
+
+def split(events: Iterable[Event], partitions: int, *, sticky: int = 0) -> dict[int, list[Event]]:
+    """The events by partition, each list in the order given; those without a key go to `sticky`."""
+    found: dict[int, list[Event]] = {}
+    for event in events:
+        chosen = partition_of(event.key, partitions)
+        found.setdefault(sticky % partitions if chosen is None else chosen, []).append(event)
+    return found

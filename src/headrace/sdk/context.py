@@ -31,7 +31,7 @@ class Desk(Ledger, Protocol):
         headers: Mapping[str, str] | None,
         time: datetime | float | None,
         id: str | None,
-    ) -> None:
+    ) -> object:
         """Note an output, checked."""
         ...
 

@@ -90,7 +90,7 @@ class Executor:
     ) -> None:
         self.app = app
         self._host = host
-        self._partitions: Mapping[str, int] = {} if partitions is None else partitions
+        self.partitions: Mapping[str, int] = {} if partitions is None else partitions
         self._instance = instance
         self._version = version
         self._monotonic = monotonic
@@ -189,7 +189,7 @@ class Executor:
             self.app,
             self._cache,
             self._host,
-            self._partitions,
+            self.partitions,
             prepared.may_publish,
         )
         return recorder, Context(invocation, recorder, elapsed, self._version, self._instance)

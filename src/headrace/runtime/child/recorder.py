@@ -133,7 +133,7 @@ class Recorder(Cursor):
         headers: Mapping[str, str] | None = None,
         time: datetime | float | None = None,
         id: str | None = None,
-    ) -> None:
+    ) -> Lane:
         """Note an output, checked."""
         outlet = self._outlets.get(stream)
         if outlet is None:
@@ -158,7 +158,7 @@ class Recorder(Cursor):
         lane.tags.append(at if at >= 0 else -1 - self._seals)
         if headers is None and time is None and id is None:
             lane.facts.append(Fact(raw, key))
-            return
+            return lane
         if id is not None:
             lane.has_ids = True
         try:
@@ -167,6 +167,7 @@ class Recorder(Cursor):
             lane.tags.pop()
             raise Invalid(f"publishing to `{outlet.name}`: {error}") from error
         lane.facts.append(fact)
+        return lane
 
     def done(self, event: Event[Any]) -> None:
         """Note that the event needs nothing more."""

@@ -1,0 +1,330 @@
+"""Call a handler by hand, as the ordinary function it is: contexts, events and batches for unit tests.
+
+In: plain values. Out: what a handler is given in an instance, with the same checks. What it publishes
+and stores is noted on the context, for the test to look at; nothing is committed anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+import msgspec
+
+from headrace.model.codec import Coder, decode_state, encode_json, encode_state
+from headrace.model.errors import Misuse
+from headrace.model.function import StreamSpec
+from headrace.model.invocation import Invocation
+from headrace.model.record import Chunk
+from headrace.runtime.child.recorder import Lane, Outlet, Recorder
+from headrace.runtime.child.statecache import StateCache
+from headrace.sdk.app import App
+from headrace.sdk.batch import Batch, Cursor
+from headrace.sdk.context import Context
+from headrace.sdk.event import Event, Origin
+from headrace.sdk.state import State
+from headrace.sdk.stream import Stream
+
+_START = datetime(2026, 1, 1, tzinfo=UTC)
+_indices = count()
+
+
+class Published(msgspec.Struct, frozen=True):
+    """An output a handler published.
+
+    Attributes:
+        stream: The stream's name.
+        value: The value, as a reader of the stream will see it.
+        key: The key, or None.
+        headers: What stood beside it.
+        partition: Where it would go.
+        id: The producer's id, or None.
+    """
+
+    stream: str
+    value: Any
+    key: str | None = None
+    headers: dict[str, str] = {}
+    partition: int = 0
+    id: str | None = None
+
+
+class StateByHand(State):
+    """The app's state, also as a mapping: `context.state["seen"]`, `"seen" in context.state`."""
+
+    __slots__ = ("_ledger",)
+
+    def __getitem__(self, key: str) -> Any:
+        raw = self._ledger.read(key)
+        if raw is None:
+            raise KeyError(key)
+        return decode_state(raw)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.put(key, value)
+
+    def __contains__(self, key: str) -> bool:
+        return self._ledger.read(key) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([key for key, _ in self.items()])
+
+    def __len__(self) -> int:
+        return len(list(self.items()))
+
+
+class _Rows:
+    """The state a test begins with; answers as the host would."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._raw = {key: encode_state(value) for key, value in values.items()}
+
+    def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
+        return [(1, self._raw[key]) if key in self._raw else (0, None) for key in keys]
+
+    def scan_state(self, prefix: str, limit: int) -> list[tuple[str, int, bytes]]:
+        found = sorted(key for key in self._raw if key.startswith(prefix))
+        return [(key, 1, self._raw[key]) for key in found[:limit]]
+
+
+class _Hand(Cursor):
+    """The cursor all batches made here share: a test runs one handler at a time."""
+
+    __slots__ = ("events",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: dict[int, Event[Any]] = {}
+
+
+_hand = _Hand()
+
+
+class _Notes(Recorder):
+    """A recorder that takes any event made here for its own."""
+
+    def __init__(self, invocation: Invocation, app: App | None, state: Mapping[str, Any]) -> None:
+        self._given = app
+        self._streams: dict[str, Stream[Any]] = {}
+        self.log: list[tuple[Lane, int]] = []
+        self.failed: list[Event[Any]] = []
+        self.finished_events: list[Event[Any]] = []
+        declared = app.functions.get(invocation.function) if app is not None else None
+        may_publish = frozenset(
+            (*declared.spec.publishes, declared.spec.output or "") if declared else ()
+        )
+        super().__init__(
+            invocation, [], app or App("test"), StateCache(), _Rows(state), {}, may_publish
+        )
+
+    @property
+    def at(self) -> int:  # a slot there; here shared by all batches
+        return _hand.at
+
+    @at.setter
+    def at(self, index: int) -> None:
+        _hand.at = index
+
+    def working_on(self) -> Event[Any] | None:
+        return _hand.events.get(self.at)
+
+    def publish(self, *given: Any, **named: Any) -> Lane:
+        lane = super().publish(*given, **named)
+        self.log.append((lane, len(lane.facts) - 1))
+        return lane
+
+    def published(self) -> list[Published]:
+        found = []
+        for lane, index in self.log:
+            if lane.tags[index] in self.dropped or (lane.tags[index] < 0 and self._alone()):
+                continue
+            fact, decode = lane.facts[index], self._streams[lane.stream].decode
+            found.append(
+                Published(
+                    lane.stream,
+                    decode(fact.value),
+                    fact.key,
+                    fact.headers or {},
+                    lane.partition,
+                    fact.id,
+                )
+            )
+        return found
+
+    def done(self, event: Event[Any]) -> None:
+        super().done(event)
+        self.finished_events.append(event)
+
+    def fail(self, event: Event[Any], reason: str) -> None:
+        super().fail(event, reason)
+        self.failed.append(event)
+
+    def _alone(self) -> bool:
+        """Whether a handler of single events failed its event: all it did was for that one."""
+        return any(event._index not in _hand.events for event in self.failed)
+
+    def _own(self, event: object) -> int:
+        if not isinstance(event, Event):
+            raise Misuse(f"{event!r} is not an event; hand over what the handler was given")
+        return event._index
+
+    def _outlet(self, target: Stream[Any] | str) -> Outlet:
+        name = target if isinstance(target, str) else target.name
+        if self._given is not None:
+            outlet = super()._outlet(target)
+            self._streams[name] = self._given.streams.get(name) or self._given.externals[name]
+            return outlet
+        if isinstance(target, str):
+            target = _untyped(target)
+        self._streams[name] = target
+        return Outlet(target, max(target.spec.partitions, 1))
+
+
+class ContextByHand(Context):
+    """A context for a unit test; what the handler did can be looked at."""
+
+    __slots__ = ("_notes",)
+
+    state: StateByHand
+
+    def __init__(
+        self, invocation: Invocation, notes: _Notes, version: str, remaining: float
+    ) -> None:
+        spent = invocation.timeout - remaining
+        super().__init__(invocation, notes, lambda: spent, version, "by-hand")
+        self._notes = notes
+        self.state = StateByHand(notes)
+
+    @property
+    def published(self) -> list[Published]:
+        """What was published, in order; without what was done for failed events."""
+        return self._notes.published()
+
+    @property
+    def failed(self) -> list[Event[Any]]:
+        """The events `fail` was called for, in order."""
+        return list(self._notes.failed)
+
+    @property
+    def finished(self) -> list[Event[Any]]:
+        """The events `done` was called for, in order."""
+        return list(self._notes.finished_events)
+
+
+def context(
+    *,
+    app: App | None = None,
+    function: str = "test.function",
+    state: Mapping[str, Any] | None = None,
+    attempt: int = 1,
+    timeout: float = 30.0,
+    remaining: float | None = None,
+    now: datetime = _START,
+    seed: int = 0,
+    key: str = "test",
+    trace: str = "",
+    version: str = "test",
+) -> ContextByHand:
+    """A context to call a handler with.
+
+    Args:
+        app: The app, where publishing by name and to other apps' streams is to be checked.
+        function: The function's full name.
+        state: What the app's state holds at first.
+        attempt: Which attempt it is to look like.
+        timeout: Seconds it may take.
+        remaining: What `remaining()` says; the timeout where nothing is given.
+        now: What `now()` says.
+        seed: What `random` is seeded with.
+        key: The root of idempotency keys.
+        trace: A W3C `traceparent`.
+        version: The code's version.
+    """
+    if now.tzinfo is None:
+        raise Misuse(f"`now={now!r}` has no time zone; add one, such as `tzinfo=UTC`")
+    invocation = Invocation(
+        function,
+        (),
+        attempt=attempt,
+        timeout=timeout,
+        key=key,
+        trace=trace,
+        now=round(now.timestamp() * 1e6),
+        seed=seed,
+    )
+    left = timeout if remaining is None else remaining
+    return ContextByHand(invocation, _Notes(invocation, app, state or {}), version, left)
+
+
+def event(
+    value: Any = None,
+    *,
+    key: str | None = None,
+    stream: Stream[Any] | str = "test",
+    partition: int = 0,
+    offset: int = 0,
+    time: datetime = _START,
+    headers: Mapping[str, str] | None = None,
+    id: str | None = None,
+    type: str | None = None,
+    source: str | None = None,
+    raw: bytes | None = None,
+) -> Event[Any]:
+    """An event to call a handler with.
+
+    Args:
+        value: The payload. With a `stream` it is written and read as that stream does it.
+        key: The key.
+        stream: The stream it comes from, as declared, or only its name.
+        partition: Its partition.
+        offset: Its offset.
+        time: When it happened.
+        headers: What stands beside the payload.
+        id: The producer's id.
+        type: The CloudEvents type.
+        source: The CloudEvents source.
+        raw: The payload's bytes in place of `value`, such as bytes that cannot be decoded.
+    """
+    typed = isinstance(stream, Stream)
+    held = stream if isinstance(stream, Stream) else _untyped(stream)
+    if raw is not None:
+        payload = raw
+    elif typed:
+        payload = held.coder.encode(value)
+    else:
+        payload = value if isinstance(value, bytes) else encode_json(value)
+    micros = round(time.timestamp() * 1e6)
+    index = next(_indices)
+    chunk = Chunk(held.name, partition, offset, 1, b"", micros, 0, 1)
+    made: Event[Any] = Event(
+        payload, key, micros, id, dict(headers) if headers else None, type, source
+    )
+    made._origin = Origin(chunk, index, held.decode)
+    made._index = index
+    if raw is None and not typed:
+        made._value = value
+    return made
+
+
+def batch(
+    values: Iterable[Any], *, stream: Stream[Any] | str = "test", key: str | None = None
+) -> Batch[Any]:
+    """A batch to call a handler with.
+
+    Args:
+        values: Payloads, or events made by `event`; payloads get offsets 0, 1, 2, ...
+        stream: The stream the payloads come from.
+        key: The payloads' key.
+    """
+    events = [
+        each if isinstance(each, Event) else event(each, key=key, stream=stream, offset=offset)
+        for offset, each in enumerate(values)
+    ]
+    _hand.events = {each._index: each for each in events}
+    return Batch(events, _hand)
+
+
+def _untyped(name: str) -> Stream[Any]:
+    return Stream(StreamSpec(name=name), Coder("json"), app="test", external=False, place="")

@@ -1,0 +1,186 @@
+"""What is wrong, or looks wrong, with a deployment: told before it runs. Pure.
+
+In: `AppSpec`s, and the streams that exist already. Out: findings with a severity. An `error` must
+stop a deployment; a `warning` is shown; what cannot be known before running is not guessed at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Final, Literal
+
+import msgspec
+
+from headrace.model.function import AppSpec, StreamSpec
+from headrace.model.trigger import StreamTrigger
+from headrace.topology.graph import Graph, cycles, graph_of, outputs
+
+MAX_AMPLIFICATION: Final = 16
+
+
+class Finding(msgspec.Struct, frozen=True, order=True):
+    """One thing to look at.
+
+    Attributes:
+        severity: `error` or `warning`.
+        code: A stable name.
+        subject: The function or stream it is about.
+        message: What is so, and what to do.
+    """
+
+    severity: Literal["error", "warning"]
+    code: str
+    subject: str
+    message: str
+
+
+def check(apps: Iterable[AppSpec], existing: Iterable[StreamSpec] = ()) -> list[Finding]:
+    """Everything found, errors first; `existing` are streams of apps that are not in `apps`."""
+    apps = list(apps)
+    graph = graph_of(apps)
+    known = {stream.name: stream for stream in existing} | graph.streams
+    findings = [
+        *_owners(apps),
+        *_unknown(graph, known),
+        *_foreign(graph, known),
+        *_merges(graph, known),
+        *_cycles(graph),
+        *_orphans(graph),
+        *_amplification(graph),
+    ]
+    return sorted(set(findings))
+
+
+def _owners(apps: list[AppSpec]) -> Iterable[Finding]:
+    owners: dict[str, str] = {}
+    names: set[str] = set()
+    for app in apps:
+        if app.name in names:
+            yield Finding(
+                "error", "app-twice", app.name, f"two apps are called `{app.name}`; rename one"
+            )
+        names.add(app.name)
+        for stream in app.streams:
+            first = owners.setdefault(stream.name, app.name)
+            if first != app.name:
+                yield Finding(
+                    "error",
+                    "stream-twice",
+                    stream.name,
+                    f"apps `{first}` and `{app.name}` both declare stream `{stream.name}`; one of "
+                    f'them must own it, the other says `external("{stream.name}")`',
+                )
+
+
+def _unknown(graph: Graph, known: dict[str, StreamSpec]) -> Iterable[Finding]:
+    for name in sorted(graph.named() - known.keys()):
+        users = ", ".join(
+            f"`{each}`" for each in sorted({*graph.listeners(name), *graph.publishers(name)})
+        )
+        like = get_close_matches(name, list(known), n=1)
+        hint = f" (did you mean `{like[0]}`?)" if like else ""
+        yield Finding(
+            "error",
+            "unknown-stream",
+            name,
+            f"{users} names stream `{name}`, which no app declares{hint}; deploy its owner too",
+        )
+
+
+def _foreign(graph: Graph, known: dict[str, StreamSpec]) -> Iterable[Finding]:
+    for edge in graph.edges:
+        function = graph.functions[edge.target if edge.kind == "listens" else edge.source]
+        name = edge.source if edge.kind == "listens" else edge.target
+        stream = known.get(name)
+        if stream is not None and stream.private and stream.owner not in {"", function.app}:
+            does = "listens" if edge.kind == "listens" else "publishes"
+            yield Finding(
+                "error",
+                "private-stream",
+                function.name,
+                f"`{function.name}` {does} to `{name}`, which is private to app `{stream.owner}`; "
+                "make the stream public, or move the function",
+            )
+
+
+def _merges(graph: Graph, known: dict[str, StreamSpec]) -> Iterable[Finding]:
+    for function in graph.functions.values():
+        for trigger in function.triggers:
+            if not isinstance(trigger, StreamTrigger) or len(trigger.streams) < 2:
+                continue
+            counts = {name: known[name].partitions for name in trigger.streams if name in known}
+            if len(set(counts.values())) > 1:
+                told = ", ".join(f"`{name}` has {count}" for name, count in counts.items())
+                yield Finding(
+                    "error",
+                    "not-co-partitioned",
+                    function.name,
+                    f"`{function.name}` merges streams with unequal partitions: {told}; declare "
+                    "them with the same number",
+                )
+
+
+def _cycles(graph: Graph) -> Iterable[Finding]:
+    following: dict[str, list[str]] = {}
+    for edge in graph.edges:
+        following.setdefault(edge.source, []).append(edge.target)
+    for knot in cycles([*graph.functions, *graph.named()], following):
+        yield Finding(
+            "warning",
+            "cycle",
+            knot[0],
+            f"events can go round for ever: {' -> '.join(f'`{each}`' for each in [*knot, knot[0]])}; "
+            "be sure that each round ends (chains of more than 64 hops are parked)",
+        )
+
+
+def _orphans(graph: Graph) -> Iterable[Finding]:
+    apps_that_may = {function.app for function in graph.functions.values()}
+    for name, stream in sorted(graph.streams.items()):
+        heard = graph.listeners(name)
+        if not heard and stream.private:
+            yield Finding(
+                "warning",
+                "orphan",
+                name,
+                f"stream `{name}` is private to `{stream.owner}` and none of its functions listens; "
+                "make it public, or remove it",
+            )
+        if heard and stream.private and stream.owner not in apps_that_may:
+            yield Finding(
+                "warning",
+                "silent",
+                name,
+                f"stream `{name}` is private to `{stream.owner}`, which has no function that could "
+                "publish to it",
+            )
+
+
+def _amplification(graph: Graph) -> Iterable[Finding]:
+    """How many invocations one event can lead to along declared outputs, round trips aside."""
+    memo: dict[str, int] = {}
+
+    def spread(stream: str, way: frozenset[str]) -> int:
+        if stream in memo:
+            return memo[stream]
+        total = 0
+        for name in graph.listeners(stream):
+            if name in way:
+                continue
+            total += 1 + sum(spread(out, way | {name}) for out in outputs(graph.functions[name]))
+        if not way:
+            memo[stream] = total
+        return total
+
+    following = {edge.target for edge in graph.edges if edge.kind == "publishes"}
+    for stream in sorted(graph.named() - following):
+        count = spread(stream, frozenset())
+        if count > MAX_AMPLIFICATION:
+            yield Finding(
+                "warning",
+                "amplification",
+                stream,
+                f"one event on `{stream}` leads to {count} invocations or more along declared "
+                "outputs; see that this is meant",
+            )

@@ -1,0 +1,152 @@
+"""Who listens to what and who publishes where, drawn from what apps declare. Pure.
+
+In: `AppSpec`s. Out: a `Graph` of nodes (streams, functions) and edges. A function's edges out are
+what it declared (`output`, `publishes`), and, unless it is told otherwise, any stream of its own app
+that nobody is declared to publish to is left open: code may publish there by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+
+from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
+from headrace.model.trigger import StreamTrigger
+
+
+class Edge(msgspec.Struct, frozen=True, order=True):
+    """From a stream to a function that listens, or from a function to a stream it publishes to."""
+
+    source: str
+    target: str
+    kind: Literal["listens", "publishes"]
+
+
+class Graph(msgspec.Struct, frozen=True):
+    """A deployment, as nodes and edges.
+
+    Attributes:
+        streams: By name; those only named by a function have no entry.
+        functions: By full name.
+        edges: Sorted.
+    """
+
+    streams: dict[str, StreamSpec]
+    functions: dict[str, FunctionSpec]
+    edges: tuple[Edge, ...]
+
+    def listeners(self, stream: str) -> list[str]:
+        """The functions that listen to a stream."""
+        return [e.target for e in self.edges if e.kind == "listens" and e.source == stream]
+
+    def publishers(self, stream: str) -> list[str]:
+        """The functions that say they publish to a stream."""
+        return [e.source for e in self.edges if e.kind == "publishes" and e.target == stream]
+
+    def named(self) -> set[str]:
+        """Every stream some function names."""
+        return {e.source if e.kind == "listens" else e.target for e in self.edges}
+
+
+def graph_of(apps: Iterable[AppSpec]) -> Graph:
+    """The graph of what `apps` declare."""
+    streams: dict[str, StreamSpec] = {}
+    functions: dict[str, FunctionSpec] = {}
+    edges: set[Edge] = set()
+    for app in apps:
+        for stream in app.streams:
+            streams.setdefault(stream.name, stream)
+        for function in app.functions:
+            functions[function.name] = function
+            for name in inputs(function):
+                edges.add(Edge(name, function.name, "listens"))
+            for name in outputs(function):
+                edges.add(Edge(function.name, name, "publishes"))
+    return Graph(streams, functions, tuple(sorted(edges)))
+
+
+def inputs(function: FunctionSpec) -> list[str]:
+    """The streams a function listens to, in the order declared."""
+    found = [
+        name
+        for trigger in function.triggers
+        if isinstance(trigger, StreamTrigger)
+        for name in trigger.streams
+    ]
+    return list(dict.fromkeys(found))
+
+
+def outputs(function: FunctionSpec) -> list[str]:
+    """The streams a function says it publishes to."""
+    first = [function.output] if function.output is not None else []
+    return list(dict.fromkeys([*first, *function.publishes]))
+
+
+def cycles(nodes: Iterable[str], following: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Every knot of nodes that reach each other (Tarjan, 1972), each from its smallest name.
+
+    Written without recursion, so that a long chain cannot exhaust the stack.
+    """
+    number: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    on_stack: set[str] = set()
+    found: list[list[str]] = []
+    for root in sorted(nodes):
+        if root in number:
+            continue
+        work: list[tuple[str, int]] = [(root, 0)]
+        while work:
+            node, step = work.pop()
+            if step == 0:
+                number[node] = low[node] = len(number)
+                stack.append(node)
+                on_stack.add(node)
+            targets = following.get(node, ())
+            descended = False
+            for index in range(step, len(targets)):
+                target = targets[index]
+                if target not in number:
+                    work.append((node, index + 1))
+                    work.append((target, 0))
+                    descended = True
+                    break
+                if target in on_stack:
+                    low[node] = min(low[node], number[target])
+            if descended:
+                continue
+            if low[node] == number[node]:
+                knot: list[str] = []
+                while True:
+                    member = stack.pop()
+                    on_stack.discard(member)
+                    knot.append(member)
+                    if member == node:
+                        break
+                if len(knot) > 1 or node in targets:
+                    found.append(_from_smallest(knot, following))
+            if work:
+                parent = work[-1][0]
+                low[parent] = min(low[parent], low[node])
+    return sorted(found)
+
+
+def _from_smallest(knot: list[str], following: Mapping[str, Sequence[str]]) -> list[str]:
+    """One way round: the shortest cycle through the knot's smallest member."""
+    members = set(knot)
+    start = min(knot)
+    before: dict[str, str] = {}
+    waiting = [start]
+    for node in waiting:
+        for target in following.get(node, ()):
+            if target == start:
+                way = [node]
+                while way[-1] != start:
+                    way.append(before[way[-1]])
+                return way[::-1]
+            if target in members and target not in before:
+                before[target] = node
+                waiting.append(target)
+    return sorted(knot)

@@ -1,0 +1,166 @@
+"""The function-trigger map: one row per function and trigger, as values and as a plain table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from headrace.model.function import AppSpec, FunctionSpec
+from headrace.model.policy import Breaker, OnFailure, Retry, Scaling
+from headrace.model.trigger import StreamTrigger, Trigger
+from headrace.topology.graph import outputs
+
+
+class MapRow(msgspec.Struct, frozen=True):
+    """A function, one of its triggers, and the policies it runs under, in words.
+
+    Attributes:
+        function: The full name.
+        streams: What it listens to by this trigger; empty where it is called.
+        trigger: The kind of trigger and its options.
+        group: The consumer group.
+        batch: Batch size and window.
+        order: The mode, and how many batches at once.
+        retry: The retry policy.
+        on_failure: What becomes of an event that cannot be done.
+        breaker: The circuit breaker.
+        scaling: How many instances.
+        outputs: Where it says it publishes to.
+        timeout: Seconds one invocation may take.
+        version: The hash of the code.
+        owner: Who answers for the app.
+        summary: The first line of the handler's docstring.
+        source: Where the handler stands.
+    """
+
+    function: str
+    streams: tuple[str, ...]
+    trigger: str
+    group: str
+    batch: str
+    order: str
+    retry: str
+    on_failure: str
+    breaker: str
+    scaling: str
+    outputs: tuple[str, ...]
+    timeout: float
+    version: str
+    owner: str
+    summary: str
+    source: str
+
+
+def map_rows(apps: Iterable[AppSpec]) -> list[MapRow]:
+    """The rows, by app and in the order declared."""
+    return [
+        _row(app, function, trigger)
+        for app in apps
+        for function in app.functions
+        for trigger in function.triggers
+    ]
+
+
+def map_table(rows: Sequence[MapRow]) -> str:
+    """The rows as a table of plain text, each column as wide as it must be."""
+    heads = (
+        "FUNCTION", "STREAMS", "TRIGGER", "GROUP", "BATCH", "ORDER", "RETRY", "ON FAILURE",
+        "SCALING", "OUTPUTS", "VERSION", "OWNER",
+    )  # fmt: skip
+    lines = [heads, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _cells(row: MapRow) -> tuple[str, ...]:
+    return (
+        row.function,
+        ", ".join(row.streams) or "-",
+        row.trigger,
+        row.group,
+        row.batch,
+        row.order,
+        row.retry,
+        row.on_failure,
+        row.scaling,
+        ", ".join(row.outputs) or "-",
+        row.version or "-",
+        row.owner or "-",
+    )
+
+
+def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger) -> MapRow:
+    listens = isinstance(trigger, StreamTrigger)
+    return MapRow(
+        function=function.name,
+        streams=trigger.streams if isinstance(trigger, StreamTrigger) else (),
+        trigger=_trigger(trigger),
+        group=function.name if listens else "-",
+        batch=_batch(function) if listens else "-",
+        order=_order(function) if listens else "-",
+        retry=_retry(function.retry),
+        on_failure=_on_failure(function.on_failure),
+        breaker=_breaker(function.breaker),
+        scaling=_scaling(function.scaling),
+        outputs=tuple(outputs(function)),
+        timeout=function.timeout,
+        version=function.version or app.version,
+        owner=app.owner,
+        summary=function.summary,
+        source=function.source,
+    )
+
+
+def _trigger(trigger: Trigger) -> str:
+    if not isinstance(trigger, StreamTrigger):
+        return "call"
+    words = ["stream" if trigger.merge == "none" else f"merge by {trigger.merge}"]
+    if trigger.start != "earliest":
+        words.append(f"from {trigger.start}")
+    if trigger.pattern is not None:
+        words.append("filtered")
+    return ", ".join(words)
+
+
+def _batch(function: FunctionSpec) -> str:
+    window = f" in {_seconds(function.batch_window)}" if function.batch_window else ""
+    return f"{function.batch_size}{window}"
+
+
+def _order(function: FunctionSpec) -> str:
+    wide = f" x{function.parallelism}" if function.parallelism > 1 else ""
+    early = ", commits before" if function.commit == "before" else ""
+    return f"{function.mode}{wide}{early}"
+
+
+def _retry(retry: Retry) -> str:
+    if retry.attempts == 1:
+        return "once"
+    age = f" within {_seconds(retry.max_age)}" if retry.max_age is not None else ""
+    return f"{retry.attempts}x, {_seconds(retry.base)}..{_seconds(retry.cap)}{age}"
+
+
+def _on_failure(policy: OnFailure) -> str:
+    return str(policy.__struct_config__.tag)
+
+
+def _breaker(breaker: Breaker | None) -> str:
+    if breaker is None:
+        return "none"
+    return f"after {breaker.failures}, for {_seconds(breaker.pause)}"
+
+
+def _scaling(scaling: Scaling) -> str:
+    return f"{scaling.min}..{scaling.max}"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds >= 3_600 and seconds % 3_600 == 0:
+        return f"{seconds / 3_600:g}h"
+    if seconds >= 60 and seconds % 60 == 0:
+        return f"{seconds / 60:g}m"
+    return f"{seconds:g}s" if seconds >= 1 or seconds == 0 else f"{seconds * 1_000:g}ms"
