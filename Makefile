@@ -58,7 +58,7 @@ sim: setup ## simulated seeds on virtual time: SEED= the first, SEEDS= how many
 	$(PY) -m headrace.testing.simulation --start $(SEED) --seeds $(SEEDS) $(ARGS)
 
 demo: setup-demo ## the main job: a year of flights, exactly once, under kills (QUICK=1: a slice)
-	$(PY) -m examples.flights.demo $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)
+	$(PY) examples/flights/demo.py $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)
 
 bench: setup-demo ## measure against the limits of this machine; ARGS="--peers" adds other systems
 	$(PY) -m bench $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)

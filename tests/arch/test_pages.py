@@ -1,0 +1,252 @@
+"""Documentation that cannot rot: links, code blocks and reference pages are held against the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from headrace.cli.main import COMMANDS
+from headrace.model import policy
+from headrace.model.function import FunctionSpec, StreamSpec
+from headrace.model.trigger import StreamTrigger
+from headrace.node.config import NODE_KEYS
+from headrace.sdk.options import OTHER_OPTIONS, SPEC_OPTIONS, TRIGGER_OPTIONS
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "headrace"
+REFERENCE = ROOT / "docs" / "reference"
+PAGES = sorted(
+    page for folder in ("docs", "examples") for page in (ROOT / folder).rglob("*.md")
+) + sorted(ROOT.glob("*.md"))
+RUNNABLE = [
+    page for page in PAGES if page.name == "README.md" or page.parent.name in {"guides", "concepts"}
+]
+
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.M | re.S)
+ROW = re.compile(r"^\| `([^`]+)` \| ([^|]*) \|", re.M)
+
+
+def blocks(page: Path, *languages: str) -> Iterator[str]:
+    """The fenced blocks of a page in these languages."""
+    for language, body in FENCE.findall(page.read_text()):
+        if language in languages:
+            yield textwrap.dedent(body)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors its headings make."""
+    prose = FENCE.sub("", page.read_text())
+    titles = re.findall(r"^#+ (.+)$", prose, re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def section(page: str, title: str) -> dict[str, str]:
+    """The rows of the tables under a heading: first cell -> second cell."""
+    text = (REFERENCE / page).read_text()
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    assert found, f"{page} has no section `{title}`"
+    return {name: cell.strip().strip("`") for name, cell in ROW.findall(found[1])}
+
+
+def test_every_link_leads_somewhere() -> None:
+    broken = []
+    for page in PAGES:
+        for link in LINK.findall(FENCE.sub("", page.read_text())):
+            if "://" in link or link.startswith("mailto:"):
+                continue
+            path, _, anchor = link.partition("#")
+            target = (page.parent / path).resolve() if path else page
+            if not target.exists():
+                broken.append(f"{page.relative_to(ROOT)}: {link}")
+            elif anchor and anchor not in anchors(target):
+                broken.append(f"{page.relative_to(ROOT)}: {link} (no such heading)")
+    assert broken == []
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    found, waiting = set[Path](), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in found or page.suffix != ".md" or not page.exists():
+            continue
+        found.add(page)
+        waiting += [
+            (page.parent / link.partition("#")[0]).resolve()
+            for link in LINK.findall(page.read_text())
+            if "://" not in link and not link.startswith("#")
+        ]
+    lonely = [str(page.relative_to(ROOT)) for page in PAGES if page not in found]
+    assert lonely == []
+
+
+def test_every_python_block_compiles() -> None:
+    for page in PAGES:
+        for number, block in enumerate(blocks(page, "python"), 1):
+            compile(block, f"{page.relative_to(ROOT)}, block {number}", "exec")
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
+    """Blocks headed `# name.py` are files of one folder; those named `test_*.py` are run by pytest."""
+    tests: list[str] = []
+    files: list[str] = []
+    for block in blocks(page, "python"):
+        if named := re.match(r"# (\w+\.py)\n", block):
+            (tmp_path / named[1]).write_text(block)
+            (tests if named[1].startswith("test_") else files).append(named[1])
+    for command in (
+        [sys.executable, "-c", "; ".join(f"import {Path(name).stem}" for name in files)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests] if tests else [],
+    ):
+        if command:
+            run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+            assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_every_make_target_the_pages_name_exists() -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = {
+        (target, str(page.relative_to(ROOT)))
+        for page in PAGES
+        for target in re.findall(r"(?:^|`)make ([a-z][a-z0-9-]*)", page.read_text(), re.M)
+    }
+    assert {(target, page) for target, page in named if target not in targets} == set()
+
+
+def test_every_make_target_is_listed_with_its_purpose() -> None:
+    text = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z0-9-]+):", text, re.M))
+    assert targets == set(re.findall(r"^([a-z0-9-]+):.*## \S", text, re.M))
+
+
+def test_every_command_the_pages_name_exists() -> None:
+    named = {
+        (command, str(page.relative_to(ROOT)))
+        for page in PAGES
+        for command in re.findall(r"(?:^|[`$] ?)headrace ([a-z]+)\b", page.read_text(), re.M)
+    }
+    assert {(command, page) for command, page in named if command not in COMMANDS} == set()
+
+
+def test_every_error_code_is_documented_and_nothing_else() -> None:
+    text = (REFERENCE / "errors.md").read_text().partition("## Causes")[0]
+    documented = set(re.findall(r"^\| `([a-z-]+)` \| `(\w+)` \|", text, re.M))
+    assert documented == set(_error_codes())
+
+
+def test_every_policy_field_is_documented_with_its_default() -> None:
+    for struct in (policy.Retry, policy.Breaker, policy.Scaling, policy.Resources):
+        fields = {field.name: repr(field.default) for field in msgspec.structs.fields(struct)}
+        assert section("policies.md", struct.__name__) == fields
+
+
+def test_every_way_of_giving_up_is_documented() -> None:
+    text = (REFERENCE / "policies.md").read_text()
+    for struct in (policy.DeadLetter, policy.ParkKey, policy.ParkPartition, policy.Discard):
+        assert f"| `{struct.__name__}()` |" in text
+
+
+def test_every_option_of_a_function_is_documented_with_its_default() -> None:
+    rows = section("policies.md", "Options of a function")
+    assert set(rows) == {*SPEC_OPTIONS, *TRIGGER_OPTIONS, *OTHER_OPTIONS}
+    for struct, names in ((FunctionSpec, SPEC_OPTIONS), (StreamTrigger, TRIGGER_OPTIONS)):
+        for field in msgspec.structs.fields(struct):
+            if field.name in names:
+                assert rows[field.name] == _written(field.default), field.name
+
+
+def test_every_option_of_a_stream_is_documented_with_its_default() -> None:
+    rows = section("policies.md", "Options of a stream")
+    fields = {field.name: field.default for field in msgspec.structs.fields(StreamSpec)}
+    assert set(rows) == set(fields) - {"name", "owner", "schema"} | {"value"}
+    for name, cell in rows.items():
+        if name in fields:
+            assert cell == _written(fields[name]), name
+
+
+def test_every_limit_is_documented_with_its_value() -> None:
+    limits = {name: f"{value:,}" for name, value in vars(policy).items() if name.startswith("MAX_")}
+    assert section("policies.md", "Limits") == limits
+
+
+def test_every_setting_is_documented() -> None:
+    text = (REFERENCE / "settings.md").read_text()
+    missing = [name for name in NODE_KEYS if not re.search(rf"`{name}`", text)]
+    assert missing == []
+
+
+def test_every_command_is_documented() -> None:
+    text = (REFERENCE / "cli.md").read_text()
+    missing = [name for name in COMMANDS if f"headrace {name}" not in text]
+    assert missing == []
+
+
+def test_the_changelog_has_a_place_for_what_is_not_released() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    headings = re.findall(r"^## \[?([^\]\s]+)\]?", text, re.M)
+    assert headings[0] == "Unreleased"
+    kinds = {"Added", "Changed", "Deprecated", "Fixed", "Removed", "Security"}
+    assert set(re.findall(r"^### (.+)$", text, re.M)) <= kinds
+
+
+def test_every_decision_has_its_parts() -> None:
+    wanted = ["Context", "Decision", "What we give up", "What would make us change it"]
+    for page in sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md")):
+        text = page.read_text()
+        assert re.match(rf"# {page.name[:4]}: \S", text), page.name
+        assert re.search(r"^Status: (accepted|superseded by \d{4}), \d{4}-\d{2}-\d{2}$", text, re.M)
+        assert re.findall(r"^## (.+)$", text, re.M) == wanted, page.name
+
+
+def test_the_glossary_is_in_order_and_says_nothing_twice() -> None:
+    text = (REFERENCE / "glossary.md").read_text()
+    words = re.findall(r"^\*\*([^*]+)\*\*", text, re.M)
+    assert words == sorted(set(words), key=str.lower)
+
+
+def _written(value: object) -> str:
+    """A default as the reference pages write it."""
+    if isinstance(value, str):
+        return f'"{value}"'
+    return f"{type(value).__name__}()" if isinstance(value, msgspec.Struct) else repr(value)
+
+
+def _error_codes() -> Iterator[tuple[str, str]]:
+    """Every error class of the family, with its code."""
+    family = {"HeadraceError"}
+    classes = [
+        node
+        for file in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    grown = True
+    while grown:
+        more = {
+            node.name
+            for node in classes
+            for base in node.bases
+            if (base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "")) in family
+        }
+        grown = not more <= family
+        family |= more
+    for node in classes:
+        if node.name in family:
+            codes = [
+                statement.value.value
+                for statement in node.body
+                if isinstance(statement, ast.Assign | ast.AnnAssign)
+                and isinstance(statement.value, ast.Constant)
+                and "code" in ast.unparse(statement).split("=")[0]
+            ]
+            assert codes, f"`{node.name}` has no code of its own"
+            yield str(codes[0]), node.name
