@@ -48,6 +48,10 @@ class SystemClock:
         """CLOCK_MONOTONIC, in seconds."""
         return time.monotonic()
 
+    def pause(self, seconds: float) -> None:
+        """Wait without a loop; for commands, which have none."""
+        time.sleep(seconds)
+
     async def sleep(self, seconds: float) -> None:
         """Wait on the running loop."""
         await asyncio.sleep(seconds)

@@ -1,0 +1,163 @@
+"""Commands about functions: invoke, map, list, lag, reset, pause, resume."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from headrace.cli.connection import json_option, node_options
+from headrace.cli.output import print_json, print_table
+from headrace.client.http import Client
+
+LAG_COLUMNS = {
+    "function": "function",
+    "stream": "stream",
+    "partition": "partition",
+    "position": "position",
+    "end": "high",
+    "lag": "lag",
+    "in flight": "in_flight",
+    "oldest s": "oldest_age",
+    "state": "state",
+}
+
+
+@click.command("invoke")
+@click.argument("function")
+@click.argument("payload", required=False)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.001),
+    metavar="SECONDS",
+    help="Give up after this long.",
+)
+@click.option(
+    "--key", metavar="TEXT", help="Idempotency key: a repeated call gets the first answer."
+)
+@node_options
+def invoke_command(
+    function: str, payload: str | None, timeout: float | None, key: str | None, client: Client
+) -> None:
+    """Call FUNCTION (`app.function`) with a JSON PAYLOAD (`-` reads it from stdin)."""
+    body = sys.stdin.buffer.read() if payload == "-" else (payload or "null").encode()
+    answer = client.request(
+        "POST", ("functions", function), query={"timeout": timeout}, body=body,
+        media="application/json", headers={"Idempotency-Key": key} if key else None,
+        repeatable=key is not None,
+    )  # fmt: skip
+    print_json(answer.json())
+
+
+@click.command("map")
+@json_option
+@node_options
+def map_command(as_json: bool, client: Client) -> None:
+    """Print every function with its streams, triggers, policies, version and owner."""
+    rows = client.get("map")["map"]
+    if as_json:
+        print_json(rows)
+        return
+    names = list(rows[0]) if rows else []
+    print_table(
+        rows,
+        {name.replace("_", " "): name for name in names},
+        empty="no function is deployed; start one with `headrace dev app.py`",
+    )
+
+
+@click.command("list")
+@json_option
+@node_options
+def list_command(as_json: bool, client: Client) -> None:
+    """List functions and streams."""
+    functions = client.get("functions")["functions"]
+    streams = client.get("streams")["streams"]
+    if as_json:
+        print_json({"functions": functions, "streams": streams})
+        return
+    print_table(
+        functions,
+        {
+            "function": "name",
+            "reads": lambda row: [
+                stream for trigger in row["triggers"] for stream in trigger.get("streams", ())
+            ],
+            "output": "output",
+            "batch": "batch_size",
+            "mode": "mode",
+            "version": lambda row: row["version"][:12],
+            "what it does": "summary",
+        },
+        empty="no function is deployed; start one with `headrace dev app.py`",
+    )
+    click.echo()
+    print_table(
+        streams,
+        {
+            "stream": "name",
+            "owner": "owner",
+            "partitions": "partitions",
+            "records": "records",
+            "bytes": "bytes",
+            "private": "private",
+            "keeps": _keeps,
+            "read by": "readers",
+        },
+        empty="no stream is declared",
+    )
+
+
+def _keeps(row: Mapping[str, Any]) -> str:
+    if row["cleanup"] == "compact":
+        return "last of each key"
+    kept = [
+        *([f"{row['retention_age']:g} s"] if row["retention_age"] else []),
+        *([f"{row['retention_bytes']:,} bytes"] if row["retention_bytes"] else []),
+    ]
+    return " or ".join(kept) or "all"
+
+
+@click.command("lag")
+@click.argument("function", required=False)
+@json_option
+@node_options
+def lag_command(function: str | None, as_json: bool, client: Client) -> None:
+    """Show how far each function (or FUNCTION) is behind in each partition."""
+    rows = client.get("lag", function=function)["lag"]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(rows, LAG_COLUMNS, empty="no function reads a stream")
+
+
+@click.command("reset")
+@click.argument("function")
+@click.option(
+    "--to", "start", required=True, metavar="PLACE", help="earliest, latest, an offset or a time."
+)
+@node_options
+def reset_command(function: str, start: str, client: Client) -> None:
+    """Let FUNCTION go on from another place in its streams."""
+    found = client.post("groups", function, "reset", data={"start": start})
+    click.echo(f"`{function}` goes on from {found['start']}")
+
+
+@click.command("pause")
+@click.argument("function")
+@node_options
+def pause_command(function: str, client: Client) -> None:
+    """Feed FUNCTION no more events; its positions wait."""
+    client.post("groups", function, "pause")
+    click.echo(f"`{function}` is paused; `headrace resume {function}` lets it go on")
+
+
+@click.command("resume")
+@click.argument("function")
+@node_options
+def resume_command(function: str, client: Client) -> None:
+    """Feed a paused FUNCTION again."""
+    client.post("groups", function, "resume")
+    click.echo(f"`{function}` goes on")

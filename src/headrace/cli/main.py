@@ -1,0 +1,124 @@
+"""The command line: finds the command, loads only its file, and turns errors into one clear line.
+
+`headrace --help` must be quick, so the list of commands stands here and their code is imported when
+one is called. Exit status: 0 done, 1 something must be changed (said on stderr), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from headrace.model.errors import HeadraceError
+
+# Name -> (file of this room, what it does); the attribute in the file is `NAME_command`.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "new": ("new", "Write a small project that runs."),
+    "dev": ("serve", "Run an app here and reload it when its files change."),
+    "serve": ("serve", "Run apps as a node."),
+    "publish": ("publish", "Put events on a stream."),
+    "tail": ("tail", "Show a stream's latest events, and follow it."),
+    "invoke": ("functions", "Call a function and print its answer."),
+    "map": ("functions", "Print the function-trigger map."),
+    "list": ("functions", "List functions and streams."),
+    "lag": ("functions", "Show how far each function is behind."),
+    "reset": ("functions", "Send a function back, or forward, in its streams."),
+    "pause": ("functions", "Feed a function no more events; its positions wait."),
+    "resume": ("functions", "Feed a paused function again."),
+    "dead": ("trouble", "List, show, redrive or discard dead letters."),
+    "parked": ("trouble", "List, redrive or discard parked keys."),
+    "explain": ("trouble", "Say where an event is and what it waits for."),
+    "logs": ("logs", "Show what functions wrote."),
+    "runs": ("logs", "Show the latest invocations."),
+    "state": ("state", "Look at what an app keeps."),
+    "doctor": ("doctor", "Say what this machine can give, and what is wrong."),
+    "bench": ("bench", "Measure this machine: publish -> function -> commit."),
+    "validate": ("validate", "Check an app and its settings without running it."),
+    "completion": ("completion", "Print the completion script of a shell."),
+}
+
+
+class LazyCommands(click.Group):
+    """A group that imports a command's file when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every name, in the order they are worth reading."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"headrace.cli.{COMMANDS[cmd_name][0]}")
+        command = getattr(module, f"{cmd_name}_command")
+        assert isinstance(command, click.Command)  # noqa: S101 - a mistake in the table above
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with near names where there is no such command."""
+        name = args[0] if args else ""
+        if name and name not in COMMANDS and not name.startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f" Did you mean `{near[0]}`?" if near else ""
+            ctx.fail(f"There is no command `{name}`.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        import importlib.metadata
+
+        click.echo(f"headrace {importlib.metadata.version('headrace')}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyCommands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version,
+    help="Print the version.",
+)  # fmt: skip
+def cli() -> None:
+    """Functions for event streams: every event in order, every effect exactly once."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; its exit status."""
+    try:
+        status = cli.main(
+            args=None if arguments is None else list(arguments),
+            prog_name="headrace",
+            standalone_mode=False,
+        )
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except HeadraceError as error:
+        click.echo(f"error: {error}", err=True)
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python must not complain when it flushes.
+        sys.stdout = None
+        return 0
+    return status if isinstance(status, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

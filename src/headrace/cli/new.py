@@ -1,0 +1,172 @@
+"""`headrace new`: a small project that runs, with its test. Writes only into a new or empty folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from headrace.model.errors import Misuse
+
+APP = '''"""Counts what was sold: an order comes in, a total goes out."""
+
+import msgspec
+
+from headrace import App, Batch, Context, DeadLetter, Retry
+
+app = App("{name}", owner="{name}-team")
+
+
+class Order(msgspec.Struct):
+    item: str
+    quantity: int
+    price: float
+
+
+class Total(msgspec.Struct):
+    item: str
+    sold: int
+    revenue: float
+
+
+orders = app.stream("{name}.orders", partitions=4, value=Order)
+totals = app.stream("{name}.totals", partitions=4, value=Total)
+
+
+@app.function(orders, batch_size=500, retry=Retry(attempts=3), on_failure=DeadLetter())
+def count(events: Batch[Order], context: Context) -> None:
+    """Add each order to the total of its item."""
+    for event in events:
+        order = event.value
+        if order.quantity <= 0:
+            context.fail(event, f"an order of {{order.quantity}} pieces makes no sense")
+            continue
+        old = context.state.get(order.item, {{"sold": 0, "revenue": 0.0}})
+        new = {{
+            "sold": old["sold"] + order.quantity,
+            "revenue": old["revenue"] + order.quantity * order.price,
+        }}
+        context.state.put(order.item, new)
+        context.publish(totals, key=order.item, value=Total(order.item, new["sold"], new["revenue"]))
+'''
+
+TEST = '''"""A handler is an ordinary function: call it."""
+
+from headrace.testing.direct import batch, context
+
+from app import Order, count, orders
+
+
+def test_orders_of_an_item_are_added_up():
+    given = context()
+    count(batch([Order("tea", 2, 3.5), Order("tea", 1, 3.5)], stream=orders, key="tea"), given)
+    assert given.state["tea"] == {"sold": 3, "revenue": 10.5}
+    assert [total.value.sold for total in given.published] == [2, 3]
+
+
+def test_an_order_of_nothing_fails_alone():
+    given = context()
+    count(batch([Order("tea", 0, 3.5), Order("tea", 1, 3.5)], stream=orders, key="tea"), given)
+    assert given.state["tea"]["sold"] == 1
+    assert [event.value.quantity for event in given.failed] == [0]
+'''
+
+README = """# {name}
+
+Counts what was sold. Orders come in on `{name}.orders`; running totals go out on `{name}.totals`.
+
+```console
+headrace dev
+```
+
+In a second terminal, in this folder:
+
+```console
+headrace publish {name}.orders '{{"item": "tea", "quantity": 2, "price": 3.5}}' --key tea
+headrace publish {name}.orders --file orders.jsonl --key-field item
+headrace tail {name}.totals
+headrace state list {name}
+headrace map
+```
+
+One line of `orders.jsonl` is wrong on purpose: it ends as a dead letter, and the others do not wait.
+
+```console
+headrace dead list
+```
+
+Test it with `python -m pytest`.
+"""
+
+SETTINGS = """# Settings of the node; docs/reference/settings.md of Headrace lists them all.
+[node]
+targets = ["app.py"]
+data = ".headrace"
+port = 4280
+
+# What a decorator says can be overridden here, per function or stream.
+[functions."{name}.count"]
+timeout = 10.0
+retry = {{ attempts = 3, base = 0.1 }}
+
+# Another environment: HEADRACE_ENV=production headrace serve
+[env.production.node]
+port = 8080
+"""
+
+ORDERS = """{"item": "tea", "quantity": 2, "price": 3.5}
+{"item": "coffee", "quantity": 1, "price": 4.0}
+{"item": "tea", "quantity": 0, "price": 3.5}
+{"item": "tea", "quantity": 5, "price": 3.5}
+"""
+
+IGNORE = ".headrace/\n__pycache__/\n"
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,59}")
+
+
+@click.command("new")
+@click.argument("name")
+@click.option(
+    "--in", "folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    help="Write into this folder  [default: one called NAME].",
+)  # fmt: skip
+def new_command(name: str, folder: Path | None) -> None:
+    """Write a small project called NAME that runs, with a test."""
+    if not _NAME.fullmatch(name):
+        raise click.BadParameter(
+            f"`{name}` cannot be an app's name; use lower-case letters, digits, `_` and `-`, "
+            "beginning with a letter",
+            param_hint="NAME",
+        )
+    where = folder or Path(name)
+    write_project(name, where)
+    click.echo(f"wrote `{where}`: app.py, test_app.py, orders.jsonl, headrace.toml, README.md")
+    click.echo(f"go on with: cd {where} && headrace dev")
+
+
+def write_project(name: str, folder: Path) -> None:
+    """Write the files.
+
+    Raises:
+        Misuse: The folder is not empty, or cannot be written.
+    """
+    files = {
+        "app.py": APP.format(name=name),
+        "test_app.py": TEST,
+        "orders.jsonl": ORDERS,
+        "headrace.toml": SETTINGS.format(name=name),
+        "README.md": README.format(name=name),
+        ".gitignore": IGNORE,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise Misuse(f"`{folder}` is not empty; choose another name, or a folder with `--in`")
+        for file, text in files.items():
+            (folder / file).write_text(text)
+    except OSError as error:
+        raise Misuse(
+            f"`{folder}` cannot be written: {error.strerror}; choose another folder with `--in`"
+        ) from error

@@ -1,0 +1,198 @@
+"""`headrace publish`: one value from the command line, or a whole file in batches.
+
+Every batch carries an idempotency key, so that one that is sent twice (the connection broke, the node
+was restarted) lands once. A node that is overloaded is waited for.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from headrace.cli.connection import json_option, node_options
+from headrace.cli.output import plural, print_json
+from headrace.cli.rows import Fields, csv_lines, jsonl_lines, text_lines
+from headrace.client.http import ENVELOPES, Client, retry_after_of
+from headrace.model.errors import HeadraceError, Unavailable
+from headrace.world.clock import SystemClock
+from headrace.world.entropy import SystemEntropy
+
+MAX_BATCH_BYTES = 4 << 20
+MAX_RETRIES = 60
+
+
+@click.command("publish")
+@click.argument("stream")
+@click.argument("value", required=False)
+@click.option("--file", "source", metavar="FILE", help="Publish every line of FILE (`-`: stdin).")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "csv", "text"]),
+    help="How FILE is written  [default: by its name, else jsonl].",
+)
+@click.option("--key", metavar="TEXT", help="The key of the event, or of every line.")
+@click.option("--key-field", metavar="NAME", help="The field whose value is the key.")
+@click.option(
+    "--time-field",
+    metavar="NAME",
+    help="The field that says when it happened (RFC 3339 or seconds).",
+)
+@click.option("--id-field", metavar="NAME", help="The field by which a repeated event is known.")
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 10_000),
+    default=1_000,
+    show_default=True,
+    help="Events in one request.",
+)
+@json_option
+@node_options
+def publish_command(
+    stream: str,
+    value: str | None,
+    source: str | None,
+    form: str | None,
+    key: str | None,
+    key_field: str | None,
+    time_field: str | None,
+    id_field: str | None,
+    batch: int,
+    as_json: bool,
+    client: Client,
+) -> None:  # fmt: skip
+    """Publish VALUE (JSON), or the lines of a file, on STREAM."""
+    if (value is None) == (source is None):
+        raise click.UsageError("Give one VALUE, or a file with `--file`.")
+    if source is None:
+        if key_field or time_field or id_field or form:
+            raise click.UsageError(
+                "`--format`, `--key-field`, `--time-field` and `--id-field` are about the lines of "
+                "a file; give one with `--file`."
+            )
+        found = client.publish(
+            stream, (value or "").encode(), key=key, idempotency_key=SystemEntropy().token()
+        )
+        if as_json:
+            print_json(found)
+        else:
+            click.echo(f"published {found['positions'][0]}")
+        return
+    fields = Fields(key=key, key_field=key_field, time_field=time_field, id_field=id_field)
+    published, duplicates = _publish_file(client, stream, source, form, fields, batch)
+    if as_json:
+        print_json({"stream": stream, "published": published, "duplicates": duplicates})
+    else:
+        dropped = f", {plural(duplicates, 'duplicate')} dropped" if duplicates else ""
+        click.echo(f"published {plural(published, 'event')} on `{stream}`{dropped}")
+
+
+def _publish_file(
+    client: Client, stream: str, source: str, form: str | None, fields: Fields, batch: int
+) -> tuple[int, int]:
+    form = form or {".csv": "csv", ".txt": "text"}.get(Path(source).suffix.lower(), "jsonl")
+    read = {"jsonl": jsonl_lines, "csv": csv_lines, "text": text_lines}[form]
+    file, size = _opened(source)
+    token = SystemEntropy().token(8)
+    published = duplicates = 0
+    with file:
+        counted = Counted(file)
+        for number, lines in enumerate(
+            _with_progress(batches(read(counted, fields, source), batch), counted, size)
+        ):
+            found = send(client, stream, b"\n".join(lines), f"{token}-{number}")
+            duplicates += found["duplicates"]
+            published += len(lines) - found["duplicates"]
+    return published, duplicates
+
+
+def _opened(source: str) -> tuple[BinaryIO, int]:
+    if source == "-":
+        return sys.stdin.buffer, 0
+    path = Path(source)
+    try:
+        return path.open("rb"), path.stat().st_size
+    except OSError as error:
+        raise click.BadParameter(
+            f"`{source}` cannot be read: {error.strerror}", param_hint="--file"
+        ) from error
+
+
+def batches(lines: Iterable[bytes], most: int) -> Iterator[list[bytes]]:
+    """Lines in lists of up to `most`, none of them larger than a request should be."""
+    batch: list[bytes] = []
+    size = 0
+    for line in lines:
+        if batch and (len(batch) >= most or size + len(line) > MAX_BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(line)
+        size += len(line) + 1
+    if batch:
+        yield batch
+
+
+def send(client: Client, stream: str, body: bytes, token: str) -> dict[str, int]:
+    """Publish a batch, waiting for a node that is overloaded, full or away.
+
+    Raises:
+        HeadraceError: The node refuses it, or stays away.
+    """
+    clock = SystemClock()
+    for attempt in range(MAX_RETRIES + 1):
+        try:
+            found: dict[str, int] = client.publish(
+                stream, body, media=ENVELOPES, idempotency_key=token
+            )
+        except Unavailable as error:
+            seconds = retry_after_of(error)
+            # What was never reached at the first try is more likely a wrong address than a pause.
+            if attempt == MAX_RETRIES or (seconds is None and token.endswith("-0")):
+                raise
+            clock.pause(1.0 if seconds is None else seconds)
+        else:
+            return found
+    raise HeadraceError("unreachable: the loop above returns or raises")
+
+
+class Counted:
+    """A file that knows how many bytes of it were read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.bytes = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for line in self._file:
+            self.bytes += len(line)
+            yield line
+
+
+def _with_progress(
+    lists: Iterable[list[bytes]], counted: Counted, size: int
+) -> Iterator[list[bytes]]:
+    """The same lists, with a progress bar on stderr where that is a terminal."""
+    if not size or not sys.stderr.isatty():
+        yield from lists
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[events]:,} events, {task.fields[rate]:,.0f}/s"),
+        TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+    ) as progress:  # fmt: skip
+        clock = SystemClock()
+        began = clock.monotonic()
+        task = progress.add_task("publish", total=size, events=0, rate=0.0)
+        events = 0
+        for batch in lists:
+            yield batch
+            events += len(batch)
+            rate = events / max(clock.monotonic() - began, 0.001)
+            progress.update(task, completed=counted.bytes, events=events, rate=rate)

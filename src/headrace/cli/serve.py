@@ -1,0 +1,64 @@
+"""`headrace serve` and `headrace dev`: settings come together here, the node's lifecycle does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from headrace.model.errors import Misuse
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _server_options(function: F) -> F:
+    for option in reversed(
+        (
+            click.option("--data", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+                         help="Where the log and the state are kept  [default: .headrace]."),
+            click.option("--host", metavar="NAME", help="Listen here  [default: 127.0.0.1]."),
+            click.option("--port", type=click.IntRange(0, 65_535),
+                         help="Listen there; 0 takes a free one  [default: 4280]."),
+            click.option("--config", type=click.Path(path_type=Path), metavar="FILE",
+                         help="The settings file  [default: headrace.toml, if it is there]."),
+            click.option("--allow-host", "allowed_hosts", multiple=True, metavar="NAME",
+                         help="A host name the door answers to besides its own; may be repeated."),
+            click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"])),
+        )
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+@click.command("serve")
+@click.argument("targets", nargs=-1)
+@_server_options
+def serve_command(targets: tuple[str, ...], **options: Any) -> int:
+    """Run the apps TARGETS (`app.py`, a folder, `package.module:app`) as a node."""
+    return _run(targets, reload=None, options=options)
+
+
+@click.command("dev")
+@click.argument("targets", nargs=-1)
+@_server_options
+def dev_command(targets: tuple[str, ...], **options: Any) -> int:
+    """Run the apps TARGETS here and load them again when their files change."""
+    return _run(targets, reload=True, options=options)
+
+
+def _run(targets: tuple[str, ...], *, reload: bool | None, options: dict[str, Any]) -> int:
+    from headrace.node.config import load
+
+    file = options.pop("config")
+    options["allowed_hosts"] = options["allowed_hosts"] or None
+    settings = load({"targets": targets or None, "reload": reload, **options}, file=file)
+    if not settings.targets:
+        raise Misuse(
+            "no app is named; write `headrace "
+            f"{'dev' if reload else 'serve'} app.py`, or set `targets` in headrace.toml"
+        )
+    from headrace.node.lifecycle import run
+
+    return run(settings)

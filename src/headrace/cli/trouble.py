@@ -1,0 +1,216 @@
+"""Commands about trouble: dead letters, parked keys, and where an event is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from headrace.cli.connection import json_option, node_options, split_position
+from headrace.cli.output import plural, print_json, print_table, short_time, value_text
+from headrace.client.http import Client
+
+
+@click.group("dead")
+def dead_command() -> None:
+    """List, show, redrive or discard dead letters."""
+
+
+@dead_command.command("list")
+@click.argument("function", required=False)
+@click.option("--limit", type=click.IntRange(1, 1_000), default=100, show_default=True)
+@click.option("--after", metavar="PLACE", help="Go on after the last row of the page before.")
+@json_option
+@node_options
+def dead_list(
+    function: str | None, limit: int, after: str | None, as_json: bool, client: Client
+) -> None:
+    """List dead letters, of FUNCTION or of all."""
+    found = client.get("dead", function=function, limit=limit, after=after)
+    if as_json:
+        print_json(found["dead"])
+        return
+    print_table(
+        found["dead"],
+        {
+            "function": "function",
+            "event": "position",
+            "key": lambda row: row["event"].get("key"),
+            "attempts": "attempts",
+            "failed": lambda row: short_time(row["failed"]),
+            "cause": lambda row: f"{row['cause']['kind']}: {row['cause']['message']}",
+        },
+        empty="no dead letters",
+    )
+    if found["after"]:
+        click.echo(f"there are more: --after '{found['after']}'", err=True)
+
+
+@dead_command.command("show")
+@click.argument("function")
+@click.argument("event")
+@json_option
+@node_options
+def dead_show(function: str, event: str, as_json: bool, client: Client) -> None:
+    """Show one dead letter of FUNCTION whole; EVENT is `stream/partition/offset`."""
+    found = client.get("dead", function, *split_position(event))
+    if as_json:
+        print_json(found)
+        return
+    _print_facts(
+        {
+            "function": found["function"],
+            "event": found["position"],
+            "key": found["event"].get("key"),
+            "appended": found["appended"],
+            "failed": found["failed"],
+            "attempts": found["attempts"],
+            "origin": found["origin"],
+            "hops": found["hops"],
+            "headers": found["event"].get("headers"),
+            "cause": f"{found['cause']['kind']}: {found['cause']['message']}",
+        }
+    )
+    click.echo(f"\nvalue\n{value_text(found['event'])}")
+    if found["cause"]["traceback"]:
+        click.echo(f"\ntraceback\n{found['cause']['traceback'].rstrip()}")
+
+
+@dead_command.command("redrive")
+@click.argument("function")
+@click.argument("events", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All dead letters of the function.")
+@node_options
+def dead_redrive(function: str, events: tuple[str, ...], everything: bool, client: Client) -> None:
+    """Hand dead letters to FUNCTION again: EVENTS (`stream/partition/offset`) or --all."""
+    count = client.post("dead", function, "redrive", data=_chosen(events, everything))["redriven"]
+    click.echo(f"{plural(count, 'dead letter')} handed to `{function}` again")
+
+
+@dead_command.command("discard")
+@click.argument("function")
+@click.argument("events", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All dead letters of the function.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@node_options
+def dead_discard(
+    function: str, events: tuple[str, ...], everything: bool, yes: bool, client: Client
+) -> None:
+    """Delete dead letters of FUNCTION for good: EVENTS or --all."""
+    chosen = _chosen(events, everything)
+    what = "all dead letters" if everything else plural(len(events), "dead letter")
+    if not yes:
+        click.confirm(f"Delete {what} of `{function}` for good?", abort=True, err=True)
+    count = client.post("dead", function, "discard", data=chosen)["discarded"]
+    click.echo(f"{plural(count, 'dead letter')} of `{function}` deleted")
+
+
+def _chosen(events: tuple[str, ...], everything: bool) -> dict[str, Any]:
+    if everything == bool(events):
+        raise click.UsageError("Name the events (`stream/partition/offset`), or say `--all`.")
+    if everything:
+        return {"all": True}
+    return {"positions": ["/".join(split_position(event)) for event in events]}
+
+
+@click.group("parked")
+def parked_command() -> None:
+    """List, redrive or discard parked keys."""
+
+
+@parked_command.command("list")
+@click.argument("function", required=False)
+@json_option
+@node_options
+def parked_list(function: str | None, as_json: bool, client: Client) -> None:
+    """List what waits behind a failure, of FUNCTION or of all."""
+    rows = client.get("parked", function=function)["parked"]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        rows,
+        {
+            "function": "function",
+            "stream": "stream",
+            "partition": "partition",
+            "key": "key",
+            "status": "status",
+            "events": "events",
+            "since": lambda row: short_time(row["since"]),
+            "cause": "cause",
+        },
+        empty="nothing is parked",
+    )
+
+
+@parked_command.command("redrive")
+@click.argument("function")
+@click.argument("key", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every parked key of the function.")
+@node_options
+def parked_redrive(function: str, key: str | None, everything: bool, client: Client) -> None:
+    """Let what waits under KEY (or --all) of FUNCTION go on, in order."""
+    count = client.post("parked", function, "redrive", data=_chosen_key(key, everything))[
+        "redriven"
+    ]
+    click.echo(f"{plural(count, 'parked key')} of `{function}` released")
+
+
+@parked_command.command("discard")
+@click.argument("function")
+@click.argument("key", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every parked key of the function.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@node_options
+def parked_discard(
+    function: str, key: str | None, everything: bool, yes: bool, client: Client
+) -> None:
+    """Delete what waits under KEY (or --all) of FUNCTION for good."""
+    chosen = _chosen_key(key, everything)
+    what = "everything" if everything else f"all events under key `{key}`"
+    if not yes:
+        click.confirm(f"Delete {what} parked by `{function}` for good?", abort=True, err=True)
+    count = client.post("parked", function, "discard", data=chosen)["discarded"]
+    click.echo(f"{plural(count, 'parked key')} of `{function}` deleted")
+
+
+def _chosen_key(key: str | None, everything: bool) -> dict[str, Any]:
+    if everything == (key is not None):
+        raise click.UsageError("Name the key, or say `--all`.")
+    return {"all": True} if everything else {"key": key}
+
+
+@click.command("explain")
+@click.argument("event")
+@json_option
+@node_options
+def explain_command(event: str, as_json: bool, client: Client) -> None:
+    """Say where EVENT (`stream/partition/offset`) is and what it waits for."""
+    found = client.get("explain", *split_position(event))
+    if as_json:
+        print_json(found)
+        return
+    _print_facts({name: value for name, value in found.items() if not isinstance(value, list)})
+    click.echo()
+    print_table(
+        found["functions"],
+        {
+            "function": "function",
+            "status": "status",
+            "waits for": "blocked_by",
+            "attempts": "attempts",
+            "next attempt": "next_attempt",
+            "cause": "cause",
+            "policy": "policy",
+        },
+        empty="no function reads this stream",
+    )
+
+
+def _print_facts(facts: Mapping[str, Any]) -> None:
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        if value not in (None, "", {}):
+            click.echo(f"{name.replace('_', ' ').ljust(width)}  {value}")
