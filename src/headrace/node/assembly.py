@@ -25,7 +25,7 @@ from headrace.keepers.brokers.base import Broker
 from headrace.keepers.brokers.embedded.log import EmbeddedBroker
 from headrace.keepers.state.expiry import sweep
 from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.sqlite import SqliteStorage
+from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.effects import Space
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec
@@ -34,7 +34,6 @@ from headrace.runtime.fleet import Fleet
 from headrace.runtime.logs import LogLine
 from headrace.world.clock import Clock, SystemClock
 from headrace.world.entropy import Entropy, SystemEntropy
-from headrace.world.failpoints import hit
 from headrace.world.tasks import Tasks
 
 SWEEP_EVERY = 60.0
@@ -200,8 +199,7 @@ async def running(settings: Settings) -> AsyncIterator[Node]:
     tasks = Tasks(_failed)
     settings.data.mkdir(parents=True, exist_ok=True)
     storage = await SqliteStorage.open(settings.data, clock=clock)
-    hit("recovery:opened")
-    broker = await EmbeddedBroker.open(storage, clock=clock, tasks=tasks)
+    broker = EmbeddedBroker(storage, clock=clock, tasks=tasks)
     node = Node(settings, storage=storage, broker=broker, clock=clock, entropy=entropy, tasks=tasks)
     try:
         await node.start()
