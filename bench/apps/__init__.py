@@ -1,0 +1,1 @@
+"""Apps the workloads deploy: what an author would have written, and nothing more."""

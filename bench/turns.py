@@ -1,0 +1,113 @@
+"""Runs programs in turns (A B C A B C ...), each in its own process, and keeps every figure.
+
+Turns, because the machine's speed drifts within minutes: what is compared must be measured side by
+side. A program that fails is reported once and left out of the rounds that follow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.metrics import Metric, Program, Reading
+
+CHECKOUT = Path(__file__).parent.parent
+PEERS_PYTHON = CHECKOUT / ".venv-peers" / "bin" / "python"
+DEADLINE_S = 300.0
+
+
+@dataclass
+class Measured:
+    """Figures by reading, one a round; and why programs failed."""
+
+    figures: dict[Reading, list[float]] = field(default_factory=dict)
+    failures: dict[Program, str] = field(default_factory=dict)
+
+
+class ProgramFailed(Exception):
+    """A program ended badly, took too long, or printed no figures."""
+
+
+def run_program(program: Program, *, quick: bool) -> dict[str, float]:
+    """Run it once and return its figures.
+
+    Raises:
+        ProgramFailed: With the last line it wrote.
+    """
+    python = str(PEERS_PYTHON) if program.is_peer else sys.executable
+    command = [python, "-m", f"bench.{program.module}", *program.arguments]
+    process = subprocess.Popen(
+        [*command, "--quick"] if quick else command,
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        raise ProgramFailed(f"took longer than {DEADLINE_S:.0f} s") from None
+    finally:
+        # Its servers and workers are in its session; nothing may run into the next turn.
+        kill_session(process)
+    if process.returncode != 0:
+        lines = errors.strip().splitlines() or [f"ended with {process.returncode} and no word"]
+        raise ProgramFailed(lines[-1][:300])
+    try:
+        figures: dict[str, float] = json.loads(output.strip().splitlines()[-1])
+    except (IndexError, ValueError):
+        raise ProgramFailed("printed no figures") from None
+    return figures
+
+
+def kill_session(process: subprocess.Popen[str]) -> None:
+    """End what a program left behind."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def measure(
+    metrics: Iterable[Metric],
+    *,
+    rounds: int,
+    quick: bool,
+    peers: bool,
+    tell: Callable[[str], None],
+) -> Measured:
+    """Run what the metrics need, row by row, each row's programs in turns."""
+    measured = Measured()
+    rows: dict[int, list[Reading]] = {}
+    for metric in metrics:
+        rows.setdefault(metric.row, []).extend(metric.readings())
+    ran: set[Program] = set()
+    for row, readings in rows.items():
+        programs = [
+            program
+            for program in dict.fromkeys(reading.program for reading in readings)
+            if program not in ran and (peers or not program.is_peer)
+        ]
+        ran.update(programs)
+        for turn in range(1, rounds + 1):
+            for program in programs:
+                if program in measured.failures:
+                    continue
+                tell(f"row {row}, round {turn} of {rounds}: {program.name}")
+                try:
+                    figures = run_program(program, quick=quick)
+                except ProgramFailed as error:
+                    measured.failures[program] = str(error)
+                    tell(f"  failed: {error}")
+                    continue
+                for name, value in figures.items():
+                    measured.figures.setdefault(Reading(program, name), []).append(value)
+    return measured

@@ -1,0 +1,76 @@
+"""A fleet without a node around it, for the workloads that measure the runtime alone."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from bench.figures import scratch
+from headrace.model.event import Event
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome, Returned
+from headrace.model.record import Chunk, encode_events
+from headrace.runtime.fleet import Fleet
+from headrace.world.clock import SystemClock
+from headrace.world.entropy import SystemEntropy
+from headrace.world.tasks import Tasks
+
+APPS = Path(__file__).parent.parent / "apps"
+_tokens = itertools.count(1)
+
+
+class NoState:
+    """Host services for functions that keep nothing."""
+
+    async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
+        return [(0, None)] * len(keys)
+
+    async def scan_state(
+        self, app: str, prefix: str, *, limit: int
+    ) -> list[tuple[str, int, bytes]]:
+        return []
+
+
+def call(function: str, payload: bytes = b"{}") -> Invocation:
+    """A direct call with one payload."""
+    body = encode_events([Event(payload)])
+    token = next(_tokens)
+    return Invocation(
+        function, (Chunk("_call", 0, 0, 1, body, 0, 0, 1),), token=token, key=f"bench/{token}", mode="call"
+    )  # fmt: skip
+
+
+class CallWentWrong(Exception):
+    """The function did not answer; a figure would be meaningless."""
+
+
+def answer(outcome: Outcome) -> bytes:
+    """The result of a call that must have succeeded."""
+    if not isinstance(outcome, Returned) or outcome.error is not None or outcome.result is None:
+        raise CallWentWrong(repr(outcome)[:500])
+    return outcome.result
+
+
+@contextlib.asynccontextmanager
+async def fleet_of(app: str) -> AsyncIterator[Fleet]:
+    """A fleet with one of the bench apps deployed."""
+    failures: list[str] = []
+    tasks = Tasks(lambda name, error: failures.append(f"{name}: {error!r}"))
+    with scratch("fleet") as folder:
+        fleet = Fleet(
+            clock=SystemClock(),
+            entropy=SystemEntropy(),
+            tasks=tasks,
+            services=NoState(),
+            scratch=folder,
+        )
+        try:
+            await fleet.deploy(str(APPS / f"{app}.py"))
+            yield fleet
+        finally:
+            await fleet.close()
+            await tasks.close()
+    if failures:
+        raise CallWentWrong("; ".join(failures))
