@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
+
+from headrace.faces.gateway.errors import TooSlow, answer_error
+from headrace.faces.gateway.responses import Response
+from headrace.model.errors import HeadraceError, Overloaded, TooLarge
 
 HEADERS_S = 10.0
 BODY_S = 30.0
@@ -52,7 +57,7 @@ def patient_protocol(patience: Patience, max_connections: int) -> type[HttpTools
             """Begin to wait for headers, or close at once where there are too many."""
             super().connection_made(transport)  # type: ignore[arg-type]  # what loops really give
             if len(self.connections) > max_connections:
-                self._refuse(b"503 Service Unavailable", b"too many connections\n")
+                self._refuse(Overloaded("this node holds as many connections as it may; try again"))
                 return
             self._wait(patience.headers)
 
@@ -67,7 +72,10 @@ def patient_protocol(patience: Patience, max_connections: int) -> type[HttpTools
             super().data_received(data)
             if self._idle_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
                 self._refuse(
-                    b"431 Request Header Fields Too Large", b"headers or trailers too large\n"
+                    TooLarge(
+                        f"the headers (or trailers) have more than {MAX_HEADER_BYTES:,} bytes; "
+                        "send less beside the body"
+                    )
                 )
 
         def on_message_begin(self) -> None:
@@ -109,20 +117,32 @@ def patient_protocol(patience: Patience, max_connections: int) -> type[HttpTools
 
         def _overdue(self) -> None:
             self._deadline = None
-            self._refuse(b"408 Request Timeout", b"the request did not arrive whole in time\n")
+            late = "headers" if self._in_headers else "body"
+            seconds = patience.headers if self._in_headers else patience.body
+            self._refuse(TooSlow(f"the request's {late} did not arrive whole within {seconds:g} s"))
 
         def _answering(self) -> bool:
             cycle: RequestResponseCycle | None = self.cycle
             return cycle is not None and cycle.response_started and not cycle.response_complete
 
-        def _refuse(self, status: bytes, text: bytes) -> None:
+        def _refuse(self, error: HeadraceError) -> None:
             if self.transport.is_closing():
                 return
             if not self._answering():
-                self.transport.write(
-                    b"HTTP/1.1 %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n"
-                    b"connection: close\r\n\r\n%b" % (status, len(text), text)
-                )
+                self.transport.write(plain_http(answer_error(error)))
             self.transport.close()
 
     return PatientProtocol
+
+
+def plain_http(response: Response) -> bytes:
+    """An answer as the bytes of HTTP/1.1, after which the connection closes."""
+    reason = HTTPStatus(response.status).phrase
+    lines = [
+        f"HTTP/1.1 {response.status} {reason}".encode(),
+        b"content-type: " + response.media,
+        b"content-length: %d" % len(response.body),
+        *(b"%b: %b" % header for header in response.headers if header[0] != b"connection"),
+        b"connection: close",
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + response.body

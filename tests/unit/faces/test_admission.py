@@ -1,0 +1,83 @@
+"""Who comes in, and how much at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.faces.gateway.admission import Admission
+from headrace.model.errors import Invalid, Overloaded, Refused
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "127.0.0.1:4280", "[::1]:4280", "LOCALHOST:1", "door.test"]
+)
+def test_our_own_names_come_in(host: str) -> None:
+    Admission(allowed_hosts=("door.test",)).check_headers({b"host": host.encode()})
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.test", "localhost.evil.test", "127.0.0.1.evil.test:4280", "", "[::2]"]
+)
+def test_a_foreign_host_name_stays_out(host: str) -> None:
+    with pytest.raises(Refused, match="allowed_hosts"):
+        Admission().check_headers({b"host": host.encode()})
+
+
+@pytest.mark.parametrize("origin", ["http://evil.test", "https://localhost.evil.test:1", "null"])
+def test_a_page_of_another_site_stays_out(origin: str) -> None:
+    with pytest.raises(Refused, match="Origin"):
+        Admission().check_headers({b"host": b"localhost", b"origin": origin.encode()})
+
+
+def test_our_own_page_comes_in() -> None:
+    headers = {b"host": b"localhost:4280", b"origin": b"http://localhost:4280"}
+    Admission().check_headers(headers)
+
+
+def test_a_request_without_a_host_is_refused() -> None:
+    with pytest.raises(Invalid, match="Host"):
+        Admission().check_headers({})
+
+
+def test_a_star_lets_every_name_in() -> None:
+    Admission(allowed_hosts=("*",)).check_headers(
+        {b"host": b"any.test", b"origin": b"http://x.test"}
+    )
+
+
+def test_the_address_listened_on_is_a_name_of_ours_but_a_wildcard_is_none() -> None:
+    admission = Admission()
+    admission.listen("10.0.0.1")
+    admission.listen("0.0.0.0")
+    admission.check_headers({b"host": b"10.0.0.1:4280"})
+    with pytest.raises(Refused):
+        admission.check_headers({b"host": b"0.0.0.0:4280"})
+
+
+def test_requests_beyond_the_bound_are_refused_until_one_leaves() -> None:
+    admission = Admission(max_requests=1)
+    admission.enter()
+    with pytest.raises(Overloaded):
+        admission.enter()
+    admission.leave(0)
+    admission.enter()
+
+
+def test_bytes_beyond_the_bound_are_refused_until_they_are_given_back() -> None:
+    admission = Admission(max_body_bytes=100)
+    admission.enter()
+    admission.reserve(800)
+    with pytest.raises(Overloaded, match="800 bytes"):
+        admission.reserve(1)
+    admission.leave(800)
+    admission.enter()
+    admission.reserve(1)
+
+
+def test_long_polls_are_bounded() -> None:
+    admission = Admission(max_waiting=1)
+    admission.start_waiting()
+    with pytest.raises(Overloaded, match="wait for new records"):
+        admission.start_waiting()
+    admission.stop_waiting()
+    admission.start_waiting()

@@ -1,0 +1,102 @@
+"""CloudEvents 1.0 in all three modes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from headrace.faces.gateway.cloudevents import batch, binary, is_binary, structured
+from headrace.faces.gateway.intake import CHECKS
+from headrace.model.errors import Invalid
+from headrace.model.event import Event
+
+JSON, BYTES = CHECKS["json"], CHECKS["bytes"]
+
+
+def cloudevent(**more: Any) -> bytes:
+    whole = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "order", "data": {"a": 1}}
+    whole |= more
+    return json.dumps({name: value for name, value in whole.items() if value is not ...}).encode()
+
+
+def test_a_structured_event_keeps_its_attributes() -> None:
+    event = structured(
+        cloudevent(time="2026-01-01T00:00:00Z", subject="s", tenant="t", weight=3, urgent=True),
+        None, JSON,
+    )  # fmt: skip
+    assert event == Event(
+        value=b'{"a": 1}', key="s", time=1_767_225_600_000_000, id="/shop#1",
+        headers={"ce-subject": "s", "ce-tenant": "t", "ce-weight": "3", "ce-urgent": "true",
+                 "ce-id": "1"},
+        type="order", source="/shop",
+    )  # fmt: skip
+
+
+def test_the_key_is_the_requests_then_the_partition_key_then_the_subject() -> None:
+    body = cloudevent(partitionkey="p", subject="s")
+    assert structured(body, "k", JSON).key == "k"
+    assert structured(body, None, JSON).key == "p"
+    assert structured(cloudevent(), None, JSON).key is None
+
+
+def test_events_of_two_sources_with_one_id_are_two_events() -> None:
+    assert (
+        structured(cloudevent(source="/a"), None, JSON).id
+        != structured(cloudevent(source="/b"), None, JSON).id
+    )
+
+
+def test_a_binary_event_keeps_its_body_as_it_is() -> None:
+    headers = {
+        b"ce-specversion": b"1.0", b"ce-id": b"1", b"ce-source": b"/shop", b"ce-type": b"order",
+        b"ce-subject": b"%C3%A4", b"content-type": b"image/png",
+    }  # fmt: skip
+    assert is_binary(headers)
+    event = binary(headers, b"\x89PNG", None, BYTES)
+    assert event.value == b"\x89PNG"
+    assert event.key == "ä"
+    assert event.headers == {
+        "ce-subject": "ä", "ce-datacontenttype": "image/png", "ce-id": "1",
+    }  # fmt: skip
+
+
+def test_binary_data_in_a_structured_event_is_decoded() -> None:
+    assert structured(cloudevent(data=..., data_base64="AP8="), None, BYTES).value == b"\x00\xff"
+
+
+def test_data_that_is_text_is_meant_without_its_quotes() -> None:
+    body = cloudevent(data="<a/>", datacontenttype="application/xml")
+    assert structured(body, None, BYTES).value == b"<a/>"
+    assert structured(cloudevent(data="x"), None, JSON).value == b'"x"'
+
+
+def test_a_batch_is_taken_whole_and_a_wrong_one_is_named() -> None:
+    body = b"[" + cloudevent(id="1") + b"," + cloudevent(id="2") + b"]"
+    assert [event.id for event in batch(body, None, JSON)] == ["/shop#1", "/shop#2"]
+    with pytest.raises(Invalid, match=r"event 1: .*no `type`"):
+        batch(b"[" + cloudevent() + b"," + cloudevent(type=...) + b"]", None, JSON)
+    assert batch(b"[]", None, JSON) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (cloudevent(specversion="0.3"), "reads CloudEvents `1.0`"),
+        (cloudevent(specversion=...), "specversion"),
+        (cloudevent(id=""), "no `id`"),
+        (cloudevent(source=...), "no `source`"),
+        (cloudevent(time="noon"), "no RFC 3339 time"),
+        (cloudevent(Tenant="t"), "lower-case"),
+        (cloudevent(tenant={"a": 1}), "neither text"),
+        (cloudevent(data_base64="AP8="), "not both"),
+        (cloudevent(data=..., data_base64="?"), "not base64"),
+        (b"[]", "JSON object"),
+        (b"", "JSON"),
+    ],
+)
+def test_what_is_no_cloudevent_is_refused(body: bytes, says: str) -> None:
+    with pytest.raises(Invalid) as error:
+        structured(body, None, JSON)
+    assert says in str(error.value)

@@ -1,0 +1,49 @@
+"""The route table: which handler answers, and what is said where none does."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.faces.gateway.application import route_table
+from headrace.faces.gateway.errors import NotAllowed
+from headrace.model.errors import Invalid, Unknown
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "names", "pattern"),
+    [
+        ("GET", "/", (), "/"),
+        ("POST", "/streams/orders", ("orders",), "/streams/{stream}"),
+        ("GET", "/streams/orders/", ("orders",), "/streams/{stream}"),
+        ("HEAD", "/healthz", (), "/healthz"),
+        ("GET", "/state/shop/a%2Fb", ("shop", "a/b"), "/state/{app}/{key}"),
+        ("GET", "/state/shop/%C3%A4", ("shop", "ä"), "/state/{app}/{key}"),
+        ("POST", "/dead/shop.f/redrive", ("shop.f",), "/dead/{function}/redrive"),
+        ("GET", "/dead/shop.f/orders/0/7", ("shop.f", "orders", "0", "7"),
+         "/dead/{function}/{stream}/{partition}/{offset}"),
+    ],
+)  # fmt: skip
+def test_a_path_finds_its_handler_and_names(
+    method: str, path: str, names: tuple[str, ...], pattern: str
+) -> None:
+    _, found, text = route_table().find(method, path)
+    assert (found, text) == (names, pattern)
+
+
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "", "/streams/a/b/c/d/e/f", "/streams//records/x"]
+)
+def test_a_path_nobody_answers_is_unknown(path: str) -> None:
+    with pytest.raises(Unknown, match="GET / lists"):
+        route_table().find("GET", path)
+
+
+def test_a_known_path_with_another_method_says_which_are_allowed() -> None:
+    with pytest.raises(NotAllowed) as error:
+        route_table().find("DELETE", "/streams/orders")
+    assert error.value.allowed == "GET, POST"
+
+
+def test_a_segment_that_is_no_text_is_refused() -> None:
+    with pytest.raises(Invalid, match="is not UTF-8"):
+        route_table().find("GET", "/state/shop/%ff")

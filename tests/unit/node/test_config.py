@@ -1,0 +1,159 @@
+"""Settings: every source, their order, and what is said about what cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from headrace.model.errors import Misuse
+from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
+from headrace.model.policy import DeadLetter, ParkKey, Retry
+from headrace.node.config import Settings, client_url, load, node_url
+
+
+def settings(
+    folder: Path, text: str = "", env: dict[str, str] | None = None, **options: object
+) -> Settings:
+    if text:
+        (folder / "headrace.toml").write_text(text)
+    return load(options, environ=env or {}, folder=folder)
+
+
+def shop(**function: object) -> AppSpec:
+    return AppSpec(
+        name="shop",
+        streams=(StreamSpec(name="orders", owner="shop"),),
+        functions=(FunctionSpec(name="shop.price", app="shop", **function),),  # type: ignore[arg-type]
+    )
+
+
+def test_without_any_source_the_defaults_hold(tmp_path: Path) -> None:
+    found = settings(tmp_path)
+    assert (found.host, found.port, found.data) == ("127.0.0.1", 4280, Path(".headrace"))
+    assert found.apply(shop()) == shop()
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    text = "[node]\nport = 1\nhost = 'a'\ndrain = 1\n[env.prod.node]\nport = 2\nhost = 'b'\n"
+    env = {"HEADRACE_ENV": "prod", "HEADRACE_PORT": "3"}
+    found = settings(tmp_path, text, env, host="c", data=None)
+    assert (found.drain, found.port, found.host) == (1.0, 3, "c")
+    assert found.environment == "prod"
+
+
+def test_an_environment_section_is_left_alone_unless_it_is_chosen(tmp_path: Path) -> None:
+    assert settings(tmp_path, "[env.prod.node]\nport = 2\n").port == 4280
+
+
+def test_an_override_merges_policies_key_by_key(tmp_path: Path) -> None:
+    text = '[functions."shop.price"]\nbatch_size = 7\nretry = { attempts = 3 }\n'
+    app = settings(tmp_path, text).apply(shop(retry=Retry(base=0.5, cap=9.0)))
+    assert app.functions[0].batch_size == 7
+    assert app.functions[0].retry == Retry(attempts=3, base=0.5, cap=9.0)
+
+
+def test_a_failure_policy_is_chosen_by_its_name(tmp_path: Path) -> None:
+    text = '[functions."shop.price"]\non_failure = "park-key"\nbreaker = false\n'
+    function = settings(tmp_path, text).apply(shop(on_failure=DeadLetter())).functions[0]
+    assert function.on_failure == ParkKey()
+    assert function.breaker is None
+
+
+def test_a_variable_reaches_into_a_function_and_wins_over_the_file(tmp_path: Path) -> None:
+    env = {
+        "HEADRACE_FUNCTIONS__SHOP_PRICE__RETRY__ATTEMPTS": "9",
+        "HEADRACE_FUNCTIONS__SHOP_PRICE__BATCH_WINDOW": "0.5",
+        "HEADRACE_STREAMS__ORDERS__RETENTION_AGE": "60",
+    }
+    text = '[functions."shop.price"]\nretry = { attempts = 3 }\n'
+    app = settings(tmp_path, text, env).apply(shop())
+    assert app.functions[0].retry.attempts == 9
+    assert app.functions[0].batch_window == 0.5
+    assert app.streams[0].retention_age == 60.0
+
+
+def test_an_override_that_is_about_nothing_is_reported_with_a_near_name(tmp_path: Path) -> None:
+    found = settings(tmp_path, '[functions."shop.prise"]\nbatch_size = 7\n')
+    (sentence,) = found.unmatched([shop()])
+    assert "headrace.toml:1" in sentence
+    assert "did you mean `shop.price`?" in sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("[node]\nprot = 1\n", 2, "did you mean `port`?"),
+        ("[node]\n\n# why\nport = 'x'\n", 4, "expected `int`, got `str`"),
+        ("[nodes]\nport = 1\n", 1, "`nodes` is unknown in this file"),
+        ("node = 3\n", 1, "must be a table"),
+        ("[functions.x]\nname = 'y'\n", 2, "cannot be overridden"),
+        ("[functions.x]\nbatch_size = 0\n", 2, "use 1 to 10,000"),
+        ("[functions.x]\nbatch_size = 'many'\n", 2, "Expected `int`"),
+        ("[functions.x]\ntimeout = 1\nretry = { attempts = 0 }\n", 3, "use 1 to 10,000"),
+        ("[functions.x]\nretry = { atempts = 3 }\n", 2, "did you mean `attempts`?"),
+        ("[functions.x.retry]\nbase = 9.0\ncap = 1.0\n", 1, "use 0 <= base <= cap"),
+        ("[functions.x]\non_failure = 'drop'\n", 2, "Invalid value 'drop'"),
+        ("[streams.x]\npartitions = 3\n", 2, "cannot be overridden"),
+        ("[env.prod]\nport = 3\n", 2, "`port` is unknown in `[env.prod]`"),
+    ],
+)
+def test_what_cannot_be_is_named_with_file_line_and_fix(
+    tmp_path: Path, text: str, line: int, says: str
+) -> None:
+    with pytest.raises(Misuse) as error:
+        settings(tmp_path, text)
+    assert f"headrace.toml:{line}: " in str(error.value)
+    assert says in str(error.value)
+
+
+def test_text_that_is_no_toml_is_refused_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(Misuse, match=r"headrace\.toml: is no TOML: .*line 2"):
+        settings(tmp_path, "[node]\nport = = 1\n")
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "headrace.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(Misuse, match="is not UTF-8 text"):
+        settings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("HEADRACE_PROT", "1", "did you mean `HEADRACE_PORT`?"),
+        ("HEADRACE_PORT", "many", "`HEADRACE_PORT`: `port = 'many'` cannot be"),
+        ("HEADRACE_PORT", "70000", "use 0 (any free one) to 65535"),
+        ("HEADRACE_FUNCTIONS__X__NAME", "y", "`HEADRACE_FUNCTIONS__X__NAME`: `name` of function"),
+        ("HEADRACE_FUNCTIONS__X__BATCH_SIZE", "many", "`HEADRACE_FUNCTIONS__X__BATCH_SIZE`"),
+        ("HEADRACE_LOG_LEVEL", "loud", "use debug, info, warning or error"),
+        ("HEADRACE_ENV", "prod", "there is no such file here"),
+        ("HEADRACE_CONFIG", "nowhere.toml", "`nowhere.toml` cannot be read"),
+    ],
+)
+def test_a_variable_that_cannot_be_is_named(
+    tmp_path: Path, variable: str, value: str, says: str
+) -> None:
+    with pytest.raises(Misuse) as error:
+        settings(tmp_path, "", {variable: value})
+    assert says in str(error.value)
+
+
+def test_variables_of_others_are_nobodys_business(tmp_path: Path) -> None:
+    assert settings(tmp_path, "", {"PATH": "/bin", "HEADRACE_URL": "http://x.test"}).port == 4280
+
+
+def test_lists_in_variables_are_separated_by_commas(tmp_path: Path) -> None:
+    env = {"HEADRACE_TARGETS": "a.py, b.py", "HEADRACE_ALLOWED_HOSTS": "one.test"}
+    found = settings(tmp_path, "", env)
+    assert found.targets == ("a.py", "b.py")
+    assert found.allowed_hosts == ("one.test",)
+
+
+def test_a_node_is_found_by_the_note_in_its_data_folder(tmp_path: Path) -> None:
+    assert node_url(tmp_path) is None
+    (tmp_path / "node.json").write_text('{"url": "http://127.0.0.1:9", "pid": 1}')
+    assert client_url({}, tmp_path) == "http://127.0.0.1:9"
+    assert client_url({"HEADRACE_URL": "http://x.test"}, tmp_path) == "http://x.test"
+    (tmp_path / "node.json").write_text("half a no")
+    assert client_url({}, tmp_path) == "http://127.0.0.1:4280"
