@@ -12,17 +12,16 @@ from zlib import crc32
 from headrace.model.event import Event
 
 
-def partition_of(key: str | None, partitions: int) -> int | None:
-    """The key's partition; None where there is no key and the caller is free to choose."""
+def partition_of(key: str | None, partitions: int, sticky: int = 0) -> int:
+    """The key's partition; without a key, the one the caller sticks to for now."""
     if key is None:
-        return None
+        return sticky % partitions
     return crc32(key.encode()) % partitions if partitions > 1 else 0
 
 
-def split(events: Iterable[Event], partitions: int, *, sticky: int = 0) -> dict[int, list[Event]]:
+def split(events: Iterable[Event], partitions: int, sticky: int = 0) -> dict[int, list[Event]]:
     """The events by partition, each list in the order given; those without a key go to `sticky`."""
     found: dict[int, list[Event]] = {}
     for event in events:
-        chosen = partition_of(event.key, partitions)
-        found.setdefault(sticky % partitions if chosen is None else chosen, []).append(event)
+        found.setdefault(partition_of(event.key, partitions, sticky), []).append(event)
     return found

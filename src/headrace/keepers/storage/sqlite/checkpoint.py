@@ -18,7 +18,8 @@ from headrace.keepers.storage.sqlite.file import DataFile
 from headrace.world import failpoints
 
 CHECKPOINT_PAGES = 2_000
-REST_PAGES = 250
+REST_PAGES = 500
+LONG_PAGES = (32 << 20) // 4096
 ALARM_PAGES = (64 << 20) // 4096
 
 _log = logging.getLogger(__name__)
@@ -30,12 +31,11 @@ class Checkpointer:
     def __init__(self, file: DataFile, beside: Beside, fatal: Callable[[str], None]) -> None:
         self._file = file
         self._fatal = fatal
-        self._closed = False
         self._beside = beside
         self._running = False
+        self._copied = False
         self._alarmed = False
         self._pages = 0
-        self._due = CHECKPOINT_PAGES
         file.writer.set_wal_hook(self._grown)
 
     def _grown(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
@@ -43,39 +43,39 @@ class Checkpointer:
         return apsw.SQLITE_OK
 
     def committed(self) -> None:
-        """A commit has just ended: begin a checkpoint where one is due."""
-        if self._running or self._pages < self._due:
-            return
-        if self._pages > ALARM_PAGES and not self._alarmed:
-            self._alarmed = True
-            _log.warning(
-                "the write-ahead log of %s has grown to %d MiB", self._file.path, self._pages >> 8
-            )
-        self._running = True
-        self._beside.run(self._bulk)
+        """A commit has just ended and none runs: begin or end a checkpoint where one is due."""
+        if self._copied:
+            self._finish()
+        elif self._pages >= CHECKPOINT_PAGES and not self._running:
+            if self._pages > ALARM_PAGES and not self._alarmed:
+                self._alarmed = True
+                _log.warning(
+                    "the write-ahead log of %s has grown to %d MiB; commits come faster than the "
+                    "disk can copy them",
+                    self._file.path,
+                    self._pages >> 8,
+                )
+            self._running = True
+            self._beside.run(self._bulk)
 
     def _bulk(self) -> Callable[[], None]:
         failpoints.hit("checkpoint:before")
         self._copy(self._file.checkpointer)
-        return self._rest
+        return self._bulk_ended
 
-    def _rest(self) -> None:
-        self._running = False
-        if self._closed:
-            return
-        if self._file.writer.in_transaction:
-            # A group is being committed on the disk thread: come back after it.
-            self._due = 0
-            return
-        total, copied = self._file.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-        if total - copied <= REST_PAGES:
+    def _bulk_ended(self) -> None:
+        # The writer may be at work on the disk thread just now: the next commit's end finishes.
+        self._copied = True
+
+    def _finish(self) -> None:
+        """Copy what commits have added meanwhile, so that the next one starts the log anew."""
+        total, done = self._file.writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        self._copied = self._running = False
+        if total - done <= REST_PAGES or self._pages > LONG_PAGES:
             self._copy(self._file.writer)
             self._alarmed = False
-            self._due = CHECKPOINT_PAGES
+            self._pages = 0
             failpoints.hit("checkpoint:after")
-        else:
-            # Commits were quicker than the copy: go on from where it ended.
-            self._due = 0
 
     def _copy(self, connection: apsw.Connection) -> None:
         try:
@@ -86,5 +86,5 @@ class Checkpointer:
             self._fatal(f"the disk under `{self._file.folder}` failed in a checkpoint ({error})")
 
     def close(self) -> None:
-        """Begin no more; the connection that closes last does what is left."""
-        self._closed = True
+        """Wait for a checkpoint that runs; the connection that closes last does the rest."""
+        self._beside.close()

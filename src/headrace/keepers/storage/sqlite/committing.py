@@ -52,7 +52,8 @@ class Pace:
 class Beside:
     """One thread for the calls that wait for the disk. Started when first needed."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, name: str) -> None:
+        self._name = name
         self._loop = loop
         self._work: queue.SimpleQueue[Callable[[], Callable[[], None]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -61,7 +62,7 @@ class Beside:
         """Run `work` on the thread, then what it returns on the loop."""
         if self._thread is None:
             sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
-            self._thread = threading.Thread(target=self._serve, name="storage-disk", daemon=True)
+            self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
             self._thread.start()
         self._work.put(work)
 
@@ -71,7 +72,7 @@ class Beside:
             self._loop.call_soon_threadsafe(afterwards)
 
     def close(self) -> None:
-        """Finish what was handed over."""
+        """Finish what was handed over; what is to run on the loop afterwards may come later."""
         if self._thread is not None:
             self._work.put(None)
             self._thread.join()

@@ -72,7 +72,7 @@ class Group:
                     if appender is None:
                         raise RuntimeError("a change appends, but no log is attached")
                     entry.result = appender.stage(change.appends)
-            except Exception as error:  # noqa: BLE001 - handed to whoever waits for this change
+            except HeadraceError as error:
                 entry.result = error
                 continue
             overlay_change(change, self.overlay)

@@ -7,6 +7,7 @@ it; `landed` brings it up to date. The cache is bounded in bytes and simply star
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import apsw
 
@@ -64,18 +65,22 @@ class Rows:
 
     def _look_up(self, space: Space, keys: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
         marks = ",".join("?" * len(keys))
-        return self._execute(
+        rows = self._execute(
             f"SELECT key, value FROM {space} WHERE key IN ({marks})",
             tuple(keys),
         ).fetchall()
+        return cast("list[tuple[bytes, bytes]]", rows)
 
     def scan(
         self, space: Space, low: bytes, high: bytes | None, limit: int
     ) -> list[tuple[bytes, bytes]]:
         """Pairs in ascending order."""
         if high is None:
-            return self._execute(_SCAN_REST[space], (low, limit)).fetchall()
-        return self._execute(_SCAN[space], (low, high, limit)).fetchall()
+            rows = self._execute(_SCAN_REST[space], (low, limit)).fetchall()
+        else:
+            rows = self._execute(_SCAN[space], (low, high, limit)).fetchall()
+        # STRICT tables hold nothing but blobs here.
+        return cast("list[tuple[bytes, bytes]]", rows)
 
     def landed(self, changed: Mapping[Space, Mapping[bytes, bytes | None]]) -> None:
         """These rows are committed."""

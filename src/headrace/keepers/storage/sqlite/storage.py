@@ -8,13 +8,13 @@ turns producers away and lets consumers finish; a queue that is too long is refu
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from typing import cast
 
 import apsw
 
@@ -64,8 +64,8 @@ class SqliteStorage:
         self._fatal = fatal
         self._rows = Rows(file.reader)
         self._pace = Pace()
-        self._beside = Beside(loop)
-        self._checkpointer = Checkpointer(file, self._beside, fatal)
+        self._beside = Beside(loop, name="storage-commits")
+        self._checkpointer = Checkpointer(file, Beside(loop, name="storage-checkpoints"), fatal)
         self._appender: Appender | None = None
         self._queue: deque[Waiting] = deque()
         self._queued_bytes = 0
@@ -300,15 +300,23 @@ class SqliteStorage:
         self._require_open()
         return self._rows.scan(space, low, high, limit)
 
-    def query(
-        self, sql: str, values: tuple[Cell, ...] = (), *, rows: int = 1 << 30
-    ) -> list[tuple[Cell, ...]]:
-        """Committed rows of a log's own tables, `rows` of them at most."""
+    def query(self, sql: str, values: tuple[Cell, ...] = ()) -> list[tuple[Cell, ...]]:
+        """Committed rows of a log's own tables."""
+        self._require_open()
+        # STRICT tables without REAL columns hold nothing else.
+        rows = self._file.reader.execute(sql, values).fetchall()
+        return cast("list[tuple[Cell, ...]]", rows)
+
+    def rows(
+        self, sql: str, values: tuple[Cell, ...] = ()
+    ) -> Generator[tuple[Cell, ...], None, None]:
+        """As `query`, one by one; to be closed, and never kept across a wait."""
         self._require_open()
         cursor = self._file.reader.execute(sql, values)
-        found = list(itertools.islice(cursor, rows))
-        cursor.close()
-        return found
+        try:
+            yield from cursor
+        finally:
+            cursor.close()
 
     def _require_open(self) -> None:
         if self._closed:
@@ -322,8 +330,8 @@ class SqliteStorage:
         if self._busy:
             self._idle = self._loop.create_future()
             await self._idle
-        self._checkpointer.close()
         self._beside.close()
+        self._checkpointer.close()
         self._file.close()
 
 

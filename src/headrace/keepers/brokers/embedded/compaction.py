@@ -1,0 +1,92 @@
+"""Compacting a partition of a state-like stream where it lies.
+
+Walks its rows from the newest to the oldest, a slice at a time, and rewrites those of which less
+is left. It remembers one key per survivor while it runs, and begins only when the partition has
+grown by half since it last ended.
+"""
+
+from __future__ import annotations
+
+from headrace.keepers.brokers.compacting import Survivors
+from headrace.keepers.brokers.embedded.rows import COLUMNS, INSERT, decode_row, encode_row, row_id
+from headrace.keepers.brokers.embedded.streams import remember
+from headrace.keepers.brokers.ledger import Partition
+from headrace.keepers.storage.appending import Cell
+from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.model.record import Chunk
+
+ROWS_AT_ONCE = 64
+LEAST_GROWTH = 1_000
+TOMBSTONE_SECONDS = 86_400.0
+
+_NEWEST = f"SELECT {COLUMNS} FROM log WHERE id >= ? AND id < ? ORDER BY id DESC LIMIT ?"
+_DELETE = "DELETE FROM log WHERE id = ?"
+
+
+class Compactor:
+    """Compacts partitions. Owned by the broker's housekeeping."""
+
+    def __init__(self, storage: SqliteStorage, *, tombstones: float = TOMBSTONE_SECONDS) -> None:
+        self._storage = storage
+        self._tombstones = tombstones
+        self._ended: dict[int, int] = {}
+
+    def due(self, partition: Partition) -> bool:
+        """Whether enough has come to be worth a walk."""
+        ended = self._ended.get(partition.uid, partition.low)
+        growth = partition.high - ended
+        return growth >= LEAST_GROWTH and growth * 2 >= ended - partition.low
+
+    async def compact(self, partition: Partition, *, now: int) -> int:
+        """Keep the last event of every key; says how many rows were rewritten or removed."""
+        survivors = Survivors(tombstones_until=now - int(self._tombstones * 1_000_000))
+        high = partition.high
+        end = row_id(partition.uid, high)
+        newest = True
+        changed = 0
+        while rows := self._storage.query(_NEWEST, (row_id(partition.uid, 0), end, ROWS_AT_ONCE)):
+            gone: list[tuple[Cell, ...]] = []
+            written: list[tuple[Cell, ...]] = []
+            freed = 0
+            for row in rows:
+                chunk = decode_row(partition, row)
+                if newest:
+                    survivors.look(chunk)
+                    newest = False
+                    continue
+                left = survivors.judge(chunk)
+                if left is not chunk:
+                    gone.append((row[0],))
+                    freed += len(chunk.body) - (len(left.body) if left else 0)
+                    if left is not None:
+                        written.append(encode_row(partition, left))
+            end = int(rows[-1][0] or 0)
+            if gone:
+                changed += len(gone)
+                await self._rewrite(partition, high, gone, written, freed)
+        self._ended[partition.uid] = high
+        return changed
+
+    async def _rewrite(
+        self,
+        partition: Partition,
+        high: int,
+        gone: list[tuple[Cell, ...]],
+        written: list[tuple[Cell, ...]],
+        freed: int,
+    ) -> None:
+        _forget_below(partition, high)
+        partition.size -= freed
+        await self._storage.write([(_DELETE, gone), (INSERT, written), remember(partition)])
+        first = self._storage.query(
+            "SELECT min(id) FROM log WHERE id >= ? AND id < ?",
+            (row_id(partition.uid, 0), row_id(partition.uid, partition.high)),
+        )[0][0]
+        if isinstance(first, int):
+            partition.low = first - row_id(partition.uid, 0)
+
+
+def _forget_below(partition: Partition, high: int) -> None:
+    """The shelf shows no chunk that is being rewritten."""
+    kept: list[Chunk] = [chunk for chunk in partition.shelf.chunks if chunk.first >= high]
+    partition.shelf.replace(kept)

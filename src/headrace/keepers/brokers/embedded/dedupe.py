@@ -1,0 +1,55 @@
+"""Which event ids a stream has seen lately: rows with an expiry, asked a change at a time.
+
+Only events with ids are looked up. An id counts for the whole stream, so that a producer that
+repeats an event without a key meets its mark whichever partition it chose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from headrace.keepers.storage.appending import Statement
+from headrace.keepers.storage.sqlite.storage import SqliteStorage
+
+IDS_PER_QUERY = 1_000
+SWEPT_AT_ONCE = 10_000
+
+_INSERT = (
+    "INSERT INTO dedupe (stream, id, expires) VALUES (?, ?, ?) "
+    "ON CONFLICT (stream, id) DO UPDATE SET expires = excluded.expires"
+)
+_SWEEP = (
+    "DELETE FROM dedupe WHERE (stream, id) IN "
+    "(SELECT stream, id FROM dedupe WHERE expires < ? LIMIT ?)"
+)
+
+
+class Marks:
+    """The ids seen. Owned by the broker."""
+
+    def __init__(self, storage: SqliteStorage) -> None:
+        self._storage = storage
+
+    def seen(self, stream: int, ids: Sequence[str], now: int) -> set[str]:
+        """Which of `ids` are held unexpired for the stream."""
+        found: set[str] = set()
+        for start in range(0, len(ids), IDS_PER_QUERY):
+            some = ids[start : start + IDS_PER_QUERY]
+            marks = ",".join("?" * len(some))
+            rows = self._storage.query(
+                f"SELECT id FROM dedupe WHERE stream = ? AND id IN ({marks}) AND expires > ?",
+                (stream, *some, now),
+            )
+            found.update(str(row[0]) for row in rows)
+        return found
+
+    def statements(self, marks: Mapping[tuple[int, str], int]) -> list[Statement]:
+        """What is to be written for new marks."""
+        if not marks:
+            return []
+        return [(_INSERT, [(stream, each, expires) for (stream, each), expires in marks.items()])]
+
+    async def sweep(self, now: int) -> None:
+        """Remove what has expired, in slices that hold nobody up."""
+        while self._storage.query("SELECT 1 FROM dedupe WHERE expires < ? LIMIT 1", (now,)):
+            await self._storage.write([(_SWEEP, [(now, SWEPT_AT_ONCE)])])

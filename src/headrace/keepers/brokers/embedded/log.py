@@ -1,0 +1,184 @@
+"""The embedded log: streams in the same SQLite file as the state, in the same transactions.
+
+Comes in: appends, alone or within a change. Goes out: chunks, from memory to readers that keep up,
+from the table to those that do not. One row a blob, offsets without gaps, no index but the table's
+own order. Everything here runs on the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from headrace.keepers.brokers.base import Extent
+from headrace.keepers.brokers.catalog import check_spec, redeclare
+from headrace.keepers.brokers.embedded import reading, streams
+from headrace.keepers.brokers.embedded.compaction import Compactor
+from headrace.keepers.brokers.embedded.dedupe import Marks
+from headrace.keepers.brokers.embedded.retention import retain
+from headrace.keepers.brokers.embedded.rows import INSERT, encode_row
+from headrace.keepers.brokers.embedded.tail import Tail
+from headrace.keepers.brokers.ledger import Ledger, Partition, Stream
+from headrace.keepers.brokers.subscribing import LocalSubscription
+from headrace.keepers.storage.appending import Statement
+from headrace.keepers.storage.base import Applied
+from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.model.effects import Change
+from headrace.model.errors import Unavailable
+from headrace.model.function import StreamSpec
+from headrace.model.record import Append, Chunk
+from headrace.world.clock import Clock
+from headrace.world.tasks import Tasks
+
+SWEEP_SECONDS = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class EmbeddedBroker:
+    """The log of a node that keeps its own. Owned by the node; attached to its storage."""
+
+    colocated = True
+
+    def __init__(
+        self, storage: SqliteStorage, *, clock: Clock, tasks: Tasks, sweep: float = SWEEP_SECONDS
+    ) -> None:
+        """Open the log in `storage`, and begin to keep house.
+
+        Args:
+            storage: The store, which is not closed by this.
+            clock: The source of time.
+            tasks: The group the housekeeping runs in.
+            sweep: Seconds between sweeps.
+        """
+        self._storage = storage
+        self._clock = clock
+        self._marks = Marks(storage)
+        self._ledger = Ledger(clock, self._marks.seen)
+        self._ledger.streams.update(streams.load(storage))
+        self._next_partition = 1 + max((each.uid for each in self._partitions()), default=0)
+        self._tail = Tail()
+        self._declaring = asyncio.Lock()
+        self._compactor = Compactor(storage)
+        self._subscriptions: list[LocalSubscription] = []
+        storage.attach(self)
+        self._sweeper = tasks.start(self._keep_house(sweep), name="log-housekeeping")
+
+    def _partitions(self) -> list[Partition]:
+        return [each for stream in self._ledger.streams.values() for each in stream.partitions]
+
+    # Streams -------------------------------------------------------------------------------
+
+    async def declare(self, spec: StreamSpec) -> StreamSpec:
+        """Create the stream, or bring its changeable settings up to `spec`; see the port."""
+        check_spec(spec)
+        async with self._declaring:
+            known = self._ledger.streams.get(spec.name)
+            if known is not None:
+                wanted = redeclare(known.spec, spec)
+                if wanted != known.spec:
+                    await self._storage.write(streams.change(known.uid, wanted))
+                    known.spec = wanted
+                return wanted
+            uid = 1 + max((each.uid for each in self._ledger.streams.values()), default=0)
+            first = self._next_partition
+            await self._storage.write(streams.creation(uid, first, spec))
+            self._next_partition += spec.partitions
+            self._ledger.streams[spec.name] = Stream(
+                uid,
+                spec,
+                [Partition(first + each, spec.name, each) for each in range(spec.partitions)],
+            )
+            return spec
+
+    def stream(self, name: str) -> StreamSpec:
+        """The stream's description; see the port."""
+        return self._ledger.stream(name).spec
+
+    def streams(self) -> list[StreamSpec]:
+        """Every stream, by name."""
+        return [self._ledger.streams[name].spec for name in sorted(self._ledger.streams)]
+
+    # Appending: the storage's Appender -------------------------------------------------------
+
+    async def append(self, appends: Sequence[Append]) -> Applied:
+        """Make the events durable, together; see the port."""
+        return await self._storage.apply(Change(appends=tuple(appends)))
+
+    def stage(self, appends: Sequence[Append]) -> Applied:
+        """Give the events of one change their offsets."""
+        return self._ledger.stage(appends)
+
+    def flush(self) -> list[Statement]:
+        """The rows that everything staged became."""
+        rows = [encode_row(partition, chunk) for partition, chunk in self._ledger.staged()]
+        return [(INSERT, rows), *self._marks.statements(self._ledger.marks)]
+
+    def landed(self) -> None:
+        """Show what was staged to readers; the oldest chunks leave the tail."""
+        self._tail.landed(self._ledger.landed())
+
+    def dropped(self) -> None:
+        """Forget what was staged."""
+        self._ledger.dropped()
+
+    # Reading -------------------------------------------------------------------------------
+
+    async def extent(self, stream: str, partition: int) -> Extent:
+        """What the partition holds now."""
+        found = self._ledger.partition(stream, partition)
+        return Extent(found.low, found.high, max(found.size, 0))
+
+    async def offset_at(self, stream: str, partition: int, time: int) -> int:
+        """The first offset appended at or after `time`; see the port."""
+        return reading.offset_at(self._storage, self._ledger.partition(stream, partition), time)
+
+    async def fetch(
+        self, stream: str, partition: int, offset: int, *, events: int, size: int
+    ) -> list[Chunk]:
+        """Browse, without being a consumer."""
+        found = self._ledger.partition(stream, partition)
+        return self._read(found, max(offset, found.low), events, size)
+
+    def _read(self, partition: Partition, offset: int, events: int, size: int) -> list[Chunk]:
+        return reading.read(self._storage, partition, offset, events=events, size=size)
+
+    def subscribe(self, group: str, streams: tuple[str, ...]) -> LocalSubscription:
+        """Join `group`; see the port."""
+        subscription = LocalSubscription(self._ledger, group, streams, self._read)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    # Housekeeping --------------------------------------------------------------------------
+
+    async def sweep(self) -> None:
+        """Remove what streams no longer keep, and ids whose window is over."""
+        now = self._clock.now()
+        for stream in list(self._ledger.streams.values()):
+            for partition in stream.partitions:
+                await retain(self._storage, partition, stream.spec, now=now)
+                if stream.spec.cleanup == "compact" and self._compactor.due(partition):
+                    await self._compactor.compact(partition, now=now)
+        await self._marks.sweep(now)
+
+    async def compact(self, stream: str) -> None:
+        """Compact the stream now, whether or not it is worth it."""
+        for partition in self._ledger.stream(stream).partitions:
+            await self._compactor.compact(partition, now=self._clock.now())
+
+    async def _keep_house(self, every: float) -> None:
+        while True:
+            await self._clock.sleep(every)
+            try:
+                await self.sweep()
+            except Unavailable as error:
+                _log.warning("a sweep of the log was put off: %s", error)
+
+    async def close(self) -> None:
+        """Stop readers and housekeeping; the storage stays open."""
+        self._sweeper.cancel()
+        await asyncio.gather(self._sweeper, return_exceptions=True)
+        for subscription in self._subscriptions:
+            await subscription.close()
+        self._storage.detach()

@@ -1,0 +1,90 @@
+"""Reading the log: from the partition's shelf where it reaches, else from the table.
+
+Reads run on the loop's thread: a second one would wait for the interpreter's lock at every row
+(ADR 0003). One call reads about what was asked for, so it stays short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+
+from headrace.keepers.brokers.embedded.rows import COLUMNS, decode_row, first_offset, row_id
+from headrace.keepers.brokers.ledger import Partition
+from headrace.keepers.brokers.shelf import first_events, from_offset, share
+from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.model.record import Chunk
+
+_FROM = f"SELECT {COLUMNS} FROM log WHERE id >= ? AND id < ? ORDER BY id"
+
+
+def read(
+    storage: SqliteStorage, partition: Partition, offset: int, *, events: int, size: int
+) -> list[Chunk]:
+    """Chunks from `offset` on; the first is given even where it is larger than asked.
+
+    Raises:
+        Corrupt: A row does not match its checksum.
+    """
+    if partition.shelf.covers(offset):
+        return partition.shelf.read(offset, events=events, size=size)
+    found: list[Chunk] = []
+    with closing(rows_from(storage, partition, offset)) as chunks:
+        for stored in chunks:
+            chunk = from_offset(stored, offset)
+            if chunk is None:
+                continue
+            chunk = first_events(chunk, events)
+            found.append(chunk)
+            events -= chunk.size
+            size -= share(chunk)
+            if events <= 0 or size <= 0:
+                break
+    return found
+
+
+def rows_from(
+    storage: SqliteStorage, partition: Partition, offset: int
+) -> Generator[Chunk, None, None]:
+    """The stored chunks from the one that holds `offset`; to be closed within the same step."""
+    span = row_start(storage, partition, offset), row_id(partition.uid, partition.high)
+    with closing(storage.rows(_FROM, span)) as rows:
+        for row in rows:
+            yield decode_row(partition, row)
+
+
+def row_start(storage: SqliteStorage, partition: Partition, offset: int) -> int:
+    """The id of the last row that begins at or before `offset`, else of the offset itself."""
+    low, wanted = row_id(partition.uid, 0), row_id(partition.uid, offset)
+    rows = storage.query("SELECT max(id) FROM log WHERE id BETWEEN ? AND ?", (low, wanted))
+    held = rows[0][0]
+    return held if isinstance(held, int) else wanted
+
+
+def offset_at(storage: SqliteStorage, partition: Partition, time: int) -> int:
+    """The first offset appended at or after `time`; the end where there is none.
+
+    `appended` never goes back within a partition, so halving finds it.
+    """
+    low, high = partition.low, partition.high
+    while low < high:
+        middle = (low + high) // 2
+        rows = storage.query(
+            "SELECT id, appended FROM log WHERE id = ?",
+            (row_start(storage, partition, middle),),
+        )
+        if not rows or int(rows[0][1] or 0) < time:
+            low = _after(storage, partition, rows[0][0] if rows else None, middle)
+        else:
+            high = min(middle, first_offset(int(rows[0][0] or 0)))
+    return max(low, partition.low)
+
+
+def _after(storage: SqliteStorage, partition: Partition, row: object, middle: int) -> int:
+    """Where the row after this one begins; the end where it is the last."""
+    start = row + 1 if isinstance(row, int) else row_id(partition.uid, middle)
+    found = storage.query(
+        "SELECT id FROM log WHERE id >= ? AND id < ? ORDER BY id LIMIT 1",
+        (start, row_id(partition.uid, partition.high)),
+    )
+    return first_offset(int(found[0][0] or 0)) if found else partition.high

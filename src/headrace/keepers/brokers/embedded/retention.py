@@ -1,0 +1,70 @@
+"""Removing what a stream no longer wants to keep: by age, and by bytes per partition.
+
+Works on whole rows, oldest first, in slices that ride in ordinary group commits, so that nobody
+waits for housekeeping. The partition's end is kept beside it: an emptied partition goes on where
+it was.
+"""
+
+from __future__ import annotations
+
+from headrace.keepers.brokers.embedded.reading import offset_at, row_start
+from headrace.keepers.brokers.embedded.rows import first_offset, row_id
+from headrace.keepers.brokers.embedded.streams import remember
+from headrace.keepers.brokers.ledger import Partition
+from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.model.function import StreamSpec
+
+ROWS_AT_ONCE = 1_000
+
+_OLDEST = "SELECT id, length(body) FROM log WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
+_DELETE = "DELETE FROM log WHERE id >= ? AND id < ?"
+
+
+async def retain(
+    storage: SqliteStorage, partition: Partition, spec: StreamSpec, *, now: int
+) -> int:
+    """Remove what is too old or too much; says how many rows went."""
+    if spec.cleanup == "compact":
+        return 0
+    removed = 0
+    while rows := _surplus(storage, partition, spec, now):
+        freed = sum(int(row[1] or 0) for row in rows)
+        end = int(rows[-1][0] or 0) + 1
+        low = _next_row(storage, partition, end)
+        partition.size -= freed
+        partition.low = low
+        partition.shelf.drop_first(sum(1 for first in partition.shelf.firsts if first < low))
+        await storage.write([(_DELETE, [(row_id(partition.uid, 0), end)]), remember(partition)])
+        removed += len(rows)
+    return removed
+
+
+def _surplus(
+    storage: SqliteStorage, partition: Partition, spec: StreamSpec, now: int
+) -> list[tuple[int | bytes | str | None, ...]]:
+    """The oldest rows that have to go, some of them."""
+    if partition.low >= partition.high:
+        return []
+    limit = row_id(partition.uid, partition.high)
+    start = row_id(partition.uid, partition.low)
+    rows = storage.query(_OLDEST, (start, limit, ROWS_AT_ONCE))
+    expired = start
+    if spec.retention_age is not None:
+        kept = offset_at(storage, partition, now - int(spec.retention_age * 1_000_000))
+        at_end = kept >= partition.high
+        expired = limit if at_end else row_start(storage, partition, kept)
+    surplus = 0 if spec.retention_bytes is None else partition.size - spec.retention_bytes
+    gone = []
+    for row in rows:
+        identity, size = int(row[0] or 0), int(row[1] or 0)
+        too_much = surplus > 0 and surplus >= size
+        if identity >= expired and not too_much:
+            break
+        surplus -= size
+        gone.append(row)
+    return gone
+
+
+def _next_row(storage: SqliteStorage, partition: Partition, start: int) -> int:
+    rows = storage.query(_OLDEST, (start, row_id(partition.uid, partition.high), 1))
+    return first_offset(int(rows[0][0] or 0)) if rows else partition.high

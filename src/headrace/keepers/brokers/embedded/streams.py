@@ -1,0 +1,82 @@
+"""The streams and partitions as they rest: made once, and found again when the log is opened.
+
+Recovery asks one indexed question per partition: which row is its last. Sizes are kept as of the
+last sweep, and only what came after is counted.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.keepers.brokers.embedded.rows import first_offset, row_id
+from headrace.keepers.brokers.ledger import Partition, Stream
+from headrace.keepers.storage.appending import Statement
+from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.model.function import StreamSpec
+
+_decode = msgspec.json.Decoder(StreamSpec).decode
+_LAST = (
+    "SELECT id, count, appended, offsets FROM log WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1"
+)
+_FIRST = "SELECT id FROM log WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1"
+_BYTES = "SELECT coalesce(sum(length(body)), 0) FROM log WHERE id BETWEEN ? AND ?"
+_REMEMBER = "UPDATE partitions SET next = ?, bytes = ? WHERE uid = ?"
+
+
+def load(storage: SqliteStorage) -> dict[str, Stream]:
+    """Every stream, with its partitions where they were."""
+    streams: dict[int, Stream] = {}
+    for uid, spec in storage.query("SELECT uid, spec FROM streams ORDER BY uid"):
+        if isinstance(uid, int) and isinstance(spec, bytes):
+            streams[uid] = Stream(uid, _decode(spec), [])
+    for row in storage.query(
+        "SELECT uid, stream, number, next, bytes FROM partitions ORDER BY stream, number"
+    ):
+        uid, owner, number, following, size = (int(cell or 0) for cell in row)
+        stream = streams[owner]
+        partition = Partition(uid, stream.spec.name, number)
+        _recover(storage, partition, following, size)
+        stream.partitions.append(partition)
+    return {stream.spec.name: stream for stream in streams.values()}
+
+
+def _recover(storage: SqliteStorage, partition: Partition, following: int, size: int) -> None:
+    span = row_id(partition.uid, 0), row_id(partition.uid + 1, 0) - 1
+    last = storage.query(_LAST, span)
+    partition.high = following
+    if last:
+        identity, count, appended, offsets = last[0]
+        end = first_offset(int(identity or 0)) + int(count or 0)
+        if isinstance(offsets, bytes):
+            end = int.from_bytes(offsets[-8:], "big") + 1
+        partition.high = max(following, end)
+        partition.appended = int(appended or 0)
+    first = storage.query(_FIRST, span)
+    partition.low = first_offset(int(first[0][0] or 0)) if first else partition.high
+    partition.staged_high = partition.high
+    counted = storage.query(_BYTES, (row_id(partition.uid, following), span[1]))
+    partition.size = size + int(counted[0][0] or 0)
+
+
+def creation(uid: int, first_partition: int, spec: StreamSpec) -> list[Statement]:
+    """What is to be written for a new stream."""
+    return [
+        (
+            "INSERT INTO streams (uid, name, spec) VALUES (?, ?, ?)",
+            [(uid, spec.name, msgspec.json.encode(spec))],
+        ),
+        (
+            "INSERT INTO partitions (uid, stream, number) VALUES (?, ?, ?)",
+            [(first_partition + number, uid, number) for number in range(spec.partitions)],
+        ),
+    ]
+
+
+def change(uid: int, spec: StreamSpec) -> list[Statement]:
+    """What is to be written for a stream whose settings change."""
+    return [("UPDATE streams SET spec = ? WHERE uid = ?", [(msgspec.json.encode(spec), uid)])]
+
+
+def remember(partition: Partition) -> Statement:
+    """Keep the partition's end and size, so that an emptied one goes on where it was."""
+    return _REMEMBER, [(partition.high, partition.size, partition.uid)]

@@ -1,0 +1,89 @@
+"""What may come into the log: sizes and forms checked before anything is stored. Pure.
+
+A large body's head is checked, not every event in it, because that would cost more than storing
+it; a small one is opened, because small bodies of one group are joined into one blob, where a
+broken one would take its neighbours with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.model.errors import Corrupt, Invalid, TooLarge
+from headrace.model.function import StreamSpec
+from headrace.model.policy import MAX_BATCH_BYTES
+from headrace.model.record import Append, decode_events
+
+SMALL_EVENTS = 16
+SMALL_BYTES = 8 << 10
+
+
+def mergeable(append: Append) -> bool:
+    """Whether the append is small enough to share a blob; then it has been opened and is sound."""
+    return append.count <= SMALL_EVENTS and len(append.body) <= SMALL_BYTES
+
+
+def check_append(append: Append, spec: StreamSpec) -> None:
+    """Let an append pass.
+
+    Raises:
+        TooLarge: It, or one of its events, is larger than allowed.
+        Invalid: Its body is not an array of `count` events, or its ids are not one per event.
+    """
+    where = f"`{append.stream}/{append.partition}`"
+    size = len(append.body)
+    if size > MAX_BATCH_BYTES:
+        raise TooLarge(
+            f"an append of {size} bytes to {where} is larger than {MAX_BATCH_BYTES}; "
+            "send it in smaller batches"
+        )
+    if append.count < 1 or array_length(append.body) != append.count:
+        raise Invalid(
+            f"a body for {where} is not an array of {append.count} events; encode it with "
+            "`headrace.model.record.encode_events`"
+        )
+    if append.ids is not None and len(append.ids) != append.count:
+        raise Invalid(
+            f"an append to {where} has {append.count} events and {len(append.ids)} ids; "
+            'give one id per event, "" for none'
+        )
+    large = size > spec.max_event_bytes
+    if not (large or mergeable(append) or append.ids is not None):
+        return
+    try:
+        events = decode_events(append.body)
+    except Corrupt as error:
+        raise Invalid(f"a body for {where} cannot be opened: {error}") from error
+    for index, event in enumerate(events if large else ()):
+        if len(event.value) > spec.max_event_bytes:
+            raise TooLarge(
+                f"event {index} of an append to {where} has {len(event.value)} bytes; the stream "
+                f"takes {spec.max_event_bytes} (`max_event_bytes`)"
+            )
+
+
+def array_length(body: bytes) -> int:
+    """How many items the msgpack array claims to have; -1 where it is none."""
+    head = body[0] if body else 0
+    if head & 0xF0 == 0x90:
+        return head & 0x0F
+    if head == 0xDC:
+        return int.from_bytes(body[1:3], "big")
+    if head == 0xDD:
+        return int.from_bytes(body[1:5], "big")
+    return -1
+
+
+def join_bodies(bodies: Sequence[bytes], count: int) -> bytes:
+    """One array of the items of all, which are `count`."""
+    if count < 16:
+        head = bytes((0x90 | count,))
+    elif count < 1 << 16:
+        head = b"\xdc" + count.to_bytes(2, "big")
+    else:
+        head = b"\xdd" + count.to_bytes(4, "big")
+    return head + b"".join(body[_head_size(body) :] for body in bodies)
+
+
+def _head_size(body: bytes) -> int:
+    return {0xDC: 3, 0xDD: 5}.get(body[0], 1)

@@ -1,0 +1,225 @@
+"""Who stands where: streams, partitions and their next offsets, and appends on their way in.
+
+Comes in: appends, change by change. Goes out: chunks with offsets, without gaps per partition and
+without the events whose id was seen within the stream's dedupe window. What is staged becomes
+visible when it has landed and is forgotten when it has not. Shared by the drivers; it knows no
+disk. Refuses oversize and malformed bodies before anything of their change is staged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from headrace.keepers.brokers.catalog import unknown_partition, unknown_stream
+from headrace.keepers.brokers.intake import check_append, join_bodies, mergeable
+from headrace.keepers.brokers.shelf import Shelf
+from headrace.keepers.storage.base import Applied
+from headrace.model.function import StreamSpec
+from headrace.model.record import Append, Chunk, Position, decode_events, encode_events
+from headrace.world.clock import Clock
+
+MERGED_EVENTS = 1_000
+MERGED_BYTES = 64 << 10
+
+
+class Partition:
+    """One partition: what it holds, and who waits for more."""
+
+    __slots__ = (
+        "appended", "high", "low", "number", "shelf", "size", "staged_high", "stream", "uid",
+        "wakers",
+    )  # fmt: skip
+
+    def __init__(self, uid: int, stream: str, number: int) -> None:
+        self.uid = uid
+        self.stream = stream
+        self.number = number
+        self.low = 0
+        self.high = 0
+        self.staged_high = 0
+        self.size = 0
+        self.appended = 0
+        self.shelf = Shelf()
+        self.wakers: list[asyncio.Future[None]] = []
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+        if self.wakers:
+            for waker in self.wakers:
+                if not waker.done():
+                    waker.set_result(None)
+            self.wakers.clear()
+
+
+class Stream:
+    """One stream: its description and partitions."""
+
+    __slots__ = ("partitions", "spec", "uid")
+
+    def __init__(self, uid: int, spec: StreamSpec, partitions: list[Partition]) -> None:
+        self.uid = uid
+        self.spec = spec
+        self.partitions = partitions
+
+
+class _Blob:
+    """A stored blob in the making; small appends of one group share one."""
+
+    __slots__ = ("appended", "bodies", "count", "first", "hops", "origin", "partition", "size")
+
+    def __init__(self, partition: Partition, append: Append, appended: int) -> None:
+        self.partition = partition
+        self.first = partition.staged_high
+        self.count = append.count
+        self.bodies = [append.body]
+        self.size = len(append.body)
+        self.hops = append.hops
+        self.origin = append.origin
+        self.appended = appended
+
+    def takes(self, append: Append) -> bool:
+        return (
+            self.hops == append.hops
+            and self.origin == append.origin
+            and self.count + append.count <= MERGED_EVENTS
+            and self.size + len(append.body) <= MERGED_BYTES
+        )
+
+    def chunk(self) -> Chunk:
+        body = self.bodies[0] if len(self.bodies) == 1 else join_bodies(self.bodies, self.count)
+        return Chunk(
+            self.partition.stream, self.partition.number, self.first, self.count, body,
+            self.appended, 0, self.count, self.hops, self.origin,
+        )  # fmt: skip
+
+
+Seen = Callable[[int, Sequence[str], int], set[str]]
+
+
+class Ledger:
+    """The state of a log that lives in this process. Owned by a broker."""
+
+    def __init__(self, clock: Clock, seen: Seen) -> None:
+        """Begin without streams.
+
+        Args:
+            clock: The source of time.
+            seen: Which of these ids a stream (by uid) holds unexpired at a time (µs).
+        """
+        self._clock = clock
+        self._seen = seen
+        self.streams: dict[str, Stream] = {}
+        self._blobs: list[_Blob] = []
+        self._open: dict[int, _Blob] = {}
+        self._chunks: list[tuple[Partition, Chunk]] = []
+        self.marks: dict[tuple[int, str], int] = {}
+
+    def stream(self, name: str) -> Stream:
+        """The stream.
+
+        Raises:
+            Unknown: There is none of that name.
+        """
+        found = self.streams.get(name)
+        if found is None:
+            raise unknown_stream(name, self.streams)
+        return found
+
+    def partition(self, name: str, number: int) -> Partition:
+        """The partition.
+
+        Raises:
+            Unknown: There is no such stream or partition.
+        """
+        partitions = self.stream(name).partitions
+        if not 0 <= number < len(partitions):
+            raise unknown_partition(name, number, len(partitions))
+        return partitions[number]
+
+    def stage(self, appends: Sequence[Append]) -> Applied:
+        """Give one change's appends their offsets, or raise and leave no trace."""
+        for append in appends:
+            self.partition(append.stream, append.partition)
+            check_append(append, self.streams[append.stream].spec)
+        now = self._clock.now()
+        positions: list[Position | None] = []
+        duplicates = 0
+        for append in appends:
+            stream = self.streams[append.stream]
+            kept = append
+            if append.ids is not None and stream.spec.dedupe_window > 0:
+                kept = self._without_duplicates(append, stream, now)
+                duplicates += append.count - kept.count
+            positions.append(self._place(kept, stream, now) if kept.count else None)
+        return Applied(tuple(positions), duplicates)
+
+    def _without_duplicates(self, append: Append, stream: Stream, now: int) -> Append:
+        ids = append.ids or ()
+        asked = [each for each in ids if each and (stream.uid, each) not in self.marks]
+        seen = self._seen(stream.uid, asked, now) if asked else set()
+        expires = now + int(stream.spec.dedupe_window * 1_000_000)
+        kept: list[int] = []
+        for index, each in enumerate(ids):
+            if each:
+                if each in seen or (stream.uid, each) in self.marks:
+                    continue
+                self.marks[stream.uid, each] = expires
+            kept.append(index)
+        if len(kept) == append.count:
+            return append
+        events = decode_events(append.body)
+        return Append(
+            append.stream, append.partition, len(kept),
+            encode_events([events[index] for index in kept]), append.hops, append.origin,
+        )  # fmt: skip
+
+    def _place(self, append: Append, stream: Stream, now: int) -> Position:
+        partition = stream.partitions[append.partition]
+        first = partition.staged_high
+        blob = self._open.get(partition.uid)
+        if blob is not None and mergeable(append) and blob.takes(append):
+            blob.bodies.append(append.body)
+            blob.count += append.count
+            blob.size += len(append.body)
+        else:
+            # The clock may go back; a partition's time does not.
+            blob = _Blob(partition, append, max(now, partition.appended))
+            self._blobs.append(blob)
+            if mergeable(append):
+                self._open[partition.uid] = blob
+            else:
+                self._open.pop(partition.uid, None)
+        partition.staged_high = first + append.count
+        return Position(append.stream, append.partition, first)
+
+    def staged(self) -> list[tuple[Partition, Chunk]]:
+        """The chunks that everything staged became."""
+        if len(self._chunks) != len(self._blobs):
+            self._chunks = [(blob.partition, blob.chunk()) for blob in self._blobs]
+        return self._chunks
+
+    def landed(self) -> list[tuple[Partition, Chunk]]:
+        """Show what was staged to readers and wake those who wait."""
+        chunks = self.staged()
+        for partition, chunk in chunks:
+            partition.shelf.add(chunk)
+            partition.size += len(chunk.body)
+            partition.high = chunk.first + chunk.count
+            partition.appended = chunk.appended
+        for partition, _ in chunks:
+            partition.wake()
+        self._forget()
+        return chunks
+
+    def dropped(self) -> None:
+        """Forget what was staged."""
+        for blob in self._blobs:
+            blob.partition.staged_high = blob.partition.high
+        self._forget()
+
+    def _forget(self) -> None:
+        self._blobs = []
+        self._chunks = []
+        self._open.clear()
+        self.marks.clear()

@@ -1,0 +1,207 @@
+"""The broker twin: the same promises over the storage twin, for tests and simulation.
+
+What it keeps stands in the storage's attic, so that a new broker over the same storage finds it
+again as after a crash. Never suspends unless the storage's faults do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from headrace.keepers.brokers.base import Extent
+from headrace.keepers.brokers.catalog import check_spec, redeclare
+from headrace.keepers.brokers.compacting import compact
+from headrace.keepers.brokers.ledger import Ledger, Partition, Stream
+from headrace.keepers.brokers.subscribing import LocalSubscription
+from headrace.keepers.storage.appending import Statement
+from headrace.keepers.storage.base import Applied
+from headrace.keepers.storage.memory import MemoryStorage
+from headrace.model.effects import Change
+from headrace.model.errors import Unavailable
+from headrace.model.function import StreamSpec
+from headrace.model.record import Append, Chunk
+from headrace.world.clock import Clock
+from headrace.world.tasks import Tasks
+
+SWEEP_SECONDS = 30.0
+TOMBSTONE_MICROS = 86_400_000_000
+
+
+class _Kept:
+    """What outlives the broker: the streams with their records, and the ids seen."""
+
+    def __init__(self) -> None:
+        self.streams: dict[str, Stream] = {}
+        self.marks: dict[tuple[int, str], int] = {}
+
+
+class MemoryBroker:
+    """A log in memory. Attached to its storage; one at a time."""
+
+    colocated = True
+
+    def __init__(
+        self,
+        storage: MemoryStorage,
+        *,
+        clock: Clock,
+        tasks: Tasks | None = None,
+        sweep: float = SWEEP_SECONDS,
+    ) -> None:
+        """Open the log in `storage`.
+
+        Args:
+            storage: The store, which is not closed by this.
+            clock: The source of time.
+            tasks: The group the housekeeping runs in; None leaves it to whoever calls `sweep`.
+            sweep: Seconds between sweeps.
+        """
+        self._storage = storage
+        self._clock = clock
+        kept = storage.attic.setdefault("log", _Kept())
+        if not isinstance(kept, _Kept):
+            raise TypeError("the attic's `log` is not a memory log's")
+        self._kept = kept
+        self._ledger = Ledger(clock, self._seen)
+        self._ledger.streams = kept.streams
+        for partition in self._partitions():
+            partition.staged_high = partition.high
+            partition.wakers = []
+        self._subscriptions: list[LocalSubscription] = []
+        self._closed = False
+        storage.attach(self)
+        self._sweeper: asyncio.Task[None] | None = (
+            None if tasks is None else tasks.start(self._keep_house(sweep), name="log-housekeeping")
+        )
+
+    def _partitions(self) -> list[Partition]:
+        return [each for stream in self._kept.streams.values() for each in stream.partitions]
+
+    def _seen(self, stream: int, ids: Sequence[str], now: int) -> set[str]:
+        return {each for each in ids if self._kept.marks.get((stream, each), 0) > now}
+
+    async def declare(self, spec: StreamSpec) -> StreamSpec:
+        """Create the stream, or bring its changeable settings up to `spec`; see the port."""
+        check_spec(spec)
+        known = self._kept.streams.get(spec.name)
+        if known is not None:
+            known.spec = redeclare(known.spec, spec)
+            return known.spec
+        first = 1 + max((each.uid for each in self._partitions()), default=0)
+        self._kept.streams[spec.name] = Stream(
+            len(self._kept.streams) + 1,
+            spec,
+            [Partition(first + each, spec.name, each) for each in range(spec.partitions)],
+        )
+        return spec
+
+    def stream(self, name: str) -> StreamSpec:
+        """The stream's description; see the port."""
+        return self._ledger.stream(name).spec
+
+    def streams(self) -> list[StreamSpec]:
+        """Every stream, by name."""
+        return [self._kept.streams[name].spec for name in sorted(self._kept.streams)]
+
+    async def append(self, appends: Sequence[Append]) -> Applied:
+        """Take the events, together; see the port."""
+        if self._closed:
+            raise Unavailable("the log in memory is closed")
+        return await self._storage.apply(Change(appends=tuple(appends)))
+
+    def stage(self, appends: Sequence[Append]) -> Applied:
+        """Give the events of one change their offsets."""
+        return self._ledger.stage(appends)
+
+    def flush(self) -> list[Statement]:
+        """Nothing to write: landing is enough."""
+        return []
+
+    def landed(self) -> None:
+        """Show what was staged to readers."""
+        self._kept.marks.update(self._ledger.marks)
+        self._ledger.landed()
+
+    def dropped(self) -> None:
+        """Forget what was staged."""
+        self._ledger.dropped()
+
+    async def extent(self, stream: str, partition: int) -> Extent:
+        """What the partition holds now."""
+        found = self._ledger.partition(stream, partition)
+        return Extent(found.low, found.high, found.size)
+
+    async def offset_at(self, stream: str, partition: int, time: int) -> int:
+        """The first offset appended at or after `time`; see the port."""
+        found = self._ledger.partition(stream, partition)
+        chunks = found.shelf.chunks
+        index = bisect_left(chunks, time, key=lambda chunk: chunk.appended)
+        return chunks[index].start if index < len(chunks) else found.high
+
+    async def fetch(
+        self, stream: str, partition: int, offset: int, *, events: int, size: int
+    ) -> list[Chunk]:
+        """Browse, without being a consumer."""
+        found = self._ledger.partition(stream, partition)
+        return self._read(found, max(offset, found.low), events, size)
+
+    def _read(self, partition: Partition, offset: int, events: int, size: int) -> list[Chunk]:
+        return partition.shelf.read(offset, events=events, size=size)
+
+    def subscribe(self, group: str, streams: tuple[str, ...]) -> LocalSubscription:
+        """Join `group`; see the port."""
+        subscription = LocalSubscription(self._ledger, group, streams, self._read)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    async def sweep(self) -> None:
+        """Remove what streams no longer keep, and ids whose window is over."""
+        now = self._clock.now()
+        for stream in self._kept.streams.values():
+            if stream.spec.cleanup == "delete":
+                for partition in stream.partitions:
+                    _retain(partition, stream.spec, now)
+        for mark in [mark for mark, expires in self._kept.marks.items() if expires < now]:
+            del self._kept.marks[mark]
+
+    async def compact(self, stream: str) -> None:
+        """Compact the stream now."""
+        until = self._clock.now() - TOMBSTONE_MICROS
+        for partition in self._ledger.stream(stream).partitions:
+            left = compact(partition.shelf.chunks, tombstones_until=until)
+            partition.shelf.replace(left)
+            partition.size = sum(len(chunk.body) for chunk in left)
+            partition.low = left[0].first if left else partition.high
+
+    async def _keep_house(self, every: float) -> None:
+        while True:
+            await self._clock.sleep(every)
+            await self.sweep()
+
+    async def close(self) -> None:
+        """Stop readers and housekeeping."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        for subscription in self._subscriptions:
+            await subscription.close()
+        self._storage.detach()
+
+
+def _retain(partition: Partition, spec: StreamSpec, now: int) -> None:
+    chunks = partition.shelf.chunks
+    gone = 0
+    oldest = None if spec.retention_age is None else now - int(spec.retention_age * 1_000_000)
+    for chunk in chunks:
+        size = len(chunk.body)
+        expired = oldest is not None and chunk.appended < oldest
+        surplus = spec.retention_bytes is not None and partition.size - size >= spec.retention_bytes
+        if not (expired or surplus):
+            break
+        partition.size -= size
+        gone += 1
+    partition.shelf.drop_first(gone)
+    partition.low = partition.shelf.firsts[0] if partition.shelf.firsts else partition.high

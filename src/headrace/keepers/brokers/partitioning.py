@@ -1,0 +1,27 @@
+"""Which partition an event belongs to: the host's name for what the child computes too.
+
+The rule itself is `headrace.model.partitioning`, which a child may import. This adds the choice for
+events without a key: one partition for a while, then the next, so that batches stay whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from headrace.model.event import Event
+from headrace.model.partitioning import split
+
+STICKY_EVENTS = 1_000
+
+
+class Sticky:
+    """Spreads events without a key over the partitions, a batch at a time. One per producer."""
+
+    def __init__(self) -> None:
+        self._sent = 0
+
+    def split(self, events: Iterable[Event], partitions: int) -> dict[int, list[Event]]:
+        """The events by partition, each list in the order given."""
+        found = split(events, partitions, self._sent // STICKY_EVENTS)
+        self._sent += sum(len(each) for each in found.values())
+        return found
