@@ -42,6 +42,14 @@ def blocks(page: Path, *languages: str) -> Iterator[str]:
             yield textwrap.dedent(body)
 
 
+def commands(page: Path, program: str) -> set[str]:
+    """The first words after `program` where a page shows it being run."""
+    text = page.read_text()
+    inline = re.findall(rf"`{program} ([a-z][a-z0-9-]*)", FENCE.sub("", text))
+    shown = "\n".join(blocks(page, "", "console", "sh", "bash"))
+    return {*inline, *re.findall(rf"^(?:\$ )?{program} ([a-z][a-z0-9-]*)", shown, re.M)}
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors its headings make."""
     prose = FENCE.sub("", page.read_text())
@@ -115,9 +123,7 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
 def test_every_make_target_the_pages_name_exists() -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
     named = {
-        (target, str(page.relative_to(ROOT)))
-        for page in PAGES
-        for target in re.findall(r"(?:^|`)make ([a-z][a-z0-9-]*)", page.read_text(), re.M)
+        (target, str(page.relative_to(ROOT))) for page in PAGES for target in commands(page, "make")
     }
     assert {(target, page) for target, page in named if target not in targets} == set()
 
@@ -132,7 +138,7 @@ def test_every_command_the_pages_name_exists() -> None:
     named = {
         (command, str(page.relative_to(ROOT)))
         for page in PAGES
-        for command in re.findall(r"(?:^|[`$] ?)headrace ([a-z]+)\b", page.read_text(), re.M)
+        for command in commands(page, "headrace")
     }
     assert {(command, page) for command, page in named if command not in COMMANDS} == set()
 
