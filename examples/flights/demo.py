@@ -14,6 +14,7 @@ import base64
 import pathlib
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -30,6 +31,7 @@ from host import Door, Gone, Host, Killer
 from report import Progress, percentiles, print_dead_letters, print_figures, print_findings
 
 HERE = pathlib.Path(__file__).resolve().parent
+STUCK_S = 60.0
 
 
 class Plan(NamedTuple):
@@ -130,29 +132,49 @@ def _envelope(row: feed.Raw) -> bytes:
 # --- watching ------------------------------------------------------------------------------------
 
 
-def look(door: Door) -> tuple[dict[str, int], int]:
-    """How many events each function has finished, and how many lie before all of them."""
+class View(NamedTuple):
+    """One look at every function: events finished, events not finished, and where those stand."""
+
+    done: dict[str, int]
+    lag: int
+    behind: list[str]
+
+
+def look(door: Door) -> View:
+    """Look."""
     done: dict[str, int] = {}
     lag = 0
+    behind = []
     for row in door.get("/lag")["lag"]:
         name = row["function"].removeprefix("flights.")
         done[name] = done.get(name, 0) + row["position"]
         lag += row["lag"]
-    return done, lag
+        if row["lag"]:
+            behind.append(
+                f"{name} {row['stream']}/{row['partition']}: {row['lag']:,} from offset"
+                f" {row['position']:,} on, {row['state']}"
+            )
+    return View(done, lag, behind)
 
 
-def wait_until_idle(
-    door: Door, progress: Progress, producers: Producers, killer: Killer
-) -> dict[str, int]:
-    """Show progress until all is published and two looks in a row find nothing left, nor a change."""
-    before: dict[str, int] = {}
+def wait_until_idle(door: Door, progress: Progress, producers: Producers, killer: Killer) -> None:
+    """Show progress until all is published and two looks in a row find nothing left, nor a change.
+
+    Raises:
+        Gone: For a minute nothing moved, though there is something left to do.
+    """
+    before: View | None = None
+    moved = time.monotonic()
     while True:
         publishing = producers.running
-        done, lag = look(door)
-        progress.show(producers.published, producers.total, done, lag, killer.kills)
-        if not publishing and not lag and done == before:
-            return done
-        before = done
+        view = look(door)
+        progress.show(producers.published, producers.total, view.done, view.lag, killer.kills)
+        if not publishing and not view.lag and view == before:
+            return
+        if view != before:
+            before, moved = view, time.monotonic()
+        elif not publishing and time.monotonic() - moved > STUCK_S:
+            raise Gone(f"nothing moved for {STUCK_S:.0f} s:\n  " + "\n  ".join(view.behind))
         time.sleep(0.1)
 
 
@@ -185,9 +207,8 @@ def split(whole: feed.Feed, plan: Plan) -> tuple[list[feed.Raw], list[feed.Raw]]
     )
 
 
-def run(plan: Plan, folder: pathlib.Path, port: int, *, keep: bool) -> int:
+def run(plan: Plan, host: Host, *, keep: bool) -> int:
     """The whole job; returns the exit status."""
-    host = Host(HERE / "function.py", folder / "data", port)
     chance = random.Random(2013)
     with Progress() as progress:
         ready = host.start()
@@ -210,7 +231,7 @@ def run(plan: Plan, folder: pathlib.Path, port: int, *, keep: bool) -> int:
         finally:
             killer.stop()
         took = time.perf_counter() - began
-        handled = sum(look(door)[0].values())
+        handled = sum(look(door).done.values())
         progress.say(f"all done after {took:.1f} s; now {len(held):,} flights one by one")
         sent = trickle(door, plan, held)
         wait_until_idle(door, progress, producers, killer)
@@ -264,8 +285,8 @@ def crash_host(
 ) -> Crash:
     """SIGKILL the host once half is published, and start it again."""
     while producers.running and producers.published < producers.total // 2:
-        done, lag = look(door)
-        progress.show(producers.published, producers.total, done, lag, killer.kills)
+        view = look(door)
+        progress.show(producers.published, producers.total, view.done, view.lag, killer.kills)
         time.sleep(0.05)
     at = producers.published
     orphans, gone = host.kill()
@@ -320,12 +341,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         parser.error(f"the folder {folder} is not empty; name another, or empty it")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    host = Host(HERE / "function.py", folder / "data", chosen.port)
     try:
-        return run(QUICK if chosen.quick else FULL, folder, chosen.port, keep=chosen.keep)
+        return run(QUICK if chosen.quick else FULL, host, keep=chosen.keep)
     except Gone as error:
-        print(f"the run was broken off: {error}", file=sys.stderr)
+        print(f"the run was broken off: {error}\n{host.log_tail()}", file=sys.stderr)
         return 1
     finally:
+        host.stop()
         if not chosen.keep and chosen.data is None:
             shutil.rmtree(folder, ignore_errors=True)
 
