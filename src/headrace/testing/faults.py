@@ -1,0 +1,229 @@
+"""How a host dies in a test, and how its store misbehaves while it lives.
+
+A host is one life of a node: its tasks, and its own door to the store, which outlives it. When it
+dies, every task of it ends where it stands and nothing it still tries gets through the door; what
+the store had taken stays. Which fault strikes is drawn from a seed by `Weather`, or armed by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+
+from headrace.keepers.storage.base import Applied, Storage
+from headrace.model.effects import Change, Space
+from headrace.model.errors import Conflict, DiskFull, Unavailable
+from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
+
+
+class HostDied(BaseException):
+    """The process would have ended here. Not an `Exception`: nothing may catch it and go on."""
+
+
+class Host:
+    """One life of a node.
+
+    Attributes:
+        number: From 1, in order of birth.
+        alive: False from the moment it dies.
+        tasks: What it is running; tasks started by its tasks belong to it too.
+    """
+
+    def __init__(self, number: int, on_death: Callable[[Host, str], None]) -> None:
+        self.number = number
+        self.alive = True
+        self.tasks: set[asyncio.Task[object]] = set()
+        self._on_death = on_death
+        self._thawed = asyncio.Event()
+        self._thawed.set()
+
+    def adopt(self, task: asyncio.Task[object]) -> None:
+        """The task lives and dies with this host."""
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def freeze(self) -> None:
+        """Stop as SIGSTOP does: what it is about to do waits, and it does not notice."""
+        self._thawed.clear()
+
+    def thaw(self) -> None:
+        """Go on as if no time had passed."""
+        self._thawed.set()
+
+    async def moving(self) -> None:
+        """Pass, once it is not frozen.
+
+        Raises:
+            HostDied: It has died.
+        """
+        if not self._thawed.is_set():
+            await self._thawed.wait()
+        self.must_live()
+
+    def must_live(self) -> None:
+        """Pass, if it is alive.
+
+        Raises:
+            HostDied: It is not.
+        """
+        if not self.alive:
+            raise HostDied(f"host {self.number} is dead")
+
+    def end(self, why: str) -> None:
+        """Die, seen from outside."""
+        if self.alive:
+            self.alive = False
+            self._on_death(self, why)
+
+    def die(self, why: str) -> None:
+        """Die here and now, from within.
+
+        Raises:
+            HostDied: Always.
+        """
+        self.end(why)
+        raise HostDied(f"host {self.number} died: {why}")
+
+
+inhabited: ContextVar[Host | None] = ContextVar("inhabited", default=None)
+"""The host that the running task belongs to."""
+
+
+class Fault(enum.StrEnum):
+    """What can happen to one change on its way to the disk."""
+
+    NONE = "none"
+    SLOW = "slow"
+    LATE = "late"
+    REFUSED = "refused"
+    FULL = "full"
+    CONFLICT = "conflict"
+    UNKNOWN = "unknown"
+    DIE_BEFORE = "die before"
+    DIE_AFTER = "die after"
+
+
+class Weather:
+    """Draws a fault for each change, from a seed. Calm until `odds` says otherwise.
+
+    Attributes:
+        odds: The probability of each fault; what is left is none.
+        longest: Seconds the slowest change takes.
+        struck: How often each fault was drawn.
+    """
+
+    def __init__(
+        self, entropy: Entropy, odds: Mapping[Fault, float] | None = None, *, longest: float = 0.5
+    ) -> None:
+        self._entropy = entropy
+        self.odds = dict(odds or {})
+        self.longest = longest
+        self.struck: dict[Fault, int] = {}
+
+    def draw(self) -> Fault:
+        """What happens to the next change."""
+        if not self.odds:
+            return Fault.NONE
+        point = self._entropy.uniform(0.0, 1.0)
+        for fault, odds in self.odds.items():
+            point -= odds
+            if point < 0:
+                self.struck[fault] = self.struck.get(fault, 0) + 1
+                return fault
+        return Fault.NONE
+
+    def delay(self) -> float:
+        """How long a slow change takes, in seconds."""
+        return self._entropy.uniform(0.0, self.longest)
+
+
+class Door:
+    """One host's way to the store: closed to the dead, and troubled by the weather.
+
+    Args:
+        storage: What outlives the host.
+        host: Whose door it is.
+        weather: Which faults strike.
+        clock: For slow changes.
+        in_order: Whether changes land in the order they were asked for, as with one writer.
+        on_landed: Told of every change that has landed, with the host that sent it.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        host: Host,
+        *,
+        weather: Weather,
+        clock: Clock,
+        in_order: bool = True,
+        on_landed: Callable[[Host, Change], None] | None = None,
+    ) -> None:
+        self._storage = storage
+        self._host = host
+        self._weather = weather
+        self._clock = clock
+        self._turn = asyncio.Lock() if in_order else None
+        self._on_landed = on_landed
+
+    async def apply(self, change: Change) -> Applied:
+        """Hand the change on, or let the drawn fault happen to it."""
+        await self._host.moving()
+        fault = self._weather.draw()
+        if self._turn is None:
+            return await self._pass(change, fault)
+        async with self._turn:
+            return await self._pass(change, fault)
+
+    async def _pass(self, change: Change, fault: Fault) -> Applied:
+        await self._host.moving()
+        match fault:
+            case Fault.SLOW:
+                await self._clock.sleep(self._weather.delay())
+                await self._host.moving()
+            case Fault.REFUSED:
+                raise Unavailable("the store was away for a moment (a drawn fault)")
+            case Fault.FULL:
+                raise DiskFull("the disk was full for a moment (a drawn fault)")
+            case Fault.CONFLICT:
+                raise Conflict("somebody else was first (a drawn fault)")
+            case Fault.DIE_BEFORE:
+                self._host.die("before a commit landed")
+            case _:
+                pass
+        applied = await self._storage.apply(change)
+        if self._on_landed is not None:
+            self._on_landed(self._host, change)
+        match fault:
+            case Fault.LATE:
+                await self._clock.sleep(self._weather.delay())
+            case Fault.UNKNOWN:
+                raise Unavailable("the answer was lost, the change was not (a drawn fault)")
+            case Fault.DIE_AFTER:
+                self._host.die("after a commit had landed")
+            case _:
+                pass
+        return applied
+
+    async def get(self, space: Space, key: bytes) -> bytes | None:
+        """The value at `key`."""
+        self._host.must_live()
+        return await self._storage.get(space, key)
+
+    async def get_many(self, space: Space, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values at `keys`."""
+        self._host.must_live()
+        return await self._storage.get_many(space, keys)
+
+    async def scan(
+        self, space: Space, low: bytes, high: bytes | None = None, *, limit: int = 1_000
+    ) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` pairs, ascending."""
+        self._host.must_live()
+        return await self._storage.scan(space, low, high, limit=limit)
+
+    async def close(self) -> None:
+        """The store outlives its hosts; nothing to close."""

@@ -1,0 +1,280 @@
+"""One store, and the hosts that come and go over it: the ground that a world and a simulation share.
+
+In: apps and a seed. Out: a node of the real parts (publisher, dispatcher, pumps) over the in-memory
+twins, on virtual time. When its host dies a new one is born and resumes at what the store holds.
+It judges nothing; it only makes things happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from random import Random  # noqa: TID251 - mixes the scheduler's order, from the seed
+from typing import Any
+
+from headrace.delivery.dispatcher import Dispatcher
+from headrace.delivery.hostcalls import HostCalls
+from headrace.delivery.publisher import Published, Publisher
+from headrace.delivery.runs import Runs
+from headrace.keepers.brokers.memory import MemoryBroker
+from headrace.keepers.storage.memory import MemoryStorage
+from headrace.model.effects import Change
+from headrace.model.errors import Unavailable
+from headrace.model.event import Event
+from headrace.model.function import StreamSpec
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome
+from headrace.runtime.inline import InlineInvoker
+from headrace.sdk.app import App
+from headrace.testing.faults import Door, Fault, Host, HostDied, Weather, inhabited
+from headrace.testing.loop import EPOCH, VirtualClock, VirtualLoop
+from headrace.world import failpoints
+from headrace.world.entropy import SeededEntropy
+
+Before = Callable[[Host, Invocation], Awaitable[Outcome | None]]
+After = Callable[[Host, Invocation, Outcome], Awaitable[Outcome | None]]
+Landed = Callable[[Host, Change], None]
+
+
+class Node:
+    """One host and what runs on it."""
+
+    def __init__(
+        self, host: Host, door: Door, dispatcher: Dispatcher, invoker: InlineInvoker, runs: Runs
+    ) -> None:
+        self.host = host
+        self.door = door
+        self.dispatcher = dispatcher
+        self.invoker = invoker
+        self.runs = runs
+
+
+class Lives:
+    """Owns the loop, the store, the log and the hosts. Driven from outside the loop.
+
+    Attributes:
+        node: The host that is up; the one that owns the partitions.
+        failures: Pumps that stopped by their own fault, which never may happen.
+        deaths: Why each dead host died, in order.
+        before: Asked before each run; an outcome takes the run's place.
+        after: Told after each run; an outcome takes the real one's place, its effects are lost.
+        on_landed: Told of every change that reached the store.
+    """
+
+    def __init__(
+        self,
+        apps: Sequence[App],
+        *,
+        seed: int,
+        weather: Weather | None = None,
+        in_order: bool = True,
+        shuffle: bool = False,
+        epoch: int = EPOCH,
+        before: Before | None = None,
+        after: After | None = None,
+        on_landed: Landed | None = None,
+    ) -> None:
+        self.apps = {app.name: app for app in apps}
+        self.specs = [app.spec() for app in apps]
+        self.seed = seed
+        self.loop = VirtualLoop(shuffle=Random(seed) if shuffle else None)
+        self.loop.set_task_factory(_adopting)
+        self.loop.set_exception_handler(_quietly)
+        self.clock = VirtualClock(self.loop, epoch=epoch)
+        self.storage = MemoryStorage(self.clock)
+        self.weather = weather if weather is not None else Weather(SeededEntropy(seed))
+        self.before, self.after, self.on_landed = before, after, on_landed
+        self.failures: list[tuple[str, BaseException]] = []
+        self.deaths: list[str] = []
+        self.partitions: dict[str, int] = {}
+        self._in_order = in_order
+        self._entropy = SeededEntropy(seed)
+        self._numbers = itertools.count(1)
+        self._strikes: dict[str, int] = {}
+        self._up: asyncio.Event = asyncio.Event()
+        self._hosts: list[Host] = []
+        self._primary: Host | None = None
+        self.node: Node
+        self.broker: MemoryBroker
+        self.publisher: Publisher
+
+    # --- life and death ---------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Bring the first host up.
+
+        Raises:
+            Misuse: An app asks for something that cannot be.
+        """
+        self.loop.drive(self._boot())
+
+    def close(self) -> None:
+        """End everything."""
+        failpoints.disarm()
+        for host in self._hosts:
+            host.alive = False
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self.loop.drive(_gone(tasks))
+        self.loop.close()
+
+    async def _boot(self) -> None:
+        """A host is born: it opens the log and takes the partitions over."""
+        self.broker = MemoryBroker(self.storage, clock=self.clock)
+        self.publisher = Publisher(self.broker)
+        await self._declare_foreign()
+        self.node = await self._begin()
+        self._up.set()
+
+    async def _declare_foreign(self) -> None:
+        """Streams that no app here owns exist all the same, as another team's would."""
+        owned = {stream.name for spec in self.specs for stream in spec.streams}
+        for app in self.apps.values():
+            for name, stream in app.externals.items():
+                if name not in owned:
+                    count = max(stream.spec.partitions, 1)
+                    await self.broker.declare(
+                        StreamSpec(name=name, partitions=count, codec=stream.spec.codec)
+                    )
+
+    async def _begin(self) -> Node:
+        host = Host(next(self._numbers), self._buried)
+        self._hosts.append(host)
+        self._primary = host
+        inhabited.set(host)
+        door = Door(
+            self.storage, host, weather=self.weather, clock=self.clock,
+            in_order=self._in_order, on_landed=self.on_landed,
+        )  # fmt: skip
+        runs = Runs()
+        invoker = InlineInvoker(
+            self.apps, HostCalls(door, self.clock), clock=self.clock, partitions=self.partitions,
+            on_invoke=lambda invocation: self._before(host, invocation),
+            on_outcome=lambda invocation, outcome: self._after(host, invocation, outcome),
+        )  # fmt: skip
+        dispatcher = Dispatcher(
+            broker=self.broker, storage=door, invoker=invoker, clock=self.clock,
+            entropy=self._entropy, runs=runs, on_failure=self._failed,
+        )  # fmt: skip
+        for spec in self.specs:
+            for stream in spec.streams:
+                await self.broker.declare(stream)
+        self.partitions.update({spec.name: spec.partitions for spec in self.broker.streams()})
+        for spec in self.specs:
+            await dispatcher.deploy(spec)
+        return Node(host, door, dispatcher, invoker, runs)
+
+    async def take_over(self) -> Host:
+        """A second host claims every partition, as if the first had been given up for dead."""
+        first = self.node.host
+        self.node = await self._begin()
+        return first
+
+    def _buried(self, host: Host, why: str) -> None:
+        self.deaths.append(why)
+        if host is self._primary:
+            self._up.clear()
+            token = inhabited.set(None)
+            self.loop.create_task(self._revive(), name="revive")
+            inhabited.reset(token)
+
+    async def _revive(self) -> None:
+        """Sweep away what the dead left running; then the next host is born."""
+        for host in self._hosts:
+            host.alive = False
+            await _gone(list(host.tasks))
+        self._hosts.clear()
+        await self._boot()
+
+    def crash(self, why: str = "killed by the test") -> None:
+        """The host dies now, between two steps; a new one comes up at once."""
+        self.node.host.end(why)
+
+    def crash_at(self, label: str, passes: int = 1) -> None:
+        """The host dies at the given pass (from 1) of a failpoint."""
+        self._strikes[label] = passes
+        failpoints.arm(label, lambda: self._strike(label))
+
+    def _strike(self, label: str) -> None:
+        left = self._strikes.get(label, 0)
+        if not left:
+            return
+        host = inhabited.get() or self.node.host
+        if not host.alive:
+            raise HostDied(f"host {host.number} is dead")
+        self._strikes[label] = left - 1
+        if left == 1:
+            host.die(f"at {label}")
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        if not isinstance(error, HostDied):
+            self.failures.append((name, error))
+
+    # --- runs -------------------------------------------------------------------------------
+
+    async def _before(self, host: Host, invocation: Invocation) -> Outcome | None:
+        await host.moving()
+        if self.before is None:
+            return None
+        instead = await self.before(host, invocation)
+        await host.moving()
+        return instead
+
+    async def _after(self, host: Host, invocation: Invocation, outcome: Outcome) -> Outcome | None:
+        instead = None if self.after is None else await self.after(host, invocation, outcome)
+        await host.moving()
+        return instead
+
+    # --- producers --------------------------------------------------------------------------
+
+    async def publish(self, stream: str, events: Sequence[Event]) -> Published:
+        """Put events on a stream, as a producer outside does; waits while no host is up.
+
+        Raises:
+            Unavailable: The host died under it: whether the events landed is unknown.
+        """
+        await self._up.wait()
+        try:
+            return await self.publisher.publish(stream, events)
+        except HostDied as died:
+            raise Unavailable(
+                f"{died} while publishing; whether the events are there is unknown, so publish "
+                "them again with ids"
+            ) from died
+
+    async def standing(self) -> Node:
+        """The node, once one is up."""
+        await self._up.wait()
+        return self.node
+
+
+def _adopting(
+    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **more: Any
+) -> asyncio.Task[Any]:
+    """A task belongs to the host whose task started it."""
+    task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **more)
+    host = inhabited.get()
+    if host is not None:
+        host.adopt(task)
+    return task
+
+
+def _quietly(loop: asyncio.AbstractEventLoop, report: dict[str, Any]) -> None:
+    """The last breath of a dead host's tasks is no news."""
+    if not isinstance(report.get("exception"), (HostDied, asyncio.CancelledError)):
+        loop.default_exception_handler(report)
+
+
+async def _gone(tasks: Sequence[asyncio.Task[Any]] | set[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks and wait for their end."""
+    members = [task for task in tasks if task is not asyncio.current_task()]
+    for task in members:
+        task.cancel()
+    if members:
+        await asyncio.gather(*members, return_exceptions=True)
+
+
+__all__ = ["Fault", "Lives", "Node"]

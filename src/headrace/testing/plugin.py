@@ -1,0 +1,55 @@
+"""What pytest learns: the fixture `world`, and `--headrace-seeds` to try a test under many seeds.
+
+def test_every_order_is_priced_once(world):
+    with world(shop) as w: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from headrace.testing.world import World
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take `--headrace-seeds` and `--headrace-seed`."""
+    group = parser.getgroup("headrace")
+    group.addoption(
+        "--headrace-seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run every test that uses the `world` fixture under N seeds",
+    )
+    group.addoption(
+        "--headrace-seed",
+        type=int,
+        default=0,
+        metavar="SEED",
+        help="the first seed (the one that failed, to see it fail again)",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per seed, where a world is asked for."""
+    if "headrace_seed" in metafunc.fixturenames:
+        first = metafunc.config.getoption("--headrace-seed")
+        count = max(metafunc.config.getoption("--headrace-seeds"), 1)
+        seeds = range(first, first + count)
+        metafunc.parametrize("headrace_seed", seeds, ids=[f"seed{seed}" for seed in seeds])
+
+
+@pytest.fixture
+def world(headrace_seed: int) -> Callable[..., World]:
+    """Makes worlds with this run's seed: `with world(app) as w:`."""
+
+    def make(*apps: Any, **more: Any) -> World:
+        from headrace.testing.world import World
+
+        return World(*apps, **({"seed": headrace_seed} | more))
+
+    return make

@@ -1,0 +1,541 @@
+"""A whole node in your test: real handlers, the real delivery engine, virtual time.
+
+In: apps, events, and what shall go wrong. Out: what was published, kept, given up; and checks that
+say what broke, with the seed that makes it happen again. Nothing here is simulated but the disk,
+the clock and the processes.
+
+    with World(shop, seed=7) as world:
+        world.publish("orders", {"id": 1}, key="ada")
+        world.crash()
+        world.run_until_idle()
+        assert world.values("orders.priced") == [...]
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
+from datetime import datetime, timedelta
+from random import Random  # noqa: TID251 - mixes the scheduler's order, from the seed
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from headrace.delivery.deadletters import DeadLetters
+from headrace.delivery.lag import Lag, LagRow
+from headrace.delivery.parking import ParkedKey
+from headrace.delivery.parkinglot import ParkingLot
+from headrace.keepers.state.rows import decode_row, state_key, state_name
+from headrace.keepers.storage.keys import after
+from headrace.model.codec import Coder, decode_state
+from headrace.model.effects import DeadEvent, Space
+from headrace.model.errors import Misuse, Unknown
+from headrace.model.event import Event as Fact
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
+from headrace.model.record import Position
+from headrace.sdk.app import App
+from headrace.sdk.event import Event, open_chunk
+from headrace.sdk.stream import Stream
+from headrace.testing.durations import seconds_of
+from headrace.testing.faults import Host
+from headrace.testing.lives import Lives
+from headrace.testing.loop import EPOCH, Livelock
+from headrace.topology.map import map_rows, map_table
+
+T = TypeVar("T")
+
+DAY_S = 86_400.0
+PAGE = 10_000
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One event handed to one function once.
+
+    Attributes:
+        outcome: `done`, `failed`, or `lost` where the run left no trace.
+    """
+
+    function: str
+    position: Position
+    key: str | None
+    attempt: int
+    outcome: str
+
+
+class StateView:
+    """An app's committed state, as a mapping that can only be read."""
+
+    def __init__(self, world: World, app: str) -> None:
+        self._world, self._app = world, app
+
+    def __getitem__(self, key: str) -> Any:
+        row = self._world._at_once(
+            self._world._lives.storage.get(Space.STATE, state_key(self._app, key))
+        )
+        value = None if row is None else self._open(row)
+        if value is None:
+            raise KeyError(key)
+        return decode_state(value)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value, or `default` where there is none."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def __contains__(self, key: str) -> bool:
+        return self.get(key, self) is not self
+
+    def __iter__(self) -> Any:
+        return iter(self.items())
+
+    def items(self, prefix: str = "") -> dict[str, Any]:
+        """Every key that starts with `prefix`, with its value."""
+        low = state_key(self._app, prefix)[:-1]
+        rows = self._world._at_once(
+            self._world._lives.storage.scan(Space.STATE, low, after(low), limit=PAGE)
+        )
+        found = ((state_name(self._app, key), self._open(row)) for key, row in rows)
+        return {name: decode_state(value) for name, value in found if value is not None}
+
+    def _open(self, row: bytes) -> bytes | None:
+        _, expires, value = decode_row(row)
+        return None if expires and expires <= self._world._lives.clock.now() else value
+
+
+class World:
+    """Apps on a node that you can break. Use it as a context manager, from a plain test.
+
+    Args:
+        apps: What is deployed.
+        seed: Decides every choice that is left to chance: delays, tokens, the order after `reorder`.
+        start: When virtual time begins; an aware datetime.
+    """
+
+    def __init__(self, *apps: App, seed: int = 0, start: datetime | None = None) -> None:
+        if not apps:
+            raise Misuse("a world needs an app; write `World(app)`")
+        epoch = EPOCH if start is None else round(start.timestamp() * 1e6)
+        self.seed = seed
+        self.deliveries: list[Delivery] = []
+        self._lives = Lives(apps, seed=seed, epoch=epoch, before=self._before, after=self._after)
+        self._planned: dict[str, list[Callable[[], Outcome]]] = {}
+        self._twice = 0
+        self._open = False
+
+    def __enter__(self) -> Self:
+        self._lives.open()
+        self._open = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            error.add_note(f"in {self!r}")
+        self._open = False
+        self._lives.close()
+
+    def __repr__(self) -> str:
+        names = ", ".join(self._lives.apps)
+        return f"World({names}, seed={self.seed}) at {self.now.isoformat()}"
+
+    # --- time -------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> datetime:
+        """The wall clock in this world."""
+        return datetime.fromtimestamp(self._lives.clock.now() / 1e6).astimezone()
+
+    def advance(self, duration: str | float | timedelta) -> None:
+        """Let time pass, with everything that happens in it: `"3d"`, `"2h30m"`, seconds."""
+        self._require_open()
+        self._lives.loop.run_for(seconds_of(duration))
+        self._check_pumps()
+
+    def run_until_idle(self, limit: str | float | timedelta = "365d") -> None:
+        """Go on, retries and all, until nothing is left to do.
+
+        Raises:
+            Livelock: After `limit` there still is.
+        """
+        self._require_open()
+        if not self._lives.loop.run_until_idle(seconds_of(limit)):
+            raise Livelock(f"still busy after {limit}, in {self!r}:\n{self._lives.loop.dump()}")
+        self._check_pumps()
+
+    @property
+    def deaths(self) -> list[str]:
+        """Why each host that died here did, in order."""
+        return self._lives.deaths
+
+    # --- producing --------------------------------------------------------------------------
+
+    def publish(
+        self,
+        stream: str | Stream[Any],
+        *values: Any,
+        key: str | Callable[[Any], str] | None = None,
+        id: str | None = None,
+        time: datetime | float | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> list[Position | None]:
+        """Publish values (or finished `headrace.model.event.Event`s), all in one batch.
+
+        Args:
+            stream: Its name, or the stream itself.
+            values: Checked and encoded as the stream's type says.
+            key: For all of them, or a function that takes a value and gives its key.
+            id: The mark by which a repeated publish is dropped; only with a single value.
+            time: When it happened; None means now.
+            headers: Short strings beside the payload.
+
+        Returns:
+            Where each landed; None for a duplicate that was dropped.
+
+        Raises:
+            Unavailable: The host died under it; whether the events landed is unknown.
+        """
+        self._require_open()
+        name = stream if isinstance(stream, str) else stream.name
+        coder = self._coder(name)
+        if id is not None and len(values) != 1:
+            raise Misuse(f"`id={id!r}` names one event, but {len(values)} are published")
+        moment = time.timestamp() if isinstance(time, datetime) else time
+        micros = 0 if moment is None else round(moment * 1e6)
+        facts = [
+            value
+            if isinstance(value, Fact)
+            else Fact(
+                coder.encode(value), key(value) if callable(key) else key, micros, id, headers
+            )
+            for value in values
+        ]
+        return self._drive(self._lives.publish(name, facts)).positions
+
+    # --- breaking ---------------------------------------------------------------------------
+
+    def crash(self, at: str | None = None, passes: int = 1) -> None:
+        """The host dies: now, or at the given pass of a failpoint (see `headrace.world.failpoints`).
+
+        What was committed stays; everything in memory is gone. A new host comes up at once.
+        """
+        self._require_open()
+        if at is None:
+            self._lives.crash()
+        else:
+            self._lives.crash_at(at, passes)
+
+    def deliver_twice(self) -> None:
+        """The host dies after the next handler has run and before its commit: it will run again."""
+        self._require_open()
+        self._twice += 1
+
+    def reorder(self) -> None:
+        """From now on let the seed decide who goes first among all that could."""
+        self._lives.loop.shuffle(Random(self.seed))
+
+    def fail(self, function: str, times: int = 1, error: str = "planned by the test") -> None:
+        """The next `times` runs of the function raise before they do anything."""
+        failed = Returned(error=Cause("Planned", error))
+        self._plan(function, times, lambda: failed)
+
+    def timeout(self, function: str, times: int = 1) -> None:
+        """The next `times` runs of the function overrun their timeout."""
+        late = TimedOut(Cause("TimedOut", "planned by the test"))
+        self._plan(function, times, lambda: late)
+
+    def kill_instance(self, function: str, times: int = 1) -> None:
+        """The instance dies during the next `times` runs of the function."""
+        dead = Crashed(Cause("Crashed", "planned by the test"))
+        self._plan(function, times, lambda: dead)
+
+    def _plan(self, function: str, times: int, what: Callable[[], Outcome]) -> None:
+        self._lives.node.dispatcher.known(function)
+        self._planned.setdefault(function, []).extend([what] * times)
+
+    async def _before(self, host: Host, invocation: Invocation) -> Outcome | None:
+        planned = self._planned.get(invocation.function)
+        if not planned:
+            return None
+        outcome = planned.pop(0)()
+        if isinstance(outcome, TimedOut):
+            await self._lives.clock.sleep(invocation.timeout)
+        self._note(invocation, outcome)
+        return outcome
+
+    async def _after(self, host: Host, invocation: Invocation, outcome: Outcome) -> Outcome | None:
+        self._note(invocation, outcome)
+        if self._twice:
+            self._twice -= 1
+            host.die("after a handler had run, before its commit")
+        return None
+
+    def _note(self, invocation: Invocation, outcome: Outcome) -> None:
+        index = 0
+        for chunk in invocation.chunks:
+            for place, event in enumerate(chunk.events(), start=chunk.low):
+                at = Position(chunk.stream, chunk.partition, chunk.offset_of(place))
+                self.deliveries.append(
+                    Delivery(
+                        invocation.function, at, event.key, invocation.attempt,
+                        _fate(outcome, index),
+                    )
+                )  # fmt: skip
+                index += 1
+
+    # --- looking ----------------------------------------------------------------------------
+
+    def published(self, stream: str | Stream[Any]) -> list[Event[Any]]:
+        """Every event the stream holds, in the order they were appended."""
+        name = stream if isinstance(stream, str) else stream.name
+        broker, coder = self._lives.broker, self._coder(name)
+        found: list[tuple[int, int, int, Event[Any]]] = []
+        for partition in range(broker.stream(name).partitions):
+            extent = self._at_once(broker.extent(name, partition))
+            offset = extent.low
+            while offset < extent.high:
+                chunks = self._at_once(
+                    broker.fetch(name, partition, offset, events=PAGE, size=64 << 20)
+                )
+                if not chunks:
+                    break
+                for chunk in chunks:
+                    found += (
+                        (chunk.appended, partition, event.offset, event)
+                        for event in open_chunk(chunk, 0, coder.decode)
+                    )
+                offset = chunks[-1].end
+        return [event for *_, event in sorted(found, key=lambda row: row[:3])]
+
+    def values(self, stream: str | Stream[Any]) -> list[Any]:
+        """The value of every event the stream holds."""
+        return [event.value for event in self.published(stream)]
+
+    def state(self, app: str | App) -> StateView:
+        """What the app's functions have committed to their state."""
+        name = app if isinstance(app, str) else app.name
+        if name not in self._lives.apps:
+            known = ", ".join(f"`{each}`" for each in self._lives.apps)
+            raise Unknown(f"there is no app `{name}` in this world; it has {known}")
+        return StateView(self, name)
+
+    def dead_letters(self, function: str | None = None) -> list[DeadEvent]:
+        """What was given up, by function and position."""
+        return self._at_once(self._dead.list(function, limit=PAGE))
+
+    def parked(self, function: str | None = None) -> list[ParkedKey]:
+        """Which keys and partitions wait."""
+        return self._at_once(self._lot.keys(function))
+
+    def lag(self, function: str | None = None) -> int:
+        """How many events are not finished."""
+        return sum(row.lag for row in self.lag_rows(function))
+
+    def lag_rows(self, function: str | None = None) -> list[LagRow]:
+        """How far behind each function is, in each partition."""
+        lives = self._lives
+        lag = Lag(lives.storage, lives.broker, lives.node.dispatcher, lives.clock)
+        return self._at_once(lag.rows(function))
+
+    def map(self) -> str:
+        """The function-trigger map, as a table."""
+        return map_table(map_rows(self._lives.specs))
+
+    # --- operating --------------------------------------------------------------------------
+
+    def redrive(
+        self,
+        function: str,
+        *,
+        key: str | None = None,
+        positions: Sequence[Position] | None = None,
+    ) -> int:
+        """Run again what was given up or parked: one key, some dead letters, or everything."""
+        count = 0
+        if key is not None or positions is None:
+            parked = self._at_once(self._lot.keys(function))
+            if key is None or any(one.key == key for one in parked):
+                count += self._drive(self._lot.redrive(function, key))
+        if key is None:
+            count += self._drive(self._dead.redrive(function, positions))
+        return count
+
+    def discard(self, function: str, *, key: str | None = None) -> int:
+        """Delete for good what is parked under the key; without one, all that is parked or dead."""
+        count = self._drive(self._lot.discard(function, key))
+        return count if key is not None else count + self._drive(self._dead.discard(function))
+
+    def reset(self, function: str, start: str = "earliest") -> None:
+        """Send the function back (or forward): `earliest`, `latest`, an offset."""
+        self._drive(self._lives.node.dispatcher.reset(function, start))
+
+    def pause(self, function: str) -> None:
+        """Let the function take up nothing new."""
+        self._lives.node.dispatcher.pause(function)
+
+    def resume(self, function: str) -> None:
+        """Let it go on."""
+        self._lives.node.dispatcher.resume(function)
+
+    # --- checking ---------------------------------------------------------------------------
+
+    def assert_exactly_once(
+        self,
+        stream: str | Stream[Any],
+        *,
+        of: str | Stream[Any] | Iterable[Hashable] | None = None,
+        by: Callable[[Event[Any]], Hashable] | None = None,
+    ) -> None:
+        """Nothing on `stream` is there twice; and with `of`, everything is there once.
+
+        Args:
+            stream: Where to look.
+            of: Another stream whose every event must have left one here, or the very identities
+                that must be here.
+            by: What identifies an event; without it its key and payload do.
+        """
+        same = by if by is not None else _identity
+        seen = Counter(same(event) for event in self.published(stream))
+        name = stream if isinstance(stream, str) else stream.name
+        doubled = [f"{what!r} {times} times" for what, times in seen.items() if times > 1]
+        lost: list[str] = []
+        if of is not None:
+            wanted = (
+                {same(event) for event in self.published(of)}
+                if isinstance(of, (str, Stream))
+                else set(of)
+            )
+            lost = [repr(what) for what in wanted if what not in seen]
+        if doubled or lost:
+            raise AssertionError(
+                f"`{name}` does not hold everything exactly once in {self!r}\n"
+                f"  doubled: {_some(doubled)}\n  lost: {_some(lost)}"
+            )
+
+    def assert_nothing_lost(self) -> None:
+        """Every event is finished, dead or parked; none is still waiting."""
+        behind = [row for row in self.lag_rows() if row.lag]
+        if behind:
+            told = [
+                f"`{row.function}` at {row.stream}/{row.partition}: {row.lag} behind, {row.state}"
+                for row in behind
+            ]
+            raise AssertionError(f"not everything is finished in {self!r}: {_some(told)}")
+
+    def assert_order(
+        self,
+        where: str | Stream[Any],
+        *,
+        by: Callable[[Event[Any]], Any] | None = None,
+    ) -> None:
+        """Within each key nothing has overtaken anything.
+
+        Args:
+            where: A function (`app.name`): its first successful deliveries must follow the log. Or
+                a stream: `by` must not decrease within a key.
+            by: What must not decrease; only for a stream.
+        """
+        name = where if isinstance(where, str) else where.name
+        if isinstance(where, str) and where in self._lives.node.dispatcher.functions:
+            rows = self._first_done(where)
+        elif by is None:
+            raise Misuse(f"`assert_order({name!r})` needs `by=`: what must not decrease in a key?")
+        else:
+            rows = [
+                ((event.partition, event.key), by(event), event.position)
+                for event in self.published(where)
+            ]
+        last: dict[Any, tuple[Any, str]] = {}
+        for lane, rank, place in rows:
+            if lane in last and rank < last[lane][0]:
+                raise AssertionError(
+                    f"`{name}` is out of order for key {lane[-1]!r} in {self!r}: "
+                    f"`{place}` came after `{last[lane][1]}`"
+                )
+            last[lane] = rank, place
+
+    def _first_done(self, function: str) -> list[tuple[Any, Any, str]]:
+        seen: set[Position] = set()
+        rows: list[tuple[Any, Any, str]] = []
+        for one in self.deliveries:
+            if one.function == function and one.outcome == "done" and one.position not in seen:
+                seen.add(one.position)
+                at = one.position
+                rows.append(((at.stream, at.partition, one.key), at.offset, str(at)))
+        return rows
+
+    # --- inside -----------------------------------------------------------------------------
+
+    @property
+    def _dead(self) -> DeadLetters:
+        return DeadLetters(self._lives.storage, self._lives.node.dispatcher)
+
+    @property
+    def _lot(self) -> ParkingLot:
+        return ParkingLot(self._lives.storage, self._lives.node.dispatcher)
+
+    def _coder(self, stream: str) -> Coder:
+        for app in self._lives.apps.values():
+            if stream in app.streams:
+                return app.streams[stream].coder
+        for app in self._lives.apps.values():
+            if stream in app.externals:
+                return app.externals[stream].coder
+        return Coder(self._lives.broker.stream(stream).codec)
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise Misuse("this world is not open; write `with World(app) as world:`")
+
+    def _drive(self, work: Coroutine[Any, Any, T]) -> T:
+        self._require_open()
+        found = self._lives.loop.drive(work)
+        self._check_pumps()
+        return found
+
+    def _at_once(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of a look at the store, which never waits; nothing else moves meanwhile."""
+        try:
+            work.send(None)
+        except StopIteration as finished:
+            found: T = finished.value
+            return found
+        work.close()
+        raise Misuse("this world's store does not answer at once")
+
+    def _check_pumps(self) -> None:
+        if self._lives.failures:
+            name, error = self._lives.failures[0]
+            raise AssertionError(f"`{name}` stopped by its own fault in {self!r}") from error
+
+
+def _fate(outcome: Outcome, index: int) -> str:
+    """What became of the event at `index`."""
+    match outcome:
+        case Returned(error=None, failures=failures, untouched=untouched):
+            if any(failure.index == index for failure in failures):
+                return "failed"
+            return "done" if untouched < 0 or index < untouched else "lost"
+        case Returned(done=done):
+            return "done" if index in done else "failed"
+        case _:
+            return "failed"
+
+
+def _identity(event: Event[Any]) -> Hashable:
+    return event.key, event.raw
+
+
+def _some(lines: Sequence[str]) -> str:
+    shown = ", ".join(lines[:5]) or "none"
+    return shown if len(lines) <= 5 else f"{shown} and {len(lines) - 5} more"
+
+
+__all__ = ["Delivery", "StateView", "World"]

@@ -1,0 +1,335 @@
+"""A whole node in a test: what an author can do to it, and what it then tells."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from headrace import (
+    App,
+    Batch,
+    Context,
+    Event,
+    Failures,
+    Misuse,
+    ParkKey,
+    ParkPartition,
+    Retry,
+    Unavailable,
+)
+from headrace.testing import World
+from headrace.testing.loop import Livelock
+
+
+def _shop(**options) -> App:
+    shop = App("shop", owner="team-orders")
+    orders = shop.stream("orders", partitions=4)
+    priced = shop.stream("priced")
+
+    @shop.function(orders, batch_size=10, **({"retry": Retry(attempts=3)} | options))
+    def price(events: Batch, context: Context) -> None:
+        for event in events:
+            if event.value["n"] == 13:
+                raise ValueError("unlucky")
+            context.publish(priced, {"n": event.value["n"]}, key=event.key)
+            context.state.update(f"count.{event.key}", lambda known: (known or 0) + 1)
+
+    return shop
+
+
+def _numbers(count: int) -> list[dict[str, int]]:
+    return [{"n": number} for number in range(count)]
+
+
+def _key(value: dict[str, int]) -> str:
+    return f"k{value['n'] % 7}"
+
+
+def _n(event: Event) -> int:
+    return event.value["n"]
+
+
+def test_what_is_published_comes_out_once_and_in_order():
+    with World(_shop()) as world:
+        world.publish("orders", *_numbers(10), key=_key)
+        world.run_until_idle()
+
+        world.assert_exactly_once("priced", of="orders")
+        world.assert_order("shop.price")
+        world.assert_order("priced", by=_n)
+        world.assert_nothing_lost()
+        assert world.state("shop").items("count.") == {
+            "count.k0": 2, "count.k1": 2, "count.k2": 2, "count.k3": 1, "count.k4": 1,
+            "count.k5": 1, "count.k6": 1,
+        }  # fmt: skip
+
+
+def test_a_poison_event_becomes_a_dead_letter_and_the_others_flow_on():
+    with World(_shop()) as world:
+        world.publish("orders", *_numbers(40), key=_key)
+        world.run_until_idle()
+
+        (dead,) = world.dead_letters("shop.price")
+        assert (dead.cause.kind, dead.cause.message, dead.attempts) == ("ValueError", "unlucky", 3)
+        world.assert_exactly_once("priced", of=set(range(40)) - {13}, by=_n)
+        world.assert_nothing_lost()
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["pump:after-read", "pump:before-invoke", "pump:after-invoke", "commit:before-write",
+     "commit:after-fsync", "pump:after-commit", "dead-letter:before-commit", "claim:before-write",
+     "claim:after-write", "recovery:claimed"],
+)  # fmt: skip
+def test_a_crash_at_any_point_neither_loses_nor_doubles(label):
+    with World(_shop(), seed=5) as world:
+        world.pause("shop.price")
+        world.publish("orders", *_numbers(40), key=_key)
+        world.crash(at=label)
+        if label.startswith(("claim", "recovery")):
+            world.crash()
+        else:
+            world.resume("shop.price")
+        world.run_until_idle()
+
+        assert world.deaths[-1] == f"at {label}"
+        world.assert_exactly_once("priced", of=set(range(40)) - {13}, by=_n)
+        world.assert_order("shop.price")
+        assert sum(world.state("shop").items().values()) == 39
+
+
+def test_a_handler_that_ran_without_a_commit_runs_again():
+    with World(_shop()) as world:
+        world.deliver_twice()
+        world.publish("orders", {"n": 1}, key="a")
+        world.run_until_idle()
+
+        assert [one.outcome for one in world.deliveries] == ["done", "done"]
+        assert world.values("priced") == [{"n": 1}]
+        assert world.state("shop")["count.a"] == 1
+
+
+def test_planned_failures_are_retried_and_leave_no_trace():
+    with World(_shop()) as world:
+        world.fail("shop.price", times=2)
+        world.publish("orders", {"n": 1}, key="a")
+        world.run_until_idle()
+
+        assert [one.attempt for one in world.deliveries] == [1, 2, 3]
+        assert world.values("priced") == [{"n": 1}]
+        assert not world.dead_letters()
+
+
+def test_a_timeout_takes_its_time_and_then_a_retry():
+    with World(_shop(timeout=7.0)) as world:
+        world.timeout("shop.price")
+        begun = world.now
+        world.publish("orders", {"n": 1}, key="a")
+        world.run_until_idle()
+
+        assert world.now - begun >= timedelta(seconds=7)
+        assert world.values("priced") == [{"n": 1}]
+
+
+def test_an_instance_that_is_killed_is_replaced():
+    with World(_shop()) as world:
+        world.kill_instance("shop.price", times=2)
+        world.publish("orders", *_numbers(5), key=_key)
+        world.run_until_idle()
+
+        world.assert_exactly_once("priced", of="orders")
+
+
+def test_a_parked_key_does_not_hold_up_its_neighbours_and_comes_back_in_order():
+    with World(_shop(on_failure=ParkKey())) as world:
+        world.publish("orders", *_numbers(40), key=_key)
+        world.run_until_idle()
+
+        (parked,) = world.parked("shop.price")
+        assert (parked.key, parked.status, parked.events) == ("k6", "waiting", 4)
+        assert sorted(value["n"] for value in world.values("priced")) == [
+            n for n in range(40) if n not in {13, 20, 27, 34}
+        ]
+        assert world.discard("shop.price", key="k6") == 1
+        assert not world.parked()
+
+
+def test_a_stopped_partition_stays_stopped_over_a_crash():
+    with World(_shop(on_failure=ParkPartition())) as world:
+        world.publish("orders", {"n": 13}, {"n": 14}, key="k")
+        world.run_until_idle()
+        runs = len(world.deliveries)
+        world.crash()
+        world.advance("1d")
+
+        assert len(world.deliveries) == runs
+        assert [one.status for one in world.parked()] == ["partition"]
+        assert world.lag() == 2
+
+
+def test_redriving_runs_dead_letters_again():
+    healed = []
+    app = App("app")
+    source = app.stream("in")
+
+    @app.function(source, retry=Retry(attempts=1))
+    def heal(event: Event) -> None:
+        if not healed:
+            raise ValueError("not yet")
+
+    with World(app) as world:
+        world.publish(source, 1, 2, 3, key="a")
+        world.run_until_idle()
+        assert len(world.dead_letters("app.heal")) == 3
+        healed.append(True)
+
+        assert world.redrive("app.heal") == 3
+        world.run_until_idle()
+
+        assert not world.dead_letters()
+        assert [one.outcome for one in world.deliveries[-3:]] == ["done"] * 3
+
+
+def test_partial_success_keeps_what_is_good():
+    app = App("app")
+    source, sink = app.stream("in"), app.stream("out")
+    failed = []
+
+    @app.function(source)
+    def sift(events: Batch, context: Context) -> Failures:
+        bad = [event for event in events if event.value % 3 == 0 and event.value not in failed]
+        failed.extend(event.value for event in bad)
+        for event in events:
+            context.publish(sink, event.value)
+        return Failures(bad)
+
+    with World(app) as world:
+        world.publish(source, *range(10))
+        world.run_until_idle()
+        world.assert_exactly_once(sink, of=range(10), by=lambda event: event.value)
+
+
+def test_reordering_changes_who_goes_first_but_not_what_comes_out():
+    orders = set()
+    for seed in range(6):
+        with World(_shop(), seed=seed) as world:
+            world.reorder()
+            world.publish("orders", *_numbers(12), key=_key)
+            world.run_until_idle()
+            world.assert_exactly_once("priced", of="orders")
+            orders.add(tuple(one.position for one in world.deliveries))
+    assert len(orders) > 1
+
+
+def test_the_same_seed_gives_the_same_run():
+    def run() -> list:
+        with World(_shop(), seed=11) as world:
+            world.fail("shop.price", times=3)
+            world.publish("orders", *_numbers(20), key=_key)
+            world.run_until_idle()
+            return [*world.deliveries, world.now]
+
+    assert run() == run()
+
+
+def test_a_retry_three_days_away_is_reached_at_once():
+    app = App("app")
+    source = app.stream("in")
+    tried = []
+
+    @app.function(
+        source, retry=Retry(attempts=2, base=3 * 86_400.0, cap=3 * 86_400.0, jitter=False)
+    )
+    def slow(event: Event) -> None:
+        tried.append(event.value)
+        if len(tried) == 1:
+            raise ValueError
+
+    with World(app, start=datetime(2030, 1, 1, tzinfo=UTC)) as world:
+        world.publish(source, 1)
+        world.advance("2d23h")
+        assert len(tried) == 1
+        world.advance("1h")
+        assert len(tried) == 2
+        assert world.now == datetime(2030, 1, 4, tzinfo=UTC)
+
+
+def test_a_producer_whose_host_died_does_not_know_and_says_it_again():
+    with World(_shop()) as world:
+        world.crash(at="commit:after-fsync")
+        with pytest.raises(Unavailable, match="publish them again with ids"):
+            world.publish("orders", {"n": 1}, key="a", id="one")
+        assert world.publish("orders", {"n": 1}, key="a", id="one") == [None]
+        world.run_until_idle()
+        assert world.values("priced") == [{"n": 1}]
+
+
+def test_an_idle_node_does_nothing():
+    with World(_shop()) as world:
+        world.publish("orders", *_numbers(10), key=_key)
+        world.run_until_idle()
+        before = world._lives.loop._steps
+        world.advance("30d")
+        assert world._lives.loop._steps - before < 20
+
+
+def test_a_repeated_publish_under_the_same_id_is_dropped():
+    with World(_shop()) as world:
+        first = world.publish("orders", {"n": 1}, key="a", id="one")
+        again = world.publish("orders", {"n": 1}, key="a", id="one")
+        world.run_until_idle()
+
+        assert first != [None]
+        assert again == [None]
+        assert world.values("priced") == [{"n": 1}]
+
+
+def test_a_broken_promise_names_the_seed():
+    with World(_shop(), seed=77) as world:
+        world.publish("orders", {"n": 1}, {"n": 1}, key="a")
+        world.run_until_idle()
+        with pytest.raises(AssertionError, match=r"doubled: \('a', b'.*2 times\n.*") as caught:
+            world.assert_exactly_once("priced")
+        assert "seed=77" in str(caught.value)
+        with pytest.raises(AssertionError, match="lost: 2"):
+            world.assert_exactly_once("priced", of=[2], by=_n)
+
+
+def test_a_world_that_never_rests_says_so():
+    app = App("app")
+    source = app.stream("in")
+
+    @app.function(source, retry=Retry(attempts=10_000, base=1.0, cap=1.0))
+    def never(event: Event) -> None:
+        raise ValueError
+
+    with World(app) as world:
+        world.publish(source, 1)
+        with pytest.raises(Livelock, match="still busy after 60s"):
+            world.run_until_idle("60s")
+
+
+def test_mistakes_of_use_are_named():
+    with pytest.raises(Misuse, match="needs an app"):
+        World()
+    with pytest.raises(Misuse, match="with World"):
+        World(_shop()).advance(1)
+    with World(_shop()) as world:
+        with pytest.raises(Misuse, match="no duration"):
+            world.advance("soon")
+        with pytest.raises(Misuse, match="names one event"):
+            world.publish("orders", 1, 2, id="x")
+        with pytest.raises(Misuse, match="there is no app"):
+            world.state("store")
+        with pytest.raises(KeyError):
+            world.state("shop")["nothing"]
+
+
+def test_the_map_shows_function_trigger_and_policies():
+    with World(_shop()) as world:
+        assert "shop.price" in world.map()
+        assert "team-orders" in world.map()
+
+
+def test_the_fixture_gives_worlds_with_the_seed_of_the_run(world, headrace_seed):
+    with world(_shop()) as found:
+        assert found.seed == headrace_seed
