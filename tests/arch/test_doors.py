@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import headrace
+from headrace import testing
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "headrace"
@@ -61,11 +62,19 @@ def test_the_public_names_are_those_we_promised() -> None:
         assert getattr(headrace, name).__doc__, f"`{name}` has no docstring"
 
 
+def test_the_door_for_tests_offers_what_we_promised_and_loads_a_node_only_when_asked() -> None:
+    assert set(testing.__all__) == {"Published", "World", "batch", "context", "event"}
+    assert all(getattr(testing, name).__doc__ for name in testing.__all__)
+    loaded = loaded_by("import headrace.testing")
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("headrace.")}
+    assert rooms & {"cli", "delivery", "faces", "keepers", "node"} == set()
+
+
 def test_every_room_has_an_empty_door() -> None:
     furnished = [
         str(door.relative_to(ROOT))
         for door in SOURCE.rglob("__init__.py")
-        if door.parent != SOURCE and not _only_a_docstring(door)
+        if door.parent not in {SOURCE, SOURCE / "testing"} and not _only_a_docstring(door)
     ]
     assert furnished == []
 

@@ -92,9 +92,10 @@ def test_only_the_settings_room_and_the_forked_side_read_the_environment() -> No
 
 
 def test_no_import_hides_behind_type_checking() -> None:
-    hidden = [
-        str(file.relative_to(ROOT))
+    hidden = {
+        str(file.relative_to(SOURCE))
         for file in SOURCE.rglob("*.py")
         if "TYPE_CHECKING" in file.read_text()
-    ]
-    assert hidden == []
+    }
+    # pytest loads the plugin in every project, so it names what it makes without loading it.
+    assert hidden <= {"testing/plugin.py"}
