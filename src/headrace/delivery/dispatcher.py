@@ -11,13 +11,20 @@ import functools
 from collections.abc import Awaitable, Callable, Sequence
 
 from headrace.delivery.breaker import BreakerState, CircuitBreaker
-from headrace.delivery.positions import claim, encode_position, position_key, start_offset, stored
+from headrace.delivery.positions import (
+    Claim,
+    claim,
+    encode_position,
+    position_key,
+    start_offset,
+    stored,
+)
 from headrace.delivery.pump import Pump
 from headrace.delivery.runs import Runs
 from headrace.keepers.brokers.base import Assigned, Broker, Revoked, Subscription
 from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Change, Check, Delete, Progress, Put, Space
-from headrace.model.errors import Unknown
+from headrace.model.errors import Unavailable, Unknown
 from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.trigger import StreamTrigger
 from headrace.runtime.base import Invoker
@@ -25,6 +32,8 @@ from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 from headrace.world.failpoints import hit
 from headrace.world.tasks import Tasks
+
+CLAIM_PAUSE_S = 0.5
 
 Key = tuple[str, tuple[str, ...], int]
 
@@ -95,8 +104,9 @@ class Dispatcher:
             subscription, task = self._subscriptions.pop(key)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            # Pumps first: closing the subscription takes their readers away.
+            await self._stop([running for running in self._pumps if running[:2] == key])
             await subscription.close()
-        await self._stop([key for key in self._pumps if key[0] == name])
         self.functions.pop(name, None)
 
     async def close(self) -> None:
@@ -132,12 +142,9 @@ class Dispatcher:
         partition: int,
     ) -> None:
         claims = {
-            stream: await claim(
-                self._storage, self._broker, function=function.name, stream=stream,
-                partition=partition, start=trigger.start,
-            )
+            stream: await self._claim(function.name, stream, partition, trigger.start)
             for stream in trigger.streams
-        }  # fmt: skip
+        }
         readers = [
             subscription.reader(stream, partition, claimed.standing.progress.watermark)
             for stream, claimed in claims.items()
@@ -152,6 +159,17 @@ class Dispatcher:
         self.halted.pop(key, None)
         name = f"pump {function.name} {','.join(trigger.streams)}/{partition}"
         self._pumps[key] = pump, self._tasks.start(self._watch(key, pump), name=name)
+
+    async def _claim(self, function: str, stream: str, partition: int, start: str) -> Claim:
+        """Take the partition over, however long the store is away; again is harmless."""
+        while True:
+            try:
+                return await claim(
+                    self._storage, self._broker, function=function, stream=stream,
+                    partition=partition, start=start,
+                )  # fmt: skip
+            except Unavailable:
+                await self._clock.sleep(self._entropy.uniform(CLAIM_PAUSE_S / 2, CLAIM_PAUSE_S))
 
     async def _watch(self, key: Key, pump: Pump) -> None:
         """Run a pump; one that ends by its own fault is remembered as halted, its events wait."""

@@ -200,7 +200,15 @@ class Ledger:
 
     def _changed_trouble(self) -> dict[At, tuple[Trouble, ...]]:
         """The trouble rows that differ from the store: units with attempts spent, by partition."""
-        found: dict[At, list[Trouble]] = {at: [] for at in self._trouble}
+        # What failed before this owner's time and has not been read yet is still in trouble.
+        found: dict[At, list[Trouble]] = {
+            at: [
+                known
+                for known in self._trouble_left.get(at, ())
+                if known.high > self._marks[at].low
+            ]
+            for at in self._trouble
+        }
         for unit in self.pending:
             if unit.attempts and not unit.parked:
                 for chunk in unit.chunks:
@@ -208,7 +216,9 @@ class Ledger:
                         Trouble(chunk.start, chunk.end, unit.attempts, unit.due, unit.cause)
                     )
         changed = {
-            at: tuple(ranges) for at, ranges in found.items() if tuple(ranges) != self._trouble[at]
+            at: ranges
+            for at, unsorted in found.items()
+            if (ranges := tuple(sorted(unsorted, key=_first))) != self._trouble[at]
         }
         self._trouble.update(changed)
         return changed
@@ -254,6 +264,10 @@ class Ledger:
             encode_event(chunk.events()[0]), cause, attempts, chunk.appended, now,
             chunk.hops, chunk.origin,
         )  # fmt: skip
+
+
+def _first(trouble: Trouble) -> int:
+    return trouble.low
 
 
 def _unit(chunks: tuple[Chunk, ...], known: Trouble | None) -> Unit:

@@ -44,6 +44,7 @@ from headrace.world.tasks import Tasks
 COMMITS_IN_FLIGHT = 4
 PAUSE_MIN, PAUSE_MAX = 0.02, 2.0
 MICROS = 1_000_000
+SLICE_S = 30.0
 
 
 class Pump:
@@ -80,6 +81,7 @@ class Pump:
         self._errands: deque[Callable[[], Awaitable[None]]] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._stopping = False
+        self._broken = False
         self._pause_s = PAUSE_MIN
         self._fresh = True
         self._begin({name: claimed.standing for name, claimed in claims.items()})
@@ -160,33 +162,54 @@ class Pump:
     async def _next(self) -> Unit | None:
         """Wait for the next unit to run; None when it is time to stop."""
         while not self._stopping:
-            if self._broken or (self._commits and self._commits[0].done()):
-                await self._collect()
-            elif self._errands:
-                await self._run_errands()
-            elif self.paused:
-                await self._wait(None)
-            elif (pause := self._breaker.wait(self._clock.monotonic())) > 0:
-                await self._wait(pause)
-            elif (picked := await self._pick()) is not None:
-                unit = self.ledger.divert(picked, self._clock.now())
-                if unit is None:
-                    await self._drain()
-                    await self._commit(self.ledger.progressed())
-                elif any(runs_away(chunk.hops) for chunk in unit.chunks):
-                    await self._land(unit, _RUNAWAY, _runaway(unit), ParkKey())
-                else:
+            try:
+                if self._broken or (self._commits and self._commits[0].done()):
+                    await self._collect()
+                elif self._errands:
+                    await self._run_errands()
+                elif self.paused:
+                    await self._wait(None)
+                elif (pause := self._breaker.wait(self._clock.monotonic())) > 0:
+                    await self._wait(pause)
+                elif (picked := await self._pick()) is not None and (
+                    unit := await self._admitted(picked)
+                ) is not None:
                     return unit
+            except Unavailable:
+                # The log or the store is away: wait, then begin again at what the store holds.
+                self._broken = True
+        return None
+
+    async def _admitted(self, picked: Unit) -> Unit | None:
+        """What of the unit is to run; None where all of it waits behind a parked key."""
+        unit = self.ledger.divert(picked, self._clock.now())
+        if unit is None:
+            await self._drain()
+            await self._commit(self.ledger.progressed())
+        elif not unit.parked and any(runs_away(chunk.hops) for chunk in unit.chunks):
+            await self._land(unit, _RUNAWAY, _runaway(unit), ParkKey())
+        else:
+            # What an operator redrives runs, however long its lineage: somebody has looked at it.
+            return unit
         return None
 
     async def _pick(self) -> Unit | None:
         """The next unit, in this order: what failed before, what is redriven, what is new."""
         pending = self.ledger.pending
         if pending:
-            wait_s = (pending[0].due - self._clock.now()) / MICROS
+            head = pending[0]
+            wait_s = (head.due - self._clock.now()) / MICROS
             if wait_s <= 0:
                 return pending.popleft()
-            await self._wait(None if pending[0].due >= FOREVER else wait_s)
+            if head.due >= FOREVER:
+                await self._wait(None)
+            elif wait_s > self.spec.retry.cap + SLICE_S:
+                # No retry is that far away: the wall clock was set back since it was planned.
+                late = self._clock.now() + int(self.spec.retry.cap * MICROS)
+                pending[0] = msgspec.structs.replace(head, due=late)
+            else:
+                # In slices, so that a wall clock set forward is noticed soon.
+                await self._wait(min(wait_s, SLICE_S))
             return None
         for lane, draining in self.ledger.parked.items():
             if draining:
@@ -207,9 +230,8 @@ class Pump:
         wait_s = self._intake.wait(now)
         if wait_s == 0.0:
             if chunks_taken := self._intake.take(now):
-                units = self.ledger.units(chunks_taken)
-                self.ledger.pending.extend(units[1:])
-                return units[0]
+                # They pass through `pending`, where a unit that has failed before waits its time.
+                self.ledger.pending.extend(self.ledger.units(chunks_taken))
         elif not read_any:
             await self._wait(wait_s, *(self._readers[index] for index in wanting))
         return None
@@ -393,22 +415,28 @@ class Pump:
         if self._errands or self._stopping:
             return
         loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
+        self._waiter = waiter = loop.create_future()
+
+        def woken(_: asyncio.Task[None]) -> None:
+            # Only this wait's waiter: a read that is cancelled below ends during the next wait.
+            if not waiter.done():
+                waiter.set_result(None)
+
         reads = [self._tasks.start(reader.wait(), name="read") for reader in readers]
-        for task in (*reads, *self._commits):
-            task.add_done_callback(self._woken)
+        watched = (*reads, *self._commits)
+        for task in watched:
+            task.add_done_callback(woken)
         alarm = None if seconds is None else loop.call_later(seconds, self._wake)
         try:
-            await self._waiter
+            await waiter
         finally:
             self._waiter = None
             if alarm is not None:
                 alarm.cancel()
+            for task in watched:
+                task.remove_done_callback(woken)
             for task in reads:
                 task.cancel()
-
-    def _woken(self, _: asyncio.Task[None]) -> None:
-        self._wake()
 
 
 _RUNAWAY = Crashed(Cause("RunawayLineage", "its lineage is longer than any honest chain"))

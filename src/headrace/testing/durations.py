@@ -28,10 +28,10 @@ def seconds_of(duration: str | float | timedelta) -> float:
     """
     if isinstance(duration, timedelta):
         found = duration.total_seconds()
-    elif isinstance(duration, (int, float)) and not isinstance(duration, bool):
-        found = float(duration)
-    else:
+    elif isinstance(duration, str):
         found = _parsed(duration)
+    else:
+        found = float(duration)
     if not 0 <= found < 1e12:
         raise Misuse(f"`{duration}` does not go forwards; time only passes")
     return found
@@ -39,10 +39,10 @@ def seconds_of(duration: str | float | timedelta) -> float:
 
 def _parsed(text: str) -> float:
     found, at = 0.0, 0
-    while isinstance(text, str) and (part := _part.match(text, at)):
+    while part := _part.match(text, at):
         found += float(part[1]) * UNITS[part[2]]
         at = part.end()
-    if not isinstance(text, str) or not at or text[at:].strip():
+    if not at or text[at:].strip():
         raise Misuse(
             f"`{text!r}` is no duration; write seconds, or numbers with units such as `90s`, "
             "`2h30m` or `3d`"

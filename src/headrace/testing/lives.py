@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random  # noqa: TID251 - mixes the scheduler's order, from the seed
 from typing import Any
 
@@ -27,7 +27,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.runtime.inline import InlineInvoker
 from headrace.sdk.app import App
-from headrace.testing.faults import Door, Fault, Host, HostDied, Weather, inhabited
+from headrace.testing.faults import Door, Host, HostDied, Weather, inhabited
 from headrace.testing.loop import EPOCH, VirtualClock, VirtualLoop
 from headrace.world import failpoints
 from headrace.world.entropy import SeededEntropy
@@ -251,9 +251,7 @@ class Lives:
         return self.node
 
 
-def _adopting(
-    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **more: Any
-) -> asyncio.Task[Any]:
+def _adopting(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> asyncio.Task[Any]:
     """A task belongs to the host whose task started it."""
     task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **more)
     host = inhabited.get()
@@ -275,6 +273,3 @@ async def _gone(tasks: Sequence[asyncio.Task[Any]] | set[asyncio.Task[Any]]) -> 
         task.cancel()
     if members:
         await asyncio.gather(*members, return_exceptions=True)
-
-
-__all__ = ["Fault", "Lives", "Node"]
