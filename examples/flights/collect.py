@@ -26,7 +26,7 @@ class Record(msgspec.Struct, kw_only=True):
     key: str | None = None
     position: str = ""
     appended: str = ""
-    value: msgspec.Raw | None = None
+    value: msgspec.Raw = msgspec.Raw()
     value_text: str | None = None
     value_base64: str | None = None
 
@@ -36,7 +36,7 @@ class Record(msgspec.Struct, kw_only=True):
             return self.value_text.encode()
         if self.value_base64 is not None:
             return base64.b64decode(self.value_base64)
-        return b"null" if self.value is None else bytes(self.value)
+        return bytes(self.value)
 
 
 class Cause(msgspec.Struct):
@@ -121,10 +121,15 @@ def committed_at(door: Door, stream: str, numbers: set[int]) -> dict[int, float]
     return found
 
 
-_BUCKET = re.compile(r'^headrace_cold_start_seconds_bucket\{le="([^"]+)"\} ([0-9.e+]+)$', re.M)
+_QUANTILE = re.compile(r'^headrace_cold_start_seconds\{quantile="([^"]+)"\} ([0-9.e+-]+)$', re.M)
 
 
-def cold_starts(door: Door) -> dict[float, int]:
-    """How many of the latest cold starts took at most so many seconds."""
-    found = _BUCKET.findall(door.text("/metrics"))
-    return {float(bound.replace("+Inf", "inf")): int(float(count)) for bound, count in found}
+def cold_starts(door: Door) -> dict[str, float]:
+    """Quantiles of the latest cold starts, in seconds."""
+    return {mark: float(value) for mark, value in _QUANTILE.findall(door.text("/metrics"))}
+
+
+def length(door: Door, stream: str) -> int:
+    """How many records a stream holds."""
+    records: int = door.get(f"/streams/{quote(stream)}")["records"]
+    return records

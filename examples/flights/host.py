@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 PATIENCE_S = 60.0
@@ -24,6 +24,14 @@ EVENTS = "application/vnd.headrace.events+x-ndjson"
 
 class Gone(Exception):
     """The node did not come back in time, or refused what it was sent."""
+
+
+class Death(NamedTuple):
+    """What became of a killed host's processes: how many there were, are left, and after how long."""
+
+    processes: int
+    left: int
+    took: float
 
 
 class Host:
@@ -47,7 +55,7 @@ class Host:
         """Start the node; return the seconds until it is ready."""
         began = time.perf_counter()
         self._log = self.log_path.open("ab")
-        command = "from headrace.cli.main import main; main()"
+        command = "import sys; from headrace.cli.main import main; sys.exit(main())"
         self._process = subprocess.Popen(
             [
                 sys.executable, "-c", command,
@@ -78,8 +86,8 @@ class Host:
         parts = urlsplit(written["url"])
         return (parts.hostname or "127.0.0.1", parts.port or 80)
 
-    def kill(self) -> tuple[int, float]:
-        """SIGKILL the host only; return how many children it left, and when the last was gone."""
+    def kill(self) -> Death:
+        """SIGKILL the host only; its zygotes and instances have to notice by themselves."""
         assert self._process is not None, "the host was not started"
         orphans = [(pid, started_at(pid)) for pid in descendants(self._process.pid)]
         self._process.send_signal(signal.SIGKILL)
@@ -90,7 +98,7 @@ class Host:
                 break
             time.sleep(0.005)
         left = sum(1 for pid, since in orphans if since and started_at(pid) == since)
-        return left, time.perf_counter() - began
+        return Death(len(orphans), left, time.perf_counter() - began)
 
     def stop(self) -> int:
         """Ask the node to drain and end; return its exit status, or -9 if it had to be killed."""

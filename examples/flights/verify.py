@@ -145,6 +145,11 @@ def _tuples(table: pd.DataFrame) -> list[tuple[Any, ...]]:
 # --- the comparison ------------------------------------------------------------------------------
 
 
+def count(figure: str, expected: int, found: int) -> Finding:
+    """Compare two counts."""
+    return Finding(figure, f"{expected:,}", f"{found:,}", abs(expected - found))
+
+
 def tallies(
     kind: str, expected: Mapping[str, Row], found: Mapping[str, Row]
 ) -> tuple[Finding, Finding]:
