@@ -81,7 +81,7 @@ class Batcher:
     ) -> tuple[Chunk | None, Chunk | None]:
         """As many of the head's events as fit; at least one in an empty batch."""
         if self._raws is None:
-            self._raws = _splitter.decode(head.body)
+            self._raws = split(head.body)
         raws = self._raws
         high = head.low
         while high < head.high and high - head.low < room:
@@ -105,14 +105,24 @@ def compact(chunks: Sequence[Chunk]) -> tuple[Chunk, ...]:
             continue
         raws = opened.get(id(chunk.body))
         if raws is None:
-            raws = opened[id(chunk.body)] = _splitter.decode(chunk.body)
+            raws = opened[id(chunk.body)] = split(chunk.body)
         found.append(_piece(chunk, raws, chunk.low, chunk.high))
     return tuple(found)
 
 
+def split(body: bytes) -> list[msgspec.Raw]:
+    """A blob's events, each still encoded."""
+    return _splitter.decode(body)
+
+
+def assemble(raws: Sequence[msgspec.Raw]) -> bytes:
+    """The blob of events that are still encoded."""
+    return _array_head(len(raws)) + b"".join(raws)
+
+
 def _piece(chunk: Chunk, raws: list[msgspec.Raw], low: int, high: int) -> Chunk:
     count = high - low
-    body = _array_head(count) + b"".join(raws[low:high])
+    body = assemble(raws[low:high])
     offsets = None if chunk.offsets is None else chunk.offsets[low:high]
     return Chunk(
         chunk.stream, chunk.partition, chunk.offset_of(low), count, body, chunk.appended,
