@@ -11,33 +11,88 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from headrace.model.policy import Resources
-from headrace.runtime import kernel, limits
+from headrace.runtime import kernel, landlock, limits, mounts, seccomp
 
 SCRATCH_MODE = 0o700
 
+SYSTEM = ("/bin", "/etc", "/lib", "/lib64", "/opt", "/proc", "/sys", "/usr", "/run/systemd/resolve")
+DEVICES = ("/dev",)
 
-def enter_zygote(isolation: int, *, scratch: str, paths: Sequence[str]) -> tuple[int, list[str]]:
-    """Give up what no instance of this app may have; the level reached, and what is missing.
+
+def enter_zygote(
+    common: int, *, most: int, scratch: str, paths: Sequence[str]
+) -> tuple[int, list[str]]:
+    """Give up what no instance of this app may have; the level instances can reach, and why not 2.
 
     Args:
-        isolation: The level asked for.
+        common: The level every function of the app asked for at least.
+        most: The highest level one of them asked for.
         scratch: The folder in which instances get theirs.
         paths: What instances must still be able to read.
     """
     notes: list[str] = []
-    if isolation < 1:
-        return 0, notes
-    if os.geteuid() != 0:
-        notes.append("not root: instances share the host's uid")
+    level = most
+    if level >= 1 and os.geteuid() != 0:
+        notes.append("not root: instances share the host's uid, and have no namespaces")
+        level = 1
+    elif level >= 1:
+        _try(notes, "mounts", lambda: mounts.unlock([*_readable(paths), scratch]))
+        if common >= 2 and not _try(notes, "namespaces", _separate):
+            level = 1
+    if level >= 2 and landlock.version() == 0:
+        notes.append("landlock: the kernel has none")
+        level = 1
+    if common >= 1:
+        notes += _drop_rights()
+    if common >= 2 and level >= 2 and not _try(notes, "landlock", lambda: _seal(scratch, paths)):
+        level = 1
+    return level, notes
+
+
+def _drop_rights() -> list[str]:
+    notes: list[str] = []
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    return 1, notes
+    program = seccomp.deny_list(kernel.ARCHITECTURE)
+    if program is None:
+        notes.append(f"seccomp: no filter for `{kernel.ARCHITECTURE}`")
+    else:
+        _try(notes, "seccomp", lambda: kernel.set_seccomp(program))
+    return notes
+
+
+def _readable(paths: Sequence[str]) -> list[str]:
+    return [path for path in (*paths, sys.prefix, sys.base_prefix, sys.exec_prefix) if path]
+
+
+def _seal(scratch: str, paths: Sequence[str]) -> None:
+    landlock.seal(readable=[*SYSTEM, *_readable(paths)], writable=[*DEVICES, scratch])
+
+
+def _try(notes: list[str], what: str, act: Callable[[], object]) -> bool:
+    try:
+        act()
+    except OSError as error:
+        notes.append(f"{what}: {error}")
+        return False
+    return True
+
+
+def _separate() -> None:
+    kernel.unshare(kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
 
 
 def enter_instance(
-    resources: Resources, *, uid: int, size: int, level: int, scratch: str, parent: int
+    resources: Resources,
+    *,
+    uid: int,
+    size: int,
+    level: int,
+    common: int,
+    scratch: str,
+    parent: int,
 ) -> None:
     """Give up the rest, in the freshly forked child."""
     os.mkdir(scratch, SCRATCH_MODE)  # noqa: PTH102 - on the cold path
@@ -55,6 +110,14 @@ def enter_instance(
         # A changed uid hides /proc/self from its own process; nobody else has this uid.
         kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
     os.chdir(scratch)
+    if common < 1 <= level:
+        _drop_rights()
+    if common < 2 <= level:
+        _seal(scratch, sys.path)
+    if level >= 1 and not resources.network:
+        program = seccomp.no_network(kernel.ARCHITECTURE)
+        if program is not None:
+            kernel.set_seccomp(program)
     # After the uid change, which clears it.
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() not in {parent, 0}:

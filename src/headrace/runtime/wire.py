@@ -141,6 +141,7 @@ class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
         spec: What was declared.
         size: The zygote's address space in bytes, on top of which instances get theirs.
         level: The isolation level its instances will really have, at most.
+        common: The level the zygote itself stands at, which a fork inherits for nothing.
         notes: What was asked for and could not be had, and why.
         seconds: How long the import took.
     """
@@ -148,6 +149,7 @@ class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
     spec: AppSpec
     size: int
     level: int
+    common: int
     notes: list[str]
     seconds: float
 

@@ -179,6 +179,7 @@ class Zygote:
                 uid=order.uid,
                 size=self._loaded.size,
                 level=min(order.isolation, self._loaded.level),
+                common=self._loaded.common,
                 scratch=f"{self._load.scratch}/{order.instance}",
                 parent=zygote,
             )
@@ -305,8 +306,11 @@ def load(order: Load, control: int) -> tuple[App, Loaded] | LoadFailed:
     seconds = time.perf_counter() - began
     gc.collect()
     gc.freeze()
-    level, notes = sandbox.enter_zygote(order.isolation, scratch=order.scratch, paths=sys.path)
-    return app, Loaded(spec, limits.address_space(), level, notes, seconds)
+    asked = [min(each.resources.isolation, order.isolation) for each in spec.functions]
+    common, most = min(asked, default=0), max(asked, default=0)
+    level, notes = sandbox.enter_zygote(common, most=most, scratch=order.scratch, paths=sys.path)
+    common = min(common, level)
+    return app, Loaded(spec, limits.address_space(), level, common, notes, seconds)
 
 
 def _first(control: Control) -> Load:
