@@ -281,6 +281,8 @@ def _decoder(codec: str, of: Any) -> Callable[[bytes], Any]:
             return found
         return state_decoder(of)
     try:
+        if of is not Any and isinstance(msgspec.inspect.type_info(of), msgspec.inspect.CustomType):
+            raise TypeError("it is a class of its own")  # noqa: TRY301  # one message for all
         if codec == "json":
             return msgspec.json.Decoder(of).decode
         return msgspec.msgpack.Decoder(of).decode

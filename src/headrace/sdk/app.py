@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Never, TypeVar, overload
+from typing import Any, Never, TypedDict, TypeVar, Unpack, overload
 
 from headrace.model.codec import Coder, codec_for
 from headrace.model.errors import Misuse
@@ -35,6 +35,18 @@ Hook = TypeVar("Hook", bound=Callable[[], Any])
 
 HOOKS = ("init", "on_suspend", "on_resume", "on_stop")
 _NO_BREAKER: Any = object()
+
+
+class StreamSettings(TypedDict, total=False):
+    """The settings of a stream beside its name, partitions and type; see `App.stream`."""
+
+    private: bool
+    retention_age: float | None
+    retention_bytes: int | None
+    cleanup: Cleanup
+    dedupe_window: float
+    max_event_bytes: int | None
+    codec: Codec | None
 
 
 class Declared:
@@ -83,18 +95,17 @@ class App:
 
     @overload
     def stream(
+        self, name: str, partitions: int, value: type[T], **settings: Unpack[StreamSettings]
+    ) -> Stream[T]: ...
+
+    @overload
+    def stream(
         self,
         name: str,
         partitions: int = ...,
-        value: type[T] = ...,
         *,
-        private: bool = ...,
-        retention_age: float | None = ...,
-        retention_bytes: int | None = ...,
-        cleanup: Cleanup = ...,
-        dedupe_window: float = ...,
-        max_event_bytes: int = ...,
-        codec: Codec | None = ...,
+        value: type[T],
+        **settings: Unpack[StreamSettings],
     ) -> Stream[T]: ...
 
     @overload
@@ -103,14 +114,7 @@ class App:
         name: str,
         partitions: int = ...,
         value: object = ...,
-        *,
-        private: bool = ...,
-        retention_age: float | None = ...,
-        retention_bytes: int | None = ...,
-        cleanup: Cleanup = ...,
-        dedupe_window: float = ...,
-        max_event_bytes: int = ...,
-        codec: Codec | None = ...,
+        **settings: Unpack[StreamSettings],
     ) -> Stream[Any]: ...
 
     def stream(

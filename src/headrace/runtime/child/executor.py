@@ -300,7 +300,9 @@ class Executor:
         try:
             subject = Batch(events, recorder) if prepared.many else events[0]
             result = await _settled(prepared, prepared.call(subject, context))
-            if isinstance(result, list) or prepared.generates:
+            if isinstance(result, Failures):
+                return Returned(error=Cause("Failed", result.reason[:4_096]))
+            if isinstance(result, list):
                 answer = encode_json([_bare(item) for item in result])
             else:
                 answer = encode_json(_bare(result))

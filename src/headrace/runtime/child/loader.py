@@ -120,7 +120,7 @@ def _module(where: str) -> ModuleType:
 
 
 def _is_path(where: str) -> bool:
-    return where.endswith(".py") or "/" in where or Path(where).is_dir()
+    return where.endswith(".py") or "/" in where or (where != "" and Path(where).is_dir())
 
 
 def _file(where: str) -> Path:
@@ -142,8 +142,10 @@ def _source(where: str) -> Path:
     """The file or package folder a target's code is in."""
     if _is_path(where):
         return _file(where).parent
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     try:
-        spec = importlib.util.find_spec(where)
+        spec = importlib.util.find_spec(where) if where else None
     except ModuleNotFoundError as error:
         raise Misuse(f"there is no module `{where}`") from error
     if spec is None or spec.origin is None:

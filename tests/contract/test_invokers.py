@@ -1,0 +1,253 @@
+"""What every invoker promises, over the one that runs handlers here and the one that isolates them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from headrace.keepers.state.rows import decode_row, encode_row
+from headrace.model.codec import decode_state
+from headrace.model.errors import Unknown
+from headrace.model.event import Event as Fact
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome, Returned, TimedOut
+from headrace.model.record import Chunk, decode_events, encode_events
+from headrace.runtime.base import Invoker
+from headrace.runtime.child.loader import load
+from headrace.runtime.fleet import Fleet
+from headrace.runtime.inline import InlineInvoker
+from headrace.world.clock import SystemClock
+from headrace.world.entropy import SystemEntropy
+from headrace.world.tasks import Tasks
+
+APP = """
+import asyncio
+import msgspec
+from headrace import App, Batch, Context, Event, Failures, Output, Permanent
+
+class Order(msgspec.Struct):
+    id: int
+    price: float = 1.0
+
+app = App("contract")
+orders = app.stream("orders", 4, Order)
+priced = app.stream("priced", 4)
+
+@app.function(orders)
+def price(events: Batch[Order], context: Context) -> None:
+    for event in events:
+        context.publish(priced, {"id": event.value.id}, key=event.key)
+        context.state.update("count", lambda n: n + 1, default=0)
+
+@app.function(orders, output=priced)
+def one(event: Event[Order]) -> Output:
+    if event.value.id == 13:
+        raise ValueError("thirteen")
+    return Output({"id": event.value.id}, id=f"p{event.value.id}")
+
+@app.function(orders)
+async def waiting(event: Event[Order], context: Context) -> float:
+    await asyncio.sleep(0)
+    return event.value.price * 2
+
+@app.function(orders, timeout=0.2)
+async def endless(event: Event[Order]) -> None:
+    await asyncio.Event().wait()
+
+@app.function(orders)
+def picking(events: Batch[Order]) -> Failures:
+    return Failures([event for event in events if event.value.id % 2], "odd")
+
+@app.function(orders)
+def listing(events: Batch[Order], context: Context) -> None:
+    for key, value in context.state.items("p/"):
+        context.publish(priced, {key: value})
+
+@app.function(orders)
+def never(event: Event[Order]) -> None:
+    raise Permanent("no use")
+"""
+
+
+class StateOfATest:
+    """The host's side of state: rows in memory."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], bytes] = {}
+
+    async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
+        found: list[tuple[int, bytes | None]] = []
+        for key in keys:
+            row = self.rows.get((app, key))
+            if row is None:
+                found.append((0, None))
+            else:
+                version, _, value = decode_row(row)
+                found.append((version, value))
+        return found
+
+    async def scan_state(
+        self, app: str, prefix: str, *, limit: int
+    ) -> list[tuple[str, int, bytes]]:
+        found = []
+        for (owner, key), row in sorted(self.rows.items()):
+            if owner == app and key.startswith(prefix):
+                version, _, value = decode_row(row)
+                found.append((key, version, value))
+        return found[:limit]
+
+    def keep(self, outcome: Returned, token: int) -> None:
+        """Commit the writes."""
+        for write in outcome.writes:
+            if write.value is None:
+                self.rows.pop(("contract", write.key), None)
+            else:
+                self.rows["contract", write.key] = encode_row(token, write.value, write.expires)
+
+
+class Rig:
+    """An invoker over the app above."""
+
+    def __init__(self, invoker: Invoker, state: StateOfATest) -> None:
+        self.invoker = invoker
+        self.state = state
+
+    async def run(self, function: str, *payloads: bytes, **fields: object) -> Outcome:
+        facts = [Fact(payload, f"k{number}") for number, payload in enumerate(payloads)]
+        chunk = Chunk("orders", 2, 10, len(facts), encode_events(facts), 0, 0, len(facts))
+        values = {"token": 5, "key": "root", "timeout": 10.0} | fields
+        return await self.invoker.invoke(Invocation(f"contract.{function}", (chunk,), **values))  # type: ignore[arg-type]  # the fields' own types
+
+
+@asynccontextmanager
+async def inline(target: str, folder: Path, state: StateOfATest) -> AsyncIterator[Invoker]:
+    app = load(target)
+    yield InlineInvoker({app.name: app}, state, clock=SystemClock())
+
+
+@asynccontextmanager
+async def fleet(target: str, folder: Path, state: StateOfATest) -> AsyncIterator[Invoker]:
+    failures: list[BaseException] = []
+    tasks = Tasks(lambda _, error: failures.append(error))
+    made = Fleet(
+        clock=SystemClock(), entropy=SystemEntropy(), tasks=tasks, services=state, scratch=folder
+    )
+    await made.deploy(target)
+    yield made
+    await tasks.close()
+    assert failures == []
+
+
+@pytest.fixture(params=[inline, fleet], ids=["inline", "fleet"])
+async def rig(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Rig]:
+    monkeypatch.setattr("sys.path", list(__import__("sys").path))
+    file = tmp_path / "app" / f"contract_app_{request.param.__name__}.py"
+    file.parent.mkdir()
+    file.write_text(APP)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    state = StateOfATest()
+    async with request.param(str(file), scratch, state) as invoker:
+        yield Rig(invoker, state)
+        await invoker.close()
+
+
+def returned(outcome: Outcome) -> Returned:
+    assert isinstance(outcome, Returned), outcome
+    return outcome
+
+
+async def test_effects_come_back_as_a_value(rig: Rig) -> None:
+    outcome = returned(await rig.run("price", b'{"id":1}', b'{"id":2}'))
+    assert (outcome.failures, outcome.untouched, outcome.error) == ((), -1, None)
+    values = [fact.value for append in outcome.appends for fact in decode_events(append.body)]
+    assert sorted(values) == [b'{"id":1}', b'{"id":2}']
+    (write,) = outcome.writes
+    assert decode_state(write.value or b"") == 2
+
+
+async def test_state_is_read_from_the_host_and_remembered(rig: Rig) -> None:
+    for token in (6, 7, 8):
+        outcome = returned(await rig.run("price", b'{"id":1}', token=token))
+        rig.state.keep(outcome, token)
+    assert decode_state(decode_row(rig.state.rows["contract", "count"])[2]) == 3
+
+
+async def test_fresh_forgets_what_did_not_land(rig: Rig) -> None:
+    returned(await rig.run("price", b'{"id":1}', token=6))
+    outcome = returned(await rig.run("price", b'{"id":1}', token=7, fresh=True))
+    assert outcome.reads[0].version == 0
+    assert decode_state(outcome.writes[0].value or b"") == 1
+
+
+async def test_stored_keys_can_be_listed(rig: Rig) -> None:
+    rig.state.rows["contract", "p/a"] = encode_row(3, msgspec.msgpack.encode(1), 0)
+    rig.state.rows["contract", "q"] = encode_row(3, msgspec.msgpack.encode(2), 0)
+    outcome = returned(await rig.run("listing", b'{"id":1}'))
+    (append,) = outcome.appends
+    assert [fact.value for fact in decode_events(append.body)] == [b'{"p/a":1}']
+
+
+async def test_an_ordered_function_stops_at_a_failure(rig: Rig) -> None:
+    outcome = returned(await rig.run("one", b'{"id":1}', b'{"id":13}', b'{"id":2}'))
+    (failure,) = outcome.failures
+    assert (failure.index, failure.cause.kind, failure.cause.message) == (
+        1,
+        "ValueError",
+        "thirteen",
+    )
+    assert 'raise ValueError("thirteen")' in failure.cause.traceback
+    assert outcome.untouched == 2
+    (append,) = outcome.appends
+    assert append.ids == ("p1",)
+
+
+async def test_bytes_that_cannot_be_decoded_fail_their_own_event(rig: Rig) -> None:
+    outcome = returned(await rig.run("price", b'{"id":1}', b'{"id":"x"}', b'{"id":2}'))
+    (failure,) = outcome.failures
+    assert (failure.index, failure.cause.kind) == (1, "Undecodable")
+    assert decode_state(outcome.writes[0].value or b"") == 1
+
+
+async def test_failures_can_be_named(rig: Rig) -> None:
+    outcome = returned(await rig.run("picking", *(b'{"id":%d}' % number for number in range(4))))
+    assert [failure.index for failure in outcome.failures] == [1, 3]
+    assert outcome.failures[0].cause.message == "odd"
+
+
+async def test_a_permanent_failure_is_marked(rig: Rig) -> None:
+    outcome = returned(await rig.run("never", b'{"id":1}'))
+    assert outcome.failures[0].cause.retryable is False
+
+
+async def test_a_call_is_answered(rig: Rig) -> None:
+    outcome = returned(await rig.run("waiting", b'{"id":1,"price":4.5}', mode="call"))
+    assert outcome.result == b"9.0"
+
+
+async def test_an_overrun_is_a_timeout_and_the_next_invocation_runs(rig: Rig) -> None:
+    outcome = await rig.run("endless", b'{"id":1}', timeout=0.2)
+    assert isinstance(outcome, TimedOut)
+    assert returned(await rig.run("one", b'{"id":1}')).failures == ()
+
+
+async def test_many_invocations_at_once_all_come_back(rig: Rig) -> None:
+    outcomes = await asyncio.gather(
+        *(rig.run("one", b'{"id":%d}' % (100 + number), token=number) for number in range(20))
+    )
+    found = {
+        decode_events(append.body)[0].id for each in outcomes for append in returned(each).appends
+    }
+    assert found == {f"p{100 + number}" for number in range(20)}
+
+
+async def test_an_unknown_function_is_refused(rig: Rig) -> None:
+    with pytest.raises(Unknown):
+        await rig.run("nothing", b"1")

@@ -1,0 +1,251 @@
+"""Values to bytes and back, and the JSON that is refused at the edge."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any, TypedDict
+
+import msgspec
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.model.codec import (
+    MAX_INTEGER,
+    MIN_INTEGER,
+    Coder,
+    codec_for,
+    decode_state,
+    encode_state,
+    open_state,
+    plain,
+    state_decoder,
+    validate_json,
+)
+from headrace.model.errors import Invalid, Misuse
+
+
+class Order(msgspec.Struct):
+    id: int
+    price: float = 0.0
+
+
+@dataclasses.dataclass
+class Plain:
+    id: int
+
+
+class Typed(TypedDict):
+    id: int
+
+
+class Model(pydantic.BaseModel):
+    id: int
+
+
+@pytest.mark.parametrize(
+    ("of", "value"),
+    [
+        (Order, Order(1, 2.5)),
+        (Plain, Plain(1)),
+        (Typed, {"id": 1}),
+        (Model, Model(id=1)),
+        (list[int], [1, 2]),
+        (int | None, None),
+        (str, "grüezi"),
+        (bytes, b"\x00\xff"),
+        (Any, {"a": [1, None, "x"]}),
+    ],
+)
+def test_a_value_comes_back_as_it_went(of: Any, value: Any) -> None:
+    coder = Coder(codec_for(of), of)
+    assert coder.decode(coder.encode(value)) == value
+
+
+@pytest.mark.parametrize("of", [Order, Plain, Typed, Model, dict[str, int], Any])
+def test_msgpack_streams_hold_the_same_types(of: Any) -> None:
+    value = {"id": 1} if of in (Typed, Any, dict[str, int]) else of(id=1)
+    coder = Coder("msgpack", of)
+    assert coder.decode(coder.encode(value)) == value
+
+
+def test_a_dict_is_taken_where_it_fits_the_type_and_refused_where_it_does_not() -> None:
+    coder = Coder("json", Order)
+    assert coder.decode(coder.encode({"id": 3})) == Order(3)
+    with pytest.raises(Invalid, match=r"not what the stream holds \(`Order`\).*Expected `int`"):
+        coder.encode({"id": "three"})
+
+
+def test_bytes_are_refused_by_a_json_stream_with_the_fix() -> None:
+    with pytest.raises(Invalid, match="value=bytes"):
+        Coder("json").encode(b"{}")
+    assert Coder("json").encode(msgspec.Raw(b'{"a":1}')) == b'{"a":1}'
+
+
+@pytest.mark.parametrize(("codec", "value"), [("bytes", "text"), ("text", b"bytes"), ("text", 1)])
+def test_raw_streams_refuse_other_kinds(codec: str, value: Any) -> None:
+    with pytest.raises(Invalid, match=f"stream of {codec}"):
+        Coder(codec).encode(value)
+
+
+def test_a_lone_surrogate_cannot_be_written_as_text() -> None:
+    with pytest.raises(Invalid, match="not Unicode"):
+        Coder("text").encode("\ud800")
+
+
+def test_what_has_no_json_form_is_named() -> None:
+    with pytest.raises(Invalid, match="`object` cannot be written as json"):
+        Coder("json").encode(object())
+
+
+def test_an_unknown_codec_lists_the_known_ones() -> None:
+    with pytest.raises(Misuse, match="json, msgpack, bytes, text"):
+        Coder("yaml")
+
+
+@pytest.mark.parametrize("of", [Order, Plain, Typed, Model])
+def test_types_have_a_schema(of: Any) -> None:
+    schema = Coder("json", of).schema()
+    assert schema is not None
+    assert "id" in json.dumps(schema)
+
+
+def test_what_says_nothing_has_no_schema() -> None:
+    assert Coder("json").schema() is None
+    assert Coder("bytes", bytes).schema() is None
+
+
+def test_state_carries_its_own_expiry() -> None:
+    kept = encode_state({"n": 1}, expires=123_456)
+    assert open_state(kept)[1] == 123_456
+    assert decode_state(kept) == {"n": 1}
+    assert open_state(encode_state([1])) == (msgspec.msgpack.encode([1]), 0)
+
+
+@given(st.binary(max_size=40))
+def test_an_authors_bytes_are_never_taken_for_an_expiry(raw: bytes) -> None:
+    kept = encode_state(raw)
+    assert open_state(kept)[1] == 0
+    assert decode_state(kept) == raw
+
+
+def test_state_is_opened_as_the_type_asked_for() -> None:
+    assert state_decoder(Order)(encode_state(Order(1))) == Order(1)
+    assert state_decoder(Model)(encode_state(Model(id=2))) == Model(id=2)
+    assert plain(Model(id=2)) == {"id": 2}
+
+
+# The permanent corpus: what readers of JSON disagree about must not get in.
+REFUSED = {
+    "nothing": b"",
+    "spaces only": b"  \n",
+    "not UTF-8": b'"\xff"',
+    "a surrogate as raw bytes": b'"\xed\xa0\x80"',
+    "a lone high surrogate": b'"\\ud800"',
+    "a lone low surrogate": b'"\\udc00"',
+    "a high surrogate before a letter": b'"\\ud800abc"',
+    "a high surrogate before another escape": b'"\\ud800\\u0041"',
+    "two high surrogates": b'"\\ud800\\ud800"',
+    "a lone surrogate in a key": b'{"\\ud800":1}',
+    "NaN": b"NaN",
+    "NaN inside": b'{"a":NaN}',
+    "Infinity": b"[Infinity]",
+    "minus Infinity": b"-Infinity",
+    "a number beyond a double": b"1e400",
+    "a negative number beyond a double": b'{"a":-1e400}',
+    "an integer beyond 64 bits": b"18446744073709551616",
+    "an integer below 64 bits": b"[-9223372036854775809]",
+    "a very long integer": b'{"a":{"b":[' + b"9" * 5_000 + b"]}}",
+    "a key twice": b'{"a":1,"a":2}',
+    "a key twice, far inside": b'[{"a":{"b":1,"c":2,"b":3}}]',
+    "a key twice, written differently": b'{"a":1,"\\u0061":2}',
+    "a key twice, with spaces before the colon": b'{"a":1,"a" :2}',
+    "a key twice, beside a text with a colon": b'{"a":"\\":","a":2}',
+    "201 arrays": b"[" * 201 + b"]" * 201,
+    "100,000 arrays": b"[" * 100_000 + b"]" * 100_000,
+    "100,000 objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    "100,000 arrays left open": b"[" * 100_000,
+    "a raw NUL": b'"\x00"',
+    "a raw control character": b'"\x1f"',
+    "a byte order mark": b"\xef\xbb\xbf{}",
+    "a comment": b"{}/* */",
+    "a trailing comma": b"[1,]",
+    "two values": b"1 2",
+    "single quotes": b"{'a':1}",
+    "a leading zero": b"01",
+    "a plus sign": b"+1",
+    "UTF-16": '{"a":1}'.encode("utf-16"),
+    "a bare word": b"undefined",
+}
+
+ACCEPTED = {
+    "null": b"null",
+    "spaces around": b" \r\n\t{ } ",
+    "the largest integer": str(MAX_INTEGER).encode(),
+    "the smallest integer": str(MIN_INTEGER).encode(),
+    "many digits after the point": b"0.1234567890123456789012345",
+    "many digits as text": b'"12345678901234567890123"',
+    "the smallest double": b"5e-324",
+    "an escaped NUL": b'"\\u0000"',
+    "a pair of surrogates": b'"\\ud83d\\ude00"',
+    "an escaped backslash before a u": b'"\\\\ud800"',
+    "the same key in two objects": b'[{"a":1},{"a":2}]',
+    "a nested object with its parent's key": b'{"a":{"a":1}}',
+    "colons in texts": b'{"at":"05:00:00","b":"\\":"}',
+    "brackets in texts": b'{"a":"' + b"[{" * 500 + b'"}',
+    "200 arrays": b"[" * 200 + b"]" * 200,
+    "many arrays side by side": b"[" + b",".join([b"[]"] * 1_000) + b"]",
+    "a key with a colon": b'{":":1,"\\":":2}',
+    "delete": b'"\x7f"',
+}
+
+
+@pytest.mark.parametrize("raw", REFUSED.values(), ids=REFUSED.keys())
+def test_json_that_readers_disagree_about_is_refused(raw: bytes) -> None:
+    with pytest.raises(Invalid):
+        validate_json(raw)
+
+
+@pytest.mark.parametrize("raw", ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_json_that_all_readers_understand_passes(raw: bytes) -> None:
+    validate_json(raw)
+
+
+def test_a_repeated_key_is_named() -> None:
+    with pytest.raises(Invalid, match="key `price` twice"):
+        validate_json(b'{"price":1,"price":2}')
+
+
+_json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(MIN_INTEGER, MAX_INTEGER)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(_json_values, st.sampled_from([None, 1]), st.booleans())
+def test_whatever_python_writes_passes(value: Any, indent: int | None, ascii_only: bool) -> None:
+    try:
+        raw = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
+    except UnicodeEncodeError:
+        return
+    validate_json(raw)
+
+
+@given(
+    st.dictionaries(st.text(max_size=5), st.text(max_size=8) | st.integers(0, 9), min_size=1),
+    st.data(),
+)
+def test_a_doubled_member_is_always_found(members: dict[str, Any], data: st.DataObject) -> None:
+    pairs = list(members.items())
+    pairs.insert(data.draw(st.integers(0, len(pairs))), data.draw(st.sampled_from(pairs)))
+    colon = data.draw(st.sampled_from([":", " :", ": ", "\n:"]))
+    text = ",".join(f"{json.dumps(key)}{colon}{json.dumps(value)}" for key, value in pairs)
+    with pytest.raises(Invalid, match="twice"):
+        validate_json(f"{{{text}}}".encode())

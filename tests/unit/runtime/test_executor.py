@@ -1,0 +1,543 @@
+"""What the executor says came of a run, for every form of handler and every way to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import Any
+
+import msgspec
+import pytest
+
+from headrace import App, Batch, Context, Event, Failures, Output, Permanent, Unknown
+from headrace.model.event import Event as Fact
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Returned
+from headrace.model.policy import MAX_TRACEBACK
+from headrace.model.record import Chunk, decode_events, encode_events
+from headrace.runtime.child.executor import Executor
+
+
+class Host:
+    """State as a host keeps it, and what was asked of it."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, tuple[int, bytes]] = {}
+        self.asked: list[list[str]] = []
+
+    def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
+        self.asked.append(keys)
+        return [self.rows.get(key, (0, None)) for key in keys]
+
+    def scan_state(self, prefix: str, limit: int) -> list[tuple[str, int, bytes]]:
+        found = sorted(key for key in self.rows if key.startswith(prefix))
+        return [(key, *self.rows[key]) for key in found[:limit]]
+
+
+class Rig:
+    """An app with one function on one stream, and the means to run it."""
+
+    def __init__(self, handler: Callable[..., Any], **options: Any) -> None:
+        self.app = App("shop")
+        self.numbers = self.app.stream("numbers", 4, int)
+        self.out = self.app.stream("out", 4)
+        if options.pop("output", False):
+            options["output"] = self.out
+        self.app.function(self.numbers, name="f", **options)(handler)
+        self.host = Host()
+        self.executor = Executor(self.app, self.host)
+
+    def run(self, *values: Any, keys: str | None = None, **fields: Any) -> Returned:
+        facts = [
+            Fact(
+                value if isinstance(value, bytes) else str(value).encode(),
+                keys[i] if keys else None,
+            )
+            for i, value in enumerate(values)
+        ]
+        chunk = Chunk("numbers", 1, 100, len(facts), encode_events(facts), 0, 0, len(facts))
+        fields = {"token": 7, "key": "root", **fields}
+        return drive(self.executor, Invocation("shop.f", (chunk,), **fields))
+
+
+def drive(executor: Executor, invocation: Invocation) -> Returned:
+    """Run it as an instance does: on a loop only where the handler needs one."""
+    work = executor.run(invocation)
+    if executor.is_async(invocation.function):
+        return asyncio.run(work)
+    with pytest.raises(StopIteration) as stopped:
+        work.send(None)
+    returned: Returned = stopped.value.value
+    return returned
+
+
+def published(returned: Returned) -> list[tuple[Any, str | None]]:
+    """Values and keys, sorted by value."""
+    return sorted(
+        (
+            (msgspec.json.decode(fact.value), fact.key)
+            for append in returned.appends
+            for fact in decode_events(append.body)
+        ),
+        key=repr,
+    )
+
+
+def failed(returned: Returned) -> list[int]:
+    return [failure.index for failure in returned.failures]
+
+
+def add(more: int, number: int) -> int:
+    return number + more
+
+
+# -- forms -----------------------------------------------------------------------------------
+
+
+def double_batch(events: Batch[int], context: Context) -> None:
+    for event in events:
+        context.publish("out", event.value * 2, key=event.key)
+
+
+def double_list(events: Batch[int]) -> list[Output[int]]:
+    return [Output(event.value * 2, key=event.key) for event in events]
+
+
+def double_yielding(events: Batch[int]) -> Iterator[Output[int]]:
+    for event in events:
+        yield Output(event.value * 2, key=event.key)
+
+
+async def double_awaiting(events: Batch[int], context: Context) -> None:
+    for event in events:
+        await asyncio.sleep(0)
+        context.publish("out", event.value * 2, key=event.key)
+
+
+async def double_yielding_later(events: Batch[int]) -> AsyncIterator[Output[int]]:
+    for event in events:
+        await asyncio.sleep(0)
+        yield Output(event.value * 2, key=event.key)
+
+
+def double_one(event: Event[int]) -> int:
+    return event.value * 2
+
+
+def double_one_publishing(event: Event[int], context: Context) -> None:
+    context.publish("out", event.value * 2, key=event.key)
+
+
+async def double_one_awaiting(event: Event[int]) -> int:
+    await asyncio.sleep(0)
+    return event.value * 2
+
+
+def double_one_yielding(event: Event[int]) -> Iterator[int]:
+    yield event.value * 2
+
+
+async def double_one_yielding_later(
+    event: Event[int], context: Context
+) -> AsyncIterator[Output[int]]:
+    await asyncio.sleep(0)
+    yield Output(event.value * 2)
+
+
+FORMS = [
+    double_batch,
+    double_list,
+    double_yielding,
+    double_awaiting,
+    double_yielding_later,
+    double_one,
+    double_one_publishing,
+    double_one_awaiting,
+    double_one_yielding,
+    double_one_yielding_later,
+]
+
+
+@pytest.mark.parametrize("handler", FORMS)
+def test_every_form_of_handler_publishes_the_same(handler: Callable[..., Any]) -> None:
+    returned = Rig(handler, output=True).run(1, 2, 3, keys="aba")
+    assert returned.error is None
+    assert returned.failures == ()
+    assert returned.untouched == -1
+    assert published(returned) == [(2, "a"), (4, "b"), (6, "a")]
+
+
+@pytest.mark.parametrize("handler", FORMS)
+def test_every_form_fails_the_one_event_that_cannot_be_decoded(handler: Callable[..., Any]) -> None:
+    returned = Rig(handler, output=True).run(1, b"x", 3, keys="abc")
+    assert returned.error is None
+    assert failed(returned) == [1]
+    assert returned.failures[0].cause.kind == "Undecodable"
+    assert returned.untouched == 2
+    assert published(returned) == [(2, "a")]
+
+
+@pytest.mark.parametrize("handler", FORMS)
+def test_unordered_functions_go_round_what_cannot_be_decoded(handler: Callable[..., Any]) -> None:
+    rig = Rig(handler, output=True, mode="unordered")
+    returned = rig.run(1, b"x", 3, b"y", keys="aaaa")
+    assert failed(returned) == [1, 3]
+    assert returned.untouched == -1
+    assert published(returned) == [(2, "a"), (6, "a")]
+
+
+@pytest.mark.parametrize("handler", FORMS)
+def test_keyed_functions_keep_later_events_of_the_key_waiting(handler: Callable[..., Any]) -> None:
+    returned = Rig(handler, output=True, mode="keyed").run(1, b"x", 3, 4, keys="abbc")
+    assert [(f.index, f.cause.kind) for f in returned.failures] == [
+        (1, "Undecodable"),
+        (2, "Behind"),
+    ]
+    assert returned.untouched == -1
+    assert published(returned) == [(2, "a"), (8, "c")]
+
+
+# -- handlers of single events ----------------------------------------------------------------
+
+
+def picky(event: Event[int], context: Context) -> None:
+    context.state.put(f"seen-{event.value}", True)
+    context.publish("out", event.value)
+    if event.value < 0:
+        raise ValueError(f"{event.value} is below zero")
+
+
+def test_an_ordered_function_stops_at_the_first_failure_and_keeps_what_came_before() -> None:
+    returned = Rig(picky).run(1, -2, 3)
+    assert failed(returned) == [1]
+    assert returned.untouched == 2
+    assert published(returned) == [(1, None)]
+    assert [write.key for write in returned.writes] == ["seen-1"]
+
+
+def test_a_failure_at_the_end_leaves_nothing_untouched() -> None:
+    returned = Rig(picky).run(1, -2)
+    assert (failed(returned), returned.untouched) == ([1], -1)
+
+
+def test_a_keyed_function_goes_on_with_other_keys() -> None:
+    returned = Rig(picky, mode="keyed").run(-1, 2, 3, -4, keys="abac")
+    assert [(f.index, f.cause.kind) for f in returned.failures] == [
+        (0, "ValueError"),
+        (2, "Behind"),
+        (3, "ValueError"),
+    ]
+    assert published(returned) == [(2, None)]
+
+
+def test_returned_failures_count_for_a_single_event_too() -> None:
+    def refuse(event: Event[int]) -> Failures | None:
+        return Failures([event], "too small") if event.value < 3 else None
+
+    returned = Rig(refuse, mode="unordered").run(1, 5, 2)
+    assert failed(returned) == [0, 2]
+    assert returned.failures[0].cause.message == "too small"
+
+
+def test_a_list_for_a_stream_of_lists_is_one_value() -> None:
+    app = App("shop")
+    numbers, lists = app.stream("numbers", value=int), app.stream("lists", value=list[int])
+
+    @app.function(numbers, name="f", output=lists)
+    def pair(event: Event[int]) -> list[int]:
+        return [event.value, event.value]
+
+    chunk = Chunk("numbers", 0, 0, 1, encode_events([Fact(b"4")]), 0, 0, 1)
+    returned = drive(Executor(app, Host()), Invocation("shop.f", (chunk,)))
+    assert published(returned) == [([4, 4], None)]
+
+
+# -- handlers of batches ------------------------------------------------------------------------
+
+
+def test_a_batch_handler_that_raises_leaves_no_trace() -> None:
+    def bad(events: Batch[int], context: Context) -> None:
+        for event in events:
+            context.publish("out", event.value)
+            context.state.put("n", event.value)
+        raise KeyError("gone")
+
+    returned = Rig(bad).run(1, 2)
+    assert returned.error is not None
+    assert (returned.error.kind, returned.error.message) == ("KeyError", "'gone'")
+    assert (returned.done, returned.appends, returned.writes, returned.reads) == ((), (), (), ())
+
+
+def test_what_was_marked_done_before_the_handler_raised_is_kept() -> None:
+    def careful(events: Batch[int], context: Context) -> None:
+        context.publish("out", "before")
+        for event in events:
+            context.publish("out", event.value)
+            if event.value == 3:
+                raise ValueError("three")
+            context.done(event)
+
+    returned = Rig(careful).run(1, 2, 3, 4)
+    assert returned.error is not None
+    assert returned.done == (0, 1)
+    assert published(returned) == [("before", None), (1, None), (2, None)]
+
+
+def test_what_came_after_the_last_done_is_dropped_with_the_rest() -> None:
+    def careful(events: Batch[int], context: Context) -> None:
+        context.done(events[0])
+        context.publish("out", "after")
+        raise ValueError("late")
+
+    returned = Rig(careful).run(1, 2)
+    assert returned.done == (0,)
+    assert returned.appends == ()
+
+
+def test_done_events_that_lean_on_others_state_are_not_kept_alone() -> None:
+    def leaning(events: Batch[int], context: Context) -> None:
+        for event in events:
+            context.state.update("n", partial(add, event.value), default=0)
+            if event.value == 2:
+                context.done(event)
+        raise ValueError("late")
+
+    returned = Rig(leaning).run(1, 2)
+    assert returned.error is not None
+    assert returned.done == ()
+    assert returned.writes == ()
+
+
+def test_failed_events_lose_their_effects_and_the_others_keep_theirs() -> None:
+    def choosy(events: Batch[int], context: Context) -> None:
+        for event in events:
+            context.publish("out", event.value)
+            context.state.update("n", lambda n: n + 1, default=0)
+            if event.value < 0:
+                context.fail(event, "below zero")
+
+    returned = Rig(choosy).run(1, -2, 3)
+    assert failed(returned) == [1]
+    assert returned.failures[0].cause.message == "below zero"
+    assert published(returned) == [(1, None), (3, None)]
+    assert [(w.key, msgspec.msgpack.decode(w.value or b"")) for w in returned.writes] == [("n", 2)]
+
+
+def test_returned_failures_may_name_events_or_offsets() -> None:
+    def by_event(events: Batch[int]) -> Failures:
+        return Failures([event for event in events if event.value < 0], "no")
+
+    def by_offset(events: Batch[int]) -> Failures:
+        return Failures([101])
+
+    assert failed(Rig(by_event).run(1, -2, 3)) == [1]
+    assert failed(Rig(by_offset).run(1, -2, 3)) == [1]
+
+
+def test_failures_that_name_what_is_not_there_fail_the_batch() -> None:
+    def wrong(events: Batch[int]) -> Failures:
+        return Failures([5])
+
+    returned = Rig(wrong).run(1, 2)
+    assert returned.error is not None
+    assert "offset 5, which is in no partition of this batch" in returned.error.message
+
+
+def test_events_that_were_computed_from_a_failed_one_are_run_again_without_it() -> None:
+    runs: list[list[int]] = []
+
+    def counting(events: Batch[int], context: Context) -> Failures:
+        runs.append([event.value for event in events])
+        for event in events:
+            context.state.update("sum", partial(add, event.value), default=0)
+        return Failures([event for event in events if event.value == 100])
+
+    returned = Rig(counting).run(1, 100, 2)
+    assert runs == [[1, 100, 2], [1, 2]]
+    assert failed(returned) == [1]
+    assert [msgspec.msgpack.decode(w.value or b"") for w in returned.writes] == [3]
+
+
+def test_outputs_outside_a_loop_stay_when_an_event_fails() -> None:
+    def summing(events: Batch[int], context: Context) -> Failures:
+        context.publish("out", sum(event.value for event in events if event.value > 0))
+        return Failures([events[1]])
+
+    returned = Rig(summing).run(1, -2, 3)
+    assert failed(returned) == [1]
+    assert published(returned) == [(4, None)]
+
+
+def test_a_handler_that_forgives_bad_bytes_is_not_overruled() -> None:
+    def forgiving(events: Batch[int]) -> None:
+        for event in events:
+            with contextlib.suppress(Exception):
+                _ = event.value
+
+    returned = Rig(forgiving).run(1, b"x")
+    assert returned.failures == ()
+    assert returned.error is None
+
+
+def test_a_batch_of_nothing_but_poison_gives_up_after_a_bounded_number_of_runs() -> None:
+    returned = Rig(double_batch, mode="unordered").run(*[b"x"] * 40)
+    assert returned.error is not None
+    assert returned.error.kind == "Undecodable"
+
+
+# -- what user code may raise -----------------------------------------------------------------------
+
+
+class Nasty(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even text")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError(), Nasty()],
+)
+def test_nothing_that_user_code_raises_escapes(error: BaseException) -> None:
+    def one(event: Event[int]) -> None:
+        raise error
+
+    def many(events: Batch[int]) -> None:
+        raise error
+
+    async def later(event: Event[int]) -> None:
+        raise error
+
+    for handler in (one, later):
+        (failure,) = Rig(handler).run(1).failures
+        assert failure.cause.kind == type(error).__name__
+    returned = Rig(many).run(1)
+    assert returned.error is not None
+    assert returned.error.kind == type(error).__name__
+
+
+def test_a_permanent_failure_is_not_worth_another_attempt() -> None:
+    def refuse(event: Event[int]) -> None:
+        raise Permanent("never")
+
+    (failure,) = Rig(refuse).run(1).failures
+    assert failure.cause.retryable is False
+
+
+def test_a_traceback_shows_the_authors_frames_and_is_capped() -> None:
+    def deep(depth: int) -> None:
+        if depth == 0:
+            raise ValueError("x" * 100_000)
+        deep(depth - 1)
+
+    def one(event: Event[int]) -> None:
+        deep(30)
+
+    (failure,) = Rig(one).run(1).failures
+    assert len(failure.cause.traceback) <= MAX_TRACEBACK
+    assert len(failure.cause.message) <= 4_096
+    assert "in deep" in failure.cause.traceback
+    assert "child/executor.py" not in failure.cause.traceback
+
+
+def test_a_message_that_is_not_unicode_can_still_be_sent() -> None:
+    def one(event: Event[int]) -> None:
+        raise ValueError("\ud800")
+
+    returned = Rig(one).run(1)
+    assert msgspec.msgpack.encode(returned)
+
+
+def test_an_awaitable_hidden_behind_a_plain_function_is_told() -> None:
+    def hiding(event: Event[int]) -> Any:
+        return double_one_awaiting(event)
+
+    (failure,) = Rig(hiding).run(1).failures
+    assert "use `functools.wraps`" in failure.cause.message
+
+
+# -- calls ------------------------------------------------------------------------------------------
+
+
+def call(executor: Executor, payload: bytes) -> Returned:
+    chunk = Chunk("_calls", 0, 0, 1, encode_events([Fact(payload)]), 0, 0, 1)
+    return drive(executor, Invocation("shop.f", (chunk,), mode="call", key="idem", token=3))
+
+
+@pytest.mark.parametrize("handler", [double_one, double_one_awaiting])
+def test_a_call_is_answered_with_the_return_value(handler: Callable[..., Any]) -> None:
+    returned = call(Rig(handler, output=True).executor, b"21")
+    assert returned.result == b"42"
+    assert published(returned) == [(42, None)]
+
+
+def test_a_called_generator_answers_with_everything_it_yields() -> None:
+    assert call(Rig(double_one_yielding, output=True).executor, b"4").result == b"[8]"
+
+
+def test_a_call_without_an_answer_is_answered_with_null() -> None:
+    assert call(Rig(double_one_publishing).executor, b"4").result == b"null"
+
+
+def test_a_call_that_fails_says_why() -> None:
+    def refuse(event: Event[int]) -> Failures:
+        return Failures([event], "not today")
+
+    for handler, text in ((picky, "-1 is below zero"), (refuse, "not today")):
+        returned = call(Rig(handler).executor, b"-1")
+        assert returned.error is not None
+        assert returned.error.message == text
+        assert returned.appends == ()
+
+
+def test_an_answer_that_has_no_json_form_is_a_failure() -> None:
+    def odd(event: Event[int]) -> Any:
+        return object()
+
+    returned = call(Rig(odd).executor, b"1")
+    assert returned.error is not None
+    assert "cannot be written as json" in returned.error.message
+
+
+# -- life -------------------------------------------------------------------------------------------
+
+
+def test_hooks_are_called_once_each_in_their_order() -> None:
+    rig = Rig(double_one)
+    seen: list[str] = []
+    rig.app.init(lambda: seen.append("init 1"))
+    rig.app.init(lambda: seen.append("init 2"))
+    rig.app.on_suspend(lambda: seen.append("suspend"))
+    rig.app.on_resume(lambda: seen.append("resume"))
+    rig.app.on_stop(lambda: seen.append("stop 1"))
+    rig.app.on_stop(lambda: seen.append("stop 2"))
+    rig.executor.start()
+    rig.run(1)
+    rig.executor.suspend()
+    rig.executor.resume()
+    rig.executor.stop()
+    assert seen == ["init 1", "init 2", "suspend", "resume", "stop 2", "stop 1"]
+
+
+def test_an_init_hook_that_fails_fails_the_invocation_and_is_tried_again() -> None:
+    rig = Rig(double_one)
+    attempts: list[int] = []
+
+    @rig.app.init
+    def connect() -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            raise ConnectionError("database away")
+
+    first = rig.run(1)
+    assert first.error is not None
+    assert first.error.kind == "ConnectionError"
+    assert rig.run(1).error is None
+    assert rig.run(1).error is None
+    assert len(attempts) == 2
+
+
+def test_an_unknown_function_is_named_with_its_neighbours() -> None:
+    with pytest.raises(Unknown, match=r"no function `shop.g` \(did you mean `shop.f`"):
+        Rig(double_one).executor.is_async("shop.g")

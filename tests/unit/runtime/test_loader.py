@@ -1,0 +1,137 @@
+"""Finding an app from what the author typed, and the version of its code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.model.errors import Misuse
+from headrace.runtime.child.loader import fingerprint, load
+
+APP = "from headrace import App\n{name} = App('{title}')\n"
+
+
+@pytest.fixture(autouse=True)
+def _tidy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave no module and no path behind."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def written(folder: Path, name: str, text: str) -> Path:
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+def test_a_file_with_one_app_is_enough(tmp_path: Path) -> None:
+    file = written(tmp_path, "one_app_file.py", APP.format(name="app", title="shop"))
+    assert load(str(file)).name == "shop"
+
+
+def test_an_attribute_chooses_among_several(tmp_path: Path) -> None:
+    text = APP.format(name="a", title="first") + "b = App('second')\n"
+    file = written(tmp_path, "two_apps_file.py", text)
+    assert load(f"{file}:b").name == "second"
+    with pytest.raises(Misuse, match=r"several apps; say which: .*:a`, .*:b`"):
+        load(str(file))
+
+
+def test_one_app_under_two_names_is_one_app(tmp_path: Path) -> None:
+    file = written(tmp_path, "alias_file.py", APP.format(name="a", title="shop") + "b = a\n")
+    assert load(str(file)).name == "shop"
+
+
+def test_a_file_may_import_its_neighbours(tmp_path: Path) -> None:
+    written(tmp_path, "neighbour_of_app.py", "TITLE = 'shop'\n")
+    text = "from headrace import App\nfrom neighbour_of_app import TITLE\napp = App(TITLE)\n"
+    assert load(str(written(tmp_path, "importing_file.py", text))).name == "shop"
+
+
+def test_a_package_is_loaded_by_its_dotted_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, "company_x/__init__.py", "")
+    written(tmp_path, "company_x/shop.py", APP.format(name="app", title="shop"))
+    monkeypatch.chdir(tmp_path)
+    assert load("company_x.shop").name == "shop"
+    assert load("company_x.shop:app").name == "shop"
+    assert len(fingerprint("company_x.shop")) == 12
+
+
+def test_a_folder_is_looked_through_for_the_usual_files(tmp_path: Path) -> None:
+    written(tmp_path / "shop", "function.py", APP.format(name="app", title="shop"))
+    assert load(str(tmp_path / "shop")).name == "shop"
+    with pytest.raises(Misuse, match=r"holds none of function.py, app.py"):
+        load(str(tmp_path))
+
+
+def test_a_file_named_like_a_loaded_module_does_not_take_its_place(tmp_path: Path) -> None:
+    import json
+
+    file = written(tmp_path, "json.py", APP.format(name="app", title="shop"))
+    assert load(str(file)).name == "shop"
+    assert sys.modules["json"] is json
+
+
+def test_the_same_file_is_imported_once(tmp_path: Path) -> None:
+    file = written(tmp_path, "once_file.py", APP.format(name="app", title="shop"))
+    assert load(str(file)) is load(str(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "message"),
+    [
+        ("x = 1\n", "{file}", r"defines no `App` at its top level; write `app = App"),
+        ("x = 1\n", "{file}:x", r"is a `int`, not an `App`"),
+        ("apps = 1\n", "{file}:app", r"has nothing called `app` \(did you mean `apps`"),
+        ("x = 1\n", "{folder}/fil.py", r"there is no file `.*fil.py` \(did you mean `file.py`"),
+        ("x = 1\n", "no_such_module_x.shop", r"there is no module `no_such_module_x.shop`"),
+        ("x = 1\n", "", r"no target was given"),
+    ],
+)
+def test_a_target_that_leads_nowhere_says_what_was_looked_for(
+    tmp_path: Path, text: str, target: str, message: str
+) -> None:
+    file = written(tmp_path, "file.py", text)
+    with pytest.raises(Misuse, match=message):
+        load(target.format(file=file, folder=tmp_path))
+
+
+def test_what_the_module_raises_comes_out_as_it_is(tmp_path: Path) -> None:
+    file = written(tmp_path, "broken_file.py", "import a_library_that_is_not_there\n")
+    with pytest.raises(ModuleNotFoundError, match="a_library_that_is_not_there"):
+        load(str(file))
+    assert "broken_file" not in sys.modules
+
+
+def test_the_fingerprint_follows_every_python_file_of_the_folder(tmp_path: Path) -> None:
+    file = written(tmp_path, "app.py", "a = 1\n")
+    first = fingerprint(str(file))
+    written(tmp_path, "notes.txt", "not code")
+    written(tmp_path, ".venv/lib/x.py", "not the app's")
+    written(tmp_path, "env/pyvenv.cfg", "")
+    written(tmp_path, "env/lib/x.py", "not the app's")
+    assert fingerprint(f"{file}:app") == first
+    beside = written(tmp_path, "sub/more.py", "b = 1\n")
+    second = fingerprint(str(file))
+    assert second != first
+    beside.rename(tmp_path / "sub/other.py")
+    assert fingerprint(str(file)) not in {first, second}
+
+
+def test_a_folder_too_large_for_a_version_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.runtime.child.loader.MAX_SOURCES", 3)
+    for number in range(5):
+        written(tmp_path, f"f{number}.py", "")
+    with pytest.raises(Misuse, match="folder of its own"):
+        fingerprint(str(tmp_path / "f0.py"))

@@ -1,0 +1,138 @@
+"""The form of a handler, read from its annotations and parameters."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from headrace.model.errors import Misuse
+from headrace.sdk.batch import Batch
+from headrace.sdk.context import Context
+from headrace.sdk.event import Event
+from headrace.sdk.shape import Shape, shape_of
+
+
+class Order(msgspec.Struct):
+    id: int
+
+
+def batch_and_context(events: Batch[Order], context: Context) -> None:
+    """Price orders.
+
+    More about it.
+    """
+
+
+def batch_only(anything: Batch[Order]) -> None: ...
+def batch_by_name(events, context): ...  # type: ignore[no-untyped-def]
+def event_by_name(event): ...  # type: ignore[no-untyped-def]
+def event_and_context(order: Event[Order], context: Context) -> None: ...
+def listed(anything: list[Event[Order]]) -> None: ...
+def sequence(anything: Sequence[Event[Any]], ctx: Context) -> None: ...
+async def waiting(event: Event[Order]) -> None: ...
+
+
+def yielding(event: Event[Order]) -> Iterator[int]:
+    yield 1
+
+
+async def yielding_later(events: Batch[Order]) -> AsyncIterator[int]:
+    yield 1
+
+
+def optional(event: Event[Order], context: Any = None, more: int = 3) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "batch", "context", "awaits", "generates", "value"),
+    [
+        (batch_and_context, True, True, False, False, Order),
+        (batch_only, True, False, False, False, Order),
+        (batch_by_name, True, True, False, False, Any),
+        (event_by_name, False, False, False, False, Any),
+        (event_and_context, False, True, False, False, Order),
+        (listed, True, False, False, False, Order),
+        (sequence, True, True, False, False, Any),
+        (waiting, False, False, True, False, Order),
+        (yielding, False, False, False, True, Order),
+        (yielding_later, True, False, True, True, Order),
+        (optional, False, True, False, False, Order),
+    ],
+)
+def test_each_form_is_told_apart(
+    handler: Callable[..., Any],
+    batch: bool,
+    context: bool,
+    awaits: bool,
+    generates: bool,
+    value: Any,
+) -> None:
+    shape = shape_of(handler, "shop.f")
+    assert (shape.batch, shape.context, shape.awaits, shape.generates, shape.value) == (
+        batch,
+        context,
+        awaits,
+        generates,
+        value,
+    )
+
+
+def test_the_place_and_the_first_line_of_the_docstring_are_kept() -> None:
+    shape = shape_of(batch_and_context, "shop.f")
+    assert shape.summary == "Price orders."
+    assert shape.place.startswith(__file__ + ":")
+
+
+def test_a_decorator_that_wraps_is_looked_through() -> None:
+    def logged(handler: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(handler)
+        def inner(*arguments: Any) -> Any:
+            return handler(*arguments)
+
+        return inner
+
+    assert shape_of(logged(batch_and_context), "shop.f").context
+
+
+def test_a_method_is_read_without_its_self() -> None:
+    class Shop:
+        def price(self, event: Event[Order]) -> None: ...
+
+    shape = shape_of(Shop().price, "shop.price")
+    assert not shape.batch
+    assert not shape.context
+
+
+def unclear(thing): ...  # type: ignore[no-untyped-def]
+def bare_value(order: Order) -> None: ...
+def nothing() -> None: ...
+def three(events: Batch[Order], context: Context, more: int) -> None: ...
+def keyword(event: Event[Order], *, loud: bool) -> None: ...
+def missing(event: Event[Gone]) -> None: ...  # type: ignore[name-defined]  # noqa: F821  # that is the test
+def gone_result(event: Event[Order]) -> Gone: ...  # type: ignore[name-defined]  # noqa: F821  # that is the test
+
+
+@pytest.mark.parametrize(
+    ("handler", "message"),
+    [
+        (unclear, r"not clear whether `thing` is one event or a batch; write `thing: Event`"),
+        (bare_value, r"write `order: Event\[Order\]`.*`order: Batch\[Order\]`"),
+        (nothing, r"a handler takes `\(events, context\)`"),
+        (three, r"takes \(events, context, more\); a handler takes"),
+        (keyword, r"a handler takes"),
+        (missing, r"`Event\[Gone\]` of `event` cannot be resolved.*top of the module"),
+        (print, r"is not a function; write `def f\(events: Batch"),
+        (3, r"`3` is not a function"),
+    ],
+)
+def test_what_is_unclear_is_an_error_that_says_what_to_write(handler: Any, message: str) -> None:
+    with pytest.raises(Misuse, match=message):
+        shape_of(handler, "shop.f")
+
+
+def test_a_result_type_nobody_imported_does_no_harm() -> None:
+    assert isinstance(shape_of(gone_result, "shop.f"), Shape)
