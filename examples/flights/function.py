@@ -230,13 +230,13 @@ def route_stats(events: Batch[Leg], context: Context) -> None:
 
 
 def _tally(events: Batch[Leg], context: Context, kind: str) -> None:
-    """Add a batch to the tallies of its keys: one read and one write per key, not per event."""
+    """Add a batch to the tallies of its keys: one read for all, one write per key."""
     legs: defaultdict[str, list[Leg]] = defaultdict(list)
     for event in events:
-        legs[event.key or ""].append(event.value)
-    for key, added in legs.items():
-        name = f"{kind}/{key}"
-        tally = context.state.get(name, type=Tally) or Tally()
+        legs[f"{kind}/{event.key}"].append(event.value)
+    known = context.state.get_many(list(legs), type=Tally)
+    for name, added in legs.items():
+        tally = known.get(name) or Tally()
         for leg in added:
             tally.flights += 1
             tally.cancelled += leg.cancelled
