@@ -41,6 +41,8 @@ TICK_S = 0.1
 STOP_GRACE_S = 3.0
 RESTART_BASE_S = 0.05
 RESTART_CAP_S = 10.0
+PATIENCE = 4
+"""Failed restarts of a zygote through which invocations wait; then they are refused."""
 MAX_SWITCHES = 8
 FIRST_UID = 1 << 20
 UID_BITS = 29
@@ -71,6 +73,7 @@ class Deployment:
         self.pools: dict[str, Pool] = {}
         self.restarts = 0
         self.retired = False
+        self.loaded_at = 0.0
 
 
 class Fleet:
@@ -183,6 +186,7 @@ class Fleet:
         )
         loaded = await zygote.start()
         deployment.zygote = zygote
+        deployment.loaded_at = self._clock.monotonic()
         return loaded.spec
 
     def _switch(self, spec: AppSpec, deployment: Deployment) -> None:
@@ -223,6 +227,8 @@ class Fleet:
                 self._tasks.start(self._bury(instance), name=f"bury {instance.identity}")
         if deployment.retired or self._draining:
             return
+        if self._clock.monotonic() - deployment.loaded_at > RESTART_CAP_S:
+            deployment.restarts = 0
         self._tasks.start(self._restart(deployment), name=f"restart zygote of {dead.target}")
 
     async def _bury(self, instance: Instance) -> None:
@@ -247,9 +253,12 @@ class Fleet:
                 await self._start_zygote(deployment)
             except (Misuse, Unavailable) as error:
                 self._complain(deployment.target, f"its zygote does not come up again: {error}")
+                if deployment.restarts >= PATIENCE:
+                    for pool in deployment.pools.values():
+                        pool.call_all()
                 continue
             for pool in deployment.pools.values():
-                pool.call_next()
+                pool.call_all()
             self._awake.set()
             return
 
@@ -291,10 +300,15 @@ class Fleet:
                 return outcome
         raise Unavailable(f"`{invocation.function}` is being redeployed; try again later")
 
-    def _fork(self, deployment: Deployment, pool: Pool) -> Instance:
+    def _fork(self, deployment: Deployment, pool: Pool) -> Instance | None:
         zygote = deployment.zygote
         if zygote is None or not zygote.alive:
-            raise Unavailable(f"the zygote of `{deployment.target}` is down; it is being restarted")
+            if deployment.restarts < PATIENCE:
+                return None
+            raise Unavailable(
+                f"the process that `{pool.spec.name}` is forked from does not come up; "
+                "its last words are in the logs"
+            )
         failpoints.hit("fork:before")
         function = pool.spec
         self._count += 1
@@ -366,7 +380,7 @@ class Fleet:
 
     def _forked(self, forked: Forked, pidfd: int) -> None:
         instance = self._instances.get(forked.instance)
-        if instance is None:
+        if instance is None or instance.state is State.GONE:
             os.close(pidfd)
             return
         instance.was_born(forked.pid, pidfd)

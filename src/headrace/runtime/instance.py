@@ -418,9 +418,9 @@ class Instance:
                 data = self._link.recv(RECEIVE_BYTES)
             except BlockingIOError:
                 return
-            except OSError as error:
-                self._break(Doom.CHANNEL, str(error))
-                return
+            except OSError:
+                # It died with something of ours unread.
+                data = b""
             if not data:
                 self._channel_closed()
                 return

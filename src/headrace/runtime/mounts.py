@@ -7,23 +7,27 @@ beneath it. So instances can import late, and see less than before. Root only.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from headrace.runtime import kernel
 
-SEARCHABLE = 0o001
+OPEN = 0o005
+"""What other uids need of a folder: to list it and to pass through."""
+PASSABLE = 0o001
+MAX_PASSES = 8
+MAX_BINDS = 2_000
 
 
-def locked_parent(path: Path) -> Path | None:
-    """The topmost folder on the way to `path` that other uids may not pass."""
+def lock_on(path: Path) -> Path | None:
+    """The topmost folder that keeps other uids from `path`: one on the way, or itself."""
     for parent in reversed(path.parents):
-        try:
-            if not parent.stat().st_mode & SEARCHABLE:
-                return parent
-        except OSError:
-            return None
+        if not parent.stat().st_mode & PASSABLE:
+            return parent
+    if path.is_dir() and path.stat().st_mode & OPEN == 0:
+        return path
     return None
 
 
@@ -33,34 +37,45 @@ def unlock(paths: Iterable[str]) -> list[str]:
     Raises:
         OSError: The kernel refuses, or the process is not root.
     """
-    needed: dict[Path, set[Path]] = {}
-    for name in paths:
-        path = Path(name)
-        if not name or not path.exists():
-            continue
-        # Both the name and what it leads to are looked up later.
-        for place in {path.absolute(), path.resolve()}:
-            parent = locked_parent(place)
-            if parent is not None:
-                needed.setdefault(parent, set()).add(place)
-    if not needed:
-        return []
-    kernel.unshare(kernel.CLONE_NEWNS)
-    kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
-    for parent, places in needed.items():
-        _cover(parent, _outermost(places))
-    return [str(parent) for parent in needed]
+    # Both the name and what it leads to are looked up later.
+    wanted = {
+        place
+        for path in map(Path, filter(None, paths))
+        if path.exists()
+        for place in (path.absolute(), path.resolve())
+    }
+    covered: list[str] = []
+    for _ in range(MAX_PASSES):
+        # A folder that was bound may itself have locked folders beneath: look again.
+        locks: dict[Path, set[Path]] = {}
+        for place in wanted:
+            lock = lock_on(place)
+            if lock is not None:
+                locks.setdefault(lock, set()).add(place)
+        if not locks:
+            break
+        if not covered:
+            kernel.unshare(kernel.CLONE_NEWNS)
+            kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
+        for lock, places in locks.items():
+            _cover(lock, _outermost(places))
+            covered.append(str(lock))
+    return covered
 
 
 def _outermost(places: set[Path]) -> list[Path]:
     return sorted(place for place in places if not any(up in places for up in place.parents))
 
 
-def _cover(parent: Path, places: list[Path]) -> None:
-    held = {place: os.open(place.resolve(), os.O_PATH | os.O_CLOEXEC) for place in places}
-    folders = {place: place.resolve().is_dir() for place in places}
+def _cover(lock: Path, places: list[Path]) -> None:
+    if lock in places:
+        places = [*lock.iterdir()]
+    if len(places) > MAX_BINDS:
+        raise OSError(errno.E2BIG, f"`{lock}` holds {len(places)} entries; make it readable")
+    held = {place: os.open(place, os.O_PATH | os.O_CLOEXEC) for place in places if place.exists()}
+    folders = {place: place.is_dir() for place in held}
     try:
-        kernel.mount("tmpfs", str(parent), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
+        kernel.mount("tmpfs", str(lock), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
         for place, descriptor in held.items():
             if folders[place]:
                 place.mkdir(parents=True, exist_ok=True, mode=0o755)

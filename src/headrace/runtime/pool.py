@@ -17,7 +17,7 @@ from headrace.model.errors import Overloaded, Unavailable
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
-from headrace.runtime.instance import Doom, Instance, Lost, State
+from headrace.runtime.instance import Instance, Lost, State
 
 MAX_WAITING = 4_096
 MAX_AFFINITIES = 4_096
@@ -36,7 +36,7 @@ class Pool:
         self,
         spec: FunctionSpec,
         *,
-        fork: Callable[[Pool], Instance],
+        fork: Callable[[Pool], Instance | None],
         make_room: Callable[[], bool],
         now: Callable[[], float],
     ) -> None:
@@ -137,7 +137,8 @@ class Pool:
         if self._full or not self._make_room():
             return None
         instance = self._fork(self)
-        self.instances.add(instance)
+        if instance is not None:
+            self.instances.add(instance)
         return instance
 
     async def _wait_turn(self, *, first: bool) -> None:
@@ -165,6 +166,13 @@ class Pool:
             if not turn.done():
                 turn.set_result(None)
                 return
+
+    def call_all(self) -> None:
+        """Let everyone in line choose again; those in vain line up anew."""
+        waiting, self._waiting = list(self._waiting), deque()
+        for turn in waiting:
+            if not turn.done():
+                turn.set_result(None)
 
     # -- what instances tell ---------------------------------------------------------------------
 
@@ -226,7 +234,9 @@ class Pool:
             if long and len(self.instances) > scaling.min:
                 self.evict(instance)
         while not self.draining and len(self.instances) < scaling.min and self._make_room():
-            self.instances.add(self._fork(self))
+            if (instance := self._fork(self)) is None:
+                break
+            self.instances.add(instance)
         if self._waiting and (self._idle or self._sleeping or not self._full):
             self.call_next()
 
@@ -260,12 +270,4 @@ class Pool:
         self.draining = True
         for instance in self.resting:
             self.evict(instance)
-        waiting, self._waiting = list(self._waiting), deque()
-        for turn in waiting:
-            if not turn.done():
-                turn.set_result(None)
-
-    def kill_all(self, doom: Doom) -> None:
-        """Kill every instance at once."""
-        for instance in list(self.instances):
-            instance.kill(doom)
+        self.call_all()

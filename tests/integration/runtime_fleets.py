@@ -1,0 +1,141 @@
+"""A real fleet for the tests of this folder, and what must be true once it is closed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from headrace.model.event import Event
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome
+from headrace.model.record import Chunk, encode_events
+from headrace.runtime.fleet import Fleet
+from headrace.runtime.logs import LogLine
+from headrace.world.clock import SystemClock
+from headrace.world.entropy import SystemEntropy
+from headrace.world.tasks import Tasks
+
+CLOCK = SystemClock()
+
+HEAD = """
+import os, signal, subprocess, sys, time
+from headrace import App, Resources, Scaling
+app = App("shop", owner="tests")
+orders = app.stream("orders")
+priced = app.stream("priced", partitions=2)
+"""
+
+
+class Services:
+    """State in a dictionary."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, tuple[int, bytes]] = {}
+
+    async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
+        await CLOCK.sleep(0)
+        return [self.rows.get(key, (0, None)) for key in keys]
+
+    async def scan_state(
+        self, app: str, prefix: str, *, limit: int
+    ) -> list[tuple[str, int, bytes]]:
+        found = [(key, *row) for key, row in sorted(self.rows.items()) if key.startswith(prefix)]
+        return found[:limit]
+
+
+class House:
+    """A fleet, what it logged, and its services."""
+
+    def __init__(self, folder: Path, *, max_instances: int = 64, isolation: int = 2) -> None:
+        self.folder = folder
+        self.lines: list[LogLine] = []
+        self.services = Services()
+        self.failures: list[tuple[str, BaseException]] = []
+        self.tasks = Tasks(lambda name, error: self.failures.append((name, error)))
+        self.fleet = Fleet(
+            clock=CLOCK,
+            entropy=SystemEntropy(),
+            tasks=self.tasks,
+            services=self.services,
+            scratch=folder / "scratch",
+            on_log=self.lines.append,
+            max_instances=max_instances,
+            isolation=isolation,
+        )
+
+    def write(self, code: str) -> str:
+        target = self.folder / "shop.py"
+        target.write_text(HEAD + code)
+        return str(target)
+
+    async def deploy(self, code: str) -> None:
+        await self.fleet.deploy(self.write(code))
+
+    async def run(self, name: str, *, timeout: float = 5.0, events: int = 1) -> Outcome:
+        return await self.fleet.invoke(invocation(f"shop.{name}", timeout=timeout, events=events))
+
+    def said(self) -> list[str]:
+        return [line.message for line in self.lines]
+
+
+def invocation(
+    function: str, *, timeout: float = 5.0, events: int = 1, affinity: str = "", key: str = ""
+) -> Invocation:
+    body = encode_events([Event(b'{"a": 1}', key=f"key-{n}") for n in range(events)])
+    chunk = Chunk("orders", 0, 0, events, body, 0, 0, events)
+    return Invocation(
+        function, (chunk,), timeout=timeout, token=7, key=key or "orders/0/0", affinity=affinity
+    )
+
+
+@asynccontextmanager
+async def house(folder: Path, **options: int) -> AsyncIterator[House]:
+    """Open a house; when it closes nothing may be left: no process, descriptor, task or folder."""
+    before = descriptors()
+    opened = House(folder, **options)
+    try:
+        yield opened
+    finally:
+        await opened.fleet.close()
+        await opened.tasks.close()
+        for line in opened.lines:
+            print(line)
+    assert opened.failures == []
+    assert [describe(pid) for pid in children()] == []
+    assert descriptors() == before
+    assert not (folder / "scratch").exists()
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def children() -> list[int]:
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        found += [int(pid) for pid in (task / "children").read_text().split()]
+    return found
+
+
+def describe(pid: int) -> str:
+    stat = Path(f"/proc/{pid}/stat").read_text().split()
+    return f"{pid} {stat[1]} {stat[2]}, child of {stat[3]}, in session {stat[5]}"
+
+
+def lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+async def eventually(holds: Callable[[], bool], *, within: float = 3.0) -> bool:
+    deadline = CLOCK.monotonic() + within
+    while not holds():
+        if CLOCK.monotonic() > deadline:
+            return False
+        await CLOCK.sleep(0.01)
+    return True

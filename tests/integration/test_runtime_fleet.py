@@ -1,0 +1,349 @@
+"""Real zygotes, real forks: cold, warm, hibernating, redeployed, drained, killed from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from runtime_fleets import CLOCK, eventually, house, invocation, lives
+
+from headrace.model.errors import Misuse, Unknown
+from headrace.model.outcome import Crashed, Returned
+
+PLAIN = """
+@app.function(orders)
+def price(events, context):
+    print(os.getpid())
+"""
+
+
+async def test_a_function_runs_in_another_process_and_the_next_run_finds_it_warm(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy(PLAIN)
+        first = await home.run("price")
+        second = await home.run("price")
+        assert isinstance(first, Returned)
+        assert isinstance(second, Returned)
+        assert first.error is None
+        assert (first.usage.cold, second.usage.cold) == (True, False)
+        assert first.usage.instance == second.usage.instance
+        await eventually(lambda: len(home.said()) == 2)
+        assert len(set(home.said())) == 1
+        assert home.said()[0] != str(os.getpid())
+        assert len(home.fleet.cold_starts) == 1
+        (view,) = home.fleet.instances()
+        assert (view.state, view.invocations, view.function) == ("idle", 2, "shop.price")
+        assert 0 < view.memory < 64 << 20
+
+
+async def test_what_the_author_published_and_stored_comes_back(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        home.services.rows["seen"] = (3, bytes([41]))
+        await home.deploy("""
+@app.function(orders)
+def price(events, context):
+    for event in events:
+        context.state.put("seen", context.state.get("seen", type=int) + 1)
+        context.publish(priced, event.value, key=event.key)
+""")
+        outcome = await home.run("price")
+        assert isinstance(outcome, Returned)
+        assert outcome.error is None
+        assert [append.stream for append in outcome.appends] == ["priced"]
+        assert [(read.key, read.version) for read in outcome.reads] == [("seen", 3)]
+        assert [(write.key, write.value) for write in outcome.writes] == [("seen", bytes([42]))]
+
+
+async def test_lines_name_their_invocation_and_where_they_were_said(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.function(orders)
+def price(events, context):
+    print("half", end=" ")
+    print("line")
+    print("to stderr", file=sys.stderr)
+    context.logger.warning("watch %d", 7)
+    subprocess.run(["echo", "bare"])
+    print("no newline", end="")
+""")
+        await home.fleet.invoke(invocation("shop.price", key="orders/0/9"))
+        assert await eventually(lambda: len(home.lines) >= 5)
+        said = {line.message: line for line in home.lines}
+        assert set(said) == {"half line", "to stderr", "watch 7", "bare", "no newline"}
+        assert {line.invocation for line in home.lines if line.message != "bare"} == {"orders/0/9"}
+        assert said["to stderr"].stream == "stderr"
+        assert (said["watch 7"].stream, said["watch 7"].level) == ("log", "WARNING")
+
+
+async def test_children_draw_different_numbers(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+import random, numpy
+random.seed(1); numpy.random.seed(1)
+@app.function(orders)
+def price(events, context):
+    print(random.random(), numpy.random.random())
+    time.sleep(0.1)
+""")
+        await asyncio.gather(home.run("price"), home.run("price"), home.run("price"))
+        assert await eventually(lambda: len(home.lines) == 3)
+        draws = [line.split() for line in home.said()]
+        assert len({draw[0] for draw in draws}) == 3
+        assert len({draw[1] for draw in draws}) == 3
+
+
+async def test_an_asynchronous_handler_keeps_its_loop_between_runs(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+import asyncio
+@app.function(orders)
+async def price(events, context):
+    await asyncio.sleep(0.001)
+    print(id(asyncio.get_running_loop()))
+""")
+        for _ in range(3):
+            outcome = await home.run("price")
+            assert isinstance(outcome, Returned)
+            assert outcome.error is None
+        assert await eventually(lambda: len(home.lines) == 3)
+        assert len(set(home.said())) == 1
+
+
+async def test_lazy_imports_work_under_another_uid(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("NAME = 'beside'")
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.function(orders)
+def price(events, context):
+    import http.client, sqlite3, beside
+    print(os.getuid(), beside.NAME)
+""")
+        outcome = await home.run("price")
+        assert isinstance(outcome, Returned)
+        assert outcome.error is None
+        assert await eventually(lambda: len(home.lines) == 1)
+        uid, name = home.said()[0].split()
+        assert name == "beside"
+        assert (int(uid) != os.getuid()) == (os.getuid() == 0)
+
+
+async def test_an_app_that_cannot_be_imported_is_refused_with_its_traceback(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        with pytest.raises(Misuse, match=r"shop.py.*cannot be imported: ZeroDivisionError"):
+            await home.deploy("1 / 0")
+        with pytest.raises(Misuse, match="SystemExit"):
+            await home.deploy("sys.exit(3)")
+        with pytest.raises(Misuse, match="there is no file"):
+            await home.fleet.deploy(str(tmp_path / "nowhere.py"))
+        with pytest.raises(Unknown, match="shop.price"):
+            await home.run("price")
+
+
+async def test_an_import_that_leaves_a_thread_or_a_socket_is_refused(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        with pytest.raises(Misuse, match=r"thread.*@app.init"):
+            await home.deploy("import threading; threading.Thread(target=time.sleep, args=(9,), daemon=True).start()")
+        with pytest.raises(Misuse, match=r"socket.*@app.init"):
+            await home.deploy("import socket; kept = socket.socket()")
+
+
+async def test_a_failing_start_hook_is_the_outcome_and_the_instance_is_gone(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.init
+def connect():
+    raise ConnectionError("no database")
+@app.function(orders)
+def price(events, context):
+    pass
+""")
+        outcome = await home.run("price")
+        assert isinstance(outcome, Crashed)
+        assert (outcome.cause.kind, outcome.cause.message) == ("ConnectionError", "no database")
+        assert await eventually(lambda: home.fleet.instances() == [])
+
+
+async def test_the_same_affinity_finds_the_same_instance(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.function(orders)
+def price(events, context):
+    time.sleep(0.05)
+""")
+        async def run(affinity: str) -> str:
+            outcome = await home.fleet.invoke(invocation("shop.price", affinity=affinity))
+            return outcome.usage.instance
+
+        homes = await asyncio.gather(run("a"), run("b"), run("c"))
+        assert len(set(homes)) == 3
+        assert [await run("b"), await run("a"), await run("c")] == [homes[1], homes[0], homes[2]]
+
+
+async def test_no_more_instances_than_allowed_and_the_rest_wait_their_turn(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.function(orders, scaling=Scaling(max=2))
+def price(events, context):
+    time.sleep(0.02)
+""")
+        outcomes = await asyncio.gather(*[home.run("price") for _ in range(12)])
+        assert len({outcome.usage.instance for outcome in outcomes}) == 2
+
+
+async def test_an_idle_instance_hibernates_and_is_revived_with_its_memory(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+seen = []
+@app.on_suspend
+def close(): print("suspended")
+@app.on_resume
+def reopen(): print("resumed")
+@app.function(orders, scaling=Scaling(keep_warm=0.05))
+def price(events, context):
+    seen.append(1); print("seen", len(seen))
+""")
+        await home.run("price")
+        def stopped() -> bool:
+            (view,) = home.fleet.instances()
+            stat = Path(f"/proc/{view.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+            return view.state == "hibernating" and stat == "T"
+
+        assert await eventually(stopped)
+        outcome = await home.run("price")
+        assert isinstance(outcome, Returned)
+        assert not outcome.usage.cold
+        assert await eventually(lambda: len(home.lines) == 4)
+        assert home.said() == ["seen 1", "suspended", "resumed", "seen 2"]
+
+
+async def test_a_long_hibernation_ends_in_eviction(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.function(orders, scaling=Scaling(keep_warm=0.05, keep_hibernating=0.2))
+def price(events, context):
+    pass
+""")
+        await home.run("price")
+        assert await eventually(lambda: home.fleet.instances() == [])
+
+
+async def test_an_instance_is_replaced_after_its_last_allowed_run(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.function(orders, scaling=Scaling(max_invocations=2))
+def price(events, context):
+    pass
+""")
+        used = [(await home.run("price")).usage.instance for _ in range(6)]
+        assert used[0] == used[1] != used[2] == used[3] != used[4] == used[5]
+
+
+async def test_when_the_fleet_is_full_an_idle_instance_makes_room(tmp_path: Path) -> None:
+    async with house(tmp_path, max_instances=2) as home:
+        await home.deploy("""
+@app.function(orders)
+def one(events, context): pass
+@app.function(orders)
+def two(events, context): pass
+@app.function(orders)
+def three(events, context): pass
+""")
+        for name in ("one", "two", "three", "one"):
+            assert isinstance(await home.run(name), Returned)
+        assert await eventually(lambda: len(home.fleet.instances()) <= 2)
+
+
+async def test_a_redeploy_switches_while_the_old_version_finishes(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.function(orders)
+def price(events, context):
+    time.sleep(0.3); print("old")
+""")
+        running = asyncio.ensure_future(home.run("price"))
+        await CLOCK.sleep(0.1)
+        target = home.write("""
+@app.function(orders)
+def price(events, context): print("new")
+""")
+        await home.fleet.redeploy(target)
+        await home.run("price")
+        assert isinstance(await running, Returned)
+        assert await eventually(lambda: len(home.lines) == 2)
+        assert home.said() == ["new", "old"]
+        assert await eventually(lambda: len(home.fleet.instances()) == 1)
+
+
+async def test_a_broken_redeploy_leaves_the_old_version_at_work(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy(PLAIN)
+        with pytest.raises(Misuse):
+            await home.fleet.redeploy(home.write("oh no"))
+        assert isinstance(await home.run("price"), Returned)
+
+
+async def test_closing_waits_for_the_running_and_calls_the_stop_hooks(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.on_stop
+def goodbye(): print("goodbye")
+@app.function(orders)
+def price(events, context):
+    time.sleep(0.2); print("done")
+""")
+        running = asyncio.ensure_future(home.run("price"))
+        await CLOCK.sleep(0.05)
+        await home.fleet.close()
+        assert isinstance(await running, Returned)
+        assert home.said() == ["done", "goodbye"]
+
+
+async def test_an_operators_kill_costs_nobody_an_attempt(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.function(orders)
+def price(events, context): time.sleep(9)
+""")
+        running = asyncio.ensure_future(home.run("price", timeout=20))
+        await eventually(lambda: bool(home.fleet.instances()))
+        await home.fleet.kill(home.fleet.instances()[0].id)
+        outcome = await running
+        assert isinstance(outcome, Crashed)
+        assert outcome.blameless
+
+
+async def test_a_kill_from_outside_is_a_crash_and_the_next_run_is_served(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.function(orders)
+def price(events, context): time.sleep(0.2)
+""")
+        running = asyncio.ensure_future(home.run("price"))
+        await eventually(lambda: any(view.state == "busy" for view in home.fleet.instances()))
+        os.kill(home.fleet.instances()[0].pid, signal.SIGKILL)
+        outcome = await running
+        assert isinstance(outcome, Crashed)
+        assert "SIGKILL" in outcome.cause.message
+        assert isinstance(await home.run("price"), Returned)
+
+
+async def test_a_killed_zygote_takes_its_instances_along_and_comes_back(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.function(orders)
+def price(events, context): time.sleep(0.3)
+""")
+        running = asyncio.ensure_future(home.run("price"))
+        await eventually(lambda: any(view.state == "busy" for view in home.fleet.instances()))
+        pid = home.fleet.instances()[0].pid
+        zygote = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        os.kill(zygote, signal.SIGKILL)
+        assert isinstance(await running, Returned)
+        assert not lives(pid)
+        assert not lives(zygote)
+        assert isinstance(await home.run("price"), Returned)
