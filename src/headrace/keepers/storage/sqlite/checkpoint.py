@@ -14,13 +14,13 @@ from collections.abc import Callable
 import apsw
 
 from headrace.keepers.storage.sqlite.committing import Beside
-from headrace.keepers.storage.sqlite.file import DataFile
+from headrace.keepers.storage.sqlite.file import PAGE_BYTES, DataFile
 from headrace.world import failpoints
 
 CHECKPOINT_PAGES = 2_000
 REST_PAGES = 500
-LONG_PAGES = (32 << 20) // 4096
-ALARM_PAGES = (64 << 20) // 4096
+LONG_PAGES = (32 << 20) // PAGE_BYTES
+ALARM_PAGES = (64 << 20) // PAGE_BYTES
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Checkpointer:
                     "the write-ahead log of %s has grown to %d MiB; commits come faster than the "
                     "disk can copy them",
                     self._file.path,
-                    self._pages >> 8,
+                    self._pages * PAGE_BYTES >> 20,
                 )
             self._running = True
             self._beside.run(self._bulk)

@@ -18,6 +18,7 @@ from headrace.model.errors import Locked, Misuse, Refused
 OLDEST_SQLITE = (3, 51, 3)
 FILE_NAME = "headrace.db"
 LOCK_NAME = "headrace.lock"
+PAGE_BYTES = 4096
 JOURNAL_LIMIT_BYTES = 64 << 20
 MIGRATIONS = Path(__file__).parent.parent / "sql"
 
@@ -59,11 +60,15 @@ class DataFile:
         connection.set_busy_timeout(5_000)
         run(
             connection,
-            "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+            f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
             f"PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = {JOURNAL_LIMIT_BYTES};"
             "PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;",
         )
         return connection
+
+    def reusable_bytes(self) -> int:
+        """How much of the file is free to be written again."""
+        return int(self.reader.pragma("freelist_count")) * PAGE_BYTES
 
     def close(self) -> None:
         """Empty the write-ahead log into the file and let go of everything."""

@@ -8,6 +8,7 @@ instead of jamming. The reserve comes back by itself once there is room again.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from headrace.world.clock import Clock
@@ -21,15 +22,30 @@ LOOK_EVERY_SECONDS = 0.25
 class Room:
     """Whether the disk has room. Asked by the storage before every group."""
 
-    def __init__(self, folder: Path, clock: Clock, *, reserve: int = RESERVE_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        clock: Clock,
+        reusable: Callable[[], int],
+        *,
+        reserve: int = RESERVE_BYTES,
+    ) -> None:
+        """Look at the disk for the first time.
+
+        Args:
+            folder: Where the reserve is kept.
+            clock: The source of time.
+            reusable: Bytes within the store's own file that are free to be written again: what
+                retention removes comes back there, not to the disk.
+            reserve: Bytes to keep for bad times.
+        """
         self._folder = folder
+        self._reusable = reusable
         self._path = folder / RESERVE_NAME
         self._clock = clock
         self._reserve = reserve
         self._looked = clock.monotonic() - LOOK_EVERY_SECONDS
         self.low = False
-        if not self._path.exists() or self._path.stat().st_size < reserve:
-            self._restore()
         self.look()
 
     def look(self) -> bool:
@@ -37,10 +53,14 @@ class Room:
         now = self._clock.monotonic()
         if now - self._looked >= LOOK_EVERY_SECONDS:
             self._looked = now
-            free = self._free()
-            if not self.low and free < LOW_WATER_BYTES:
+            found = os.statvfs(self._folder)
+            free = found.f_bavail * found.f_frsize
+            usable = free + self._reusable()
+            if not self.low and usable < LOW_WATER_BYTES:
                 self.shed()
-            elif self.low and free > 2 * LOW_WATER_BYTES + self._reserve:
+            elif self.low and usable > 2 * LOW_WATER_BYTES:
+                self.low = False
+            if usable - self._reserve > 2 * LOW_WATER_BYTES and free > self._reserve:
                 self._restore()
         return self.low
 
@@ -53,18 +73,13 @@ class Room:
             return False
         return True
 
-    def _free(self) -> int:
-        found = os.statvfs(self._folder)
-        return found.f_bavail * found.f_frsize
-
     def _restore(self) -> None:
+        if self._path.exists() and self._path.stat().st_size >= self._reserve:
+            return
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.posix_fallocate(handle, 0, self._reserve)
         except OSError:
             self._path.unlink()
-            self.low = True
-        else:
-            self.low = False
         finally:
             os.close(handle)

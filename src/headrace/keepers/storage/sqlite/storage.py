@@ -99,7 +99,7 @@ class SqliteStorage:
         """
         file = DataFile(folder, vfs=vfs)
         failpoints.hit("recovery:opened")
-        room = Room(folder, clock, reserve=reserve)
+        room = Room(folder, clock, file.reusable_bytes, reserve=reserve)
         return cls(file, room, clock, asyncio.get_running_loop(), fatal)
 
     @property

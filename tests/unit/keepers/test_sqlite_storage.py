@@ -1,0 +1,285 @@
+"""What the SQLite store promises beyond the contract: the folder, its errors, its groups."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import apsw
+import pytest
+
+from headrace.keepers.storage.sqlite import file as data_file
+from headrace.keepers.storage.sqlite import storage as module
+from headrace.keepers.storage.sqlite.file import FILE_NAME, DataFile
+from headrace.keepers.storage.sqlite.groups import Group, Waiting
+from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.model.effects import Change, Check, Put, Space
+from headrace.model.errors import DiskFull, Locked, Misuse, Overloaded, Refused, Unavailable
+from headrace.model.policy import MAX_CHANGES_PER_GROUP
+from headrace.world import failpoints
+from headrace.world.clock import SystemClock
+
+
+def put(key: bytes, value: bytes = b"v") -> Change:
+    return Change(puts=(Put(Space.STATE, key, value),))
+
+
+class BadDisk(apsw.VFS):
+    """A file layer whose calls fail as a test says: `fail(kind, file name)` raises or passes."""
+
+    def __init__(self) -> None:
+        self.fail: Callable[[str, str], None] = lambda _kind, _name: None
+        super().__init__(f"bad-{id(self)}", "")
+        self.name = f"bad-{id(self)}"
+
+    def xOpen(  # noqa: N802 - SQLite's name
+        self, name: str | apsw.URIFilename | None, flags: list[int]
+    ) -> BadFile:
+        return BadFile(self, name, flags)
+
+
+class BadFile(apsw.VFSFile):
+    def __init__(
+        self, disk: BadDisk, name: str | apsw.URIFilename | None, flags: list[int]
+    ) -> None:
+        super().__init__("", name, flags)
+        self._disk = disk
+        self._name = str(name.filename() if isinstance(name, apsw.URIFilename) else name)
+
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802 - SQLite's name
+        self._disk.fail("write", self._name)
+        super().xWrite(data, offset)
+
+    def xSync(self, flags: int) -> None:  # noqa: N802 - SQLite's name
+        self._disk.fail("sync", self._name)
+        super().xSync(flags)
+
+
+class Ended(BaseException):
+    """Stands for the end of the process."""
+
+
+def end(message: str) -> None:
+    raise Ended(message)
+
+
+@pytest.fixture
+async def storage(tmp_path: Path) -> AsyncIterator[SqliteStorage]:
+    opened = await SqliteStorage.open(tmp_path, clock=SystemClock(), reserve=4096)
+    yield opened
+    await opened.close()
+
+
+def test_a_second_process_is_refused_with_folder_and_holder(tmp_path: Path) -> None:
+    holder = DataFile(tmp_path)
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from headrace.keepers.storage.sqlite.file import DataFile\n"
+        "from headrace.model.errors import Locked\n"
+        "try: DataFile(Path(sys.argv[1]))\n"
+        "except Locked as error: print(error)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
+    ).stdout
+    holder.close()
+    assert f"`{tmp_path}`" in told
+    assert f"process {os.getpid()};" in told
+    assert "stop that node" in told
+
+
+async def test_the_folder_is_free_again_after_closing(tmp_path: Path) -> None:
+    for _ in range(2):
+        opened = await SqliteStorage.open(tmp_path, clock=SystemClock(), reserve=4096)
+        with pytest.raises(Locked):
+            DataFile(tmp_path)
+        await opened.close()
+
+
+def test_an_old_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apsw, "sqlite_lib_version", lambda: "3.51.2")
+    with pytest.raises(Refused, match=r"SQLite 3\.51\.2.*apsw>=3\.51\.3"):
+        DataFile(tmp_path)
+    assert data_file.OLDEST_SQLITE == (3, 51, 3)
+
+
+def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    first = DataFile(tmp_path)
+    first.writer.pragma("user_version", 99)
+    first.close()
+    with pytest.raises(Misuse, match="newer Headrace"):
+        DataFile(tmp_path)
+    with pytest.raises(Misuse, match="newer Headrace"):
+        DataFile(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Misuse, match=r"`.*file/data`"):
+        DataFile(tmp_path / "file" / "data")
+
+
+def test_every_commit_waits_for_the_disk(tmp_path: Path) -> None:
+    opened = DataFile(tmp_path)
+    assert opened.writer.pragma("journal_mode") == "wal"
+    assert opened.writer.pragma("synchronous") == 2
+    opened.close()
+
+
+async def test_changes_that_come_together_share_commits(tmp_path: Path) -> None:
+    disk = BadDisk()
+    syncs: list[str] = []
+
+    def count(kind: str, name: str) -> None:
+        if kind == "sync" and name.endswith("-wal"):
+            syncs.append(name)
+
+    opened = await SqliteStorage.open(tmp_path, clock=SystemClock(), reserve=4096, vfs=disk.name)
+    await opened.apply(put(b"warm"))
+    disk.fail = count
+    many = 3 * MAX_CHANGES_PER_GROUP
+    await asyncio.gather(*(opened.apply(put(b"%d" % n)) for n in range(many)))
+    assert len(syncs) == 3
+    await opened.close()
+
+
+async def test_nobody_is_answered_before_the_disk_has_it(tmp_path: Path) -> None:
+    disk = BadDisk()
+    opened = await SqliteStorage.open(tmp_path, clock=SystemClock(), reserve=4096, vfs=disk.name)
+    await opened.apply(put(b"warm"))
+    order: list[str] = []
+    disk.fail = lambda kind, _name: order.append(kind) if kind == "sync" else None
+    applied = asyncio.create_task(opened.apply(put(b"key")))
+    applied.add_done_callback(lambda _task: order.append("answered"))
+    await applied
+    await asyncio.wait([applied], timeout=0)
+    assert order[0] == "sync"
+    assert "answered" in order[1:]
+    await opened.close()
+
+
+async def test_a_failing_fsync_ends_the_process_and_is_not_tried_again(tmp_path: Path) -> None:
+    disk = BadDisk()
+    opened = await SqliteStorage.open(
+        tmp_path, clock=SystemClock(), reserve=4096, vfs=disk.name, fatal=end
+    )
+    await opened.apply(put(b"safe"))
+    tried: list[str] = []
+
+    def fail(kind: str, name: str) -> None:
+        if kind == "sync":
+            tried.append(name)
+            raise apsw.IOError
+
+    disk.fail = fail
+    group = Group([Waiting(asyncio.get_running_loop().create_future(), put(b"lost"))])
+    assert opened._stage(group)
+    with pytest.raises(Ended, match="stopping"):
+        opened._commit(group)
+    assert len(tried) == 1
+    assert not group.waiting[0].future.done()
+    disk.fail = lambda _kind, _name: None
+    opened._undo()
+    await opened.close()
+
+
+async def test_a_full_disk_fails_only_what_did_not_land(tmp_path: Path) -> None:
+    disk = BadDisk()
+    opened = await SqliteStorage.open(tmp_path, clock=SystemClock(), reserve=4096, vfs=disk.name)
+    await opened.apply(put(b"before"))
+
+    def full(kind: str, name: str) -> None:
+        if kind == "write" and name.endswith("-wal"):
+            raise apsw.FullError
+
+    disk.fail = full
+    with pytest.raises(DiskFull, match="free some space"):
+        await opened.apply(put(b"during"))
+    disk.fail = lambda _kind, _name: None
+    await opened.apply(put(b"after"))
+    assert [key for key, _ in await opened.scan(Space.STATE, b"")] == [b"after", b"before"]
+    await opened.close()
+
+
+async def test_a_change_that_cannot_be_written_takes_nobody_with_it(
+    storage: SqliteStorage,
+) -> None:
+    bad = storage.write([("INSERT INTO state (key, value) VALUES (?, ?)", [(b"bad", None)])])
+    results = await asyncio.gather(
+        storage.apply(put(b"a")),
+        bad,
+        storage.apply(
+            Change(checks=(Check(Space.STATE, b"a", b"v"),), puts=(Put(Space.STATE, b"b", b"w"),))
+        ),
+        return_exceptions=True,
+    )
+    assert isinstance(results[1], Unavailable)
+    assert "NOT NULL" in str(results[1])
+    assert await storage.scan(Space.STATE, b"") == [(b"a", b"v"), (b"b", b"w")]
+
+
+async def test_a_queue_that_is_too_long_is_refused(
+    storage: SqliteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_QUEUED_CHANGES", 5)
+    results = await asyncio.gather(
+        *(storage.apply(put(b"%d" % n)) for n in range(8)), return_exceptions=True
+    )
+    assert [isinstance(result, Overloaded) for result in results] == [False] * 5 + [True] * 3
+    await storage.apply(put(b"again"))
+    assert len(await storage.scan(Space.STATE, b"")) == 6
+
+
+async def test_someone_who_stops_waiting_disturbs_nobody(storage: SqliteStorage) -> None:
+    leaving = asyncio.create_task(storage.apply(put(b"leaving")))
+    staying = asyncio.create_task(storage.apply(put(b"staying")))
+    await asyncio.wait([leaving], timeout=0)
+    leaving.cancel()
+    await staying
+    assert await storage.get(Space.STATE, b"staying") == b"v"
+    await storage.apply(put(b"later"))
+
+
+async def test_commits_beside_the_loop_keep_every_promise(
+    storage: SqliteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage._pace, "in_place", lambda _size: False)
+    steps = [
+        Change(
+            checks=(Check(Space.STATE, b"n", b"%d." % n if n else None),),
+            puts=(Put(Space.STATE, b"n", b"%d." % (n + 1)),),
+        )
+        for n in range(600)
+    ]
+    await asyncio.gather(*map(storage.apply, steps))
+    assert await storage.get(Space.STATE, b"n") == b"600."
+    await asyncio.gather(*(storage.apply(put(b"k%d" % n)) for n in range(10)))
+
+
+async def test_the_write_ahead_log_stays_short(storage: SqliteStorage) -> None:
+    wal = storage.folder / f"{FILE_NAME}-wal"
+    largest = 0
+    for number in range(150):
+        await storage.apply(put(b"%d" % (number % 7), os.urandom(400_000)))
+        largest = max(largest, wal.stat().st_size)
+    assert largest < 40 << 20
+
+
+async def test_a_failpoint_that_raises_fails_the_change_and_nothing_lands(
+    storage: SqliteStorage,
+) -> None:
+    def fault() -> None:
+        raise RuntimeError("planted")
+
+    failpoints.arm("commit:after-write", fault)
+    try:
+        with pytest.raises(Unavailable, match="planted"):
+            await storage.apply(put(b"key"))
+    finally:
+        failpoints.disarm()
+    assert await storage.get(Space.STATE, b"key") is None
+    await storage.apply(put(b"key"))
