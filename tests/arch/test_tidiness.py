@@ -7,6 +7,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+from headrace.world.failpoints import LABELS
+
 ROOT = Path(__file__).parents[2]
 OWN = Path(__file__)
 
@@ -135,6 +137,16 @@ def test_tests_are_sentences() -> None:
         if test.count("_") < 3
     ]
     assert terse == []
+
+
+def test_every_failpoint_stands_somewhere_and_in_the_list() -> None:
+    passed = {
+        label
+        for path in files()
+        if path.suffix == ".py" and path.is_relative_to(ROOT / "src")
+        for label in re.findall(r"\bhit\(\s*\"([a-z:-]+)\"", path.read_text())
+    }
+    assert passed == set(LABELS)
 
 
 def test_unit_tests_never_sleep() -> None:
