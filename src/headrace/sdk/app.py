@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Never, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Never, TypeVar, Unpack, overload
 
-from headrace.model.codec import Coder, codec_for
+from headrace.model.codec import Coder
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, Cleanup, Codec, FunctionSpec, StreamSpec
 from headrace.model.policy import (
@@ -23,10 +23,17 @@ from headrace.model.policy import (
     Retry,
     Scaling,
 )
-from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger
+from headrace.sdk.declared import (
+    Declared,
+    StreamSettings,
+    check_streams,
+    check_whole,
+    coder_of,
+    triggers_of,
+)
 from headrace.sdk.options import TRIGGER_OPTIONS, check_options, refuse_unknown, start_of
-from headrace.sdk.place import here, near
-from headrace.sdk.shape import Shape, shape_of
+from headrace.sdk.place import here
+from headrace.sdk.shape import shape_of
 from headrace.sdk.stream import Stream, check_name
 
 T = TypeVar("T")
@@ -35,38 +42,6 @@ Hook = TypeVar("Hook", bound=Callable[[], Any])
 
 HOOKS = ("init", "on_suspend", "on_resume", "on_stop")
 _NO_BREAKER: Any = object()
-
-
-class StreamSettings(TypedDict, total=False):
-    """The settings of a stream beside its name, partitions and type; see `App.stream`."""
-
-    private: bool
-    retention_age: float | None
-    retention_bytes: int | None
-    cleanup: Cleanup
-    dedupe_window: float
-    max_event_bytes: int | None
-    codec: Codec | None
-
-
-class Declared:
-    """A function as it was declared: its spec, its handler, its form, and its output's stream."""
-
-    __slots__ = ("handler", "output", "publishes", "shape", "spec")
-
-    def __init__(
-        self,
-        spec: FunctionSpec,
-        handler: Callable[..., Any],
-        shape: Shape,
-        output: Stream[Any] | None,
-        publishes: tuple[Stream[Any], ...],
-    ) -> None:
-        self.spec = spec
-        self.handler = handler
-        self.shape = shape
-        self.output = output
-        self.publishes = publishes
 
 
 class App:
@@ -151,22 +126,22 @@ class App:
         place = here()
         check_name(name, "a stream", place)
         where = f"{place}: stream `{name}`"
-        _whole(partitions, 1, 100_000, "partitions", where)
+        check_whole(partitions, 1, 100_000, "partitions", where)
         if retention_age is not None and not retention_age > 0:
             raise Misuse(
                 f"{where}: `retention_age={retention_age}` keeps nothing; use seconds above 0"
             )
         if retention_bytes is not None:
-            _whole(retention_bytes, 1, 1 << 62, "retention_bytes", where)
+            check_whole(retention_bytes, 1, 1 << 62, "retention_bytes", where)
         if cleanup not in {"delete", "compact"}:
             raise Misuse(f"{where}: `cleanup={cleanup!r}` is unknown; use `delete` or `compact`")
         if not dedupe_window >= 0:
             raise Misuse(f"{where}: `dedupe_window={dedupe_window}` is not a time; use 0 or more")
         settings: dict[str, Any] = {}
         if max_event_bytes is not None:
-            _whole(max_event_bytes, 1, MAX_BATCH_BYTES, "max_event_bytes", where)
+            check_whole(max_event_bytes, 1, MAX_BATCH_BYTES, "max_event_bytes", where)
             settings["max_event_bytes"] = max_event_bytes
-        coder = _coder(codec, value, where)
+        coder = coder_of(codec, value, where)
         spec = StreamSpec(
             name=name,
             owner=self.name,
@@ -206,8 +181,8 @@ class App:
         place = here()
         check_name(name, "a stream", place)
         where = f"{place}: stream `{name}`"
-        _whole(partitions, 0, 100_000, "partitions", where)
-        coder = _coder(codec, value, where)
+        check_whole(partitions, 0, 100_000, "partitions", where)
+        coder = coder_of(codec, value, where)
         spec = StreamSpec(name=name, owner="", partitions=partitions, codec=coder.codec)  # type: ignore[arg-type]  # one of CODECS, checked by Coder
         return self._keep(self.externals, spec, coder, external=True, place=place)
 
@@ -320,11 +295,12 @@ class App:
                 trigger["start"] = start_of(start, where)
             if pattern is not None:
                 trigger["pattern"] = pattern
-            self._check_streams(streams, output, publishes, shape, where)
+            known = {**self.streams, **self.externals}
+            check_streams(self.name, known, streams, output, publishes, shape, where)
             spec = FunctionSpec(
                 name=full,
                 app=self.name,
-                triggers=_triggers(streams, trigger, where),
+                triggers=triggers_of(streams, trigger, where),
                 output=output.name if output is not None else None,
                 publishes=tuple(stream.name for stream in publishes),
                 summary=shape.summary,
@@ -335,40 +311,6 @@ class App:
             return handler
 
         return declare
-
-    def _check_streams(
-        self,
-        streams: Sequence[Stream[Any]],
-        output: Stream[Any] | None,
-        publishes: Sequence[Stream[Any]],
-        shape: Shape,
-        where: str,
-    ) -> None:
-        for stream in (*streams, *publishes, *(() if output is None else (output,))):
-            if not isinstance(stream, Stream):
-                known = {**self.streams, **self.externals}
-                hint = near(stream, known) if isinstance(stream, str) else ""
-                raise Misuse(
-                    f"{where}: `{stream!r}` is not a stream{hint}; use the variable that "
-                    f'`{self.name}.stream("...")` or `{self.name}.external("...")` gave'
-                )
-            if stream.app != self.name:
-                raise Misuse(
-                    f"{where}: stream `{stream.name}` was declared by app `{stream.app}`; write "
-                    f'`{self.name}.external("{stream.name}")` and use that'
-                )
-        names = [stream.name for stream in streams]
-        if len(set(names)) != len(names):
-            raise Misuse(f"{where}: a stream is listed twice ({', '.join(names)}); list it once")
-        if shape.generates and output is None:
-            raise Misuse(f"{where} yields, but has nowhere to put it; add `output=<stream>`")
-        for stream in streams:
-            said, held = shape.value, stream.coder.type
-            if said is not Any and held is not Any and said != held and len(streams) == 1:
-                raise Misuse(
-                    f"{where} is annotated with values of `{_shown(said)}`, but stream "
-                    f"`{stream.name}` ({stream.place}) holds `{_shown(held)}`; make them the same"
-                )
 
     def init(self, hook: Hook) -> Hook:
         """Call `hook` once per instance, before its first invocation."""
@@ -412,43 +354,3 @@ class App:
                 replace(declared.spec, version=version) for declared in self.functions.values()
             ),
         )
-
-
-def _triggers(
-    streams: Sequence[Stream[Any]], options: dict[str, Any], where: str
-) -> tuple[Trigger, ...]:
-    """One trigger per stream, or one for all where they are merged."""
-    if not streams:
-        if options:
-            raise Misuse(f"{where}: `{next(iter(options))}=` needs a stream; list one first")
-        return (CallTrigger(),)
-    if options.get("merge", "none") == "none":
-        if "lateness" in options:
-            raise Misuse(f'{where}: `lateness=` means something only beside `merge="time"`')
-        return tuple(StreamTrigger(streams=(stream.name,), **options) for stream in streams)
-    if len(streams) < 2:
-        raise Misuse(f"{where}: `merge=` needs two streams or more; list them, or leave it out")
-    known = {stream.name: stream.spec.partitions for stream in streams if stream.spec.partitions}
-    if len(set(known.values())) > 1:
-        counts = ", ".join(f"`{name}` has {count}" for name, count in known.items())
-        raise Misuse(
-            f"{where}: streams to be merged need equal numbers of partitions, but {counts}; "
-            "declare them with the same `partitions=`"
-        )
-    return (StreamTrigger(streams=tuple(stream.name for stream in streams), **options),)
-
-
-def _coder(codec: Codec | None, value: Any, where: str) -> Coder:
-    try:
-        return Coder(codec if codec is not None else codec_for(value), value)
-    except Misuse as error:
-        raise Misuse(f"{where}: {error}") from error
-
-
-def _whole(value: object, low: int, high: int, name: str, where: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise Misuse(f"{where}: `{name}={value!r}` is out of range; use {low:,} to {high:,}")
-
-
-def _shown(of: Any) -> str:
-    return getattr(of, "__name__", None) or str(of)

@@ -20,8 +20,12 @@ from headrace.sdk.stream import Stream
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Desk(Ledger, Protocol):
+class Desk(Protocol):
     """Notes what a handler does. One per invocation."""
+
+    def ledger(self) -> Ledger:
+        """Where state is read and written."""
+        ...
 
     def publish(
         self,
@@ -57,19 +61,19 @@ class Context:
         version: The hash of the code.
         group: The consumer group, which is the function's name.
         attempt: From 1.
-        state: The app's keyed store.
         trace: The W3C `traceparent` of this invocation, or "".
         instance: The name of the process that runs it, or "".
     """
 
     __slots__ = (
+        "_began",
         "_desk",
-        "_elapsed",
         "_invocation",
         "_logger",
+        "_monotonic",
         "_random",
+        "_state",
         "instance",
-        "state",
         "version",
     )
 
@@ -77,18 +81,27 @@ class Context:
         self,
         invocation: Invocation,
         desk: Desk,
-        elapsed: Callable[[], float],
+        began: float,
+        monotonic: Callable[[], float],
         version: str = "",
         instance: str = "",
     ) -> None:
         self._invocation = invocation
         self._desk = desk
-        self._elapsed = elapsed
+        self._began = began
+        self._monotonic = monotonic
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
         self._random: random.Random | None = None
         self.version = version
         self.instance = instance
-        self.state = State(desk)
+        self._state: State | None = None
+
+    @property
+    def state(self) -> State:
+        """The app's keyed store."""
+        if self._state is None:
+            self._state = State(self._desk.ledger())
+        return self._state
 
     @property
     def function(self) -> str:
@@ -173,7 +186,7 @@ class Context:
 
     def remaining(self) -> float:
         """Seconds left before the invocation is ended; never below 0."""
-        return max(0.0, self._invocation.timeout - self._elapsed())
+        return max(0.0, self._invocation.timeout - (self._monotonic() - self._began))
 
     def publish(
         self,

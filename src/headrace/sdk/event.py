@@ -146,13 +146,14 @@ def open_chunk(chunk: Chunk, base: int, decode: Callable[[bytes], Any]) -> list[
     Raises:
         msgspec.DecodeError: The blob is not an array of events.
     """
-    if chunk.size * 4 < chunk.count:
+    low, high = chunk.low, chunk.high
+    if (high - low) * 4 < chunk.count:
         # A small window on a large blob: step over what is not meant instead of building it.
-        events = [_one.decode(raw) for raw in _raws.decode(chunk.body)[chunk.low : chunk.high]]
+        events = [_one.decode(raw) for raw in _raws.decode(chunk.body)[low:high]]
     else:
         events = _events.decode(chunk.body)
-        if len(events) != chunk.size:
-            events = events[chunk.low : chunk.high]
+        if len(events) != high - low:
+            events = events[low:high]
     origin = Origin(chunk, base, decode)
     index = base
     for event in events:

@@ -133,11 +133,14 @@ class State:
 
 
 def _checked(key: object) -> str:
-    if not isinstance(key, str) or not key or len(key.encode("utf-8", "replace")) > MAX_KEY_BYTES:
-        raise Misuse(
-            f"`{key!r:.80}` cannot be a state key; use text of 1 to {MAX_KEY_BYTES:,} bytes"
-        )
-    return key
+    # Four bytes a letter at most: short keys need not be measured.
+    if (
+        isinstance(key, str)
+        and key
+        and (len(key) * 4 <= MAX_KEY_BYTES or len(key.encode("utf-8", "replace")) <= MAX_KEY_BYTES)
+    ):
+        return key
+    raise Misuse(f"`{key!r:.80}` cannot be a state key; use text of 1 to {MAX_KEY_BYTES:,} bytes")
 
 
 def _opened(key: str, raw: bytes, of: Any) -> Any:

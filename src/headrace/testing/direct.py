@@ -54,7 +54,7 @@ class Published(msgspec.Struct, frozen=True):
 class StateByHand(State):
     """The app's state, also as a mapping: `context.state["seen"]`, `"seen" in context.state`."""
 
-    __slots__ = ("_ledger",)
+    __slots__ = ()
 
     def __getitem__(self, key: str) -> Any:
         raw = self._ledger.read(key)
@@ -165,7 +165,8 @@ class _Notes(Recorder):
         """Whether a handler of single events failed its event: all it did was for that one."""
         return any(event._index not in _hand.events for event in self.failed)
 
-    def _own(self, event: object) -> int:
+    def index_of(self, event: object) -> int:
+        """The event's index in the batch; what is no event of it is refused."""
         if not isinstance(event, Event):
             raise Misuse(f"{event!r} is not an event; hand over what the handler was given")
         return event._index
@@ -185,17 +186,20 @@ class _Notes(Recorder):
 class ContextByHand(Context):
     """A context for a unit test; what the handler did can be looked at."""
 
-    __slots__ = ("_notes",)
-
-    state: StateByHand
+    __slots__ = ("_by_hand", "_notes")
 
     def __init__(
         self, invocation: Invocation, notes: _Notes, version: str, remaining: float
     ) -> None:
         spent = invocation.timeout - remaining
-        super().__init__(invocation, notes, lambda: spent, version, "by-hand")
+        super().__init__(invocation, notes, 0.0, lambda: spent, version, "by-hand")
         self._notes = notes
-        self.state = StateByHand(notes)
+        self._by_hand = StateByHand(notes.ledger())
+
+    @property
+    def state(self) -> StateByHand:
+        """The app's state, which is a mapping too."""
+        return self._by_hand
 
     @property
     def published(self) -> list[Published]:

@@ -10,59 +10,25 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, get_origin
+from typing import Any, Final
 
-from headrace.model.codec import Coder, codec_for, encode_json
-from headrace.model.errors import Misuse, Unknown
+from headrace.model.codec import Coder, encode_json
+from headrace.model.errors import Unknown
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Failure, Returned
 from headrace.runtime.child.cause import cause_of
-from headrace.runtime.child.recorder import Host, Recorder
+from headrace.runtime.child.handing import Prepared, bare, emit, settled, take
+from headrace.runtime.child.ledger import Host
+from headrace.runtime.child.recorder import Recorder
 from headrace.runtime.child.statecache import StateCache
-from headrace.sdk.app import App, Declared
+from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event, Undecodable, open_chunk
 from headrace.sdk.place import near
-from headrace.sdk.results import Failures, Output
+from headrace.sdk.results import Failures
 
 MAX_RERUNS: Final = 16
-
-
-class Prepared:
-    """A function, ready to be called: what would otherwise be looked up at every invocation."""
-
-    __slots__ = (
-        "awaits",
-        "call_decode",
-        "context",
-        "generates",
-        "handler",
-        "many",
-        "may_publish",
-        "mode",
-        "output",
-        "splits",
-    )
-
-    def __init__(self, declared: Declared, app: App) -> None:
-        shape, spec = declared.shape, declared.spec
-        self.handler: Callable[..., Any] = declared.handler
-        self.many = shape.batch
-        self.context = shape.context
-        self.awaits = shape.awaits
-        self.generates = shape.generates
-        self.mode = spec.mode
-        self.output = declared.output
-        # A returned list is several outputs, unless the output's values are lists themselves.
-        held = declared.output.coder.type if declared.output is not None else None
-        self.splits = (get_origin(held) or held) is not list
-        self.may_publish = frozenset(spec.publishes) | {spec.output or ""}
-        self.call_decode = _call_decoder(declared, app)
-
-    def call(self, subject: Any, context: Context) -> Any:
-        """What the handler hands back, not yet awaited or iterated."""
-        return self.handler(subject, context) if self.context else self.handler(subject)
 
 
 class Executor:
@@ -153,15 +119,11 @@ class Executor:
         except BaseException as error:  # noqa: BLE001  # the author's init code may raise anything
             return Returned(error=cause_of(error))
         began = self._monotonic()
-
-        def elapsed() -> float:
-            return self._monotonic() - began
-
         if invocation.mode == "call":
-            return await self._run_call(invocation, prepared, events, elapsed)
+            return await self._run_call(invocation, prepared, events, began)
         if prepared.many:
-            return await self._run_batch(invocation, prepared, events, elapsed)
-        return await self._run_single(invocation, prepared, events, elapsed)
+            return await self._run_batch(invocation, prepared, events, began)
+        return await self._run_single(invocation, prepared, events, began)
 
     def _open(self, invocation: Invocation, prepared: Prepared) -> list[Event[Any]]:
         if invocation.mode == "call":
@@ -181,7 +143,7 @@ class Executor:
         invocation: Invocation,
         prepared: Prepared,
         events: list[Event[Any]],
-        elapsed: Callable[[], float],
+        began: float,
     ) -> tuple[Recorder, Context]:
         recorder = Recorder(
             invocation,
@@ -192,17 +154,19 @@ class Executor:
             self.partitions,
             prepared.may_publish,
         )
-        return recorder, Context(invocation, recorder, elapsed, self._version, self._instance)
+        return recorder, Context(
+            invocation, recorder, began, self._monotonic, self._version, self._instance
+        )
 
     async def _run_single(
         self,
         invocation: Invocation,
         prepared: Prepared,
         events: list[Event[Any]],
-        elapsed: Callable[[], float],
+        began: float,
     ) -> Returned:
         """Event by event. An ordered function stops at the first failure, others go round it."""
-        recorder, context = self._desk(invocation, prepared, events, elapsed)
+        recorder, context = self._desk(invocation, prepared, events, began)
         closed: set[str] = set()
         untouched = -1
         index = -1
@@ -215,7 +179,7 @@ class Executor:
             try:
                 result = prepared.call(event, context)
                 if result is not None:
-                    await _take(prepared, recorder, result, event)
+                    await take(prepared, recorder, result, event)
             except BaseException as error:  # user code may raise anything
                 if prepared.awaits and _is_cancellation(error):
                     raise
@@ -239,7 +203,7 @@ class Executor:
         invocation: Invocation,
         prepared: Prepared,
         events: list[Event[Any]],
-        elapsed: Callable[[], float],
+        began: float,
     ) -> Returned:
         """All at once. Events that cannot be decoded are set aside and the rest is run again."""
         aside: dict[int, Cause] = {}
@@ -253,13 +217,13 @@ class Executor:
             if end < len(events):
                 # `end` itself failed; what comes after it was not looked at.
                 untouched = end + 1 if end + 1 < len(events) else -1
-            recorder, context = self._desk(invocation, prepared, events, elapsed)
+            recorder, context = self._desk(invocation, prepared, events, began)
             if seen:
                 try:
                     result = prepared.call(Batch(seen, recorder), context)
                     recorder.at = -1
                     if result is not None:
-                        await _take(prepared, recorder, result, None)
+                        await take(prepared, recorder, result, None)
                 except BaseException as error:  # user code may raise anything
                     if prepared.awaits and _is_cancellation(error):
                         raise
@@ -292,22 +256,22 @@ class Executor:
         invocation: Invocation,
         prepared: Prepared,
         events: list[Event[Any]],
-        elapsed: Callable[[], float],
+        began: float,
     ) -> Returned:
         """One payload, one answer."""
-        recorder, context = self._desk(invocation, prepared, events, elapsed)
+        recorder, context = self._desk(invocation, prepared, events, began)
         recorder.at = 0 if events and not prepared.many else -1
         try:
             subject = Batch(events, recorder) if prepared.many else events[0]
-            result = await _settled(prepared, prepared.call(subject, context))
+            result = await settled(prepared, prepared.call(subject, context))
             if isinstance(result, Failures):
                 return Returned(error=Cause("Failed", result.reason[:4_096]))
             if isinstance(result, list):
-                answer = encode_json([_bare(item) for item in result])
+                answer = encode_json([bare(item) for item in result])
             else:
-                answer = encode_json(_bare(result))
+                answer = encode_json(bare(result))
             if result is not None:
-                _emit(prepared, recorder, result, None if prepared.many else events[0])
+                emit(prepared, recorder, result, None if prepared.many else events[0])
         except BaseException as error:  # user code may raise anything
             if prepared.awaits and _is_cancellation(error):
                 raise
@@ -316,101 +280,10 @@ class Executor:
             return Returned(error=next(iter(recorder.dropped.values())))
         return Returned(
             appends=recorder.appends(None),
-            reads=recorder.state_reads(),
+            reads=recorder.reads(),
             writes=recorder.writes(None),
             result=answer,
         )
-
-
-# -- what a handler handed back -------------------------------------------------------------
-
-
-async def _take(
-    prepared: Prepared, recorder: Recorder, result: Any, event: Event[Any] | None
-) -> None:
-    """Await, iterate, publish: whatever the handler's form asks for."""
-    if prepared.generates:
-        if prepared.awaits:
-            async for item in result:
-                _emit_one(prepared, recorder, item, event)
-        else:
-            for item in result:
-                _emit_one(prepared, recorder, item, event)
-        return
-    result = await _settled(prepared, result)
-    if result is not None:
-        if event is None:
-            recorder.at = -1
-        _emit(prepared, recorder, result, event)
-
-
-async def _settled(prepared: Prepared, result: Any) -> Any:
-    """The handler's result with nothing left to wait for."""
-    if prepared.generates:
-        if prepared.awaits:
-            return [item async for item in result]
-        return list(result)
-    if hasattr(result, "__await__"):
-        if not prepared.awaits:
-            if hasattr(result, "close"):
-                result.close()
-            raise Misuse(
-                "the handler returned something to be awaited, but is not an `async def`; "
-                "a decorator may hide it: use `functools.wraps` there"
-            )
-        return await result
-    return result
-
-
-def _emit(prepared: Prepared, recorder: Recorder, result: Any, event: Event[Any] | None) -> None:
-    """Publish a returned value, or note returned failures."""
-    if isinstance(result, Failures):
-        why = Cause("Failed", result.reason[:4_096])
-        for failed in result.events:
-            recorder.drop(_index_of(failed, recorder), why)
-        return
-    if prepared.output is None:
-        return
-    if type(result) is list and prepared.splits:
-        for item in result:
-            _emit_one(prepared, recorder, item, event)
-    else:
-        _emit_one(prepared, recorder, result, event)
-
-
-def _emit_one(prepared: Prepared, recorder: Recorder, item: Any, event: Event[Any] | None) -> None:
-    output = prepared.output
-    if output is None:
-        return
-    key = event.key if event is not None else None
-    if isinstance(item, Output):
-        recorder.publish(
-            output,
-            item.value,
-            item.key if item.key is not None else key,
-            item.headers,
-            item.time,
-            item.id,
-        )
-    else:
-        recorder.publish(output, item, key)
-
-
-def _index_of(failed: Event[Any] | int, recorder: Recorder) -> int:
-    if isinstance(failed, Event):
-        return recorder._own(failed)
-    found = [index for index, event in enumerate(recorder.events) if event.offset == failed]
-    if len(found) != 1:
-        what = "is in no" if not found else "is in more than one"
-        raise Misuse(
-            f"`Failures` names offset {failed!r}, which {what} partition of this batch; "
-            "hand over the events themselves"
-        )
-    return found[0]
-
-
-def _bare(item: Any) -> Any:
-    return item.value if isinstance(item, Output) else item
 
 
 # -- outcomes -------------------------------------------------------------------------------
@@ -422,7 +295,7 @@ def _collect(recorder: Recorder, untouched: int) -> Returned:
     if not dropped:
         return Returned(
             appends=recorder.appends(None),
-            reads=recorder.state_reads(),
+            reads=recorder.reads(),
             writes=recorder.writes(None),
             untouched=untouched,
         )
@@ -434,7 +307,7 @@ def _collect(recorder: Recorder, untouched: int) -> Returned:
         failures=tuple(Failure(index, dropped[index]) for index in sorted(dropped)),
         untouched=untouched,
         appends=recorder.appends(kept),
-        reads=recorder.state_reads(),
+        reads=recorder.reads(),
         writes=recorder.writes(kept),
     )
 
@@ -452,7 +325,7 @@ def _collect_error(recorder: Recorder, cause: Cause) -> Returned:
         error=cause,
         done=tuple(sorted(done)),
         appends=recorder.appends(kept),
-        reads=recorder.state_reads(),
+        reads=recorder.reads(),
         writes=recorder.writes(kept),
     )
 
@@ -486,20 +359,6 @@ def _is_cancellation(error: BaseException) -> bool:
         return False
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _call_decoder(declared: Declared, app: App) -> Callable[[bytes], Any]:
-    """How a call's payload is opened: as the handler says, or as its first stream's values."""
-    if declared.shape.value is not Any:
-        decode = Coder(codec_for(declared.shape.value), declared.shape.value).decode
-    else:
-        decode = Coder("json").decode
-        for trigger in declared.spec.triggers:
-            for name in getattr(trigger, "streams", ()):
-                stream = app.streams.get(name) or app.externals[name]
-                decode = stream.decode
-                break
-    return lambda raw: decode(raw) if raw else None
 
 
 def _call_all(hooks: list[Callable[[], Any]]) -> None:

@@ -6,36 +6,25 @@ moves it one further down, so that what came before it can be told from what cam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 from zlib import crc32
 
-from headrace.model.codec import open_state
 from headrace.model.errors import Invalid, Misuse, Refused, TooLarge, Unknown
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, StateRead, StateWrite
 from headrace.model.policy import MAX_HEADER_BYTES, MAX_HEADERS, MAX_KEY_BYTES
 from headrace.model.record import Append, encode_events
+from headrace.runtime.child.ledger import Host, StateLedger
 from headrace.runtime.child.statecache import StateCache
 from headrace.sdk.app import App
 from headrace.sdk.batch import Cursor
 from headrace.sdk.event import Event
 from headrace.sdk.place import near
+from headrace.sdk.state import Ledger
 from headrace.sdk.stream import Stream
-
-
-class Host(Protocol):
-    """What an instance may ask its host for, blocking until it is answered."""
-
-    def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
-        """Version (0: absent) and value of each key of the app's state."""
-        ...
-
-    def scan_state(self, prefix: str, limit: int) -> list[tuple[str, int, bytes]]:
-        """Key, version and value of the keys that start with `prefix`, ascending."""
-        ...
 
 
 class Lane:
@@ -69,21 +58,17 @@ class Recorder(Cursor):
 
     __slots__ = (
         "_app",
-        "_base",
         "_cache",
-        "_edges",
         "_host",
         "_invocation",
+        "_ledger",
         "_may_publish",
         "_outlets",
-        "_overlay",
         "_partitions",
         "_seals",
-        "_writes",
         "dropped",
         "events",
         "finished",
-        "reads",
     )
 
     def __init__(
@@ -100,7 +85,6 @@ class Recorder(Cursor):
         self.events = events
         self.dropped: dict[int, Cause] = {}
         self.finished: set[int] = set()
-        self.reads: dict[str, int] = {}
         self._invocation = invocation
         self._app = app
         self._cache = cache
@@ -108,18 +92,20 @@ class Recorder(Cursor):
         self._partitions = partitions
         self._may_publish = may_publish
         self._outlets: dict[Any, Outlet] = {}
-        self._base: dict[str, bytes | None] = {}
-        self._overlay: dict[str, tuple[int, bytes | None, int]] = {}
-        self._writes: list[tuple[int, str, bytes | None, int]] = []
-        self._edges: set[tuple[int, int]] = set()
         self._seals = 0
+        self._ledger: StateLedger | None = None
 
     # -- what the context asks --------------------------------------------------------------
 
-    @property
-    def now(self) -> int:
-        """When the invocation was dispatched, in microseconds since the epoch."""
-        return self._invocation.now
+    def ledger(self) -> Ledger:
+        """The invocation's reads and writes of state; most invocations need none."""
+        if self._ledger is None:
+            self._ledger = StateLedger(self, self._invocation, self._cache, self._host)
+        return self._ledger
+
+    def tag(self) -> int:
+        """What is noted now belongs to this."""
+        return self.at if self.at >= 0 else -1 - self._seals
 
     def working_on(self) -> Event[Any] | None:
         """The event at hand."""
@@ -171,96 +157,25 @@ class Recorder(Cursor):
 
     def done(self, event: Event[Any]) -> None:
         """Note that the event needs nothing more."""
-        self.finished.add(self._own(event))
+        self.finished.add(self.index_of(event))
         self._seals += 1
 
     def fail(self, event: Event[Any], reason: str) -> None:
         """Note that the event failed, and forget what was done for it."""
-        self.drop(self._own(event), Cause("Failed", str(reason)[:4_096]))
+        self.drop(self.index_of(event), Cause("Failed", str(reason)[:4_096]))
 
-    def _own(self, event: object) -> int:
+    def index_of(self, event: object) -> int:
+        """The event's index in the batch; what is no event of it is refused."""
         index = event._index if isinstance(event, Event) else -1
         if not 0 <= index < len(self.events) or self.events[index] is not event:
             raise Misuse(f"{event!r} is not an event of this batch")
         return index
-
-    # -- state ------------------------------------------------------------------------------
-
-    def read(self, key: str) -> bytes | None:
-        """The value as this invocation sees it."""
-        written = self._overlay.get(key)
-        if written is not None:
-            tag, value, _ = written
-            mine = self._tag()
-            if tag != mine:
-                self._edges.add((mine, tag))
-            return value
-        if key in self._base:
-            return self._base[key]
-        known = self._cache.get(key)
-        if known is None:
-            version, raw = self._host.read_state([key])[0]
-            self._cache.put(key, version, raw)
-        else:
-            version, raw = known
-        return self._note(key, version, raw)
-
-    def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The values, those not known yet in one question."""
-        missing = [
-            key
-            for key in dict.fromkeys(keys)
-            if key not in self._overlay and key not in self._base and self._cache.get(key) is None
-        ]
-        if missing:
-            answers = self._host.read_state(missing)
-            for key, (version, raw) in zip(missing, answers, strict=True):
-                self._cache.put(key, version, raw)
-                self._note(key, version, raw)
-        return [self.read(key) for key in keys]
-
-    def write(self, key: str, value: bytes | None, expires: int) -> None:
-        """Note a change."""
-        tag = self._tag()
-        self._writes.append((tag, key, value, expires))
-        self._overlay[key] = (tag, value, expires)
-
-    def scan(self, prefix: str, limit: int) -> list[tuple[str, bytes]]:
-        """The keys that start with `prefix`, ascending, this invocation's changes among them."""
-        changed = [key for key in self._overlay if key.startswith(prefix)]
-        found: dict[str, bytes | None] = {}
-        for key, version, raw in self._host.scan_state(prefix, limit + len(changed)):
-            if key not in self._base and key not in self._overlay:
-                self._cache.put(key, version, raw)
-                self._note(key, version, raw)
-            found[key] = self._base.get(key)
-        for key in changed:
-            found[key] = self.read(key)
-        return [(key, raw) for key, raw in sorted(found.items()) if raw is not None][:limit]
-
-    def _note(self, key: str, version: int, raw: bytes | None) -> bytes | None:
-        self.reads[key] = version
-        if raw is not None:
-            expires = open_state(raw)[1]
-            if expires and expires <= self._invocation.now:
-                raw = None
-        self._base[key] = raw
-        return raw
-
-    def _tag(self) -> int:
-        return self.at if self.at >= 0 else -1 - self._seals
 
     # -- what the executor asks -------------------------------------------------------------
 
     def drop(self, index: int, cause: Cause) -> None:
         """The event failed: forget what was done for it."""
         self.dropped.setdefault(index, cause)
-        if any(tag == index for tag, *_ in self._writes):
-            self._overlay = {
-                key: (tag, value, expires)
-                for tag, key, value, expires in self._writes
-                if tag not in self.dropped
-            }
 
     def sealed(self, tag: int) -> bool:
         """Whether a note outside any iteration was made before the last `done()`."""
@@ -268,7 +183,7 @@ class Recorder(Cursor):
 
     def entangled(self, kept: Callable[[int], bool]) -> bool:
         """Whether something kept was computed from state that is dropped."""
-        return any(kept(reader) and not kept(writer) for reader, writer in self._edges)
+        return self._ledger is not None and self._ledger.entangled(kept)
 
     def appends(self, kept: Callable[[int], bool] | None) -> tuple[Append, ...]:
         """The outputs that are kept (None: all), one blob per partition, in order of publishing."""
@@ -303,22 +218,12 @@ class Recorder(Cursor):
         return tuple(found)
 
     def writes(self, kept: Callable[[int], bool] | None) -> tuple[StateWrite, ...]:
-        """The state changes that are kept (None: all), the last one of every key; they are cached."""
-        if not self._writes:
-            return ()
-        last: dict[str, tuple[bytes | None, int]] = {}
-        for tag, key, value, expires in self._writes:
-            if kept is None or kept(tag):
-                last[key] = (value, expires)
-        for key, (value, _) in last.items():
-            self._cache.put(key, self._invocation.token if value is not None else 0, value)
-        return tuple(StateWrite(key, value, expires) for key, (value, expires) in last.items())
+        """The state changes that are kept (None: all); the instance remembers them."""
+        return () if self._ledger is None else self._ledger.writes(kept)
 
-    def state_reads(self) -> tuple[StateRead, ...]:
-        """The versions the effects rely on."""
-        if not self.reads:
-            return ()
-        return tuple(StateRead(key, version) for key, version in self.reads.items())
+    def reads(self) -> tuple[StateRead, ...]:
+        """The versions of state the effects rely on."""
+        return () if self._ledger is None else self._ledger.reads()
 
     # -- publishing -------------------------------------------------------------------------
 

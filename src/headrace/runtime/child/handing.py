@@ -1,0 +1,167 @@
+"""What a handler hands back, in every form it can take: awaited, iterated, published, or failures.
+
+In: a function made ready, and whatever its handler returned. Out: notes in the recorder. What cannot
+be published raises here, inside the run, and so counts as the handler's own failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, get_origin
+
+from headrace.model.codec import Coder, codec_for
+from headrace.model.errors import Misuse
+from headrace.model.outcome import Cause
+from headrace.runtime.child.recorder import Recorder
+from headrace.sdk.app import App
+from headrace.sdk.context import Context
+from headrace.sdk.declared import Declared
+from headrace.sdk.event import Event
+from headrace.sdk.results import Failures, Output
+
+
+class Prepared:
+    """A function, ready to be called: what would otherwise be looked up at every invocation."""
+
+    __slots__ = (
+        "awaits",
+        "call_decode",
+        "context",
+        "generates",
+        "handler",
+        "many",
+        "may_publish",
+        "mode",
+        "output",
+        "splits",
+    )
+
+    def __init__(self, declared: Declared, app: App) -> None:
+        shape, spec = declared.shape, declared.spec
+        self.handler: Callable[..., Any] = declared.handler
+        self.many = shape.batch
+        self.context = shape.context
+        self.awaits = shape.awaits
+        self.generates = shape.generates
+        self.mode = spec.mode
+        self.output = declared.output
+        # A returned list is several outputs, unless the output's values are lists themselves.
+        held = declared.output.coder.type if declared.output is not None else None
+        self.splits = (get_origin(held) or held) is not list
+        self.may_publish = frozenset(spec.publishes) | {spec.output or ""}
+        self.call_decode = _call_decoder(declared, app)
+
+    def call(self, subject: Any, context: Context) -> Any:
+        """What the handler hands back, not yet awaited or iterated."""
+        return self.handler(subject, context) if self.context else self.handler(subject)
+
+
+async def take(
+    prepared: Prepared, recorder: Recorder, result: Any, event: Event[Any] | None
+) -> None:
+    """Await, iterate, publish: whatever the handler's form asks for."""
+    if prepared.generates:
+        if prepared.awaits:
+            async for item in result:
+                _emit_one(prepared, recorder, item, event)
+        else:
+            for item in result:
+                _emit_one(prepared, recorder, item, event)
+        return
+    result = await settled(prepared, result)
+    if result is not None:
+        if event is None:
+            recorder.at = -1
+        emit(prepared, recorder, result, event)
+
+
+async def settled(prepared: Prepared, result: Any) -> Any:
+    """The handler's result with nothing left to wait for."""
+    if prepared.generates:
+        if prepared.awaits:
+            return [item async for item in result]
+        return list(result)
+    if hasattr(result, "__await__"):
+        if not prepared.awaits:
+            if hasattr(result, "close"):
+                result.close()
+            raise Misuse(
+                "the handler returned something to be awaited, but is not an `async def`; "
+                "a decorator may hide it: use `functools.wraps` there"
+            )
+        return await result
+    return result
+
+
+def emit(prepared: Prepared, recorder: Recorder, result: Any, event: Event[Any] | None) -> None:
+    """Publish a returned value, or note returned failures."""
+    if isinstance(result, Failures):
+        _drop(recorder, result)
+        return
+    if prepared.output is None:
+        return
+    if type(result) is list and prepared.splits:
+        for item in result:
+            _emit_one(prepared, recorder, item, event)
+    else:
+        _emit_one(prepared, recorder, result, event)
+
+
+def _emit_one(prepared: Prepared, recorder: Recorder, item: Any, event: Event[Any] | None) -> None:
+    output = prepared.output
+    if isinstance(item, Failures):
+        _drop(recorder, item)
+        return
+    if output is None:
+        return
+    key = event.key if event is not None else None
+    if isinstance(item, Output):
+        recorder.publish(
+            output,
+            item.value,
+            item.key if item.key is not None else key,
+            item.headers,
+            item.time,
+            item.id,
+        )
+    else:
+        recorder.publish(output, item, key)
+
+
+def _drop(recorder: Recorder, failures: Failures) -> None:
+    why = Cause("Failed", failures.reason[:4_096])
+    places: dict[int, list[int]] = {}
+    if any(not isinstance(failed, Event) for failed in failures.events):
+        for index, event in enumerate(recorder.events):
+            places.setdefault(event.offset, []).append(index)
+    for failed in failures.events:
+        if isinstance(failed, Event):
+            recorder.drop(recorder.index_of(failed), why)
+            continue
+        found = places.get(failed, [])
+        if len(found) != 1:
+            what = "is in no" if not found else "is in more than one"
+            raise Misuse(
+                f"`Failures` names offset {failed!r}, which {what} partition of this batch; "
+                "hand over the events themselves"
+            )
+        recorder.drop(found[0], why)
+
+
+def bare(item: Any) -> Any:
+    """The value of an output."""
+    return item.value if isinstance(item, Output) else item
+
+
+def _call_decoder(declared: Declared, app: App) -> Callable[[bytes], Any]:
+    """How a call's payload is opened: as the handler says, or as its first stream's values."""
+    if declared.shape.value is not Any:
+        decode = Coder(codec_for(declared.shape.value), declared.shape.value).decode
+    else:
+        decode = Coder("json").decode
+        for trigger in declared.spec.triggers:
+            for name in getattr(trigger, "streams", ()):
+                stream = app.streams.get(name) or app.externals[name]
+                decode = stream.decode
+                break
+    return lambda raw: decode(raw) if raw else None

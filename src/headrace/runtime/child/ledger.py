@@ -1,0 +1,172 @@
+"""One invocation's reads and writes of state: what was seen, what is to change, and for which event.
+
+In: the handler's questions, answered from its own writes, the instance's memory, or the host. Out:
+the versions relied upon, and the last kept write of every key. It knows when something kept was
+computed from something that is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from headrace.model.codec import open_state
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Cause, StateRead, StateWrite
+from headrace.runtime.child.statecache import StateCache
+
+
+class Host(Protocol):
+    """What an instance may ask its host for, blocking until it is answered."""
+
+    def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
+        """Version (0: absent) and value of each key of the app's state."""
+        ...
+
+    def scan_state(self, prefix: str, limit: int) -> list[tuple[str, int, bytes]]:
+        """Key, version and value of the keys that start with `prefix`, ascending."""
+        ...
+
+
+class Notes(Protocol):
+    """The recorder, as far as the ledger needs it."""
+
+    dropped: dict[int, Cause]
+
+    def tag(self) -> int:
+        """What is noted now belongs to this."""
+        ...
+
+
+# For which event a key was written, the value (None deletes), and when it expires. A plain tuple:
+# making one costs a sixth of a named one, and a function that counts makes one an event.
+Written = tuple[int, bytes | None, int]
+
+
+class StateLedger:
+    """Made by the recorder when a handler first asks for state; implements `sdk.state.Ledger`.
+
+    The writes of a key are a stack: where an event fails, its writes no longer count, and the one
+    beneath shows again.
+    """
+
+    __slots__ = (
+        "_base",
+        "_cache",
+        "_edges",
+        "_host",
+        "_invocation",
+        "_notes",
+        "_versions",
+        "_writes",
+    )
+
+    def __init__(self, notes: Notes, invocation: Invocation, cache: StateCache, host: Host) -> None:
+        self._notes = notes
+        self._invocation = invocation
+        self._cache = cache
+        self._host = host
+        self._versions: dict[str, int] = {}
+        self._base: dict[str, bytes | None] = {}
+        self._writes: dict[str, list[Written]] = {}
+        self._edges: set[tuple[int, int]] = set()
+
+    @property
+    def now(self) -> int:
+        """When the invocation was dispatched, in microseconds since the epoch."""
+        return self._invocation.now
+
+    def read(self, key: str) -> bytes | None:
+        """The value as this invocation sees it."""
+        written = self._written(key)
+        if written is not None:
+            mine = self._notes.tag()
+            if written[0] != mine:
+                self._edges.add((mine, written[0]))
+            return written[1]
+        if key in self._base:
+            return self._base[key]
+        known = self._cache.get(key)
+        if known is None:
+            known = self._host.read_state([key])[0]
+            self._cache.put(key, *known)
+        return self._note(key, *known)
+
+    def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values, those not known yet in one question."""
+        missing = [
+            key
+            for key in dict.fromkeys(keys)
+            if key not in self._base and self._written(key) is None and self._cache.get(key) is None
+        ]
+        if missing:
+            answers = self._host.read_state(missing)
+            for key, (version, raw) in zip(missing, answers, strict=True):
+                self._cache.put(key, version, raw)
+                self._note(key, version, raw)
+        return [self.read(key) for key in keys]
+
+    def write(self, key: str, value: bytes | None, expires: int) -> None:
+        """Note a change."""
+        written = (self._notes.tag(), value, expires)
+        stack = self._writes.get(key)
+        if stack is None:
+            self._writes[key] = [written]
+        elif stack and stack[-1][0] == written[0]:
+            stack[-1] = written
+        else:
+            stack.append(written)
+
+    def scan(self, prefix: str, limit: int) -> list[tuple[str, bytes]]:
+        """The keys that start with `prefix`, ascending, this invocation's changes among them."""
+        changed = [
+            key for key in self._writes if key.startswith(prefix) and self._written(key) is not None
+        ]
+        found: dict[str, bytes | None] = {}
+        for key, version, raw in self._host.scan_state(prefix, limit + len(changed)):
+            if key not in self._base and self._written(key) is None:
+                self._cache.put(key, version, raw)
+                self._note(key, version, raw)
+            found[key] = self._base.get(key)
+        for key in changed:
+            found[key] = self.read(key)
+        return [(key, raw) for key, raw in sorted(found.items()) if raw is not None][:limit]
+
+    def _written(self, key: str) -> Written | None:
+        """The last write of `key` that still counts."""
+        stack = self._writes.get(key)
+        if not stack:
+            return None
+        dropped = self._notes.dropped
+        while stack and stack[-1][0] in dropped:
+            stack.pop()
+        return stack[-1] if stack else None
+
+    def _note(self, key: str, version: int, raw: bytes | None) -> bytes | None:
+        self._versions[key] = version
+        if raw is not None:
+            expires = open_state(raw)[1]
+            if expires and expires <= self._invocation.now:
+                raw = None
+        self._base[key] = raw
+        return raw
+
+    def entangled(self, kept: Callable[[int], bool]) -> bool:
+        """Whether something kept was computed from what is dropped."""
+        return any(kept(reader) and not kept(writer) for reader, writer in self._edges)
+
+    def writes(self, kept: Callable[[int], bool] | None) -> tuple[StateWrite, ...]:
+        """The last kept write (None: all are) of every key; they are remembered."""
+        found: list[StateWrite] = []
+        token = self._invocation.token
+        for key, stack in self._writes.items():
+            for tag, value, expires in reversed(stack):
+                if kept is None or kept(tag):
+                    found.append(StateWrite(key, value, expires))
+                    self._cache.put(key, 0 if value is None else token, value)
+                    break
+        return tuple(found)
+
+    def reads(self) -> tuple[StateRead, ...]:
+        """The versions the effects rely on."""
+        return tuple(StateRead(key, version) for key, version in self._versions.items())
