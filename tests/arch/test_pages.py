@@ -113,7 +113,9 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
             (tests if named[1].startswith("test_") else files).append(named[1])
     for command in (
         [sys.executable, "-c", "; ".join(f"import {Path(name).stem}" for name in files)],
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", *tests] if tests else [],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", *tests]
+        if tests
+        else [],
     ):
         if command:
             run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
