@@ -64,6 +64,8 @@ def bench_command(
     """Measure this machine: events a second from publish to commit, and the latency of one."""
     with tempfile.TemporaryDirectory(prefix="headrace-bench-", dir=folder) as inside:
         home = Path(inside)
+        # Instances run under users of their own, who must be able to come here.
+        home.chmod(0o755)
         (home / "app.py").write_text(APP.format(partitions=partitions, batch=batch))
         with _node(home) as url, Client(url) as client:
             _publish(client, 1, size, 1)
@@ -130,12 +132,16 @@ def _lag(client: Client) -> int:
     return sum(row["lag"] for row in rows)
 
 
-def _wait_for_commit(client: Client) -> None:
+def _wait_for_commit(client: Client, seconds: float = START_S, pause_s: float = 0.0) -> None:
     clock = SystemClock()
-    deadline = clock.monotonic() + DRAIN_S
+    deadline = clock.monotonic() + seconds
     while _lag(client):
         if clock.monotonic() > deadline:
-            raise Unavailable(f"the events were not committed within {DRAIN_S:g} s")
+            raise Unavailable(
+                f"the events were not committed within {seconds:g} s; `headrace doctor` may say why"
+            )
+        if pause_s:
+            clock.pause(pause_s)
 
 
 def _one(client: Client, size: int) -> float:
@@ -151,8 +157,7 @@ def _flood(client: Client, events: int, size: int, batch: int) -> dict[str, Any]
     began = clock.monotonic()
     _publish(client, events, size, batch)
     published = clock.monotonic() - began
-    while _lag(client):
-        clock.pause(0.005)
+    _wait_for_commit(client, DRAIN_S, 0.005)
     committed = clock.monotonic() - began
     return {
         "events": events,

@@ -12,6 +12,7 @@ from headrace.cli.connection import json_option, node_options
 from headrace.cli.output import print_json, print_table
 from headrace.client.http import Client
 
+NOTHING = "no function is deployed; start one with `headrace dev app.py`"
 LAG_COLUMNS = {
     "function": "function",
     "stream": "stream",
@@ -60,12 +61,14 @@ def map_command(as_json: bool, client: Client) -> None:
     if as_json:
         print_json(rows)
         return
-    names = list(rows[0]) if rows else []
-    print_table(
-        rows,
-        {name.replace("_", " "): name for name in names},
-        empty="no function is deployed; start one with `headrace dev app.py`",
-    )
+    if not rows:
+        click.echo(NOTHING)
+        return
+    import msgspec
+
+    from headrace.topology.map import MapRow, map_table
+
+    click.echo(map_table(msgspec.convert(rows, list[MapRow])))
 
 
 @click.command("list")
@@ -91,7 +94,7 @@ def list_command(as_json: bool, client: Client) -> None:
             "version": lambda row: row["version"][:12],
             "what it does": "summary",
         },
-        empty="no function is deployed; start one with `headrace dev app.py`",
+        empty=NOTHING,
     )
     click.echo()
     print_table(

@@ -26,8 +26,8 @@ class Order(msgspec.Struct):
 
 class Total(msgspec.Struct):
     item: str
-    sold: int
-    revenue: float
+    sold: int = 0
+    revenue: float = 0.0
 
 
 orders = app.stream("{name}.orders", partitions=4, value=Order)
@@ -42,33 +42,31 @@ def count(events: Batch[Order], context: Context) -> None:
         if order.quantity <= 0:
             context.fail(event, f"an order of {{order.quantity}} pieces makes no sense")
             continue
-        old = context.state.get(order.item, {{"sold": 0, "revenue": 0.0}})
-        new = {{
-            "sold": old["sold"] + order.quantity,
-            "revenue": old["revenue"] + order.quantity * order.price,
-        }}
-        context.state.put(order.item, new)
-        context.publish(totals, key=order.item, value=Total(order.item, new["sold"], new["revenue"]))
+        total = context.state.get(order.item, Total, Total(order.item))
+        total.sold += order.quantity
+        total.revenue += order.quantity * order.price
+        context.state.put(order.item, total)
+        context.publish(totals, key=order.item, value=total)
 '''
 
 TEST = '''"""A handler is an ordinary function: call it."""
 
 from headrace.testing.direct import batch, context
 
-from app import Order, count, orders
+from app import Order, Total, count, orders
 
 
 def test_orders_of_an_item_are_added_up():
     given = context()
     count(batch([Order("tea", 2, 3.5), Order("tea", 1, 3.5)], stream=orders, key="tea"), given)
-    assert given.state["tea"] == {"sold": 3, "revenue": 10.5}
+    assert given.state.get("tea", Total) == Total("tea", sold=3, revenue=10.5)
     assert [total.value.sold for total in given.published] == [2, 3]
 
 
 def test_an_order_of_nothing_fails_alone():
     given = context()
     count(batch([Order("tea", 0, 3.5), Order("tea", 1, 3.5)], stream=orders, key="tea"), given)
-    assert given.state["tea"]["sold"] == 1
+    assert given.state.get("tea", Total).sold == 1
     assert [event.value.quantity for event in given.failed] == [0]
 '''
 

@@ -84,6 +84,7 @@ class Gateway:
         Raises:
             Misuse: The address is taken or not this machine's.
         """
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
         listener = listen(host, port)
         taken = listener.getsockname()[1]
         self._admission.listen(host)
