@@ -28,6 +28,7 @@ from headrace.model.errors import Unavailable, Unknown
 from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.trigger import StreamTrigger
 from headrace.runtime.base import Invoker
+from headrace.triggers.selection import Selection
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 from headrace.world.failpoints import hit
@@ -76,6 +77,10 @@ class Dispatcher:
         Raises:
             Misuse: A stream or trigger cannot be what the app asks for.
         """
+        for function in app.functions:
+            for trigger in function.triggers:
+                if isinstance(trigger, StreamTrigger) and trigger.pattern is not None:
+                    Selection(trigger.pattern)
         for stream in app.streams:
             await self._broker.declare(stream)
         wanted = {function.name: function for function in app.functions}
@@ -153,6 +158,7 @@ class Dispatcher:
             function, partition, claims, readers, storage=self._storage, invoker=self._invoker,
             clock=self._clock, entropy=self._entropy, tasks=self._tasks,
             breaker=self.breakers[function.name], runs=self._runs, lateness=trigger.lateness,
+            wants=None if trigger.pattern is None else Selection(trigger.pattern),
         )  # fmt: skip
         pump.paused = function.name in self._paused
         key = (function.name, trigger.streams, partition)

@@ -15,7 +15,7 @@ from headrace.keepers.storage.keys import pack
 from headrace.model.effects import Space
 from headrace.model.errors import Unknown
 from headrace.model.event import Event
-from headrace.model.record import Chunk
+from headrace.model.record import Chunk, Position, positions
 
 
 class Whereabouts(msgspec.Struct, frozen=True):
@@ -112,10 +112,9 @@ class Explainer:
                 blocked = f"`{stream}/{partition}/{one.low}` has failed {one.attempts} times"
                 return Whereabouts(function, "waiting", blocked, 0, due, cause, policy)
         pump = self._dispatcher.pump(function, stream, partition)
-        if pump is not None and pump.in_flight is not None:
-            for running in pump.in_flight.chunks:
-                if running.stream == stream and running.start <= offset < running.end:
-                    return Whereabouts(function, "in flight", "", 0, 0, "", policy)
+        here = Position(stream, partition, offset)
+        if pump is not None and any(here in positions(unit.chunks) for unit in pump.in_flight):
+            return Whereabouts(function, "in flight", "", 0, 0, "", policy)
         state = self._dispatcher.state_of(function, stream, partition)
         blocked = "" if state == "running" else state
         return Whereabouts(function, "waiting", blocked, 0, 0, "", policy)

@@ -69,11 +69,11 @@ class Lag:
         done_above = len(found.progress.sparse) if found else 0
         lag = max(extent.high - max(position, extent.low) - done_above, 0)
         pump = self._dispatcher.pump(function, stream, partition)
-        running = pump.in_flight if pump is not None else None
+        running = sum(unit.size for unit in pump.in_flight) if pump is not None else 0
         age = await self._age(stream, partition, position) if lag else 0.0
         return LagRow(
             function, stream, partition, extent.low, extent.high, position, lag,
-            running.size if running is not None else 0, age, found.epoch if found else 0,
+            running, age, found.epoch if found else 0,
             self._dispatcher.state_of(function, stream, partition),
         )  # fmt: skip
 

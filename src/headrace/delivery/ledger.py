@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -31,11 +31,16 @@ BEHIND = Cause("Behind", "an earlier event of its key is parked")
 
 
 class Ledger:
-    """Owned by one pump. `pending` are units to run before anything is read."""
+    """Owned by one pump. `pending` are units to run before anything is read; `running` runs now."""
 
     def __init__(
-        self, spec: FunctionSpec, partition: int, standing: Mapping[str, Standing]
+        self,
+        spec: FunctionSpec,
+        partition: int,
+        standing: Mapping[str, Standing],
+        wants: Callable[[Chunk], set[int]] | None = None,
     ) -> None:
+        self._wants = wants
         self._spec = spec
         self._partition = partition
         self._epochs = {(name, partition): known.epoch for name, known in standing.items()}
@@ -46,7 +51,9 @@ class Ledger:
         self._trouble = {(name, partition): known.trouble for name, known in standing.items()}
         self._trouble_left = {at: ranges for at, ranges in self._trouble.items() if ranges}
         self._diverted: list[DeadEvent] = []
+        self._written = {at: mark.progress() for at, mark in self._marks.items()}
         self.pending: deque[Unit] = deque()
+        self.running: list[Unit] = []
         self.parked: dict[Lane, bool] = {
             (name, lane): draining
             for name, known in standing.items()
@@ -61,10 +68,15 @@ class Ledger:
         """Every offset below it is finished, or will be once the commits in flight have landed."""
         return self._marks[stream, self._partition].low
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether more is finished than any commit begun so far says."""
+        return any(mark.progress() != self._written[at] for at, mark in self._marks.items())
+
     # --- what was read ----------------------------------------------------------------------
 
     def admit(self, stream: str, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
-        """Note offsets that no longer exist, and leave out events that are finished already."""
+        """Note offsets that no longer exist; leave out what is finished already or not asked for."""
         at = (stream, self._partition)
         mark = self._marks[at]
         for chunk in chunks:
@@ -75,6 +87,8 @@ class Ledger:
                 for before, after in itertools.pairwise(known):
                     mark.skip(before + 1, after)
             self._expected[at] = chunk.end
+        if self._wants is not None:
+            chunks = _wanted(self._wants, chunks, mark)
         if not mark.has_gaps:
             return chunks
         return tuple(
@@ -111,11 +125,16 @@ class Ledger:
                 self._trouble_left[where] = left
         return found
 
-    def divert(self, unit: Unit, now: int) -> Unit | None:
-        """Lay events whose key is parked behind it; what is left is to be run, None if nothing."""
+    def divert(self, unit: Unit, now: int) -> tuple[Unit | None, tuple[Chunk, ...]]:
+        """Lay events whose key is parked behind it.
+
+        Returns:
+            What is left to be run, None if nothing, and the events that were laid aside.
+        """
         if not self.parked or unit.parked:
-            return unit
+            return unit, ()
         staying: list[int] = []
+        aside: list[Chunk] = []
         index = 0
         for chunk in unit.chunks:
             for place, event in enumerate(chunk.events(), start=chunk.low):
@@ -124,14 +143,15 @@ class Ledger:
                     one = chunk.window(place, place + 1)
                     self._diverted.append(self._waiting(one, BEHIND, 0, now))
                     self._marks[chunk.stream, self._partition].finish(offset)
+                    aside.append(one)
                 else:
                     staying.append(index)
                 index += 1
-        if len(staying) == index:
-            return unit
+        if not aside:
+            return unit, ()
         if not staying:
-            return None
-        return msgspec.structs.replace(unit, chunks=pick(unit.chunks, staying))
+            return None, tuple(aside)
+        return msgspec.structs.replace(unit, chunks=pick(unit.chunks, staying)), tuple(aside)
 
     # --- what was decided -------------------------------------------------------------------
 
@@ -168,7 +188,7 @@ class Ledger:
             self._finish(verdict.finished)
             self._finish(lost.chunk for lost in verdict.given_up)
         self.pending.extendleft(reversed(again))
-        trouble = self._changed_trouble()
+        trouble = self._changed_trouble(unit)
         if kept is None and not (verdict.given_up or trouble or self._diverted):
             return None
         waiting = tuple(
@@ -198,8 +218,11 @@ class Ledger:
         for chunk in chunks:
             self._marks[chunk.stream, self._partition].finish_to(chunk)
 
-    def _changed_trouble(self) -> dict[At, tuple[Trouble, ...]]:
-        """The trouble rows that differ from the store: units with attempts spent, by partition."""
+    def _changed_trouble(self, landing: Unit) -> dict[At, tuple[Trouble, ...]]:
+        """The trouble rows that differ from the store: units with attempts spent, by partition.
+
+        The unit that is landing is in none of them: what is left of it is pending by now.
+        """
         # What failed before this owner's time and has not been read yet is still in trouble.
         found: dict[At, list[Trouble]] = {
             at: [
@@ -209,8 +232,8 @@ class Ledger:
             ]
             for at in self._trouble
         }
-        for unit in self.pending:
-            if unit.attempts and not unit.parked:
+        for unit in (*self.running, *self.pending):
+            if unit.attempts and not unit.parked and unit is not landing:
                 for chunk in unit.chunks:
                     found[chunk.stream, self._partition].append(
                         Trouble(chunk.start, chunk.end, unit.attempts, unit.due, unit.cause)
@@ -236,11 +259,12 @@ class Ledger:
         free_keys: tuple[tuple[str, int, bytes], ...] = (),
     ) -> Effects:
         diverted, self._diverted = tuple(self._diverted), []
+        self._written = {at: mark.progress() for at, mark in self._marks.items()}
         return Effects(
             function=self._spec.name,
             app=self._spec.app,
             epoch=self._epochs,
-            progress={at: mark.progress() for at, mark in self._marks.items()},
+            progress=self._written,
             appends=kept.appends,
             reads=kept.reads,
             writes=kept.writes,
@@ -274,3 +298,17 @@ def _unit(chunks: tuple[Chunk, ...], known: Trouble | None) -> Unit:
     if known is None:
         return Unit(chunks)
     return Unit(chunks, known.attempts, known.due, known.cause)
+
+
+def _wanted(
+    wants: Callable[[Chunk], set[int]], chunks: Sequence[Chunk], mark: Watermark
+) -> Sequence[Chunk]:
+    """The events the trigger's pattern is about; the others count as done."""
+    found: list[Chunk] = []
+    for chunk in chunks:
+        meant = wants(chunk)
+        for place in range(chunk.size):
+            if place not in meant:
+                mark.finish(chunk.offset_of(chunk.low + place))
+        found.extend(pick((chunk,), sorted(meant)))
+    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.delivery.unit import runs
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.storage.base import Storage
 from headrace.keepers.storage.keys import after, pack
@@ -19,14 +20,22 @@ from headrace.world.failpoints import hit
 _encoder = msgspec.msgpack.Encoder()
 
 
-class PositionRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What is stored."""
+class PositionRow(msgspec.Struct, frozen=True, gc=False):
+    """What a row says."""
 
     epoch: int
     progress: Progress
 
 
-_row_decoder = msgspec.msgpack.Decoder(PositionRow)
+class _StoredRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A row's form: finished offsets above the watermark as runs `low, high, low, high, ...`."""
+
+    epoch: int
+    watermark: int
+    runs: tuple[int, ...] = ()
+
+
+_row_decoder = msgspec.msgpack.Decoder(_StoredRow)
 _trouble_decoder = msgspec.msgpack.Decoder(tuple[Trouble, ...])
 _event_decoder = msgspec.msgpack.Decoder(DeadEvent)
 
@@ -59,7 +68,10 @@ def position_key(function: str, stream: str, partition: int) -> bytes:
 
 def encode_position(epoch: int, progress: Progress) -> bytes:
     """The stored row."""
-    return _encoder.encode(PositionRow(epoch, progress))
+    above: list[int] = []
+    for low, high in runs(progress.sparse):
+        above += (low, high)
+    return _encoder.encode(_StoredRow(epoch, progress.watermark, tuple(above)))
 
 
 def decode_position(row: bytes) -> PositionRow:
@@ -69,9 +81,12 @@ def decode_position(row: bytes) -> PositionRow:
         Corrupt: It is not one.
     """
     try:
-        return _row_decoder.decode(row)
+        found = _row_decoder.decode(row)
     except msgspec.DecodeError as error:
         raise Corrupt(f"a position row is unreadable: {error}") from error
+    pairs = zip(found.runs[::2], found.runs[1::2], strict=True)
+    sparse = tuple(offset for low, high in pairs for offset in range(low, high))
+    return PositionRow(found.epoch, Progress(found.watermark, sparse))
 
 
 def encode_trouble(trouble: tuple[Trouble, ...]) -> bytes:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 
 from headrace.delivery.batcher import Batcher
 from headrace.delivery.breaker import CircuitBreaker
 from headrace.delivery.commit import change_of
+from headrace.delivery.lanes import Lanes
 from headrace.delivery.ledger import At, Lane, Ledger
 from headrace.delivery.merge import Merge
 from headrace.delivery.parking import chunk_of, parked_events
@@ -26,15 +27,17 @@ from headrace.delivery.positions import Claim, Standing, stored
 from headrace.delivery.runs import Runs, run_of
 from headrace.delivery.settle import GivenUp, Verdict, settle
 from headrace.delivery.unit import FOREVER, Unit
+from headrace.delivery.waiting import Waiting
 from headrace.keepers.brokers.base import Reader
 from headrace.keepers.storage.base import Storage
-from headrace.model.effects import Effects
+from headrace.model.effects import Change, Effects
 from headrace.model.errors import Conflict, Fenced, Unavailable
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.lineage import next_hop, runs_away
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned
 from headrace.model.policy import OnFailure, ParkKey
+from headrace.model.record import Chunk
 from headrace.runtime.base import Invoker
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
@@ -45,6 +48,7 @@ COMMITS_IN_FLIGHT = 4
 PAUSE_MIN, PAUSE_MAX = 0.02, 2.0
 MICROS = 1_000_000
 SLICE_S = 30.0
+MIN_LOOK_AHEAD, MAX_LOOK_AHEAD = 1_000, 10_000
 
 
 class Pump:
@@ -65,21 +69,26 @@ class Pump:
         breaker: CircuitBreaker,
         runs: Runs,
         lateness: float = 1.0,
+        wants: Callable[[Chunk], set[int]] | None = None,
     ) -> None:
         self.spec = spec
         self.partition = partition
         self.paused = False
         self.fenced = False
-        self.in_flight: Unit | None = None
         self._streams = tuple(claims)
         self._readers = readers
         self._storage, self._invoker, self._clock, self._entropy = storage, invoker, clock, entropy
         self._tasks, self._breaker, self._runs = tasks, breaker, runs
-        self._lateness = lateness
+        self._lateness, self._wants = lateness, wants
+        # Ordered functions, and merges, are strictly one unit at a time.
+        self._width = 1 if spec.mode == "ordered" or len(claims) > 1 else spec.parallelism
         self._rows: dict[At, bytes] = {(name, partition): c.row for name, c in claims.items()}
         self._commits: deque[asyncio.Task[None]] = deque()
         self._errands: deque[Callable[[], Awaitable[None]]] = deque()
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiting = Waiting(tasks)
+        self._picking = asyncio.Lock()
+        self._redriving: set[Lane] = set()
+        self._at_rest = asyncio.Event()
         self._stopping = False
         self._broken = False
         self._pause_s = PAUSE_MIN
@@ -89,24 +98,14 @@ class Pump:
     # --- one life, one screen ---------------------------------------------------------------
 
     async def run(self) -> None:
-        """Deliver until stopped or fenced."""
+        """Deliver until stopped or fenced; several units at once where order is per key, or none."""
         try:
-            while (unit := await self._next()) is not None:
-                if self.spec.commit == "before":
-                    await self._commit(self.ledger.forgotten(unit))
-                    if self._broken:
-                        continue
-                hit("pump:before-invoke")
-                outcome = await self._invoke(unit)
-                if outcome is None:
-                    self.ledger.pending.appendleft(unit)
-                    continue
-                hit("pump:after-invoke")
-                now = self._clock.now()
-                verdict = settle(unit, outcome, self.spec, now=now, draw=self._entropy.uniform)
-                self._tell_breaker(verdict)
-                await self._land(unit, outcome, verdict, self.spec.on_failure)
-                hit("pump:after-commit")
+            if self._width == 1:
+                await self._work()
+            else:
+                names = (f"{self.spec.name}/{self.partition} {n}" for n in range(self._width))
+                workers = [self._tasks.start(self._work(), name=name) for name in names]
+                await asyncio.gather(*workers)
             await self._drain()
         except Fenced:
             self.fenced = True
@@ -117,15 +116,43 @@ class Pump:
             for reader in self._readers:
                 reader.close()
 
+    async def _work(self) -> None:
+        """One unit after the other, from waiting to landed."""
+        while (unit := await self._take_up()) is not None:
+            try:
+                if self.spec.commit == "before":
+                    await self._commit(self.ledger.forgotten(unit))
+                    if self._broken:
+                        continue
+                hit("pump:before-invoke")
+                ran = await self._invoke(unit)
+                if ran is None:
+                    self.ledger.pending.appendleft(unit)
+                    continue
+                hit("pump:after-invoke")
+                outcome, token = ran
+                now = self._clock.now()
+                verdict = settle(unit, outcome, self.spec, now=now, draw=self._entropy.uniform)
+                self._tell_breaker(verdict)
+                await self._land(unit, outcome, verdict, self.spec.on_failure, token)
+                hit("pump:after-commit")
+            finally:
+                self._put_down(unit)
+
     def stop(self) -> None:
         """Let the running unit end and land, then return from `run`."""
         self._stopping = True
-        self._wake()
+        self._waiting.wake()
+
+    @property
+    def in_flight(self) -> list[Unit]:
+        """The units being run now."""
+        return self.ledger.running
 
     def pause(self, paused: bool) -> None:
         """Take up nothing new (or go on again)."""
         self.paused = paused
-        self._wake()
+        self._waiting.wake()
 
     @property
     def is_retrying(self) -> bool:
@@ -154,10 +181,28 @@ class Pump:
                 done.set_result(None)
 
         self._errands.append(carry_out)
-        self._wake()
+        self._waiting.wake()
         await done
 
     # --- what comes next --------------------------------------------------------------------
+
+    async def _take_up(self) -> Unit | None:
+        """The next unit, which is then running; None when it is time to stop."""
+        async with self._picking:
+            unit = await self._next()
+            if unit is not None:
+                self.ledger.running.append(unit)
+                self._at_rest.clear()
+            return unit
+
+    def _put_down(self, unit: Unit) -> None:
+        """The unit is landed, or will be run again."""
+        self.ledger.running.remove(unit)
+        self._redriving.clear()
+        if not self.ledger.running:
+            self._at_rest.set()
+        if self._width > 1:
+            self._waiting.wake()
 
     async def _next(self) -> Unit | None:
         """Wait for the next unit to run; None when it is time to stop."""
@@ -182,12 +227,13 @@ class Pump:
 
     async def _admitted(self, picked: Unit) -> Unit | None:
         """What of the unit is to run; None where all of it waits behind a parked key."""
-        unit = self.ledger.divert(picked, self._clock.now())
+        unit, aside = self.ledger.divert(picked, self._clock.now())
+        self._release(aside)
         if unit is None:
             await self._drain()
             await self._commit(self.ledger.progressed())
         elif not unit.parked and any(runs_away(chunk.hops) for chunk in unit.chunks):
-            await self._land(unit, _RUNAWAY, _runaway(unit), ParkKey())
+            await self._land(unit, _RUNAWAY, _runaway(unit), ParkKey(), 0)
         else:
             # What an operator redrives runs, however long its lineage: somebody has looked at it.
             return unit
@@ -196,27 +242,37 @@ class Pump:
     async def _pick(self) -> Unit | None:
         """The next unit, in this order: what failed before, what is redriven, what is new."""
         pending = self.ledger.pending
+        wait_s: float | None = None
         if pending:
-            head = pending[0]
-            wait_s = (head.due - self._clock.now()) / MICROS
+            now = self._clock.now()
+            # Ordered: what failed holds up everything behind it. Keyed: only its own lanes, which
+            # are closed, so the first unit that is due may go.
+            places = range(len(pending)) if self._width > 1 else range(1)
+            place = min(places, key=lambda index: pending[index].due)
+            head = pending[place]
+            wait_s = (head.due - now) / MICROS
             if wait_s <= 0:
-                return pending.popleft()
+                del pending[place]
+                return head
             if head.due >= FOREVER:
-                await self._wait(None)
+                wait_s = None
             elif wait_s > self.spec.retry.cap + SLICE_S:
                 # No retry is that far away: the wall clock was set back since it was planned.
-                late = self._clock.now() + int(self.spec.retry.cap * MICROS)
-                pending[0] = msgspec.structs.replace(head, due=late)
+                late = now + int(self.spec.retry.cap * MICROS)
+                pending[place] = msgspec.structs.replace(head, due=late)
+                return None
             else:
                 # In slices, so that a wall clock set forward is noticed soon.
-                await self._wait(min(wait_s, SLICE_S))
-            return None
+                wait_s = min(wait_s, SLICE_S)
+            if self._width == 1:
+                await self._wait(wait_s)
+                return None
         for lane, draining in self.ledger.parked.items():
-            if draining:
+            if draining and lane not in self._redriving:
                 return await self._redriven(lane)
-        return await self._batch()
+        return await self._batch(wait_s)
 
-    async def _batch(self) -> Unit | None:
+    async def _batch(self, retry_s: float | None) -> Unit | None:
         """New events from the log, or None after a wait."""
         now = self._clock.monotonic()
         read_any = False
@@ -233,7 +289,12 @@ class Pump:
                 # They pass through `pending`, where a unit that has failed before waits its time.
                 self.ledger.pending.extend(self.ledger.units(chunks_taken))
         elif not read_any:
-            await self._wait(wait_s, *(self._readers[index] for index in wanting))
+            if self.ledger.is_ahead and not self._commits:
+                # Nothing to run, but something was filtered out or is gone: that is progress too.
+                await self._commit(self.ledger.progressed())
+                return None
+            waits = [seconds for seconds in (wait_s, retry_s) if seconds is not None]
+            await self._wait(min(waits, default=None), *(self._readers[index] for index in wanting))
         return None
 
     async def _redriven(self, lane: Lane) -> Unit | None:
@@ -244,6 +305,7 @@ class Pump:
         name, stream, key = self.spec.name, lane[0], lane[1]
         waiting = await parked_events(self._storage, name, stream, self.partition, key, limit=1)
         if waiting:
+            self._redriving.add(lane)
             return Unit((chunk_of(waiting[0]),), parked=(waiting[0],))
         await self._commit(self.ledger.freed(lane))
         del self.ledger.parked[lane]
@@ -251,38 +313,34 @@ class Pump:
 
     # --- running ----------------------------------------------------------------------------
 
-    async def _invoke(self, unit: Unit) -> Outcome | None:
-        """Run the unit; None when there is no room to run anything now."""
+    async def _invoke(self, unit: Unit) -> tuple[Outcome, int] | None:
+        """Run the unit: what came back, and the token of its writes; None without room to run."""
         hops, origin = next_hop(unit.chunks)
         head = unit.chunks[0]
-        self._token = self._entropy.integer(62) + 1
         invocation = Invocation(
             self.spec.name,
             unit.chunks,
             attempt=unit.attempts + 1,
             timeout=self.spec.timeout,
-            token=self._token,
+            token=self._entropy.integer(62) + 1,
             key=f"{self.spec.name}:{head.stream}/{head.partition}/{head.start}",
             hops=hops,
             origin=origin,
-            affinity=f"{self._streams[0]}/{self.partition}",
+            affinity=f"{self._streams[0]}/{self.partition}" if self._width == 1 else "",
             now=self._clock.now(),
             seed=self._entropy.integer(62),
             fresh=self._fresh,
         )
-        self.in_flight = unit
         started = self._clock.monotonic()
         try:
             outcome = await self._invoker.invoke(invocation)
         except Unavailable:
             await self._pause()
             return None
-        finally:
-            self.in_flight = None
         self._fresh = False
         self._pause_s = PAUSE_MIN
         self._runs.record(run_of(invocation, outcome, self._clock.monotonic() - started))
-        return outcome
+        return outcome, invocation.token
 
     def _tell_breaker(self, verdict: Verdict) -> None:
         if verdict.healthy:
@@ -293,42 +351,50 @@ class Pump:
     # --- landing ----------------------------------------------------------------------------
 
     async def _land(
-        self, unit: Unit, outcome: Outcome, verdict: Verdict, on_failure: OnFailure
+        self, unit: Unit, outcome: Outcome, verdict: Verdict, on_failure: OnFailure, token: int
     ) -> None:
         """Make the verdict durable; a plain one without waiting for the disk."""
+        if self._broken:
+            return
         if self.spec.commit == "before":
             verdict = _once(verdict)
         plain = self.ledger.is_plain(unit, verdict)
-        if not plain:
-            await self._drain()
-            if self._broken:
-                return
         kept = outcome if verdict.kept and isinstance(outcome, Returned) else None
         effects = self.ledger.landed(
-            unit,
-            verdict,
-            kept=kept,
-            token=self._token,
-            on_failure=on_failure,
-            now=self._clock.now(),
+            unit, verdict, kept=kept, token=token, on_failure=on_failure, now=self._clock.now()
         )
+        self._release(verdict.finished)
+        self._release(lost.chunk for lost in verdict.given_up)
         if effects is None:
-            return
-        if plain:
-            commit = self._tasks.start(self._commit(effects), name=f"commit {self.spec.name}")
-            self._commits.append(commit)
-            if len(self._commits) >= COMMITS_IN_FLIGHT:
-                await self._commits[0]
             return
         if verdict.given_up:
             hit("dead-letter:before-commit")
-        await self._commit(effects)
-        if not self._broken:
-            self._runs.gave_up(self.spec.name, dead=len(effects.dead), parked=len(effects.parked))
+        commit = self._begin_commit(effects)
+        if not plain:
+            await asyncio.wait((commit,))
+            if not self._broken:
+                self._runs.gave_up(
+                    self.spec.name, dead=len(effects.dead), parked=len(effects.parked)
+                )
+        elif len(self._commits) >= COMMITS_IN_FLIGHT * self._width:
+            await asyncio.wait((self._commits[0],))
+
+    def _release(self, chunks: Iterable[Chunk]) -> None:
+        if isinstance(self._intake, Lanes):
+            self._intake.release(chunks)
 
     async def _commit(self, effects: Effects) -> None:
         """Land `effects`, or mark the books as broken: the next step is then to rewind."""
+        await asyncio.wait((self._begin_commit(effects),))
+
+    def _begin_commit(self, effects: Effects) -> asyncio.Task[None]:
+        """Have `effects` landed behind every commit begun before."""
         change, self._rows = change_of(effects, self._rows)
+        commit = self._tasks.start(self._apply(change), name=f"commit {self.spec.name}")
+        self._commits.append(commit)
+        return commit
+
+    async def _apply(self, change: Change) -> None:
         try:
             await self._storage.apply(change)
         except (Fenced, Conflict, Unavailable):
@@ -341,13 +407,16 @@ class Pump:
     async def _drain(self) -> None:
         """Wait until every commit in flight has ended."""
         while self._commits:
-            await self._commits[0]
-            self._commits.popleft()
+            await asyncio.wait(tuple(self._commits))
+            self._forget_landed()
+
+    def _forget_landed(self) -> None:
+        while self._commits and self._commits[0].done():
+            self._commits.popleft().result()
 
     async def _collect(self) -> None:
         """Forget commits that have landed; rewind where one has not."""
-        while self._commits and self._commits[0].done():
-            self._commits.popleft()
+        self._forget_landed()
         if self._broken:
             await self._rewind()
 
@@ -357,7 +426,7 @@ class Pump:
         Raises:
             Fenced: Another owner holds a partition.
         """
-        await self._drain()
+        await self._rest()
         if self._broken:
             await self._pause()
         found: dict[str, Standing] = {}
@@ -372,13 +441,20 @@ class Pump:
     def _begin(self, standing: dict[str, Standing]) -> None:
         """Open the books at what the store says."""
         spec = self.spec
-        self.ledger = Ledger(spec, self.partition, standing)
-        self._token = 0
+        self.ledger = Ledger(spec, self.partition, standing, self._wants)
         self._broken = False
         self._fresh = True
         self._read_events, self._read_size = max(spec.batch_size * 2, 256), spec.batch_bytes * 2
-        self._intake: Batcher | Merge
-        if len(self._streams) == 1:
+        self._intake: Batcher | Lanes | Merge
+        if self._width > 1:
+            self._intake = Lanes(
+                events=spec.batch_size,
+                size=spec.batch_bytes,
+                window=spec.batch_window,
+                room=min(max(spec.batch_size * self._width * 4, MIN_LOOK_AHEAD), MAX_LOOK_AHEAD),
+                by_key=spec.mode == "keyed",
+            )
+        elif len(self._streams) == 1:
             self._intake = Batcher(
                 events=spec.batch_size, size=spec.batch_bytes, window=spec.batch_window
             )
@@ -393,8 +469,14 @@ class Pump:
         for stream, reader in zip(self._streams, self._readers, strict=True):
             reader.seek(self.ledger.watermark(stream))
 
-    async def _run_errands(self) -> None:
+    async def _rest(self) -> None:
+        """Wait until nothing runs and nothing is being committed."""
+        if self.ledger.running:
+            await self._at_rest.wait()
         await self._drain()
+
+    async def _run_errands(self) -> None:
+        await self._rest()
         while self._errands and not self._broken:
             await self._errands.popleft()()
         await self._rewind()
@@ -406,37 +488,9 @@ class Pump:
         await self._clock.sleep(self._entropy.uniform(self._pause_s / 2, self._pause_s))
         self._pause_s = min(self._pause_s * 2, PAUSE_MAX)
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
     async def _wait(self, seconds: float | None, *readers: Reader) -> None:
-        """Wait for records, an errand, a commit, or the time to pass."""
-        if self._errands or self._stopping:
-            return
-        loop = asyncio.get_running_loop()
-        self._waiter = waiter = loop.create_future()
-
-        def woken(_: asyncio.Task[None]) -> None:
-            # Only this wait's waiter: a read that is cancelled below ends during the next wait.
-            if not waiter.done():
-                waiter.set_result(None)
-
-        reads = [self._tasks.start(reader.wait(), name="read") for reader in readers]
-        watched = (*reads, *self._commits)
-        for task in watched:
-            task.add_done_callback(woken)
-        alarm = None if seconds is None else loop.call_later(seconds, self._wake)
-        try:
-            await waiter
-        finally:
-            self._waiter = None
-            if alarm is not None:
-                alarm.cancel()
-            for task in watched:
-                task.remove_done_callback(woken)
-            for task in reads:
-                task.cancel()
+        if not (self._errands or self._stopping):
+            await self._waiting.wait(seconds, readers, self._commits)
 
 
 _RUNAWAY = Crashed(Cause("RunawayLineage", "its lineage is longer than any honest chain"))

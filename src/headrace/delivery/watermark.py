@@ -19,16 +19,16 @@ class Watermark:
 
     def __init__(self, progress: Progress) -> None:
         self.low = progress.watermark
-        self._sparse = list(progress.sparse)
+        self._sparse = set(progress.sparse)
         self._gaps: list[tuple[int, int]] = []
 
     def progress(self) -> Progress:
         """The value a commit stores."""
-        return Progress(self.low, tuple(self._sparse))
+        return Progress(self.low, tuple(sorted(self._sparse)) if self._sparse else ())
 
     def is_finished(self, offset: int) -> bool:
         """Whether this offset needs no more work."""
-        return offset < self.low or (bool(self._sparse) and offset in self._sparse)
+        return offset < self.low or offset in self._sparse
 
     @property
     def has_gaps(self) -> bool:
@@ -36,56 +36,46 @@ class Watermark:
         return bool(self._sparse)
 
     def finish_to(self, chunk: Chunk) -> None:
-        """Finish every event meant by `chunk`.
-
-        Offsets that a compacted stream no longer has are finished with their predecessor.
-        """
+        """Finish every event meant by `chunk`."""
+        if chunk.offsets is not None:
+            for index in range(chunk.low, chunk.high):
+                self.finish(chunk.offset_of(index))
+            return
         start, end = chunk.start, chunk.end
-        if start <= self.low and (chunk.offsets is None or not self._sparse):
-            self.low = max(self.low, end)
+        if start > self.low:
+            self._sparse.update(range(start, end))
+        elif end > self.low:
+            self.low = end
             self._close_up()
-            return
-        if chunk.offsets is None and not self._sparse:
-            self._sparse.extend(range(start, end))
-            return
-        for index in range(chunk.low, chunk.high):
-            self.finish(chunk.offset_of(index))
 
     def finish(self, offset: int) -> None:
         """Finish one offset."""
-        if offset < self.low or offset in self._sparse:
-            return
         if offset == self.low:
             self.low += 1
             self._close_up()
-        else:
-            insort(self._sparse, offset)
+        elif offset > self.low:
+            self._sparse.add(offset)
 
     def skip(self, low: int, high: int) -> None:
         """Offsets `[low, high)` do not exist (retention, compaction): they need no work."""
-        if high <= self.low:
+        if high <= self.low or high <= low:
             return
         if low <= self.low:
             self.low = high
-            self._sparse = [known for known in self._sparse if known >= high]
         else:
             insort(self._gaps, (low, high))
         self._close_up()
 
     def _close_up(self) -> None:
+        """Let the watermark run on over what is finished above it, or does not exist."""
         sparse, gaps = self._sparse, self._gaps
-        if not sparse and not gaps:
-            return
-        while True:
-            before = self.low
-            count = 0
-            for offset in sparse:
-                if offset > self.low:
-                    break
-                self.low = max(self.low, offset + 1)
-                count += 1
-            del sparse[:count]
-            while gaps and gaps[0][0] <= self.low:
+        while sparse or gaps:
+            if self.low in sparse:
+                sparse.discard(self.low)
+                self.low += 1
+            elif gaps and gaps[0][0] <= self.low:
                 self.low = max(self.low, gaps.pop(0)[1])
-            if self.low == before:
-                return
+            else:
+                break
+        if sparse and min(sparse) < self.low:
+            self._sparse = {offset for offset in sparse if offset > self.low}

@@ -24,7 +24,17 @@ MAX_ALTERNATIVES: Final = 1_000
 MAX_NUMBER: Final = 5_000_000_000
 _NUMBER: Final = (int, float, Decimal)
 _RESERVED: Final = frozenset(
-    ["exactly", "prefix", "suffix", "equals-ignore-case", "anything-but", "numeric", "cidr", "exists", "wildcard"]
+    [
+        "exactly",
+        "prefix",
+        "suffix",
+        "equals-ignore-case",
+        "anything-but",
+        "numeric",
+        "cidr",
+        "exists",
+        "wildcard",
+    ]
 )
 
 

@@ -1,0 +1,54 @@
+"""How a pump sleeps: until records come, a commit ends, somebody wakes it, or time has passed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from headrace.keepers.brokers.base import Reader
+from headrace.world.tasks import Tasks
+
+
+class Waiting:
+    """One sleeper; anybody on the loop may wake it."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+        self._waiter: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        """End the wait that is on, if one is."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(
+        self,
+        seconds: float | None,
+        readers: Sequence[Reader] = (),
+        commits: Iterable[asyncio.Task[Any]] = (),
+    ) -> None:
+        """Return when there may be something to do; it may be for nothing."""
+        loop = asyncio.get_running_loop()
+        self._waiter = waiter = loop.create_future()
+
+        def woken(_: asyncio.Task[Any]) -> None:
+            # Only this wait's waiter: a read that is cancelled below ends during the next wait.
+            if not waiter.done():
+                waiter.set_result(None)
+
+        reads = [self._tasks.start(reader.wait(), name="read") for reader in readers]
+        watched = (*reads, *commits)
+        for task in watched:
+            task.add_done_callback(woken)
+        alarm = None if seconds is None else loop.call_later(seconds, self.wake)
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            if alarm is not None:
+                alarm.cancel()
+            for task in watched:
+                task.remove_done_callback(woken)
+            for task in reads:
+                task.cancel()
