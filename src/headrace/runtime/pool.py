@@ -234,9 +234,9 @@ class Pool:
             if long and len(self.instances) > scaling.min:
                 self.evict(instance)
         while not self.draining and len(self.instances) < scaling.min and self._make_room():
-            if (instance := self._fork(self)) is None:
+            if (another := self._fork(self)) is None:
                 break
-            self.instances.add(instance)
+            self.instances.add(another)
         if self._waiting and (self._idle or self._sleeping or not self._full):
             self.call_next()
 

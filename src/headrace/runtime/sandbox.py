@@ -13,6 +13,8 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from headrace.model.policy import Resources
 from headrace.runtime import kernel, landlock, limits, mounts, seccomp
 
@@ -151,3 +153,94 @@ def kill_all_of(uid: int) -> None:
         finally:
             os._exit(0)
     os.waitpid(helper, 0)
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One mechanism: whether this machine gives it, and what that means."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def probe(timeout: float = 20.0) -> list[Finding]:
+    """Try every wall in a process of its own and say which stand; slow, for `headrace doctor`."""
+    # Zygotes import this module too, and should not carry these.
+    import subprocess
+    import tempfile
+
+    program = "import sys; sys.path[:0] = sys.argv[2:]; "
+    program += "from headrace.runtime.sandbox import rehearse; rehearse(sys.argv[1])"
+    try:
+        with tempfile.TemporaryDirectory(prefix="headrace-doctor-") as scratch:
+            rehearsal = subprocess.run(
+                [sys.executable, "-I", "-c", program, scratch, *filter(None, sys.path)],
+                capture_output=True,
+                timeout=timeout,
+                check=True,
+            )
+        findings = msgspec.json.decode(rehearsal.stdout, type=list[Finding])
+    except (subprocess.SubprocessError, OSError, msgspec.DecodeError) as error:
+        findings = [Finding("isolation", False, f"the rehearsal failed: {error}")]
+    return [*findings, _cgroups(), _kernel()]
+
+
+def rehearse(scratch: str) -> None:
+    """Stand up the walls in this process, which is spent afterwards; findings go to stdout."""
+    root = os.geteuid() == 0
+    covered: list[Finding] = []
+    level, notes = enter_zygote(2, most=2, scratch=scratch, paths=sys.path)
+    broken = {note.split(":", 1)[0]: note.split(":", 1)[-1].strip() for note in notes}
+    for name, gives in (
+        ("mounts", "only what an app needs of locked folders is visible"),
+        ("namespaces", "own IPC and host name"),
+        ("landlock", f"version {landlock.version()}: files beyond the app are out of reach"),
+        ("seccomp", f"{len(seccomp.NUMBERS)} system calls are refused"),
+    ):
+        unprivileged = not root and name in {"mounts", "namespaces"}
+        reason = "needs root" if unprivileged else broken.get(name, "")
+        covered.append(Finding(name, not reason, reason or gives))
+    uid = 1 << 20 if root else 0
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            enter_instance(
+                Resources(), uid=uid, size=limits.address_space(), level=level, common=level,
+                scratch=f"{scratch}/one", parent=os.getppid(),
+            )  # fmt: skip
+            __import__("wave")
+            code = 0
+        finally:
+            os._exit(code)
+    stands = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    covered.append(
+        Finding("limits", stands, "memory, files, processes" if stands else "an instance fails")
+    )
+    covered.append(
+        Finding("uid", root and stands, "one per instance" if root else "not root: the host's own")
+    )
+    reached = level if stands else 0
+    covered.append(Finding("isolation", stands, f"level {reached} of 2 is reached"))
+    sys.stdout.write(msgspec.json.encode(covered).decode())
+
+
+def _cgroups() -> Finding:
+    unified = "/sys/fs/cgroup/cgroup.controllers"
+    for place, kind in ((unified, "v2"), ("/sys/fs/cgroup/unified/cgroup.controllers", "hybrid")):
+        try:
+            with open(place) as file:  # noqa: PTH123 - a kernel file
+                controllers = file.read().split()
+        except OSError:
+            continue
+        useful = sorted({"memory", "pids", "cpu"} & set(controllers))
+        named = ", ".join(useful) or "no useful controllers"
+        return Finding("cgroups", bool(useful), f"{kind}: {named}; not needed, limits are used")
+    exists = os.path.isdir("/sys/fs/cgroup/memory")  # noqa: PTH112 - a kernel folder
+    return Finding("cgroups", exists, "v1 only; limits are used" if exists else "none are mounted")
+
+
+def _kernel() -> Finding:
+    name = os.uname()
+    release = tuple(int(part) for part in name.release.split("-")[0].split(".")[:2])
+    return Finding("kernel", release >= (5, 9), f"{name.sysname} {name.release} on {name.machine}")
