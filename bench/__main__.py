@@ -29,7 +29,10 @@ def select(wanted: list[str]) -> list[Metric]:
     return [
         metric
         for metric in METRICS
-        if any(w in {metric.number, str(metric.row)} or (not w.isdigit() and w in metric.name) for w in wanted)
+        if any(
+            w in {metric.number, str(metric.row)} or (not w.isdigit() and w in metric.name)
+            for w in wanted
+        )
     ]
 
 
@@ -46,7 +49,9 @@ def run(options: argparse.Namespace) -> int:
     rounds = options.rounds or (1 if options.quick else ROUNDS)
     load = load_now()
     if load > BUSY:
-        sys.stderr.write(f"bench: the load is {load:.1f} before anything ran; figures will be blurred\n")
+        sys.stderr.write(
+            f"bench: the load is {load:.1f} before anything ran; figures will be blurred\n"
+        )
 
     def tell(what: str) -> None:
         sys.stderr.write(what + "\n")
@@ -66,7 +71,11 @@ def run(options: argparse.Namespace) -> int:
     )
     if not options.quick:
         sys.stdout.write(f"written to {write(RESULTS, document).relative_to(CHECKOUT)}\n")
-    return 1 if measured.failures or (not options.quick and any(line.met is False for line in lines)) else 0
+    return (
+        1
+        if measured.failures or (not options.quick and any(line.met is False for line in lines))
+        else 0
+    )
 
 
 def compare_files(options: argparse.Namespace) -> int:
@@ -85,7 +94,13 @@ def main() -> int:
     """Parse and do."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.set_defaults(do=run)
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="a number or part of a name; repeatable")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a number or part of a name; repeatable",
+    )
     parser.add_argument("--quick", action="store_true", help="one round, few samples: does it run?")
     parser.add_argument("--peers", action="store_true", help="also measure the peers")
     parser.add_argument("--rounds", type=int, help=f"default {ROUNDS}")

@@ -14,7 +14,7 @@ IDENTITY = ("id", "cpu", "cores", "memory_gib", "kernel", "python")
 
 def _field(path: str, name: str) -> str:
     try:
-        with open(path) as lines:
+        with Path(path).open() as lines:
             for line in lines:
                 if line.startswith(name):
                     return line.partition(":")[2].strip()

@@ -108,9 +108,7 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, ..
             + "; run both commits on one machine"
         )  # fmt: skip
     if before["quick"] or after["quick"]:
-        raise NotComparable(
-            "a `--quick` run only shows that the programs run; run both without it"
-        )
+        raise NotComparable("a `--quick` run only shows that the programs run; run both without it")
     rows: list[tuple[str, ...]] = [("#", "metric", "before", "after", "change", "")]
     old = {metric["number"]: metric for metric in before["metrics"] if metric["ours"]}
     for new in after["metrics"]:
@@ -129,5 +127,3 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, ..
             f"{was['median']:,.4g}", f"{now['median']:,.4g}", f"{change:+.1%}", remark,
         ))  # fmt: skip
     return rows
-
-

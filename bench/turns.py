@@ -6,6 +6,7 @@ side. A program that fails is reported once and left out of the rounds that foll
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -68,11 +69,13 @@ def run_program(program: Program, *, quick: bool) -> dict[str, float]:
 
 
 def kill_session(process: subprocess.Popen[str]) -> None:
-    """End what a program left behind."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    """End what a program left behind, in whichever process group of its session."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            if os.getsid(int(entry.name)) == process.pid:
+                os.kill(int(entry.name), signal.SIGKILL)
     process.wait()
 
 

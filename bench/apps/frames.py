@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped] # it has no types
 
 from headrace import App, Event, Resources, Scaling
 

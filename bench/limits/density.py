@@ -6,6 +6,7 @@ import gc
 import importlib
 import json
 import socket
+from pathlib import Path
 
 from bench.figures import arguments, report
 from bench.limits.frames import Child, Pipe, fork_child
@@ -13,9 +14,11 @@ from bench.limits.frames import Child, Pipe, fork_child
 
 def private_bytes(pid: int) -> int:
     """Pages nobody else has."""
-    with open(f"/proc/{pid}/smaps_rollup") as rollup:
+    with Path(f"/proc/{pid}/smaps_rollup").open() as rollup:
         return sum(
-            int(line.split()[1]) << 10 for line in rollup if line.startswith(("Private_Dirty", "Private_Clean"))
+            int(line.split()[1]) << 10
+            for line in rollup
+            if line.startswith(("Private_Dirty", "Private_Clean"))
         )
 
 
@@ -36,7 +39,9 @@ def main() -> None:
     importlib.import_module(options.app)
     gc.collect()
     gc.freeze()
-    children: list[Child] = [fork_child(serve, core=None) for _ in range(5 if options.quick else 50)]
+    children: list[Child] = [
+        fork_child(serve, core=None) for _ in range(5 if options.quick else 50)
+    ]
     for child in children:
         child.pipe.socket.sendall(b'{"id": 1}')
         child.pipe.socket.recv(4096)

@@ -11,6 +11,7 @@ import importlib
 import os
 import socket
 import time
+from pathlib import Path
 
 from bench.figures import arguments, percentile, report, spread
 
@@ -60,7 +61,7 @@ def fork_burst(count: int) -> float:
 
 def resident_mib() -> float:
     """Resident memory of this process."""
-    with open("/proc/self/statm") as statm:
+    with Path("/proc/self/statm").open() as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 from bench.figures import arguments, cores, pin, report, spread
 from bench.limits.frames import fork_child
@@ -15,7 +16,7 @@ REST_S = 0.002
 
 def stopped(pid: int) -> bool:
     """Whether the kernel has really stopped it."""
-    with open(f"/proc/{pid}/stat") as stat:
+    with Path(f"/proc/{pid}/stat").open() as stat:
         return stat.read().rpartition(")")[2].split()[0] == "T"
 
 

@@ -21,7 +21,9 @@ from bench.limits.pipe import serve
 BUDGET_S = 1.0
 
 
-def run(file: int, child: Child, batch: int, in_flight: int, seconds: float) -> tuple[int, float, list[float]]:
+def run(
+    file: int, child: Child, batch: int, in_flight: int, seconds: float
+) -> tuple[int, float, list[float]]:
     """Events done, seconds taken, and the latency of every batch."""
     encoder = msgspec.msgpack.Encoder()
     events = [EVENT] * batch
@@ -101,7 +103,9 @@ def main() -> None:
             file = open_log(folder)
             child = fork_child(serve, core=core)
             if options.paced:
-                figures = spread(pace(file, child, options.paced, seconds), scale=1e3, prefix="latency_ms_")
+                figures = spread(
+                    pace(file, child, options.paced, seconds), scale=1e3, prefix="latency_ms_"
+                )
                 better = not best or figures["latency_ms_p50"] < best["latency_ms_p50"]
             else:
                 done, took, latencies = run(file, child, options.batch, options.in_flight, seconds)

@@ -30,7 +30,9 @@ def main() -> None:
     with scratch("store") as folder:
         connection = apsw.Connection(str(folder / "store.db"))
         connection.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL")
-        connection.execute("CREATE TABLE log (id INTEGER PRIMARY KEY, count INTEGER, body BLOB) STRICT")
+        connection.execute(
+            "CREATE TABLE log (id INTEGER PRIMARY KEY, count INTEGER, body BLOB) STRICT"
+        )
         budget = 0.1 if options.quick else BUDGET_S
         samples: list[float] = []
         began = time.perf_counter()

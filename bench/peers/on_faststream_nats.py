@@ -26,7 +26,10 @@ stream = JStream("bench", subjects=["bench"])
 if batch:
 
     @broker.subscriber(
-        "bench", stream=stream, durable="bench", pull_sub=PullSub(batch_size=batch, timeout=0.05, batch=True)
+        "bench",
+        stream=stream,
+        durable="bench",
+        pull_sub=PullSub(batch_size=batch, timeout=0.05, batch=True),
     )
     async def seen_batch(events: list[dict[str, Any]]) -> None:
         """The handler of batches."""
@@ -55,7 +58,10 @@ def producer(url: str, size: int) -> Peer:
             started = True
         for low in range(0, len(times), IN_FLIGHT):
             await asyncio.gather(
-                *(publisher.publish({"sent": sent, "fill": FILL}) for sent in times[low : low + IN_FLIGHT])
+                *(
+                    publisher.publish({"sent": sent, "fill": FILL})
+                    for sent in times[low : low + IN_FLIGHT]
+                )
             )
 
     worker = ["faststream", "run", "bench.peers.on_faststream_nats:app", "--log-level", "error"]

@@ -22,7 +22,9 @@ app = FastStream(broker)
 if batch:
 
     @broker.subscriber(
-        stream=StreamSub("bench", group="bench", consumer="one", batch=True, max_records=batch, last_id=">")
+        stream=StreamSub(
+            "bench", group="bench", consumer="one", batch=True, max_records=batch, last_id=">"
+        )
     )
     async def seen_batch(events: list[dict[str, Any]]) -> None:
         """The handler of batches."""

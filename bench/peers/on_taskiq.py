@@ -20,7 +20,9 @@ def broker_of(kind: str, url: str) -> AsyncBroker:
 
 
 tally = Tally() if "BENCH_TALLY" in os.environ else None
-broker = broker_of(os.environ.get("BENCH_KIND", "list"), os.environ.get("BENCH_URL", "redis://127.0.0.1:1/0"))
+broker = broker_of(
+    os.environ.get("BENCH_KIND", "list"), os.environ.get("BENCH_URL", "redis://127.0.0.1:1/0")
+)
 
 
 async def seen(sent: float, fill: str) -> None:

@@ -64,7 +64,11 @@ def redis_server(*, durable: bool) -> Iterator[str]:
     """The URL of a fresh Redis; `durable` fsyncs its log before every answer."""
     port = free_port()
     with scratch("redis") as folder:
-        log = ["--appendonly", "yes", "--appendfsync", "always"] if durable else ["--appendonly", "no"]
+        log = (
+            ["--appendonly", "yes", "--appendfsync", "always"]
+            if durable
+            else ["--appendonly", "no"]
+        )
         command = [
             executable("redis-server"), "--port", str(port), "--bind", "127.0.0.1",
             "--dir", str(folder), "--save", "", *log,

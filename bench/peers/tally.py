@@ -42,6 +42,8 @@ class Tally:
     def _write(self, now: float) -> None:
         part = self._path.with_suffix(".part")
         part.write_text(
-            json.dumps({"seconds": now - self._first, "count": self._count, "latencies": self._latencies})
+            json.dumps(
+                {"seconds": now - self._first, "count": self._count, "latencies": self._latencies}
+            )
         )
         part.rename(self._path)

