@@ -222,7 +222,9 @@ class Killer(threading.Thread):
             except Gone:
                 continue
             busy = [one for one in instances if str(one.get("state")).lower() == "busy"]
-            if instances and kill_below(self._host.pid, self._choose(busy or instances)["pid"]):
+            if instances and kill_below(
+                self._host.pid, self._choose((self.kills % 3 and busy) or instances)["pid"]
+            ):
                 self.kills += 1
 
     def stop(self) -> None:
