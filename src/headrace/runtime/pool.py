@@ -23,10 +23,17 @@ MAX_WAITING = 4_096
 MAX_AFFINITIES = 4_096
 MAX_IN_HAND = 32
 """Runs one instance takes at once while they are short."""
-SHORT_RUN_S = 0.001
-"""Runs below it are shorter than a fork; only they share an instance."""
+SHORT_RUN_S = 0.0005
+"""Only while runs take less than this on average do they share an instance,"""
+LONG_RUN_S = 0.005
+"""and only while none took longer than this of late."""
+WAKE_S = 0.0001
+"""What waking a process costs: a shorter wait is better spent behind others."""
+FORK_S = 0.001
+"""What a fork costs, likewise."""
 MAX_RERUNS = 3
-SMOOTHING = 0.2
+SMOOTHING = 0.1
+FADING = 0.9
 
 
 class Pool:
@@ -48,7 +55,7 @@ class Pool:
         self._now = now
         self._idle: OrderedDict[Instance, None] = OrderedDict()
         self._sleeping: OrderedDict[Instance, None] = OrderedDict()
-        self._sharing: set[Instance] = set()
+        self._sharing: OrderedDict[Instance, None] = OrderedDict()
         self._homes: OrderedDict[str, Instance] = OrderedDict()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._run_s = 1.0
@@ -92,20 +99,22 @@ class Pool:
     # -- choosing --------------------------------------------------------------------------------
 
     def _choose(self, affinity: str, *, alone: bool) -> Instance | None:
-        if affinity and (home := self._homes.get(affinity)) is not None and home in self._idle:
-            instance: Instance | None = home
-        elif self._idle:
+        instance = self._at_home(affinity, alone=alone)
+        if instance is None and not alone and self._sharing:
+            # Waiting behind a few quick runs is cheaper than waking another process.
+            instance = self._shared(WAKE_S)
+        if instance is None and self._idle:
             instance = next(reversed(self._idle))
-        else:
-            instance = self._shared(alone=alone) or self._another()
+        if instance is None:
+            instance = self._another(alone=alone)
         if instance is None:
             return None
         self._idle.pop(instance, None)
         self._sleeping.pop(instance, None)
         if alone or not self._short:
-            self._sharing.discard(instance)
+            self._sharing.pop(instance, None)
         else:
-            self._sharing.add(instance)
+            self._sharing[instance] = None
         if affinity and self._homes.get(affinity) is not instance:
             self._homes[affinity] = instance
             if len(self._homes) > MAX_AFFINITIES:
@@ -114,28 +123,40 @@ class Pool:
 
     @property
     def _short(self) -> bool:
-        return self._slowest_s < SHORT_RUN_S
+        return self._run_s < SHORT_RUN_S and self._slowest_s < LONG_RUN_S
 
-    def _shared(self, *, alone: bool) -> Instance | None:
-        """A busy instance that will be free sooner than a fork would take."""
-        if alone or not self._sharing or not self._short:
+    def _at_home(self, affinity: str, *, alone: bool) -> Instance | None:
+        """Where this affinity ran last, if it can take the run now."""
+        home = self._homes.get(affinity) if affinity else None
+        if home is None or home in self._idle:
+            return home
+        shares = not alone and home in self._sharing and self._takes_more(home)
+        return home if shares and home.in_hand * self._run_s < WAKE_S else None
+
+    def _takes_more(self, instance: Instance) -> bool:
+        return self._short and instance.in_hand < MAX_IN_HAND and instance.state is State.BUSY
+
+    def _shared(self, patience_s: float) -> Instance | None:
+        """A busy instance that will be free within this time."""
+        if not self._short:
             return None
-        least = min(self._sharing, key=lambda instance: instance.in_hand)
-        if least.in_hand >= MAX_IN_HAND or least.state is not State.BUSY:
-            return None
-        if least.in_hand * self._run_s < SHORT_RUN_S or self._full:
-            return least
+        for instance in self._sharing:
+            if instance.in_hand * self._run_s < patience_s and self._takes_more(instance):
+                return instance
         return None
 
     @property
     def _full(self) -> bool:
         return len(self.instances) >= self.spec.scaling.max
 
-    def _another(self) -> Instance | None:
+    def _another(self, *, alone: bool) -> Instance | None:
+        """One that has to be woken, forked or, while runs are short, shared."""
+        if not alone and (shared := self._shared(FORK_S)) is not None:
+            return shared
         if self._sleeping:
             return next(reversed(self._sleeping))
         if self._full or not self._make_room():
-            return None
+            return None if alone else self._shared(LONG_RUN_S)
         instance = self._fork(self)
         if instance is not None:
             self.instances.add(instance)
@@ -179,7 +200,7 @@ class Pool:
     def freed(self, instance: Instance) -> None:
         """It has answered a run, or has come up."""
         if instance.in_hand == 0 and instance.state is State.IDLE:
-            self._sharing.discard(instance)
+            self._sharing.pop(instance, None)
             if self.draining or self._worn_out(instance):
                 instance.stop()
                 return
@@ -190,14 +211,14 @@ class Pool:
     def took(self, seconds: float) -> None:
         """A run took this long; the memory of a slow one fades."""
         self._run_s += SMOOTHING * (seconds - self._run_s)
-        self._slowest_s = max(seconds, self._slowest_s * 0.95)
+        self._slowest_s = max(seconds, self._slowest_s * FADING)
 
     def gone(self, instance: Instance) -> None:
         """It is dead."""
         self.instances.discard(instance)
         self._idle.pop(instance, None)
         self._sleeping.pop(instance, None)
-        self._sharing.discard(instance)
+        self._sharing.pop(instance, None)
         for affinity in [key for key, home in self._homes.items() if home is instance]:
             del self._homes[affinity]
         self.call_next()
