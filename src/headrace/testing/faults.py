@@ -11,16 +11,27 @@ import asyncio
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from typing import Never
 
+from headrace.keepers.brokers.base import Broker, Reader, Subscription
 from headrace.keepers.storage.base import Applied, Storage
 from headrace.model.effects import Change, Space
 from headrace.model.errors import Conflict, DiskFull, Unavailable
+from headrace.model.record import Chunk
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 
 
 class HostDied(BaseException):
-    """The process would have ended here. Not an `Exception`: nothing may catch it and go on."""
+    """The process would have ended here. Not an `Exception`: nothing may catch it and go on.
+
+    Attributes:
+        landed: Whether the change it was busy with had reached the disk.
+    """
+
+    def __init__(self, message: str, *, landed: bool = False) -> None:
+        super().__init__(message)
+        self.landed = landed
 
 
 class Host:
@@ -78,14 +89,14 @@ class Host:
             self.alive = False
             self._on_death(self, why)
 
-    def die(self, why: str) -> None:
+    def die(self, why: str, *, landed: bool = False) -> Never:
         """Die here and now, from within.
 
         Raises:
             HostDied: Always.
         """
         self.end(why)
-        raise HostDied(f"host {self.number} died: {why}")
+        raise HostDied(f"host {self.number} died: {why}", landed=landed)
 
 
 inhabited: ContextVar[Host | None] = ContextVar("inhabited", default=None)
@@ -138,6 +149,42 @@ class Weather:
     def delay(self) -> float:
         """How long a slow change takes, in seconds."""
         return self._entropy.uniform(0.0, self.longest)
+
+
+class Spring:
+    """A log that is away now and then when it is read. Otherwise the log itself.
+
+    Attributes:
+        odds: The probability that a read finds it away.
+    """
+
+    def __init__(self, broker: Broker, entropy: Entropy, odds: float) -> None:
+        self._broker = broker
+        self._entropy = entropy
+        self.odds = odds
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._broker, name)
+
+    def subscribe(self, group: str, streams: tuple[str, ...]) -> Subscription:
+        """Join `group`; its readers are troubled."""
+        subscription = self._broker.subscribe(group, streams)
+        reader_of = subscription.reader
+
+        def reader(stream: str, partition: int, offset: int) -> Reader:
+            found = reader_of(stream, partition, offset)
+            read_on = found.read
+
+            async def read(*, events: int, size: int) -> list[Chunk]:
+                if self._entropy.uniform(0.0, 1.0) < self.odds:
+                    raise Unavailable("the log was away for a moment (a drawn fault)")
+                return await read_on(events=events, size=size)
+
+            found.read = read  # type: ignore[method-assign]  # the fault that is drawn
+            return found
+
+        subscription.reader = reader  # type: ignore[method-assign]  # hands out troubled readers
+        return subscription
 
 
 class Door:
@@ -194,9 +241,13 @@ class Door:
                 self._host.die("before a commit landed")
             case _:
                 pass
-        applied = await self._storage.apply(change)
-        if self._on_landed is not None:
-            self._on_landed(self._host, change)
+        try:
+            applied = await self._storage.apply(change)
+        except HostDied as died:
+            if died.landed:
+                self._landed(change)
+            raise
+        self._landed(change)
         match fault:
             case Fault.LATE:
                 await self._clock.sleep(self._weather.delay())
@@ -207,6 +258,10 @@ class Door:
             case _:
                 pass
         return applied
+
+    def _landed(self, change: Change) -> None:
+        if self._on_landed is not None:
+            self._on_landed(self._host, change)
 
     async def get(self, space: Space, key: bytes) -> bytes | None:
         """The value at `key`."""

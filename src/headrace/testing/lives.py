@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from random import Random  # noqa: TID251 - mixes the scheduler's order, from the seed
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from headrace.delivery.dispatcher import Dispatcher
 from headrace.delivery.hostcalls import HostCalls
 from headrace.delivery.publisher import Published, Publisher
 from headrace.delivery.runs import Runs
+from headrace.keepers.brokers.base import Broker
 from headrace.keepers.brokers.memory import MemoryBroker
 from headrace.keepers.storage.memory import MemoryStorage
-from headrace.model.effects import Change
+from headrace.model.effects import Change, Space
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
@@ -27,10 +28,14 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.runtime.inline import InlineInvoker
 from headrace.sdk.app import App
-from headrace.testing.faults import Door, Host, HostDied, Weather, inhabited
+from headrace.testing.faults import Door, Host, HostDied, Spring, Weather, inhabited
 from headrace.testing.loop import EPOCH, VirtualClock, VirtualLoop
 from headrace.world import failpoints
 from headrace.world.entropy import SeededEntropy
+
+T = TypeVar("T")
+
+MANY = 1_000_000
 
 Before = Callable[[Host, Invocation], Awaitable[Outcome | None]]
 After = Callable[[Host, Invocation, Outcome], Awaitable[Outcome | None]]
@@ -70,6 +75,7 @@ class Lives:
         weather: Weather | None = None,
         in_order: bool = True,
         shuffle: bool = False,
+        stale_reads: float = 0.0,
         epoch: int = EPOCH,
         before: Before | None = None,
         after: After | None = None,
@@ -88,12 +94,15 @@ class Lives:
         self.failures: list[tuple[str, BaseException]] = []
         self.deaths: list[str] = []
         self.partitions: dict[str, int] = {}
+        self.is_calm = False
         self._in_order = in_order
+        self._stale_reads = stale_reads
         self._entropy = SeededEntropy(seed)
         self._numbers = itertools.count(1)
         self._strikes: dict[str, int] = {}
         self._up: asyncio.Event = asyncio.Event()
         self._hosts: list[Host] = []
+        self._springs: list[Spring] = []
         self._primary: Host | None = None
         self.node: Node
         self.broker: MemoryBroker
@@ -156,7 +165,7 @@ class Lives:
             on_outcome=lambda invocation, outcome: self._after(host, invocation, outcome),
         )  # fmt: skip
         dispatcher = Dispatcher(
-            broker=self.broker, storage=door, invoker=invoker, clock=self.clock,
+            broker=self._spring(), storage=door, invoker=invoker, clock=self.clock,
             entropy=self._entropy, runs=runs, on_failure=self._failed,
         )  # fmt: skip
         for spec in self.specs:
@@ -166,6 +175,12 @@ class Lives:
         for spec in self.specs:
             await dispatcher.deploy(spec)
         return Node(host, door, dispatcher, invoker, runs)
+
+    def _spring(self) -> Broker:
+        if not self._stale_reads:
+            return self.broker
+        self._springs.append(Spring(self.broker, self._entropy, self._stale_reads))
+        return cast("Broker", self._springs[-1])
 
     async def take_over(self) -> Host:
         """A second host claims every partition, as if the first had been given up for dead."""
@@ -198,6 +213,16 @@ class Lives:
         self._strikes[label] = passes
         failpoints.arm(label, lambda: self._strike(label))
 
+    def calm_down(self) -> None:
+        """No more faults are drawn, and none that is armed strikes."""
+        self.is_calm = True
+        self.weather.odds = {}
+        self._stale_reads = 0.0
+        for spring in self._springs:
+            spring.odds = 0.0
+        self._strikes.clear()
+        failpoints.disarm()
+
     def _strike(self, label: str) -> None:
         left = self._strikes.get(label, 0)
         if not left:
@@ -207,7 +232,7 @@ class Lives:
             raise HostDied(f"host {host.number} is dead")
         self._strikes[label] = left - 1
         if left == 1:
-            host.die(f"at {label}")
+            host.die(f"at {label}", landed=label == "commit:after-fsync")
 
     def _failed(self, name: str, error: BaseException) -> None:
         if not isinstance(error, HostDied):
@@ -245,10 +270,35 @@ class Lives:
                 "them again with ids"
             ) from died
 
+    # --- what is there ----------------------------------------------------------------------
+
+    def log_of(self, stream: str) -> list[tuple[int, int, bytes]]:
+        """Partition, first offset and blob of every chunk the stream holds."""
+        found: list[tuple[int, int, bytes]] = []
+        for partition in range(self.broker.stream(stream).partitions):
+            chunks = at_once(self.broker.fetch(stream, partition, 0, events=MANY, size=1 << 40))
+            found += ((partition, chunk.start, chunk.body) for chunk in chunks)
+        return found
+
+    def rows_of(self, space: Space) -> list[tuple[bytes, bytes]]:
+        """Every row of the space."""
+        return at_once(self.storage.scan(space, b"", limit=MANY))
+
     async def standing(self) -> Node:
         """The node, once one is up."""
         await self._up.wait()
         return self.node
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a look at the store, which never waits; nothing else moves meanwhile."""
+    try:
+        work.send(None)
+    except StopIteration as finished:
+        found: T = finished.value
+        return found
+    work.close()
+    raise RuntimeError("the store in memory did not answer at once")
 
 
 def _adopting(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> asyncio.Task[Any]:

@@ -125,8 +125,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
             Livelock: It takes too many steps, or more than `limit` virtual seconds.
         """
         task = self.create_task(work, name="main")
-        task.add_done_callback(lambda _: self.stop())
-        self._run(self._now + limit)
+        task.add_done_callback(self._driven)
+        try:
+            self._run(self._now + limit)
+        finally:
+            task.remove_done_callback(self._driven)
         if not task.done():
             waiting = self.dump()
             task.cancel()
@@ -134,6 +137,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 raise Deadlock(f"nothing is left to run, yet:\n{waiting}")
             raise Livelock(f"not done after {limit:.0f} virtual seconds:\n{waiting}")
         return task.result()
+
+    def _driven(self, _: asyncio.Task[Any]) -> None:
+        self.stop()
 
     def run_for(self, seconds: float) -> None:
         """Let this much virtual time pass."""

@@ -45,7 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def world(headrace_seed: int) -> Callable[..., World]:
-    """Makes worlds with this run's seed: `with world(app) as w:`."""
+    """A maker of worlds that have the seed of this run."""
 
     def make(*apps: Any, **more: Any) -> World:
         from headrace.testing.world import World

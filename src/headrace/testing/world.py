@@ -40,7 +40,7 @@ from headrace.sdk.event import Event, open_chunk
 from headrace.sdk.stream import Stream
 from headrace.testing.durations import seconds_of
 from headrace.testing.faults import Host
-from headrace.testing.lives import Lives
+from headrace.testing.lives import Lives, at_once
 from headrace.testing.loop import EPOCH, Livelock
 from headrace.topology.map import map_rows, map_table
 
@@ -71,9 +71,7 @@ class StateView:
         self._world, self._app = world, app
 
     def __getitem__(self, key: str) -> Any:
-        row = self._world._at_once(
-            self._world._lives.storage.get(Space.STATE, state_key(self._app, key))
-        )
+        row = at_once(self._world._lives.storage.get(Space.STATE, state_key(self._app, key)))
         value = None if row is None else self._open(row)
         if value is None:
             raise KeyError(key)
@@ -95,9 +93,7 @@ class StateView:
     def items(self, prefix: str = "") -> dict[str, Any]:
         """Every key that starts with `prefix`, with its value."""
         low = state_key(self._app, prefix)[:-1]
-        rows = self._world._at_once(
-            self._world._lives.storage.scan(Space.STATE, low, after(low), limit=PAGE)
-        )
+        rows = at_once(self._world._lives.storage.scan(Space.STATE, low, after(low), limit=PAGE))
         found = ((state_name(self._app, key), self._open(row)) for key, row in rows)
         return {name: decode_state(value) for name, value in found if value is not None}
 
@@ -285,7 +281,7 @@ class World:
                 self.deliveries.append(
                     Delivery(
                         invocation.function, at, event.key, invocation.attempt,
-                        _fate(outcome, index),
+                        fate_of(outcome, index),
                     )
                 )  # fmt: skip
                 index += 1
@@ -298,12 +294,10 @@ class World:
         broker, coder = self._lives.broker, self._coder(name)
         found: list[tuple[int, int, int, Event[Any]]] = []
         for partition in range(broker.stream(name).partitions):
-            extent = self._at_once(broker.extent(name, partition))
+            extent = at_once(broker.extent(name, partition))
             offset = extent.low
             while offset < extent.high:
-                chunks = self._at_once(
-                    broker.fetch(name, partition, offset, events=PAGE, size=64 << 20)
-                )
+                chunks = at_once(broker.fetch(name, partition, offset, events=PAGE, size=64 << 20))
                 if not chunks:
                     break
                 for chunk in chunks:
@@ -328,11 +322,11 @@ class World:
 
     def dead_letters(self, function: str | None = None) -> list[DeadEvent]:
         """What was given up, by function and position."""
-        return self._at_once(self._dead.list(function, limit=PAGE))
+        return at_once(self._dead.list(function, limit=PAGE))
 
     def parked(self, function: str | None = None) -> list[ParkedKey]:
         """Which keys and partitions wait."""
-        return self._at_once(self._lot.keys(function))
+        return at_once(self._lot.keys(function))
 
     def lag(self, function: str | None = None) -> int:
         """How many events are not finished."""
@@ -342,7 +336,7 @@ class World:
         """How far behind each function is, in each partition."""
         lives = self._lives
         lag = Lag(lives.storage, lives.broker, lives.node.dispatcher, lives.clock)
-        return self._at_once(lag.rows(function))
+        return at_once(lag.rows(function))
 
     def map(self) -> str:
         """The function-trigger map, as a table."""
@@ -360,7 +354,7 @@ class World:
         """Run again what was given up or parked: one key, some dead letters, or everything."""
         count = 0
         if key is not None or positions is None:
-            parked = self._at_once(self._lot.keys(function))
+            parked = at_once(self._lot.keys(function))
             if key is None or any(one.key == key for one in parked):
                 count += self._drive(self._lot.redrive(function, key))
         if key is None:
@@ -500,23 +494,13 @@ class World:
         self._check_pumps()
         return found
 
-    def _at_once(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of a look at the store, which never waits; nothing else moves meanwhile."""
-        try:
-            work.send(None)
-        except StopIteration as finished:
-            found: T = finished.value
-            return found
-        work.close()
-        raise Misuse("this world's store does not answer at once")
-
     def _check_pumps(self) -> None:
         if self._lives.failures:
             name, error = self._lives.failures[0]
             raise AssertionError(f"`{name}` stopped by its own fault in {self!r}") from error
 
 
-def _fate(outcome: Outcome, index: int) -> str:
+def fate_of(outcome: Outcome, index: int) -> str:
     """What became of the event at `index`."""
     match outcome:
         case Returned(error=None, failures=failures, untouched=untouched):
