@@ -38,7 +38,8 @@ class Waiting:
                 waiter.set_result(None)
 
         reads = [self._tasks.start(reader.wait(), name="read") for reader in readers]
-        watched = (*reads, *commits)
+        # A commit that has ended behind one that has not would wake every wait at once.
+        watched = (*reads, *(commit for commit in commits if not commit.done()))
         for task in watched:
             task.add_done_callback(woken)
         alarm = None if seconds is None else loop.call_later(seconds, self.wake)
