@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 from headrace.delivery.breaker import BreakerState, CircuitBreaker
 from headrace.delivery.positions import (
@@ -24,17 +25,20 @@ from headrace.delivery.runs import Runs
 from headrace.keepers.brokers.base import Assigned, Broker, Revoked, Subscription
 from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Change, Check, Delete, Progress, Put, Space
-from headrace.model.errors import Unavailable, Unknown
-from headrace.model.function import AppSpec, FunctionSpec
-from headrace.model.trigger import StreamTrigger
+from headrace.model.errors import Misuse, Unavailable, Unknown
+from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
+from headrace.model.trigger import StreamTrigger, Trigger, listeners
 from headrace.runtime.base import Invoker
+from headrace.triggers.opening import Surroundings, open_source
 from headrace.triggers.selection import Selection
+from headrace.triggers.source import Outlet
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 from headrace.world.failpoints import hit
 from headrace.world.tasks import Tasks
 
 CLAIM_PAUSE_S = 0.5
+FEED_PAUSE_MIN_S, FEED_PAUSE_MAX_S = 0.2, 30.0
 
 Key = tuple[str, tuple[str, ...], int]
 
@@ -52,6 +56,7 @@ class Dispatcher:
         entropy: Entropy,
         runs: Runs,
         on_failure: Callable[[str, BaseException], None],
+        folder: Path | None = None,
     ) -> None:
         self.apps: dict[str, AppSpec] = {}
         self.functions: dict[str, FunctionSpec] = {}
@@ -65,6 +70,8 @@ class Dispatcher:
         self._subscriptions: dict[
             tuple[str, tuple[str, ...]], tuple[Subscription, asyncio.Task[None]]
         ] = {}
+        self._feeds: dict[str, asyncio.Task[None]] = {}
+        self._around = Surroundings(clock, entropy, folder)
         self._paused: set[str] = set()
 
     # --- deployment -------------------------------------------------------------------------
@@ -83,6 +90,11 @@ class Dispatcher:
                     Selection(trigger.pattern)
         for stream in app.streams:
             await self._broker.declare(stream)
+        for function in app.functions:
+            for trigger, reads in listeners(function.name, function.triggers):
+                if reads is not trigger:
+                    own = StreamSpec(name=reads.streams[0], owner=app.name, private=True)
+                    await self._broker.declare(own)
         wanted = {function.name: function for function in app.functions}
         for name, function in list(self.functions.items()):
             if function.app == app.name and wanted.get(name) != function:
@@ -95,17 +107,44 @@ class Dispatcher:
     def _begin(self, function: FunctionSpec) -> None:
         self.functions[function.name] = function
         self.breakers[function.name] = CircuitBreaker(function.breaker)
-        for trigger in function.triggers:
-            if isinstance(trigger, StreamTrigger):
-                subscription = self._broker.subscribe(function.name, trigger.streams)
-                task = self._tasks.start(
-                    self._follow(function, trigger, subscription), name=f"follow {function.name}"
+        for trigger, reads in listeners(function.name, function.triggers):
+            subscription = self._broker.subscribe(function.name, reads.streams)
+            follow = self._follow(function, reads, subscription)
+            task = self._tasks.start(follow, name=f"follow {function.name}")
+            self._subscriptions[function.name, reads.streams] = subscription, task
+            if reads is not trigger:
+                feed = self._feed(function, trigger, reads.streams[0])
+                self._feeds[reads.streams[0]] = self._tasks.start(
+                    feed, name=f"feed {function.name}"
                 )
-                self._subscriptions[function.name, trigger.streams] = subscription, task
+
+    async def _feed(self, function: FunctionSpec, trigger: Trigger, stream: str) -> None:
+        """Keep a trigger's source running; one that can never work is remembered as halted."""
+        key = (function.name, (stream,), 0)
+        pause = FEED_PAUSE_MIN_S
+        while True:
+            began = self._clock.monotonic()
+            try:
+                source = open_source(function, trigger, self._around)
+                await source.run(Outlet(self._storage, self._broker, stream=stream))
+            except Misuse as error:
+                self.halted[key] = f"its trigger cannot work: {error}"
+                raise
+            except Exception as error:  # noqa: BLE001 - told, and tried again
+                self._on_failure(f"feed {stream}", error)
+            else:
+                return
+            if self._clock.monotonic() - began > FEED_PAUSE_MAX_S:
+                pause = FEED_PAUSE_MIN_S
+            await self._clock.sleep(self._entropy.uniform(pause / 2, pause))
+            pause = min(pause * 2, FEED_PAUSE_MAX_S)
 
     async def _withdraw(self, name: str) -> None:
         """Stop delivering to a function; what is in flight ends first."""
         for key in [key for key in self._subscriptions if key[0] == name]:
+            if (feed := self._feeds.pop(key[1][0], None)) is not None:
+                feed.cancel()
+                await asyncio.gather(feed, return_exceptions=True)
             subscription, task = self._subscriptions.pop(key)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -217,9 +256,8 @@ class Dispatcher:
         """
         return [
             (stream, partition)
-            for trigger in self.known(function).triggers
-            if isinstance(trigger, StreamTrigger)
-            for stream in trigger.streams
+            for _, reads in listeners(function, self.known(function).triggers)
+            for stream in reads.streams
             for partition in range(self._broker.stream(stream).partitions)
         ]
 

@@ -31,3 +31,26 @@ class CallTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="call"):
 
 
 Trigger = StreamTrigger | CallTrigger
+
+
+def listener(function: str, place: int, trigger: Trigger) -> StreamTrigger | None:
+    """What a function reads because of its trigger at `place`: named streams, or a source's own.
+
+    None for a trigger that appends nothing (`call`).
+    """
+    match trigger:
+        case StreamTrigger():
+            return trigger
+        case CallTrigger():
+            return None
+        case _:
+            kind = trigger.__struct_config__.tag
+            return StreamTrigger(streams=(f"_{function}.{kind}.{place}",))
+
+
+def listeners(function: str, triggers: tuple[Trigger, ...]) -> list[tuple[Trigger, StreamTrigger]]:
+    """Every trigger that makes the function read something, with what it reads."""
+    found = [
+        (trigger, listener(function, place, trigger)) for place, trigger in enumerate(triggers)
+    ]
+    return [(trigger, reads) for trigger, reads in found if reads is not None]

@@ -72,6 +72,7 @@ class Node:
             entropy=entropy,
             runs=self.runs,
             on_failure=_failed,
+            folder=settings.data,
         )
         self.publisher = Publisher(broker)
         self.direct = Direct(
@@ -177,9 +178,9 @@ class Node:
             time=line.time,
             function=line.function,
             instance=line.instance,
-            key=line.key,
+            key=line.invocation,
             level=line.level,
-            text=line.text,
+            text=line.message,
         )
 
 

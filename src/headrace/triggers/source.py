@@ -1,0 +1,86 @@
+"""What brings events in from outside the log: a source, and the outlet it appends through.
+
+A source only appends: to a stream of its own, which its function then reads like any other. The
+outlet makes an append and the source's checkpoint one change where the log lives in the store, so
+that what it has seen and what it has said never part; elsewhere the ids it gives its events let the
+log drop a repetition. Two nodes never both say a thing: the checkpoint must still be the one read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from headrace.keepers.brokers.base import Broker
+from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.keys import pack
+from headrace.model.effects import Change, Check, Put, Space
+from headrace.model.errors import Conflict, Fenced
+from headrace.model.event import Event
+from headrace.model.partitioning import partition_of
+from headrace.model.record import Append, encode_events
+
+
+class Outlet:
+    """A source's way to the log. Used by one task."""
+
+    def __init__(self, storage: Storage, broker: Broker, *, stream: str) -> None:
+        self.stream = stream
+        self._storage, self._broker = storage, broker
+        self._key = pack("source", stream)
+        self._row: bytes | None = None
+        self._loaded = False
+
+    async def checkpoint(self) -> bytes | None:
+        """What was last remembered; None for a source that starts for the first time."""
+        self._row = await self._storage.get(Space.META, self._key)
+        self._loaded = True
+        return self._row
+
+    async def emit(self, events: Sequence[Event], *, checkpoint: bytes | None = None) -> None:
+        """Append `events`, in order per key, and remember `checkpoint` (None: as before).
+
+        Raises:
+            Fenced: Another node has moved the checkpoint; begin again from `checkpoint()`.
+            DiskFull, Overloaded, Unavailable: As `Storage.apply`; nothing was remembered.
+        """
+        if not self._loaded:
+            await self.checkpoint()
+        appends = self._appends(events)
+        row = self._row if checkpoint is None else checkpoint
+        checks = (Check(Space.META, self._key, self._row, fence=True),)
+        puts = () if row is None or row == self._row else (Put(Space.META, self._key, row),)
+        if not self._broker.colocated:
+            await self._broker.append(appends)
+            appends = ()
+        try:
+            await self._storage.apply(Change(checks, puts, (), appends))
+        except (Fenced, Conflict) as error:
+            raise Fenced(f"another node feeds `{self.stream}`") from error
+        self._row = row
+
+    def _appends(self, events: Sequence[Event]) -> tuple[Append, ...]:
+        partitions = self._broker.stream(self.stream).partitions
+        groups: dict[int, list[Event]] = {}
+        for event in events:
+            number = 0 if event.key is None else partition_of(event.key, partitions)
+            groups.setdefault(number, []).append(event)
+        return tuple(
+            Append(
+                self.stream, number, len(chosen), encode_events(chosen),
+                ids=tuple(event.id or "" for event in chosen) if any(e.id for e in chosen) else None,
+            )
+            for number, chosen in groups.items()
+        )  # fmt: skip
+
+
+class Source(Protocol):
+    """Brings events in until it is cancelled."""
+
+    async def run(self, outlet: Outlet) -> None:
+        """Watch, and emit. Raising means: begin again after a pause.
+
+        Raises:
+            Misuse: It can never work as configured; the message says why and what to change.
+        """
+        ...
