@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import pathlib
 import random
 import shutil
@@ -272,7 +273,9 @@ def run(plan: Plan, host: Host, *, keep: bool) -> int:
     wrong = [finding for finding in findings if not finding.holds]
     print(f"console: http://{':'.join(map(str, host.address() or ()))}")
     if keep:
-        input("The node is kept running; press Enter to stop it. ")
+        print("the node is kept running; press Ctrl-C to stop it", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
     status = host.stop()
     if status:
         print(f"the node ended with status {status}: {host.log_tail()}")

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 PATIENCE_S = 60.0
@@ -42,7 +42,6 @@ class Host:
         self._data = data
         self._port = port
         self._process: subprocess.Popen[bytes] | None = None
-        self._log: IO[bytes] | None = None
         self.log_path = data.parent / "node.log"
 
     @property
@@ -54,17 +53,17 @@ class Host:
     def start(self) -> float:
         """Start the node; return the seconds until it is ready."""
         began = time.perf_counter()
-        self._log = self.log_path.open("ab")
         command = "import sys; from headrace.cli.main import main; sys.exit(main())"
-        self._process = subprocess.Popen(
-            [
-                sys.executable, "-c", command,
-                "serve", str(self._target), "--data", str(self._data), "--port", str(self._port),
-            ],
-            stdout=self._log,
-            stderr=self._log,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable, "-c", command,
+                    "serve", str(self._target), "--data", str(self._data), "--port", str(self._port),
+                ],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
         while time.perf_counter() - began < PATIENCE_S:
             if self._process.poll() is not None:
                 raise Gone(
