@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 SEED ?= 0
 SEEDS ?= 5000
+WORKERS ?= $(shell nproc 2>/dev/null || echo 1)
 QUICK ?=
 ARGS ?=
 
@@ -55,7 +56,7 @@ e2e: setup ## a node from outside: the guides, typed
 	$(BIN)/pytest tests/e2e $(ARGS)
 
 sim: setup ## simulated seeds on virtual time: SEED= the first, SEEDS= how many
-	$(PY) -m headrace.testing.simulation --start $(SEED) --seeds $(SEEDS) $(ARGS)
+	$(PY) -m headrace.testing.simulation --start $(SEED) --seeds $(SEEDS) --workers $(WORKERS) $(ARGS)
 
 demo: setup-demo ## the main job: a year of flights, exactly once, under kills (QUICK=1: a slice)
 	$(PY) examples/flights/demo.py $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)
