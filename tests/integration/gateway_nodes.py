@@ -1,0 +1,167 @@
+"""Nodes with an open door for tests: a real one as a process, and one in memory inside the test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import msgspec
+
+from headrace.client.http import Client
+from headrace.faces.gateway.app import Gateway
+from headrace.faces.gateway.protocol import Patience
+from headrace.keepers.brokers.memory import MemoryBroker
+from headrace.keepers.storage.memory import MemoryStorage
+from headrace.model.function import StreamSpec
+from headrace.node.assembly import Node
+from headrace.node.config import Settings
+from headrace.world.clock import SystemClock
+from headrace.world.entropy import SystemEntropy
+from headrace.world.tasks import Tasks
+
+APP = '''
+"""The app behind the tests of the door and the commands."""
+
+import time
+
+import msgspec
+
+from headrace import App, Batch, Context, DeadLetter, ParkKey, Retry
+
+app = App("shop", owner="sellers")
+
+
+class Order(msgspec.Struct):
+    item: str
+    quantity: int
+
+
+orders = app.stream("orders", partitions=2, value=Order)
+parcels = app.stream("parcels", partitions=2)
+notes = app.stream("notes", value=str)
+blobs = app.stream("blobs", value=bytes)
+secret = app.stream("secret", private=True)
+
+
+@app.function(orders, batch_size=100, retry=Retry(attempts=1), on_failure=DeadLetter())
+def count(events: Batch[Order], context: Context) -> None:
+    """Add each order to the total of its item."""
+    for event in events:
+        order = event.value
+        if order.quantity <= 0:
+            context.fail(event, "nothing was ordered")
+            continue
+        print(f"counting {order.item}")
+        sold = context.state.get(order.item, int, 0) + order.quantity
+        context.state.put(order.item, sold)
+
+
+@app.function(parcels, retry=Retry(attempts=1), on_failure=ParkKey())
+def ship(event, context):
+    """Ship what is not fragile."""
+    if event.value == "fragile" and not context.state.get("glove", bool, False):
+        raise ValueError("too fragile to ship")
+    context.state.put(f"shipped/{event.key}", event.value)
+
+
+@app.function()
+def double(event):
+    """Twice what it is given."""
+    return event.value * 2
+
+
+@app.function(timeout=0.3)
+def sleepy(event):
+    """Longer than it may take."""
+    time.sleep(5)
+
+
+@app.function()
+def wear_gloves(event, context):
+    """Let fragile parcels be shipped."""
+    context.state.put("glove", True)
+'''
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *, app: str = APP) -> Iterator[str]:
+    """A node in a process of its own, running `app`; its address."""
+    folder.chmod(0o755)
+    (folder / "app.py").write_text(app)
+    environ = {name: value for name, value in os.environ.items() if "HEADRACE" not in name}
+    with (folder / "node.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "headrace.cli.main", "serve", "app.py", "--data", "data", "--port", "0"],
+            cwd=folder, stdout=log, stderr=log, env=environ,
+        )  # fmt: skip
+        try:
+            note = folder / "data" / "node.json"
+            deadline = time.monotonic() + 20
+            while not note.is_file():
+                assert process.poll() is None, (folder / "node.log").read_text()
+                assert time.monotonic() < deadline, (folder / "node.log").read_text()
+                time.sleep(0.01)
+            yield msgspec.json.decode(note.read_bytes())["url"]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=20) == 0, (folder / "node.log").read_text()
+        finally:
+            process.kill()
+            process.wait()
+
+
+def settle(client: Client, seconds: float = 15.0) -> None:
+    """Wait until no function is behind."""
+    deadline = time.monotonic() + seconds
+    while sum(row["lag"] for row in client.get("lag")["lag"]):
+        assert time.monotonic() < deadline, client.get("lag")
+        time.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def memory_gateway(
+    folder: Path, *, patience: Patience | None = None, **settings: object
+) -> AsyncIterator[tuple[Gateway, Node]]:
+    """A door in this process over rooms in memory, with one public stream `orders`."""
+    clock = SystemClock()
+    storage = MemoryStorage(clock)
+    tasks = Tasks(lambda name, error: None)
+    broker = MemoryBroker(storage, clock=clock, tasks=tasks)
+    told = Settings(data=folder, port=0, **settings)  # type: ignore[arg-type]
+    node = Node(
+        told, storage=storage, broker=broker, clock=clock, entropy=SystemEntropy(), tasks=tasks
+    )
+    await broker.declare(StreamSpec(name="orders", partitions=2))
+    gateway = Gateway(node.rooms(), told, patience or Patience())
+    await gateway.start("127.0.0.1", 0)
+    try:
+        yield gateway, node
+    finally:
+        await gateway.stop(1.0)
+        await node.close()
+
+
+async def raw(url: str, *parts: bytes, pause: float = 0.0, limit: int = 1 << 20) -> bytes:
+    """Send bytes over a fresh connection, one part after the other; what comes back until it closes."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    answer = bytearray()
+    try:
+        for part in parts:
+            writer.write(part)
+            with contextlib.suppress(ConnectionError):
+                await writer.drain()
+            if pause:
+                await asyncio.sleep(pause)
+        with contextlib.suppress(ConnectionError):
+            while len(answer) < limit and (part := await asyncio.wait_for(reader.read(65_536), 10)):
+                answer += part
+    finally:
+        writer.close()
+    return bytes(answer)
