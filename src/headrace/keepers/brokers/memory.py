@@ -153,6 +153,7 @@ class MemoryBroker:
     def subscribe(self, group: str, streams: tuple[str, ...]) -> LocalSubscription:
         """Join `group`; see the port."""
         subscription = LocalSubscription(self._ledger, group, streams, self._read)
+        self._subscriptions = [each for each in self._subscriptions if not each.closed]
         self._subscriptions.append(subscription)
         return subscription
 

@@ -27,6 +27,11 @@ class LocalReader:
         self._closed = False
 
     @property
+    def closed(self) -> bool:
+        """Whether it is done."""
+        return self._closed
+
+    @property
     def position(self) -> int:
         """The offset `read` goes on from."""
         return self._offset
@@ -96,6 +101,11 @@ class LocalSubscription:
         self._closed = asyncio.Event()
         self._readers: list[LocalReader] = []
 
+    @property
+    def closed(self) -> bool:
+        """Whether the group has been left."""
+        return self._closed.is_set()
+
     async def read(self) -> Assigned | Revoked:
         """Everything is ours, once; then nothing until the group is left."""
         if not self._told:
@@ -109,6 +119,7 @@ class LocalSubscription:
         if stream not in self._streams:
             raise Misuse(f"`{self.group}` does not read `{stream}`; subscribe to it first")
         reader = LocalReader(self._ledger.partition(stream, partition), offset, self._fetch)
+        self._readers = [each for each in self._readers if not each.closed]
         self._readers.append(reader)
         return reader
 

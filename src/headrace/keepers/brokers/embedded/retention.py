@@ -24,7 +24,8 @@ async def retain(
     storage: SqliteStorage, partition: Partition, spec: StreamSpec, *, now: int
 ) -> int:
     """Remove what is too old or too much; says how many rows went."""
-    if spec.cleanup == "compact":
+    unbounded = spec.retention_age is None and spec.retention_bytes is None
+    if unbounded or spec.cleanup == "compact":
         return 0
     removed = 0
     while rows := _surplus(storage, partition, spec, now):

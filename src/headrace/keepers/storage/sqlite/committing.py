@@ -43,10 +43,10 @@ class Pace:
         return False
 
     def took(self, seconds: float) -> None:
-        """A commit in place took so long."""
+        """A commit in place took so long; one slow commit alone changes nothing."""
         if self._expected >= QUICK_SECONDS > seconds:
             self._expected = seconds
-        self._expected += SMOOTHING * (seconds - self._expected)
+        self._expected += SMOOTHING * (min(seconds, 2 * QUICK_SECONDS) - self._expected)
 
 
 class Beside:

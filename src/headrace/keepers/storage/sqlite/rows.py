@@ -91,15 +91,17 @@ class Rows:
     def _keep(self, space: Space, key: bytes, value: bytes | None) -> None:
         size = 0 if value is None else len(value)
         if size > CACHED_ROW_BYTES:
-            self._cache[space].pop(key, None)
+            dropped = self._cache[space].pop(key, None)
+            self._size -= len(dropped or b"")
             return
         if self._size > CACHE_BYTES:
             for rows in self._cache.values():
                 rows.clear()
             self._size = 0
         cached = self._cache[space]
-        if key not in cached:
+        if key in cached:
+            self._size -= len(cached[key] or b"")
+        else:
             self._size += len(key) + ROW_OVERHEAD
-        # A row that is replaced counts again: the bound is kept, only a little early.
         self._size += size
         cached[key] = value

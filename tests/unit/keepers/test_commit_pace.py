@@ -1,0 +1,51 @@
+"""Where a commit waits for the disk."""
+
+from __future__ import annotations
+
+from headrace.keepers.storage.sqlite.committing import (
+    LARGE_BYTES,
+    LOOK_AGAIN_AFTER,
+    QUICK_SECONDS,
+    Pace,
+)
+
+SLOW = 10 * QUICK_SECONDS
+
+
+def test_a_quick_disk_is_waited_for_in_place() -> None:
+    pace = Pace()
+    for _ in range(100):
+        assert pace.in_place(1_000)
+        pace.took(QUICK_SECONDS / 10)
+
+
+def test_one_slow_commit_changes_nothing() -> None:
+    pace = Pace()
+    pace.took(100.0)
+    assert pace.in_place(1_000)
+
+
+def test_a_slow_disk_does_not_hold_up_the_loop() -> None:
+    pace = Pace()
+    in_place = 0
+    for _ in range(1_000):
+        if pace.in_place(1_000):
+            in_place += 1
+            pace.took(SLOW)
+    assert in_place < 15
+
+
+def test_a_disk_that_is_quick_again_is_noticed() -> None:
+    pace = Pace()
+    while pace.in_place(1_000):
+        pace.took(SLOW)
+    asked = 1
+    while not pace.in_place(1_000):
+        asked += 1
+    assert asked < LOOK_AGAIN_AFTER
+    pace.took(QUICK_SECONDS / 10)
+    assert pace.in_place(1_000)
+
+
+def test_much_data_never_holds_up_the_loop() -> None:
+    assert not Pace().in_place(LARGE_BYTES + 1)
