@@ -18,7 +18,7 @@ BASE := $(VENV)/installed.toml
 DEMO := $(VENV)/installed-demo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help all setup setup-demo check format test integration e2e sim demo bench dev docs services clean
+.PHONY: help all setup setup-demo check format test integration e2e sim demo bench dev docs sizes services clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -69,6 +69,9 @@ dev: setup ## a node with the flights app, reloading on change
 
 docs: setup ## links, code blocks and reference pages against the code
 	$(BIN)/pytest tests/arch/test_pages.py $(ARGS)
+
+sizes: setup ## what has outgrown a screen or its room (for information)
+	@$(PY) scripts/sizes.py
 
 services: ## which servers the tests need
 	@echo "None: the tests run on the embedded log and storage, which need no server."
