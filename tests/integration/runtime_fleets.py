@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -73,8 +72,8 @@ class House:
     async def deploy(self, code: str) -> None:
         await self.fleet.deploy(self.write(code))
 
-    async def run(self, name: str, *, timeout: float = 5.0, events: int = 1) -> Outcome:
-        return await self.fleet.invoke(invocation(f"shop.{name}", timeout=timeout, events=events))
+    async def run(self, name: str, *, within: float = 5.0, events: int = 1) -> Outcome:
+        return await self.fleet.invoke(invocation(f"shop.{name}", timeout=within, events=events))
 
     def said(self) -> list[str]:
         return [line.message for line in self.lines]
@@ -100,8 +99,6 @@ async def house(folder: Path, **options: int) -> AsyncIterator[House]:
     finally:
         await opened.fleet.close()
         await opened.tasks.close()
-        for line in opened.lines:
-            print(line)
     assert opened.failures == []
     assert [describe(pid) for pid in children()] == []
     assert descriptors() == before
@@ -109,7 +106,7 @@ async def house(folder: Path, **options: int) -> AsyncIterator[House]:
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def children() -> list[int]:
@@ -122,6 +119,10 @@ def children() -> list[int]:
 def describe(pid: int) -> str:
     stat = Path(f"/proc/{pid}/stat").read_text().split()
     return f"{pid} {stat[1]} {stat[2]}, child of {stat[3]}, in session {stat[5]}"
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 def lives(pid: int) -> bool:

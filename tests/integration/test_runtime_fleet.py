@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from runtime_fleets import CLOCK, eventually, house, invocation, lives
+from runtime_fleets import CLOCK, eventually, house, invocation, lives, parent_of
 
 from headrace.model.errors import Misuse, Unknown
 from headrace.model.outcome import Crashed, Returned
@@ -140,15 +140,17 @@ async def test_an_app_that_cannot_be_imported_is_refused_with_its_traceback(tmp_
             await home.deploy("sys.exit(3)")
         with pytest.raises(Misuse, match="there is no file"):
             await home.fleet.deploy(str(tmp_path / "nowhere.py"))
-        with pytest.raises(Unknown, match="shop.price"):
+        with pytest.raises(Unknown, match=r"shop\.price"):
             await home.run("price")
 
 
 async def test_an_import_that_leaves_a_thread_or_a_socket_is_refused(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
-        with pytest.raises(Misuse, match=r"thread.*@app.init"):
-            await home.deploy("import threading; threading.Thread(target=time.sleep, args=(9,), daemon=True).start()")
-        with pytest.raises(Misuse, match=r"socket.*@app.init"):
+        with pytest.raises(Misuse, match=r"thread.*@app\.init"):
+            await home.deploy(
+                "import threading; threading.Thread(target=time.sleep, args=(9,), daemon=True).start()"
+            )
+        with pytest.raises(Misuse, match=r"socket.*@app\.init"):
             await home.deploy("import socket; kept = socket.socket()")
 
 
@@ -175,6 +177,7 @@ async def test_the_same_affinity_finds_the_same_instance(tmp_path: Path) -> None
 def price(events, context):
     time.sleep(0.05)
 """)
+
         async def run(affinity: str) -> str:
             outcome = await home.fleet.invoke(invocation("shop.price", affinity=affinity))
             return outcome.usage.instance
@@ -208,6 +211,7 @@ def price(events, context):
     seen.append(1); print("seen", len(seen))
 """)
         await home.run("price")
+
         def stopped() -> bool:
             (view,) = home.fleet.instances()
             stat = Path(f"/proc/{view.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
@@ -309,7 +313,7 @@ async def test_an_operators_kill_costs_nobody_an_attempt(tmp_path: Path) -> None
 @app.function(orders)
 def price(events, context): time.sleep(9)
 """)
-        running = asyncio.ensure_future(home.run("price", timeout=20))
+        running = asyncio.ensure_future(home.run("price", within=20))
         await eventually(lambda: bool(home.fleet.instances()))
         await home.fleet.kill(home.fleet.instances()[0].id)
         outcome = await running
@@ -341,7 +345,7 @@ def price(events, context): time.sleep(0.3)
         running = asyncio.ensure_future(home.run("price"))
         await eventually(lambda: any(view.state == "busy" for view in home.fleet.instances()))
         pid = home.fleet.instances()[0].pid
-        zygote = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        zygote = parent_of(pid)
         os.kill(zygote, signal.SIGKILL)
         assert isinstance(await running, Returned)
         assert not lives(pid)
