@@ -29,6 +29,7 @@ from headrace.sdk.declared import (
     check_streams,
     check_whole,
     coder_of,
+    decoders_of,
     triggers_of,
 )
 from headrace.sdk.options import TRIGGER_OPTIONS, check_options, refuse_unknown, start_of
@@ -294,9 +295,12 @@ class App:
             if start is not None:
                 trigger["start"] = start_of(start, where)
             if pattern is not None:
+                if not isinstance(pattern, dict):
+                    raise Misuse(f"{where}: `pattern={pattern!r}` is not a dict of what must match")
                 trigger["pattern"] = pattern
             known = {**self.streams, **self.externals}
             check_streams(self.name, known, streams, output, publishes, shape, where)
+            decoders = decoders_of(streams, shape, where)
             spec = FunctionSpec(
                 name=full,
                 app=self.name,
@@ -307,7 +311,7 @@ class App:
                 source=shape.place,
                 **options,
             )
-            self.functions[full] = Declared(spec, handler, shape, output, tuple(publishes))
+            self.functions[full] = Declared(spec, handler, shape, output, decoders)
             return handler
 
         return declare

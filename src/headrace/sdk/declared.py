@@ -27,9 +27,17 @@ class StreamSettings(TypedDict, total=False):
 
 
 class Declared:
-    """A function as it was declared: its spec, its handler, its form, and its output's stream."""
+    """A function as it was declared.
 
-    __slots__ = ("handler", "output", "publishes", "shape", "spec")
+    Attributes:
+        spec: What the host is told.
+        handler: The author's function.
+        shape: The handler's form.
+        output: The stream that takes what it returns or yields.
+        decoders: Opens the values of each stream it listens to.
+    """
+
+    __slots__ = ("decoders", "handler", "output", "shape", "spec")
 
     def __init__(
         self,
@@ -37,13 +45,13 @@ class Declared:
         handler: Callable[..., Any],
         shape: Shape,
         output: Stream[Any] | None,
-        publishes: tuple[Stream[Any], ...],
+        decoders: dict[str, Callable[[bytes], Any]],
     ) -> None:
         self.spec = spec
         self.handler = handler
         self.shape = shape
         self.output = output
-        self.publishes = publishes
+        self.decoders = decoders
 
 
 def check_streams(
@@ -60,6 +68,8 @@ def check_streams(
     Raises:
         Misuse: One is no stream, another app's, listed twice, or of another type than the handler.
     """
+    if isinstance(publishes, Stream):
+        raise Misuse(f"{where}: `publishes={publishes!r}` is one stream; write it in brackets")
     for stream in (*streams, *publishes, *(() if output is None else (output,))):
         if not isinstance(stream, Stream):
             hint = near(stream, known) if isinstance(stream, str) else ""
@@ -86,6 +96,26 @@ def check_streams(
             )
 
 
+def decoders_of(
+    streams: Sequence[Stream[Any]], shape: Shape, where: str
+) -> dict[str, Callable[[bytes], Any]]:
+    """How each stream's values are opened: as it was declared, or, where nothing was, as annotated.
+
+    Raises:
+        Misuse: The annotation names a type that cannot be decoded.
+    """
+    found = {stream.name: stream.decode for stream in streams}
+    if len(streams) == 1 and shape.value is not Any and streams[0].coder.type is Any:
+        codec = streams[0].coder.codec
+        if codec in {"bytes", "text"} and codec_for(shape.value) != codec:
+            raise Misuse(
+                f"{where} is annotated with values of `{_shown(shape.value)}`, but stream "
+                f"`{streams[0].name}` ({streams[0].place}) holds {codec}; make them the same"
+            )
+        found[streams[0].name] = coder_of(codec, shape.value, where).decode
+    return found
+
+
 def triggers_of(
     streams: Sequence[Stream[Any]], options: dict[str, Any], where: str
 ) -> tuple[Trigger, ...]:
@@ -110,7 +140,7 @@ def triggers_of(
     return (StreamTrigger(streams=tuple(stream.name for stream in streams), **options),)
 
 
-def coder_of(codec: Codec | None, value: Any, where: str) -> Coder:
+def coder_of(codec: str | None, value: Any, where: str) -> Coder:
     """The coder of a stream's values, errors naming the stream."""
     try:
         return Coder(codec if codec is not None else codec_for(value), value)

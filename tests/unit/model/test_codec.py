@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from typing import Any, TypedDict
@@ -25,6 +26,9 @@ from headrace.model.codec import (
     validate_json,
 )
 from headrace.model.errors import Invalid, Misuse
+from headrace.model.event import Event as Fact
+from headrace.model.record import Chunk, encode_events
+from headrace.sdk.event import Undecodable, open_chunk
 
 
 class Order(msgspec.Struct):
@@ -249,3 +253,13 @@ def test_a_doubled_member_is_always_found(members: dict[str, Any], data: st.Data
     text = ",".join(f"{json.dumps(key)}{colon}{json.dumps(value)}" for key, value in pairs)
     with pytest.raises(Invalid, match="twice"):
         validate_json(f"{{{text}}}".encode())
+
+
+@pytest.mark.parametrize("raw", [*REFUSED.values(), *ACCEPTED.values()])
+@pytest.mark.parametrize("of", [Any, Order, Typed, Model, str, bytes, dict[str, int]])
+def test_no_payload_harms_whoever_opens_it(of: Any, raw: bytes) -> None:
+    chunk = Chunk("s", 0, 0, 1, encode_events([Fact(raw)]), 0, 0, 1)
+    (event,) = open_chunk(chunk, 0, Coder(codec_for(of), of).decode)
+    with contextlib.suppress(Undecodable):
+        _ = event.value
+    assert event.raw == raw

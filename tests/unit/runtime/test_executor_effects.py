@@ -450,6 +450,22 @@ def test_events_of_several_chunks_are_seen_in_order_and_typed_by_their_stream() 
     assert [failure.index for failure in stopped.value.value.failures] == [2]
 
 
+def test_an_annotation_types_the_values_of_a_stream_that_says_nothing() -> None:
+    app = App("shop")
+    seen: list[Any] = []
+
+    @app.function(app.external("elsewhere"), name="f")
+    def f(event: Event[Order]) -> None:
+        seen.append(event.value)
+
+    facts = [Fact(b'{"id":3}'), Fact(b'{"id":"x"}')]
+    chunk = Chunk("elsewhere", 0, 0, 2, encode_events(facts), 0, 0, 2)
+    with pytest.raises(StopIteration) as stopped:
+        Executor(app, Host()).run(Invocation("shop.f", (chunk,))).send(None)
+    assert seen == [Order(3)]
+    assert stopped.value.value.failures[0].cause.kind == "Undecodable"
+
+
 def test_a_corrupt_blob_is_a_failure_not_a_crash() -> None:
     rig = Rig()
     chunk = Chunk("orders", 0, 0, 1, b"\x00garbage", 0, 0, 1)

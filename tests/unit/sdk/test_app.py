@@ -177,6 +177,16 @@ def _wrong_type(shop: App) -> None:
     def f(event: Event[str]) -> None: ...
 
 
+def _annotated_beside_bytes(shop: App) -> None:
+    @shop.function(shop.external("raw", codec="bytes"))
+    def f(event: Event[Order]) -> None: ...
+
+
+def _annotated_oddly(shop: App) -> None:
+    @shop.function(shop.streams["orders"])
+    def f(event: Event[Custom]) -> None: ...
+
+
 def _yields_nowhere(shop: App) -> None:
     @shop.function(shop.streams["orders"])
     def f(event: Event[Any]) -> Any:
@@ -216,6 +226,10 @@ def _declare(**options: Any) -> Callable[[App], None]:
         (_declare(merge="time"), r"needs two streams"),
         (_declare(lateness=1.0), r"only beside `merge"),
         (_declare(output="orders"), r"`'orders'` is not a stream \(did you mean `orders`\?\)"),
+        (_declare(pattern="key"), r"`pattern='key'` is not a dict"),
+        (lambda shop: _declare(publishes=shop.streams["orders"])(shop), r"write it in brackets"),
+        (_annotated_beside_bytes, r"annotated with values of `Order`.*`raw`.*holds bytes"),
+        (_annotated_oddly, r"`Custom` cannot be decoded"),
         (_declare(name="über"), r"cannot be the name of a function"),
         (lambda shop: shop.function(handler), r"lacks its parentheses"),
         (lambda shop: shop.function(start="latest")(handler), r"`start=` needs a stream"),

@@ -61,10 +61,7 @@ class Executor:
         self._version = version
         self._monotonic = monotonic
         self._cache = StateCache()
-        self._prepared = {name: Prepared(each, app) for name, each in app.functions.items()}
-        self._decoders: dict[str, Callable[[bytes], Any]] = {
-            name: stream.decode for name, stream in (app.externals | app.streams).items()
-        }
+        self._prepared = {name: Prepared(each) for name, each in app.functions.items()}
         self._untyped = Coder("json").decode
         self._started = 0
 
@@ -131,10 +128,10 @@ class Executor:
             return [event for chunk in invocation.chunks for event in open_chunk(chunk, 0, decode)]
         if len(invocation.chunks) == 1:
             chunk = invocation.chunks[0]
-            return open_chunk(chunk, 0, self._decoders.get(chunk.stream, self._untyped))
+            return open_chunk(chunk, 0, prepared.decoders.get(chunk.stream, self._untyped))
         events: list[Event[Any]] = []
         for chunk in invocation.chunks:
-            decode = self._decoders.get(chunk.stream, self._untyped)
+            decode = prepared.decoders.get(chunk.stream, self._untyped)
             events += open_chunk(chunk, len(events), decode)
         return events
 

@@ -13,7 +13,6 @@ from headrace.model.codec import Coder, codec_for
 from headrace.model.errors import Misuse
 from headrace.model.outcome import Cause
 from headrace.runtime.child.recorder import Recorder
-from headrace.sdk.app import App
 from headrace.sdk.context import Context
 from headrace.sdk.declared import Declared
 from headrace.sdk.event import Event
@@ -27,6 +26,7 @@ class Prepared:
         "awaits",
         "call_decode",
         "context",
+        "decoders",
         "generates",
         "handler",
         "many",
@@ -36,7 +36,7 @@ class Prepared:
         "splits",
     )
 
-    def __init__(self, declared: Declared, app: App) -> None:
+    def __init__(self, declared: Declared) -> None:
         shape, spec = declared.shape, declared.spec
         self.handler: Callable[..., Any] = declared.handler
         self.many = shape.batch
@@ -49,7 +49,8 @@ class Prepared:
         held = declared.output.coder.type if declared.output is not None else None
         self.splits = (get_origin(held) or held) is not list
         self.may_publish = frozenset(spec.publishes) | {spec.output or ""}
-        self.call_decode = _call_decoder(declared, app)
+        self.decoders = declared.decoders
+        self.call_decode = _call_decoder(declared)
 
     def call(self, subject: Any, context: Context) -> Any:
         """What the handler hands back, not yet awaited or iterated."""
@@ -153,15 +154,10 @@ def bare(item: Any) -> Any:
     return item.value if isinstance(item, Output) else item
 
 
-def _call_decoder(declared: Declared, app: App) -> Callable[[bytes], Any]:
+def _call_decoder(declared: Declared) -> Callable[[bytes], Any]:
     """How a call's payload is opened: as the handler says, or as its first stream's values."""
     if declared.shape.value is not Any:
         decode = Coder(codec_for(declared.shape.value), declared.shape.value).decode
     else:
-        decode = Coder("json").decode
-        for trigger in declared.spec.triggers:
-            for name in getattr(trigger, "streams", ()):
-                stream = app.streams.get(name) or app.externals[name]
-                decode = stream.decode
-                break
+        decode = next(iter(declared.decoders.values()), Coder("json").decode)
     return lambda raw: decode(raw) if raw else None
