@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from headrace.keepers.brokers.base import Broker
 from headrace.keepers.brokers.embedded.log import EmbeddedBroker
 from headrace.keepers.brokers.memory import MemoryBroker
+from headrace.keepers.storage.base import Storage
 from headrace.keepers.storage.memory import MemoryStorage
 from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.world.tasks import Tasks
@@ -95,6 +97,8 @@ class OpenBroker:
             memory = await _open_memory(self.place)
             self.storage = memory
             self.broker = MemoryBroker(memory, clock=self.clock, tasks=self.tasks)
+        # That these assignments type-check is itself part of the contract.
+        self.ports: tuple[Storage, Broker] = (self.storage, self.broker)
         return self.broker
 
     async def close(self) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import apsw
+
 from headrace.keepers.storage.appending import Statement
 from headrace.keepers.storage.sqlite.storage import SqliteStorage
 
-IDS_PER_QUERY = 1_000
 SWEPT_AT_ONCE = 10_000
 
+_SEEN = "SELECT id FROM dedupe WHERE stream = ? AND id IN carray(?) AND expires > ?"
 _INSERT = (
     "INSERT INTO dedupe (stream, id, expires) VALUES (?, ?, ?) "
     "ON CONFLICT (stream, id) DO UPDATE SET expires = excluded.expires"
@@ -32,22 +34,17 @@ class Marks:
 
     def seen(self, stream: int, ids: Sequence[str], now: int) -> set[str]:
         """Which of `ids` are held unexpired for the stream."""
-        found: set[str] = set()
-        for start in range(0, len(ids), IDS_PER_QUERY):
-            some = ids[start : start + IDS_PER_QUERY]
-            marks = ",".join("?" * len(some))
-            rows = self._storage.query(
-                f"SELECT id FROM dedupe WHERE stream = ? AND id IN ({marks}) AND expires > ?",
-                (stream, *some, now),
-            )
-            found.update(str(row[0]) for row in rows)
-        return found
+        if not ids:
+            return set()
+        rows = self._storage.query(_SEEN, (stream, apsw.carray(tuple(ids)), now))
+        return {str(row[0]) for row in rows}
 
     def statements(self, marks: Mapping[tuple[int, str], int]) -> list[Statement]:
         """What is to be written for new marks."""
         if not marks:
             return []
-        return [(_INSERT, [(stream, each, expires) for (stream, each), expires in marks.items()])]
+        # In the table's order, so that neighbours are written to the same page one after another.
+        return [(_INSERT, [(*mark, marks[mark]) for mark in sorted(marks)])]
 
     async def sweep(self, now: int) -> None:
         """Remove what has expired, in slices that hold nobody up."""

@@ -300,7 +300,7 @@ class SqliteStorage:
         self._require_open()
         return self._rows.scan(space, low, high, limit)
 
-    def query(self, sql: str, values: tuple[Cell, ...] = ()) -> list[tuple[Cell, ...]]:
+    def query(self, sql: str, values: apsw.Bindings = ()) -> list[tuple[Cell, ...]]:
         """Committed rows of a log's own tables."""
         self._require_open()
         # STRICT tables without REAL columns hold nothing else.
