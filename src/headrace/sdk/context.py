@@ -221,5 +221,9 @@ class Context:
         self._desk.done(event)
 
     def fail(self, event: Event[Any], reason: str = "") -> None:
-        """Say that `event` failed: what was done for it is dropped, the others go on."""
+        """Say that `event` failed: what was done for it is dropped, the others go on.
+
+        What was done for it is what was done in the body of the loop while it was at hand. Work
+        handed to concurrent tasks is not told apart by event: there, raise instead.
+        """
         self._desk.fail(event, reason)

@@ -255,11 +255,12 @@ def test_a_doubled_member_is_always_found(members: dict[str, Any], data: st.Data
         validate_json(f"{{{text}}}".encode())
 
 
-@pytest.mark.parametrize("raw", [*REFUSED.values(), *ACCEPTED.values()])
 @pytest.mark.parametrize("of", [Any, Order, Typed, Model, str, bytes, dict[str, int]])
-def test_no_payload_harms_whoever_opens_it(of: Any, raw: bytes) -> None:
-    chunk = Chunk("s", 0, 0, 1, encode_events([Fact(raw)]), 0, 0, 1)
-    (event,) = open_chunk(chunk, 0, Coder(codec_for(of), of).decode)
-    with contextlib.suppress(Undecodable):
-        _ = event.value
-    assert event.raw == raw
+def test_no_payload_harms_whoever_opens_it(of: Any) -> None:
+    decode = Coder(codec_for(of), of).decode
+    for raw in (*REFUSED.values(), *ACCEPTED.values()):
+        chunk = Chunk("s", 0, 0, 1, encode_events([Fact(raw)]), 0, 0, 1)
+        (event,) = open_chunk(chunk, 0, decode)
+        with contextlib.suppress(Undecodable):
+            _ = event.value
+        assert event.raw == raw
