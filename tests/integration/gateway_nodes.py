@@ -147,21 +147,34 @@ async def memory_gateway(
         await node.close()
 
 
-async def raw(url: str, *parts: bytes, pause: float = 0.0, limit: int = 1 << 20) -> bytes:
-    """Send bytes over a fresh connection, one part after the other; what comes back until it closes."""
+async def raw(url: str, *parts: bytes, pause: float = 0.0, patience: float = 10.0) -> bytes:
+    """Send bytes over a fresh connection, one part after the other; what comes back.
+
+    Reads while it writes, until the door closes the connection or says nothing for `patience`
+    seconds after the last part.
+    """
     host, _, port = url.removeprefix("http://").rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     answer = bytearray()
+
+    async def read() -> None:
+        with contextlib.suppress(ConnectionError):
+            while part := await reader.read(65_536):
+                answer.extend(part)
+
+    reading = asyncio.create_task(read())
     try:
         for part in parts:
+            if reading.done():
+                break
             writer.write(part)
             with contextlib.suppress(ConnectionError):
                 await writer.drain()
             if pause:
                 await asyncio.sleep(pause)
-        with contextlib.suppress(ConnectionError):
-            while len(answer) < limit and (part := await asyncio.wait_for(reader.read(65_536), 10)):
-                answer += part
+        await asyncio.wait({reading}, timeout=patience)
     finally:
+        reading.cancel()
         writer.close()
+        await asyncio.gather(reading, return_exceptions=True)
     return bytes(answer)

@@ -16,7 +16,13 @@ JSON, BYTES = CHECKS["json"], CHECKS["bytes"]
 
 
 def cloudevent(**more: Any) -> bytes:
-    whole = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "order", "data": {"a": 1}}
+    whole: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": "1",
+        "source": "/shop",
+        "type": "order",
+        "data": {"a": 1},
+    }
     whole |= more
     return json.dumps({name: value for name, value in whole.items() if value is not ...}).encode()
 

@@ -12,7 +12,7 @@ from headrace.model.errors import Invalid, Overloaded, Refused
     "host", ["localhost", "127.0.0.1:4280", "[::1]:4280", "LOCALHOST:1", "door.test"]
 )
 def test_our_own_names_come_in(host: str) -> None:
-    Admission(allowed_hosts=("door.test",)).check_headers({b"host": host.encode()})
+    Admission(allowed_hosts=("door.test",)).check_headers([(b"host", host.encode())])
 
 
 @pytest.mark.parametrize(
@@ -20,28 +20,28 @@ def test_our_own_names_come_in(host: str) -> None:
 )
 def test_a_foreign_host_name_stays_out(host: str) -> None:
     with pytest.raises(Refused, match="allowed_hosts"):
-        Admission().check_headers({b"host": host.encode()})
+        Admission().check_headers([(b"host", host.encode())])
 
 
 @pytest.mark.parametrize("origin", ["http://evil.test", "https://localhost.evil.test:1", "null"])
 def test_a_page_of_another_site_stays_out(origin: str) -> None:
     with pytest.raises(Refused, match="Origin"):
-        Admission().check_headers({b"host": b"localhost", b"origin": origin.encode()})
+        Admission().check_headers([(b"host", b"localhost"), (b"origin", origin.encode())])
 
 
 def test_our_own_page_comes_in() -> None:
-    headers = {b"host": b"localhost:4280", b"origin": b"http://localhost:4280"}
+    headers = [(b"host", b"localhost:4280"), (b"origin", b"http://localhost:4280")]
     Admission().check_headers(headers)
 
 
 def test_a_request_without_a_host_is_refused() -> None:
     with pytest.raises(Invalid, match="Host"):
-        Admission().check_headers({})
+        Admission().check_headers([])
 
 
 def test_a_star_lets_every_name_in() -> None:
     Admission(allowed_hosts=("*",)).check_headers(
-        {b"host": b"any.test", b"origin": b"http://x.test"}
+        [(b"host", b"any.test"), (b"origin", b"http://x.test")]
     )
 
 
@@ -49,9 +49,9 @@ def test_the_address_listened_on_is_a_name_of_ours_but_a_wildcard_is_none() -> N
     admission = Admission()
     admission.listen("10.0.0.1")
     admission.listen("0.0.0.0")
-    admission.check_headers({b"host": b"10.0.0.1:4280"})
+    admission.check_headers([(b"host", b"10.0.0.1:4280")])
     with pytest.raises(Refused):
-        admission.check_headers({b"host": b"0.0.0.0:4280"})
+        admission.check_headers([(b"host", b"0.0.0.0:4280")])
 
 
 def test_requests_beyond_the_bound_are_refused_until_one_leaves() -> None:
@@ -81,3 +81,8 @@ def test_long_polls_are_bounded() -> None:
         admission.start_waiting()
     admission.stop_waiting()
     admission.start_waiting()
+
+
+def test_two_host_headers_are_refused() -> None:
+    with pytest.raises(Invalid, match="two `Host`"):
+        Admission().check_headers([(b"host", b"localhost"), (b"host", b"evil.test")])

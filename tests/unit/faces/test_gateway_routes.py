@@ -30,9 +30,7 @@ def test_a_path_finds_its_handler_and_names(
     assert (found, text) == (names, pattern)
 
 
-@pytest.mark.parametrize(
-    "path", ["/nowhere", "", "/streams/a/b/c/d/e/f", "/streams//records/x"]
-)
+@pytest.mark.parametrize("path", ["/nowhere", "", "/streams/a/b/c/d/e/f", "/streams//records/x"])
 def test_a_path_nobody_answers_is_unknown(path: str) -> None:
     with pytest.raises(Unknown, match="GET / lists"):
         route_table().find("GET", path)

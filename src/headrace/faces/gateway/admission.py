@@ -7,7 +7,7 @@ Retry-After: there is no hidden queue.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 
 from headrace.model.errors import Invalid, Overloaded, Refused
 
@@ -44,18 +44,25 @@ class Admission:
         if host not in _WILDCARDS:
             self._hosts = self._hosts | {host.lower().strip("[]")}
 
-    def check_headers(self, headers: Mapping[bytes, bytes]) -> None:
+    def check_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Refuse names that are not ours.
 
         Raises:
-            Invalid: There is no `Host`.
+            Invalid: There is not exactly one `Host`.
             Refused: It, or the `Origin`, is foreign.
         """
-        host = headers.get(b"host")
+        host = origin = None
+        for name, value in headers:
+            if name == b"host":
+                if host is not None:
+                    raise Invalid("the request has two `Host` headers; send one")
+                host = value
+            elif name == b"origin":
+                origin = value
         if host is None:
             raise Invalid("the request has no `Host` header; HTTP/1.1 requires one")
         self._check_name(host, "Host")
-        if (origin := headers.get(b"origin")) is not None:
+        if origin is not None:
             self._check_name(origin.partition(b"://")[2], "Origin")
 
     def _check_name(self, raw: bytes, header: str) -> None:

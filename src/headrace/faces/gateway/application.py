@@ -44,7 +44,7 @@ class Application:
         request = Request(scope, receive, door.admission)
         pattern = "-"
         try:
-            door.admission.check_headers(request.headers)
+            door.admission.check_headers(scope["headers"])
             handler, names, pattern = self._routes.find(request.method, request.path)
             door.admission.enter()
             try:

@@ -91,13 +91,14 @@ def views(values: Iterable[Any]) -> list[Any]:
 def payload(value: bytes) -> dict[str, Any]:
     """A payload under the name that says how it is written: `value`, `value_text`, `value_base64`."""
     try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        # The JSON decoder does not look into the strings it passes over.
+        return {"value_base64": base64.b64encode(value).decode()}
+    try:
         return {"value": _raw.decode(value)}
     except (msgspec.DecodeError, RecursionError):
-        pass
-    try:
-        return {"value_text": value.decode()}
-    except UnicodeDecodeError:
-        return {"value_base64": base64.b64encode(value).decode()}
+        return {"value_text": text}
 
 
 def event_view(event: Event) -> dict[str, Any]:
