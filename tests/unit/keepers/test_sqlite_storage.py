@@ -231,17 +231,27 @@ async def test_the_write_ahead_log_stays_short(storage: SqliteStorage) -> None:
     assert largest < 40 << 20
 
 
-async def test_a_failpoint_that_raises_fails_the_change_and_nothing_lands(
-    storage: SqliteStorage,
+@pytest.mark.parametrize(
+    ("label", "landed"),
+    [
+        ("commit:before-write", None),
+        ("commit:after-write", None),
+        ("commit:before-fsync", None),
+        ("commit:after-fsync", b"v"),
+    ],
+)
+async def test_a_fault_is_an_unknown_outcome_and_the_store_goes_on(
+    storage: SqliteStorage, label: str, landed: bytes | None
 ) -> None:
     def fault() -> None:
         raise RuntimeError("planted")
 
-    failpoints.arm("commit:after-write", fault)
+    failpoints.arm(label, fault)
     try:
         with pytest.raises(Unavailable, match="planted"):
             await storage.apply(put(b"key"))
     finally:
         failpoints.disarm()
-    assert await storage.get(Space.STATE, b"key") is None
-    await storage.apply(put(b"key"))
+    assert await storage.get(Space.STATE, b"key") == landed
+    await storage.apply(put(b"later"))
+    assert await storage.get(Space.STATE, b"later") == b"v"

@@ -42,7 +42,9 @@ class Waiting:
         self.future = future
         self.change = change
         self.statements = statements
-        self.size = sum(len(append.body) for append in change.appends)
+        self.size = sum([len(append.body) for append in change.appends]) + sum(
+            [len(put.value) for put in change.puts]
+        )
         self.result: Applied | Exception = _NOTHING
 
 
@@ -131,6 +133,9 @@ def stage(
     writer.execute("BEGIN IMMEDIATE")
     group.write(writer, passed, appender)
     failpoints.hit("commit:after-write")
+    failpoints.hit("commit:before-fsync")
+    if group.appending:
+        failpoints.hit("append:before-commit")
     return True
 
 

@@ -189,9 +189,6 @@ class SqliteStorage:
         return ready
 
     def _commit(self, group: Group) -> None:
-        failpoints.hit("commit:before-fsync")
-        if group.appending:
-            failpoints.hit("append:before-commit")
         if self._pace.in_place(group.size):
             began = self._clock.monotonic()
             error = self._sync()
@@ -223,9 +220,6 @@ class SqliteStorage:
             self._undo()
             self._recover(group, error)
         else:
-            failpoints.hit("commit:after-fsync")
-            if group.appending:
-                failpoints.hit("append:after-commit")
             self._landed(group)
         if self._queue:
             self._loop.call_soon(self._next_group)
@@ -236,7 +230,14 @@ class SqliteStorage:
         self._rows.landed(group.overlay)
         if self._appender is not None and group.appending:
             self._appender.landed()
-        group.settle()
+        try:
+            failpoints.hit("commit:after-fsync")
+            if group.appending:
+                failpoints.hit("append:after-commit")
+        except Exception as fault:  # noqa: BLE001 - planted: it landed, but nobody is told so
+            group.fail(_unexpected(fault))
+        else:
+            group.settle()
         self._checkpointer.committed()
 
     # When something goes wrong -------------------------------------------------------------
