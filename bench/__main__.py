@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
     measured = measure(metrics, rounds=rounds, quick=options.quick, peers=options.peers, tell=tell)
     lines = judge(metrics, measured)
-    sys.stdout.write(render(lines, measured) + "\n")
+    sys.stdout.write(render(lines, measured, quick=options.quick) + "\n")
     document = as_document(
         lines,
         measured,

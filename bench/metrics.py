@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import string
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Bound = Literal["<=", ">="]
@@ -65,33 +67,47 @@ class Target:
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of the table.
+    """A line of the table.
 
     Attributes:
-        number: The target's number, with a letter where it has several figures.
+        row: The number of the target it belongs to.
         name: What is measured.
         unit: Of our figure and of all it is held against.
         ours: Where our figure comes from.
         targets: All must hold.
         marks: Shown beside it, not judged.
+        letter: Tells the figures of one row apart; given by `lettered`.
     """
 
-    number: str
+    row: int
     name: str
     unit: str
     ours: Reading
     targets: tuple[Target, ...]
     marks: tuple[Reading, ...] = ()
+    letter: str = ""
 
     @property
-    def row(self) -> int:
-        """The number of the target it belongs to."""
-        return int(self.number.rstrip("abcdefghijklmnopqrstuvwxyz"))
+    def number(self) -> str:
+        """Such as `6a`; `10` where the row has only one figure."""
+        return f"{self.row}{self.letter}"
 
     def readings(self) -> list[Reading]:
         """Ours first, then all it needs, each once."""
         needed = [self.ours, *(r for t in self.targets for r in t.against), *self.marks]
         return list(dict.fromkeys(needed))
+
+
+def lettered(metrics: Iterable[Metric]) -> tuple[Metric, ...]:
+    """The metrics in their order, with a letter each where a row has several."""
+    rows: dict[int, list[Metric]] = {}
+    for metric in metrics:
+        rows.setdefault(metric.row, []).append(metric)
+    return tuple(
+        replace(metric, letter=letter if len(row) > 1 else "")
+        for row in rows.values()
+        for metric, letter in zip(row, string.ascii_lowercase, strict=False)
+    )
 
 
 def at_most(factor: float, *against: Reading, plus: float = 0.0, label: str = "limit") -> Target:

@@ -57,8 +57,10 @@ def rows(lines: Sequence[Line]) -> Iterator[tuple[str, ...]]:
                 VERDICTS[judged.met],
             )
             head = ("", "", "", "")
+        if not line.judged:
+            yield (*head, "", "", "", "", "no target")
         for mark, seen in line.marks:
-            yield ("", "", "", "", mark.program.name, number(seen.median), "", "", "")
+            yield ("", "", "", "", str(mark), number(seen.median), "", "", "beside it")
 
 
 def aligned(table: Sequence[tuple[str, ...]]) -> str:
@@ -70,12 +72,15 @@ def aligned(table: Sequence[tuple[str, ...]]) -> str:
     )
 
 
-def render(lines: Sequence[Line], measured: Measured) -> str:
+def render(lines: Sequence[Line], measured: Measured, *, quick: bool) -> str:
     """The whole report."""
     parts = [aligned(list(rows(lines)))]
+    if quick:
+        parts.append("\na quick run: it shows that the programs run, not how fast anything is")
     if measured.failures:
         parts.append("\nprograms that failed:")
         parts += [f"  {program.name}: {why}" for program, why in measured.failures.items()]
-    counts = {verdict: sum(line.met is verdict for line in lines) for verdict in VERDICTS}
+    judged = [line for line in lines if line.judged]
+    counts = {verdict: sum(line.met is verdict for line in judged) for verdict in VERDICTS}
     parts.append("\n" + ", ".join(f"{count} {VERDICTS[key]}" for key, count in counts.items()))
     return "\n".join(parts)

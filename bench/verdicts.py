@@ -57,7 +57,7 @@ class Line:
         verdicts = [judged.met for judged in self.judged]
         if False in verdicts:
             return False
-        return None if None in verdicts or self.ours is None else True
+        return None if None in verdicts or not verdicts else True
 
 
 def judge_target(target: Target, ours: Sequence[float], measured: Measured) -> Judged:

@@ -26,6 +26,11 @@ SINGLES = 200
 BLOB_EVENTS = 20_000
 EVENT_BYTES = 200
 
+BACKLOGS = (10_000, 100_000, 1_000_000, 10_000_000)
+PARTITIONS = (1, 4, 16, 64, 256)
+FUNCTIONS = (1, 10, 100, 1_000)
+LOG_BYTES = (0, 100 << 20, 1 << 30, 10 << 30)
+
 Step = tuple[float, float]
 """Events per second, and the median latency in seconds (0 where it was not measured)."""
 
@@ -60,7 +65,7 @@ async def singles(bench: Bench, function: str, stream: str, partitions: int) -> 
 async def over_backlog(quick: bool) -> list[Step]:
     """From 10^4 to 10^7 events; the small ones several times, since they are over in an instant."""
     steps: list[Step] = []
-    for backlog in (10_000, 30_000) if quick else (10_000, 100_000, 1_000_000, 10_000_000):
+    for backlog in (10_000, 30_000) if quick else BACKLOGS:
         rates: list[float] = []
         for _ in range(5 if backlog <= 100_000 else 1):
             async with bench_of("backlog") as bench:
@@ -73,7 +78,7 @@ async def over_backlog(quick: bool) -> list[Step]:
 async def over_partitions(quick: bool) -> list[Step]:
     """From 1 to 256 partitions, the same number of events."""
     steps: list[Step] = []
-    for partitions in (1, 4) if quick else (1, 4, 16, 64, 256):
+    for partitions in (1, 4) if quick else PARTITIONS:
         function, stream = f"backlog.touch_{partitions}", f"backlog_{partitions}"
         async with bench_of("backlog") as bench:
             latency = await singles(bench, function, stream, partitions)
@@ -87,7 +92,7 @@ async def over_functions(quick: bool) -> list[Step]:
     """From 1 to 1,000 other functions that have nothing to do."""
     steps: list[Step] = []
     source = (APPS / "thousand.py").read_text()
-    for others in (1, 20) if quick else (1, 10, 100, 1_000):
+    for others in (1, 20) if quick else FUNCTIONS:
         with scratch("functions") as folder:
             app = folder / "thousand.py"
             app.write_text(source.replace("COUNT = 1_000", f"COUNT = {others}"))
@@ -107,7 +112,7 @@ async def over_log(quick: bool) -> list[Step]:
     async with bench_of("backlog") as bench:
         await bench.node.broker.declare(StreamSpec(name="bulk"))
         size = 0
-        for wanted in (0, 20 << 20) if quick else (0, 100 << 20, 1 << 30, 10 << 30):
+        for wanted in (0, 20 << 20) if quick else LOG_BYTES:
             while size < wanted:
                 await bench.node.broker.append(append)
                 size += blob_bytes

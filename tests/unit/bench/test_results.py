@@ -1,0 +1,73 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench.results import NotComparable, compare, write
+
+MACHINE = {"id": "a", "cpu": "x", "cores": 2.0, "memory_gib": 8.0, "kernel": "6", "python": "3.11"}
+
+
+def result(
+    *,
+    median: float = 100.0,
+    low: float = 95.0,
+    high: float = 105.0,
+    bound: str = ">=",
+    **changed: Any,
+) -> dict[str, Any]:
+    return {
+        "date": "2026-11-21T10:00:00+00:00",
+        "commit": "abc",
+        "quick": False,
+        "machine": dict(MACHINE),
+        "metrics": [
+            {
+                "number": "6a",
+                "name": "stream",
+                "unit": "events/s",
+                "ours": {"median": median, "low": low, "high": high},
+                "targets": [{"bound": bound}],
+            }
+        ],
+        **changed,
+    }
+
+
+def test_results_of_different_machines_are_not_compared() -> None:
+    other = result()
+    other["machine"]["cpu"] = "y"
+    with pytest.raises(NotComparable, match="cpu `x` and `y`"):
+        compare(result(), other)
+
+
+def test_a_quick_run_is_compared_with_nothing() -> None:
+    with pytest.raises(NotComparable, match="--quick"):
+        compare(result(), result(quick=True))
+
+
+def test_a_change_within_the_spread_is_not_remarked_upon() -> None:
+    row = compare(result(), result(median=104.0, low=90.0, high=110.0))[1]
+    assert row[4:] == ("+4.0%", "")
+
+
+def test_a_change_beyond_the_spread_is_called_by_its_direction() -> None:
+    assert compare(result(), result(median=120, low=115, high=125))[1][5] == "better"
+    assert compare(result(), result(median=80, low=75, high=85))[1][5] == "WORSE"
+
+
+def test_less_is_better_where_the_target_says_so() -> None:
+    slower = result(median=120, low=115, high=125, bound="<=")
+    assert compare(result(bound="<="), slower)[1][5] == "WORSE"
+
+
+def test_a_metric_that_only_one_of_them_has_is_left_out() -> None:
+    without = copy.deepcopy(result())
+    without["metrics"][0]["ours"] = None
+    assert len(compare(result(), without)) == 1
+
+
+def test_a_second_run_of_a_day_does_not_overwrite_the_first(tmp_path: Path) -> None:
+    first, second = write(tmp_path, result()), write(tmp_path, result())
+    assert first.name == "2026-11-21-abc.json"
+    assert second.name == "2026-11-21-abc-2.json"
