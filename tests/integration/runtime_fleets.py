@@ -99,8 +99,9 @@ async def house(folder: Path, **options: int) -> AsyncIterator[House]:
     finally:
         await opened.fleet.close()
         await opened.tasks.close()
-    assert opened.failures == []
-    assert [describe(pid) for pid in children()] == []
+    assert not opened.failures, opened.failures
+    left = [describe(pid) for pid in children()]
+    assert not left, (left, opened.said())
     assert descriptors() == before
     assert not (folder / "scratch").exists()
 

@@ -227,6 +227,7 @@ class Fleet:
                 self._tasks.start(self._bury(instance), name=f"bury {instance.identity}")
         if deployment.retired or self._draining:
             return
+        self._complain(dead.target, f"its zygote died: {dead.epitaph}; it is started again")
         if self._clock.monotonic() - deployment.loaded_at > RESTART_CAP_S:
             deployment.restarts = 0
         self._tasks.start(self._restart(deployment), name=f"restart zygote of {dead.target}")
@@ -510,13 +511,14 @@ class Fleet:
 class Watched:
     """A pool as its instances know it, with the fleet listening."""
 
-    __slots__ = ("_fleet", "_pool", "_seen", "freed", "took")
+    __slots__ = ("_fleet", "_pool", "_seen", "freed", "leaving", "took")
 
     def __init__(self, pool: Pool, fleet: Fleet) -> None:
         self._pool = pool
         self._fleet = fleet
         self.freed = pool.freed
         self.took = pool.took
+        self.leaving = pool.leaving
 
     def started(self, instance: Instance) -> None:
         """It has come up."""

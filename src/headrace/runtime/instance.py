@@ -118,6 +118,10 @@ class Owner(Protocol):
         """It has come up."""
         ...
 
+    def leaving(self, instance: Instance) -> None:
+        """It takes no more runs."""
+        ...
+
     def gone(self, instance: Instance) -> None:
         """It is dead and reaped."""
         ...
@@ -213,6 +217,8 @@ class Instance:
             if state not in TRANSITIONS[self.state]:
                 raise RuntimeError(f"{self!r} cannot become {state.value}")
             self.state = state
+            if state is State.DRAINING:
+                self._owner.leaving(self)
 
     # -- running ---------------------------------------------------------------------------------
 

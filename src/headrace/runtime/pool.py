@@ -213,14 +213,18 @@ class Pool:
         self._run_s += SMOOTHING * (seconds - self._run_s)
         self._slowest_s = max(seconds, self._slowest_s * FADING)
 
-    def gone(self, instance: Instance) -> None:
-        """It is dead."""
-        self.instances.discard(instance)
+    def leaving(self, instance: Instance) -> None:
+        """It takes no more runs, though it may not be dead yet."""
         self._idle.pop(instance, None)
         self._sleeping.pop(instance, None)
         self._sharing.pop(instance, None)
         for affinity in [key for key, home in self._homes.items() if home is instance]:
             del self._homes[affinity]
+
+    def gone(self, instance: Instance) -> None:
+        """It is dead."""
+        self.leaving(instance)
+        self.instances.discard(instance)
         self.call_next()
 
     def _worn_out(self, instance: Instance) -> bool:

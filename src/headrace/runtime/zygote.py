@@ -102,6 +102,7 @@ class Zygote:
         self.forks = 0
         self.alive = False
         self.pid = 0
+        self.epitaph = ""
         self.loaded: Loaded | None = None
 
     @property
@@ -133,6 +134,11 @@ class Zygote:
             ) from None
         except Unavailable:
             await self.close()
+            raise
+        except asyncio.CancelledError:
+            # Nobody waits for it any more, so nobody would ever end it.
+            self._closing = True
+            self._died("its start was given up")
             raise
         if isinstance(answer, LoadFailed):
             await self.close()
@@ -251,6 +257,8 @@ class Zygote:
                 )
             )
         elif not self._closing:
+            code = None if self._process is None else self._process.returncode
+            self.epitaph = f"{why}, {_ending(code)}"
             self._on_death(self)
 
     # -- the control socket ----------------------------------------------------------------------
