@@ -1,4 +1,6 @@
-"""`python -m bench`: measure, judge, print and keep; `python -m bench compare A.json B.json`."""
+"""`python -m bench`: measure, judge, print and keep; `python -m bench compare A.json B.json`.
+
+`python -m bench page A.json` puts a result on the documentation's page."""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from bench.machine import describe_commit, describe_machine, load_now
 from bench.metrics import Metric
+from bench.page import PageHasNoPlace, rewrite
 from bench.report import aligned, render
 from bench.results import NotComparable, as_document, compare, write
 from bench.rows import METRICS
@@ -17,6 +20,7 @@ from bench.turns import CHECKOUT, PEERS_PYTHON, measure
 from bench.verdicts import judge
 
 RESULTS = CHECKOUT / "bench" / "results"
+PAGE = CHECKOUT / "docs" / "performance.md"
 ROUNDS = 5
 BUSY = 0.7
 """A load above this before anything was started means that somebody else is at work."""
@@ -90,6 +94,17 @@ def compare_files(options: argparse.Namespace) -> int:
     return 0
 
 
+def write_page(options: argparse.Namespace) -> int:
+    """Put a result file's figures on the page."""
+    document = json.loads(Path(options.result).read_text())
+    try:
+        rewrite(PAGE, document)
+    except PageHasNoPlace as error:
+        sys.stderr.write(f"bench: {error}\n")
+        return 2
+    return 0
+
+
 def main() -> int:
     """Parse and do."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
@@ -109,6 +124,9 @@ def main() -> int:
     comparing.add_argument("before")
     comparing.add_argument("after")
     comparing.set_defaults(do=compare_files)
+    paging = commands.add_parser("page", help="put a result file's figures into the documentation")
+    paging.add_argument("result")
+    paging.set_defaults(do=write_page)
     options = parser.parse_args()
     do = options.do
     return int(do(options))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import IDENTITY
+from bench.report import target_text
 from bench.turns import Measured
 from bench.verdicts import Line, Spread
 
@@ -59,7 +60,7 @@ def _metric(line: Line) -> dict[str, Any]:
         "met": line.met,
         "targets": [
             {
-                "label": judged.target.label,
+                "words": target_text(judged.target, line.metric.unit),
                 "bound": judged.target.bound,
                 "factor": judged.target.factor,
                 "plus": judged.target.plus,

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.page import BEGIN, END, PageHasNoPlace, rewrite
 from bench.results import NotComparable, compare, write
 
 MACHINE = {"id": "a", "cpu": "x", "cores": 2.0, "memory_gib": 8.0, "kernel": "6", "python": "3.11"}
@@ -71,3 +72,31 @@ def test_a_second_run_of_a_day_does_not_overwrite_the_first(tmp_path: Path) -> N
     first, second = write(tmp_path, result()), write(tmp_path, result())
     assert first.name == "2026-11-21-abc.json"
     assert second.name == "2026-11-21-abc-2.json"
+
+
+def test_a_result_replaces_what_stands_between_the_marks_of_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    target = {
+        "words": ">= 0.6x prototype", "against": "limits.road --batch 128: per_s", "value": 200.0,
+        "ratio": 0.5, "ratio_low": 0.4, "ratio_high": 0.6, "met": False, "bound": ">=",
+    }  # fmt: skip
+    document = result(rounds=5, failures={"peers.slow": "no redis"})
+    document["metrics"][0] |= {"targets": [target], "marks": {"peers.fast: per_s": {"median": 7.0}}}
+    rewrite(page, document)
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| 6a "))
+    assert (
+        "`limits.road --batch 128` | 200 | 0.5x (0.4 to 0.6) | >= 0.6x prototype | MISSED |" in row
+    )
+    assert "`peers.fast: per_s` | 7" in text
+    assert "`peers.slow` (no redis)" in text
+
+
+def test_a_page_without_marks_is_left_alone(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("nothing here")
+    with pytest.raises(PageHasNoPlace, match="put them back"):
+        rewrite(page, result(rounds=5, failures={}))
+    assert page.read_text() == "nothing here"
