@@ -206,7 +206,11 @@ def test_every_route_is_documented() -> None:
         for route in re.findall(r'\.add\(\s*"([A-Z]+)", "([^"]+)"', file.read_text())
     }
     assert len(routes) > 20
-    missing = [f"{method} {path}" for method, path in routes if f"`{method} {path}`" not in text]
+    missing = [
+        f"{method} {path}"
+        for method, path in routes
+        if not re.search(rf"`{method} {re.escape(path)}(\?[^`]*)?`", text)
+    ]
     assert missing == []
 
 

@@ -73,7 +73,7 @@ def test_no_path_of_one_machine_is_written_down() -> None:
 
 def test_every_outside_address_is_one_we_chose() -> None:
     address = re.compile(
-        r"\b(?:https?|kafka|postgresql|nats|redis|amqp|mqtt)://([^\s/:\"'`<>)\]}{,]+)"
+        r"\b(?:https?|kafka|postgresql|nats|redis|amqp|mqtt)://([^\s/:\"'`<>)\]}{,\\]+)"
     )
     strangers = [
         f"{path.relative_to(ROOT)}: {host}"
