@@ -85,7 +85,9 @@ def test_a_result_replaces_what_stands_between_the_marks_of_the_page(tmp_path: P
     document["metrics"][0] |= {"targets": [target], "marks": {"peers.fast: per_s": {"median": 7.0}}}
     rewrite(page, document)
     text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
     row = next(line for line in text.splitlines() if line.startswith("| 6a "))
     assert (
         "`limits.road --batch 128` | 200 | 0.5x (0.4 to 0.6) | >= 0.6x prototype | MISSED |" in row
