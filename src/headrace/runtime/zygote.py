@@ -143,6 +143,8 @@ class Zygote:
         if isinstance(answer, LoadFailed):
             await self.close()
             raise Misuse(_explain(self.target, answer))
+        if not self.alive:
+            raise Unavailable(f"the process that imported `{self.target}` died right afterwards")
         self.loaded = answer
         return answer
 
@@ -256,7 +258,7 @@ class Zygote:
                     "see its output in the logs"
                 )
             )
-        elif not self._closing:
+        elif not self._closing and self.loaded is not None:
             code = None if self._process is None else self._process.returncode
             self.epitaph = f"{why}, {_ending(code)}"
             self._on_death(self)
