@@ -104,9 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prog_name="headrace",
             standalone_mode=False,
         )
-    except click.exceptions.Abort:
-        click.echo("interrupted", err=True)
-        return 130
+    except click.exceptions.Abort as abort:
+        # click tells an interrupt and a `no` apart only by what came before.
+        interrupted = isinstance(abort.__context__, KeyboardInterrupt)
+        click.echo("interrupted" if interrupted else "not done", err=True)
+        return 130 if interrupted else 1
     except click.ClickException as error:
         error.show()
         return error.exit_code
