@@ -351,3 +351,21 @@ def price(events, context): time.sleep(0.3)
         assert not lives(pid)
         assert not lives(zygote)
         assert isinstance(await home.run("price"), Returned)
+
+
+async def test_a_dying_idle_instance_is_never_given_a_run(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy(
+            """
+            @app.function(orders)
+            def price(events, context):
+                pass
+            """
+        )
+        for _ in range(20):
+            await home.run("price")
+            [idle] = [view for view in home.fleet.instances() if view.state == "idle"]
+            os.kill(idle.pid, signal.SIGKILL)
+            while [view.state for view in home.fleet.instances()] == ["idle"]:
+                await CLOCK.sleep(0)
+            assert isinstance(await home.run("price"), Returned)

@@ -25,7 +25,7 @@ from headrace.delivery.runs import Runs
 from headrace.keepers.brokers.base import Assigned, Broker, Revoked, Subscription
 from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Change, Check, Delete, Progress, Put, Space
-from headrace.model.errors import Misuse, Unavailable, Unknown
+from headrace.model.errors import Corrupt, Misuse, Unavailable, Unknown
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.trigger import StreamTrigger, Trigger, listeners
 from headrace.runtime.base import Invoker
@@ -185,10 +185,22 @@ class Dispatcher:
         subscription: Subscription,
         partition: int,
     ) -> None:
-        claims = {
-            stream: await self._claim(function.name, stream, partition, trigger.start)
-            for stream in trigger.streams
-        }
+        key = (function.name, trigger.streams, partition)
+        name = f"pump {function.name} {','.join(trigger.streams)}/{partition}"
+        pump = self._pump(
+            function, trigger, subscription, partition, await self._claims(key, trigger)
+        )
+        watch = self._watch(key, pump, function, trigger, subscription)
+        self._pumps[key] = pump, self._tasks.start(watch, name=name)
+
+    def _pump(
+        self,
+        function: FunctionSpec,
+        trigger: StreamTrigger,
+        subscription: Subscription,
+        partition: int,
+        claims: dict[str, Claim],
+    ) -> Pump:
         readers = [
             subscription.reader(stream, partition, claimed.standing.progress.watermark)
             for stream, claimed in claims.items()
@@ -200,10 +212,13 @@ class Dispatcher:
             wants=None if trigger.pattern is None else Selection(trigger.pattern),
         )  # fmt: skip
         pump.paused = function.name in self._paused
-        key = (function.name, trigger.streams, partition)
-        self.halted.pop(key, None)
-        name = f"pump {function.name} {','.join(trigger.streams)}/{partition}"
-        self._pumps[key] = pump, self._tasks.start(self._watch(key, pump), name=name)
+        return pump
+
+    async def _claims(self, key: Key, trigger: StreamTrigger) -> dict[str, Claim]:
+        return {
+            stream: await self._claim(key[0], stream, key[2], trigger.start)
+            for stream in trigger.streams
+        }
 
     async def _claim(self, function: str, stream: str, partition: int, start: str) -> Claim:
         """Take the partition over, however long the store is away; again is harmless."""
@@ -216,15 +231,43 @@ class Dispatcher:
             except Unavailable:
                 await self._clock.sleep(self._entropy.uniform(CLAIM_PAUSE_S / 2, CLAIM_PAUSE_S))
 
-    async def _watch(self, key: Key, pump: Pump) -> None:
-        """Run a pump; one that ends by its own fault is remembered as halted, its events wait."""
-        try:
-            await pump.run()
-            if pump.fenced:
-                self.halted[key] = "another owner has taken the partition over"
-        except Exception as error:
-            self.halted[key] = f"{type(error).__name__}: {error}"
-            raise
+    async def _watch(
+        self,
+        key: Key,
+        pump: Pump,
+        function: FunctionSpec,
+        trigger: StreamTrigger,
+        subscription: Subscription,
+    ) -> None:
+        """Run a pump; one that ends by a fault of ours is begun anew, from what the store holds.
+
+        Stored bytes that are damaged halt the partition until somebody has looked at them.
+        """
+        pause = FEED_PAUSE_MIN_S
+        while True:
+            self.halted.pop(key, None)
+            began = self._clock.monotonic()
+            try:
+                await pump.run()
+            except Corrupt as error:
+                self.halted[key] = f"{type(error).__name__}: {error}"
+                raise
+            except Exception as error:  # noqa: BLE001 - told, and begun anew
+                self.halted[key] = f"{type(error).__name__}: {error}; begins anew soon"
+                self._on_failure(f"pump {key}", error)
+            else:
+                if pump.fenced:
+                    self.halted[key] = "another owner has taken the partition over"
+                return
+            if self._clock.monotonic() - began > FEED_PAUSE_MAX_S:
+                pause = FEED_PAUSE_MIN_S
+            await self._clock.sleep(self._entropy.uniform(pause / 2, pause))
+            pause = min(pause * 2, FEED_PAUSE_MAX_S)
+            if key not in self._pumps:
+                return
+            claims = await self._claims(key, trigger)
+            pump = self._pump(function, trigger, subscription, key[2], claims)
+            self._pumps[key] = pump, self._pumps[key][1]
 
     async def _stop(self, keys: Sequence[Key]) -> None:
         found = [self._pumps.pop(key) for key in keys if key in self._pumps]

@@ -13,21 +13,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from headrace.delivery.parking import encode_event, lane_of
+from headrace.delivery.parking import decode_event, encode_event, lane_of
 from headrace.delivery.positions import Standing
 from headrace.delivery.settle import GivenUp, Verdict
-from headrace.delivery.unit import Unit, cut, pick
+from headrace.delivery.unit import FOREVER, Unit, cut, pick
 from headrace.delivery.watermark import Watermark
 from headrace.model.effects import DeadEvent, Effects, Trouble
 from headrace.model.function import FunctionSpec
-from headrace.model.outcome import Cause, Returned
+from headrace.model.outcome import BEHIND, Cause, Returned
 from headrace.model.policy import DeadLetter, Discard, OnFailure
 from headrace.model.record import Chunk, Position, positions
 
 At = tuple[str, int]
 Lane = tuple[str, bytes]
 
-BEHIND = Cause("Behind", "an earlier event of its key is parked")
+_WAITS = Cause(BEHIND, "an earlier event of its key is parked")
 
 
 class Ledger:
@@ -52,6 +52,7 @@ class Ledger:
         self._trouble_left = {at: ranges for at, ranges in self._trouble.items() if ranges}
         self._diverted: list[DeadEvent] = []
         self._written = {at: mark.progress() for at, mark in self._marks.items()}
+        self._split = False
         self.pending: deque[Unit] = deque()
         self.running: list[Unit] = []
         self.parked: dict[Lane, bool] = {
@@ -72,6 +73,35 @@ class Ledger:
     def is_ahead(self) -> bool:
         """Whether more is finished than any commit begun so far says."""
         return any(mark.progress() != self._written[at] for at, mark in self._marks.items())
+
+    @property
+    def is_split(self) -> bool:
+        """Whether units that wait may share a key with others, running or waiting."""
+        if self._split and not (self.running or self.pending):
+            self._split = False
+        return self._split
+
+    def hasten(self, latest: int) -> None:
+        """Let nothing that is to be tried again by itself be due after `latest`."""
+        for place, unit in enumerate(self.pending):
+            if latest < unit.due < FOREVER:
+                self.pending[place] = msgspec.structs.replace(unit, due=latest)
+
+    def redriving(self) -> set[Lane]:
+        """The parked lanes of which an event is being run, or waits to be run again."""
+        if not self.parked:
+            return set()
+        return {
+            (row.position.stream, lane_of(decode_event(row.event), row.position.offset))
+            for unit in (*self.running, *self.pending)
+            for row in unit.parked
+        }
+
+    def bring_forward(self, latest: int) -> None:
+        """No unit that is due at all is due later than `latest`."""
+        for place, unit in enumerate(self.pending):
+            if latest < unit.due < FOREVER:
+                self.pending[place] = msgspec.structs.replace(unit, due=latest)
 
     # --- what was read ----------------------------------------------------------------------
 
@@ -108,6 +138,7 @@ class Ledger:
         """A batch as units: cut where a range failed before, so that its attempts go on counting."""
         if not self._trouble_left:
             return [Unit(chunks)]
+        self._split = True
         found: list[Unit] = []
         start, known, last = 0, None, dict[At, int]()
         for index, at in enumerate(positions(chunks)):
@@ -141,7 +172,7 @@ class Ledger:
                 offset = chunk.offset_of(place)
                 if (chunk.stream, lane_of(event, offset)) in self.parked:
                     one = chunk.window(place, place + 1)
-                    self._diverted.append(self._waiting(one, BEHIND, 0, now))
+                    self._diverted.append(self._waiting(one, _WAITS, 0, now))
                     self._marks[chunk.stream, self._partition].finish(offset)
                     aside.append(one)
                 else:
@@ -188,6 +219,7 @@ class Ledger:
             self._finish(verdict.finished)
             self._finish(lost.chunk for lost in verdict.given_up)
         self.pending.extendleft(reversed(again))
+        self._split = self._split or bool(again)
         trouble = self._changed_trouble(unit)
         if kept is None and not (verdict.given_up or trouble or self._diverted):
             return None

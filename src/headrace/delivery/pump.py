@@ -26,6 +26,7 @@ from headrace.delivery.parking import chunk_of, parked_events
 from headrace.delivery.positions import Claim, Standing, stored
 from headrace.delivery.runs import Runs, run_of
 from headrace.delivery.settle import GivenUp, Verdict, settle
+from headrace.delivery.turns import turn
 from headrace.delivery.unit import FOREVER, Unit
 from headrace.delivery.waiting import Waiting
 from headrace.keepers.brokers.base import Reader
@@ -87,7 +88,6 @@ class Pump:
         self._errands: deque[Callable[[], Awaitable[None]]] = deque()
         self._waiting = Waiting(tasks)
         self._picking = asyncio.Lock()
-        self._redriving: set[Lane] = set()
         self._at_rest = asyncio.Event()
         self._stopping = False
         self._broken = False
@@ -104,8 +104,7 @@ class Pump:
                 await self._work()
             else:
                 names = (f"{self.spec.name}/{self.partition} {n}" for n in range(self._width))
-                workers = [self._tasks.start(self._work(), name=name) for name in names]
-                await asyncio.gather(*workers)
+                await self._together([self._tasks.start(self._share(), name=n) for n in names])
             await self._drain()
         except Fenced:
             self.fenced = True
@@ -115,6 +114,23 @@ class Pump:
                 await self._errands.popleft()()
             for reader in self._readers:
                 reader.close()
+
+    async def _together(self, workers: list[asyncio.Task[None]]) -> None:
+        """Wait for the workers; one that fails ends them all."""
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.wait(workers)
+
+    async def _share(self) -> None:
+        """One worker's part; where the partition is lost the others end with their units."""
+        try:
+            await self._work()
+        except Fenced:
+            self.fenced = True
+            self.stop()
 
     async def _work(self) -> None:
         """One unit after the other, from waiting to landed."""
@@ -198,7 +214,6 @@ class Pump:
     def _put_down(self, unit: Unit) -> None:
         """The unit is landed, or will be run again."""
         self.ledger.running.remove(unit)
-        self._redriving.clear()
         if not self.ledger.running:
             self._at_rest.set()
         if self._width > 1:
@@ -245,32 +260,42 @@ class Pump:
         wait_s: float | None = None
         if pending:
             now = self._clock.now()
-            # Ordered: what failed holds up everything behind it. Keyed: only its own lanes, which
-            # are closed, so the first unit that is due may go.
-            places = range(len(pending)) if self._width > 1 else range(1)
-            place = min(places, key=lambda index: pending[index].due)
-            head = pending[place]
-            wait_s = (head.due - now) / MICROS
-            if wait_s <= 0:
+            place, due = self._turn(now)
+            if place is not None:
+                head = pending[place]
                 del pending[place]
                 return head
-            if head.due >= FOREVER:
-                wait_s = None
-            elif wait_s > self.spec.retry.cap + SLICE_S:
-                # No retry is that far away: the wall clock was set back since it was planned.
-                late = now + int(self.spec.retry.cap * MICROS)
-                pending[place] = msgspec.structs.replace(head, due=late)
-                return None
-            else:
-                # In slices, so that a wall clock set forward is noticed soon.
-                wait_s = min(wait_s, SLICE_S)
+            wait_s = self._patience(due, now)
             if self._width == 1:
                 await self._wait(wait_s)
                 return None
+        redriving = self.ledger.redriving()
         for lane, draining in self.ledger.parked.items():
-            if draining and lane not in self._redriving:
+            if draining and lane not in redriving:
                 return await self._redriven(lane)
         return await self._batch(wait_s)
+
+    def _patience(self, due: int, now: int) -> float | None:
+        """Seconds to wait for what is due then; None where only an operator ends the wait."""
+        if due >= FOREVER:
+            return None
+        wait_s = (due - now) / MICROS
+        if wait_s > self.spec.retry.cap + SLICE_S:
+            # No retry is that far away: the wall clock was set back since it was planned.
+            self.ledger.hasten(now + int(self.spec.retry.cap * MICROS))
+        # In slices, so that a wall clock set forward is noticed soon.
+        return min(wait_s, SLICE_S)
+
+    def _turn(self, now: int) -> tuple[int | None, int]:
+        """The place in `pending` of the unit to run now, or None; and when one is due."""
+        ledger = self.ledger
+        if self._width == 1:
+            # What failed holds up everything behind it.
+            due = ledger.pending[0].due
+            return (0, due) if due <= now else (None, due)
+        if not ledger.is_split:
+            return 0, now
+        return turn(ledger.pending, ledger.running, now, by_key=self.spec.mode == "keyed")
 
     async def _batch(self, retry_s: float | None) -> Unit | None:
         """New events from the log, or None after a wait."""
@@ -305,7 +330,6 @@ class Pump:
         name, stream, key = self.spec.name, lane[0], lane[1]
         waiting = await parked_events(self._storage, name, stream, self.partition, key, limit=1)
         if waiting:
-            self._redriving.add(lane)
             return Unit((chunk_of(waiting[0]),), parked=(waiting[0],))
         await self._commit(self.ledger.freed(lane))
         del self.ledger.parked[lane]
@@ -330,6 +354,7 @@ class Pump:
             now=self._clock.now(),
             seed=self._entropy.integer(62),
             fresh=self._fresh,
+            order=self.spec.mode,
         )
         started = self._clock.monotonic()
         try:

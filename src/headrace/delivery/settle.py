@@ -13,7 +13,7 @@ from headrace.delivery.bisect import halves
 from headrace.delivery.retry import Draw, delay, gives_up
 from headrace.delivery.unit import FOREVER, Unit, cut, pick, runs
 from headrace.model.function import FunctionSpec
-from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
+from headrace.model.outcome import BEHIND, Cause, Crashed, Outcome, Returned, TimedOut
 from headrace.model.policy import ParkPartition
 from headrace.model.record import Chunk
 
@@ -104,13 +104,20 @@ def _settle_parts(
     end = unit.size if outcome.untouched < 0 else min(outcome.untouched, unit.size)
     again: list[Unit] = []
     given_up: list[GivenUp] = []
+    behind: list[Unit] = []
     for index in sorted(causes):
+        if causes[index].kind == BEHIND:
+            behind.append(
+                Unit(cut(unit.chunks, index, index + 1), unit.attempts if unit.size == 1 else 0)
+            )
+            continue
         one = Unit(
             cut(unit.chunks, index, index + 1), attempts=unit.attempts if unit.size == 1 else 0
         )
         more, lost = _try_again(one, causes[index], spec, now=now, draw=draw)
         again.extend(more)
         given_up.extend(lost)
+    again.extend(behind)
     if end < unit.size:
         again.append(Unit(cut(unit.chunks, end, unit.size)))
     good = [index for index in range(end) if index not in causes]

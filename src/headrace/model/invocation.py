@@ -24,6 +24,8 @@ class Invocation(msgspec.Struct, array_like=True, frozen=True, gc=False):
         now: The wall clock when it was dispatched, in microseconds since the epoch.
         seed: What the instance's randomness is seeded with, so that a run can be repeated.
         mode: `stream` for a batch from a log, `call` for one payload that wants an answer.
+        order: The function's mode as deployed, `ordered`, `keyed` or `unordered`; "" means as
+            its author declared.
         fresh: Forget cached state first: an earlier invocation's changes did not land.
     """
 
@@ -41,6 +43,7 @@ class Invocation(msgspec.Struct, array_like=True, frozen=True, gc=False):
     seed: int = 0
     mode: str = "stream"
     fresh: bool = False
+    order: str = ""
 
     @property
     def size(self) -> int:

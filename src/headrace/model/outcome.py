@@ -23,6 +23,10 @@ class Cause(msgspec.Struct, array_like=True, frozen=True, gc=False):
     retryable: bool = True
 
 
+BEHIND = "headrace.Behind"
+"""The kind of a cause that is no fault: the event was not run, because one before it failed."""
+
+
 class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The event at `index` of the batch (0 to size - 1) failed, and why."""
 

@@ -14,7 +14,7 @@ import pytest
 from headrace import App, Batch, Context, Event, Failures, Output, Permanent, Unknown
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Returned
+from headrace.model.outcome import BEHIND, Returned
 from headrace.model.policy import MAX_TRACEBACK
 from headrace.model.record import Chunk, decode_events, encode_events
 from headrace.runtime.child.executor import Executor
@@ -193,7 +193,7 @@ def test_keyed_functions_keep_later_events_of_the_key_waiting(handler: Callable[
     returned = Rig(handler, output=True, mode="keyed").run(1, b"x", 3, 4, keys="abbc")
     assert [(f.index, f.cause.kind) for f in returned.failures] == [
         (1, "Undecodable"),
-        (2, "Behind"),
+        (2, BEHIND),
     ]
     assert returned.untouched == -1
     assert published(returned) == [(2, "a"), (8, "c")]
@@ -226,7 +226,7 @@ def test_a_keyed_function_goes_on_with_other_keys() -> None:
     returned = Rig(picky, mode="keyed").run(-1, 2, 3, -4, keys="abac")
     assert [(f.index, f.cause.kind) for f in returned.failures] == [
         (0, "ValueError"),
-        (2, "Behind"),
+        (2, BEHIND),
         (3, "ValueError"),
     ]
     assert published(returned) == [(2, None)]

@@ -15,7 +15,7 @@ from typing import Any, Final
 from headrace.model.codec import Coder, encode_json
 from headrace.model.errors import Unknown
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Cause, Failure, Returned
+from headrace.model.outcome import BEHIND, Cause, Failure, Returned
 from headrace.runtime.child.cause import cause_of
 from headrace.runtime.child.handing import Prepared, bare, emit, settled, take
 from headrace.runtime.child.ledger import Host
@@ -163,6 +163,7 @@ class Executor:
         began: float,
     ) -> Returned:
         """Event by event. An ordered function stops at the first failure, others go round it."""
+        order = invocation.order or prepared.mode
         recorder, context = self._desk(invocation, prepared, events, began)
         closed: set[str] = set()
         untouched = -1
@@ -187,10 +188,10 @@ class Executor:
                     continue
                 recorder.drop(index, cause_of(error))
             if index in recorder.dropped:
-                if prepared.mode == "ordered":
+                if order == "ordered":
                     untouched = index + 1 if index + 1 < len(events) else -1
                     break
-                if prepared.mode == "keyed" and event.key is not None:
+                if order == "keyed" and event.key is not None:
                     closed.add(event.key)
         recorder.at = -1
         return _collect(recorder, untouched)
@@ -203,6 +204,7 @@ class Executor:
         began: float,
     ) -> Returned:
         """All at once. Events that cannot be decoded are set aside and the rest is run again."""
+        order = invocation.order or prepared.mode
         aside: dict[int, Cause] = {}
         end = len(events)
         cause = None
@@ -229,12 +231,12 @@ class Executor:
                     poison = _poison(error, events)
                     if poison is None or recorder.finished:
                         return _collect_error(recorder, cause)
-                    if prepared.mode == "ordered":
+                    if order == "ordered":
                         end = poison
                         aside = {i: why for i, why in aside.items() if i < end} | {poison: cause}
                     else:
                         aside[poison] = cause
-                        if prepared.mode == "keyed":
+                        if order == "keyed":
                             _close_key(events, poison, aside)
                     continue
                 recorder.at = -1
@@ -346,7 +348,7 @@ def _close_key(events: list[Event[Any]], failed: int, aside: dict[int, Cause]) -
 
 
 def _behind(event: Event[Any]) -> Cause:
-    return Cause("Behind", f"an earlier event of key `{event.key}` failed in this batch")
+    return Cause(BEHIND, f"an earlier event of key `{event.key}` failed in this batch")
 
 
 def _is_cancellation(error: BaseException) -> bool:
