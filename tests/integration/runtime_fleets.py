@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from textwrap import dedent
 
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
@@ -66,7 +67,7 @@ class House:
 
     def write(self, code: str) -> str:
         target = self.folder / "shop.py"
-        target.write_text(HEAD + code)
+        target.write_text(HEAD + dedent(code))
         return str(target)
 
     async def deploy(self, code: str) -> None:
