@@ -79,6 +79,26 @@ def kill_session(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
+def sessions(metrics: Iterable[Metric], *, peers: bool) -> list[list[Program]]:
+    """The programs to run, in groups that take turns.
+
+    Rows that share a program are one group, so that nothing is compared with a figure of another
+    hour, and no program runs for two rows apart.
+    """
+    groups: list[list[Program]] = []
+    for metric in metrics:
+        needed = [reading.program for reading in metric.readings()]
+        merged = [program for program in needed if peers or not program.is_peer]
+        apart: list[list[Program]] = []
+        for group in groups:
+            if set(group) & set(merged):
+                merged = group + merged
+            else:
+                apart.append(group)
+        groups = [*apart, list(dict.fromkeys(merged))]
+    return groups
+
+
 def measure(
     metrics: Iterable[Metric],
     *,
@@ -87,24 +107,15 @@ def measure(
     peers: bool,
     tell: Callable[[str], None],
 ) -> Measured:
-    """Run what the metrics need, row by row, each row's programs in turns."""
+    """Run what the metrics need, each group's programs in turns."""
     measured = Measured()
-    rows: dict[int, list[Reading]] = {}
-    for metric in metrics:
-        rows.setdefault(metric.row, []).extend(metric.readings())
-    ran: set[Program] = set()
-    for row, readings in rows.items():
-        programs = [
-            program
-            for program in dict.fromkeys(reading.program for reading in readings)
-            if program not in ran and (peers or not program.is_peer)
-        ]
-        ran.update(programs)
+    groups = sessions(metrics, peers=peers)
+    for number, programs in enumerate(groups, 1):
         for turn in range(1, rounds + 1):
             for program in programs:
                 if program in measured.failures:
                     continue
-                tell(f"row {row}, round {turn} of {rounds}: {program.name}")
+                tell(f"group {number} of {len(groups)}, round {turn} of {rounds}: {program.name}")
                 try:
                     figures = run_program(program, quick=quick)
                 except ProgramFailed as error:
