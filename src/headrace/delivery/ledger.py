@@ -97,12 +97,6 @@ class Ledger:
             for row in unit.parked
         }
 
-    def bring_forward(self, latest: int) -> None:
-        """No unit that is due at all is due later than `latest`."""
-        for place, unit in enumerate(self.pending):
-            if latest < unit.due < FOREVER:
-                self.pending[place] = msgspec.structs.replace(unit, due=latest)
-
     # --- what was read ----------------------------------------------------------------------
 
     def admit(self, stream: str, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
