@@ -180,7 +180,10 @@ class _Books:
 
     def is_discarded(self, function: str, place: Place) -> bool:
         asked = self.account.functions[function]
-        return asked.on_failure == "discard" and self.failed[function, place] > 0
+        may_be = asked.on_failure == "discard" or (
+            asked.discards and asked.on_failure == "park-partition"
+        )
+        return may_be and self.failed[function, place] > 0
 
     def commit(
         self, host: int, puts: list[tuple[str, bytes, bytes]], deletes: list[tuple[str, bytes]]
@@ -356,6 +359,8 @@ class _Books:
         if asked.resets or asked.mode == "unordered":
             return
         for key, places in seen.items():
+            if key == "None" and asked.mode != "ordered":
+                continue
             last: dict[str, int] = {}
             for at in places:
                 lane, _, offset = at.rpartition("/")

@@ -29,7 +29,7 @@ from headrace.model.outcome import Outcome
 from headrace.runtime.inline import InlineInvoker
 from headrace.sdk.app import App
 from headrace.testing.faults import Door, Host, HostDied, Spring, Weather, inhabited
-from headrace.testing.loop import EPOCH, VirtualClock, VirtualLoop
+from headrace.testing.loop import EPOCH, MAX_STEPS, VirtualClock, VirtualLoop
 from headrace.world import failpoints
 from headrace.world.entropy import SeededEntropy
 
@@ -77,6 +77,7 @@ class Lives:
         shuffle: bool = False,
         stale_reads: float = 0.0,
         epoch: int = EPOCH,
+        max_steps: int = MAX_STEPS,
         before: Before | None = None,
         after: After | None = None,
         on_landed: Landed | None = None,
@@ -84,7 +85,9 @@ class Lives:
         self.apps = {app.name: app for app in apps}
         self.specs = [app.spec() for app in apps]
         self.seed = seed
-        self.loop = VirtualLoop(shuffle=Random(seed) if shuffle else None)
+        self.loop = VirtualLoop(
+            shuffle=Random(seed) if shuffle else None, max_steps=max_steps
+        )
         self.loop.set_task_factory(_adopting)
         self.loop.set_exception_handler(_quietly)
         self.clock = VirtualClock(self.loop, epoch=epoch)

@@ -19,7 +19,7 @@ from headrace.world.clock import SystemClock
 T = TypeVar("T")
 
 EPOCH = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z in microseconds: when virtual time begins
-MAX_STEPS = 200_000
+MAX_STEPS = 100_000
 
 
 class Deadlock(HeadraceError):

@@ -57,6 +57,7 @@ class PlannedFunction(msgspec.Struct, frozen=True):
     batch_bytes: int
     batch_window: float
     mode: Mode
+    parallelism: int
     commit: Commit
     bisect: bool
     retry: Retry
@@ -146,6 +147,7 @@ def _function(
     flaky = {n: chance.randint(1, 3) for n in numbers if chance.random() < share}
     slow = chance.choice((0.0, 0.1)) if shape.startswith("async") else 0.0
     least = 3 if shape == "failures" else 1
+    mode: Mode = chance.choice(("ordered", "ordered", "ordered", "keyed", "keyed", "unordered"))
     return PlannedFunction(
         name=f"f{index}",
         streams=inputs,
@@ -154,7 +156,8 @@ def _function(
         batch_size=chance.choice((1, 2, 3, 5, 10, 50)),
         batch_bytes=chance.choice((200, 4 << 20, 4 << 20)),
         batch_window=chance.choice((0.0, 0.0, 0.05, 0.5)),
-        mode=chance.choice(("ordered", "ordered", "ordered", "keyed", "unordered")),
+        mode=mode,
+        parallelism=1 if mode == "ordered" else chance.choice((1, 2, 4)),
         commit="before" if chance.random() < 0.08 else "after",
         bisect=chance.random() < 0.8,
         retry=Retry(

@@ -48,6 +48,7 @@ Judge = Callable[[dict[str, Any]], Sequence[object]]
 
 APP = "sim"
 EVERY = 50
+MAX_STEPS = 30_000
 LIMIT_S = 86_400.0 * 30
 DEFAULT_JUDGE = "tests.auditor.judge:judge"
 WATCHED = frozenset((Space.POSITIONS, Space.DEAD, Space.PARKED))
@@ -96,6 +97,7 @@ def app_of(plan: Plan, deeds: Deeds) -> App:
             batch_bytes=planned.batch_bytes,
             batch_window=planned.batch_window,
             mode=planned.mode,
+            parallelism=planned.parallelism,
             commit=planned.commit,
             bisect=planned.bisect,
             retry=planned.retry,
@@ -181,6 +183,7 @@ class Run:
             in_order=plan.in_order,
             shuffle=plan.shuffle,
             stale_reads=plan.stale_reads,
+            max_steps=MAX_STEPS,
             before=self._before,
             after=self._after,
             on_landed=self._landed,
