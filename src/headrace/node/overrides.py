@@ -7,6 +7,7 @@ keeps the author's delays. Refuses keys an operator may not touch (names, trigge
 
 from __future__ import annotations
 
+import functools
 import re
 import types
 import typing
@@ -74,8 +75,10 @@ def checked(
             )
         _known_inside(like, key, values[key], where)
     override = Override(name, values, where(), from_text)
-    blank = FunctionSpec(name=name, app="") if like is FunctionSpec else StreamSpec(name=name)
-    merged(blank, override, where)
+    if like is FunctionSpec:
+        merged(FunctionSpec(name=name, app=""), override, where)
+    else:
+        merged(StreamSpec(name=name), override, where)
     return override
 
 
@@ -87,8 +90,12 @@ def apply_overrides(spec: Spec, overrides: Sequence[Override]) -> Spec:
     """
     for override in overrides:
         if override.matches(spec.name):
-            spec = merged(spec, override, lambda *_, o=override: o.where)
+            spec = merged(spec, override, functools.partial(_place, override))
     return spec
+
+
+def _place(override: Override, *_: str) -> str:
+    return override.where
 
 
 def merged(spec: Spec, override: Override, where: Where) -> Spec:

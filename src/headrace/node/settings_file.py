@@ -55,15 +55,16 @@ class SettingsFile:
         Raises:
             Misuse: Something else than a table stands there.
         """
-        found: Any = self._values
+        table = self._values
         for depth, key in enumerate(path):
-            found = found.get(key, {})
+            found = table.get(key, {})
             if not isinstance(found, dict):
                 here = path[: depth + 1]
                 raise Misuse(
                     f"{self.where(*here)}: `{'.'.join(here)}` must be a table; write `[{'.'.join(here)}]`"
                 )
-        return found
+            table = found
+        return table
 
     def where(self, *path: str) -> str:
         """`file:line` of the key, or of the nearest table around it."""

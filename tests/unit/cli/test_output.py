@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from headrace.cli.output import one_line, plural, short_time, table_lines, text_of, value_text
 
 
 def test_a_table_is_aligned_with_numbers_to_the_right() -> None:
-    rows = [{"name": "a", "n": 1}, {"name": "long name", "n": 12_345}, {"name": None, "n": None}]
+    rows: list[dict[str, Any]] = [
+        {"name": "a", "n": 1},
+        {"name": "long name", "n": 12_345},
+        {"name": None, "n": None},
+    ]
     assert table_lines(rows, {"name": "name", "events": "n"}) == [
         "NAME       EVENTS",
         "a               1",
