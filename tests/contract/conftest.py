@@ -6,7 +6,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from contract_drivers import BROKERS, STORAGES, AnyStorage, ManualClock, OpenBroker, Place
+from tests.contract.contract_drivers import (
+    BROKERS,
+    STORAGES,
+    AnyStorage,
+    ManualClock,
+    OpenBroker,
+    Place,
+)
 
 
 @pytest.fixture

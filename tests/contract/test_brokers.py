@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from contract_drivers import AnyBroker, OpenBroker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.contract.contract_drivers import AnyBroker, OpenBroker
 
 from headrace.keepers.brokers.base import Assigned, Extent
 from headrace.model.effects import Change, Check, Put, Space

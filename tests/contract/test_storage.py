@@ -7,9 +7,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from contract_drivers import STORAGES, AnyStorage, ManualClock, Place
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.contract.contract_drivers import STORAGES, AnyStorage, ManualClock, Place
 
 from headrace.keepers.storage.keys import after, pack
 from headrace.model.effects import Change, Check, Delete, Put, Space

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from gateway_nodes import serving, settle
+from tests.integration.gateway_nodes import serving, settle
 
 from headrace.cli.main import main
 from headrace.client.http import Client

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from gateway_nodes import settle
+from tests.integration.gateway_nodes import settle
 
 from headrace.cli.main import main
 from headrace.client.http import Client

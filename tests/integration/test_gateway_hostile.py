@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from gateway_nodes import memory_gateway, raw
+from tests.integration.gateway_nodes import memory_gateway, raw
 
 from headrace.faces.gateway.protocol import Patience
+from headrace.faces.gateway.records import read_page
+from headrace.model.event import Event
 
 HURRIED = Patience(headers=0.3, body=0.3)
 HEAD = b"POST /streams/orders HTTP/1.1\r\nhost: localhost\r\n"
@@ -183,6 +185,35 @@ async def test_long_polls_end_when_the_door_closes(tmp_path: Path) -> None:
         await gateway.stop(5.0)
         assert status(await waiting) == 200
         assert time.monotonic() - began < 3
+
+
+async def test_long_polls_whose_clients_left_make_room(tmp_path: Path) -> None:
+    async with memory_gateway(tmp_path) as (gateway, _):
+        request = (
+            b"GET /streams/orders/records?from=latest&wait=30 HTTP/1.1\r\nhost: localhost\r\n"
+            b"connection: close\r\n\r\n"
+        )
+        await asyncio.gather(*(raw(gateway.url, request, patience=0.2) for _ in range(64)))
+        await asyncio.sleep(0.4)
+        began = time.monotonic()
+        answer = await raw(gateway.url, request.replace(b"wait=30", b"wait=0.1"))
+        assert status(answer) == 200
+        assert time.monotonic() - began < 5
+
+
+async def test_a_page_is_bounded_in_bytes_and_nothing_is_left_out(tmp_path: Path) -> None:
+    async with memory_gateway(tmp_path) as (gateway, node):
+        large = [Event(b'"%b"' % (b"x" * 900_000), key=str(number)) for number in range(8)]
+        for event in large:
+            await node.publisher.publish("orders", [event])
+        spec = node.broker.stream("orders")
+        seen: list[str] = []
+        page = await read_page(node.broker, spec, {0: 0, 1: 0}, 100)
+        while page.records:
+            assert sum(len(bytes(record["value"])) for record in page.records) < 4 << 20
+            seen += [record["position"] for record in page.records]
+            page = await read_page(node.broker, spec, page.cursor, 100)
+        assert len(seen) == len(set(seen)) == 8
 
 
 async def test_long_polls_beyond_the_bound_are_told_to_come_again(tmp_path: Path) -> None:

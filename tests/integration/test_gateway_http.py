@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_nodes import serving, settle
+from tests.integration.gateway_nodes import serving, settle
 
 from headrace.client.http import ENVELOPES, Client
 from headrace.model.errors import (

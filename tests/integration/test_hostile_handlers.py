@@ -10,7 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from runtime_fleets import CLOCK, House, eventually, house, invocation, lives, parent_of
+from tests.integration.runtime_fleets import (
+    CLOCK,
+    House,
+    eventually,
+    house,
+    invocation,
+    lives,
+    parent_of,
+)
 
 from headrace.model.outcome import Crashed, Outcome, Returned, TimedOut
 
@@ -281,7 +289,7 @@ HOST = """
 import asyncio, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from runtime_fleets import House
+from tests.integration.runtime_fleets import House
 async def main():
     home = House(Path(sys.argv[1]))
     await home.deploy('''

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from runtime_fleets import CLOCK, eventually, house, invocation, lives, parent_of
+from tests.integration.runtime_fleets import CLOCK, eventually, house, invocation, lives, parent_of
 
 from headrace.model.errors import Misuse, Unknown
 from headrace.model.outcome import Crashed, Returned

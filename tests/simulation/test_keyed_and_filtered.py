@@ -6,7 +6,7 @@ from headrace import App, Batch, Context, DeadLetter, Event, ParkKey, Retry
 from headrace.testing.world import World
 
 
-def test_a_failing_key_does_not_hold_up_its_neighbours_and_keeps_its_order():
+def test_a_failing_key_does_not_hold_up_its_neighbours_and_keeps_its_order() -> None:
     app = App("shop")
     orders = app.stream("orders")
     seen = app.stream("seen")
@@ -15,7 +15,7 @@ def test_a_failing_key_does_not_hold_up_its_neighbours_and_keeps_its_order():
     @app.function(
         orders, mode="keyed", parallelism=4, batch_size=1, retry=Retry(attempts=5, jitter=False)
     )
-    def handle(event: Event[dict], context: Context) -> None:
+    def handle(event: Event[dict[str, int]], context: Context) -> None:
         if event.value["n"] == 0 and patience["left"]:
             patience["left"] -= 1
             raise RuntimeError("not yet")
@@ -32,7 +32,7 @@ def test_a_failing_key_does_not_hold_up_its_neighbours_and_keeps_its_order():
     assert values.index(12) < values.index(0)
 
 
-def test_a_parked_key_is_redriven_in_order_among_lanes():
+def test_a_parked_key_is_redriven_in_order_among_lanes() -> None:
     app = App("shop")
     orders = app.stream("orders")
     seen = app.stream("seen")
@@ -46,7 +46,7 @@ def test_a_parked_key_is_redriven_in_order_among_lanes():
         retry=Retry(attempts=1),
         on_failure=ParkKey(),
     )
-    def handle(event: Event[dict], context: Context) -> None:
+    def handle(event: Event[dict[str, int]], context: Context) -> None:
         if event.key == "bad" and broken["is"]:
             raise RuntimeError("down")
         context.publish(seen, event.value, key=event.key)
@@ -65,7 +65,7 @@ def test_a_parked_key_is_redriven_in_order_among_lanes():
     assert [n for n in values if n < 10] == [0, 1, 2, 3]
 
 
-def test_what_a_pattern_does_not_mean_counts_as_done():
+def test_what_a_pattern_does_not_mean_counts_as_done() -> None:
     app = App("shop")
     orders = app.stream("orders")
     seen = app.stream("seen")
@@ -73,7 +73,7 @@ def test_what_a_pattern_does_not_mean_counts_as_done():
     @app.function(
         orders, pattern={"value": {"total": [{"numeric": [">", 5]}]}}, on_failure=DeadLetter()
     )
-    def handle(event: Event[dict], context: Context) -> None:
+    def handle(event: Event[dict[str, int]], context: Context) -> None:
         context.publish(seen, event.value)
 
     with World(app) as world:
@@ -84,7 +84,7 @@ def test_what_a_pattern_does_not_mean_counts_as_done():
         assert world.lag() == 0
 
 
-def test_a_key_that_failed_in_a_batch_is_tried_again_before_its_followers():
+def test_a_key_that_failed_in_a_batch_is_tried_again_before_its_followers() -> None:
     app = App("shop")
     orders = app.stream("orders")
     seen = app.stream("seen")
@@ -93,7 +93,7 @@ def test_a_key_that_failed_in_a_batch_is_tried_again_before_its_followers():
     @app.function(
         orders, mode="keyed", parallelism=4, batch_size=20, retry=Retry(attempts=5, jitter=False)
     )
-    def handle(event: Event[dict], context: Context) -> None:
+    def handle(event: Event[dict[str, int]], context: Context) -> None:
         if event.value["n"] == 1 and event.key == "slow" and patience["left"]:
             patience["left"] -= 1
             raise RuntimeError("not yet")
@@ -110,7 +110,7 @@ def test_a_key_that_failed_in_a_batch_is_tried_again_before_its_followers():
     assert [n for n in values if n >= 10] == [10, 11, 12, 13, 14, 15]
 
 
-def test_halves_of_a_failing_batch_do_not_run_a_key_beside_itself():
+def test_halves_of_a_failing_batch_do_not_run_a_key_beside_itself() -> None:
     app = App("shop")
     orders = app.stream("orders")
     seen = app.stream("seen")
@@ -118,7 +118,7 @@ def test_halves_of_a_failing_batch_do_not_run_a_key_beside_itself():
     @app.function(
         orders, mode="keyed", parallelism=4, batch_size=16, retry=Retry(attempts=2, jitter=False)
     )
-    def handle(events: Batch[dict], context: Context) -> None:
+    def handle(events: Batch[dict[str, int]], context: Context) -> None:
         for event in events:
             if event.value["n"] == 3:
                 raise RuntimeError("poison")

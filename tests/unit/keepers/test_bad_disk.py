@@ -8,7 +8,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from bad_disk import BadDisk, Ended, end
+from tests.unit.keepers.bad_disk import BadDisk, Ended, end
 
 from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.effects import Change, Put, Space

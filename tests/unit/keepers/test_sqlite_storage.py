@@ -11,7 +11,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from bad_disk import BadDisk, Ended, end
+from tests.unit.keepers.bad_disk import BadDisk, Ended, end
 
 from headrace.keepers.storage.sqlite import file as data_file
 from headrace.keepers.storage.sqlite import storage as module
