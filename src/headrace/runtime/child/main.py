@@ -22,6 +22,7 @@ import msgspec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Returned, Usage
 from headrace.model.policy import MAX_TRACEBACK
+from headrace.runtime import sandbox
 from headrace.runtime.child.channel import Channel
 from headrace.runtime.child.executor import Executor
 from headrace.runtime.child.speech import Running, speak_up
@@ -42,6 +43,7 @@ from headrace.runtime.wire import (
     ScanState,
     Stop,
     Suspend,
+    encode,
 )
 from headrace.sdk.app import App
 
@@ -72,10 +74,10 @@ class Life:
     def __init__(self, app: App, version: str, order: Fork, link: socket.socket) -> None:
         self._order = order
         self._partitions = dict(order.partitions)
-        self._channel = Channel(link, spin=order.spin)
+        self.channel = Channel(link, spin=order.spin)
         self._executor = Executor(
             app,
-            HostLine(self._channel),
+            HostLine(self.channel),
             partitions=self._partitions,
             instance=order.instance,
             version=version,
@@ -92,7 +94,7 @@ class Life:
     def live(self) -> NoReturn:
         """Until the host says stop, or goes."""
         self._start()
-        channel = self._channel
+        channel = self.channel
         while True:
             nonce, message = channel.take()
             match message:
@@ -120,13 +122,13 @@ class Life:
     def _start(self) -> None:
         began = time.perf_counter()
         cause = self._hook("start")
-        self._channel.say(0, Hello(time.perf_counter() - began, cause))
-        self._channel.flush()
+        self.channel.say(0, Hello(time.perf_counter() - began, cause))
+        self.channel.flush()
         if cause is not None:
             self._end(EXIT_HOOK)
 
     def _run(self, nonce: int, invocation: Invocation) -> None:
-        self._channel.nonce = nonce
+        self.channel.nonce = nonce
         self._running.key = invocation.key
         if self._cpu_limit is not None:
             signal.setitimer(signal.ITIMER_PROF, self._cpu_limit)
@@ -152,12 +154,12 @@ class Life:
         # `Returned` was made a moment ago, here, for this answer only.
         msgspec.structs.force_setattr(returned, "usage", cost)
         try:
-            self._channel.say(nonce, Done(returned))
+            self.channel.say(nonce, Done(returned))
         except (ValueError, OverflowError) as error:
             cause = Cause("TooLarge", str(error), retryable=False)
-            self._channel.say(nonce, Done(Returned(error=cause, usage=cost)))
-        if wall > SHORT_RUN_S or not self._channel.crowded:
-            self._channel.flush()
+            self.channel.say(nonce, Done(Returned(error=cause, usage=cost)))
+        if wall > SHORT_RUN_S or not self.channel.crowded:
+            self.channel.flush()
 
     def _drive(self, invocation: Invocation) -> Returned:
         work: Coroutine[Any, Any, Returned] = self._executor.run(invocation)
@@ -192,7 +194,7 @@ class Life:
         return None
 
     def _end(self, code: int) -> NoReturn:
-        self._channel.flush()
+        self.channel.flush()
         self._out.finish()
         self._err.finish()
         os._exit(code)
@@ -203,6 +205,20 @@ def prepare(app: App) -> None:
     executor = Executor(app, _NoHost())
     if any(executor.is_async(function.name) for function in app.spec().functions):
         __import__("asyncio")
+
+
+def warm_up(app: App, order: Fork) -> None:
+    """In a spare child: do once what its birth will do, so that the pages are its own already."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        life = Life(app, "", order, ours)
+        theirs.sendall(encode(1, Run(Invocation("", ()))))
+        nonce, _ = life.channel.take()
+        life.channel.say(nonce, Done(Returned()))
+        life.channel.flush()
+    sandbox.warm_up(order.resources)
+    reseed()
+    resource.getrusage(resource.RUSAGE_SELF)
 
 
 class _NoHost:

@@ -119,6 +119,7 @@ def speak_up(running: Running) -> tuple[Speech, Speech]:
     out, err = Speech(1, "stdout", running), Speech(2, "stderr", running)
     sys.stdout, sys.stderr = out, err
     root = logging.getLogger()
+    root.handlers = [each for each in root.handlers if not isinstance(each, Records)]
     root.addHandler(Records(running))
     if root.level == logging.WARNING:
         root.setLevel(logging.INFO)

@@ -8,6 +8,7 @@ imported.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
@@ -44,6 +45,9 @@ from headrace.runtime.wire import (
 from headrace.sdk.app import App
 
 INSTANCE_FDS = 3
+SPARE_AFTER_MS = 5
+"""Quiet time after which a spare child is forked ahead of need, out of everybody's way."""
+MAX_SPARES_LOST = 3
 
 
 class Child(msgspec.Struct, frozen=True):
@@ -102,7 +106,8 @@ class Control:
                 self._link.sendall(frame)
             else:
                 sent = socket.send_fds(self._link, [frame], [descriptor])
-                self._link.sendall(frame[sent:])
+                if sent < len(frame):
+                    self._link.sendall(frame[sent:])
         except ConnectionError as error:
             raise EOFError from error
 
@@ -116,6 +121,8 @@ class Zygote:
         self._load = load
         self._loaded = loaded
         self._children: dict[int, Child] = {}
+        self._spare: tuple[int, socket.socket] | None = None
+        self._spares_lost = 0
         self._pid = os.getpid()
         self._wake, self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, _ignore)
@@ -129,7 +136,15 @@ class Zygote:
         poll.register(self._control, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         while True:
-            for descriptor, _ in poll.poll():
+            wants_spare = (
+                self._spare is None
+                and self._spares_lost < MAX_SPARES_LOST
+                and bool(self._loaded.spec.functions)
+            )
+            events = poll.poll(SPARE_AFTER_MS if wants_spare else None)
+            if not events:
+                self._fork_spare()
+            for descriptor, _ in events:
                 if descriptor == self._wake:
                     os.read(self._wake, 4096)
                     self._reap()
@@ -141,8 +156,10 @@ class Zygote:
     def _fork(self, order: Fork) -> None:
         descriptors = self._control.take_descriptors(INSTANCE_FDS)
         try:
-            self._check()
-            pid = os.fork()
+            pid = self._hand_to_spare(order, descriptors)
+            if pid is None:
+                self._check(INSTANCE_FDS)
+                pid = os.fork()
         except (OSError, NotForkable) as error:
             self._control.say(ForkFailed(order.instance, str(error)))
         else:
@@ -156,14 +173,69 @@ class Zygote:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _check(self) -> None:
+    def _hand_to_spare(self, order: Fork, descriptors: list[int]) -> int | None:
+        """Let the child that waits be this instance; None where there is none."""
+        if self._spare is None:
+            return None
+        (pid, link), self._spare = self._spare, None
+        with link:
+            try:
+                frame = encode(0, order)
+                sent = socket.send_fds(link, [frame], descriptors)
+            except OSError:
+                return None
+            # From here on it may have begun to be the instance: nobody else may be.
+            if sent < len(frame):
+                with contextlib.suppress(OSError):
+                    link.sendall(frame[sent:])
+        return pid
+
+    def _fork_spare(self) -> None:
+        """Fork ahead: most of a cold start is over before anybody asks for one."""
+        try:
+            self._check(0)
+            ours, theirs = socket.socketpair()
+            pid = os.fork()
+        except (OSError, NotForkable):
+            self._spares_lost += 1
+            return
+        if pid == 0:
+            self._wait_as_spare(theirs)
+        theirs.close()
+        self._spare = pid, ours
+        self._children[pid] = Child("", 0)
+
+    def _wait_as_spare(self, link: socket.socket) -> NoReturn:
+        try:
+            os.dup2(link.fileno(), 3, inheritable=False)
+            kernel.close_from(4)
+            _reset_signals()
+            kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != self._pid:
+                os._exit(0)
+            function = self._loaded.spec.functions[0]
+            order = Fork("", function.name, 0, 0, function.resources, {}, 0.0)
+            main.warm_up(self._app, order)
+            control = Control(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=3))
+            orders: list[ToZygote] = []
+            while not orders:
+                orders = control.receive()
+            if isinstance(orders[0], Fork):
+                self._be_born(orders[0], control.take_descriptors(INSTANCE_FDS))
+        except EOFError:
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 - the zygote's stack must not go on in its child
+            traceback.print_exc()
+            sys.stderr.flush()
+        os._exit(1)
+
+    def _check(self, expected: int) -> None:
         """What was true after the import must still be so; both looks cost microseconds."""
         threads = os.stat("/proc/self/task").st_nlink - 2  # noqa: PTH116 - hot
         if threads != 1:
             raise NotForkable(f"the zygote has {threads} threads")
-        # Three more than at the start: those of the instance to come.
         descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names only, hot
-        if descriptors != self._descriptors + INSTANCE_FDS:
+        if descriptors != self._descriptors + expected:
             raise NotForkable(f"the zygote holds {descriptors} descriptors")
 
     def _be_born(self, order: Fork, descriptors: list[int]) -> NoReturn:
@@ -171,9 +243,7 @@ class Zygote:
         try:
             zygote = self._pid
             link = _settle_descriptors(descriptors)
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            _reset_signals()
             sandbox.enter_instance(
                 order.resources,
                 uid=order.uid,
@@ -200,7 +270,9 @@ class Zygote:
             if pid == 0:
                 break
             child = self._children.pop(pid, None)
-            if child is not None:
+            if child is not None and not child.instance:
+                self._lose_spare(pid)
+            elif child is not None:
                 self._sweep(child)
                 cpu = usage.ru_utime + usage.ru_stime
                 code = os.waitstatus_to_exitcode(status)
@@ -208,6 +280,12 @@ class Zygote:
         if strays := self._strays():
             for pid in strays:
                 os.kill(pid, signal.SIGKILL)
+
+    def _lose_spare(self, pid: int) -> None:
+        self._spares_lost += 1
+        if self._spare is not None and self._spare[0] == pid:
+            self._spare[1].close()
+            self._spare = None
 
     def _strays(self) -> list[int]:
         """Processes that came to us because their parent died, and belong to no living instance."""
@@ -245,6 +323,12 @@ class Zygote:
 
     def _terminate(self, _signal: int, _frame: object) -> None:
         raise EOFError
+
+
+def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _ignore(_signal: int, _frame: object) -> None:
