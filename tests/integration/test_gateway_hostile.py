@@ -202,7 +202,7 @@ async def test_long_polls_whose_clients_left_make_room(tmp_path: Path) -> None:
 
 
 async def test_a_page_is_bounded_in_bytes_and_nothing_is_left_out(tmp_path: Path) -> None:
-    async with memory_gateway(tmp_path) as (gateway, node):
+    async with memory_gateway(tmp_path) as (_, node):
         large = [Event(b'"%b"' % (b"x" * 900_000), key=str(number)) for number in range(8)]
         for event in large:
             await node.publisher.publish("orders", [event])

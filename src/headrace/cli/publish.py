@@ -153,6 +153,8 @@ def send(client: Client, stream: str, body: bytes, token: str) -> dict[str, int]
             # What was never reached at the first try is more likely a wrong address than a pause.
             if attempt == MAX_RETRIES or (seconds is None and token.endswith("-0")):
                 raise
+            if attempt == 0:
+                click.echo(f"waiting: {error}", err=True)
             clock.pause(1.0 if seconds is None else seconds)
         else:
             return found

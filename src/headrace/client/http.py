@@ -158,7 +158,7 @@ class Client:
                 self.close()
                 raise self._unreachable(second) from second
         if answer.status >= 400:
-            raise _error_of(answer)
+            raise error_of(answer)
         return answer
 
     def _exchange(
@@ -192,7 +192,8 @@ class Client:
         )
 
 
-def _error_of(answer: Answer) -> errors.HeadraceError:
+def error_of(answer: Answer) -> errors.HeadraceError:
+    """The error a refusal means, in the family the node speaks of."""
     try:
         problem = json.loads(answer.body)
         code, detail = str(problem["code"]), str(problem["detail"])

@@ -71,8 +71,10 @@ class Gateway:
             max_body_bytes=limits.max_body_bytes,
             max_requests=limits.max_requests,
         )
-        self._door = Door(rooms=rooms, admission=self._admission, metrics=Metrics())
         self._tasks = Tasks(_broke)
+        self._door = Door(
+            rooms=rooms, admission=self._admission, metrics=Metrics(), tasks=self._tasks
+        )
         self._protocol = patient_protocol(patience, limits.max_connections)
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None

@@ -12,6 +12,7 @@ from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response
 from headrace.faces.gateway.rooms import Rooms
 from headrace.faces.gateway.routes import Router
+from headrace.world.tasks import Tasks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,7 @@ class Door:
     rooms: Rooms
     admission: Admission
     metrics: Metrics
+    tasks: Tasks
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
 

@@ -7,8 +7,7 @@ wait is bounded by `admission`.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -80,16 +79,19 @@ def parse_cursor(text: str, stream: StreamSpec) -> dict[int, int]:
 async def read_page(broker: Broker, stream: StreamSpec, cursor: dict[int, int], limit: int) -> Page:
     """The next records after a cursor, up to `limit`, none where there are none."""
     size = max(MAX_PAGE_BYTES // len(cursor), 65_536)
+    taken = 0
     found: list[tuple[int, int, int, Event, int, str]] = []
     after = dict(cursor)
     for partition, offset in cursor.items():
         extent = await broker.extent(stream.name, partition)
-        if offset >= extent.high:
+        # A partition gives one event at least, however large: what does not fit waits its turn.
+        if offset >= extent.high or taken > MAX_PAGE_BYTES:
             continue
         after[partition] = max(offset, extent.low)
         chunks = await broker.fetch(stream.name, partition, offset, events=limit, size=size)
         for chunk in chunks:
             for index, event in enumerate(chunk.events(), start=chunk.low):
+                taken += len(event.value)
                 found.append(
                     (
                         chunk.appended,
@@ -116,15 +118,15 @@ async def wait_page(
     *,
     seconds: float,
     clock: Clock,
-    closing: asyncio.Event,
+    over: Callable[[], bool],
 ) -> Page:
-    """As `read_page`, waiting up to `seconds` for a first record, or until the door closes."""
+    """As `read_page`, waiting up to `seconds` for a first record, or until it is `over`."""
     deadline = clock.monotonic() + seconds
     pause = _FIRST_PAUSE_S
     while True:
         page = await read_page(broker, stream, cursor, limit)
         left = deadline - clock.monotonic()
-        if page.records or left <= 0 or closing.is_set():
+        if page.records or left <= 0 or over():
             return page
         await clock.sleep(min(pause, left))
         pause = min(pause * 2, _LAST_PAUSE_S)

@@ -160,6 +160,11 @@ class Request:
             parts += part
         return bytes(parts)
 
+    async def wait_left(self) -> None:
+        """Return once the client has hung up; for requests whose body nobody wants."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
     async def json(self, kind: Any) -> Any:
         """The body as a value of the given type; an empty body counts as `{}`.
 

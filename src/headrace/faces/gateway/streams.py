@@ -112,12 +112,14 @@ async def browse(door: Door, request: Request, names: tuple[str, ...]) -> Respon
         cursor = await starting_cursor(door.rooms.broker, spec, partition, place(start))
     if seconds:
         door.admission.start_waiting()
+        left = door.tasks.start(request.wait_left(), name="long poll")
         try:
             page = await wait_page(
-                door.rooms.broker, spec, cursor, limit,
-                seconds=seconds, clock=door.rooms.clock, closing=door.closing,
+                door.rooms.broker, spec, cursor, limit, seconds=seconds, clock=door.rooms.clock,
+                over=lambda: left.done() or door.closing.is_set(),
             )  # fmt: skip
         finally:
+            left.cancel()
             door.admission.stop_waiting()
     else:
         page = await read_page(door.rooms.broker, spec, cursor, limit)
