@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from headrace.model.schedules import At, Cron, Every
+from headrace.model.watches import Custom, Files, Missing, Silence
+
 
 class StreamTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="stream"):
     """Records arrive on one stream, or on several co-partitioned ones merged by event time.
@@ -30,7 +33,7 @@ class CallTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="call"):
     """Called by name, over HTTP or by another function; every function can be."""
 
 
-Trigger = StreamTrigger | CallTrigger
+Trigger = StreamTrigger | CallTrigger | Cron | Every | At | Files | Silence | Missing | Custom
 
 
 def listener(function: str, place: int, trigger: Trigger) -> StreamTrigger | None:

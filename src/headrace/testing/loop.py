@@ -55,6 +55,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     Attributes:
         is_idle: Whether the last drive ended because nothing was left to do.
+        patient: Timers that wait for a date; a loop with no others has nothing left to do.
     """
 
     _ready: deque[asyncio.Handle]
@@ -69,6 +70,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._steps = 0
         self._max_steps = max_steps
         self._livelocked = False
+        self._ends_idle = False
+        self.patient: set[asyncio.TimerHandle] = set()
         self.is_idle = False
 
     # --- what asyncio asks of a loop --------------------------------------------------------
@@ -96,11 +99,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def jump(self) -> None:
         """Nothing is ready: go to the next timer, or to the end of this drive."""
         when: float = self._scheduled[0]._when  # type: ignore[attr-defined]  # heap order is by it
-        if when > self._until:
+        if self._ends_idle and self._only_dates():
+            self.idle()
+        elif when > self._until:
             self._now = max(self._now, self._until)
             self.stop()
         else:
             self._now = max(self._now, when)
+
+    def _only_dates(self) -> bool:
+        return all(timer in self.patient or timer.cancelled() for timer in self._scheduled)
 
     def step(self) -> None:
         """Something is ready: count it, and mix the order where that was asked for."""
@@ -149,7 +157,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def run_until_idle(self, limit: float) -> bool:
         """Run until nothing is left to do, or `limit` seconds have passed; whether it is idle."""
-        self._run(self._now + limit)
+        self._ends_idle = True
+        try:
+            self._run(self._now + limit)
+        finally:
+            self._ends_idle = False
         return self.is_idle
 
     def _run(self, until: float) -> None:
@@ -180,6 +192,21 @@ class VirtualClock(SystemClock):
     def __init__(self, loop: VirtualLoop, *, epoch: int = EPOCH) -> None:
         self._loop = loop
         self._epoch = epoch
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    async def until(self, when: int) -> None:
+        """Wait for a date in one piece; begin anew where the clock is set meanwhile."""
+        while (left := when - self.now()) > 0:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            timer = self._loop.call_later(left / 1_000_000, _wake, waiter)
+            self._waiting.add(waiter)
+            self._loop.patient.add(timer)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                self._waiting.discard(waiter)
+                self._loop.patient.discard(timer)
 
     def now(self) -> int:
         """Virtual microseconds since the epoch."""
@@ -192,3 +219,10 @@ class VirtualClock(SystemClock):
     def set_back(self, seconds: float) -> None:
         """Let the wall clock be wrong by this much more (below zero: let it run ahead)."""
         self._epoch -= round(seconds * 1_000_000)
+        for waiter in self._waiting:
+            _wake(waiter)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import msgspec
+import msgspec.structs
 
 from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.policy import Breaker, OnFailure, Retry, Scaling
-from headrace.model.trigger import StreamTrigger, Trigger
+from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger
 from headrace.topology.graph import outputs
 
 
@@ -94,7 +95,7 @@ def _cells(row: MapRow) -> tuple[str, ...]:
 
 
 def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger) -> MapRow:
-    listens = isinstance(trigger, StreamTrigger)
+    listens = not isinstance(trigger, CallTrigger)
     return MapRow(
         function=function.name,
         streams=trigger.streams if isinstance(trigger, StreamTrigger) else (),
@@ -116,14 +117,27 @@ def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger) -> MapRow:
 
 
 def _trigger(trigger: Trigger) -> str:
-    if not isinstance(trigger, StreamTrigger):
+    if isinstance(trigger, CallTrigger):
         return "call"
+    if not isinstance(trigger, StreamTrigger):
+        return _source(trigger)
     words = ["stream" if trigger.merge == "none" else f"merge by {trigger.merge}"]
     if trigger.start != "earliest":
         words.append(f"from {trigger.start}")
     if trigger.pattern is not None:
         words.append("filtered")
     return ", ".join(words)
+
+
+def _source(trigger: Trigger) -> str:
+    """The kind of a source and the settings that differ from their defaults."""
+    words = []
+    for field in msgspec.structs.fields(trigger):
+        value = getattr(trigger, field.name)
+        if field.required or value != field.default:
+            bare = field.required and isinstance(value, (str, int, float))
+            words.append(f"{value}" if bare else f"{field.name}={value}")
+    return f"{trigger.__struct_config__.tag} {', '.join(words)}"[:120]
 
 
 def _batch(function: FunctionSpec) -> str:

@@ -1,0 +1,155 @@
+"""Triggers that watch: `Files` (a folder), `Silence` and `Missing` (streams), `Custom` (anything).
+
+They are values; what serves them stands in `triggers/`. Bad settings are refused when written.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, get_args
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from headrace.model.errors import Misuse
+from headrace.model.spans import seconds_in
+
+FileEvent = Literal["created", "modified", "deleted"]
+
+MAX_WAIT_S: Final = 366 * 86_400.0
+MAX_FILES: Final = 100_000
+
+
+class Files(msgspec.Struct, frozen=True, tag="files"):
+    """Files come, change or go in a folder. Exactly one event for each version of a file.
+
+    Attributes:
+        path: The folder; a relative one is looked for where the node was started. Nothing outside
+            of it is looked at, and no symbolic link is followed.
+        pattern: A glob that the file's name must match; with `recursive`, its path.
+        events: Which of `created`, `modified`, `deleted`.
+        settle: Seconds a file must have stood still before it is told of.
+        poll: Seconds between two looks. None lets the kernel say when to look (inotify), and looks
+            every 60 s all the same; where there is no inotify, every second.
+        recursive: Whether folders within are watched too.
+    """
+
+    path: str
+    pattern: str = "*"
+    events: tuple[FileEvent, ...] = ("created", "modified", "deleted")
+    settle: float = 0.5
+    poll: float | None = None
+    recursive: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be watched.
+
+        Raises:
+            Misuse: Naming the setting and the fix.
+        """
+        what = f"Files({self.path!r})"
+        path: Any = self.path
+        pattern: Any = self.pattern
+        events: Any = self.events
+        if not isinstance(path, str) or not path or "\x00" in path:
+            raise Misuse(f'`{what}`: the path is no folder; write one such as `"inbox"`')
+        if not isinstance(pattern, str) or not pattern:
+            raise Misuse(f'`{what}`: `pattern={self.pattern!r}` is no glob; write `"*.csv"`')
+        given = (events,) if isinstance(events, str) else tuple(events)
+        known = get_args(FileEvent)
+        if not given or set(given) - set(known):
+            raise Misuse(f"`{what}`: `events={self.events!r}`; use some of {', '.join(known)}")
+        force_setattr(self, "events", given)
+        seconds_in(self.settle, f"`settle=` of `{what}`", low=0, high=3_600)
+        if self.poll is not None:
+            seconds_in(self.poll, f"`poll=` of `{what}`", low=0.05, high=86_400)
+
+
+class Silence(msgspec.Struct, frozen=True, tag="silence"):
+    """A stream has been silent for so long. One event; the next only after there was activity.
+
+    Attributes:
+        stream: The stream's name.
+        after: Seconds, or a span such as `"10m"`, since the last record was appended.
+        per_key: Whether each key's own silence counts; a key counts from its first record on.
+    """
+
+    stream: str
+    after: float | str
+    per_key: bool = False
+
+    def __post_init__(self) -> None:
+        """Keep the time as seconds.
+
+        Raises:
+            Misuse: Naming the setting and the fix.
+        """
+        what = f"Silence({self.stream!r})"
+        _check_stream(self.stream, what)
+        seconds = seconds_in(self.after, f"`after=` of `{what}`", low=0.1, high=MAX_WAIT_S)
+        force_setattr(self, "after", seconds)
+
+    @property
+    def seconds(self) -> float:
+        """The time without a record."""
+        return float(self.after)
+
+
+class Missing(msgspec.Struct, frozen=True, tag="missing"):
+    """A join was left incomplete: a record came on one stream, none of its key on the other.
+
+    Attributes:
+        left: The stream whose records expect a partner.
+        right: The stream where the partner should come, before or after it.
+        within: Seconds, or a span such as `"15m"`, between the two at most.
+    """
+
+    left: str
+    right: str
+    within: float | str
+
+    def __post_init__(self) -> None:
+        """Keep the time as seconds.
+
+        Raises:
+            Misuse: Naming the setting and the fix.
+        """
+        what = f"Missing({self.left!r}, {self.right!r})"
+        _check_stream(self.left, what)
+        _check_stream(self.right, what)
+        if self.left == self.right:
+            raise Misuse(f"`{what}` joins a stream with itself; name two")
+        seconds = seconds_in(self.within, f"`within=` of `{what}`", low=0.1, high=MAX_WAIT_S)
+        force_setattr(self, "within", seconds)
+
+    @property
+    def seconds(self) -> float:
+        """The time between the two at most."""
+        return float(self.within)
+
+
+class Custom(msgspec.Struct, frozen=True, tag="custom"):
+    """The author's own generator says so; made by `@app.trigger`, not by hand.
+
+    Attributes:
+        function: The full name of the function that runs the generator.
+        every: Seconds between two runs, when the last one had nothing more to say.
+        events: Events taken from one run at most.
+        seconds: Seconds one run may go on before what it said is appended.
+        timeout: Seconds after which a run that says nothing is killed.
+    """
+
+    function: str
+    every: float = 1.0
+    events: int = 1_000
+    seconds: float = 5.0
+    timeout: float = 60.0
+
+
+Watch = Files | Silence | Missing | Custom
+
+
+def _check_stream(stream: object, what: str) -> None:
+    if not isinstance(stream, str) or not stream:
+        raise Misuse(
+            f'`{what}`: {stream!r} is no stream\'s name; write `"orders"` or `orders.name`'
+        )
