@@ -19,6 +19,7 @@ from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.node.overrides import Override, apply_overrides, checked
 from headrace.node.settings_file import SettingsFile, nearest
+from headrace.world.failpoints import LABELS
 
 FILE_NAME = "headrace.toml"
 DEFAULT_PORT = 4280
@@ -265,7 +266,13 @@ def _path_of(wanted: type, value: Any) -> Any:
 
 
 def _check_ranges(settings: Settings) -> None:
+    label, _, passes = settings.failpoint.rpartition(":")
     for holds, what, fix in (
+        (
+            not settings.failpoint or (label in LABELS and passes.isdigit() and int(passes) > 0),
+            f"failpoint = {settings.failpoint}",
+            f"use `label:passes`, where the label is one of {', '.join(LABELS)}",
+        ),
         (0 <= settings.port <= 65_535, f"port = {settings.port}", "use 0 (any free one) to 65535"),
         (settings.drain >= 0, f"drain = {settings.drain}", "use seconds, 0 or more"),
         (
@@ -286,4 +293,4 @@ def _check_ranges(settings: Settings) -> None:
         ),
     ):
         if not holds:
-            raise Misuse(f"the setting `{what}` is out of range; {fix}")
+            raise Misuse(f"the setting `{what}` cannot be; {fix}")

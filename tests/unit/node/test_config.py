@@ -126,6 +126,8 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
         ("HEADRACE_PORT", "70000", "use 0 (any free one) to 65535"),
         ("HEADRACE_FUNCTIONS__X__NAME", "y", "`HEADRACE_FUNCTIONS__X__NAME`: `name` of function"),
         ("HEADRACE_FUNCTIONS__X__BATCH_SIZE", "many", "`HEADRACE_FUNCTIONS__X__BATCH_SIZE`"),
+        ("HEADRACE_FAILPOINT", "commit:nowhere:1", "use `label:passes`"),
+        ("HEADRACE_FAILPOINT", "commit:before-fsync", "use `label:passes`"),
         ("HEADRACE_LOG_LEVEL", "loud", "use debug, info, warning or error"),
         ("HEADRACE_ENV", "prod", "there is no such file here"),
         ("HEADRACE_CONFIG", "nowhere.toml", "`nowhere.toml` cannot be read"),
