@@ -318,6 +318,22 @@ class Fleet:
         link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         out, child_out = os.pipe2(os.O_CLOEXEC)
         err, child_err = os.pipe2(os.O_CLOEXEC)
+        # The order leaves first: we get ready while the child does.
+        order = Fork(
+            identity, function.name, self._next_uid(isolation), isolation, function.resources,
+            self._partitions, self._spin,
+        )  # fmt: skip
+        try:
+            zygote.fork(order, [child_link.fileno(), child_out, child_err])
+        except Unavailable:
+            link.close()
+            os.close(out)
+            os.close(err)
+            raise
+        finally:
+            child_link.close()
+            os.close(child_out)
+            os.close(child_err)
         instance = Instance(
             identity,
             function=function.name,
@@ -333,14 +349,6 @@ class Fleet:
             on_log=self._on_log,
         )
         self._instances[identity] = instance
-        order = Fork(
-            identity, function.name, self._next_uid(isolation), isolation, function.resources,
-            self._partitions, self._spin,
-        )  # fmt: skip
-        zygote.fork(order, [child_link.fileno(), child_out, child_err])
-        child_link.close()
-        os.close(child_out)
-        os.close(child_err)
         failpoints.hit("fork:after")
         return instance
 
