@@ -219,7 +219,11 @@ class _Books:
         if watermark < low or not covered <= set(sparse) | set(range(low, watermark)):
             if not asked.resets:
                 self.find("I4", f"{where} went back from {low} to {watermark}")
-            self.done = {each for each in self.done if each[1] != where.function}
+            self.done = {
+                each
+                for each in self.done
+                if (each[1], *each[2][:2]) != (where.function, where.stream, where.partition)
+            }
         elif asked.commit == "after":
             new = [*range(low, watermark), *(each for each in sparse if each not in covered)]
             for offset in new:

@@ -256,9 +256,10 @@ class Dispatcher:
                 self.halted[key] = f"{type(error).__name__}: {error}; begins anew soon"
                 self._on_failure(f"pump {key}", error)
             else:
-                if pump.fenced:
-                    self.halted[key] = "another owner has taken the partition over"
-                return
+                if not pump.fenced:
+                    return
+                # Still assigned to us: whoever claimed it late has to let go, so claim it anew.
+                self.halted[key] = "another owner has taken the partition over; claimed anew soon"
             if self._clock.monotonic() - began > FEED_PAUSE_MAX_S:
                 pause = FEED_PAUSE_MIN_S
             await self._clock.sleep(self._entropy.uniform(pause / 2, pause))

@@ -85,9 +85,7 @@ class Lives:
         self.apps = {app.name: app for app in apps}
         self.specs = [app.spec() for app in apps]
         self.seed = seed
-        self.loop = VirtualLoop(
-            shuffle=Random(seed) if shuffle else None, max_steps=max_steps
-        )
+        self.loop = VirtualLoop(shuffle=Random(seed) if shuffle else None, max_steps=max_steps)
         self.loop.set_task_factory(_adopting)
         self.loop.set_exception_handler(_quietly)
         self.clock = VirtualClock(self.loop, epoch=epoch)
@@ -188,16 +186,23 @@ class Lives:
     async def take_over(self) -> Host:
         """A second host claims every partition, as if the first had been given up for dead."""
         first = self.node.host
-        self.node = await self._begin()
+        outside = inhabited.get()
+        try:
+            self.node = await self._begin()
+        finally:
+            # Whoever asked for it does not live there.
+            inhabited.set(outside)
         return first
 
     def _buried(self, host: Host, why: str) -> None:
         self.deaths.append(why)
+        token = inhabited.set(None)
         if host is self._primary:
             self._up.clear()
-            token = inhabited.set(None)
             self.loop.create_task(self._revive(), name="revive")
-            inhabited.reset(token)
+        else:
+            self.loop.create_task(_gone(list(host.tasks)), name="sweep")
+        inhabited.reset(token)
 
     async def _revive(self) -> None:
         """Sweep away what the dead left running; then the next host is born."""

@@ -50,6 +50,7 @@ APP = "sim"
 EVERY = 50
 MAX_STEPS = 30_000
 LIMIT_S = 86_400.0 * 30
+WINDOW_S = 86_400.0 * 365
 DEFAULT_JUDGE = "tests.auditor.judge:judge"
 WATCHED = frozenset((Space.POSITIONS, Space.DEAD, Space.PARKED))
 
@@ -88,7 +89,10 @@ class Deeds:
 def app_of(plan: Plan, deeds: Deeds) -> App:
     """The plan's topology, as an author would have written it."""
     app = App(APP)
-    streams = {name: app.stream(name, partitions=count) for name, count in plan.streams.items()}
+    streams = {
+        name: app.stream(name, partitions=count, dedupe_window=WINDOW_S)
+        for name, count in plan.streams.items()
+    }
     for planned in plan.functions:
         app.function(
             *(streams[name] for name in planned.streams),
@@ -213,6 +217,7 @@ class Run:
         self.lives.calm_down()
         for host in self._frozen:
             host.thaw()
+        self._expel()
         for function in self.plan.functions:
             self.lives.node.dispatcher.resume(f"{APP}.{function.name}")
         if not self.lives.loop.run_until_idle(LIMIT_S):
@@ -220,6 +225,10 @@ class Run:
         if self.lives.failures:
             name, error = self.lives.failures[0]
             raise RuntimeError(f"`{name}` stopped by its own fault") from error
+
+    def _expel(self) -> None:
+        while self._frozen:
+            self._frozen.pop().end("expelled by its group")
 
     # --- the plan's deeds -------------------------------------------------------------------
 
@@ -249,6 +258,9 @@ class Run:
             case "thaw":
                 for host in self._frozen:
                     host.thaw()
+                # It acts on what it still believes; then its group tells it that it is out.
+                await lives.clock.sleep(0.2)
+                self._expel()
             case "skew":
                 lives.clock.set_back(action.amount)
             case "heal":
@@ -357,7 +369,10 @@ class Run:
                     "streams": list(each.streams),
                     "output": each.output,
                     "commit": each.commit,
-                    "mode": each.mode,
+                    # One that reports failures by name goes on to the next event by itself.
+                    "mode": "keyed"
+                    if each.shape == "failures" and each.mode == "ordered"
+                    else each.mode,
                     "on_failure": type(each.on_failure).__struct_config__.tag,
                     "discards": f"{APP}.{each.name}" in self._discards,
                     "attempts": each.retry.attempts,
