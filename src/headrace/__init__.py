@@ -28,29 +28,38 @@ from headrace.model.policy import (
     Retry,
     Scaling,
 )
+from headrace.model.schedules import At, Cron, Every
+from headrace.model.watches import Files, Missing, Silence
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
 from headrace.sdk.context import Context
+from headrace.sdk.custom import Emit
 from headrace.sdk.event import Event, Undecodable
 from headrace.sdk.results import Failures, Output, Permanent
 from headrace.sdk.stream import Stream
 
 __all__ = [
     "App",
+    "At",
     "Batch",
     "Breaker",
     "Conflict",
     "Context",
     "Corrupt",
+    "Cron",
     "DeadLetter",
     "Discard",
     "DiskFull",
+    "Emit",
     "Event",
+    "Every",
     "Failures",
     "Fenced",
+    "Files",
     "HeadraceError",
     "Invalid",
     "Locked",
+    "Missing",
     "Misuse",
     "Output",
     "Overloaded",
@@ -61,6 +70,7 @@ __all__ = [
     "Resources",
     "Retry",
     "Scaling",
+    "Silence",
     "Stream",
     "TooLarge",
     "Unavailable",

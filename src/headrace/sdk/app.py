@@ -23,6 +23,9 @@ from headrace.model.policy import (
     Retry,
     Scaling,
 )
+from headrace.model.trigger import Trigger
+from headrace.model.watches import Custom
+from headrace.sdk.custom import Emitter, custom_trigger
 from headrace.sdk.declared import (
     Declared,
     StreamSettings,
@@ -30,6 +33,8 @@ from headrace.sdk.declared import (
     check_whole,
     coder_of,
     decoders_of,
+    own_decoders,
+    split_sources,
     triggers_of,
 )
 from headrace.sdk.options import TRIGGER_OPTIONS, check_options, refuse_unknown, start_of
@@ -39,6 +44,7 @@ from headrace.sdk.stream import Stream, check_name
 
 T = TypeVar("T")
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+Source = TypeVar("Source", bound=Emitter)
 Hook = TypeVar("Hook", bound=Callable[[], Any])
 
 HOOKS = ("init", "on_suspend", "on_resume", "on_stop")
@@ -54,6 +60,7 @@ class App:
         streams: Its own streams, by name.
         externals: Other apps' streams it meets, by name.
         functions: Its functions, by full name.
+        triggers: Its custom triggers, by their generators.
         hooks: What to call when an instance starts, suspends, resumes and stops.
     """
 
@@ -64,6 +71,7 @@ class App:
         self.streams: dict[str, Stream[Any]] = {}
         self.externals: dict[str, Stream[Any]] = {}
         self.functions: dict[str, Declared] = {}
+        self.triggers: dict[Callable[..., Any], Custom] = {}
         self.hooks: dict[str, list[Callable[[], Any]]] = {hook: [] for hook in HOOKS}
 
     def __repr__(self) -> str:
@@ -208,7 +216,7 @@ class App:
 
     def function(
         self,
-        *streams: Stream[Any],
+        *sources: Stream[Any] | Trigger | Emitter,
         name: str | None = None,
         batch_size: int | None = None,
         batch_bytes: int | None = None,
@@ -234,7 +242,8 @@ class App:
         """Declare the decorated handler a function; the handler itself stays as it is.
 
         Args:
-            streams: What it listens to; none makes a function that is only called.
+            sources: What sets it off: streams it listens to, triggers such as `Cron("@daily")`, and
+                generators declared with `trigger`; none makes a function that is only called.
             name: Where the handler's own name should not be used.
             batch_size: Events in one invocation at most, 1 to 10,000.
             batch_bytes: Bytes of events in one invocation at most.
@@ -261,8 +270,8 @@ class App:
             Misuse: Something cannot work; the message names file, line, cause and fix.
         """
         place = here()
-        first: object = streams[0] if streams else None
-        if callable(first):
+        first: object = sources[0] if sources else None
+        if callable(first) and first not in self.triggers:
             raise Misuse(
                 f"{place}: `@{self.name}.function` lacks its parentheses; write `@{self.name}.function(stream)`"
             )
@@ -298,13 +307,16 @@ class App:
                 if not isinstance(pattern, dict):
                     raise Misuse(f"{where}: `pattern={pattern!r}` is not a dict of what must match")
                 trigger["pattern"] = pattern
+            streams, others = split_sources(sources, self.triggers)
             known = {**self.streams, **self.externals}
             check_streams(self.name, known, streams, output, publishes, shape, where)
+            triggers = (*others, *triggers_of(streams, trigger, where, alone=not others))
             decoders = decoders_of(streams, shape, where)
+            decoders.update(own_decoders(full, triggers, shape, where))
             spec = FunctionSpec(
                 name=full,
                 app=self.name,
-                triggers=triggers_of(streams, trigger, where),
+                triggers=triggers,
                 output=output.name if output is not None else None,
                 publishes=tuple(stream.name for stream in publishes),
                 summary=shape.summary,
@@ -315,6 +327,64 @@ class App:
             return handler
 
         return declare
+
+    @overload
+    def trigger(self, emitter: Source, /) -> Source: ...
+
+    @overload
+    def trigger(
+        self,
+        /,
+        *,
+        every: float | str = ...,
+        events: int = ...,
+        seconds: float = ...,
+        timeout: float = ...,
+    ) -> Callable[[Source], Source]: ...
+
+    def trigger(
+        self,
+        emitter: Source | None = None,
+        /,
+        *,
+        every: float | str = 1.0,
+        events: int = 1_000,
+        seconds: float = 5.0,
+        timeout: float = 60.0,
+    ) -> Source | Callable[[Source], Source]:
+        """Declare the decorated generator a trigger: `@app.function(the_generator)` listens to it.
+
+        It is given its last checkpoint (None at first) and yields `Emit`s; what it said and the
+        checkpoint are kept together, so that nothing is said twice or lost. It is begun anew from
+        the checkpoint for every turn.
+
+        Args:
+            emitter: The generator, plain or asynchronous, where no setting is given.
+            every: Seconds (or a span such as `"5m"`) to the next turn when it had nothing more to say.
+            events: Events taken in one turn at most.
+            seconds: Seconds one turn may go on. A plain generator is asked only when it yields.
+            timeout: Seconds after which a turn is given up, its instance killed.
+
+        Raises:
+            Misuse: It is no generator of one parameter, or a setting is out of range.
+        """
+        place = here()
+
+        def declare(emitter: Source) -> Source:
+            declared, trigger = custom_trigger(
+                self.name, emitter, every=every, events=events, seconds=seconds, timeout=timeout,
+                place=place,
+            )  # fmt: skip
+            if trigger.function in self.functions:
+                raise Misuse(
+                    f"{place}: `{trigger.function}` was declared before, at "
+                    f"{self.functions[trigger.function].shape.place}; give one another name"
+                )
+            self.functions[trigger.function] = declared
+            self.triggers[emitter] = trigger
+            return emitter
+
+        return declare if emitter is None else declare(emitter)
 
     def init(self, hook: Hook) -> Hook:
         """Call `hook` once per instance, before its first invocation."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict, get_args
 
 from headrace.model.codec import Coder, codec_for
 from headrace.model.errors import Misuse
 from headrace.model.function import Cleanup, Codec, FunctionSpec
-from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger
+from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger, listeners
 from headrace.sdk.place import near
 from headrace.sdk.shape import Shape
 from headrace.sdk.stream import Stream
+
+TRIGGERS: Final[tuple[type[Any], ...]] = get_args(Trigger)
 
 
 class StreamSettings(TypedDict, total=False):
@@ -116,14 +118,50 @@ def decoders_of(
     return found
 
 
+def split_sources(
+    sources: Sequence[object], own: Mapping[Callable[..., Any], Trigger]
+) -> tuple[tuple[Stream[Any], ...], tuple[Trigger, ...]]:
+    """The streams among `sources`, and the triggers; a generator stands for its trigger.
+
+    What is neither is left among the streams, where `check_streams` says what is wrong with it.
+    """
+    triggers: list[Trigger] = []
+    streams: list[Any] = []
+    for source in sources:
+        if callable(source) and source in own:
+            triggers.append(own[source])
+        elif isinstance(source, TRIGGERS) and not isinstance(source, (StreamTrigger, CallTrigger)):
+            triggers.append(source)
+        else:
+            streams.append(source)
+    return tuple(streams), tuple(triggers)
+
+
+def own_decoders(
+    function: str, triggers: tuple[Trigger, ...], shape: Shape, where: str
+) -> dict[str, Callable[[bytes], Any]]:
+    """How the values of what its triggers bring in are opened: as the handler is annotated."""
+    if shape.value is Any:
+        return {}
+    decode = coder_of(None, shape.value, where).decode
+    return {
+        reads.streams[0]: decode
+        for trigger, reads in listeners(function, triggers)
+        if reads is not trigger
+    }
+
+
 def triggers_of(
-    streams: Sequence[Stream[Any]], options: dict[str, Any], where: str
+    streams: Sequence[Stream[Any]], options: dict[str, Any], where: str, *, alone: bool = True
 ) -> tuple[Trigger, ...]:
-    """One trigger per stream, or one for all where they are merged."""
+    """One trigger per stream, or one for all where they are merged.
+
+    A function without a stream is called; unless other triggers set it off (`alone` is False).
+    """
     if not streams:
         if options:
             raise Misuse(f"{where}: `{next(iter(options))}=` needs a stream; list one first")
-        return (CallTrigger(),)
+        return (CallTrigger(),) if alone else ()
     if options.get("merge", "none") == "none":
         if "lateness" in options:
             raise Misuse(f'{where}: `lateness=` means something only beside `merge="time"`')

@@ -19,6 +19,7 @@ from headrace.world.clock import SystemClock
 T = TypeVar("T")
 
 EPOCH = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z in microseconds: when virtual time begins
+LEAST_S = 0.000_001
 MAX_STEPS = 100_000
 
 
@@ -79,6 +80,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         """Virtual seconds since the loop was made."""
         return self._now
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        """Like any loop's, but time moves on by a microsecond at least."""
+        # Less than a float's last digit would be a wait that never ends: only we move the clock.
+        return super().call_later(
+            max(delay, LEAST_S) if delay > 0 else delay, callback, *args, context=context
+        )
 
     def _process_events(self, event_list: list[Any]) -> None:
         """There are no files to hear from."""
