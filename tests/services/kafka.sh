@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Apache Kafka as one KRaft node, from the jars its project publishes; needs Java 17.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+
+version=4.1.1
+jars=${XDG_CACHE_HOME:-$HOME/.cache}/headrace-tests/kafka-$version
+
+missing() {
+    lacks java && return 0
+    [ -e "$jars/complete" ] && return 1
+    echo "Kafka's jars are not in $jars"
+}
+install() {
+    local wanted=()
+    command -v java >/dev/null || wanted+=(openjdk-17-jre-headless)
+    command -v mvn >/dev/null || wanted+=(maven)
+    [ "${#wanted[@]}" -eq 0 ] || packages "${wanted[@]}"
+    mkdir -p "$jars"
+    cat >"$jars/pom.xml" <<POM
+<project>
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>headrace</groupId><artifactId>kafka-for-tests</artifactId><version>1</version>
+  <packaging>pom</packaging>
+  <dependencies><dependency>
+    <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$version</version>
+  </dependency></dependencies>
+</project>
+POM
+    mvn --quiet --batch-mode --file "$jars/pom.xml" dependency:copy-dependencies \
+        -DincludeScope=runtime -DoutputDirectory="$jars"
+    touch "$jars/complete"
+}
+run() {
+    local controller=$(($2 > 40000 ? $2 - 20000 : $2 + 20000))
+    local java=(java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$jars/*")
+    cat >"$1/server.properties" <<CONF
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:$controller
+listeners=PLAINTEXT://127.0.0.1:$2,CONTROLLER://127.0.0.1:$controller
+advertised.listeners=PLAINTEXT://127.0.0.1:$2
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs=$1/log
+num.partitions=2
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+group.initial.rebalance.delay.ms=0
+log.flush.interval.messages=1
+CONF
+    "${java[@]}" kafka.tools.StorageTool format --ignore-formatted \
+        --cluster-id aGVhZHJhY2V0ZXN0cy0xMQ --config "$1/server.properties"
+    exec "${java[@]}" kafka.Kafka "$1/server.properties"
+}
+ready() { opens "$1"; }
+
+serve "$@"

@@ -1,0 +1,63 @@
+# What every service script here offers; source it, define four functions, end with `serve "$@"`.
+#
+#   NAME.sh missing            ends with 0 and says what is missing where it cannot run here
+#   NAME.sh install            brings what is missing from the system's packages (as root or by sudo)
+#   NAME.sh run FOLDER PORT    the server in the foreground, its data in FOLDER, on 127.0.0.1:PORT
+#   NAME.sh ready PORT         ends with 0 once the server on PORT answers
+#
+# Tests start servers of their own by `run`, on free ports, and kill them as they like.
+
+lacks() {
+    local name found=1
+    for name in "$@"; do
+        if ! command -v "$name" >/dev/null; then
+            echo "\`$name\` is not installed"
+            found=0
+        fi
+    done
+    return "$found"
+}
+
+# Install system packages without letting them start a service of their own.
+packages() {
+    local sudo="" policy=/usr/sbin/policy-rc.d made=""
+    [ "$(id -u)" -eq 0 ] || sudo=sudo
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
+        $sudo chmod +x "$policy"
+        made=yes
+    fi
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get update -q
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@"
+    [ -z "$made" ] || $sudo rm -f "$policy"
+}
+
+opens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# Whether the server on port $1 greets with a line that begins with $2.
+says() {
+    local line=""
+    exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
+    read -r -t 2 line <&3 || return 1
+    [[ $line == "$2"* ]]
+} 2>/dev/null
+
+serve() {
+    local command=${1:-}
+    case $command in
+        missing) missing ;;
+        install)
+            if missing >/dev/null; then install; fi
+            if missing; then exit 1; fi
+            ;;
+        run)
+            mkdir -p "$2"
+            run "$(realpath "$2")" "$3"
+            ;;
+        ready) ready "$2" ;;
+        *)
+            echo "usage: $0 missing | install | run FOLDER PORT | ready PORT" >&2
+            exit 2
+            ;;
+    esac
+}
