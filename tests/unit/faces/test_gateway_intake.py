@@ -64,6 +64,8 @@ def test_text_and_bytes_travel_in_envelopes_as_they_are() -> None:
         (b'{"value":"\\ud800"}', ""),
         (b"[1]", "no envelope"),
         (b"\xff", "no envelope"),
+        (b'{"value":1,"key":"\xff"}', ""),
+        (b'{"value":"\xff"}', ""),
         (b'{"value":' + b"[" * 5_000 + b"]" * 5_000 + b"}", ""),
     ],
 )
