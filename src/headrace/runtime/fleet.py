@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import socket
 from collections import deque
@@ -37,6 +38,9 @@ from headrace.world.tasks import Tasks
 
 MAX_INSTANCES = 256
 MAX_COLD_STARTS = 1_000
+DESCRIPTORS_PER_INSTANCE = 8
+"""Four it keeps, three more while it is forked."""
+SPARE_DESCRIPTORS = 1_024
 TICK_S = 0.1
 STOP_GRACE_S = 3.0
 RESTART_BASE_S = 0.05
@@ -46,7 +50,8 @@ PATIENCE = 4
 MAX_SWITCHES = 8
 FIRST_UID = 1 << 20
 UID_BITS = 29
-DEFAULT_SPIN_S = 0.0
+DEFAULT_SPIN_S = 100e-6
+"""How long a child looks for its next run before it sleeps, while runs follow each other closely."""
 
 
 class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +107,7 @@ class Fleet:
         self._environment = dict(environment or {})
         self._max_instances = max_instances
         self._isolation = isolation
-        self._spin = spin
+        self._spin = spin if (os.cpu_count() or 1) > 1 else 0.0
         self._apps: dict[str, Deployment] = {}
         self._pools: dict[str, Pool] = {}
         self._retired: set[Deployment] = set()
@@ -116,6 +121,7 @@ class Fleet:
         self._uids = FIRST_UID + (entropy.integer(UID_BITS) & ~0xFFFF)
         self._count = 0
         self._draining = False
+        _allow_descriptors(max_instances * DESCRIPTORS_PER_INSTANCE + SPARE_DESCRIPTORS)
 
     # -- deploying -------------------------------------------------------------------------------
 
@@ -556,6 +562,14 @@ def memory_of(pid: int) -> int:
     except OSError:
         return 0
     return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _allow_descriptors(wanted: int) -> None:
+    """Raise this process's own limit as far as it goes and is needed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 async def _remove(folder: Path) -> None:

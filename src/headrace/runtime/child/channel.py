@@ -44,6 +44,7 @@ class Channel:
     def __init__(self, link: socket.socket, *, spin: float) -> None:
         self._link = link
         self._spin = spin
+        self._eager = False
         self._frames = Frames()
         self._inbox: deque[tuple[int, ToChild]] = deque()
         self._outbox = bytearray()
@@ -100,7 +101,7 @@ class Channel:
 
     def _receive(self, spin: float) -> None:
         data = b""
-        if spin > 0:
+        if spin > 0 and self._eager:
             end = time.perf_counter() + spin
             while not data and time.perf_counter() < end:
                 try:
@@ -112,10 +113,13 @@ class Channel:
                 if not data:
                     leave()
         if not data:
+            began = time.perf_counter()
             try:
                 data = self._link.recv(RECEIVE_BYTES)
             except OSError:
                 leave()
+            # Spin the next time only if it would have paid this time.
+            self._eager = time.perf_counter() - began < spin
         if not data:
             leave()
         frames = self._frames.feed(data)
