@@ -36,6 +36,7 @@ class Function(msgspec.Struct):
     Attributes:
         on_failure: `dead-letter`, `park-key`, `park-partition` or `discard`.
         poison: The numbers of the events that it may fail on by itself.
+        permanent: Those among them of which one failure is enough.
         gives_up: Kinds of causes that are never tried again.
         resets: How often it was sent back to the beginning.
         mode: `unordered` promises no order.
@@ -51,6 +52,7 @@ class Function(msgspec.Struct):
     attempts: int
     poison: list[int]
     gives_up: list[str] = []
+    permanent: list[int] = []
     resets: int = 0
     calm: bool = False
     mode: str = "ordered"
@@ -165,7 +167,7 @@ class _Books:
                     or before in self.sparse.get(where, ())
                     or earlier in together
                     or (host, function, earlier) in self.done
-                    or self.is_discarded(function, earlier)
+                    or self.is_spent(function, earlier)
                 ):
                     self.find("I3", f"{function} began {place} while {before} is unfinished")
                     break
@@ -177,6 +179,13 @@ class _Books:
                 self.done.add((host, function, place))
             elif fate == "failed":
                 self.failed[function, place] += 1
+
+    def is_spent(self, function: str, place: Place) -> bool:
+        """Whether every attempt has been made: it is given up, though that may not have landed."""
+        asked = self.account.functions[function]
+        failures = self.failed[function, place]
+        number = self.log[place[0]][place[1], place[2]].number
+        return failures >= asked.attempts or (failures > 0 and number in asked.permanent)
 
     def is_discarded(self, function: str, place: Place) -> bool:
         asked = self.account.functions[function]
@@ -318,7 +327,7 @@ class _Books:
                 self.check_given(name, asked, place, held, row)
         finished = offset < self.low.get(where, 0) or offset in self.sparse.get(where, ())
         if out or dead or parked:
-            if not finished:
+            if not finished and not (asked.resets and self.is_stopped(where, offset)):
                 self.find("I4", f"{name} at {at} is settled, but its position does not say so")
         elif asked.discards and (where, offset) in self.ever_given:
             return

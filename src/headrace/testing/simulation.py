@@ -377,6 +377,7 @@ class Run:
                     "discards": f"{APP}.{each.name}" in self._discards,
                     "attempts": each.retry.attempts,
                     "poison": sorted(each.poison | each.flaky.keys() | each.slow | self._garbage()),
+                    "permanent": sorted(each.permanent),
                     "gives_up": ["Permanent"],
                     "resets": self._resets.get(f"{APP}.{each.name}", 0),
                     "calm": self.plan.calm and each.bisect,
