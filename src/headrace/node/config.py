@@ -274,7 +274,7 @@ def _check_ranges(settings: Settings) -> None:
             f"use `label:passes`, where the label is one of {', '.join(LABELS)}",
         ),
         (0 <= settings.port <= 65_535, f"port = {settings.port}", "use 0 (any free one) to 65535"),
-        (settings.drain >= 0, f"drain = {settings.drain}", "use seconds, 0 or more"),
+        (0 <= settings.drain <= 3_600, f"drain = {settings.drain}", "use 0 to 3600 seconds"),
         (
             1_024 <= settings.max_body_bytes <= 64 << 20,
             f"max_body_bytes = {settings.max_body_bytes}",

@@ -8,6 +8,7 @@ keeps the author's delays. Refuses keys an operator may not touch (names, trigge
 from __future__ import annotations
 
 import functools
+import math
 import re
 import types
 import typing
@@ -18,6 +19,7 @@ import msgspec
 
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec, StreamSpec
+from headrace.model.policy import MAX_BATCH, MAX_BATCH_BYTES
 from headrace.node.settings_file import nearest
 
 Spec = TypeVar("Spec", FunctionSpec, StreamSpec)
@@ -115,8 +117,7 @@ def merged(spec: Spec, override: Override, where: Where) -> Spec:
                 f"{where(key)}: `{key} = {value!r}` of `{spec.name}` cannot be: {reason}"
             ) from error
     result = msgspec.convert(whole, type(spec), strict=not override.from_text)
-    if isinstance(result, FunctionSpec):
-        _check_function(result, where)
+    _check(result, where)
     return result
 
 
@@ -153,15 +154,41 @@ def _known_inside(like: type[msgspec.Struct], key: str, value: Any, where: Where
             )
 
 
-def _check_function(spec: FunctionSpec, where: Where) -> None:
-    for key, holds, fix in (
-        ("batch_size", 1 <= spec.batch_size <= 10_000, "use 1 to 10,000"),
-        ("batch_bytes", spec.batch_bytes >= 1, "use 1 or more"),
-        ("batch_window", spec.batch_window >= 0, "use seconds, 0 or more"),
-        ("parallelism", spec.parallelism >= 1, "use 1 or more"),
-        ("timeout", spec.timeout > 0, "use seconds above 0"),
-    ):
+def _check(spec: FunctionSpec | StreamSpec, where: Where) -> None:
+    rules = _function_rules(spec) if isinstance(spec, FunctionSpec) else _stream_rules(spec)
+    for key, holds, fix in rules:
         if not holds:
             raise Misuse(
                 f"{where(key)}: `{key} = {getattr(spec, key)}` of `{spec.name}` is out of range; {fix}"
             )
+
+
+def _function_rules(spec: FunctionSpec) -> tuple[tuple[str, bool, str], ...]:
+    return (
+        ("batch_size", 1 <= spec.batch_size <= MAX_BATCH, f"use 1 to {MAX_BATCH:,}"),
+        ("batch_bytes", spec.batch_bytes >= 1, "use 1 or more"),
+        ("batch_window", 0 <= spec.batch_window < math.inf, "use seconds, 0 or more"),
+        ("parallelism", spec.parallelism >= 1, "use 1 or more"),
+        ("timeout", 0 < spec.timeout < math.inf, "use seconds above 0"),
+    )
+
+
+def _stream_rules(spec: StreamSpec) -> tuple[tuple[str, bool, str], ...]:
+    return (
+        (
+            "retention_age",
+            spec.retention_age is None or 0 < spec.retention_age < math.inf,
+            'use seconds above 0, or "none"',
+        ),
+        (
+            "retention_bytes",
+            spec.retention_bytes is None or spec.retention_bytes > 0,
+            'use bytes above 0, or "none"',
+        ),
+        ("dedupe_window", 0 <= spec.dedupe_window < math.inf, "use seconds, 0 or more"),
+        (
+            "max_event_bytes",
+            1 <= spec.max_event_bytes <= MAX_BATCH_BYTES,
+            f"use 1 to {MAX_BATCH_BYTES}",
+        ),
+    )
