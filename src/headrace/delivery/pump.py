@@ -81,8 +81,10 @@ class Pump:
         self._storage, self._invoker, self._clock, self._entropy = storage, invoker, clock, entropy
         self._tasks, self._breaker, self._runs = tasks, breaker, runs
         self._lateness, self._wants = lateness, wants
-        # Ordered functions, and merges, are strictly one unit at a time.
-        self._width = 1 if spec.mode == "ordered" or len(claims) > 1 else spec.parallelism
+        # Ordered functions, and merges, are strictly one unit at a time. So is `commit="before"`:
+        # what lands after its run moves no position, so nothing would fence the commits behind it.
+        one_by_one = spec.mode == "ordered" or len(claims) > 1 or spec.commit == "before"
+        self._width = 1 if one_by_one else spec.parallelism
         self._rows: dict[At, bytes] = {(name, partition): c.row for name, c in claims.items()}
         self._commits: deque[asyncio.Task[None]] = deque()
         self._errands: deque[Callable[[], Awaitable[None]]] = deque()
