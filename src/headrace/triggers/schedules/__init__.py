@@ -1,0 +1,1 @@
+"""The calendar: expressions, the times they mean, and the source that keeps to them."""

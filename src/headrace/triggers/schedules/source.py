@@ -1,0 +1,141 @@
+"""Keeps to a timetable: waits for the next time, says that it has come, remembers the one after.
+
+The next time is stored with the event that says so, in one change: a node that dies in between has
+fired or has not, and whoever comes next goes on from there. Times that are past when nobody was
+there are treated as the schedule's `misfire` says. A wall clock that is set back repeats nothing,
+for the stored time only moves forward.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from headrace.model.errors import Fenced
+from headrace.model.event import Event
+from headrace.model.schedules import At, Cron, Every, Schedule
+from headrace.triggers.schedules.timetable import Timetable, timetable_of
+from headrace.triggers.source import Outlet
+from headrace.world.calendar import wait_until
+from headrace.world.clock import Clock
+
+EVENT_TYPE: Final = "headrace.schedule"
+GRACE_US: Final = 60_000_000
+"""A time that is this little past still counts as kept, and is never a misfire."""
+MAX_MISFIRES: Final = 1_000
+"""Missed times that `misfire="all"` makes up for: the latest."""
+MISSED_HEADER: Final = "headrace-missed"
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What is remembered of a schedule.
+
+    Attributes:
+        of: The schedule it belongs to; a changed one begins anew.
+        next: When it fires next (µs since the epoch); None where it never will.
+        fired: The latest time it fired for; 0 where it has not yet.
+    """
+
+    of: str
+    next: int | None
+    fired: int = 0
+
+
+class ScheduleSource:
+    """The source of one `Cron`, `Every` or `At`."""
+
+    def __init__(self, schedule: Schedule, clock: Clock) -> None:
+        self._schedule = schedule
+        self._times = timetable_of(schedule)
+        self._clock = clock
+
+    async def run(self, outlet: Outlet) -> None:
+        """Fire until the last time has come, or for ever."""
+        while True:
+            try:
+                await self._keep(outlet)
+            except Fenced:
+                # Another node has fired; go on from what it remembered.
+                continue
+            return
+
+    async def _keep(self, outlet: Outlet) -> None:
+        standing = decode_standing(await outlet.checkpoint())
+        if standing is None or standing.of != fingerprint(self._schedule):
+            first = self._times.first(self._clock.now())
+            standing = Standing(fingerprint(self._schedule), first)
+            await outlet.emit([], checkpoint=_encode(standing))
+        while standing.next is not None:
+            await wait_until(self._clock, standing.next)
+            events, standing = due(
+                self._schedule, self._times, standing, self._clock.now(), outlet.stream
+            )
+            await outlet.emit(events, checkpoint=_encode(standing))
+
+
+def due(
+    schedule: Schedule, times: Timetable, standing: Standing, now: int, stream: str
+) -> tuple[list[Event], Standing]:
+    """What is to be said at `now`, and what is remembered then. Pure."""
+    assert standing.next is not None  # noqa: S101 - the caller has waited for it
+    past = times.missed(standing.next, now, MAX_MISFIRES)
+    kept = [time for time in past if now - time <= GRACE_US]
+    late = past[: len(past) - len(kept)]
+    events: list[Event] = []
+    if late and schedule.misfire == "once":
+        events.append(event_of(schedule, late[-1], stream, missed=len(late)))
+    elif schedule.misfire == "all":
+        events += [event_of(schedule, time, stream, missed=1) for time in late]
+    events += [event_of(schedule, time, stream) for time in kept]
+    fired = kept[-1] if kept else late[-1] if events else standing.fired
+    return events, Standing(standing.of, times.following(past[-1]), fired)
+
+
+def event_of(
+    schedule: Schedule, time: int, stream: str, *, missed: int = 0, id: str | None = None
+) -> Event:
+    """The event that says that a schedule's time has come."""
+    value: Any = schedule.payload
+    if value is None:
+        value = {"schedule": in_words(schedule), "time": written(time)}
+    return Event(
+        msgspec.json.encode(value),
+        time=time,
+        id=f"{stream}@{time}" if id is None else id,
+        headers={MISSED_HEADER: str(missed)} if missed else None,
+        type=EVENT_TYPE,
+        source=stream,
+    )
+
+
+def in_words(schedule: Schedule) -> str:
+    """The schedule as its author wrote it."""
+    match schedule:
+        case Cron(expression=expression, tz=tz):
+            return expression if tz == "UTC" else f"{expression} {tz}"
+        case Every():
+            return f"every {schedule.seconds:g} s"
+        case At(when=when, tz=tz, every=every):
+            again = "" if every is None else f", then every {float(every):g} s"
+            return f"at {when}{'' if tz == 'UTC' else ' ' + tz}{again}"
+
+
+def fingerprint(schedule: Schedule) -> str:
+    """What tells a changed timetable from the same one; policies and payloads may change."""
+    return f"{schedule.__struct_config__.tag} {in_words(schedule)}"
+
+
+def written(time: int) -> str:
+    """A moment as ISO 8601 text, in UTC."""
+    return datetime.fromtimestamp(time / 1_000_000, UTC).isoformat().replace("+00:00", "Z")
+
+
+def decode_standing(row: bytes | None) -> Standing | None:
+    """What was remembered; None where nothing was."""
+    return None if row is None else msgspec.json.decode(row, type=Standing)
+
+
+def _encode(standing: Standing) -> bytes:
+    return msgspec.json.encode(standing)
