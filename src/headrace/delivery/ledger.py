@@ -22,7 +22,7 @@ from headrace.model.effects import DeadEvent, Effects, Trouble
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import BEHIND, Cause, Returned
 from headrace.model.policy import DeadLetter, Discard, OnFailure
-from headrace.model.record import Chunk, Position, positions
+from headrace.model.record import Append, Chunk, Position, positions
 
 At = tuple[str, int]
 Lane = tuple[str, bytes]
@@ -51,6 +51,7 @@ class Ledger:
         self._trouble = {(name, partition): known.trouble for name, known in standing.items()}
         self._trouble_left = {at: ranges for at, ranges in self._trouble.items() if ranges}
         self._diverted: list[DeadEvent] = []
+        self._appends: list[Append] = []
         self._written = {at: mark.progress() for at, mark in self._marks.items()}
         self._split = False
         self.pending: deque[Unit] = deque()
@@ -184,6 +185,25 @@ class Ledger:
     def is_plain(self, unit: Unit, verdict: Verdict) -> bool:
         """Whether landing it changes nothing but positions, outputs and state."""
         return not (verdict.again or verdict.given_up or unit.parked or self._diverted)
+
+    def is_light(self, unit: Unit, verdict: Verdict, kept: Returned | None) -> bool:
+        """Whether landing it changes nothing but positions and outputs."""
+        return (
+            kept is not None
+            and not unit.attempts
+            and not (kept.reads or kept.writes)
+            and self.is_plain(unit, verdict)
+        )
+
+    def gather(self, unit: Unit, kept: Returned) -> None:
+        """Note a light landing; `gathered` writes up all of them at once."""
+        self._finish(unit.chunks)
+        self._appends.extend(kept.appends)
+
+    def gathered(self) -> Effects:
+        """What was gathered since the last time."""
+        appends, self._appends = tuple(self._appends), []
+        return self._effects(Returned(appends=appends), 0)
 
     def progressed(self) -> Effects:
         """Positions, and events that went behind a parked key."""

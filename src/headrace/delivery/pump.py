@@ -92,7 +92,7 @@ class Pump:
         self._picking = asyncio.Lock()
         self._at_rest = asyncio.Event()
         self._stopping = False
-        self._broken = False
+        self._broken = self._gathering = False
         self._pause_s = PAUSE_MIN
         self._fresh = True
         self._begin({name: claimed.standing for name, claimed in claims.items()})
@@ -385,8 +385,14 @@ class Pump:
             return
         if self.spec.commit == "before":
             verdict = _once(verdict)
-        plain = self.ledger.is_plain(unit, verdict)
         kept = outcome if verdict.kept and isinstance(outcome, Returned) else None
+        if kept is not None and self.ledger.is_light(unit, verdict, kept):
+            self.ledger.gather(unit, kept)
+            self._release(verdict.finished)
+            await self._begin_gathered()
+            return
+        self._write_up()
+        plain = self.ledger.is_plain(unit, verdict)
         effects = self.ledger.landed(
             unit, verdict, kept=kept, token=token, on_failure=on_failure, now=self._clock.now()
         )
@@ -403,8 +409,32 @@ class Pump:
                 self._runs.gave_up(
                     self.spec.name, dead=len(effects.dead), parked=len(effects.parked)
                 )
-        elif len(self._commits) >= COMMITS_IN_FLIGHT * self._width:
+        else:
+            await self._room_for_commits()
+
+    async def _room_for_commits(self) -> None:
+        if len(self._commits) >= COMMITS_IN_FLIGHT * self._width:
             await asyncio.wait((self._commits[0],))
+
+    async def _begin_gathered(self) -> None:
+        """Have what was gathered landed with whatever else is gathered in this turn of the loop."""
+        if not self._gathering:
+            self._gathering = True
+            gathered = self._tasks.start(self._land_gathered(), name=f"commit {self.spec.name}")
+            self._commits.append(gathered)
+        await self._room_for_commits()
+
+    async def _land_gathered(self) -> None:
+        if self._gathering:
+            self._gathering = False
+            change, self._rows = change_of(self.ledger.gathered(), self._rows)
+            await self._apply(change)
+
+    def _write_up(self) -> None:
+        """Let nothing that is begun now go before what was gathered."""
+        if self._gathering:
+            self._gathering = False
+            self._begin_commit(self.ledger.gathered())
 
     def _release(self, chunks: Iterable[Chunk]) -> None:
         if isinstance(self._intake, Lanes):
@@ -416,6 +446,7 @@ class Pump:
 
     def _begin_commit(self, effects: Effects) -> asyncio.Task[None]:
         """Have `effects` landed behind every commit begun before."""
+        self._write_up()
         change, self._rows = change_of(effects, self._rows)
         commit = self._tasks.start(self._apply(change), name=f"commit {self.spec.name}")
         self._commits.append(commit)
@@ -469,7 +500,7 @@ class Pump:
         """Open the books at what the store says."""
         spec = self.spec
         self.ledger = Ledger(spec, self.partition, standing, self._wants)
-        self._broken = False
+        self._broken = self._gathering = False
         self._fresh = True
         self._read_events, self._read_size = max(spec.batch_size * 2, 256), spec.batch_bytes * 2
         self._intake: Batcher | Lanes | Merge

@@ -5,6 +5,7 @@ Kept in memory only; the durable facts are in the store. Read by the door, the c
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict, deque
 
 import msgspec
@@ -100,12 +101,7 @@ class Runs:
         counters.outcomes[run.outcome] += 1
         counters.events += run.events
         counters.seconds += run.wall
-        for index, bound in enumerate(BOUNDS):
-            if run.wall <= bound:
-                counters.buckets[index] += 1
-                break
-        else:
-            counters.buckets[-1] += 1
+        counters.buckets[bisect_left(BOUNDS, run.wall)] += 1
 
     def gave_up(self, function: str, *, dead: int, parked: int) -> None:
         """Count events that were dead-lettered or parked."""

@@ -12,7 +12,7 @@ def next_hop(chunks: Sequence[Chunk]) -> tuple[int, str]:
     """The hop count and origin that the outputs of these events carry."""
     if not chunks:
         return 1, ""
-    farthest = max(chunks, key=lambda chunk: chunk.hops)
+    farthest = chunks[0] if len(chunks) == 1 else max(chunks, key=lambda chunk: chunk.hops)
     origin = farthest.origin or f"{farthest.stream}/{farthest.partition}/{farthest.start}"
     return farthest.hops + 1, origin
 

@@ -125,6 +125,7 @@ class Node:
             Misuse: The code cannot be loaded, or asks for what cannot be.
         """
         app = self.settings.apply(await self.fleet.deploy(target))
+        self.fleet.configure(app)
         await self._deliver(app)
         return app
 
@@ -135,6 +136,7 @@ class Node:
             Misuse: The new code cannot be loaded; the old version goes on.
         """
         app = self.settings.apply(await self.fleet.redeploy(target))
+        self.fleet.configure(app)
         await self._deliver(app)
         return app
 

@@ -60,7 +60,7 @@ async def _serve(settings: Settings) -> None:
             await stop.wait()
         finally:
             note.unlink(missing_ok=True)
-            await gateway.stop()
+            await gateway.stop(node.settings.drain)
 
 
 def _announce(node: Node, url: str) -> None:
