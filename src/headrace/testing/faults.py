@@ -46,15 +46,19 @@ class Host:
     def __init__(self, number: int, on_death: Callable[[Host, str], None]) -> None:
         self.number = number
         self.alive = True
-        self.tasks: set[asyncio.Task[object]] = set()
+        # In order of birth, so that they die in the same order in every run of a seed.
+        self.tasks: dict[asyncio.Task[object], None] = {}
         self._on_death = on_death
         self._thawed = asyncio.Event()
         self._thawed.set()
 
     def adopt(self, task: asyncio.Task[object]) -> None:
         """The task lives and dies with this host."""
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self.tasks[task] = None
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[object]) -> None:
+        self.tasks.pop(task, None)
 
     def freeze(self) -> None:
         """Stop as SIGSTOP does: what it is about to do waits, and it does not notice."""
