@@ -8,34 +8,27 @@ not match together. A pattern that cannot hold is refused when it is compiled.
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from collections.abc import Callable, Iterator, Mapping
-from decimal import Decimal
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from headrace.model.errors import Invalid
+import msgspec
 
-Scalar = str | int | float | Decimal | bool | None
-Test = Callable[[Scalar], bool]
+from headrace.model.errors import Invalid
+from headrace.triggers.terms import (
+    PRESENT,
+    RESERVED,
+    Scalar,
+    Term,
+    equal_to,
+    kind_of,
+    operator,
+    single,
+)
+
 Places = tuple[tuple[int, int], ...]
 
 MAX_ALTERNATIVES: Final = 1_000
-MAX_NUMBER: Final = 5_000_000_000
-_NUMBER: Final = (int, float, Decimal)
-_RESERVED: Final = frozenset(
-    [
-        "exactly",
-        "prefix",
-        "suffix",
-        "equals-ignore-case",
-        "anything-but",
-        "numeric",
-        "cidr",
-        "exists",
-        "wildcard",
-    ]
-)
+_SHOWN: Final = 5
 
 
 class Value(NamedTuple):
@@ -46,25 +39,30 @@ class Value(NamedTuple):
 
 
 class Leaf(NamedTuple):
-    """What one path must hold: a value that passes one of the tests, or nothing at all."""
+    """What one path must hold: a value that passes one of the tests, or (`absent`) nothing."""
 
     path: str
-    tests: tuple[Test, ...]
+    terms: tuple[Term, ...]
     absent: bool
+    wanted: Any
 
 
 class Pattern:
-    """A compiled pattern; `matches` may be called from anywhere."""
+    """A compiled pattern; `matches` may be called from anywhere.
+
+    Attributes:
+        alternatives: It holds where all leaves of one of them do.
+    """
 
     def __init__(self, alternatives: tuple[tuple[Leaf, ...], ...]) -> None:
-        self._alternatives = alternatives
+        self.alternatives = alternatives
 
     def matches(self, event: Any) -> bool:
         """Whether the (decoded JSON) event is meant."""
         if not isinstance(event, Mapping):
             return False
         fields = flatten(event)
-        return any(_all_hold(leaves, fields) for leaves in self._alternatives)
+        return any(all_hold(leaves, fields) for leaves in self.alternatives)
 
 
 def compile_pattern(pattern: Any) -> Pattern:
@@ -74,7 +72,7 @@ def compile_pattern(pattern: Any) -> Pattern:
         Invalid: It is not a pattern; the message names the path and the cause.
     """
     if not isinstance(pattern, Mapping):
-        raise Invalid(f"a pattern is a JSON object, not {_kind(pattern)}")
+        raise Invalid(f"a pattern is a JSON object, not {kind_of(pattern)}")
     if not pattern:
         raise Invalid("an empty pattern matches nothing and everything; name at least one field")
     return Pattern(tuple(tuple(leaves) for leaves in _alternatives(pattern, "")))
@@ -105,7 +103,8 @@ def _flatten(
         fields.setdefault(path, []).append(Value(value, places))
 
 
-def _all_hold(leaves: tuple[Leaf, ...], fields: dict[str, list[Value]]) -> bool:
+def all_hold(leaves: tuple[Leaf, ...], fields: Mapping[str, list[Value]]) -> bool:
+    """Whether every leaf holds, and all of them in the same elements of the event's arrays."""
     candidates: list[list[Places]] = []
     for leaf in leaves:
         values = fields.get(leaf.path)
@@ -113,7 +112,7 @@ def _all_hold(leaves: tuple[Leaf, ...], fields: dict[str, list[Value]]) -> bool:
             if not leaf.absent:
                 return False
             continue
-        fitting = [v.places for v in values if any(test(v.value) for test in leaf.tests)]
+        fitting = [v.places for v in values if any(term.test(v.value) for term in leaf.terms)]
         if not fitting:
             return False
         if () not in fitting:
@@ -150,7 +149,7 @@ def _alternatives(pattern: Mapping[str, Any], path: str) -> list[list[Leaf]]:
         elif isinstance(wanted, list):
             options = [[_leaf(here, wanted)]]
         else:
-            raise Invalid(f"`{here}` must be an object or an array, not {_kind(wanted)}")
+            raise Invalid(f"`{here}` must be an object or an array, not {kind_of(wanted)}")
         # A path named twice (beside `$or` and within it) means what was said last.
         found = [
             list({leaf.path: leaf for leaf in (*left, *right)}.values())
@@ -168,226 +167,83 @@ def _is_choice(wanted: Any) -> bool:
         isinstance(wanted, list)
         and len(wanted) > 1
         and all(isinstance(one, Mapping) and one for one in wanted)
-        and not any(_RESERVED & set(one) for one in wanted)
+        and not any(RESERVED & set(one) for one in wanted)
     )
 
 
 def _leaf(path: str, wanted: list[Any]) -> Leaf:
     if not wanted:
         raise Invalid(f"`{path}`: empty arrays are not allowed")
-    tests: list[Test] = []
+    terms: list[Term] = []
     absent = False
     for one in wanted:
         if isinstance(one, Mapping):
-            name, operand = _single(path, one)
+            name, operand = single(path, one)
             if name == "exists":
                 if not isinstance(operand, bool):
                     raise Invalid(f"`{path}`: `exists` takes true or false")
                 absent = absent or not operand
                 if operand:
-                    tests.append(_anything)
+                    terms.append(PRESENT)
                 continue
-            tests.append(_operator(path, name, operand))
+            terms.append(operator(path, name, operand))
         elif isinstance(one, list):
             raise Invalid(f"`{path}`: an array holds values and tests, not arrays")
         else:
-            tests.append(_equal_to(one))
-    return Leaf(path, tuple(tests), absent)
+            terms.append(equal_to(one))
+    return Leaf(path, tuple(terms), absent, wanted)
 
 
-def _single(path: str, one: Mapping[str, Any]) -> tuple[str, Any]:
-    if len(one) != 1:
-        raise Invalid(f"`{path}`: only one key is allowed in a test, not {len(one)}")
-    return next(iter(one.items()))
+# --- why not ----------------------------------------------------------------------------------
 
 
-def _operator(path: str, name: str, operand: Any) -> Test:
-    match name:
-        case "prefix" | "suffix":
-            return _affix(path, name, operand)
-        case "exactly":
-            return _equal_to(_text(path, name, operand))
-        case "equals-ignore-case":
-            return _ignoring_case(_text(path, name, operand))
-        case "wildcard":
-            return _wildcard(path, _text(path, name, operand))
-        case "numeric":
-            return _numeric(path, operand)
-        case "cidr":
-            return _cidr(path, _text(path, name, operand))
-        case "anything-but":
-            return _anything_but(path, operand)
-        case _:
-            known = ", ".join(f"`{word}`" for word in sorted(_RESERVED))
-            raise Invalid(f"`{path}`: there is no test `{name}`; there are {known}")
+class Verdict(NamedTuple):
+    """What became of an event that was put to a pattern.
+
+    Attributes:
+        matches: Whether it is meant.
+        reasons: Without a match, what failed: one line per failing leaf; `$or` gives several.
+    """
+
+    matches: bool
+    reasons: tuple[str, ...]
 
 
-def _text(path: str, name: str, operand: Any) -> str:
-    if not isinstance(operand, str):
-        raise Invalid(f"`{path}`: `{name}` takes a string, not {_kind(operand)}")
-    return operand
+def why(pattern: Any, event: Any) -> Verdict:
+    """Put the event to the pattern, and say which leaf failed and what it met there.
+
+    Raises:
+        Invalid: The pattern is none.
+    """
+    compiled = compile_pattern(pattern)
+    if compiled.matches(event):
+        return Verdict(True, ())
+    if not isinstance(event, Mapping):
+        return Verdict(False, (f"the event is {kind_of(event)}; only objects can match",))
+    fields = flatten(event)
+    reasons = [line for leaves in compiled.alternatives for line in _failing(leaves, fields)]
+    return Verdict(False, tuple(dict.fromkeys(reasons)))
 
 
-def _anything(_: Scalar) -> bool:
-    return True
+def _failing(leaves: tuple[Leaf, ...], fields: dict[str, list[Value]]) -> list[str]:
+    found = [
+        f"`{leaf.path}` {_met(fields.get(leaf.path))}, but must be one of {_json(leaf.wanted)}"
+        for leaf in leaves
+        if not all_hold((leaf,), fields)
+    ]
+    if found:
+        return found
+    paths = ", ".join(f"`{leaf.path}`" for leaf in leaves if leaf.path in fields)
+    return [f"{paths} each hold, but not within one element of the same array"]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, _NUMBER) and not isinstance(value, bool)
+def _met(values: list[Value] | None) -> str:
+    if values is None:
+        return "is absent"
+    shown = [_json(value.value) for value in values[:_SHOWN]]
+    more = f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
+    return f"is {', '.join(shown)}{more}"
 
 
-def _equal_to(wanted: Scalar) -> Test:
-    if _is_number(wanted):
-        return lambda value: _is_number(value) and value == wanted
-    kind = type(wanted)
-    return lambda value: type(value) is kind and value == wanted
-
-
-def _affix(path: str, name: str, operand: Any) -> Test:
-    ignoring = False
-    if isinstance(operand, Mapping):
-        inner, operand = _single(path, operand)
-        if inner != "equals-ignore-case":
-            raise Invalid(f"`{path}`: unsupported {name} pattern `{inner}`")
-        ignoring = True
-    text = _text(path, name, operand)
-    if ignoring:
-        text = text.lower()
-    if name == "prefix":
-        if ignoring:
-            return lambda value: isinstance(value, str) and value.lower().startswith(text)
-        return lambda value: isinstance(value, str) and value.startswith(text)
-    if ignoring:
-        return lambda value: isinstance(value, str) and value.lower().endswith(text)
-    return lambda value: isinstance(value, str) and value.endswith(text)
-
-
-def _ignoring_case(text: str) -> Test:
-    wanted = text.lower()
-    return lambda value: isinstance(value, str) and value.lower() == wanted
-
-
-def _wildcard(path: str, text: str) -> Test:
-    """`*` stands for any characters; a backslash makes `*` or a backslash ordinary."""
-    parts: list[str] = []
-    index = 0
-    star = False
-    while index < len(text):
-        char = text[index]
-        if char == "\\":
-            index += 1
-            if index == len(text) or text[index] not in "*\\":
-                raise Invalid(f"`{path}`: invalid escape character at position {index - 1}")
-            parts.append(re.escape(text[index]))
-            star = False
-        elif char == "*":
-            if star:
-                raise Invalid(f"`{path}`: consecutive wildcard characters at position {index - 1}")
-            parts.append(".*")
-            star = True
-        else:
-            parts.append(re.escape(char))
-            star = False
-        index += 1
-    fits = re.compile("".join(parts), re.DOTALL).fullmatch
-    return lambda value: isinstance(value, str) and fits(value) is not None
-
-
-_COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
-    "=": lambda a, b: a == b,
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
-}
-
-
-def _numeric(path: str, operand: Any) -> Test:
-    if not isinstance(operand, list):
-        raise Invalid(f"`{path}`: the value of `numeric` must be an array, not {_kind(operand)}")
-    if len(operand) not in {2, 4}:
-        raise Invalid(
-            f'`{path}`: `numeric` takes one comparison or a range, such as [">", 0, "<=", 5]'
-        )
-    pairs = [(operand[i], operand[i + 1]) for i in range(0, len(operand), 2)]
-    for sign, bound in pairs:
-        if sign not in _COMPARISONS:
-            raise Invalid(f"`{path}`: unrecognised numeric operator `{sign}`")
-        if not _is_number(bound) or abs(bound) > MAX_NUMBER:
-            raise Invalid(f"`{path}`: `{bound}` is not a number from -{MAX_NUMBER} to {MAX_NUMBER}")
-    if len(pairs) == 2:
-        (low_sign, low), (high_sign, high) = pairs
-        if not (low_sign.startswith(">") and high_sign.startswith("<")):
-            raise Invalid(
-                f'`{path}`: a numeric range is written lower bound first, [">", 0, "<", 5]'
-            )
-        if low >= high:
-            raise Invalid(f"`{path}`: the numeric range from {low} to {high} holds nothing")
-    tests = [(_COMPARISONS[sign], bound) for sign, bound in pairs]
-    return lambda value: _is_number(value) and all(test(value, bound) for test, bound in tests)
-
-
-def _cidr(path: str, text: str) -> Test:
-    address, slash, bits = text.partition("/")
-    if not slash or "/" in bits:
-        raise Invalid(f"`{path}`: malformed CIDR `{text}`, one '/' is required")
-    if not bits.isdigit():
-        raise Invalid(f"`{path}`: malformed CIDR `{text}`, the mask bits must be an integer")
-    try:
-        network = ipaddress.ip_network(f"{address}/{bits}", strict=False)
-    except ValueError as error:
-        raise Invalid(f"`{path}`: malformed CIDR `{text}`: {error}") from error
-
-    def test(value: Scalar) -> bool:
-        if not isinstance(value, str):
-            return False
-        try:
-            return ipaddress.ip_address(value) in network
-        except ValueError:
-            return False
-
-    return test
-
-
-def _anything_but(path: str, operand: Any) -> Test:
-    if isinstance(operand, Mapping):
-        name, inner = _single(path, operand)
-        if name not in {"prefix", "suffix", "equals-ignore-case", "wildcard"}:
-            raise Invalid(f"`{path}`: unsupported anything-but pattern `{name}`")
-        many = inner if isinstance(inner, list) else [inner]
-        if not many:
-            raise Invalid(f"`{path}`: empty lists are not allowed in `anything-but`")
-        if name in {"prefix", "suffix"} and any(isinstance(one, Mapping) for one in many):
-            raise Invalid(f"`{path}`: inside anything-but/{name} only strings are allowed")
-        if name in {"prefix", "suffix"} and "" in many:
-            raise Invalid(f"`{path}`: an empty {name} is not allowed in `anything-but`")
-        refused = [_operator(path, name, one) for one in many]
-        return lambda value: not any(test(value) for test in refused)
-    many = operand if isinstance(operand, list) else [operand]
-    if not many:
-        raise Invalid(f"`{path}`: empty lists are not allowed in `anything-but`")
-    kinds = {_kind(one) for one in many}
-    if not kinds <= {"a string"} and not kinds <= {"a number"}:
-        raise Invalid(
-            f"`{path}`: `anything-but` takes strings, or numbers, not {', '.join(sorted(kinds))}"
-        )
-    refused = [_equal_to(one) for one in many]
-    return lambda value: not any(test(value) for test in refused)
-
-
-def _kind(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case str():
-            return "a string"
-        case int() | float() | Decimal():
-            return "a number"
-        case list():
-            return "an array"
-        case Mapping():
-            return "an object"
-        case _:
-            return type(value).__name__
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
