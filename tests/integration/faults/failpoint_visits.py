@@ -1,0 +1,60 @@
+"""The host dies by itself at a named place, for every place there is, in recovery too.
+
+One data folder lives through all of it: a node armed with a failpoint runs under load until it dies
+there, the next life is armed with the next one. What recovery passes is visited twice in a row
+before the node may come up whole.
+"""
+
+from __future__ import annotations
+
+import time
+from random import Random
+
+from load import APP, Load
+from results import Result, figures_of, result, settle
+from sites import Site
+
+from headrace.world.failpoints import LABELS
+
+DEATH_S = 30.0
+AT_START = frozenset(
+    {"recovery:opened", "recovery:claimed", "claim:before-write", "claim:after-write"}
+)
+"""Passed while a node comes up: it dies before anybody can ask it."""
+
+PASSES = {
+    "append": 40,
+    "commit": 80,
+    "pump": 60,
+    "dead-letter": 2,
+    "fork": 2,
+    "checkpoint": 1,
+    "claim": 4,
+    "recovery": 1,
+}
+"""From which pass to which (1 to so many) a node may be killed, by the first word of the label."""
+
+
+def visit(site: Site, times: int, seed: int) -> Result:
+    """Die `times` times at every label, each at another pass."""
+    random = Random(seed)
+    site.write(APP)
+    site.start()
+    load = Load(site, seed, pause=0.01, poison=0.01, padding=8_000)
+    deaths: dict[str, int] = dict.fromkeys(LABELS, 0)
+    for _ in range(times):
+        for label in random.sample(LABELS, len(LABELS)):
+            site.kill()
+            passes = random.randint(1, PASSES[label.partition(":")[0]])
+            for _ in range(2 if label in AT_START else 1):
+                site.launch(failpoint=f"{label}:{passes}")
+                site.wait_death(DEATH_S)
+                deaths[label] += 1
+            site.start()
+    time.sleep(0.2)
+    account = load.finish()
+    findings = settle(site, account)
+    return result(
+        "kill at a failpoint", sum(deaths.values()), account, findings,
+        labels=len(deaths), **figures_of(site),
+    )  # fmt: skip

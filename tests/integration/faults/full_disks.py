@@ -1,0 +1,105 @@
+"""The disk fills up under load: producers are told, nothing acknowledged is lost, it heals by itself."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import os
+import time
+
+from disks import small
+from load import APP, EVENTS, LISTENERS, Load, envelope
+from processes import wait_until
+from results import Result, figures_of, result, settle
+from sites import Site
+
+from auditor.outside import Account, Finding, Sent
+
+SIZE_BYTES = 64 << 20
+LEFT_BYTES = 256 << 10
+RESUMED_S = 5.0
+
+
+class Probe:
+    """Publishes one event at a time, and remembers which were acknowledged."""
+
+    def __init__(self, site: Site) -> None:
+        self.acknowledged: list[Sent] = []
+        self._site = site
+        self._count = 900_000_000
+
+    def status(self) -> int:
+        """What one publish is answered; 0 where nothing comes."""
+        self._count += 1
+        value = json.dumps({"n": self._count}).encode()
+        event = Sent(f"e{self._count}", self._count, "probe", value)
+        try:
+            status, _ = self._site.once(
+                "POST", "/streams/orders", envelope(event), {"content-type": EVENTS}
+            )
+        except (OSError, http.client.HTTPException):
+            return 0
+        if status < 300:
+            self.acknowledged.append(event)
+        return status
+
+
+def fill_disk(site: Site, times: int, seed: int) -> Result:
+    """Fill the disk, see producers refused and consumers finish, make room, see it go on."""
+    site.write(APP)
+    findings: list[Finding] = []
+    slowest = 0.0
+    with small(site.data, SIZE_BYTES):
+        try:
+            site.start()
+            load = Load(site, seed, pause=0.05, padding=2_000)
+            probe = Probe(site)
+            filler = site.data / "filler"
+            for _ in range(times):
+                time.sleep(0.3)
+                fill(filler)
+                wait_until(
+                    lambda: probe.status() == 507, seconds=20, every=0.05,
+                    what=lambda: f"producers are answered 507 {site.said()}",
+                )  # fmt: skip
+                # What was taken in before is finished on the reserve, while producers wait.
+                site.wait_drained(20)
+                filler.unlink()
+                began = time.monotonic()
+                wait_until(
+                    lambda: probe.status() == 201 or probe.status() == 200 or probe.status() == 202,
+                    seconds=30, every=0.02, what=lambda: f"service resumes {site.said()}",
+                )  # fmt: skip
+                slowest = max(slowest, time.monotonic() - began)
+            account = load.finish()
+            account = Account(
+                {"orders": [*account.acknowledged["orders"], *probe.acknowledged]},
+                LISTENERS, account.app, account.trace,
+            )  # fmt: skip
+            findings += settle(site, account)
+        finally:
+            site.close()
+    if slowest > RESUMED_S:
+        findings.append(Finding("I8", f"service resumed only after {slowest:.1f} s"))
+    return result(
+        "disk full", times, account, findings, slowest_resume_s=round(slowest, 3),
+        **figures_of(site),
+    )  # fmt: skip
+
+
+def fill(filler: os.PathLike[str]) -> None:
+    """Write a file until the disk has next to nothing left."""
+    with open(filler, "wb", buffering=0) as file:  # noqa: PTH123 - unbuffered, to see ENOSPC at once
+        try:
+            while True:
+                left = os.fstatvfs(file.fileno())
+                free = left.f_bavail * left.f_frsize
+                if free <= LEFT_BYTES:
+                    return
+                os.posix_fallocate(
+                    file.fileno(), os.fstat(file.fileno()).st_size, free - LEFT_BYTES
+                )
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise

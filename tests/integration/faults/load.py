@@ -1,0 +1,174 @@
+"""Load under which a node is put on trial: an app of two functions, and producers that insist.
+
+Every event has a number and an id. A producer sends its batch again until it is acknowledged, through
+as many restarts as that takes, so that at its end every event it made was acknowledged.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterable
+from random import Random
+
+from sites import Ended, Site
+
+from auditor.outside import Account, Listener, Sent
+
+EVENTS = "application/vnd.headrace.events+x-ndjson"
+ATTEMPTS = 4
+TIMEOUT_S = 1.5
+
+APP = f'''
+"""The app behind the fault campaign."""
+
+import os
+
+from headrace import App, Batch, Context, DeadLetter, Event, Retry
+
+app = App("load", owner="campaign")
+orders = app.stream("orders", partitions=4)
+told = app.stream("told", partitions=4)
+seen = app.stream("seen", partitions=4)
+
+often = Retry(attempts={ATTEMPTS}, base=0.01, cap=0.05)
+
+
+def begin(function, numbers):
+    """Leave a line outside, which no rollback takes back."""
+    line = " ".join([function, *map(str, numbers)]) + "\\n"
+    handle = os.open("{{trace}}", os.O_WRONLY | os.O_APPEND)
+    os.write(handle, line.encode())
+    os.close(handle)
+
+
+@app.function(orders, batch_size=64, timeout={TIMEOUT_S}, retry=often, on_failure=DeadLetter(), breaker=None)
+def tally(events: Batch[dict], context: Context) -> None:
+    """Add every number to its key's list, and tell."""
+    begin("load.tally", [event.value["n"] for event in events])
+    for event in events:
+        if event.value.get("poison"):
+            raise ValueError(f"poison {{event.value['n']}}")
+        kept = context.state.get(f"tally|{{event.key}}", list, [])
+        context.state.put(f"tally|{{event.key}}", [*kept, event.value["n"]])
+        context.publish(told, {{"n": event.value["n"], "at": str(event.position)}}, key=event.key)
+
+
+@app.function(
+    orders, mode="keyed", parallelism=4, batch_size=16, timeout={TIMEOUT_S}, retry=often,
+    on_failure=DeadLetter(), output=seen, breaker=None,
+)
+def single(event: Event[dict], context: Context):
+    """The same for one event at a time, in lanes."""
+    begin("load.single", [event.value["n"]])
+    if event.value.get("poison"):
+        raise ValueError(f"poison {{event.value['n']}}")
+    kept = context.state.get(f"single|{{event.key}}", list, [])
+    context.state.put(f"single|{{event.key}}", [*kept, event.value["n"]])
+    return {{"n": event.value["n"], "at": str(event.position)}}
+'''
+
+LISTENERS = (
+    Listener("load.tally", "orders", "told", "tally", ATTEMPTS, "ValueError"),
+    Listener("load.single", "orders", "seen", "single", ATTEMPTS, "ValueError"),
+)
+
+
+def envelope(event: Sent) -> bytes:
+    """An event as a line of an envelope body."""
+    head = json.dumps({"id": event.id, "key": event.key}).encode()
+    return head[:-1] + b', "value": ' + event.value + b"}\n"
+
+
+class Producer(threading.Thread):
+    """Publishes to `orders`, batch after batch, until told to stop."""
+
+    def __init__(
+        self, site: Site, name: str, seed: int, *, pause: float, poison: float, padding: int
+    ) -> None:
+        super().__init__(name=name, daemon=True)
+        self.acknowledged: list[Sent] = []
+        self.duplicates = 0
+        self.failure: BaseException | None = None
+        self._site, self._random, self._pause = site, Random(seed), pause
+        self._poison, self._padding = poison, padding
+        self._over = threading.Event()
+        self._base = (seed % 1_000) * 10_000_000
+
+    def run(self) -> None:
+        try:
+            while not self._over.is_set():
+                self._publish(self._batch())
+                self._over.wait(self._pause)
+        except BaseException as error:  # noqa: BLE001 - told by `finish`, in the thread that asks
+            self.failure = error
+        finally:
+            self._site.hang_up()
+
+    def finish(self) -> None:
+        """Let the batch under way be acknowledged, and end.
+
+        Raises:
+            Ended: It was not acknowledged in time.
+        """
+        self._over.set()
+        self.join(timeout=90)
+        if self.failure is not None:
+            raise self.failure
+        if self.is_alive():
+            raise Ended(f"{self.name} was not answered: {self._site.said()}")
+
+    def _publish(self, batch: list[Sent]) -> None:
+        body = b"".join(map(envelope, batch))
+        answer = json.loads(self._site.ask("/streams/orders", body=body, media=EVENTS))
+        self.duplicates += answer["duplicates"]
+        self.acknowledged.extend(batch)
+
+    def _batch(self) -> list[Sent]:
+        batch = []
+        start = self._base + len(self.acknowledged)
+        for number in range(start, start + self._random.randint(1, 40)):
+            value: dict[str, object] = {"n": number}
+            poison = self._random.random() < self._poison
+            if poison:
+                value["poison"] = True
+            if self._padding:
+                value["pad"] = "x" * self._random.randrange(self._padding)
+            key = f"{self.name}-{self._random.randrange(12)}"
+            batch.append(Sent(f"e{number}", number, key, json.dumps(value).encode(), poison))
+        return batch
+
+
+class Load:
+    """A few producers at work on one site."""
+
+    def __init__(
+        self, site: Site, seed: int, *, pause: float = 0.03, poison: float = 0.004, padding: int = 0
+    ) -> None:
+        self.site = site
+        self._began = time.monotonic()
+        self._producers = [
+            Producer(
+                site, f"p{number}", seed * 2 + number, pause=pause, poison=poison, padding=padding
+            )
+            for number in range(2)
+        ]
+        for producer in self._producers:
+            producer.start()
+
+    def finish(self) -> Account:
+        """Stop producing; everything that was acknowledged, and what must have become of it."""
+        for producer in self._producers:
+            producer.finish()
+        return account(self.site, (sent for each in self._producers for sent in each.acknowledged))
+
+    @property
+    def repeated(self) -> int:
+        """Events that were sent again although the node had them already."""
+        return sum(producer.duplicates for producer in self._producers)
+
+
+def account(site: Site, acknowledged: Iterable[Sent]) -> Account:
+    """What the auditor is told of this app's load."""
+    return Account({"orders": list(acknowledged)}, LISTENERS, "load", site.trace_path)

@@ -1,0 +1,83 @@
+"""What a run found: how often a fault was made, which promises broke, and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from processes import descriptors, wait_until, zombies
+from sites import Site
+
+from auditor.outside import Account, Finding, check_file, judge
+
+RESTART_S = 5.0
+SPARE_DESCRIPTORS = 24
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """One run of one fault.
+
+    Attributes:
+        fault: What was done.
+        times: How often.
+        events: Acknowledged events that were judged.
+        findings: Broken promises; none is what is wanted.
+        figures: What was measured on the way.
+    """
+
+    fault: str
+    times: int
+    events: int = 0
+    findings: list[str] = []
+    figures: dict[str, Any] = {}
+
+
+def settle(site: Site, account: Account) -> list[Finding]:
+    """Let the node come to rest, judge it, end it, and judge what it leaves (I1-I5, I7-I9)."""
+    site.wait_drained()
+    findings = judge(account, site.ask)
+    host = site.host
+    if dead := zombies(host.pid):
+        try:
+            wait_until(lambda: not any(each.state() == "Z" for each in dead), seconds=3, what="")
+        except AssertionError:
+            findings.append(Finding("I7", f"the host does not reap {dead}"))
+    bound = SPARE_DESCRIPTORS + 6 * (len(site.instances()) + 1)
+    if (opened := descriptors(host.pid)) > bound:
+        findings.append(Finding("I7", f"the idle host has {opened} descriptors, over {bound}"))
+    site.hang_up()
+    site.stop()
+    left = list((site.data / "scratch").rglob("*")) if (site.data / "scratch").exists() else []
+    if left:
+        findings.append(Finding("I7", f"scratch folders are left: {left[:5]}"))
+    findings += check_file(site.data / "headrace.db")
+    slow = [f"{seconds:.1f}" for seconds in site.restarts if seconds > RESTART_S]
+    if slow:
+        findings.append(Finding("I8", f"starts took {slow} s"))
+    return findings
+
+
+def figures_of(site: Site) -> dict[str, float]:
+    """How long starts and the end of orphans took."""
+    found = {"slowest_start_s": max(site.restarts, default=0.0)}
+    if site.orphan_seconds:
+        found["slowest_orphan_s"] = max(site.orphan_seconds)
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def result(
+    fault: str, times: int, account: Account, findings: Sequence[Finding], **figures: Any
+) -> Result:
+    """A result of a judged run."""
+    return Result(
+        fault=fault,
+        times=times,
+        events=sum(len(sent) for sent in account.acknowledged.values()),
+        findings=[str(finding) for finding in findings],
+        figures=figures,
+    )
+
+
+Run = Callable[[Site, int, int], Result]
+"""How every fault is made: on a fresh site, so many times, from a seed."""
