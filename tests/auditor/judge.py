@@ -153,10 +153,10 @@ class _Books:
             lane = self.lanes[stream, partition, held.key]
             waiting = [each for each in lane if (where, each) in self.parked]
             if (where, offset) in self.parked:
-                if waiting[0] != offset:
+                if waiting[0] != offset and not self.account.functions[function].resets:
                     self.find("I3", f"{function} redrove {place} before {waiting[0]} of its key")
                 continue
-            if waiting:
+            if waiting and not self.account.functions[function].resets:
                 self.find("I3", f"{function} began {place} while {waiting[0]} of its key is parked")
             for before in lane:
                 if before >= offset:

@@ -1,0 +1,1 @@
+"""Whole topologies on virtual time, under seeded faults, judged by the auditor."""
