@@ -57,6 +57,7 @@ class Dispatcher:
         runs: Runs,
         on_failure: Callable[[str, BaseException], None],
         folder: Path | None = None,
+        outside: bool = True,
     ) -> None:
         self.apps: dict[str, AppSpec] = {}
         self.functions: dict[str, FunctionSpec] = {}
@@ -71,7 +72,7 @@ class Dispatcher:
             tuple[str, tuple[str, ...]], tuple[Subscription, asyncio.Task[None]]
         ] = {}
         self._feeds: dict[str, asyncio.Task[None]] = {}
-        self._around = Surroundings(clock, entropy, folder)
+        self._around = Surroundings(clock, entropy, folder, broker, invoker.invoke, outside=outside)
         self._paused: set[str] = set()
 
     # --- deployment -------------------------------------------------------------------------
@@ -93,6 +94,7 @@ class Dispatcher:
         for function in app.functions:
             for trigger, reads in listeners(function.name, function.triggers):
                 if reads is not trigger:
+                    open_source(function, trigger, self._around)
                     own = StreamSpec(name=reads.streams[0], owner=app.name, private=True)
                     await self._broker.declare(own)
         wanted = {function.name: function for function in app.functions}

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from headrace.model.foreign import ForeignTrigger
 from headrace.model.schedules import At, Cron, Every
 from headrace.model.watches import Custom, Files, Missing, Silence
 
@@ -33,7 +34,18 @@ class CallTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="call"):
     """Called by name, over HTTP or by another function; every function can be."""
 
 
-Trigger = StreamTrigger | CallTrigger | Cron | Every | At | Files | Silence | Missing | Custom
+Trigger = (
+    StreamTrigger
+    | CallTrigger
+    | Cron
+    | Every
+    | At
+    | Files
+    | Silence
+    | Missing
+    | Custom
+    | ForeignTrigger
+)
 
 
 def listener(function: str, place: int, trigger: Trigger) -> StreamTrigger | None:

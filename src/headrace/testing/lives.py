@@ -167,7 +167,7 @@ class Lives:
         )  # fmt: skip
         dispatcher = Dispatcher(
             broker=self._spring(), storage=door, invoker=invoker, clock=self.clock,
-            entropy=self._entropy, runs=runs, on_failure=self._failed,
+            entropy=self._entropy, runs=runs, on_failure=self._failed, outside=False,
         )  # fmt: skip
         for spec in self.specs:
             for stream in spec.streams:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.keepers.brokers.base import Broker
 from headrace.model.errors import Misuse
+from headrace.model.foreign import ForeignTrigger
 from headrace.model.function import FunctionSpec
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome
+from headrace.model.schedules import At, Cron, Every
 from headrace.model.trigger import Trigger
+from headrace.model.watches import Custom, Files, Missing, Silence
 from headrace.triggers.source import Source
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
@@ -15,11 +22,21 @@ from headrace.world.entropy import Entropy
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What every source may use of the node."""
+    """What every source may use of the node.
+
+    Attributes:
+        folder: The node's data folder, where it has one.
+        broker: The log, for sources that watch streams.
+        invoke: Runs a function, for sources that are the author's own code.
+        outside: Whether other systems are there; on virtual time they are not.
+    """
 
     clock: Clock
     entropy: Entropy
     folder: Path | None = None
+    broker: Broker | None = None
+    invoke: Callable[[Invocation], Awaitable[Outcome]] | None = None
+    outside: bool = True
 
 
 def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) -> Source:
@@ -28,6 +45,28 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) 
     Raises:
         Misuse: The trigger cannot work as configured, or a library it needs is not installed.
     """
-    del around
+    match trigger:
+        case Cron() | Every() | At():
+            from headrace.triggers.schedules.source import ScheduleSource
+
+            return ScheduleSource(trigger, around.clock)
+        case Files():
+            from headrace.triggers.files.source import FilesSource
+
+            return FilesSource(trigger, around.clock)
+        case Silence() | Missing() if around.broker is not None:
+            from headrace.triggers.freshness import FreshnessSource
+
+            return FreshnessSource(function, trigger, around.broker, around.clock)
+        case Custom() if around.invoke is not None:
+            from headrace.triggers.custom import CustomSource
+
+            return CustomSource(trigger, around.invoke, around.clock, around.entropy)
+        case _ if isinstance(trigger, ForeignTrigger):
+            from headrace.triggers.foreign.opening import Unheard, open_foreign
+
+            if not around.outside:
+                return Unheard()
+            return open_foreign(function.name, trigger, clock=around.clock, entropy=around.entropy)
     kind = trigger.__struct_config__.tag
     raise Misuse(f"`{function.name}`: no source serves a `{kind}` trigger on this node")

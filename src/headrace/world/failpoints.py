@@ -30,6 +30,9 @@ LABELS: tuple[str, ...] = (
     "checkpoint:after",
     "recovery:opened",
     "recovery:claimed",
+    "feed:before-append",
+    "feed:after-append",
+    "feed:after-acknowledge",
 )
 
 _armed: dict[str, Callable[[], None]] = {}

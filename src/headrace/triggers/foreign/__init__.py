@@ -1,0 +1,1 @@
+"""Events from brokers and queues that somebody else keeps."""

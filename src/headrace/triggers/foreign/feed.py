@@ -1,0 +1,166 @@
+"""From a foreign system to our log: receive, append, remember, acknowledge. Exactly once.
+
+The marks of the last messages stand in the outlet's checkpoint, which lands in one transaction with
+the events: a message that is delivered again because the node died before it could say "done" is
+recognised, however long the node was away. As many marks are kept as messages can be in flight.
+Nothing is ever refused for good: an event our log does not take keeps its place, without its value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from headrace.model.errors import Corrupt
+from headrace.model.event import Event
+from headrace.model.policy import (
+    MAX_BATCH_BYTES,
+    MAX_EVENT_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    MAX_KEY_BYTES,
+)
+from headrace.triggers.foreign.base import ForeignSource, Message
+from headrace.triggers.source import Outlet
+from headrace.world.failpoints import hit
+
+MARK_BYTES = 16
+TOO_LARGE = "headrace-too-large"
+HEADERS_DROPPED = "headrace-headers-dropped"
+
+
+class Standing(msgspec.Struct, array_like=True, frozen=True):
+    """What a feed remembers, in one transaction with what it appended.
+
+    Attributes:
+        places: How far each part of a foreign log is read.
+        marks: Digests of the last messages appended, oldest first.
+    """
+
+    places: dict[str, str] = {}
+    marks: tuple[bytes, ...] = ()
+
+
+_standing = msgspec.msgpack.Decoder(Standing)
+
+
+class ForeignFeed:
+    """Keeps one foreign system's messages coming. A `Source`; owned by the dispatcher's task.
+
+    Args:
+        driver: Speaks with the system.
+        in_flight: How many messages may be received and not acknowledged.
+    """
+
+    def __init__(self, driver: ForeignSource[Any], *, in_flight: int) -> None:
+        self._driver = driver
+        self._in_flight = in_flight
+        self._standing = Standing()
+
+    async def run(self, outlet: Outlet) -> None:
+        """Receive, and emit; see `Source.run`."""
+        row = await outlet.checkpoint()
+        self._standing = Standing() if row is None else decode_standing(row, outlet.stream)
+        try:
+            places = dict(await self._driver.connect(self._standing.places))
+            if places != self._standing.places:
+                self._standing = Standing(places, self._standing.marks)
+                await outlet.emit((), checkpoint=msgspec.msgpack.encode(self._standing))
+            while True:
+                received = await self._driver.receive(self._in_flight)
+                for part in parts(received):
+                    await self._take(outlet, part)
+        finally:
+            await self._driver.close()
+
+    async def _take(self, outlet: Outlet, messages: Sequence[Message[Any]]) -> None:
+        hit("feed:before-append")
+        fresh, standing = judge(messages, self._standing, keep=self._in_flight)
+        if fresh:
+            await outlet.emit(
+                [fitted(message.event) for message in fresh],
+                checkpoint=msgspec.msgpack.encode(standing),
+            )
+            self._standing = standing
+        hit("feed:after-append")
+        await self._driver.acknowledge(messages)
+        hit("feed:after-acknowledge")
+
+
+def decode_standing(row: bytes, stream: str) -> Standing:
+    """What was remembered.
+
+    Raises:
+        Corrupt: The row is not ours.
+    """
+    try:
+        return _standing.decode(row)
+    except msgspec.DecodeError as error:
+        raise Corrupt(f"the checkpoint of `{stream}` cannot be read: {error}") from error
+
+
+def judge(
+    messages: Sequence[Message[Any]], standing: Standing, *, keep: int
+) -> tuple[list[Message[Any]], Standing]:
+    """The messages not seen before, and what to remember once they are appended."""
+    known = set(standing.marks)
+    marks = list(standing.marks)
+    places = dict(standing.places)
+    fresh = []
+    for message in messages:
+        if message.place is not None:
+            part, place = message.place
+            places[part] = place
+        if message.mark:
+            mark = digest(message.mark)
+            if message.repeated and mark in known:
+                continue
+            if mark in known:
+                marks.remove(mark)
+            known.add(mark)
+            marks.append(mark)
+        fresh.append(message)
+    return fresh, Standing(places, tuple(marks[-keep:]))
+
+
+def digest(mark: str) -> bytes:
+    """A mark's short form."""
+    return hashlib.blake2b(mark.encode("utf-8", "surrogatepass"), digest_size=MARK_BYTES).digest()
+
+
+def parts(messages: Sequence[Message[Any]]) -> Iterator[Sequence[Message[Any]]]:
+    """The messages in order, in runs that fit one append."""
+    begin, size = 0, 0
+    for index, message in enumerate(messages):
+        each = min(len(message.event.value), MAX_EVENT_BYTES) + MAX_HEADER_BYTES + MAX_KEY_BYTES
+        if size and size + each > MAX_BATCH_BYTES // 2:
+            yield messages[begin:index]
+            begin, size = index, 0
+        size += each
+    if begin < len(messages):
+        yield messages[begin:]
+
+
+def fitted(event: Event) -> Event:
+    """The event as our log takes it; what had to go is said in its headers."""
+    value, key, headers = event.value, event.key, dict(event.headers or {})
+    said: dict[str, str] = {}
+    if len(headers) > MAX_HEADERS - 2 or _size(headers) > MAX_HEADER_BYTES - 256:
+        said[HEADERS_DROPPED] = str(len(headers))
+        headers = {}
+    if len(value) > MAX_EVENT_BYTES:
+        said[TOO_LARGE] = str(len(value))
+        value = b""
+    if key is not None and len(key.encode("utf-8", "replace")) > MAX_KEY_BYTES:
+        key = digest(key).hex()
+    if key is not None:
+        key = key.encode("utf-8", "replace").decode()
+    headers |= said
+    return msgspec.structs.replace(event, value=value, key=key, headers=headers or None)
+
+
+def _size(headers: Mapping[str, str]) -> int:
+    return sum(len(name) + len(text.encode("utf-8", "replace")) for name, text in headers.items())

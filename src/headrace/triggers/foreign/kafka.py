@@ -1,0 +1,157 @@
+"""Kafka topics as a plain source, with confluent-kafka.
+
+Which offsets come next stands in our own checkpoint, in one transaction with the events. Partitions
+are taken by name and not by a group's assignment; the group's offsets are written for Kafka's own
+tools. Only records of committed transactions are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from headrace.model.errors import Misuse, Unavailable
+from headrace.model.event import Event
+from headrace.model.foreign import KafkaTopic
+from headrace.triggers.foreign.base import Message, Surroundings, lacking
+
+try:
+    import confluent_kafka as kafka
+except ImportError as error:
+    raise lacking("kafka", error) from error
+
+WAIT_S = 0.5
+PATIENCE_S = 15.0
+ROUND_S = 60.0
+"""New partitions are looked for this often."""
+PASSING = {kafka.KafkaError._ALL_BROKERS_DOWN, kafka.KafkaError._TRANSPORT}
+
+
+class KafkaSource:
+    """One reader of every partition of one topic. Calls that wait run in a thread."""
+
+    def __init__(self, trigger: KafkaTopic, around: Surroundings) -> None:
+        self._trigger = trigger
+        self._clock = around.clock
+        self._group = trigger.group or around.name
+        self._consumer: kafka.Consumer | None = None
+        self._taken: set[int] = set()
+        self._looked = 0.0
+
+    async def connect(self, places: Mapping[str, str]) -> Mapping[str, str]:
+        """Find the partitions, and where to begin in each."""
+        settings = {
+            "bootstrap.servers": self._trigger.servers,
+            "group.id": self._group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "isolation.level": "read_committed",
+            # For offsets that retention has taken meanwhile.
+            "auto.offset.reset": "earliest",
+            "queued.max.messages.kbytes": 16_384,
+            **self._trigger.options,
+        }
+        try:
+            self._consumer = kafka.Consumer(settings)
+        except (kafka.KafkaException, ValueError, TypeError) as error:
+            raise Misuse(f"{self._where}: librdkafka refuses `options=`: {error}") from error
+        known = dict(places)
+        self._taken = set()
+        await self._take(known, first=not known)
+        return known
+
+    async def receive(self, limit: int) -> Sequence[Message[None]]:
+        """The next records, or nothing after half a second."""
+        if self._clock.monotonic() - self._looked > ROUND_S:
+            await self._take({}, first=False)
+        found = await asyncio.to_thread(self._open.consume, limit, WAIT_S)
+        messages = []
+        for record in found:
+            error = record.error()
+            if error is None:
+                messages.append(self._message(record))
+            elif error.fatal() or error.code() not in PASSING:
+                raise Unavailable(f"{self._where}: {error}")
+        return messages
+
+    async def acknowledge(self, messages: Sequence[Message[None]]) -> None:
+        """Tell the group how far we are; nothing depends on it."""
+        places = dict(message.place for message in messages if message.place is not None)
+        offsets = [
+            kafka.TopicPartition(self._trigger.topic, int(part), int(place))
+            for part, place in places.items()
+        ]
+        try:
+            self._open.commit(offsets=offsets, asynchronous=True)
+        except kafka.KafkaException as error:
+            raise Unavailable(f"{self._where}: {error}") from error
+
+    async def close(self) -> None:
+        """Let go."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await asyncio.to_thread(consumer.close)
+
+    async def _take(self, places: dict[str, str], *, first: bool) -> None:
+        """Begin on partitions not taken yet; where each begins is added to `places`."""
+        try:
+            about = await asyncio.to_thread(self._open.list_topics, self._trigger.topic, PATIENCE_S)
+        except kafka.KafkaException as error:
+            raise Unavailable(f"{self._where} cannot be reached: {error}") from error
+        self._looked = self._clock.monotonic()
+        topic = about.topics[self._trigger.topic]
+        if topic.error is not None:
+            if topic.error.code() == kafka.KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise Unavailable(f"{self._where}: there is no such topic; make it")
+            raise Unavailable(f"{self._where}: {topic.error}")
+        chosen = []
+        for number in sorted(set(topic.partitions) - self._taken):
+            place = places.get(str(number))
+            if place is None and first and self._trigger.start == "latest":
+                # Kept at once, so that a restart does not move "latest" past what came meanwhile.
+                place = places[str(number)] = str(await self._end(number))
+            offset = kafka.OFFSET_BEGINNING if place is None else int(place)
+            chosen.append(kafka.TopicPartition(self._trigger.topic, number, offset))
+            self._taken.add(number)
+        if chosen:
+            try:
+                self._open.incremental_assign(chosen)
+            except kafka.KafkaException as error:
+                raise Unavailable(f"{self._where}: {error}") from error
+
+    async def _end(self, number: int) -> int:
+        part = kafka.TopicPartition(self._trigger.topic, number)
+        try:
+            _, high = await asyncio.to_thread(self._open.get_watermark_offsets, part, PATIENCE_S)
+        except kafka.KafkaException as error:
+            raise Unavailable(f"{self._where}: {error}") from error
+        return int(high)
+
+    def _message(self, record: kafka.Message) -> Message[None]:
+        number, offset = int(record.partition() or 0), int(record.offset() or 0)
+        stamp = int(record.timestamp()[1])
+        key = record.key()
+        headers = {
+            name: value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+            for name, value in record.headers() or ()
+        }
+        value = record.value()
+        event = Event(
+            b"" if value is None else bytes(value),
+            key=key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else key,
+            time=max(stamp, 0) * 1_000,
+            id=f"{self._trigger.topic}/{number}/{offset}",
+            headers=headers or None,
+            source=f"kafka/{self._trigger.topic}",
+        )
+        return Message(event, None, place=(str(number), str(offset + 1)))
+
+    @property
+    def _open(self) -> kafka.Consumer:
+        if self._consumer is None:
+            raise Unavailable(f"{self._where} is not connected")
+        return self._consumer
+
+    @property
+    def _where(self) -> str:
+        return f"Kafka topic `{self._trigger.topic}` at `{self._trigger.servers}`"

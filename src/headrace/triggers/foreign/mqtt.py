@@ -1,0 +1,184 @@
+"""MQTT 5 topics by a persistent session of quality 1, with paho-mqtt.
+
+The server numbers messages with 16 bits and uses a number again once it was acknowledged, so a
+number alone proves nothing: only a message flagged as sent before is compared with what was
+appended. Quality 2 is not asked for, because the client library keeps what is half received in
+memory only, and a killed node would lose it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from headrace.model.errors import Misuse, Unavailable
+from headrace.model.event import Event
+from headrace.model.foreign import MqttTopic
+from headrace.triggers.foreign.base import Message, Surroundings, address_of, lacking
+
+try:
+    from paho.mqtt import client as paho
+    from paho.mqtt.enums import CallbackAPIVersion
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+    from paho.mqtt.reasoncodes import ReasonCode
+    from paho.mqtt.subscribeoptions import SubscribeOptions
+except ImportError as error:
+    raise lacking("mqtt", error) from error
+
+WAIT_S = 1.0
+PATIENCE_S = 15.0
+ONLY_IF_NEW = 1
+REFUSALS = {"Bad user name or password", "Not authorized", "Client identifier not valid", "Banned"}
+
+
+class MqttSource:
+    """One session. paho's thread reads the socket and hands everything to the loop."""
+
+    def __init__(self, trigger: MqttTopic, around: Surroundings) -> None:
+        self._trigger = trigger
+        self._clock = around.clock
+        topic = hashlib.blake2b(trigger.topic.encode(), digest_size=4).hexdigest()
+        self._name = trigger.client_id or f"{around.name}-{topic}"
+        self._client: paho.Client | None = None
+        # At most `in_flight` messages: the server sends no more until some are acknowledged.
+        self._arrived: deque[paho.MQTTMessage] = deque()
+        self._news = asyncio.Event()
+        self._subscribed = asyncio.Event()
+        self._trouble: Misuse | Unavailable | None = None
+
+    async def connect(self, places: Mapping[str, str]) -> Mapping[str, str]:
+        """Take the session up again, or begin one, and subscribe."""
+        self._arrived.clear()
+        self._trouble, self._news, self._subscribed = None, asyncio.Event(), asyncio.Event()
+        client = self._client = self._made(asyncio.get_running_loop())
+        parts = urlsplit(self._trigger.url)
+        session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # theirs
+        session.SessionExpiryInterval = self._trigger.session
+        session.ReceiveMaximum = self._trigger.in_flight
+        port = parts.port or (8883 if parts.scheme == "mqtts" else 1883)
+        try:
+            await asyncio.to_thread(
+                client.connect, parts.hostname or "127.0.0.1", port,
+                keepalive=30, clean_start=False, properties=session,
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"{self._where} cannot be reached: {error}") from error
+        client.loop_start()
+        try:
+            await self._clock.timeout(self._subscribed.wait(), PATIENCE_S)
+        except TimeoutError as error:
+            raise Unavailable(f"{self._where} does not answer") from error
+        if self._trouble is not None:
+            raise self._trouble
+        return places
+
+    async def receive(self, limit: int) -> Sequence[Message[int]]:
+        """What has arrived, or nothing after a second."""
+        if not self._arrived and self._trouble is None:
+            self._news.clear()
+            try:
+                await self._clock.timeout(self._news.wait(), WAIT_S)
+            except TimeoutError:
+                return []
+        if not self._arrived and self._trouble is not None:
+            raise self._trouble
+        count = min(limit, len(self._arrived))
+        return [self._message(self._arrived.popleft()) for _ in range(count)]
+
+    async def acknowledge(self, messages: Sequence[Message[int]]) -> None:
+        """Send PUBACK for each, in the order received, as the protocol wants it."""
+        if self._client is None or self._trouble is not None:
+            raise self._trouble or Unavailable(f"{self._where} is not connected")
+        for message in messages:
+            if message.receipt:
+                self._client.ack(message.receipt, 1)
+
+    async def close(self) -> None:
+        """Hang up without a farewell to the session, which goes on."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.on_disconnect = None
+            client.disconnect()
+            await asyncio.to_thread(client.loop_stop)
+
+    def _made(self, loop: asyncio.AbstractEventLoop) -> paho.Client:
+        parts = urlsplit(self._trigger.url)
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id=self._name, protocol=paho.MQTTv5,
+            manual_ack=True, reconnect_on_failure=False,
+        )  # fmt: skip
+        client.connect_timeout = PATIENCE_S
+        if parts.username is not None:
+            client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
+        if parts.scheme == "mqtts":
+            client.tls_set()
+
+        def tell(work: Any, *given: object) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(work, *given)
+
+        client.on_connect = lambda _c, _d, _f, code, _p: tell(self._connected, client, code)
+        client.on_subscribe = lambda _c, _d, _m, codes, _p: tell(self._granted, codes)
+        client.on_message = lambda _c, _d, message: tell(self._arrive, client, message)
+        client.on_disconnect = lambda _c, _d, _f, code, _p: tell(self._ended, client, str(code))
+        return client
+
+    def _connected(self, client: paho.Client, code: ReasonCode) -> None:
+        if client is not self._client:
+            return
+        if code.is_failure:
+            kind = Misuse if str(code) in REFUSALS else Unavailable
+            self._fail(kind(f"{self._where} refuses the connection: {code}"))
+            return
+        # What was retained is sent once, with the first subscription, and not at every return.
+        wishes = SubscribeOptions(qos=1, retainHandling=ONLY_IF_NEW)
+        client.subscribe(self._trigger.topic, options=wishes)
+
+    def _granted(self, codes: Sequence[ReasonCode]) -> None:
+        if codes and codes[0].is_failure:
+            self._fail(Misuse(f"{self._where} refuses the subscription: {codes[0]}"))
+        self._subscribed.set()
+
+    def _arrive(self, client: paho.Client, message: paho.MQTTMessage) -> None:
+        if client is self._client:
+            self._arrived.append(message)
+            self._news.set()
+
+    def _ended(self, client: paho.Client, why: str) -> None:
+        if client is self._client and self._trouble is None:
+            self._fail(Unavailable(f"{self._where}: the connection is lost ({why})"))
+
+    def _fail(self, trouble: Misuse | Unavailable) -> None:
+        self._trouble = trouble
+        self._news.set()
+        self._subscribed.set()
+
+    def _message(self, found: paho.MQTTMessage) -> Message[int]:
+        said = hashlib.blake2b(found.topic.encode() + b"\0" + found.payload, digest_size=8)
+        event = Event(
+            bytes(found.payload),
+            key=found.topic,
+            headers=_headers(found.properties),
+            source=f"mqtt/{self._trigger.topic}",
+        )
+        if found.qos == 0:
+            return Message(event, 0)
+        mark = f"{self._name}/{found.mid}/{said.hexdigest()}"
+        return Message(event, found.mid, mark=mark, repeated=found.dup)
+
+    @property
+    def _where(self) -> str:
+        return f"MQTT topic `{self._trigger.topic}` at {address_of(self._trigger.url)}"
+
+
+def _headers(properties: Properties | None) -> dict[str, str] | None:
+    found = dict(getattr(properties, "UserProperty", ()))
+    kind = getattr(properties, "ContentType", None)
+    if kind:
+        found["content-type"] = kind
+    return found or None

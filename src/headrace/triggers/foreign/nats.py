@@ -1,0 +1,132 @@
+"""NATS JetStream by a durable pull consumer, with nats-py.
+
+Acknowledgements are confirmed by the server. A message is known by its stream, its number and the
+time it was stored, so that a stream made anew under an old name is not mistaken for the old one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from headrace.model.errors import Misuse, Unavailable
+from headrace.model.event import Event
+from headrace.model.foreign import NatsStream
+from headrace.triggers.foreign.base import Message, Surroundings, address_of, lacking
+
+try:
+    import nats
+    from nats import errors as problems
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.js import errors as refusals
+    from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+    from nats.js.client import JetStreamContext
+except ImportError as error:
+    raise lacking("nats", error) from error
+
+WAIT_S = 1.0
+PATIENCE_S = 10.0
+LOST = (problems.Error, OSError, TimeoutError)
+
+
+class NatsSource:
+    """One durable consumer, named after the function."""
+
+    def __init__(self, trigger: NatsStream, around: Surroundings) -> None:
+        self._trigger = trigger
+        self._durable = trigger.durable or around.name
+        self._client: Client | None = None
+        self._pull: JetStreamContext.PullSubscription | None = None
+
+    async def connect(self, places: Mapping[str, str]) -> Mapping[str, str]:
+        """Connect, and make the consumer where there is none."""
+        trigger = self._trigger
+        try:
+            self._client = await nats.connect(
+                [url.strip() for url in trigger.url.split(",")],
+                name=self._durable, allow_reconnect=False, connect_timeout=int(PATIENCE_S),
+                error_cb=_quiet,
+            )  # fmt: skip
+            stream = self._client.jetstream(timeout=PATIENCE_S)
+            try:
+                await stream.consumer_info(trigger.stream, self._durable)
+            except refusals.NotFoundError:
+                await stream.add_consumer(trigger.stream, self._config())
+            self._pull = await stream.pull_subscribe_bind(self._durable, trigger.stream)
+        except refusals.NotFoundError as error:
+            raise Unavailable(f"{self._where}: there is no such stream; make it") from error
+        except refusals.BadRequestError as error:
+            raise Misuse(f"{self._where} refuses the consumer: {error}") from error
+        except (problems.AuthorizationError, problems.NoServersError, *LOST) as error:
+            if "authorization" in str(error).lower():
+                raise Misuse(f"{self._where} refuses the user or password: {error}") from error
+            raise self._lost(error) from error
+        return places
+
+    async def receive(self, limit: int) -> Sequence[Message[Msg]]:
+        """What the server has for us, or nothing after a second."""
+        if self._pull is None or self._client is None:
+            raise Unavailable(f"{self._where} is not connected")
+        try:
+            found = await self._pull.fetch(limit, timeout=WAIT_S)
+        except (TimeoutError, problems.TimeoutError):
+            # A lost connection looks like silence: only the client knows.
+            if not self._client.is_connected:
+                raise Unavailable(f"{self._where}: the connection is lost") from None
+            return []
+        except LOST as error:
+            raise self._lost(error) from error
+        return [self._message(each) for each in found]
+
+    async def acknowledge(self, messages: Sequence[Message[Msg]]) -> None:
+        """Tell the server, and wait until it has noted every one."""
+        try:
+            await asyncio.gather(
+                *(message.receipt.ack_sync(timeout=PATIENCE_S) for message in messages)
+            )
+        except LOST as error:
+            raise self._lost(error) from error
+
+    async def close(self) -> None:
+        """Hang up; what is not acknowledged comes again after `ack_wait`."""
+        client, self._client, self._pull = self._client, None, None
+        if client is not None:
+            await client.close()
+
+    def _config(self) -> ConsumerConfig:
+        trigger = self._trigger
+        return ConsumerConfig(
+            durable_name=self._durable,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=trigger.ack_wait,
+            deliver_policy=DeliverPolicy.ALL if trigger.start == "earliest" else DeliverPolicy.NEW,
+            filter_subject=trigger.subject or None,
+            max_ack_pending=trigger.in_flight,
+        )
+
+    def _message(self, found: Msg) -> Message[Msg]:
+        about = found.metadata
+        stored = round(about.timestamp.timestamp() * 1e6)
+        mark = f"{about.stream}/{about.sequence.stream}/{stored}"
+        event = Event(
+            found.data,
+            key=found.subject,
+            time=stored,
+            id=mark,
+            headers=dict(found.headers) if found.headers else None,
+            source=f"nats/{about.stream}",
+        )
+        return Message(event, found, mark=mark)
+
+    @property
+    def _where(self) -> str:
+        shown = ",".join(address_of(url.strip()) for url in self._trigger.url.split(","))
+        return f"NATS stream `{self._trigger.stream}` at {shown}"
+
+    def _lost(self, error: Exception) -> Unavailable:
+        return Unavailable(f"{self._where} cannot be reached: {str(error) or type(error).__name__}")
+
+
+async def _quiet(error: Exception) -> None:
+    """Failures are raised where they are met; the client need not log them too."""

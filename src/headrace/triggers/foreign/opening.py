@@ -1,0 +1,114 @@
+"""A foreign trigger -> the source that serves it; a driver's library is loaded only when asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from importlib import metadata
+from typing import Any, assert_never
+
+from headrace.model.errors import Misuse
+from headrace.model.foreign import (
+    Foreign,
+    ForeignTrigger,
+    KafkaTopic,
+    KinesisStream,
+    MqttTopic,
+    NatsStream,
+    PulsarTopic,
+    RabbitQueue,
+    RedisStream,
+    SqsQueue,
+)
+from headrace.triggers.foreign.base import ForeignSource, Surroundings
+from headrace.triggers.foreign.feed import ForeignFeed
+from headrace.triggers.source import Outlet
+from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
+
+GROUP = "headrace.sources"
+SQS_BATCH = 10
+
+
+class Unheard:
+    """The source of a trigger whose system is not there: events come only by hand, in tests."""
+
+    async def run(self, outlet: Outlet) -> None:
+        """Wait for ever."""
+        del outlet
+        await asyncio.Event().wait()
+
+
+def open_foreign(
+    function: str, trigger: ForeignTrigger, *, clock: Clock, entropy: Entropy
+) -> ForeignFeed:
+    """The feed of `trigger`, not connected yet.
+
+    Raises:
+        Misuse: The library it needs is not installed, or no package offers such a driver.
+    """
+    name = re.sub(r"[^A-Za-z0-9_-]", "-", function)
+    driver = driver_of(trigger, Surroundings(name, clock, entropy))
+    in_flight = SQS_BATCH if isinstance(trigger, SqsQueue) else trigger.in_flight
+    return ForeignFeed(driver, in_flight=in_flight)
+
+
+def driver_of(trigger: ForeignTrigger, around: Surroundings) -> ForeignSource[Any]:
+    """The driver of `trigger`, not connected yet.
+
+    Raises:
+        Misuse: As `open_foreign`.
+    """
+    match trigger:
+        case RedisStream():
+            from headrace.triggers.foreign.redis import RedisSource
+
+            return RedisSource(trigger, around)
+        case NatsStream():
+            from headrace.triggers.foreign.nats import NatsSource
+
+            return NatsSource(trigger, around)
+        case MqttTopic():
+            from headrace.triggers.foreign.mqtt import MqttSource
+
+            return MqttSource(trigger, around)
+        case RabbitQueue():
+            from headrace.triggers.foreign.rabbitmq import RabbitSource
+
+            return RabbitSource(trigger, around)
+        case SqsQueue():
+            from headrace.triggers.foreign.sqs import SqsSource
+
+            return SqsSource(trigger, around)
+        case KinesisStream():
+            from headrace.triggers.foreign.kinesis import KinesisSource
+
+            return KinesisSource(trigger, around)
+        case KafkaTopic():
+            from headrace.triggers.foreign.kafka import KafkaSource
+
+            return KafkaSource(trigger, around)
+        case PulsarTopic():
+            from headrace.triggers.foreign.pulsar import PulsarSource
+
+            return PulsarSource(trigger, around)
+        case Foreign():
+            return _of_third_party(trigger, around)
+        case _:
+            assert_never(trigger)
+
+
+def _of_third_party(trigger: Foreign, around: Surroundings) -> ForeignSource[Any]:
+    offered = metadata.entry_points(group=GROUP)
+    names = sorted(offered.names)
+    if trigger.kind not in names:
+        there = ", ".join(f"`{name}`" for name in names) or "none"
+        raise Misuse(
+            f"no installed package offers a source `{trigger.kind}` (entry point group `{GROUP}`); "
+            f"there is: {there}"
+        )
+    try:
+        driver: ForeignSource[Any] = offered[trigger.kind].load()(dict(trigger.settings), around)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise Misuse(f"the source `{trigger.kind}` cannot be opened: {error}") from error
+    return driver

@@ -1,0 +1,130 @@
+"""RabbitMQ queues, message by message, with aio-pika.
+
+The server has no name for a message, so a repetition is known by the publisher's `message_id`;
+without one a message may be delivered twice when the node dies at the wrong moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from headrace.model.errors import Misuse, Unavailable
+from headrace.model.event import Event
+from headrace.model.foreign import RabbitQueue
+from headrace.triggers.foreign.base import Message, Surroundings, address_of, lacking
+
+try:
+    import aio_pika
+    from aio_pika import exceptions as problems
+    from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
+except ImportError as error:
+    raise lacking("rabbitmq", error) from error
+
+WAIT_S = 1.0
+PATIENCE_S = 15.0
+LOST = (problems.AMQPError, OSError, RuntimeError, TimeoutError)
+
+
+class RabbitSource:
+    """One consumer with a prefetch window."""
+
+    def __init__(self, trigger: RabbitQueue, around: Surroundings) -> None:
+        self._trigger = trigger
+        self._clock = around.clock
+        self._connection: AbstractConnection | None = None
+        # At most `in_flight` messages: the server's prefetch limit sees to it.
+        self._arrived: deque[AbstractIncomingMessage] = deque()
+        self._news = asyncio.Event()
+        self._why: str | None = None
+
+    async def connect(self, places: Mapping[str, str]) -> Mapping[str, str]:
+        """Connect and consume."""
+        trigger = self._trigger
+        self._arrived.clear()
+        self._news, self._why = asyncio.Event(), None
+        try:
+            self._connection = await aio_pika.connect(trigger.url, timeout=PATIENCE_S)
+            channel = await self._connection.channel(publisher_confirms=False)
+            await channel.set_qos(prefetch_count=trigger.in_flight)
+            if trigger.declare:
+                queue = await channel.declare_queue(trigger.queue, durable=True)
+            else:
+                queue = await channel.get_queue(trigger.queue, ensure=True)
+            channel.close_callbacks.add(self._closed)
+            await queue.consume(self._arrive, no_ack=False)
+        except problems.ChannelNotFoundEntity as error:
+            raise Unavailable(
+                f"{self._where}: there is no such queue; make it, or say `declare=True`"
+            ) from error
+        except (problems.ProbableAuthenticationError, problems.ChannelPreconditionFailed) as error:
+            raise Misuse(f"{self._where} refuses: {error}") from error
+        except LOST as error:
+            raise Unavailable(f"{self._where} cannot be reached: {error}") from error
+        return places
+
+    async def receive(self, limit: int) -> Sequence[Message[AbstractIncomingMessage]]:
+        """What has arrived, or nothing after a second."""
+        if not self._arrived and self._why is None:
+            self._news.clear()
+            try:
+                await self._clock.timeout(self._news.wait(), WAIT_S)
+            except TimeoutError:
+                return []
+        if self._why is not None:
+            raise Unavailable(f"{self._where}: the connection is lost ({self._why})")
+        count = min(limit, len(self._arrived))
+        return [self._message(self._arrived.popleft()) for _ in range(count)]
+
+    async def acknowledge(self, messages: Sequence[Message[AbstractIncomingMessage]]) -> None:
+        """Acknowledge each by itself."""
+        if self._connection is None or self._why is not None:
+            raise Unavailable(f"{self._where} is not connected")
+        try:
+            for message in messages:
+                await message.receipt.ack(multiple=False)
+        except LOST as error:
+            raise Unavailable(f"{self._where}: the connection is lost ({error})") from error
+
+    async def close(self) -> None:
+        """Hang up; the server delivers again what was not acknowledged."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._why = "closed here"
+            await connection.close()
+
+    async def _arrive(self, message: AbstractIncomingMessage) -> None:
+        self._arrived.append(message)
+        self._news.set()
+
+    def _closed(self, _channel: object, error: BaseException | None) -> None:
+        if self._why is None:
+            self._why = str(error) if error is not None else "closed by the server"
+        self._news.set()
+
+    def _message(self, found: AbstractIncomingMessage) -> Message[AbstractIncomingMessage]:
+        mark = ""
+        if found.message_id:
+            mark = f"{self._trigger.queue}/{found.app_id or ''}/{found.message_id}"
+        headers = {str(name): _text(value) for name, value in (found.headers or {}).items()}
+        if found.content_type:
+            headers["content-type"] = found.content_type
+        event = Event(
+            found.body,
+            key=found.routing_key,
+            time=0 if found.timestamp is None else round(found.timestamp.timestamp() * 1e6),
+            id=mark or None,
+            headers=headers or None,
+            type=found.type,
+            source=f"rabbitmq/{self._trigger.queue}",
+        )
+        return Message(event, found, mark=mark)
+
+    @property
+    def _where(self) -> str:
+        return f"RabbitMQ queue `{self._trigger.queue}` at {address_of(self._trigger.url)}"
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,171 @@
+"""Redis Streams by a consumer group, with redis-py.
+
+What this consumer took and did not acknowledge comes first, then, now and then, what other
+consumers of the group have left lying, then what is new. An entry's id is never used twice.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from headrace.model.errors import Misuse, Unavailable
+from headrace.model.event import Event
+from headrace.model.foreign import RedisStream
+from headrace.triggers.foreign.base import Message, Surroundings, address_of, lacking
+
+try:
+    from redis import asyncio as redis
+    from redis import exceptions as problems
+except ImportError as error:
+    raise lacking("redis", error) from error
+
+WAIT_MS = 1_000
+PATIENCE_S = 15.0
+
+
+class RedisSource:
+    """One consumer, named after the function, of one group."""
+
+    def __init__(self, trigger: RedisStream, around: Surroundings) -> None:
+        self._trigger = trigger
+        self._clock = around.clock
+        self._group = trigger.group or around.name
+        self._consumer = around.name
+        self._redis: redis.Redis | None = None
+        self._own = "0"
+        self._swept = 0.0
+        self._cursor = "0-0"
+
+    async def connect(self, places: Mapping[str, str]) -> Mapping[str, str]:
+        """Connect, and make the group where there is none."""
+        trigger = self._trigger
+        self._own, self._cursor = "0", "0-0"
+        self._redis = redis.Redis.from_url(
+            trigger.url, socket_connect_timeout=PATIENCE_S, socket_timeout=PATIENCE_S,
+            decode_responses=False, max_connections=2,
+        )  # fmt: skip
+        begin = "0" if trigger.start == "earliest" else "$"
+        try:
+            await self._redis.xgroup_create(trigger.stream, self._group, id=begin, mkstream=True)
+        except problems.AuthenticationError as error:
+            raise Misuse(f"{self._where} refuses the user or password: {error}") from error
+        except problems.ConnectionError as error:
+            raise self._lost(error) from error
+        except problems.ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                raise Misuse(f"{self._where}: the key holds no stream; name another") from error
+            if "BUSYGROUP" not in str(error):
+                raise self._lost(error) from error
+        except (problems.RedisError, OSError) as error:
+            raise self._lost(error) from error
+        self._swept = self._clock.monotonic() - trigger.claim_after
+        return places
+
+    async def receive(self, limit: int) -> Sequence[Message[bytes]]:
+        """Own entries left from before, then abandoned ones, then new ones."""
+        try:
+            if self._own and (entries := await self._left(limit, self._own)):
+                return await self._opened(entries)
+            if entries := await self._abandoned(limit):
+                return await self._opened(entries)
+            return await self._opened(await self._read(">", limit))
+        except (problems.RedisError, OSError) as error:
+            raise self._lost(error) from error
+
+    async def acknowledge(self, messages: Sequence[Message[bytes]]) -> None:
+        """Take the entries off the group's list of pending ones."""
+        try:
+            await self._open.xack(
+                self._trigger.stream, self._group, *(message.receipt for message in messages)
+            )
+        except (problems.RedisError, OSError) as error:
+            raise self._lost(error) from error
+
+    async def close(self) -> None:
+        """Hang up; the entries stay pending."""
+        opened, self._redis = self._redis, None
+        if opened is not None:
+            await opened.aclose()
+
+    async def _left(self, limit: int, after: str) -> list[Any]:
+        entries = await self._read(after, limit)
+        self._own = entries[-1][0].decode() if entries else ""
+        return entries
+
+    async def _abandoned(self, limit: int) -> list[Any]:
+        now, every = self._clock.monotonic(), self._trigger.claim_after
+        if self._cursor == "0-0" and now - self._swept < every:
+            return []
+        self._swept = now
+        answer = await self._open.xautoclaim(
+            self._trigger.stream, self._group, self._consumer,
+            min_idle_time=int(every * 1_000), start_id=self._cursor, count=limit,
+        )  # fmt: skip
+        self._cursor = answer[0].decode()
+        return list(answer[1])
+
+    async def _read(self, after: str, limit: int) -> list[Any]:
+        answer: Any = await self._open.xreadgroup(
+            self._group, self._consumer, {self._trigger.stream: after}, count=limit,
+            block=WAIT_MS if after == ">" else None,
+        )  # fmt: skip
+        streams = answer.values() if isinstance(answer, dict) else [each[1] for each in answer]
+        entries: list[Any] = []
+        for found in streams:
+            # The newer protocol wraps a stream's entries in one more list.
+            nested = found and isinstance(found[0], list) and found[0] and not _is_entry(found[0])
+            entries += found[0] if nested else found
+        return entries
+
+    async def _opened(self, entries: Sequence[Any]) -> list[Message[bytes]]:
+        gone = [place for place, fields in entries if not fields]
+        if gone:
+            # Trimmed away before anyone acknowledged them: there is nothing left to read.
+            await self._open.xack(self._trigger.stream, self._group, *gone)
+        return [self._message(place, fields) for place, fields in entries if fields]
+
+    def _message(self, place: bytes, fields: Mapping[bytes, bytes]) -> Message[bytes]:
+        name = place.decode()
+        mark = f"{self._trigger.stream}/{name}"
+        wanted = self._trigger.field.encode()
+        rest = {_text(key): _text(value) for key, value in fields.items() if key != wanted}
+        if wanted in fields:
+            value, headers = fields[wanted], {k: v for k, v in rest.items() if isinstance(v, str)}
+        else:
+            value, headers = msgspec.json.encode({str(k): v for k, v in rest.items()}), {}
+        event = Event(
+            value,
+            time=int(name.partition("-")[0]) * 1_000,
+            id=mark,
+            headers={str(k): v for k, v in headers.items()} or None,
+            source=f"redis/{self._trigger.stream}",
+        )
+        return Message(event, place, mark=mark)
+
+    @property
+    def _open(self) -> redis.Redis:
+        if self._redis is None:
+            raise Unavailable(f"{self._where} is not connected")
+        return self._redis
+
+    @property
+    def _where(self) -> str:
+        return f"Redis stream `{self._trigger.stream}` at {address_of(self._trigger.url)}"
+
+    def _lost(self, error: Exception) -> Unavailable:
+        return Unavailable(f"{self._where} cannot be reached: {error}")
+
+
+def _is_entry(found: Sequence[Any]) -> bool:
+    return len(found) == 2 and isinstance(found[0], bytes)
+
+
+def _text(raw: bytes) -> str | dict[str, str]:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(raw).decode()}
