@@ -8,17 +8,20 @@ log drop a repetition. Two nodes never both say a thing: the checkpoint must sti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import pack
-from headrace.model.effects import Change, Check, Put, Space
+from headrace.keepers.storage.keys import after, pack
+from headrace.model.effects import Change, Check, Delete, Put, Space
 from headrace.model.errors import Conflict, Fenced
 from headrace.model.event import Event
 from headrace.model.partitioning import partition_of
 from headrace.model.record import Append, encode_events
+
+NOTES_PAGE: Final = 1_000
 
 
 class Outlet:
@@ -37,8 +40,33 @@ class Outlet:
         self._loaded = True
         return self._row
 
-    async def emit(self, events: Sequence[Event], *, checkpoint: bytes | None = None) -> None:
+    async def notes(self) -> dict[str, bytes]:
+        """Everything that was noted beside the checkpoint, by name."""
+        found: dict[str, bytes] = {}
+        prefix = pack("note", self.stream)
+        low, high = prefix, after(prefix)
+        while rows := await self._storage.scan(Space.META, low, high, limit=NOTES_PAGE):
+            for key, value in rows:
+                name = key[len(prefix) : -1].replace(b"\x00\xff", b"\x00")
+                found[name.decode(errors="surrogateescape")] = value
+            low = rows[-1][0] + b"\x00"
+        return found
+
+    async def emit(
+        self,
+        events: Sequence[Event],
+        *,
+        checkpoint: bytes | None = None,
+        notes: Mapping[str, bytes | None] = MappingProxyType({}),
+    ) -> None:
         """Append `events`, in order per key, and remember `checkpoint` (None: as before).
+
+        Args:
+            events: What was seen; none is fine.
+            checkpoint: No checkpoint may be the beginning of a later one. It must change where
+                notes do, for it is what keeps two nodes apart.
+            notes: Remembered (None: forgotten) one by one, in the same change; for sources whose
+                memory is too large to be written whole each time.
 
         Raises:
             Fenced: Another node has moved the checkpoint; begin again from `checkpoint()`.
@@ -49,12 +77,19 @@ class Outlet:
         appends = self._appends(events)
         row = self._row if checkpoint is None else checkpoint
         checks = (Check(Space.META, self._key, self._row, fence=True),)
-        puts = () if row is None or row == self._row else (Put(Space.META, self._key, row),)
+        puts = [] if row is None or row == self._row else [Put(Space.META, self._key, row)]
+        deletes: list[Delete] = []
+        for name, note in notes.items():
+            key = pack("note", self.stream, name.encode(errors="surrogateescape"))
+            if note is None:
+                deletes.append(Delete(Space.META, key))
+            else:
+                puts.append(Put(Space.META, key, note))
         if not self._broker.colocated:
             await self._broker.append(appends)
             appends = ()
         try:
-            await self._storage.apply(Change(checks, puts, (), appends))
+            await self._storage.apply(Change(checks, tuple(puts), tuple(deletes), appends))
         except (Fenced, Conflict) as error:
             raise Fenced(f"another node feeds `{self.stream}`") from error
         self._row = row

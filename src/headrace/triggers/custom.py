@@ -1,0 +1,139 @@
+"""Runs the author's own trigger, turn by turn, and appends what it says.
+
+In: a generator wrapped as a function (`sdk/custom`), run where functions run. Out: its events, in
+one change with the checkpoint it is next begun from: a turn that is lost on the way leaves no trace
+and is taken again. A generator that fails is begun anew after a pause that grows.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+
+from headrace.model.errors import Fenced, HeadraceError, Unavailable
+from headrace.model.event import Event
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome, Returned
+from headrace.model.record import Chunk, encode_events
+from headrace.model.watches import Custom
+from headrace.triggers.source import Outlet
+from headrace.world.calendar import wait_until
+from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
+
+UNAVAILABLE_PAUSE_S: Final = 0.5
+
+
+class TriggerFailed(HeadraceError):
+    """The author's generator raised, crashed or overran its time; it is begun anew."""
+
+    code = "trigger-failed"
+
+
+class Said(msgspec.Struct):
+    """One event, as the instance hands it over."""
+
+    value: str
+    key: str | None = None
+    id: str | None = None
+    headers: dict[str, str] | None = None
+    time: int = 0
+
+
+class Answer(msgspec.Struct):
+    """What one turn said."""
+
+    events: list[Said]
+    checkpoint: Any = None
+    ended: bool = False
+
+
+class CustomSource:
+    """The source of one `@app.trigger`."""
+
+    def __init__(
+        self,
+        trigger: Custom,
+        invoke: Callable[[Invocation], Awaitable[Outcome]],
+        clock: Clock,
+        entropy: Entropy,
+    ) -> None:
+        self._trigger, self._invoke = trigger, invoke
+        self._clock, self._entropy = clock, entropy
+
+    async def run(self, outlet: Outlet) -> None:
+        """Take turns for ever.
+
+        Raises:
+            TriggerFailed: The author's code did; nothing of that turn is kept.
+        """
+        while True:
+            try:
+                await self._turns(outlet)
+            except Fenced:
+                # Another node has taken this turn; go on from what it remembered.
+                await self._pause(self._trigger.every)
+
+    async def _turns(self, outlet: Outlet) -> None:
+        row = await outlet.checkpoint()
+        while True:
+            answer = await self._turn(row)
+            after = msgspec.json.encode(answer.checkpoint)
+            if answer.events or after != (row or b"null"):
+                row = after
+                await outlet.emit(
+                    [_event(said, outlet.stream) for said in answer.events], checkpoint=row
+                )
+            if answer.ended or not answer.events:
+                await self._pause(self._trigger.every)
+
+    async def _turn(self, row: bytes | None) -> Answer:
+        trigger = self._trigger
+        payload = msgspec.json.encode(
+            {
+                "checkpoint": msgspec.Raw(row or b"null"),
+                "events": trigger.events,
+                "seconds": trigger.seconds,
+            }
+        )
+        outcome = await self._outcome(payload)
+        if not isinstance(outcome, Returned) or outcome.error is not None:
+            cause = outcome.error if isinstance(outcome, Returned) else outcome.cause
+            told = "" if cause is None else f"{cause.kind}: {cause.message}\n{cause.traceback}"
+            raise TriggerFailed(f"`{trigger.function}` failed: {told}".rstrip())
+        return msgspec.json.decode(outcome.result or b"null", type=Answer)
+
+    async def _outcome(self, payload: bytes) -> Outcome:
+        while True:
+            try:
+                return await self._invoke(self._invocation(payload))
+            except Unavailable:
+                await self._clock.sleep(UNAVAILABLE_PAUSE_S)
+
+    def _invocation(self, payload: bytes) -> Invocation:
+        now = self._clock.now()
+        name = self._entropy.token(8)
+        body = encode_events([Event(payload, time=now, id=name)])
+        return Invocation(
+            self._trigger.function,
+            (Chunk("_trigger", 0, 0, 1, body, now, 0, 1),),
+            timeout=self._trigger.timeout,
+            token=self._entropy.integer(62) + 1,
+            key=f"{self._trigger.function}:turn/{name}",
+            origin=f"turn/{name}",
+            now=now,
+            seed=self._entropy.integer(62),
+            mode="call",
+        )
+
+    async def _pause(self, seconds: float) -> None:
+        await wait_until(self._clock, self._clock.now() + round(seconds * 1_000_000))
+
+
+def _event(said: Said, stream: str) -> Event:
+    return Event(
+        base64.b64decode(said.value), said.key, said.time, said.id, said.headers, None, stream
+    )

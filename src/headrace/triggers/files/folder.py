@@ -1,0 +1,110 @@
+"""What is in a folder: every regular file beneath it, by name, with what tells its versions apart.
+
+The folder is held open and everything is reached from it, so that no path leads out of it; symbolic
+links are seen and passed by. Reading a large folder makes room for others as it goes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from fnmatch import translate
+from re import compile as compile_pattern
+from typing import Final, NamedTuple
+
+from headrace.model.errors import Misuse, Unavailable
+from headrace.model.watches import MAX_FILES, Files
+from headrace.world.clock import Clock
+
+MAX_DEPTH: Final = 64
+_BREATH: Final = 500
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Version(NamedTuple):
+    """A file's state; another one means that there is something else to read."""
+
+    size: int
+    modified: int
+    inode: int
+
+
+class Folder:
+    """The folder of one trigger, looked at again and again.
+
+    Attributes:
+        folders: The folders found by the latest look, by path ("" is the folder itself).
+    """
+
+    def __init__(self, trigger: Files, clock: Clock) -> None:
+        self._trigger, self._clock = trigger, clock
+        self._matches = compile_pattern(translate(trigger.pattern)).fullmatch
+        self.folders: set[str] = {""}
+
+    def includes(self, name: str) -> bool:
+        """Whether the trigger means the file, by its name (with `recursive`, its path)."""
+        return self._matches(name) is not None
+
+    async def look(self) -> dict[str, Version]:
+        """Every file that is meant, by its path beneath the folder.
+
+        Raises:
+            Unavailable: The folder cannot be read now.
+            Misuse: It holds more files than can be watched.
+        """
+        found: dict[str, Version] = {}
+        try:
+            root = os.open(self._trigger.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise Unavailable(
+                f"the folder `{self._trigger.path}` cannot be read: {error.strerror}; create it, or "
+                "let the node's user read it"
+            ) from error
+        self.folders = {""}
+        try:
+            count = 0
+            async for name, version in self._walk(root, "", 0):
+                found[name] = version
+                count += 1
+                if count > MAX_FILES:
+                    raise Misuse(
+                        f"`{self._trigger.path}` holds over {MAX_FILES:,} files that match; "
+                        "narrow `pattern=`, or move what is done elsewhere"
+                    )
+        finally:
+            os.close(root)
+        return found
+
+    async def _walk(
+        self, folder: int, prefix: str, depth: int
+    ) -> AsyncIterator[tuple[str, Version]]:
+        inner: list[str] = []
+        with os.scandir(folder) as entries:
+            for count, entry in enumerate(entries):
+                if count % _BREATH == _BREATH - 1:
+                    await self._clock.sleep(0)
+                if entry.is_dir(follow_symlinks=False):
+                    inner.append(entry.name)
+                    continue
+                name = prefix + entry.name
+                if not self.includes(name) or not entry.is_file(follow_symlinks=False):
+                    continue
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                yield name, Version(status.st_size, status.st_mtime_ns, status.st_ino)
+        if not self._trigger.recursive or depth >= MAX_DEPTH:
+            return
+        for each in sorted(inner):
+            try:
+                child = os.open(each, _FOLDER, dir_fd=folder)
+            except OSError:
+                # It has gone, or has become a link, while we looked.
+                continue
+            self.folders.add(f"{prefix}{each}")
+            try:
+                async for found in self._walk(child, f"{prefix}{each}/", depth + 1):
+                    yield found
+            finally:
+                os.close(child)

@@ -1,0 +1,120 @@
+"""The kernel says when a folder has changed (inotify), and which files are being written.
+
+In: the folders to watch. Out: a wake-up, and the names of files with an open writer that has
+written. It is only a hint when to look: what is there is read from the folder itself, so an event
+that the kernel drops costs time, never a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import struct
+from pathlib import Path
+from typing import Final
+
+from headrace.model.errors import Unavailable
+
+_IN_MODIFY, _IN_CLOSE_WRITE = 0x2, 0x8
+_IN_MOVED_FROM, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE = 0x40, 0x80, 0x100, 0x200
+_IN_Q_OVERFLOW, _IN_IGNORED, _IN_ONLYDIR, _IN_DONT_FOLLOW = 0x4000, 0x8000, 0x1000000, 0x2000000
+_MASK: Final = (
+    _IN_MODIFY | _IN_CLOSE_WRITE | _IN_MOVED_FROM | _IN_MOVED_TO | _IN_CREATE | _IN_DELETE
+)
+_HEAD: Final = struct.Struct("iIII")
+_READ: Final = 64 << 10
+MAX_FOLDERS: Final = 4_096
+
+
+class Inotify:
+    """One inotify instance on the running loop. Owned by one source, which closes it.
+
+    Attributes:
+        busy: Files that were written to and not closed since, by path beneath the folder.
+    """
+
+    def __init__(self, root: str) -> None:
+        """Watch a folder.
+
+        Raises:
+            Unavailable: There is no inotify here, or the machine's limit is reached.
+        """
+        self.busy: set[str] = set()
+        self._root = root
+        self._folders: dict[int, str] = {}
+        self._changed = asyncio.Event()
+        try:
+            self._libc = ctypes.CDLL(None, use_errno=True)
+            self._fd = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        except (OSError, AttributeError) as error:
+            raise Unavailable(f"there is no inotify here: {error}") from error
+        if self._fd < 0:
+            raise Unavailable(f"no inotify can be had: {os.strerror(ctypes.get_errno())}")
+        try:
+            asyncio.get_running_loop().add_reader(self._fd, self._read)
+        except (NotImplementedError, AttributeError) as error:
+            os.close(self._fd)
+            raise Unavailable("this event loop hears no files") from error
+
+    def watch(self, folders: set[str]) -> bool:
+        """Watch exactly these folders, by path beneath the root; whether there are new ones.
+
+        Raises:
+            Unavailable: One cannot be watched.
+        """
+        for number, folder in list(self._folders.items()):
+            if folder not in folders:
+                self._libc.inotify_rm_watch(self._fd, number)
+                del self._folders[number]
+        new = sorted(folders - set(self._folders.values()))[: MAX_FOLDERS - len(self._folders)]
+        for folder in new:
+            path = os.fsencode(Path(self._root) / folder)
+            mask = _MASK | _IN_ONLYDIR | (_IN_DONT_FOLLOW if folder else 0)
+            number = self._libc.inotify_add_watch(self._fd, path, mask)
+            if number < 0:
+                raise Unavailable(f"`{folder}`: {os.strerror(ctypes.get_errno())}")
+            self._folders[number] = folder
+        return bool(new)
+
+    async def wait(self) -> None:
+        """Return once something has changed since the last time."""
+        await self._changed.wait()
+        self._changed.clear()
+
+    def _read(self) -> None:
+        try:
+            raw = os.read(self._fd, _READ)
+        except BlockingIOError:
+            return
+        at = 0
+        while at < len(raw):
+            number, mask, _, length = _HEAD.unpack_from(raw, at)
+            at += _HEAD.size
+            name = os.fsdecode(raw[at : at + length].rstrip(b"\x00"))
+            at += length
+            self._note(number, mask, name)
+        self._changed.set()
+
+    def _note(self, number: int, mask: int, name: str) -> None:
+        if mask & _IN_Q_OVERFLOW:
+            # Closings may be among what was lost; from here on only standing still counts.
+            self.busy.clear()
+        if mask & _IN_IGNORED:
+            self._folders.pop(number, None)
+            return
+        folder = self._folders.get(number)
+        if folder is None or not name:
+            return
+        path = f"{folder}/{name}" if folder else name
+        if mask & _IN_MODIFY:
+            self.busy.add(path)
+        if mask & (_IN_CLOSE_WRITE | _IN_DELETE | _IN_MOVED_FROM | _IN_MOVED_TO):
+            self.busy.discard(path)
+
+    def close(self) -> None:
+        """Let go; safe to call twice."""
+        if self._fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,147 @@
+"""Tells of files that come, change and go: once for every version, whatever happens meanwhile.
+
+The folder itself is the truth: it is compared with what was told, and what differs and stands still
+is told, in one change with the memory of it. The kernel's hints only say when to look. So a node
+that was away tells at its return what has changed, and a crash loses and repeats nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from headrace.model.errors import Fenced, Unavailable
+from headrace.model.event import Event
+from headrace.model.watches import Files
+from headrace.triggers.files.changes import FileChange, Ledger
+from headrace.triggers.files.folder import Folder, Version
+from headrace.triggers.files.inotify import Inotify
+from headrace.triggers.source import Outlet
+from headrace.world.calendar import wait_until
+from headrace.world.clock import Clock
+
+PAGE: Final = 500
+"""Changes told at once."""
+HINTED_POLL_S, BLIND_POLL_S = 60.0, 1.0
+PAUSE_S: Final = 0.02
+"""Between two looks at least, so that a burst of changes costs few."""
+PAUSE_SHARE: Final = 4.0
+"""... and this many times what the last look took."""
+
+_version = msgspec.msgpack.Decoder(tuple[int, int, int])
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class FilesSource:
+    """The source of one `Files`."""
+
+    def __init__(self, trigger: Files, clock: Clock) -> None:
+        self._trigger = trigger
+        self._clock = clock
+        self._folder = Folder(trigger, clock)
+        self._place = f"{trigger.path}//"
+
+    async def run(self, outlet: Outlet) -> None:
+        """Watch for ever.
+
+        Raises:
+            Unavailable: The folder cannot be read now.
+            Misuse: It holds more than can be watched.
+        """
+        while True:
+            hints = self._hints()
+            try:
+                await self._watch(outlet, hints)
+            except Fenced:
+                # Another node has told; go on from what it remembered.
+                continue
+            finally:
+                if hints is not None:
+                    hints.close()
+
+    def _hints(self) -> Inotify | None:
+        if self._trigger.poll is not None:
+            return None
+        try:
+            return Inotify(self._trigger.path)
+        except Unavailable:
+            return None
+
+    async def _watch(self, outlet: Outlet, hints: Inotify | None) -> None:
+        row = await outlet.checkpoint()
+        turn = 0 if row is None else int.from_bytes(row)
+        ledger = Ledger(await self._told(outlet), self._trigger.settle)
+        while True:
+            if hints is not None:
+                hints.watch(self._folder.folders)
+            began = self._clock.monotonic()
+            seen = await self._folder.look()
+            if hints is not None and hints.watch(self._folder.folders):
+                # What came into a new folder before it was watched would be overlooked.
+                continue
+            now = self._clock.monotonic()
+            changes = ledger.look(seen, now, () if hints is None else hints.busy)
+            for at in range(0, len(changes), PAGE):
+                page = changes[at : at + PAGE]
+                turn += 1
+                await outlet.emit(
+                    [
+                        self._event(change, turn, outlet.stream)
+                        for change in page
+                        if change.event in self._trigger.events
+                    ],
+                    checkpoint=turn.to_bytes(8),
+                    notes={
+                        self._place + change.name: None if change.version is None
+                        else _pack(tuple(change.version))
+                        for change in page
+                    },
+                )  # fmt: skip
+                ledger.tell(page)
+            await self._wait(hints, ledger, pause=max(PAUSE_S, (now - began) * PAUSE_SHARE))
+
+    async def _told(self, outlet: Outlet) -> dict[str, Version]:
+        """What was told of this folder; what the trigger no longer means counts as never told."""
+        return {
+            name.removeprefix(self._place): Version(*_version.decode(row))
+            for name, row in (await outlet.notes()).items()
+            if name.startswith(self._place)
+            and self._folder.includes(name.removeprefix(self._place))
+        }
+
+    async def _wait(self, hints: Inotify | None, ledger: Ledger, *, pause: float) -> None:
+        settling = ledger.settles_in(self._clock.monotonic())
+        longest = HINTED_POLL_S if hints is not None else self._trigger.poll or BLIND_POLL_S
+        if settling is not None:
+            longest = max(min(longest, settling), pause)
+        if hints is not None:
+            try:
+                await self._clock.timeout(hints.wait(), longest)
+            except TimeoutError:
+                return
+            await self._clock.sleep(pause)
+        elif settling is not None:
+            await self._clock.sleep(longest)
+        else:
+            await wait_until(self._clock, self._clock.now() + round(longest * 1_000_000))
+
+    def _event(self, change: FileChange, turn: int, stream: str) -> Event:
+        size, modified, inode = change.version or (None, None, None)
+        name = change.name.encode(errors="surrogateescape").decode(errors="replace")
+        value = {
+            "event": change.event,
+            "name": name,
+            "path": f"{self._trigger.path.rstrip('/')}/{name}",
+            "size": size,
+            "modified": None if modified is None else modified / 1_000_000_000,
+            "inode": inode,
+        }
+        return Event(
+            msgspec.json.encode(value),
+            key=name,
+            time=self._clock.now() if modified is None else max(modified // 1_000, 0),
+            id=f"{stream}@{turn}@{name}",
+            type=f"headrace.file.{change.event}",
+            source=stream,
+        )
