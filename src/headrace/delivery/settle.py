@@ -66,13 +66,11 @@ def _settle_returned(
     if outcome.error is None:
         if not outcome.failures and outcome.untouched < 0:
             return Verdict(finished=unit.chunks, kept=True)
-        if not outcome.failures and outcome.untouched == 0:
-            stuck = Cause("NoProgress", "the run neither finished nor failed a single event")
-            return _settle_whole(unit, stuck, spec, now=now, draw=draw)
         return _settle_parts(unit, outcome, spec, now=now, draw=draw)
-    if not outcome.done:
+    # An instance may say anything: only events of this unit can be done.
+    marked = {index for index in outcome.done if 0 <= index < unit.size}
+    if not marked:
         return _settle_whole(unit, outcome.error, spec, now=now, draw=draw)
-    marked = set(outcome.done)
     rest = pick(unit.chunks, (index for index in range(unit.size) if index not in marked))
     if not rest:
         return Verdict(finished=unit.chunks, kept=True)
@@ -100,8 +98,12 @@ def _settle_parts(
     unit: Unit, outcome: Returned, spec: FunctionSpec, *, now: int, draw: Draw
 ) -> Verdict:
     """Some events failed by name, and some may not have been looked at."""
-    causes = {failure.index: failure.cause for failure in outcome.failures}
     end = unit.size if outcome.untouched < 0 else min(outcome.untouched, unit.size)
+    # Likewise: only events that were looked at can have failed.
+    causes = {each.index: each.cause for each in outcome.failures if 0 <= each.index < end}
+    if sum(cause.kind == BEHIND for cause in causes.values()) == end:
+        stuck = Cause("NoProgress", "the run neither finished nor failed a single event")
+        return _settle_whole(unit, stuck, spec, now=now, draw=draw)
     again: list[Unit] = []
     given_up: list[GivenUp] = []
     behind: list[Unit] = []

@@ -1,0 +1,54 @@
+"""Chunks and units for the tests of delivery's pure parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.delivery.unit import Unit
+from headrace.model.event import Event
+from headrace.model.outcome import Cause
+from headrace.model.record import Chunk, encode_events
+
+TROUBLE = Cause("ValueError", "no")
+
+
+def chunk(
+    count: int,
+    first: int = 0,
+    *,
+    stream: str = "s",
+    keys: Sequence[str | None] | None = None,
+    times: Sequence[int] | None = None,
+    offsets: tuple[int, ...] | None = None,
+    appended: int = 0,
+    hops: int = 0,
+) -> Chunk:
+    """`count` events whose values are their offsets."""
+    places = offsets if offsets is not None else tuple(range(first, first + count))
+    events = [
+        Event(
+            b"%d" % place,
+            keys[index] if keys is not None else None,
+            times[index] if times is not None else 0,
+        )
+        for index, place in enumerate(places)
+    ]
+    return Chunk(
+        stream, 0, first, count, encode_events(events), appended, 0, count, hops, "", offsets
+    )
+
+
+def unit(count: int, first: int = 0, *, attempts: int = 0) -> Unit:
+    """A unit of one chunk."""
+    return Unit((chunk(count, first),), attempts)
+
+
+def offsets_of(chunks: Sequence[Chunk]) -> list[int]:
+    """The offsets meant, in order; checked against the events' own values."""
+    found = [
+        (one.offset_of(one.low + index), int(event.value))
+        for one in chunks
+        for index, event in enumerate(one.events())
+    ]
+    assert all(place == value for place, value in found)
+    return [place for place, _ in found]

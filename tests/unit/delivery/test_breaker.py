@@ -1,0 +1,73 @@
+"""The circuit breaker: it opens, waits, lets one through, and never loses its way."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.delivery.breaker import BreakerState, CircuitBreaker
+from headrace.model.policy import Breaker
+
+POLICY = Breaker(failures=3, pause=10.0)
+
+
+def test_it_opens_after_failures_in_a_row_and_not_before() -> None:
+    breaker = CircuitBreaker(POLICY)
+    for _ in range(5):
+        breaker.failed(0.0)
+        breaker.failed(0.0)
+        breaker.succeeded()
+    assert breaker.wait(0.0) == 0.0
+
+    for _ in range(3):
+        breaker.failed(100.0)
+    assert breaker.state is BreakerState.OPEN
+    assert breaker.wait(104.0) == 6.0
+
+
+def test_after_the_pause_one_is_let_through_and_decides() -> None:
+    breaker = CircuitBreaker(POLICY)
+    for _ in range(3):
+        breaker.failed(0.0)
+
+    assert breaker.wait(10.0) == 0.0
+    assert breaker.state is BreakerState.HALF_OPEN
+    assert breaker.wait(10.0) > 0, "only one trial at a time"
+    breaker.failed(11.0)
+    assert breaker.wait(11.0) == 10.0
+    assert breaker.wait(21.0) == 0.0
+    breaker.succeeded()
+    assert breaker.state is BreakerState.CLOSED
+    assert breaker.wait(21.0) == 0.0
+
+
+def test_a_trial_that_never_reports_does_not_close_the_door_for_ever() -> None:
+    breaker = CircuitBreaker(POLICY)
+    for _ in range(3):
+        breaker.failed(0.0)
+    assert breaker.wait(10.0) == 0.0
+
+    assert breaker.wait(20.0) == 0.0
+
+
+def test_without_a_policy_it_never_opens() -> None:
+    breaker = CircuitBreaker(None)
+    for _ in range(1_000):
+        breaker.failed(0.0)
+
+    assert breaker.wait(0.0) == 0.0
+
+
+@given(st.lists(st.tuples(st.sampled_from("sfw"), st.floats(0, 30)), max_size=60))
+def test_nobody_waits_longer_than_the_pause_whatever_happens(
+    steps: list[tuple[str, float]],
+) -> None:
+    breaker, now = CircuitBreaker(POLICY), 0.0
+    for what, later in steps:
+        now += later
+        if what == "s":
+            breaker.succeeded()
+        elif what == "f":
+            breaker.failed(now)
+        else:
+            assert 0.0 <= breaker.wait(now) <= POLICY.pause
