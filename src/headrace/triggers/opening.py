@@ -68,5 +68,6 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) 
             if not around.outside:
                 return Unheard()
             return open_foreign(function.name, trigger, clock=around.clock, entropy=around.entropy)
-    kind = trigger.__struct_config__.tag
-    raise Misuse(f"`{function.name}`: no source serves a `{kind}` trigger on this node")
+        case _:
+            kind = trigger.__struct_config__.tag
+            raise Misuse(f"`{function.name}`: no source serves a `{kind}` trigger on this node")
