@@ -1,0 +1,304 @@
+"""Finds, among the many tests put to one path, those that a value passes. Pure.
+
+In: terms, each with what it leads to. Out, for a value: what the passed terms lead to. Equal terms
+are one test. Texts, numbers and addresses are looked up, affixes by their length, wildcards by the
+rarest of their literal pieces, ranges in a tree; only `anything-but` is asked one by one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from headrace.triggers.terms import Interval, Scalar, Term, Test, address_in
+
+T = TypeVar("T")
+
+GRAM: Final = 4
+MAX_GRAMS: Final = 64
+MAX_SEGMENTS_PER_RANGE: Final = 8
+_RUN: Final = re.compile(r"\w+")
+_words: Final = _RUN.findall
+_INFINITE: Final = float("inf")
+
+
+class TermIndex(Generic[T]):
+    """The terms of one path, each with where it leads. Built once; `find` is called per event."""
+
+    __slots__ = (
+        "_always", "_constants", "_folded", "_is_plain", "_networks", "_numbers", "_others", "_plain",
+        "_ranges", "_texts",
+    )  # fmt: skip
+
+    def __init__(self, terms: Sequence[tuple[Term, T]]) -> None:
+        self._texts: dict[Scalar, T] = {}
+        self._numbers: dict[Any, T] = {}
+        self._constants: dict[Scalar, T] = {}
+        self._always: list[T] = []
+        self._others: list[tuple[Test, T]] = []
+        plain: list[tuple[Term, T]] = []
+        folded: list[tuple[Term, T]] = []
+        ranges: list[tuple[Interval, T]] = []
+        networks: list[tuple[Any, T]] = []
+        for term, to in terms:
+            match term.kind:
+                case "text":
+                    self._texts[term.operand] = to
+                case "number":
+                    self._numbers[term.operand] = to
+                case "constant":
+                    self._constants[term.operand] = to
+                case "present":
+                    self._always.append(to)
+                case "prefix" | "suffix" | "wildcard":
+                    plain.append((term, to))
+                case "text-i" | "prefix-i" | "suffix-i":
+                    folded.append((term, to))
+                case "interval":
+                    ranges.append((term.operand, to))
+                case "cidr":
+                    networks.append((term.operand, to))
+                case "but":
+                    self._others.append((term.test, to))
+        self._plain = _Texts(plain) if plain else None
+        self._folded = _Texts(folded) if folded else None
+        self._ranges = _ranges_of(ranges) if ranges else None
+        self._networks = _Networks(networks) if networks else None
+        # Most paths are only ever compared with whole values.
+        self._is_plain = not (plain or folded or networks or self._others or self._always)
+
+    def find(self, value: Scalar, found: list[T]) -> None:
+        """Put to `found` where the terms that `value` passes lead."""
+        if type(value) is str:
+            if (to := self._texts.get(value)) is not None:
+                found.append(to)
+            if self._is_plain:
+                return
+            if self._plain is not None:
+                self._plain.find(value, value, found)
+            if self._folded is not None:
+                self._folded.find(value.lower(), value, found)
+            if self._networks is not None:
+                self._networks.find(value, found)
+        elif value is None or value is True or value is False:
+            if (to := self._constants.get(value)) is not None:
+                found.append(to)
+        else:
+            if (to := self._numbers.get(value)) is not None:
+                found.append(to)
+            if self._ranges is not None:
+                self._ranges.find(value, found)
+        if self._others:
+            for test, to in self._others:
+                if test(value):
+                    found.append(to)
+        if self._always:
+            found += self._always
+
+
+class _Anchor(NamedTuple):
+    """Something a text must hold for a term to have a chance."""
+
+    where: str
+    text: str
+
+
+class _Texts(Generic[T]):
+    """Prefixes, suffixes, wholes and wildcards, each hung up at one anchor."""
+
+    def __init__(self, terms: Sequence[tuple[Term, T]]) -> None:
+        crowd = Counter(anchor for term, _ in terms for anchor in set(_anchors(term)))
+        tables: dict[str, dict[int, dict[str, list[tuple[Test | None, T]]]]] = {}
+        self._wholes: dict[str, T] = {}
+        self._rest: list[tuple[Test, T]] = []
+        for term, to in terms:
+            if term.kind == "text-i":
+                self._wholes[term.operand] = to
+                continue
+            anchors = _anchors(term)
+            if not anchors:
+                self._rest.append((term.test, to))
+                continue
+            anchor = min(anchors, key=crowd.__getitem__)
+            table = tables.setdefault(anchor.where, {}).setdefault(len(anchor.text), {})
+            guard = term.test if term.kind == "wildcard" else None
+            table.setdefault(anchor.text, []).append((guard, to))
+        self._prefixes = sorted(tables.get("prefix", {}).items())
+        self._suffixes = sorted(tables.get("suffix", {}).items())
+        self._grams = sorted(tables.get("gram", {}).items())
+        words = tables.get("word", {}).values()
+        self._words = {word: hung for table in words for word, hung in table.items()}
+
+    def find(self, text: str, value: str, found: list[T]) -> None:
+        """Look `text` up; guards are asked about the `value` it was made from."""
+        size = len(text)
+        if self._wholes and (to := self._wholes.get(text)) is not None:
+            found.append(to)
+        for length, table in self._prefixes:
+            if length > size:
+                break
+            if hung := table.get(text[:length]):
+                _take(hung, value, found)
+        for length, table in self._suffixes:
+            if length > size:
+                break
+            if hung := table.get(text[size - length :]):
+                _take(hung, value, found)
+        if words := self._words:
+            for word in _words(text):
+                if word in words:
+                    _take(words[word], value, found)
+        for length, table in self._grams:
+            # A gram may come twice in the text; its terms are asked once.
+            for gram in dict.fromkeys(text[at : at + length] for at in range(size - length + 1)):
+                if hung := table.get(gram):
+                    _take(hung, value, found)
+        for test, to in self._rest:
+            if test(value):
+                found.append(to)
+
+
+def _take(hung: list[tuple[Test | None, T]], value: str, found: list[T]) -> None:
+    for guard, to in hung:
+        if guard is None or guard(value):
+            found.append(to)
+
+
+def _anchors(term: Term) -> list[_Anchor]:
+    """Where a term may be hung up; the cheapest to look up first."""
+    if term.kind in {"prefix", "prefix-i"}:
+        return [_Anchor("prefix", term.operand)]
+    if term.kind in {"suffix", "suffix-i"}:
+        return [_Anchor("suffix", term.operand)]
+    if term.kind != "wildcard":
+        return []
+    first, last = term.operand[0], term.operand[-1]
+    found = []
+    if first:
+        found.append(_Anchor("prefix", first))
+    if last:
+        found.append(_Anchor("suffix", last))
+    last_place = len(term.operand) - 1
+    for place, piece in enumerate(term.operand):
+        for run in _RUN.finditer(piece):
+            # A run that the piece itself delimits, or an end of the text, is a word of the text.
+            begins = run.start() > 0 or place == 0
+            if begins and (run.end() < len(piece) or place == last_place):
+                found.append(_Anchor("word", run[0]))
+    grams = [
+        _Anchor("gram", piece[at : at + GRAM])
+        for piece in term.operand
+        if piece
+        for at in range(max(len(piece) - GRAM, 0) + 1)
+    ]
+    return found + grams[:MAX_GRAMS]
+
+
+def _ranges_of(ranges: Sequence[tuple[Interval, T]]) -> _Segments[T] | _Ranges[T]:
+    """The intervals cut into segments where they overlap little, as a tree where much."""
+    segments = _Segments(ranges)
+    return segments if segments.is_lean else _Ranges(ranges)
+
+
+class _Segments(Generic[T]):
+    """The number line cut at every bound: points have odd places, the gaps between even ones."""
+
+    def __init__(self, ranges: Sequence[tuple[Interval, T]]) -> None:
+        bounds = {b for one, _ in ranges for b in (one.low, one.high) if abs(b) != _INFINITE}
+        self._points = sorted(bounds)
+        spans = [(self._first(one), self._last(one), to) for one, to in ranges]
+        held = sum(last - first + 1 for first, last, _ in spans)
+        self.is_lean = held <= MAX_SEGMENTS_PER_RANGE * len(spans)
+        self._segments: list[list[T]] = [[] for _ in range(2 * len(self._points) + 1)]
+        for first, last, to in spans if self.is_lean else ():
+            for place in range(first, last + 1):
+                self._segments[place].append(to)
+
+    def _first(self, one: Interval) -> int:
+        if one.low == -_INFINITE:
+            return 0
+        return 2 * bisect_left(self._points, one.low) + (1 if one.low_closed else 2)
+
+    def _last(self, one: Interval) -> int:
+        if one.high == _INFINITE:
+            return 2 * len(self._points)
+        return 2 * bisect_left(self._points, one.high) + (1 if one.high_closed else 0)
+
+    def find(self, value: Any, found: list[T]) -> None:
+        """Where the intervals that hold `value` lead."""
+        points = self._points
+        at = bisect_left(points, value)
+        found += self._segments[2 * at + (at < len(points) and points[at] == value)]
+
+
+class _Ranges(Generic[T]):
+    """Intervals around a centre, those below it and those above it: a tree."""
+
+    def __init__(self, ranges: Sequence[tuple[Interval, T]]) -> None:
+        bounds = sorted(
+            bound for one, _ in ranges for bound in (one.low, one.high) if abs(bound) != _INFINITE
+        )
+        self._centre = centre = bounds[len(bounds) // 2]
+        below = [(one, to) for one, to in ranges if one.high < centre]
+        above = [(one, to) for one, to in ranges if one.low > centre]
+        here = [(one, to) for one, to in ranges if one.low <= centre <= one.high]
+        self._by_low = sorted(here, key=lambda pair: pair[0].low)
+        self._by_high = sorted(here, key=lambda pair: pair[0].high, reverse=True)
+        self._below = _Ranges(below) if below else None
+        self._above = _Ranges(above) if above else None
+
+    def find(self, value: Any, found: list[T]) -> None:
+        """Where the intervals that hold `value` lead."""
+        node: _Ranges[T] | None = self
+        while node is not None:
+            centre = node._centre
+            if value < centre:
+                for one, to in node._by_low:
+                    if value < one.low:
+                        break
+                    if value > one.low or one.low_closed:
+                        found.append(to)
+                node = node._below
+            elif value > centre:
+                for one, to in node._by_high:
+                    if value > one.high:
+                        break
+                    if value < one.high or one.high_closed:
+                        found.append(to)
+                node = node._above
+            elif value != centre:  # not a number at all
+                return
+            else:
+                for one, to in node._by_low:
+                    if (value > one.low or one.low_closed) and (
+                        value < one.high or one.high_closed
+                    ):
+                        found.append(to)
+                return
+
+
+class _Networks(Generic[T]):
+    """Networks by version and length, each a table of its addresses' leading bits."""
+
+    def __init__(
+        self, networks: Sequence[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, T]]
+    ) -> None:
+        self._tables: dict[int, dict[int, dict[int, T]]] = {}
+        for network, to in networks:
+            shift = network.max_prefixlen - network.prefixlen
+            table = self._tables.setdefault(network.version, {}).setdefault(shift, {})
+            table[int(network.network_address) >> shift] = to
+
+    def find(self, value: str, found: list[T]) -> None:
+        """Where the networks that hold the address `value` lead."""
+        address = address_in(value)
+        if address is None:
+            return
+        number = int(address)
+        for shift, table in self._tables.get(address.version, {}).items():
+            if (to := table.get(number >> shift)) is not None:
+                found.append(to)
