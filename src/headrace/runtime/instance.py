@@ -41,7 +41,6 @@ from headrace.runtime.wire import (
     Partitions,
     ProtocolError,
     ReadState,
-    Resume,
     Rows,
     Run,
     Scan,
@@ -232,14 +231,15 @@ class Instance:
             future.set_result(Returned(error=Cause("TooLarge", str(error), retryable=False)))
             self._owner.freed(self)
             return future
-        if self.state is State.HIBERNATING:
-            self._revive()
+        asleep = self.state is State.HIBERNATING
         if not self._runs:
             self._head_since = self._clock.monotonic()
             if self.state is not State.STARTING:
                 self.become(State.BUSY)
         self._runs[nonce] = InHand(invocation, future)
         self._send(frame)
+        if asleep:
+            self._revive()
         return future
 
     def overrun(self, now: float) -> None:
@@ -273,12 +273,12 @@ class Instance:
         self._send(encode(self._suspending, Suspend()))
 
     def _revive(self) -> None:
-        self.become(State.BUSY)
+        # After the run was sent: the child wakes once, with its work before it. It knows itself
+        # that it was suspended, and runs the resume hooks first.
         self._suspending = 0
         if self._paused:
             self._paused = False
             self._signal(signal.SIGCONT)
-        self._outbox += encode(0, Resume())
 
     def set_partitions(self, counts: Mapping[str, int]) -> None:
         """Tell it how many partitions other apps' streams have."""

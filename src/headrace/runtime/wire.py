@@ -99,11 +99,10 @@ class Denied(msgspec.Struct, array_like=True, frozen=True, tag=8, gc=False):
 
 
 class Suspend(msgspec.Struct, array_like=True, frozen=True, tag=9, gc=False):
-    """Host to child: close what does not survive a pause; a stop signal follows your answer."""
+    """Host to child: close what does not survive a pause; a stop signal follows your answer.
 
-
-class Resume(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
-    """Host to child: you were paused; open again what you closed."""
+    The next run wakes it, and the resume hooks come before that run.
+    """
 
 
 class Stop(msgspec.Struct, array_like=True, frozen=True, tag=11, gc=False):
@@ -111,7 +110,7 @@ class Stop(msgspec.Struct, array_like=True, frozen=True, tag=11, gc=False):
 
 
 class Acted(msgspec.Struct, array_like=True, frozen=True, tag=12, gc=False):
-    """Child to host: the hooks of `Suspend` or `Resume` have run; `cause` where one failed."""
+    """Child to host: the hooks of `Suspend` have run; `cause` where one failed."""
 
     cause: Cause | None = None
 
@@ -215,7 +214,7 @@ class Spoken(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 FromChild: TypeAlias = Hello | Done | ReadState | ScanState | Acted
-ToChild: TypeAlias = Run | Rows | Scan | Denied | Suspend | Resume | Stop | Partitions
+ToChild: TypeAlias = Run | Rows | Scan | Denied | Suspend | Stop | Partitions
 FromZygote: TypeAlias = Loaded | LoadFailed | Forked | ForkFailed | Exited
 ToZygote: TypeAlias = Load | Fork
 Message: TypeAlias = FromChild | ToChild | FromZygote | ToZygote

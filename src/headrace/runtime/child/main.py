@@ -36,7 +36,6 @@ from headrace.runtime.wire import (
     Hello,
     Partitions,
     ReadState,
-    Resume,
     Rows,
     Run,
     Scan,
@@ -87,6 +86,7 @@ class Life:
         self._asynchronous = self._executor.is_async(order.function)
         self._runner: Any = None
         self._cpu_limit = order.resources.cpu
+        self._suspended = False
         self._runs = 0
         self._memory = 0
         self._used = 0.0
@@ -99,17 +99,15 @@ class Life:
             nonce, message = channel.take()
             match message:
                 case Run():
+                    if self._suspended:
+                        self._resume()
                     self._run(nonce, message.invocation)
                 case Suspend():
                     cause = self._hook("suspend")
+                    self._suspended = True
                     gc.collect()
                     trim_heap()
                     channel.say(nonce, Acted(cause))
-                case Resume():
-                    cause = self._hook("resume")
-                    channel.say(nonce, Acted(cause))
-                    if cause is not None:
-                        self._end(EXIT_HOOK)
                 case Partitions():
                     self._partitions.clear()
                     self._partitions.update(message.counts)
@@ -125,6 +123,11 @@ class Life:
         self.channel.say(0, Hello(time.perf_counter() - began, cause))
         self.channel.flush()
         if cause is not None:
+            self._end(EXIT_HOOK)
+
+    def _resume(self) -> None:
+        self._suspended = False
+        if self._hook("resume") is not None:
             self._end(EXIT_HOOK)
 
     def _run(self, nonce: int, invocation: Invocation) -> None:
