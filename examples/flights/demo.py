@@ -271,7 +271,7 @@ def run(plan: Plan, host: Host, *, keep: bool) -> int:
         ],
     )  # fmt: skip
     wrong = [finding for finding in findings if not finding.holds]
-    print(f"console: http://{':'.join(map(str, host.address() or ()))}")
+    print(f"console: http://{':'.join(map(str, host.address() or ()))}/console")
     if keep:
         print("the node is kept running; press Ctrl-C to stop it", flush=True)
         with contextlib.suppress(KeyboardInterrupt):

@@ -27,7 +27,7 @@ from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Change, Check, Delete, Progress, Put, Space
 from headrace.model.errors import Corrupt, Misuse, Unavailable, Unknown
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
-from headrace.model.trigger import StreamTrigger, Trigger, listeners
+from headrace.model.trigger import StreamTrigger, Trigger, listeners, own_settings
 from headrace.runtime.base import Invoker
 from headrace.triggers.opening import Surroundings, open_source
 from headrace.triggers.selection import Selection
@@ -95,7 +95,9 @@ class Dispatcher:
             for trigger, reads in listeners(function.name, function.triggers):
                 if reads is not trigger:
                     open_source(function, trigger, self._around)
-                    own = StreamSpec(name=reads.streams[0], owner=app.name, private=True)
+                    own = StreamSpec(
+                        name=reads.streams[0], owner=app.name, private=True, **own_settings(trigger)
+                    )
                     await self._broker.declare(own)
         wanted = {function.name: function for function in app.functions}
         for name, function in list(self.functions.items()):

@@ -386,6 +386,8 @@ class Pump:
         if self.spec.commit == "before":
             verdict = _once(verdict)
         kept = outcome if verdict.kept and isinstance(outcome, Returned) else None
+        if kept is not None and kept.appends:
+            self._runs.published(self.spec.name, (append.stream for append in kept.appends))
         if kept is not None and self.ledger.is_light(unit, verdict, kept):
             self.ledger.gather(unit, kept)
             self._release(verdict.finished)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict, deque
+from collections.abc import Iterable
 
 import msgspec
 
@@ -74,7 +75,7 @@ class LogLine(msgspec.Struct, frozen=True, gc=False):
 class Counters:
     """What has been counted for one function since this node started."""
 
-    __slots__ = ("buckets", "dead", "events", "outcomes", "parked", "seconds")
+    __slots__ = ("buckets", "dead", "events", "outcomes", "outputs", "parked", "seconds")
 
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = defaultdict(int)
@@ -83,6 +84,7 @@ class Counters:
         self.events = 0
         self.dead = 0
         self.parked = 0
+        self.outputs: set[str] = set()
 
 
 class Runs:
@@ -102,6 +104,10 @@ class Runs:
         counters.events += run.events
         counters.seconds += run.wall
         counters.buckets[bisect_left(BOUNDS, run.wall)] += 1
+
+    def published(self, function: str, streams: Iterable[str]) -> None:
+        """Remember where a function was seen to publish."""
+        self.counters[function].outputs.update(streams)
 
     def gave_up(self, function: str, *, dead: int, parked: int) -> None:
         """Count events that were dead-lettered or parked."""

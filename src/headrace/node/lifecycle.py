@@ -65,7 +65,7 @@ async def _serve(settings: Settings) -> None:
 
 def _announce(node: Node, url: str) -> None:
     names = ", ".join(f"`{name}`" for name in sorted(node.dispatcher.functions)) or "no function"
-    print(f"headrace: serving {names} at {url}", flush=True)  # noqa: T201 - tells where the door is
+    print(f"headrace: serving {names} at {url} (console: {url}/console)", flush=True)  # noqa: T201 - tells where the door is
 
 
 async def _reload(node: Node, stop: asyncio.Event) -> None:

@@ -1,0 +1,103 @@
+"""The page a person looks at: it says what is so, and no text of a user's becomes markup."""
+
+from __future__ import annotations
+
+import re
+
+from headrace.delivery.lag import LagRow
+from headrace.delivery.parking import ParkedKey
+from headrace.delivery.runs import Counters, LogLine, Run
+from headrace.faces.console.drawing import picture
+from headrace.faces.console.overview import POLICY, Overview, page
+from headrace.model.effects import DeadEvent
+from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
+from headrace.model.outcome import Cause
+from headrace.model.record import Position
+from headrace.model.trigger import StreamTrigger
+from headrace.topology.graph import Edge, Graph, graph_of
+
+EVIL = "<script>alert(1)</script>"
+SHOP = AppSpec(
+    name="shop",
+    owner="team",
+    streams=(StreamSpec(name="orders", owner="shop"), StreamSpec(name="priced", owner="shop")),
+    functions=(
+        FunctionSpec(
+            name="shop.price",
+            app="shop",
+            triggers=(StreamTrigger(streams=("orders",)),),
+            summary=EVIL,
+        ),
+    ),
+)
+
+
+def overview(**more: object) -> Overview:
+    counters = Counters()
+    counters.outputs.add("priced")
+    counters.outcomes["failed"] = 3
+    fields: dict[str, object] = {
+        "version": "1",
+        "ready": True,
+        "reason": "",
+        "apps": [SHOP],
+        "lag": [LagRow("shop.price", "orders", 0, 0, 9, 4, 5, 1, 2.5, 1, "retrying")],
+        "counters": {"shop.price": counters},
+        "instances": [],
+        "dead": [
+            DeadEvent(
+                "shop.price", Position("orders", 0, 3), b"", Cause("ValueError", EVIL), 5, 0, 0
+            )
+        ],
+        "parked": [ParkedKey("shop.price", "orders", 0, EVIL, "waiting", 2, 0, "broken")],
+        "runs": [Run("shop.price", "k", "i", 0, 0.1, 1, 1, "failed", "orders/0/3", EVIL)],
+        "logs": [LogLine(1, 0, "shop.price", "i", "k", "INFO", EVIL)],
+    } | more
+    return Overview(**fields)  # type: ignore[arg-type] # by name
+
+
+def test_what_waits_for_a_person_is_shown_with_the_command_that_helps() -> None:
+    html = page(overview())
+    assert "headrace parked redrive shop.price" in html
+    assert "headrace dead show shop.price orders/0/3" in html
+    assert "retrying" in html
+    assert "5 behind" in html
+
+
+def test_no_text_of_a_user_becomes_markup() -> None:
+    html = page(overview(reason=EVIL, ready=False))
+    assert EVIL not in html
+    assert "&lt;script&gt;" in html
+    assert "<script" not in html
+
+
+def test_the_policy_allows_the_pages_own_style_and_nothing_else() -> None:
+    assert "default-src 'none'" in POLICY
+    assert len(re.findall(r"<style>", page(overview()))) == 1
+    assert "style=" not in page(overview())
+
+
+def test_an_empty_node_has_a_page_too() -> None:
+    html = page(overview(apps=[], lag=[], counters={}, dead=[], parked=[], runs=[], logs=[]))
+    assert "no app" in html
+    assert "<svg" not in html
+
+
+def test_a_node_stands_right_of_whatever_leads_to_it() -> None:
+    graph = graph_of([SHOP])
+    drawn = Graph(
+        graph.streams, graph.functions, (*graph.edges, Edge("shop.price", "priced", "publishes"))
+    )
+    places = {
+        name: int(x)
+        for name, x in re.findall(r"<title>([^<]+)</title><rect x=\"(\d+)\"", picture(drawn, {}))
+    }
+    assert places["orders"] < places["shop.price"] < places["priced"]
+
+
+def test_a_loop_is_drawn_dashed_and_ends() -> None:
+    graph = graph_of([SHOP])
+    looped = Graph(
+        graph.streams, graph.functions, (*graph.edges, Edge("shop.price", "orders", "publishes"))
+    )
+    assert picture(looped, {}).count('class="back"') >= 1
