@@ -339,11 +339,11 @@ def check_trace(account: Account, logs: Mapping[str, Sequence[Record]]) -> list[
     for listener in account.listeners:
         begun = first[listener.function]
         for key, lane in _lanes(logs[listener.stream]).items():
-            numbers = [_number(record) for record in lane]
-            never = [number for number in numbers if number not in begun]
+            lane_numbers = [_number(record) for record in lane]
+            never = [number for number in lane_numbers if number not in begun]
             if never:
                 findings.append(Finding("I1", f"{listener.function} never began {never[:SHOWN]}"))
-            order = [begun[number] for number in numbers if number in begun]
+            order = [begun[number] for number in lane_numbers if number in begun]
             if order != sorted(order):
                 findings.append(Finding("I3", f"{listener.function} began {key} out of order"))
     return findings
@@ -351,9 +351,13 @@ def check_trace(account: Account, logs: Mapping[str, Sequence[Record]]) -> list[
 
 def check_file(path: Path) -> list[Finding]:
     """The data file of a node that has ended passes its own check."""
-    with sqlite3.connect(path) as connection:
+    connection = sqlite3.connect(path)
+    try:
         said = [row[0] for row in connection.execute("PRAGMA integrity_check")]
-    connection.close()
+    except sqlite3.DatabaseError as error:
+        said = [str(error)]
+    finally:
+        connection.close()
     return [] if said == ["ok"] else [Finding("I8", f"{path.name}: {said[:SHOWN]}")]
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from random import Random
 
-from load import APP, EVENTS, Sent, account, envelope
-from processes import wait_until
-from results import Result, figures_of, result, settle
-from sites import Site
+from tests.auditor.outside import Sent
+from tests.integration.faults.load import APP, EVENTS, account, envelope
+from tests.integration.faults.processes import wait_until
+from tests.integration.faults.results import Result, figures_of, result, settle
+from tests.integration.faults.sites import Site
 
 EVENTS_EACH = 4_000
 

@@ -1,16 +1,11 @@
-"""Makes the auditor importable, and ends whatever a test has left running."""
+"""Gives each test a site, and ends whatever the test has left running."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from sites import Site, site
+from tests.integration.faults.sites import Site, site
 
 
 @pytest.fixture

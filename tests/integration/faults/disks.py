@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from processes import wait_until
+from tests.integration.faults.processes import wait_until
 
 _FS_IOC_SHUTDOWN = 0x8004587D
 _NOLOGFLUSH = 2

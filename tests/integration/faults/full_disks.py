@@ -8,13 +8,12 @@ import json
 import os
 import time
 
-from disks import small
-from load import APP, EVENTS, LISTENERS, Load, envelope
-from processes import wait_until
-from results import Result, figures_of, result, settle
-from sites import Site
-
-from auditor.outside import Account, Finding, Sent
+from tests.auditor.outside import Account, Finding, Sent
+from tests.integration.faults.disks import small
+from tests.integration.faults.load import APP, EVENTS, LISTENERS, Load, envelope
+from tests.integration.faults.processes import wait_until
+from tests.integration.faults.results import Result, figures_of, result, settle
+from tests.integration.faults.sites import Site
 
 SIZE_BYTES = 64 << 20
 LEFT_BYTES = 256 << 10

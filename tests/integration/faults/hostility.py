@@ -11,12 +11,11 @@ import time
 from random import Random
 from typing import Any
 
-from load import APP, TIMEOUT_S, Load
-from processes import descriptors, wait_until
-from results import Result, figures_of, result, settle
-from sites import Site
-
-from auditor.outside import Finding
+from tests.auditor.outside import Finding
+from tests.integration.faults.load import APP, TIMEOUT_S, Load
+from tests.integration.faults.processes import descriptors, wait_until
+from tests.integration.faults.results import Result, figures_of, result, settle
+from tests.integration.faults.sites import Site
 
 ATTACKS = {
     "loop": "while True: pass",

@@ -6,10 +6,10 @@ import signal
 import time
 from random import Random
 
-from load import APP, Load
-from processes import Process, children, wait_until
-from results import Result, figures_of, result, settle
-from sites import Site
+from tests.integration.faults.load import APP, Load
+from tests.integration.faults.processes import Process, children, wait_until
+from tests.integration.faults.results import Result, figures_of, result, settle
+from tests.integration.faults.sites import Site
 
 
 def kill_hosts(site: Site, times: int, seed: int) -> Result:

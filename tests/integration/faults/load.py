@@ -12,9 +12,8 @@ import time
 from collections.abc import Iterable
 from random import Random
 
-from sites import Ended, Site
-
-from auditor.outside import Account, Listener, Sent
+from tests.auditor.outside import Account, Listener, Sent
+from tests.integration.faults.sites import Ended, Site
 
 EVENTS = "application/vnd.headrace.events+x-ndjson"
 ATTEMPTS = 4

@@ -6,10 +6,10 @@ import signal
 import time
 from random import Random
 
-from load import APP, TIMEOUT_S, Load
-from processes import process, wait_until
-from results import Result, figures_of, result, settle
-from sites import Site
+from tests.integration.faults.load import APP, TIMEOUT_S, Load
+from tests.integration.faults.processes import process, wait_until
+from tests.integration.faults.results import Result, figures_of, result, settle
+from tests.integration.faults.sites import Site
 
 LATE_S = 0.5
 """How long after its timeout a stopped instance may live; the same again lets a slow machine look."""

@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from math import ceil, log2
 from random import Random
 
-from load import EVENTS, envelope
-from results import Result, figures_of, result, settle
-from sites import Site
-
-from auditor.outside import Account, Finding, Listener, Sent
+from tests.auditor.outside import Account, Finding, Listener, Sent
+from tests.integration.faults.load import EVENTS, envelope
+from tests.integration.faults.results import Result, figures_of, result, settle
+from tests.integration.faults.sites import Site
 
 SIZE = 64
 PLACES: dict[str, Callable[[Random], Sequence[int]]] = {

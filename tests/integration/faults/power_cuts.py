@@ -10,13 +10,12 @@ import signal
 import time
 from random import Random
 
-from disks import cuttable
-from load import APP, Load
-from processes import wait_until
-from results import Result, figures_of, result, settle
-from sites import Site
-
-from auditor.outside import Finding, check_file
+from tests.auditor.outside import Finding, check_file
+from tests.integration.faults.disks import cuttable
+from tests.integration.faults.load import APP, Load
+from tests.integration.faults.processes import wait_until
+from tests.integration.faults.results import Result, figures_of, result, settle
+from tests.integration.faults.sites import Site
 
 
 def cut_power(site: Site, times: int, seed: int, *, kind: str = "ext4") -> Result:

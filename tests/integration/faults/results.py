@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from processes import descriptors, wait_until, zombies
-from sites import Site
-
-from auditor.outside import Account, Finding, check_file, judge
+from tests.auditor.outside import Account, Finding, check_file, judge
+from tests.integration.faults.processes import descriptors, wait_until, zombies
+from tests.integration.faults.sites import Site
 
 RESTART_S = 5.0
 SPARE_DESCRIPTORS = 24

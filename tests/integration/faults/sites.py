@@ -23,7 +23,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from processes import Process, adopt_orphans, below, process, reap, wait_until
+from tests.integration.faults.processes import (
+    Process,
+    adopt_orphans,
+    below,
+    process,
+    reap,
+    wait_until,
+)
 
 START_S = 20.0
 PATIENCE_S = 60.0

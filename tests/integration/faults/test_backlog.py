@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from backlog import keep_backlog
-from results import RESTART_S
-from sites import Site
+from tests.integration.faults.backlog import keep_backlog
+from tests.integration.faults.results import RESTART_S
+from tests.integration.faults.sites import Site
 
 
 def test_a_backlog_outlives_its_host_which_is_back_within_seconds(place: Site) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from failpoint_visits import visit
-from sites import Site
+from tests.integration.faults.failpoint_visits import visit
+from tests.integration.faults.sites import Site
 
 
 def test_a_death_at_every_named_place_loses_and_doubles_nothing(place: Site) -> None:

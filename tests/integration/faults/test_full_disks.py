@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from full_disks import fill_disk
-from sites import Site
+from tests.integration.faults.full_disks import fill_disk
+from tests.integration.faults.sites import Site
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 

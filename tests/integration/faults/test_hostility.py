@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hostility import attack
-from sites import Site
+from tests.integration.faults.hostility import attack
+from tests.integration.faults.sites import Site
 
 
 def test_hostile_handlers_cost_their_instances_and_nothing_else(place: Site) -> None:

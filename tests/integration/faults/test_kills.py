@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kills import kill_hosts, kill_instances, kill_zygotes
-from sites import Site
+from tests.integration.faults.kills import kill_hosts, kill_instances, kill_zygotes
+from tests.integration.faults.sites import Site
 
 
 def test_a_host_killed_under_load_loses_and_doubles_nothing(place: Site) -> None:

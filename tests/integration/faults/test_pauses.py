@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from load import TIMEOUT_S
-from pauses import LATE_S, kill_host_of_stopped, pause_hosts, pause_instances
-from sites import Site
+from tests.integration.faults.load import TIMEOUT_S
+from tests.integration.faults.pauses import (
+    LATE_S,
+    kill_host_of_stopped,
+    pause_hosts,
+    pause_instances,
+)
+from tests.integration.faults.sites import Site
 
 
 def test_an_instance_stopped_beyond_its_timeout_is_killed_and_its_events_run_again(

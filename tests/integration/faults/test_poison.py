@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from poison import poison
-from sites import Site
+from tests.integration.faults.poison import poison
+from tests.integration.faults.sites import Site
 
 
 def test_the_dead_letters_are_the_poison_wherever_it_stands(place: Site) -> None:

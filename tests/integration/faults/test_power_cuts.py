@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from disks import KINDS, cuttable, why_no_mounts
-from power_cuts import cut_power
-from sites import Site
+from tests.integration.faults.disks import KINDS, cuttable, why_no_mounts
+from tests.integration.faults.power_cuts import cut_power
+from tests.integration.faults.sites import Site
 
 
 @pytest.fixture(params=KINDS)
@@ -25,7 +25,7 @@ def test_a_cut_forgets_what_was_not_flushed_and_nothing_else(kind: str, tmp_path
     where = tmp_path / "disk"
     with cuttable(kind, tmp_path, where) as disk:
         for name, flushed in (("flushed", True), ("forgotten", False)):
-            with (where / name).open("wb") as file:
+            with (where / name).open("wb", buffering=0) as file:
                 file.write(b"x" * 4_096)
                 if flushed:
                     os.fsync(file.fileno())
