@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reset": ("functions", "Send a function back, or forward, in its streams."),
     "pause": ("functions", "Feed a function no more events; its positions wait."),
     "resume": ("functions", "Feed a paused function again."),
+    "schedule": ("schedule", "List schedules and fire one by hand."),
     "dead": ("trouble", "List, show, redrive or discard dead letters."),
     "parked": ("trouble", "List, redrive or discard parked keys."),
     "explain": ("trouble", "Say where an event is and what it waits for."),

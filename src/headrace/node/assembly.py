@@ -19,6 +19,7 @@ from headrace.delivery.lag import Lag
 from headrace.delivery.parkinglot import ParkingLot
 from headrace.delivery.publisher import Publisher
 from headrace.delivery.runs import Runs
+from headrace.delivery.schedules import Schedules
 from headrace.faces.gateway.app import Gateway
 from headrace.faces.gateway.rooms import Health, Rooms
 from headrace.keepers.brokers.base import Broker
@@ -87,6 +88,9 @@ class Node:
         self.parking = ParkingLot(storage, self.dispatcher)
         self.explainer = Explainer(storage, broker, self.dispatcher)
         self.lag = Lag(storage, broker, self.dispatcher, clock)
+        self.schedules = Schedules(
+            self.dispatcher, storage=storage, broker=broker, clock=clock, entropy=entropy
+        )
         self._ready = False
 
     def rooms(self) -> Rooms:
@@ -99,6 +103,7 @@ class Node:
             explainer=self.explainer,
             lag=self.lag,
             runs=self.runs,
+            schedules=self.schedules,
             dispatcher=self.dispatcher,
             broker=self.broker,
             storage=self.storage,

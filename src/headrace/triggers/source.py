@@ -30,7 +30,7 @@ class Outlet:
     def __init__(self, storage: Storage, broker: Broker, *, stream: str) -> None:
         self.stream = stream
         self._storage, self._broker = storage, broker
-        self._key = pack("source", stream)
+        self._key = checkpoint_key(stream)
         self._row: bytes | None = None
         self._loaded = False
 
@@ -107,6 +107,11 @@ class Outlet:
             )
             for number, chosen in groups.items()
         )  # fmt: skip
+
+
+def checkpoint_key(stream: str) -> bytes:
+    """Where the checkpoint of a stream's source is kept, in `Space.META`."""
+    return pack("source", stream)
 
 
 class Source(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from headrace.faces.gateway import console, functions, insight, streams, trouble
+from headrace.faces.gateway import console, functions, insight, schedules, streams, trouble
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.errors import HungUp, answer_error, answer_surprise
 from headrace.faces.gateway.requests import Receive, Request, Scope, Send
@@ -17,7 +17,7 @@ from headrace.faces.gateway.routes import Router
 from headrace.model.errors import HeadraceError
 
 _log = logging.getLogger("headrace.gateway")
-_ROOMS = (streams, functions, trouble, insight, console)
+_ROOMS = (streams, functions, trouble, insight, console, schedules)
 
 
 def route_table() -> Routes:

@@ -15,6 +15,7 @@ from headrace.delivery.lag import Lag
 from headrace.delivery.parkinglot import ParkingLot
 from headrace.delivery.publisher import Publisher
 from headrace.delivery.runs import Runs
+from headrace.delivery.schedules import Schedules
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.storage.base import Storage
 from headrace.world.clock import Clock
@@ -51,6 +52,7 @@ class Rooms:
     explainer: Explainer
     lag: Lag
     runs: Runs
+    schedules: Schedules
     dispatcher: Dispatcher
     broker: Broker
     storage: Storage

@@ -1,0 +1,109 @@
+"""Schedules as operators see them: when each fires next, and firing one by hand.
+
+In: the deployed functions and what their sources remembered. Out: rows to look at, and an event on
+the schedule's own stream; firing by hand moves nothing in the timetable.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.delivery.dispatcher import Dispatcher
+from headrace.keepers.brokers.base import Broker
+from headrace.keepers.storage.base import Storage
+from headrace.model.effects import Space
+from headrace.model.errors import Unknown
+from headrace.model.record import Append, encode_events
+from headrace.model.schedules import At, Cron, Every, Schedule
+from headrace.model.trigger import listeners
+from headrace.triggers.schedules.source import decode_standing, event_of, in_words
+from headrace.triggers.source import checkpoint_key
+from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
+
+
+class ScheduleRow(msgspec.Struct, frozen=True):
+    """One schedule of one function.
+
+    Attributes:
+        function: The function it sets off.
+        number: Which of the function's schedules, from 0.
+        kind: `cron`, `every` or `at`.
+        schedule: As its author wrote it.
+        misfire: What becomes of missed times.
+        next: When it fires next (µs since the epoch); None where it never will again.
+        fired: The time it last fired for; None where it has not yet.
+    """
+
+    function: str
+    number: int
+    kind: str
+    schedule: str
+    misfire: str
+    next: int | None
+    fired: int | None
+
+
+class Schedules:
+    """Lists and fires. One per node."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        storage: Storage,
+        broker: Broker,
+        clock: Clock,
+        entropy: Entropy,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._storage, self._broker = storage, broker
+        self._clock, self._entropy = clock, entropy
+
+    async def rows(self, function: str | None = None) -> list[ScheduleRow]:
+        """Every schedule, or those of one function.
+
+        Raises:
+            Unknown: There is no such function.
+        """
+        names = sorted(self._dispatcher.functions) if function is None else [function]
+        return [
+            await self._row(name, number, schedule, stream)
+            for name in names
+            for number, (schedule, stream) in enumerate(self._of(name))
+        ]
+
+    async def fire(self, function: str, number: int = 0) -> str:
+        """Let a schedule's event happen now, beside its timetable; the event's id.
+
+        Raises:
+            Unknown: The function does not exist, or has no such schedule.
+        """
+        found = self._of(function)
+        if not 0 <= number < len(found):
+            count = f"has {len(found)} schedules, from 0" if found else "has no schedule"
+            raise Unknown(f"`{function}` {count}; there is no number {number}")
+        schedule, stream = found[number]
+        name = f"{stream}@by-hand-{self._entropy.token(8)}"
+        event = event_of(schedule, self._clock.now(), stream, id=name)
+        await self._broker.append([Append(stream, 0, 1, encode_events([event]), ids=(name,))])
+        return name
+
+    def _of(self, function: str) -> list[tuple[Schedule, str]]:
+        return [
+            (trigger, reads.streams[0])
+            for trigger, reads in listeners(function, self._dispatcher.known(function).triggers)
+            if isinstance(trigger, (Cron, Every, At))
+        ]
+
+    async def _row(self, name: str, number: int, schedule: Schedule, stream: str) -> ScheduleRow:
+        standing = decode_standing(await self._storage.get(Space.META, checkpoint_key(stream)))
+        return ScheduleRow(
+            function=name,
+            number=number,
+            kind=str(schedule.__struct_config__.tag),
+            schedule=in_words(schedule),
+            misfire=schedule.misfire,
+            next=None if standing is None else standing.next,
+            fired=standing.fired or None if standing is not None else None,
+        )

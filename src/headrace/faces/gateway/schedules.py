@@ -1,0 +1,51 @@
+"""Routes of schedules: when each fires next, and firing one by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from headrace.delivery.schedules import ScheduleRow
+from headrace.faces.gateway.door import Door, Routes
+from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.responses import Response, json_response
+from headrace.triggers.schedules.source import written
+
+
+class Fire(msgspec.Struct, forbid_unknown_fields=True):
+    """Which of the function's schedules is to fire."""
+
+    number: int = 0
+
+
+def add_routes(routes: Routes) -> None:
+    """Put this file's handlers into the table."""
+    routes.add("GET", "/schedules", list_schedules)
+    routes.add("GET", "/schedules/{function}", show_schedules)
+    routes.add("POST", "/schedules/{function}/fire", fire)
+
+
+async def list_schedules(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+    """Every schedule."""
+    return json_response({"schedules": [_shown(row) for row in await door.rooms.schedules.rows()]})
+
+
+async def show_schedules(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+    """One function's schedules."""
+    rows = await door.rooms.schedules.rows(names[0])
+    return json_response({"schedules": [_shown(row) for row in rows]})
+
+
+async def fire(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """Let one fire now; answered 202 once its event is on the disk."""
+    wish: Fire = await request.json(Fire)
+    event = await door.rooms.schedules.fire(names[0], wish.number)
+    return json_response({"function": names[0], "number": wish.number, "event": event}, status=202)
+
+
+def _shown(row: ScheduleRow) -> dict[str, Any]:
+    shown: dict[str, Any] = msgspec.to_builtins(row)
+    for name in ("next", "fired"):
+        shown[name] = None if shown[name] is None else written(shown[name])
+    return shown
