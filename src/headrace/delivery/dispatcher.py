@@ -22,6 +22,7 @@ from headrace.delivery.positions import (
 )
 from headrace.delivery.pump import Pump
 from headrace.delivery.runs import Runs
+from headrace.delivery.vetting import Vetting
 from headrace.keepers.brokers.base import Assigned, Broker, Revoked, Subscription
 from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Change, Check, Delete, Progress, Put, Space
@@ -214,6 +215,7 @@ class Dispatcher:
             clock=self._clock, entropy=self._entropy, tasks=self._tasks,
             breaker=self.breakers[function.name], runs=self._runs, lateness=trigger.lateness,
             wants=None if trigger.pattern is None else Selection(trigger.pattern),
+            vet=Vetting(function, self._broker),
         )  # fmt: skip
         pump.paused = function.name in self._paused
         return pump

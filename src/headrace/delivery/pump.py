@@ -71,6 +71,7 @@ class Pump:
         runs: Runs,
         lateness: float = 1.0,
         wants: Callable[[Chunk], set[int]] | None = None,
+        vet: Callable[[Outcome], Outcome] = lambda outcome: outcome,
     ) -> None:
         self.spec = spec
         self.partition = partition
@@ -80,7 +81,7 @@ class Pump:
         self._readers = readers
         self._storage, self._invoker, self._clock, self._entropy = storage, invoker, clock, entropy
         self._tasks, self._breaker, self._runs = tasks, breaker, runs
-        self._lateness, self._wants = lateness, wants
+        self._lateness, self._wants, self._vet = lateness, wants, vet
         # Ordered functions, and merges, are strictly one unit at a time. So is `commit="before"`:
         # what lands after its run moves no position, so nothing would fence the commits behind it.
         one_by_one = spec.mode == "ordered" or len(claims) > 1 or spec.commit == "before"
@@ -364,6 +365,7 @@ class Pump:
         except Unavailable:
             await self._pause()
             return None
+        outcome = self._vet(outcome)
         self._fresh = False
         self._pause_s = PAUSE_MIN
         self._runs.record(run_of(invocation, outcome, self._clock.monotonic() - started))

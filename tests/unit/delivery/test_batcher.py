@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.delivery.making import chunk, offsets_of
 
 from headrace.delivery.batcher import Batcher, compact
 from headrace.model.record import Chunk
-from tests.unit.delivery.making import chunk, offsets_of
 
 
 @given(

@@ -7,6 +7,7 @@ from math import ceil, log2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.delivery.making import TROUBLE, offsets_of, unit
 
 from headrace.delivery.bisect import halves
 from headrace.delivery.settle import settle
@@ -14,7 +15,6 @@ from headrace.delivery.unit import Unit
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import Returned
 from headrace.model.policy import Retry
-from tests.unit.delivery.making import TROUBLE, offsets_of, unit
 
 SPEC = FunctionSpec(name="a.f", app="a", retry=Retry(attempts=1))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.delivery.making import chunk
 
 from headrace.delivery.merge import Merge
 from headrace.model.record import Chunk
-from tests.unit.delivery.making import chunk
 
 times = st.lists(st.integers(1, 20), min_size=1, max_size=10)
 
@@ -51,9 +51,7 @@ def test_the_order_is_the_logs_however_they_are_read(
         part = known[low : low + size]
         if part and turn % 2 in merging.wanting():
             cursors[turn % 2] += len(part)
-            merging.add(
-                turn % 2, [chunk(len(part), low, stream=name, times=part)], 0.0
-            )
+            merging.add(turn % 2, [chunk(len(part), low, stream=name, times=part)], 0.0)
         while merging.wait(0.0) == 0.0 and (taken := merging.take(0.0)):
             assert sum(one.size for one in taken) <= limit
             found += seen(taken)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.delivery.making import TROUBLE, offsets_of, unit
 
 from headrace.delivery.settle import Verdict, settle
 from headrace.delivery.unit import FOREVER, Unit
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import BEHIND, Cause, Crashed, Failure, Outcome, Returned, TimedOut
 from headrace.model.policy import DeadLetter, Discard, ParkKey, ParkPartition, Retry
-from tests.unit.delivery.making import TROUBLE, offsets_of, unit
 
 NOW = 1_000_000_000
 
@@ -35,7 +35,9 @@ outcomes: st.SearchStrategy[Outcome] = st.one_of(
     st.just(Crashed(TROUBLE)),
     st.just(Crashed(TROUBLE, blameless=True)),
     st.just(TimedOut(TROUBLE)),
-    st.builds(Returned, error=st.just(TROUBLE), done=st.sets(indices).map(lambda d: tuple(sorted(d)))),
+    st.builds(
+        Returned, error=st.just(TROUBLE), done=st.sets(indices).map(lambda d: tuple(sorted(d)))
+    ),
     st.builds(
         Returned,
         failures=st.dictionaries(indices, causes).map(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.delivery.making import chunk
 
 from headrace.delivery.turns import keys_of, turn
 from headrace.delivery.unit import FOREVER, Unit
-from tests.unit.delivery.making import chunk
 
 keys = st.sampled_from([None, "a", "b", "c"])
 units = st.lists(

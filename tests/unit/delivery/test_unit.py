@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.delivery.making import chunk, offsets_of
 
 from headrace.delivery.unit import cut, pick, runs
 from headrace.model.record import Chunk
-from tests.unit.delivery.making import chunk, offsets_of
 
 sizes = st.lists(st.integers(1, 7), min_size=1, max_size=6)
 
@@ -21,7 +23,7 @@ def test_cutting_anywhere_gives_back_the_whole(counts: list[int], places: list[i
     chunks, total = row(counts), sum(counts)
     edges = [0, *sorted(min(place, total) for place in places), total]
 
-    pieces = [cut(chunks, low, high) for low, high in zip(edges, edges[1:], strict=False)]
+    pieces = [cut(chunks, low, high) for low, high in itertools.pairwise(edges)]
 
     assert [place for piece in pieces for place in offsets_of(piece)] == list(range(total))
 
@@ -38,4 +40,4 @@ def test_runs_cover_the_indices_and_do_not_touch(indices: set[int]) -> None:
     found = runs(sorted(indices))
 
     assert [each for low, high in found for each in range(low, high)] == sorted(indices)
-    assert all(high < low for (_, high), (low, _) in zip(found, found[1:], strict=False))
+    assert all(high < low for (_, high), (low, _) in itertools.pairwise(found))

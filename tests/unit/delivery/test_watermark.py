@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.delivery.making import chunk
 
 from headrace.delivery.watermark import Watermark
 from headrace.model.effects import Progress
-from tests.unit.delivery.making import chunk
 
 
 @given(st.permutations(range(12)), st.integers(0, 12))

@@ -1,0 +1,74 @@
+"""What an instance may not publish fails its events; it never halts the partition."""
+
+from __future__ import annotations
+
+from tests.unit.delivery.making import TROUBLE
+
+from headrace import App, Context, Event, Retry
+from headrace.delivery.vetting import Vetting
+from headrace.model.event import Event as Fact
+from headrace.model.function import FunctionSpec, StreamSpec
+from headrace.model.outcome import Crashed, Outcome, Returned
+from headrace.model.record import Append, encode_events
+from headrace.testing import World
+
+
+class Streams:
+    """The part of a log that is asked for."""
+
+    def stream(self, name: str) -> StreamSpec:
+        return StreamSpec(name=name, owner="a" if name == "own" else "b", partitions=2)
+
+
+SPEC = FunctionSpec(name="a.f", app="a", publishes=("said",))
+
+
+def kind(outcome: Outcome) -> str:
+    vetted = Vetting(SPEC, Streams())(outcome)  # type: ignore[arg-type] # all it asks for
+    if isinstance(vetted, Returned) and vetted.error is not None:
+        return vetted.error.kind
+    assert vetted is outcome
+    return "passed"
+
+
+def output(stream: str, partition: int = 0, count: int = 1, body: bytes | None = None) -> Returned:
+    blob = encode_events([Fact(b"1")]) if body is None else body
+    return Returned(appends=(Append(stream, partition, count, blob),))
+
+
+def test_its_own_streams_and_those_it_named_are_open_to_it() -> None:
+    assert kind(output("own")) == kind(output("said")) == "passed"
+
+
+def test_a_stream_of_another_app_is_refused() -> None:
+    assert kind(output("theirs")) == "Refused"
+
+
+def test_what_the_log_would_refuse_is_a_failure() -> None:
+    assert kind(output("own", partition=2)) == "Unknown"
+    assert kind(output("own", partition=-1)) == "Unknown"
+    assert kind(output("own", count=3)) == "Invalid"
+    assert kind(output("own", body=b"garbage")) == "Invalid"
+    assert kind(output("own", body=b"\x91" + b"x" * (9 << 20))) == "TooLarge"
+
+
+def test_an_instance_that_died_published_nothing() -> None:
+    assert kind(Crashed(TROUBLE)) == "passed"
+
+
+def test_one_event_that_publishes_too_much_does_not_halt_its_neighbours() -> None:
+    app = App("app")
+    source, sink = app.stream("in"), app.stream("out", value=str)
+
+    @app.function(source, retry=Retry(attempts=2))
+    def swell(event: Event[int], context: Context) -> None:
+        for _ in range(10 if event.value == 1 else 1):
+            context.publish(sink, "x" * 1_000_000)
+
+    with World(app) as world:
+        world.publish(source, 0, 1, 2)
+        world.run_until_idle()
+
+        assert len(world.values(sink)) == 2
+        assert [dead.cause.kind for dead in world.dead_letters()] == ["TooLarge"]
+        world.assert_nothing_lost()
