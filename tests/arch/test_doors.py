@@ -16,6 +16,9 @@ SOURCE = ROOT / "src" / "headrace"
 
 PUBLIC = {
     "authors write": {"App", "Batch", "Context", "Event", "Failures", "Output", "Stream"},
+    "set functions off": {
+        "At", "Cron", "Emit", "Every", "Files", "Missing", "Silence",
+    },
     "policies": {
         "Breaker", "DeadLetter", "Discard", "ParkKey", "ParkPartition", "Resources", "Retry",
         "Scaling",
