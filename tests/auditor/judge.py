@@ -138,6 +138,8 @@ class _Books:
                     self.end(host, run, fates)
                 case ["commit", host, puts, deletes]:
                     self.commit(host, puts, deletes)
+                case _:
+                    raise ValueError(f"the history has an entry that is none: {entry!r}")
 
     def begin(self, host: int, run: int, function: str, places: list[Place]) -> None:
         self.running[run] = function, places

@@ -1,16 +1,23 @@
 """The simulation must find what is broken on purpose: one defect at a time, switched on only here."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
 from tests.auditor.judge import judge
 
+import headrace.delivery.ledger as ledger
 import headrace.delivery.pump as pump
+from headrace.delivery import positions
 from headrace.delivery import settle as settling
 from headrace.delivery.commit import change_of
 from headrace.delivery.ledger import Ledger
+from headrace.delivery.parking import encode_event
 from headrace.delivery.publisher import Publisher
+from headrace.delivery.retry import gives_up
 from headrace.delivery.watermark import Watermark
 from headrace.keepers.brokers.memory import MemoryBroker
 from headrace.keepers.storage.memory import MemoryStorage
@@ -36,7 +43,7 @@ def plant(*invariants: str) -> Callable[[Plant], Plant]:
 def an_acknowledged_publish_is_not_stored(patch: pytest.MonkeyPatch) -> None:
     real = Publisher.publish
 
-    async def forgetful(self, stream, events, **more):
+    async def forgetful(self: Any, stream: str, events: Any, **more: Any) -> Any:
         return await real(self, stream, events[:-1] if len(events) > 3 else events, **more)
 
     patch.setattr(Publisher, "publish", forgetful)
@@ -44,9 +51,9 @@ def an_acknowledged_publish_is_not_stored(patch: pytest.MonkeyPatch) -> None:
 
 @plant("I1", "I4")
 def a_failed_event_moves_the_position(patch: pytest.MonkeyPatch) -> None:
-    real = pump.settle
+    real = settling.settle
 
-    def careless(unit, outcome, spec, *, now, draw):
+    def careless(unit: Any, outcome: Any, spec: Any, *, now: int, draw: Any) -> Any:
         verdict = real(unit, outcome, spec, now=now, draw=draw)
         lost = tuple(chunk for unit in verdict.again for chunk in unit.chunks)
         return msgspec.structs.replace(verdict, again=(), finished=verdict.finished + lost)
@@ -56,7 +63,7 @@ def a_failed_event_moves_the_position(patch: pytest.MonkeyPatch) -> None:
 
 @plant("I4")
 def the_watermark_is_the_highest_offset(patch: pytest.MonkeyPatch) -> None:
-    def progress(self):
+    def progress(self: Any) -> Progress:
         return Progress(max(self._sparse, default=self.low - 1) + 1)
 
     patch.setattr(Watermark, "progress", progress)
@@ -71,7 +78,7 @@ def what_was_finished_out_of_order_is_delivered_again(patch: pytest.MonkeyPatch)
 def outputs_land_although_the_commit_does_not(patch: pytest.MonkeyPatch) -> None:
     real = MemoryStorage._land
 
-    def torn(self, change):
+    def torn(self: Any, change: Change) -> Any:
         try:
             return real(self, change)
         except (Conflict, Fenced):
@@ -84,7 +91,7 @@ def outputs_land_although_the_commit_does_not(patch: pytest.MonkeyPatch) -> None
 
 @plant("I2")
 def state_is_written_without_looking_at_its_version(patch: pytest.MonkeyPatch) -> None:
-    def blind(effects, rows):
+    def blind(effects: Any, rows: Any) -> Any:
         return change_of(msgspec.structs.replace(effects, reads=()), rows)
 
     patch.setattr(pump, "change_of", blind)
@@ -97,7 +104,7 @@ def a_repeated_publish_is_not_recognised(patch: pytest.MonkeyPatch) -> None:
 
 @plant("I2", "I4", "I6")
 def a_stale_owner_is_not_fenced(patch: pytest.MonkeyPatch) -> None:
-    def unfenced(effects, rows):
+    def unfenced(effects: Any, rows: Any) -> Any:
         change, standing = change_of(effects, rows)
         checks = tuple(check for check in change.checks if check.space is not Space.POSITIONS)
         return msgspec.structs.replace(change, checks=checks), standing
@@ -107,11 +114,9 @@ def a_stale_owner_is_not_fenced(patch: pytest.MonkeyPatch) -> None:
 
 @plant("I6")
 def a_claim_lowers_the_epoch(patch: pytest.MonkeyPatch) -> None:
-    from headrace.delivery import positions
-
     real = positions.encode_position
 
-    def lower(epoch, progress):
+    def lower(epoch: int, progress: Progress) -> bytes:
         return real(epoch if epoch < 3 else epoch - 2, progress)
 
     patch.setattr(positions, "encode_position", lower)
@@ -119,7 +124,7 @@ def a_claim_lowers_the_epoch(patch: pytest.MonkeyPatch) -> None:
 
 @plant("I3")
 def a_retry_lets_followers_pass(patch: pytest.MonkeyPatch) -> None:
-    def any_that_is_due(self, now):
+    def any_that_is_due(self: Any, now: int) -> Any:
         for place, unit in enumerate(self.ledger.pending):
             if unit.due <= now:
                 return place, now
@@ -135,36 +140,30 @@ def a_parked_key_does_not_hold_its_followers(patch: pytest.MonkeyPatch) -> None:
 
 @plant("I5")
 def a_dead_letter_loses_its_key(patch: pytest.MonkeyPatch) -> None:
-    import headrace.delivery.ledger as ledger
-
-    real = ledger.encode_event
-
     patch.setattr(
-        ledger, "encode_event", lambda event: real(msgspec.structs.replace(event, key=None))
+        ledger, "encode_event", lambda event: encode_event(msgspec.structs.replace(event, key=None))
     )
 
 
 @plant("I5")
 def an_event_is_given_up_one_attempt_too_early(patch: pytest.MonkeyPatch) -> None:
-    real = settling.gives_up
-
     patch.setattr(
         settling,
         "gives_up",
-        lambda policy, attempts, cause, age: real(policy, attempts + 1, cause, age),
+        lambda policy, attempts, cause, age: gives_up(policy, attempts + 1, cause, age),
     )
 
 
 @plant("I1")
 def a_dead_letter_is_not_written(patch: pytest.MonkeyPatch) -> None:
-    def careless(effects, rows):
+    def careless(effects: Any, rows: Any) -> Any:
         return change_of(msgspec.structs.replace(effects, dead=()), rows)
 
     patch.setattr(pump, "change_of", careless)
 
 
 @pytest.mark.parametrize("name", PLANTS)
-def test_the_simulation_finds(name, monkeypatch):
+def test_the_simulation_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     planted, invariants = PLANTS[name]
     planted(monkeypatch)
 
@@ -175,7 +174,7 @@ def test_the_simulation_finds(name, monkeypatch):
     pytest.fail(f"{SEEDS} seeds did not find `{name}`")
 
 
-def test_every_invariant_has_a_defect_that_shows_it():
+def test_every_invariant_has_a_defect_that_shows_it() -> None:
     assert {each for _, invariants in PLANTS.values() for each in invariants} == {
         "I1", "I2", "I3", "I4", "I5", "I6",
     }  # fmt: skip

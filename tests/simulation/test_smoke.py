@@ -1,5 +1,7 @@
 """A share of the simulated seeds with every test run; `make sim` plays thousands."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 
@@ -14,7 +16,7 @@ PER_SHARE = 25
 
 
 @pytest.mark.parametrize("share", range(SHARE))
-def test_every_promise_holds_under_a_share_of_the_seeds(share):
+def test_every_promise_holds_under_a_share_of_the_seeds(share: int) -> None:
     seeds = range(share * PER_SHARE, (share + 1) * PER_SHARE)
 
     bad = campaign(seeds, "tests.auditor.judge:judge")
@@ -37,11 +39,11 @@ NAMED = {
 
 
 @pytest.mark.parametrize("seed", NAMED, ids=[f"seed {seed}" for seed in NAMED])
-def test_a_seed_that_once_found_a_fault_finds_none_now(seed):
+def test_a_seed_that_once_found_a_fault_finds_none_now(seed: int) -> None:
     assert play(seed, judge)[0] == []
 
 
-def test_the_seeds_reach_every_kind_of_trouble():
+def test_the_seeds_reach_every_kind_of_trouble() -> None:
     plans = [plan_of(seed) for seed in range(400)]
     functions = [function for plan in plans for function in plan.functions]
 
@@ -61,7 +63,7 @@ def test_the_seeds_reach_every_kind_of_trouble():
     assert any(event.garbage for plan in plans for act in plan.actions for event in act.events)
 
 
-def test_a_run_comes_out_the_same_in_another_process():
+def test_a_run_comes_out_the_same_in_another_process() -> None:
     script = (
         "from headrace.testing.simulation import play\n"
         "print([play(seed, lambda _: [])[1] for seed in (4, 42, 196, 2250, 2300)])"
@@ -79,14 +81,14 @@ def test_a_run_comes_out_the_same_in_another_process():
     assert len(marks) == 1
 
 
-def test_an_account_is_plain_values():
+def test_an_account_is_plain_values() -> None:
     account = Run(plan_of(42)).play()
 
     assert set(account) == {"functions", "acknowledged", "log", "history", "rows"}
     assert any(entry[0] == "commit" for entry in account["history"])
 
 
-def test_the_command_prints_a_bad_seed_with_its_plan(capsys):
+def test_the_command_prints_a_bad_seed_with_its_plan(capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["--seeds", "1", "--start", "42", "--judge", "tests.simulation.test_smoke:harsh"])
 
     said = capsys.readouterr().out
@@ -96,7 +98,7 @@ def test_the_command_prints_a_bad_seed_with_its_plan(capsys):
     assert "! nothing is ever good enough" in said
 
 
-def test_the_command_says_which_judge_is_missing():
+def test_the_command_says_which_judge_is_missing() -> None:
     with pytest.raises(SystemExit, match=r"there is no judge `tests\.nobody:judge`"):
         main(["--seeds", "1", "--judge", "tests.nobody:judge"])
 

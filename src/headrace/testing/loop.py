@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextvars import Context
 from random import Random  # noqa: TID251 - the scheduler's own chance, seeded by the world
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 from headrace.model.errors import HeadraceError
 from headrace.world.clock import SystemClock
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 EPOCH = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z in microseconds: when virtual time begins
 LEAST_S = 0.000_001
@@ -81,12 +83,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Virtual seconds since the loop was made."""
         return self._now
 
-    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
         """Like any loop's, but time moves on by a microsecond at least."""
         # Less than a float's last digit would be a wait that never ends: only we move the clock.
-        return super().call_later(
-            max(delay, LEAST_S) if delay > 0 else delay, callback, *args, context=context
-        )
+        least = max(delay, LEAST_S) if delay > 0 else delay
+        return super().call_later(least, callback, *args, context=context)
 
     def _process_events(self, event_list: list[Any]) -> None:
         """There are no files to hear from."""

@@ -160,10 +160,11 @@ def _handler(planned: PlannedFunction, output: Stream[Any], deeds: Deeds) -> Cal
                 bad.append(event)
         return Failures(bad)
 
-    return {
+    shapes: dict[str, Callable[..., Any]] = {
         "single": single, "async": asynchronous, "batch": batch, "done": done,
         "failures": failures, "async batch": asynchronous_batch,
-    }[planned.shape]  # fmt: skip
+    }  # fmt: skip
+    return shapes[planned.shape]
 
 
 class Run:

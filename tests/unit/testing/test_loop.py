@@ -1,7 +1,11 @@
 """The loop whose clock jumps."""
 
+from __future__ import annotations
+
 import asyncio
+from collections.abc import Iterator
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -9,13 +13,13 @@ from headrace.testing.loop import EPOCH, Deadlock, Livelock, VirtualClock, Virtu
 
 
 @pytest.fixture
-def loop():
+def loop() -> Iterator[VirtualLoop]:
     found = VirtualLoop()
     yield found
     found.close()
 
 
-def test_a_wait_of_three_days_takes_no_time(loop):
+def test_a_wait_of_three_days_takes_no_time(loop: VirtualLoop) -> None:
     clock = VirtualClock(loop)
 
     loop.drive(clock.sleep(3 * 86_400))
@@ -24,8 +28,9 @@ def test_a_wait_of_three_days_takes_no_time(loop):
     assert clock.now() == EPOCH + 3 * 86_400 * 1_000_000
 
 
-def test_timers_fire_in_order_of_time_not_of_creation(loop):
-    clock, seen = VirtualClock(loop), []
+def test_timers_fire_in_order_of_time_not_of_creation(loop: VirtualLoop) -> None:
+    clock = VirtualClock(loop)
+    seen: list[Any] = []
 
     async def note(name: str, seconds: float) -> None:
         await clock.sleep(seconds)
@@ -39,7 +44,7 @@ def test_timers_fire_in_order_of_time_not_of_creation(loop):
     assert seen == [("early", 1.0), ("late", 2.0)]
 
 
-def test_a_caller_that_nobody_will_wake_is_told_who_waits(loop):
+def test_a_caller_that_nobody_will_wake_is_told_who_waits(loop: VirtualLoop) -> None:
     async def wait_for_nothing() -> None:
         await loop.create_future()
 
@@ -47,7 +52,7 @@ def test_a_caller_that_nobody_will_wake_is_told_who_waits(loop):
         loop.drive(wait_for_nothing())
 
 
-def test_a_loop_that_never_lets_time_pass_is_stopped():
+def test_a_loop_that_never_lets_time_pass_is_stopped() -> None:
     loop = VirtualLoop(max_steps=100)
 
     async def spin() -> None:
@@ -59,8 +64,9 @@ def test_a_loop_that_never_lets_time_pass_is_stopped():
     loop.close()
 
 
-def test_time_passes_no_further_than_it_is_driven(loop):
-    clock, seen = VirtualClock(loop), []
+def test_time_passes_no_further_than_it_is_driven(loop: VirtualLoop) -> None:
+    clock = VirtualClock(loop)
+    seen: list[Any] = []
 
     async def tick() -> None:
         while True:
@@ -75,7 +81,7 @@ def test_time_passes_no_further_than_it_is_driven(loop):
     assert loop.run_until_idle(1.0)
 
 
-def test_idle_means_nothing_is_scheduled_any_more(loop):
+def test_idle_means_nothing_is_scheduled_any_more(loop: VirtualLoop) -> None:
     clock = VirtualClock(loop)
     loop.create_task(clock.sleep(50.0))
 
@@ -84,7 +90,7 @@ def test_idle_means_nothing_is_scheduled_any_more(loop):
     assert clock.monotonic() == 50.0
 
 
-def test_a_timeout_is_virtual_too(loop):
+def test_a_timeout_is_virtual_too(loop: VirtualLoop) -> None:
     clock = VirtualClock(loop)
 
     async def too_slow() -> None:
@@ -95,7 +101,7 @@ def test_a_timeout_is_virtual_too(loop):
     assert clock.monotonic() == 5.0
 
 
-def test_the_wall_clock_can_be_wrong_while_durations_stay_right(loop):
+def test_the_wall_clock_can_be_wrong_while_durations_stay_right(loop: VirtualLoop) -> None:
     clock = VirtualClock(loop)
 
     clock.set_back(3_600)
@@ -105,7 +111,8 @@ def test_the_wall_clock_can_be_wrong_while_durations_stay_right(loop):
 
 
 def _order(seed: int) -> list[int]:
-    loop, seen = VirtualLoop(shuffle=Random(seed)), []
+    loop = VirtualLoop(shuffle=Random(seed))
+    seen: list[int] = []
 
     async def note(number: int) -> None:
         await asyncio.sleep(0)
@@ -119,7 +126,7 @@ def _order(seed: int) -> list[int]:
     return seen
 
 
-def test_a_seed_decides_the_order_of_what_is_ready():
+def test_a_seed_decides_the_order_of_what_is_ready() -> None:
     assert _order(1) == _order(1)
     assert len({tuple(_order(seed)) for seed in range(10)}) > 5
     assert sorted(_order(3)) == list(range(8))

@@ -1,6 +1,10 @@
 """A whole node in a test: what an author can do to it, and what it then tells."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -20,13 +24,13 @@ from headrace.testing import World
 from headrace.testing.loop import Livelock
 
 
-def _shop(**options) -> App:
+def _shop(**options: Any) -> App:
     shop = App("shop", owner="team-orders")
     orders = shop.stream("orders", partitions=4)
     priced = shop.stream("priced")
 
     @shop.function(orders, batch_size=10, **({"retry": Retry(attempts=3)} | options))
-    def price(events: Batch, context: Context) -> None:
+    def price(events: Batch[Any], context: Context) -> None:
         for event in events:
             if event.value["n"] == 13:
                 raise ValueError("unlucky")
@@ -44,11 +48,12 @@ def _key(value: dict[str, int]) -> str:
     return f"k{value['n'] % 7}"
 
 
-def _n(event: Event) -> int:
-    return event.value["n"]
+def _n(event: Event[Any]) -> int:
+    number: int = event.value["n"]
+    return number
 
 
-def test_what_is_published_comes_out_once_and_in_order():
+def test_what_is_published_comes_out_once_and_in_order() -> None:
     with World(_shop()) as world:
         world.publish("orders", *_numbers(10), key=_key)
         world.run_until_idle()
@@ -63,7 +68,7 @@ def test_what_is_published_comes_out_once_and_in_order():
         }  # fmt: skip
 
 
-def test_a_poison_event_becomes_a_dead_letter_and_the_others_flow_on():
+def test_a_poison_event_becomes_a_dead_letter_and_the_others_flow_on() -> None:
     with World(_shop()) as world:
         world.publish("orders", *_numbers(40), key=_key)
         world.run_until_idle()
@@ -80,7 +85,7 @@ def test_a_poison_event_becomes_a_dead_letter_and_the_others_flow_on():
      "commit:after-fsync", "pump:after-commit", "dead-letter:before-commit", "claim:before-write",
      "claim:after-write", "recovery:claimed"],
 )  # fmt: skip
-def test_a_crash_at_any_point_neither_loses_nor_doubles(label):
+def test_a_crash_at_any_point_neither_loses_nor_doubles(label: str) -> None:
     with World(_shop(), seed=5) as world:
         world.pause("shop.price")
         world.publish("orders", *_numbers(40), key=_key)
@@ -97,7 +102,7 @@ def test_a_crash_at_any_point_neither_loses_nor_doubles(label):
         assert sum(world.state("shop").items().values()) == 39
 
 
-def test_a_handler_that_ran_without_a_commit_runs_again():
+def test_a_handler_that_ran_without_a_commit_runs_again() -> None:
     with World(_shop()) as world:
         world.deliver_twice()
         world.publish("orders", {"n": 1}, key="a")
@@ -108,7 +113,7 @@ def test_a_handler_that_ran_without_a_commit_runs_again():
         assert world.state("shop")["count.a"] == 1
 
 
-def test_planned_failures_are_retried_and_leave_no_trace():
+def test_planned_failures_are_retried_and_leave_no_trace() -> None:
     with World(_shop()) as world:
         world.fail("shop.price", times=2)
         world.publish("orders", {"n": 1}, key="a")
@@ -119,7 +124,7 @@ def test_planned_failures_are_retried_and_leave_no_trace():
         assert not world.dead_letters()
 
 
-def test_a_timeout_takes_its_time_and_then_a_retry():
+def test_a_timeout_takes_its_time_and_then_a_retry() -> None:
     with World(_shop(timeout=7.0)) as world:
         world.timeout("shop.price")
         begun = world.now
@@ -130,7 +135,7 @@ def test_a_timeout_takes_its_time_and_then_a_retry():
         assert world.values("priced") == [{"n": 1}]
 
 
-def test_an_instance_that_is_killed_is_replaced():
+def test_an_instance_that_is_killed_is_replaced() -> None:
     with World(_shop()) as world:
         world.kill_instance("shop.price", times=2)
         world.publish("orders", *_numbers(5), key=_key)
@@ -139,7 +144,7 @@ def test_an_instance_that_is_killed_is_replaced():
         world.assert_exactly_once("priced", of="orders")
 
 
-def test_a_parked_key_does_not_hold_up_its_neighbours_and_comes_back_in_order():
+def test_a_parked_key_does_not_hold_up_its_neighbours_and_comes_back_in_order() -> None:
     with World(_shop(on_failure=ParkKey())) as world:
         world.publish("orders", *_numbers(40), key=_key)
         world.run_until_idle()
@@ -153,7 +158,7 @@ def test_a_parked_key_does_not_hold_up_its_neighbours_and_comes_back_in_order():
         assert not world.parked()
 
 
-def test_a_stopped_partition_stays_stopped_over_a_crash():
+def test_a_stopped_partition_stays_stopped_over_a_crash() -> None:
     with World(_shop(on_failure=ParkPartition())) as world:
         world.publish("orders", {"n": 13}, {"n": 14}, key="k")
         world.run_until_idle()
@@ -166,13 +171,13 @@ def test_a_stopped_partition_stays_stopped_over_a_crash():
         assert world.lag() == 2
 
 
-def test_redriving_runs_dead_letters_again():
-    healed = []
+def test_redriving_runs_dead_letters_again() -> None:
+    healed: list[bool] = []
     app = App("app")
     source = app.stream("in")
 
     @app.function(source, retry=Retry(attempts=1))
-    def heal(event: Event) -> None:
+    def heal(event: Event[Any]) -> None:
         if not healed:
             raise ValueError("not yet")
 
@@ -189,13 +194,13 @@ def test_redriving_runs_dead_letters_again():
         assert [one.outcome for one in world.deliveries[-3:]] == ["done"] * 3
 
 
-def test_partial_success_keeps_what_is_good():
+def test_partial_success_keeps_what_is_good() -> None:
     app = App("app")
     source, sink = app.stream("in"), app.stream("out")
-    failed = []
+    failed: list[int] = []
 
     @app.function(source)
-    def sift(events: Batch, context: Context) -> Failures:
+    def sift(events: Batch[Any], context: Context) -> Failures:
         bad = [event for event in events if event.value % 3 == 0 and event.value not in failed]
         failed.extend(event.value for event in bad)
         for event in events:
@@ -208,8 +213,8 @@ def test_partial_success_keeps_what_is_good():
         world.assert_exactly_once(sink, of=range(10), by=lambda event: event.value)
 
 
-def test_reordering_changes_who_goes_first_but_not_what_comes_out():
-    orders = set()
+def test_reordering_changes_who_goes_first_but_not_what_comes_out() -> None:
+    orders: set[Any] = set()
     for seed in range(6):
         with World(_shop(), seed=seed) as world:
             world.reorder()
@@ -220,8 +225,8 @@ def test_reordering_changes_who_goes_first_but_not_what_comes_out():
     assert len(orders) > 1
 
 
-def test_the_same_seed_gives_the_same_run():
-    def run() -> list:
+def test_the_same_seed_gives_the_same_run() -> None:
+    def run() -> list[Any]:
         with World(_shop(), seed=11) as world:
             world.fail("shop.price", times=3)
             world.publish("orders", *_numbers(20), key=_key)
@@ -231,15 +236,15 @@ def test_the_same_seed_gives_the_same_run():
     assert run() == run()
 
 
-def test_a_retry_three_days_away_is_reached_at_once():
+def test_a_retry_three_days_away_is_reached_at_once() -> None:
     app = App("app")
     source = app.stream("in")
-    tried = []
+    tried: list[int] = []
 
     @app.function(
         source, retry=Retry(attempts=2, base=3 * 86_400.0, cap=3 * 86_400.0, jitter=False)
     )
-    def slow(event: Event) -> None:
+    def slow(event: Event[Any]) -> None:
         tried.append(event.value)
         if len(tried) == 1:
             raise ValueError
@@ -253,7 +258,7 @@ def test_a_retry_three_days_away_is_reached_at_once():
         assert world.now == datetime(2030, 1, 4, tzinfo=UTC)
 
 
-def test_a_producer_whose_host_died_does_not_know_and_says_it_again():
+def test_a_producer_whose_host_died_does_not_know_and_says_it_again() -> None:
     with World(_shop()) as world:
         world.crash(at="commit:after-fsync")
         with pytest.raises(Unavailable, match="publish them again with ids"):
@@ -263,7 +268,7 @@ def test_a_producer_whose_host_died_does_not_know_and_says_it_again():
         assert world.values("priced") == [{"n": 1}]
 
 
-def test_an_idle_node_does_nothing():
+def test_an_idle_node_does_nothing() -> None:
     with World(_shop()) as world:
         world.publish("orders", *_numbers(10), key=_key)
         world.run_until_idle()
@@ -272,7 +277,7 @@ def test_an_idle_node_does_nothing():
         assert world._lives.loop._steps - before < 20
 
 
-def test_a_repeated_publish_under_the_same_id_is_dropped():
+def test_a_repeated_publish_under_the_same_id_is_dropped() -> None:
     with World(_shop()) as world:
         first = world.publish("orders", {"n": 1}, key="a", id="one")
         again = world.publish("orders", {"n": 1}, key="a", id="one")
@@ -283,7 +288,7 @@ def test_a_repeated_publish_under_the_same_id_is_dropped():
         assert world.values("priced") == [{"n": 1}]
 
 
-def test_a_broken_promise_names_the_seed():
+def test_a_broken_promise_names_the_seed() -> None:
     with World(_shop(), seed=77) as world:
         world.publish("orders", {"n": 1}, {"n": 1}, key="a")
         world.run_until_idle()
@@ -294,12 +299,12 @@ def test_a_broken_promise_names_the_seed():
             world.assert_exactly_once("priced", of=[2], by=_n)
 
 
-def test_a_world_that_never_rests_says_so():
+def test_a_world_that_never_rests_says_so() -> None:
     app = App("app")
     source = app.stream("in")
 
     @app.function(source, retry=Retry(attempts=10_000, base=1.0, cap=1.0))
-    def never(event: Event) -> None:
+    def never(event: Event[Any]) -> None:
         raise ValueError
 
     with World(app) as world:
@@ -308,7 +313,7 @@ def test_a_world_that_never_rests_says_so():
             world.run_until_idle("60s")
 
 
-def test_mistakes_of_use_are_named():
+def test_mistakes_of_use_are_named() -> None:
     with pytest.raises(Misuse, match="needs an app"):
         World()
     with pytest.raises(Misuse, match="with World"):
@@ -324,12 +329,14 @@ def test_mistakes_of_use_are_named():
             world.state("shop")["nothing"]
 
 
-def test_the_map_shows_function_trigger_and_policies():
+def test_the_map_shows_function_trigger_and_policies() -> None:
     with World(_shop()) as world:
         assert "shop.price" in world.map()
         assert "team-orders" in world.map()
 
 
-def test_the_fixture_gives_worlds_with_the_seed_of_the_run(world, headrace_seed):
+def test_the_fixture_gives_worlds_with_the_seed_of_the_run(
+    world: Callable[..., World], headrace_seed: int
+) -> None:
     with world(_shop()) as found:
         assert found.seed == headrace_seed
