@@ -31,7 +31,6 @@ NAMED = {
     12: "a worker that lost its partition was reported as a broken pump",
     79: "another worker's end let a redriven event run a second time",
     89: "halves of a failed batch of lanes ran side by side",
-    234: "a commit that had ended behind one that had not kept its pump spinning",
     1362: "a partition that was claimed late by a zombie stayed without an owner",
     3207: "an at-most-once commit without a position let a parked row land without its key",
     3347: "events that the watermark had leapt over were delivered again",

@@ -1,0 +1,165 @@
+"""The ledger: what a partition's books say, and what they ask to be made durable."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.delivery.making import TROUBLE, chunk, offsets_of
+
+from headrace.delivery.ledger import Ledger
+from headrace.delivery.parking import lane_of
+from headrace.delivery.positions import Standing
+from headrace.delivery.settle import GivenUp, Verdict
+from headrace.delivery.unit import FOREVER, Unit
+from headrace.model.effects import Effects, Progress, Trouble
+from headrace.model.event import Event
+from headrace.model.function import FunctionSpec
+from headrace.model.outcome import Returned
+from headrace.model.policy import DeadLetter, Discard, OnFailure, ParkKey
+
+SPEC = FunctionSpec(name="a.f", app="a")
+LANE = lane_of(Event(b"", "k"), 0)
+
+
+def ledger(
+    low: int = 0,
+    sparse: tuple[int, ...] = (),
+    *,
+    trouble: tuple[Trouble, ...] = (),
+    parked: dict[bytes, bool] | None = None,
+) -> Ledger:
+    return Ledger(SPEC, 0, {"s": Standing(7, Progress(low, sparse), trouble, parked or {})})
+
+
+def landed(
+    books: Ledger, running: Unit, verdict: Verdict, on_failure: OnFailure | None = None
+) -> Effects:
+    effects = books.landed(
+        running,
+        verdict,
+        kept=Returned() if verdict.kept else None,
+        token=1,
+        on_failure=on_failure if on_failure is not None else DeadLetter(),
+        now=5,
+    )
+    assert effects is not None
+    return effects
+
+
+@given(st.integers(0, 9), st.sets(st.integers(0, 19)), st.lists(st.integers(1, 6), min_size=4))
+def test_only_what_is_not_finished_is_let_in(
+    low: int, finished: set[int], sizes: list[int]
+) -> None:
+    sparse = tuple(sorted(each for each in finished if each > low))
+    books, first, found = ledger(low, sparse), low, list[int]()
+    for size in sizes:
+        found += offsets_of(books.admit("s", (chunk(size, first),)))
+        first += size
+
+    assert found == [offset for offset in range(low, first) if offset not in sparse]
+
+
+def test_what_the_watermark_has_leapt_over_is_not_let_in_again() -> None:
+    books = ledger(2, (3, 4, 5))
+    (open_one,) = books.admit("s", (chunk(1, 2),))
+    landed(books, Unit((open_one,)), Verdict(finished=(open_one,), kept=True))
+
+    assert books.watermark("s") == 6
+    assert offsets_of(books.admit("s", (chunk(4, 3),))) == [6]
+
+
+def test_offsets_that_retention_took_hold_nothing_up() -> None:
+    books = ledger(2)
+    books.admit("s", (chunk(2, 10),))
+    effects = landed(books, Unit((chunk(2, 10),)), Verdict(finished=(chunk(2, 10),), kept=True))
+
+    assert effects.progress == {("s", 0): Progress(12)}
+
+
+def test_ranges_that_failed_before_come_back_with_their_attempts() -> None:
+    books = ledger(trouble=(Trouble(2, 4, 3, 99, TROUBLE), Trouble(6, 7, 1)))
+
+    units = books.units((chunk(8),))
+
+    assert [(offsets_of(unit.chunks), unit.attempts, unit.due) for unit in units] == [
+        ([0, 1], 0, 0), ([2, 3], 3, 99), ([4, 5], 0, 0), ([6], 1, 0), ([7], 0, 0),
+    ]  # fmt: skip
+
+
+def test_attempts_of_what_has_not_been_read_yet_are_not_forgotten() -> None:
+    books = ledger(trouble=(Trouble(0, 1, 2, 0, TROUBLE), Trouble(5, 6, 3, 0, TROUBLE)))
+    (unit,) = books.units((chunk(1),))
+    effects = landed(books, unit, Verdict(finished=unit.chunks, kept=True))
+
+    assert effects.trouble == {("s", 0): (Trouble(5, 6, 3, 0, TROUBLE),)}
+
+
+def test_a_unit_to_be_tried_again_goes_before_what_waits_and_its_attempts_are_kept() -> None:
+    books = ledger()
+    books.pending.append(Unit((chunk(1, 9),)))
+    failed = Unit((chunk(1),), 1, 50, TROUBLE)
+    effects = landed(books, Unit((chunk(1),)), Verdict(again=(failed,)))
+
+    assert [unit.chunks[0].start for unit in books.pending] == [0, 9]
+    assert effects.trouble == {("s", 0): (Trouble(0, 1, 1, 50, TROUBLE),)}
+    assert effects.progress == {("s", 0): Progress(0)}
+
+
+def test_a_dead_letter_keeps_bytes_origin_cause_and_attempts_and_moves_the_position() -> None:
+    books, one = ledger(), chunk(1, keys=["k"], hops=3)
+    effects = landed(
+        books, Unit((one,)), Verdict(given_up=(GivenUp(one, TROUBLE, 4),), healthy=False)
+    )
+
+    (dead,) = effects.dead
+    assert (str(dead.position), dead.event, dead.cause) == ("s/0/0", one.body, TROUBLE)
+    assert (dead.attempts, dead.hops, dead.failed) == (4, 3, 5)
+    assert effects.progress == {("s", 0): Progress(1)}
+    assert effects.epoch == {("s", 0): 7}
+
+
+def test_a_parked_key_takes_its_followers_with_it_and_nobody_else() -> None:
+    books, one = ledger(), chunk(1, keys=["k"])
+    effects = landed(books, Unit((one,)), Verdict(given_up=(GivenUp(one, TROUBLE, 1),)), ParkKey())
+    assert effects.park_keys == (("s", 0, LANE),)
+
+    left, aside = books.divert(Unit((chunk(4, 1, keys=["k", "x", None, "k"]),)), 6)
+
+    assert left is not None
+    assert offsets_of(left.chunks) == [2, 3]
+    assert offsets_of(aside) == [1, 4]
+    later = books.progressed()
+    assert [row.position.offset for row in later.parked] == [1, 4]
+    assert later.progress == {("s", 0): Progress(2, (4,))}
+
+
+def test_a_redriven_event_is_not_diverted_behind_itself() -> None:
+    books = ledger(5, parked={LANE: True})
+    one = chunk(1, 2, keys=["k"])
+    effects = landed(
+        ledger(), Unit((one,)), Verdict(given_up=(GivenUp(one, TROUBLE, 1),)), ParkKey()
+    )
+    again = Unit((one,), parked=effects.parked)
+
+    assert books.divert(again, 0) == (again, ())
+    books.running.append(again)
+    assert books.redriving() == {("s", LANE)}
+    done = landed(books, again, Verdict(finished=again.chunks, kept=True))
+    assert done.unparked == effects.parked
+    assert done.progress == {("s", 0): Progress(5)}
+
+
+def test_a_discarded_event_leaves_only_its_position() -> None:
+    books, one = ledger(), chunk(1)
+    effects = landed(books, Unit((one,)), Verdict(given_up=(GivenUp(one, TROUBLE, 1),)), Discard())
+
+    assert (effects.dead, effects.parked) == ((), ())
+    assert effects.progress == {("s", 0): Progress(1)}
+
+
+def test_retries_planned_by_a_clock_that_was_set_back_are_brought_forward() -> None:
+    books = ledger()
+    books.pending.extend([Unit((chunk(1),), due=500), Unit((chunk(1, 1),), due=FOREVER)])
+    books.hasten(100)
+
+    assert [unit.due for unit in books.pending] == [100, FOREVER]
