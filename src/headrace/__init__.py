@@ -29,6 +29,7 @@ from headrace.model.foreign import (
     RedisStream,
     SqsQueue,
 )
+from headrace.model.http import Bearer, Cors, Http, Legacy, Rate, Webhook
 from headrace.model.policy import (
     Breaker,
     DeadLetter,
@@ -40,12 +41,14 @@ from headrace.model.policy import (
     Scaling,
 )
 from headrace.model.schedules import At, Cron, Every
+from headrace.model.signing import GitHub, Hmac, Secret, Slack, StandardWebhooks, Stripe
 from headrace.model.watches import Files, Missing, Silence
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
 from headrace.sdk.context import Context
 from headrace.sdk.custom import Emit
 from headrace.sdk.event import Event, Undecodable
+from headrace.sdk.request import Reply, Request
 from headrace.sdk.results import Failures, Output, Permanent
 from headrace.sdk.stream import Stream
 
@@ -53,10 +56,12 @@ __all__ = [
     "App",
     "At",
     "Batch",
+    "Bearer",
     "Breaker",
     "Conflict",
     "Context",
     "Corrupt",
+    "Cors",
     "Cron",
     "DeadLetter",
     "Discard",
@@ -68,10 +73,14 @@ __all__ = [
     "Fenced",
     "Files",
     "Foreign",
+    "GitHub",
     "HeadraceError",
+    "Hmac",
+    "Http",
     "Invalid",
     "KafkaTopic",
     "KinesisStream",
+    "Legacy",
     "Locked",
     "Missing",
     "Misuse",
@@ -84,16 +93,24 @@ __all__ = [
     "Permanent",
     "PulsarTopic",
     "RabbitQueue",
+    "Rate",
     "RedisStream",
     "Refused",
+    "Reply",
+    "Request",
     "Resources",
     "Retry",
     "Scaling",
+    "Secret",
     "Silence",
+    "Slack",
     "SqsQueue",
+    "StandardWebhooks",
     "Stream",
+    "Stripe",
     "TooLarge",
     "Unavailable",
     "Undecodable",
     "Unknown",
+    "Webhook",
 ]

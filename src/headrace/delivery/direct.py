@@ -57,7 +57,13 @@ class Direct:
         self._clock, self._entropy, self._runs = clock, entropy, runs
 
     async def call(
-        self, function: str, payload: bytes, *, key: str = "", timeout_s: float | None = None
+        self,
+        function: str,
+        payload: bytes,
+        *,
+        key: str = "",
+        timeout_s: float | None = None,
+        headers: dict[str, str] | None = None,
     ) -> bytes:
         """The function's answer, as JSON.
 
@@ -66,6 +72,7 @@ class Direct:
             payload: What it is called with, as JSON.
             key: The caller's idempotency key; a second call with it gets the first one's answer.
             timeout_s: Seconds; the function's own timeout is the most.
+            headers: Short strings beside the payload.
 
         Raises:
             Unknown: There is no such function.
@@ -80,7 +87,7 @@ class Direct:
         if key and (answer := await self._answered(mark)) is not None:
             return answer
         for attempt in range(1, TRIES + 1):
-            invocation = self._invocation(spec, payload, key, timeout_s, attempt)
+            invocation = self._invocation(spec, payload, key, timeout_s, attempt, headers)
             started = self._clock.monotonic()
             outcome = await self._invoker.invoke(invocation)
             self._runs.record(run_of(invocation, outcome, self._clock.monotonic() - started))
@@ -105,11 +112,17 @@ class Direct:
         return answer if expires > self._clock.now() else None
 
     def _invocation(
-        self, spec: FunctionSpec, payload: bytes, key: str, timeout_s: float | None, attempt: int
+        self,
+        spec: FunctionSpec,
+        payload: bytes,
+        key: str,
+        timeout_s: float | None,
+        attempt: int,
+        headers: dict[str, str] | None,
     ) -> Invocation:
         now = self._clock.now()
         name = key or self._entropy.token(8)
-        body = encode_events([Event(payload, time=now, id=name)])
+        body = encode_events([Event(payload, time=now, id=name, headers=headers)])
         chunk = Chunk("_call", 0, 0, 1, body, now, 0, 1)
         return Invocation(
             spec.name,

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from headrace.model.http import Proxy
+from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
 from headrace.model.policy import (
     MAX_EVENT_BYTES,
     Breaker,
@@ -23,6 +25,24 @@ from headrace.model.trigger import Trigger
 
 Cleanup = Literal["delete", "compact"]
 Codec = Literal["json", "msgpack", "bytes", "text"]
+
+
+class QueueSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes a stream a queue; see `App.queue`.
+
+    Attributes:
+        visibility: Seconds a message is with whoever received it before it is given out again.
+        max_receives: How often a message is given out at most; then it is a dead letter.
+        fifo: Whether messages of one group (their key) are given out in order, one at a time.
+        delay: Seconds before a message may be received.
+        outside: Whether programs outside receive from it over HTTP.
+    """
+
+    visibility: float = 30.0
+    max_receives: int = 5
+    fifo: bool = False
+    delay: float = 0.0
+    outside: bool = True
 
 
 class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +60,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
         max_event_bytes: A larger event is refused at the edge.
         codec: How `value` is encoded.
         schema: JSON Schema of the value where the author gave a type.
+        queue: What makes it a queue, or None.
     """
 
     name: str
@@ -53,6 +74,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_event_bytes: int = MAX_EVENT_BYTES
     codec: Codec = "json"
     schema: dict[str, Any] | None = None
+    queue: QueueSpec | None = None
 
 
 class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +100,13 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
         breaker: When to stop calling it.
         scaling: How many instances.
         resources: What one instance may use.
+        concurrency: How many runs at once.
+        throttle: How often runs begin; the others wait.
+        rate: How many events are run; the others are left out.
+        debounce: Whether only the last event of a key counts, after a quiet time.
+        singleton: Whether a key has one run at a time.
+        priority: Which waiting event goes first.
+        batch_per_key: Whether a batch holds events of one key only.
         summary: The first line of the handler's docstring.
         source: Where the handler is defined, `file:line`.
     """
@@ -101,8 +130,35 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
     breaker: Breaker | None = Breaker()
     scaling: Scaling = Scaling()
     resources: Resources = Resources()
+    concurrency: Concurrency | None = None
+    throttle: Throttle | None = None
+    rate: Rate | None = None
+    debounce: Debounce | None = None
+    singleton: Singleton | None = None
+    priority: Priority | None = None
+    batch_per_key: bool = False
     summary: str = ""
     source: str = ""
+
+    @property
+    def works_in_lanes(self) -> bool:
+        """Whether events may overtake each other on their way to it."""
+        if self.mode == "ordered" or self.commit == "before":
+            return False
+        return self.parallelism > 1 or self.has_lane_rules
+
+    @property
+    def has_lane_rules(self) -> bool:
+        """Whether flow control needs to tell its events' keys apart."""
+        limits = self.concurrency
+        return bool(
+            self.debounce
+            or self.singleton
+            or self.priority
+            or self.batch_per_key
+            or (self.throttle and self.throttle.per_key)
+            or (limits and limits.per_key is not None)
+        )
 
 
 class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,3 +169,4 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     streams: tuple[StreamSpec, ...] = ()
     functions: tuple[FunctionSpec, ...] = ()
+    proxies: tuple[Proxy, ...] = ()

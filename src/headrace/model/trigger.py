@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from headrace.model.foreign import ForeignTrigger
+from headrace.model.http import Http, Webhook
 from headrace.model.schedules import At, Cron, Every
 from headrace.model.watches import Custom, Files, Missing, Silence
 
@@ -45,18 +46,20 @@ Trigger = (
     | Missing
     | Custom
     | ForeignTrigger
+    | Http
+    | Webhook
 )
 
 
 def listener(function: str, place: int, trigger: Trigger) -> StreamTrigger | None:
     """What a function reads because of its trigger at `place`: named streams, or a source's own.
 
-    None for a trigger that appends nothing (`call`).
+    None for a trigger that appends nothing (`call`, a synchronous `http`).
     """
     match trigger:
         case StreamTrigger():
             return trigger
-        case CallTrigger():
+        case CallTrigger() | Http(mode="sync"):
             return None
         case _:
             kind = trigger.__struct_config__.tag
@@ -69,3 +72,14 @@ def listeners(function: str, triggers: tuple[Trigger, ...]) -> list[tuple[Trigge
         (trigger, listener(function, place, trigger)) for place, trigger in enumerate(triggers)
     ]
     return [(trigger, reads) for trigger, reads in found if reads is not None]
+
+
+def own_settings(trigger: Trigger) -> dict[str, Any]:
+    """What the stream that a trigger's events are kept in has of its own."""
+    if isinstance(trigger, Http | Webhook):
+        return {
+            "dedupe_window": float(trigger.dedupe),
+            "max_event_bytes": trigger.max_bytes,
+            "codec": trigger.codec,
+        }
+    return {}

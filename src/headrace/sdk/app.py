@@ -13,8 +13,10 @@ from typing import Any, Never, TypeVar, Unpack, overload
 from headrace.model.codec import Coder
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, Cleanup, Codec, FunctionSpec, StreamSpec
+from headrace.model.http import Bearer, Cors, Http, Proxy, Rate
 from headrace.model.policy import (
     MAX_BATCH_BYTES,
+    MAX_EVENT_BYTES,
     Breaker,
     Commit,
     Mode,
@@ -39,6 +41,7 @@ from headrace.sdk.declared import (
 )
 from headrace.sdk.options import TRIGGER_OPTIONS, check_options, refuse_unknown, start_of
 from headrace.sdk.place import here
+from headrace.sdk.routes import After, Before, check_routes, decorator_function, read_routes
 from headrace.sdk.shape import shape_of
 from headrace.sdk.stream import Stream, check_name
 
@@ -61,6 +64,7 @@ class App:
         externals: Other apps' streams it meets, by name.
         functions: Its functions, by full name.
         triggers: Its custom triggers, by their generators.
+        proxies: The paths it passes on to other services.
         hooks: What to call when an instance starts, suspends, resumes and stops.
     """
 
@@ -72,6 +76,7 @@ class App:
         self.externals: dict[str, Stream[Any]] = {}
         self.functions: dict[str, Declared] = {}
         self.triggers: dict[Callable[..., Any], Custom] = {}
+        self.proxies: list[Proxy] = []
         self.hooks: dict[str, list[Callable[[], Any]]] = {hook: [] for hook in HOOKS}
 
     def __repr__(self) -> str:
@@ -308,8 +313,12 @@ class App:
                     raise Misuse(f"{where}: `pattern={pattern!r}` is not a dict of what must match")
                 trigger["pattern"] = pattern
             streams, others = split_sources(sources, self.triggers)
+            others, shape = read_routes(others, shape, where)
             known = {**self.streams, **self.externals}
-            check_streams(self.name, known, streams, output, publishes, shape, where)
+            answers = any(isinstance(each, Http) and each.mode == "sync" for each in others)
+            check_streams(
+                self.name, known, streams, output, publishes, shape, where, answers=answers
+            )
             triggers = (*others, *triggers_of(streams, trigger, where, alone=not others))
             decoders = decoders_of(streams, shape, where)
             decoders.update(own_decoders(full, triggers, shape, where))
@@ -323,6 +332,7 @@ class App:
                 source=shape.place,
                 **options,
             )
+            check_routes([*(each.spec for each in self.functions.values()), spec], self.proxies)
             self.functions[full] = Declared(spec, handler, shape, output, decoders)
             return handler
 
@@ -386,6 +396,53 @@ class App:
 
         return declare if emitter is None else declare(emitter)
 
+    def proxy(
+        self,
+        path: str,
+        *,
+        upstream: str,
+        before: Before | None = None,
+        after: After | None = None,
+        auth: Bearer | None = None,
+        cors: Cors | None = None,
+        rate: Rate | None = None,
+        max_bytes: int = MAX_EVENT_BYTES,
+        timeout: float = 30.0,
+    ) -> None:
+        """Let requests at `path` and beneath it go to another service, shaped on the way.
+
+        Args:
+            path: Such as `/legacy`; what follows it is put behind the upstream's address.
+            upstream: The service's address.
+            before: Takes a `Request`; returns the one that is sent, or a `Reply` that ends it.
+            after: Takes the upstream's answer as a `Reply`; returns the one that is sent.
+            auth: Who may come in.
+            cors: Which other pages may call it from a browser.
+            rate: How often one client may.
+            max_bytes: Of a body, either way.
+            timeout: Seconds until the upstream's answer must be whole.
+
+        Raises:
+            Misuse: Something cannot work; the message names the setting and the fix.
+        """
+        names = {"before": "", "after": ""}
+        for kind, shaper in (("before", before), ("after", after)):
+            if shaper is not None:
+                declared = decorator_function(self.name, kind, shaper)
+                name = names[kind] = declared.spec.name
+                known = self.functions.get(name)
+                if known is not None and known.shape.place != declared.shape.place:
+                    raise Misuse(
+                        f"`{name}` was declared before, at {known.shape.place}; rename one of them"
+                    )
+                self.functions[name] = declared
+        proxy = Proxy(
+            path=path, upstream=upstream, before=names["before"], after=names["after"], auth=auth,
+            cors=cors, rate=rate, max_bytes=max_bytes, timeout=timeout,
+        )  # fmt: skip
+        check_routes([each.spec for each in self.functions.values()], [*self.proxies, proxy])
+        self.proxies.append(proxy)
+
     def init(self, hook: Hook) -> Hook:
         """Call `hook` once per instance, before its first invocation."""
         return self._hook("init", hook)
@@ -427,4 +484,5 @@ class App:
             functions=tuple(
                 replace(declared.spec, version=version) for declared in self.functions.values()
             ),
+            proxies=tuple(self.proxies),
         )

@@ -64,6 +64,8 @@ def check_streams(
     publishes: Sequence[Stream[Any]],
     shape: Shape,
     where: str,
+    *,
+    answers: bool = False,
 ) -> None:
     """Pass, where the streams a function names can be used by it.
 
@@ -87,7 +89,7 @@ def check_streams(
     names = [stream.name for stream in streams]
     if len(set(names)) != len(names):
         raise Misuse(f"{where}: a stream is listed twice ({', '.join(names)}); list it once")
-    if shape.generates and output is None:
+    if shape.generates and output is None and not answers:
         raise Misuse(f"{where} yields, but has nowhere to put it; add `output=<stream>`")
     for stream in streams:
         said, held = shape.value, stream.coder.type

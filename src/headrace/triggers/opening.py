@@ -10,12 +10,13 @@ from headrace.keepers.brokers.base import Broker
 from headrace.model.errors import Misuse
 from headrace.model.foreign import ForeignTrigger
 from headrace.model.function import FunctionSpec
+from headrace.model.http import Http, Webhook
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.model.schedules import At, Cron, Every
 from headrace.model.trigger import Trigger
 from headrace.model.watches import Custom, Files, Missing, Silence
-from headrace.triggers.source import Source
+from headrace.triggers.source import Outlet, Source
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 
@@ -46,6 +47,8 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) 
         Misuse: The trigger cannot work as configured, or a library it needs is not installed.
     """
     match trigger:
+        case Http() | Webhook():
+            return Fed()
         case Cron() | Every() | At():
             from headrace.triggers.schedules.source import ScheduleSource
 
@@ -71,3 +74,10 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) 
         case _:
             kind = trigger.__struct_config__.tag
             raise Misuse(f"`{function.name}`: no source serves a `{kind}` trigger on this node")
+
+
+class Fed:
+    """Needs no source: the HTTP door appends what comes in."""
+
+    async def run(self, outlet: Outlet) -> None:
+        """Nothing to do."""

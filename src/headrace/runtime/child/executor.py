@@ -26,6 +26,7 @@ from headrace.sdk.batch import Batch
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event, Undecodable, open_chunk
 from headrace.sdk.place import near
+from headrace.sdk.request import Reply
 from headrace.sdk.results import Failures
 
 MAX_RERUNS: Final = 16
@@ -57,7 +58,7 @@ class Executor:
         self.app = app
         self._host = host
         self.partitions: Mapping[str, int] = {} if partitions is None else partitions
-        self._instance = instance
+        self.instance = instance
         self._version = version
         self._monotonic = monotonic
         self._cache = StateCache()
@@ -152,7 +153,7 @@ class Executor:
             prepared.may_publish,
         )
         return recorder, Context(
-            invocation, recorder, began, self._monotonic, self._version, self._instance
+            invocation, recorder, began, self._monotonic, self._version, self.instance
         )
 
     async def _run_single(
@@ -265,11 +266,13 @@ class Executor:
             result = await settled(prepared, prepared.call(subject, context))
             if isinstance(result, Failures):
                 return Returned(error=Cause("Failed", result.reason[:4_096]))
-            if isinstance(result, list):
+            if isinstance(result, Reply):
+                answer = result.pack()
+            elif isinstance(result, list):
                 answer = encode_json([bare(item) for item in result])
             else:
                 answer = encode_json(bare(result))
-            if result is not None:
+            if result is not None and not isinstance(result, Reply):
                 emit(prepared, recorder, result, None if prepared.many else events[0])
         except BaseException as error:  # user code may raise anything
             if prepared.awaits and _is_cancellation(error):

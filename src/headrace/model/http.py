@@ -1,0 +1,403 @@
+"""Triggers of the HTTP door, as authors write them: `Http`, `Webhook`, and what goes with a route.
+
+In: what the author wrote; what cannot work is refused at once, naming the setting. The author's
+types are turned into JSON Schema by the sdk before a spec leaves the author's process.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from headrace.model.errors import Misuse
+from headrace.model.policy import MAX_BATCH_BYTES, MAX_EVENT_BYTES
+from headrace.model.route import Segment, segments_of
+from headrace.model.signing import Signature
+from headrace.model.spans import seconds_in
+
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+MAX_TIMEOUT_S: Final = 3_600.0
+MAX_HEADERS: Final = 32
+MAX_REMEMBERED_S: Final = 30 * 86_400.0
+_PICK = re.compile(r"(path|query|body|header)\.[A-Za-z0-9_.-]{1,128}|client")
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
+_SCOPE = re.compile(r"[a-z0-9][a-z0-9._:/-]{0,99}")
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
+_UPSTREAM = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?(/[^?#\s]*)?")
+
+
+class Bearer(msgspec.Struct, frozen=True, tag="bearer"):
+    """Only who brings a token of this node (`Authorization: Bearer ...`) comes in.
+
+    Attributes:
+        scope: What the token must be good for; tokens are made by `headrace token create`.
+    """
+
+    scope: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is no scope.
+
+        Raises:
+            Misuse: Naming it.
+        """
+        check_scope(self.scope)
+
+
+class Cors(msgspec.Struct, frozen=True, tag="cors"):
+    """Pages of other origins may call the route from a browser.
+
+    Attributes:
+        origins: Such as `https://shop.example`, or `*` for all (not with `credentials`).
+        headers: Request headers they may send beside the usual ones.
+        expose: Response headers they may read.
+        credentials: Whether cookies and tokens may come along.
+        max_age: Seconds a browser may remember the answer.
+    """
+
+    origins: tuple[str, ...]
+    headers: tuple[str, ...] = ("authorization", "content-type", "idempotency-key")
+    expose: tuple[str, ...] = ()
+    credentials: bool = False
+    max_age: int = 600
+
+    def __post_init__(self) -> None:
+        """Refuse what browsers would, and what would let everybody in by accident.
+
+        Raises:
+            Misuse: Naming the setting and the fix.
+        """
+        for name in ("origins", "headers", "expose"):
+            given: Any = getattr(self, name)
+            force_setattr(self, name, (given,) if isinstance(given, str) else tuple(given))
+        for origin in self.origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise Misuse(
+                    f'`Cors({origin!r})` is no origin; write one such as `"https://shop.example"`'
+                )
+        if not self.origins or ("*" in self.origins and self.credentials):
+            raise Misuse("`Cors` needs its origins by name where `credentials=True`; list them")
+        for header in (*self.headers, *self.expose):
+            _check_header(header, "Cors")
+
+
+class Rate(msgspec.Struct, frozen=True, tag="rate"):
+    """So many requests of one client; more are answered 429 with `Retry-After`.
+
+    Attributes:
+        requests: How many in `per`.
+        per: Seconds, or a span such as `"1m"`.
+        burst: How many at once after a pause; `requests` where nothing is said.
+    """
+
+    requests: float
+    per: float | str = 1.0
+    burst: int | None = None
+
+    def __post_init__(self) -> None:
+        """Keep the time as seconds.
+
+        Raises:
+            Misuse: Naming the setting and the fix.
+        """
+        force_setattr(self, "per", seconds_in(self.per, "`per=` of `Rate`", low=0.001, high=86_400))
+        if not 0 < self.requests <= 1e6:
+            raise Misuse(f"`Rate({self.requests!r})`: use more than 0 and at most 1,000,000")
+        if self.burst is not None and not 1 <= self.burst <= 1_000_000:
+            raise Misuse(f"`Rate(burst={self.burst!r})`: use 1 to 1,000,000")
+
+    @property
+    def speed(self) -> float:
+        """Requests a second."""
+        return self.requests / float(self.per)
+
+    @property
+    def depth(self) -> float:
+        """Requests at once."""
+        return float(self.burst) if self.burst is not None else max(self.requests, 1.0)
+
+
+class Legacy(msgspec.Struct, frozen=True, tag="legacy"):
+    """A share of a route's requests goes to the system it replaces.
+
+    Attributes:
+        upstream: Its address, such as `http://old.internal:8080`; the path is kept.
+        share: From 0 (none) to 1 (all).
+        sticky: What keeps its choice, so that one customer always meets the same system:
+            `path.NAME`, `query.NAME`, `header.NAME` or `client`; by chance where nothing is said.
+        timeout: Seconds until its answer must be whole.
+    """
+
+    upstream: str
+    share: float = 1.0
+    sticky: str = ""
+    timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no address and no share.
+
+        Raises:
+            Misuse: Naming the setting and the fix.
+        """
+        check_upstream(self.upstream, "Legacy")
+        if not 0 <= self.share <= 1:
+            raise Misuse(f"`Legacy(share={self.share!r})`: use 0 (none) to 1 (all)")
+        if self.sticky:
+            _check_pick(self.sticky, "Legacy", "sticky", body=False)
+        seconds_in(self.timeout, "`timeout=` of `Legacy`", low=0.001, high=MAX_TIMEOUT_S)
+
+
+class Http(msgspec.Struct, frozen=True, tag="http"):
+    """A request comes in at a path.
+
+    Attributes:
+        method: `GET`, `POST`, `PUT`, `PATCH` or `DELETE`; several in a tuple.
+        path: Such as `/orders/{id}`; also `{id:int}`, `{id:float}`, `{id:uuid}`, `{rest:path}`.
+        mode: `sync` answers with what the function returned, once that is committed; `async`
+            keeps the request in the log and answers 202 with a status URL.
+        body: The type the body must be; the handler's own where nothing is said. `bytes` and `str`
+            take any body as it is.
+        query: The type of the query's parameters: a msgspec Struct, dataclass or TypedDict.
+        auth: Who may come in; None means everybody who reaches the node.
+        cors: Which other pages may call it from a browser.
+        rate: How often one client may.
+        max_bytes: Of the body, also unpacked.
+        timeout: Seconds until the answer; the function's own where it is shorter.
+        headers: Request headers handed to the function.
+        key: What keeps requests in order (`async`): `path.NAME`, `query.NAME`, `header.NAME` or
+            `body.NAME`.
+        dedupe: Seconds an `Idempotency-Key` is remembered (`async`; 24 h where it is `sync`).
+        legacy: The system it replaces step by step.
+        schema: Of the body; filled in from `body`.
+        query_schema: Of the query; filled in from `query`.
+        codec: How the body is read; filled in.
+    """
+
+    method: str | tuple[str, ...]
+    path: str
+    mode: Literal["sync", "async"] = "sync"
+    body: Any = None
+    query: Any = None
+    auth: Bearer | None = None
+    cors: Cors | None = None
+    rate: Rate | None = None
+    max_bytes: int = MAX_EVENT_BYTES
+    timeout: float | None = None
+    headers: tuple[str, ...] = ()
+    key: str = ""
+    dedupe: float | str = 86_400.0
+    legacy: Legacy | None = None
+    schema: dict[str, Any] | None = None
+    query_schema: dict[str, Any] | None = None
+    codec: Literal["json", "bytes", "text"] = "json"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be served.
+
+        Raises:
+            Misuse: Naming the setting and the fix.
+        """
+        given: Any = self.method
+        methods = (given,) if isinstance(given, str) else tuple(given)
+        what = f"Http({given!r}, {self.path!r})"
+        for method in methods:
+            if method not in METHODS:
+                raise Misuse(f"`{what}`: `{method}` is no method here; use {', '.join(METHODS)}")
+        if not methods:
+            raise Misuse(f'`{what}` has no method; write `"POST"`')
+        force_setattr(self, "method", methods)
+        segments_of(self.path, what)
+        if self.mode not in {"sync", "async"}:
+            raise Misuse(f'`{what}`: `mode={self.mode!r}`; use "sync" or "async"')
+        _check_common(self, what)
+        if self.timeout is not None:
+            seconds_in(self.timeout, f"`timeout=` of `{what}`", low=0.001, high=MAX_TIMEOUT_S)
+        if self.key and self.mode == "sync":
+            raise Misuse(f'`{what}`: `key=` orders what is kept, so it needs `mode="async"`')
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Every method it answers."""
+        found: Any = self.method
+        return tuple(found)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The parts of its path."""
+        return segments_of(self.path, self.path)
+
+
+class Webhook(msgspec.Struct, frozen=True, tag="webhook"):
+    """Somebody else's system tells what happened, signed. Each message becomes one event, once.
+
+    Attributes:
+        path: Such as `/hooks/github`.
+        signature: The sender's scheme with its secrets.
+        body: As of `Http`; the signature is checked over the raw bytes first.
+        rate: How often one client may call, good signatures or bad.
+        max_bytes: Of the body, also unpacked.
+        headers: Request headers handed to the function.
+        key: What keeps messages in order: `path.NAME`, `query.NAME`, `header.NAME`, `body.NAME`.
+        dedupe: Seconds, or a span, a message's id is remembered: a repetition becomes no event.
+        schema: Filled in from `body`.
+        codec: Filled in.
+    """
+
+    path: str
+    signature: Signature
+    body: Any = None
+    rate: Rate | None = None
+    max_bytes: int = 1 << 20
+    headers: tuple[str, ...] = ()
+    key: str = ""
+    dedupe: float | str = 3 * 86_400.0
+    schema: dict[str, Any] | None = None
+    codec: Literal["json", "bytes", "text"] = "json"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be served.
+
+        Raises:
+            Misuse: Naming the setting and the fix.
+        """
+        what = f"Webhook({self.path!r})"
+        segments_of(self.path, what)
+        scheme: Any = self.signature
+        if not isinstance(scheme, Signature):
+            raise Misuse(
+                f"`{what}` needs the sender's signature, for whoever knows the address could say "
+                'anything; write `signature=GitHub(secret="GITHUB_HOOK")` (or Stripe, Slack, '
+                "StandardWebhooks, Hmac)"
+            )
+        _check_common(self, what)
+        tolerance = float(getattr(self.signature, "tolerance", 0.0))
+        if float(self.dedupe) < 2 * tolerance:
+            raise Misuse(
+                f"`{what}`: `dedupe={self.dedupe}` forgets a message before its signature is too "
+                f"old; use {2 * tolerance:g} or more"
+            )
+
+    methods = ("POST",)
+    mode = "async"
+    auth = None
+    cors = None
+    timeout = None
+    legacy = None
+    query_schema = None
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The parts of its path."""
+        return segments_of(self.path, self.path)
+
+
+class Proxy(msgspec.Struct, frozen=True, kw_only=True):
+    """A path whose requests go to an upstream service, shaped on the way by functions.
+
+    Attributes:
+        path: The path and all that lies beneath it.
+        upstream: The service's address; what follows `path` is put behind it.
+        before: The full name of the function that shapes requests, "" for none.
+        after: The full name of the function that shapes responses, "" for none.
+        auth: As of `Http`.
+        cors: As of `Http`.
+        rate: As of `Http`.
+        max_bytes: Of a body, either way.
+        timeout: Seconds until the upstream's answer must be whole.
+    """
+
+    path: str
+    upstream: str
+    before: str = ""
+    after: str = ""
+    auth: Bearer | None = None
+    cors: Cors | None = None
+    rate: Rate | None = None
+    max_bytes: int = MAX_EVENT_BYTES
+    timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be served.
+
+        Raises:
+            Misuse: Naming the setting and the fix.
+        """
+        what = f"proxy({self.path!r})"
+        segments = segments_of(self.path, what)
+        if any(segment.kind == "path" for segment in segments) or self.path.endswith("/"):
+            raise Misuse(f'`{what}` takes all beneath its path already; write it like `"/legacy"`')
+        check_upstream(self.upstream, "proxy")
+        _check_size(self.max_bytes, what)
+        seconds_in(self.timeout, f"`timeout=` of `{what}`", low=0.001, high=MAX_TIMEOUT_S)
+
+    methods = METHODS
+
+
+def check_scope(scope: object) -> str:
+    """The scope of a token or a route.
+
+    Raises:
+        Misuse: It is none.
+    """
+    if not isinstance(scope, str) or not _SCOPE.fullmatch(scope):
+        raise Misuse(
+            f'`{scope!r}` is no scope; use small letters, digits and `._:/-`, such as "orders:write"'
+        )
+    return scope
+
+
+def check_upstream(upstream: object, what: str) -> None:
+    """Pass, where it is the address of a service.
+
+    Raises:
+        Misuse: It is none.
+    """
+    if not isinstance(upstream, str) or not _UPSTREAM.fullmatch(upstream):
+        raise Misuse(
+            f"`{what}`: `{upstream!r}` is no address; write one such as `http://old.internal:8080`"
+        )
+
+
+def _check_common(route: Http | Webhook, what: str) -> None:
+    _check_size(route.max_bytes, what)
+    given: Any = route.headers
+    headers = (given,) if isinstance(given, str) else tuple(given)
+    if len(headers) > MAX_HEADERS:
+        raise Misuse(f"`{what}`: `headers=` names {len(headers)}; at most {MAX_HEADERS}")
+    for header in headers:
+        _check_header(header, what)
+    force_setattr(route, "headers", tuple(header.lower() for header in headers))
+    if route.key:
+        _check_pick(route.key, what, "key", body=True)
+    seconds = seconds_in(
+        route.dedupe, f"`dedupe=` of `{what}`", low=0 if isinstance(route, Http) else 1,
+        high=MAX_REMEMBERED_S,
+    )  # fmt: skip
+    force_setattr(route, "dedupe", seconds)
+
+
+def _check_size(size: object, what: str) -> None:
+    if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_BATCH_BYTES:
+        raise Misuse(
+            f"`{what}`: `max_bytes={size!r}` is out of range; use 1 to {MAX_BATCH_BYTES:,}"
+        )
+
+
+def _check_header(header: object, what: str) -> None:
+    if not isinstance(header, str) or not _HEADER.fullmatch(header):
+        raise Misuse(f'`{what}`: `{header!r}` is no header\'s name; write one such as `"x-tenant"`')
+
+
+def _check_pick(pick: object, what: str, name: str, *, body: bool) -> None:
+    if (
+        not isinstance(pick, str)
+        or not _PICK.fullmatch(pick)
+        or (pick.startswith("body.") and not body)
+    ):
+        places = "`path.NAME`, `query.NAME`, `header.NAME`, " + (
+            "`body.NAME`" if body else "`client`"
+        )
+        raise Misuse(f"`{what}`: `{name}={pick!r}` names no part of a request; use {places}")

@@ -1,0 +1,125 @@
+"""HTTP as a handler sees it: the request behind an event, and a reply with a status and headers.
+
+An event that came by `Http` or `Webhook` has the body as its value; `Request.of(event)` is the rest.
+A handler that answers something else than 200 with JSON returns a `Reply`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from headrace.model.codec import encode_json
+from headrace.model.errors import Invalid, Misuse
+from headrace.model.reply import WireReply, pack_reply
+from headrace.sdk.event import Event
+
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
+_PREFIX = "http-header-"
+_KEPT = frozenset({"content-length", "transfer-encoding", "connection", "date", "server"})
+
+
+class Request(msgspec.Struct, kw_only=True):
+    """A request.
+
+    Attributes:
+        method: Such as `POST`.
+        path: As it was asked for, still percent-encoded.
+        params: What stands in the braces of the path, by name, as its kind.
+        query: The query's parameters, by name, typed where the route says so.
+        headers: Those the route names, in small letters; all but a few in a decorator function.
+        body: The raw body; only in a decorator function.
+        client: The address of who asks, as the node sees it.
+    """
+
+    method: str
+    path: str
+    params: dict[str, Any] = {}
+    query: dict[str, Any] = {}
+    headers: dict[str, str] = {}
+    body: bytes = b""
+    client: str = ""
+
+    @classmethod
+    def of(cls, event: Event[Any]) -> Request:
+        """The request that brought `event`.
+
+        Raises:
+            Misuse: It did not come by HTTP.
+        """
+        given = event.headers
+        if "http-method" not in given:
+            raise Misuse(f"`{event.position}` did not come by a route; it has no request")
+        return cls(
+            method=given["http-method"],
+            path=given["http-path"],
+            params=msgspec.json.decode(given.get("http-params", "{}")),
+            query=msgspec.json.decode(given.get("http-query", "{}")),
+            headers={
+                name.removeprefix(_PREFIX): value
+                for name, value in given.items()
+                if name.startswith(_PREFIX)
+            },
+            client=given.get("http-client", ""),
+        )
+
+
+class Reply:
+    """An answer that is more than a JSON value.
+
+    Attributes:
+        value: The body: any value as JSON; `bytes` and `str` stay as they are where `media` is
+            given.
+        status: From 200 to 599.
+        headers: Response headers.
+        media: The body's media type.
+    """
+
+    __slots__ = ("headers", "media", "status", "value")
+
+    def __init__(
+        self,
+        value: Any = None,
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media: str | None = None,
+    ) -> None:
+        if not 200 <= status <= 599:
+            raise Invalid(f"`Reply(status={status!r})` is no final status; use 200 to 599")
+        self.value = value
+        self.status = status
+        self.headers = {name.lower(): text for name, text in (headers or {}).items()}
+        for name, text in self.headers.items():
+            if not _HEADER.fullmatch(name) or name in _KEPT:
+                raise Invalid(
+                    f"`Reply` cannot set the header `{name:.64}`; the door does, or it is none"
+                )
+            if any(ord(each) < 32 or ord(each) > 255 for each in text):
+                raise Invalid(f"the header `{name}` of a `Reply` is no single line of Latin text")
+        if media is None:
+            media = "application/octet-stream" if isinstance(value, bytes) else "application/json"
+        if any(ord(each) < 32 or ord(each) > 126 for each in media):
+            raise Invalid("the `media` of a `Reply` is no media type")
+        self.media = media
+
+    def __repr__(self) -> str:
+        return f"Reply({self.value!r}, status={self.status})"
+
+    @property
+    def body(self) -> bytes:
+        """The body as bytes."""
+        if isinstance(self.value, (bytes, bytearray, memoryview)):
+            return bytes(self.value)
+        if isinstance(self.value, str) and self.media != "application/json":
+            return self.value.encode()
+        if self.value is None and self.status in {204, 304}:
+            return b""
+        return encode_json(self.value)
+
+    def pack(self) -> bytes:
+        """For the host."""
+        return pack_reply(WireReply(self.status, self.headers, self.media, self.body))

@@ -1,0 +1,166 @@
+"""Routes as authors declare them: types become schemas, decorator functions become functions.
+
+In: triggers and handlers as written. Out: specs that can leave the author's process. Refuses two
+routes of one app that would fit the same requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from headrace.model.codec import Coder, codec_for
+from headrace.model.errors import Misuse
+from headrace.model.function import FunctionSpec
+from headrace.model.http import Http, Proxy, Webhook
+from headrace.model.route import segments_of
+from headrace.model.route import shape_of as path_shape
+from headrace.model.trigger import CallTrigger, Trigger
+from headrace.sdk.declared import Declared, coder_of
+from headrace.sdk.event import Event
+from headrace.sdk.place import of_code
+from headrace.sdk.request import Reply, Request
+from headrace.sdk.shape import Shape, shape_of
+
+Before = Callable[[Request], Any]
+After = Callable[[Reply], Any]
+_BODYLESS = frozenset({"GET", "DELETE"})
+
+
+def read_routes(
+    triggers: tuple[Trigger, ...], shape: Shape, where: str
+) -> tuple[tuple[Trigger, ...], Shape]:
+    """The triggers with schemas in the place of types, and what the handler's values are then.
+
+    Raises:
+        Misuse: A type has no schema, or two of them cannot both be the handler's.
+    """
+    found: list[Trigger] = []
+    for trigger in triggers:
+        if isinstance(trigger, (Http, Webhook)):
+            body = shape.value if trigger.body is None else trigger.body
+            if trigger.body is not None and shape.value not in (Any, trigger.body):
+                raise Misuse(
+                    f"{where}: its route has bodies of `{_shown(trigger.body)}`, but the handler is "
+                    f"annotated with `{_shown(shape.value)}`; make them the same"
+                )
+            if shape.value is Any and trigger.body is not None:
+                shape = replace(shape, value=trigger.body)
+            trigger = _resolved(trigger, body, where)
+        found.append(trigger)
+    return tuple(found), shape
+
+
+def _resolved(trigger: Http | Webhook, body: Any, where: str) -> Http | Webhook:
+    if isinstance(trigger, Http) and set(trigger.methods) <= _BODYLESS:
+        # Such requests have no body: their value is what the path and the query say.
+        query = body if trigger.query is None else trigger.query
+        return replace(trigger, body=None, query=None, query_schema=_schema(query, where))
+    codec = codec_for(body)
+    changes: dict[str, Any] = {
+        "body": None, "codec": codec, "schema": _schema(body, where) if codec == "json" else None,
+    }  # fmt: skip
+    if isinstance(trigger, Http):
+        changes |= {"query": None, "query_schema": _schema(trigger.query, where)}
+    return replace(trigger, **changes)
+
+
+def _schema(of: Any, where: str) -> dict[str, Any] | None:
+    if of is None or of is Any:
+        return None
+    coder: Coder = coder_of("json", of, where)
+    return coder.schema()
+
+
+def _shown(of: Any) -> str:
+    return getattr(of, "__name__", None) or str(of)
+
+
+def check_routes(functions: Sequence[FunctionSpec], proxies: Sequence[Proxy]) -> None:
+    """Pass, where no two routes fit the same requests.
+
+    Raises:
+        Misuse: Two do; the message names both.
+    """
+    taken: dict[tuple[str, tuple[str, ...]], str] = {}
+    routes: list[tuple[tuple[str, ...], str, str]] = [
+        (trigger.methods, trigger.path, f"`{function.name}`")
+        for function in functions
+        for trigger in function.triggers
+        if isinstance(trigger, (Http, Webhook))
+    ]
+    routes += [(proxy.methods, proxy.path, f"the proxy of `{proxy.path}`") for proxy in proxies]
+    for methods, path, owner in routes:
+        shape = path_shape(segments_of(path, path))
+        for method in methods:
+            other = taken.setdefault((method, shape), owner)
+            if other is not owner:
+                raise Misuse(
+                    f"{owner} and {other} both answer `{method} {path}`; give one another path"
+                )
+
+
+class _Shaped(msgspec.Struct):
+    """What a decorator function is given, over the wire; the body as base64."""
+
+    status: int = 200
+    headers: dict[str, str] = {}
+    media: str = ""
+    body: bytes = b""
+
+
+def decorator_function(app: str, kind: str, shaper: Callable[[Any], Any]) -> Declared:
+    """A `before` or `after` of a proxy as a function that is called.
+
+    Raises:
+        Misuse: It is no plain function of one parameter.
+    """
+    code = getattr(shaper, "__code__", None)
+    full = f"{app}.{getattr(shaper, '__name__', '')}"
+    if code is None or code.co_argcount != 1 or code.co_flags & 0x2A0:
+        given = "request" if kind == "before" else "reply"
+        raise Misuse(
+            f"`{kind}=` of a proxy takes a plain function of one parameter; write "
+            f"`def shape({given}): ...`"
+        )
+    handler = _before(shaper) if kind == "before" else _after(shaper)
+    summary = ((shaper.__doc__ or "").strip().splitlines() or [""])[0]
+    shape = replace(shape_of(handler, full), place=of_code(code), summary=summary)
+    spec = FunctionSpec(
+        name=full, app=app, triggers=(CallTrigger(),), summary=summary, source=of_code(code)
+    )
+    return Declared(spec, handler, shape, None, {})
+
+
+def _before(shaper: Before) -> Callable[..., Any]:
+    def before(event: Event[Request]) -> Any:
+        made = shaper(event.value)
+        if made is None:
+            made = event.value
+        if isinstance(made, (Request, Reply)):
+            return made
+        raise TypeError(f"`{shaper.__name__}` returned `{made!r:.80}`; return a Request or a Reply")
+
+    return before
+
+
+def _after(shaper: After) -> Callable[..., Any]:
+    def after(event: Event[_Shaped]) -> Any:
+        given = event.value
+        reply = _received(given)
+        made = shaper(reply)
+        if made is None:
+            made = reply
+        if isinstance(made, Reply):
+            return made
+        raise TypeError(f"`{shaper.__name__}` returned `{made!r:.80}`; return a Reply")
+
+    return after
+
+
+def _received(given: _Shaped) -> Reply:
+    """The upstream's answer; headers that only the door may set are gone already."""
+    return Reply(given.body, status=given.status, headers=given.headers, media=given.media)
