@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from headrace.delivery.breaker import BreakerState, CircuitBreaker
+from headrace.delivery.flow import Flow
 from headrace.delivery.positions import (
     Claim,
     claim,
@@ -64,6 +65,7 @@ class Dispatcher:
         self.functions: dict[str, FunctionSpec] = {}
         self.breakers: dict[str, CircuitBreaker] = {}
         self.halted: dict[Key, str] = {}
+        self._flows: dict[str, Flow] = {}
         self._broker, self._storage, self._invoker = broker, storage, invoker
         self._clock, self._entropy, self._runs = clock, entropy, runs
         self._on_failure = on_failure
@@ -107,6 +109,9 @@ class Dispatcher:
         self.apps[app.name] = app
         for function in app.functions:
             if function.name not in self.functions:
+                flow = Flow(function)
+                await flow.load(self._storage, self._clock.now())
+                self._flows[function.name] = flow
                 self._begin(function)
 
     def _begin(self, function: FunctionSpec) -> None:
@@ -125,8 +130,10 @@ class Dispatcher:
 
     async def _feed(self, function: FunctionSpec, trigger: Trigger, stream: str) -> None:
         """Keep a trigger's source running; one that can never work is remembered as halted."""
-        key = (function.name, (stream,), 0)
+        # Not the key of the pump that reads the stream: each clears only what it said itself.
+        key = (function.name, (stream, "source"), 0)
         pause = FEED_PAUSE_MIN_S
+        self.halted.pop(key, None)
         while True:
             began = self._clock.monotonic()
             try:
@@ -215,7 +222,7 @@ class Dispatcher:
             clock=self._clock, entropy=self._entropy, tasks=self._tasks,
             breaker=self.breakers[function.name], runs=self._runs, lateness=trigger.lateness,
             wants=None if trigger.pattern is None else Selection(trigger.pattern),
-            vet=Vetting(function, self._broker),
+            vet=Vetting(function, self._broker), flow=self._flows[function.name],
         )  # fmt: skip
         pump.paused = function.name in self._paused
         return pump

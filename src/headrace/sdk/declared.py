@@ -8,12 +8,15 @@ from typing import Any, Final, TypedDict, get_args
 from headrace.model.codec import Coder, codec_for
 from headrace.model.errors import Misuse
 from headrace.model.function import Cleanup, Codec, FunctionSpec
+from headrace.model.schedules import Schedule
 from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger, listeners
+from headrace.model.watches import Watch
 from headrace.sdk.place import near
 from headrace.sdk.shape import Shape
 from headrace.sdk.stream import Stream
 
 TRIGGERS: Final[tuple[type[Any], ...]] = get_args(Trigger)
+JSON_SOURCES: Final[tuple[type[Any], ...]] = get_args(Schedule) + get_args(Watch)
 
 
 class StreamSettings(TypedDict, total=False):
@@ -142,12 +145,16 @@ def split_sources(
 def own_decoders(
     function: str, triggers: tuple[Trigger, ...], shape: Shape, where: str
 ) -> dict[str, Callable[[bytes], Any]]:
-    """How the values of what its triggers bring in are opened: as the handler is annotated."""
+    """How the values of what its triggers bring in are opened: as the handler is annotated.
+
+    What our own triggers say is JSON; what comes from elsewhere is what it is.
+    """
     if shape.value is Any:
         return {}
-    decode = coder_of(None, shape.value, where).decode
     return {
-        reads.streams[0]: decode
+        reads.streams[0]: coder_of(
+            "json" if isinstance(trigger, JSON_SOURCES) else None, shape.value, where
+        ).decode
         for trigger, reads in listeners(function, triggers)
         if reads is not trigger
     }

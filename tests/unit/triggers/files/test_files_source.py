@@ -1,0 +1,147 @@
+"""A real folder watched by the real engine on virtual time: every version once, whatever dies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace import App, Event, Files, Misuse
+from headrace.testing import World
+from headrace.world.failpoints import LABELS
+
+
+def watching(folder: Path, **settings: Any) -> App:
+    app = App("inbox")
+    seen = app.stream("seen")
+
+    @app.function(Files(str(folder), **settings), output=seen)
+    def note(event: Event[Any]) -> str:
+        assert event.key == event.value["name"]
+        return f"{event.value['event']} {event.value['name']} {event.value['size']}"
+
+    return app
+
+
+def test_files_are_told_when_they_come_change_and_go(tmp_path: Path) -> None:
+    (tmp_path / "before.txt").write_text("was here")
+    with World(watching(tmp_path)) as world:
+        world.advance("3s")
+        assert world.values("seen") == ["created before.txt 8"]
+        (tmp_path / "a.txt").write_text("one")
+        world.advance("3s")
+        (tmp_path / "a.txt").write_text("three")
+        world.advance("3s")
+        (tmp_path / "a.txt").unlink()
+        world.advance("3s")
+        assert world.values("seen")[1:] == [
+            "created a.txt 3",
+            "modified a.txt 5",
+            "deleted a.txt None",
+        ]
+
+
+def test_what_happened_while_no_node_was_up_is_told_at_its_return(tmp_path: Path) -> None:
+    (tmp_path / "stays").write_text("1")
+    (tmp_path / "goes").write_text("1")
+    with World(watching(tmp_path)) as world:
+        world.advance("3s")
+        world.crash()
+        (tmp_path / "goes").unlink()
+        (tmp_path / "comes").write_text("12")
+        world.advance("5s")
+        assert world.values("seen")[2:] == ["created comes 2", "deleted goes None"]
+
+
+@pytest.mark.parametrize(
+    "label", [one for one in LABELS if one.startswith(("append", "commit", "pump", "claim"))]
+)
+def test_a_host_that_dies_between_two_steps_neither_loses_nor_doubles_a_file(
+    label: str, tmp_path: Path
+) -> None:
+    with World(watching(tmp_path, settle=0)) as world:
+        for number in range(6):
+            (tmp_path / f"{number}").write_text("x" * number)
+            world.crash(label, number % 3 + 1)
+            world.advance("2s")
+        world.advance("1m")
+        assert sorted(world.values("seen")) == [f"created {number} {number}" for number in range(6)]
+
+
+def test_only_what_the_pattern_and_the_events_name_is_told(tmp_path: Path) -> None:
+    for name in ("a.csv", "a.tmp"):
+        (tmp_path / name).write_text("")
+    with World(watching(tmp_path, pattern="*.csv", events=("deleted",))) as world:
+        world.advance("3s")
+        for name in ("a.csv", "a.tmp"):
+            (tmp_path / name).unlink()
+        world.advance("3s")
+        assert world.values("seen") == ["deleted a.csv None"]
+
+
+def test_folders_within_are_watched_only_where_that_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "deep" / "er" / "f").write_text("1")
+    with World(watching(tmp_path)) as world:
+        world.advance("3s")
+        assert world.values("seen") == []
+    with World(watching(tmp_path, recursive=True, pattern="deep/*")) as world:
+        world.advance("3s")
+        assert world.values("seen") == ["created deep/er/f 1"]
+
+
+def test_no_symbolic_link_leads_out_of_the_folder(tmp_path: Path) -> None:
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    outside.mkdir()
+    inside.mkdir()
+    (outside / "secret").write_text("s")
+    (inside / "file").symlink_to(outside / "secret")
+    (inside / "folder").symlink_to(outside, target_is_directory=True)
+    os.mkfifo(inside / "pipe")
+    (inside / "real").write_text("")
+    with World(watching(inside, recursive=True)) as world:
+        world.advance("3s")
+        assert world.values("seen") == ["created real 0"]
+
+
+def test_a_folder_that_cannot_be_read_deletes_nothing(tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    (inbox / "a").write_text("1")
+    with World(watching(inbox)) as world:
+        world.advance("3s")
+        inbox.rename(tmp_path / "away")
+        world._lives.loop.run_for(10)
+        assert "cannot be read" in str(world._lives.failures[0][1])
+        world._lives.failures.clear()
+        (tmp_path / "away").rename(inbox)
+        world.advance("1m")
+        assert world.values("seen") == ["created a 1"]
+
+
+def test_a_name_that_is_not_text_does_not_stop_the_others(tmp_path: Path) -> None:
+    Path(os.fsdecode(bytes(tmp_path) + b"/bad\xff")).write_text("1")
+    (tmp_path / "good").write_text("1")
+    with World(watching(tmp_path)) as world:
+        world.advance("3s")
+        world.crash()
+        world.advance("3s")
+        assert world.values("seen") == ["created bad\ufffd 1", "created good 1"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"pattern": ""}, "is no glob"),
+        ({"events": ("moved",)}, "created, modified, deleted"),
+        ({"settle": -1}, "out of range"),
+        ({"poll": 0}, "out of range"),
+    ],
+)
+def test_a_wrong_setting_is_refused_where_it_is_written(
+    settings: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(Misuse, match=says):
+        Files("inbox", **settings)

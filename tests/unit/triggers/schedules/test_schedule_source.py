@@ -1,0 +1,177 @@
+"""Schedules on virtual time, on the real engine: fired once, whatever happens to the node."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from headrace import App, At, Cron, Event, Every, Misuse
+from headrace.model.schedules import Misfire, Schedule
+from headrace.testing import World
+from headrace.triggers.schedules.source import MISSED_HEADER, Standing, due
+from headrace.triggers.schedules.timetable import timetable_of
+from headrace.world.failpoints import LABELS
+
+NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
+SECOND = 1_000_000
+
+
+def clockwork(*schedules: Schedule) -> App:
+    """An app that notes every event of its schedules."""
+    app = App("clockwork")
+    ticks = app.stream("ticks")
+
+    @app.function(*schedules, output=ticks)
+    def tick(event: Event[Any]) -> dict[str, Any]:
+        return {"at": event.timestamp, "value": event.value, "headers": dict(event.headers)}
+
+    return app
+
+
+def fired(world: World) -> list[str]:
+    return [
+        datetime.fromtimestamp(tick["at"], UTC).strftime("%d %H:%M")
+        for tick in world.values("ticks")
+    ]
+
+
+def test_a_daily_schedule_fires_once_a_day_at_its_time() -> None:
+    with World(clockwork(Cron("0 7 * * *")), start=NEW_YEAR) as world:
+        world.advance("3d")
+        assert fired(world) == ["01 07:00", "02 07:00", "03 07:00"]
+
+
+def test_a_world_with_a_schedule_comes_to_rest() -> None:
+    with World(clockwork(Every("1s"))) as world:
+        world.run_until_idle()
+        assert world.now.timestamp() < NEW_YEAR.timestamp() + 2
+
+
+def test_a_schedule_survives_its_host() -> None:
+    with World(clockwork(Every("10m")), start=NEW_YEAR) as world:
+        for _ in range(6):
+            world.advance("7m")
+            world.crash()
+        world.advance("18m")
+        assert fired(world) == [f"01 00:{minute}" for minute in (10, 20, 30, 40, 50)] + ["01 01:00"]
+
+
+@pytest.mark.parametrize(
+    "label", [one for one in LABELS if one.startswith(("append", "commit", "pump", "claim"))]
+)
+def test_a_host_that_dies_between_two_steps_neither_loses_nor_doubles_a_time(label: str) -> None:
+    with World(clockwork(Every("10m")), start=NEW_YEAR) as world:
+        for passes in (1, 2, 3):
+            world.crash(label, passes)
+            world.advance("30m")
+        world.run_until_idle()
+        assert fired(world) == [
+            f"01 {minute // 60:02}:{minute % 60:02}" for minute in range(10, 91, 10)
+        ]
+
+
+def test_a_wall_clock_that_is_set_back_repeats_nothing() -> None:
+    with World(clockwork(Cron("0 * * * *")), start=NEW_YEAR) as world:
+        world.advance("3h30m")
+        world._lives.clock.set_back(7_200)
+        world.advance("2h20m")
+        assert fired(world) == ["01 01:00", "01 02:00", "01 03:00"]
+        world.advance("20m")
+        assert fired(world)[3:] == ["01 04:00"]
+
+
+def test_a_wall_clock_that_leaps_ahead_leaves_what_the_misfire_policy_says() -> None:
+    with World(clockwork(Cron("0 * * * *")), start=NEW_YEAR) as world:
+        world.advance("30m")
+        world._lives.clock.set_back(-5 * 3_600)
+        world.advance("1s")
+        assert fired(world) == ["01 05:00"]
+        assert world.values("ticks")[0]["headers"] == {MISSED_HEADER: "5"}
+
+
+def test_two_nodes_fire_a_time_once() -> None:
+    with World(clockwork(Every("1m")), start=NEW_YEAR) as world:
+        world._drive(world._lives.take_over())
+        world.advance("5m")
+        assert fired(world) == [f"01 00:0{minute}" for minute in range(1, 6)]
+
+
+def test_a_changed_schedule_begins_anew_and_a_changed_payload_does_not() -> None:
+    with World(clockwork(Cron("0 7 * * *", payload={"n": 1})), start=NEW_YEAR) as world:
+        world.advance("6h")
+        changed = clockwork(Cron("0 7 * * *", payload={"n": 2})).spec()
+        world._drive(world._lives.node.dispatcher.deploy(changed))
+        world.advance("2h")
+        assert fired(world) == ["01 07:00"]
+        assert world.values("ticks")[0]["value"] == {"n": 2}
+        world._drive(world._lives.node.dispatcher.deploy(clockwork(Every("30m")).spec()))
+        world.advance("31m")
+        assert fired(world) == ["01 07:00", "01 08:30"]
+
+
+def test_a_moment_fires_once_and_one_that_is_past_does_not() -> None:
+    soon, past = At("2026-01-02T08:00"), At("2025-12-24T18:00")
+    with World(clockwork(soon, past), start=NEW_YEAR) as world:
+        world.advance("30d")
+        assert fired(world) == ["02 08:00"]
+
+
+def test_the_event_says_what_fired_and_for_which_time() -> None:
+    with World(clockwork(Cron("@daily", tz="Europe/Berlin")), start=NEW_YEAR) as world:
+        world.advance("1d")
+        assert world.values("ticks")[0]["value"] == {
+            "schedule": "@daily Europe/Berlin",
+            "time": "2026-01-01T23:00:00Z",
+        }
+
+
+@pytest.mark.parametrize(
+    ("misfire", "times", "missed"),
+    [("once", [300], ["5"]), ("skip", [], []), ("all", [60, 120, 180, 240, 300], ["1"] * 5)],
+)
+def test_missed_times_are_treated_as_the_policy_says(
+    misfire: Misfire, times: list[int], missed: list[str]
+) -> None:
+    schedule = Every(60, misfire=misfire)
+    standing = Standing("", 60 * SECOND)
+    events, after = due(schedule, timetable_of(schedule), standing, 365 * SECOND - SECOND, "s")
+    late = [event for event in events if event.headers]
+    assert [event.time // SECOND for event in late] == times[: len(late)]
+    assert [(event.headers or {})[MISSED_HEADER] for event in late] == missed[: len(late)]
+    assert after.next == 420 * SECOND
+    assert [event.time // SECOND for event in events if not event.headers][-1:] == [360]
+
+
+def test_no_more_than_a_thousand_missed_times_are_made_up_for() -> None:
+    schedule = Every(1, misfire="all")
+    events, after = due(
+        schedule, timetable_of(schedule), Standing("", SECOND), 10_000 * SECOND, "s"
+    )
+    assert len(events) == 1_000
+    assert events[-1].time == 10_000 * SECOND
+    assert after.next == 10_001 * SECOND
+
+
+def test_a_schedule_that_cannot_be_read_stops_the_deployment() -> None:
+    with pytest.raises(Misuse, match="Bad hour"), World(clockwork(Cron("0 25 * * *"))):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("write", "says"),
+    [
+        (lambda: Cron("* *"), "has 2 fields"),
+        (lambda: Cron(""), "is no expression"),
+        (lambda: Cron("@daily", misfire="later"), "`misfire='later'` is unknown"),  # type: ignore[arg-type]
+        (lambda: Every("soon"), "write seconds"),
+        (lambda: Every(0), "out of range"),
+        (lambda: Every(True), "write seconds"),
+        (lambda: At("tomorrow"), "is no moment"),
+        (lambda: At("2026-01-01T00:00", every="1y"), "write seconds"),
+    ],
+)
+def test_a_wrong_setting_is_refused_where_it_is_written(write: Any, says: str) -> None:
+    with pytest.raises(Misuse, match=says):
+        write()
