@@ -129,6 +129,8 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True):
         keep_hibernating: Seconds a hibernating instance is kept before it is evicted.
         max_age: Seconds after which an instance is replaced; None means never.
         max_invocations: Invocations after which an instance is replaced; None means never.
+        spare: Keep one child of the app's process forked ahead of need, for whichever of the
+            app's functions needs one next: starts are quicker, for a few MiB and a process.
     """
 
     min: int = 0
@@ -137,6 +139,7 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True):
     keep_hibernating: float = 600.0
     max_age: float | None = None
     max_invocations: int | None = None
+    spare: bool = False
 
     def __post_init__(self) -> None:
         _require(

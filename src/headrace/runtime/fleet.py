@@ -353,6 +353,7 @@ class Fleet:
             entropy=self._entropy,
             start=self._start,
             on_log=self._on_log,
+            greets=zygote.greets,
         )
         self._instances[identity] = instance
         failpoints.hit("fork:after")

@@ -154,6 +154,7 @@ class Instance:
         entropy: Entropy,
         start: Callable[[Coroutine[Any, Any, None], str], object],
         on_log: Callable[[LogLine], None],
+        greets: bool,
     ) -> None:
         self.identity = identity
         self.function = function
@@ -181,6 +182,7 @@ class Instance:
         self._clock = clock
         self._entropy = entropy
         self._start = start
+        self._greets = greets
         self._loop = asyncio.get_running_loop()
         self._frames = Frames()
         self._runs: dict[int, InHand] = {}
@@ -264,6 +266,19 @@ class Instance:
         self._pidfd = pidfd
         if self.doom is not Doom.NONE:
             self._signal(signal.SIGKILL)
+        elif not self._greets:
+            self._come_up()
+
+    def _come_up(self) -> None:
+        """It takes up runs from now on."""
+        if self.state is not State.STARTING:
+            return
+        now = self._clock.monotonic()
+        self.started_after = now - self.born
+        self._head_since = now
+        self.become(State.BUSY if self._runs else State.IDLE)
+        self._owner.started(self)
+        self._owner.freed(self)
 
     def hibernate(self) -> None:
         """Let it close what does not survive a pause, then stop it."""
@@ -430,6 +445,9 @@ class Instance:
             if not data:
                 self._channel_closed()
                 return
+            if not self._greets and self.state is State.STARTING:
+                # It speaks before its zygote has told of it.
+                self._come_up()
             frames = self._frames.feed(data)
             if isinstance(frames, ProtocolError):
                 self._break(Doom.PROTOCOL, frames.reason)
@@ -476,11 +494,7 @@ class Instance:
                     return "it said hello twice"
                 self._refusal = message.refusal
                 if message.refusal is None:
-                    self.started_after = self._clock.monotonic() - self.born
-                    self._head_since = self._clock.monotonic()
-                    self.become(State.BUSY if self._runs else State.IDLE)
-                    self._owner.started(self)
-                    self._owner.freed(self)
+                    self._come_up()
             case ReadState() | ScanState():
                 if nonce not in self._runs:
                     return "it asked on behalf of a run that nobody gave it"

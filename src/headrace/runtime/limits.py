@@ -41,10 +41,18 @@ def plan(resources: Resources, *, size: int, own_uid: bool) -> list[tuple[int, i
     return limits
 
 
-def impose(limits: list[tuple[int, int]]) -> None:
-    """Set them for this process, for good; a limit that is tighter already stays."""
+def bounded(limits: list[tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
+    """The same as settings for a child of this process: a limit that is tighter already stays."""
+    settings: list[tuple[int, tuple[int, int]]] = []
     for kind, value in limits:
         hard = resource.getrlimit(kind)[1]
         if hard != resource.RLIM_INFINITY:
             value = min(value, hard)
-        resource.setrlimit(kind, (value, value))
+        settings.append((kind, (value, value)))
+    return settings
+
+
+def impose(settings: list[tuple[int, tuple[int, int]]]) -> None:
+    """Set them for this process, for good."""
+    for kind, pair in settings:
+        resource.setrlimit(kind, pair)

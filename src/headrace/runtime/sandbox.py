@@ -19,6 +19,8 @@ from headrace.model.policy import Resources
 from headrace.runtime import kernel, landlock, limits, mounts, seccomp
 
 SCRATCH_MODE = 0o700
+SIGKILL = int(signal.SIGKILL)
+"""Plain, as enumerations are slow to convert in a fresh process."""
 
 SYSTEM = ("/bin", "/etc", "/lib", "/lib64", "/opt", "/proc", "/sys", "/usr", "/run/systemd/resolve")
 DEVICES = ("/dev",)
@@ -86,25 +88,50 @@ def _separate() -> None:
     kernel.unshare(kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
 
 
-def enter_instance(
-    resources: Resources,
-    *,
-    uid: int,
-    size: int,
-    level: int,
-    common: int,
-    scratch: str,
-    parent: int,
-) -> None:
-    """Give up the rest, in the freshly forked child."""
-    os.mkdir(scratch, SCRATCH_MODE)  # noqa: PTH102 - on the cold path
+class Walls(msgspec.Struct, frozen=True):
+    """All that can be known before the fork of what an instance gives up.
+
+    Attributes:
+        settings: Its kernel limits.
+        drops_rights: The zygote kept rights that this instance must not have.
+        sealed: Files beyond the app must be closed to it; the zygote's own are still open.
+        filter: A further system call filter, or None.
+    """
+
+    settings: list[tuple[int, tuple[int, int]]]
+    drops_rights: bool
+    sealed: bool
+    filter: bytes | None
+
+
+def plan_walls(resources: Resources, *, own_uid: bool, size: int, level: int, common: int) -> Walls:
+    """What an instance of these resources gives up beyond what its zygote gave up already.
+
+    Args:
+        resources: What the function asked for.
+        own_uid: Whether the instance gets a uid of its own.
+        size: The zygote's address space in bytes.
+        level: The level of isolation it is to reach.
+        common: The level the zygote stands at.
+    """
+    settings: list[tuple[int, tuple[int, int]]] = []
+    program = None
+    if level >= 1:
+        settings = limits.bounded(limits.plan(resources, size=size, own_uid=own_uid))
+        if not resources.network:
+            program = seccomp.no_network(kernel.ARCHITECTURE)
+    return Walls(settings, common < 1 <= level, common < 2 <= level, program)
+
+
+def enter_instance(walls: Walls, *, uid: int, scratch: str, parent: int) -> None:
+    """Give up the rest, in the freshly forked child. Every line here is on the cold path."""
+    os.mkdir(scratch, SCRATCH_MODE)  # noqa: PTH102 - hot
     os.environ["TMPDIR"] = scratch  # noqa: TID251 - written, not read: for the author's code
     if (tempfile := sys.modules.get("tempfile")) is not None:
         tempfile.tempdir = None  # type: ignore[attr-defined]  # it may have cached the zygote's
     if uid:
         os.chown(scratch, uid, uid)
-    if level >= 1:
-        limits.impose(limits.plan(resources, size=size, own_uid=uid != 0))
+    limits.impose(walls.settings)
     if uid:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
@@ -112,26 +139,22 @@ def enter_instance(
         # A changed uid hides /proc/self from its own process; nobody else has this uid.
         kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
     os.chdir(scratch)
-    if common < 1 <= level:
+    if walls.drops_rights:
         _drop_rights()
-    if common < 2 <= level:
+    if walls.sealed:
         _seal(scratch, sys.path)
-    if level >= 1 and not resources.network:
-        program = seccomp.no_network(kernel.ARCHITECTURE)
-        if program is not None:
-            kernel.set_seccomp(program)
+    if walls.filter is not None:
+        kernel.set_seccomp(walls.filter)
     # After the uid change, which clears it.
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, SIGKILL)
     if os.getppid() not in {parent, 0}:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), SIGKILL)
 
 
-def warm_up(resources: Resources) -> None:
-    """Go through the motions of `enter_instance`, changing nothing."""
-    os.environ["TMPDIR"] = ""  # noqa: TID251 - written, not read
-    limits.plan(resources, size=0, own_uid=True)
+def rehearse_entry() -> None:
+    """Go through motions of `enter_instance` that change nothing, so that the code is warm."""
     limits.impose([])
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+    kernel.prctl(kernel.PR_GET_DUMPABLE)
     os.getppid()
 
 
@@ -214,10 +237,11 @@ def rehearse(scratch: str) -> None:
     if child == 0:
         code = 1
         try:
-            enter_instance(
-                Resources(), uid=uid, size=limits.address_space(), level=level, common=level,
-                scratch=f"{scratch}/one", parent=os.getppid(),
+            walls = plan_walls(
+                Resources(), own_uid=uid != 0, size=limits.address_space(), level=level,
+                common=level,
             )  # fmt: skip
+            enter_instance(walls, uid=uid, scratch=f"{scratch}/one", parent=os.getppid())
             __import__("wave")
             code = 0
         finally:

@@ -143,6 +143,8 @@ class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
         common: The level the zygote itself stands at, which a fork inherits for nothing.
         notes: What was asked for and could not be had, and why.
         seconds: How long the import took.
+        greets: Whether its instances say hello, since they have start hooks to run first; others
+            take up runs from the fork on.
     """
 
     spec: AppSpec
@@ -151,6 +153,7 @@ class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
     common: int
     notes: list[str]
     seconds: float
+    greets: bool = True
 
 
 class LoadFailed(msgspec.Struct, array_like=True, frozen=True, tag=22, gc=False):

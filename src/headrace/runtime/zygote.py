@@ -112,6 +112,11 @@ class Zygote:
             raise RuntimeError("the zygote has not been started")
         return self.loaded.spec
 
+    @property
+    def greets(self) -> bool:
+        """Whether its instances say hello before they take up runs."""
+        return self.loaded is None or self.loaded.greets
+
     async def start(self) -> Loaded:
         """Start the process and import the app.
 

@@ -39,11 +39,11 @@ class HostRefused(Exception):
 
 
 class Channel:
-    """Frames over a blocking socket."""
+    """Frames over a blocking socket; `spin` may be set once it is known."""
 
-    def __init__(self, link: socket.socket, *, spin: float) -> None:
+    def __init__(self, link: socket.socket) -> None:
         self._link = link
-        self._spin = spin
+        self.spin = 0.0
         self._eager = False
         self._frames = Frames()
         self._inbox: deque[tuple[int, ToChild]] = deque()
@@ -60,7 +60,7 @@ class Channel:
         while not self._inbox:
             if self._outbox:
                 self.flush()
-            self._receive(self._spin)
+            self._receive(self.spin)
         return self._inbox.popleft()
 
     def say(self, nonce: int, message: FromChild) -> None:

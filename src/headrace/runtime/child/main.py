@@ -19,17 +19,20 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from headrace.model.event import Event
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Returned, Usage
-from headrace.model.policy import MAX_TRACEBACK
+from headrace.model.policy import MAX_TRACEBACK, Resources
+from headrace.model.record import Chunk, encode_events
 from headrace.runtime import sandbox
 from headrace.runtime.child.channel import Channel
 from headrace.runtime.child.executor import Executor
-from headrace.runtime.child.speech import Running, speak_up
+from headrace.runtime.child.speech import Running, Speech, speak_up
 from headrace.runtime.kernel import trim_heap
 from headrace.runtime.wire import (
     EXIT_HOOK,
     EXIT_MEMORY,
+    RECEIVE_BYTES,
     Acted,
     Done,
     Fork,
@@ -48,6 +51,8 @@ from headrace.sdk.app import App
 
 SHORT_RUN_S = 200e-6
 MEASURE_EVERY = 64
+REHEARSALS = 24
+"""Rounds after which the interpreter leaves our code as it is."""
 
 
 class HostLine:
@@ -68,60 +73,91 @@ class HostLine:
 
 
 class Life:
-    """One instance, in its own process."""
+    """One instance. Made by its zygote, which thereby does most of the work for all of them.
 
-    def __init__(self, app: App, version: str, order: Fork, link: socket.socket) -> None:
-        self._order = order
-        self._partitions = dict(order.partitions)
-        self.channel = Channel(link, spin=order.spin)
+    Args:
+        app: The loaded app.
+        version: The hash of the code.
+        link: The channel's socket; in the zygote something else may still stand at its descriptor.
+        running: Which invocation runs, for whoever speaks meanwhile.
+        out: What the author's code has as stdout.
+        err: And as stderr.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        version: str,
+        link: socket.socket,
+        running: Running,
+        out: Speech,
+        err: Speech,
+    ) -> None:
+        self._partitions: dict[str, int] = {}
+        self._channel = Channel(link)
         self._executor = Executor(
-            app,
-            HostLine(self.channel),
-            partitions=self._partitions,
-            instance=order.instance,
-            version=version,
+            app, HostLine(self._channel), partitions=self._partitions, version=version
         )
-        self._running = Running()
-        self._out, self._err = speak_up(self._running)
-        self._asynchronous = self._executor.is_async(order.function)
+        self._running = running
+        self._out, self._err = out, err
+        self._greets = bool(app.hooks["init"])
+        self._asynchronous = False
         self._runner: Any = None
-        self._cpu_limit = order.resources.cpu
+        self._cpu_limit: float | None = None
         self._suspended = False
         self._runs = 0
         self._memory = 0
         self._used = 0.0
 
+    def begin(self, order: Fork) -> None:
+        """Be the instance that was ordered."""
+        if order.partitions:
+            self._partitions.update(order.partitions)
+        self._channel.spin = order.spin
+        self._executor.instance = order.instance
+        self._asynchronous = self._executor.is_async(order.function)
+        self._cpu_limit = order.resources.cpu
+        if self._greets:
+            self._start()
+
+    def awaits(self, function: str) -> bool:
+        """Whether the handler is asynchronous."""
+        return self._executor.is_async(function)
+
     def live(self) -> NoReturn:
         """Until the host says stop, or goes."""
-        self._start()
-        channel = self.channel
         while True:
-            nonce, message = channel.take()
-            match message:
-                case Run():
-                    if self._suspended:
-                        self._resume()
-                    self._run(nonce, message.invocation)
-                case Suspend():
-                    cause = self._hook("suspend")
-                    self._suspended = True
-                    gc.collect()
-                    trim_heap()
-                    channel.say(nonce, Acted(cause))
-                case Partitions():
-                    self._partitions.clear()
-                    self._partitions.update(message.counts)
-                case Stop():
-                    self._hook("stop")
-                    self._end(0)
-                case _:
-                    continue
+            self.step()
+
+    def step(self) -> None:
+        """Do the next thing the host says."""
+        nonce, message = self._channel.take()
+        if type(message) is Run:
+            if self._suspended:
+                self._resume()
+            self._run(nonce, message.invocation)
+            return
+        match message:
+            case Suspend():
+                cause = self._hook("suspend")
+                self._suspended = True
+                gc.collect()
+                trim_heap()
+                self._channel.say(nonce, Acted(cause))
+            case Partitions():
+                self._partitions.clear()
+                self._partitions.update(message.counts)
+            case Stop():
+                self._hook("stop")
+                self._end(0)
+            case _:
+                return
 
     def _start(self) -> None:
         began = time.perf_counter()
         cause = self._hook("start")
-        self.channel.say(0, Hello(time.perf_counter() - began, cause))
-        self.channel.flush()
+        self._channel.say(0, Hello(time.perf_counter() - began, cause))
+        self._channel.flush()
         if cause is not None:
             self._end(EXIT_HOOK)
 
@@ -131,7 +167,7 @@ class Life:
             self._end(EXIT_HOOK)
 
     def _run(self, nonce: int, invocation: Invocation) -> None:
-        self.channel.nonce = nonce
+        self._channel.nonce = nonce
         self._running.key = invocation.key
         if self._cpu_limit is not None:
             signal.setitimer(signal.ITIMER_PROF, self._cpu_limit)
@@ -153,16 +189,16 @@ class Life:
             self._used = used
             self._memory = usage.ru_maxrss * 1024
         self._runs += 1
-        cost = Usage(wall, cpu, self._memory, cold, self._order.instance)
+        cost = Usage(wall, cpu, self._memory, cold, self._executor.instance)
         # `Returned` was made a moment ago, here, for this answer only.
         msgspec.structs.force_setattr(returned, "usage", cost)
         try:
-            self.channel.say(nonce, Done(returned))
+            self._channel.say(nonce, Done(returned))
         except (ValueError, OverflowError) as error:
             cause = Cause("TooLarge", str(error), retryable=False)
-            self.channel.say(nonce, Done(Returned(error=cause, usage=cost)))
-        if wall > SHORT_RUN_S or not self.channel.crowded:
-            self.channel.flush()
+            self._channel.say(nonce, Done(Returned(error=cause, usage=cost)))
+        if wall > SHORT_RUN_S or not self._channel.crowded:
+            self._channel.flush()
 
     def _drive(self, invocation: Invocation) -> Returned:
         work: Coroutine[Any, Any, Returned] = self._executor.run(invocation)
@@ -197,41 +233,53 @@ class Life:
         return None
 
     def _end(self, code: int) -> NoReturn:
-        self.channel.flush()
+        self._channel.flush()
         self._out.finish()
         self._err.finish()
         os._exit(code)
 
 
-def prepare(app: App) -> None:
-    """In the zygote: import what instances of this app will need beyond this module."""
-    executor = Executor(app, _NoHost())
-    if any(executor.is_async(function.name) for function in app.spec().functions):
+def prepare(app: App, version: str, link: socket.socket) -> Life:
+    """In the zygote, once the app is imported: all that instances need and have in common.
+
+    A child pays for every page it touches, so objects it would make are made here, and code it
+    will run has run here: the interpreter rewrites code while it warms up.
+    """
+    running = Running()
+    out, err = speak_up(running)
+    life = Life(app, version, link, running, out, err)
+    if any(life.awaits(name) for name in app.functions):
         __import__("asyncio")
+    rehearse()
+    return life
 
 
-def warm_up(app: App, order: Fork) -> None:
-    """In a spare child: do once what its birth will do, so that the pages are its own already."""
+def rehearse() -> None:
+    """Live through the beginning of an instance, with a function and a host of our own."""
+    app = App("rehearsal")
+    app.function()(first_words)
     ours, theirs = socket.socketpair()
+    running = Running()
+    out, err = Speech(1, "stdout", running), Speech(2, "stderr", running)
+    event = encode_events([Event(b"{}")])
+    order = Fork("", "rehearsal.first_words", 0, 0, Resources(), {}, 0.0)
+    run = Run(
+        Invocation(order.function, (Chunk("_call", 0, 0, 1, event, 0, 0, 1),), mode="call")
+    )  # fmt: skip
     with ours, theirs:
-        life = Life(app, "", order, ours)
-        theirs.sendall(encode(1, Run(Invocation("", ()))))
-        nonce, _ = life.channel.take()
-        life.channel.say(nonce, Done(Returned()))
-        life.channel.flush()
-    sandbox.warm_up(order.resources)
-    reseed()
-    resource.getrusage(resource.RUSAGE_SELF)
+        life = Life(app, "", ours, running, out, err)
+        for _ in range(REHEARSALS):
+            reseed()
+            sandbox.rehearse_entry()
+            life.begin(order)
+            theirs.sendall(encode(1, run))
+            life.step()
+            theirs.recv(RECEIVE_BYTES)
 
 
-class _NoHost:
-    """The zygote has nobody to ask."""
-
-    def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
-        raise NotImplementedError
-
-    def scan_state(self, prefix: str, limit: int) -> list[tuple[str, int, bytes]]:
-        raise NotImplementedError
+def first_words(event: Any) -> int:
+    """What runs in a rehearsal, in the place of an author's function."""
+    return 1
 
 
 def reseed() -> None:
@@ -244,10 +292,11 @@ def reseed() -> None:
         numpy_random.seed(list(os.urandom(32)))
 
 
-def live(app: App, version: str, order: Fork, link: socket.socket) -> NoReturn:
+def live(life: Life, order: Fork) -> NoReturn:
     """Be an instance; the process is settled in its sandbox already."""
     try:
         reseed()
-        Life(app, version, order, link).live()
+        life.begin(order)
+        life.live()
     except MemoryError:
         os._exit(EXIT_MEMORY)

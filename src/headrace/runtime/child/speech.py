@@ -116,10 +116,11 @@ def write_record(descriptor: int, spoken: Spoken) -> None:
 
 def speak_up(running: Running) -> tuple[Speech, Speech]:
     """Put the streams and the handler in place."""
+    sys.stdout.flush()
+    sys.stderr.flush()
     out, err = Speech(1, "stdout", running), Speech(2, "stderr", running)
     sys.stdout, sys.stderr = out, err
     root = logging.getLogger()
-    root.handlers = [each for each in root.handlers if not isinstance(each, Records)]
     root.addHandler(Records(running))
     if root.level == logging.WARNING:
         root.setLevel(logging.INFO)

@@ -8,6 +8,7 @@ imported.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed leaves it out
 import contextlib
 import gc
 import os
@@ -18,12 +19,13 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
-from headrace.model.policy import MAX_TRACEBACK
+from headrace.model.policy import MAX_TRACEBACK, Resources
 from headrace.runtime import kernel, limits, sandbox
 from headrace.runtime.child import loader, main
 from headrace.runtime.wire import (
@@ -42,9 +44,17 @@ from headrace.runtime.wire import (
     encode,
     to_zygote,
 )
-from headrace.sdk.app import App
 
+CONTROL = 3
+"""Where the control socket is, and in an instance its channel."""
+HIGHEST = 0x7FFF_FFFF
 INSTANCE_FDS = 3
+ANCILLARY_BYTES = socket.CMSG_SPACE(64 * 4)
+SOL_SOCKET, SCM_RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
+TELL_AFTER_MS = 1
+"""How long after a fork, if no other is ordered, the host is told of it: the child goes first."""
+MAX_UNSAID = 32
+MAX_PLANS = 1_024
 SPARE_AFTER_MS = 5
 """Quiet time after which a spare child is forked ahead of need, out of everybody's way."""
 MAX_SPARES_LOST = 3
@@ -65,23 +75,25 @@ class Control:
     """The zygote's end of its control socket; blocking writes, reads when there is something."""
 
     def __init__(self, link: socket.socket) -> None:
-        self._link = link
+        self.link = link
         self._frames = Frames()
         self._descriptors: list[int] = []
 
     def fileno(self) -> int:
         """For polling."""
-        return self._link.fileno()
+        return self.link.fileno()
 
     def receive(self) -> list[ToZygote]:
         """What the host says; ends the process when the host is gone or talks nonsense."""
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._link, RECEIVE_BYTES, 64)
+            data, ancillary, _, _ = self.link.recvmsg(RECEIVE_BYTES, ANCILLARY_BYTES)
         except ConnectionError:
-            data, descriptors = b"", []
+            raise EOFError from None
         if not data:
             raise EOFError
-        self._descriptors += descriptors
+        for level, kind, packed in ancillary:
+            if level == SOL_SOCKET and kind == SCM_RIGHTS:
+                self._descriptors += memoryview(packed).cast("i")
         frames = self._frames.feed(data)
         if isinstance(frames, ProtocolError):
             raise EOFError(frames.reason)  # noqa: TRY004 - not a type error: the end of the talk
@@ -98,16 +110,15 @@ class Control:
         taken, self._descriptors = self._descriptors[:count], self._descriptors[count:]
         return taken
 
-    def say(self, message: FromZygote, descriptor: int | None = None) -> None:
-        """Tell the host."""
-        frame = encode(0, message)
+    def say(self, *messages: FromZygote, descriptors: Sequence[int] = ()) -> None:
+        """Tell the host; descriptors ride along with the first byte."""
+        frames = b"".join(encode(0, message) for message in messages)
         try:
-            if descriptor is None:
-                self._link.sendall(frame)
-            else:
-                sent = socket.send_fds(self._link, [frame], [descriptor])
-                if sent < len(frame):
-                    self._link.sendall(frame[sent:])
+            if descriptors:
+                sent = socket.send_fds(self.link, [frames], descriptors)
+                frames = frames[sent:]
+            if frames:
+                self.link.sendall(frames)
         except ConnectionError as error:
             raise EOFError from error
 
@@ -115,11 +126,13 @@ class Control:
 class Zygote:
     """Forks instances of one app and looks after them until they are reaped."""
 
-    def __init__(self, control: Control, app: App, load: Load, loaded: Loaded) -> None:
+    def __init__(self, control: Control, life: main.Life, load: Load, loaded: Loaded) -> None:
         self._control = control
-        self._app = app
+        self._life = life
         self._load = load
         self._loaded = loaded
+        self._walls: dict[tuple[Resources, int, bool], sandbox.Walls] = {}
+        self._unsaid: list[Forked] = []
         self._children: dict[int, Child] = {}
         self._spare: tuple[int, socket.socket] | None = None
         self._spares_lost = 0
@@ -128,7 +141,14 @@ class Zygote:
         signal.signal(signal.SIGCHLD, _ignore)
         signal.signal(signal.SIGTERM, self._terminate)
         signal.set_wakeup_fd(self._alarm, warn_on_full_buffer=False)
-        self._descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names only, hot
+        self._descriptors = count_descriptors()
+        self._keeps_spare = any(each.scaling.spare for each in loaded.spec.functions)
+        for function in loaded.spec.functions:
+            # Planned ahead, so that children find the plan among the pages they share.
+            isolation = min(function.resources.isolation, load.isolation)
+            for own_uid in (False, True):
+                self._plan(function.resources, isolation, own_uid=own_uid)
+        gc.freeze()
 
     def serve(self) -> None:
         """Until the host goes away."""
@@ -136,14 +156,12 @@ class Zygote:
         poll.register(self._control, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         while True:
-            wants_spare = (
-                self._spare is None
-                and self._spares_lost < MAX_SPARES_LOST
-                and bool(self._loaded.spec.functions)
-            )
-            events = poll.poll(SPARE_AFTER_MS if wants_spare else None)
+            events = poll.poll(self._patience_ms())
             if not events:
-                self._fork_spare()
+                if self._unsaid:
+                    self._tell()
+                else:
+                    self._fork_spare()
             for descriptor, _ in events:
                 if descriptor == self._wake:
                     os.read(self._wake, 4096)
@@ -153,6 +171,30 @@ class Zygote:
                         if isinstance(order, Fork):
                             self._fork(order)
 
+    def _patience_ms(self) -> int | None:
+        """How long nothing must happen until there is something to do."""
+        if self._unsaid:
+            return TELL_AFTER_MS
+        wants_spare = (
+            self._keeps_spare and self._spare is None and self._spares_lost < MAX_SPARES_LOST
+        )
+        return SPARE_AFTER_MS if wants_spare else None
+
+    def _plan(self, resources: Resources, isolation: int, *, own_uid: bool) -> sandbox.Walls:
+        plan = (resources, isolation, own_uid)
+        walls = self._walls.get(plan)
+        if walls is None:
+            walls = sandbox.plan_walls(
+                resources,
+                own_uid=own_uid,
+                size=self._loaded.size,
+                level=min(isolation, self._loaded.level),
+                common=self._loaded.common,
+            )
+            if len(self._walls) < MAX_PLANS:
+                self._walls[plan] = walls
+        return walls
+
     def _fork(self, order: Fork) -> None:
         descriptors = self._control.take_descriptors(INSTANCE_FDS)
         try:
@@ -160,18 +202,35 @@ class Zygote:
             if pid is None:
                 self._check(INSTANCE_FDS)
                 pid = os.fork()
+                if pid == 0:
+                    self._be_born(order, descriptors)
         except (OSError, NotForkable) as error:
+            self._tell()
             self._control.say(ForkFailed(order.instance, str(error)))
         else:
-            if pid == 0:
-                self._be_born(order, descriptors)
+            # The child shall have the processor; and every page we touch now costs us a copy.
             self._children[pid] = Child(order.instance, order.uid)
-            pidfd = os.pidfd_open(pid)
-            self._control.say(Forked(order.instance, pid), pidfd)
-            os.close(pidfd)
+            self._unsaid.append(Forked(order.instance, pid))
+            if len(self._unsaid) >= MAX_UNSAID:
+                self._tell()
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    def _tell(self) -> None:
+        """Let the host know of the forks since the last time, with a pidfd of each."""
+        if not self._unsaid:
+            return
+        unsaid, self._unsaid = self._unsaid, []
+        pidfds: list[int] = []
+        try:
+            for forked in unsaid:
+                # None of them is reaped before it was told of, so each pid still means it.
+                pidfds.append(os.pidfd_open(forked.pid))
+            self._control.say(*unsaid, descriptors=pidfds)
+        finally:
+            for pidfd in pidfds:
+                os.close(pidfd)
 
     def _hand_to_spare(self, order: Fork, descriptors: list[int]) -> int | None:
         """Let the child that waits be this instance; None where there is none."""
@@ -207,16 +266,15 @@ class Zygote:
 
     def _wait_as_spare(self, link: socket.socket) -> NoReturn:
         try:
-            os.dup2(link.fileno(), 3, inheritable=False)
-            kernel.close_from(4)
+            os.dup2(link.fileno(), CONTROL, False)
+            os.closerange(CONTROL + 1, HIGHEST)
             _reset_signals()
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != self._pid:
                 os._exit(0)
-            function = self._loaded.spec.functions[0]
-            order = Fork("", function.name, 0, 0, function.resources, {}, 0.0)
-            main.warm_up(self._app, order)
-            control = Control(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=3))
+            # Done here once more, so that the pages it touches are this child's own already.
+            main.rehearse()
+            control = Control(self._control.link)
             orders: list[ToZygote] = []
             while not orders:
                 orders = control.receive()
@@ -234,7 +292,7 @@ class Zygote:
         threads = os.stat("/proc/self/task").st_nlink - 2  # noqa: PTH116 - hot
         if threads != 1:
             raise NotForkable(f"the zygote has {threads} threads")
-        descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names only, hot
+        descriptors = count_descriptors()
         if descriptors != self._descriptors + expected:
             raise NotForkable(f"the zygote holds {descriptors} descriptors")
 
@@ -242,18 +300,16 @@ class Zygote:
         code = 1
         try:
             zygote = self._pid
-            link = _settle_descriptors(descriptors)
+            _settle_descriptors(descriptors)
             _reset_signals()
+            uid = order.uid
             sandbox.enter_instance(
-                order.resources,
-                uid=order.uid,
-                size=self._loaded.size,
-                level=min(order.isolation, self._loaded.level),
-                common=self._loaded.common,
+                self._plan(order.resources, order.isolation, own_uid=uid != 0),
+                uid=uid,
                 scratch=f"{self._load.scratch}/{order.instance}",
                 parent=zygote,
             )
-            main.live(self._app, self._loaded.spec.version, order, link)
+            main.live(self._life, order)
         except BaseException:  # noqa: BLE001 - the zygote's stack must not go on in its child
             traceback.print_exc()
             sys.stderr.flush()
@@ -262,6 +318,7 @@ class Zygote:
 
     def _reap(self) -> None:
         """Collect the dead, and kill what the dead left behind."""
+        self._tell()
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -326,24 +383,31 @@ class Zygote:
 
 
 def _reset_signals() -> None:
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The module beneath `signal`: turning numbers into enumerations and back touches 50 pages.
+    _signal.set_wakeup_fd(-1)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
 
 
 def _ignore(_signal: int, _frame: object) -> None:
     """A handler, so that the wakeup descriptor is written; the loop does the reaping."""
 
 
-def _settle_descriptors(descriptors: list[int]) -> socket.socket:
-    """Only stdin, the log pipes and the channel stay open."""
+def _settle_descriptors(descriptors: list[int]) -> None:
+    """Only stdin, the log pipes and the channel stay open; the channel takes the control's place."""
     link, out, err = descriptors
     os.dup2(out, 1)
     os.dup2(err, 2)
     # The three came in above the control socket, which is 3, so nothing is overwritten early.
-    os.dup2(link, 3, inheritable=False)
-    kernel.close_from(4)
-    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=3)
+    os.dup2(link, CONTROL, False)
+    os.closerange(CONTROL + 1, HIGHEST)
+
+
+def count_descriptors() -> int:
+    """How many descriptors this process has open."""
+    # Linux tells by the folder's size from 6.2 on; before, names have to be counted.
+    size = os.stat("/proc/self/fd").st_size  # noqa: PTH116 - hot
+    return size or len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - names only
 
 
 def check_forkable(control: int) -> None:
@@ -375,18 +439,18 @@ def check_forkable(control: int) -> None:
         )
 
 
-def load(order: Load, control: int) -> tuple[App, Loaded] | LoadFailed:
+def load(order: Load, control: Control) -> tuple[main.Life, Loaded] | LoadFailed:
     """Import the app and make this process fit to be forked."""
     began = time.perf_counter()
     sys.path[:0] = order.paths
     try:
         app = loader.load(order.target)
         spec = app.spec(version=loader.fingerprint(order.target))
-        check_forkable(control)
+        check_forkable(CONTROL)
     except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too
         trace = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
         return LoadFailed(type(error).__name__, str(error)[:MAX_TRACEBACK], trace)
-    main.prepare(app)
+    life = main.prepare(app, spec.version, control.link)
     seconds = time.perf_counter() - began
     gc.collect()
     gc.freeze()
@@ -394,7 +458,10 @@ def load(order: Load, control: int) -> tuple[App, Loaded] | LoadFailed:
     common, most = min(asked, default=0), max(asked, default=0)
     level, notes = sandbox.enter_zygote(common, most=most, scratch=order.scratch, paths=sys.path)
     common = min(common, level)
-    return app, Loaded(spec, limits.address_space(), level, common, notes, seconds)
+    greets = bool(app.hooks["init"])
+    return life, Loaded(
+        spec, limits.address_space(), level, common, notes, seconds, greets
+    )  # fmt: skip
 
 
 def _first(control: Control) -> Load:
@@ -411,21 +478,21 @@ def run(descriptor: int) -> NoReturn:
     # A host that is killed cannot say goodbye; our own death then takes the instances along.
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGTERM)
-    os.dup2(descriptor, 3, inheritable=False)
-    if descriptor != 3:
+    os.dup2(descriptor, CONTROL, inheritable=False)
+    if descriptor != CONTROL:
         os.close(descriptor)
-    control = Control(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=3))
+    control = Control(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=CONTROL))
     zygote: Zygote | None = None
     try:
         order = _first(control)
-        outcome = load(order, 3)
+        outcome = load(order, control)
         sys.stdout.flush()
         sys.stderr.flush()
         if isinstance(outcome, LoadFailed):
             control.say(outcome)
         else:
-            app, loaded = outcome
-            zygote = Zygote(control, app, order, loaded)
+            life, loaded = outcome
+            zygote = Zygote(control, life, order, loaded)
             control.say(loaded)
             zygote.serve()
     except EOFError:
