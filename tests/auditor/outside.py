@@ -49,7 +49,8 @@ class Sent(NamedTuple):
 class Listener(NamedTuple):
     """A function and what it does with each event: one output, one entry in its key's state.
 
-    `output` and `state` may be "": it then keeps none. `kind` is the class its poison raises.
+    `output` and `state` may be "": it then keeps none. `kinds` are the causes its poison may be given
+    up for: the class it raises, and where instances are killed also that.
     """
 
     function: str
@@ -57,7 +58,7 @@ class Listener(NamedTuple):
     output: str
     state: str
     attempts: int
-    kind: str
+    kinds: tuple[str, ...]
 
 
 class Account(NamedTuple):
@@ -163,11 +164,15 @@ def state(read: Read, app: str, prefix: str) -> dict[str, object]:
 def judge(account: Account, read: Read) -> list[Finding]:
     """Compare an account with a node that has come to rest."""
     findings: list[Finding] = []
-    logs = {stream: list(records(read, stream)) for stream in account.acknowledged}
+    streams = dict.fromkeys(
+        [*account.acknowledged, *(listener.stream for listener in account.listeners)]
+    )
+    logs = {stream: list(records(read, stream)) for stream in streams}
     for stream, sent in account.acknowledged.items():
         findings += check_log(stream, sent, logs[stream])
     for listener in account.listeners:
-        sent = account.acknowledged[listener.stream]
+        # What another function published is judged as that one's output.
+        sent = account.acknowledged.get(listener.stream, ())
         poison = {each.id for each in sent if each.poison}
         log = logs[listener.stream]
         findings += check_dead(listener, log, poison, list(dead_letters(read, listener.function)))
@@ -246,8 +251,10 @@ def check_dead(
         event = letter.event
         if (event.raw(), event.key, event.id) != (held.raw(), held.key, held.id):
             findings.append(Finding("I5", f"{at}: the dead letter is not the event"))
-        if letter.event.id in poison and letter.cause.kind != listener.kind:
-            findings.append(Finding("I5", f"{at}: {letter.cause.kind}, not {listener.kind}"))
+        if letter.event.id in poison and letter.cause.kind not in listener.kinds:
+            findings.append(
+                Finding("I5", f"{at}: {letter.cause.kind}, not one of {listener.kinds}")
+            )
         if letter.attempts != listener.attempts:
             findings.append(
                 Finding("I5", f"{at}: {letter.attempts} of {listener.attempts} attempts")

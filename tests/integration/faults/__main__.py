@@ -6,6 +6,7 @@ Ends with 1 where a promise was broken; every finding names the invariant and ho
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 
@@ -26,6 +27,8 @@ def main() -> int:
     parser.add_argument("--record", action="store_true",
                         help="add the figures to docs/reliability.json and its page")  # fmt: skip
     asked = parser.parse_args()
+    # A campaign that is told to end takes its nodes and mounts along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     say(f"seed {asked.seed}")
     rows = []
     for fault in FAULTS:

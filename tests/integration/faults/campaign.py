@@ -19,7 +19,7 @@ from tests.integration.faults.disks import why_no_mounts
 from tests.integration.faults.failpoint_visits import visit
 from tests.integration.faults.full_disks import fill_disk
 from tests.integration.faults.hostility import attack
-from tests.integration.faults.kills import kill_hosts, kill_instances, kill_zygotes
+from tests.integration.faults.kills import kill_hosts, kill_instances, kill_zygotes, storm
 from tests.integration.faults.pauses import kill_host_of_stopped, pause_hosts, pause_instances
 from tests.integration.faults.poison import poison
 from tests.integration.faults.power_cuts import cut_power
@@ -46,6 +46,7 @@ FAULTS = (
     Fault("kill-host", kill_hosts, 5, 1_000, 20),
     Fault("kill-instance", kill_instances, 10, 5_000, 100),
     Fault("kill-zygote", kill_zygotes, 5, 1_000, 25),
+    Fault("storm", storm, 10, 1_000, 25),
     Fault("failpoints", visit, 1, 3, 1),
     Fault("stop-instance", pause_instances, 3, 500, 20),
     Fault("stop-host", pause_hosts, 2, 500, 20),

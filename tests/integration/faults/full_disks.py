@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import http.client
 import json
 import os
 import time
+from pathlib import Path
 
 from tests.auditor.outside import Account, Finding, Sent
 from tests.integration.faults.disks import small
@@ -45,7 +46,11 @@ class Probe:
 
 
 def fill_disk(site: Site, times: int, seed: int) -> Result:
-    """Fill the disk, see producers refused and consumers finish, make room, see it go on."""
+    """Fill the disk, see producers refused and consumers finish, make room, see it go on.
+
+    Every second time somebody else takes the node's reserve too, so that nothing at all can be
+    written for a while; then even what was taken in has to wait.
+    """
     site.write(APP)
     findings: list[Finding] = []
     slowest = 0.0
@@ -55,19 +60,22 @@ def fill_disk(site: Site, times: int, seed: int) -> Result:
             load = Load(site, seed, pause=0.05, padding=2_000)
             probe = Probe(site)
             filler = site.data / "filler"
-            for _ in range(times):
+            for number in range(times):
                 time.sleep(0.3)
                 fill(filler)
                 wait_until(
                     lambda: probe.status() == 507, seconds=20, every=0.05,
                     what=lambda: f"producers are answered 507 {site.said()}",
                 )  # fmt: skip
-                # What was taken in before is finished on the reserve, while producers wait.
-                site.wait_drained(20)
+                if number % 2:
+                    starve(filler, 1.5)
+                else:
+                    # What was taken in before is finished on the reserve; producers wait.
+                    site.wait_drained(20)
                 filler.unlink()
                 began = time.monotonic()
                 wait_until(
-                    lambda: probe.status() == 201 or probe.status() == 200 or probe.status() == 202,
+                    lambda: 200 <= probe.status() < 300,
                     seconds=30, every=0.02, what=lambda: f"service resumes {site.said()}",
                 )  # fmt: skip
                 slowest = max(slowest, time.monotonic() - began)
@@ -87,18 +95,19 @@ def fill_disk(site: Site, times: int, seed: int) -> Result:
     )  # fmt: skip
 
 
-def fill(filler: os.PathLike[str]) -> None:
-    """Write a file until the disk has next to nothing left."""
-    with open(filler, "wb", buffering=0) as file:  # noqa: PTH123 - unbuffered, to see ENOSPC at once
-        try:
-            while True:
-                left = os.fstatvfs(file.fileno())
-                free = left.f_bavail * left.f_frsize
-                if free <= LEFT_BYTES:
-                    return
-                os.posix_fallocate(
-                    file.fileno(), os.fstat(file.fileno()).st_size, free - LEFT_BYTES
-                )
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
+def starve(filler: Path, seconds: float) -> None:
+    """Take whatever becomes free, for so long."""
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        fill(filler)
+        time.sleep(0.01)
+
+
+def fill(filler: Path) -> None:
+    """Let a file grow until the disk has next to nothing left."""
+    with filler.open("ab", buffering=0) as file:
+        found = os.fstatvfs(file.fileno())
+        free = found.f_bavail * found.f_frsize - LEFT_BYTES
+        if free > 0:
+            with contextlib.suppress(OSError):  # the node was quicker
+                os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, free)

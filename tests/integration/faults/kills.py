@@ -63,6 +63,38 @@ def kill_zygotes(site: Site, times: int, seed: int) -> Result:
     return _judged("kill -9 of a zygote", site, load, times)
 
 
+def storm(site: Site, times: int, seed: int) -> Result:
+    """Host, zygote and instances die and stop, in any order and at once."""
+    random = Random(seed)
+    site.write(APP)
+    site.start()
+    load = Load(site, seed)
+    for _ in range(times):
+        time.sleep(random.uniform(0.02, 0.3))
+        match random.choice(("host", "child", "children", "stop", "child then host")):
+            case "host":
+                site.kill()
+                site.start()
+            case "child":
+                _strike(random, site, 1, signal.SIGKILL)
+            case "children":
+                _strike(random, site, 3, signal.SIGKILL)
+            case "stop":
+                _strike(random, site, 2, signal.SIGSTOP)
+            case _:
+                _strike(random, site, 1, signal.SIGKILL)
+                site.kill()
+                site.start()
+    return _judged("kills and stops in a storm", site, load, times)
+
+
+def _strike(random: Random, site: Site, most: int, number: signal.Signals) -> None:
+    """Send a signal to some of the host's children and grandchildren, zygotes included."""
+    family = site.family()
+    for each in random.sample(family, min(most, len(family))):
+        each.send(number)
+
+
 def _judged(fault: str, site: Site, load: Load, times: int) -> Result:
     account = load.finish()
     findings = settle(site, account)

@@ -1,4 +1,4 @@
-"""Load under which a node is put on trial: an app of two functions, and producers that insist.
+"""Load under which a node is put on trial: an app of three functions, and producers that insist.
 
 Every event has a number and an id. A producer sends its batch again until it is acknowledged, through
 as many restarts as that takes, so that at its end every event it made was acknowledged.
@@ -24,12 +24,13 @@ APP = f'''
 
 import os
 
-from headrace import App, Batch, Context, DeadLetter, Event, Retry
+from headrace import App, Batch, Context, DeadLetter, Event, Retry, Scaling
 
 app = App("load", owner="campaign")
 orders = app.stream("orders", partitions=4)
 told = app.stream("told", partitions=4)
 seen = app.stream("seen", partitions=4)
+ends = app.stream("ends", partitions=2)
 
 often = Retry(attempts={ATTEMPTS}, base=0.01, cap=0.05)
 
@@ -57,6 +58,7 @@ def tally(events: Batch[dict], context: Context) -> None:
 @app.function(
     orders, mode="keyed", parallelism=4, batch_size=16, timeout={TIMEOUT_S}, retry=often,
     on_failure=DeadLetter(), output=seen, breaker=None,
+    scaling=Scaling(max=4, keep_warm=0.05, keep_hibernating=0.3, max_age=2.0, max_invocations=200),
 )
 def single(event: Event[dict], context: Context):
     """The same for one event at a time, in lanes."""
@@ -66,11 +68,23 @@ def single(event: Event[dict], context: Context):
     kept = context.state.get(f"single|{{event.key}}", list, [])
     context.state.put(f"single|{{event.key}}", [*kept, event.value["n"]])
     return {{"n": event.value["n"], "at": str(event.position)}}
+
+
+@app.function(told, batch_size=20, batch_window=0.02, timeout={TIMEOUT_S}, retry=often, breaker=None)
+def relay(events: Batch[dict], context: Context) -> None:
+    """What the first function published, once more."""
+    begin("load.relay", [event.value["n"] for event in events])
+    for event in events:
+        context.publish(ends, {{"n": event.value["n"], "at": str(event.position)}}, key=event.key)
 '''
 
+KINDS = "ValueError", "Crashed", "TimedOut"
+"""Poison raises; its last attempt may also be the one that is killed or stopped."""
+
 LISTENERS = (
-    Listener("load.tally", "orders", "told", "tally", ATTEMPTS, "ValueError"),
-    Listener("load.single", "orders", "seen", "single", ATTEMPTS, "ValueError"),
+    Listener("load.tally", "orders", "told", "tally", ATTEMPTS, KINDS),
+    Listener("load.single", "orders", "seen", "single", ATTEMPTS, KINDS),
+    Listener("load.relay", "told", "ends", "", ATTEMPTS, KINDS),
 )
 
 

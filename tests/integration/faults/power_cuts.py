@@ -26,7 +26,8 @@ def cut_power(site: Site, times: int, seed: int, *, kind: str = "ext4") -> Resul
     with cuttable(kind, site.folder, site.data) as disk:
         try:
             site.start()
-            load = Load(site, seed, padding=500)
+            # Large enough that checkpoints are cut too.
+            load = Load(site, seed, padding=6_000)
             for _ in range(times):
                 time.sleep(random.uniform(0.05, 0.7))
                 freeze(site)

@@ -35,7 +35,12 @@ from tests.integration.faults.processes import (
 START_S = 20.0
 PATIENCE_S = 60.0
 ORPHANS_S = 5.0
-_SERVE = "import sys; from headrace.cli.main import main; sys.exit(main())"
+_SERVE = """
+import ctypes, sys
+ctypes.CDLL(None).prctl(1, 9)  # the node dies with whoever tries it
+from headrace.cli.main import main
+sys.exit(main())
+"""
 
 
 class Ended(AssertionError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.integration.faults.kills import kill_hosts, kill_instances, kill_zygotes
+from tests.integration.faults.kills import kill_hosts, kill_instances, kill_zygotes, storm
 from tests.integration.faults.sites import Site
 
 
@@ -16,3 +16,7 @@ def test_instances_killed_under_load_lose_and_double_nothing(place: Site) -> Non
 
 def test_zygotes_killed_under_load_lose_and_double_nothing(place: Site) -> None:
     assert kill_zygotes(place, 5, 3).findings == []
+
+
+def test_kills_and_stops_in_a_storm_lose_and_double_nothing(place: Site) -> None:
+    assert storm(place, 10, 4).findings == []
