@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from headrace.model.http import Proxy
+from headrace.model.bus import Forward
 from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
+from headrace.model.http import Proxy
 from headrace.model.policy import (
     MAX_EVENT_BYTES,
     Breaker,
@@ -170,3 +171,4 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     streams: tuple[StreamSpec, ...] = ()
     functions: tuple[FunctionSpec, ...] = ()
     proxies: tuple[Proxy, ...] = ()
+    forwards: tuple[Forward, ...] = ()

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from headrace.model.bus import Rule
 from headrace.model.foreign import ForeignTrigger
 from headrace.model.http import Http, Webhook
 from headrace.model.schedules import At, Cron, Every
@@ -48,6 +49,7 @@ Trigger = (
     | ForeignTrigger
     | Http
     | Webhook
+    | Rule
 )
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from headrace.model.bus import Rule
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.trigger import StreamTrigger
 
@@ -72,8 +73,8 @@ def inputs(function: FunctionSpec) -> list[str]:
     found = [
         name
         for trigger in function.triggers
-        if isinstance(trigger, StreamTrigger)
-        for name in trigger.streams
+        if isinstance(trigger, (StreamTrigger, Rule))
+        for name in (trigger.watched if isinstance(trigger, Rule) else trigger.streams)
     ]
     return list(dict.fromkeys(found))
 

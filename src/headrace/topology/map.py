@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import msgspec.structs
 
+from headrace.model.bus import Rule
 from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.policy import Breaker, OnFailure, Retry, Scaling
 from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger
@@ -98,7 +99,7 @@ def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger) -> MapRow:
     listens = not isinstance(trigger, CallTrigger)
     return MapRow(
         function=function.name,
-        streams=trigger.streams if isinstance(trigger, StreamTrigger) else (),
+        streams=_streams(trigger),
         trigger=_trigger(trigger),
         group=function.name if listens else "-",
         batch=_batch(function) if listens else "-",
@@ -114,6 +115,12 @@ def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger) -> MapRow:
         summary=function.summary,
         source=function.source,
     )
+
+
+def _streams(trigger: Trigger) -> tuple[str, ...]:
+    if isinstance(trigger, Rule):
+        return trigger.watched
+    return trigger.streams if isinstance(trigger, StreamTrigger) else ()
 
 
 def _trigger(trigger: Trigger) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.keepers.brokers.base import Broker
+from headrace.model.bus import Rule
 from headrace.model.errors import Misuse
 from headrace.model.foreign import ForeignTrigger
 from headrace.model.function import FunctionSpec
@@ -65,6 +66,10 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) 
             from headrace.triggers.custom import CustomSource
 
             return CustomSource(trigger, around.invoke, around.clock, around.entropy)
+        case Rule():
+            from headrace.triggers.routed import RoutedSource
+
+            return RoutedSource()
         case _ if isinstance(trigger, ForeignTrigger):
             from headrace.triggers.foreign.opening import Unheard, open_foreign
 

@@ -1,0 +1,139 @@
+"""The event bus as authors write it: `Rule` (which events, as what), `HttpTarget` (a target), `Forward`.
+
+They are values; patterns, paths and templates are read by `services/bus` when the app is deployed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from headrace.model.errors import Misuse
+from headrace.model.policy import Retry
+
+DEFAULT_BUS: Final = "default"
+MAX_RULE_STREAMS: Final = 100
+MAX_PATHS: Final = 100
+MAX_TEMPLATE: Final = 8_192
+MAX_HTTP_TIMEOUT_S: Final = 300.0
+
+
+class Rule(msgspec.Struct, frozen=True, tag="rule"):
+    """An event on a bus (or any public stream) matches a pattern. A trigger, or a forward's rule.
+
+    It begins with what is published after it was first deployed; `headrace replay` brings it older
+    events. At most one of `path` and `template`; without either, events arrive as they were
+    published.
+
+    Attributes:
+        pattern: An EventBridge pattern, put to the event as a bus shows it: `id`, `source`,
+            `detail-type`, `time`, `detail`, and `stream`, `key`, `headers`.
+        bus: The bus to watch.
+        streams: Streams (or their names) to watch instead of the bus; at most 100.
+        path: A JSON path (`$.detail.order`); what stands there becomes the value. AWS: `InputPath`.
+        paths: Names for JSON paths, to be used in `template`. AWS: `InputPathsMap`.
+        template: JSON, or a text in quotes, with `<name>` where the values go. AWS: `InputTemplate`.
+    """
+
+    pattern: dict[str, Any]
+    bus: str = DEFAULT_BUS
+    streams: tuple[str, ...] = ()
+    path: str | None = None
+    paths: dict[str, str] = {}
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        """Keep names instead of streams, and refuse what contradicts itself.
+
+        Raises:
+            Misuse: Naming the setting and the fix.
+        """
+        if not isinstance(self.pattern, dict):
+            raise Misuse(f"`Rule({self.pattern!r})`: a pattern is a dict of what must match")
+        force_setattr(self, "bus", getattr(self.bus, "name", self.bus))
+        written: Any = self.streams
+        given = (written,) if isinstance(written, str) or hasattr(written, "name") else written
+        names = tuple(dict.fromkeys(getattr(each, "name", each) for each in given))
+        for name in (self.bus, *names):
+            if not isinstance(name, str) or not name or name.startswith("_"):
+                raise Misuse(f"`Rule`: {name!r} is no public stream; name a bus or a stream")
+        if len(names) > MAX_RULE_STREAMS:
+            raise Misuse(
+                f"`Rule`: {len(names)} streams are watched; use at most {MAX_RULE_STREAMS}"
+            )
+        force_setattr(self, "streams", names)
+        if self.path is not None and self.template is not None:
+            raise Misuse("`Rule`: `path=` and `template=` both say what to hand over; use one")
+        if self.paths and self.template is None:
+            raise Misuse("`Rule`: `paths=` names values for a `template=`, which is missing")
+        if len(self.paths) > MAX_PATHS or len(self.template or "") > MAX_TEMPLATE:
+            raise Misuse(
+                f"`Rule`: use at most {MAX_PATHS} `paths` and {MAX_TEMPLATE} characters of template"
+            )
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """The streams whose events are put to the pattern."""
+        return self.streams or (self.bus,)
+
+
+class HttpTarget(msgspec.Struct, frozen=True, tag="http"):
+    """A target of a forward: each event is sent by POST, one after the other.
+
+    An answer of 2xx is success. 408, 429, 5xx and a broken connection are tried again as `retry`
+    says; any other answer, and a spent retry, makes the event a dead letter of the forward.
+
+    Attributes:
+        url: `http://` or `https://`; redirects are not followed.
+        headers: Sent with every request, beside `ce-id`, `ce-source`, `ce-type`, `ce-time` and
+            `Idempotency-Key`.
+        timeout: Seconds one request may take, up to 300.
+        retry: When a failed request is made again.
+    """
+
+    url: str
+    headers: dict[str, str] = {}
+    timeout: float = 10.0
+    retry: Retry = Retry(attempts=10, base=1.0, cap=300.0)
+
+    def __post_init__(self) -> None:
+        """Refuse what no request can be made of.
+
+        Raises:
+            Misuse: Naming the setting and the fix.
+        """
+        try:
+            parts = urlsplit(self.url)
+            fine = parts.scheme in {"http", "https"} and bool(parts.hostname)
+            fine = fine and (parts.port is None or parts.port > 0)
+        except (TypeError, ValueError, AttributeError):
+            fine = False
+        if not fine or any(ord(char) <= 32 for char in self.url):
+            raise Misuse(f'`HttpTarget({self.url!r})` is no address; write "https://host/path"')
+        for name, value in self.headers.items():
+            if not (name.isascii() and value.isascii() and (name + value).isprintable()):
+                raise Misuse(f"`HttpTarget({self.url!r})`: header `{name}` is not plain ASCII text")
+        if not 0 < self.timeout <= MAX_HTTP_TIMEOUT_S:
+            raise Misuse(
+                f"`HttpTarget({self.url!r})`: `timeout={self.timeout}` is out of range; use up to "
+                f"{MAX_HTTP_TIMEOUT_S:g} s"
+            )
+
+
+class Forward(msgspec.Struct, frozen=True):
+    """A rule whose events go somewhere without a function.
+
+    Attributes:
+        name: The full name, `app.forward`.
+        rule: Which events, and as what.
+        stream: The stream they are appended to, in the transaction that moves the bus's position.
+        http: Or the address they are sent to.
+    """
+
+    name: str
+    rule: Rule
+    stream: str | None = None
+    http: HttpTarget | None = None

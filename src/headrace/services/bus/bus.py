@@ -1,0 +1,218 @@
+"""The bus: for each watched stream one router, for each HTTP forward one poster; kept as apps change.
+
+In: the deployed apps. Out: an app of internal functions, `_bus`, that the dispatcher delivers to like
+any other. A rule begins with what is published after `refresh` has returned: the router's first
+position is durable by then.
+"""
+
+from __future__ import annotations
+
+from headrace.delivery.dispatcher import Dispatcher
+from headrace.delivery.positions import claim, position_key
+from headrace.keepers.brokers.base import Broker
+from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.keys import after
+from headrace.model.bus import DEFAULT_BUS, HttpTarget, Rule
+from headrace.model.effects import Change, Delete, Space
+from headrace.model.errors import Misuse, Unknown
+from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
+from headrace.model.policy import Retry
+from headrace.model.trigger import StreamTrigger, listener
+from headrace.services.bus.internal import InternalInvoker
+from headrace.services.bus.posting import Post, Posting
+from headrace.services.bus.router import Destination, Router
+from headrace.services.bus.transform import transform_of
+from headrace.triggers.filters import compile_pattern
+
+BUS_APP = "_bus"
+ROUTER = f"{BUS_APP}.rules."
+POSTER = f"{BUS_APP}.http."
+ROUTER_BATCH = 1_000
+SPARE_S = 5.0
+
+
+class Bus:
+    """Keeps the internal functions in step with the rules of what is deployed."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        invoker: InternalInvoker,
+        *,
+        storage: Storage,
+        broker: Broker,
+        post: Post,
+    ) -> None:
+        self._dispatcher, self._invoker = dispatcher, invoker
+        self._storage, self._broker, self._post = storage, broker, post
+        self._wanted: dict[str, list[Destination]] = {}
+
+    @property
+    def rules(self) -> dict[str, list[Destination]]:
+        """The rules by the stream they watch."""
+        return self._wanted
+
+    async def prepare(self, app: AppSpec) -> None:
+        """Judge an app's rules before it is deployed, and see that the default bus is there.
+
+        Raises:
+            Misuse: A rule or forward cannot work; the message names it.
+        """
+        for name, rule in _rules_of(app):
+            try:
+                compile_pattern(rule.pattern)
+                transform_of(rule)
+            except Misuse as error:
+                raise Misuse(f"the rule of `{name}`: {error}") from error
+        for forward in app.forwards:
+            if forward.stream in forward.rule.watched:
+                raise Misuse(
+                    f"forward `{forward.name}` leads from `{forward.stream}` back to it; send its events "
+                    "to another stream"
+                )
+        if any(DEFAULT_BUS in rule.watched for _, rule in _rules_of(app)) or any(
+            DEFAULT_BUS in function.publishes or function.output == DEFAULT_BUS
+            for function in app.functions
+        ):
+            await self._broker.declare(StreamSpec(name=DEFAULT_BUS))
+
+    async def refresh(self) -> None:
+        """Forward as the deployed apps say from now on.
+
+        Raises:
+            Misuse: A rule watches, or a forward leads to, a stream that cannot be.
+        """
+        apps = [app for app in self._dispatcher.apps.values() if app.name != BUS_APP]
+        posters, targets = self._posters(apps)
+        for function in posters:
+            for place, trigger in enumerate(function.triggers):
+                own = _own_stream(function.name, place, trigger)
+                await self._broker.declare(StreamSpec(name=own, owner=BUS_APP, private=True))
+        self._wanted = wanted = self._destinations(apps, posters)
+        routers = [self._router(stream, found) for stream, found in wanted.items()]
+        for stream in wanted:
+            await self._begin(stream)
+        self._invoker.handlers = {
+            **{name: Posting(forward, self._post) for name, forward in targets.items()},
+            **{ROUTER + stream: Router(stream, found) for stream, found in wanted.items()},
+        }
+        if routers or BUS_APP in self._dispatcher.apps:
+            await self._dispatcher.deploy(AppSpec(name=BUS_APP, functions=(*posters, *routers)))
+            await self._forget(set(wanted))
+
+    def _posters(self, apps: list[AppSpec]) -> tuple[list[FunctionSpec], dict[str, HttpTarget]]:
+        functions, targets = [], {}
+        for forward in (forward for app in apps for forward in app.forwards):
+            if forward.http is not None:
+                name = POSTER + forward.name
+                targets[name] = forward.http
+                functions.append(
+                    FunctionSpec(
+                        name=name,
+                        app=BUS_APP,
+                        triggers=(forward.rule,),
+                        batch_size=1,
+                        timeout=forward.http.timeout + SPARE_S,
+                        retry=forward.http.retry,
+                        summary=f"Sends events to {forward.http.url}",
+                    )
+                )
+        return functions, targets
+
+    def _destinations(
+        self, apps: list[AppSpec], posters: list[FunctionSpec]
+    ) -> dict[str, list[Destination]]:
+        """The rules by the stream they watch."""
+        found: dict[str, list[Destination]] = {}
+        for app in (*apps, AppSpec(name=BUS_APP, functions=tuple(posters))):
+            for function in app.functions:
+                for place, trigger in enumerate(function.triggers):
+                    if isinstance(trigger, Rule):
+                        name = function.name.removeprefix(POSTER)
+                        several = sum(isinstance(one, Rule) for one in function.triggers) > 1
+                        label = f"{name}#{place}" if several else name
+                        own = _own_stream(function.name, place, trigger)
+                        self._watch(found, app, label, trigger, own)
+            for forward in app.forwards:
+                if forward.stream is not None:
+                    self._watch(found, app, forward.name, forward.rule, forward.stream)
+        return found
+
+    def _watch(
+        self,
+        found: dict[str, list[Destination]],
+        app: AppSpec,
+        name: str,
+        rule: Rule,
+        stream: str,
+    ) -> None:
+        to = Destination(name, rule, stream, self._broker.stream(stream).partitions)
+        for watched in rule.watched:
+            spec = self._broker.stream(watched)
+            if spec.private and spec.owner not in {app.name, ""} and app.name != BUS_APP:
+                raise Misuse(
+                    f"the rule of `{name}` watches `{watched}`, which is private to "
+                    f"`{spec.owner}`; watch a public stream"
+                )
+            found.setdefault(watched, []).append(to)
+
+    def _router(self, stream: str, found: list[Destination]) -> FunctionSpec:
+        return FunctionSpec(
+            name=ROUTER + stream,
+            app=BUS_APP,
+            triggers=(StreamTrigger(streams=(stream,), start="latest"),),
+            publishes=tuple(dict.fromkeys(each.stream for each in found)),
+            batch_size=ROUTER_BATCH,
+            retry=Retry(attempts=3),
+            breaker=None,
+            summary=f"Puts the events of {stream} to {len(found)} rules",
+        )
+
+    async def _begin(self, stream: str) -> None:
+        """Make the router's first position durable, so that nothing published from now is missed."""
+        name = ROUTER + stream
+        for partition in range(self._broker.stream(stream).partitions):
+            key = position_key(name, stream, partition)
+            if await self._storage.get(Space.POSITIONS, key) is None:
+                await claim(
+                    self._storage, self._broker, function=name, stream=stream,
+                    partition=partition, start="latest",
+                )  # fmt: skip
+
+    async def _forget(self, watched: set[str]) -> None:
+        """A stream that lost its last rule begins anew with its next one."""
+        low = ROUTER.encode()
+        rows = await self._storage.scan(Space.POSITIONS, low, after(low))
+        gone = [key for key, _ in rows if key[len(low) :].split(b"\0")[0].decode() not in watched]
+        if gone:
+            spaces = (Space.POSITIONS, Space.TROUBLE)
+            await self._storage.apply(
+                Change(deletes=tuple(Delete(space, key) for space in spaces for key in gone))
+            )
+
+    def chosen(self, stream: str, names: list[str]) -> list[Destination]:
+        """The rules of a stream, those named or all.
+
+        Raises:
+            Unknown: There is no such rule.
+        """
+        there = self._wanted.get(stream, [])
+        known = {each.name for each in there}
+        for name in names:
+            if name not in known:
+                listed = ", ".join(f"`{each}`" for each in sorted(known)) or "none"
+                raise Unknown(f"no rule `{name}` watches `{stream}`; there are: {listed}")
+        return [each for each in there if not names or each.name in names]
+
+
+def _rules_of(app: AppSpec) -> list[tuple[str, Rule]]:
+    triggers = [(function.name, one) for function in app.functions for one in function.triggers]
+    found = [(name, one) for name, one in triggers if isinstance(one, Rule)]
+    return found + [(forward.name, forward.rule) for forward in app.forwards]
+
+
+def _own_stream(function: str, place: int, trigger: object) -> str:
+    assert isinstance(trigger, Rule)  # noqa: S101 - posters have rules only
+    reads = listener(function, place, trigger)
+    assert reads is not None  # noqa: S101 - a rule always reads
+    return reads.streams[0]

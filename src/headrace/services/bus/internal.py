@@ -1,0 +1,55 @@
+"""Functions of the platform's own, run in the host beside the author's: one more way to invoke.
+
+In: invocations. Out: outcomes, from the platform's handler where there is one, else from the runtime
+below. So whatever the platform does for itself is delivered, retried and dead-lettered as any
+function's work is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from headrace.model.errors import Corrupt, Unavailable
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Cause, Outcome, Returned, TimedOut
+from headrace.runtime.base import Invoker
+from headrace.world.clock import Clock
+
+Handler = Callable[[Invocation], Awaitable[Outcome]]
+
+
+class InternalInvoker:
+    """An `Invoker` in front of another.
+
+    Attributes:
+        handlers: The platform's functions, by full name.
+    """
+
+    def __init__(self, below: Invoker, *, clock: Clock) -> None:
+        self.handlers: dict[str, Handler] = {}
+        self._below, self._clock = below, clock
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        """Run it to its end and say what came back.
+
+        Raises:
+            Unknown: No such function is deployed here.
+            Unavailable: There is no room to run it now.
+            Corrupt: What was stored cannot be read.
+        """
+        handler = self.handlers.get(invocation.function)
+        if handler is None:
+            return await self._below.invoke(invocation)
+        try:
+            return await self._clock.timeout(handler(invocation), invocation.timeout)
+        except TimeoutError:
+            late = f"the invocation took longer than {invocation.timeout:g} s"
+            return TimedOut(Cause("TimedOut", late))
+        except (Corrupt, Unavailable):
+            raise
+        except Exception as error:  # noqa: BLE001 - judged like an author's
+            return Returned(error=Cause(type(error).__name__, str(error)))
+
+    async def close(self) -> None:
+        """Close the runtime below."""
+        await self._below.close()
