@@ -1,0 +1,201 @@
+"""Bearer tokens: made once, shown once, kept as a hash with their scopes and their end.
+
+A token reads `hr_<id>_<secret>`: the id finds the row, the secret (256 bits) is compared in constant
+time with its SHA-256. Nothing that could be used lies in the store. Looked-up rows are remembered
+for a moment, so that a token that is revoked on another node stops counting within it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable
+from typing import ClassVar
+
+import msgspec
+from msgspec.structs import replace
+
+from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.keys import after, pack
+from headrace.model.effects import Change, Check, Put, Space
+from headrace.model.errors import Conflict, Misuse, Refused, Unknown
+from headrace.model.http import check_scope
+from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
+
+MAX_TOKENS = 10_000
+MAX_SCOPES = 32
+MAX_REMEMBERED = 4_096
+REMEMBER_S = 2.0
+ADMIN = "admin"
+_FORM = re.compile(r"hr_([0-9a-f]{16})_([0-9a-f]{64})")
+_NAME = re.compile(r"[ -~]{1,100}")
+
+
+class Unauthenticated(Refused):
+    """A token is missing, unknown, revoked or over; get one with `headrace token create`."""
+
+    code: ClassVar[str] = "unauthenticated"
+
+
+class Token(msgspec.Struct, frozen=True):
+    """A token as it is kept.
+
+    Attributes:
+        id: Finds it; not secret.
+        name: What it is for, in words.
+        scopes: What it is good for; `admin` is good for everything, `orders:*` for all that begins
+            with `orders:`.
+        hash: SHA-256 of its secret.
+        created: Microseconds since the epoch.
+        expires: The same; 0 means never.
+        revoked: The same; 0 means not.
+    """
+
+    id: str
+    name: str
+    scopes: tuple[str, ...]
+    hash: bytes
+    created: int
+    expires: int = 0
+    revoked: int = 0
+
+    def allows(self, scope: str) -> bool:
+        """Whether it is good for `scope`."""
+        return any(
+            own in {ADMIN, scope} or (own.endswith("*") and scope.startswith(own[:-1]))
+            for own in self.scopes
+        )
+
+
+_decoder = msgspec.msgpack.Decoder(Token)
+
+
+class Tokens:
+    """The node's tokens. Owned by assembly."""
+
+    def __init__(self, storage: Storage, clock: Clock, entropy: Entropy) -> None:
+        self._storage, self._clock, self._entropy = storage, clock, entropy
+        self._seen: dict[str, tuple[float, Token | None]] = {}
+
+    async def create(
+        self, name: str, scopes: Iterable[str], *, lifetime: float | None = None
+    ) -> tuple[Token, str]:
+        """A new token, and its text, which is kept nowhere.
+
+        Args:
+            name: What it is for.
+            scopes: What it is good for.
+            lifetime: Seconds; None means until it is revoked.
+
+        Raises:
+            Misuse: A setting cannot be, or there are too many tokens.
+        """
+        asked = tuple(dict.fromkeys(scopes))
+        if not _NAME.fullmatch(name):
+            raise Misuse("a token needs a name of 1 to 100 plain characters: what is it for?")
+        if not 1 <= len(asked) <= MAX_SCOPES:
+            raise Misuse(f"a token has 1 to {MAX_SCOPES} scopes, this one {len(asked)}")
+        for scope in asked:
+            if scope != "*":
+                check_scope(scope.removesuffix("*") or scope)
+            else:
+                raise Misuse("`*` is no scope; write `admin` for a token that may do everything")
+        if lifetime is not None and not 1 <= lifetime <= 10 * 366 * 86_400:
+            raise Misuse(f"a token cannot live {lifetime:g} s; use 1 s to 10 years")
+        if len(await self.all()) >= MAX_TOKENS:
+            raise Misuse(f"there are {MAX_TOKENS:,} tokens already; revoke what is not needed")
+        now = self._clock.now()
+        secret = self._entropy.token(32)
+        token = Token(
+            self._entropy.token(8), name, asked, _hash(secret), now,
+            0 if lifetime is None else now + round(lifetime * 1e6),
+        )  # fmt: skip
+        row = msgspec.msgpack.encode(token)
+        key = _key(token.id)
+        await self._storage.apply(
+            Change((Check(Space.META, key, None),), (Put(Space.META, key, row),))
+        )
+        return token, f"hr_{token.id}_{secret}"
+
+    async def all(self) -> list[Token]:
+        """Every token, also those that count no more, oldest first."""
+        low = _key("")[:-1]
+        rows = await self._storage.scan(Space.META, low, after(low), limit=MAX_TOKENS)
+        return sorted((_decoder.decode(row) for _, row in rows), key=lambda token: token.created)
+
+    async def revoke(self, name: str) -> Token:
+        """Let the token with this id count no more, from now on.
+
+        Raises:
+            Unknown: There is none.
+        """
+        key = _key(name)
+        while True:
+            row = await self._storage.get(Space.META, key)
+            if row is None:
+                raise Unknown(f"there is no token `{name:.40}`; `headrace token list` shows all")
+            token = _decoder.decode(row)
+            if token.revoked:
+                return token
+            token = replace(token, revoked=self._clock.now())
+            put = Put(Space.META, key, msgspec.msgpack.encode(token))
+            try:
+                await self._storage.apply(Change((Check(Space.META, key, row),), (put,)))
+            except Conflict:
+                continue
+            self._seen.pop(name, None)
+            return token
+
+    async def check(self, authorization: str | None, scope: str) -> Token:
+        """The token an `Authorization` header brings, good for `scope`.
+
+        Raises:
+            Unauthenticated: There is none that counts; the message does not say what was wrong.
+            Refused: It counts, but not for this.
+        """
+        kind, _, text = (authorization or "").partition(" ")
+        form = _FORM.fullmatch(text.strip()) if kind.lower() == "bearer" else None
+        if form is None:
+            raise Unauthenticated(
+                "a token is needed; send `Authorization: Bearer hr_...` (`headrace token create`)"
+            )
+        token = await self._find(form.group(1))
+        # Compared even where there is no row, so that time does not tell which ids exist.
+        matches = hmac.compare_digest(
+            _hash(form.group(2)), bytes(32) if token is None else token.hash
+        )
+        now = self._clock.now()
+        if (
+            token is None
+            or not matches
+            or token.revoked
+            or (token.expires and token.expires <= now)
+        ):
+            raise Unauthenticated("this token is unknown, revoked or over; get a new one")
+        if not token.allows(scope):
+            raise Refused(
+                f"this token is not good for `{scope}`; it is for {', '.join(token.scopes)}"
+            )
+        return token
+
+    async def _find(self, name: str) -> Token | None:
+        now = self._clock.monotonic()
+        seen = self._seen.get(name)
+        if seen is not None and seen[0] > now:
+            return seen[1]
+        row = await self._storage.get(Space.META, _key(name))
+        token = None if row is None else _decoder.decode(row)
+        if len(self._seen) >= MAX_REMEMBERED:
+            self._seen.clear()
+        self._seen[name] = (now + REMEMBER_S, token)
+        return token
+
+
+def _key(name: str) -> bytes:
+    return pack("token", name)
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
