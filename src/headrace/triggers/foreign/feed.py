@@ -2,7 +2,8 @@
 
 The marks of the last messages stand in the outlet's checkpoint, which lands in one transaction with
 the events: a message that is delivered again because the node died before it could say "done" is
-recognised, however long the node was away. As many marks are kept as messages can be in flight.
+recognised, however long the node was away. As many marks are kept as messages can be in flight, and
+those of former lives beside them, since a system may let other messages pass before the old ones.
 Nothing is ever refused for good: an event our log does not take keeps its place, without its value.
 """
 
@@ -28,6 +29,8 @@ from headrace.triggers.source import Outlet
 from headrace.world.failpoints import hit
 
 MARK_BYTES = 16
+MIN_MARKS = 100
+MAX_LEFT = 1_000
 TOO_LARGE = "headrace-too-large"
 HEADERS_DROPPED = "headrace-headers-dropped"
 
@@ -38,10 +41,16 @@ class Standing(msgspec.Struct, array_like=True, frozen=True):
     Attributes:
         places: How far each part of a foreign log is read.
         marks: Digests of the last messages appended, oldest first.
+        left: Digests that former lives have left, whose acknowledgement may have been lost.
     """
 
     places: dict[str, str] = {}
     marks: tuple[bytes, ...] = ()
+    left: tuple[bytes, ...] = ()
+
+    def inherited(self) -> Standing:
+        """As a new life finds it."""
+        return Standing(self.places, (), (*self.left, *self.marks)[-MAX_LEFT:])
 
 
 _standing = msgspec.msgpack.Decoder(Standing)
@@ -58,16 +67,18 @@ class ForeignFeed:
     def __init__(self, driver: ForeignSource[Any], *, in_flight: int) -> None:
         self._driver = driver
         self._in_flight = in_flight
+        self._keep = max(in_flight, MIN_MARKS)
         self._standing = Standing()
 
     async def run(self, outlet: Outlet) -> None:
         """Receive, and emit; see `Source.run`."""
         row = await outlet.checkpoint()
-        self._standing = Standing() if row is None else decode_standing(row, outlet.stream)
+        standing = Standing() if row is None else decode_standing(row, outlet.stream)
+        self._standing = standing.inherited()
         try:
             places = dict(await self._driver.connect(self._standing.places))
             if places != self._standing.places:
-                self._standing = Standing(places, self._standing.marks)
+                self._standing = msgspec.structs.replace(self._standing, places=places)
                 await outlet.emit((), checkpoint=msgspec.msgpack.encode(self._standing))
             while True:
                 received = await self._driver.receive(self._in_flight)
@@ -78,13 +89,13 @@ class ForeignFeed:
 
     async def _take(self, outlet: Outlet, messages: Sequence[Message[Any]]) -> None:
         hit("feed:before-append")
-        fresh, standing = judge(messages, self._standing, keep=self._in_flight)
+        fresh, standing = judge(messages, self._standing, keep=self._keep)
         if fresh:
             await outlet.emit(
                 [fitted(message.event) for message in fresh],
                 checkpoint=msgspec.msgpack.encode(standing),
             )
-            self._standing = standing
+        self._standing = standing
         hit("feed:after-append")
         await self._driver.acknowledge(messages)
         hit("feed:after-acknowledge")
@@ -106,8 +117,9 @@ def judge(
     messages: Sequence[Message[Any]], standing: Standing, *, keep: int
 ) -> tuple[list[Message[Any]], Standing]:
     """The messages not seen before, and what to remember once they are appended."""
-    known = set(standing.marks)
-    marks = list(standing.marks)
+    # Insertion order is age: a mark that comes again becomes the youngest.
+    marks = dict.fromkeys(standing.marks)
+    left = dict.fromkeys(standing.left)
     places = dict(standing.places)
     fresh = []
     for message in messages:
@@ -116,14 +128,14 @@ def judge(
             places[part] = place
         if message.mark:
             mark = digest(message.mark)
-            if message.repeated and mark in known:
+            known = mark in marks or mark in left
+            marks.pop(mark, None)
+            left.pop(mark, None)
+            marks[mark] = None
+            if known and message.repeated:
                 continue
-            if mark in known:
-                marks.remove(mark)
-            known.add(mark)
-            marks.append(mark)
         fresh.append(message)
-    return fresh, Standing(places, tuple(marks[-keep:]))
+    return fresh, Standing(places, tuple(marks)[-keep:], tuple(left))
 
 
 def digest(mark: str) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
@@ -131,9 +132,10 @@ class KafkaSource:
         number, offset = int(record.partition() or 0), int(record.offset() or 0)
         stamp = int(record.timestamp()[1])
         key = record.key()
+        pairs = cast("list[tuple[str, str | bytes | None]]", record.headers() or [])
         headers = {
             name: value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-            for name, value in record.headers() or ()
+            for name, value in pairs
         }
         value = record.value()
         event = Event(
