@@ -32,14 +32,21 @@ class CircuitBreaker:
         self._trial = False
         self.state = BreakerState.CLOSED
 
+    def remaining(self, now: float) -> float:
+        """Seconds until a run may be let through; 0 where one may be now (monotonic `now`)."""
+        if self.state is BreakerState.OPEN or self._trial:
+            return max(self._until - now, 0.0)
+        return 0.0
+
     def wait(self, now: float) -> float:
-        """Seconds to wait before asking again; 0 lets one run through (monotonic `now`)."""
+        """Let a run through and return 0, or tell the seconds to wait before asking again.
+
+        Ask only with a run at hand: while it is not closed, a run let through is the one trial.
+        """
         if self.state is BreakerState.CLOSED:
             return 0.0
-        if self.state is BreakerState.OPEN and now < self._until:
-            return self._until - now
-        if self._trial and now < self._until:
-            return self._until - now
+        if (left := self.remaining(now)) > 0:
+            return left
         self.state = BreakerState.HALF_OPEN
         self._trial = True
         # Should the trial never report (its node left), another is let through after a pause.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace import App, Event, Retry
 from headrace.delivery.breaker import BreakerState, CircuitBreaker
 from headrace.model.policy import Breaker
+from headrace.testing import World
 
 POLICY = Breaker(failures=3, pause=10.0)
 
@@ -70,3 +72,23 @@ def test_nobody_waits_longer_than_the_pause_whatever_happens(
             breaker.failed(now)
         else:
             assert 0.0 <= breaker.wait(now) <= POLICY.pause
+
+
+def test_the_trial_goes_to_an_event_not_to_a_partition_that_has_none() -> None:
+    app = App("app")
+    source = app.stream("in", partitions=3)
+    ran: list[float] = []
+
+    @app.function(source, retry=Retry(attempts=1), breaker=Breaker(failures=1, pause=10.0))
+    def work(event: Event[int]) -> None:
+        ran.append(world._lives.clock.monotonic())
+        if len(ran) == 1:
+            raise ValueError
+
+    with World(app) as world:
+        world.publish(source, 1, key="a")
+        world.advance(1)
+        world.publish(source, 2, 3, key="a")
+        world.advance("2m")
+
+    assert ran == [0.0, 10.0, 10.0]
