@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.model.errors import Corrupt
+from headrace.model.event import Event
+from headrace.model.policy import (
+    MAX_BATCH_BYTES,
+    MAX_EVENT_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    MAX_KEY_BYTES,
+)
+from headrace.model.record import encode_events
+from headrace.triggers.foreign.base import Message
+from headrace.triggers.foreign.feed import (
+    HEADERS_DROPPED,
+    MAX_LEFT,
+    TOO_LARGE,
+    Standing,
+    decode_standing,
+    fitted,
+    judge,
+    parts,
+)
+
+
+def message(mark: str, *, repeated: bool = True) -> Message[int]:
+    return Message(Event(mark.encode()), 0, mark=mark, repeated=repeated)
+
+
+def marks(messages: Sequence[Message[int]]) -> list[str]:
+    return [each.mark for each in messages]
+
+
+def test_a_message_with_a_known_mark_is_not_fresh() -> None:
+    fresh, standing = judge([message("a"), message("b")], Standing(), keep=10)
+    assert marks(fresh) == ["a", "b"]
+    fresh, standing = judge([message("b"), message("c")], standing, keep=10)
+    assert marks(fresh) == ["c"]
+
+
+def test_a_message_delivered_twice_in_one_batch_is_taken_once() -> None:
+    fresh, _ = judge([message("a"), message("a")], Standing(), keep=10)
+    assert marks(fresh) == ["a"]
+
+
+def test_a_message_without_a_mark_is_always_fresh() -> None:
+    fresh, standing = judge([message(""), message("")], Standing(), keep=10)
+    assert len(fresh) == 2
+    assert standing == Standing()
+
+
+def test_a_mark_used_again_for_a_new_message_does_not_hide_it() -> None:
+    _, standing = judge([message("7", repeated=False)], Standing(), keep=10)
+    fresh, standing = judge([message("7", repeated=False)], standing, keep=10)
+    assert marks(fresh) == ["7"]
+    fresh, _ = judge([message("7", repeated=True)], standing, keep=10)
+    assert fresh == []
+
+
+def test_places_move_with_the_last_message_of_their_part() -> None:
+    given = [Message(Event(b""), None, place=("0", str(offset))) for offset in (4, 5)]
+    fresh, standing = judge(given, Standing({"0": "3", "1": "9"}), keep=10)
+    assert len(fresh) == 2
+    assert standing.places == {"0": "5", "1": "9"}
+
+
+def test_marks_of_a_former_life_outlast_what_passes_them() -> None:
+    _, standing = judge([message("old")], Standing(), keep=2)
+    standing = standing.inherited()
+    for number in range(50):
+        _, standing = judge([message(f"new-{number}")], standing, keep=2)
+    fresh, _ = judge([message("old")], standing, keep=2)
+    assert fresh == []
+
+
+def test_what_is_remembered_has_a_bound_however_often_the_node_dies() -> None:
+    standing = Standing()
+    for life in range(60):
+        given = [message(f"{life}-{number}") for number in range(100)]
+        _, standing = judge(given, standing.inherited(), keep=50)
+    assert len(standing.marks) == 50
+    assert len(standing.left) <= MAX_LEFT
+
+
+def test_a_checkpoint_that_is_not_ours_is_reported() -> None:
+    with pytest.raises(Corrupt, match="the checkpoint of `s` cannot be read"):
+        decode_standing(b"\xc1", "s")
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 8), st.booleans(), st.booleans()), min_size=1, max_size=30)
+)
+def test_a_queue_that_delivers_again_after_every_death_is_read_once(
+    lives: list[tuple[int, bool, bool]],
+) -> None:
+    # Given a queue of which at most `keep` messages are in flight,
+    keep, count = 8, 60
+    queue = [str(number) for number in range(count)]
+    stored, log = Standing(), list[str]()
+    # when the node dies before or after its append, or before its acknowledgement lands,
+    for size, appends, acknowledges in [*lives, *[(8, True, True)] * count]:
+        standing = stored.inherited()
+        batch = queue[:size]
+        fresh, standing = judge([message(each) for each in batch], standing, keep=keep)
+        if not appends:
+            continue
+        log += marks(fresh)
+        if fresh:
+            stored = decode_standing(msgspec.msgpack.encode(standing), "s")
+        if acknowledges:
+            queue = queue[size:]
+    # then everything is in the log once, in order.
+    assert log == [str(number) for number in range(count)]
+
+
+@given(st.lists(st.integers(0, MAX_BATCH_BYTES // 5), max_size=12))
+def test_parts_keep_every_message_in_order_and_fit_an_append(sizes: list[int]) -> None:
+    value = bytes(max(sizes, default=0))
+    messages = [Message(Event(value[:size], id=str(n)), n) for n, size in enumerate(sizes)]
+    found = list(parts(messages))
+    assert [each.receipt for part in found for each in part] == list(range(len(sizes)))
+    assert all(part for part in found)
+    bodies = [encode_events([fitted(each.event) for each in part]) for part in found]
+    assert all(len(body) <= MAX_BATCH_BYTES for body in bodies)
+
+
+def test_an_event_that_fits_is_left_as_it_is() -> None:
+    event = Event(b"x" * MAX_EVENT_BYTES, key="k" * MAX_KEY_BYTES, headers={"a": "b"}, id="7")
+    assert fitted(event) == event
+
+
+def test_a_value_too_large_goes_and_its_size_is_said() -> None:
+    found = fitted(Event(b"x" * (MAX_EVENT_BYTES + 1), key="k", id="7", headers={"a": "b"}))
+    assert found == Event(
+        b"", key="k", id="7", headers={"a": "b", TOO_LARGE: str(MAX_EVENT_BYTES + 1)}
+    )
+
+
+def test_headers_too_many_or_too_long_go_and_their_number_is_said() -> None:
+    many = {str(number): "x" for number in range(MAX_HEADERS)}
+    assert fitted(Event(b"", headers=many)).headers == {HEADERS_DROPPED: str(MAX_HEADERS)}
+    long = {"a": "x" * MAX_HEADER_BYTES}
+    assert fitted(Event(b"", headers=long)).headers == {HEADERS_DROPPED: "1"}
+
+
+def test_long_keys_stay_apart_in_a_short_form() -> None:
+    one, other = (fitted(Event(b"", key="k" * MAX_KEY_BYTES + end)).key for end in "ab")
+    assert one is not None
+    assert other is not None
+    assert one != other
+    assert len(one) == len(other) == 32
