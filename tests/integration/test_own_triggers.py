@@ -1,0 +1,204 @@
+"""Schedules, files, silences and custom triggers on a real node: real clock, kernel, processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.integration.gateway_nodes import serving
+
+from headrace.cli.main import main
+from headrace.client.http import Client
+from headrace.model.errors import HeadraceError
+
+APP = '''
+"""Everything that sets functions off by itself."""
+
+from headrace import App, Cron, Emit, Event, Every, Files, Silence
+
+app = App("own")
+ticks = app.stream("ticks")
+files = app.stream("files")
+numbers = app.stream("numbers")
+quiet = app.stream("quiet")
+
+
+@app.function(Every(0.2, misfire="all"), output=ticks)
+def tick(event: Event) -> int:
+    return round(event.timestamp * 1_000_000)
+
+
+@app.function(Cron("0 0 1 1 *", payload={"hello": "year"}), output=quiet)
+def yearly(event: Event) -> dict:
+    return {"fired": event.value}
+
+
+@app.function(Files("inbox", settle=0.1), output=files)
+def arrive(event: Event) -> str:
+    return event.value["event"] + " " + event.value["name"]
+
+
+@app.trigger(every=0.05, events=7)
+def count(checkpoint):
+    start = checkpoint or 0
+    for number in range(start, start + 20):
+        yield Emit(number, checkpoint=number + 1)
+
+
+@app.function(count, output=numbers)
+def note(event: Event) -> int:
+    return event.value
+
+
+@app.function(Silence("files", 0.5), output=quiet)
+def hush(event: Event) -> dict:
+    return {"silent": event.value["stream"]}
+'''
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "inbox").mkdir()
+    return tmp_path
+
+
+def records(client: Client, stream: str) -> list[Any]:
+    found: list[Any] = []
+    cursor = None
+    while True:
+        page = client.get("streams", stream, "records", limit=1_000, cursor=cursor)
+        found += [record["value"] for record in page["records"]]
+        cursor = page["cursor"]
+        if not page["records"]:
+            return found
+
+
+def wait_for(look: Callable[[], Any], seconds: float = 15.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.02)
+    return found
+
+
+def test_every_trigger_of_ours_sets_its_function_off(place: Path) -> None:
+    with serving(place, app=APP) as url, Client(url) as client:
+        (place / "inbox" / "a.txt").write_text("one")
+        wait_for(lambda: "created a.txt" in records(client, "files"))
+        (place / "inbox" / "a.txt").unlink()
+        wait_for(lambda: "deleted a.txt" in records(client, "files"))
+        wait_for(lambda: {"silent": "files"} in records(client, "quiet"))
+        numbers = wait_for(lambda: records(client, "numbers"))
+        assert numbers == list(range(len(numbers)))
+        ticks = wait_for(lambda: records(client, "ticks")[4:])
+        assert {after - before for before, after in pairwise(ticks)} <= {200_000}
+
+
+def test_a_file_is_told_only_when_its_writer_has_closed_it(place: Path) -> None:
+    with serving(place, app=APP) as url, Client(url) as client:
+        with (place / "inbox" / "slow").open("w") as file:
+            for _ in range(4):
+                file.write("x")
+                file.flush()
+                (place / "inbox" / "other").write_text("y")
+                time.sleep(0.3)
+            assert "created slow" not in records(client, "files")
+            wait_for(lambda: "created other" in records(client, "files"))
+        wait_for(lambda: "created slow" in records(client, "files"))
+        assert records(client, "files").count("created slow") == 1
+
+
+def test_a_schedule_is_listed_and_fired_by_hand(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(place, app=APP) as url, Client(url) as client:
+        rows = wait_for(
+            lambda: (
+                all(row["next"] for row in client.get("schedules")["schedules"])
+                and client.get("schedules")["schedules"]
+            )
+        )
+        assert [(row["function"], row["kind"]) for row in rows] == [
+            ("own.tick", "every"),
+            ("own.yearly", "cron"),
+        ]
+        assert main(["schedule", "list", "own.yearly", "--json", "--url", url]) == 0
+        (row,) = json.loads(capsys.readouterr().out)
+        assert (row["schedule"], row["misfire"], row["fired"]) == ("0 0 1 1 *", "once", None)
+        assert row["next"].endswith("-01-01T00:00:00Z")
+        assert main(["schedule", "fire", "own.yearly", "--url", url]) == 0
+        assert "_own.yearly.cron.0@by-hand-" in capsys.readouterr().out
+        wait_for(lambda: {"fired": {"hello": "year"}} in records(client, "quiet"))
+        (after,) = client.get("schedules", "own.yearly")["schedules"]
+        assert after == row
+        for words, says in (
+            (["own.note"], "has no schedule"),
+            (["own.yearly", "--number", "1"], "there is no number 1"),
+            (["own.nothing"], "there is no function `own.nothing`"),
+        ):
+            assert main(["schedule", "fire", *words, "--url", url]) == 1
+            assert says in capsys.readouterr().err
+        with pytest.raises(HeadraceError, match=r"no function `own\.nothing`"):
+            client.get("schedules", "own.nothing")
+
+
+def start(place: Path) -> tuple[subprocess.Popen[bytes], str]:
+    note = place / "data" / "node.json"
+    note.unlink(missing_ok=True)
+    environ = {name: value for name, value in os.environ.items() if "HEADRACE" not in name}
+    command = ["serve", "app.py", "--data", "data", "--port", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headrace.cli.main", *command],
+        cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environ,
+    )  # fmt: skip
+    try:
+        wait_for(note.is_file)
+    except BaseException:
+        process.kill()
+        raise
+    return process, msgspec.json.decode(note.read_bytes())["url"]
+
+
+def test_a_node_killed_again_and_again_tells_everything_once(place: Path) -> None:
+    (place / "app.py").write_text(APP)
+    place.chmod(0o755)
+    dropped = 0
+    for life in range(4):
+        process, _ = start(place)
+        try:
+            for _ in range(12):
+                (place / "inbox" / f"{dropped}").write_text("x")
+                dropped += 1
+                time.sleep(0.03 + 0.007 * life)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        (place / "inbox" / f"{dropped}").write_text("while nobody was there")
+        dropped += 1
+    process, url = start(place)
+    try:
+        with Client(url) as client:
+            wait_for(lambda: len(records(client, "files")) >= dropped)
+            time.sleep(0.5)
+            assert Counter(records(client, "files")) == Counter(
+                f"created {number}" for number in range(dropped)
+            )
+            numbers = records(client, "numbers")
+            assert numbers == list(range(len(numbers)))
+            ticks = records(client, "ticks")
+            assert len(ticks) > 10
+            assert ticks == list(range(ticks[0], ticks[-1] + 1, 200_000))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
