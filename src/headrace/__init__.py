@@ -3,6 +3,7 @@
 This is the authors' door: it loads the sdk and the model, the standard library and msgspec.
 """
 
+from headrace.model.bus import HttpTarget, Rule
 from headrace.model.errors import (
     Conflict,
     Corrupt,
@@ -18,6 +19,7 @@ from headrace.model.errors import (
     Unavailable,
     Unknown,
 )
+from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
 from headrace.model.foreign import (
     Foreign,
     KafkaTopic,
@@ -29,7 +31,7 @@ from headrace.model.foreign import (
     RedisStream,
     SqsQueue,
 )
-from headrace.model.http import Bearer, Cors, Http, Legacy, Rate, Webhook
+from headrace.model.http import Bearer, Cors, Http, Legacy, PerClient, Webhook
 from headrace.model.policy import (
     Breaker,
     DeadLetter,
@@ -58,12 +60,14 @@ __all__ = [
     "Batch",
     "Bearer",
     "Breaker",
+    "Concurrency",
     "Conflict",
     "Context",
     "Corrupt",
     "Cors",
     "Cron",
     "DeadLetter",
+    "Debounce",
     "Discard",
     "DiskFull",
     "Emit",
@@ -77,6 +81,7 @@ __all__ = [
     "HeadraceError",
     "Hmac",
     "Http",
+    "HttpTarget",
     "Invalid",
     "KafkaTopic",
     "KinesisStream",
@@ -90,7 +95,9 @@ __all__ = [
     "Overloaded",
     "ParkKey",
     "ParkPartition",
+    "PerClient",
     "Permanent",
+    "Priority",
     "PulsarTopic",
     "RabbitQueue",
     "Rate",
@@ -100,14 +107,17 @@ __all__ = [
     "Request",
     "Resources",
     "Retry",
+    "Rule",
     "Scaling",
     "Secret",
     "Silence",
+    "Singleton",
     "Slack",
     "SqsQueue",
     "StandardWebhooks",
     "Stream",
     "Stripe",
+    "Throttle",
     "TooLarge",
     "Unavailable",
     "Undecodable",

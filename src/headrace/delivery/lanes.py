@@ -3,21 +3,58 @@
 Every key is a lane. A lane with an event in flight, or waiting to be tried again, is closed: its later
 events stay behind it, whatever the other lanes do. Events without a key (and all events of an
 `unordered` function) are lanes of their own. A batch takes from open lanes in the order in which
-their first events came, so no key starves.
+their first events came, so no key starves; `Rules` say where flow control wants it otherwise:
+
+    nothing waits -> held (until a time) -> open -> closed (in flight) -> held or open again
+                                            open <-> blocked (its key has no room)
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from headrace.delivery.batcher import assemble, split
+from headrace.delivery.unit import FOREVER
+from headrace.model.event import Event
+from headrace.model.flow import MAX_PRIORITY
 from headrace.model.record import Chunk
 
+MICROS = 1_000_000
+
 At = tuple[str, int]
-Lane = tuple[str, str] | At
+Lane = tuple[str, str | None] | At
+Left = tuple[Chunk, str]
+"""An event that is left out (a chunk of one), and because of which policy."""
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """What flow control asks of lanes.
+
+    Attributes:
+        by_key: Whether keys are lanes; else every event is one.
+        together: Whether events without a key are one lane.
+        one_key: Whether a batch holds events of one key only, its window counted per key.
+        singly: Whether a batch holds one event of a key at most.
+        skip: Whether events that come while their lane is closed are left out.
+        quiet: Microseconds a lane must have been quiet, its last event alone counting; 0 is off.
+        longest: Microseconds after the first event at which the last one goes anyhow; 0 is off.
+        priority: The header that says how many seconds an event goes ahead, or None.
+        until: When a key may go, as `Flow.until_key`; None where keys have no limits.
+    """
+
+    by_key: bool = True
+    together: bool = False
+    one_key: bool = False
+    singly: bool = False
+    skip: bool = False
+    quiet: int = 0
+    longest: int = 0
+    priority: str | None = None
+    until: Callable[[str | None, int], int] | None = None
 
 
 class _Waiting(msgspec.Struct, frozen=True, gc=False):
@@ -27,24 +64,36 @@ class _Waiting(msgspec.Struct, frozen=True, gc=False):
     offset: int
     chunk: Chunk
     number: int
+    key: str | None = None
+    rank: int = 0
 
 
 class Lanes:
     """The events of one partition that wait for their key's turn. Owned by one pump."""
 
     def __init__(
-        self, *, events: int, size: int, window: float, room: int, by_key: bool = True
+        self, *, events: int, size: int, window: float, room: int, rules: Rules | None = None
     ) -> None:
-        self._limit, self._size, self._window = events, size, window
-        self._room = room
-        self._by_key = by_key
+        rules = rules or Rules()
+        self._limit, self._size = events, size
+        self._window = 0.0 if rules.one_key else window
+        self._patience = int(window * MICROS) if rules.one_key else 0
+        self._room, self._rules = room, rules
+        self._holds = bool(rules.quiet or self._patience)
         self._lanes: defaultdict[Lane, deque[_Waiting]] = defaultdict(deque)
         self._open: dict[Lane, None] = {}
         self._closed: dict[Lane, int] = {}
         self._flying: dict[At, Lane] = {}
+        self._due: dict[Lane, int] = {}
+        self._since: dict[Lane, int] = {}
+        self._held: list[tuple[int, int, Lane]] = []
+        self._blocked: dict[str | None, deque[Lane]] = {}
+        self._ranked: list[tuple[int, int, Lane]] = []
+        self._left: list[Left] = []
         self._waiting = 0
-        self._number = 0
+        self._number = self._turns = 0
         self._opened = 0.0
+        self._now = 0
 
     def __len__(self) -> int:
         return self._waiting
@@ -52,6 +101,21 @@ class Lanes:
     def wanting(self) -> tuple[int, ...]:
         """Which readers to ask for more: reader 0, while there is room to look ahead."""
         return (0,) if self._waiting + len(self._flying) < self._room else ()
+
+    def look(self, now: int) -> None:
+        """It is `now` (microseconds since the epoch): lanes held until now are open."""
+        self._now = now
+        while self._held and self._held[0][0] <= now:
+            due, _, lane = heapq.heappop(self._held)
+            if self._due.get(lane) == due:
+                del self._due[lane]
+                if lane in self._lanes and lane not in self._closed:
+                    self._admit(lane)
+
+    def left_out(self) -> list[Left]:
+        """What was left out since the last time: it counts as done."""
+        found, self._left = self._left, []
+        return found
 
     def add(self, reader: int, chunks: Sequence[Chunk], now: float) -> None:
         """Lay what reader 0 read behind the last of its key (`now` monotonic)."""
@@ -61,32 +125,89 @@ class Lanes:
             self._number += 1
             raws = split(chunk.body)
             for index, event in enumerate(chunk.events(), start=chunk.low):
-                offset = chunk.offset_of(index)
-                lane: Lane = (
-                    (chunk.stream, event.key)
-                    if self._by_key and event.key is not None
-                    else (chunk.stream, offset)
-                )
-                self._lanes[lane].append(_Waiting(raws[index], offset, chunk, self._number))
-                if lane not in self._closed:
-                    self._open[lane] = None
-            self._waiting += chunk.size
+                self._lay(chunk, index, event, raws[index])
+
+    def _lay(self, chunk: Chunk, index: int, event: Event, raw: msgspec.Raw) -> None:
+        rules, offset = self._rules, chunk.offset_of(index)
+        lane: Lane = (
+            (chunk.stream, event.key)
+            if rules.by_key and (event.key is not None or rules.together)
+            else (chunk.stream, offset)
+        )
+        if rules.skip and lane in self._closed:
+            self._left.append((chunk.window(index, index + 1), "singleton"))
+            return
+        rank = 0 if rules.priority is None else rank_of(chunk.appended, event, rules.priority)
+        waiting = self._lanes[lane]
+        if rules.quiet:
+            self._supersede(lane, waiting, chunk.appended)
+        waiting.append(_Waiting(raw, offset, chunk, self._number, event.key, rank))
+        self._waiting += 1
+        if lane in self._closed:
+            return
+        if self._holds:
+            self._hold(lane, waiting)
+        else:
+            self._admit(lane)
+
+    def _supersede(self, lane: Lane, waiting: deque[_Waiting], appended: int) -> None:
+        """The last event wins: those that wait before it are left out."""
+        if not waiting:
+            self._since[lane] = appended
+        for one in waiting:
+            self._left.append((_chunk([one]), "debounce"))
+        self._waiting -= len(waiting)
+        waiting.clear()
+
+    def _hold(self, lane: Lane, waiting: deque[_Waiting]) -> None:
+        """Keep the lane back until it has been quiet, or its window is over."""
+        rules = self._rules
+        if rules.quiet:
+            due = waiting[-1].chunk.appended + rules.quiet
+            if rules.longest:
+                due = min(due, self._since[lane] + rules.longest)
+        elif len(waiting) >= self._limit:
+            due = 0
+        else:
+            due = self._due.get(lane, self._now + self._patience)
+        if due <= self._now:
+            self._due.pop(lane, None)
+            self._admit(lane)
+        elif self._due.get(lane) != due:
+            self._open.pop(lane, None)
+            self._hold_until(lane, due)
+
+    def _hold_until(self, lane: Lane, due: int) -> None:
+        self._due[lane] = due
+        self._turns += 1
+        heapq.heappush(self._held, (due, self._turns, lane))
+
+    def _admit(self, lane: Lane) -> None:
+        self._open[lane] = None
+        if self._rules.priority is not None:
+            self._turns += 1
+            heapq.heappush(self._ranked, (self._lanes[lane][0].rank, self._turns, lane))
 
     def wait(self, now: float) -> float | None:
         """Seconds until a batch closes: 0 for at once, None where every waiting lane is closed."""
+        held = None if not self._held else max(self._held[0][0] - self._now, 0) / MICROS
         if not self._open:
-            return None
+            return held
         if self._window <= 0 or len(self._open) >= self._limit:
             return 0.0
-        return max(self._opened + self._window - now, 0.0)
+        waits = max(self._opened + self._window - now, 0.0)
+        return waits if held is None else min(waits, held)
 
     def take(self, now: float) -> tuple[Chunk, ...]:
         """The next batch, in order within each key; its lanes are closed until `release`."""
+        rules = self._rules
         taken: dict[int, list[_Waiting]] = {}
         count, size = 0, 0
         while self._open and count < self._limit and (size < self._size or not count):
-            lane = next(iter(self._open))
+            lane = self._first()
             waiting = self._lanes[lane]
+            if rules.until is not None and self._is_blocked(lane, waiting[0].key, rules.until):
+                continue
             while waiting and count < self._limit and (size < self._size or not count):
                 one = waiting.popleft()
                 taken.setdefault(one.number, []).append(one)
@@ -94,12 +215,54 @@ class Lanes:
                 self._closed[lane] = self._closed.get(lane, 0) + 1
                 count += 1
                 size += len(memoryview(one.raw))
+                if rules.singly:
+                    break
             del self._open[lane]
+            if rules.skip and waiting:
+                self._left.extend((_chunk([one]), "singleton") for one in waiting)
+                self._waiting -= len(waiting)
+                waiting.clear()
             if not waiting:
                 del self._lanes[lane]
+            if rules.one_key:
+                break
         self._waiting -= count
         self._opened = now
         return tuple(_chunk(taken[number]) for number in sorted(taken))
+
+    def _first(self) -> Lane:
+        """The open lane that goes first."""
+        while self._ranked:
+            lane = self._ranked[0][2]
+            if lane in self._open:
+                return lane
+            heapq.heappop(self._ranked)
+        return next(iter(self._open))
+
+    def _is_blocked(
+        self, lane: Lane, key: str | None, until: Callable[[str | None, int], int]
+    ) -> bool:
+        """Whether the lane's key has no room now; it then waits aside until it has."""
+        due = until(key, self._now)
+        if due <= self._now:
+            return False
+        del self._open[lane]
+        if due >= FOREVER:
+            self._blocked.setdefault(key, deque()).append(lane)
+        else:
+            self._hold_until(lane, due)
+        return True
+
+    def unblock(self, key: str | None) -> None:
+        """A run that held this key has ended: one lane that waited for it may go."""
+        lanes = self._blocked.get(key)
+        while lanes:
+            lane = lanes.popleft()
+            if lane in self._lanes and lane not in self._closed:
+                self._admit(lane)
+                break
+        if lanes is not None and not lanes:
+            del self._blocked[key]
 
     def release(self, chunks: Iterable[Chunk]) -> None:
         """These events need no more runs: lanes that wait for nothing else are open again."""
@@ -113,8 +276,23 @@ class Lanes:
                     self._closed[lane] = left
                     continue
                 del self._closed[lane]
-                if lane in self._lanes:
-                    self._open[lane] = None
+                if lane not in self._lanes:
+                    continue
+                if self._holds:
+                    self._hold(lane, self._lanes[lane])
+                else:
+                    self._admit(lane)
+
+
+def rank_of(appended: int, event: Event, header: str) -> int:
+    """The place in the queue of priorities: when it came, less the seconds it goes ahead."""
+    text = (event.headers or {}).get(header, "0")
+    try:
+        ahead = int(text)
+    except ValueError:
+        # The edge refuses such headers on queues; elsewhere they mean nothing.
+        ahead = 0
+    return appended - max(min(ahead, MAX_PRIORITY), -MAX_PRIORITY) * MICROS
 
 
 def _chunk(events: list[_Waiting]) -> Chunk:

@@ -16,7 +16,7 @@ import msgspec
 from headrace.delivery.parking import decode_event, encode_event, lane_of
 from headrace.delivery.positions import Standing
 from headrace.delivery.settle import GivenUp, Verdict
-from headrace.delivery.unit import FOREVER, Unit, cut, pick
+from headrace.delivery.unit import FOREVER, Unit, cut, pick, runs
 from headrace.delivery.watermark import Watermark
 from headrace.model.effects import DeadEvent, Effects, Trouble
 from headrace.model.function import FunctionSpec
@@ -87,6 +87,15 @@ class Ledger:
         for place, unit in enumerate(self.pending):
             if latest < unit.due < FOREVER:
                 self.pending[place] = msgspec.structs.replace(unit, due=latest)
+
+    def postpone(self, unit: Unit, due: int) -> None:
+        """Let a unit wait until `due`, others passing it."""
+        self._split = True
+        self.pending.append(msgspec.structs.replace(unit, due=due))
+
+    def leave_out(self, chunks: Iterable[Chunk]) -> None:
+        """These events are done without a run."""
+        self._finish(chunks)
 
     def redriving(self) -> set[Lane]:
         """The parked lanes of which an event is being run, or waits to be run again."""
@@ -282,8 +291,10 @@ class Ledger:
         for unit in (*self.running, *self.pending):
             if unit.attempts and not unit.parked and unit is not landing:
                 for chunk in unit.chunks:
-                    found[chunk.stream, self._partition].append(
-                        Trouble(chunk.start, chunk.end, unit.attempts, unit.due, unit.cause)
+                    # Run by run: what lies between the events of a lane has not failed with them.
+                    found[chunk.stream, self._partition].extend(
+                        Trouble(low, high, unit.attempts, unit.due, unit.cause)
+                        for low, high in _runs_of(chunk)
                     )
         changed = {
             at: ranges
@@ -335,6 +346,12 @@ class Ledger:
             encode_event(chunk.events()[0]), cause, attempts, chunk.appended, now,
             chunk.hops, chunk.origin,
         )  # fmt: skip
+
+
+def _runs_of(chunk: Chunk) -> list[tuple[int, int]]:
+    if chunk.offsets is None:
+        return [(chunk.start, chunk.end)]
+    return runs(chunk.offsets[chunk.low : chunk.high])
 
 
 def _first(trouble: Trouble) -> int:

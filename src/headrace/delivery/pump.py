@@ -19,6 +19,8 @@ import msgspec
 from headrace.delivery.batcher import Batcher
 from headrace.delivery.breaker import CircuitBreaker
 from headrace.delivery.commit import change_of
+from headrace.delivery.flow import Flow, Key
+from headrace.delivery.gate import Gate
 from headrace.delivery.lanes import Lanes
 from headrace.delivery.ledger import At, Lane, Ledger
 from headrace.delivery.merge import Merge
@@ -49,6 +51,7 @@ COMMITS_IN_FLIGHT = 4
 PAUSE_MIN, PAUSE_MAX = 0.02, 2.0
 MICROS = 1_000_000
 SLICE_S = 30.0
+NO_ROOM_US = 100_000
 MIN_LOOK_AHEAD, MAX_LOOK_AHEAD = 1_000, 10_000
 
 
@@ -72,6 +75,7 @@ class Pump:
         lateness: float = 1.0,
         wants: Callable[[Chunk], set[int]] | None = None,
         vet: Callable[[Outcome], Outcome] = lambda outcome: outcome,
+        flow: Flow | None = None,
     ) -> None:
         self.spec = spec
         self.partition = partition
@@ -86,6 +90,8 @@ class Pump:
         # what lands after its run moves no position, so nothing would fence the commits behind it.
         one_by_one = spec.mode == "ordered" or len(claims) > 1 or spec.commit == "before"
         self._width = 1 if one_by_one else spec.parallelism
+        self._in_lanes = not one_by_one and spec.works_in_lanes
+        self._gate = Gate(spec, self._streams, partition, flow or Flow(spec))
         self._rows: dict[At, bytes] = {(name, partition): c.row for name, c in claims.items()}
         self._commits: deque[asyncio.Task[None]] = deque()
         self._errands: deque[Callable[[], Awaitable[None]]] = deque()
@@ -102,7 +108,9 @@ class Pump:
 
     async def run(self) -> None:
         """Deliver until stopped or fenced; several units at once where order is per key, or none."""
+        unwatch = self._gate.watch(self._has_room)
         try:
+            await self._gate.load(self._storage)
             if self._width == 1:
                 await self._work()
             else:
@@ -112,6 +120,7 @@ class Pump:
         except Fenced:
             self.fenced = True
         finally:
+            unwatch()
             self._stopping = True
             while self._errands:
                 await self._errands.popleft()()
@@ -141,8 +150,12 @@ class Pump:
             try:
                 if self.spec.commit == "before":
                     await self._commit(self.ledger.forgotten(unit))
-                    if self._broken:
-                        continue
+                elif ahead := self._gate.ahead(self._clock.now()):
+                    await self._commit(
+                        msgspec.structs.replace(self.ledger.progressed(), extra=ahead)
+                    )
+                if self._broken:
+                    continue
                 hit("pump:before-invoke")
                 ran = await self._invoke(unit)
                 if ran is None:
@@ -211,12 +224,14 @@ class Pump:
             unit = await self._next()
             if unit is not None:
                 self.ledger.running.append(unit)
+                self._gate.begin(unit, self._clock.now())
                 self._at_rest.clear()
             return unit
 
     def _put_down(self, unit: Unit) -> None:
         """The unit is landed, or will be run again."""
         self.ledger.running.remove(unit)
+        self._gate.end(unit)
         if not self.ledger.running:
             self._at_rest.set()
         if self._width > 1:
@@ -232,20 +247,29 @@ class Pump:
                     await self._run_errands()
                 elif self.paused:
                     await self._wait(None)
-                elif (pause := self._breaker.wait(self._clock.monotonic())) > 0:
+                elif (pause := self._breaker.remaining(self._clock.monotonic())) > 0:
                     await self._wait(pause)
+                elif (room := self._gate.wait(self._clock.now())) != 0.0:
+                    await self._wait(room)
                 elif (picked := await self._pick()) is not None and (
                     unit := await self._admitted(picked)
                 ) is not None:
-                    return unit
+                    if self._breaker.wait(self._clock.monotonic()) <= 0:
+                        return unit
+                    # Another partition's run is the trial.
+                    self.ledger.pending.appendleft(unit)
             except Unavailable:
                 # The log or the store is away: wait, then begin again at what the store holds.
                 self._broken = True
         return None
 
     async def _admitted(self, picked: Unit) -> Unit | None:
-        """What of the unit is to run; None where all of it waits behind a parked key."""
-        unit, aside = self.ledger.divert(picked, self._clock.now())
+        """What of the unit is to run now; None where all of it waits."""
+        now = self._clock.now()
+        if later := self._gate.later(picked, now):
+            self.ledger.postpone(picked, min(later, now + NO_ROOM_US))
+            return None
+        unit, aside = self.ledger.divert(picked, now)
         self._release(aside)
         if unit is None:
             await self._drain()
@@ -269,7 +293,7 @@ class Pump:
                 del pending[place]
                 return head
             wait_s = self._patience(due, now)
-            if self._width == 1:
+            if not self._in_lanes:
                 await self._wait(wait_s)
                 return None
         redriving = self.ledger.redriving()
@@ -292,31 +316,40 @@ class Pump:
     def _turn(self, now: int) -> tuple[int | None, int]:
         """The place in `pending` of the unit to run now, or None; and when one is due."""
         ledger = self.ledger
-        if self._width == 1:
+        if not self._in_lanes:
             # What failed holds up everything behind it.
             due = ledger.pending[0].due
             return (0, due) if due <= now else (None, due)
         if not ledger.is_split:
             return 0, now
-        return turn(ledger.pending, ledger.running, now, by_key=self.spec.mode == "keyed")
+        return turn(ledger.pending, ledger.running, now, by_key=self._gate.rules.by_key)
 
     async def _batch(self, retry_s: float | None) -> Unit | None:
         """New events from the log, or None after a wait."""
         now = self._clock.monotonic()
         read_any = False
+        if isinstance(self._intake, Lanes):
+            self._intake.look(self._clock.now())
         wanting = self._intake.wanting()
         for index in wanting:
             chunks = await self._readers[index].read(events=self._read_events, size=self._read_size)
             if chunks:
                 hit("pump:after-read")
                 read_any = True
-                self._intake.add(index, self.ledger.admit(self._streams[index], chunks), now)
+                stream = self._streams[index]
+                passing, left = self._gate.sift(stream, self.ledger.admit(stream, chunks))
+                self._leave_out("rate", left)
+                self._intake.add(index, passing, now)
+        if read_any and self._gate.reads_first:
+            # What is read next may take the place of what was read now.
+            self._look_over()
+            return None
         wait_s = self._intake.wait(now)
-        if wait_s == 0.0:
-            if chunks_taken := self._intake.take(now):
-                # They pass through `pending`, where a unit that has failed before waits its time.
-                self.ledger.pending.extend(self.ledger.units(chunks_taken))
-        elif not read_any:
+        if wait_s == 0.0 and (chunks_taken := self._intake.take(now)):
+            # They pass through `pending`, where a unit that has failed before waits its time.
+            self.ledger.pending.extend(self.ledger.units(chunks_taken))
+        self._look_over()
+        if wait_s != 0.0 and not read_any:
             if self.ledger.is_ahead and not self._commits:
                 # Nothing to run, but something was filtered out or is gone: that is progress too.
                 await self._commit(self.ledger.progressed())
@@ -324,6 +357,23 @@ class Pump:
             waits = [seconds for seconds in (wait_s, retry_s) if seconds is not None]
             await self._wait(min(waits, default=None), *(self._readers[index] for index in wanting))
         return None
+
+    def _look_over(self) -> None:
+        """What the lanes have left out counts as done, and is told."""
+        if isinstance(self._intake, Lanes):
+            for chunk, why in self._intake.left_out():
+                self._leave_out(why, (chunk,))
+
+    def _leave_out(self, why: str, chunks: Sequence[Chunk]) -> None:
+        if chunks:
+            self.ledger.leave_out(chunks)
+            self._runs.left_out(self.spec.name, why, chunks, self._clock.now())
+
+    def _has_room(self, key: Key) -> None:
+        """A run that held the key has ended, here or in another partition."""
+        if isinstance(self._intake, Lanes):
+            self._intake.unblock(key)
+        self._waiting.wake()
 
     async def _redriven(self, lane: Lane) -> Unit | None:
         """The first event waiting in a lane that is being redriven, or None once it is free."""
@@ -431,7 +481,7 @@ class Pump:
     async def _land_gathered(self) -> None:
         if self._gathering:
             self._gathering = False
-            change, self._rows = change_of(self.ledger.gathered(), self._rows)
+            change, self._rows = change_of(self._with_rows(self.ledger.gathered()), self._rows)
             await self._apply(change)
 
     def _write_up(self) -> None:
@@ -451,10 +501,15 @@ class Pump:
     def _begin_commit(self, effects: Effects) -> asyncio.Task[None]:
         """Have `effects` landed behind every commit begun before."""
         self._write_up()
-        change, self._rows = change_of(effects, self._rows)
+        change, self._rows = change_of(self._with_rows(effects), self._rows)
         commit = self._tasks.start(self._apply(change), name=f"commit {self.spec.name}")
         self._commits.append(commit)
         return commit
+
+    def _with_rows(self, effects: Effects) -> Effects:
+        """With what flow control must remember beside the positions."""
+        rows = self._gate.rows()
+        return msgspec.structs.replace(effects, extra=effects.extra + rows) if rows else effects
 
     async def _apply(self, change: Change) -> None:
         try:
@@ -498,6 +553,7 @@ class Pump:
                 raise Fenced(f"`{self.spec.name}` lost `{name}/{partition}` to another owner")
             self._rows[name, partition] = row
             found[name] = standing
+        await self._gate.load(self._storage)
         self._begin(found)
 
     def _begin(self, standing: dict[str, Standing]) -> None:
@@ -508,13 +564,13 @@ class Pump:
         self._fresh = True
         self._read_events, self._read_size = max(spec.batch_size * 2, 256), spec.batch_bytes * 2
         self._intake: Batcher | Lanes | Merge
-        if self._width > 1:
+        if self._in_lanes:
             self._intake = Lanes(
                 events=spec.batch_size,
                 size=spec.batch_bytes,
                 window=spec.batch_window,
                 room=min(max(spec.batch_size * self._width * 4, MIN_LOOK_AHEAD), MAX_LOOK_AHEAD),
-                by_key=spec.mode == "keyed",
+                rules=self._gate.rules,
             )
         elif len(self._streams) == 1:
             self._intake = Batcher(

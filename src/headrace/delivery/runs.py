@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
+from headrace.model.record import Chunk
 
 MAX_RUNS = 1_000
 MAX_LINES = 5_000
@@ -75,7 +76,9 @@ class LogLine(msgspec.Struct, frozen=True, gc=False):
 class Counters:
     """What has been counted for one function since this node started."""
 
-    __slots__ = ("buckets", "dead", "events", "outcomes", "outputs", "parked", "seconds")
+    __slots__ = (
+        "buckets", "dead", "events", "left_out", "outcomes", "outputs", "parked", "seconds",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = defaultdict(int)
@@ -85,6 +88,7 @@ class Counters:
         self.dead = 0
         self.parked = 0
         self.outputs: set[str] = set()
+        self.left_out: dict[str, int] = defaultdict(int)
 
 
 class Runs:
@@ -113,6 +117,17 @@ class Runs:
         """Count events that were dead-lettered or parked."""
         self.counters[function].dead += dead
         self.counters[function].parked += parked
+
+    def left_out(self, function: str, why: str, chunks: Sequence[Chunk], now: int) -> None:
+        """Count events that are done without a run, by policy, and say so among the log lines."""
+        for chunk in chunks:
+            self.counters[function].left_out[why] += chunk.size
+            last = f" to {chunk.end - 1}" if chunk.size > 1 else ""
+            self.write(
+                time=now, function=function, instance="", key="", level="info",
+                text=f"left out by its `{why}`: "
+                f"{chunk.stream}/{chunk.partition}/{chunk.start}{last}",
+            )  # fmt: skip
 
     def write(
         self, *, time: int, function: str, instance: str, key: str, level: str, text: str

@@ -27,7 +27,8 @@ Where = Callable[..., str]
 
 FUNCTION_KEYS = (
     "batch_size", "batch_bytes", "batch_window", "mode", "parallelism", "commit", "timeout", "retry",
-    "bisect", "on_failure", "breaker", "scaling", "resources",
+    "bisect", "on_failure", "breaker", "scaling", "resources", "concurrency", "throttle", "rate",
+    "debounce", "singleton", "priority", "batch_per_key",
 )  # fmt: skip
 STREAM_KEYS = ("retention_age", "retention_bytes", "dedupe_window", "max_event_bytes")
 

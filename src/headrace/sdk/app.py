@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Never, TypeVar, Unpack, overload
 
+from headrace.model.bus import DEFAULT_BUS, Forward, HttpTarget, Rule
 from headrace.model.codec import Coder
 from headrace.model.errors import Misuse
+from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
 from headrace.model.function import AppSpec, Cleanup, Codec, FunctionSpec, StreamSpec
-from headrace.model.http import Bearer, Cors, Http, Proxy, Rate
+from headrace.model.http import Bearer, Cors, Http, PerClient, Proxy
 from headrace.model.policy import (
     MAX_BATCH_BYTES,
     MAX_EVENT_BYTES,
@@ -39,6 +41,7 @@ from headrace.sdk.declared import (
     split_sources,
     triggers_of,
 )
+from headrace.sdk.forwarding import forward_of
 from headrace.sdk.options import TRIGGER_OPTIONS, check_options, refuse_unknown, start_of
 from headrace.sdk.place import here
 from headrace.sdk.routes import After, Before, check_routes, decorator_function, read_routes
@@ -65,6 +68,7 @@ class App:
         functions: Its functions, by full name.
         triggers: Its custom triggers, by their generators.
         proxies: The paths it passes on to other services.
+        forwards: Rules whose events go to a stream or an address, by name.
         hooks: What to call when an instance starts, suspends, resumes and stops.
     """
 
@@ -77,6 +81,7 @@ class App:
         self.functions: dict[str, Declared] = {}
         self.triggers: dict[Callable[..., Any], Custom] = {}
         self.proxies: list[Proxy] = []
+        self.forwards: dict[str, Forward] = {}
         self.hooks: dict[str, list[Callable[[], Any]]] = {hook: [] for hook in HOOKS}
 
     def __repr__(self) -> str:
@@ -200,6 +205,45 @@ class App:
         spec = StreamSpec(name=name, owner="", partitions=partitions, codec=coder.codec)  # type: ignore[arg-type]  # one of CODECS, checked by Coder
         return self._keep(self.externals, spec, coder, external=True, place=place)
 
+    def bus(
+        self, name: str = DEFAULT_BUS, partitions: int = 1, **settings: Unpack[StreamSettings]
+    ) -> Stream[Any]:
+        """Declare an event bus: a public stream whose events rules choose from (`Rule`).
+
+        Args:
+            name: Without one, the default bus, which all apps share.
+            partitions: From 1; not for the default bus, which has one.
+            **settings: As for a stream; `retention_age` is how long events can be replayed.
+
+        Raises:
+            Misuse: The name is taken, a setting cannot work, or the default bus is given any.
+        """
+        if name != DEFAULT_BUS:
+            return self.stream(name, partitions, **settings)
+        if partitions != 1 or settings:
+            raise Misuse(
+                f"{here()}: the default bus is everybody's and takes no settings; name a bus of "
+                f'your own, such as `{self.name}.bus("{self.name}.events", ...)`'
+            )
+        known = self.externals.get(DEFAULT_BUS)
+        return known if known is not None else self.external(DEFAULT_BUS)
+
+    def forward(self, rule: Rule, *, to: Stream[Any] | HttpTarget, name: str) -> None:
+        """Send what a rule means to a stream of this app, or to an address, without a function.
+
+        Args:
+            rule: Which events, and as what.
+            to: A stream (an archive, a topic), or `HttpTarget(url)`.
+            name: Unique within the app.
+
+        Raises:
+            Misuse: Something cannot work; the message names it.
+        """
+        place = here()
+        if name in self.forwards:
+            raise Misuse(f"{place}: a forward `{name}` was declared before; give it another name")
+        self.forwards[name] = forward_of(self.name, rule, to, name, place)
+
     def _keep(
         self,
         among: dict[str, Stream[Any]],
@@ -236,6 +280,13 @@ class App:
         breaker: Breaker | None = _NO_BREAKER,
         scaling: Scaling | None = None,
         resources: Resources | None = None,
+        concurrency: Concurrency | None = None,
+        throttle: Throttle | None = None,
+        rate: Rate | None = None,
+        debounce: Debounce | None = None,
+        singleton: Singleton | None = None,
+        priority: Priority | None = None,
+        batch_per_key: bool | None = None,
         output: Stream[Any] | None = None,
         publishes: Sequence[Stream[Any]] = (),
         start: str | int | datetime | None = None,
@@ -263,6 +314,13 @@ class App:
             breaker: When to stop calling it; None means never.
             scaling: How many instances.
             resources: What one instance may use.
+            concurrency: How many runs at once, in all and per key.
+            throttle: How often runs begin; the others wait.
+            rate: How many events are run; the others count as done.
+            debounce: Only the last event of a key counts, after a quiet time.
+            singleton: One run of a key at a time; what comes meanwhile is left out or waits.
+            priority: Which waiting event goes first.
+            batch_per_key: Whether a batch holds events of one key only.
             output: The stream that takes return values and what is yielded.
             publishes: Other apps' streams it may publish to.
             start: Where it begins: `earliest`, `latest`, an offset, an aware datetime.
@@ -286,7 +344,9 @@ class App:
             "mode": mode, "parallelism": parallelism, "commit": commit, "timeout": timeout,
             "retry": retry, "bisect": bisect, "on_failure": on_failure,
             "breaker": None if breaker is _NO_BREAKER else breaker,
-            "scaling": scaling, "resources": resources, "merge": merge, "lateness": lateness,
+            "scaling": scaling, "resources": resources, "concurrency": concurrency,
+            "throttle": throttle, "rate": rate, "debounce": debounce, "singleton": singleton,
+            "priority": priority, "batch_per_key": batch_per_key, "merge": merge, "lateness": lateness,
         }  # fmt: skip
 
         def declare(handler: Handler) -> Handler:
@@ -405,7 +465,7 @@ class App:
         after: After | None = None,
         auth: Bearer | None = None,
         cors: Cors | None = None,
-        rate: Rate | None = None,
+        rate: PerClient | None = None,
         max_bytes: int = MAX_EVENT_BYTES,
         timeout: float = 30.0,
     ) -> None:
@@ -485,4 +545,5 @@ class App:
                 replace(declared.spec, version=version) for declared in self.functions.values()
             ),
             proxies=tuple(self.proxies),
+            forwards=tuple(self.forwards.values()),
         )

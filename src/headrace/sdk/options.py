@@ -30,6 +30,13 @@ SPEC_OPTIONS: Final = (
     "breaker",
     "scaling",
     "resources",
+    "concurrency",
+    "throttle",
+    "rate",
+    "debounce",
+    "singleton",
+    "priority",
+    "batch_per_key",
 )
 TRIGGER_OPTIONS: Final = ("start", "merge", "lateness", "pattern")
 OTHER_OPTIONS: Final = ("name", "output", "publishes")
@@ -85,17 +92,46 @@ def check_options(given: Mapping[str, Any], where: str) -> dict[str, Any]:
                     f"{where}: `{name}={value!r}` is unknown{near(str(value), choices)}; "
                     f"use {' or '.join(f'`{each}`' for each in choices)}"
                 )
-        elif name == "bisect":
+        elif name in {"bisect", "batch_per_key"}:
             if not isinstance(value, bool):
-                raise Misuse(f"{where}: `bisect={value!r}` is not a yes or no; use True or False")
+                raise Misuse(f"{where}: `{name}={value!r}` is not a yes or no; use True or False")
         elif name in SPEC_OPTIONS:
             _check_policy(name, value, where)
+    _check_flow(found, where)
     if found.get("parallelism", 1) > 1 and found.get("mode", "ordered") == "ordered":
         raise Misuse(
             f"{where}: `parallelism={found['parallelism']}` needs events that may overtake each "
             'other; add `mode="keyed"` (order per key) or `mode="unordered"`'
         )
     return found
+
+
+def _check_flow(found: dict[str, Any], where: str) -> None:
+    """What tells keys apart needs lanes: such a function is `keyed` unless it says otherwise."""
+    concurrency, throttle = found.get("concurrency"), found.get("throttle")
+    per_key = [
+        name for name in ("debounce", "singleton", "priority", "batch_per_key") if found.get(name)
+    ]
+    if concurrency is not None and concurrency.per_key is not None:
+        per_key.append("concurrency")
+    if throttle is not None and throttle.per_key:
+        per_key.append("throttle")
+    if not per_key:
+        return
+    if found.setdefault("mode", "keyed") == "ordered":
+        raise Misuse(
+            f"{where}: `{per_key[0]}=` lets keys overtake each other, but the mode is `ordered`; "
+            'use `mode="keyed"` (order per key) or `mode="unordered"`'
+        )
+    if found.get("commit") == "before":
+        raise Misuse(
+            f"{where}: `{per_key[0]}=` needs positions that move after the run; "
+            'leave out `commit="before"`'
+        )
+    if found.get("debounce") and found.get("batch_window"):
+        raise Misuse(
+            f"{where}: `debounce=` and `batch_window=` both say how long to wait; use one of them"
+        )
 
 
 def _check_policy(name: str, value: object, where: str) -> None:

@@ -38,6 +38,7 @@ from headrace.model.record import Position
 from headrace.sdk.app import App
 from headrace.sdk.event import Event, open_chunk
 from headrace.sdk.stream import Stream
+from headrace.services.bus.posting import HttpRequest
 from headrace.testing.durations import seconds_of
 from headrace.testing.faults import Host
 from headrace.testing.lives import Lives, at_once
@@ -170,6 +171,20 @@ class World:
     def deaths(self) -> list[str]:
         """Why each host that died here did, in order."""
         return self._lives.deaths
+
+    @property
+    def posted(self) -> list[HttpRequest]:
+        """What was sent to HTTP targets, in order; nothing leaves the world."""
+        return self._lives.posted
+
+    @property
+    def answers(self) -> list[int]:
+        """What HTTP targets answer next, in order; 200 once the list is empty."""
+        return self._lives.answers
+
+    def left_out(self, function: str) -> dict[str, int]:
+        """How many events flow control left out since the host started, by policy."""
+        return dict(self._lives.node.runs.counters[function].left_out)
 
     # --- producing --------------------------------------------------------------------------
 

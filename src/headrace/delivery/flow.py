@@ -1,0 +1,273 @@
+"""When a function may run: how many at once and how often, as a whole and per key.
+
+`Flow` is shared by the pumps of a function on a node; it answers at once and never waits. `Sieve`
+belongs to one pump and says which events are left out because of a `Rate`. Both work on `paced`, a
+token bucket in one number (the generic cell rate algorithm, ITU-T I.371): the time at which a bucket
+would be full again. What a crash must not forget is handed over as rows that ride in a commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+
+import msgspec
+
+from headrace.delivery.unit import FOREVER, pick
+from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.keys import after, pack
+from headrace.model.effects import Delete, Put, Space
+from headrace.model.function import FunctionSpec
+from headrace.model.record import Chunk
+
+MICROS = 1_000_000
+PAGE = 1_000
+MAX_KEYS = 100_000
+
+Row = Put | Delete
+Key = str | None
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """A token bucket: one token every `step` microseconds, room for `burst` of them."""
+
+    step: int
+    burst: int
+
+
+def paced(pace: Pace, full: int, now: int) -> int:
+    """When the next may begin (`now` or later), the bucket being full again at `full`."""
+    return max(now, full - pace.step * (pace.burst - 1))
+
+
+def spent(pace: Pace, full: int, now: int) -> int:
+    """When the bucket is full again, one token having been taken at `now`."""
+    return max(full, now) + pace.step
+
+
+def pace_of(limit: int, per: float, burst: int) -> Pace:
+    """The bucket of `limit` in `per` seconds."""
+    return Pace(max(int(per * MICROS / limit), 1), burst)
+
+
+class Flow:
+    """How much of one function runs now, and how often it began. On one event loop."""
+
+    def __init__(self, spec: FunctionSpec) -> None:
+        self._concurrency, throttle = spec.concurrency, spec.throttle
+        self._pace = (
+            None if throttle is None else pace_of(throttle.limit, throttle.per, throttle.burst)
+        )
+        self._pace_per_key = throttle is not None and throttle.per_key
+        self._function = spec.name
+        self._running = 0
+        self._by_key: dict[Key, int] = {}
+        self._full: dict[Key, int] = {}
+        self._unsaved: set[Key] = set()
+        self._watchers: list[Callable[[Key], None]] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing is limited."""
+        return self._concurrency is None and self._pace is None
+
+    @property
+    def is_per_key(self) -> bool:
+        """Whether keys have limits of their own."""
+        limits = self._concurrency
+        return self._pace_per_key or (limits is not None and limits.per_key is not None)
+
+    def until(self, now: int) -> int:
+        """When the function may begin a run: `now`, later, or `FOREVER`: when another one ends."""
+        if self._concurrency is not None and self._running >= self._concurrency.limit:
+            return FOREVER
+        if self._pace is None or self._pace_per_key:
+            return now
+        return paced(self._pace, self._full.get(None, 0), now)
+
+    def until_key(self, key: Key, now: int) -> int:
+        """When a run that holds this key may begin, as far as the key is concerned."""
+        limits = self._concurrency
+        if (
+            limits is not None
+            and limits.per_key is not None
+            and self._by_key.get(key, 0) >= limits.per_key
+        ):
+            return FOREVER
+        if self._pace is None or not self._pace_per_key:
+            return now
+        return paced(self._pace, self._full.get(key, 0), now)
+
+    def until_keys(self, keys: Iterable[Key], now: int) -> int:
+        """When a run that holds all these keys may begin, as far as they are concerned."""
+        return max((self.until_key(key, now) for key in keys), default=now)
+
+    def begin(self, keys: Collection[Key], now: int) -> None:
+        """A run that holds these keys begins."""
+        self._running += 1
+        for key in keys:
+            self._by_key[key] = self._by_key.get(key, 0) + 1
+        if self._pace is not None:
+            for key in keys if self._pace_per_key else (None,):
+                self._full[key] = spent(self._pace, self._full.get(key, 0), now)
+                self._unsaved.add(key)
+            if len(self._full) > MAX_KEYS:
+                self._full = {key: full for key, full in self._full.items() if full > now}
+
+    def end(self, keys: Collection[Key]) -> None:
+        """It has ended; whoever waits for its place is told."""
+        self._running -= 1
+        for key in keys:
+            left = self._by_key[key] - 1
+            if left:
+                self._by_key[key] = left
+            else:
+                del self._by_key[key]
+        for told in self._watchers:
+            for key in keys or (None,):
+                told(key)
+
+    def watch(self, told: Callable[[Key], None]) -> Callable[[], None]:
+        """Call `told` with a key whenever a run that held it ends; the answer ends that."""
+        self._watchers.append(told)
+        return lambda: self._watchers.remove(told)
+
+    # --- what a crash must not forget ---------------------------------------------------------
+
+    def unsaved(self, now: int) -> tuple[Row, ...]:
+        """Rows to be made durable before what was begun is run."""
+        rows = tuple(self._row(key, now) for key in self._unsaved)
+        self._unsaved.clear()
+        return rows
+
+    def _row(self, key: Key, now: int) -> Row:
+        full = self._full.get(key, 0)
+        return _full_row(_throttle_key(self._function, key), full, now)
+
+    async def load(self, storage: Storage, now: int) -> None:
+        """Go on where the store says."""
+        if self._pace is None:
+            return
+        prefix = pack("throttle", self._function)
+        async for packed, value in _rows(storage, prefix):
+            full = _decode(value)
+            if full > now:
+                self._full[_key_of(packed[len(prefix) :])] = full
+
+
+class Sieve:
+    """Which events of one partition are left out because of the function's `Rate`."""
+
+    def __init__(self, spec: FunctionSpec, streams: Sequence[str], partition: int) -> None:
+        rate = spec.rate
+        self._pace = None if rate is None else pace_of(rate.limit, rate.per, rate.limit)
+        self._per_key = rate is not None and rate.per_key
+        self._prefix = {name: pack("rate", spec.name, name, partition) for name in streams}
+        self._full: dict[tuple[str, Key], int] = {}
+        self._judged: dict[str, int] = {}
+        self._newest = 0
+        self._unsaved: set[tuple[str, Key]] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everything passes."""
+        return self._pace is None
+
+    def sift(
+        self, stream: str, chunks: Sequence[Chunk]
+    ) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...]]:
+        """What passes and what is left out.
+
+        What was judged before is not judged again: had it been left out, it would be finished.
+        """
+        if self._pace is None:
+            return tuple(chunks), ()
+        passing: list[int] = []
+        left_out: list[int] = []
+        index = 0
+        for chunk in chunks:
+            self._newest = max(self._newest, chunk.appended)
+            for place, event in enumerate(chunk.events(), start=chunk.low):
+                offset = chunk.offset_of(place)
+                passes = offset < self._judged.get(stream, 0) or self._spend(
+                    self._pace, stream, event.key if self._per_key else None, chunk.appended
+                )
+                (passing if passes else left_out).append(index)
+                self._judged[stream] = max(self._judged.get(stream, 0), offset + 1)
+                index += 1
+        return pick(chunks, passing), pick(chunks, left_out)
+
+    def _spend(self, pace: Pace, stream: str, key: Key, at: int) -> bool:
+        full = self._full.get((stream, key), 0)
+        if paced(pace, full, at) > at:
+            return False
+        self._full[stream, key] = spent(pace, full, at)
+        self._unsaved.add((stream, key))
+        return True
+
+    def unsaved(self) -> tuple[Row, ...]:
+        """Rows that must ride with the positions that say what was left out."""
+        if not self._unsaved:
+            return ()
+        rows: list[Row] = [
+            Put(Space.META, self._prefix[stream] + b"\x00", _encode(self._judged[stream]))
+            for stream in {stream for stream, _ in self._unsaved}
+        ]
+        for stream, key in self._unsaved:
+            place = self._prefix[stream] + b"\x01" + _key_name(key)
+            rows.append(_full_row(place, self._full.get((stream, key), 0), self._newest))
+        self._unsaved.clear()
+        if len(self._full) > MAX_KEYS:
+            self._full = {at: full for at, full in self._full.items() if full > self._newest}
+        return tuple(rows)
+
+    async def load(self, storage: Storage) -> None:
+        """Begin (again) at what the store says."""
+        self._full.clear()
+        self._judged.clear()
+        self._unsaved.clear()
+        if self._pace is None:
+            return
+        for stream, prefix in self._prefix.items():
+            async for packed, value in _rows(storage, prefix):
+                name = packed[len(prefix) :]
+                if name == b"\x00":
+                    self._judged[stream] = _decode(value)
+                else:
+                    self._full[stream, _key_of(name[1:])] = _decode(value)
+
+
+def _throttle_key(function: str, key: Key) -> bytes:
+    return pack("throttle", function) + _key_name(key)
+
+
+def _key_name(key: Key) -> bytes:
+    """A key's place among rows; one that tells no key from the empty key."""
+    return pack(0) if key is None else b"\x01" + pack(key)
+
+
+def _key_of(name: bytes) -> Key:
+    return None if name == pack(0) else name[1:-1].replace(b"\x00\xff", b"\x00").decode()
+
+
+def _full_row(place: bytes, full: int, now: int) -> Row:
+    """A bucket that is full is like one that was never used."""
+    return Put(Space.META, place, _encode(full)) if full > now else Delete(Space.META, place)
+
+
+def _encode(number: int) -> bytes:
+    return number.to_bytes(8, "big")
+
+
+def _decode(row: bytes) -> int:
+    return int.from_bytes(row, "big")
+
+
+async def _rows(storage: Storage, prefix: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
+    low = prefix
+    while True:
+        page = await storage.scan(Space.META, low, after(prefix), limit=PAGE)
+        for pair in page:
+            yield pair
+        if len(page) < PAGE:
+            return
+        low = page[-1][0] + b"\x00"

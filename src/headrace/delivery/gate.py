@@ -1,0 +1,100 @@
+"""One pump's side of flow control: what may go now, what is left out, and what must be remembered.
+
+It knows the function's policies, the `Flow` it shares with the other pumps, and the partition's own
+`Sieve`; the pump asks it before a unit runs and tells it afterwards. Nothing waits here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from headrace.delivery.flow import MICROS, Flow, Key, Row, Sieve
+from headrace.delivery.lanes import Rules
+from headrace.delivery.unit import FOREVER, Unit
+from headrace.keepers.storage.base import Storage
+from headrace.model.function import FunctionSpec
+from headrace.model.record import Chunk
+
+
+class Gate:
+    """Owned by one pump."""
+
+    def __init__(
+        self, spec: FunctionSpec, streams: Sequence[str], partition: int, flow: Flow
+    ) -> None:
+        self._flow = flow
+        self._sieve = Sieve(spec, streams, partition)
+        self._spec = spec
+        self._inside: dict[int, frozenset[Key]] = {}
+        self.rules = _rules(spec, flow)
+
+    @property
+    def reads_first(self) -> bool:
+        """Whether a later event may take an earlier one's place, so that all is to be read first."""
+        return self._spec.debounce is not None
+
+    def sift(self, stream: str, chunks: Sequence[Chunk]) -> tuple[Sequence[Chunk], Sequence[Chunk]]:
+        """What passes, and what is left out by the function's `Rate`."""
+        return (chunks, ()) if self._sieve.is_open else self._sieve.sift(stream, chunks)
+
+    def wait(self, now: int) -> float | None:
+        """Seconds until the function may begin a run; None: until one of its runs ends."""
+        if self._flow.is_open:
+            return 0.0
+        until = self._flow.until(now)
+        return None if until >= FOREVER else (until - now) / MICROS
+
+    def later(self, unit: Unit, now: int) -> int:
+        """When a unit may run as far as its keys are concerned, 0 for now; `FOREVER` as `Flow`."""
+        if not self._flow.is_per_key:
+            return 0
+        until = self._flow.until_keys(_keys(unit), now)
+        return until if until > now else 0
+
+    def begin(self, unit: Unit, now: int) -> None:
+        """The unit is taken up."""
+        if not self._flow.is_open:
+            keys = _keys(unit) if self._flow.is_per_key else frozenset[Key]()
+            self._inside[id(unit)] = keys
+            self._flow.begin(keys, now)
+
+    def end(self, unit: Unit) -> None:
+        """It is put down."""
+        if not self._flow.is_open:
+            self._flow.end(self._inside.pop(id(unit)))
+
+    def ahead(self, now: int) -> tuple[Row, ...]:
+        """Rows to be durable before what was begun runs."""
+        return () if self._flow.is_open else self._flow.unsaved(now)
+
+    def rows(self) -> tuple[Row, ...]:
+        """Rows that belong to the positions as they stand now."""
+        return self._sieve.unsaved()
+
+    async def load(self, storage: Storage) -> None:
+        """Begin (again) at what the store says."""
+        await self._sieve.load(storage)
+
+    def watch(self, told: Callable[[Key], None]) -> Callable[[], None]:
+        """Call `told` with a key when a run that held it ends; the answer ends that."""
+        return self._flow.watch(told)
+
+
+def _keys(unit: Unit) -> frozenset[Key]:
+    return frozenset(event.key for chunk in unit.chunks for event in chunk.events())
+
+
+def _rules(spec: FunctionSpec, flow: Flow) -> Rules:
+    debounce, singleton = spec.debounce, spec.singleton
+    per_key = bool(debounce or singleton or spec.batch_per_key)
+    return Rules(
+        by_key=spec.mode == "keyed" or per_key,
+        together=per_key,
+        one_key=spec.batch_per_key,
+        singly=singleton is not None,
+        skip=singleton is not None and singleton.otherwise == "skip",
+        quiet=0 if debounce is None else int(debounce.seconds * MICROS),
+        longest=int((debounce.longest or 0) * MICROS) if debounce else 0,
+        priority=None if spec.priority is None else spec.priority.header,
+        until=flow.until_key if flow.is_per_key else None,
+    )

@@ -1,0 +1,153 @@
+"""Flow control as values: how many at once, how often, how late, and what may be left out.
+
+Written beside a function, like its other policies. What waits stays in the log; what is left out
+(`Rate`, `Debounce`, `Singleton("skip")`) counts as done, is counted by name and told in the logs.
+Durations are seconds. Events without a key count as one key.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from headrace.model.errors import Misuse
+
+MAX_PRIORITY = 86_400
+MAX_FLOW_SECONDS = 31_536_000.0
+MAX_FLOW_LIMIT = 1_000_000
+
+
+def _require(holds: bool, what: str, fix: str) -> None:
+    if not holds:
+        raise Misuse(f"{what}; {fix}")
+
+
+class Concurrency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """At most this many runs at once, on this node; the others wait.
+
+    Attributes:
+        limit: Runs of the function over all its partitions; 1 to 1,000,000.
+        per_key: Runs that hold events of one key; None means no limit of its own. A `keyed`
+            function has one by nature.
+    """
+
+    limit: int = MAX_FLOW_LIMIT
+    per_key: int | None = None
+
+    def __post_init__(self) -> None:
+        _whole("Concurrency", "limit", self.limit)
+        if self.per_key is not None:
+            _whole("Concurrency", "per_key", self.per_key)
+
+
+class Throttle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """At most `limit` runs begin in `per` seconds, evenly spaced; the others wait.
+
+    Attributes:
+        limit: Runs, 1 to 1,000,000.
+        per: Seconds, up to a year.
+        burst: How many may begin back to back after a quiet time, 1 to 1,000,000.
+        per_key: Whether every key has a throttle of its own.
+    """
+
+    limit: int
+    per: float = 1.0
+    burst: int = 1
+    per_key: bool = False
+
+    def __post_init__(self) -> None:
+        _whole("Throttle", "limit", self.limit)
+        _whole("Throttle", "burst", self.burst)
+        _seconds("Throttle", "per", self.per)
+
+
+class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A token bucket over the events' own times: what exceeds it is left out.
+
+    The bucket holds `limit` tokens and is refilled evenly over `per` seconds. Judged by when the
+    log took the events, so that a backlog is judged as it would have been at the time.
+
+    Attributes:
+        limit: Events, 1 to 1,000,000.
+        per: Seconds, up to a year.
+        per_key: Whether every key has a bucket of its own; else every partition has one.
+    """
+
+    limit: int
+    per: float = 1.0
+    per_key: bool = True
+
+    def __post_init__(self) -> None:
+        _whole("Rate", "limit", self.limit)
+        _seconds("Rate", "per", self.per)
+
+
+class Debounce(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Only the last event of a key counts, once the key has been quiet for `seconds`.
+
+    Attributes:
+        seconds: The quiet time, up to a year.
+        longest: Seconds after the first event at which the last one goes, quiet or not; None
+            waits as long as it takes.
+    """
+
+    seconds: float
+    longest: float | None = None
+
+    def __post_init__(self) -> None:
+        _seconds("Debounce", "seconds", self.seconds)
+        _require(
+            self.longest is None or self.seconds <= self.longest <= MAX_FLOW_SECONDS,
+            f"`Debounce({self.seconds:g}, longest={self.longest!r})` cannot hold",
+            "use a `longest` from `seconds` to a year, or None",
+        )
+
+
+class Singleton(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One run of a key at a time, with one event.
+
+    Attributes:
+        otherwise: What becomes of events that come while one of their key runs or is tried
+            again: `skip` leaves them out, `wait` runs them afterwards.
+    """
+
+    otherwise: Literal["skip", "wait"] = "skip"
+
+    def __post_init__(self) -> None:
+        _require(
+            self.otherwise in {"skip", "wait"},
+            f"`Singleton({self.otherwise!r})` is unknown",
+            "use `skip` or `wait`",
+        )
+
+
+class Priority(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which waiting event goes first: each goes ahead of what came up to N seconds before it.
+
+    So a high priority overtakes, and a low one is never starved. Order within a key stays.
+
+    Attributes:
+        header: The header that holds N, from -86,400 to 86,400; events without it have 0.
+    """
+
+    header: str = "priority"
+
+    def __post_init__(self) -> None:
+        _require(bool(self.header), "`Priority('')` names no header", "name one")
+
+
+def _whole(kind: str, name: str, value: object) -> None:
+    _require(
+        isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_FLOW_LIMIT,
+        f"`{kind}({name}={value!r})` is out of range",
+        f"use 1 to {MAX_FLOW_LIMIT:,}",
+    )
+
+
+def _seconds(kind: str, name: str, value: float) -> None:
+    _require(
+        not isinstance(value, bool) and 0 < value <= MAX_FLOW_SECONDS,
+        f"`{kind}({name}={value!r})` is not a time",
+        "use seconds above 0, up to a year",
+    )

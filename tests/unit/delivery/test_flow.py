@@ -1,0 +1,93 @@
+"""Flow control's decisions: pure functions, under any times and keys."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.delivery.flow import MICROS, Flow, Pace, Sieve, pace_of, paced, spent
+from headrace.delivery.unit import FOREVER
+from headrace.model.event import Event
+from headrace.model.flow import Concurrency, Rate, Throttle
+from headrace.model.function import FunctionSpec
+from headrace.model.record import Chunk, encode_events
+
+
+@given(
+    steps=st.lists(st.integers(0, 5_000_000), max_size=200),
+    limit=st.integers(1, 20),
+    per=st.floats(0.01, 100),
+    burst=st.integers(1, 10),
+)
+def test_no_window_holds_more_than_the_pace_allows(
+    steps: list[int], limit: int, per: float, burst: int
+) -> None:
+    pace, full, now = pace_of(limit, per, burst), 0, 1_000_000_000
+    begun: list[int] = []
+    for step in steps:
+        now += step
+        if paced(pace, full, now) <= now:
+            full = spent(pace, full, now)
+            begun.append(now)
+    for first, at in enumerate(begun):
+        for last in range(first, len(begun)):
+            assert last - first + 1 <= burst + (begun[last] - at) / pace.step
+
+
+@given(full=st.integers(0, 1 << 50), now=st.integers(1 << 40, 1 << 50), burst=st.integers(1, 9))
+def test_whoever_waits_until_the_time_given_may_begin_then(full: int, now: int, burst: int) -> None:
+    pace = Pace(1_000, burst)
+    then = paced(pace, full, now)
+    assert then >= now
+    assert paced(pace, full, then) == then
+    assert then == now or paced(pace, full, then - 1) == then
+
+
+def test_a_key_without_room_waits_until_a_run_of_it_ends() -> None:
+    flow = Flow(FunctionSpec(name="a.f", app="a", concurrency=Concurrency(3, per_key=1)))
+    told: list[str | None] = []
+    flow.watch(told.append)
+    flow.begin({"x"}, 5)
+    assert flow.until_key("x", 5) == FOREVER
+    assert flow.until_key("y", 5) == 5
+    assert flow.until(5) == 5
+    flow.begin({"y"}, 5)
+    flow.begin({"z"}, 5)
+    assert flow.until(5) == FOREVER
+    flow.end({"x"})
+    assert told == ["x"]
+    assert flow.until_key("x", 5) == 5
+    assert flow.until(5) == 5
+
+
+def test_a_throttle_says_when_the_next_run_may_begin() -> None:
+    flow = Flow(FunctionSpec(name="a.f", app="a", throttle=Throttle(2, per=10, burst=2)))
+    start = 1_000 * MICROS
+    flow.begin((), start)
+    flow.begin((), start)
+    assert flow.until(start) == start + 5 * MICROS
+    assert len(flow.unsaved(start)) == 1
+    assert flow.unsaved(start) == ()
+
+
+@given(
+    times=st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["a", "b"])), max_size=40),
+    cut=st.integers(0, 40),
+)
+def test_a_rate_judges_alike_however_the_events_are_read(
+    times: list[tuple[int, str]], cut: int
+) -> None:
+    spec = FunctionSpec(name="a.f", app="a", rate=Rate(2, per=20))
+    moments = sorted(at for at, _ in times)
+    chunks = [
+        Chunk("s", 0, n, 1, encode_events([Event(b"", key)]), at * MICROS + MICROS, 0, 1)
+        for n, (at, (_, key)) in enumerate(zip(moments, times, strict=True))
+    ]
+    at_once, in_two = Sieve(spec, ["s"], 0), Sieve(spec, ["s"], 0)
+    passing, left = at_once.sift("s", chunks)
+    first, _ = in_two.sift("s", chunks[:cut])
+    second, _ = in_two.sift("s", chunks[cut:])
+    assert [c.start for c in passing] == [c.start for c in (*first, *second)]
+    assert sorted(c.start for c in (*passing, *left)) == list(range(len(chunks)))
+    again, _ = at_once.sift("s", passing)
+    assert [c.start for c in again] == [c.start for c in passing]
