@@ -11,7 +11,7 @@ import msgspec
 
 from headrace.delivery.positions import decode_waiting
 from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import after, pack
+from headrace.keepers.storage.keys import pack
 from headrace.model.effects import DeadEvent, Space
 from headrace.model.event import Event
 from headrace.model.record import Chunk, decode_events, encode_events
@@ -65,12 +65,21 @@ def parked_key_key(function: str, stream: str, partition: int, lane: bytes) -> b
     return pack(function, stream, partition) + lane
 
 
+def parked_end(key: bytes) -> bytes:
+    """Where the rows of a parked key end; `key` is where the key itself stands.
+
+    Not simply every row it is a prefix of: those are also the rows of longer keys that go on with
+    a NUL, which is written 00 FF. An offset never begins with FF.
+    """
+    return key + b"\xff"
+
+
 async def parked_events(
     storage: Storage, function: str, stream: str, partition: int, lane: bytes, *, limit: int
 ) -> list[DeadEvent]:
     """The first events that wait in a lane, in order."""
-    prefix = pack(function, stream, partition) + lane
-    page = await storage.scan(Space.PARKED, prefix, after(prefix), limit=limit)
+    low = parked_key_key(function, stream, partition, lane)
+    page = await storage.scan(Space.PARKED, low, parked_end(low), limit=limit)
     return [decode_waiting(value) for _, value in page]
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from headrace.delivery.commit import waiting_row_key
 from headrace.delivery.dispatcher import Dispatcher
-from headrace.delivery.parking import DRAINING, ParkedKey, lane_name, parked_key_key
+from headrace.delivery.parking import DRAINING, ParkedKey, lane_name, parked_end, parked_key_key
 from headrace.delivery.positions import (
     decode_trouble,
     decode_waiting,
@@ -106,7 +106,7 @@ class ParkingLot:
         for packed, status in await self._storage.scan(
             Space.PARKED_KEYS, prefix, after(prefix), limit=10_000
         ):
-            rows = await self._storage.scan(Space.PARKED, packed, after(packed), limit=10_000)
+            rows = await self._storage.scan(Space.PARKED, packed, parked_end(packed), limit=10_000)
             first = decode_waiting(rows[0][1]) if rows else None
             lane = packed[len(prefix) :]
             found.append(
@@ -132,7 +132,7 @@ class ParkingLot:
     async def _forget(self, parked: ParkedKey) -> None:
         """Delete a parked key with all that waits behind it."""
         key = self._key(parked)
-        while rows := await self._storage.scan(Space.PARKED, key, after(key), limit=PAGE):
+        while rows := await self._storage.scan(Space.PARKED, key, parked_end(key), limit=PAGE):
             deletes = tuple(
                 Delete(Space.PARKED, waiting_row_key(decode_waiting(v))) for _, v in rows
             )

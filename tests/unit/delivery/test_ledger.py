@@ -105,6 +105,14 @@ def test_a_unit_to_be_tried_again_goes_before_what_waits_and_its_attempts_are_ke
     assert effects.progress == {("s", 0): Progress(0)}
 
 
+def test_what_lies_between_the_events_of_a_lane_is_in_no_trouble_with_them() -> None:
+    books = ledger()
+    lane = chunk(3, 2, offsets=(2, 5, 6))
+    effects = landed(books, Unit((lane,)), Verdict(again=(Unit((lane,), 1, 9),)))
+
+    assert effects.trouble == {("s", 0): (Trouble(2, 3, 1, 9), Trouble(5, 7, 1, 9))}
+
+
 def test_a_dead_letter_keeps_bytes_origin_cause_and_attempts_and_moves_the_position() -> None:
     books, one = ledger(), chunk(1, keys=["k"], hops=3)
     effects = landed(

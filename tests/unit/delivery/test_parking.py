@@ -12,10 +12,10 @@ from headrace.delivery.parking import (
     encode_event,
     lane_name,
     lane_of,
+    parked_end,
     parked_key_key,
     parked_row_key,
 )
-from headrace.keepers.storage.keys import after
 from headrace.model.effects import DeadEvent
 from headrace.model.event import Event
 from headrace.model.record import Position
@@ -60,9 +60,7 @@ def test_a_key_finds_its_own_rows_in_order_and_no_others(
         for each, offset in set(rows)
     )
     low = parked_key_key("a.f", "s", 0, lane_of(Event(b"", key), 0))
-    high = after(low)
-    assert high is not None
 
-    found = [(each, offset) for packed, each, offset in stored if low <= packed < high]
+    found = [(each, off) for packed, each, off in stored if low <= packed < parked_end(low)]
 
     assert found == sorted((each, offset) for each, offset in set(rows) if each == key)
