@@ -39,8 +39,8 @@ class Rule(msgspec.Struct, frozen=True, tag="rule"):
     """
 
     pattern: dict[str, Any]
-    bus: str = DEFAULT_BUS
-    streams: tuple[str, ...] = ()
+    bus: Any = DEFAULT_BUS
+    streams: Any = ()
     path: str | None = None
     paths: dict[str, str] = {}
     template: str | None = None
@@ -54,8 +54,8 @@ class Rule(msgspec.Struct, frozen=True, tag="rule"):
         if not isinstance(self.pattern, dict):
             raise Misuse(f"`Rule({self.pattern!r})`: a pattern is a dict of what must match")
         force_setattr(self, "bus", getattr(self.bus, "name", self.bus))
-        written: Any = self.streams
-        given = (written,) if isinstance(written, str) or hasattr(written, "name") else written
+        one = isinstance(self.streams, str) or hasattr(self.streams, "name")
+        given = (self.streams,) if one else self.streams
         names = tuple(dict.fromkeys(getattr(each, "name", each) for each in given))
         for name in (self.bus, *names):
             if not isinstance(name, str) or not name or name.startswith("_"):
@@ -77,7 +77,8 @@ class Rule(msgspec.Struct, frozen=True, tag="rule"):
     @property
     def watched(self) -> tuple[str, ...]:
         """The streams whose events are put to the pattern."""
-        return self.streams or (self.bus,)
+        found: tuple[str, ...] = self.streams or (self.bus,)
+        return found
 
 
 class HttpTarget(msgspec.Struct, frozen=True, tag="http"):

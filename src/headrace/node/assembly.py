@@ -33,6 +33,9 @@ from headrace.model.function import AppSpec
 from headrace.node.config import Settings
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.logs import LogLine
+from headrace.services.bus.bus import Bus
+from headrace.services.bus.internal import InternalInvoker
+from headrace.services.bus.posting import post
 from headrace.world.clock import Clock, SystemClock
 from headrace.world.entropy import Entropy, SystemEntropy
 from headrace.world.tasks import Tasks
@@ -65,10 +68,11 @@ class Node:
             on_log=self._log,
             scratch=settings.data / "scratch",
         )
+        self._internal = InternalInvoker(self.fleet, clock=clock)
         self.dispatcher = Dispatcher(
             broker=broker,
             storage=storage,
-            invoker=self.fleet,
+            invoker=self._internal,
             clock=clock,
             entropy=entropy,
             runs=self.runs,
@@ -91,6 +95,7 @@ class Node:
         self.schedules = Schedules(
             self.dispatcher, storage=storage, broker=broker, clock=clock, entropy=entropy
         )
+        self.bus = Bus(self.dispatcher, self._internal, storage=storage, broker=broker, post=post)
         self._ready = False
 
     def rooms(self) -> Rooms:
@@ -153,13 +158,18 @@ class Node:
                     f"apps `{other.name}` and `{app.name}` both declare the stream `{min(taken)}`; "
                     "let one own it and the other use `app.external(...)`"
                 )
+        await self.bus.prepare(app)
         await self.dispatcher.deploy(app)
+        if self._ready:
+            await self.bus.refresh()
         self.fleet.set_partitions({spec.name: spec.partitions for spec in self.broker.streams()})
 
     async def start(self) -> None:
         """Deploy what the settings name, and begin housekeeping."""
         for target in self.settings.targets:
             await self.deploy(target)
+        # Only when every app is there: no rule may miss what another's router has passed.
+        await self.bus.refresh()
         for sentence in self.settings.unmatched(self.dispatcher.apps.values()):
             raise Misuse(sentence)
         self.tasks.start(self._housekeeping(), name="housekeeping")

@@ -28,6 +28,9 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.runtime.inline import InlineInvoker
 from headrace.sdk.app import App
+from headrace.services.bus.bus import Bus
+from headrace.services.bus.internal import InternalInvoker
+from headrace.services.bus.posting import HttpRequest
 from headrace.testing.faults import Door, Host, HostDied, Spring, Weather, inhabited
 from headrace.testing.loop import EPOCH, MAX_STEPS, VirtualClock, VirtualLoop
 from headrace.world import failpoints
@@ -62,6 +65,8 @@ class Lives:
         node: The host that is up; the one that owns the partitions.
         failures: Pumps that stopped by their own fault, which never may happen.
         deaths: Why each dead host died, in order.
+        posted: What was sent to HTTP targets, in order.
+        answers: What the next of them answer; 200 where nothing is said.
         before: Asked before each run; an outcome takes the run's place.
         after: Told after each run; an outcome takes the real one's place, its effects are lost.
         on_landed: Told of every change that reached the store.
@@ -94,6 +99,8 @@ class Lives:
         self.before, self.after, self.on_landed = before, after, on_landed
         self.failures: list[tuple[str, BaseException]] = []
         self.deaths: list[str] = []
+        self.posted: list[HttpRequest] = []
+        self.answers: list[int] = []
         self.partitions: dict[str, int] = {}
         self.is_calm = False
         self._in_order = in_order
@@ -165,17 +172,26 @@ class Lives:
             on_invoke=lambda invocation: self._before(host, invocation),
             on_outcome=lambda invocation, outcome: self._after(host, invocation, outcome),
         )  # fmt: skip
+        internal = InternalInvoker(invoker, clock=self.clock)
         dispatcher = Dispatcher(
-            broker=self._spring(), storage=door, invoker=invoker, clock=self.clock,
+            broker=self._spring(), storage=door, invoker=internal, clock=self.clock,
             entropy=self._entropy, runs=runs, on_failure=self._failed, outside=False,
         )  # fmt: skip
         for spec in self.specs:
             for stream in spec.streams:
                 await self.broker.declare(stream)
         self.partitions.update({spec.name: spec.partitions for spec in self.broker.streams()})
+        bus = Bus(dispatcher, internal, storage=door, broker=self.broker, post=self._answer)
         for spec in self.specs:
+            await bus.prepare(spec)
             await dispatcher.deploy(spec)
+        await bus.refresh()
         return Node(host, door, dispatcher, invoker, runs)
+
+    async def _answer(self, request: HttpRequest) -> int:
+        """Nobody outside is asked: the request is noted, and answered as the test says."""
+        self.posted.append(request)
+        return self.answers.pop(0) if self.answers else 200
 
     def _spring(self) -> Broker:
         if not self._stale_reads:

@@ -124,7 +124,11 @@ class World:
         self._open = False
 
     def __enter__(self) -> Self:
-        self._lives.open()
+        try:
+            self._lives.open()
+        except BaseException:
+            self._lives.close()
+            raise
         self._open = True
         return self
 

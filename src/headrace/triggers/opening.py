@@ -48,7 +48,7 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) 
         Misuse: The trigger cannot work as configured, or a library it needs is not installed.
     """
     match trigger:
-        case Http() | Webhook():
+        case Http() | Webhook() | Rule():
             return Fed()
         case Cron() | Every() | At():
             from headrace.triggers.schedules.source import ScheduleSource
@@ -66,10 +66,6 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) 
             from headrace.triggers.custom import CustomSource
 
             return CustomSource(trigger, around.invoke, around.clock, around.entropy)
-        case Rule():
-            from headrace.triggers.routed import RoutedSource
-
-            return RoutedSource()
         case _ if isinstance(trigger, ForeignTrigger):
             from headrace.triggers.foreign.opening import Unheard, open_foreign
 

@@ -58,7 +58,7 @@ class Posting:
             if not 200 <= status < 300:
                 again = status >= 500 or status in _TRY_AGAIN
                 why = f"`{self._target.url}` answered {status}"
-                return Returned(error=Cause(f"HttpTarget{status}", why, retryable=again))
+                return Returned(error=Cause(f"Http{status}", why, retryable=again))
         return Returned()
 
     def _request(self, event: Event, invocation: Invocation) -> HttpRequest:
