@@ -1,0 +1,29 @@
+"""Every numbered example runs its own test, as a reader would run it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted(ROOT.glob("examples/[0-9]*_*/test_example.py"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.parent.name)
+def test_an_example_passes_its_own_test(example: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", str(example)],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert re.search(r"[1-9]\d* passed", ran.stdout)
+
+
+def test_every_numbered_example_has_a_function_a_page_and_a_test() -> None:
+    for folder in sorted(ROOT.glob("examples/[0-9]*_*/")):
+        there = {path.name for path in folder.iterdir()}
+        assert {"function.py", "README.md", "test_example.py"} <= there, folder.name
