@@ -1,0 +1,29 @@
+"""A file dropped, a file replaced, and a host that dies in between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from headrace.testing import World
+
+
+def test_each_version_of_a_file_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INBOX", str(tmp_path))
+    from function import app
+
+    with World(app) as world:
+        (tmp_path / "one.csv").write_text("item,count\nrope,2\nsalt,1\n")
+        (tmp_path / "notes.txt").write_text("not meant")
+        world.advance("5s")
+        world.crash()
+        (tmp_path / "one.csv").write_text("item,count\nrope,20\n")
+        world.advance("5s")
+        assert [(row["item"], row["count"]) for row in world.values("lines")] == [
+            ("rope", "2"),
+            ("salt", "1"),
+            ("rope", "20"),
+        ]
