@@ -151,13 +151,6 @@ def enter_instance(walls: Walls, *, uid: int, scratch: str, parent: int) -> None
         os.kill(os.getpid(), SIGKILL)
 
 
-def rehearse_entry() -> None:
-    """Go through motions of `enter_instance` that change nothing, so that the code is warm."""
-    limits.impose([])
-    kernel.prctl(kernel.PR_GET_DUMPABLE)
-    os.getppid()
-
-
 def children(pid: int) -> list[int]:
     """The pids of a process's children."""
     try:

@@ -24,7 +24,6 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Returned, Usage
 from headrace.model.policy import MAX_TRACEBACK, Resources
 from headrace.model.record import Chunk, encode_events
-from headrace.runtime import sandbox
 from headrace.runtime.child.channel import Channel
 from headrace.runtime.child.executor import Executor
 from headrace.runtime.child.speech import Running, Speech, speak_up
@@ -242,20 +241,22 @@ class Life:
 def prepare(app: App, version: str, link: socket.socket) -> Life:
     """In the zygote, once the app is imported: all that instances need and have in common.
 
-    A child pays for every page it touches, so objects it would make are made here, and code it
-    will run has run here: the interpreter rewrites code while it warms up.
+    A child pays for every page it touches, so objects that it would make are made here.
     """
     running = Running()
     out, err = speak_up(running)
     life = Life(app, version, link, running, out, err)
     if any(life.awaits(name) for name in app.functions):
         __import__("asyncio")
-    rehearse()
     return life
 
 
 def rehearse() -> None:
-    """Live through the beginning of an instance, with a function and a host of our own."""
+    """Live through an instance's first run, with a function and a host of our own.
+
+    The interpreter rewrites code and fills its tables while code is new; what has run here often
+    enough is read by children and not written to, and so stays shared.
+    """
     app = App("rehearsal")
     app.function()(first_words)
     ours, theirs = socket.socketpair()
@@ -270,7 +271,6 @@ def rehearse() -> None:
         life = Life(app, "", ours, running, out, err)
         for _ in range(REHEARSALS):
             reseed()
-            sandbox.rehearse_entry()
             life.begin(order)
             theirs.sendall(encode(1, run))
             life.step()

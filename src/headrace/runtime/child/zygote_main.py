@@ -29,7 +29,6 @@ from headrace.model.policy import MAX_TRACEBACK, Resources
 from headrace.runtime import kernel, limits, sandbox
 from headrace.runtime.child import loader, main
 from headrace.runtime.wire import (
-    RECEIVE_BYTES,
     Exited,
     Fork,
     Forked,
@@ -49,6 +48,7 @@ CONTROL = 3
 """Where the control socket is, and in an instance its channel."""
 HIGHEST = 0x7FFF_FFFF
 INSTANCE_FDS = 3
+ORDER_BYTES = 1 << 12
 ANCILLARY_BYTES = socket.CMSG_SPACE(64 * 4)
 SOL_SOCKET, SCM_RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
 TELL_AFTER_MS = 1
@@ -86,7 +86,7 @@ class Control:
     def receive(self) -> list[ToZygote]:
         """What the host says; ends the process when the host is gone or talks nonsense."""
         try:
-            data, ancillary, _, _ = self.link.recvmsg(RECEIVE_BYTES, ANCILLARY_BYTES)
+            data, ancillary, _, _ = self.link.recvmsg(ORDER_BYTES, ANCILLARY_BYTES)
         except ConnectionError:
             raise EOFError from None
         if not data:
@@ -269,11 +269,11 @@ class Zygote:
             os.dup2(link.fileno(), CONTROL, False)
             os.closerange(CONTROL + 1, HIGHEST)
             _reset_signals()
+            # Done here once more, so that the pages it touches are this child's own already.
+            main.rehearse()
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != self._pid:
                 os._exit(0)
-            # Done here once more, so that the pages it touches are this child's own already.
-            main.rehearse()
             control = Control(self._control.link)
             orders: list[ToZygote] = []
             while not orders:
@@ -451,6 +451,7 @@ def load(order: Load, control: Control) -> tuple[main.Life, Loaded] | LoadFailed
         trace = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
         return LoadFailed(type(error).__name__, str(error)[:MAX_TRACEBACK], trace)
     life = main.prepare(app, spec.version, control.link)
+    main.rehearse()
     seconds = time.perf_counter() - began
     gc.collect()
     gc.freeze()
