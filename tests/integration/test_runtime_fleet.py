@@ -369,3 +369,41 @@ async def test_a_dying_idle_instance_is_never_given_a_run(tmp_path: Path) -> Non
             while [view.state for view in home.fleet.instances()] == ["idle"]:
                 await CLOCK.sleep(0)
             assert isinstance(await home.run("price"), Returned)
+
+
+async def test_a_zygote_that_hangs_is_replaced_and_what_waited_for_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.runtime.instance.START_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("headrace.runtime.instance.REAP_TIMEOUT_S", 0.3)
+    async with house(tmp_path) as home:
+        await home.deploy(PLAIN + "@app.function(orders)\ndef other(events, context): pass\n")
+        await home.run("price")
+        zygote = parent_of(home.fleet.instances()[0].pid)
+        os.kill(zygote, signal.SIGSTOP)
+        # When: what is warm dies, and what is cold is asked for; nobody reaps, nobody forks.
+        os.kill(home.fleet.instances()[0].pid, signal.SIGKILL)
+        warm, cold = await asyncio.wait_for(
+            asyncio.gather(home.run("price"), home.run("other")), 10
+        )
+        assert isinstance(warm, Returned | Crashed)
+        assert isinstance(cold, Returned)
+        assert isinstance(await asyncio.wait_for(home.run("price"), 5), Returned)
+        assert not lives(zygote)
+        assert any("its zygote" in line for line in home.said())
+
+
+async def test_an_instance_whose_stop_hook_does_not_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.runtime.instance.LEAVE_TIMEOUT_S", 0.3)
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.on_stop
+def linger(): time.sleep(600)
+
+@app.function(orders, scaling=Scaling(max=1, max_invocations=1))
+def price(events, context): pass
+""")
+        assert isinstance(await home.run("price"), Returned)
+        assert isinstance(await asyncio.wait_for(home.run("price"), 5), Returned)

@@ -448,6 +448,7 @@ class Fleet:
                 instance.state in {State.STARTING, State.DRAINING}
                 for instance in self._instances.values()
             )
+            self._replace_hung(now)
             await self._bury_retired()
             if busy:
                 await self._clock.sleep(TICK_S)
@@ -457,6 +458,19 @@ class Fleet:
                 await self._clock.timeout(self._awake.wait(), pause)
             except TimeoutError:
                 continue
+
+    def _replace_hung(self, now: float) -> None:
+        """Kill zygotes that report no deaths: they hang, and would fork nothing either."""
+        for deployment in [*self._apps.values(), *self._retired]:
+            zygote = deployment.zygote
+            if zygote is None or not zygote.alive:
+                continue
+            if any(
+                instance.is_unreaped(now)
+                for pool in deployment.pools.values()
+                for instance in pool.instances
+            ):
+                zygote.kill()
 
     async def _bury_retired(self) -> None:
         for deployment in list(self._retired):

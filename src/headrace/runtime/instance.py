@@ -57,6 +57,10 @@ SOCKET_BYTES = 4 << 20
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 START_TIMEOUT_S = 30.0
 SUSPEND_TIMEOUT_S = 5.0
+LEAVE_TIMEOUT_S = 10.0
+"""How long stop hooks may take."""
+REAP_TIMEOUT_S = 5.0
+"""How long after its death was ordered nobody may have reported it; then its zygote hangs."""
 GRACE_S = 0.1
 """How long after its channel closed a child may take to be reported dead before it is killed."""
 MAX_LOG_BYTES_PER_TURN = 1 << 18
@@ -189,6 +193,8 @@ class Instance:
         self._outbox = bytearray()
         self._flushing = self._writing = False
         self._head_since = 0.0
+        self._leaving_since = 0.0
+        self._doomed_since = 0.0
         self._pidfd = -1
         self._suspending = 0
         self._paused = False
@@ -219,6 +225,7 @@ class Instance:
                 raise RuntimeError(f"{self!r} cannot become {state.value}")
             self.state = state
             if state is State.DRAINING:
+                self._leaving_since = self._clock.monotonic()
                 self._owner.leaving(self)
 
     # -- running ---------------------------------------------------------------------------------
@@ -255,8 +262,13 @@ class Instance:
             head = next(iter(self._runs.values()))
             if now - self._head_since > head.invocation.timeout:
                 self.kill(Doom.TIMEOUT)
-        elif self._suspending and now - self.idle_since > SUSPEND_TIMEOUT_S:
+        elif (self._suspending and now - self.idle_since > SUSPEND_TIMEOUT_S) or (self.state is State.DRAINING and now - self._leaving_since > LEAVE_TIMEOUT_S):
             self.kill(Doom.TAKEN)
+
+    def is_unreaped(self, now: float) -> bool:
+        """Whether its death was ordered long ago and its zygote has not reported it."""
+        dying = self.doom is not Doom.NONE and self.state is not State.GONE
+        return dying and now - self._doomed_since > REAP_TIMEOUT_S
 
     # -- its life --------------------------------------------------------------------------------
 
@@ -314,6 +326,7 @@ class Instance:
         """Kill it now; outcomes follow when it is reaped."""
         if self.doom is Doom.NONE:
             self.doom = doom
+            self._doomed_since = self._clock.monotonic()
         if self.state is not State.GONE:
             self.become(State.DRAINING)
         self._signal(signal.SIGKILL)
@@ -358,6 +371,8 @@ class Instance:
                 return Crashed(Cause("Crashed", self.doom.value), usage, blameless=True)
             case Doom.UNBORN | Doom.ZYGOTE:
                 return Lost(self._hurt or self.doom.value)
+            case Doom.START if not self.pid:
+                return Lost("its zygote did not fork it")
             case _:
                 pass
         if self._refusal is not None:

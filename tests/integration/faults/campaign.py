@@ -45,7 +45,7 @@ class Fault(NamedTuple):
 FAULTS = (
     Fault("kill-host", kill_hosts, 5, 1_000, 20),
     Fault("kill-instance", kill_instances, 10, 5_000, 100),
-    Fault("kill-zygote", kill_zygotes, 5, 1_000, 25),
+    Fault("kill-zygote", kill_zygotes, 5, 1_000, 10),
     Fault("storm", storm, 10, 1_000, 25),
     Fault("failpoints", visit, 1, 3, 1),
     Fault("stop-instance", pause_instances, 3, 500, 20),

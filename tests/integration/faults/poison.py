@@ -54,7 +54,7 @@ def handle_{name}(events: Batch[dict], context: Context) -> None:
     begin("poison.{name}", [event.value["n"] for event in events])
     for event in events:
         context.publish({name}_out, {{"n": event.value["n"], "at": str(event.position)}}, key=event.key)
-        context.state.put(f"{name}|{{event.key}}", [event.value["n"]])
+        context.state.put(f"{name}|{{event.key}}", [1, event.value["n"], event.value["n"]])
         if event.value.get("poison"):
             raise ValueError("bad")
 '''
@@ -68,7 +68,7 @@ def handle_{name}(event: Event[dict], context: Context) -> None:
     """Raise for one event."""
     begin("poison.{name}", [event.value["n"]])
     context.publish({name}_out, {{"n": event.value["n"], "at": str(event.position)}}, key=event.key)
-    context.state.put(f"{name}|{{event.key}}", [event.value["n"]])
+    context.state.put(f"{name}|{{event.key}}", [1, event.value["n"], event.value["n"]])
     if event.value.get("poison"):
         raise ValueError("bad")
 '''

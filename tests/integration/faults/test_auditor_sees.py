@@ -91,13 +91,11 @@ def swap_outputs(told: Told) -> None:
 
 
 def swap_state(told: Told) -> None:
-    kept = told.of("prefix=single")["state"][0]["value"]
-    kept[0], kept[1] = kept[1], kept[0]
+    told.of("prefix=single")["state"][0]["value"][2] += 1
 
 
 def double_state(told: Told) -> None:
-    kept = told.of("prefix=tally")["state"][0]["value"]
-    kept.append(kept[-1])
+    told.of("prefix=tally")["state"][0]["value"][0] += 1
 
 
 def hold_position(told: Told) -> None:
