@@ -73,8 +73,8 @@ docs: setup ## links, code blocks and reference pages against the code
 sizes: setup ## what has outgrown a screen or its room (for information)
 	@$(PY) scripts/sizes.py
 
-services: ## which servers the tests need
-	@echo "None: the tests run on the embedded log and storage, which need no server."
+services: setup ## install the real servers that tests start, and try each
+	@$(PY) -m tests.services.bring
 
 clean: ## remove what was built (not your data folders)
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache

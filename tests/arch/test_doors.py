@@ -18,6 +18,8 @@ PUBLIC = {
     "authors write": {"App", "Batch", "Context", "Event", "Failures", "Output", "Stream"},
     "set functions off": {
         "At", "Cron", "Emit", "Every", "Files", "Missing", "Silence",
+        "Foreign", "KafkaTopic", "KinesisStream", "MqttTopic", "NatsStream", "PulsarTopic",
+        "RabbitQueue", "RedisStream", "SqsQueue",
     },
     "policies": {
         "Breaker", "DeadLetter", "Discard", "ParkKey", "ParkPartition", "Resources", "Retry",
