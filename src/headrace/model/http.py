@@ -24,7 +24,7 @@ MAX_HEADERS: Final = 32
 MAX_REMEMBERED_S: Final = 30 * 86_400.0
 _PICK = re.compile(r"(path|query|body|header)\.[A-Za-z0-9_.-]{1,128}|client")
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
-_SCOPE = re.compile(r"[a-z0-9][a-z0-9._:/-]{0,99}")
+_SCOPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:/-]{0,199}")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 _UPSTREAM = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?(/[^?#\s]*)?")
 
@@ -84,7 +84,7 @@ class Cors(msgspec.Struct, frozen=True, tag="cors"):
             _check_header(header, "Cors")
 
 
-class Rate(msgspec.Struct, frozen=True, tag="rate"):
+class PerClient(msgspec.Struct, frozen=True, tag="per-client"):
     """So many requests of one client; more are answered 429 with `Retry-After`.
 
     Attributes:
@@ -103,11 +103,11 @@ class Rate(msgspec.Struct, frozen=True, tag="rate"):
         Raises:
             Misuse: Naming the setting and the fix.
         """
-        force_setattr(self, "per", seconds_in(self.per, "`per=` of `Rate`", low=0.001, high=86_400))
+        force_setattr(self, "per", seconds_in(self.per, "`per=` of `PerClient`", low=0.001, high=86_400))
         if not 0 < self.requests <= 1e6:
-            raise Misuse(f"`Rate({self.requests!r})`: use more than 0 and at most 1,000,000")
+            raise Misuse(f"`PerClient({self.requests!r})`: use more than 0 and at most 1,000,000")
         if self.burst is not None and not 1 <= self.burst <= 1_000_000:
-            raise Misuse(f"`Rate(burst={self.burst!r})`: use 1 to 1,000,000")
+            raise Misuse(f"`PerClient(burst={self.burst!r})`: use 1 to 1,000,000")
 
     @property
     def speed(self) -> float:
@@ -183,7 +183,7 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
     query: Any = None
     auth: Bearer | None = None
     cors: Cors | None = None
-    rate: Rate | None = None
+    rate: PerClient | None = None
     max_bytes: int = MAX_EVENT_BYTES
     timeout: float | None = None
     headers: tuple[str, ...] = ()
@@ -249,7 +249,7 @@ class Webhook(msgspec.Struct, frozen=True, tag="webhook"):
     path: str
     signature: Signature
     body: Any = None
-    rate: Rate | None = None
+    rate: PerClient | None = None
     max_bytes: int = 1 << 20
     headers: tuple[str, ...] = ()
     key: str = ""
@@ -315,7 +315,7 @@ class Proxy(msgspec.Struct, frozen=True, kw_only=True):
     after: str = ""
     auth: Bearer | None = None
     cors: Cors | None = None
-    rate: Rate | None = None
+    rate: PerClient | None = None
     max_bytes: int = MAX_EVENT_BYTES
     timeout: float = 30.0
 
@@ -344,7 +344,7 @@ def check_scope(scope: object) -> str:
     """
     if not isinstance(scope, str) or not _SCOPE.fullmatch(scope):
         raise Misuse(
-            f'`{scope!r}` is no scope; use small letters, digits and `._:/-`, such as "orders:write"'
+            f'`{scope!r}` is no scope; use letters, digits and `._:/-`, such as "orders:write"'
         )
     return scope
 

@@ -30,12 +30,16 @@ from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.effects import Space
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec
-from headrace.node.config import Settings
+from headrace.model.routing import check_routes
+from headrace.node.config import Settings, secrets_of
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.logs import LogLine
+from headrace.security.marks import Marks
+from headrace.security.tokens import Tokens
 from headrace.services.bus.bus import Bus
 from headrace.services.bus.internal import InternalInvoker
 from headrace.services.bus.posting import post
+from headrace.services.bus.replay import Replays
 from headrace.world.clock import Clock, SystemClock
 from headrace.world.entropy import Entropy, SystemEntropy
 from headrace.world.tasks import Tasks
@@ -96,6 +100,14 @@ class Node:
             self.dispatcher, storage=storage, broker=broker, clock=clock, entropy=entropy
         )
         self.bus = Bus(self.dispatcher, self._internal, storage=storage, broker=broker, post=post)
+        self.tokens = Tokens(storage, clock, entropy)
+        self.marks = Marks(storage, entropy)
+        self.secrets = secrets_of(settings)
+        self._entropy = entropy
+        self.replays = Replays(
+            self.bus, storage=storage, broker=broker, clock=clock, entropy=entropy,
+            on_failure=_failed,
+        )  # fmt: skip
         self._ready = False
 
     def rooms(self) -> Rooms:
@@ -109,12 +121,18 @@ class Node:
             lag=self.lag,
             runs=self.runs,
             schedules=self.schedules,
+            replays=self.replays,
             dispatcher=self.dispatcher,
             broker=self.broker,
             storage=self.storage,
             instances=self.fleet.instances,
             health=self.health,
             clock=self.clock,
+            entropy=self._entropy,
+            tokens=self.tokens,
+            secrets=self.secrets,
+            marks=self.marks,
+            access=self.settings.access,
             cold_starts=lambda: self.fleet.cold_starts,
         )
 
@@ -159,6 +177,11 @@ class Node:
                     "let one own it and the other use `app.external(...)`"
                 )
         await self.bus.prepare(app)
+        others = [other for other in self.dispatcher.apps.values() if other.name != app.name]
+        check_routes(
+            [spec for each in (*others, app) for spec in each.functions],
+            [proxy for each in (*others, app) for proxy in each.proxies],
+        )
         await self.dispatcher.deploy(app)
         if self._ready:
             await self.bus.refresh()
@@ -170,6 +193,7 @@ class Node:
             await self.deploy(target)
         # Only when every app is there: no rule may miss what another's router has passed.
         await self.bus.refresh()
+        await self.replays.resume()
         for sentence in self.settings.unmatched(self.dispatcher.apps.values()):
             raise Misuse(sentence)
         self.tasks.start(self._housekeeping(), name="housekeeping")
@@ -184,6 +208,7 @@ class Node:
     async def close(self) -> None:
         """Stop in the reverse order of the walk: pumps, instances, log, store."""
         self._ready = False
+        await self.replays.close()
         await self.dispatcher.close()
         await self.fleet.close()
         await self.broker.close()

@@ -17,13 +17,17 @@ import msgspec
 
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
+from headrace.model.signing import Secret
 from headrace.node.overrides import Override, apply_overrides, checked
 from headrace.node.settings_file import SettingsFile, nearest
+from headrace.security.access import Access
+from headrace.security.secrets import PREFIX as SECRET_PREFIX
+from headrace.security.secrets import Secrets
 from headrace.world.failpoints import LABELS
 
 FILE_NAME = "headrace.toml"
 DEFAULT_PORT = 4280
-_SECTIONS = ("node", "functions", "streams", "env")
+_SECTIONS = ("node", "functions", "streams", "secrets", "env")
 _ELSEWHERE = {"URL", "CONFIG", "ENV"}
 
 
@@ -42,9 +46,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         max_requests: Requests worked on at once; more are answered 429.
         max_connections: Open connections; more are closed at once.
         log_level: `debug`, `info`, `warning` or `error`.
+        access: Whom the platform's own paths are for without a token: `open` everybody, `local` this
+            machine, `token` nobody.
         failpoint: For fault campaigns: `label:passes` kills the node at that pass of that label.
         functions: Overrides of functions, in order of precedence.
         streams: Overrides of streams, in order of precedence.
+        secrets: Where each secret is kept, by name: `file:/path` or `env:VARIABLE`.
         source: The settings file, or "".
         environment: The name of the `[env.NAME]` section in force, or "".
     """
@@ -60,9 +67,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_requests: int = 512
     max_connections: int = 1_024
     log_level: str = "info"
+    access: Access = "local"
     failpoint: str = ""
     functions: tuple[Override, ...] = ()
     streams: tuple[Override, ...] = ()
+    secrets: dict[str, str] = {}
     source: str = ""
     environment: str = ""
 
@@ -96,7 +105,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ]
 
 
-_TABLES = {"functions", "streams", "source", "environment"}
+_TABLES = {"functions", "streams", "secrets", "source", "environment"}
 NODE_KEYS = tuple(name for name in Settings.__struct_fields__ if name not in _TABLES)
 
 
@@ -147,6 +156,11 @@ def load(
     return settings
 
 
+def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> Secrets:
+    """The node's secrets, read where the settings say they are kept."""
+    return Secrets(settings.secrets, os.environ if environ is None else environ)
+
+
 def node_url(data: Path) -> str | None:
     """The address of the node that owns the data folder, as it wrote it down; None where none did."""
     try:
@@ -193,12 +207,15 @@ def _from_file(
             )
         layers.append(("env", environment))
     for name in source.table("env"):
-        source.only_keys(("env", name), _SECTIONS[:3])
+        source.only_keys(("env", name), _SECTIONS[:-1])
     for layer in layers:
         node = (*layer, "node")
         source.only_keys(node, NODE_KEYS)
         for key, value in source.table(*node).items():
             values[key] = _typed(key, value, source.where(*node, key), lax=False)
+        for name, reference in source.table(*layer, "secrets").items():
+            _check_secret(name, reference, source.where(*layer, "secrets", name))
+            values.setdefault("secrets", {})[name] = reference
         for kind, into, like in (
             ("functions", functions, FunctionSpec),
             ("streams", streams, StreamSpec),
@@ -219,7 +236,7 @@ def _from_environment(
     streams: list[Override],
 ) -> None:
     for variable in sorted(environ):
-        if not variable.startswith("HEADRACE_"):
+        if not variable.startswith("HEADRACE_") or variable.startswith(SECRET_PREFIX):
             continue
         name, *path = variable.removeprefix("HEADRACE_").split("__")
         text = environ[variable]
@@ -241,6 +258,21 @@ def _from_environment(
                 "unset it or correct its name (docs/reference/settings.md lists all)"
             )
         values[key] = _typed(key, text, f"`{variable}`", lax=True)
+
+
+def _check_secret(name: str, reference: object, where: str) -> None:
+    try:
+        Secret(name)
+    except Misuse as error:
+        raise Misuse(
+            f"{where}: `{name}` is no secret's name; use capitals such as `GITHUB_HOOK`"
+        ) from error
+    kind, _, place = reference.partition(":") if isinstance(reference, str) else ("", "", "")
+    if kind not in {"file", "env"} or not place:
+        raise Misuse(
+            f"{where}: `{name}` must say where the secret is kept, not what it is: write "
+            '`"file:/run/secrets/name"` or `"env:VARIABLE"`'
+        )
 
 
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}

@@ -27,6 +27,7 @@ from headrace.model.policy import (
     Retry,
     Scaling,
 )
+from headrace.model.routing import check_routes
 from headrace.model.trigger import Trigger
 from headrace.model.watches import Custom
 from headrace.sdk.custom import Emitter, custom_trigger
@@ -44,7 +45,7 @@ from headrace.sdk.declared import (
 from headrace.sdk.forwarding import forward_of
 from headrace.sdk.options import TRIGGER_OPTIONS, check_options, refuse_unknown, start_of
 from headrace.sdk.place import here
-from headrace.sdk.routes import After, Before, check_routes, decorator_function, read_routes
+from headrace.sdk.routes import After, Before, decorator_function, read_routes
 from headrace.sdk.shape import shape_of
 from headrace.sdk.stream import Stream, check_name
 

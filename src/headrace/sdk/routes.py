@@ -6,7 +6,7 @@ routes of one app that would fit the same requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -15,9 +15,7 @@ from msgspec.structs import replace
 from headrace.model.codec import Coder, codec_for
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
-from headrace.model.http import Http, Proxy, Webhook
-from headrace.model.route import segments_of
-from headrace.model.route import shape_of as path_shape
+from headrace.model.http import Http, Webhook
 from headrace.model.trigger import CallTrigger, Trigger
 from headrace.sdk.declared import Declared, coder_of
 from headrace.sdk.event import Event
@@ -77,30 +75,6 @@ def _schema(of: Any, where: str) -> dict[str, Any] | None:
 
 def _shown(of: Any) -> str:
     return getattr(of, "__name__", None) or str(of)
-
-
-def check_routes(functions: Sequence[FunctionSpec], proxies: Sequence[Proxy]) -> None:
-    """Pass, where no two routes fit the same requests.
-
-    Raises:
-        Misuse: Two do; the message names both.
-    """
-    taken: dict[tuple[str, tuple[str, ...]], str] = {}
-    routes: list[tuple[tuple[str, ...], str, str]] = [
-        (trigger.methods, trigger.path, f"`{function.name}`")
-        for function in functions
-        for trigger in function.triggers
-        if isinstance(trigger, (Http, Webhook))
-    ]
-    routes += [(proxy.methods, proxy.path, f"the proxy of `{proxy.path}`") for proxy in proxies]
-    for methods, path, owner in routes:
-        shape = path_shape(segments_of(path, path))
-        for method in methods:
-            other = taken.setdefault((method, shape), owner)
-            if other is not owner:
-                raise Misuse(
-                    f"{owner} and {other} both answer `{method} {path}`; give one another path"
-                )
 
 
 class _Shaped(msgspec.Struct):

@@ -51,19 +51,35 @@ class Admission:
             Invalid: There is not exactly one `Host`.
             Refused: It, or the `Origin`, is foreign.
         """
-        host = origin = None
+        self.check_host(headers)
+        for name, value in headers:
+            if name == b"origin":
+                self.check_origin(value)
+
+    def check_host(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Refuse a name that is not ours.
+
+        Raises:
+            Invalid: There is not exactly one `Host`.
+            Refused: It is foreign.
+        """
+        host = None
         for name, value in headers:
             if name == b"host":
                 if host is not None:
                     raise Invalid("the request has two `Host` headers; send one")
                 host = value
-            elif name == b"origin":
-                origin = value
         if host is None:
             raise Invalid("the request has no `Host` header; HTTP/1.1 requires one")
         self._check_name(host, "Host")
-        if origin is not None:
-            self._check_name(origin.partition(b"://")[2], "Origin")
+
+    def check_origin(self, origin: bytes) -> None:
+        """Refuse a page of another origin.
+
+        Raises:
+            Refused: It is foreign.
+        """
+        self._check_name(origin.partition(b"://")[2], "Origin")
 
     def _check_name(self, raw: bytes, header: str) -> None:
         if self._any_host or raw in self._seen:

@@ -1,23 +1,39 @@
 """The ASGI application: admit, find the handler, run it, answer. No framework.
 
 Whatever a handler raises becomes an answer here, by the table in `errors`; what nobody foresaw is
-logged under a reference. Nothing is queued: a request is worked on at once or refused.
+logged under a reference. Nothing is queued: a request is worked on at once or refused. Authors'
+routes say who may come in; the platform's own paths are judged by `security/access`.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable
 
-from headrace.faces.gateway import console, functions, insight, schedules, streams, trouble
+from headrace.faces.gateway import (
+    console,
+    functions,
+    insight,
+    keys,
+    replays,
+    schedules,
+    streams,
+    trouble,
+)
+from headrace.faces.gateway.answering import answer
+from headrace.faces.gateway.authored import Found, Table
+from headrace.faces.gateway.cors import Headers, allows, answer_headers, preflight
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.errors import HungUp, answer_error, answer_surprise
 from headrace.faces.gateway.requests import Receive, Request, Scope, Send
 from headrace.faces.gateway.responses import Response
-from headrace.faces.gateway.routes import Router
+from headrace.faces.gateway.routes import Router, unquoted
 from headrace.model.errors import HeadraceError
+from headrace.model.http import Webhook
+from headrace.security.access import needs_token, scope_of
 
 _log = logging.getLogger("headrace.gateway")
-_ROOMS = (streams, functions, trouble, insight, console, schedules)
+_ROOMS = (streams, functions, trouble, insight, console, schedules, keys, replays)
 
 
 def route_table() -> Routes:
@@ -34,6 +50,7 @@ class Application:
     def __init__(self, door: Door) -> None:
         self._door = door
         self._routes = route_table()
+        self._authored = Table(door.rooms.dispatcher.apps)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; other kinds of connections are closed."""
@@ -43,14 +60,24 @@ class Application:
         began = door.rooms.clock.monotonic()
         request = Request(scope, receive, door.admission)
         pattern = "-"
+        extra: Headers = ()
         try:
-            door.admission.check_headers(scope["headers"])
-            handler, names, pattern = self._routes.find(request.method, request.path)
-            door.admission.enter()
-            try:
-                response = await handler(door, request, names)
-            finally:
-                door.admission.leave(request.reserved)
+            door.admission.check_host(scope["headers"])
+            asked = request.header("access-control-request-method")
+            found = self._authored.find(request.method, request.path, asked)
+            work: Awaitable[Response]
+            if found is None:
+                await self._guard(request)
+                handler, names, pattern = self._routes.find(request.method, request.path)
+                work = handler(door, request, names)
+            else:
+                pattern = found.target.name
+                extra = self._check_origin(request, found)
+                if request.method == "OPTIONS":
+                    work = _preflight(request, found)
+                else:
+                    work = answer(door, request, found)
+            response = await self._run(request, work)
         except HungUp:
             return
         except HeadraceError as error:
@@ -62,21 +89,61 @@ class Application:
         door.metrics.answered(
             pattern, request.method, response.status, door.rooms.clock.monotonic() - began
         )
-        await _send(send, response)
+        await _send(send, response, extra)
+
+    async def _run(self, request: Request, work: Awaitable[Response]) -> Response:
+        admission = self._door.admission
+        try:
+            admission.enter()
+        except HeadraceError:
+            work.close()  # type: ignore[attr-defined]  # every handler is an `async def`
+            raise
+        try:
+            return await work
+        finally:
+            admission.leave(request.reserved)
+
+    async def _guard(self, request: Request) -> None:
+        """Let in who may use the platform's own paths."""
+        rooms = self._door.rooms
+        if (origin := request.headers.get(b"origin")) is not None:
+            self._door.admission.check_origin(origin)
+        parts = [unquoted(part) for part in request.path.split("/")[1:]]
+        scope = scope_of(request.method, parts)
+        if needs_token(rooms.access, scope, request.client):
+            await rooms.tokens.check(request.header("authorization"), scope)
+
+    def _check_origin(self, request: Request, found: Found) -> Headers:
+        """What an answer says to a page of another origin, where it may ask at all."""
+        origin = request.header("origin")
+        target = found.target
+        # A webhook is trusted for its signature, and a browser has none.
+        if (
+            origin is not None
+            and not allows(target.cors, origin)
+            and not isinstance(target.says, Webhook)
+        ):
+            if request.method == "OPTIONS":
+                return ()
+            self._door.admission.check_origin(origin.encode())
+        return answer_headers(target.cors, origin)
 
 
-async def _send(send: Send, response: Response) -> None:
-    await send(
-        {
-            "type": "http.response.start",
-            "status": response.status,
-            "headers": [
-                (b"content-type", response.media),
-                (b"content-length", b"%d" % len(response.body)),
-                (b"x-content-type-options", b"nosniff"),
-                (b"cache-control", b"no-store"),
-                *response.headers,
-            ],
-        }
-    )
+async def _preflight(request: Request, found: Found) -> Response:
+    return preflight(found.target.cors, request.header("origin"), found.methods)
+
+
+async def _send(send: Send, response: Response, extra: Headers) -> None:
+    headers = [
+        (b"content-type", response.media),
+        (b"content-length", b"%d" % len(response.body)),
+        (b"x-content-type-options", b"nosniff"),
+        (b"cache-control", b"no-store"),
+    ]
+    if response.headers or extra:
+        own = {name for name, _ in response.headers}
+        headers = [each for each in headers if each[0] not in own]
+        headers += response.headers
+        headers += [each for each in extra if each[0] == b"vary" or each[0] not in own]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})

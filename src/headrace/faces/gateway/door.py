@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from headrace.faces.gateway.admission import Admission
+from headrace.faces.gateway.buckets import Buckets
 from headrace.faces.gateway.metrics import Metrics
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response
@@ -23,6 +24,7 @@ class Door:
     admission: Admission
     metrics: Metrics
     tasks: Tasks
+    buckets: Buckets = field(default_factory=Buckets)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
 

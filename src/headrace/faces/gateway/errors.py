@@ -10,7 +10,11 @@ from typing import Any, ClassVar
 
 from headrace.delivery.direct import CallFailed
 from headrace.faces.gateway.responses import Response, json_response
+from headrace.faces.gateway.upstream import UpstreamFailed, UpstreamLate
 from headrace.model import errors
+from headrace.model.schemas import Mismatch
+from headrace.security.signatures import Forged
+from headrace.security.tokens import Unauthenticated
 
 
 class NotAllowed(errors.Misuse):
@@ -49,9 +53,13 @@ _TABLE: tuple[tuple[type[errors.HeadraceError], int, str, int], ...] = (
     (errors.Unknown, 404, "Not found", 0),
     (errors.TooLarge, 413, "Too large", 0),
     (errors.Misuse, 400, "Bad request", 0),
+    (UpstreamLate, 504, "The service behind was too slow", 0),
+    (UpstreamFailed, 502, "The service behind failed", 0),
     (errors.Overloaded, 429, "Too many requests", 1),
     (errors.DiskFull, 507, "Insufficient storage", 5),
     (errors.Unavailable, 503, "Unavailable", 1),
+    (Unauthenticated, 401, "Not known", 0),
+    (Forged, 401, "Not signed", 0),
     (errors.Refused, 403, "Refused", 0),
     (errors.Conflict, 409, "Conflict", 0),
     (errors.Fenced, 503, "Unavailable", 1),
@@ -89,13 +97,19 @@ def answer_error(error: errors.HeadraceError) -> Response:
         if isinstance(error, kind):
             headers: list[tuple[bytes, bytes]] = []
             if retry_after:
-                headers.append((b"retry-after", b"%d" % retry_after))
+                after = getattr(error, "retry_after", retry_after)
+                headers.append((b"retry-after", b"%d" % after))
+            if isinstance(error, Unauthenticated):
+                headers.append((b"www-authenticate", b"Bearer"))
             if isinstance(error, NotAllowed):
                 headers.append((b"allow", error.allowed.encode()))
             if status in {408, 413}:
                 # What is left of the request on this connection is not worth reading.
                 headers.append((b"connection", b"close"))
-            return problem(status, title, str(error), error.code, headers=tuple(headers))
+            more: dict[str, Any] = {}
+            if isinstance(error, Mismatch):
+                more["errors"] = [{"path": error.path, "message": error.reason}]
+            return problem(status, title, str(error), error.code, headers=tuple(headers), **more)
     raise AssertionError("the table ends with the root of the family")
 
 

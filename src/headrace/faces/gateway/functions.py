@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.faces.gateway.answering import reply_of
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response, json_response, views
@@ -45,7 +46,7 @@ async def call(door: Door, request: Request, names: tuple[str, ...]) -> Response
         key=request.header("idempotency-key") or "",
         timeout_s=request.seconds("timeout", None, high=MAX_CALL_S),
     )
-    return Response(200, answer)
+    return reply_of(answer)
 
 
 async def list_functions(door: Door, _: Request, __: tuple[str, ...]) -> Response:

@@ -51,6 +51,12 @@ class Request:
         self._admission = admission
 
     @property
+    def client(self) -> str:
+        """The address of who asks, as the socket says; "" where it has none."""
+        found = self.scope.get("client")
+        return str(found[0]) if found else ""
+
+    @property
     def query(self) -> dict[str, str]:
         """The query's parameters; of a repeated one, the last."""
         if self._query is None:
@@ -119,8 +125,12 @@ class Request:
             raise Invalid(f"`{name}={text}` is out of range; use seconds from 0 to {high:g}")
         return value
 
-    async def body(self) -> bytes:
+    async def body(self, most: int | None = None, *, packed: bool = False) -> bytes:
         """The whole body.
+
+        Args:
+            most: Bytes at most, where the route takes less than the door.
+            packed: Whether the reader unpacks it; else a packed body is refused.
 
         Raises:
             TooLarge: It is larger than the door allows.
@@ -128,24 +138,25 @@ class Request:
             Unsupported: It is compressed.
             HungUp: The client went away.
         """
-        if (encoding := self.headers.get(b"content-encoding", b"identity")) != b"identity":
+        encoding = self.headers.get(b"content-encoding", b"identity")
+        if encoding != b"identity" and not packed:
             raise Unsupported(
                 f"the body is encoded as `{encoding.decode('latin-1')}`, which this door does not read; "
                 "send it as it is"
             )
-        limit = self._admission.max_body_bytes
+        limit = min(self._admission.max_body_bytes, (1 << 62) if most is None else most)
         length = self.headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > limit:
             await self._drain(int(length))
-            raise self._too_large(f"{int(length):,}")
+            raise _too_large(f"{int(length):,}", limit)
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise HungUp("the client hung up before its request was complete")
         part: bytes = message.get("body", b"")
-        self._reserve(len(part))
+        self.reserve(len(part))
         if not message.get("more_body", False):
             if len(part) > limit:
-                raise self._too_large(f"{len(part):,}")
+                raise _too_large(f"{len(part):,}", limit)
             return part
         parts = bytearray(part)
         while message.get("more_body", False):
@@ -155,8 +166,8 @@ class Request:
             part = message.get("body", b"")
             if len(parts) + len(part) > limit:
                 await self._drain(limit * _DRAIN_FACTOR)
-                raise self._too_large(f"more than {limit:,}")
-            self._reserve(len(part))
+                raise _too_large(f"more than {limit:,}", limit)
+            self.reserve(len(part))
             parts += part
         return bytes(parts)
 
@@ -177,15 +188,14 @@ class Request:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Invalid(f"the body cannot be read: {error}") from error
 
-    def _reserve(self, size: int) -> None:
+    def reserve(self, size: int) -> None:
+        """Take bytes out of the door's budget until the request is answered.
+
+        Raises:
+            Overloaded: The bodies of all requests together are too large.
+        """
         self._admission.reserve(size)
         self.reserved += size
-
-    def _too_large(self, size: str) -> TooLarge:
-        return TooLarge(
-            f"the body has {size} bytes, and this door takes {self._admission.max_body_bytes:,}; "
-            "send several smaller requests, or raise `max_body_bytes`"
-        )
 
     async def _drain(self, length: int) -> None:
         # A client that is still sending does not hear an answer: let it finish, within reason,
@@ -196,3 +206,10 @@ class Request:
             left -= len(message.get("body", b""))
             if message["type"] == "http.disconnect" or not message.get("more_body", False):
                 return
+
+
+def _too_large(size: str, limit: int) -> TooLarge:
+    return TooLarge(
+        f"the body has {size} bytes, and {limit:,} are taken here; send several smaller requests, or "
+        "raise `max_body_bytes` of the node or `max_bytes` of the route"
+    )

@@ -18,7 +18,13 @@ from headrace.delivery.runs import Runs
 from headrace.delivery.schedules import Schedules
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.storage.base import Storage
+from headrace.security.access import Access
+from headrace.security.marks import Marks
+from headrace.security.secrets import Secrets
+from headrace.security.tokens import Tokens
+from headrace.services.bus.replay import Replays
 from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -42,6 +48,7 @@ class Rooms:
     Attributes:
         instances: The fleet's instances, each a struct with at least `function` and `state`.
         cold_starts: Seconds of the latest cold starts.
+        access: Whom the platform's own paths are for; see `security/access`.
         health: Whether the node takes work now; asked at every `/readyz`.
     """
 
@@ -53,10 +60,16 @@ class Rooms:
     lag: Lag
     runs: Runs
     schedules: Schedules
+    replays: Replays
     dispatcher: Dispatcher
     broker: Broker
     storage: Storage
     instances: Callable[[], Sequence[msgspec.Struct]]
     health: Callable[[], Health]
     clock: Clock
+    entropy: Entropy
+    tokens: Tokens
+    secrets: Secrets
+    marks: Marks
+    access: Access = "local"
     cold_starts: Callable[[], Sequence[float]] = tuple

@@ -1,0 +1,168 @@
+"""Answers requests at authors' routes: call and wait, keep and say 202, check a webhook, pass on.
+
+The order is the same for all: rate, token, body, signature, types, and only then the function or
+the log. What is refused has left nothing behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from headrace.delivery.direct import CallFailed
+from headrace.faces.gateway.authored import Found, Target
+from headrace.faces.gateway.buckets import client_name
+from headrace.faces.gateway.door import Door
+from headrace.faces.gateway.intake import MAX_IDEMPOTENCY_KEY
+from headrace.faces.gateway.packed import unpack
+from headrace.faces.gateway.passing import pass_on, pass_through, takes_share
+from headrace.faces.gateway.reading import carried, payload_of, picked, query_texts, typed_query
+from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.responses import Response, json_response
+from headrace.model.errors import Invalid
+from headrace.model.event import Event
+from headrace.model.http import Http, Proxy, Webhook
+from headrace.model.record import Position
+from headrace.model.reply import open_reply
+from headrace.model.signing import Slack
+from headrace.security.signatures import verify
+
+_json = msgspec.json.Decoder()
+
+
+async def answer(door: Door, request: Request, found: Found) -> Response:
+    """Answer a request at an author's route.
+
+    Raises:
+        HeadraceError: It is refused, or the function failed; the door's table says how to answer.
+    """
+    target = found.target
+    who = await _admitted(door, request, target)
+    says = target.says
+    raw = await request.body(says.max_bytes, packed=True)
+    if isinstance(says, Proxy):
+        return await pass_through(door, request, says, found.params, raw)
+    texts = query_texts(request)
+    if isinstance(says, Http) and says.legacy is not None:
+        texts_once = {name: given[-1] for name, given in texts.items()}
+        sticky = picked(says.legacy.sticky, request, found.params, texts_once, b"")
+        if takes_share(says.legacy, says.path, sticky, door.rooms.entropy.uniform(0, 1)):
+            return await pass_on(request, says, raw)
+    event_id = None
+    if isinstance(says, Webhook):
+        event_id = _signed(door, request, says, raw)
+    encoding = request.headers.get(b"content-encoding", b"").decode("latin-1")
+    body = unpack(encoding, raw, says.max_bytes)
+    request.reserve(len(body) - len(raw) if len(body) > len(raw) else 0)
+    if isinstance(says, Webhook) and (challenge := _challenge(says, body)) is not None:
+        return Response(200, challenge, b"text/plain")
+    query = typed_query(says, texts, found.params)
+    payload = payload_of(says, request.method, body, query, found.params)
+    headers = carried(says, request, found.params, query)
+    token = _idempotency_key(request)
+    if target.stream:
+        key = picked(says.key, request, found.params, query, payload)
+        if event_id is None and token is not None:
+            event_id = hashlib.sha256(f"{who}\n{token}".encode()).hexdigest()
+        event = Event(payload, key, id=event_id, headers=headers)
+        return await _keep(door, target, event)
+    return await _call(door, target, payload, headers, f"{who}\n{token}" if token else "")
+
+
+async def _admitted(door: Door, request: Request, target: Target) -> str:
+    """Who asks: a token's id, or an address.
+
+    Raises:
+        TooOften: More often than the route allows.
+        Unauthenticated, Refused: Without a token that is good for it.
+    """
+    who = client_name(request.client)
+    if target.auth is not None:
+        token = await door.rooms.tokens.check(request.header("authorization"), target.auth.scope)
+        who = token.id
+    if target.rate is not None:
+        door.buckets.take(target.name, who, target.rate, door.rooms.clock.monotonic())
+    return who
+
+
+def _signed(door: Door, request: Request, says: Webhook, raw: bytes) -> str:
+    secrets = [door.rooms.secrets.value(each) for each in says.signature.secrets]
+    now = door.rooms.clock.now() / 1e6
+    return verify(says.signature, secrets, request.headers, raw, now=now)
+
+
+def _challenge(says: Webhook, body: bytes) -> bytes | None:
+    """What Slack wants to hear once, to see that somebody who knows the secret is there."""
+    if not isinstance(says.signature, Slack) or b"url_verification" not in body:
+        return None
+    try:
+        found: Any = _json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if not isinstance(found, dict) or found.get("type") != "url_verification":
+        return None
+    challenge = found.get("challenge")
+    return challenge.encode() if isinstance(challenge, str) else None
+
+
+def _idempotency_key(request: Request) -> str | None:
+    text = request.header("idempotency-key")
+    if text is None:
+        return None
+    text = text.strip().strip('"')
+    if not text or len(text) > MAX_IDEMPOTENCY_KEY:
+        raise Invalid(
+            f"`Idempotency-Key` has {len(text)} characters; use 1 to {MAX_IDEMPOTENCY_KEY}"
+        )
+    return text
+
+
+async def _keep(door: Door, target: Target, event: Event) -> Response:
+    """Make the request durable, and say where one can ask what became of it."""
+    assert target.function is not None  # noqa: S101 - only functions have streams
+    published = await door.rooms.publisher.publish(
+        target.stream, [event], hops=1, origin=f"http{target.says.path}"
+    )
+    position = published.positions[0]
+    if position is None:
+        return json_response({"accepted": True, "duplicate": True}, status=202)
+    place = await run_address(door, position)
+    return json_response(
+        {"accepted": True, "duplicate": False, "status": place}, status=202,
+        headers=((b"location", place.encode()),),
+    )  # fmt: skip
+
+
+async def run_address(door: Door, position: Position) -> str:
+    """Where to ask what became of a kept request."""
+    text = f"{position.stream}-{position.partition}-{position.offset}"
+    return f"/runs/{text}-{await door.rooms.marks.mark(text)}"
+
+
+async def _call(
+    door: Door, target: Target, payload: bytes, headers: dict[str, str], token: str
+) -> Response:
+    assert target.function is not None  # noqa: S101 - a proxy is passed through before
+    key = hashlib.sha256(token.encode()).hexdigest() if token else ""
+    try:
+        answered = await door.rooms.direct.call(
+            target.function.name, payload, key=key, timeout_s=target.says.timeout, headers=headers
+        )
+    except CallFailed as error:
+        if error.cause.kind == "Undecodable":
+            raise Invalid(
+                f"the body is not what this route takes: {error.cause.message}"
+            ) from error
+        raise
+    return reply_of(answered)
+
+
+def reply_of(answered: bytes) -> Response:
+    """A function's answer as HTTP."""
+    reply = open_reply(answered)
+    if reply is None:
+        return Response(200, answered)
+    headers = tuple((name.encode(), text.encode("latin-1")) for name, text in reply.headers.items())
+    return Response(reply.status, reply.body, reply.media.encode(), headers)

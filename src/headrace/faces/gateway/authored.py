@@ -1,0 +1,158 @@
+"""The routes authors declare: a table made from what is deployed, and who answers a request.
+
+In: a method and a path. Out: the trigger, its function, and what stands in the braces of its path;
+None where the path is nobody's. The table is made anew when an app is deployed. Answers nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.faces.gateway.errors import NotAllowed
+from headrace.faces.gateway.routes import unquoted
+from headrace.model.errors import Invalid
+from headrace.model.function import AppSpec, FunctionSpec
+from headrace.model.http import Bearer, Cors, Http, PerClient, Proxy, Webhook
+from headrace.model.route import Segment, fits, rank, segments_of, value_of
+from headrace.model.trigger import listener
+
+DOTS = frozenset({".", ".."})
+
+
+@dataclass(frozen=True)
+class Target:
+    """Who answers at a path.
+
+    Attributes:
+        app: The app that declared it.
+        says: The route as declared.
+        segments: The parts of its path.
+        function: Who is called; None for a proxy.
+        stream: Where requests are kept until the function has had them; "" where they are not.
+    """
+
+    app: str
+    says: Http | Webhook | Proxy
+    segments: tuple[Segment, ...]
+    function: FunctionSpec | None = None
+    stream: str = ""
+
+    @property
+    def name(self) -> str:
+        """For metrics and rate limits."""
+        return self.says.path
+
+    @property
+    def cors(self) -> Cors | None:
+        """Which other pages may call it."""
+        return self.says.cors
+
+    @property
+    def auth(self) -> Bearer | None:
+        """Who may come in."""
+        return self.says.auth
+
+    @property
+    def rate(self) -> PerClient | None:
+        """How often one client may."""
+        return self.says.rate
+
+
+@dataclass(frozen=True)
+class Found:
+    """A target, with what stands in the braces, and the methods of its path."""
+
+    target: Target
+    params: dict[str, Any]
+    methods: list[str]
+
+
+class Table:
+    """Every route of every app deployed. Made anew when they change."""
+
+    def __init__(self, apps: Mapping[str, AppSpec]) -> None:
+        self._apps = apps
+        self._known: list[AppSpec] = []
+        self._targets: dict[str, list[Target]] = {}
+
+    def find(self, method: str, raw_path: str, asked: str | None) -> Found | None:
+        """Who answers; for `OPTIONS`, who would answer the method a browser means to use.
+
+        Raises:
+            NotAllowed: The path is a route's, the method is not.
+            Invalid: What stands in the braces is not of the kind asked for, or no UTF-8.
+        """
+        apps = list(self._apps.values())
+        if len(apps) != len(self._known) or any(
+            new is not old for new, old in zip(apps, self._known, strict=True)
+        ):
+            self._known, self._targets = apps, _by_first(targets_of(apps))
+        parts = raw_path.split("/")[1:]
+        if not parts or (among := self._targets.get(parts[0])) is None:
+            return None
+        wanted = asked if method == "OPTIONS" and asked else "GET" if method == "HEAD" else method
+        fitting = [
+            (target, quoted)
+            for target in among
+            if (quoted := fits(target.segments, parts)) is not None
+        ]
+        if not fitting:
+            return None
+        methods = sorted({name for target, _ in fitting for name in target.says.methods})
+        wrong: Invalid | None = None
+        for target, quoted in fitting:
+            if wanted not in target.says.methods:
+                continue
+            try:
+                params = {
+                    segment.name: value_of(segment, _text(segment, text))
+                    for segment, text in quoted
+                }
+            except Invalid as error:
+                wrong = wrong or error
+                continue
+            return Found(target, params, methods)
+        if wrong is not None:
+            raise wrong
+        names = ", ".join(methods)
+        raise NotAllowed(f"`{method}` does nothing at `{raw_path:.200}`; use {names}", names)
+
+    def of_stream(self, stream: str) -> Target | None:
+        """The route whose requests are kept in `stream`."""
+        for target in targets_of(self._apps.values()):
+            if target.stream == stream:
+                return target
+        return None
+
+
+def targets_of(apps: Iterable[AppSpec]) -> list[Target]:
+    """Every route of the apps."""
+    found = []
+    for app in apps:
+        for function in app.functions:
+            for place, trigger in enumerate(function.triggers):
+                if isinstance(trigger, (Http, Webhook)):
+                    reads = listener(function.name, place, trigger)
+                    stream = "" if reads is None else reads.streams[0]
+                    found.append(Target(app.name, trigger, trigger.segments, function, stream))
+        for proxy in app.proxies:
+            whole = segments_of(proxy.path, proxy.path)
+            found.append(Target(app.name, proxy, whole))
+            found.append(Target(app.name, proxy, (*whole, Segment("", "rest", "path"))))
+    return found
+
+
+def _by_first(targets: list[Target]) -> dict[str, list[Target]]:
+    found: dict[str, list[Target]] = {}
+    for target in sorted(targets, key=lambda target: rank(target.segments)):
+        found.setdefault(target.segments[0].text, []).append(target)
+    return found
+
+
+def _text(segment: Segment, quoted: str) -> str:
+    text = unquoted(quoted)
+    if segment.kind == "path" and DOTS & set(text.split("/")):
+        raise Invalid("the path climbs with `..`; write it without")
+    return text

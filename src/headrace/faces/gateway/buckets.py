@@ -1,0 +1,68 @@
+"""How often one client may come: a token bucket for each client of each route, bounded in number.
+
+Pure but for what it remembers; the time is given. A client that is forgotten begins with a full
+bucket, which costs no more than one burst.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections import OrderedDict
+
+from headrace.model.errors import Overloaded
+from headrace.model.http import PerClient
+
+MAX_BUCKETS = 16_384
+
+
+class TooOften(Overloaded):
+    """A client asked more often than its route allows.
+
+    Attributes:
+        retry_after: Seconds until it may again.
+    """
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Buckets:
+    """The buckets of a door. Touched only on its loop."""
+
+    def __init__(self, bound: int = MAX_BUCKETS) -> None:
+        self._bound = bound
+        self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
+
+    def take(self, route: str, client: str, rate: PerClient, now: float) -> None:
+        """Let one request of `client` pass.
+
+        Raises:
+            TooOften: Its bucket is empty.
+        """
+        key = (route, client)
+        level, seen = self._buckets.pop(key, (rate.depth, now))
+        level = min(rate.depth, level + max(now - seen, 0.0) * rate.speed)
+        passes = level >= 1.0
+        self._buckets[key] = (level - 1.0 if passes else level, now)
+        if len(self._buckets) > self._bound:
+            self._buckets.popitem(last=False)
+        if not passes:
+            wait = max(math.ceil((1.0 - level) / rate.speed), 1)
+            raise TooOften(
+                f"this client may ask {rate.requests:g} times in {float(rate.per):g} s; "
+                f"try again in {wait} s",
+                wait,
+            )
+
+
+def client_name(address: str) -> str:
+    """Whom an address stands for: an IPv6 network is one client, whatever it fills in."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
+    return str(found)

@@ -1,0 +1,52 @@
+"""Which pages of other origins may call a route: preflights, and the headers of answers. Pure."""
+
+from __future__ import annotations
+
+from headrace.faces.gateway.responses import Response
+from headrace.model.errors import Refused
+from headrace.model.http import Cors
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+def allows(cors: Cors | None, origin: str) -> bool:
+    """Whether pages of `origin` may."""
+    return cors is not None and ("*" in cors.origins or origin in cors.origins)
+
+
+def answer_headers(cors: Cors | None, origin: str | None) -> Headers:
+    """What an answer to a page of `origin` says; nothing where no page of another origin asked."""
+    if cors is None:
+        return ()
+    vary = ((b"vary", b"origin"),)
+    if origin is None or not allows(cors, origin):
+        return vary
+    shown = "*" if "*" in cors.origins else origin
+    found = [*vary, (b"access-control-allow-origin", shown.encode())]
+    if cors.credentials:
+        found.append((b"access-control-allow-credentials", b"true"))
+    if cors.expose:
+        found.append((b"access-control-expose-headers", ", ".join(cors.expose).encode()))
+    return tuple(found)
+
+
+def preflight(cors: Cors | None, origin: str | None, methods: list[str]) -> Response:
+    """The answer to a browser that asks beforehand.
+
+    Raises:
+        Refused: Pages of that origin may not.
+    """
+    if cors is None or origin is None or not allows(cors, origin):
+        raise Refused(
+            f"pages of `{origin}` may not call this route from a browser; its author says which may "
+            "with `cors=Cors(...)`"
+        )
+    return Response(
+        204, b"", b"text/plain",
+        (
+            *answer_headers(cors, origin),
+            (b"access-control-allow-methods", ", ".join(methods).encode()),
+            (b"access-control-allow-headers", ", ".join(cors.headers).encode()),
+            (b"access-control-max-age", b"%d" % cors.max_age),
+        ),
+    )  # fmt: skip

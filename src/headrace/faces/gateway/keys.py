@@ -1,0 +1,94 @@
+"""Routes of tokens, of what became of a kept request, and of what the routes are (OpenAPI)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from headrace.faces.gateway.door import Door, Routes
+from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.responses import Response, json_response, rfc3339
+from headrace.model.errors import Unknown
+from headrace.security.tokens import Token
+from headrace.topology.openapi import document
+
+_WORDS = {"committed": "committed", "dead": "dead"}
+
+
+class Wanted(msgspec.Struct, forbid_unknown_fields=True):
+    """A token that is to be made; `lifetime` in seconds."""
+
+    name: str
+    scopes: list[str]
+    lifetime: Annotated[float, msgspec.Meta(gt=0)] | None = None
+
+
+def add_routes(routes: Routes) -> None:
+    """Put this file's handlers into the table."""
+    routes.add("POST", "/tokens", create)
+    routes.add("GET", "/tokens", list_tokens)
+    routes.add("DELETE", "/tokens/{token}", revoke)
+    routes.add("GET", "/runs/{run}", status)
+    routes.add("GET", "/openapi.json", openapi)
+
+
+async def create(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+    """Make a token, and show it this once."""
+    wish: Wanted = await request.json(Wanted)
+    token, text = await door.rooms.tokens.create(wish.name, wish.scopes, lifetime=wish.lifetime)
+    return json_response({**_shown(token), "token": text}, status=201)
+
+
+async def list_tokens(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+    """Every token, without what makes it one."""
+    return json_response({"tokens": [_shown(token) for token in await door.rooms.tokens.all()]})
+
+
+async def revoke(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+    """Let a token count no more."""
+    return json_response(_shown(await door.rooms.tokens.revoke(names[0])))
+
+
+def _shown(token: Token) -> dict[str, object]:
+    return {
+        "id": token.id,
+        "name": token.name,
+        "scopes": token.scopes,
+        "created": rfc3339(token.created),
+        "expires": rfc3339(token.expires),
+        "revoked": rfc3339(token.revoked),
+    }
+
+
+async def status(door: Door, __: Request, names: tuple[str, ...]) -> Response:
+    """What became of a request that was kept: `waiting`, `committed` or `dead`."""
+    text, _, mark = names[0].rpartition("-")
+    stream, _, offset = text.rpartition("-")
+    stream, _, partition = stream.rpartition("-")
+    if (
+        not (partition.isdigit() and offset.isdigit() and len(offset) < 19 and len(partition) < 9)
+        or not mark.isascii()
+        or not await door.rooms.marks.is_ours(text, mark)
+    ):
+        raise Unknown(f"there is no run `{names[0]:.100}`; use the `Location` a 202 answer gave")
+    found = await door.rooms.explainer.explain(stream, int(partition), int(offset))
+    rows = found.functions
+    where = rows[0] if rows else None
+    detail = where.status if where is not None else "withdrawn"
+    return json_response(
+        {
+            "id": names[0],
+            "status": _WORDS.get(detail, "waiting"),
+            "detail": detail,
+            "attempts": where.attempts if where is not None else 0,
+            "next_attempt": rfc3339(where.next_attempt if where is not None else 0),
+            "accepted": rfc3339(found.appended),
+        }
+    )
+
+
+async def openapi(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+    """The authors' routes as an OpenAPI 3.1 document."""
+    apps = [app for _, app in sorted(door.rooms.dispatcher.apps.items())]
+    return json_response(document(apps))

@@ -1,0 +1,203 @@
+"""Requests that go on to another service: through a proxy's functions, or as a route's share.
+
+What concerns one hop only is left out both ways, and a token of this node never leaves it. The
+service hears who asked by `X-Forwarded-For`, `-Proto` and `-Host`, which only this door sets.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from typing import Any
+
+import msgspec
+
+from headrace.faces.gateway.door import Door
+from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.responses import Response
+from headrace.faces.gateway.upstream import Answered, Headers, end_to_end, exchange
+from headrace.model.errors import Corrupt, Invalid
+from headrace.model.http import METHODS, Http, Legacy, Proxy
+from headrace.model.reply import open_reply
+from headrace.model.route import segments_of
+
+_FORWARDED = frozenset(
+    {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-real-ip"}
+)
+_PATH = re.compile(r"/[!-~]*")
+_NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
+_SHARES = 1 << 32
+
+
+class _Asked(msgspec.Struct):
+    """What a `before` function made of a request."""
+
+    method: str
+    path: str
+    query: dict[str, Any] = {}
+    headers: dict[str, str] = {}
+    body: bytes = b""
+
+
+_asked = msgspec.json.Decoder(_Asked)
+
+
+def takes_share(legacy: Legacy, path: str, sticky: str | None, chance: float) -> bool:
+    """Whether a request is among the share that goes to the legacy system.
+
+    The same sticky value always gets the same answer, and a share that grows takes on more without
+    giving any back.
+    """
+    if sticky is not None:
+        mark = hashlib.sha256(f"{path}\n{sticky}".encode()).digest()
+        chance = int.from_bytes(mark[:4], "big") / _SHARES
+    return chance < legacy.share
+
+
+async def pass_on(request: Request, says: Http, raw: bytes) -> Response:
+    """Send a request on as it is.
+
+    Raises:
+        UpstreamFailed, UpstreamLate: There is no answer.
+    """
+    legacy = says.legacy
+    assert legacy is not None  # noqa: S101 - asked before
+    headers = _forwarded(request, drop_token=says.auth is not None)
+    answered = await exchange(
+        legacy.upstream, request.method, _target(request.path, request), headers, raw,
+        max_bytes=says.max_bytes, seconds=float(legacy.timeout),
+    )  # fmt: skip
+    return _response(answered)
+
+
+async def pass_through(
+    door: Door, request: Request, says: Proxy, params: dict[str, Any], raw: bytes
+) -> Response:
+    """Shape a request, send it on, and shape the answer.
+
+    Raises:
+        UpstreamFailed, UpstreamLate: There is no answer.
+        CallFailed: A function that shapes failed.
+    """
+    path = "/" + "/".join(request.path.split("/")[1 + len(segments_of(says.path, says.path)) :])
+    headers = _forwarded(request, drop_token=says.auth is not None)
+    method, target, body = request.method, _target(path if path != "/" else "", request), raw
+    if says.before:
+        shown = {
+            "method": method, "path": path, "params": params, "query": request.query,
+            "headers": _texts(headers), "body": base64.b64encode(raw).decode(),
+            "client": request.client,
+        }  # fmt: skip
+        answered = await door.rooms.direct.call(says.before, msgspec.json.encode(shown))
+        if (reply := open_reply(answered)) is not None:
+            return Response(reply.status, reply.body, reply.media.encode(), _bytes(reply.headers))
+        asked = _shaped(answered)
+        method, body, headers = asked.method, asked.body, _bytes(asked.headers)
+        target = _written(asked)
+    if says.after:
+        headers = tuple(each for each in headers if each[0] != b"accept-encoding")
+    got = await exchange(
+        says.upstream, method, target, headers, body, max_bytes=says.max_bytes,
+        seconds=float(says.timeout),
+    )  # fmt: skip
+    if not says.after:
+        return _response(got)
+    media = next((value for name, value in got.headers if name == b"content-type"), b"")
+    given: dict[str, Any] = {
+        "status": got.status, "media": media.decode("latin-1"),
+        "headers": {
+            name: text for name, text in _texts(got.headers).items()
+            if name not in {"content-type", "content-length", "date", "server", "set-cookie"}
+        },
+        "body": base64.b64encode(got.body).decode(),
+    }  # fmt: skip
+    reply = open_reply(await door.rooms.direct.call(says.after, msgspec.json.encode(given)))
+    if reply is None:
+        raise Corrupt(f"`{says.after}` answered no reply; load its app again")
+    cookies = tuple(each for each in got.headers if each[0] == b"set-cookie")
+    return Response(
+        reply.status, reply.body, reply.media.encode(), (*_bytes(reply.headers), *cookies)
+    )
+
+
+def _shaped(answered: bytes) -> _Asked:
+    try:
+        asked = _asked.decode(answered)
+    except msgspec.DecodeError as error:
+        raise Corrupt(f"a function that shapes requests answered none: {error}") from error
+    if (
+        asked.method not in (*METHODS, "HEAD")
+        or not _PATH.fullmatch(asked.path)
+        or "#" in asked.path
+    ):
+        raise Invalid(
+            "a function that shapes requests made a method or path that cannot be sent; the path "
+            "begins with `/` and is percent-encoded"
+        )
+    return asked
+
+
+def _written(asked: _Asked) -> str:
+    from urllib.parse import urlencode
+
+    query = urlencode(asked.query, doseq=True)
+    path = asked.path if asked.path != "/" else ""
+    return f"{path}?{query}" if query else path
+
+
+def _target(path: str, request: Request) -> str:
+    raw: bytes = request.scope.get("query_string", b"")
+    return f"{path}?{raw.decode('latin-1')}" if raw else path
+
+
+def _forwarded(request: Request, *, drop_token: bool) -> Headers:
+    """The request's headers for the next hop."""
+    kept = [
+        (name, value)
+        for name, value in end_to_end(request.scope["headers"])
+        if name not in _FORWARDED
+        and name not in {b"host", b"content-length"}
+        and not (drop_token and name == b"authorization")
+    ]
+    host = request.headers.get(b"host", b"")
+    return (
+        *kept,
+        (b"x-forwarded-for", request.client.encode("ascii", "replace")),
+        (b"x-forwarded-proto", str(request.scope.get("scheme", "http")).encode()),
+        (b"x-forwarded-host", host),
+    )
+
+
+def _response(answered: Answered) -> Response:
+    media = b"application/octet-stream"
+    headers = []
+    for name, value in answered.headers:
+        if name == b"content-type":
+            media = value
+        elif name not in {b"content-length", b"date", b"server"}:
+            headers.append((name, value))
+    return Response(answered.status, answered.body, media, tuple(headers))
+
+
+def _texts(headers: Headers) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in headers:
+        text = value.decode("latin-1")
+        key = name.decode("latin-1")
+        found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
+
+
+def _bytes(headers: dict[str, str]) -> Headers:
+    """Headers out of a function, which must not be able to begin a line of their own."""
+    found = []
+    for name, text in headers.items():
+        raw_name, value = (
+            name.lower().encode("latin-1", "replace"),
+            text.encode("latin-1", "replace"),
+        )
+        if not _NAME.fullmatch(raw_name) or any(byte < 32 or byte == 127 for byte in value):
+            raise Invalid(f"a function set the header `{name:.64}`, which cannot be sent")
+        found.append((raw_name, value))
+    return end_to_end(found)

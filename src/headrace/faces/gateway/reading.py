@@ -1,0 +1,161 @@
+"""A request at an author's route -> the event its function gets. Pure.
+
+In: the route, the request's parts and its body. Out: a payload that is what the route's types say,
+the headers that carry the rest, and the key. A mismatch names its place as a JSON Pointer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from headrace.faces.gateway.requests import MAX_QUERY_PARAMETERS, Request
+from headrace.model.codec import encode_json, validate_json
+from headrace.model.errors import Invalid, TooLarge
+from headrace.model.http import Http, Webhook
+from headrace.model.policy import MAX_HEADER_BYTES, MAX_KEY_BYTES
+from headrace.model.schemas import check, coerce
+
+_BODYLESS = frozenset({"GET", "HEAD", "DELETE"})
+_json = msgspec.json.Decoder()
+
+
+def query_texts(request: Request) -> dict[str, list[str]]:
+    """The query's parameters, each with every text it was given.
+
+    Raises:
+        Invalid: It cannot be read.
+    """
+    raw: bytes = request.scope.get("query_string", b"")
+    try:
+        pairs = parse_qsl(
+            raw.decode("ascii"), keep_blank_values=True, errors="strict",
+            max_num_fields=MAX_QUERY_PARAMETERS,
+        )  # fmt: skip
+    except ValueError as error:
+        raise Invalid(f"the query cannot be read: {error}; percent-encode UTF-8 text") from error
+    found: dict[str, list[str]] = {}
+    for name, text in pairs:
+        found.setdefault(name, []).append(text)
+    return found
+
+
+def typed_query(
+    route: Http | Webhook, texts: Mapping[str, list[str]], params: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The query as the route's type says; a route without a body takes the path's names along.
+
+    Raises:
+        Invalid: It is not of that type.
+    """
+    schema = route.query_schema
+    bodyless = set(route.methods) <= _BODYLESS
+    if schema is None:
+        return {name: given[-1] if len(given) == 1 else given for name, given in texts.items()}
+    found = coerce(schema, texts)
+    if bodyless:
+        # What stands in the path wins: a query cannot pretend to be another's path.
+        found |= coerce(schema, {name: [str(value)] for name, value in params.items()})
+    check(schema, found)
+    return found
+
+
+def payload_of(
+    route: Http | Webhook,
+    method: str,
+    body: bytes,
+    query: Mapping[str, Any],
+    params: Mapping[str, Any],
+) -> bytes:
+    """The event's value.
+
+    Raises:
+        Invalid: The body is not what the route takes.
+    """
+    if isinstance(route, Http) and (set(route.methods) <= _BODYLESS or method in _BODYLESS):
+        return encode_json({**query, **params})
+    if route.codec == "bytes":
+        return body
+    if route.codec == "text":
+        try:
+            body.decode()
+        except UnicodeDecodeError as error:
+            raise Invalid(f"the body is not UTF-8 text: {error}") from error
+        return body
+    if not body.strip():
+        if route.schema is None and isinstance(route, Http):
+            return b"null"
+        raise Invalid("the body is empty, and this route takes JSON; send a JSON value")
+    validate_json(body)
+    # A signed message is kept even where its type has changed: as a dead letter it can be looked at.
+    if route.schema is not None and isinstance(route, Http):
+        check(route.schema, _json.decode(body))
+    return body
+
+
+def carried(
+    route: Http | Webhook, request: Request, params: Mapping[str, Any], query: Mapping[str, Any]
+) -> dict[str, str]:
+    """The headers that carry the rest of the request to the function; see `sdk/request`.
+
+    Raises:
+        TooLarge: They take too many bytes.
+    """
+    found = {
+        "http-method": request.method,
+        "http-path": request.path,
+        "http-client": request.client,
+    }
+    if params:
+        found["http-params"] = encode_json(params).decode()
+    if query:
+        found["http-query"] = encode_json(query).decode()
+    for name in route.headers:
+        if (text := request.header(name)) is not None:
+            found[f"http-header-{name}"] = text
+    if sum(len(name) + len(text) for name, text in found.items()) > MAX_HEADER_BYTES:
+        raise TooLarge(
+            f"the path, the query and the headers this route keeps take more than "
+            f"{MAX_HEADER_BYTES:,} bytes; put it into the body"
+        )
+    return found
+
+
+def picked(
+    pick: str,
+    request: Request,
+    params: Mapping[str, Any],
+    query: Mapping[str, Any],
+    payload: bytes,
+) -> str | None:
+    """The part of a request that `key=` or `sticky=` names; None where it has none.
+
+    Raises:
+        Invalid: It is longer than a key may be.
+    """
+    place, _, name = pick.partition(".")
+    found: Any = None
+    if place == "client":
+        found = request.client
+    elif place == "path":
+        found = params.get(name)
+    elif place == "query":
+        found = query.get(name)
+    elif place == "header":
+        found = request.header(name.lower())
+    elif place == "body":
+        try:
+            found = _json.decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        for part in name.split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+    if found is None or isinstance(found, (dict, list)):
+        return None
+    text = found if isinstance(found, str) else encode_json(found).decode()
+    if len(text) > MAX_KEY_BYTES:
+        raise Invalid(f"`{pick}` has {len(text)} characters; a key has at most {MAX_KEY_BYTES}")
+    return text

@@ -1,0 +1,44 @@
+"""Addresses that cannot be guessed: a text, marked with a key that never leaves the node's store."""
+
+from __future__ import annotations
+
+import hmac
+
+from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.keys import pack
+from headrace.model.effects import Change, Check, Put, Space
+from headrace.model.errors import Conflict
+from headrace.world.entropy import Entropy
+
+_KEY = pack("marks", "key")
+DIGITS = 32
+
+
+class Marks:
+    """Marks texts, and knows its own marks again. Owned by assembly."""
+
+    def __init__(self, storage: Storage, entropy: Entropy) -> None:
+        self._storage, self._entropy = storage, entropy
+        self._key: bytes | None = None
+
+    async def mark(self, text: str) -> str:
+        """The text's mark, 32 hexadecimal digits."""
+        key = self._key or await self._load()
+        return hmac.digest(key, text.encode(), "sha256").hex()[:DIGITS]
+
+    async def is_ours(self, text: str, mark: str) -> bool:
+        """Whether `mark` is the text's."""
+        return hmac.compare_digest((await self.mark(text)).encode(), mark.encode())
+
+    async def _load(self) -> bytes:
+        """The key, which the first node that needs it makes."""
+        while (row := await self._storage.get(Space.META, _KEY)) is None:
+            made = bytes.fromhex(self._entropy.token(32))
+            try:
+                await self._storage.apply(
+                    Change((Check(Space.META, _KEY, None),), (Put(Space.META, _KEY, made),))
+                )
+            except Conflict:
+                continue
+        self._key = row
+        return row

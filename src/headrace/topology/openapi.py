@@ -1,0 +1,240 @@
+"""The authors' routes as an OpenAPI 3.1 document, made from their types. Pure: apps in, data out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from headrace.model.function import AppSpec, FunctionSpec
+from headrace.model.http import Http, Proxy, Webhook
+from headrace.model.route import Segment, segments_of
+
+_KINDS: Final[dict[str, dict[str, Any]]] = {
+    "str": {"type": "string"},
+    "path": {"type": "string"},
+    "int": {"type": "integer"},
+    "float": {"type": "number"},
+    "uuid": {"type": "string", "format": "uuid"},
+}
+_BODYLESS: Final = frozenset({"GET", "DELETE"})
+_NO_COMPONENT = re.compile(r"[^A-Za-z0-9._-]")
+PROBLEM: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["type", "title", "status", "code", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"type": "string"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["path", "message"],
+                "properties": {"path": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
+    },
+}
+ACCEPTED: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["accepted", "duplicate"],
+    "properties": {
+        "accepted": {"type": "boolean"},
+        "duplicate": {"type": "boolean"},
+        "status": {"type": "string", "description": "Where to ask what became of it."},
+    },
+}
+
+
+def document(apps: Iterable[AppSpec], *, version: str = "") -> dict[str, Any]:
+    """The document of these apps' routes."""
+    known = list(apps)
+    schemas: dict[str, Any] = {"Problem": PROBLEM, "Accepted": ACCEPTED}
+    paths: dict[str, dict[str, Any]] = {}
+    scopes = False
+    for app in known:
+        for function in app.functions:
+            for trigger in function.triggers:
+                if isinstance(trigger, (Http, Webhook)):
+                    scopes = scopes or trigger.auth is not None
+                    for method in trigger.methods:
+                        _put(paths, trigger.segments, method, _operation(
+                            app, function, trigger, method, schemas
+                        ))  # fmt: skip
+        for proxy in app.proxies:
+            scopes = scopes or proxy.auth is not None
+            segments = segments_of(proxy.path, proxy.path)
+            for method in proxy.methods:
+                _put(paths, segments, method, _passed(app, proxy, method, segments))
+    found: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": ", ".join(app.name for app in known) or "headrace",
+            "version": version or "+".join(app.version[:12] for app in known if app.version) or "0",
+        },
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+    if scopes:
+        found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    return found
+
+
+def _put(
+    paths: dict[str, dict[str, Any]],
+    segments: tuple[Segment, ...],
+    method: str,
+    operation: dict[str, Any],
+) -> None:
+    path = "/" + "/".join(
+        f"{{{segment.name}}}" if segment.name else segment.text for segment in segments
+    )
+    paths.setdefault(path, {})[method.lower()] = operation
+
+
+def _operation(
+    app: AppSpec,
+    function: FunctionSpec,
+    route: Http | Webhook,
+    method: str,
+    schemas: dict[str, Any],
+) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "operationId": _operation_id(function.name, method, route.methods, route.path),
+        "tags": [app.name],
+        "parameters": [
+            *_path_parameters(route.segments),
+            *_query_parameters(route, function, schemas),
+        ],
+        "responses": _responses(route),
+    }
+    if function.summary:
+        found["summary"] = function.summary
+    if route.auth is not None:
+        found["security"] = [{"token": []}]
+        found["description"] = f"Needs a token good for `{route.auth.scope}`."
+    if isinstance(route, Webhook):
+        found["description"] = f"Signed as `{route.signature.__struct_config__.tag}` says."
+    if method not in _BODYLESS:
+        found["requestBody"] = _body(route, function, schemas)
+    return found
+
+
+def _operation_id(name: str, method: str, methods: tuple[str, ...], path: str) -> str:
+    # One function may have several routes, and an id must be unique.
+    slug = re.sub(r"[^a-z0-9]+", "_", path.lower()).strip("_")
+    return f"{name}.{method.lower()}.{slug}"
+
+
+def _path_parameters(segments: tuple[Segment, ...]) -> list[dict[str, Any]]:
+    return [
+        {"name": each.name, "in": "path", "required": True, "schema": _KINDS[each.kind]}
+        for each in segments
+        if each.name
+    ]
+
+
+def _query_parameters(
+    route: Http | Webhook, function: FunctionSpec, schemas: dict[str, Any]
+) -> list[dict[str, Any]]:
+    if route.query_schema is None:
+        return []
+    whole = _lifted(route.query_schema, function, schemas)
+    if "$ref" in whole:
+        whole = schemas[whole["$ref"].rpartition("/")[2]]
+    in_path = {each.name for each in route.segments if each.name}
+    required = set(whole.get("required", ()))
+    return [
+        {"name": name, "in": "query", "required": name in required, "schema": schema}
+        for name, schema in whole.get("properties", {}).items()
+        if name not in in_path
+    ]
+
+
+def _body(route: Http | Webhook, function: FunctionSpec, schemas: dict[str, Any]) -> dict[str, Any]:
+    if route.codec != "json":
+        media = "text/plain" if route.codec == "text" else "application/octet-stream"
+        return {"required": True, "content": {media: {"schema": {"type": "string"}}}}
+    schema = {} if route.schema is None else _lifted(route.schema, function, schemas)
+    required = route.schema is not None or isinstance(route, Webhook)
+    return {"required": required, "content": {"application/json": {"schema": schema}}}
+
+
+def _responses(route: Http | Webhook) -> dict[str, Any]:
+    if route.mode == "async":
+        good = {
+            "202": {
+                "description": "Kept; the function will have it.",
+                "content": {"application/json": {"schema": _ref("Accepted")}},
+            }
+        }
+    else:
+        good = {
+            "200": {
+                "description": "What the function answered, once that was committed.",
+                "content": {"application/json": {"schema": {}}},
+            }
+        }
+    return {**good, "default": _problem()}
+
+
+def _passed(
+    app: AppSpec, proxy: Proxy, method: str, segments: tuple[Segment, ...]
+) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "operationId": _operation_id(app.name, method, proxy.methods, proxy.path),
+        "tags": [app.name],
+        "summary": "Passed on to another service, with all that lies beneath.",
+        "parameters": _path_parameters(segments),
+        "responses": {"default": {"description": "What the service answered."}},
+    }
+    if proxy.auth is not None:
+        found["security"] = [{"token": []}]
+    return found
+
+
+def _problem() -> dict[str, Any]:
+    return {
+        "description": "It was refused, or failed.",
+        "content": {"application/problem+json": {"schema": _ref("Problem")}},
+    }
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _lifted(
+    schema: dict[str, Any], function: FunctionSpec, schemas: dict[str, Any]
+) -> dict[str, Any]:
+    """The schema with its definitions among the components, where names of two apps may meet."""
+    definitions: dict[str, Any] = schema.get("$defs", {})
+    names: dict[str, str] = {}
+    for name in definitions:
+        plain = _NO_COMPONENT.sub("_", name)
+        known = schemas.get(plain)
+        moved = f"{function.app}.{plain}"
+        same = known is not None and known.get("x-app") == function.app
+        names[name] = plain if known is None or same else moved
+    for name, definition in definitions.items():
+        schemas[names[name]] = {**_moved(definition, names), "x-app": function.app}
+    found: dict[str, Any] = _moved(
+        {name: value for name, value in schema.items() if name != "$defs"}, names
+    )
+    return found
+
+
+def _moved(value: Any, names: dict[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: f"#/components/schemas/{names[member.rpartition('/')[2]]}"
+            if name == "$ref" and isinstance(member, str) and member.rpartition("/")[2] in names
+            else _moved(member, names)
+            for name, member in value.items()
+        }
+    if isinstance(value, list):
+        return [_moved(member, names) for member in value]
+    return value
