@@ -9,6 +9,7 @@ import click
 
 from headrace.cli.connection import json_option, node_options, split_position
 from headrace.cli.output import plural, print_json, print_table, short_time, value_text
+from headrace.cli.patterns import explain_pattern
 from headrace.client.http import Client
 
 
@@ -183,12 +184,26 @@ def _chosen_key(key: str | None, everything: bool) -> dict[str, Any]:
 
 
 @click.command("explain")
-@click.argument("event")
+@click.argument("what", nargs=-1, required=True, metavar="EVENT | pattern PATTERN JSON")
 @json_option
 @node_options
-def explain_command(event: str, as_json: bool, client: Client) -> None:
-    """Say where EVENT (`stream/partition/offset`) is and what it waits for."""
-    found = client.get("explain", *split_position(event))
+@click.pass_context
+def explain_command(
+    ctx: click.Context, /, what: tuple[str, ...], as_json: bool, client: Client
+) -> None:
+    """Say where EVENT (`stream/partition/offset`) is and what it waits for.
+
+    `explain pattern PATTERN JSON` puts an event to a pattern instead (JSON, or `@file`, each) and
+    says which leaf failed and what it met; the exit status is 1 where it does not match.
+    """
+    if what[0] == "pattern" and len(what) == 3:
+        ctx.exit(0 if explain_pattern(what[1], what[2], as_json=as_json) else 1)
+    if len(what) != 1:
+        raise click.UsageError(
+            "write `headrace explain STREAM/PARTITION/OFFSET`, or `headrace explain pattern "
+            "PATTERN EVENT`"
+        )
+    found = client.get("explain", *split_position(what[0]))
     if as_json:
         print_json(found)
         return

@@ -31,6 +31,7 @@ from headrace.sdk.app import App
 from headrace.services.bus.bus import Bus
 from headrace.services.bus.internal import InternalInvoker
 from headrace.services.bus.posting import HttpRequest
+from headrace.services.bus.replay import Replays
 from headrace.testing.faults import Door, Host, HostDied, Spring, Weather, inhabited
 from headrace.testing.loop import EPOCH, MAX_STEPS, VirtualClock, VirtualLoop
 from headrace.world import failpoints
@@ -56,6 +57,7 @@ class Node:
         self.dispatcher = dispatcher
         self.invoker = invoker
         self.runs = runs
+        self.replays: Replays
 
 
 class Lives:
@@ -186,7 +188,13 @@ class Lives:
             await bus.prepare(spec)
             await dispatcher.deploy(spec)
         await bus.refresh()
-        return Node(host, door, dispatcher, invoker, runs)
+        node = Node(host, door, dispatcher, invoker, runs)
+        node.replays = Replays(
+            bus, storage=door, broker=self.broker, clock=self.clock, entropy=self._entropy,
+            on_failure=self._failed,
+        )  # fmt: skip
+        await node.replays.resume()
+        return node
 
     async def _answer(self, request: HttpRequest) -> int:
         """Nobody outside is asked: the request is noted, and answered as the test says."""

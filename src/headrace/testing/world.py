@@ -397,6 +397,21 @@ class World:
         """Let it go on."""
         self._lives.node.dispatcher.resume(function)
 
+    def replay(
+        self,
+        stream: str | Stream[Any],
+        *rules: str,
+        begin: datetime | None = None,
+        end: datetime | None = None,
+        name: str = "replay",
+    ) -> None:
+        """Put what the stream held between two times to its rules again; see `headrace replay`."""
+        first = 0 if begin is None else round(begin.timestamp() * 1e6)
+        last = self._lives.clock.now() + 1 if end is None else round(end.timestamp() * 1e6)
+        of = stream if isinstance(stream, str) else stream.name
+        replays = self._lives.node.replays
+        self._drive(replays.start(name, of, begin=first, end=last, rules=list(rules)))
+
     # --- checking ---------------------------------------------------------------------------
 
     def assert_exactly_once(

@@ -1,0 +1,62 @@
+"""Commands about replays: begin one, list them, cancel one."""
+
+from __future__ import annotations
+
+import click
+
+from headrace.cli.connection import json_option, node_options
+from headrace.cli.output import print_json, print_table
+from headrace.client.http import Client
+
+COLUMNS = {
+    "name": "name",
+    "stream": "stream",
+    "from": "from",
+    "to": "to",
+    "state": "state",
+    "left": "left",
+    "read": "read",
+    "sent": "sent",
+}
+
+
+@click.group("replay")
+def replay_command() -> None:
+    """Put what a stream held between two times to its rules again."""
+
+
+@replay_command.command("start")
+@click.argument("stream")
+@click.option("--name", required=True, help="What to call it; its events carry it as a header.")
+@click.option("--from", "begin", required=True, help="RFC 3339; events appended from then on.")
+@click.option("--to", "end", help="RFC 3339; without it, until now.")
+@click.option("--rule", "rules", multiple=True, help="Only this rule; may be given several times.")
+@node_options
+def replay_start(
+    stream: str, name: str, begin: str, end: str | None, rules: tuple[str, ...], client: Client
+) -> None:
+    """Replay STREAM to the rules that watch it."""
+    wish = {"name": name, "stream": stream, "from": begin, "to": end, "rules": list(rules)}
+    found = client.post("replays", data=wish)
+    click.echo(f"replay `{found['name']}` is running: {found['left']} events to read")
+
+
+@replay_command.command("list")
+@json_option
+@node_options
+def replay_list(as_json: bool, client: Client) -> None:
+    """List every replay, and how far it is."""
+    rows = client.get("replays")["replays"]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(rows, COLUMNS, empty="there is no replay")
+
+
+@replay_command.command("cancel")
+@click.argument("name")
+@node_options
+def replay_cancel(name: str, client: Client) -> None:
+    """Stop replay NAME; what it has appended stays."""
+    found = client.post("replays", name, "cancel", data={})
+    click.echo(f"replay `{name}` is {found['state']}; {found['sent']} events were sent")

@@ -1,0 +1,71 @@
+"""Routes of replays: begin one, see how far it is, cancel it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from headrace.faces.gateway.door import Door, Routes
+from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.responses import Response, json_response
+from headrace.faces.gateway.times import parse_time
+from headrace.services.bus.replay import ReplayRow
+from headrace.triggers.schedules.source import written
+
+
+class Wish(msgspec.Struct, forbid_unknown_fields=True, rename={"begin": "from", "end": "to"}):
+    """What is to be replayed: events appended from one time up to another, to these rules or all."""
+
+    name: str
+    stream: str
+    begin: str
+    end: str | None = None
+    rules: list[str] = []
+
+
+def add_routes(routes: Routes) -> None:
+    """Put this file's handlers into the table."""
+    routes.add("GET", "/replays", list_replays)
+    routes.add("POST", "/replays", start)
+    routes.add("GET", "/replays/{name}", show)
+    routes.add("POST", "/replays/{name}/cancel", cancel)
+
+
+async def list_replays(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+    """Every replay."""
+    return json_response({"replays": [_shown(row) for row in await door.rooms.replays.list()]})
+
+
+async def start(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+    """Begin a replay; answered 202 once it will go on whatever dies."""
+    wish: Wish = await request.json(Wish)
+    end = door.rooms.clock.now() if wish.end is None else parse_time(wish.end)
+    row = await door.rooms.replays.start(
+        wish.name, wish.stream, begin=parse_time(wish.begin), end=end, rules=wish.rules
+    )
+    return json_response(_shown(row), status=202)
+
+
+async def show(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+    """How far one is."""
+    return json_response(_shown(await door.rooms.replays.get(names[0])))
+
+
+async def cancel(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+    """Stop one; what it has appended stays."""
+    return json_response(_shown(await door.rooms.replays.cancel(names[0])))
+
+
+def _shown(row: ReplayRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "stream": row.stream,
+        "from": written(row.begin),
+        "to": written(row.end),
+        "rules": list(row.rules),
+        "state": row.state,
+        "left": sum(row.until) - sum(row.next),
+        "read": row.read,
+        "sent": row.sent,
+    }
