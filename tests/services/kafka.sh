@@ -13,7 +13,7 @@ missing() {
 }
 install() {
     local wanted=()
-    command -v java >/dev/null || wanted+=(openjdk-17-jre-headless)
+    command -v java >/dev/null || wanted+=(default-jre-headless)
     command -v mvn >/dev/null || wanted+=(maven)
     [ "${#wanted[@]}" -eq 0 ] || packages "${wanted[@]}"
     mkdir -p "$jars"

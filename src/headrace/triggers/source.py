@@ -85,7 +85,7 @@ class Outlet:
                 deletes.append(Delete(Space.META, key))
             else:
                 puts.append(Put(Space.META, key, note))
-        if not self._broker.colocated:
+        if appends and not self._broker.colocated:
             await self._broker.append(appends)
             appends = ()
         try:

@@ -142,7 +142,8 @@ class KafkaSource:
             b"" if value is None else bytes(value),
             key=key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else key,
             time=max(stamp, 0) * 1_000,
-            id=f"{self._trigger.topic}/{number}/{offset}",
+            # With its time, lest a topic made anew under an old name be taken for the old one.
+            id=f"{self._trigger.topic}/{number}/{offset}/{stamp}",
             headers=headers or None,
             source=f"kafka/{self._trigger.topic}",
         )

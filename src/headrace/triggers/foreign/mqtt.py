@@ -33,6 +33,7 @@ except ImportError as error:
 WAIT_S = 1.0
 PATIENCE_S = 15.0
 ONLY_IF_NEW = 1
+MAX_WAITING = 10_000
 REFUSALS = {"Bad user name or password", "Not authorized", "Client identifier not valid", "Banned"}
 
 
@@ -45,7 +46,8 @@ class MqttSource:
         topic = hashlib.blake2b(trigger.topic.encode(), digest_size=4).hexdigest()
         self._name = trigger.client_id or f"{around.name}-{topic}"
         self._client: paho.Client | None = None
-        # At most `in_flight` messages: the server sends no more until some are acknowledged.
+        # At most `in_flight` messages of quality 1: the server sends no more until some are
+        # acknowledged. Of quality 0, which promises nothing, those beyond MAX_WAITING are dropped.
         self._arrived: deque[paho.MQTTMessage] = deque()
         self._news = asyncio.Event()
         self._subscribed = asyncio.Event()
@@ -145,7 +147,7 @@ class MqttSource:
         self._subscribed.set()
 
     def _arrive(self, client: paho.Client, message: paho.MQTTMessage) -> None:
-        if client is self._client:
+        if client is self._client and (message.qos or len(self._arrived) < MAX_WAITING):
             self._arrived.append(message)
             self._news.set()
 
