@@ -21,7 +21,7 @@ from headrace.faces.gateway.passing import pass_on, pass_through, takes_share
 from headrace.faces.gateway.reading import carried, payload_of, picked, query_texts, typed_query
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response, json_response
-from headrace.model.errors import Invalid
+from headrace.model.errors import Invalid, Refused
 from headrace.model.event import Event
 from headrace.model.http import Http, Proxy, Webhook
 from headrace.model.record import Position
@@ -30,6 +30,7 @@ from headrace.model.signing import Slack
 from headrace.security.signatures import verify
 
 _json = msgspec.json.Decoder()
+_parts = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 async def answer(door: Door, request: Request, found: Found) -> Response:
@@ -68,7 +69,8 @@ async def answer(door: Door, request: Request, found: Found) -> Response:
             event_id = hashlib.sha256(f"{who}\n{token}".encode()).hexdigest()
         event = Event(payload, key, id=event_id, headers=headers)
         return await _keep(door, target, event)
-    return await _call(door, target, payload, headers, f"{who}\n{token}" if token else "")
+    answered = await _call(door, target, payload, headers, f"{who}\n{token}" if token else "")
+    return in_parts(answered, request.header("accept") or "")
 
 
 async def _admitted(door: Door, request: Request, target: Target) -> str:
@@ -79,11 +81,20 @@ async def _admitted(door: Door, request: Request, target: Target) -> str:
         Unauthenticated, Refused: Without a token that is good for it.
     """
     who = client_name(request.client)
+    now = door.rooms.clock.monotonic()
     if target.auth is not None:
-        token = await door.rooms.tokens.check(request.header("authorization"), target.auth.scope)
+        try:
+            token = await door.rooms.tokens.check(
+                request.header("authorization"), target.auth.scope
+            )
+        except Refused:
+            # Whoever tries tokens out is slowed down like everybody else.
+            if target.rate is not None:
+                door.buckets.take(target.name, who, target.rate, now)
+            raise
         who = token.id
     if target.rate is not None:
-        door.buckets.take(target.name, who, target.rate, door.rooms.clock.monotonic())
+        door.buckets.take(target.name, who, target.rate, now)
     return who
 
 
@@ -166,3 +177,19 @@ def reply_of(answered: bytes) -> Response:
         return Response(200, answered)
     headers = tuple((name.encode(), text.encode("latin-1")) for name, text in reply.headers.items())
     return Response(reply.status, reply.body, reply.media.encode(), headers)
+
+
+def in_parts(response: Response, accept: str) -> Response:
+    """A list as server-sent events or as lines, for a client that asks for one of them.
+
+    The answer is whole by then: nothing is told before it is committed.
+    """
+    events, lines = "text/event-stream" in accept, "application/x-ndjson" in accept
+    if not (events or lines) or response.status != 200 or not response.body.startswith(b"["):
+        return response
+    parts: list[msgspec.Raw] = _parts.decode(response.body)
+    if events:
+        body = b"".join(b"data: " + bytes(part) + b"\n\n" for part in parts)
+        return Response(200, body, b"text/event-stream", response.headers)
+    body = b"".join(bytes(part) + b"\n" for part in parts)
+    return Response(200, body, b"application/x-ndjson", response.headers)

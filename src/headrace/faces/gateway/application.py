@@ -145,5 +145,7 @@ async def _send(send: Send, response: Response, extra: Headers) -> None:
         headers = [each for each in headers if each[0] not in own]
         headers += response.headers
         headers += [each for each in extra if each[0] == b"vary" or each[0] not in own]
+    if response.status in {204, 304}:
+        headers = [each for each in headers if each[0] not in {b"content-length", b"content-type"}]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})

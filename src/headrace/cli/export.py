@@ -1,0 +1,28 @@
+"""`headrace export`: descriptions of what is deployed, for other tools to read."""
+
+from __future__ import annotations
+
+import click
+
+from headrace.cli.connection import node_options
+from headrace.cli.output import print_json
+from headrace.client.http import Client
+
+
+@click.group("export")
+def export_command() -> None:
+    """Describe what is deployed in other tools' words."""
+
+
+@export_command.command("openapi")
+@click.argument("targets", nargs=-1)
+@node_options
+def export_openapi(targets: tuple[str, ...], client: Client) -> None:
+    """Print the routes as OpenAPI 3.1: of the node, or of TARGETS (`app.py`) without one."""
+    if not targets:
+        print_json(client.get("openapi.json"))
+        return
+    from headrace.cli.validate import inspect
+    from headrace.topology.openapi import document
+
+    print_json(document([inspect(target) for target in targets]))

@@ -1,0 +1,75 @@
+"""Commands that make, list and revoke the tokens clients bring."""
+
+from __future__ import annotations
+
+import click
+
+from headrace.cli.connection import json_option, node_options
+from headrace.cli.output import print_json, print_table
+from headrace.client.http import Client
+from headrace.model.spans import seconds_in
+
+MAX_LIFETIME_S = 10 * 366 * 86_400
+
+
+@click.group("token")
+def token_command() -> None:
+    """Make, list and revoke tokens."""
+
+
+@token_command.command("create")
+@click.argument("name")
+@click.option(
+    "--scope", "scopes", multiple=True, required=True, metavar="SCOPE",
+    help="What it is good for, such as `orders:write`; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--expires", metavar="SPAN", help="How long it lives, such as `90d`  [default: until revoked]."
+)
+@json_option
+@node_options
+def token_create(
+    name: str, scopes: tuple[str, ...], expires: str | None, as_json: bool, client: Client
+) -> None:
+    """Make a token called NAME, and print it. It is shown this once."""
+    lifetime = None
+    if expires is not None:
+        lifetime = seconds_in(expires, "`--expires`", low=1, high=MAX_LIFETIME_S)
+    made = client.post("tokens", data={"name": name, "scopes": scopes, "lifetime": lifetime})
+    if as_json:
+        print_json(made)
+        return
+    click.echo(made["token"])
+    click.echo(f"keep it safe: the node knows only its hash (id {made['id']})", err=True)
+
+
+@token_command.command("list")
+@json_option
+@node_options
+def token_list(as_json: bool, client: Client) -> None:
+    """List tokens, also those that count no more."""
+    found = client.get("tokens")["tokens"]
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        found,
+        {
+            "id": "id",
+            "name": "name",
+            "scopes": lambda row: " ".join(row["scopes"]),
+            "created": "created",
+            "expires": "expires",
+            "revoked": "revoked",
+        },
+        empty="there are no tokens; `headrace token create NAME --scope SCOPE` makes one",
+    )
+
+
+@token_command.command("revoke")
+@click.argument("token")
+@node_options
+def token_revoke(token: str, client: Client) -> None:
+    """Let the token with the id TOKEN count no more."""
+    found = client.request("DELETE", ("tokens", token)).json()
+    click.echo(f"token `{found['name']}` ({found['id']}) counts no more")
