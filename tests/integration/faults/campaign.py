@@ -20,7 +20,12 @@ from tests.integration.faults.failpoint_visits import visit
 from tests.integration.faults.full_disks import fill_disk
 from tests.integration.faults.hostility import attack
 from tests.integration.faults.kills import kill_hosts, kill_instances, kill_zygotes, storm
-from tests.integration.faults.pauses import kill_host_of_stopped, pause_hosts, pause_instances
+from tests.integration.faults.pauses import (
+    kill_host_of_stopped,
+    pause_hosts,
+    pause_instances,
+    pause_zygotes,
+)
 from tests.integration.faults.poison import poison
 from tests.integration.faults.power_cuts import cut_power
 from tests.integration.faults.results import Result, Run
@@ -50,6 +55,7 @@ FAULTS = (
     Fault("failpoints", visit, 1, 3, 1),
     Fault("stop-instance", pause_instances, 3, 500, 20),
     Fault("stop-host", pause_hosts, 2, 500, 20),
+    Fault("stop-zygote", pause_zygotes, 1, 50, 5),
     Fault("kill-host-of-stopped", kill_host_of_stopped, 2, 100, 20),
     Fault("power-ext4", partial(cut_power, kind="ext4"), 3, 100, 10, "ext4"),
     Fault("power-xfs", partial(cut_power, kind="xfs"), 3, 100, 10, "xfs"),

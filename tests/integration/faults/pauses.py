@@ -7,7 +7,7 @@ import time
 from random import Random
 
 from tests.integration.faults.load import APP, TIMEOUT_S, Load
-from tests.integration.faults.processes import process, wait_until
+from tests.integration.faults.processes import children, process, wait_until
 from tests.integration.faults.results import Result, figures_of, result, settle
 from tests.integration.faults.sites import Site
 
@@ -86,3 +86,33 @@ def kill_host_of_stopped(site: Site, times: int, seed: int) -> Result:
     return result(
         "kill -9 of a host with a stopped instance", times, account, findings, **figures_of(site)
     )
+
+
+def pause_zygotes(site: Site, times: int, seed: int) -> Result:
+    """A zygote hangs and an instance of its dies: it is found out, replaced, and all goes on."""
+    random = Random(seed)
+    site.write(APP)
+    site.start()
+    load = Load(site, seed)
+    slowest = 0.0
+    for _ in range(times):
+        time.sleep(random.uniform(0.1, 0.4))
+        wait_until(site.instances, seconds=20, what=lambda: f"instances run {site.said()}")
+        listed = {each["pid"] for each in site.instances()}
+        zygote = next(each for each in children(site.host.pid) if each.pid not in listed)
+        assert zygote.send(signal.SIGSTOP)
+        random.choice(children(zygote.pid)).send(signal.SIGKILL)
+        slowest = max(
+            slowest,
+            wait_until(
+                lambda one=zygote: not one.is_alive(),  # type: ignore[misc]
+                seconds=60,
+                what=lambda: f"a hung zygote is replaced {site.said()}",
+            ),
+        )
+    account = load.finish()
+    findings = settle(site, account)
+    return result(
+        "SIGSTOP of a zygote", times, account, findings,
+        slowest_replacement_s=round(slowest, 3), **figures_of(site),
+    )  # fmt: skip

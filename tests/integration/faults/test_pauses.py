@@ -8,6 +8,7 @@ from tests.integration.faults.pauses import (
     kill_host_of_stopped,
     pause_hosts,
     pause_instances,
+    pause_zygotes,
 )
 from tests.integration.faults.sites import Site
 
@@ -26,3 +27,7 @@ def test_a_host_stopped_for_seconds_goes_on_rightly(place: Site) -> None:
 
 def test_a_stopped_instance_does_not_outlive_its_host(place: Site) -> None:
     assert kill_host_of_stopped(place, 2, 3).findings == []
+
+
+def test_a_zygote_that_hangs_is_found_out_and_replaced(place: Site) -> None:
+    assert pause_zygotes(place, 1, 4).findings == []
