@@ -17,8 +17,8 @@ SOURCE = ROOT / "src" / "headrace"
 PUBLIC = {
     "authors write": {"App", "Batch", "Context", "Event", "Failures", "Output", "Stream"},
     "set functions off": {
-        "At", "Cron", "Emit", "Every", "Files", "Missing", "Silence",
-        "Foreign", "KafkaTopic", "KinesisStream", "MqttTopic", "NatsStream", "PulsarTopic",
+        "At", "Cron", "Emit", "Every", "Files", "Missing", "Objects", "Silence",
+        "HttpTarget", "Rule", "Foreign", "KafkaTopic", "KinesisStream", "MqttTopic", "NatsStream", "PulsarTopic",
         "RabbitQueue", "RedisStream", "SqsQueue",
     },
     "policies": {

@@ -154,6 +154,11 @@ class Bus:
                     f"the rule of `{name}` watches `{watched}`, which is private to "
                     f"`{spec.owner}`; watch a public stream"
                 )
+            if spec.codec == "msgpack":
+                raise Misuse(
+                    f"the rule of `{name}` watches `{watched}`, whose values are msgpack; rules read "
+                    "JSON, so publish JSON there"
+                )
             found.setdefault(watched, []).append(to)
 
     def _router(self, stream: str, found: list[Destination]) -> FunctionSpec:
