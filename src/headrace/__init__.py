@@ -44,12 +44,13 @@ from headrace.model.policy import (
 )
 from headrace.model.schedules import At, Cron, Every
 from headrace.model.signing import GitHub, Hmac, Secret, Slack, StandardWebhooks, Stripe
-from headrace.model.watches import Files, Missing, Silence
+from headrace.model.watches import Files, Missing, Objects, Silence
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
 from headrace.sdk.context import Context
 from headrace.sdk.custom import Emit
 from headrace.sdk.event import Event, Undecodable
+from headrace.sdk.queue import Queue
 from headrace.sdk.request import Reply, Request
 from headrace.sdk.results import Failures, Output, Permanent
 from headrace.sdk.stream import Stream
@@ -91,6 +92,7 @@ __all__ = [
     "Misuse",
     "MqttTopic",
     "NatsStream",
+    "Objects",
     "Output",
     "Overloaded",
     "ParkKey",
@@ -99,6 +101,7 @@ __all__ = [
     "Permanent",
     "Priority",
     "PulsarTopic",
+    "Queue",
     "RabbitQueue",
     "Rate",
     "RedisStream",

@@ -10,7 +10,7 @@ from headrace.model.bus import Rule
 from headrace.model.foreign import ForeignTrigger
 from headrace.model.http import Http, Webhook
 from headrace.model.schedules import At, Cron, Every
-from headrace.model.watches import Custom, Files, Missing, Silence
+from headrace.model.watches import Custom, Files, Missing, Objects, Silence
 
 
 class StreamTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="stream"):
@@ -43,6 +43,7 @@ Trigger = (
     | Every
     | At
     | Files
+    | Objects
     | Silence
     | Missing
     | Custom

@@ -1,4 +1,4 @@
-"""Triggers that watch: `Files` (a folder), `Silence` and `Missing` (streams), `Custom` (anything).
+"""Triggers that watch: `Files` (a folder), `Objects` (a store), `Silence` and `Missing` (streams), `Custom` (anything).
 
 They are values; what serves them stands in `triggers/`. Bad settings are refused when written.
 """
@@ -48,20 +48,45 @@ class Files(msgspec.Struct, frozen=True, tag="files"):
         """
         what = f"Files({self.path!r})"
         path: Any = self.path
-        pattern: Any = self.pattern
-        events: Any = self.events
         if not isinstance(path, str) or not path or "\x00" in path:
             raise Misuse(f'`{what}`: the path is no folder; write one such as `"inbox"`')
-        if not isinstance(pattern, str) or not pattern:
-            raise Misuse(f'`{what}`: `pattern={self.pattern!r}` is no glob; write `"*.csv"`')
-        given = (events,) if isinstance(events, str) else tuple(events)
-        known = get_args(FileEvent)
-        if not given or set(given) - set(known):
-            raise Misuse(f"`{what}`: `events={self.events!r}`; use some of {', '.join(known)}")
-        force_setattr(self, "events", given)
+        _check_looks(self, what)
         seconds_in(self.settle, f"`settle=` of `{what}`", low=0, high=3_600)
         if self.poll is not None:
             seconds_in(self.poll, f"`poll=` of `{what}`", low=0.05, high=86_400)
+
+
+class Objects(msgspec.Struct, frozen=True, tag="objects"):
+    """Objects come, change or go under a prefix of an object store. One event for each version.
+
+    Attributes:
+        url: The store and prefix: `s3://bucket/prefix`, `gs://`, `az://`, `file:///folder`.
+            Credentials come from the node's environment, as the store's own tools read them.
+        pattern: A glob that the object's path beneath the prefix must match; `*` matches `/` too.
+        events: Which of `created`, `modified`, `deleted`.
+        poll: Seconds between two listings.
+        options: Settings of the store, such as `{"aws_endpoint": "https://..."}`. No secrets: they
+            are shown with the function.
+    """
+
+    url: str
+    pattern: str = "*"
+    events: tuple[FileEvent, ...] = ("created", "modified", "deleted")
+    poll: float = 30.0
+    options: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be watched.
+
+        Raises:
+            Misuse: Naming the setting and the fix.
+        """
+        what = f"Objects({self.url!r})"
+        url: Any = self.url
+        if not isinstance(url, str) or "://" not in url or "@" in url.partition("://")[2]:
+            raise Misuse(f'`{what}`: write the store as "s3://bucket/prefix", without credentials')
+        _check_looks(self, what)
+        seconds_in(self.poll, f"`poll=` of `{what}`", low=0.05, high=86_400)
 
 
 class Silence(msgspec.Struct, frozen=True, tag="silence"):
@@ -145,7 +170,20 @@ class Custom(msgspec.Struct, frozen=True, tag="custom"):
     timeout: float = 60.0
 
 
-Watch = Files | Silence | Missing | Custom
+Watch = Files | Objects | Silence | Missing | Custom
+
+
+def _check_looks(trigger: Files | Objects, what: str) -> None:
+    """Check the pattern; keep the events as a tuple."""
+    pattern: Any = trigger.pattern
+    events: Any = trigger.events
+    if not isinstance(pattern, str) or not pattern:
+        raise Misuse(f'`{what}`: `pattern={pattern!r}` is no glob; write `"*.csv"`')
+    given = (events,) if isinstance(events, str) else tuple(events)
+    known = get_args(FileEvent)
+    if not given or set(given) - set(known):
+        raise Misuse(f"`{what}`: `events={events!r}`; use some of {', '.join(known)}")
+    force_setattr(trigger, "events", given)
 
 
 def _check_stream(stream: object, what: str) -> None:

@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncIterator
 from fnmatch import translate
 from re import compile as compile_pattern
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.watches import MAX_FILES, Files
@@ -22,11 +22,40 @@ _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Version(NamedTuple):
-    """A file's state; another one means that there is something else to read."""
+    """A file's state; another one means that there is something else to read.
+
+    Attributes:
+        size: In bytes.
+        modified: When it last changed, in nanoseconds since the epoch.
+        tag: A local file's inode, a stored object's entity tag.
+    """
 
     size: int
     modified: int
-    inode: int
+    tag: int | str
+
+
+class Place(Protocol):
+    """Where files are, looked at again and again.
+
+    Attributes:
+        folders: The folders found by the latest look, by path ("" is the place itself).
+    """
+
+    folders: set[str]
+
+    def includes(self, name: str) -> bool:
+        """Whether the trigger means the file."""
+        ...
+
+    async def look(self) -> dict[str, Version]:
+        """Every file that is meant, by its path beneath the place.
+
+        Raises:
+            Unavailable: It cannot be read now.
+            Misuse: It holds more files than can be watched.
+        """
+        ...
 
 
 class Folder:

@@ -13,9 +13,10 @@ import msgspec
 
 from headrace.model.errors import Fenced, Unavailable
 from headrace.model.event import Event
-from headrace.model.watches import Files
+from headrace.model.watches import Files, Objects
+from headrace.triggers.files.bucket import Bucket
 from headrace.triggers.files.changes import FileChange, Ledger
-from headrace.triggers.files.folder import Folder, Version
+from headrace.triggers.files.folder import Folder, Place, Version
 from headrace.triggers.files.inotify import Inotify
 from headrace.triggers.source import Outlet
 from headrace.world.calendar import wait_until
@@ -29,18 +30,25 @@ PAUSE_S: Final = 0.02
 PAUSE_SHARE: Final = 4.0
 """... and this many times what the last look took."""
 
-_version = msgspec.msgpack.Decoder(tuple[int, int, int])
+_version = msgspec.msgpack.Decoder(tuple[int, int, int | str])
 _pack = msgspec.msgpack.Encoder().encode
 
 
 class FilesSource:
-    """The source of one `Files`."""
+    """The source of one `Files` or `Objects`."""
 
-    def __init__(self, trigger: Files, clock: Clock) -> None:
+    def __init__(self, trigger: Files | Objects, clock: Clock) -> None:
         self._trigger = trigger
         self._clock = clock
-        self._folder = Folder(trigger, clock)
-        self._place = f"{trigger.path}//"
+        self._folder: Place
+        if isinstance(trigger, Files):
+            self._root, self._settle = trigger.path, trigger.settle
+            self._folder = Folder(trigger, clock)
+        else:
+            # An object is there whole or not at all.
+            self._root, self._settle = trigger.url, 0.0
+            self._folder = Bucket(trigger)
+        self._place = f"{self._root}//"
 
     async def run(self, outlet: Outlet) -> None:
         """Watch for ever.
@@ -64,14 +72,14 @@ class FilesSource:
         if self._trigger.poll is not None:
             return None
         try:
-            return Inotify(self._trigger.path)
+            return Inotify(self._root)
         except Unavailable:
             return None
 
     async def _watch(self, outlet: Outlet, hints: Inotify | None) -> None:
         row = await outlet.checkpoint()
         turn = 0 if row is None else int.from_bytes(row)
-        ledger = Ledger(await self._told(outlet), self._trigger.settle)
+        ledger = Ledger(await self._told(outlet), self._settle)
         while True:
             if hints is not None:
                 hints.watch(self._folder.folders)
@@ -127,15 +135,15 @@ class FilesSource:
             await wait_until(self._clock, self._clock.now() + round(longest * 1_000_000))
 
     def _event(self, change: FileChange, turn: int, stream: str) -> Event:
-        size, modified, inode = change.version or (None, None, None)
+        size, modified, tag = change.version or (None, None, None)
         name = change.name.encode(errors="surrogateescape").decode(errors="replace")
         value = {
             "event": change.event,
             "name": name,
-            "path": f"{self._trigger.path.rstrip('/')}/{name}",
+            "path": f"{self._root.rstrip('/')}/{name}",
             "size": size,
             "modified": None if modified is None else modified / 1_000_000_000,
-            "inode": inode,
+            "tag": tag,
         }
         return Event(
             msgspec.json.encode(value),
