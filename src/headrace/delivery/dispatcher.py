@@ -12,7 +12,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from headrace.delivery.breaker import BreakerState, CircuitBreaker
+from headrace.delivery.delays import Delays
 from headrace.delivery.flow import Flow
+from headrace.delivery.outside import Outside, consumer_of
 from headrace.delivery.positions import (
     Claim,
     claim,
@@ -66,7 +68,8 @@ class Dispatcher:
         self.breakers: dict[str, CircuitBreaker] = {}
         self.halted: dict[Key, str] = {}
         self._flows: dict[str, Flow] = {}
-        self._broker, self._storage, self._invoker = broker, storage, invoker
+        self.queues = Outside(invoker, storage=storage, clock=clock, entropy=entropy)
+        self._broker, self._storage, self._invoker = broker, storage, self.queues
         self._clock, self._entropy, self._runs = clock, entropy, runs
         self._on_failure = on_failure
         self._tasks = Tasks(self._failed)
@@ -77,6 +80,10 @@ class Dispatcher:
         self._feeds: dict[str, asyncio.Task[None]] = {}
         self._around = Surroundings(clock, entropy, folder, broker, invoker.invoke, outside=outside)
         self._paused: set[str] = set()
+        self.delays = Delays(
+            storage=storage, broker=broker, clock=clock, entropy=entropy, on_failure=on_failure
+        )
+        self._delaying: asyncio.Task[None] | None = None
 
     # --- deployment -------------------------------------------------------------------------
 
@@ -102,12 +109,17 @@ class Dispatcher:
                         name=reads.streams[0], owner=app.name, private=True, **own_settings(trigger)
                     )
                     await self._broker.declare(own)
-        wanted = {function.name: function for function in app.functions}
+        consumers = [found for stream in app.streams if (found := consumer_of(stream, app.name))]
+        for consumer in consumers:
+            await self.queues.open(consumer)
+        wanted = {function.name: function for function in (*app.functions, *consumers)}
         for name, function in list(self.functions.items()):
             if function.app == app.name and wanted.get(name) != function:
                 await self._withdraw(name)
         self.apps[app.name] = app
-        for function in app.functions:
+        if self._delaying is None:
+            self._delaying = self._tasks.start(self.delays.run(), name="delays")
+        for function in wanted.values():
             if function.name not in self.functions:
                 flow = Flow(function)
                 await flow.load(self._storage, self._clock.now())
@@ -222,7 +234,9 @@ class Dispatcher:
             clock=self._clock, entropy=self._entropy, tasks=self._tasks,
             breaker=self.breakers[function.name], runs=self._runs, lateness=trigger.lateness,
             wants=None if trigger.pattern is None else Selection(trigger.pattern),
-            vet=Vetting(function, self._broker), flow=self._flows[function.name],
+            vet=Vetting(function, self._broker, self.delays), flow=self._flows[function.name],
+            recall=functools.partial(self.queues.recall, function.name),
+            on_later=self.delays.wake,
         )  # fmt: skip
         pump.paused = function.name in self._paused
         return pump

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from headrace.delivery.delays import Delays, delay_of
 from headrace.keepers.brokers.base import Broker
 from headrace.model.errors import Invalid, Misuse, TooLarge
 from headrace.model.event import Event
-from headrace.model.function import StreamSpec
+from headrace.model.function import QueueSpec, StreamSpec
 from headrace.model.partitioning import partition_of
 from headrace.model.policy import (
     MAX_BATCH,
@@ -38,8 +39,8 @@ class Published(msgspec.Struct, frozen=True):
 class Publisher:
     """Puts events on streams on behalf of producers outside functions."""
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+    def __init__(self, broker: Broker, delays: Delays | None = None) -> None:
+        self._broker, self._delays = broker, delays
         self._turn = 0
 
     async def publish(
@@ -61,8 +62,32 @@ class Publisher:
         for index, event in enumerate(events):
             _check(spec, index, event)
         appends, order = self._spread(spec, events, hops, origin)
+        if spec.queue is not None and self._delays is not None:
+            return await self._send(self._delays, spec, events, appends, order)
         applied = await self._broker.append(appends)
         return _report(events, appends, order, applied.positions, applied.duplicates)
+
+    async def _send(
+        self,
+        delays: Delays,
+        spec: StreamSpec,
+        events: Sequence[Event],
+        appends: list[Append],
+        order: list[list[int]],
+    ) -> Published:
+        """Put messages on a queue; those that have to wait have no position yet."""
+        parts: list[Append] = []
+        places: list[list[int]] = []
+        for append, indices in zip(appends, order, strict=True):
+            by_delay: dict[float, list[int]] = {}
+            for index in indices:
+                by_delay.setdefault(delay_of(events[index], spec.queue or QueueSpec()), []).append(
+                    index
+                )
+            parts += delays.held_back(spec, append)
+            places += by_delay.values()
+        applied = await delays.append(parts)
+        return _report(events, parts, places, applied.positions, applied.duplicates)
 
     def _spread(
         self, spec: StreamSpec, events: Sequence[Event], hops: int, origin: str

@@ -33,7 +33,7 @@ from headrace.delivery.unit import FOREVER, Unit
 from headrace.delivery.waiting import Waiting
 from headrace.keepers.brokers.base import Reader
 from headrace.keepers.storage.base import Storage
-from headrace.model.effects import Change, Effects
+from headrace.model.effects import Change, Effects, Space
 from headrace.model.errors import Conflict, Fenced, Unavailable
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
@@ -76,6 +76,8 @@ class Pump:
         wants: Callable[[Chunk], set[int]] | None = None,
         vet: Callable[[Outcome], Outcome] = lambda outcome: outcome,
         flow: Flow | None = None,
+        recall: Callable[[], None] = lambda: None,
+        on_later: Callable[[], None] = lambda: None,
     ) -> None:
         self.spec = spec
         self.partition = partition
@@ -86,6 +88,7 @@ class Pump:
         self._storage, self._invoker, self._clock, self._entropy = storage, invoker, clock, entropy
         self._tasks, self._breaker, self._runs = tasks, breaker, runs
         self._lateness, self._wants, self._vet = lateness, wants, vet
+        self._recall, self._on_later = recall, on_later
         # Ordered functions, and merges, are strictly one unit at a time. So is `commit="before"`:
         # what lands after its run moves no position, so nothing would fence the commits behind it.
         one_by_one = spec.mode == "ordered" or len(claims) > 1 or spec.commit == "before"
@@ -174,6 +177,7 @@ class Pump:
     def stop(self) -> None:
         """Let the running unit end and land, then return from `run`."""
         self._stopping = True
+        self._recall()
         self._waiting.wake()
 
     @property
@@ -514,6 +518,8 @@ class Pump:
     async def _apply(self, change: Change) -> None:
         try:
             await self._storage.apply(change)
+            if any(put.space is Space.TIMERS for put in change.puts):
+                self._on_later()
         except (Fenced, Conflict, Unavailable):
             # Stale state, an earlier commit that did not land, a new owner, a full disk or an
             # unknown end: the store knows which, and the rewind reads it.
@@ -590,6 +596,7 @@ class Pump:
     async def _rest(self) -> None:
         """Wait until nothing runs and nothing is being committed."""
         if self.ledger.running:
+            self._recall()
             await self._at_rest.wait()
         await self._drain()
 

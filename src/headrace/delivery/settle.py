@@ -140,7 +140,8 @@ def _try_again(
     attempts = unit.attempts + 1
     age = (now - min(chunk.appended for chunk in unit.chunks)) / MICROS
     if not gives_up(spec.retry, attempts, cause, age):
-        due = now + int(delay(spec.retry, attempts, draw) * MICROS)
+        seconds = cause.delay if cause.delay >= 0 else delay(spec.retry, attempts, draw)
+        due = now + int(seconds * MICROS)
         return (Unit(unit.chunks, attempts, due, cause),), ()
     if isinstance(spec.on_failure, ParkPartition):
         return (Unit(unit.chunks, attempts, FOREVER, cause),), ()

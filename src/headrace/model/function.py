@@ -36,14 +36,15 @@ class QueueSpec(msgspec.Struct, frozen=True, kw_only=True):
         max_receives: How often a message is given out at most; then it is a dead letter.
         fifo: Whether messages of one group (their key) are given out in order, one at a time.
         delay: Seconds before a message may be received.
-        outside: Whether programs outside receive from it over HTTP.
+        outside: Whether programs outside receive from it over HTTP; None means where no function
+            of its app listens to it.
     """
 
     visibility: float = 30.0
     max_receives: int = 5
     fifo: bool = False
     delay: float = 0.0
-    outside: bool = True
+    outside: bool | None = None
 
 
 class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,12 +15,15 @@ class Cause(msgspec.Struct, array_like=True, frozen=True, gc=False):
         message: Its text.
         traceback: The author's frames, capped; "" where there are none.
         retryable: False where the code itself said that trying again is useless.
+        delay: Seconds to the next attempt where whoever failed it said so; below 0 the function's
+            `retry` says.
     """
 
     kind: str
     message: str
     traceback: str = ""
     retryable: bool = True
+    delay: float = -1.0
 
 
 BEHIND = "headrace.Behind"

@@ -118,6 +118,7 @@ class Append(msgspec.Struct, array_like=True, frozen=True, gc=False):
         origin: The lineage's root.
         ids: The ids the producer gave, one per event ("" where none was given), or None where no
             event has one; only events with ids are looked up in the dedupe window.
+        later: Not to be appended now, but kept under this key until it is due; b"" for at once.
     """
 
     stream: str
@@ -127,6 +128,7 @@ class Append(msgspec.Struct, array_like=True, frozen=True, gc=False):
     hops: int = 0
     origin: str = ""
     ids: tuple[str, ...] | None = None
+    later: bytes = b""
 
 
 def encode_events(events: Sequence[Event]) -> bytes:

@@ -83,7 +83,7 @@ class Node:
             on_failure=_failed,
             folder=settings.data,
         )
-        self.publisher = Publisher(broker)
+        self.publisher = Publisher(broker, self.dispatcher.delays)
         self.direct = Direct(
             self.dispatcher.functions,
             storage=storage,

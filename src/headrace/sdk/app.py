@@ -10,11 +10,20 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Never, TypeVar, Unpack, overload
 
+from msgspec import structs
+
 from headrace.model.bus import DEFAULT_BUS, Forward, HttpTarget, Rule
 from headrace.model.codec import Coder
 from headrace.model.errors import Misuse
 from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
-from headrace.model.function import AppSpec, Cleanup, Codec, FunctionSpec, StreamSpec
+from headrace.model.function import (
+    AppSpec,
+    Cleanup,
+    Codec,
+    FunctionSpec,
+    QueueSpec,
+    StreamSpec,
+)
 from headrace.model.http import Bearer, Cors, Http, PerClient, Proxy
 from headrace.model.policy import (
     MAX_BATCH_BYTES,
@@ -28,11 +37,12 @@ from headrace.model.policy import (
     Scaling,
 )
 from headrace.model.routing import check_routes
-from headrace.model.trigger import Trigger
+from headrace.model.trigger import StreamTrigger, Trigger
 from headrace.model.watches import Custom
 from headrace.sdk.custom import Emitter, custom_trigger
 from headrace.sdk.declared import (
     Declared,
+    QueueSettings,
     StreamSettings,
     check_streams,
     check_whole,
@@ -45,6 +55,7 @@ from headrace.sdk.declared import (
 from headrace.sdk.forwarding import forward_of
 from headrace.sdk.options import TRIGGER_OPTIONS, check_options, refuse_unknown, start_of
 from headrace.sdk.place import here
+from headrace.sdk.queue import Queue, check_queue, queue_options
 from headrace.sdk.routes import After, Before, decorator_function, read_routes
 from headrace.sdk.shape import shape_of
 from headrace.sdk.stream import Stream, check_name
@@ -176,6 +187,62 @@ class App:
             **settings,
         )
         return self._keep(self.streams, spec, coder, external=False, place=place)
+
+    @overload
+    def queue(self, name: str, value: type[T], **settings: Unpack[QueueSettings]) -> Queue[T]: ...
+
+    @overload
+    def queue(
+        self, name: str, value: object = ..., **settings: Unpack[QueueSettings]
+    ) -> Queue[Any]: ...
+
+    def queue(
+        self,
+        name: str,
+        value: Any = Any,
+        *,
+        visibility: float = 30.0,
+        max_receives: int = 5,
+        fifo: bool = False,
+        delay: float = 0.0,
+        outside: bool | None = None,
+        **settings: Any,
+    ) -> Queue[Any]:
+        """Declare a queue of this app: messages that are acknowledged one by one.
+
+        Functions listen to it like to a stream. The headers `delay` (seconds before a message may
+        be received) and `priority` (seconds by which it goes ahead) of a message are obeyed.
+
+        Args:
+            name: Unique on the platform.
+            value: The type of its messages, as for `stream`.
+            visibility: Seconds a message is with whoever received it; a function's `timeout`.
+            max_receives: How often it is given out at most, then it is a dead letter.
+            fifo: Whether messages of one key are given out in order, one at a time.
+            delay: Seconds before a message may be received, where it says nothing itself.
+            outside: Whether programs outside receive from it over HTTP; None means where no
+                function of this app listens to it.
+            **settings: As for `stream`: partitions, private, retention, dedupe_window, codec.
+
+        Raises:
+            Misuse: The name is taken or a setting cannot work.
+        """
+        place = here()
+        where = f"{place}: queue `{name}`"
+        check_queue(where, visibility, max_receives, delay, outside)
+        if settings.get("cleanup", "delete") != "delete":
+            raise Misuse(f"{where}: a queue keeps every message; leave out `cleanup=`")
+        stream = self.stream(name, value=value, **settings)
+        spec = structs.replace(
+            stream.spec,
+            queue=QueueSpec(
+                visibility=visibility, max_receives=max_receives, fifo=fifo, delay=delay,
+                outside=outside,
+            ),
+        )  # fmt: skip
+        found: Queue[Any] = Queue(spec, stream.coder, app=self.name, external=False, place=place)
+        self.streams[name] = found
+        return found
 
     @overload
     def external(
@@ -361,7 +428,7 @@ class App:
                     f"{where}: a function of that name was declared before, at "
                     f"{self.functions[full].shape.place}; give one of them another `name=`"
                 )
-            options = check_options(given, where)
+            options = check_options(queue_options(sources, given), where)
             if breaker is None:
                 options["breaker"] = None
             trigger: dict[str, Any] = {
@@ -533,6 +600,21 @@ class App:
         self.hooks[kind].append(hook)
         return hook
 
+    def _resolved(self, spec: StreamSpec) -> StreamSpec:
+        """A queue knows whether programs outside receive from it once all functions are known."""
+        if spec.queue is None or spec.queue.outside is not None:
+            return spec
+        heard = {
+            name
+            for declared in self.functions.values()
+            for trigger in declared.spec.triggers
+            if isinstance(trigger, StreamTrigger)
+            for name in trigger.streams
+        }
+        return structs.replace(
+            spec, queue=structs.replace(spec.queue, outside=spec.name not in heard)
+        )
+
     def spec(self, version: str = "") -> AppSpec:
         """Everything declared, as plain values; `version` is the code's hash."""
         from msgspec.structs import replace
@@ -541,7 +623,7 @@ class App:
             name=self.name,
             owner=self.owner,
             version=version,
-            streams=tuple(stream.spec for stream in self.streams.values()),
+            streams=tuple(self._resolved(stream.spec) for stream in self.streams.values()),
             functions=tuple(
                 replace(declared.spec, version=version) for declared in self.functions.values()
             ),

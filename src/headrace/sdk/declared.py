@@ -31,6 +31,17 @@ class StreamSettings(TypedDict, total=False):
     codec: Codec | None
 
 
+class QueueSettings(StreamSettings, total=False):
+    """The settings of a queue beside its name and type; see `App.queue`."""
+
+    partitions: int
+    visibility: float
+    max_receives: int
+    fifo: bool
+    outside: bool | None
+    delay: float
+
+
 class Declared:
     """A function as it was declared.
 

@@ -143,9 +143,9 @@ class Lives:
     async def _boot(self) -> None:
         """A host is born: it opens the log and takes the partitions over."""
         self.broker = MemoryBroker(self.storage, clock=self.clock)
-        self.publisher = Publisher(self.broker)
         await self._declare_foreign()
         self.node = await self._begin()
+        self.publisher = Publisher(self.broker, self.node.dispatcher.delays)
         self._up.set()
 
     async def _declare_foreign(self) -> None:
@@ -213,6 +213,7 @@ class Lives:
         outside = inhabited.get()
         try:
             self.node = await self._begin()
+            self.publisher = Publisher(self.broker, self.node.dispatcher.delays)
         finally:
             # Whoever asked for it does not live there.
             inhabited.set(outside)

@@ -24,6 +24,7 @@ import msgspec
 
 from headrace.delivery.deadletters import DeadLetters
 from headrace.delivery.lag import Lag, LagRow
+from headrace.delivery.outside import consumer_name
 from headrace.delivery.parking import ParkedKey
 from headrace.delivery.parkinglot import ParkingLot
 from headrace.keepers.state.rows import decode_row, state_key, state_name
@@ -43,6 +44,7 @@ from headrace.testing.durations import seconds_of
 from headrace.testing.faults import Host
 from headrace.testing.lives import Lives, at_once
 from headrace.testing.loop import EPOCH, Livelock
+from headrace.testing.queues import Consumer
 from headrace.topology.map import map_rows, map_table
 
 T = TypeVar("T")
@@ -185,6 +187,14 @@ class World:
     def answers(self) -> list[int]:
         """What HTTP targets answer next, in order; 200 once the list is empty."""
         return self._lives.answers
+
+    def consumer(self, queue: str | Stream[Any]) -> Consumer:
+        """A program outside that receives from a queue."""
+        name = queue if isinstance(queue, str) else queue.name
+        owner = self._lives.broker.stream(name).owner
+        return Consumer(
+            consumer_name(owner, name), lambda: self._lives.node.dispatcher.queues, self._drive
+        )
 
     def left_out(self, function: str) -> dict[str, int]:
         """How many events flow control left out since the host started, by policy."""

@@ -33,6 +33,9 @@ LABELS: tuple[str, ...] = (
     "feed:before-append",
     "feed:after-append",
     "feed:after-acknowledge",
+    "delay:before-append",
+    "lease:before-write",
+    "lease:after-write",
 )
 
 _armed: dict[str, Callable[[], None]] = {}

@@ -1,0 +1,312 @@
+"""Queues for programs outside: a consumer over HTTP is a function whose instances are elsewhere.
+
+The one pump delivers to it like to any other, so order per group, attempts, dead letters and redrive
+are the same. What differs is the invoker: here a run is *offered* until somebody receives it, then
+*leased* until they acknowledge, refuse or let the visibility timeout pass.
+
+    offered --receive--> leased --ack--> done
+                         leased --nack, or time is over--> offered again (one attempt spent)
+
+Leases are rows of the store: a node that starts again takes them up where they were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+
+import msgspec
+
+from headrace.delivery.lanes import rank_of
+from headrace.delivery.positions import stored
+from headrace.keepers.brokers.queues import Lease, Leases, place_of, receipt_of
+from headrace.keepers.storage.base import Storage
+from headrace.model.errors import Fenced, Invalid, Unknown
+from headrace.model.event import Event
+from headrace.model.flow import Priority
+from headrace.model.function import FunctionSpec, StreamSpec
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
+from headrace.model.policy import Retry
+from headrace.model.record import Position
+from headrace.model.trigger import StreamTrigger
+from headrace.runtime.base import Invoker
+from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
+from headrace.world.failpoints import hit
+
+MICROS = 1_000_000
+IN_FLIGHT = 256
+MAX_RECEIVE = 100
+MAX_VISIBILITY_S = 43_200.0
+SWEEP_AFTER = 256
+
+_RECALLED = Crashed(Cause("Recalled", "the platform took the message back"), blameless=True)
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """A message as it is given out."""
+
+    receipt: str
+    position: Position
+    attempt: int
+    event: Event
+    until: int
+
+
+class _Offer:
+    """A run that waits for a consumer, or for what its consumer says."""
+
+    __slots__ = ("at", "attempt", "event", "lease", "rank", "told")
+
+    def __init__(self, at: Position, attempt: int, event: Event, rank: int) -> None:
+        self.at, self.attempt, self.event, self.rank = at, attempt, event, rank
+        self.lease: Lease | None = None
+        self.told = asyncio.Event()
+
+
+class Outside:
+    """An invoker in front of another: runs of queue consumers stay here until somebody answers."""
+
+    def __init__(self, below: Invoker, *, storage: Storage, clock: Clock, entropy: Entropy) -> None:
+        self._below, self._clock, self._entropy = below, clock, entropy
+        self._storage, self._leases = storage, Leases(storage)
+        self._queues: dict[str, FunctionSpec] = {}
+        self._offers: defaultdict[str, dict[Position, _Offer]] = defaultdict(dict)
+        self._askers: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)
+        self._recalls: defaultdict[str, int] = defaultdict(int)
+        self._settled: defaultdict[str, int] = defaultdict(int)
+
+    # --- the pump's side ----------------------------------------------------------------------
+
+    async def open(self, consumer: FunctionSpec) -> None:
+        """Let programs outside receive from the queue `consumer` reads."""
+        self._queues[consumer.name] = consumer
+        await self._sweep(consumer.name)
+
+    def recall(self, function: str) -> None:
+        """End every run that is here, without a trace; leases stay as they are in the store."""
+        self._recalls[function] += 1
+        for offer in self._offers.get(function, {}).values():
+            offer.told.set()
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        """Offer the message, and wait for what becomes of it."""
+        function = invocation.function
+        if function not in self._queues:
+            return await self._below.invoke(invocation)
+        recalls = self._recalls[function]
+        chunk = invocation.chunks[0]
+        at = Position(chunk.stream, chunk.partition, chunk.start)
+        event = chunk.events()[0]
+        offer = _Offer(
+            at, invocation.attempt, event, rank_of(chunk.appended, event, Priority().header)
+        )
+        known = await self._leases.get(function, at)
+        if known is not None and known.attempt == invocation.attempt:
+            offer.lease = known
+        if recalls != self._recalls[function]:
+            return _RECALLED
+        self._offers[function][at] = offer
+        try:
+            self._call_asker(function)
+            return await self._answered(function, offer, recalls)
+        finally:
+            del self._offers[function][at]
+
+    async def _answered(self, function: str, offer: _Offer, recalls: int) -> Outcome:
+        """What the message's consumer says, or that it said nothing in time."""
+        while recalls == self._recalls[function]:
+            lease, left = offer.lease, None
+            if lease is not None and lease.stand == "acknowledged":
+                return Returned()
+            if lease is not None:
+                left = (lease.until - self._clock.now()) / MICROS
+                if lease.stand == "refused" or left <= 0:
+                    # Before it lands: a redriven message must not meet what was said of it once.
+                    await self._leases.forget(function, [offer.at])
+                    return _unfinished(lease)
+            offer.told.clear()
+            try:
+                await self._clock.timeout(offer.told.wait(), left)
+            except TimeoutError:
+                continue
+        return _RECALLED
+
+    async def close(self) -> None:
+        """Close the runtime below."""
+        await self._below.close()
+
+    # --- the consumer's side ------------------------------------------------------------------
+
+    async def receive(
+        self, function: str, *, most: int = 1, wait: float = 0.0, visibility: float | None = None
+    ) -> list[Message]:
+        """Up to `most` messages, leased to whoever asks; none where none came within `wait` seconds.
+
+        Raises:
+            Unknown: There is no such queue for programs outside.
+        """
+        seconds = self._known(function).timeout if visibility is None else visibility
+        ends = self._clock.monotonic() + wait
+        while True:
+            waiting = [o for o in self._offers[function].values() if o.lease is None]
+            if waiting:
+                break
+            left = ends - self._clock.monotonic()
+            if left <= 0:
+                return []
+            asker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._askers[function].append(asker)
+            try:
+                await self._clock.timeout(asker, left)
+            except TimeoutError:
+                return []
+            finally:
+                asker.cancel()
+        waiting.sort(key=lambda offer: offer.rank)
+        until = self._clock.now() + int(_bounded(seconds) * MICROS)
+        chosen = waiting[:most]
+        for offer in chosen:
+            token = self._entropy.integer(62)
+            offer.lease = Lease(receipt_of(offer.at, offer.attempt, token), offer.attempt, until)
+        if len(waiting) > most:
+            self._call_asker(function)
+        try:
+            await asyncio.gather(*(self._give(function, offer) for offer in chosen))
+        except BaseException:
+            for offer in chosen:
+                offer.lease = None
+            raise
+        return [
+            Message(offer.lease.receipt, offer.at, offer.attempt, offer.event, until)
+            for offer in chosen
+            if offer.lease is not None
+        ]
+
+    async def _give(self, function: str, offer: _Offer) -> None:
+        if offer.lease is not None:
+            hit("lease:before-write")
+            await self._leases.give(function, offer.at, offer.lease)
+            hit("lease:after-write")
+            offer.told.set()
+
+    async def acknowledge(self, function: str, receipt: str) -> bool:
+        """The message is done; False where its receipt is no longer good."""
+        return await self._say(function, receipt, stand="acknowledged")
+
+    async def refuse(
+        self, function: str, receipt: str, *, delay: float = 0.0, reason: str = ""
+    ) -> bool:
+        """Give the message back, to be given out again after `delay` seconds; False as above."""
+        return await self._say(
+            function, receipt, stand="refused", delay=_bounded(delay), reason=reason[:4_096]
+        )
+
+    async def extend(self, function: str, receipt: str, seconds: float) -> bool:
+        """Keep the message for `seconds` from now; False as above."""
+        until = self._clock.now() + int(_bounded(seconds) * MICROS)
+        return await self._say(function, receipt, until=until)
+
+    async def _say(self, function: str, receipt: str, **change: object) -> bool:
+        self._known(function)
+        at = place_of(receipt)
+        offer = self._offers[function].get(at)
+        lease = offer.lease if offer is not None else await self._leases.get(function, at)
+        if lease is None or lease.receipt != receipt:
+            return False
+        if lease.stand == change.get("stand"):
+            return True
+        if lease.stand != "leased" or lease.until <= self._clock.now():
+            return False
+        said = msgspec.structs.replace(lease, **change)
+        if not await self._leases.change(function, at, lease, said):
+            return False
+        # The pump may have offered it (again) meanwhile.
+        offer = self._offers[function].get(at)
+        if offer is not None and offer.lease is not None and offer.lease.receipt == receipt:
+            offer.lease = said
+            offer.told.set()
+        if said.stand != "leased":
+            await self._count(function)
+        return True
+
+    def counts(self, function: str) -> tuple[int, int]:
+        """How many messages are offered, and how many are leased, on this node."""
+        offers = self._offers[function].values()
+        leased = sum(1 for offer in offers if offer.lease is not None)
+        return len(offers) - leased, leased
+
+    def _known(self, function: str) -> FunctionSpec:
+        if function not in self._queues:
+            names = ", ".join(f"`{name}`" for name in sorted(self._queues)) or "none"
+            raise Unknown(f"no queue gives out messages as `{function}`; there are: {names}")
+        return self._queues[function]
+
+    def _call_asker(self, function: str) -> None:
+        askers = self._askers[function]
+        while askers:
+            asker = askers.popleft()
+            if not asker.done():
+                asker.set_result(None)
+                return
+
+    # --- housekeeping -------------------------------------------------------------------------
+
+    async def _count(self, function: str) -> None:
+        self._settled[function] += 1
+        if self._settled[function] >= SWEEP_AFTER:
+            self._settled[function] = 0
+            await self._sweep(function)
+
+    async def _sweep(self, function: str) -> None:
+        """Forget leases of messages that are finished."""
+        standing: dict[tuple[str, int], tuple[int, frozenset[int]]] = {}
+        finished: list[Position] = []
+        for at, _ in await self._leases.all(function):
+            place = (at.stream, at.partition)
+            if place not in standing:
+                try:
+                    _, found = await stored(self._storage, function, *place)
+                except Fenced:
+                    standing[place] = (0, frozenset())
+                else:
+                    standing[place] = (found.progress.watermark, frozenset(found.progress.sparse))
+            low, sparse = standing[place]
+            if at.offset < low or at.offset in sparse:
+                finished.append(at)
+        await self._leases.forget(function, finished)
+
+
+def consumer_of(stream: StreamSpec, app: str) -> FunctionSpec | None:
+    """The function that stands for programs outside; None where the queue has none."""
+    queue = stream.queue
+    if queue is None or not queue.outside:
+        return None
+    return FunctionSpec(
+        name=consumer_name(app, stream.name), app=app,
+        triggers=(StreamTrigger(streams=(stream.name,)),),
+        mode="keyed" if queue.fifo else "unordered", parallelism=IN_FLIGHT, batch_size=1,
+        timeout=queue.visibility, bisect=False, breaker=None, priority=Priority(),
+        retry=Retry(attempts=queue.max_receives, base=0.0, cap=MAX_VISIBILITY_S, jitter=False),
+        summary=f"Programs outside that receive from `{stream.name}`.",
+    )  # fmt: skip
+
+
+def consumer_name(app: str, queue: str) -> str:
+    """The name of a queue's consumers outside, which is their group."""
+    return f"{app}.{queue}.outside"
+
+
+def _unfinished(lease: Lease) -> Outcome:
+    """What a lease that ended without an acknowledgement means."""
+    if lease.stand == "refused":
+        reason = lease.reason or "its consumer refused it"
+        return Returned(error=Cause("Refused", reason, delay=lease.delay))
+    return TimedOut(Cause("VisibilityTimeout", "nobody acknowledged it in time"))
+
+
+def _bounded(seconds: float) -> float:
+    if not 0 <= seconds <= MAX_VISIBILITY_S:
+        raise Invalid(f"{seconds:g} seconds is out of range; use 0 to {MAX_VISIBILITY_S:,.0f}")
+    return seconds

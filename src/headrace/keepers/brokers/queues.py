@@ -1,0 +1,134 @@
+"""The lease table: which message of a queue is with whom, until when, and what they said of it.
+
+One row per message that was given out, fenced by its receipt: what a consumer says about a message
+is written only while the row still holds its receipt, and is durable before it is answered. Rows of
+messages that are finished are swept away.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.keys import after, pack
+from headrace.model.effects import Change, Check, Delete, Put, Space
+from headrace.model.errors import Conflict, Corrupt, Fenced, Invalid
+from headrace.model.record import Position
+
+PAGE = 1_000
+
+Stand = Literal["leased", "acknowledged", "refused"]
+
+
+class Lease(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A message that was given out.
+
+    Attributes:
+        receipt: What its consumer shows to say something about it.
+        attempt: Which time it was given out, from 1.
+        until: When it is given out again, in microseconds since the epoch.
+        stand: `leased`, or what its consumer said.
+        delay: Seconds before a refused message may be given out again.
+        reason: Why it was refused.
+    """
+
+    receipt: str
+    attempt: int
+    until: int
+    stand: Stand = "leased"
+    delay: float = 0.0
+    reason: str = ""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Lease)
+
+
+class Leases:
+    """The rows of every queue. Used by one node's event loop."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def get(self, group: str, at: Position) -> Lease | None:
+        """The message's lease, or None where it was never given out."""
+        row = await self._storage.get(Space.META, _key(group, at))
+        return None if row is None else _decoded(row)
+
+    async def give(self, group: str, at: Position, lease: Lease) -> None:
+        """Write that the message was given out.
+
+        Raises:
+            DiskFull, Overloaded, Unavailable: As `Storage.apply`.
+        """
+        put = Put(Space.META, _key(group, at), _encoder.encode(lease))
+        await self._storage.apply(Change(puts=(put,)))
+
+    async def change(self, group: str, at: Position, old: Lease, new: Lease) -> bool:
+        """Write what became of a lease; False where it is not what it was."""
+        key = _key(group, at)
+        try:
+            await self._storage.apply(
+                Change(
+                    checks=(Check(Space.META, key, _encoder.encode(old)),),
+                    puts=(Put(Space.META, key, _encoder.encode(new)),),
+                )
+            )
+        except (Conflict, Fenced):
+            return False
+        return True
+
+    async def all(self, group: str) -> list[tuple[Position, Lease]]:
+        """Every row of a queue's consumers."""
+        prefix = pack("lease", group)
+        found: list[tuple[Position, Lease]] = []
+        low = prefix
+        while page := await self._storage.scan(Space.META, low, after(prefix), limit=PAGE):
+            for key, row in page:
+                stream, _, place = key[len(prefix) :].partition(b"\x00")
+                at = Position(
+                    stream.decode(),
+                    int.from_bytes(place[:8], "big"),
+                    int.from_bytes(place[8:], "big"),
+                )
+                found.append((at, _decoded(row)))
+            low = page[-1][0] + b"\x00"
+        return found
+
+    async def forget(self, group: str, finished: list[Position]) -> None:
+        """Remove the rows of messages that are finished."""
+        for start in range(0, len(finished), PAGE):
+            deletes = tuple(
+                Delete(Space.META, _key(group, at)) for at in finished[start : start + PAGE]
+            )
+            await self._storage.apply(Change(deletes=deletes))
+
+
+def receipt_of(at: Position, attempt: int, token: int) -> str:
+    """What a consumer is given with a message."""
+    return f"{at}/{attempt}/{token:x}"
+
+
+def place_of(receipt: str) -> Position:
+    """The message a receipt is about.
+
+    Raises:
+        Invalid: It is none.
+    """
+    parts = receipt.rsplit("/", 4)
+    if len(parts) != 5 or not all(p.isascii() and p.isdigit() and len(p) < 19 for p in parts[1:4]):
+        raise Invalid(f"`{receipt}` is no receipt; send back what `receive` gave with the message")
+    return Position(parts[0], int(parts[1]), int(parts[2]))
+
+
+def _key(group: str, at: Position) -> bytes:
+    return pack("lease", group, at.stream, at.partition, at.offset)
+
+
+def _decoded(row: bytes) -> Lease:
+    try:
+        return _decoder.decode(row)
+    except msgspec.DecodeError as error:
+        raise Corrupt(f"a lease is unreadable: {error}") from error

@@ -1,0 +1,81 @@
+"""A queue as an author holds it: a stream whose messages are acknowledged one by one.
+
+Functions listen to it like to any stream, with other defaults; programs outside receive from it
+over HTTP. Every function is a consumer of its own: each gets every message.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from headrace.model.errors import Misuse
+from headrace.model.flow import Priority
+from headrace.model.function import QueueSpec
+from headrace.model.policy import Retry
+from headrace.sdk.stream import Stream
+
+T = TypeVar("T")
+
+PARALLELISM = 8
+MAX_SECONDS = 43_200.0
+MAX_RECEIVES = 10_000
+
+
+class Queue(Stream[T], Generic[T]):
+    """Made by `App.queue`, never by hand."""
+
+    __slots__ = ()
+
+    @property
+    def settings(self) -> QueueSpec:
+        """What makes it a queue."""
+        found = self.spec.queue
+        if found is None:
+            raise Misuse(f"`{self.name}` is a stream, not a queue; declare it with `app.queue`")
+        return found
+
+    def __repr__(self) -> str:
+        return f"Queue({self.spec.name!r})"
+
+
+def check_queue(
+    where: str, visibility: float, max_receives: int, delay: float, outside: bool | None
+) -> None:
+    """Pass, where a queue can be so.
+
+    Raises:
+        Misuse: A setting is out of range.
+    """
+    for name, value, low in (("visibility", visibility, 0.001), ("delay", delay, 0.0)):
+        if isinstance(value, bool) or not low <= value <= MAX_SECONDS:
+            raise Misuse(
+                f"{where}: `{name}={value!r}` is out of range; use seconds up to {MAX_SECONDS:,.0f}"
+            )
+    if isinstance(max_receives, (bool, float)) or not 1 <= max_receives <= MAX_RECEIVES:
+        raise Misuse(
+            f"{where}: `max_receives={max_receives!r}` is out of range; use 1 to {MAX_RECEIVES:,}"
+        )
+    if outside is not None and not isinstance(outside, bool):
+        raise Misuse(f"{where}: `outside={outside!r}` is not a yes or no; use True or False")
+
+
+def queue_options(sources: tuple[object, ...], given: dict[str, Any]) -> dict[str, Any]:
+    """The options a function has because it listens to a queue, where it gave none itself."""
+    queues = [source for source in sources if isinstance(source, Queue)]
+    if not queues or len(queues) < len(sources):
+        return given
+    settings = queues[0].settings
+    mode = "keyed" if any(queue.settings.fifo for queue in queues) else "unordered"
+    usual = {
+        "mode": mode,
+        "parallelism": PARALLELISM,
+        "batch_size": 1,
+        "timeout": settings.visibility,
+        "retry": Retry(attempts=settings.max_receives),
+        "priority": Priority(),
+    }
+    chosen = {name: given[name] if given.get(name) is not None else usual[name] for name in usual}
+    if chosen["mode"] == "ordered":
+        # Asked for by name: then nothing overtakes, and what needs that is left out.
+        chosen |= {"parallelism": given.get("parallelism"), "priority": given.get("priority")}
+    return given | chosen

@@ -1,0 +1,39 @@
+"""A queue's consumer outside, as a test plays it: receive, acknowledge, give back, keep longer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from headrace.delivery.outside import Message, Outside
+
+
+class Consumer:
+    """Made by `World.consumer`. Every call lets the engine run until it is answered."""
+
+    def __init__(
+        self,
+        name: str,
+        outside: Callable[[], Outside],
+        drive: Callable[[Coroutine[Any, Any, Any]], Any],
+    ) -> None:
+        self._name, self._outside, self._drive = name, outside, drive
+
+    def receive(self, most: int = 10, *, visibility: float | None = None) -> list[Message]:
+        """What is there to be received now."""
+        found: Any = self._drive(
+            self._outside().receive(self._name, most=most, wait=0.01, visibility=visibility)
+        )
+        return list(found)
+
+    def acknowledge(self, message: Message) -> bool:
+        """The message is done; False where its receipt is no longer good."""
+        return bool(self._drive(self._outside().acknowledge(self._name, message.receipt)))
+
+    def refuse(self, message: Message, *, delay: float = 0.0) -> bool:
+        """Give it back."""
+        return bool(self._drive(self._outside().refuse(self._name, message.receipt, delay=delay)))
+
+    def extend(self, message: Message, seconds: float) -> bool:
+        """Keep it for `seconds` from now."""
+        return bool(self._drive(self._outside().extend(self._name, message.receipt, seconds)))
