@@ -46,6 +46,7 @@ class NatsSource:
             self._client = await nats.connect(
                 [url.strip() for url in trigger.url.split(",")],
                 name=self._durable, allow_reconnect=False, connect_timeout=int(PATIENCE_S),
+                max_reconnect_attempts=1, reconnect_time_wait=0.1,
                 error_cb=_quiet,
             )  # fmt: skip
             stream = self._client.jetstream(timeout=PATIENCE_S)
