@@ -44,7 +44,7 @@ from headrace.model.policy import (
 )
 from headrace.model.schedules import At, Cron, Every
 from headrace.model.signing import GitHub, Hmac, Secret, Slack, StandardWebhooks, Stripe
-from headrace.model.watches import Files, Missing, Objects, Silence
+from headrace.model.watches import Files, Missing, Objects, Sftp, Silence
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
 from headrace.sdk.context import Context
@@ -113,6 +113,7 @@ __all__ = [
     "Rule",
     "Scaling",
     "Secret",
+    "Sftp",
     "Silence",
     "Singleton",
     "Slack",

@@ -13,7 +13,7 @@ import pytest
 from tests.services.servers import absent
 from tests.services.systems import AWS
 
-from headrace import App, Event, Misuse, Objects
+from headrace import App, Event, Misuse, Objects, Sftp
 from headrace.keepers.brokers.embedded.log import EmbeddedBroker
 from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.errors import Unavailable
@@ -70,7 +70,7 @@ def _create_bucket(server: str, test: str) -> None:
 
 
 @asynccontextmanager
-async def fed(folder: Path, trigger: Objects) -> AsyncIterator[EmbeddedBroker]:
+async def fed(folder: Path, trigger: Objects | Sftp) -> AsyncIterator[EmbeddedBroker]:
     """A source at work on a store of its own; what it says is on the log."""
     clock = SystemClock()
     storage = await SqliteStorage.open(folder, clock=clock)

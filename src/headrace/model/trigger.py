@@ -10,7 +10,7 @@ from headrace.model.bus import Rule
 from headrace.model.foreign import ForeignTrigger
 from headrace.model.http import Http, Webhook
 from headrace.model.schedules import At, Cron, Every
-from headrace.model.watches import Custom, Files, Missing, Objects, Silence
+from headrace.model.watches import Custom, Files, Missing, Objects, Sftp, Silence
 
 
 class StreamTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="stream"):
@@ -44,6 +44,7 @@ Trigger = (
     | At
     | Files
     | Objects
+    | Sftp
     | Silence
     | Missing
     | Custom

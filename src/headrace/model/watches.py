@@ -1,4 +1,4 @@
-"""Triggers that watch: `Files` (a folder), `Objects` (a store), `Silence` and `Missing` (streams), `Custom` (anything).
+"""Triggers that watch: `Files` (a folder), `Objects` (a store), `Sftp`, `Silence` and `Missing` (streams), `Custom` (anything).
 
 They are values; what serves them stands in `triggers/`. Bad settings are refused when written.
 """
@@ -6,6 +6,7 @@ They are values; what serves them stands in `triggers/`. Bad settings are refuse
 from __future__ import annotations
 
 from typing import Any, Final, Literal, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -86,6 +87,46 @@ class Objects(msgspec.Struct, frozen=True, tag="objects"):
         if not isinstance(url, str) or "://" not in url or "@" in url.partition("://")[2]:
             raise Misuse(f'`{what}`: write the store as "s3://bucket/prefix", without credentials')
         _check_looks(self, what)
+        seconds_in(self.poll, f"`poll=` of `{what}`", low=0.05, high=86_400)
+
+
+class Sftp(msgspec.Struct, frozen=True, tag="sftp"):
+    """Files come, change or go in a folder of an SFTP server. One event for each version.
+
+    Attributes:
+        url: `sftp://user@host:22/folder`, without a password: keys are used.
+        pattern: A glob that the file's name must match.
+        events: Which of `created`, `modified`, `deleted`.
+        settle: Seconds a file must have stood still, over two looks at least: uploads grow.
+        poll: Seconds between two looks.
+        key: The private key's file on the node; None for the keys and the agent that `ssh` uses.
+        known_hosts: The file of server keys on the node; None for the one that `ssh` uses. A server
+            that is not in it is not talked to.
+    """
+
+    url: str
+    pattern: str = "*"
+    events: tuple[FileEvent, ...] = ("created", "modified", "deleted")
+    settle: float = 2.0
+    poll: float = 30.0
+    key: str | None = None
+    known_hosts: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be watched.
+
+        Raises:
+            Misuse: Naming the setting and the fix.
+        """
+        what = "Sftp(...)"
+        url: Any = self.url
+        parts = urlsplit(url) if isinstance(url, str) else None
+        if parts is None or parts.scheme != "sftp" or not parts.hostname or not parts.path:
+            raise Misuse(f'`{what}`: write the folder as "sftp://user@host:22/folder"')
+        if parts.password is not None:
+            raise Misuse(f"`{what}`: take the password out of the address; use a key (`key=`)")
+        _check_looks(self, what)
+        seconds_in(self.settle, f"`settle=` of `{what}`", low=0, high=3_600)
         seconds_in(self.poll, f"`poll=` of `{what}`", low=0.05, high=86_400)
 
 
@@ -170,10 +211,10 @@ class Custom(msgspec.Struct, frozen=True, tag="custom"):
     timeout: float = 60.0
 
 
-Watch = Files | Objects | Silence | Missing | Custom
+Watch = Files | Objects | Sftp | Silence | Missing | Custom
 
 
-def _check_looks(trigger: Files | Objects, what: str) -> None:
+def _check_looks(trigger: Files | Objects | Sftp, what: str) -> None:
     """Check the pattern; keep the events as a tuple."""
     pattern: Any = trigger.pattern
     events: Any = trigger.events

@@ -16,7 +16,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.model.schedules import At, Cron, Every
 from headrace.model.trigger import Trigger
-from headrace.model.watches import Custom, Files, Missing, Objects, Silence
+from headrace.model.watches import Custom, Files, Missing, Objects, Sftp, Silence
 from headrace.triggers.source import Outlet, Source
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
@@ -54,11 +54,11 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) 
             from headrace.triggers.schedules.source import ScheduleSource
 
             return ScheduleSource(trigger, around.clock)
-        case Objects() if not around.outside:
+        case Objects() | Sftp() if not around.outside:
             from headrace.triggers.foreign.opening import Unheard
 
             return Unheard()
-        case Files() | Objects():
+        case Files() | Objects() | Sftp():
             from headrace.triggers.files.source import FilesSource
 
             return FilesSource(trigger, around.clock)

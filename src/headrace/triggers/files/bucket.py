@@ -97,6 +97,9 @@ class Bucket:
             ) from error
         return found
 
+    async def close(self) -> None:
+        """The library keeps its own connections."""
+
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]

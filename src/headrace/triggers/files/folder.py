@@ -57,6 +57,10 @@ class Place(Protocol):
         """
         ...
 
+    async def close(self) -> None:
+        """Let go of connections; a later look makes new ones."""
+        ...
+
 
 class Folder:
     """The folder of one trigger, looked at again and again.
@@ -103,6 +107,9 @@ class Folder:
         finally:
             os.close(root)
         return found
+
+    async def close(self) -> None:
+        """Nothing is held between two looks."""
 
     async def _walk(
         self, folder: int, prefix: str, depth: int

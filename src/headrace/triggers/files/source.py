@@ -13,9 +13,10 @@ import msgspec
 
 from headrace.model.errors import Fenced, Unavailable
 from headrace.model.event import Event
-from headrace.model.watches import Files, Objects
+from headrace.model.watches import Files, Objects, Sftp
 from headrace.triggers.files.bucket import Bucket
 from headrace.triggers.files.changes import FileChange, Ledger
+from headrace.triggers.files.drop import Drop
 from headrace.triggers.files.folder import Folder, Place, Version
 from headrace.triggers.files.inotify import Inotify
 from headrace.triggers.source import Outlet
@@ -35,15 +36,18 @@ _pack = msgspec.msgpack.Encoder().encode
 
 
 class FilesSource:
-    """The source of one `Files` or `Objects`."""
+    """The source of one `Files`, `Objects` or `Sftp`."""
 
-    def __init__(self, trigger: Files | Objects, clock: Clock) -> None:
+    def __init__(self, trigger: Files | Objects | Sftp, clock: Clock) -> None:
         self._trigger = trigger
         self._clock = clock
         self._folder: Place
         if isinstance(trigger, Files):
             self._root, self._settle = trigger.path, trigger.settle
             self._folder = Folder(trigger, clock)
+        elif isinstance(trigger, Sftp):
+            self._root, self._settle = trigger.url, trigger.settle
+            self._folder = Drop(trigger, clock)
         else:
             # An object is there whole or not at all.
             self._root, self._settle = trigger.url, 0.0
@@ -67,6 +71,7 @@ class FilesSource:
             finally:
                 if hints is not None:
                     hints.close()
+                await self._folder.close()
 
     def _hints(self) -> Inotify | None:
         if self._trigger.poll is not None:

@@ -1,0 +1,98 @@
+"""What is in a folder of an SFTP server: every regular file, by name, with what tells versions apart.
+
+One connection is kept from look to look; one that breaks is made anew at the next. The server must
+be known, and lets us in by a key.
+"""
+
+from __future__ import annotations
+
+from fnmatch import translate
+from re import compile as compile_pattern
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from headrace.model.errors import Misuse, Unavailable
+from headrace.model.watches import MAX_FILES, Sftp
+from headrace.triggers.files.folder import Version
+from headrace.world.clock import Clock
+
+LOOK_TIMEOUT_S: Final = 60.0
+PORT: Final = 22
+
+
+class Drop:
+    """The folder of one trigger, looked at again and again.
+
+    Attributes:
+        folders: Of no meaning here; the folder itself.
+    """
+
+    def __init__(self, trigger: Sftp, clock: Clock) -> None:
+        """Make ready; nobody is connected to yet.
+
+        Raises:
+            Misuse: asyncssh is not installed.
+        """
+        self.folders = {""}
+        self._trigger, self._clock = trigger, clock
+        self._matches = compile_pattern(translate(trigger.pattern)).fullmatch
+        self._connection: Any = None
+        self._client: Any = None
+        try:
+            import asyncssh
+        except ImportError as error:
+            raise Misuse("`Sftp(...)` needs asyncssh; install `headrace[sftp]`") from error
+        self._ssh = asyncssh
+
+    def includes(self, name: str) -> bool:
+        """Whether the trigger means the file, by its name."""
+        return self._matches(name) is not None
+
+    async def look(self) -> dict[str, Version]:
+        """Every file that is meant, by name.
+
+        Raises:
+            Unavailable: The server cannot be reached, or the folder not read, now.
+            Misuse: It holds more files than can be watched.
+        """
+        try:
+            return await self._clock.timeout(self._listed(), LOOK_TIMEOUT_S)
+        except (self._ssh.Error, OSError, TimeoutError) as error:
+            await self.close()
+            why = str(error) or type(error).__name__
+            raise Unavailable(f"`{self._trigger.url}` cannot be read: {why}") from error
+
+    async def _listed(self) -> dict[str, Version]:
+        if self._client is None:
+            await self._connect()
+        found: dict[str, Version] = {}
+        folder = unquote(urlsplit(self._trigger.url).path)
+        async for each in self._client.scandir(folder):
+            name, about = str(each.filename), each.attrs
+            if about.type == self._ssh.FILEXFER_TYPE_REGULAR and self.includes(name):
+                found[name] = Version(about.size or 0, (about.mtime or 0) * 1_000_000_000, "")
+            if len(found) > MAX_FILES:
+                raise Misuse(
+                    f"`{self._trigger.url}` holds over {MAX_FILES:,} files that match; narrow "
+                    "`pattern=`, or move what is done elsewhere"
+                )
+        return found
+
+    async def _connect(self) -> None:
+        parts = urlsplit(self._trigger.url)
+        settings: dict[str, Any] = {"port": parts.port or PORT}
+        if parts.username:
+            settings["username"] = unquote(parts.username)
+        if self._trigger.key is not None:
+            settings["client_keys"] = [self._trigger.key]
+        if self._trigger.known_hosts is not None:
+            settings["known_hosts"] = self._trigger.known_hosts
+        self._connection = await self._ssh.connect(parts.hostname, **settings)
+        self._client = await self._connection.start_sftp_client()
+
+    async def close(self) -> None:
+        """Hang up; a later look connects anew."""
+        connection, self._connection, self._client = self._connection, None, None
+        if connection is not None:
+            connection.abort()
+            await connection.wait_closed()
