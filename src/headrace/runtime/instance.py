@@ -201,7 +201,6 @@ class Instance:
         self._connected = True
         widen(link)
         link.setblocking(False)
-        self._loop.add_reader(link, self._receive)
         for pipe in self._pipes:
             os.set_blocking(pipe, False)
             self._loop.add_reader(pipe, self._listen, pipe)
@@ -262,7 +261,9 @@ class Instance:
             head = next(iter(self._runs.values()))
             if now - self._head_since > head.invocation.timeout:
                 self.kill(Doom.TIMEOUT)
-        elif (self._suspending and now - self.idle_since > SUSPEND_TIMEOUT_S) or (self.state is State.DRAINING and now - self._leaving_since > LEAVE_TIMEOUT_S):
+        elif (self._suspending and now - self.idle_since > SUSPEND_TIMEOUT_S) or (
+            self.state is State.DRAINING and now - self._leaving_since > LEAVE_TIMEOUT_S
+        ):
             self.kill(Doom.TAKEN)
 
     def is_unreaped(self, now: float) -> bool:
@@ -278,8 +279,12 @@ class Instance:
         self._pidfd = pidfd
         if self.doom is not Doom.NONE:
             self._signal(signal.SIGKILL)
-        elif not self._greets:
+            return
+        if not self._greets:
             self._come_up()
+        # Not before: what it says is heard once everybody can know which process says it.
+        if self._connected:
+            self._loop.add_reader(self._link, self._receive)
 
     def _come_up(self) -> None:
         """It takes up runs from now on."""
@@ -460,9 +465,6 @@ class Instance:
             if not data:
                 self._channel_closed()
                 return
-            if not self._greets and self.state is State.STARTING:
-                # It speaks before its zygote has told of it.
-                self._come_up()
             frames = self._frames.feed(data)
             if isinstance(frames, ProtocolError):
                 self._break(Doom.PROTOCOL, frames.reason)

@@ -53,13 +53,25 @@ SINGLE_THREADED = {
 
 _HOME = str(Path(__file__).parents[2])
 _PROGRAM = """
-import sys
+import os, sys
+register = os.register_at_fork
+def register_others(**hooks):
+    if sys._getframe(1).f_globals.get("__name__") not in ("threading", "logging"):
+        register(**hooks)
+os.register_at_fork = register_others
 try:
     import headrace
 except ImportError:
     sys.path.append(sys.argv[2])
 from headrace.runtime.child.zygote_main import run
+os.register_at_fork = register
 run(int(sys.argv[1]))
+"""
+"""What a zygote runs.
+
+After a fork, `threading` and `logging` mend locks that another thread may have held. A zygote has
+one thread, which is checked before every fork, so there is nothing to mend; and the mending would
+be more than half of what a fork costs. The hooks of everybody else are kept.
 """
 
 

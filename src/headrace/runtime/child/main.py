@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Coroutine
@@ -271,6 +272,7 @@ def rehearse() -> None:
         life = Life(app, "", ours, running, out, err)
         for _ in range(REHEARSALS):
             reseed()
+            know_yourself()
             life.begin(order)
             theirs.sendall(encode(1, run))
             life.step()
@@ -292,10 +294,18 @@ def reseed() -> None:
         numpy_random.seed(list(os.urandom(32)))
 
 
+def know_yourself() -> None:
+    """The main thread has a number of its own now; `threading` is not told of forks."""
+    thread = threading.main_thread()
+    if hasattr(thread, "_set_native_id"):
+        thread._set_native_id()
+
+
 def live(life: Life, order: Fork) -> NoReturn:
     """Be an instance; the process is settled in its sandbox already."""
     try:
         reseed()
+        know_yourself()
         life.begin(order)
         life.live()
     except MemoryError:

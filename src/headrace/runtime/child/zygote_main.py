@@ -53,7 +53,7 @@ ANCILLARY_BYTES = socket.CMSG_SPACE(64 * 4)
 SOL_SOCKET, SCM_RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
 TELL_AFTER_MS = 1
 """How long after a fork, if no other is ordered, the host is told of it: the child goes first."""
-MAX_UNSAID = 32
+MAX_UNSAID = 48
 MAX_PLANS = 1_024
 SPARE_AFTER_MS = 5
 """Quiet time after which a spare child is forked ahead of need, out of everybody's way."""
@@ -208,7 +208,7 @@ class Zygote:
             self._tell()
             self._control.say(ForkFailed(order.instance, str(error)))
         else:
-            # The child shall have the processor; and every page we touch now costs us a copy.
+            # While orders wait they go first: every page we touch now costs us a copy.
             self._children[pid] = Child(order.instance, order.uid)
             self._unsaid.append(Forked(order.instance, pid))
             if len(self._unsaid) >= MAX_UNSAID:
