@@ -58,9 +58,9 @@ class Cors(msgspec.Struct, frozen=True, tag="cors"):
         max_age: Seconds a browser may remember the answer.
     """
 
-    origins: tuple[str, ...]
-    headers: tuple[str, ...] = ("authorization", "content-type", "idempotency-key")
-    expose: tuple[str, ...] = ()
+    origins: str | tuple[str, ...]
+    headers: str | tuple[str, ...] = ("authorization", "content-type", "idempotency-key")
+    expose: str | tuple[str, ...] = ()
     credentials: bool = False
     max_age: int = 600
 
@@ -103,7 +103,9 @@ class PerClient(msgspec.Struct, frozen=True, tag="per-client"):
         Raises:
             Misuse: Naming the setting and the fix.
         """
-        force_setattr(self, "per", seconds_in(self.per, "`per=` of `PerClient`", low=0.001, high=86_400))
+        force_setattr(
+            self, "per", seconds_in(self.per, "`per=` of `PerClient`", low=0.001, high=86_400)
+        )
         if not 0 < self.requests <= 1e6:
             raise Misuse(f"`PerClient({self.requests!r})`: use more than 0 and at most 1,000,000")
         if self.burst is not None and not 1 <= self.burst <= 1_000_000:
@@ -186,7 +188,7 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
     rate: PerClient | None = None
     max_bytes: int = MAX_EVENT_BYTES
     timeout: float | None = None
-    headers: tuple[str, ...] = ()
+    headers: str | tuple[str, ...] = ()
     key: str = ""
     dedupe: float | str = 86_400.0
     legacy: Legacy | None = None
@@ -251,7 +253,7 @@ class Webhook(msgspec.Struct, frozen=True, tag="webhook"):
     body: Any = None
     rate: PerClient | None = None
     max_bytes: int = 1 << 20
-    headers: tuple[str, ...] = ()
+    headers: str | tuple[str, ...] = ()
     key: str = ""
     dedupe: float | str = 3 * 86_400.0
     schema: dict[str, Any] | None = None

@@ -48,7 +48,7 @@ class Secret(msgspec.Struct, frozen=True, order=True):
         return f"Secret({self.name!r})"
 
 
-Secrets = Secret | str | tuple[Secret, ...]
+Secrets = Secret | str | tuple[Secret | str, ...]
 """What an author may write: one, its bare name, or several while one replaces the other."""
 
 

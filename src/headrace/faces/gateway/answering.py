@@ -7,6 +7,7 @@ the log. What is refused has left nothing behind.
 from __future__ import annotations
 
 import hashlib
+import logging
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from headrace.faces.gateway.passing import pass_on, pass_through, takes_share
 from headrace.faces.gateway.reading import carried, payload_of, picked, query_texts, typed_query
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response, json_response
-from headrace.model.errors import Invalid, Refused
+from headrace.model.errors import Invalid, Misuse, Refused, Unavailable
 from headrace.model.event import Event
 from headrace.model.http import Http, Proxy, Webhook
 from headrace.model.record import Position
@@ -29,6 +30,7 @@ from headrace.model.reply import open_reply
 from headrace.model.signing import Slack
 from headrace.security.signatures import verify
 
+_log = logging.getLogger("headrace.gateway")
 _json = msgspec.json.Decoder()
 _parts = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -99,9 +101,19 @@ async def _admitted(door: Door, request: Request, target: Target) -> str:
 
 
 def _signed(door: Door, request: Request, says: Webhook, raw: bytes) -> str:
-    secrets = [door.rooms.secrets.value(each) for each in says.signature.secrets]
+    """The id of a message that is signed.
+
+    Raises:
+        Forged: It is not.
+        Unavailable: It cannot be told, for want of a secret; the sender will try again.
+    """
     now = door.rooms.clock.now() / 1e6
-    return verify(says.signature, secrets, request.headers, raw, now=now)
+    try:
+        secrets = [door.rooms.secrets.value(each) for each in says.signature.secrets]
+        return verify(says.signature, secrets, request.headers, raw, now=now)
+    except Misuse as error:
+        _log.error("webhook `%s` takes nothing: %s", says.path, error)
+        raise Unavailable("this webhook is not set up yet; the node's log says why") from error
 
 
 def _challenge(says: Webhook, body: bytes) -> bytes | None:

@@ -1,0 +1,132 @@
+"""The door's reading of JSON Schema, held against the reference implementation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import jsonschema  # type: ignore[import-untyped]  # it ships no types
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.model.schemas import Mismatch, check, coerce
+
+
+class Line(msgspec.Struct):
+    """One line of an order."""
+
+    item: Annotated[str, msgspec.Meta(min_length=1, max_length=5, pattern="^[a-z]+$")]
+    price: Annotated[float, msgspec.Meta(ge=0, lt=100)]
+    count: Annotated[int, msgspec.Meta(gt=0, multiple_of=2)] = 2
+
+
+class Paid(msgspec.Struct, tag="paid"):
+    """Paid."""
+
+    by: Literal["card", "cash"]
+
+
+class Open(msgspec.Struct, tag="open", forbid_unknown_fields=True):
+    """Not paid."""
+
+    due: int | None = None
+
+
+class Order(msgspec.Struct):
+    """An order."""
+
+    lines: Annotated[list[Line], msgspec.Meta(min_length=1)]
+    state: Paid | Open
+    notes: dict[str, str] = {}
+    pair: tuple[int, str] | None = None
+
+
+SCHEMAS = [
+    msgspec.json.schema(of)
+    for of in (Line, Order, list[Line], dict[str, int], int | str | None, tuple[int, bool], float)
+]
+ATOMS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 105)
+    | st.floats(-5, 105, allow_nan=False)
+    | st.sampled_from(["", "tea", "card", "cash", "paid", "open", "toolong", "A"])
+)
+NAMES = ["item", "price", "count", "lines", "state", "notes", "pair", "type", "by", "due", "x"]
+VALUES = st.recursive(
+    ATOMS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5)
+    ),
+    max_leaves=12,
+)
+LINES = st.fixed_dictionaries(
+    {"item": ATOMS, "price": ATOMS}, optional={"count": ATOMS, "x": ATOMS}
+)
+ORDERS = st.fixed_dictionaries(
+    {
+        "lines": st.lists(LINES, max_size=2),
+        "state": st.fixed_dictionaries(
+            {"type": ATOMS}, optional={"by": ATOMS, "due": ATOMS, "x": ATOMS}
+        ),
+    },
+    optional={"notes": st.dictionaries(st.sampled_from(NAMES), ATOMS, max_size=2), "pair": VALUES},
+)
+
+
+@given(st.sampled_from(SCHEMAS), VALUES | LINES | ORDERS | st.lists(LINES, max_size=2))
+def test_what_the_reference_accepts_is_accepted_and_nothing_else(
+    schema: dict[str, Any], value: Any
+) -> None:
+    right = jsonschema.Draft202012Validator(schema).is_valid(value)
+    wrong = None
+    try:
+        check(schema, value)
+    except Mismatch as error:
+        wrong = error
+    assert right is (wrong is None), wrong
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ({"lines": [], "state": {"type": "open"}}, "/lines"),
+        ({"lines": [{"item": "tea", "price": "1"}], "state": {"type": "open"}}, "/lines/0/price"),
+        ({"lines": [{"item": "tea", "price": 1}], "state": {"type": "paid"}}, "/state/by"),
+        ({"lines": [{"item": "tea", "price": 1}]}, "/state"),
+        ([], ""),
+    ],
+)
+def test_a_mismatch_names_its_place(value: Any, path: str) -> None:
+    with pytest.raises(Mismatch) as caught:
+        check(msgspec.json.schema(Order), value)
+    assert caught.value.path == path
+
+
+class Search(msgspec.Struct):
+    """A query."""
+
+    q: str
+    limit: int = 10
+    near: float | None = None
+    exact: bool = False
+    tags: list[int] = []
+
+
+def test_a_querys_texts_become_what_the_type_says() -> None:
+    texts = {
+        "q": ["7"], "limit": ["5"], "near": ["1.5"], "exact": ["true"], "tags": ["1", "2"],
+        "else": ["x"],
+    }  # fmt: skip
+    assert coerce(msgspec.json.schema(Search), texts) == {
+        "q": "7", "limit": 5, "near": 1.5, "exact": True, "tags": [1, 2], "else": "x",
+    }  # fmt: skip
+
+
+def test_a_text_that_is_no_number_stays_one_and_is_refused_by_the_check() -> None:
+    found = coerce(msgspec.json.schema(Search), {"q": ["a"], "limit": ["5x"]})
+    assert found["limit"] == "5x"
+    with pytest.raises(Mismatch) as caught:
+        check(msgspec.json.schema(Search), found)
+    assert caught.value.path == "/limit"
