@@ -15,6 +15,7 @@ from headrace.faces.gateway import (
     functions,
     insight,
     keys,
+    queues,
     replays,
     schedules,
     streams,
@@ -33,7 +34,7 @@ from headrace.model.http import Webhook
 from headrace.security.access import needs_token, scope_of
 
 _log = logging.getLogger("headrace.gateway")
-_ROOMS = (streams, functions, trouble, insight, console, schedules, keys, replays)
+_ROOMS = (streams, functions, trouble, insight, console, schedules, keys, replays, queues)
 
 
 def route_table() -> Routes:

@@ -1,0 +1,177 @@
+"""Routes of queues: send, receive, acknowledge, give back, keep longer, redrive, count.
+
+For programs outside; the app's functions listen to a queue without any of this. A receipt that is no
+longer good is reported, not raised: the other receipts of the request are dealt with all the same.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import msgspec
+
+from headrace.delivery.outside import MAX_RECEIVE, MAX_VISIBILITY_S, Message, consumer_name
+from headrace.faces.gateway.door import Door, Routes
+from headrace.faces.gateway.intake import read_events
+from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.responses import Response, json_response, position_texts
+from headrace.model.errors import Invalid, Refused, Unknown
+from headrace.model.event import Event
+from headrace.model.function import StreamSpec
+
+MAX_WAIT_S = 20.0
+
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_VISIBILITY_S)]
+Receipts = Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_RECEIVE)]
+
+
+class Receiving(msgspec.Struct, forbid_unknown_fields=True):
+    """How many messages, how long to wait for one (s), and how long they are the asker's (s)."""
+
+    max: Annotated[int, msgspec.Meta(ge=1, le=MAX_RECEIVE)] = 1
+    wait: Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT_S)] = 0.0
+    visibility: Seconds | None = None
+
+
+class Settling(msgspec.Struct, forbid_unknown_fields=True):
+    """What is said of messages that were received.
+
+    Attributes:
+        receipts: One to a hundred.
+        delay: `nack`: seconds before they may be received again.
+        seconds: `extend`: how long they are kept, from now.
+        reason: `nack`: why, for the dead letter.
+    """
+
+    receipts: Receipts
+    delay: Seconds = 0.0
+    seconds: Seconds = 0.0
+    reason: str = ""
+
+
+def add_routes(routes: Routes) -> None:
+    """Put this file's handlers into the table."""
+    routes.add("GET", "/queues/{queue}", show)
+    routes.add("POST", "/queues/{queue}", send)
+    routes.add("POST", "/queues/{queue}/receive", receive)
+    routes.add("POST", "/queues/{queue}/ack", acknowledge)
+    routes.add("POST", "/queues/{queue}/nack", refuse)
+    routes.add("POST", "/queues/{queue}/extend", extend)
+    routes.add("POST", "/queues/{queue}/redrive", redrive)
+
+
+async def send(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """Put messages on the queue; `delay` and `priority` in the query are for all of them."""
+    spec, _ = _queue(door, names[0])
+    if spec.private:
+        raise Refused(f"queue `{spec.name}` is private to app `{spec.owner}`")
+    events = await read_events(request, spec)
+    chosen: dict[str, str] = {}
+    for name in ("delay", "priority"):
+        if (text := request.query.get(name)) is not None:
+            chosen[name] = text
+    if chosen:
+        events = [_with_headers(event, chosen) for event in events]
+    found = await door.rooms.publisher.publish(spec.name, events)
+    return json_response(
+        {"positions": position_texts(found.positions), "duplicates": found.duplicates}, status=202
+    )
+
+
+async def receive(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """Messages, each with the receipt that is needed to say anything about it."""
+    spec, group = _queue(door, names[0])
+    asked = await request.json(Receiving)
+    receiving = door.rooms.dispatcher.queues.receive(
+        group, most=asked.max, wait=asked.wait, visibility=asked.visibility
+    )
+    if not asked.wait:
+        messages = await receiving
+    else:
+        door.admission.start_waiting()
+        try:
+            messages = await receiving
+        finally:
+            door.admission.stop_waiting()
+    return json_response({"messages": [_view(message, spec) for message in messages]})
+
+
+async def acknowledge(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """These messages are done."""
+    _, group = _queue(door, names[0])
+    said = await request.json(Settling)
+    queues = door.rooms.dispatcher.queues
+    return await _each(said.receipts, lambda receipt: queues.acknowledge(group, receipt))
+
+
+async def refuse(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """Give these messages back."""
+    _, group = _queue(door, names[0])
+    said = await request.json(Settling)
+    queues = door.rooms.dispatcher.queues
+    return await _each(
+        said.receipts,
+        lambda receipt: queues.refuse(group, receipt, delay=said.delay, reason=said.reason),
+    )
+
+
+async def extend(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """Keep these messages for `seconds` from now."""
+    _, group = _queue(door, names[0])
+    said = await request.json(Settling)
+    if said.seconds <= 0:
+        raise Invalid("`seconds` is missing; say for how long the messages are to be kept")
+    queues = door.rooms.dispatcher.queues
+    return await _each(said.receipts, lambda receipt: queues.extend(group, receipt, said.seconds))
+
+
+async def redrive(door: Door, __: Request, names: tuple[str, ...]) -> Response:
+    """Give every dead message out again."""
+    _, group = _queue(door, names[0])
+    return json_response({"redriven": await door.rooms.dead_letters.redrive(group)})
+
+
+async def show(door: Door, __: Request, names: tuple[str, ...]) -> Response:
+    """The queue's settings and what is in it."""
+    spec, group = _queue(door, names[0])
+    offered, leased = door.rooms.dispatcher.queues.counts(group)
+    lag = await door.rooms.lag.rows(group)
+    return json_response(
+        {
+            "queue": spec.name, "group": group, "settings": msgspec.to_builtins(spec.queue),
+            "unfinished": sum(row.lag for row in lag), "offered": offered, "leased": leased,
+        }
+    )  # fmt: skip
+
+
+async def _each(receipts: list[str], say: Callable[[str], Awaitable[bool]]) -> Response:
+    stale = [receipt for receipt in receipts if not await say(receipt)]
+    return json_response({"settled": len(receipts) - len(stale), "stale": stale})
+
+
+def _queue(door: Door, name: str) -> tuple[StreamSpec, str]:
+    spec = door.rooms.broker.stream(name)
+    if spec.queue is None:
+        raise Unknown(f'`{name}` is a stream, not a queue; declare it with `app.queue("{name}")`')
+    return spec, consumer_name(spec.owner, spec.name)
+
+
+def _with_headers(event: Event, chosen: dict[str, str]) -> Event:
+    return msgspec.structs.replace(event, headers={**chosen, **(event.headers or {})})
+
+
+def _view(message: Message, spec: StreamSpec) -> dict[str, Any]:
+    event = message.event
+    shown: dict[str, Any] = {
+        "receipt": message.receipt, "position": str(message.position), "attempt": message.attempt,
+        "key": event.key, "id": event.id, "headers": event.headers or {}, "until": message.until,
+    }  # fmt: skip
+    if spec.codec == "json":
+        shown["value"] = msgspec.Raw(event.value)
+    elif spec.codec == "text":
+        shown["value_text"] = event.value.decode()
+    else:
+        shown["value_base64"] = base64.b64encode(event.value).decode()
+    return shown

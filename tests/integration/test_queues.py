@@ -1,0 +1,194 @@
+"""A queue on a real node over HTTP, with a node that is killed while messages are out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from headrace.client.http import Client
+from headrace.model.errors import Invalid, Unknown
+
+APP = '''
+"""Queues for programs outside, and one for a function."""
+
+from headrace import App, Context, Event
+
+app = App("post")
+letters = app.queue("letters", visibility=20, max_receives=3)
+lines = app.queue("lines", fifo=True, visibility=20)
+parcels = app.queue("parcels")
+sent = app.stream("sent")
+
+
+@app.function(parcels)
+def carry(event: Event[dict], context: Context) -> None:
+    context.publish(sent, event.value)
+    context.publish(letters, event.value, headers={"delay": "0.5"})
+'''
+
+
+class Node:
+    """A node in a process of its own, on one data folder, that can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.chmod(0o755)
+        (folder / "app.py").write_text(APP)
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.client: Client
+        self.start()
+
+    def start(self) -> None:
+        note = self._folder / "data" / "node.json"
+        note.unlink(missing_ok=True)
+        environ = {name: text for name, text in os.environ.items() if "HEADRACE" not in name}
+        with (self._folder / "node.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "headrace.cli.main", "serve", "app.py", "--data", "data", "--port", "0"],
+                cwd=self._folder, stdout=log, stderr=log, env=environ,
+            )  # fmt: skip
+        deadline = time.monotonic() + 20
+        while not note.is_file():
+            assert time.monotonic() < deadline, (self._folder / "node.log").read_text()
+            time.sleep(0.01)
+        self.client = Client(msgspec.json.decode(note.read_bytes())["url"])
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        assert self._process is not None
+        self.client.close()
+        self._process.send_signal(how)
+        try:
+            self._process.wait(timeout=20)
+        finally:
+            self._process.kill()
+
+    def send(self, queue: str, value: object, **query: Any) -> Any:
+        return self.client.request(
+            "POST", ("queues", queue), body=json.dumps(value).encode(), media="application/json",
+            query=query,
+        ).json()  # fmt: skip
+
+    def ask(self, queue: str, what: str, **said: Any) -> Any:
+        return self.client.request(
+            "POST", ("queues", queue, what), body=json.dumps(said).encode(),
+            media="application/json",
+        ).json()  # fmt: skip
+
+    def receive(self, queue: str, most: int = 10, wait: float = 10.0) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.ask(queue, "receive", max=most, wait=wait)["messages"]
+        return found
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    found = Node(tmp_path)
+    try:
+        yield found
+    finally:
+        found.stop()
+
+
+def soon(holds: Callable[[], bool], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_message_is_received_acknowledged_and_gone(node: Node) -> None:
+    node.send("letters", {"n": 1})
+    (message,) = node.receive("letters")
+    assert (message["value"], message["attempt"]) == ({"n": 1}, 1)
+    assert node.ask("letters", "ack", receipts=[message["receipt"]]) == {"settled": 1, "stale": []}
+    soon(lambda: node.client.get("queues", "letters")["unfinished"] == 0)
+    assert node.receive("letters", wait=0.2) == []
+
+
+def test_leases_outlive_a_kill_and_nothing_is_lost_or_given_out_twice(node: Node) -> None:
+    for n in range(20):
+        node.send("letters", {"n": n})
+    held: dict[int, str] = {}
+    while len(held) < 10:
+        for message in node.receive("letters", most=10 - len(held)):
+            held[message["value"]["n"]] = message["receipt"]
+    receipts = list(held.values())
+    assert node.ask("letters", "ack", receipts=receipts[:5])["settled"] == 5
+    node.stop(signal.SIGKILL)
+    node.start()
+    assert node.ask("letters", "ack", receipts=receipts[5:8]) == {"settled": 3, "stale": []}
+    seen: list[int] = []
+    while found := node.receive("letters", wait=2.0):
+        seen += [message["value"]["n"] for message in found]
+        node.ask("letters", "ack", receipts=[message["receipt"] for message in found])
+    assert sorted(seen) == sorted(set(range(20)) - set(held))
+    assert node.ask("letters", "extend", receipts=receipts[8:9], seconds=60)["settled"] == 1
+    assert node.ask("letters", "nack", receipts=receipts[9:])["settled"] == 1
+    (again,) = node.receive("letters")
+    assert (again["value"]["n"], again["attempt"]) == (list(held)[9], 2)
+
+
+def test_a_group_is_given_out_in_order_and_the_node_stops_with_messages_out(node: Node) -> None:
+    for n in range(3):
+        node.send("lines", n, key="ada")
+    for n in range(3):
+        (message,) = node.receive("lines")
+        assert message["value"] == n
+        if n < 2:
+            node.ask("lines", "ack", receipts=[message["receipt"]])
+    began = time.monotonic()
+    node.stop()
+    assert time.monotonic() - began < 10
+    node.start()
+    assert node.ask("lines", "ack", receipts=[message["receipt"]])["settled"] == 1
+
+
+def test_dead_messages_are_redriven(node: Node) -> None:
+    node.send("letters", "poison")
+    for _ in range(3):
+        (message,) = node.receive("letters")
+        node.ask("letters", "nack", receipts=[message["receipt"]], reason="cannot read it")
+    soon(lambda: len(node.client.get("dead")["dead"]) == 1)
+    (dead,) = node.client.get("dead")["dead"]
+    assert dead["cause"]["message"] == "cannot read it"
+    assert node.ask("letters", "redrive") == {"redriven": 1}
+    (message,) = node.receive("letters")
+    assert node.ask("letters", "ack", receipts=[message["receipt"]])["settled"] == 1
+
+
+def test_delay_and_priority_come_from_the_query(node: Node) -> None:
+    node.send("letters", "late", delay=1.5)
+    node.send("letters", "usual")
+    node.send("letters", "urgent", priority=100)
+    soon(lambda: node.client.get("queues", "letters")["offered"] == 2)
+    found = node.receive("letters")
+    assert [message["value"] for message in found] == ["urgent", "usual"]
+    (late,) = node.receive("letters")
+    assert late["value"] == "late"
+
+
+def test_a_function_on_a_queue_runs_and_what_it_delays_comes_later(node: Node) -> None:
+    node.send("parcels", {"n": 7})
+    (message,) = node.receive("letters")
+    assert message["value"] == {"n": 7}
+
+
+def test_what_is_no_queue_or_no_receipt_is_refused(node: Node) -> None:
+    with pytest.raises(Unknown, match="not a queue"):
+        node.ask("sent", "receive")
+    with pytest.raises(Invalid, match="no receipt"):
+        node.ask("letters", "ack", receipts=["what?"])
+    with pytest.raises(Invalid, match="delay: soon"):
+        node.send("letters", 1, delay="soon")
+    assert node.ask("letters", "ack", receipts=["letters/0/0/1/ab"])["stale"] == [
+        "letters/0/0/1/ab"
+    ]
