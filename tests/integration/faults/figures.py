@@ -72,8 +72,13 @@ def table(runs: list[dict[str, Any]]) -> str:
 
 
 def _commit() -> str:
+    """The commit under trial; a `+` says that its source had been changed."""
+    head = _git("rev-parse", "--short", "HEAD") or "unknown"
+    return f"{head}+" if _git("status", "--porcelain", "src") else head
+
+
+def _git(*command: str) -> str:
     done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        ["git", *command], cwd=ROOT, capture_output=True, text=True, check=False
     )  # fmt: skip
-    return done.stdout.strip() or "unknown"
+    return done.stdout.strip()
