@@ -1,0 +1,299 @@
+"""What only one system has: groups, shards, filters, refusals; and a whole node between two of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pamqp.commands import Basic
+from tests.integration.test_own_triggers import records, start, wait_for
+from tests.services.systems import (
+    AWS,
+    SYSTEMS,
+    Kafka,
+    Mqtt,
+    Nats,
+    Rabbit,
+    Redis,
+    Sqs,
+    System,
+)
+
+from headrace.client.http import Client
+from headrace.model.errors import Misuse, Unavailable
+from headrace.model.foreign import (
+    ForeignTrigger,
+    KafkaTopic,
+    KinesisStream,
+    MqttTopic,
+    NatsStream,
+    RabbitQueue,
+    RedisStream,
+    SqsQueue,
+)
+from headrace.triggers.foreign.base import ForeignSource, Message, Surroundings
+from headrace.triggers.foreign.opening import driver_of
+from headrace.world.clock import SystemClock
+from headrace.world.entropy import SystemEntropy
+
+Opened = Callable[[str], Any]
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
+    """Servers, each started when a test first asks for it."""
+    running: dict[str, System] = {}
+
+    def get(name: str) -> Any:
+        if name not in running:
+            running[name] = SYSTEMS[name](tmp_path_factory.mktemp(name))
+        return running[name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in AWS.items():
+            patch.setenv(name, value)
+        yield get
+        for system in running.values():
+            system.close()
+
+
+@asynccontextmanager
+async def connected(
+    trigger: ForeignTrigger, *, name: str = "app-read", places: dict[str, str] | None = None
+) -> AsyncIterator[ForeignSource[Any]]:
+    driver = driver_of(trigger, Surroundings(name, SystemClock(), SystemEntropy()))
+    try:
+        await driver.connect(places or {})
+        yield driver
+    finally:
+        await driver.close()
+
+
+async def received(driver: ForeignSource[Any], count: int) -> list[Message[Any]]:
+    found: list[Message[Any]] = []
+    async with asyncio.timeout(20):
+        while len(found) < count:
+            found += await driver.receive(100)
+    return found
+
+
+def values(messages: Sequence[Message[Any]]) -> list[bytes]:
+    return [message.event.value for message in messages]
+
+
+async def test_redis_entries_another_consumer_left_lying_are_taken_over(opened: Opened) -> None:
+    redis: Redis = opened("redis")
+    queue = await redis.make()
+    trigger = RedisStream(queue, f"redis://127.0.0.1:{redis.port}", group="g", claim_after=0.2)
+    await redis.send(queue, [b"1", b"2"])
+    async with connected(trigger, name="gone") as driver:
+        assert values(await received(driver, 2)) == [b"1", b"2"]
+    await asyncio.sleep(0.3)
+    async with connected(trigger, name="here") as driver:
+        found = await received(driver, 2)
+        assert values(found) == [b"1", b"2"]
+        await driver.acknowledge(found)
+    assert await redis.left(queue) == 0
+
+
+async def test_a_redis_entry_without_the_field_becomes_an_object_of_all(opened: Opened) -> None:
+    redis: Redis = opened("redis")
+    queue = await redis.make()
+    async with redis._client() as client:
+        await client.xadd(queue, {"a": "1", "b": b"\xff"})
+        await client.xadd(queue, {"data": b"\xff", "a": "1"})
+    async with connected(redis.trigger(queue)) as driver:
+        one, other = (message.event for message in await received(driver, 2))
+    assert one.value == b'{"a":"1","b":{"base64":"/w=="}}'
+    assert (other.value, other.headers) == (b"\xff", {"a": "1"})
+
+
+async def test_a_redis_key_that_is_no_stream_is_refused(opened: Opened) -> None:
+    redis: Redis = opened("redis")
+    async with redis._client() as client:
+        await client.set("text", "1")
+    with pytest.raises(Misuse, match="the key holds no stream"):
+        async with connected(redis.trigger("text")):
+            pass
+
+
+async def test_a_nats_filter_takes_its_subjects_only(opened: Opened) -> None:
+    nats: Nats = opened("nats")
+    queue = await nats.make()
+    trigger = NatsStream(queue, f"{queue}.kept.*", f"nats://127.0.0.1:{nats.port}")
+    async with nats._client() as stream:
+        for subject in ("kept.a", "left.b", "kept.c"):
+            await stream.publish(f"{queue}.{subject}", subject.encode())
+    async with connected(trigger) as driver:
+        found = await received(driver, 2)
+        await driver.acknowledge(found)
+        assert [message.event.key for message in found] == [f"{queue}.kept.a", f"{queue}.kept.c"]
+        assert await driver.receive(10) == []
+
+
+async def test_mqtt_messages_sent_while_nobody_listened_are_not_missed(opened: Opened) -> None:
+    mqtt: Mqtt = opened("mqtt")
+    queue = await mqtt.make()
+    async with connected(mqtt.trigger(queue)):
+        pass
+    await mqtt.send(queue, [b"1", b"2"])
+    async with connected(mqtt.trigger(queue)) as driver:
+        assert values(await received(driver, 2)) == [b"1", b"2"]
+
+
+async def test_mqtt_sends_no_more_than_may_be_in_flight(opened: Opened) -> None:
+    mqtt: Mqtt = opened("mqtt")
+    queue = await mqtt.make()
+    trigger = MqttTopic(f"{queue}/#", f"mqtt://127.0.0.1:{mqtt.port}", in_flight=5)
+    async with connected(trigger) as driver:
+        await mqtt.send(queue, [b"%d" % number for number in range(12)])
+        first = await received(driver, 5)
+        assert await driver.receive(100) == []
+        await driver.acknowledge(first)
+        assert len(values(await received(driver, 5))) == 5
+
+
+async def test_a_rabbitmq_message_without_an_id_has_no_mark(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rabbit: Rabbit = opened("rabbitmq")
+    queue = await rabbit.make()
+    # This client gives every message an id; others do not, so it is kept from it here.
+    monkeypatch.setattr("aiormq.channel.UUID", lambda **_: SimpleNamespace(hex=None))
+    async with rabbit._channel() as channel:
+        await (await channel.get_underlay_channel()).basic_publish(
+            b"x", routing_key=queue, properties=Basic.Properties(headers={"a": 1})
+        )
+    async with connected(rabbit.trigger(queue)) as driver:
+        (message,) = await received(driver, 1)
+    assert (message.mark, message.event.id) == ("", None)
+    assert message.event.headers == {"a": "1"}
+
+
+async def test_a_rabbitmq_password_that_is_wrong_is_refused_and_not_shown(opened: Opened) -> None:
+    rabbit: Rabbit = opened("rabbitmq")
+    trigger = RabbitQueue("q", f"amqp://guest:hunter2@127.0.0.1:{rabbit.port}/")
+    with pytest.raises(Misuse, match="refuses") as caught:
+        async with connected(trigger):
+            pass
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["nats", "rabbitmq", "sqs", "kinesis", "kafka"])
+async def test_a_queue_that_is_not_there_yet_is_asked_for_again(opened: Opened, name: str) -> None:
+    with pytest.raises(Unavailable, match=r"no such|does not exist"):
+        async with connected(opened(name).trigger("absent")):
+            pass
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        RedisStream("q", "redis://127.0.0.1:1"),
+        NatsStream("q", url="nats://127.0.0.1:1"),
+        MqttTopic("q", "mqtt://127.0.0.1:1"),
+        RabbitQueue("q", "amqp://guest:guest@127.0.0.1:1/"),
+        SqsQueue("q", "eu-central-1", "http://127.0.0.1:1"),
+        KinesisStream("q", "eu-central-1", "http://127.0.0.1:1"),
+    ],
+    ids=lambda trigger: type(trigger).__name__,
+)
+@pytest.mark.usefixtures("opened")
+async def test_a_server_that_is_away_is_asked_for_again(trigger: ForeignTrigger) -> None:
+    with pytest.raises(Unavailable, match=r"cannot be reached|does not answer"):
+        async with connected(trigger):
+            pass
+
+
+async def test_a_fifo_queue_keeps_the_order_of_a_group_and_makes_it_the_key(opened: Opened) -> None:
+    sqs: Sqs = opened("sqs")
+    queue = f"{await sqs.make()}.fifo"
+    async with sqs.client() as client:
+        made = await client.create_queue(
+            QueueName=queue, Attributes={"FifoQueue": "true", "ContentBasedDeduplication": "true"}
+        )
+        for number in range(15):
+            await client.send_message(
+                QueueUrl=made["QueueUrl"], MessageBody=str(number), MessageGroupId="ada"
+            )
+    found: list[Message[Any]] = []
+    async with connected(sqs.trigger(queue)) as driver:
+        while len(found) < 15:
+            batch = await received(driver, 1)
+            await driver.acknowledge(batch)
+            found += batch
+    assert values(found) == [b"%d" % number for number in range(15)]
+    assert {message.event.key for message in found} == {"ada"}
+
+
+async def test_latest_does_not_move_past_what_came_while_the_node_was_away(opened: Opened) -> None:
+    kafka: Kafka = opened("kafka")
+    queue = await kafka.make()
+    await kafka.send(queue, [b"before"])
+    trigger = KafkaTopic(queue, f"127.0.0.1:{kafka.port}", start="latest")
+    driver = driver_of(trigger, Surroundings("app-read", SystemClock(), SystemEntropy()))
+    places = dict(await driver.connect({}))
+    await driver.close()
+    await kafka.send(queue, [b"while away"])
+    async with connected(trigger, places=places) as again:
+        assert values(await received(again, 1)) == [b"while away"]
+
+
+APP = """
+from headrace import App, Event, NatsStream, RedisStream
+
+app = App("bridge")
+seen = app.stream("seen")
+
+
+@app.function(RedisStream("orders", "redis://127.0.0.1:{redis}"), output=seen)
+def from_redis(event: Event[bytes]) -> str:
+    return "redis " + event.value.decode()
+
+
+@app.function(NatsStream("{queue}", url="nats://127.0.0.1:{nats}", ack_wait=1.0), output=seen)
+def from_nats(event: Event[bytes]) -> str:
+    return "nats " + event.value.decode()
+"""
+
+
+async def send_both(redis: Redis, nats: Nats, queue: str, numbers: range) -> list[str]:
+    sent = [b"%03d" % number for number in numbers]
+    await redis.send("orders", sent)
+    await nats.send(queue, sent)
+    return [f"{system} {value.decode()}" for system in ("redis", "nats") for value in sent]
+
+
+async def test_a_whole_node_killed_again_and_again_reads_two_systems_once(
+    opened: Opened, tmp_path: Path
+) -> None:
+    redis, nats = opened("redis"), opened("nats")
+    queue = await nats.make()
+    written = APP.format(redis=redis.port, nats=nats.port, queue=queue)
+    await asyncio.to_thread((tmp_path / "app.py").write_text, written)
+    await asyncio.to_thread(tmp_path.chmod, 0o755)
+    sent: list[str] = []
+    for life in range(4):
+        process, _ = await asyncio.to_thread(start, tmp_path)
+        for step in range(6):
+            first = life * 60 + step * 10
+            sent += await send_both(redis, nats, queue, range(first, first + 10))
+            await asyncio.sleep(0.02 + 0.01 * life)
+        process.kill()
+        process.wait()
+    process, url = await asyncio.to_thread(start, tmp_path)
+    try:
+        with Client(url) as client:
+            await asyncio.to_thread(wait_for, lambda: len(records(client, "seen")) >= len(sent))
+            await asyncio.sleep(1.5)
+            assert sorted(records(client, "seen")) == sorted(sent)
+    finally:
+        process.terminate()
+        process.wait()
+    assert await redis.left("orders") == 0
+    assert await nats.left(queue) == 0
