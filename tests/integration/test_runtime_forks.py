@@ -1,0 +1,88 @@
+"""What a fork brings along and what it must not: spares, hooks of others, numbers, pids."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.integration.runtime_fleets import eventually, house, parent_of
+
+from headrace.model.outcome import Returned
+
+FRESH = """
+@app.function(orders, scaling=Scaling(max_invocations=1, spare={spare}))
+def price(events, context):
+    import random, tempfile
+    print(os.getpid(), os.getuid(), random.random(), os.getcwd(), tempfile.gettempdir())
+    time.sleep(0.05)
+"""
+
+
+def offspring(pid: int) -> list[int]:
+    """The children a process has now."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def test_a_spare_becomes_the_next_instance_and_is_an_instance_like_any_other(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy(FRESH.format(spare=True))
+        running = asyncio.ensure_future(home.run("price"))
+        assert await eventually(lambda: any(view.pid for view in home.fleet.instances()))
+        zygote = parent_of(home.fleet.instances()[0].pid)
+        await running
+        spares: list[list[int]] = []
+        for _ in range(4):
+            # Given: nothing runs, and yet the zygote has a child.
+            assert await eventually(
+                lambda: not home.fleet.instances() and len(offspring(zygote)) == 1
+            )
+            spares.append(offspring(zygote))
+            assert isinstance(await home.run("price"), Returned)
+        assert await eventually(lambda: len(home.lines) == 5)
+        said = [line.split() for line in home.said()]
+        assert [[int(line[0])] for line in said[1:]] == spares
+        assert all(len({line[place] for line in said}) == 5 for place in range(1, 5))
+        assert all(line[3] == line[4] for line in said)
+
+
+async def test_without_being_asked_no_spare_is_kept(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy(FRESH.format(spare=False).replace("max_invocations=1, ", ""))
+        await home.run("price")
+        [view] = home.fleet.instances()
+        await asyncio.sleep(0.1)
+        assert offspring(parent_of(view.pid)) == [view.pid]
+
+
+async def test_hooks_at_forks_run_and_threads_and_logs_work_after_them(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+import logging, threading
+log = logging.getLogger("shop")
+born = []
+os.register_at_fork(after_in_child=lambda: born.append(os.getpid()))
+@app.function(orders)
+def price(events, context):
+    thread = threading.Thread(target=lambda: log.warning("from a thread"))
+    thread.start()
+    thread.join(5)
+    log.warning("native %s", threading.main_thread().native_id == os.getpid())
+    log.warning("hooked %s", born == [os.getpid()])
+""")
+        assert isinstance(await home.run("price"), Returned)
+        assert await eventually(lambda: len(home.lines) == 3)
+        assert home.said() == ["from a thread", "native True", "hooked True"]
+
+
+async def test_whoever_has_answered_is_known_by_its_pid(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.function(orders, scaling=Scaling(max=40))
+def price(events, context): time.sleep(0.01)
+""")
+        waiting = {asyncio.ensure_future(home.run("price")) for _ in range(30)}
+        while waiting:
+            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            assert all(view.pid for view in home.fleet.instances() if view.state != "starting")
