@@ -243,6 +243,28 @@ def whole_node() -> Iterator[Metric]:
             yield Metric(13, f"delay over {words}", "x", read(ours, "delay"), (at_most(1.5),))
 
 
+def bus() -> Iterator[Metric]:
+    """Row 15: per second of one core's time, from JSON bytes to rule names."""
+    kinds = {
+        "exact": ("whole values", 250_000),
+        "prefix": ("prefixes", 120_000),
+        "suffix": ("suffixes", 120_000),
+        "ignoring_case": ("texts in any case", 120_000),
+        "wildcard": ("wildcards", 120_000),
+        "numeric": ("ranges", 120_000),
+        "cidr": ("networks", 120_000),
+        "anything_but": ("anything but", 120_000),
+        "array": ("values in an array", 120_000),
+    }
+    for kind, (words, least) in kinds.items():
+        ours = f"workloads.bus --kind {kind}"
+        marks = of((ours,), "decode_per_s") + of((ours,), "naive_100_per_s")
+        rate = read(ours, "rules_10000_per_s")
+        yield Metric(15, f"bus, 10,000 rules, {words}", "events/s", rate, (at_least(least),), marks)
+        name = f"bus, slowdown from 1 to 10,000 rules, {words}"
+        yield Metric(15, name, "x", read(ours, "slowdown"), (at_most(1.15),))
+
+
 METRICS = lettered((
     *cold_starts("empty", "empty app"),
     *cold_starts("frames", "numpy and pandas"),
@@ -252,4 +274,5 @@ METRICS = lettered((
     *streams(),
     *single_events(),
     *whole_node(),
+    *bus(),
 ))  # fmt: skip

@@ -281,7 +281,9 @@ def _walk(root: _Node, fields: dict[str, Scalar]) -> list[str]:
             if _holds(one.rest, fields):
                 names[one.name] = None
         paths = node.paths
-        if len(paths) <= len(fields):
+        if not paths:
+            pass
+        elif len(paths) <= len(fields):
             for path, index in paths.items():
                 value = fields.get(path, _MISSING)
                 if value is not _MISSING:

@@ -11,7 +11,7 @@ import ipaddress
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from headrace.triggers.terms import Interval, Scalar, Term, Test, address_in
@@ -30,8 +30,7 @@ class TermIndex(Generic[T]):
     """The terms of one path, each with where it leads. Built once; `find` is called per event."""
 
     __slots__ = (
-        "_always", "_constants", "_folded", "_is_plain", "_networks", "_numbers", "_others", "_plain",
-        "_ranges", "_texts",
+        "_always", "_constants", "_lookups", "_numbers", "_others", "_ranges", "_texts",
     )  # fmt: skip
 
     def __init__(self, terms: Sequence[tuple[Term, T]]) -> None:
@@ -64,26 +63,20 @@ class TermIndex(Generic[T]):
                     networks.append((term.operand, to))
                 case "but":
                     self._others.append((term.test, to))
-        self._plain = _Texts(plain) if plain else None
-        self._folded = _Texts(folded) if folded else None
         self._ranges = _ranges_of(ranges) if ranges else None
-        self._networks = _Networks(networks) if networks else None
-        # Most paths are only ever compared with whole values.
-        self._is_plain = not (plain or folded or networks or self._others or self._always)
+        lookups = [*_Texts(plain).lookups(), *map(_folding, _Texts(folded).lookups())]
+        if networks:
+            lookups.append(_Networks(networks).find)
+        # Most paths are only ever compared with whole values, and have none.
+        self._lookups: tuple[_Lookup[T], ...] = tuple(lookups)
 
     def find(self, value: Scalar, found: list[T]) -> None:
         """Put to `found` where the terms that `value` passes lead."""
         if type(value) is str:
             if (to := self._texts.get(value)) is not None:
                 found.append(to)
-            if self._is_plain:
-                return
-            if self._plain is not None:
-                self._plain.find(value, value, found)
-            if self._folded is not None:
-                self._folded.find(value.lower(), value, found)
-            if self._networks is not None:
-                self._networks.find(value, found)
+            for look_up in self._lookups:
+                look_up(value, value, found)
         elif value is None or value is True or value is False:
             if (to := self._constants.get(value)) is not None:
                 found.append(to)
@@ -92,10 +85,9 @@ class TermIndex(Generic[T]):
                 found.append(to)
             if self._ranges is not None:
                 self._ranges.find(value, found)
-        if self._others:
-            for test, to in self._others:
-                if test(value):
-                    found.append(to)
+        for test, to in self._others:
+            if test(value):
+                found.append(to)
         if self._always:
             found += self._always
 
@@ -105,6 +97,15 @@ class _Anchor(NamedTuple):
 
     where: str
     text: str
+
+
+_Lookup = Callable[[str, str, list[T]], None]
+"""Looks a text up; guards are asked about the second, the value it was made from."""
+
+
+def _folding(look_up: _Lookup[T]) -> _Lookup[T]:
+    """The same for the text in lower case."""
+    return lambda text, value, found: look_up(text.lower(), value, found)
 
 
 class _Texts(Generic[T]):
@@ -133,39 +134,64 @@ class _Texts(Generic[T]):
         words = tables.get("word", {}).values()
         self._words = {word: hung for table in words for word, hung in table.items()}
 
-    def find(self, text: str, value: str, found: list[T]) -> None:
-        """Look `text` up; guards are asked about the `value` it was made from."""
-        size = len(text)
-        if self._wholes and (to := self._wholes.get(text)) is not None:
+    def lookups(self) -> list[_Lookup[T]]:
+        """The ways to look that have anything to find."""
+        ways = [
+            (self._wholes, self._whole),
+            (self._prefixes, self._prefix),
+            (self._suffixes, self._suffix),
+            (self._words, self._word),
+            (self._grams, self._gram),
+            (self._rest, self._any),
+        ]
+        return [way for there, way in ways if there]
+
+    def _whole(self, text: str, value: str, found: list[T]) -> None:
+        del value
+        if (to := self._wholes.get(text)) is not None:
             found.append(to)
+
+    def _prefix(self, text: str, value: str, found: list[T]) -> None:
+        size = len(text)
         for length, table in self._prefixes:
             if length > size:
                 break
-            if hung := table.get(text[:length]):
-                _take(hung, value, found)
+            for guard, to in table.get(text[:length], ()):
+                if guard is None or guard(value):
+                    found.append(to)
+
+    def _suffix(self, text: str, value: str, found: list[T]) -> None:
+        size = len(text)
         for length, table in self._suffixes:
             if length > size:
                 break
-            if hung := table.get(text[size - length :]):
-                _take(hung, value, found)
-        if words := self._words:
-            for word in _words(text):
-                if word in words:
-                    _take(words[word], value, found)
+            for guard, to in table.get(text[size - length :], ()):
+                if guard is None or guard(value):
+                    found.append(to)
+
+    def _word(self, text: str, value: str, found: list[T]) -> None:
+        words = self._words
+        for word in _words(text):
+            if word in words:
+                for guard, to in words[word]:
+                    if guard is None or guard(value):
+                        found.append(to)
+
+    def _gram(self, text: str, value: str, found: list[T]) -> None:
         for length, table in self._grams:
             # A gram may come twice in the text; its terms are asked once.
-            for gram in dict.fromkeys(text[at : at + length] for at in range(size - length + 1)):
-                if hung := table.get(gram):
-                    _take(hung, value, found)
+            for gram in dict.fromkeys(
+                text[at : at + length] for at in range(len(text) - length + 1)
+            ):
+                for guard, to in table.get(gram, ()):
+                    if guard is None or guard(value):
+                        found.append(to)
+
+    def _any(self, text: str, value: str, found: list[T]) -> None:
+        del text
         for test, to in self._rest:
             if test(value):
                 found.append(to)
-
-
-def _take(hung: list[tuple[Test | None, T]], value: str, found: list[T]) -> None:
-    for guard, to in hung:
-        if guard is None or guard(value):
-            found.append(to)
 
 
 def _anchors(term: Term) -> list[_Anchor]:
@@ -293,8 +319,9 @@ class _Networks(Generic[T]):
             table = self._tables.setdefault(network.version, {}).setdefault(shift, {})
             table[int(network.network_address) >> shift] = to
 
-    def find(self, value: str, found: list[T]) -> None:
+    def find(self, text: str, value: str, found: list[T]) -> None:
         """Where the networks that hold the address `value` lead."""
+        del text
         address = address_in(value)
         if address is None:
             return

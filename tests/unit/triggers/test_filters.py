@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from headrace.model.errors import Invalid
-from headrace.triggers.filters import compile_pattern
+from headrace.triggers.filters import compile_pattern, why
 
 ORDER = {
     "source": "shop.eu",
@@ -105,3 +105,57 @@ def test_recorded_verdicts_are_met() -> None:
             if found != expected:
                 wrong.append(f"{group}: {name}: {found} instead of {expected}")
     assert not wrong, "\n".join(wrong[:20])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "event", "reasons"),
+    [
+        (
+            {"detail": {"total": [{"numeric": [">", 20]}], "state": ["paid"]}},
+            ORDER,
+            ['`detail.total` is 12.5, but must be one of [{"numeric":[">",20]}]'],
+        ),
+        (
+            {"detail": {"gone": ["x"], "state": ["open"]}},
+            ORDER,
+            [
+                '`detail.gone` is absent, but must be one of ["x"]',
+                '`detail.state` is "paid", but must be one of ["open"]',
+            ],
+        ),
+        (
+            {"detail": {"tags": ["old"]}},
+            ORDER,
+            ['`detail.tags` is "new", "VIP", but must be one of ["old"]'],
+        ),
+        (
+            {"items": {"sku": ["a"], "left": [5]}},
+            ITEMS,
+            ["`items.sku`, `items.left` each hold, but not within one element of the same array"],
+        ),
+        (
+            {"$or": [{"source": ["x"]}, {"source": ["y"]}]},
+            ORDER,
+            [
+                '`source` is "shop.eu", but must be one of ["x"]',
+                '`source` is "shop.eu", but must be one of ["y"]',
+            ],
+        ),
+        (
+            {"detail": {"n": [9]}},
+            {"detail": {"n": list(range(8))}},
+            ["`detail.n` is 0, 1, 2, 3, 4 and 3 more, but must be one of [9]"],
+        ),
+        ({"a": [1]}, [1], ["the event is an array; only objects can match"]),
+    ],
+)
+def test_a_pattern_that_does_not_match_says_why(
+    pattern: dict[str, Any], event: Any, reasons: list[str]
+) -> None:
+    verdict = why(pattern, event)
+    assert not verdict.matches
+    assert list(verdict.reasons) == reasons
+
+
+def test_a_pattern_that_matches_gives_no_reasons() -> None:
+    assert why({"source": ["shop.eu"]}, ORDER) == (True, ())
