@@ -67,6 +67,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self, *, shuffle: Random | None = None, max_steps: int = MAX_STEPS) -> None:
         super().__init__()
         self._selector = _Timetable(self)
+        # A loop takes a timer up when it is due within this; in a hundred virtual days a float can no
+        # longer hold a nanosecond, and a timer that is due would never be.
+        self._clock_resolution = 1e-6
         self._now = 0.0
         self._until = 0.0
         self._shuffle = shuffle

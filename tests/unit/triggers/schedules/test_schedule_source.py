@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -41,6 +42,15 @@ def test_a_daily_schedule_fires_once_a_day_at_its_time() -> None:
     with World(clockwork(Cron("0 7 * * *")), start=NEW_YEAR) as world:
         world.advance("3d")
         assert fired(world) == ["01 07:00", "02 07:00", "03 07:00"]
+
+
+def test_in_three_years_of_two_clock_changes_each_no_day_is_left_out_or_doubled() -> None:
+    schedule = Cron("30 2 * * *", tz="America/New_York")
+    with World(clockwork(schedule), start=NEW_YEAR) as world:
+        world.advance("1096d")
+        days = [datetime.fromtimestamp(tick["at"], UTC).date() for tick in world.values("ticks")]
+        assert len(days) == 1_096
+        assert {(after - before).days for before, after in pairwise(days)} == {1}
 
 
 def test_a_world_with_a_schedule_comes_to_rest() -> None:
