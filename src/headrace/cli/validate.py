@@ -51,7 +51,7 @@ def validate_command(targets: tuple[str, ...], config: Path | None, as_json: boo
             "no app is named; write `headrace validate app.py`, or set `targets` in headrace.toml"
         )
     apps = [settings.apply(inspect(target)) for target in settings.targets]
-    findings = [*_topology(apps), *_unmatched(settings.unmatched(apps))]
+    findings = [*_topology(apps), *_rules(apps), *_unmatched(settings.unmatched(apps))]
     wrong = any(finding["severity"] == "error" for finding in findings)
     if as_json:
         print_json({"apps": msgspec.to_builtins(apps), "findings": findings})
@@ -103,6 +103,18 @@ def _topology(apps: Sequence[AppSpec]) -> list[dict[str, str]]:
     return [
         {"severity": str(finding.severity), "message": finding.message} for finding in check(apps)
     ]
+
+
+def _rules(apps: Sequence[AppSpec]) -> list[dict[str, str]]:
+    from headrace.services.bus.checks import check_rules
+
+    found = []
+    for app in apps:
+        try:
+            check_rules(app)
+        except Misuse as error:
+            found.append({"severity": "error", "message": str(error)})
+    return found
 
 
 def _unmatched(sentences: Sequence[str]) -> list[dict[str, str]]:

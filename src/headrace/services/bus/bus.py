@@ -18,11 +18,10 @@ from headrace.model.errors import Misuse, Unknown
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.policy import Retry
 from headrace.model.trigger import StreamTrigger, listener
+from headrace.services.bus.checks import check_rules, rules_of
 from headrace.services.bus.internal import InternalInvoker
 from headrace.services.bus.posting import Post, Posting
 from headrace.services.bus.router import Destination, Router
-from headrace.services.bus.transform import transform_of
-from headrace.triggers.filters import compile_pattern
 
 BUS_APP = "_bus"
 ROUTER = f"{BUS_APP}.rules."
@@ -58,19 +57,8 @@ class Bus:
         Raises:
             Misuse: A rule or forward cannot work; the message names it.
         """
-        for name, rule in _rules_of(app):
-            try:
-                compile_pattern(rule.pattern)
-                transform_of(rule)
-            except Misuse as error:
-                raise Misuse(f"the rule of `{name}`: {error}") from error
-        for forward in app.forwards:
-            if forward.stream in forward.rule.watched:
-                raise Misuse(
-                    f"forward `{forward.name}` leads from `{forward.stream}` back to it; send its events "
-                    "to another stream"
-                )
-        if any(DEFAULT_BUS in rule.watched for _, rule in _rules_of(app)) or any(
+        check_rules(app)
+        if any(DEFAULT_BUS in rule.watched for _, rule in rules_of(app)) or any(
             DEFAULT_BUS in function.publishes or function.output == DEFAULT_BUS
             for function in app.functions
         ):
@@ -208,12 +196,6 @@ class Bus:
                 listed = ", ".join(f"`{each}`" for each in sorted(known)) or "none"
                 raise Unknown(f"no rule `{name}` watches `{stream}`; there are: {listed}")
         return [each for each in there if not names or each.name in names]
-
-
-def _rules_of(app: AppSpec) -> list[tuple[str, Rule]]:
-    triggers = [(function.name, one) for function in app.functions for one in function.triggers]
-    found = [(name, one) for name, one in triggers if isinstance(one, Rule)]
-    return found + [(forward.name, forward.rule) for forward in app.forwards]
 
 
 def _own_stream(function: str, place: int, trigger: object) -> str:

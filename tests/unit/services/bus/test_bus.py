@@ -221,3 +221,39 @@ def test_what_is_no_target_is_refused_where_it_is_written() -> None:
         HttpTarget("ftp://example.com")
     with pytest.raises(Misuse, match="takes no settings"):
         app.bus(partitions=3)
+
+
+def test_what_a_rule_makes_too_large_is_a_dead_letter_and_the_others_go_on() -> None:
+    app = App("a")
+    app.bus("events")
+    small = app.stream("small", max_event_bytes=64)
+    app.forward(Rule({"detail": {"n": [{"exists": True}]}}, bus="events"), to=small, name="keep")
+    with World(app) as world:
+        for number in range(5):
+            world.publish("events", {"n": number, "text": "x" * (100 if number == 2 else 1)})
+        world.run_until_idle()
+        assert [one["n"] for one in world.values("small")] == [0, 1, 3, 4]
+        (dead,) = world.dead_letters("_bus.rules.events")
+        assert "64" in dead.cause.message
+
+
+def test_two_rules_of_one_function_are_told_apart() -> None:
+    app = App("a")
+    app.bus("events")
+    found = app.stream("found")
+
+    @app.function(
+        Rule({"detail": {"a": [1]}}, bus="events"),
+        Rule({"detail": {"b": [1]}}, bus="events"),
+        output=found,
+    )
+    def take(event: Given[Any]) -> Any:
+        return event.value
+
+    with World(app) as world:
+        world.publish("events", {"a": 1}, {"b": 1}, {"a": 1, "b": 1})
+        world.run_until_idle()
+        assert len(world.values("found")) == 4
+        world.replay("events", "a.take#1")
+        world.run_until_idle()
+        assert len(world.values("found")) == 6
