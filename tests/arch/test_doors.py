@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "headrace"
 
 PUBLIC = {
-    "authors write": {"App", "Batch", "Context", "Event", "Failures", "Output", "Stream"},
+    "authors write": {"App", "Batch", "Context", "Event", "Failures", "Output", "Queue", "Stream"},
     "set functions off": {
         "At", "Cron", "Emit", "Every", "Files", "Missing", "Objects", "Sftp", "Silence",
         "HttpTarget", "Rule", "Foreign", "KafkaTopic", "KinesisStream", "MqttTopic", "NatsStream", "PulsarTopic",
@@ -23,7 +23,7 @@ PUBLIC = {
     },
     "policies": {
         "Breaker", "DeadLetter", "Discard", "ParkKey", "ParkPartition", "Resources", "Retry",
-        "Scaling",
+        "Scaling", "Concurrency", "Debounce", "Priority", "Rate", "Singleton", "Throttle",
     },
     "raised by handlers": {"Permanent"},
     "errors": {

@@ -19,6 +19,7 @@ from headrace.model.effects import Change, Check, Delete, Put, Space
 from headrace.model.errors import Conflict, Fenced, HeadraceError, Invalid, Unavailable
 from headrace.model.event import Event
 from headrace.model.function import QueueSpec, StreamSpec
+from headrace.model.policy import MAX_DELAY
 from headrace.model.record import Append, decode_events, encode_events
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
@@ -28,7 +29,6 @@ MICROS = 1_000_000
 PAGE = 500
 PAUSE_S = 0.5
 LONGEST_SLEEP_S = 3_600.0
-MAX_DELAY_S = 31_536_000.0
 HEADER = "delay"
 
 _PREFIX = pack("due")
@@ -193,7 +193,7 @@ def delay_of(event: Event, queue: QueueSpec) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds <= MAX_DELAY_S:
+    if not 0 <= seconds <= MAX_DELAY:
         raise Invalid(f"a message has the header `delay: {text}`; use seconds from 0 to a year")
     return seconds
 

@@ -20,7 +20,7 @@ import msgspec
 from headrace.delivery.batcher import assemble, split
 from headrace.delivery.unit import FOREVER
 from headrace.model.event import Event
-from headrace.model.flow import MAX_PRIORITY
+from headrace.model.policy import MAX_PRIORITY
 from headrace.model.record import Chunk
 
 MICROS = 1_000_000

@@ -27,7 +27,7 @@ from headrace.model.flow import Priority
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
-from headrace.model.policy import Retry
+from headrace.model.policy import MAX_OFFERED, MAX_VISIBILITY, Retry
 from headrace.model.record import Position
 from headrace.model.trigger import StreamTrigger
 from headrace.runtime.base import Invoker
@@ -36,9 +36,6 @@ from headrace.world.entropy import Entropy
 from headrace.world.failpoints import hit
 
 MICROS = 1_000_000
-IN_FLIGHT = 256
-MAX_RECEIVE = 100
-MAX_VISIBILITY_S = 43_200.0
 SWEEP_AFTER = 256
 
 _RECALLED = Crashed(Cause("Recalled", "the platform took the message back"), blameless=True)
@@ -286,9 +283,9 @@ def consumer_of(stream: StreamSpec, app: str) -> FunctionSpec | None:
     return FunctionSpec(
         name=consumer_name(app, stream.name), app=app,
         triggers=(StreamTrigger(streams=(stream.name,)),),
-        mode="keyed" if queue.fifo else "unordered", parallelism=IN_FLIGHT, batch_size=1,
+        mode="keyed" if queue.fifo else "unordered", parallelism=MAX_OFFERED, batch_size=1,
         timeout=queue.visibility, bisect=False, breaker=None, priority=Priority(),
-        retry=Retry(attempts=queue.max_receives, base=0.0, cap=MAX_VISIBILITY_S, jitter=False),
+        retry=Retry(attempts=queue.max_receives, base=0.0, cap=MAX_VISIBILITY, jitter=False),
         summary=f"Programs outside that receive from `{stream.name}`.",
     )  # fmt: skip
 
@@ -307,6 +304,6 @@ def _unfinished(lease: Lease) -> Outcome:
 
 
 def _bounded(seconds: float) -> float:
-    if not 0 <= seconds <= MAX_VISIBILITY_S:
-        raise Invalid(f"{seconds:g} seconds is out of range; use 0 to {MAX_VISIBILITY_S:,.0f}")
+    if not 0 <= seconds <= MAX_VISIBILITY:
+        raise Invalid(f"{seconds:g} seconds is out of range; use 0 to {MAX_VISIBILITY:,}")
     return seconds

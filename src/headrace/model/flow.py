@@ -12,10 +12,7 @@ from typing import Literal
 import msgspec
 
 from headrace.model.errors import Misuse
-
-MAX_PRIORITY = 86_400
-MAX_FLOW_SECONDS = 31_536_000.0
-MAX_FLOW_LIMIT = 1_000_000
+from headrace.model.policy import MAX_FLOW_LIMIT, MAX_FLOW_SECONDS
 
 
 def _require(holds: bool, what: str, fix: str) -> None:

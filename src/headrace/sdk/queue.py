@@ -11,14 +11,12 @@ from typing import Any, Generic, TypeVar
 from headrace.model.errors import Misuse
 from headrace.model.flow import Priority
 from headrace.model.function import QueueSpec
-from headrace.model.policy import Retry
+from headrace.model.policy import MAX_RECEIVES, MAX_VISIBILITY, Retry
 from headrace.sdk.stream import Stream
 
 T = TypeVar("T")
 
 PARALLELISM = 8
-MAX_SECONDS = 43_200.0
-MAX_RECEIVES = 10_000
 
 
 class Queue(Stream[T], Generic[T]):
@@ -47,9 +45,9 @@ def check_queue(
         Misuse: A setting is out of range.
     """
     for name, value, low in (("visibility", visibility, 0.001), ("delay", delay, 0.0)):
-        if isinstance(value, bool) or not low <= value <= MAX_SECONDS:
+        if isinstance(value, bool) or not low <= value <= MAX_VISIBILITY:
             raise Misuse(
-                f"{where}: `{name}={value!r}` is out of range; use seconds up to {MAX_SECONDS:,.0f}"
+                f"{where}: `{name}={value!r}` is out of range; use seconds up to {MAX_VISIBILITY:,}"
             )
     if isinstance(max_receives, (bool, float)) or not 1 <= max_receives <= MAX_RECEIVES:
         raise Misuse(

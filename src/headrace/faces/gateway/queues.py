@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from headrace.delivery.outside import MAX_RECEIVE, MAX_VISIBILITY_S, Message, consumer_name
+from headrace.delivery.outside import Message, consumer_name
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.intake import read_events
 from headrace.faces.gateway.requests import Request
@@ -20,17 +20,18 @@ from headrace.faces.gateway.responses import Response, json_response, position_t
 from headrace.model.errors import Invalid, Refused, Unknown
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
+from headrace.model.policy import MAX_MESSAGES, MAX_VISIBILITY
 
 MAX_WAIT_S = 20.0
 
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_VISIBILITY_S)]
-Receipts = Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_RECEIVE)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_VISIBILITY)]
+Receipts = Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
 
 
 class Receiving(msgspec.Struct, forbid_unknown_fields=True):
     """How many messages, how long to wait for one (s), and how long they are the asker's (s)."""
 
-    max: Annotated[int, msgspec.Meta(ge=1, le=MAX_RECEIVE)] = 1
+    max: Annotated[int, msgspec.Meta(ge=1, le=MAX_MESSAGES)] = 1
     wait: Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT_S)] = 0.0
     visibility: Seconds | None = None
 

@@ -1,0 +1,30 @@
+"""A search index that is not rebuilt for every keystroke, and a partner who must not be overrun."""
+
+from headrace import App, Debounce, Event, Rate, Singleton, Throttle
+
+app = App("search", owner="catalogue")
+edits = app.stream("edits")
+reports = app.stream("reports")
+indexed = app.stream("indexed")
+told = app.stream("told")
+mailed = app.stream("mailed")
+
+
+@app.function(edits, debounce=Debounce(5, longest=60), output=indexed)
+def index(event: Event[dict]) -> dict:
+    """Index a product once its editor pauses, and every minute where none does."""
+    return event.value
+
+
+@app.function(edits, throttle=Throttle(2, per=1.0), batch_size=1, output=told)
+def tell(event: Event[dict]) -> dict:
+    """Tell the partner of every edit, twice a second at most."""
+    return event.value
+
+
+@app.function(
+    reports, rate=Rate(1, per=3600), singleton=Singleton("wait"), parallelism=4, output=mailed
+)
+def mail(event: Event[dict]) -> dict:
+    """Mail an alarm, one an hour for each machine; the others count as done."""
+    return event.value
