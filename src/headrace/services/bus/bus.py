@@ -136,7 +136,10 @@ class Bus:
     ) -> None:
         to = Destination(name, rule, stream, self._broker.stream(stream).partitions)
         for watched in rule.watched:
-            spec = self._broker.stream(watched)
+            try:
+                spec = self._broker.stream(watched)
+            except Unknown as error:
+                raise Misuse(f"the rule of `{name}` watches `{watched}`: {error}") from error
             if spec.private and spec.owner not in {app.name, ""} and app.name != BUS_APP:
                 raise Misuse(
                     f"the rule of `{name}` watches `{watched}`, which is private to "

@@ -257,3 +257,42 @@ def test_two_rules_of_one_function_are_told_apart() -> None:
         world.replay("events", "a.take#1")
         world.run_until_idle()
         assert len(world.values("found")) == 6
+
+
+def test_a_queue_is_a_target_like_any_stream() -> None:
+    app = App("a")
+    app.bus("events")
+    jobs = app.queue("jobs")
+    done = app.stream("done")
+    app.forward(Rule({"detail": {"n": [{"exists": True}]}}, bus="events"), to=jobs, name="work")
+
+    @app.function(jobs, output=done)
+    def work(event: Given[Any]) -> Any:
+        return event.value["n"]
+
+    with World(app, seed=2) as world:
+        world.publish("events", *({"n": number} for number in range(10)))
+        world.crash()
+        world.run_until_idle()
+        assert sorted(world.values("done")) == list(range(10))
+
+
+def test_a_rule_that_watches_nothing_is_refused_by_name() -> None:
+    app = App("a")
+    app.forward(Rule({"detail": {"n": [1]}}, bus="evnts"), to=app.stream("events"), name="keep")
+    with pytest.raises(Misuse, match=r"rule of `a\.keep` watches `evnts`: .*events"), World(app):
+        pass
+
+
+def test_forwards_in_a_circle_are_stopped_and_parked() -> None:
+    app = App("a")
+    ping, pong = app.stream("ping"), app.stream("pong")
+    every: dict[str, Any] = {"detail": {"n": [{"exists": True}]}}
+    app.forward(Rule(every, streams=ping), to=pong, name="there")
+    app.forward(Rule(every, streams=pong), to=ping, name="back")
+    with World(app) as world:
+        world.publish("ping", {"n": 1}, key="k")
+        world.run_until_idle()
+        (parked,) = world.parked()
+        assert parked.key == "k"
+        assert len(world.values("ping")) < 100
