@@ -32,7 +32,7 @@ POM
     touch "$jars/complete"
 }
 run() {
-    local controller=$(($2 > 40000 ? $2 - 20000 : $2 + 20000))
+    local controller=$(($2 - 10000))
     local java=(java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$jars/*")
     cat >"$1/server.properties" <<CONF
 process.roles=broker,controller

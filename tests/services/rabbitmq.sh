@@ -6,7 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 missing() { lacks rabbitmq-server erl; }
 install() { packages rabbitmq-server; }
 # Distribution listens below the range that tests are given ports from.
-distribution() { echo $(($1 > 40000 ? $1 - 20000 : $1 + 20000)); }
+distribution() { echo $(($1 - 10000)); }
 run() {
     local server
     server=$(echo /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server)
