@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import msgspec.structs
 
-from headrace.model.bus import Rule
+from headrace.model.bus import Forward, Rule
 from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.policy import Breaker, OnFailure, Retry, Scaling
 from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger
 from headrace.topology.graph import outputs
+
+MAX_PATTERN = 60
 
 
 class MapRow(msgspec.Struct, frozen=True):
@@ -55,13 +57,12 @@ class MapRow(msgspec.Struct, frozen=True):
 
 
 def map_rows(apps: Iterable[AppSpec]) -> list[MapRow]:
-    """The rows, by app and in the order declared."""
-    return [
-        _row(app, function, trigger)
-        for app in apps
-        for function in app.functions
-        for trigger in function.triggers
-    ]
+    """The rows, by app and in the order declared; an app's forwards come after its functions."""
+    rows: list[MapRow] = []
+    for app in apps:
+        rows += [_row(app, each, trigger) for each in app.functions for trigger in each.triggers]
+        rows += [_forward(app, forward) for forward in app.forwards]
+    return rows
 
 
 def map_table(rows: Sequence[MapRow]) -> str:
@@ -117,6 +118,29 @@ def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger) -> MapRow:
     )
 
 
+def _forward(app: AppSpec, forward: Forward) -> MapRow:
+    """A forward is run by the platform: it has a target, and hardly any policies."""
+    http = forward.http
+    return MapRow(
+        function=forward.name,
+        streams=forward.rule.watched,
+        trigger=_rule(forward.rule),
+        group=f"_bus.http.{forward.name}" if http is not None else "_bus.rules",
+        batch="-",
+        order="ordered",
+        retry="-" if http is None else _retry(http.retry),
+        on_failure="dead-letter",
+        breaker="-",
+        scaling="-",
+        outputs=(forward.stream or "",) if http is None else (http.url,),
+        timeout=0.0 if http is None else http.timeout,
+        version=app.version,
+        owner=app.owner,
+        summary="",
+        source="",
+    )
+
+
 def _streams(trigger: Trigger) -> tuple[str, ...]:
     if isinstance(trigger, Rule):
         return trigger.watched
@@ -126,6 +150,8 @@ def _streams(trigger: Trigger) -> tuple[str, ...]:
 def _trigger(trigger: Trigger) -> str:
     if isinstance(trigger, CallTrigger):
         return "call"
+    if isinstance(trigger, Rule):
+        return _rule(trigger)
     if not isinstance(trigger, StreamTrigger):
         return _source(trigger)
     words = ["stream" if trigger.merge == "none" else f"merge by {trigger.merge}"]
@@ -134,6 +160,12 @@ def _trigger(trigger: Trigger) -> str:
     if trigger.pattern is not None:
         words.append("filtered")
     return ", ".join(words)
+
+
+def _rule(rule: Rule) -> str:
+    text = msgspec.json.encode(rule.pattern).decode()
+    shown = text if len(text) <= MAX_PATTERN else f"{text[:MAX_PATTERN]}..."
+    return f"rule {shown}" + (", rewritten" if rule.path or rule.template else "")
 
 
 def _source(trigger: Trigger) -> str:

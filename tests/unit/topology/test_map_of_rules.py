@@ -1,0 +1,41 @@
+"""Rules and forwards in the function-trigger map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace import App, HttpTarget, Rule
+from headrace.topology.graph import graph_of
+from headrace.topology.map import map_rows
+
+
+def desk() -> App:
+    app = App("desk")
+    bus = app.bus("events")
+    rule = Rule({"detail": {"n": [{"numeric": [">", 1]}]}}, bus=bus, path="$.detail")
+    app.forward(rule, to=app.stream("kept"), name="keep")
+    app.forward(rule, to=HttpTarget("https://example.com/in"), name="tell")
+
+    @app.function(Rule({"source": ["x" * 100]}, streams=["kept", "events"]))
+    def take(event: Any) -> None: ...
+
+    return app
+
+
+def test_the_map_shows_what_rules_watch_and_where_forwards_lead() -> None:
+    take, keep, tell = map_rows([desk().spec()])
+    assert take.streams == ("kept", "events")
+    assert take.trigger.startswith('rule {"source":["xxx')
+    assert take.trigger.endswith("...")
+    assert keep.streams == tell.streams == ("events",)
+    assert keep.trigger == 'rule {"detail":{"n":[{"numeric":[">",1]}]}}, rewritten'
+    assert (keep.function, keep.outputs) == ("desk.keep", ("kept",))
+    assert (tell.function, tell.outputs) == ("desk.tell", ("https://example.com/in",))
+
+
+def test_a_rule_is_an_edge_from_each_stream_it_watches() -> None:
+    edges = graph_of([desk().spec()]).edges
+    assert [(edge.source, edge.target) for edge in edges] == [
+        ("events", "desk.take"),
+        ("kept", "desk.take"),
+    ]
