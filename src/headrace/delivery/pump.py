@@ -39,7 +39,7 @@ from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.lineage import next_hop, runs_away
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned
-from headrace.model.policy import OnFailure, ParkKey
+from headrace.model.policy import MAX_BATCH_BYTES, OnFailure, ParkKey
 from headrace.model.record import Chunk
 from headrace.runtime.base import Invoker
 from headrace.world.clock import Clock
@@ -475,14 +475,21 @@ class Pump:
             await asyncio.wait((self._commits[0],))
 
     async def _begin_gathered(self) -> None:
-        """Have what was gathered landed with whatever else is gathered in this turn of the loop."""
+        """Have what was gathered landed, with whatever else is gathered while a commit is on its way."""
         if not self._gathering:
             self._gathering = True
-            gathered = self._tasks.start(self._land_gathered(), name=f"commit {self.spec.name}")
+            before = self._commits[-1] if self._commits else None
+            landing = self._land_gathered(before)
+            gathered = self._tasks.start(landing, name=f"commit {self.spec.name}")
             self._commits.append(gathered)
+        elif self.ledger.gathered_bytes > MAX_BATCH_BYTES:
+            self._write_up()
         await self._room_for_commits()
 
-    async def _land_gathered(self) -> None:
+    async def _land_gathered(self, before: asyncio.Task[None] | None) -> None:
+        if self._width > 1 and before is not None and not before.done():
+            # A commit costs the same for one event as for fifty.
+            await asyncio.wait((before,))
         if self._gathering:
             self._gathering = False
             change, self._rows = change_of(self._with_rows(self.ledger.gathered()), self._rows)
