@@ -86,8 +86,3 @@ def trim_heap() -> None:
     """Give free memory back to the kernel where the C library can."""
     if _malloc_trim is not None:
         _malloc_trim(0)
-
-
-def close_from(lowest: int) -> None:
-    """Close every descriptor from `lowest` up, known or not."""
-    os.closerange(lowest, 0x7FFF_FFFF)

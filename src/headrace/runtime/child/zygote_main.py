@@ -16,11 +16,8 @@ import select
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 import msgspec
@@ -28,29 +25,24 @@ import msgspec
 from headrace.model.policy import MAX_TRACEBACK, Resources
 from headrace.runtime import kernel, limits, sandbox
 from headrace.runtime.child import loader, main
+from headrace.runtime.child.control import Control
+from headrace.runtime.child.forkable import NotForkable, check_forkable, count_descriptors
 from headrace.runtime.wire import (
     Exited,
     Fork,
     Forked,
     ForkFailed,
-    Frames,
-    FromZygote,
     Load,
     Loaded,
     LoadFailed,
-    ProtocolError,
     ToZygote,
     encode,
-    to_zygote,
 )
 
 CONTROL = 3
 """Where the control socket is, and in an instance its channel."""
 HIGHEST = 0x7FFF_FFFF
 INSTANCE_FDS = 3
-ORDER_BYTES = 1 << 12
-ANCILLARY_BYTES = socket.CMSG_SPACE(64 * 4)
-SOL_SOCKET, SCM_RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
 TELL_AFTER_MS = 1
 """How long after a fork, if no other is ordered, the host is told of it: the child goes first."""
 MAX_UNSAID = 48
@@ -65,62 +57,6 @@ class Child(msgspec.Struct, frozen=True):
 
     instance: str
     uid: int
-
-
-class NotForkable(Exception):
-    """Importing the app left something behind that a fork would tear in two."""
-
-
-class Control:
-    """The zygote's end of its control socket; blocking writes, reads when there is something."""
-
-    def __init__(self, link: socket.socket) -> None:
-        self.link = link
-        self._frames = Frames()
-        self._descriptors: list[int] = []
-
-    def fileno(self) -> int:
-        """For polling."""
-        return self.link.fileno()
-
-    def receive(self) -> list[ToZygote]:
-        """What the host says; ends the process when the host is gone or talks nonsense."""
-        try:
-            data, ancillary, _, _ = self.link.recvmsg(ORDER_BYTES, ANCILLARY_BYTES)
-        except ConnectionError:
-            raise EOFError from None
-        if not data:
-            raise EOFError
-        for level, kind, packed in ancillary:
-            if level == SOL_SOCKET and kind == SCM_RIGHTS:
-                self._descriptors += memoryview(packed).cast("i")
-        frames = self._frames.feed(data)
-        if isinstance(frames, ProtocolError):
-            raise EOFError(frames.reason)  # noqa: TRY004 - not a type error: the end of the talk
-        orders: list[ToZygote] = []
-        for _, body in frames:
-            order = to_zygote(body)
-            if isinstance(order, ProtocolError):
-                raise EOFError(order.reason)  # noqa: TRY004 - as above
-            orders.append(order)
-        return orders
-
-    def take_descriptors(self, count: int) -> list[int]:
-        """The oldest descriptors that came along."""
-        taken, self._descriptors = self._descriptors[:count], self._descriptors[count:]
-        return taken
-
-    def say(self, *messages: FromZygote, descriptors: Sequence[int] = ()) -> None:
-        """Tell the host; descriptors ride along with the first byte."""
-        frames = b"".join(encode(0, message) for message in messages)
-        try:
-            if descriptors:
-                sent = socket.send_fds(self.link, [frames], descriptors)
-                frames = frames[sent:]
-            if frames:
-                self.link.sendall(frames)
-        except ConnectionError as error:
-            raise EOFError from error
 
 
 class Zygote:
@@ -401,42 +337,6 @@ def _settle_descriptors(descriptors: list[int]) -> None:
     # The three came in above the control socket, which is 3, so nothing is overwritten early.
     os.dup2(link, CONTROL, False)
     os.closerange(CONTROL + 1, HIGHEST)
-
-
-def count_descriptors() -> int:
-    """How many descriptors this process has open."""
-    # Linux tells by the folder's size from 6.2 on; before, names have to be counted.
-    size = os.stat("/proc/self/fd").st_size  # noqa: PTH116 - hot
-    return size or len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - names only
-
-
-def check_forkable(control: int) -> None:
-    """What importing the app must not leave behind.
-
-    Raises:
-        NotForkable: A thread, socket or file is still there.
-    """
-    threads = [thread.name for thread in threading.enumerate()][1:]
-    count = len(list(Path("/proc/self/task").iterdir()))
-    if count != 1:
-        names = f" ({', '.join(threads)})" if threads else ""
-        raise NotForkable(
-            f"importing it started {count - 1} thread(s){names}; "
-            "start them in an `@app.init` function, which runs once in every instance"
-        )
-    for entry in Path("/proc/self/fd").iterdir():
-        if int(entry.name) in {0, 1, 2, control}:
-            continue
-        try:
-            what = str(entry.readlink())
-        except FileNotFoundError:
-            continue
-        if what.startswith(("/proc/", "/dev/urandom", "/dev/random")):
-            continue
-        raise NotForkable(
-            f"importing it left `{what}` open; "
-            "open it in an `@app.init` function, which runs once in every instance"
-        )
 
 
 def load(order: Load, control: Control) -> tuple[main.Life, Loaded] | LoadFailed:
