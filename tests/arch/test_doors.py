@@ -25,6 +25,10 @@ PUBLIC = {
         "Breaker", "DeadLetter", "Discard", "ParkKey", "ParkPartition", "Resources", "Retry",
         "Scaling", "Concurrency", "Debounce", "Priority", "Rate", "Singleton", "Throttle",
     },
+    "routes": {
+        "Bearer", "Cors", "GitHub", "Hmac", "Http", "Legacy", "PerClient", "Reply", "Request", "Secret",
+        "Slack", "StandardWebhooks", "Stripe", "Webhook",
+    },
     "raised by handlers": {"Permanent"},
     "errors": {
         "Conflict", "Corrupt", "DiskFull", "Fenced", "HeadraceError", "Invalid", "Locked", "Misuse",

@@ -83,6 +83,11 @@ def mirror(event: Event[Any]):
     return event.value
 
 
+@app.function(Http("GET", "/placed"))
+def placed(event: Event, context: Context):
+    return context.state.get("placed", int, 0)
+
+
 @app.function(Http("POST", "/late", timeout=0.3))
 def late(event: Event[Any]):
     import time
@@ -222,6 +227,12 @@ def test_a_body_of_another_type_is_refused_with_the_place(url: str) -> None:
     assert ask("POST", f"{url}/orders/7/more", TEA)[0] == 404
 
 
+def test_a_call_that_only_reads_sees_what_others_have_written(url: str) -> None:
+    for _ in range(5):
+        placed = ask("POST", f"{url}/orders/1", TEA)[2]["placed"]
+        assert ask("GET", f"{url}/placed")[2] == placed
+
+
 def test_a_repeated_idempotency_key_gets_the_first_answer(url: str) -> None:
     first = ask("POST", f"{url}/orders/1", TEA, idempotency_key="once")
     again = ask("POST", f"{url}/orders/1", TEA, idempotency_key="once")
@@ -351,6 +362,18 @@ def test_a_strangled_route_shares_its_customers_and_keeps_them(url: str) -> None
     who = {n: ask("GET", f"{url}/strangled/{n}")[2]["by"] for n in range(60)}
     assert 15 <= list(who.values()).count("old") <= 45
     assert who == {n: ask("GET", f"{url}/strangled/{n}")[2]["by"] for n in range(60)}
+
+
+@pytest.mark.parametrize("step", ["..", "%2e%2e", "..%2f..", "%2e", "..%5c..", "a%2f..%2fb"])
+def test_no_path_climbs_to_the_system_behind(url: str, step: str) -> None:
+    assert ask("GET", f"{url}/strangled/{step}")[0] == 400
+
+
+def test_the_map_says_what_routes_answer_and_what_guards_them(url: str) -> None:
+    with Client(url) as client:
+        said = {row["trigger"] for row in client.get("map")["map"]}
+    assert "http POST /later/{who}, async, token for orders:write" in said
+    assert "webhook /hooks/in, github" in said
 
 
 def test_the_routes_are_described_as_valid_openapi(url: str) -> None:

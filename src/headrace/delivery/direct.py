@@ -6,7 +6,7 @@ There is no hidden queue: where no instance can be had, the call is refused at o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from headrace.delivery.commit import change_of
 from headrace.delivery.runs import Runs, run_of
@@ -147,8 +147,6 @@ class Direct:
         mark: bytes,
         answer: bytes,
     ) -> None:
-        if not (mark or returned.appends or returned.writes):
-            return
         effects = Effects(
             function=spec.name,
             app=spec.app,
@@ -158,6 +156,9 @@ class Direct:
             token=invocation.token,
         )
         change, _ = change_of(effects, {})
+        if not (mark or returned.appends or returned.writes):
+            await self._confirm(change.checks)
+            return
         if mark:
             expired = await self._storage.get(Space.MARKS, mark)
             row = encode_row(
@@ -170,6 +171,22 @@ class Direct:
                 change.appends,
             )
         await self._storage.apply(change)
+
+    async def _confirm(self, checks: Sequence[Check]) -> None:
+        """Pass, where what a call only read is still so: its instance may remember older state.
+
+        Raises:
+            Conflict: It is not.
+        """
+        for check in checks:
+            row = await self._storage.get(check.space, check.key)
+            holds = (
+                row is None
+                if check.prefix is None
+                else row is not None and row.startswith(check.prefix)
+            )
+            if not holds:
+                raise Conflict("what the call read has changed since")
 
 
 def _returned(function: str, outcome: Outcome) -> Returned:

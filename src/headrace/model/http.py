@@ -126,7 +126,7 @@ class Legacy(msgspec.Struct, frozen=True, tag="legacy"):
     """A share of a route's requests goes to the system it replaces.
 
     Attributes:
-        upstream: Its address, such as `http://old.internal:8080`; the path is kept.
+        upstream: Its address, such as `http://old.example:8080`; the path is kept.
         share: From 0 (none) to 1 (all).
         sticky: What keeps its choice, so that one customer always meets the same system:
             `path.NAME`, `query.NAME`, `header.NAME` or `client`; by chance where nothing is said.
@@ -359,7 +359,7 @@ def check_upstream(upstream: object, what: str) -> None:
     """
     if not isinstance(upstream, str) or not _UPSTREAM.fullmatch(upstream):
         raise Misuse(
-            f"`{what}`: `{upstream!r}` is no address; write one such as `http://old.internal:8080`"
+            f"`{what}`: `{upstream!r}` is no address; write one such as `http://old.example:8080`"
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from headrace.model.errors import Invalid
 
@@ -31,6 +31,8 @@ class Mismatch(Invalid):
     Attributes:
         path: Where, as a JSON Pointer; "" is the whole.
     """
+
+    code: ClassVar[str] = "mismatch"
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"`{path or '/'}`: {reason}")

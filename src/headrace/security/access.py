@@ -7,16 +7,16 @@ looking, operating) is judged here: by the node's `access` setting and by where 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
 from typing import Literal
 
 from headrace.security.tokens import ADMIN
 
 Access = Literal["open", "local", "token"]
 READ = "read"
+WORK = (["receive"], ["ack"], ["nack"], ["extend"])
 
 
-def scope_of(method: str, parts: Sequence[str]) -> str:
+def scope_of(method: str, parts: list[str]) -> str:
     """The scope a token must have for a path of the platform; "" where none is needed.
 
     `parts` are the path's segments. A run's own address (`/runs/{id}`) cannot be guessed, which is
@@ -33,6 +33,8 @@ def scope_of(method: str, parts: Sequence[str]) -> str:
         return f"publish:{parts[1]}"
     if len(parts) == 2 and first == "functions":
         return f"call:{parts[1]}"
+    if first == "queues" and (len(parts) == 2 or parts[2:] in WORK):
+        return f"queue:{parts[1]}"
     return ADMIN
 
 

@@ -9,6 +9,7 @@ import msgspec.structs
 
 from headrace.model.bus import Forward, Rule
 from headrace.model.function import AppSpec, FunctionSpec
+from headrace.model.http import Http, Webhook
 from headrace.model.policy import Breaker, OnFailure, Retry, Scaling
 from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger
 from headrace.topology.graph import outputs
@@ -170,6 +171,8 @@ def _rule(rule: Rule) -> str:
 
 def _source(trigger: Trigger) -> str:
     """The kind of a source and the settings that differ from their defaults."""
+    if isinstance(trigger, (Http, Webhook)):
+        return _route(trigger)
     words = []
     for field in msgspec.structs.fields(trigger):
         value = getattr(trigger, field.name)
@@ -177,6 +180,18 @@ def _source(trigger: Trigger) -> str:
             bare = field.required and isinstance(value, (str, int, float))
             words.append(f"{value}" if bare else f"{field.name}={value}")
     return f"{trigger.__struct_config__.tag} {', '.join(words)}"[:120]
+
+
+def _route(route: Http | Webhook) -> str:
+    """What a route answers, and what guards it."""
+    if isinstance(route, Webhook):
+        return f"webhook {route.path}, {route.signature.__struct_config__.tag}"
+    words = [f"http {'|'.join(route.methods)} {route.path}", route.mode]
+    if route.auth is not None:
+        words.append(f"token for {route.auth.scope}")
+    if route.legacy is not None:
+        words.append(f"{route.legacy.share:.0%} to {route.legacy.upstream}")
+    return ", ".join(words)
 
 
 def _batch(function: FunctionSpec) -> str:

@@ -65,24 +65,26 @@ async def answer(door: Door, request: Request, found: Found) -> Response:
     payload = payload_of(says, request.method, body, query, found.params)
     headers = carried(says, request, found.params, query)
     token = _idempotency_key(request)
+    # A client that tries again from another network is the same one: only tokens keep keys apart.
+    once = "" if token is None else f"{who}\n{request.method} {says.path}\n{token}"
     if target.stream:
         key = picked(says.key, request, found.params, query, payload)
-        if event_id is None and token is not None:
-            event_id = hashlib.sha256(f"{who}\n{token}".encode()).hexdigest()
+        if event_id is None and once:
+            event_id = hashlib.sha256(once.encode()).hexdigest()
         event = Event(payload, key, id=event_id, headers=headers)
         return await _keep(door, target, event)
-    answered = await _call(door, target, payload, headers, f"{who}\n{token}" if token else "")
+    answered = await _call(door, target, payload, headers, once)
     return in_parts(answered, request.header("accept") or "")
 
 
 async def _admitted(door: Door, request: Request, target: Target) -> str:
-    """Who asks: a token's id, or an address.
+    """Whose token came along: its id, or "" where none is asked for.
 
     Raises:
         TooOften: More often than the route allows.
         Unauthenticated, Refused: Without a token that is good for it.
     """
-    who = client_name(request.client)
+    who, address = "", client_name(request.client)
     now = door.rooms.clock.monotonic()
     if target.auth is not None:
         try:
@@ -92,11 +94,11 @@ async def _admitted(door: Door, request: Request, target: Target) -> str:
         except Refused:
             # Whoever tries tokens out is slowed down like everybody else.
             if target.rate is not None:
-                door.buckets.take(target.name, who, target.rate, now)
+                door.buckets.take(target.name, address, target.rate, now)
             raise
         who = token.id
     if target.rate is not None:
-        door.buckets.take(target.name, who, target.rate, now)
+        door.buckets.take(target.name, who or address, target.rate, now)
     return who
 
 
@@ -165,10 +167,10 @@ async def run_address(door: Door, position: Position) -> str:
 
 
 async def _call(
-    door: Door, target: Target, payload: bytes, headers: dict[str, str], token: str
+    door: Door, target: Target, payload: bytes, headers: dict[str, str], once: str
 ) -> Response:
     assert target.function is not None  # noqa: S101 - a proxy is passed through before
-    key = hashlib.sha256(token.encode()).hexdigest() if token else ""
+    key = hashlib.sha256(once.encode()).hexdigest() if once else ""
     try:
         answered = await door.rooms.direct.call(
             target.function.name, payload, key=key, timeout_s=target.says.timeout, headers=headers

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections import OrderedDict
+from typing import ClassVar
 
 from headrace.model.errors import Overloaded
 from headrace.model.http import PerClient
@@ -22,6 +23,8 @@ class TooOften(Overloaded):
     Attributes:
         retry_after: Seconds until it may again.
     """
+
+    code: ClassVar[str] = "too-often"
 
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message)

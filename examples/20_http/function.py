@@ -1,0 +1,68 @@
+"""An order desk over HTTP: typed requests, answers with a status, and work that may take its time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from headrace import App, Bearer, Context, Cors, Event, Http, PerClient, Reply, Request, Retry
+
+app = App("desk", owner="shop")
+
+
+class Order(msgspec.Struct):
+    """What a customer wants."""
+
+    item: str
+    quantity: int
+
+
+class Search(msgspec.Struct):
+    """What somebody looks for."""
+
+    prefix: str = ""
+    limit: int = 10
+
+
+PAGES = Cors("https://shop.example")
+
+
+@app.function(Http("PUT", "/desk/orders/{number:int}", cors=PAGES, rate=PerClient(20, per="1s")))
+def place(event: Event[Order], context: Context) -> Reply:
+    """Keep an order, and say where it is."""
+    number = Request.of(event).params["number"]
+    is_new = context.state.get(f"order/{number}") is None
+    context.state.put(f"order/{number}", msgspec.to_builtins(event.value))
+    return Reply({"number": number}, status=201 if is_new else 200)
+
+
+@app.function(Http("GET", "/desk/orders/{number:int}", cors=PAGES))
+def show(event: Event[Any], context: Context) -> Reply:
+    """Show an order."""
+    found = context.state.get(f"order/{event.value['number']}")
+    return Reply({"error": "no such order"}, status=404) if found is None else Reply(found)
+
+
+@app.function(Http("GET", "/desk/teas"))
+def search(event: Event[Search]) -> list[str]:
+    """Teas whose names begin with what was typed."""
+    teas = ["assam", "darjeeling", "dianhong", "earl grey"]
+    wanted = event.value
+    return [tea for tea in teas if tea.startswith(wanted.prefix)][: wanted.limit]
+
+
+@app.function(
+    Http(
+        "POST",
+        "/desk/{customer}/invoices",
+        mode="async",
+        auth=Bearer("invoices:write"),
+        key="path.customer",
+    ),
+    retry=Retry(attempts=3),
+)
+def invoice(event: Event[Order], context: Context) -> None:
+    """Write invoices: kept first, one after the other for each customer."""
+    count = context.state.get(f"invoices/{event.key}", int, 0)
+    context.state.put(f"invoices/{event.key}", count + 1)
