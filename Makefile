@@ -18,7 +18,7 @@ BASE := $(VENV)/installed.toml
 DEMO := $(VENV)/installed-demo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help all setup setup-demo check format test integration e2e sim demo bench dev docs sizes services clean
+.PHONY: help all setup setup-demo check format test integration e2e sim campaign demo bench bench-peers dev docs sizes services clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -63,6 +63,12 @@ demo: setup-demo ## the main job: a year of flights, exactly once, under kills (
 
 bench: setup-demo ## measure against the limits of this machine; ARGS="--peers" adds other systems
 	$(PY) -m bench $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)
+
+bench-peers: ## install the peers that the bench compares with, in an environment of their own
+	sh bench/peers/setup.sh
+
+campaign: setup ## the long fault campaign: ARGS="--scale 0.1 --only kill-host --times 20 --seed 7 --record"
+	$(PY) -m tests.integration.faults $(ARGS)
 
 dev: setup ## a node with the flights app, reloading on change
 	$(BIN)/headrace dev examples/flights/function.py $(ARGS)
