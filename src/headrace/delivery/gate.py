@@ -15,18 +15,28 @@ from headrace.keepers.storage.base import Storage
 from headrace.model.function import FunctionSpec
 from headrace.model.record import Chunk
 
+NO_ROOM_US = 100_000
+
 
 class Gate:
-    """Owned by one pump."""
+    """Owned by one pump. `keeps_time` is whether its rules make lanes wait for a date."""
 
     def __init__(
-        self, spec: FunctionSpec, streams: Sequence[str], partition: int, flow: Flow
+        self,
+        spec: FunctionSpec,
+        streams: Sequence[str],
+        partition: int,
+        flow: Flow,
+        now: Callable[[], int],
     ) -> None:
-        self._flow = flow
+        self._flow, self._now = flow, now
         self._sieve = Sieve(spec, streams, partition)
         self._spec = spec
         self._inside: dict[int, frozenset[Key]] = {}
         self.rules = _rules(spec, flow)
+        # Asked for every run, so it is asked once.
+        self._is_open, self._is_per_key = flow.is_open, flow.is_per_key
+        self.keeps_time = bool(self._is_per_key or spec.debounce or spec.batch_per_key)
 
     @property
     def reads_first(self) -> bool:
@@ -37,35 +47,37 @@ class Gate:
         """What passes, and what is left out by the function's `Rate`."""
         return (chunks, ()) if self._sieve.is_open else self._sieve.sift(stream, chunks)
 
-    def wait(self, now: int) -> float | None:
+    def wait(self) -> float | None:
         """Seconds until the function may begin a run; None: until one of its runs ends."""
-        if self._flow.is_open:
+        if self._is_open:
             return 0.0
+        now = self._now()
         until = self._flow.until(now)
         return None if until >= FOREVER else (until - now) / MICROS
 
-    def later(self, unit: Unit, now: int) -> int:
-        """When a unit may run as far as its keys are concerned, 0 for now; `FOREVER` as `Flow`."""
-        if not self._flow.is_per_key:
+    def later(self, unit: Unit) -> int:
+        """When to ask again whether the unit's keys have room; 0 where they have it now."""
+        if not self._is_per_key:
             return 0
+        now = self._now()
         until = self._flow.until_keys(_keys(unit), now)
-        return until if until > now else 0
+        return min(until, now + NO_ROOM_US) if until > now else 0
 
-    def begin(self, unit: Unit, now: int) -> None:
+    def begin(self, unit: Unit) -> None:
         """The unit is taken up."""
-        if not self._flow.is_open:
-            keys = _keys(unit) if self._flow.is_per_key else frozenset[Key]()
+        if not self._is_open:
+            keys = _keys(unit) if self._is_per_key else frozenset[Key]()
             self._inside[id(unit)] = keys
-            self._flow.begin(keys, now)
+            self._flow.begin(keys, self._now())
 
     def end(self, unit: Unit) -> None:
         """It is put down."""
-        if not self._flow.is_open:
+        if not self._is_open:
             self._flow.end(self._inside.pop(id(unit)))
 
-    def ahead(self, now: int) -> tuple[Row, ...]:
+    def ahead(self) -> tuple[Row, ...]:
         """Rows to be durable before what was begun runs."""
-        return () if self._flow.is_open else self._flow.unsaved(now)
+        return () if self._is_open else self._flow.unsaved(self._now())
 
     def rows(self) -> tuple[Row, ...]:
         """Rows that belong to the positions as they stand now."""

@@ -51,7 +51,6 @@ COMMITS_IN_FLIGHT = 4
 PAUSE_MIN, PAUSE_MAX = 0.02, 2.0
 MICROS = 1_000_000
 SLICE_S = 30.0
-NO_ROOM_US = 100_000
 MIN_LOOK_AHEAD, MAX_LOOK_AHEAD = 1_000, 10_000
 
 
@@ -94,7 +93,7 @@ class Pump:
         one_by_one = spec.mode == "ordered" or len(claims) > 1 or spec.commit == "before"
         self._width = 1 if one_by_one else spec.parallelism
         self._in_lanes = not one_by_one and spec.works_in_lanes
-        self._gate = Gate(spec, self._streams, partition, flow or Flow(spec))
+        self._gate = Gate(spec, self._streams, partition, flow or Flow(spec), clock.now)
         self._rows: dict[At, bytes] = {(name, partition): c.row for name, c in claims.items()}
         self._commits: deque[asyncio.Task[None]] = deque()
         self._errands: deque[Callable[[], Awaitable[None]]] = deque()
@@ -153,7 +152,7 @@ class Pump:
             try:
                 if self.spec.commit == "before":
                     await self._commit(self.ledger.forgotten(unit))
-                elif ahead := self._gate.ahead(self._clock.now()):
+                elif ahead := self._gate.ahead():
                     await self._commit(
                         msgspec.structs.replace(self.ledger.progressed(), extra=ahead)
                     )
@@ -228,7 +227,7 @@ class Pump:
             unit = await self._next()
             if unit is not None:
                 self.ledger.running.append(unit)
-                self._gate.begin(unit, self._clock.now())
+                self._gate.begin(unit)
                 self._at_rest.clear()
             return unit
 
@@ -253,7 +252,7 @@ class Pump:
                     await self._wait(None)
                 elif (pause := self._breaker.remaining(self._clock.monotonic())) > 0:
                     await self._wait(pause)
-                elif (room := self._gate.wait(self._clock.now())) != 0.0:
+                elif (room := self._gate.wait()) != 0.0:
                     await self._wait(room)
                 elif (picked := await self._pick()) is not None and (
                     unit := await self._admitted(picked)
@@ -269,11 +268,10 @@ class Pump:
 
     async def _admitted(self, picked: Unit) -> Unit | None:
         """What of the unit is to run now; None where all of it waits."""
-        now = self._clock.now()
-        if later := self._gate.later(picked, now):
-            self.ledger.postpone(picked, min(later, now + NO_ROOM_US))
+        if later := self._gate.later(picked):
+            self.ledger.postpone(picked, later)
             return None
-        unit, aside = self.ledger.divert(picked, now)
+        unit, aside = self.ledger.divert(picked, self._clock.now())
         self._release(aside)
         if unit is None:
             await self._drain()
@@ -332,7 +330,7 @@ class Pump:
         """New events from the log, or None after a wait."""
         now = self._clock.monotonic()
         read_any = False
-        if isinstance(self._intake, Lanes):
+        if self._gate.keeps_time and isinstance(self._intake, Lanes):
             self._intake.look(self._clock.now())
         wanting = self._intake.wanting()
         for index in wanting:
