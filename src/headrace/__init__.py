@@ -44,6 +44,7 @@ from headrace.model.policy import (
 )
 from headrace.model.schedules import At, Cron, Every
 from headrace.model.signing import GitHub, Hmac, Secret, Slack, StandardWebhooks, Stripe
+from headrace.model.tables import Table
 from headrace.model.watches import Files, Missing, Objects, Sftp, Silence
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
@@ -121,6 +122,7 @@ __all__ = [
     "StandardWebhooks",
     "Stream",
     "Stripe",
+    "Table",
     "Throttle",
     "TooLarge",
     "Unavailable",

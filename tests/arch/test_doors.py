@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "headrace"
 PUBLIC = {
     "authors write": {"App", "Batch", "Context", "Event", "Failures", "Output", "Queue", "Stream"},
     "set functions off": {
-        "At", "Cron", "Emit", "Every", "Files", "Missing", "Objects", "Sftp", "Silence",
+        "At", "Cron", "Emit", "Every", "Files", "Missing", "Objects", "Sftp", "Silence", "Table",
         "HttpTarget", "Rule", "Foreign", "KafkaTopic", "KinesisStream", "MqttTopic", "NatsStream", "PulsarTopic",
         "RabbitQueue", "RedisStream", "SqsQueue",
     },

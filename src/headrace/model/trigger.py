@@ -10,6 +10,7 @@ from headrace.model.bus import Rule
 from headrace.model.foreign import ForeignTrigger
 from headrace.model.http import Http, Webhook
 from headrace.model.schedules import At, Cron, Every
+from headrace.model.tables import Table
 from headrace.model.watches import Custom, Files, Missing, Objects, Sftp, Silence
 
 
@@ -45,6 +46,7 @@ Trigger = (
     | Files
     | Objects
     | Sftp
+    | Table
     | Silence
     | Missing
     | Custom

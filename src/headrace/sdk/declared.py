@@ -9,6 +9,7 @@ from headrace.model.codec import Coder, codec_for
 from headrace.model.errors import Misuse
 from headrace.model.function import Cleanup, Codec, FunctionSpec
 from headrace.model.schedules import Schedule
+from headrace.model.tables import Table
 from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger, listeners
 from headrace.model.watches import Watch
 from headrace.sdk.place import near
@@ -16,7 +17,7 @@ from headrace.sdk.shape import Shape
 from headrace.sdk.stream import Stream
 
 TRIGGERS: Final[tuple[type[Any], ...]] = get_args(Trigger)
-JSON_SOURCES: Final[tuple[type[Any], ...]] = get_args(Schedule) + get_args(Watch)
+JSON_SOURCES: Final[tuple[type[Any], ...]] = (*get_args(Schedule), *get_args(Watch), Table)
 
 
 class StreamSettings(TypedDict, total=False):

@@ -15,6 +15,7 @@ from headrace.model.http import Http, Webhook
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.model.schedules import At, Cron, Every
+from headrace.model.tables import Table
 from headrace.model.trigger import Trigger
 from headrace.model.watches import Custom, Files, Missing, Objects, Sftp, Silence
 from headrace.triggers.source import Outlet, Source
@@ -62,6 +63,10 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) 
             from headrace.triggers.files.source import FilesSource
 
             return FilesSource(trigger, around.clock)
+        case Table(scheme="sqlite"):
+            from headrace.triggers.tables.sqlite import OutboxSource
+
+            return OutboxSource(trigger, around.clock, threads=around.outside)
         case Silence() | Missing() if around.broker is not None:
             from headrace.triggers.freshness import FreshnessSource
 

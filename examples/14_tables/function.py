@@ -1,0 +1,19 @@
+"""A table sets a function off: every order that is inserted, changed or deleted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace import App, Event, Table
+
+app = App("billing", owner="finance")
+invoices = app.stream("invoices", partitions=2)
+
+
+@app.function(Table("sqlite:///shop.db", "orders"), output=invoices)
+def invoice(event: Event[dict[str, Any]]) -> dict[str, Any] | None:
+    """An order that becomes paid is invoiced, once."""
+    before, after = event.value["before"] or {}, event.value["after"] or {}
+    if after.get("state") != "paid" or before.get("state") == "paid":
+        return None
+    return {"order": after["id"], "total": after["total"]}

@@ -1,0 +1,1 @@
+"""What serves `Table`: an outbox in SQLite, logical replication from PostgreSQL."""

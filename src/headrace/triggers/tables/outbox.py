@@ -1,0 +1,213 @@
+"""The outbox in the author's own SQLite database: filled by triggers, in the author's transactions.
+
+Every change of the table leaves one row, numbered in the order of commits, since SQLite has one
+writer. Values are kept as they are, column by column. The outbox follows columns that are added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+import apsw
+
+from headrace.model.errors import Misuse, Unavailable
+from headrace.model.tables import RowOp
+from headrace.triggers.tables.rows import Row, RowChange, plain
+
+MAX_COLUMNS: Final = 400
+OPS: Final[tuple[RowOp, ...]] = ("insert", "update", "delete")
+_NOW: Final = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+
+
+class Outbox:
+    """One reader's outbox beside one table. Used by one task; every call is short, none waits.
+
+    Attributes:
+        columns: The table's, in order.
+        key: Those that name a row.
+        epoch: Differs where the outbox was made anew.
+    """
+
+    def __init__(self, path: str, table: str, name: str, key: tuple[str, ...]) -> None:
+        if not Path(path).is_file():
+            raise Unavailable(f"there is no database `{path}` yet")
+        self._table, self._name = table, name
+        self._given = key
+        self._path = path
+        try:
+            self._db = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+        except apsw.Error as error:
+            raise self._trouble(error) from error
+        self._schema = -1
+        self._seen = -1
+        self.columns: tuple[str, ...] = ()
+        self.key: tuple[str, ...] = ()
+        self.epoch = 0
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    def install(self, *, snapshot: bool) -> None:
+        """Make the outbox, or make it fit the table; all or nothing.
+
+        Raises:
+            Misuse: There is no such table, or its rows cannot be told apart.
+            Unavailable: The database is busy or cannot be read now.
+        """
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._fit(snapshot=snapshot)
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._schema = self._pragma("schema_version")
+        except apsw.Error as error:
+            raise self._trouble(error) from error
+
+    def changed(self) -> bool:
+        """Whether somebody else has written since the last look."""
+        try:
+            seen = self._pragma("data_version")
+        except apsw.Error as error:
+            raise self._trouble(error) from error
+        changed, self._seen = seen != self._seen, seen
+        return changed
+
+    def altered(self) -> bool:
+        """Whether the table may have other columns than the outbox knows."""
+        try:
+            return self._pragma("schema_version") != self._schema
+        except apsw.Error as error:
+            raise self._trouble(error) from error
+
+    def read(self, after: int, limit: int) -> list[RowChange]:
+        """The changes that come after position `after`, in order."""
+        cells = ", ".join(
+            # A text that is no UTF-8 must not hold up what comes behind it.
+            f"typeof({cell}) = 'text', CASE typeof({cell}) WHEN 'text' THEN CAST({cell} AS BLOB) ELSE {cell} END"
+            for side in ("before", "after")
+            for cell in (_quoted(f"{side}_{name}") for name in self.columns)
+        )
+        sql = (
+            f"SELECT position, op, at, {cells} FROM {_quoted(self._name)} "
+            "WHERE position > ? ORDER BY position LIMIT ?"
+        )
+        try:
+            return [self._change(row) for row in self._db.execute(sql, (after, limit))]
+        except apsw.Error as error:
+            raise self._trouble(error) from error
+
+    def last(self) -> int:
+        """The highest position ever given."""
+        sql = "SELECT seq FROM sqlite_sequence WHERE name = ?"
+        try:
+            return cast("int", self._db.execute(sql, (self._name,)).get or 0)
+        except apsw.Error as error:
+            raise self._trouble(error) from error
+
+    def forget(self, upto: int) -> bool:
+        """Delete what was told; False where the database is busy, to be tried again."""
+        try:
+            self._db.execute(f"DELETE FROM {_quoted(self._name)} WHERE position <= ?", (upto,))
+        except (apsw.BusyError, apsw.LockedError):
+            return False
+        except apsw.Error as error:
+            raise self._trouble(error) from error
+        return True
+
+    def _fit(self, *, snapshot: bool) -> None:
+        about = list(
+            self._db.execute(
+                "SELECT name, pk FROM pragma_table_info(?) ORDER BY cid", (self._table,)
+            )
+        )
+        self.columns = tuple(str(name) for name, _ in about)
+        if not about:
+            raise Misuse(f"`{self._path}` has no table `{self._table}`; create it first")
+        if len(about) > MAX_COLUMNS:
+            raise Misuse(f"`{self._table}` has {len(about)} columns; the limit is {MAX_COLUMNS}")
+        own = sorted((cast("int", place), str(name)) for name, place in about if place)
+        self.key = self._given or tuple(name for _, name in own)
+        if not self.key or set(self.key) - set(self.columns):
+            raise Misuse(
+                f"`{self._table}` has no "
+                + (f"columns {', '.join(self.key)}" if self.key else "primary key")
+                + '; say which columns name a row: `key="id"`'
+            )
+        fresh = not self._db.execute(
+            "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?", (self._name,)
+        ).get
+        if fresh:
+            self._db.execute(
+                f"CREATE TABLE {_quoted(self._name)} (position INTEGER PRIMARY KEY AUTOINCREMENT, "
+                "op TEXT NOT NULL, at INTEGER NOT NULL)"
+            )
+            self._db.execute(
+                f"CREATE TABLE {_quoted(self._name + '_epoch')} AS SELECT abs(random()) AS epoch"
+            )
+        self.epoch = cast(
+            "int", self._db.execute(f"SELECT epoch FROM {_quoted(self._name + '_epoch')}").get
+        )
+        known = {
+            str(name)
+            for (name,) in self._db.execute("SELECT name FROM pragma_table_info(?)", (self._name,))
+        }
+        for side in ("before", "after"):
+            for name in self.columns:
+                if f"{side}_{name}" not in known:
+                    self._db.execute(
+                        f"ALTER TABLE {_quoted(self._name)} ADD COLUMN {_quoted(f'{side}_{name}')}"
+                    )
+        for op in OPS:
+            self._db.execute(f"DROP TRIGGER IF EXISTS {_quoted(f'{self._name}_{op}')}")
+            self._db.execute(self._trigger(op))
+        if fresh and snapshot:
+            self._db.execute(
+                f"INSERT INTO {_quoted(self._name)} (op, at, {_cells('after', self.columns)}) "
+                f"SELECT 'read', {_NOW}, {', '.join(_quoted(name) for name in self.columns)} "
+                f"FROM {_quoted(self._table)}"
+            )
+
+    def _trigger(self, op: RowOp) -> str:
+        into, values = [], []
+        for side, row, ops in (("before", "OLD", OPS[1:]), ("after", "NEW", OPS[:2])):
+            if op in ops:
+                into.append(_cells(side, self.columns))
+                values += [f"{row}.{_quoted(name)}" for name in self.columns]
+        return (
+            f"CREATE TRIGGER {_quoted(f'{self._name}_{op}')} AFTER {op} ON {_quoted(self._table)} BEGIN "
+            f"INSERT INTO {_quoted(self._name)} (op, at, {', '.join(into)}) "
+            f"VALUES ('{op}', {_NOW}, {', '.join(values)}); END"
+        )
+
+    def _change(self, row: Sequence[Any]) -> RowChange:
+        position, op, at = row[:3]
+        half = 3 + 2 * len(self.columns)
+        before = self._row(row[3:half]) if op in OPS[1:] else None
+        after = self._row(row[half:]) if op != "delete" else None
+        return RowChange(op, before, after, str(position), max(at, 0))
+
+    def _row(self, cells: Sequence[Any]) -> Row:
+        return {
+            name: value.decode(errors="replace") if text else plain(value)
+            for name, text, value in zip(self.columns, cells[::2], cells[1::2], strict=True)
+        }
+
+    def _pragma(self, name: str) -> int:
+        return cast("int", self._db.pragma(name))
+
+    def _trouble(self, error: apsw.Error) -> Unavailable:
+        return Unavailable(f"the database `{self._path}` cannot be used now: {error}")
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _cells(side: str, columns: Iterable[str]) -> str:
+    return ", ".join(_quoted(f"{side}_{name}") for name in columns)

@@ -1,0 +1,123 @@
+"""A row's change as an event, the same whichever database it comes from. Pure.
+
+The value is `{"op", "before", "after", "table", "position"}`. A change of the key is told as a
+`delete` under the old key and an `insert` under the new one, so that one key's events tell all of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from headrace.model.event import Event
+from headrace.model.tables import SLOT_LENGTH, RowOp, Table
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """What happened to one row.
+
+    Attributes:
+        op: What was done.
+        before: The row as it was, as far as the database tells; None where it was not.
+        after: The row as it is; None where it is no more.
+        position: Where the change stands in the database's own order.
+        time: When, in microseconds since the epoch; 0 for unknown.
+        unchanged: Columns that are not in `after` since the database did not send them again.
+    """
+
+    op: RowOp
+    before: Row | None
+    after: Row | None
+    position: str
+    time: int = 0
+    unchanged: tuple[str, ...] = ()
+
+
+def events_of(
+    change: RowChange, *, table: str, key: tuple[str, ...], stream: str, origin: str = ""
+) -> list[Event]:
+    """The events that tell of `change`: one, or two where it changed the row's key.
+
+    `origin` tells positions apart where a database gives them more than once.
+    """
+    mark = f"{stream}@{origin}{change.position}@{change.time}"
+    old = None if change.before is None else key_of(change.before, key)
+    new = None if change.after is None else key_of(change.after, key)
+    if change.op == "update" and old is not None and new is not None and old != new:
+        return [
+            _event("delete", change.before, None, old, change, table, stream, f"{mark}/0"),
+            _event("insert", None, change.after, new, change, table, stream, f"{mark}/1"),
+        ]
+    name = new if new is not None else old
+    return [_event(change.op, change.before, change.after, name, change, table, stream, mark)]
+
+
+def key_of(row: Row, key: tuple[str, ...]) -> str | None:
+    """The event key of a row; None where a part of it is not known."""
+    if not key or any(name not in row for name in key):
+        return None
+    if len(key) == 1:
+        value = row[key[0]]
+        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return msgspec.json.encode([row[name] for name in key]).decode()
+
+
+def plain(value: Any) -> Any:
+    """A database's value as JSON can hold it: bytes as base64, numbers that are none as text."""
+    match value:
+        case bytes():
+            return base64.b64encode(value).decode()
+        case float() if not math.isfinite(value):
+            return str(value)
+        case _:
+            return value
+
+
+def slot_of(trigger: Table, stream: str) -> str:
+    """What the database calls this reader."""
+    if trigger.slot is not None:
+        return trigger.slot
+    name = "headrace" + re.sub(r"[^a-z0-9_]", "_", stream.lower())
+    if len(name) <= SLOT_LENGTH and stream == stream.lower():
+        return name
+    digest = hashlib.blake2b(stream.encode(), digest_size=6).hexdigest()
+    return f"{name[: SLOT_LENGTH - 13]}_{digest}"
+
+
+def _event(
+    op: RowOp,
+    before: Row | None,
+    after: Row | None,
+    key: str | None,
+    change: RowChange,
+    table: str,
+    stream: str,
+    mark: str,
+) -> Event:
+    value: dict[str, Any] = {
+        "op": op,
+        "before": before,
+        "after": after,
+        "table": table,
+        "position": change.position,
+    }
+    if change.unchanged and after is not None:
+        value["unchanged"] = change.unchanged
+    return Event(
+        msgspec.json.encode(value),
+        key=key,
+        time=change.time,
+        id=mark,
+        type=f"headrace.table.{op}",
+        source=stream,
+    )

@@ -1,0 +1,213 @@
+"""Tables in SQLite: every change once, in order, whatever dies or is altered meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import msgspec
+import pytest
+
+from headrace import App, Event, Misuse, Table
+from headrace.testing import World
+from headrace.world.failpoints import LABELS
+
+SCHEMA = "CREATE TABLE orders (id INTEGER PRIMARY KEY, name TEXT, total REAL, raw BLOB)"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "shop.db"
+
+
+@pytest.fixture
+def shop(path: Path) -> Iterator[apsw.Connection]:
+    db = apsw.Connection(str(path))
+    db.execute(SCHEMA)
+    yield db
+    db.close()
+
+
+def listening(path: Path, table: str = "orders", **settings: Any) -> App:
+    app = App("shop")
+    seen = app.stream("seen")
+
+    @app.function(Table(f"sqlite:///{path}", table, **settings), output=seen)
+    def note(event: Event[dict[str, Any]]) -> Any:
+        return {"key": event.key, "value": event.value}
+
+    return app
+
+
+def told(world: World) -> list[tuple[Any, ...]]:
+    return [
+        (one["key"], one["value"]["op"], one["value"]["before"], one["value"]["after"])
+        for one in world.values("seen")
+    ]
+
+
+def test_rows_that_are_there_are_read_and_then_every_change_is_told_in_order(
+    path: Path, shop: apsw.Connection
+) -> None:
+    shop.execute("INSERT INTO orders VALUES (1, 'old', 0.1, x'00ff')")
+    with World(listening(path)) as world:
+        world.advance("1s")
+        shop.execute("INSERT INTO orders VALUES (2, 'new', 9e999, NULL)")
+        shop.execute("UPDATE orders SET total = 3.5 WHERE id = 2")
+        shop.execute("DELETE FROM orders WHERE id = 1")
+        world.advance("1s")
+        old = {"id": 1, "name": "old", "total": 0.1, "raw": "AP8="}
+        new = {"id": 2, "name": "new", "total": "inf", "raw": None}
+        assert told(world) == [
+            ("1", "read", None, old),
+            ("2", "insert", None, new),
+            ("2", "update", new, new | {"total": 3.5}),
+            ("1", "delete", old, None),
+        ]
+        assert world.values("seen")[1]["value"]["position"] == "2"
+
+
+def test_rows_are_deleted_from_the_outbox_once_they_are_told(
+    path: Path, shop: apsw.Connection
+) -> None:
+    with World(listening(path, slot="mine", snapshot=False)) as world:
+        world.advance("1s")
+        shop.execute("INSERT INTO orders (id) VALUES (1), (2)")
+        world.advance("1s")
+        assert len(told(world)) == 2
+        assert shop.execute("SELECT count(*) FROM mine").get == 0
+
+
+def test_what_was_rolled_back_is_not_told(path: Path, shop: apsw.Connection) -> None:
+    with World(listening(path)) as world:
+        world.advance("1s")
+        shop.execute("BEGIN; INSERT INTO orders (id) VALUES (1); ROLLBACK")
+        shop.execute("INSERT INTO orders (id) VALUES (2)")
+        world.advance("1s")
+        assert [key for key, *_ in told(world)] == ["2"]
+
+
+def test_a_change_of_the_key_is_told_under_both_keys(path: Path, shop: apsw.Connection) -> None:
+    shop.execute("INSERT INTO orders (id) VALUES (1)")
+    with World(listening(path, snapshot=False)) as world:
+        world.advance("1s")
+        shop.execute("UPDATE orders SET id = 7")
+        world.advance("1s")
+        assert [(key, op) for key, op, *_ in told(world)] == [("1", "delete"), ("7", "insert")]
+
+
+def test_a_column_that_is_added_is_told_from_the_next_look_on(
+    path: Path, shop: apsw.Connection
+) -> None:
+    with World(listening(path)) as world:
+        world.advance("1s")
+        shop.execute('ALTER TABLE orders ADD COLUMN "a ""quoted"" one" TEXT')
+        world.advance("1s")
+        shop.execute('INSERT INTO orders (id, "a ""quoted"" one") VALUES (1, \'x\')')
+        world.advance("1s")
+        assert told(world)[0][3]['a "quoted" one'] == "x"
+
+
+def test_a_text_that_is_no_utf_8_does_not_hold_up_its_followers(
+    path: Path, shop: apsw.Connection
+) -> None:
+    with World(listening(path)) as world:
+        world.advance("1s")
+        shop.execute("INSERT INTO orders (id, name) VALUES (1, CAST(x'ff41' AS TEXT)), (2, 'b')")
+        world.advance("1s")
+        assert [row["name"] for *_, row in told(world)] == ["\N{REPLACEMENT CHARACTER}A", "b"]
+
+
+def test_a_database_that_is_busy_delays_and_doubles_nothing(
+    path: Path, shop: apsw.Connection
+) -> None:
+    with World(listening(path)) as world:
+        world.advance("1s")
+        shop.execute("PRAGMA journal_mode = wal")
+        shop.execute("INSERT INTO orders (id) VALUES (1)")
+        shop.execute("BEGIN IMMEDIATE; INSERT INTO orders (id) VALUES (2)")
+        world.advance("1s")
+        assert [key for key, *_ in told(world)] == ["1"]
+        shop.execute("COMMIT")
+        world.advance("1s")
+        assert [key for key, *_ in told(world)] == ["1", "2"]
+
+
+def test_an_outbox_that_was_put_back_gives_its_positions_anew(
+    path: Path, shop: apsw.Connection
+) -> None:
+    with World(listening(path, slot="mine")) as world:
+        world.advance("1s")
+        shop.execute("INSERT INTO orders (id) VALUES (1), (2), (3)")
+        world.advance("1s")
+        shop.execute("UPDATE sqlite_sequence SET seq = 0 WHERE name = 'mine'")
+        world.crash()
+        shop.execute("INSERT INTO orders (id) VALUES (4)")
+        world.advance("1s")
+        assert [key for key, *_ in told(world)] == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    "label", [one for one in LABELS if one.startswith(("append", "commit", "feed", "pump"))]
+)
+def test_a_host_that_dies_between_two_steps_neither_loses_nor_doubles_a_row(
+    path: Path, shop: apsw.Connection, label: str
+) -> None:
+    shop.execute("INSERT INTO orders (id) VALUES (-1), (0)")
+    with World(listening(path, poll=60)) as world:
+        for number in range(1, 5):
+            world.crash(label, number)
+            shop.execute("INSERT INTO orders (id) VALUES (?)", (number,))
+            world.advance("30m")  # longer than the log remembers ids
+        world.run_until_idle()
+        assert [int(key) for key, *_ in told(world)] == [-1, 0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"url": "sqlite://shop.db"}, "write the database as"),
+        ({"url": "mysql://x/y"}, "write the database as"),
+        ({"url": "postgresql://me:secret@host/db"}, "take the password out"),
+        ({"url": "postgresql://host/db?password=x"}, "take the password out"),
+        ({"table": ""}, "is no table"),
+        ({"key": ("",)}, "is no column"),
+        ({"slot": "My Slot"}, "a-z, 0-9"),
+        ({"poll": 0}, "poll="),
+    ],
+)
+def test_a_wrong_setting_is_refused_where_it_is_written(
+    settings: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(Misuse, match=says):
+        Table(**({"url": "sqlite:///shop.db", "table": "orders"} | settings))
+
+
+def test_a_trigger_survives_being_written_down() -> None:
+    table = Table("sqlite:///shop.db", "orders", "id")
+    again = msgspec.convert(msgspec.to_builtins(table), Table)
+    assert (again.keys, again.path) == (("id",), "shop.db")
+
+
+@pytest.mark.parametrize(
+    ("table", "settings", "says"),
+    [
+        ("nothing", {}, "has no table `nothing`"),
+        ("loose", {}, "no primary key"),
+        ("loose", {"key": "wrong"}, "no columns wrong"),
+    ],
+)
+def test_a_table_that_cannot_be_watched_is_named(
+    path: Path, shop: apsw.Connection, table: str, settings: dict[str, Any], says: str
+) -> None:
+    shop.execute("CREATE TABLE loose (a)")
+    from headrace.triggers.tables.outbox import Outbox
+
+    trigger = Table(f"sqlite:///{path}", table, **settings)
+    outbox = Outbox(trigger.path, table, "mine", trigger.keys)
+    with pytest.raises(Misuse, match=says):
+        outbox.install(snapshot=True)
+    outbox.close()
+    assert shop.execute("SELECT count(*) FROM sqlite_schema WHERE name LIKE 'mine%'").get == 0
