@@ -1,4 +1,4 @@
-"""Every numbered example runs its own test, as a reader would run it."""
+"""Every numbered example runs its own test, as a reader would run it: in its folder."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ EXAMPLES = sorted(ROOT.glob("examples/[0-9]*_*/test_example.py"))
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.parent.name)
 def test_an_example_passes_its_own_test(example: Path) -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", str(example)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        [sys.executable, "-m", "pytest", "-q", example.name],
+        cwd=example.parent, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert re.search(r"[1-9]\d* passed", ran.stdout)
