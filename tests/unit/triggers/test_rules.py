@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,70 +14,75 @@ from headrace.model.errors import Invalid, Unknown
 from headrace.triggers.filters import compile_pattern
 from headrace.triggers.rules import RuleIndex
 
-MANY = 3_000
+MANY = 1_000
 
-TEXTS = st.sampled_from(["", "a", "ab", "abc", "B", "aB.c", "xyzabcxyz", "10.0.0.7", "::1", "1"])
-SCALARS = st.one_of(TEXTS, st.integers(-3, 3), st.sampled_from([0.5, 1.0, True, False, None]))
-NAMES = st.sampled_from(["a", "b", "c", "a.b", "b.c"])
-EVENTS = st.dictionaries(
-    NAMES,
-    st.recursive(
-        SCALARS,
-        lambda inner: st.one_of(
-            st.dictionaries(NAMES, inner, max_size=3), st.lists(inner, max_size=3)
-        ),
-        max_leaves=6,
-    ),
-    max_size=4,
-)
-WILDCARDS = st.sampled_from(["*", "a*", "*c", "a*c", "*b*", "x*abc*z", r"\*", "*yzab*", "abc"])
-TESTS = st.one_of(
-    SCALARS,
-    st.builds(lambda text: {"prefix": text}, TEXTS),
-    st.builds(lambda text: {"suffix": text}, TEXTS),
-    st.builds(lambda text: {"prefix": {"equals-ignore-case": text}}, TEXTS),
-    st.builds(lambda text: {"suffix": {"equals-ignore-case": text}}, TEXTS),
-    st.builds(lambda text: {"equals-ignore-case": text}, TEXTS),
-    st.builds(lambda text: {"wildcard": text}, WILDCARDS),
-    st.builds(lambda many: {"anything-but": many}, st.lists(TEXTS, min_size=1, max_size=2)),
-    st.builds(lambda text: {"anything-but": {"wildcard": text}}, WILDCARDS),
-    st.builds(lambda wanted: {"exists": wanted}, st.booleans()),
-    st.builds(
-        lambda sign, bound: {"numeric": [sign, bound]},
-        st.sampled_from(["<", "<=", "=", ">", ">="]),
-        st.integers(-3, 3),
-    ),
-    st.builds(
-        lambda low, high: {"numeric": [low, -1, high, 2]},
-        st.sampled_from([">", ">="]),
-        st.sampled_from(["<", "<="]),
-    ),
-    st.sampled_from([{"cidr": "10.0.0.0/29"}, {"cidr": "10.0.0.8/29"}, {"cidr": "::/64"}]),
-)
-LEAVES = st.lists(TESTS, min_size=1, max_size=2)
-FLAT = st.dictionaries(
-    NAMES,
-    st.one_of(LEAVES, st.dictionaries(NAMES, LEAVES, min_size=1, max_size=2)),
-    min_size=1,
-    max_size=3,
-)
-PATTERNS = st.one_of(
-    FLAT,
-    st.builds(
-        lambda left, right, also: {**also, "$or": [left, right]}, FLAT, FLAT, FLAT
-    ),
-)  # fmt: skip
+TEXTS = ["", "a", "ab", "abc", "B", "aB.c", "xyzabcxyz", "10.0.0.7", "::1", "1"]
+SCALARS = [*TEXTS, -3, -1, 0, 1, 2, 3, 0.5, 1.0, True, False, None]
+NAMES = ["a", "b", "c", "a.b", "b.c"]
+WILDCARDS = ["*", "a*", "*c", "a*c", "*b*", "x*abc*z", r"\*", "*yzab*", "abc", "10.*.0.7"]
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.lists(PATTERNS, min_size=1, max_size=12), st.lists(EVENTS, min_size=1, max_size=4))
-def test_the_index_names_exactly_the_patterns_that_match(
-    patterns: list[dict[str, Any]], events: list[dict[str, Any]]
-) -> None:
+def any_event(random: Random, depth: int = 0) -> dict[str, Any]:
+    return {name: any_value(random, depth) for name in random.sample(NAMES, random.randint(0, 4))}
+
+
+def any_value(random: Random, depth: int) -> Any:
+    kind = random.random()
+    if depth < 3 and kind < 0.25:
+        return any_event(random, depth + 1)
+    if depth < 3 and kind < 0.45:
+        return [any_value(random, depth + 1) for _ in range(random.randint(0, 3))]
+    return random.choice(SCALARS)
+
+
+def any_test(random: Random) -> Any:
+    text, wildcard = random.choice(TEXTS), random.choice(WILDCARDS)
+    return random.choice(
+        [
+            random.choice(SCALARS),
+            random.choice(SCALARS),
+            {"prefix": text},
+            {"suffix": text},
+            {"prefix": {"equals-ignore-case": text}},
+            {"suffix": {"equals-ignore-case": text}},
+            {"equals-ignore-case": text},
+            {"wildcard": wildcard},
+            {"anything-but": random.sample(TEXTS, 2)},
+            {"anything-but": [random.randint(-3, 3)]},
+            {"anything-but": {"wildcard": wildcard}},
+            {"exists": random.random() < 0.5},
+            {"numeric": [random.choice(["<", "<=", "=", ">", ">="]), random.randint(-3, 3)]},
+            {"numeric": [random.choice([">", ">="]), -1, random.choice(["<", "<="]), 2]},
+            {"cidr": random.choice(["10.0.0.0/29", "10.0.0.8/29", "::/64"])},
+        ]
+    )
+
+
+def any_leaf(random: Random) -> list[Any]:
+    return [any_test(random) for _ in range(random.randint(1, 2))]
+
+
+def any_pattern(random: Random) -> dict[str, Any]:
+    pattern: dict[str, Any] = {}
+    for name in random.sample(NAMES, random.randint(1, 3)):
+        inner = random.sample(NAMES, random.randint(1, 2))
+        nested = {each: any_leaf(random) for each in inner}
+        pattern[name] = nested if random.random() < 0.3 else any_leaf(random)
+    if random.random() < 0.2:
+        pattern["$or"] = [any_pattern(random), any_pattern(random)]
+    return pattern
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 1 << 64))
+def test_the_index_names_exactly_the_patterns_that_match(seed: int) -> None:
+    random = Random(seed)
+    patterns = [any_pattern(random) for _ in range(random.choice([1, 3, 12, 40]))]
     index = RuleIndex()
     for number, pattern in enumerate(patterns):
         index.add(str(number), pattern)
-    for event in events:
+    for _ in range(4):
+        event = any_event(random)
         wanted = {str(n) for n, one in enumerate(patterns) if compile_pattern(one).matches(event)}
         found = index.match(event)
         assert set(found) == wanted
