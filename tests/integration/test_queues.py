@@ -21,6 +21,8 @@ from headrace.model.errors import Invalid, Unknown
 APP = '''
 """Queues for programs outside, and one for a function."""
 
+import time
+
 from headrace import App, Context, Event
 
 app = App("post")
@@ -28,6 +30,18 @@ letters = app.queue("letters", visibility=20, max_receives=3)
 lines = app.queue("lines", fifo=True, visibility=20)
 parcels = app.queue("parcels")
 sent = app.stream("sent")
+
+
+long = app.queue("long", visibility=0.5, max_receives=1)
+through = app.stream("through")
+
+
+@app.function(long, output=through)
+def haul(event: Event[dict], context: Context) -> str:
+    if event.value["extend"]:
+        context.extend(20)
+    time.sleep(1.5)
+    return "there"
 
 
 @app.function(parcels)
@@ -192,3 +206,15 @@ def test_what_is_no_queue_or_no_receipt_is_refused(node: Node) -> None:
     assert node.ask("letters", "ack", receipts=["letters/0/0/1/ab"])["stale"] == [
         "letters/0/0/1/ab"
     ]
+
+
+def test_a_function_may_take_longer_once_it_has_asked_for_it(node: Node) -> None:
+    node.send("long", {"extend": True})
+    node.send("long", {"extend": False})
+    soon(lambda: len(node.client.get("dead")["dead"]) == 1)
+    soon(
+        lambda: (
+            len(node.client.get("streams", "through", "records", partition=0, offset=0)["records"])
+            == 1
+        )
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -199,3 +200,22 @@ def test_a_queue_may_have_functions_and_programs_outside() -> None:
         world.advance(1)
         assert numbers(world.consumer(jobs).receive()) == [7]
     assert seen == [7]
+
+
+def test_a_function_that_needs_longer_asks_for_it() -> None:
+    app, jobs = shop(visibility=5.0, max_receives=2)
+    left: list[float] = []
+
+    @app.function(jobs)
+    async def work(event: Event[dict[str, int]], context: Context) -> None:
+        if event.value["n"]:
+            context.extend(60)
+        left.append(context.remaining())
+        await asyncio.sleep(30)
+
+    with World(app) as world:
+        send(world, 0, 1)
+        world.run_until_idle()
+        assert [letter.position.offset for letter in world.dead_letters("shop.work")] == [0]
+        assert world.lag() == 0
+    assert [round(seconds) for seconds in sorted(left)] == [5, 5, 60]

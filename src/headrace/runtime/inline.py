@@ -6,6 +6,7 @@ test asks for them. It isolates nothing: a handler that loops for ever takes the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -30,12 +31,18 @@ class _Host:
     def __init__(self, app: str, services: HostServices) -> None:
         self._app = app
         self._services = services
+        self.deadlines: dict[int, asyncio.Timeout] = {}
 
     def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
         return _at_once(self._services.read_state(self._app, keys))
 
     def scan_state(self, prefix: str, limit: int) -> list[tuple[str, int, bytes]]:
         return _at_once(self._services.scan_state(self._app, prefix, limit=limit))
+
+    def extend(self, invocation: Invocation, seconds: float) -> None:
+        deadline = self.deadlines.get(invocation.token)
+        if deadline is not None:
+            deadline.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 class InlineInvoker:
@@ -63,12 +70,12 @@ class InlineInvoker:
         on_outcome: After | None = None,
     ) -> None:
         self._apps = dict(apps)
-        self._services = services
         self._clock = clock
         self._partitions: Mapping[str, int] = {} if partitions is None else partitions
         self.on_invoke = on_invoke
         self.on_outcome = on_outcome
         self._executors: dict[str, Executor] = {}
+        self._hosts: dict[str, _Host] = {name: _Host(name, services) for name in apps}
         self._instances = 0
         self._closed = False
 
@@ -102,12 +109,17 @@ class InlineInvoker:
         executor = self._executor(app)
         if not executor.is_async(invocation.function):
             return await executor.run(invocation)
+        deadlines = self._hosts[app.name].deadlines
         try:
-            return await self._clock.timeout(executor.run(invocation), invocation.timeout)
+            # The loop's own, because a run may ask for more time.
+            async with asyncio.timeout(invocation.timeout) as deadlines[invocation.token]:
+                return await executor.run(invocation)
         except TimeoutError:
             return TimedOut(
                 Cause("TimedOut", f"the invocation took longer than {invocation.timeout:g} s")
             )
+        finally:
+            deadlines.pop(invocation.token, None)
 
     def _executor(self, app: App) -> Executor:
         found = self._executors.get(app.name)
@@ -115,7 +127,7 @@ class InlineInvoker:
             self._instances += 1
             found = self._executors[app.name] = Executor(
                 app,
-                _Host(app.name, self._services),
+                self._hosts[app.name],
                 partitions=self._partitions,
                 instance=f"inline-{self._instances}",
                 monotonic=self._clock.monotonic,

@@ -23,6 +23,7 @@ import msgspec
 
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut, Usage
+from headrace.model.policy import MAX_VISIBILITY
 from headrace.runtime.base import HostServices
 from headrace.runtime.logs import LogLine, LogReader
 from headrace.runtime.wire import (
@@ -34,6 +35,7 @@ from headrace.runtime.wire import (
     Denied,
     Done,
     Exited,
+    Extend,
     Frames,
     FromChild,
     Hello,
@@ -512,6 +514,10 @@ class Instance:
                 self._refusal = message.refusal
                 if message.refusal is None:
                     self._come_up()
+            case Extend(seconds=seconds):
+                if nonce not in self._runs:
+                    return "it asked for time for a run that nobody gave it"
+                self._extend(nonce, seconds)
             case ReadState() | ScanState():
                 if nonce not in self._runs:
                     return "it asked on behalf of a run that nobody gave it"
@@ -524,6 +530,13 @@ class Instance:
             case Done():
                 pass
         return None
+
+    def _extend(self, nonce: int, seconds: float) -> None:
+        """Its first run may take so long from now; never less than it had."""
+        head, run = next(iter(self._runs.items()))
+        if nonce == head and 0 < seconds <= MAX_VISIBILITY:
+            began = self._clock.monotonic() + seconds - run.invocation.timeout
+            self._head_since = max(self._head_since, began)
 
     async def _answer(self, nonce: int, question: ReadState | ScanState) -> None:
         answer: Message

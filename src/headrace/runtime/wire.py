@@ -115,6 +115,12 @@ class Acted(msgspec.Struct, array_like=True, frozen=True, tag=12, gc=False):
     cause: Cause | None = None
 
 
+class Extend(msgspec.Struct, array_like=True, frozen=True, tag=14, gc=False):
+    """Child to host: the run at hand may take `seconds` from now."""
+
+    seconds: float
+
+
 class Partitions(msgspec.Struct, array_like=True, frozen=True, tag=13, gc=False):
     """Host to child: how many partitions the streams of other apps have."""
 
@@ -216,7 +222,7 @@ class Spoken(msgspec.Struct, array_like=True, frozen=True, gc=False):
     time: int
 
 
-FromChild: TypeAlias = Hello | Done | ReadState | ScanState | Acted
+FromChild: TypeAlias = Hello | Done | ReadState | ScanState | Acted | Extend
 ToChild: TypeAlias = Run | Rows | Scan | Denied | Suspend | Stop | Partitions
 FromZygote: TypeAlias = Loaded | LoadFailed | Forked | ForkFailed | Exited
 ToZygote: TypeAlias = Load | Fork

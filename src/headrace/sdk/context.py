@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
+from headrace.model.errors import Misuse
 from headrace.model.invocation import Invocation
+from headrace.model.policy import MAX_VISIBILITY
 from headrace.sdk.event import Event
 from headrace.sdk.state import Ledger, State
 from headrace.sdk.stream import Stream
@@ -47,6 +49,10 @@ class Desk(Protocol):
         """Note that the event failed, and forget what was done for it."""
         ...
 
+    def extend(self, seconds: float) -> None:
+        """Let the run take `seconds` from now."""
+        ...
+
     def working_on(self) -> Event[Any] | None:
         """The event at hand, or None outside an iteration."""
         ...
@@ -66,8 +72,8 @@ class Context:
     """
 
     __slots__ = (
-        "_began",
         "_desk",
+        "_ends",
         "_invocation",
         "_logger",
         "_monotonic",
@@ -88,7 +94,7 @@ class Context:
     ) -> None:
         self._invocation = invocation
         self._desk = desk
-        self._began = began
+        self._ends = began + invocation.timeout
         self._monotonic = monotonic
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
         self._random: random.Random | None = None
@@ -186,7 +192,22 @@ class Context:
 
     def remaining(self) -> float:
         """Seconds left before the invocation is ended; never below 0."""
-        return max(0.0, self._invocation.timeout - (self._monotonic() - self._began))
+        return max(0.0, self._ends - self._monotonic())
+
+    def extend(self, seconds: float) -> None:
+        """Take `seconds` from now, where that is later than the timeout; again as often as needed.
+
+        Raises:
+            Misuse: `seconds` is no time, or longer than 12 hours.
+        """
+        if not 0 < seconds <= MAX_VISIBILITY:
+            raise Misuse(
+                f"`context.extend({seconds!r})` is out of range; use up to {MAX_VISIBILITY:,} seconds"
+            )
+        ends = self._monotonic() + seconds
+        if ends > self._ends:
+            self._desk.extend(seconds)
+            self._ends = ends
 
     def publish(
         self,

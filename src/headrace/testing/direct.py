@@ -88,6 +88,9 @@ class _Rows:
         found = sorted(key for key in self._raw if key.startswith(prefix))
         return [(key, 1, self._raw[key]) for key in found[:limit]]
 
+    def extend(self, invocation: Invocation, seconds: float) -> None:
+        """Nothing ends a handler that is called directly."""
+
 
 class _Hand(Cursor):
     """The cursor all batches made here share: a test runs one handler at a time."""
@@ -126,6 +129,9 @@ class _Notes(Recorder):
     @at.setter
     def at(self, index: int) -> None:
         _hand.at = index
+
+    def extend(self, seconds: float) -> None:
+        """Nothing ends a handler that is called directly."""
 
     def working_on(self) -> Event[Any] | None:
         return _hand.events.get(self.at)

@@ -35,6 +35,9 @@ class Host:
         found = sorted(key for key in self.rows if key.startswith(prefix))
         return [(key, *self.rows[key]) for key in found[:limit]]
 
+    def extend(self, invocation: Invocation, seconds: float) -> None:
+        raise NotImplementedError
+
 
 class Rig:
     """An app with one function on one stream, and the means to run it."""

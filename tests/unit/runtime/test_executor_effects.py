@@ -39,6 +39,9 @@ class Host:
         found = sorted(key for key in self.rows if key.startswith(prefix))
         return [(key, *self.rows[key]) for key in found[:limit]]
 
+    def extend(self, invocation: Invocation, seconds: float) -> None:
+        raise NotImplementedError
+
     def commit(self, returned: Returned, token: int) -> None:
         """Take the writes, as a commit does, having checked what was read."""
         for read in returned.reads:

@@ -115,6 +115,9 @@ class Host:
     def scan_state(self, prefix: str, limit: int) -> list[tuple[str, int, bytes]]:
         raise NotImplementedError
 
+    def extend(self, invocation: Invocation, seconds: float) -> None:
+        raise NotImplementedError
+
 
 def alone(batch: list[Script], indices: list[int]) -> World:
     """What these events do if nothing else is there."""

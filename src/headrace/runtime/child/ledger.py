@@ -27,6 +27,10 @@ class Host(Protocol):
         """Key, version and value of the keys that start with `prefix`, ascending."""
         ...
 
+    def extend(self, invocation: Invocation, seconds: float) -> None:
+        """Let the run take `seconds` from now; needs no answer."""
+        ...
+
 
 class Notes(Protocol):
     """The recorder, as far as the ledger needs it."""

@@ -35,6 +35,7 @@ from headrace.runtime.wire import (
     RECEIVE_BYTES,
     Acted,
     Done,
+    Extend,
     Fork,
     Hello,
     Partitions,
@@ -70,6 +71,12 @@ class HostLine:
         """Key, version and value under a prefix."""
         answer = self._channel.ask(ScanState(prefix, limit))
         return answer.rows if isinstance(answer, Scan) else []
+
+    def extend(self, invocation: Invocation, seconds: float) -> None:
+        """Let the run at hand take `seconds` from now."""
+        del invocation
+        self._channel.say(self._channel.nonce, Extend(seconds))
+        self._channel.flush()
 
 
 class Life:

@@ -164,6 +164,10 @@ class Recorder(Cursor):
         """Note that the event failed, and forget what was done for it."""
         self.drop(self.index_of(event), Cause("Failed", str(reason)[:4_096]))
 
+    def extend(self, seconds: float) -> None:
+        """Let the run take `seconds` from now."""
+        self._host.extend(self._invocation, seconds)
+
     def index_of(self, event: object) -> int:
         """The event's index in the batch; what is no event of it is refused."""
         index = event._index if isinstance(event, Event) else -1
