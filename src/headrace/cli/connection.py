@@ -41,9 +41,9 @@ def json_option(function: F) -> F:
 
 def connect(url: str | None, data: Path | None) -> Client:
     """A client of the node that is meant."""
-    from headrace.node.config import client_url
+    from headrace.node.config import client_token, client_url
 
-    return Client(url or client_url(data=data))
+    return Client(url or client_url(data=data), token=client_token())
 
 
 def split_position(text: str) -> tuple[str, str, str]:

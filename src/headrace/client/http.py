@@ -62,7 +62,7 @@ class Answer:
 class Client:
     """Talks to one node. Close it, or use it as a context manager."""
 
-    def __init__(self, url: str, *, timeout: float = 60.0) -> None:
+    def __init__(self, url: str, *, timeout: float = 60.0, token: str = "") -> None:
         parts = urlsplit(url if "//" in url else f"http://{url}")
         try:
             port = parts.port
@@ -81,6 +81,7 @@ class Client:
             parts.hostname or "", port, timeout=timeout
         )
         self._connection: http.client.HTTPConnection | None = None
+        self._token = token
 
     def __enter__(self) -> Client:
         return self
@@ -143,6 +144,8 @@ class Client:
         sent = {"Accept": "application/json", **(headers or {})}
         if media:
             sent["Content-Type"] = media
+        if self._token:
+            sent["Authorization"] = f"Bearer {self._token}"
         fresh = self._connection is None
         try:
             answer = self._exchange(method, target or "/", body, sent)

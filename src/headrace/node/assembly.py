@@ -30,6 +30,7 @@ from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.effects import Space
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec
+from headrace.model.http import Webhook
 from headrace.model.routing import check_routes
 from headrace.node.config import Settings, secrets_of
 from headrace.runtime.fleet import Fleet
@@ -183,9 +184,21 @@ class Node:
             [proxy for each in (*others, app) for proxy in each.proxies],
         )
         await self.dispatcher.deploy(app)
+        self._warn_of_secrets(app)
         if self._ready:
             await self.bus.refresh()
         self.fleet.set_partitions({spec.name: spec.partitions for spec in self.broker.streams()})
+
+    def _warn_of_secrets(self, app: AppSpec) -> None:
+        """Tell the operator at once what every webhook would be refused for."""
+        for function in app.functions:
+            for trigger in function.triggers:
+                if isinstance(trigger, Webhook):
+                    for secret in trigger.signature.secrets:
+                        try:
+                            self.secrets.value(secret)
+                        except Misuse as error:
+                            _logger.warning("`%s` takes nothing yet: %s", function.name, error)
 
     async def start(self) -> None:
         """Deploy what the settings name, and begin housekeeping."""

@@ -28,7 +28,7 @@ from headrace.world.failpoints import LABELS
 FILE_NAME = "headrace.toml"
 DEFAULT_PORT = 4280
 _SECTIONS = ("node", "functions", "streams", "secrets", "env")
-_ELSEWHERE = {"URL", "CONFIG", "ENV"}
+_ELSEWHERE = {"URL", "TOKEN", "CONFIG", "ENV"}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -178,6 +178,11 @@ def client_url(environ: Mapping[str, str] | None = None, data: Path | None = Non
         return url
     folder = data or Path(environ.get("HEADRACE_DATA", ".headrace"))
     return node_url(folder) or f"http://127.0.0.1:{DEFAULT_PORT}"
+
+
+def client_token(environ: Mapping[str, str] | None = None) -> str:
+    """The token a command brings; "" where none is set."""
+    return (os.environ if environ is None else environ).get("HEADRACE_TOKEN", "")
 
 
 def _find_file(file: Path | None, environ: Mapping[str, str], folder: Path) -> SettingsFile | None:

@@ -159,7 +159,8 @@ class Tokens:
         form = _FORM.fullmatch(text.strip()) if kind.lower() == "bearer" else None
         if form is None:
             raise Unauthenticated(
-                "a token is needed; send `Authorization: Bearer hr_...` (`headrace token create`)"
+                "a token is needed; send `Authorization: Bearer hr_...` (commands: `HEADRACE_TOKEN`); "
+                "`headrace token create` on the node's machine makes one"
             )
         token = await self._find(form.group(1))
         # Compared even where there is no row, so that time does not tell which ids exist.

@@ -1,0 +1,72 @@
+"""The platform's own paths, where the node says that nobody comes in without a token."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.integration.gateway_nodes import memory_gateway, raw
+
+from headrace.client.http import Client
+from headrace.model.errors import HeadraceError, Unavailable
+
+
+def get(path: str, *headers: str) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", "host: localhost", "connection: close", *headers]
+    return "\r\n".join((*lines, "", "")).encode()
+
+
+async def test_with_access_token_nobody_comes_in_without_one_but_to_ask_for_health(
+    tmp_path: Path,
+) -> None:
+    async with memory_gateway(tmp_path, access="token") as (gateway, node):
+        for path in ("/", "/streams", "/metrics", "/tokens", "/openapi.json", "/runs", "/console"):
+            answer = await raw(gateway.url, get(path))
+            assert answer.startswith(b"HTTP/1.1 401"), path
+            assert b"www-authenticate: Bearer" in answer
+        assert (await raw(gateway.url, get("/healthz"))).startswith(b"HTTP/1.1 200")
+        _, reader = await node.tokens.create("reader", ["read"])
+        _, root = await node.tokens.create("root", ["admin"])
+        for path, text, status in (
+            ("/streams", reader, b"200"),
+            ("/tokens", reader, b"403"),
+            ("/tokens", root, b"200"),
+            ("/streams", reader[:-1], b"401"),
+        ):
+            answer = await raw(gateway.url, get(path, f"authorization: Bearer {text}"))
+            assert answer.startswith(b"HTTP/1.1 " + status), (path, answer[:200])
+
+
+async def test_publishing_needs_a_token_for_the_very_stream(tmp_path: Path) -> None:
+    async with memory_gateway(tmp_path, access="token") as (gateway, node):
+        _, text = await node.tokens.create("till", ["publish:orders"])
+        head = f"authorization: Bearer {text}\r\nhost: localhost\r\nconnection: close"
+        for stream, status in (("orders", b"202"), ("others", b"403"), ("%6frders", b"202")):
+            request = f"POST /streams/{stream} HTTP/1.1\r\n{head}\r\ncontent-length: 2\r\n\r\n{{}}"
+            answer = await raw(gateway.url, request.encode())
+            assert answer.startswith(b"HTTP/1.1 " + status), (stream, answer[:200])
+
+
+async def test_commands_and_clients_bring_the_token_they_are_given(tmp_path: Path) -> None:
+    import asyncio
+
+    async with memory_gateway(tmp_path, access="token") as (gateway, node):
+        _, text = await node.tokens.create("reader", ["read"])
+
+        def streams(token: str) -> list[str]:
+            with Client(gateway.url, token=token) as client:
+                return [row["name"] for row in client.get("streams")["streams"]]
+
+        assert await asyncio.to_thread(streams, text) == ["orders"]
+        with pytest.raises(HeadraceError, match="token") as caught:
+            await asyncio.to_thread(streams, "")
+        assert not isinstance(caught.value, Unavailable)
+        run = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "headrace.cli.main", "list", "--url", gateway.url],
+            env=os.environ | {"HEADRACE_TOKEN": text}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert run.returncode == 0, run.stderr
