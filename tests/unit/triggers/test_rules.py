@@ -186,6 +186,11 @@ def test_among_many_rules_values_of_different_elements_do_not_match_together() -
         index.add(str(number), {"items": {"sku": [f"s{number}"], "left": [number]}})
     assert index.match({"items": [{"sku": "s1", "left": 2}, {"sku": "s2", "left": 1}]}) == []
     assert index.match({"items": [{"sku": "s1", "left": 0}, {"sku": "s2", "left": 2}]}) == ["2"]
+    alike = RuleIndex()
+    for number in range(20):
+        alike.add(str(number), {"items": {"sku": ["s1"], "left": [1]}})
+    assert alike.match({"items": [{"sku": "s1", "left": 2}, {"sku": "s2", "left": 1}]}) == []
+    assert len(alike.match({"items": [{"sku": "s1", "left": 1}, {"sku": "s2"}]})) == 20
 
 
 def test_a_piece_of_a_wildcard_may_be_the_end_or_the_beginning_of_a_word() -> None:
