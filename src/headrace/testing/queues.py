@@ -6,10 +6,15 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from headrace.delivery.outside import Message, Outside
+from headrace.model.errors import Unavailable
+from headrace.testing.faults import HostDied
 
 
 class Consumer:
-    """Made by `World.consumer`. Every call lets the engine run until it is answered."""
+    """Made by `World.consumer`. Every call lets the engine run until it is answered.
+
+    Each raises `Unavailable` where the host died under it: whether it happened is unknown.
+    """
 
     def __init__(
         self,
@@ -21,19 +26,27 @@ class Consumer:
 
     def receive(self, most: int = 10, *, visibility: float | None = None) -> list[Message]:
         """What is there to be received now."""
-        found: Any = self._drive(
+        found = self._ask(
             self._outside().receive(self._name, most=most, wait=0.01, visibility=visibility)
         )
         return list(found)
 
     def acknowledge(self, message: Message) -> bool:
         """The message is done; False where its receipt is no longer good."""
-        return bool(self._drive(self._outside().acknowledge(self._name, message.receipt)))
+        return bool(self._ask(self._outside().acknowledge(self._name, message.receipt)))
 
     def refuse(self, message: Message, *, delay: float = 0.0) -> bool:
         """Give it back."""
-        return bool(self._drive(self._outside().refuse(self._name, message.receipt, delay=delay)))
+        return bool(self._ask(self._outside().refuse(self._name, message.receipt, delay=delay)))
 
     def extend(self, message: Message, seconds: float) -> bool:
         """Keep it for `seconds` from now."""
-        return bool(self._drive(self._outside().extend(self._name, message.receipt, seconds)))
+        return bool(self._ask(self._outside().extend(self._name, message.receipt, seconds)))
+
+    def _ask(self, question: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return self._drive(question)
+        except HostDied as died:
+            raise Unavailable(
+                f"{died} before it answered; whether it happened is unknown"
+            ) from died

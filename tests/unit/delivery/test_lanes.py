@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.delivery.lanes import Lanes
+from headrace.delivery.lanes import Lanes, Rules
 from headrace.delivery.unit import cut
 from headrace.model.event import Event
 from headrace.model.record import Chunk, encode_events
@@ -96,3 +97,84 @@ def test_order_per_key_and_nothing_lost_under_any_schedule(
     for key in {"a", "b", "c"}:
         offsets = [offset for known, offset in done if known == key]
         assert offsets == sorted(offsets)
+
+
+RULES = st.builds(
+    Rules,
+    by_key=st.booleans(),
+    together=st.booleans(),
+    one_key=st.booleans(),
+    singly=st.booleans(),
+    skip=st.booleans(),
+    quiet=st.sampled_from([0, 3]),
+    longest=st.sampled_from([0, 5]),
+    priority=st.sampled_from([None, "priority"]),
+)
+
+
+@given(
+    rules=RULES,
+    events=st.lists(
+        st.tuples(st.sampled_from(["a", "b", "c", None]), st.integers(0, 3), st.integers(-2, 2)),
+        min_size=1,
+        max_size=40,
+    ),
+    limit=st.integers(1, 5),
+    window=st.sampled_from([0.0, 4e-6]),
+    blocked=st.lists(st.sampled_from(["a", "b", "c", None]), max_size=30),
+)
+def test_whatever_the_rules_every_event_is_taken_once_or_left_out_once(
+    rules: Rules,
+    events: list[tuple[str | None, int, int]],
+    limit: int,
+    window: float,
+    blocked: list[str | None],
+) -> None:
+    now = 0
+    script = list(blocked)
+
+    def until(key: str | None, at: int) -> int:
+        return at + 1 if script and script.pop() == key else at
+
+    given_lanes = lanes(
+        events=limit, window=window, rules=msgspec.structs.replace(rules, until=until)
+    )
+    done: list[tuple[str | None, int]] = []
+    left: list[int] = []
+
+    def step() -> bool:
+        given_lanes.look(now)
+        if given_lanes.wait(now / 1e6) != 0.0:
+            return False
+        batch = given_lanes.take(now / 1e6)
+        found = taken(batch)
+        keys = [key for key, _ in found if key is not None or rules.together]
+        if rules.by_key and rules.one_key:
+            assert len(set(keys)) <= 1
+        if rules.by_key and rules.singly:
+            assert len(set(keys)) == len(keys)
+        given_lanes.release(batch)
+        done.extend(found)
+        return bool(found)
+
+    for number, (key, pause, ahead) in enumerate(events):
+        now += pause
+        body = encode_events([Event(b"", key, headers={"priority": str(ahead)})])
+        given_lanes.look(now)
+        given_lanes.add(0, [Chunk("s", 0, number, 1, body, now, 0, 1)], now / 1e6)
+        step()
+    for _ in range(200):
+        now += 1
+        step()
+    left = [chunk.start for chunk, _ in given_lanes.left_out()]
+    assert len(given_lanes) == 0
+    assert sorted([offset for _, offset in done] + left) == list(range(len(events)))
+    if rules.by_key:
+        for key in ("a", "b", "c"):
+            offsets = [offset for known, offset in done if known == key]
+            assert offsets == sorted(offsets)
+    if not (rules.quiet or rules.skip):
+        assert left == []
+    if rules.quiet and rules.by_key and not rules.skip:
+        last = {key: number for number, (key, _, _) in enumerate(events) if key is not None}
+        assert set(last.values()) <= {offset for _, offset in done}
