@@ -14,7 +14,7 @@ from pathlib import Path
 from headrace.delivery.breaker import BreakerState, CircuitBreaker
 from headrace.delivery.delays import Delays
 from headrace.delivery.flow import Flow
-from headrace.delivery.outside import Outside, consumer_of
+from headrace.delivery.outside import Outside
 from headrace.delivery.positions import (
     Claim,
     claim,
@@ -33,6 +33,7 @@ from headrace.model.errors import Corrupt, Misuse, Unavailable, Unknown
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.trigger import StreamTrigger, Trigger, listeners, own_settings
 from headrace.runtime.base import Invoker
+from headrace.topology.consumers import consumer_of
 from headrace.triggers.opening import Surroundings, open_source
 from headrace.triggers.selection import Selection
 from headrace.triggers.source import Outlet

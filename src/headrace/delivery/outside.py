@@ -24,12 +24,11 @@ from headrace.keepers.storage.base import Storage
 from headrace.model.errors import Fenced, Invalid, Unknown
 from headrace.model.event import Event
 from headrace.model.flow import Priority
-from headrace.model.function import FunctionSpec, StreamSpec
+from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
-from headrace.model.policy import MAX_OFFERED, MAX_VISIBILITY, Retry
+from headrace.model.policy import MAX_VISIBILITY
 from headrace.model.record import Position
-from headrace.model.trigger import StreamTrigger
 from headrace.runtime.base import Invoker
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
@@ -273,26 +272,6 @@ class Outside:
             if at.offset < low or at.offset in sparse:
                 finished.append(at)
         await self._leases.forget(function, finished)
-
-
-def consumer_of(stream: StreamSpec, app: str) -> FunctionSpec | None:
-    """The function that stands for programs outside; None where the queue has none."""
-    queue = stream.queue
-    if queue is None or not queue.outside:
-        return None
-    return FunctionSpec(
-        name=consumer_name(app, stream.name), app=app,
-        triggers=(StreamTrigger(streams=(stream.name,)),),
-        mode="keyed" if queue.fifo else "unordered", parallelism=MAX_OFFERED, batch_size=1,
-        timeout=queue.visibility, bisect=False, breaker=None, priority=Priority(),
-        retry=Retry(attempts=queue.max_receives, base=0.0, cap=MAX_VISIBILITY, jitter=False),
-        summary=f"Programs outside that receive from `{stream.name}`.",
-    )  # fmt: skip
-
-
-def consumer_name(app: str, queue: str) -> str:
-    """The name of a queue's consumers outside, which is their group."""
-    return f"{app}.{queue}.outside"
 
 
 def _unfinished(lease: Lease) -> Outcome:

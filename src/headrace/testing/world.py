@@ -24,7 +24,6 @@ import msgspec
 
 from headrace.delivery.deadletters import DeadLetters
 from headrace.delivery.lag import Lag, LagRow
-from headrace.delivery.outside import consumer_name
 from headrace.delivery.parking import ParkedKey
 from headrace.delivery.parkinglot import ParkingLot
 from headrace.keepers.state.rows import decode_row, state_key, state_name
@@ -45,6 +44,7 @@ from headrace.testing.faults import Host
 from headrace.testing.lives import Lives, at_once
 from headrace.testing.loop import EPOCH, Livelock
 from headrace.testing.queues import Consumer
+from headrace.topology.consumers import consumer_name
 from headrace.topology.map import map_rows, map_table
 
 T = TypeVar("T")

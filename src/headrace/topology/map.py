@@ -12,6 +12,7 @@ from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.http import Http, Webhook
 from headrace.model.policy import Breaker, OnFailure, Retry, Scaling
 from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger
+from headrace.topology.consumers import consumer_of
 from headrace.topology.graph import outputs
 
 MAX_PATTERN = 60
@@ -58,10 +59,12 @@ class MapRow(msgspec.Struct, frozen=True):
 
 
 def map_rows(apps: Iterable[AppSpec]) -> list[MapRow]:
-    """The rows, by app and in the order declared; an app's forwards come after its functions."""
+    """The rows, by app and in the order declared; queues' consumers and forwards come last."""
     rows: list[MapRow] = []
     for app in apps:
         rows += [_row(app, each, trigger) for each in app.functions for trigger in each.triggers]
+        consumers = [each for stream in app.streams if (each := consumer_of(stream, app.name))]
+        rows += [_row(app, each, each.triggers[0]) for each in consumers]
         rows += [_forward(app, forward) for forward in app.forwards]
     return rows
 

@@ -130,6 +130,10 @@ class Snapshot(Collector):
         parked = CounterMetricFamily(
             "headrace_parked_events", "Events parked.", labels=("function",)
         )
+        left_out = CounterMetricFamily(
+            "headrace_left_out_events", "Events done without a run, by the policy that left them out.",
+            labels=("function", "policy"),
+        )  # fmt: skip
         seconds = HistogramMetricFamily(
             "headrace_invocation_seconds", "Seconds an invocation took.", labels=("function",)
         )
@@ -139,13 +143,15 @@ class Snapshot(Collector):
             events.add_metric((name,), known.events)
             dead.add_metric((name,), known.dead)
             parked.add_metric((name,), known.parked)
+            for policy, count in sorted(known.left_out.items()):
+                left_out.add_metric((name, policy), count)
             total = 0
             buckets: list[tuple[str, float]] = []
             for bound, count in zip((*BOUNDS, float("inf")), known.buckets, strict=True):
                 total += count
                 buckets.append(("+Inf" if bound == float("inf") else str(bound), total))
             seconds.add_metric((name,), buckets, known.seconds)
-        yield from (invocations, events, dead, parked, seconds)
+        yield from (invocations, events, dead, parked, left_out, seconds)
 
     def _cold_start_family(self) -> Metric:
         family = GaugeMetricFamily(

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from headrace.delivery.outside import Message, consumer_name
+from headrace.delivery.outside import Message
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.intake import read_events
 from headrace.faces.gateway.requests import Request
@@ -21,6 +21,7 @@ from headrace.model.errors import Invalid, Refused, Unknown
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_MESSAGES, MAX_VISIBILITY
+from headrace.topology.consumers import consumer_name
 
 MAX_WAIT_S = 20.0
 

@@ -1,0 +1,32 @@
+"""Programs outside that receive from a queue, seen as a function: a group with a mode and a retry.
+
+In: a queue's description. Out: the function that stands for its consumers. Pure; `delivery/outside`
+serves it, `map` shows it.
+"""
+
+from __future__ import annotations
+
+from headrace.model.flow import Priority
+from headrace.model.function import FunctionSpec, StreamSpec
+from headrace.model.policy import MAX_OFFERED, MAX_VISIBILITY, Retry
+from headrace.model.trigger import StreamTrigger
+
+
+def consumer_of(stream: StreamSpec, app: str) -> FunctionSpec | None:
+    """The function that stands for programs outside; None where the queue has none."""
+    queue = stream.queue
+    if queue is None or not queue.outside:
+        return None
+    return FunctionSpec(
+        name=consumer_name(app, stream.name), app=app,
+        triggers=(StreamTrigger(streams=(stream.name,)),),
+        mode="keyed" if queue.fifo else "unordered", parallelism=MAX_OFFERED, batch_size=1,
+        timeout=queue.visibility, bisect=False, breaker=None, priority=Priority(),
+        retry=Retry(attempts=queue.max_receives, base=0.0, cap=MAX_VISIBILITY, jitter=False),
+        summary=f"Programs outside that receive from `{stream.name}`.",
+    )  # fmt: skip
+
+
+def consumer_name(app: str, queue: str) -> str:
+    """The name of a queue's consumers outside, which is their group."""
+    return f"{app}.{queue}.outside"
