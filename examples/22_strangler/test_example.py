@@ -51,30 +51,33 @@ class Old(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def old() -> Iterator[None]:
-    """The old system, where the example looks for it."""
-    server = ThreadingHTTPServer(("127.0.0.1", 8099), Old)
+@pytest.fixture(scope="module")
+def old() -> Iterator[int]:
+    """The old system; its port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Old)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield
+    yield server.server_address[1]
     server.shutdown()
     server.server_close()
     thread.join()
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(old: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A node that runs the example."""
     data = tmp_path_factory.mktemp("data")
+    data.chmod(0o755)
+    app = data / "function.py"
+    app.write_text((HERE / "function.py").read_text().replace("8099", str(old)))
     environ = {name: text for name, text in os.environ.items() if "HEADRACE" not in name}
     process = subprocess.Popen(
-        [sys.executable, "-m", "headrace.cli.main", "serve", str(HERE / "function.py"),
-         "--data", str(data), "--port", "0"],
+        [sys.executable, "-m", "headrace.cli.main", "serve", str(app),
+         "--data", str(data / "kept"), "--port", "0"],
         env=environ, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        note = data / "node.json"
+        note = data / "kept" / "node.json"
         deadline = time.monotonic() + 20
         while not note.is_file() or not note.read_bytes():
             assert process.poll() is None

@@ -1,0 +1,127 @@
+"""What a request becomes: a payload of the route's type, headers that carry the rest, and a key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from headrace import App, Event, GitHub, Http, Webhook
+from headrace.faces.gateway.admission import Admission
+from headrace.faces.gateway.reading import carried, payload_of, picked, query_texts, typed_query
+from headrace.faces.gateway.requests import Message, Request
+from headrace.model.errors import Invalid, TooLarge
+from headrace.model.schemas import Mismatch
+
+
+class Order(msgspec.Struct):
+    """An order."""
+
+    item: str
+    count: int = 1
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+def request(query: bytes = b"", method: str = "POST", **headers: str) -> Request:
+    named = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
+    scope = {
+        "type": "http", "method": method, "path": "/x", "raw_path": b"/x", "query_string": query,
+        "headers": named, "client": ("10.0.0.9", 1),
+    }  # fmt: skip
+    return Request(scope, _nothing, Admission())
+
+
+def resolved(route: Http | Webhook, of: Any) -> Http | Webhook:
+    """The route as the app's spec has it."""
+    app = App("shop")
+
+    def handler(event: Any) -> None: ...
+
+    handler.__annotations__["event"] = Event[of]
+    app.function(route)(handler)
+    (trigger,) = app.functions["shop.handler"].spec.triggers
+    assert isinstance(trigger, (Http, Webhook))
+    return trigger
+
+
+def test_a_body_is_taken_byte_for_byte_where_it_is_of_the_type() -> None:
+    route = resolved(Http("POST", "/x"), Order)
+    raw = b'{ "item":"tea" , "count": 2, "more": 1 }'
+    assert payload_of(route, "POST", raw, {}, {}) == raw
+    for wrong in (b'{"count": 1}', b'{"item": 7}', b"[]", b"null"):
+        with pytest.raises(Mismatch):
+            payload_of(route, "POST", wrong, {}, {})
+    for bad in (b"", b"{", b'{"item": "a", "item": "b"}', b'{"item": NaN}', b"\xff"):
+        with pytest.raises(Invalid):
+            payload_of(route, "POST", bad, {}, {})
+
+
+def test_a_signed_message_of_another_type_is_kept() -> None:
+    route = resolved(Webhook("/x", GitHub("NAME")), Order)
+    assert payload_of(route, "POST", b'{"count": 1}', {}, {}) == b'{"count": 1}'
+    with pytest.raises(Invalid):
+        payload_of(route, "POST", b"no JSON", {}, {})
+
+
+def test_bytes_and_text_are_left_alone() -> None:
+    assert payload_of(resolved(Http("POST", "/x"), bytes), "POST", b"\xff", {}, {}) == b"\xff"
+    text = resolved(Http("POST", "/x"), str)
+    assert payload_of(text, "POST", b"no JSON", {}, {}) == b"no JSON"
+    with pytest.raises(Invalid):
+        payload_of(text, "POST", b"\xff", {}, {})
+
+
+def test_a_route_without_a_body_makes_one_of_query_and_path() -> None:
+    route = resolved(Http("GET", "/x/{item}"), Order)
+    texts = query_texts(request(b"count=3&item=other"))
+    query = typed_query(route, texts, {"item": "tea"})
+    assert msgspec.json.decode(payload_of(route, "GET", b"", query, {"item": "tea"})) == {
+        "item": "tea", "count": 3,
+    }  # fmt: skip
+    with pytest.raises(Mismatch):
+        typed_query(route, {"count": ["3x"]}, {"item": "tea"})
+
+
+def test_only_headers_the_route_names_are_handed_on() -> None:
+    route = resolved(Http("POST", "/x", headers=("X-Tenant",)), Any)
+    given = request(x_tenant="acme", cookie="secret", authorization="Bearer x")
+    assert carried(route, given, {"id": 7}, {}) == {
+        "http-method": "POST", "http-path": "/x", "http-client": "10.0.0.9",
+        "http-params": '{"id":7}', "http-header-x-tenant": "acme",
+    }  # fmt: skip
+    with pytest.raises(TooLarge):
+        carried(route, request(x_tenant="a" * 20_000), {}, {})
+
+
+@pytest.mark.parametrize(
+    ("pick", "found"),
+    [
+        ("path.id", "7"),
+        ("query.q", "tea"),
+        ("header.X-Tenant", "acme"),
+        ("client", "10.0.0.9"),
+        ("body.customer.id", "42"),
+        ("body.customer", None),
+        ("body.nothing.at.all", None),
+        ("query.nothing", None),
+    ],
+)
+def test_a_part_of_a_request_is_picked_as_text(pick: str, found: str | None) -> None:
+    body = b'{"customer": {"id": 42}}'
+    assert picked(pick, request(x_tenant="acme"), {"id": 7}, {"q": "tea"}, body) == found
+
+
+def test_what_is_no_key_is_refused() -> None:
+    assert picked("body.a", request(), {}, {}, b"\xff") is None
+    with pytest.raises(Invalid):
+        picked("body.a", request(), {}, {}, msgspec.json.encode({"a": "x" * 2_000}))
+
+
+@pytest.mark.parametrize("query", [b"a=%ff", b"&".join([b"a=1"] * 200), b"a=\xff"])
+def test_a_query_that_cannot_be_read_is_refused(query: bytes) -> None:
+    with pytest.raises(Invalid):
+        query_texts(request(query))
