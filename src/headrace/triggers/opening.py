@@ -67,6 +67,12 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) 
             from headrace.triggers.tables.sqlite import OutboxSource
 
             return OutboxSource(trigger, around.clock, threads=around.outside)
+        case Table() if around.outside:
+            return _replication(trigger, around)
+        case Table():
+            from headrace.triggers.foreign.opening import Unheard
+
+            return Unheard()
         case Silence() | Missing() if around.broker is not None:
             from headrace.triggers.freshness import FreshnessSource
 
@@ -84,6 +90,16 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) 
         case _:
             kind = trigger.__struct_config__.tag
             raise Misuse(f"`{function.name}`: no source serves a `{kind}` trigger on this node")
+
+
+def _replication(trigger: Table, around: Surroundings) -> Source:
+    try:
+        from headrace.triggers.tables.postgres import ReplicationSource
+    except ImportError as error:
+        from headrace.triggers.foreign.base import lacking
+
+        raise lacking("postgres", error) from error
+    return ReplicationSource(trigger, around.clock, around.folder)
 
 
 class Fed:

@@ -1,0 +1,248 @@
+"""Tells of a table's changes in PostgreSQL: first the rows that are there, then what is done to them.
+
+The rows are copied to a file from the snapshot the slot begins at, told from there, and then the
+slot's stream goes on exactly behind it. How far it was told stands in the outlet's checkpoint, in
+one change with the events; only then is the server told that it may forget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec.structs import replace
+from psycopg import sql
+
+from headrace.model.errors import Corrupt, Misuse
+from headrace.model.tables import Table
+from headrace.triggers.foreign.base import Message
+from headrace.triggers.foreign.feed import fitted, parts
+from headrace.triggers.source import Outlet
+from headrace.triggers.tables.pgoutput import Decoder, lsn_number
+from headrace.triggers.tables.replication import About, Replica, about_table
+from headrace.triggers.tables.rows import RowChange, events_of, slot_of
+from headrace.world.clock import Clock
+from headrace.world.failpoints import hit
+
+PAGE: Final = 500
+"""Changes told at once."""
+STATUS_S: Final = 1.0
+"""How often the server hears from us, at least."""
+
+
+class Mark(msgspec.Struct, array_like=True, frozen=True):
+    """How far a table was told.
+
+    Attributes:
+        slot, table: Of which reader.
+        phase: `making` the slot and the copy, `reading` the copy, or `streaming`.
+        lsn: The last transaction that was told, in the streaming phase.
+        done: How many of its changes were told; in the reading phase, bytes of the copy.
+    """
+
+    slot: str
+    table: str
+    phase: Literal["making", "reading", "streaming"]
+    lsn: int = 0
+    done: int = 0
+
+
+_decode = msgspec.msgpack.Decoder(Mark).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class ReplicationSource:
+    """The source of one `Table` in PostgreSQL.
+
+    Args:
+        folder: Where the copy is kept until it is told; None where the node has none.
+    """
+
+    def __init__(self, trigger: Table, clock: Clock, folder: Path | None) -> None:
+        self._trigger, self._clock, self._folder = trigger, clock, folder
+
+    async def run(self, outlet: Outlet) -> None:
+        """Watch for ever.
+
+        Raises:
+            Unavailable: The database cannot be reached, or another node reads the slot.
+            Fenced: Another node has told; begin again from what it remembered.
+            Misuse: The table cannot be watched, or its slot is gone.
+        """
+        stream, questions = (Replica(self._trigger.url, self._clock) for _ in range(2))
+        try:
+            await questions.connect(replication=False)
+            await stream.connect(replication=True)
+            about = await about_table(questions, self._trigger.table, self._trigger.keys)
+            mark = await self._prepared(outlet, about, stream, questions)
+            await questions.close()
+            mark = await self._read(outlet, about, mark)
+            await stream.start(mark.slot, mark.slot)
+            await self._stream(outlet, about, mark, stream)
+        finally:
+            await stream.close()
+            await questions.close()
+
+    async def _prepared(
+        self, outlet: Outlet, about: About, stream: Replica, questions: Replica
+    ) -> Mark:
+        """The mark to go on from, with a slot that is there."""
+        slot = slot_of(self._trigger, outlet.stream)
+        table = f"{about.schema}.{about.name}"
+        mark = _mark(await outlet.checkpoint(), outlet.stream)
+        there = bool(
+            await questions.ask("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", slot)
+        )
+        if mark is not None and mark.slot == slot and mark.phase != "making":
+            if mark.table != table:
+                raise Misuse(f"slot `{slot}` is of `{mark.table}`; name another with `slot=`")
+            if not there:
+                raise Misuse(
+                    f"the replication slot `{slot}` is gone, and with it changes of `{table}`; "
+                    "begin anew with another `slot=`"
+                )
+            return mark
+        if there and (mark is None or mark.slot != slot):
+            raise Misuse(
+                f"the replication slot `{slot}` is somebody else's; name another with `slot=`, or "
+                f"`SELECT pg_drop_replication_slot('{slot}')`"
+            )
+        await outlet.emit((), checkpoint=_encode(Mark(slot, table, "making")))
+        if there:
+            await questions.ask("SELECT pg_drop_replication_slot(%s)", slot)
+        return await self._made(outlet, about, Mark(slot, table, "making"), stream, questions)
+
+    async def _made(
+        self, outlet: Outlet, about: About, mark: Mark, stream: Replica, questions: Replica
+    ) -> Mark:
+        slot = mark.slot
+        published = await questions.ask(
+            "SELECT 1 FROM pg_publication_tables WHERE (pubname, schemaname, tablename) = (%s, %s, %s)",
+            slot, about.schema, about.name,
+        )  # fmt: skip
+        if not published:
+            await questions.ask(
+                sql.SQL(
+                    "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)"
+                ).format(sql.Identifier(slot), sql.Identifier(about.schema, about.name))
+            )
+        how = "EXPORT_SNAPSHOT" if self._trigger.snapshot else "NOEXPORT_SNAPSHOT"
+        made = await stream.ask(
+            sql.SQL("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {}").format(
+                sql.Identifier(slot), sql.SQL(how)
+            )
+        )
+        _, point, snapshot, _ = made[0]
+        hit("feed:before-append")
+        ready = replace(mark, phase="streaming")
+        if self._trigger.snapshot:
+            await self._copy(about, slot, snapshot, questions)
+            ready = replace(mark, phase="reading", lsn=lsn_number(point))
+        await outlet.emit((), checkpoint=_encode(ready))
+        return ready
+
+    async def _copy(self, about: About, slot: str, snapshot: str, questions: Replica) -> None:
+        path = self._path(slot)
+        await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            async for page in questions.snapshot(about, snapshot):
+                file.writelines(msgspec.json.encode(row) + b"\n" for row in page)
+            file.flush()
+            await asyncio.to_thread(os.fsync, file.fileno())
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    async def _read(self, outlet: Outlet, about: About, mark: Mark) -> Mark:
+        """Tell the copy, from where it was told to its end."""
+        if mark.phase == "streaming":
+            return mark
+        path = self._path(mark.slot)
+        if not path.is_file():
+            raise Misuse(
+                f"the copy of `{mark.table}` is not on this node (`{path}`); "
+                "begin anew with another `slot=`"
+            )
+        with path.open("rb") as file:
+            file.seek(mark.done)
+            while lines := file.readlines(1 << 18):
+                messages: list[Message[Mark]] = []
+                for line in lines:
+                    mark = replace(mark, done=mark.done + len(line))
+                    change = RowChange(
+                        "read", None, _row(line), f"snapshot/{mark.done - len(line)}"
+                    )
+                    messages += self._messages(change, mark, about, outlet.stream)
+                await self._tell(outlet, messages)
+        mark = Mark(mark.slot, mark.table, "streaming")
+        await outlet.emit((), checkpoint=_encode(mark))
+        path.unlink()
+        return mark
+
+    async def _stream(self, outlet: Outlet, about: About, mark: Mark, stream: Replica) -> None:
+        decoder, safe = Decoder(), 0
+        waiting: list[Message[Mark]] = []
+        while True:
+            data = await stream.receive(0 if waiting else STATUS_S)
+            if data is not None and data[:1] == b"w":
+                placed = decoder.feed(data[25:])
+                if placed is not None and (placed.lsn, placed.done) > (mark.lsn, mark.done):
+                    after = replace(mark, lsn=placed.lsn, done=placed.done)
+                    waiting += self._messages(placed.change, after, about, outlet.stream)
+                if not decoder.open:
+                    safe = max(safe, decoder.ended)
+            elif data is not None and not decoder.open:
+                # Nothing of ours stands before the place that a keepalive names.
+                safe = max(safe, int.from_bytes(data[1:9]))
+            if data is None or len(waiting) >= PAGE or data[:1] == b"k":
+                if waiting:
+                    await self._tell(outlet, waiting)
+                    mark, waiting = waiting[-1].receipt, []
+                if not decoder.open or data is None:
+                    stream.confirm(safe)
+                    hit("feed:after-acknowledge")
+
+    def _messages(
+        self, change: RowChange, mark: Mark, about: About, stream: str
+    ) -> list[Message[Mark]]:
+        events = events_of(
+            change, table=f"{about.schema}.{about.name}", key=about.key, stream=stream,
+            origin=f"{mark.slot}.",
+        )  # fmt: skip
+        return [Message(fitted(event), mark) for event in events]
+
+    async def _tell(self, outlet: Outlet, messages: Sequence[Message[Mark]]) -> None:
+        at = 0
+        for part in parts(messages):
+            at += len(part)
+            hit("feed:before-append")
+            mark = part[-1].receipt
+            if at < len(messages) and messages[at].receipt == mark:
+                # A row of two events is told only when both are.
+                mark = replace(mark, done=mark.done - 1)
+            await outlet.emit([message.event for message in part], checkpoint=_encode(mark))
+            hit("feed:after-append")
+
+    def _path(self, slot: str) -> Path:
+        if self._folder is None:
+            raise Misuse("this node has no data folder for the copy; use `snapshot=False`")
+        return self._folder / "tables" / f"{slot}.rows"
+
+
+def _mark(row: bytes | None, stream: str) -> Mark | None:
+    if row is None:
+        return None
+    try:
+        return _decode(row)
+    except msgspec.DecodeError as error:
+        raise Corrupt(f"the checkpoint of `{stream}` cannot be read: {error}") from error
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    return msgspec.json.decode(line, type=dict[str, Any])

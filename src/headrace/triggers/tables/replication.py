@@ -1,0 +1,226 @@
+"""A connection to PostgreSQL: what a table is, its slot, its snapshot, and the stream of its changes.
+
+psycopg speaks the protocol up to COPY BOTH; from there on the bytes are libpq's. Its errors become
+ours here. Values come in the server's text form, with settings that make it one form everywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, LiteralString, NamedTuple
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from headrace.model.errors import Misuse, Unavailable
+from headrace.triggers.tables.pgoutput import EPOCH_2000_US, value_of
+from headrace.world.clock import Clock
+
+SETTINGS: Final = (
+    "-c client_encoding=UTF8 -c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c timezone=UTC "
+    "-c bytea_output=hex -c extra_float_digits=1"
+)
+CONNECT_S: Final = 10
+PAGE: Final = 1_000
+FOR_GOOD: Final = (
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.ObjectNotInPrerequisiteState,
+    psycopg.errors.InvalidPassword,
+    psycopg.errors.InvalidAuthorizationSpecification,
+)
+
+
+class About(NamedTuple):
+    """What there is to know of a table."""
+
+    schema: str
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Psycopg's errors as ours."""
+    try:
+        yield
+    except FOR_GOOD as error:
+        raise Misuse(f"{doing}: {error}") from error
+    except psycopg.Error as error:
+        raise Unavailable(f"{doing}: {error}") from error
+
+
+class Replica:
+    """One walsender. Used by one task."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self._url, self._clock = url, clock
+        self._connection: psycopg.AsyncConnection[Any] | None = None
+
+    async def connect(self, *, replication: bool) -> None:
+        """Connect, for replication or for questions.
+
+        Raises:
+            Misuse: Access is refused.
+            Unavailable: It cannot be reached now.
+        """
+        extra = {"replication": "database"} if replication else {}
+        with translated("the database cannot be reached"):
+            address = make_conninfo(
+                self._url, options=SETTINGS, connect_timeout=CONNECT_S,
+                application_name="headrace", **extra,
+            )  # fmt: skip
+            self._connection = await psycopg.AsyncConnection.connect(address, autocommit=True)
+
+    async def close(self) -> None:
+        """Let go; safe to call twice."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def ask(
+        self, query: sql.Composed | LiteralString, *values: object
+    ) -> list[tuple[Any, ...]]:
+        """The rows of the answer."""
+        with translated("the database refused"):
+            cursor = await self._open.execute(query, values or None)
+            return await cursor.fetchall() if cursor.description else []
+
+    async def snapshot(self, about: About, name: str) -> AsyncIterator[list[dict[str, Any]]]:
+        """The rows as the exported snapshot `name` shows them, page by page."""
+        await self.ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        await self.ask(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(name)))
+        await self.ask(
+            sql.SQL("DECLARE pages NO SCROLL CURSOR FOR SELECT {} FROM {}").format(
+                sql.SQL(", ").join(sql.Identifier(column) for column in about.columns),
+                sql.Identifier(about.schema, about.name),
+            )
+        )
+        while True:
+            with translated("the snapshot broke off"):
+                cursor = await self._open.execute(f"FETCH {PAGE} FROM pages")
+            found = cursor.pgresult
+            if found is None or not found.ntuples:
+                return
+            oids = [found.ftype(column) for column in range(found.nfields)]
+            yield [
+                {
+                    name: None if (raw := found.get_value(row, at)) is None
+                    else value_of(raw, oids[at])
+                    for at, name in enumerate(about.columns)
+                }
+                for row in range(found.ntuples)
+            ]  # fmt: skip
+
+    async def start(self, slot: str, publication: str) -> None:
+        """Begin to stream what the slot has not been told is safe.
+
+        Raises:
+            Misuse: The slot is lost.
+            Unavailable: Another node streams from it.
+        """
+        query = (
+            f'START_REPLICATION SLOT "{slot}" LOGICAL 0/0 '
+            f"(proto_version '1', publication_names '\"{publication}\"')"
+        )
+        connection = self._open.pgconn
+        with translated("the stream cannot begin"):
+            connection.send_query(query.encode())
+            while connection.flush():
+                await self._clock.sleep(0.01)
+            while connection.is_busy():
+                await self._readable(None)
+            result = connection.get_result()
+            if result is None or result.status != psycopg.pq.ExecStatus.COPY_BOTH:
+                raise psycopg.errors.error_from_result(result) if result else Unavailable("closed")
+
+    async def receive(self, seconds: float) -> bytes | None:
+        """The next message as it came; None where none came for so long.
+
+        Raises:
+            Unavailable: The connection is lost.
+        """
+        connection = self._open.pgconn
+        while True:
+            with translated("the stream broke off"):
+                size, data = connection.get_copy_data(1)
+                if size > 0:
+                    return bytes(data)
+                if size < 0:
+                    result = connection.get_result()
+                    raise Unavailable(
+                        f"the stream ended: {result.error_message.decode() if result else ''}"
+                    )
+                if seconds <= 0 or not await self._readable(seconds):
+                    return None
+
+    def confirm(self, lsn: int) -> None:
+        """Tell the server that everything up to `lsn` is on our disk."""
+        now = self._clock.now() - EPOCH_2000_US
+        with translated("the stream broke off"):
+            self._open.pgconn.put_copy_data(struct.pack(">cqqqqb", b"r", lsn, lsn, lsn, now, 0))
+            self._open.pgconn.flush()
+
+    async def _readable(self, seconds: float | None) -> bool:
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        socket = self._open.pgconn.socket
+        loop.add_reader(socket, lambda: None if ready.done() else ready.set_result(None))
+        try:
+            await self._clock.timeout(ready, seconds)
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(socket)
+        self._open.pgconn.consume_input()
+        return True
+
+    @property
+    def _open(self) -> psycopg.AsyncConnection[Any]:
+        if self._connection is None:
+            raise Unavailable("the database is not connected")
+        return self._connection
+
+
+async def about_table(replica: Replica, table: str, key: tuple[str, ...]) -> About:
+    """What the table is, and by which columns its rows are known.
+
+    Raises:
+        Misuse: It is not there, or changes of its rows could not be told.
+    """
+    if (await replica.ask("SHOW wal_level"))[0][0] != "logical":
+        raise Misuse("the server does not stream changes: set `wal_level = logical`, restart it")
+    schema, _, name = table.rpartition(".")
+    found = await replica.ask(
+        "SELECT c.oid, c.relreplident FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
+        "WHERE nspname = %s AND relname = %s AND relkind IN ('r', 'p')", schema or "public", name,
+    )  # fmt: skip
+    if not found:
+        raise Misuse(f"the database has no table `{table}`; create it first")
+    oid, identity = found[0]
+    columns = await replica.ask(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped "
+        "AND attgenerated = '' ORDER BY attnum", oid,
+    )  # fmt: skip
+    primary = await replica.ask(
+        "SELECT attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = indrelid "
+        "AND attnum = ANY(indkey) WHERE indrelid = %s AND indisprimary "
+        "ORDER BY array_position(indkey::int[], attnum::int)", oid,
+    )  # fmt: skip
+    own = tuple(column for (column,) in primary)
+    about = About(schema or "public", name, tuple(column for (column,) in columns), key or own)
+    if not about.key or set(about.key) - set(about.columns):
+        raise Misuse(f'`{table}` is not known by `{key}`; say which columns name a row: `key="id"`')
+    full = identity in {"f", b"f"}
+    if not full and (identity not in {"d", b"d"} or set(about.key) - set(own)):
+        # Publishing it would make the author's own updates fail, or hide a row's key.
+        raise Misuse(
+            f"`{table}` does not say which row was changed: "
+            f"`ALTER TABLE {table} REPLICA IDENTITY FULL`, or leave out `key=`"
+        )
+    return about

@@ -1,0 +1,270 @@
+"""Tables in a real PostgreSQL: a snapshot, then the stream; kills on either side double nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.services.servers import Server, absent, missing
+
+from headrace import Misuse, Table
+from headrace.model.errors import Unavailable
+from headrace.model.event import Event
+from headrace.world.clock import SystemClock
+from headrace.world.failpoints import arm, disarm
+
+psycopg = pytest.importorskip("psycopg")
+
+CREATE = "CREATE TABLE {} (id int PRIMARY KEY, name text, doc jsonb, raw bytea, price numeric)"
+
+
+class Kept:
+    """An outlet whose memory outlives the node, one change at a time."""
+
+    stream = "_shop.note.table.0"
+
+    def __init__(self) -> None:
+        self.row: bytes | None = None
+        self.events: list[Event] = []
+
+    async def checkpoint(self) -> bytes | None:
+        return self.row
+
+    async def emit(self, events: list[Event], *, checkpoint: bytes | None = None) -> None:
+        await asyncio.sleep(0)
+        self.events += events
+        self.row = checkpoint
+
+    @property
+    def told(self) -> list[tuple[Any, ...]]:
+        values = [msgspec.json.decode(event.value) for event in self.events]
+        return [
+            (event.key, value["op"], value["before"], value["after"])
+            for event, value in zip(self.events, values, strict=True)
+        ]
+
+    @property
+    def names(self) -> list[tuple[str | None, str]]:
+        return [(key, op) for key, op, *_ in self.told]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    if reason := missing("postgres"):
+        absent(reason)
+    server = Server("postgres", tmp_path_factory.mktemp("postgres"))
+    server.start()
+    yield server
+    server.kill()
+    with suppress(FileNotFoundError):
+        shutil.rmtree((server.folder / "place").read_text().strip())
+
+
+@pytest.fixture
+def url(server: Server) -> str:
+    return f"postgresql://postgres@127.0.0.1:{server.port}/postgres"
+
+
+@pytest.fixture
+def shop(url: str) -> Iterator[Any]:
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute(CREATE.format("orders"))
+        yield db
+    with psycopg.connect(url, autocommit=True) as db:  # the first may have died with the server
+        db.execute("DROP TABLE orders CASCADE")
+        for _ in range(100):
+            try:
+                db.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+                break
+            except psycopg.errors.ObjectInUse:
+                db.execute("SELECT pg_sleep(0.05)")
+        for (name,) in db.execute("SELECT pubname FROM pg_publication").fetchall():
+            db.execute(f'DROP PUBLICATION "{name}"')
+
+
+async def life(
+    url: str, outlet: Kept, folder: Path, *, until: Callable[[], bool], **more: Any
+) -> None:
+    """One life of the source, until `until`, or until it fails."""
+    from headrace.triggers.tables.postgres import ReplicationSource
+
+    trigger = Table(url, more.pop("table", "public.orders"), **more)
+    source = ReplicationSource(trigger, SystemClock(), folder)
+    running = asyncio.ensure_future(source.run(outlet))  # type: ignore[arg-type]  # stands for an Outlet
+    try:
+        async with asyncio.timeout(20):
+            while not until() and not running.done():  # noqa: ASYNC110  # it looks into a database
+                await asyncio.sleep(0.01)
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+async def test_rows_that_are_there_are_read_and_then_every_change_is_told(
+    shop: Any, url: str, tmp_path: Path
+) -> None:
+    shop.execute("INSERT INTO orders VALUES (1, 'old', '{\"a\": 1.10}', '\\x00ff', 1.10)")
+    outlet = Kept()
+    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 1)
+    with shop.transaction():
+        shop.execute("INSERT INTO orders VALUES (2, 'new')")
+        shop.execute("UPDATE orders SET name = 'changed' WHERE id = 2")
+    with suppress(ZeroDivisionError), shop.transaction():
+        shop.execute("INSERT INTO orders VALUES (99)")
+        raise ZeroDivisionError
+    shop.execute("UPDATE orders SET id = 3 WHERE id = 2")
+    shop.execute("DELETE FROM orders WHERE id = 1")
+    shop.execute("TRUNCATE orders")
+    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) >= 7)
+    old = {"id": 1, "name": "old", "doc": {"a": 1.1}, "raw": "AP8=", "price": "1.10"}
+    new = {"id": 2, "name": "new", "doc": None, "raw": None, "price": None}
+    assert outlet.told == [
+        ("1", "read", None, old),
+        ("2", "insert", None, new),
+        ("2", "update", None, new | {"name": "changed"}),
+        ("2", "delete", {"id": 2}, None),
+        ("3", "insert", None, new | {"name": "changed", "id": 3}),
+        ("1", "delete", {"id": 1}, None),
+        (None, "truncate", None, None),
+    ]
+    assert len({event.id for event in outlet.events}) == 7
+    assert not list((tmp_path / "tables").iterdir())
+
+
+async def test_rows_written_while_the_snapshot_is_told_are_told_once(
+    shop: Any, url: str, tmp_path: Path
+) -> None:
+    shop.execute("INSERT INTO orders SELECT g, repeat('x', 500) FROM generate_series(1, 5000) g")
+    outlet = Kept()
+    number = 5_000
+
+    def write() -> bool:
+        nonlocal number
+        if number < 5_050:
+            number += 1
+            shop.execute("INSERT INTO orders (id) VALUES (%s)", [number])
+        return len(outlet.events) >= 5_050
+
+    await life(url, outlet, tmp_path, until=write)
+    assert sorted(int(key or 0) for key, _ in outlet.names) == list(range(1, 5_051))
+
+
+@pytest.mark.parametrize(
+    "label", ["feed:before-append", "feed:after-append", "feed:after-acknowledge"]
+)
+async def test_a_node_that_dies_between_two_steps_neither_loses_nor_doubles_a_row(
+    shop: Any, url: str, tmp_path: Path, label: str
+) -> None:
+    shop.execute("INSERT INTO orders SELECT g, repeat('x', 5000) FROM generate_series(1, 200) g")
+    outlet, number = Kept(), 200
+    for passes in (1, 2, 3, 1, 2, 4):
+        left = passes
+
+        def die() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                raise Unavailable("killed")
+
+        arm(label, die)
+        number += 1
+        shop.execute("INSERT INTO orders (id) VALUES (%s)", [number])
+        with suppress(Unavailable):
+            await life(
+                url,
+                outlet,
+                tmp_path,
+                until=lambda: len(outlet.events) >= number,  # noqa: B023  # called at once
+            )
+        disarm()
+    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) >= number)
+    assert [int(key or 0) for key, _ in outlet.names] == list(range(1, number + 1))
+
+
+async def test_a_server_that_is_killed_is_gone_on_with(
+    server: Server, shop: Any, url: str, tmp_path: Path
+) -> None:
+    outlet = Kept()
+    shop.execute("INSERT INTO orders (id) VALUES (1)")
+    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 1)
+    server.kill()
+    with pytest.raises(Unavailable):
+        await life(url, outlet, tmp_path, until=lambda: False)
+    server.start()
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute("INSERT INTO orders (id) VALUES (2)")
+        await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 2)
+    assert outlet.names == [("1", "read"), ("2", "insert")]
+
+
+async def test_the_server_may_forget_only_what_was_told(
+    shop: Any, url: str, tmp_path: Path
+) -> None:
+    outlet = Kept()
+    await life(
+        url, outlet, tmp_path, until=lambda: outlet.row is not None and b"streaming" in outlet.row
+    )
+
+    def confirmed() -> int:
+        sql = "SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots"
+        return int(shop.execute(sql).fetchone()[0])
+
+    before = confirmed()
+    shop.execute("INSERT INTO orders (id) VALUES (1)")
+
+    def refuse() -> None:
+        raise Unavailable("killed")
+
+    arm("feed:before-append", refuse)
+    with suppress(Unavailable):
+        await life(url, outlet, tmp_path, until=lambda: False)
+    disarm()
+    assert confirmed() <= before + 10_000
+    assert outlet.events == []
+    await life(url, outlet, tmp_path, until=lambda: bool(outlet.events) and confirmed() > before)
+    assert outlet.names == [("1", "insert")]
+
+
+@pytest.mark.parametrize(
+    ("do", "settings", "says"),
+    [
+        ("SELECT 1", {"table": "nothing"}, "has no table"),
+        ("SELECT 1", {"key": "name"}, "REPLICA IDENTITY FULL"),
+        ("ALTER TABLE orders REPLICA IDENTITY NOTHING", {}, "REPLICA IDENTITY FULL"),
+        (
+            "SELECT pg_create_logical_replication_slot('headrace_shop_note_table_0', 'pgoutput')",
+            {},
+            "somebody else's",
+        ),
+    ],
+)
+async def test_what_cannot_be_watched_is_refused_with_the_fix(
+    shop: Any, url: str, tmp_path: Path, do: str, settings: dict[str, Any], says: str
+) -> None:
+    shop.execute(do)
+    with pytest.raises(Misuse, match=says):
+        await life(url, Kept(), tmp_path, until=lambda: False, **settings)
+
+
+async def test_a_slot_that_is_gone_is_told_and_another_begins_anew(
+    shop: Any, url: str, tmp_path: Path
+) -> None:
+    outlet = Kept()
+    shop.execute("INSERT INTO orders (id) VALUES (1)")
+    await life(
+        url, outlet, tmp_path, until=lambda: outlet.row is not None and b"streaming" in outlet.row
+    )
+    while shop.execute("SELECT 1 FROM pg_replication_slots WHERE active").fetchone():  # noqa: ASYNC110  # as above
+        await asyncio.sleep(0.05)
+    shop.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+    with pytest.raises(Misuse, match="is gone"):
+        await life(url, outlet, tmp_path, until=lambda: False)
+    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 2, slot="another")
+    assert outlet.names == [("1", "read"), ("1", "read")]
