@@ -255,3 +255,21 @@ def test_flow_control_per_key_is_refused_where_the_partition_is_one_line() -> No
 
         @app.function(orders, debounce=Debounce(1), mode="ordered")
         def handle(event: Event[dict[str, int]]) -> None: ...
+
+
+def test_a_debounced_backlog_is_read_before_anything_of_it_runs() -> None:
+    app, orders, output = shop()
+
+    @app.function(orders, debounce=Debounce(5), batch_size=1)
+    def handle(event: Event[dict[str, int]], context: Context) -> None:
+        context.publish(output, event.value)
+
+    with World(app) as world:
+        world.pause("shop.handle")
+        for n in range(0, 2_000, 100):
+            world.publish("orders", *({"n": n + k} for k in range(100)), key="ada")
+        world.advance(60)
+        world.resume("shop.handle")
+        world.run_until_idle()
+        assert seen(world) == [1_999]
+        assert left_out(world) == {"debounce": 1_999}

@@ -219,3 +219,18 @@ def test_a_function_that_needs_longer_asks_for_it() -> None:
         assert [letter.position.offset for letter in world.dead_letters("shop.work")] == [0]
         assert world.lag() == 0
     assert [round(seconds) for seconds in sorted(left)] == [5, 5, 60]
+
+
+def test_what_was_said_of_a_dead_message_does_not_count_once_it_is_redriven() -> None:
+    app, jobs = shop(max_receives=1)
+    with World(app) as world:
+        send(world, 0)
+        consumer = world.consumer(jobs)
+        assert consumer.refuse(consumer.receive()[0])
+        world.advance(1)
+        assert world.redrive("shop.jobs.outside") == 1
+        world.advance(1)
+        (message,) = consumer.receive()
+        assert consumer.acknowledge(message)
+        world.run_until_idle()
+        assert world.dead_letters() == []
