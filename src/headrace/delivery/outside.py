@@ -37,7 +37,7 @@ from headrace.world.failpoints import hit
 MICROS = 1_000_000
 SWEEP_AFTER = 256
 
-_RECALLED = Crashed(Cause("Recalled", "the platform took the message back"), blameless=True)
+RECALLED = Crashed(Cause("Recalled", "the platform took the message back"), blameless=True)
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -102,7 +102,7 @@ class Outside:
         if known is not None and known.attempt == invocation.attempt:
             offer.lease = known
         if recalls != self._recalls[function]:
-            return _RECALLED
+            return RECALLED
         self._offers[function][at] = offer
         try:
             self._call_asker(function)
@@ -127,7 +127,7 @@ class Outside:
                 await self._clock.timeout(offer.told.wait(), left)
             except TimeoutError:
                 continue
-        return _RECALLED
+        return RECALLED
 
     async def close(self) -> None:
         """Close the runtime below."""

@@ -24,6 +24,7 @@ from headrace.delivery.gate import Gate
 from headrace.delivery.lanes import Lanes
 from headrace.delivery.ledger import At, Lane, Ledger
 from headrace.delivery.merge import Merge
+from headrace.delivery.outside import RECALLED
 from headrace.delivery.parking import chunk_of, parked_events
 from headrace.delivery.positions import Claim, Standing, stored
 from headrace.delivery.runs import Runs, run_of
@@ -416,6 +417,9 @@ class Pump:
             outcome = await self._invoker.invoke(invocation)
         except Unavailable:
             await self._pause()
+            return None
+        if outcome is RECALLED:
+            # It never ran: nothing to judge, nothing to count.
             return None
         outcome = self._vet(outcome)
         self._fresh = False
