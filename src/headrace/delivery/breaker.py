@@ -35,7 +35,8 @@ class CircuitBreaker:
     def remaining(self, now: float) -> float:
         """Seconds until a run may be let through; 0 where one may be now (monotonic `now`)."""
         if self.state is BreakerState.OPEN or self._trial:
-            return max(self._until - now, 0.0)
+            longest = self._policy.pause if self._policy else 0.0
+            return min(max(self._until - now, 0.0), longest)
         return 0.0
 
     def wait(self, now: float) -> float:

@@ -46,8 +46,10 @@ class MqttSource:
         topic = hashlib.blake2b(trigger.topic.encode(), digest_size=4).hexdigest()
         self._name = trigger.client_id or f"{around.name}-{topic}"
         self._client: paho.Client | None = None
-        # At most `in_flight` messages of quality 1: the server sends no more until some are
-        # acknowledged. Of quality 0, which promises nothing, those beyond MAX_WAITING are dropped.
+        # The server is asked for at most `in_flight` messages of quality 1 until some are
+        # acknowledged; Mosquitto may send a few more, which wait here. Of quality 0, which promises
+        # nothing, those beyond MAX_WAITING are dropped.
+        self._handed_out = 0
         self._arrived: deque[paho.MQTTMessage] = deque()
         self._news = asyncio.Event()
         self._subscribed = asyncio.Event()
@@ -56,6 +58,7 @@ class MqttSource:
     async def connect(self, places: Mapping[str, str]) -> Mapping[str, str]:
         """Take the session up again, or begin one, and subscribe."""
         self._arrived.clear()
+        self._handed_out = 0
         self._trouble, self._news, self._subscribed = None, asyncio.Event(), asyncio.Event()
         client = self._client = self._made(asyncio.get_running_loop())
         parts = urlsplit(self._trigger.url)
@@ -80,8 +83,9 @@ class MqttSource:
         return places
 
     async def receive(self, limit: int) -> Sequence[Message[int]]:
-        """What has arrived, or nothing after a second."""
-        if not self._arrived and self._trouble is None:
+        """What has arrived, or nothing after a second; never more than may be in flight."""
+        room = self._trigger.in_flight - self._handed_out
+        if self._trouble is None and not (self._arrived and room):
             self._news.clear()
             try:
                 await self._clock.timeout(self._news.wait(), WAIT_S)
@@ -89,8 +93,10 @@ class MqttSource:
                 return []
         if not self._arrived and self._trouble is not None:
             raise self._trouble
-        count = min(limit, len(self._arrived))
-        return [self._message(self._arrived.popleft()) for _ in range(count)]
+        count = min(limit, len(self._arrived), room)
+        messages = [self._message(self._arrived.popleft()) for _ in range(count)]
+        self._handed_out += sum(1 for message in messages if message.receipt)
+        return messages
 
     async def acknowledge(self, messages: Sequence[Message[int]]) -> None:
         """Send PUBACK for each, in the order received, as the protocol wants it."""
@@ -99,6 +105,7 @@ class MqttSource:
         for message in messages:
             if message.receipt:
                 self._client.ack(message.receipt, 1)
+                self._handed_out -= 1
 
     async def close(self) -> None:
         """Hang up without a farewell to the session, which goes on."""
