@@ -32,6 +32,7 @@ from headrace.model.foreign import (
     SqsQueue,
 )
 from headrace.model.http import Bearer, Cors, Http, Legacy, PerClient, Webhook
+from headrace.model.lag import Lag
 from headrace.model.policy import (
     Breaker,
     DeadLetter,
@@ -48,6 +49,7 @@ from headrace.model.tables import Table
 from headrace.model.watches import Files, Missing, Objects, Sftp, Silence
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
+from headrace.sdk.consumer import Consumer
 from headrace.sdk.context import Context
 from headrace.sdk.custom import Emit
 from headrace.sdk.event import Event, Undecodable
@@ -64,6 +66,7 @@ __all__ = [
     "Breaker",
     "Concurrency",
     "Conflict",
+    "Consumer",
     "Context",
     "Corrupt",
     "Cors",
@@ -87,6 +90,7 @@ __all__ = [
     "Invalid",
     "KafkaTopic",
     "KinesisStream",
+    "Lag",
     "Legacy",
     "Locked",
     "Missing",

@@ -24,13 +24,16 @@ from headrace.delivery.positions import (
     stored,
 )
 from headrace.delivery.pump import Pump
+from headrace.delivery.roster import Roster
 from headrace.delivery.runs import Runs
+from headrace.delivery.shifts import Shifts
 from headrace.delivery.vetting import Vetting
 from headrace.keepers.brokers.base import Assigned, Broker, Revoked, Subscription
 from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Change, Check, Delete, Progress, Put, Space
 from headrace.model.errors import Corrupt, Misuse, Unavailable, Unknown
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
+from headrace.model.lag import Lag
 from headrace.model.trigger import StreamTrigger, Trigger, listeners, own_settings
 from headrace.runtime.base import Invoker
 from headrace.topology.consumers import consumer_of
@@ -63,12 +66,15 @@ class Dispatcher:
         on_failure: Callable[[str, BaseException], None],
         folder: Path | None = None,
         outside: bool = True,
+        shifts: Shifts | None = None,
     ) -> None:
         self.apps: dict[str, AppSpec] = {}
         self.functions: dict[str, FunctionSpec] = {}
         self.breakers: dict[str, CircuitBreaker] = {}
         self.halted: dict[Key, str] = {}
         self._flows: dict[str, Flow] = {}
+        self._shifts = Shifts() if shifts is None else shifts
+        self._rosters: dict[str, Roster] = {}
         self.queues = Outside(invoker, storage=storage, clock=clock, entropy=entropy)
         self._broker, self._storage, self._invoker = broker, storage, self.queues
         self._clock, self._entropy, self._runs = clock, entropy, runs
@@ -104,7 +110,7 @@ class Dispatcher:
             await self._broker.declare(stream)
         for function in app.functions:
             for trigger, reads in listeners(function.name, function.triggers):
-                if reads is not trigger:
+                if reads is not trigger and not isinstance(trigger, Lag):
                     open_source(function, trigger, self._around)
                     own = StreamSpec(
                         name=reads.streams[0], owner=app.name, private=True, **own_settings(trigger)
@@ -132,14 +138,27 @@ class Dispatcher:
         self.breakers[function.name] = CircuitBreaker(function.breaker)
         for trigger, reads in listeners(function.name, function.triggers):
             subscription = self._broker.subscribe(function.name, reads.streams)
-            follow = self._follow(function, reads, subscription)
+            if isinstance(trigger, Lag):
+                follow = self._roster(function, trigger, subscription).follow()
+            else:
+                follow = self._follow(function, reads, subscription)
             task = self._tasks.start(follow, name=f"follow {function.name}")
             self._subscriptions[function.name, reads.streams] = subscription, task
-            if reads is not trigger:
+            if reads is not trigger and not isinstance(trigger, Lag):
                 feed = self._feed(function, trigger, reads.streams[0])
                 self._feeds[reads.streams[0]] = self._tasks.start(
                     feed, name=f"feed {function.name}"
                 )
+
+    def _roster(self, function: FunctionSpec, trigger: Lag, subscription: Subscription) -> Roster:
+        roster = self._rosters[function.name] = Roster(
+            function, trigger, subscription, storage=self._storage, broker=self._broker,
+            invoker=self._invoker, clock=self._clock, entropy=self._entropy, tasks=self._tasks,
+            runs=self._runs, shifts=self._shifts,
+            vet=Vetting(function, self._broker, self.delays), on_later=self.delays.wake,
+        )  # fmt: skip
+        roster.paused = function.name in self._paused
+        return roster
 
     async def _feed(self, function: FunctionSpec, trigger: Trigger, stream: str) -> None:
         """Keep a trigger's source running; one that can never work is remembered as halted."""
@@ -176,6 +195,7 @@ class Dispatcher:
             # Pumps first: closing the subscription takes their readers away.
             await self._stop([running for running in self._pumps if running[:2] == key])
             await subscription.close()
+        self._rosters.pop(name, None)
         self.functions.pop(name, None)
 
     async def close(self) -> None:
@@ -339,6 +359,8 @@ class Dispatcher:
         for key, why in self.halted.items():
             if key[0] == function and key[2] == partition and stream in key[1]:
                 return f"halted: {why}"
+        if (roster := self._rosters.get(function)) is not None:
+            return roster.state_of(partition)
         if pump is None:
             return "stopped"
         if pump.paused:
@@ -365,6 +387,9 @@ class Dispatcher:
         pump = self.pump(function, stream, partition)
         if pump is None:
             await work()
+            if (roster := self._rosters.get(function)) is not None:
+                # A run that holds the partition is fenced off by what was written.
+                roster.wake()
         else:
             await pump.errand(work)
 
@@ -374,6 +399,8 @@ class Dispatcher:
         self._paused.add(function)
         for pump, _ in self._of(function):
             pump.pause(True)
+        if (roster := self._rosters.get(function)) is not None:
+            roster.pause(True)
 
     def resume(self, function: str) -> None:
         """Go on after `pause`."""
@@ -381,6 +408,8 @@ class Dispatcher:
         self._paused.discard(function)
         for pump, _ in self._of(function):
             pump.pause(False)
+        if (roster := self._rosters.get(function)) is not None:
+            roster.pause(False)
 
     async def reset(self, function: str, start: str) -> None:
         """Send the function back (or forward) to `start` in all its streams; see `start_offset`.

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headrace.delivery.shifts import Shifts
 from headrace.keepers.state.rows import decode_row, state_key, state_name
 from headrace.keepers.storage.base import Storage
 from headrace.keepers.storage.keys import after
 from headrace.model.effects import Space
+from headrace.model.outcome import Returned
+from headrace.model.record import Chunk
 from headrace.world.clock import Clock
 
 MAX_SCAN = 10_000
 
 
 class HostCalls:
-    """Reads the app's own state; an app's name is the platform's word, never the child's."""
+    """Reads the app's own state; an app's name is the platform's word, never the child's.
 
-    def __init__(self, storage: Storage, clock: Clock) -> None:
+    So is the token of a run that fetches events itself: `shifts` knows what it may.
+    """
+
+    def __init__(self, storage: Storage, clock: Clock, shifts: Shifts | None = None) -> None:
         self._storage, self._clock = storage, clock
+        self._shifts = Shifts() if shifts is None else shifts
 
     async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
         """Version (0: never written) and value of each key; what has expired has no value."""
@@ -36,6 +43,14 @@ class HostCalls:
             if value is not None:
                 found.append((state_name(app, packed), version, value))
         return found
+
+    async def fetch(self, token: int, events: int) -> tuple[list[Chunk], int]:
+        """The next events of the run (none: it is to end), and how many were not fetched."""
+        return await self._shifts.of(token).fetch(events)
+
+    async def land(self, token: int, returned: Returned) -> None:
+        """Commit what the run fetched and did since the last time."""
+        await self._shifts.of(token).land(returned)
 
     def _open(self, row: bytes) -> tuple[int, bytes | None]:
         version, expires, value = decode_row(row)

@@ -172,9 +172,13 @@ def run_of(invocation: Invocation, outcome: Outcome, wall: float) -> Run:
             kind, cause = "crashed", f"{failed.kind}: {failed.message}"
         case TimedOut(cause=failed):
             kind, cause = "timed-out", failed.message
-    head = invocation.chunks[0]
+    if invocation.chunks:
+        head = invocation.chunks[0]
+        place = f"{head.stream}/{head.partition}/{head.start}"
+    else:
+        place = str(invocation.held[0]) if invocation.held else ""
     return Run(
         invocation.function, invocation.key, outcome.usage.instance, invocation.now, wall,
         invocation.size, invocation.attempt, kind,
-        f"{head.stream}/{head.partition}/{head.start}", cause, outcome.usage.cold,
+        place, cause, outcome.usage.cold,
     )  # fmt: skip

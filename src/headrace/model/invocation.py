@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.model.record import Chunk
+from headrace.model.record import Chunk, Position
 
 
 class Invocation(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -23,10 +23,12 @@ class Invocation(msgspec.Struct, array_like=True, frozen=True, gc=False):
         trace: A W3C `traceparent`, or "".
         now: The wall clock when it was dispatched, in microseconds since the epoch.
         seed: What the instance's randomness is seeded with, so that a run can be repeated.
-        mode: `stream` for a batch from a log, `call` for one payload that wants an answer.
+        mode: `stream` for a batch from a log, `call` for one payload that wants an answer,
+            `consume` for a run that fetches events itself.
         order: The function's mode as deployed, `ordered`, `keyed` or `unordered`; "" means as
             its author declared.
         fresh: Forget cached state first: an earlier invocation's changes did not land.
+        held: In a `consume` run, the partitions it is given, each with the next offset.
     """
 
     function: str
@@ -44,6 +46,7 @@ class Invocation(msgspec.Struct, array_like=True, frozen=True, gc=False):
     mode: str = "stream"
     fresh: bool = False
     order: str = ""
+    held: tuple[Position, ...] = ()
 
     @property
     def size(self) -> int:

@@ -9,6 +9,7 @@ import msgspec
 from headrace.model.bus import Rule
 from headrace.model.foreign import ForeignTrigger
 from headrace.model.http import Http, Webhook
+from headrace.model.lag import Lag
 from headrace.model.schedules import At, Cron, Every
 from headrace.model.tables import Table
 from headrace.model.watches import Custom, Files, Missing, Objects, Sftp, Silence
@@ -49,6 +50,7 @@ Trigger = (
     | Table
     | Silence
     | Missing
+    | Lag
     | Custom
     | ForeignTrigger
     | Http
@@ -65,6 +67,8 @@ def listener(function: str, place: int, trigger: Trigger) -> StreamTrigger | Non
     match trigger:
         case StreamTrigger():
             return trigger
+        case Lag(stream=stream, start=start):
+            return StreamTrigger(streams=(stream,), start=start)
         case CallTrigger() | Http(mode="sync"):
             return None
         case _:

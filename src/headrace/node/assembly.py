@@ -20,6 +20,7 @@ from headrace.delivery.parkinglot import ParkingLot
 from headrace.delivery.publisher import Publisher
 from headrace.delivery.runs import Runs
 from headrace.delivery.schedules import Schedules
+from headrace.delivery.shifts import Shifts
 from headrace.faces.gateway.app import Gateway
 from headrace.faces.gateway.rooms import Health, Rooms
 from headrace.keepers.brokers.base import Broker
@@ -65,11 +66,12 @@ class Node:
         self.settings = settings
         self.storage, self.broker, self.clock, self.tasks = storage, broker, clock, tasks
         self.runs = Runs()
+        shifts = Shifts()
         self.fleet = Fleet(
             clock=clock,
             entropy=entropy,
             tasks=tasks,
-            services=HostCalls(storage, clock),
+            services=HostCalls(storage, clock, shifts),
             on_log=self._log,
             scratch=settings.data / "scratch",
         )
@@ -83,6 +85,7 @@ class Node:
             runs=self.runs,
             on_failure=_failed,
             folder=settings.data,
+            shifts=shifts,
         )
         self.publisher = Publisher(broker, self.dispatcher.delays)
         self.direct = Direct(

@@ -7,10 +7,11 @@ Both obey `tests/contract/test_invokers.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Outcome
+from headrace.model.outcome import Outcome, Returned
+from headrace.model.record import Chunk
 
 
 class Invoker(Protocol):
@@ -41,4 +42,26 @@ class HostServices(Protocol):
         self, app: str, prefix: str, *, limit: int
     ) -> list[tuple[str, int, bytes]]:
         """Key, version and value of the app's state keys that start with `prefix`, ascending."""
+        ...
+
+
+@runtime_checkable
+class ConsumerServices(Protocol):
+    """What hosts with streams answer beside: runs that fetch events themselves, by their tokens."""
+
+    async def fetch(self, token: int, events: int) -> tuple[list[Chunk], int]:
+        """The next events of the run (none: it is to end), and how many were not fetched.
+
+        Raises:
+            Fenced: It holds no partitions (any more).
+        """
+        ...
+
+    async def land(self, token: int, returned: Returned) -> None:
+        """Commit what the run fetched and did since the last time, all of it or nothing.
+
+        Raises:
+            Fenced: It holds no partitions (any more).
+            Conflict: State it relied on has changed.
+        """
         ...

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
-from headrace.runtime.base import HostServices
+from headrace.model.record import Chunk
+from headrace.runtime.base import ConsumerServices, HostServices
 from headrace.runtime.child.executor import Executor
 from headrace.sdk.app import App
 from headrace.sdk.place import near
@@ -43,6 +44,18 @@ class _Host:
         deadline = self.deadlines.get(invocation.token)
         if deadline is not None:
             deadline.reschedule(asyncio.get_running_loop().time() + seconds)
+
+    def fetch(self, invocation: Invocation, events: int) -> tuple[list[Chunk], int]:
+        return _at_once(self._streams.fetch(invocation.token, events))
+
+    def land(self, invocation: Invocation, returned: Returned) -> None:
+        _at_once(self._streams.land(invocation.token, returned))
+
+    @property
+    def _streams(self) -> ConsumerServices:
+        if not isinstance(self._services, ConsumerServices):
+            raise Misuse("this host has no streams to consume")
+        return self._services
 
 
 class InlineInvoker:

@@ -21,10 +21,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from headrace.model.errors import Misuse
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut, Usage
 from headrace.model.policy import MAX_VISIBILITY
-from headrace.runtime.base import HostServices
+from headrace.runtime.base import ConsumerServices, HostServices
 from headrace.runtime.logs import LogLine, LogReader
 from headrace.runtime.wire import (
     EXIT_HOOK,
@@ -36,9 +37,13 @@ from headrace.runtime.wire import (
     Done,
     Exited,
     Extend,
+    Fetch,
+    Fetched,
     Frames,
     FromChild,
     Hello,
+    Land,
+    Landed,
     Message,
     Partitions,
     ProtocolError,
@@ -518,10 +523,11 @@ class Instance:
                 if nonce not in self._runs:
                     return "it asked for time for a run that nobody gave it"
                 self._extend(nonce, seconds)
-            case ReadState() | ScanState():
+            case ReadState() | ScanState() | Fetch() | Land():
                 if nonce not in self._runs:
                     return "it asked on behalf of a run that nobody gave it"
-                self._start(self._answer(nonce, message), f"answer {self.identity}")
+                token = self._runs[nonce].invocation.token
+                self._start(self._answer(nonce, token, message), f"answer {self.identity}")
             case Acted():
                 if nonce and nonce == self._suspending:
                     self._suspending = 0
@@ -538,21 +544,33 @@ class Instance:
             began = self._clock.monotonic() + seconds - run.invocation.timeout
             self._head_since = max(self._head_since, began)
 
-    async def _answer(self, nonce: int, question: ReadState | ScanState) -> None:
+    async def _answer(
+        self, nonce: int, token: int, question: ReadState | ScanState | Fetch | Land
+    ) -> None:
         answer: Message
         try:
-            if isinstance(question, ReadState):
-                answer = Rows(await self._services.read_state(self.app, question.keys))
-            else:
-                limit = min(question.limit, MAX_SCAN_ROWS)
-                answer = Scan(
-                    await self._services.scan_state(self.app, question.prefix, limit=limit)
-                )
+            match question:
+                case ReadState(keys=keys):
+                    answer = Rows(await self._services.read_state(self.app, keys))
+                case ScanState(prefix=prefix):
+                    limit = min(question.limit, MAX_SCAN_ROWS)
+                    answer = Scan(await self._services.scan_state(self.app, prefix, limit=limit))
+                case Fetch(events=events):
+                    answer = Fetched(*await self._streams.fetch(token, events))
+                case Land(returned=returned):
+                    await self._streams.land(token, returned)
+                    answer = Landed()
             frame = encode(nonce, answer)
         except Exception as error:  # noqa: BLE001 - whatever a keeper raises, the child must hear
             frame = encode(nonce, Denied(type(error).__name__, str(error)[:4096]))
         if self._connected:
             self._send(frame)
+
+    @property
+    def _streams(self) -> ConsumerServices:
+        if not isinstance(self._services, ConsumerServices):
+            raise Misuse("this host has no streams to consume")
+        return self._services
 
     def _break(self, doom: Doom, reason: str) -> None:
         self._hurt = reason

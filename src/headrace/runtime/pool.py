@@ -78,7 +78,8 @@ class Pool:
             Overloaded: The line is full.
             Unavailable: No instance could be forked, several times over.
         """
-        alone = False
+        # What consumes by itself goes on for long: nothing waits behind it.
+        alone = invocation.mode == "consume"
         reason = ""
         for _ in range(MAX_RERUNS):
             instance = None if self._waiting else self._choose(invocation.affinity, alone=alone)

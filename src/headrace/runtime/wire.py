@@ -18,6 +18,7 @@ from headrace.model.function import AppSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Returned
 from headrace.model.policy import MAX_FRAME_BYTES, Resources
+from headrace.model.record import Chunk
 
 RECEIVE_BYTES = 1 << 16
 MAX_SCAN_ROWS = 10_000
@@ -121,6 +122,29 @@ class Extend(msgspec.Struct, array_like=True, frozen=True, tag=14, gc=False):
     seconds: float
 
 
+class Fetch(msgspec.Struct, array_like=True, frozen=True, tag=15, gc=False):
+    """Child to host: the next events of the run at hand, up to `events`."""
+
+    events: int
+
+
+class Fetched(msgspec.Struct, array_like=True, frozen=True, tag=16, gc=False):
+    """Host to child: the answer to `Fetch`; `lag` events are left."""
+
+    chunks: list[Chunk]
+    lag: int
+
+
+class Land(msgspec.Struct, array_like=True, frozen=True, tag=17, gc=False):
+    """Child to host: commit what was fetched, and done for it, since the last time."""
+
+    returned: Returned
+
+
+class Landed(msgspec.Struct, array_like=True, frozen=True, tag=18, gc=False):
+    """Host to child: it is durable."""
+
+
 class Partitions(msgspec.Struct, array_like=True, frozen=True, tag=13, gc=False):
     """Host to child: how many partitions the streams of other apps have."""
 
@@ -222,8 +246,9 @@ class Spoken(msgspec.Struct, array_like=True, frozen=True, gc=False):
     time: int
 
 
-FromChild: TypeAlias = Hello | Done | ReadState | ScanState | Acted | Extend
-ToChild: TypeAlias = Run | Rows | Scan | Denied | Suspend | Stop | Partitions
+FromChild: TypeAlias = Hello | Done | ReadState | ScanState | Acted | Extend | Fetch | Land
+Answer: TypeAlias = Rows | Scan | Fetched | Landed
+ToChild: TypeAlias = Run | Answer | Denied | Suspend | Stop | Partitions
 FromZygote: TypeAlias = Loaded | LoadFailed | Forked | ForkFailed | Exited
 ToZygote: TypeAlias = Load | Fork
 Message: TypeAlias = FromChild | ToChild | FromZygote | ToZygote

@@ -44,6 +44,7 @@ from headrace.sdk.declared import (
     Declared,
     QueueSettings,
     StreamSettings,
+    check_lag,
     check_streams,
     check_whole,
     coder_of,
@@ -448,7 +449,8 @@ class App:
                 self.name, known, streams, output, publishes, shape, where, answers=answers
             )
             triggers = (*others, *triggers_of(streams, trigger, where, alone=not others))
-            decoders = decoders_of(streams, shape, where)
+            consumed = check_lag(streams, others, known, shape, where)
+            decoders = decoders_of((*streams, *consumed), shape, where)
             decoders.update(own_decoders(full, triggers, shape, where))
             spec = FunctionSpec(
                 name=full,

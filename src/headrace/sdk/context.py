@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from headrace.model.errors import Misuse
 from headrace.model.invocation import Invocation
 from headrace.model.policy import MAX_VISIBILITY
+from headrace.sdk.consumer import Consumer
 from headrace.sdk.event import Event
 from headrace.sdk.state import Ledger, State
 from headrace.sdk.stream import Stream
@@ -51,6 +52,10 @@ class Desk(Protocol):
 
     def extend(self, seconds: float) -> None:
         """Let the run take `seconds` from now."""
+        ...
+
+    def consumer(self) -> Consumer:
+        """What a run that was started by a lag fetches with."""
         ...
 
     def working_on(self) -> Event[Any] | None:
@@ -110,6 +115,15 @@ class Context:
         return self._state
 
     @property
+    def consumer(self) -> Consumer:
+        """Fetches events and commits, in a function that a `Lag` trigger starts.
+
+        Raises:
+            Misuse: Something else started this run.
+        """
+        return self._desk.consumer()
+
+    @property
     def function(self) -> str:
         """The full name, `app.function`."""
         return self._invocation.function
@@ -132,7 +146,7 @@ class Context:
     @property
     def stream(self) -> str:
         """The stream the first event comes from, or "" where there is none."""
-        chunks = self._invocation.chunks
+        chunks = self._invocation.chunks or self._invocation.held
         return chunks[0].stream if chunks else ""
 
     @property

@@ -8,6 +8,7 @@ from typing import Any, Final, TypedDict, get_args
 from headrace.model.codec import Coder, codec_for
 from headrace.model.errors import Misuse
 from headrace.model.function import Cleanup, Codec, FunctionSpec
+from headrace.model.lag import Lag
 from headrace.model.schedules import Schedule
 from headrace.model.tables import Table
 from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger, listeners
@@ -168,8 +169,41 @@ def own_decoders(
             "json" if isinstance(trigger, JSON_SOURCES) else None, shape.value, where
         ).decode
         for trigger, reads in listeners(function, triggers)
-        if reads is not trigger
+        if reads is not trigger and not isinstance(trigger, Lag)
     }
+
+
+def check_lag(
+    streams: Sequence[Stream[Any]],
+    triggers: Sequence[Trigger],
+    known: Mapping[str, Stream[Any]],
+    shape: Shape,
+    where: str,
+) -> tuple[Stream[Any], ...]:
+    """The stream a function consumes by itself, if it does; its values are opened as declared.
+
+    Raises:
+        Misuse: It has other triggers too, takes no batch and context, or the stream is unknown.
+    """
+    lags = [trigger for trigger in triggers if isinstance(trigger, Lag)]
+    if not lags:
+        return ()
+    if len(triggers) + len(streams) > 1:
+        raise Misuse(f"{where}: a `Lag(...)` has to be its only trigger; use two functions")
+    if not (shape.batch and shape.context):
+        raise Misuse(
+            f"{where}: what a `Lag(...)` starts takes `(events: Batch, context: Context)`; the "
+            "batch is empty, and `context.consumer` fetches"
+        )
+    name = lags[0].stream
+    if name not in known:
+        raise Misuse(
+            f"{where}: no stream is called `{name}`{near(name, known)}; declare it before the "
+            "function, with `stream(...)` or `external(...)`"
+        )
+    if known[name].spec.queue is not None:
+        raise Misuse(f"{where}: `{name}` is a queue, whose messages are acknowledged one by one")
+    return (known[name],)
 
 
 def triggers_of(

@@ -17,6 +17,7 @@ from headrace.delivery.dispatcher import Dispatcher
 from headrace.delivery.hostcalls import HostCalls
 from headrace.delivery.publisher import Published, Publisher
 from headrace.delivery.runs import Runs
+from headrace.delivery.shifts import Shifts
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.brokers.memory import MemoryBroker
 from headrace.keepers.storage.memory import MemoryStorage
@@ -168,9 +169,9 @@ class Lives:
             self.storage, host, weather=self.weather, clock=self.clock,
             in_order=self._in_order, on_landed=self.on_landed,
         )  # fmt: skip
-        runs = Runs()
+        runs, shifts = Runs(), Shifts()
         invoker = InlineInvoker(
-            self.apps, HostCalls(door, self.clock), clock=self.clock, partitions=self.partitions,
+            self.apps, HostCalls(door, self.clock, shifts), clock=self.clock, partitions=self.partitions,
             on_invoke=lambda invocation: self._before(host, invocation),
             on_outcome=lambda invocation, outcome: self._after(host, invocation, outcome),
         )  # fmt: skip
@@ -178,6 +179,7 @@ class Lives:
         dispatcher = Dispatcher(
             broker=self._spring(), storage=door, invoker=internal, clock=self.clock,
             entropy=self._entropy, runs=runs, on_failure=self._failed, outside=False,
+            shifts=shifts,
         )  # fmt: skip
         for spec in self.specs:
             for stream in spec.streams:

@@ -14,7 +14,8 @@ import msgspec
 
 from headrace.model.bus import Rule
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
-from headrace.model.trigger import StreamTrigger
+from headrace.model.lag import Lag
+from headrace.model.trigger import StreamTrigger, Trigger
 
 
 class Edge(msgspec.Struct, frozen=True, order=True):
@@ -70,13 +71,21 @@ def graph_of(apps: Iterable[AppSpec]) -> Graph:
 
 def inputs(function: FunctionSpec) -> list[str]:
     """The streams a function listens to, in the order declared."""
-    found = [
-        name
-        for trigger in function.triggers
-        if isinstance(trigger, (StreamTrigger, Rule))
-        for name in (trigger.watched if isinstance(trigger, Rule) else trigger.streams)
-    ]
+    found = [name for trigger in function.triggers for name in streams_of(trigger)]
     return list(dict.fromkeys(found))
+
+
+def streams_of(trigger: Trigger) -> tuple[str, ...]:
+    """The streams by name that a trigger listens to."""
+    match trigger:
+        case Rule():
+            return trigger.watched
+        case StreamTrigger():
+            return trigger.streams
+        case Lag():
+            return (trigger.stream,)
+        case _:
+            return ()
 
 
 def outputs(function: FunctionSpec) -> list[str]:

@@ -13,7 +13,7 @@ from headrace.model.http import Http, Webhook
 from headrace.model.policy import Breaker, OnFailure, Retry, Scaling
 from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger
 from headrace.topology.consumers import consumer_of
-from headrace.topology.graph import outputs
+from headrace.topology.graph import outputs, streams_of
 
 MAX_PATTERN = 60
 
@@ -104,7 +104,7 @@ def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger) -> MapRow:
     listens = not isinstance(trigger, CallTrigger)
     return MapRow(
         function=function.name,
-        streams=_streams(trigger),
+        streams=streams_of(trigger),
         trigger=_trigger(trigger),
         group=function.name if listens else "-",
         batch=_batch(function) if listens else "-",
@@ -143,12 +143,6 @@ def _forward(app: AppSpec, forward: Forward) -> MapRow:
         summary="",
         source="",
     )
-
-
-def _streams(trigger: Trigger) -> tuple[str, ...]:
-    if isinstance(trigger, Rule):
-        return trigger.watched
-    return trigger.streams if isinstance(trigger, StreamTrigger) else ()
 
 
 def _trigger(trigger: Trigger) -> str:

@@ -16,9 +16,12 @@ from typing import NoReturn
 from headrace.runtime.wire import (
     EXIT_CHANNEL,
     RECEIVE_BYTES,
+    Answer,
     Denied,
+    Fetched,
     Frames,
     FromChild,
+    Landed,
     ProtocolError,
     Rows,
     Scan,
@@ -28,6 +31,7 @@ from headrace.runtime.wire import (
 )
 
 GATHER_BYTES = 1 << 16
+_ANSWERS = (Rows, Scan, Fetched, Landed, Denied)
 
 
 class HostRefused(Exception):
@@ -79,7 +83,7 @@ class Channel:
             leave()
         self._outbox.clear()
 
-    def ask(self, question: FromChild) -> Rows | Scan:
+    def ask(self, question: FromChild) -> Answer:
         """Put a question for the running invocation and wait for its answer.
 
         Raises:
@@ -91,7 +95,7 @@ class Channel:
         while True:
             while self._inbox:
                 nonce, message = self._inbox.popleft()
-                if nonce == self.nonce and isinstance(message, Rows | Scan | Denied):
+                if nonce == self.nonce and isinstance(message, _ANSWERS):
                     self._inbox.extendleft(reversed(kept))
                     if isinstance(message, Denied):
                         raise HostRefused(message.kind, message.message)

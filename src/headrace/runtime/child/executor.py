@@ -17,6 +17,7 @@ from headrace.model.errors import Unknown
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import BEHIND, Cause, Failure, Returned
 from headrace.runtime.child.cause import cause_of
+from headrace.runtime.child.consuming import Consuming, Supply
 from headrace.runtime.child.handing import Prepared, bare, emit, settled, take
 from headrace.runtime.child.ledger import Host
 from headrace.runtime.child.recorder import Recorder
@@ -119,6 +120,8 @@ class Executor:
         began = self._monotonic()
         if invocation.mode == "call":
             return await self._run_call(invocation, prepared, events, began)
+        if invocation.mode == "consume":
+            return await self._run_consumer(invocation, prepared, began)
         if prepared.many:
             return await self._run_batch(invocation, prepared, events, began)
         return await self._run_single(invocation, prepared, events, began)
@@ -286,6 +289,27 @@ class Executor:
             writes=recorder.writes(None),
             result=answer,
         )
+
+    async def _run_consumer(
+        self, invocation: Invocation, prepared: Prepared, began: float
+    ) -> Returned:
+        """No events: the handler fetches them. What comes back is what it has not committed."""
+        recorder, context = self._desk(invocation, prepared, [], began)
+        if not isinstance(self._host, Supply) or not invocation.held:
+            return Returned(error=Cause("Misuse", "there is nothing to consume"))
+        decode = prepared.decoders.get(invocation.held[0].stream, self._untyped)
+        consumer = recorder.consumes = Consuming(invocation, recorder, self._host, decode)
+        try:
+            result = prepared.call(Batch([], recorder), context)
+            if result is not None:
+                await take(prepared, recorder, result, None)
+            consumer.check()
+        except BaseException as error:  # user code may raise anything
+            if prepared.awaits and _is_cancellation(error):
+                raise
+            return Returned(error=cause_of(error))
+        recorder.at = -1
+        return _collect(recorder, -1)
 
 
 # -- outcomes -------------------------------------------------------------------------------

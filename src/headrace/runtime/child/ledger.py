@@ -155,6 +155,12 @@ class StateLedger:
         self._base[key] = raw
         return raw
 
+    def begin_anew(self, invocation: Invocation) -> None:
+        """What was noted has landed; what is noted next is written as `invocation`."""
+        self._invocation = invocation
+        for kept in (self._versions, self._base, self._writes, self._edges):
+            kept.clear()
+
     def entangled(self, kept: Callable[[int], bool]) -> bool:
         """Whether something kept was computed from what is dropped."""
         return any(kept(reader) and not kept(writer) for reader, writer in self._edges)

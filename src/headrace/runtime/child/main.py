@@ -36,8 +36,11 @@ from headrace.runtime.wire import (
     Acted,
     Done,
     Extend,
+    Fetch,
+    Fetched,
     Fork,
     Hello,
+    Land,
     Partitions,
     ReadState,
     Rows,
@@ -77,6 +80,17 @@ class HostLine:
         del invocation
         self._channel.say(self._channel.nonce, Extend(seconds))
         self._channel.flush()
+
+    def fetch(self, invocation: Invocation, events: int) -> tuple[list[Chunk], int]:
+        """The next events of the run at hand, and how many are left."""
+        del invocation
+        answer = self._channel.ask(Fetch(events))
+        return (answer.chunks, answer.lag) if isinstance(answer, Fetched) else ([], 0)
+
+    def land(self, invocation: Invocation, returned: Returned) -> None:
+        """Commit what the run at hand fetched and did."""
+        del invocation
+        self._channel.ask(Land(returned))
 
 
 class Life:

@@ -11,6 +11,8 @@ from datetime import datetime
 from typing import Any
 from zlib import crc32
 
+from msgspec.structs import replace
+
 from headrace.model.errors import Invalid, Misuse, Refused, TooLarge, Unknown
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
@@ -21,6 +23,7 @@ from headrace.runtime.child.ledger import Host, StateLedger
 from headrace.runtime.child.statecache import StateCache
 from headrace.sdk.app import App
 from headrace.sdk.batch import Cursor
+from headrace.sdk.consumer import Consumer
 from headrace.sdk.event import Event
 from headrace.sdk.place import near
 from headrace.sdk.state import Ledger
@@ -66,6 +69,7 @@ class Recorder(Cursor):
         "_outlets",
         "_partitions",
         "_seals",
+        "consumes",
         "dropped",
         "events",
         "finished",
@@ -85,6 +89,7 @@ class Recorder(Cursor):
         self.events = events
         self.dropped: dict[int, Cause] = {}
         self.finished: set[int] = set()
+        self.consumes: Consumer | None = None
         self._invocation = invocation
         self._app = app
         self._cache = cache
@@ -168,12 +173,33 @@ class Recorder(Cursor):
         """Let the run take `seconds` from now."""
         self._host.extend(self._invocation, seconds)
 
+    def consumer(self) -> Consumer:
+        """What a run that was started by a lag fetches with."""
+        if self.consumes is None:
+            raise Misuse(
+                "`context.consumer` is there only in runs that a `Lag(...)` trigger has started"
+            )
+        return self.consumes
+
     def index_of(self, event: object) -> int:
         """The event's index in the batch; what is no event of it is refused."""
         index = event._index if isinstance(event, Event) else -1
         if not 0 <= index < len(self.events) or self.events[index] is not event:
             raise Misuse(f"{event!r} is not an event of this batch")
         return index
+
+    def begin_anew(self) -> None:
+        """What was noted has landed: the next notes are another version of state."""
+        invocation = self._invocation
+        self._invocation = replace(invocation, token=invocation.token + 1)
+        for outlet in self._outlets.values():
+            outlet.lanes.clear()
+        self.dropped.clear()
+        self.finished.clear()
+        self.events.clear()
+        self._seals = 0
+        if self._ledger is not None:
+            self._ledger.begin_anew(self._invocation)
 
     # -- what the executor asks -------------------------------------------------------------
 

@@ -1,0 +1,263 @@
+"""How many instances of a function consume a stream, decided by its lag, and over which partitions.
+
+In: what the subscription assigns, positions against the log's ends. Out: runs without events, each
+with a share of the partitions, started and recalled as the `Lag` trigger says. A share is claimed
+anew for every run, so whatever a former run still tries is fenced off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from headrace.delivery.positions import Claim, claim, decode_position, position_key
+from headrace.delivery.runs import Runs, run_of
+from headrace.delivery.shifts import Shift, Shifts
+from headrace.delivery.waiting import Waiting
+from headrace.keepers.brokers.base import Assigned, Broker, Reader, Revoked, Subscription
+from headrace.keepers.storage.base import Storage
+from headrace.model.effects import Space
+from headrace.model.errors import HeadraceError
+from headrace.model.function import FunctionSpec
+from headrace.model.invocation import Invocation
+from headrace.model.lag import Lag
+from headrace.model.outcome import Outcome, Returned
+from headrace.runtime.base import Invoker
+from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
+from headrace.world.failpoints import hit
+from headrace.world.tasks import Tasks
+
+PAUSE_MIN_S, PAUSE_MAX_S = 0.2, 30.0
+
+Share = tuple[int, ...]
+
+
+class Roster:
+    """One function's consumers on this node. Its one task starts runs; anybody may wake it.
+
+    Attributes:
+        paused: Start nothing new, and let what runs come to its end.
+    """
+
+    def __init__(
+        self,
+        spec: FunctionSpec,
+        trigger: Lag,
+        subscription: Subscription,
+        *,
+        storage: Storage,
+        broker: Broker,
+        invoker: Invoker,
+        clock: Clock,
+        entropy: Entropy,
+        tasks: Tasks,
+        runs: Runs,
+        shifts: Shifts,
+        vet: Callable[[Outcome], Outcome],
+        on_later: Callable[[], None],
+    ) -> None:
+        self.paused = False
+        self._spec, self._trigger, self._subscription = spec, trigger, subscription
+        self._storage, self._broker, self._invoker = storage, broker, invoker
+        self._clock, self._entropy, self._tasks, self._runs = clock, entropy, tasks, runs
+        self._shifts, self._vet, self._on_later = shifts, vet, on_later
+        self._waiting = Waiting(tasks)
+        self._readers: dict[int, Reader] = {}
+        self._on: dict[Share, tuple[Shift, asyncio.Task[None]]] = {}
+        self._rests: dict[Share, tuple[float, float]] = {}
+        self._count = 0
+        self._news = False
+
+    # --- what this node owns ----------------------------------------------------------------
+
+    async def follow(self) -> None:
+        """Take partitions up and let them go as the subscription says."""
+        working = self._tasks.start(self._work(), name=f"roster {self._spec.name}")
+        try:
+            while True:
+                match await self._subscription.read():
+                    case Assigned(partitions=partitions):
+                        for partition in partitions:
+                            await self._take_up(partition)
+                        hit("recovery:claimed")
+                        self.wake()
+                    case Revoked(partitions=partitions):
+                        await self._let_go(partitions)
+                        await self._subscription.released(partitions)
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            await self._let_go(tuple(self._readers))
+
+    async def _take_up(self, partition: int) -> None:
+        stream, pause, end = self._trigger.stream, PAUSE_MIN_S, None
+        while end is None:
+            try:
+                # So that the group begins here, even where nothing runs for a long time.
+                await self._claim(partition)
+                end = (await self._broker.extent(stream, partition)).high
+            except HeadraceError:
+                await self._clock.sleep(self._entropy.uniform(pause / 2, pause))
+        self._readers[partition] = self._subscription.reader(stream, partition, end)
+
+    async def _let_go(self, partitions: Sequence[int]) -> None:
+        """Recall the runs that hold any of them, and wait for their ends."""
+        gone = {each: self._readers.pop(each) for each in partitions if each in self._readers}
+        ending = [
+            (shift, run) for share, (shift, run) in self._on.items() if set(share) & set(gone)
+        ]
+        for shift, _ in ending:
+            shift.recall()
+        if ending:
+            await asyncio.wait([run for _, run in ending])
+        for reader in gone.values():
+            reader.close()
+
+    def wake(self) -> None:
+        """Look at the lag soon."""
+        self._news = True
+        self._waiting.wake()
+
+    def pause(self, paused: bool) -> None:
+        """Start nothing new (or go on again)."""
+        self.paused = paused
+        self.wake()
+
+    def state_of(self, partition: int) -> str:
+        """What becomes of the partition here, in words."""
+        if self.paused:
+            return "paused"
+        if any(partition in share for share in self._on):
+            return "running"
+        if any(partition in share for share in self._rests):
+            return "retrying"
+        return "waiting for lag" if partition in self._readers else "stopped"
+
+    # --- who works --------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        """Look, decide, start; then wait for news."""
+        while True:
+            self._news = False
+            try:
+                rest = await self._staff()
+            except HeadraceError:
+                rest = self._entropy.uniform(PAUSE_MIN_S, 1.0)
+            if not self._news:
+                await self._waiting.wait(rest, tuple(self._readers.values()))
+            await self._clock.sleep(self._trigger.every_s)
+
+    async def _staff(self) -> float | None:
+        """Start what is to run now; seconds until something that rests may run again."""
+        lags = {each: await self._behind(each) for each in sorted(self._readers)}
+        wanted = self._wanted(sum(lags.values()))
+        if wanted != self._count and self._on:
+            # The partitions are shared out anew once the runs that are on have ended; where none
+            # is wanted they finish what is there.
+            if wanted or self.paused:
+                for shift, _ in self._on.values():
+                    shift.recall()
+            return None
+        self._count = wanted
+        now, soonest = self._clock.monotonic(), list[float]()
+        for share in shares(tuple(lags), wanted):
+            if share in self._on or not any(lags[each] for each in share):
+                continue
+            until = self._rests.get(share, (0.0, 0.0))[1]
+            if until > now:
+                soonest.append(until - now)
+            else:
+                await self._start(share)
+        return min(soonest, default=None)
+
+    def _wanted(self, lag: int) -> int:
+        if self.paused:
+            return 0
+        return min(self._trigger.instances(lag, self._count), len(self._readers))
+
+    async def _behind(self, partition: int) -> int:
+        stream = self._trigger.stream
+        row = await self._storage.get(
+            Space.POSITIONS, position_key(self._spec.name, stream, partition)
+        )
+        extent = await self._broker.extent(stream, partition)
+        self._readers[partition].seek(extent.high)
+        if row is None:
+            return extent.high - extent.low
+        progress = decode_position(row).progress
+        return max(extent.high - max(progress.watermark, extent.low) - len(progress.sparse), 0)
+
+    async def _claim(self, partition: int) -> Claim:
+        return await claim(
+            self._storage, self._broker, function=self._spec.name, stream=self._trigger.stream,
+            partition=partition, start=self._trigger.start,
+        )  # fmt: skip
+
+    # --- one run ----------------------------------------------------------------------------
+
+    async def _start(self, share: Share) -> None:
+        claims = {each: await self._claim(each) for each in share}
+        token = self._entropy.integer(62) + 1
+        shift = Shift(
+            self._spec, self._trigger.stream, claims, token=token,
+            ends=self._clock.monotonic() + self._trigger.lifespan_s, storage=self._storage,
+            broker=self._broker, clock=self._clock, vet=self._vet, on_later=self._on_later,
+        )  # fmt: skip
+        run = self._tasks.start(self._run(share, shift), name=f"consume {self._spec.name}")
+        self._on[share] = shift, run
+
+    async def _run(self, share: Share, shift: Shift) -> None:
+        """From the claim to the end; what did not land was not done."""
+        started, failed = self._clock.monotonic(), ""
+        invocation = self._invocation(shift)
+        self._shifts.open(invocation.token, shift)
+        try:
+            outcome = await self._invoker.invoke(invocation)
+            self._runs.record(run_of(invocation, outcome, self._clock.monotonic() - started))
+            if isinstance(outcome, Returned) and outcome.error is None:
+                await shift.land(outcome)
+            else:
+                cause = outcome.error if isinstance(outcome, Returned) else outcome.cause
+                failed = f"{cause.kind}: {cause.message}" if cause is not None else "it failed"
+        except HeadraceError as error:
+            failed = f"{type(error).__name__}: {error}"
+        finally:
+            self._shifts.end(invocation.token)
+            self._on.pop(share, None)
+        self._note(share, failed)
+        self.wake()
+
+    def _note(self, share: Share, failed: str) -> None:
+        """A share whose run failed rests, longer each time."""
+        if not failed:
+            self._rests.pop(share, None)
+            return
+        pause = min(self._rests.get(share, (PAUSE_MIN_S / 2, 0.0))[0] * 2, PAUSE_MAX_S)
+        until = self._clock.monotonic() + self._entropy.uniform(pause / 2, pause)
+        self._rests[share] = pause, until
+        self._runs.write(
+            time=self._clock.now(), function=self._spec.name, instance="", key="", level="warning",
+            text=f"a run that consumed partitions {share} ended without its last effects: {failed}",
+        )  # fmt: skip
+
+    def _invocation(self, shift: Shift) -> Invocation:
+        at = shift.held[0]
+        return Invocation(
+            self._spec.name,
+            (),
+            timeout=self._trigger.lifespan_s + self._spec.timeout,
+            token=shift.token,
+            key=f"{self._spec.name}:consume/{at}",
+            hops=1,
+            now=self._clock.now(),
+            seed=self._entropy.integer(62),
+            mode="consume",
+            fresh=True,
+            held=shift.held,
+        )
+
+
+def shares(partitions: Sequence[int], count: int) -> list[Share]:
+    """The partitions, dealt out to so many runs."""
+    return [tuple(partitions[place::count]) for place in range(min(count, len(partitions)))]

@@ -1,0 +1,97 @@
+"""`context.consumer` in the instance: asks the host for events, and has it commit what was done.
+
+In: the partitions of a run, and a host that hands out their events. Out: events as the handler's
+stream declares them, and effects as one `Returned` for each commit. It holds nothing back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol, runtime_checkable
+
+from headrace.model.errors import Misuse
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Returned
+from headrace.model.record import Chunk
+from headrace.runtime.child.recorder import Recorder
+from headrace.sdk.batch import Batch
+from headrace.sdk.event import Event, open_chunk
+
+MAX_FETCH: Final = 10_000
+
+
+@runtime_checkable
+class Supply(Protocol):
+    """A host that hands out events, blocking until it has answered."""
+
+    def fetch(self, invocation: Invocation, events: int) -> tuple[list[Chunk], int]:
+        """The run's next events (none: it is to end), and how many were not fetched."""
+        ...
+
+    def land(self, invocation: Invocation, returned: Returned) -> None:
+        """Commit what was fetched and done since the last time."""
+        ...
+
+
+class Consuming:
+    """One run's consumer; implements `sdk.consumer.Consumer`."""
+
+    def __init__(
+        self,
+        invocation: Invocation,
+        recorder: Recorder,
+        host: Supply,
+        decode: Callable[[bytes], Any],
+    ) -> None:
+        self._invocation, self._recorder, self._host = invocation, recorder, host
+        self._decode = decode
+        self._positions = {held.partition: held.offset for held in invocation.held}
+
+    def fetch(self, events: int = 500) -> Batch[Any]:
+        """The next events; none where the run is to end."""
+        if not 1 <= events <= MAX_FETCH:
+            raise Misuse(f"`fetch({events!r})` is out of range; use 1 to {MAX_FETCH:,} events")
+        known = self._recorder.events
+        opened: list[Event[Any]] = []
+        for chunk in self._host.fetch(self._invocation, events)[0]:
+            opened += open_chunk(chunk, len(known) + len(opened), self._decode)
+            self._positions[chunk.partition] = chunk.end
+        known += opened
+        return Batch(opened, self._recorder)
+
+    def commit(self) -> None:
+        """Land everything since the last commit."""
+        recorder = self._recorder
+        if recorder.at >= 0:
+            raise Misuse(
+                "`commit()` inside a loop over a batch would commit the events behind this one too; "
+                "call it after the loop, or fetch fewer events"
+            )
+        self.check()
+        returned = Returned(
+            appends=recorder.appends(None), reads=recorder.reads(), writes=recorder.writes(None)
+        )
+        self._host.land(self._invocation, returned)
+        recorder.begin_anew()
+
+    def check(self) -> None:
+        """Pass, where nothing fetched was marked as failed.
+
+        Raises:
+            Misuse: Something was.
+        """
+        for cause in self._recorder.dropped.values():
+            raise Misuse(
+                "a function that consumes by itself cannot fail single events "
+                f"({cause.message or cause.kind}); publish what failed to a stream, or raise"
+            )
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """The next offset to be fetched, by partition."""
+        return dict(self._positions)
+
+    @property
+    def lag(self) -> int:
+        """Events not fetched yet."""
+        return self._host.fetch(self._invocation, 0)[1]
