@@ -1,7 +1,7 @@
 """Real servers for tests, each a process of its own on a free port; started, killed, begun again.
 
 The scripts beside this file know how; this file knows when. A server that cannot run here is
-skipped with the reason, and is a failure where `HEADRACE_CI=1` says that all must be there.
+skipped with the reason, and is a failure where `CI=true` says that all must be there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def missing(name: str) -> str:
 
 def absent(reason: str) -> None:
     """Skip the test, or fail it where everything must be there."""
-    if os.environ.get("HEADRACE_CI") == "1":
+    if os.environ.get("CI") == "true":
         pytest.fail(f"{reason}; `make services` brings it")
     pytest.skip(f"{reason}; `make services` brings it")
 

@@ -82,7 +82,7 @@ def test_an_asynchronous_generator_that_waits_hands_over_what_it_has() -> None:
         import asyncio
 
         yield Emit("first" if checkpoint is None else "later", checkpoint=1)
-        await asyncio.sleep(3_600)
+        await asyncio.Event().wait()
 
     @app.function(slow, output=seen)
     def note(event: Event[str]) -> str:
