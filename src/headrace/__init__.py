@@ -57,6 +57,7 @@ from headrace.sdk.queue import Queue
 from headrace.sdk.request import Reply, Request
 from headrace.sdk.results import Failures, Output, Permanent
 from headrace.sdk.stream import Stream
+from headrace.sdk.windows import Hopping, Session, Tumbling, Window
 
 __all__ = [
     "App",
@@ -85,6 +86,7 @@ __all__ = [
     "GitHub",
     "HeadraceError",
     "Hmac",
+    "Hopping",
     "Http",
     "HttpTarget",
     "Invalid",
@@ -118,6 +120,7 @@ __all__ = [
     "Rule",
     "Scaling",
     "Secret",
+    "Session",
     "Sftp",
     "Silence",
     "Singleton",
@@ -129,8 +132,10 @@ __all__ = [
     "Table",
     "Throttle",
     "TooLarge",
+    "Tumbling",
     "Unavailable",
     "Undecodable",
     "Unknown",
     "Webhook",
+    "Window",
 ]

@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "headrace"
 
 PUBLIC = {
-    "authors write": {"App", "Batch", "Context", "Event", "Failures", "Output", "Queue", "Stream"},
+    "authors write": {
+        "App", "Batch", "Consumer", "Context", "Event", "Failures", "Output", "Queue", "Stream", "Hopping",
+        "Session", "Tumbling", "Window",
+    },
     "set functions off": {
         "At", "Cron", "Emit", "Every", "Files", "Missing", "Objects", "Sftp", "Silence", "Table",
         "HttpTarget", "Rule", "Foreign", "KafkaTopic", "KinesisStream", "MqttTopic", "NatsStream", "PulsarTopic",

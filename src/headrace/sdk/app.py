@@ -60,6 +60,8 @@ from headrace.sdk.queue import Queue, check_queue, queue_options
 from headrace.sdk.routes import After, Before, decorator_function, read_routes
 from headrace.sdk.shape import shape_of
 from headrace.sdk.stream import Stream, check_name
+from headrace.sdk.windowing import declare_window
+from headrace.sdk.windows import Window, Windows
 
 T = TypeVar("T")
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -525,6 +527,48 @@ class App:
             return emitter
 
         return declare if emitter is None else declare(emitter)
+
+    def window(
+        self,
+        stream: Stream[Any],
+        by: Windows,
+        *,
+        output: Stream[Any],
+        lateness: float | str = 0.0,
+        late: Stream[Any] | None = None,
+        combine: Callable[[Any, Any], Any] | None = None,
+        close: Callable[[Window], Any] | None = None,
+        **options: Any,
+    ) -> Callable[[Handler], Handler]:
+        """Fold a stream's events into windows by event time and key; tell each when it closes.
+
+        The decorated function is given what the window holds so far (None at first) and an event,
+        and returns what it holds then. Its return annotation is the type of that.
+
+        Args:
+            stream: What is read, partition by partition, in order.
+            by: `Tumbling(size)`, `Hopping(size, step)` or `Session(gap)`.
+            output: Takes a `Window` (`key`, `start`, `end`, `value`) for each that closes, under
+                its key, with its end as the event's time.
+            lateness: Seconds, or a span, by which events may come out of order.
+            late: Takes the events whose windows have closed; None drops them.
+            combine: Makes one of what two sessions hold, where an event joins them.
+            close: Makes what is told of a `Window`; None tells nothing.
+            **options: As for `function`.
+
+        Raises:
+            Misuse: Something cannot work; the message names it.
+        """
+        place = here()
+
+        def declare(fold: Handler) -> Handler:
+            declare_window(
+                self, fold, stream, by, output=output, lateness=lateness, late=late,
+                combine=combine, close=close, options=options, place=place,
+            )  # fmt: skip
+            return fold
+
+        return declare
 
     def proxy(
         self,

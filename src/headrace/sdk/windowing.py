@@ -1,0 +1,81 @@
+"""What `App.window` declares: an ordinary ordered function around the author's fold, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, get_type_hints
+
+from msgspec.structs import replace
+
+from headrace.model.errors import Misuse
+from headrace.model.spans import seconds_in
+from headrace.sdk.context import Context
+from headrace.sdk.declared import Declared
+from headrace.sdk.event import Event
+from headrace.sdk.place import of_code
+from headrace.sdk.stream import Stream
+from headrace.sdk.windows import MAX_SPAN_S, Folding, Hopping, Session, Tumbling, Window, Windows
+
+
+class Registry(Protocol):
+    """The part of an app that windows need."""
+
+    name: str
+    functions: dict[str, Declared]
+
+    def function(self, *sources: Any, **options: Any) -> Callable[[Any], Any]:
+        """Declare a function."""
+        ...
+
+
+def declare_window(
+    app: Registry,
+    fold: Callable[..., Any],
+    stream: Stream[Any],
+    by: Windows,
+    *,
+    output: Stream[Any],
+    lateness: float | str,
+    late: Stream[Any] | None,
+    combine: Callable[[Any, Any], Any] | None,
+    close: Callable[[Window], Any] | None,
+    options: Mapping[str, Any],
+    place: str,
+) -> None:
+    """Declare `fold` as a window function of `app`.
+
+    Raises:
+        Misuse: Something cannot work; the message names file, line, cause and fix.
+    """
+    code = getattr(fold, "__code__", None)
+    if code is None or code.co_argcount != 2 or code.co_flags & 0x2A0:
+        raise Misuse(
+            f"{place}: a window function is plain and takes two; write "
+            "`def total(so_far, event): return ...`"
+        )
+    full = f"{app.name}.{options.get('name') or fold.__name__}"
+    where = f"`{full}` ({of_code(code)})"
+    given: Any = by
+    if not isinstance(given, Tumbling | Hopping | Session):
+        raise Misuse(f'{where}: `{given!r}` is no window; write `Tumbling("1m")`')
+    if isinstance(by, Session) and combine is None:
+        raise Misuse(f"{where}: an event may join two sessions; say how with `combine=`")
+    if not isinstance(output, Stream):
+        raise Misuse(f"{where}: `output={output!r}` is no stream; windows need one to be told on")
+    if options.get("mode", "ordered") != "ordered":
+        raise Misuse(f"{where}: windows close by a partition's order; leave out `mode=`")
+    wait = seconds_in(lateness, f"{where}: `lateness`", low=0, high=MAX_SPAN_S)
+    folding = Folding(
+        full, by, fold, of=get_type_hints(fold).get("return", Any), combine=combine,
+        lateness=wait, output=output, late=late, close=close,
+    )  # fmt: skip
+
+    def handler(event: Event[Any], context: Context) -> None:
+        folding.take(event, context)
+
+    summary = ((fold.__doc__ or "").strip().splitlines() or [""])[0]
+    named = {**options, "name": options.get("name") or fold.__name__, "mode": "ordered"}
+    app.function(stream, output=output, **named)(handler)
+    declared = app.functions[full]
+    declared.shape = replace(declared.shape, place=of_code(code), summary=summary)
+    declared.spec = replace(declared.spec, summary=summary, source=of_code(code))

@@ -1,0 +1,323 @@
+"""Windows over event time: which windows an event is in, what they hold, when they close.
+
+Everything is decided from one partition's events in their order, and kept in the app's state in the
+event's own transaction. So the results are the same however the events are batched, tried again or
+cut off by a crash. A partition's watermark is its latest event time less the lateness.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from heapq import heapify, heappop, heappush
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from headrace.model.errors import Misuse
+from headrace.model.spans import seconds_in
+from headrace.sdk.context import Context
+from headrace.sdk.event import Event
+from headrace.sdk.stream import Stream
+
+MAX_SPAN_S: Final = 366 * 86_400.0
+MAX_PER_EVENT: Final = 1_000
+"""Windows one event may be in."""
+SHARDS: Final = 16
+"""Rows over which the keys of windows that end together are spread."""
+SHORT_KEY: Final = 200
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Tumbling(msgspec.Struct, frozen=True):
+    """Windows of one size, side by side, from the epoch on; each event is in one.
+
+    Attributes:
+        size: Seconds, or a span such as `"1m"`.
+    """
+
+    size: float | str
+
+    def __post_init__(self) -> None:
+        """Keep the size as seconds.
+
+        Raises:
+            Misuse: It is no span, or out of range.
+        """
+        force_setattr(self, "size", seconds_in(self.size, "`size`", low=0.001, high=MAX_SPAN_S))
+
+
+class Hopping(msgspec.Struct, frozen=True):
+    """Windows of one size that begin every `step`; an event is in several.
+
+    Attributes:
+        size: Seconds, or a span such as `"10m"`.
+        step: Seconds or a span, at most `size`.
+    """
+
+    size: float | str
+    step: float | str
+
+    def __post_init__(self) -> None:
+        """Keep both as seconds.
+
+        Raises:
+            Misuse: One is no span, or the two do not fit.
+        """
+        size = seconds_in(self.size, "`size`", low=0.001, high=MAX_SPAN_S)
+        step = seconds_in(self.step, "`step`", low=0.001, high=MAX_SPAN_S)
+        if not step <= size <= step * MAX_PER_EVENT:
+            raise Misuse(
+                f"`Hopping({size:g}, {step:g})`: `step` is at most `size`, and `size` at most "
+                f"{MAX_PER_EVENT:,} times `step`"
+            )
+        force_setattr(self, "size", size)
+        force_setattr(self, "step", step)
+
+
+class Session(msgspec.Struct, frozen=True):
+    """Events of a key that follow each other within less than `gap`.
+
+    Attributes:
+        gap: Seconds, or a span such as `"30m"`, of silence that end a session.
+    """
+
+    gap: float | str
+
+    def __post_init__(self) -> None:
+        """Keep the gap as seconds.
+
+        Raises:
+            Misuse: It is no span, or out of range.
+        """
+        force_setattr(self, "gap", seconds_in(self.gap, "`gap`", low=0.001, high=MAX_SPAN_S))
+
+
+Windows = Tumbling | Hopping | Session
+
+
+class Window(msgspec.Struct, frozen=True):
+    """A window that has closed.
+
+    Attributes:
+        key: Whose events it holds.
+        start: The first moment in it; of a session, its first event's.
+        end: The first moment after it; of a session, its last event's plus the gap.
+        value: What its events were folded to.
+    """
+
+    key: str | None
+    start: datetime
+    end: datetime
+    value: Any
+
+
+class Standing(msgspec.Struct, array_like=True):
+    """A partition's watermark, a moment before which no window is due, and where the due ones are.
+
+    Rows are found by name, never by a search: what one transaction has read by name, the commit
+    checks, so that no transaction before it can be overlooked.
+    """
+
+    watermark: int | None = None
+    due: int | None = None
+    buckets: list[int] = []
+
+
+class Opened(msgspec.Struct, array_like=True):
+    """One key's open windows, each with start, end and what it holds."""
+
+    key: str | None
+    windows: list[tuple[int, int, Any]]
+
+
+def spans_at(by: Windows, time: int) -> list[tuple[int, int]]:
+    """The windows that an event of `time` is in, earliest first; of a session, its own share."""
+    match by:
+        case Tumbling(size=size):
+            length = _micros(size)
+            start = time - time % length
+            return [(start, start + length)]
+        case Hopping(size=size, step=step):
+            length, hop = _micros(size), _micros(step)
+            last = time - time % hop
+            count = (length - (time - last) - 1) // hop
+            return [(last - n * hop, last - n * hop + length) for n in range(count, -1, -1)]
+        case Session(gap=gap):
+            return [(time, time + _micros(gap))]
+
+
+class Folding:
+    """What a window function does with one event. Holds nothing between two of them.
+
+    Args:
+        name: The function's full name.
+        of: The type of what a window holds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        by: Windows,
+        fold: Callable[[Any, Event[Any]], Any],
+        *,
+        of: Any,
+        combine: Callable[[Any, Any], Any] | None,
+        lateness: float,
+        output: Stream[Any],
+        late: Stream[Any] | None,
+        close: Callable[[Window], Any] | None,
+    ) -> None:
+        self._name, self._by, self._fold, self._of = name, by, fold, of
+        self._combine, self._lateness = combine, _micros(lateness)
+        self._output, self._late, self._close = output, late, close
+        match by:
+            case Tumbling(size=size):
+                self._width = _micros(size)
+            case Hopping(step=step):
+                self._width = _micros(step)
+            case Session(gap=gap):
+                self._width = max(1, _micros(gap) // 16)
+
+    def take(self, event: Event[Any], context: Context) -> None:
+        """Fold the event into its windows, then close those that are over."""
+        time = event._time or event._origin.chunk.appended
+        place = f"_window/{self._name}/{event.stream}/{event.partition}/"
+        standing = context.state.get(f"{place}at", Standing, Standing())
+        taken = self._put(place, event, time, standing, context)
+        mark = time - self._lateness
+        if standing.watermark is None or mark > standing.watermark:
+            standing.watermark = mark
+        if standing.due is not None and standing.due <= standing.watermark:
+            self._close_due(place, standing, context)
+        context.state.put(f"{place}at", standing)
+        if not taken and self._late is not None:
+            context.publish(self._late, event.value, key=event.key, time=event.time)
+
+    def _put(
+        self, place: str, event: Event[Any], time: int, standing: Standing, context: Context
+    ) -> bool:
+        """Whether a window was open for the event."""
+        name = _name(event.key)
+        row = f"{place}key/{name}"
+        found = context.state.get(row, Opened) or Opened(event.key, [])
+        low = standing.watermark
+        taken = False
+        for start, end in spans_at(self._by, time):
+            held, rest = None, []
+            for window in found.windows:
+                if self._touches(window, start, end):
+                    start, end = min(start, window[0]), max(end, window[1])
+                    held = window[2] if held is None else self._join(held, window[2])
+                else:
+                    rest.append(window)
+            if low is not None and end <= low:
+                continue
+            value = None if held is None else self._opened(held)
+            rest.append((start, end, self._fold(value, event)))
+            if held is None:
+                # A session that grows is looked up when its old end is due.
+                self._schedule(place, {(end, name)}, standing, context)
+            found.windows, taken = sorted(rest, key=_span), True
+        if not taken:
+            return False
+        context.state.put(row, found)
+        return True
+
+    def _touches(self, window: tuple[int, int, Any], start: int, end: int) -> bool:
+        if isinstance(self._by, Session):
+            return window[0] < end and start < window[1]
+        return window[0] == start
+
+    def _join(self, one: Any, other: Any) -> Any:
+        # Only sessions grow together, and they were not declared without `combine`.
+        if self._combine is None:
+            raise Misuse(f"`{self._name}`: two sessions became one; say how with `combine=`")
+        return msgspec.to_builtins(self._combine(self._opened(one), self._opened(other)))
+
+    def _schedule(
+        self, place: str, entries: set[tuple[int, str]], standing: Standing, context: Context
+    ) -> None:
+        """Remember to look at each key when its moment is due."""
+        for end, name in sorted(entries):
+            bucket = -(-end // self._width)
+            row = f"{place}due/{bucket}/{_shard(name)}"
+            held: list[tuple[int, str]] = context.state.get(row, list[tuple[int, str]], [])
+            if (end, name) not in held:
+                context.state.put(row, [*held, (end, name)])
+            if bucket not in standing.buckets:
+                standing.buckets = sorted([*standing.buckets, bucket])
+            standing.due = end if standing.due is None else min(standing.due, end)
+
+    def _close_due(self, place: str, standing: Standing, context: Context) -> None:
+        """Tell what every window holds that ends at the watermark or before, the earliest first."""
+        mark = 0 if standing.watermark is None else standing.watermark
+        reached = [each for each in standing.buckets if (each - 1) * self._width < mark]
+        rows = [f"{place}due/{bucket}/{shard}" for bucket in reached for shard in range(SHARDS)]
+        found = context.state.get_many(rows, list[tuple[int, str]])
+        entries = {entry for held in found.values() for entry in held}
+        for row in found:
+            context.state.delete(row)
+        due = [entry for entry in entries if entry[0] <= mark]
+        later = {entry for entry in entries if entry[0] > mark}
+        heapify(due)
+        while due:
+            end, name = heappop(due)
+            for grown in self._close_key(f"{place}key/{name}", end, context):
+                if grown <= mark:
+                    heappush(due, (grown, name))
+                else:
+                    later.add((grown, name))
+        standing.buckets = standing.buckets[len(reached) :]
+        standing.due = (standing.buckets[0] - 1) * self._width if standing.buckets else None
+        self._schedule(place, later, standing, context)
+
+    def _close_key(self, row: str, end: int, context: Context) -> list[int]:
+        """Tell of the key's windows that end at `end`; the ends of sessions that grew over it."""
+        opened = context.state.get(row, Opened)
+        if opened is None:
+            return []
+        left = [window for window in opened.windows if window[1] != end]
+        for start, _, value in (window for window in opened.windows if window[1] == end):
+            window = Window(opened.key, _moment(start), _moment(end), self._opened(value))
+            told = window if self._close is None else self._close(window)
+            if told is not None:
+                context.publish(self._output, told, key=opened.key, time=window.end)
+        if not left:
+            context.state.delete(row)
+        elif len(left) < len(opened.windows):
+            context.state.put(row, Opened(opened.key, left))
+        if not isinstance(self._by, Session):
+            return []
+        return [window[1] for window in left if window[0] < end < window[1]]
+
+    def _opened(self, value: Any) -> Any:
+        return value if self._of is Any else msgspec.convert(value, self._of)
+
+
+def _span(window: tuple[int, int, Any]) -> tuple[int, int]:
+    return window[0], window[1]
+
+
+def _name(key: str | None) -> str:
+    """A key as a part of a state key, in bounds; none and the empty one are told apart."""
+    if key is None:
+        return "-"
+    if len(key.encode("utf-8", "replace")) <= SHORT_KEY:
+        return f"={key}"
+    return "#" + hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=20).hexdigest()
+
+
+def _shard(name: str) -> int:
+    return zlib.crc32(name.encode("utf-8", "replace")) % SHARDS
+
+
+def _micros(seconds: float | str) -> int:
+    return round(float(seconds) * 1_000_000)
+
+
+def _moment(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)
