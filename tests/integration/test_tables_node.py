@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +47,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.start()
     yield server
     server.kill()
-    with suppress(FileNotFoundError):
-        shutil.rmtree((server.folder / "place").read_text().strip())
 
 
 def write(databases: list[Any], first: int, count: int) -> None:

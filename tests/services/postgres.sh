@@ -12,10 +12,11 @@ install() { packages postgresql; }
 run() {
     local data="$1/data" as=()
     if [ "$(id -u)" -eq 0 ]; then
-        as=(setpriv --reuid=postgres --regid=postgres --init-groups)
-        # Its user must be able to reach a folder that belongs to root.
-        data=$(cat "$1/place" 2>/dev/null || mktemp -d /tmp/headrace-postgres-XXXXXX)
-        echo "$data" >"$1/place"
+        # Its user must be able to reach a folder within folders of root's.
+        as=(setpriv --reuid=postgres --regid=postgres --init-groups --inh-caps=+dac_override
+            --ambient-caps=+dac_override)
+        mkdir -p "$data"
+        chmod 700 "$data"
         chown postgres "$data"
     fi
     cd /
