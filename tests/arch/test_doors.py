@@ -20,7 +20,7 @@ PUBLIC = {
         "Session", "Tumbling", "Window",
     },
     "set functions off": {
-        "At", "Cron", "Emit", "Every", "Files", "Missing", "Objects", "Sftp", "Silence", "Table",
+        "At", "Cron", "Emit", "Every", "Files", "Lag", "Missing", "Objects", "Sftp", "Silence", "Table",
         "HttpTarget", "Rule", "Foreign", "KafkaTopic", "KinesisStream", "MqttTopic", "NatsStream", "PulsarTopic",
         "RabbitQueue", "RedisStream", "SqsQueue",
     },

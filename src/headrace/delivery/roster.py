@@ -153,9 +153,11 @@ class Roster:
         lags = {each: await self._behind(each) for each in sorted(self._readers)}
         wanted = self._wanted(sum(lags.values()))
         if wanted != self._count and self._on:
-            # The partitions are shared out anew once the runs that are on have ended; where none
-            # is wanted they finish what is there.
-            if wanted or self.paused:
+            # The partitions are shared out anew once the runs that are on have ended. Where fewer
+            # are wanted these go on until nothing is there, as long as nothing waits for them.
+            held = {each for share in self._on for each in share}
+            idle = any(lag for each, lag in lags.items() if each not in held)
+            if wanted > self._count or self.paused or (wanted and idle):
                 for shift, _ in self._on.values():
                     shift.recall()
             return None

@@ -1,0 +1,112 @@
+"""A lag starts processes that fetch and commit over their channel, on a real node that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from tests.integration.gateway_nodes import settle
+
+from headrace.client.http import ENVELOPES, Client
+
+APP = '''
+"""Drains its stream by itself, and dies once in the middle."""
+
+import os
+import time
+
+from headrace import App, Batch, Context, Lag
+
+app = App("books")
+payments = app.stream("payments", partitions=4)
+booked = app.stream("booked")
+
+
+@app.function(Lag("payments", thresholds={0: 0, 1: 1, 400: 3}, every=0.1))
+def book(events: Batch, context: Context) -> None:
+    consumer = context.consumer
+    while batch := consumer.fetch(20):
+        time.sleep(0.01)
+        for event in batch:
+            context.publish(booked, {"n": event.value, "by": os.getpid()})
+        count = context.state.get(f"count/{min(consumer.positions)}", int, 0)
+        context.state.put(f"count/{min(consumer.positions)}", count + len(batch))
+        consumer.commit()
+        if not context.state.get("died", bool, False):
+            context.state.put("died", True)
+            consumer.commit()
+            context.publish(booked, {"n": -1, "by": os.getpid()})
+            consumer.fetch(20)
+            os._exit(9)
+'''
+
+
+def _start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    note = folder / "data" / "node.json"
+    note.unlink(missing_ok=True)
+    environ = {name: value for name, value in os.environ.items() if "HEADRACE" not in name}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headrace.cli.main", "serve", "app.py", "--data", "data", "--port", "0"],
+        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environ,
+    )  # fmt: skip
+    deadline = time.monotonic() + 20
+    while not note.is_file():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError("the node did not come up")
+        time.sleep(0.01)
+    return process, msgspec.json.decode(note.read_bytes())["url"]
+
+
+def _booked(client: Client) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    cursor = None
+    while True:
+        page = client.get("streams", "booked", "records", limit=1_000, cursor=cursor)
+        found += [record["value"] for record in page["records"]]
+        cursor = page["cursor"]
+        if not page["records"]:
+            return found
+
+
+def _publish(client: Client, numbers: range) -> None:
+    lines = [json.dumps({"value": number, "key": f"k{number}"}) for number in numbers]
+    client.publish("payments", "\n".join(lines).encode(), media=ENVELOPES)
+
+
+def test_what_a_lag_starts_consumes_exactly_once_though_it_and_its_node_are_killed(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    tmp_path.chmod(0o755)
+    process, url = _start(tmp_path)
+    try:
+        with Client(url) as client:
+            _publish(client, range(1_500))
+            deadline = time.monotonic() + 15
+            while len(_booked(client)) < 300:
+                assert time.monotonic() < deadline, client.get("lag")
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        process, url = _start(tmp_path)
+        with Client(url) as client:
+            _publish(client, range(1_500, 1_600))
+            settle(client)
+            booked = _booked(client)
+            assert sorted(each["n"] for each in booked) == list(range(1_600))
+            assert len({each["by"] for each in booked}) >= 4
+            rows = client.get("lag")["lag"]
+            assert {row["state"] for row in rows} <= {"waiting for lag", "running"}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
