@@ -184,7 +184,8 @@ class Roster:
             Space.POSITIONS, position_key(self._spec.name, stream, partition)
         )
         extent = await self._broker.extent(stream, partition)
-        self._readers[partition].seek(extent.high)
+        if (reader := self._readers.get(partition)) is not None:
+            reader.seek(extent.high)
         if row is None:
             return extent.high - extent.low
         progress = decode_position(row).progress
@@ -200,6 +201,9 @@ class Roster:
 
     async def _start(self, share: Share) -> None:
         claims = {each: await self._claim(each) for each in share}
+        if not self._readers.keys() >= set(share):
+            # Let go of meanwhile: whoever has it now claims it anew.
+            return
         token = self._entropy.integer(62) + 1
         shift = Shift(
             self._spec, self._trigger.stream, claims, token=token,
