@@ -270,3 +270,11 @@ def test_any_run_of_changes_equals_a_dictionary(
 @pytest.fixture(scope="module", params=sorted(STORAGES))
 def storage_driver_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+async def test_settled_returns_after_every_change_handed_in_before(storage: AnyStorage) -> None:
+    handed_in = [asyncio.ensure_future(storage.apply(put(b"%d" % n, b"v"))) for n in range(50)]
+    await asyncio.sleep(0)
+    await storage.settled()
+    assert all(change.done() for change in handed_in)
+    assert len(await storage.scan(Space.STATE, b"")) == 50

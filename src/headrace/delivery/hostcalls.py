@@ -35,6 +35,9 @@ class HostCalls:
         self, app: str, prefix: str, *, limit: int
     ) -> list[tuple[str, int, bytes]]:
         """Key, version and value of the keys that start with `prefix`, ascending."""
+        # A run may begin before its partition's last commit has landed. Of a key asked for by name
+        # the instance knows that; of keys nobody has named yet only the store can tell.
+        await self._storage.settled()
         low = state_key(app, prefix)[:-1]
         page = await self._storage.scan(Space.STATE, low, after(low), limit=min(limit, MAX_SCAN))
         found = []

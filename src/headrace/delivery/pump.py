@@ -470,6 +470,9 @@ class Pump:
                     self.spec.name, dead=len(effects.dead), parked=len(effects.parked)
                 )
         else:
+            # One turn of the loop: the change is handed to the store before the next run begins,
+            # which may ask for the state that this one wrote.
+            await self._clock.sleep(0)
             await self._room_for_commits()
 
     async def _room_for_commits(self) -> None:

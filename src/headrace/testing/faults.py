@@ -284,5 +284,9 @@ class Door:
         self._host.must_live()
         return await self._storage.scan(space, low, high, limit=limit)
 
+    async def settled(self) -> None:
+        """Changes land as they are handed in."""
+        self._host.must_live()
+
     async def close(self) -> None:
         """The store outlives its hosts; nothing to close."""

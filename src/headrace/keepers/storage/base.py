@@ -54,6 +54,10 @@ class Storage(Protocol):
         """Up to `limit` pairs with `low <= key < high` (to the end where `high` is None), ascending."""
         ...
 
+    async def settled(self) -> None:
+        """Return once every change handed in so far has landed or failed; reads then see them."""
+        ...
+
     async def close(self) -> None:
         """Finish what was accepted, then let go of the files."""
         ...

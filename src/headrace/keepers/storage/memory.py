@@ -122,6 +122,9 @@ class MemoryStorage:
         if self._closed:
             raise Unavailable("the store in memory is closed")
 
+    async def settled(self) -> None:
+        """Changes land as they are handed in: there is nothing to wait for."""
+
     async def close(self) -> None:
         """Refuse everything from now on; what it held can still be looked at after `reopen`."""
         self._closed = True

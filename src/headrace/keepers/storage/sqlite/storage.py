@@ -323,6 +323,13 @@ class SqliteStorage:
         if self._closed:
             raise Unavailable(f"the store in `{self.folder}` is closed")
 
+    async def settled(self) -> None:
+        """Return once every change handed in so far has landed or failed."""
+        self._require_open()
+        if self._busy:
+            # Groups are settled in order, and a change of nothing costs no commit.
+            await self.apply(Change())
+
     async def close(self) -> None:
         """Finish what was accepted, then let go of the files and the lock."""
         if self._closed:
