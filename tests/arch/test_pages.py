@@ -9,14 +9,16 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
 
+import headrace
 from headrace.cli.main import COMMANDS
 from headrace.model import policy
 from headrace.model.function import FunctionSpec, StreamSpec
-from headrace.model.trigger import StreamTrigger
+from headrace.model.trigger import StreamTrigger, Trigger
 from headrace.node.config import NODE_KEYS
 from headrace.sdk.options import OTHER_OPTIONS, SPEC_OPTIONS, TRIGGER_OPTIONS
 
@@ -29,6 +31,16 @@ PAGES = sorted(
 RUNNABLE = [
     page for page in PAGES if page.name == "README.md" or page.parent.name in {"guides", "concepts"}
 ]
+
+TRIGGER_SECTIONS = {
+    "StreamTrigger": "Streams", "CallTrigger": "Calls", "Lag": "Lag", "Rule": "Event bus",
+    "Cron": "Schedules", "Every": "Schedules", "At": "Schedules", "Custom": "Custom triggers",
+    "Files": "Files", "Objects": "Objects", "Sftp": "SFTP", "Table": "Tables",
+    "Silence": "Freshness", "Missing": "Freshness", "Http": "HTTP", "Webhook": "Webhooks",
+}  # fmt: skip
+"""Where a trigger stands in `triggers.md`; all others come from foreign systems."""
+TRIGGER_WORKINGS = {"function", "streams", "schema", "query_schema", "codec"}
+"""Fields that are told from the handler and what it is given, not written by the author."""
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.M | re.S)
@@ -155,6 +167,31 @@ def test_every_policy_field_is_documented_with_its_default() -> None:
     for struct in (policy.Retry, policy.Breaker, policy.Scaling, policy.Resources):
         fields = {field.name: repr(field.default) for field in msgspec.structs.fields(struct)}
         assert section("policies.md", struct.__name__) == fields
+
+
+def test_every_option_of_every_trigger_is_documented_in_its_section() -> None:
+    text = (REFERENCE / "triggers.md").read_text()
+    missing = []
+    for struct in get_args(Trigger):
+        title = TRIGGER_SECTIONS.get(struct.__name__, "Options of foreign sources")
+        found = re.search(rf"^##+ {title}\n(.*?)(?=^##|\Z)", text, re.M | re.S)
+        assert found, f"triggers.md has no section `{title}` for `{struct.__name__}`"
+        cells = {
+            name
+            for row in re.findall(r"^\|(.+)\|$", found[1], re.M)
+            for cell in row.split("|")[:2]
+            for name in re.findall(r"`(?:\w+\.)?([a-z_]+)`", cell)
+        }
+        missing += [
+            f"{title}: `{field}` of `{struct.__name__}`"
+            for field in struct.__struct_fields__
+            if field not in cells | TRIGGER_WORKINGS
+        ]
+        if struct.__name__ in headrace.__all__ and not re.search(
+            rf"`(\S*\()?{struct.__name__}\b", found[1]
+        ):
+            missing.append(f"{title}: `{struct.__name__}` itself")
+    assert missing == []
 
 
 def test_every_way_of_giving_up_is_documented() -> None:
