@@ -47,7 +47,7 @@ format: setup ## let ruff format and fix
 	$(BIN)/ruff check --fix .
 
 test: setup ## unit, contract, architecture, and a smoke share of the simulation
-	$(BIN)/pytest tests/unit tests/contract tests/arch tests/simulation $(ARGS)
+	$(BIN)/pytest -n auto tests/unit tests/contract tests/arch tests/simulation $(ARGS)
 
 integration: setup ## real processes, files, kills and full disks
 	$(BIN)/pytest tests/integration $(ARGS)
