@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+import click
 import msgspec
 import pytest
 
@@ -20,6 +22,7 @@ from headrace.model import policy
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.trigger import StreamTrigger, Trigger
 from headrace.node.config import NODE_KEYS
+from headrace.node.overrides import FUNCTION_KEYS, STREAM_KEYS
 from headrace.sdk.options import OTHER_OPTIONS, SPEC_OPTIONS, TRIGGER_OPTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -163,6 +166,13 @@ def test_every_error_code_is_documented_and_nothing_else() -> None:
     assert documented == set(_error_codes())
 
 
+def test_the_page_of_triggers_begins_with_the_way_to_every_section() -> None:
+    top, *rest = (REFERENCE / "triggers.md").read_text().split("\n## ")
+    named = {link.removeprefix("#") for link in LINK.findall(top) if link.startswith("#")}
+    titles = {part.partition("\n")[0].lower().replace(" ", "-") for part in rest}
+    assert titles - named == set()
+
+
 def test_every_policy_field_is_documented_with_its_default() -> None:
     for struct in (policy.Retry, policy.Breaker, policy.Scaling, policy.Resources):
         fields = {field.name: repr(field.default) for field in msgspec.structs.fields(struct)}
@@ -235,6 +245,41 @@ def test_every_command_is_documented() -> None:
     assert missing == []
 
 
+def test_every_option_of_every_command_is_documented_in_its_section() -> None:
+    text = (REFERENCE / "cli.md").read_text()
+    missing = []
+    for name, command in _all_commands():
+        found = re.search(rf"^##+ headrace {name}\n(.*?)(?=^##|\Z)", text, re.M | re.S)
+        if not found:
+            missing.append(f"headrace {name}")
+            continue
+        options = {
+            option for each in command.params for option in (*each.opts, *each.secondary_opts)
+        }
+        missing += [
+            f"headrace {name} {option}"
+            for option in sorted(options)
+            if option.startswith("--") and not re.search(rf"`[^`]*{option}\b", found[1])
+        ]
+    assert missing == []
+
+
+def test_every_value_an_operator_may_override_is_documented_and_nothing_else() -> None:
+    text = (REFERENCE / "settings.md").read_text()
+    found = re.search(r"^\| of a function \| of a stream \|\n(.*?)\n\n", text, re.M | re.S)
+    assert found
+    named = re.findall(r"`(\w+)`", found[1])
+    assert sorted(named) == sorted((*FUNCTION_KEYS, *STREAM_KEYS))
+
+
+def test_every_metric_is_documented() -> None:
+    text = (REFERENCE / "http.md").read_text()
+    code = (SOURCE / "faces" / "gateway" / "metrics.py").read_text()
+    names = set(re.findall(r'"(headrace_\w+)"', code))
+    assert len(names) > 10
+    assert {name for name in names if not re.search(rf"`{name}(_total)?`", text)} == set()
+
+
 def test_every_route_is_documented() -> None:
     text = (REFERENCE / "http.md").read_text()
     routes = {
@@ -272,6 +317,19 @@ def test_the_glossary_is_in_order_and_says_nothing_twice() -> None:
     text = (REFERENCE / "glossary.md").read_text()
     words = re.findall(r"^\*\*([^*]+)\*\*", text, re.M)
     assert words == sorted(set(words), key=str.lower)
+
+
+def _all_commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command with the words it is called by, those of groups too."""
+    waiting = [
+        (name, getattr(importlib.import_module(f"headrace.cli.{module}"), f"{name}_command"))
+        for name, (module, _) in COMMANDS.items()
+    ]
+    while waiting:
+        name, command = waiting.pop()
+        yield name, command
+        if isinstance(command, click.Group):
+            waiting += [(f"{name} {each}", inner) for each, inner in command.commands.items()]
 
 
 def _written(value: object) -> str:
