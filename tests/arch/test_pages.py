@@ -173,6 +173,18 @@ def test_the_page_of_triggers_begins_with_the_way_to_every_section() -> None:
     assert titles - named == set()
 
 
+def test_every_cause_the_platform_gives_is_documented() -> None:
+    text = (REFERENCE / "errors.md").read_text().partition("## Causes")[2]
+    given = {
+        kind
+        for file in SOURCE.rglob("*.py")
+        if file.parent.name != "testing"
+        for kind in re.findall(r'\bCause\(\s*"(\w+)"', file.read_text())
+    }
+    assert len(given) > 10
+    assert {kind for kind in given if f"`{kind}`" not in text} == set()
+
+
 def test_every_policy_field_is_documented_with_its_default() -> None:
     for struct in (policy.Retry, policy.Breaker, policy.Scaling, policy.Resources):
         fields = {field.name: repr(field.default) for field in msgspec.structs.fields(struct)}
