@@ -58,4 +58,7 @@ class SystemClock:
 
     async def timeout(self, awaitable: Awaitable[T], seconds: float | None) -> T:
         """Bound a wait on the running loop."""
-        return await asyncio.wait_for(awaitable, seconds)
+        # Not `wait_for`: before Python 3.12 it loses a cancellation that comes in the turn of the
+        # loop in which the awaited thing ends, and whoever closes the task waits for ever.
+        async with asyncio.timeout(seconds):
+            return await awaitable

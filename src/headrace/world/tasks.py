@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+AGAIN_S = 0.5
+
 
 class Tasks:
     """A set of owned tasks. `close` cancels them and waits until they are gone."""
@@ -42,7 +44,9 @@ class Tasks:
         """Cancel the members and wait for their end."""
         self._closed = True
         members = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in members:
-            task.cancel()
-        if members:
-            await asyncio.gather(*members, return_exceptions=True)
+        while members:
+            for task in members:
+                task.cancel()
+            # Again and again: code below us may swallow a cancellation that crosses its own end.
+            _, pending = await asyncio.wait(members, timeout=AGAIN_S)
+            members = list(pending)
