@@ -161,6 +161,13 @@ def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> 
     return Secrets(settings.secrets, os.environ if environ is None else environ)
 
 
+def write_note(data: Path, url: str) -> Path:
+    """Write down where the node that owns the data folder is; whoever looks sees all of it or nothing."""
+    note, whole = data / "node.json", data / "node.json.new"
+    whole.write_bytes(msgspec.json.encode({"url": url, "pid": os.getpid()}))
+    return whole.replace(note)
+
+
 def node_url(data: Path) -> str | None:
     """The address of the node that owns the data folder, as it wrote it down; None where none did."""
     try:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import sys
 from pathlib import Path
 
-import msgspec
 import uvloop
 
 from headrace.model.errors import HeadraceError
 from headrace.node.assembly import Node, door, running
-from headrace.node.config import Settings
+from headrace.node.config import Settings, write_note
 from headrace.world.failpoints import kill_at
 
 _logger = logging.getLogger("headrace.node")
@@ -51,8 +49,7 @@ async def _serve(settings: Settings) -> None:
     async with running(settings) as node:
         gateway = door(node)
         url = await gateway.start(settings.host, settings.port)
-        note = settings.data / "node.json"
-        note.write_bytes(msgspec.json.encode({"url": url, "pid": os.getpid()}))
+        note = write_note(settings.data, url)
         _announce(node, url)
         try:
             if settings.reload:
