@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 SCRATCH = Path(os.environ.get("BENCH_SCRATCH", Path(__file__).parent.parent / "scratch"))
 """On the disk under test; a folder in memory would measure nothing durable."""
@@ -33,6 +34,16 @@ def report(**figures: float) -> None:
     rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
     sys.stdout.write(json.dumps(rounded) + "\n")
     sys.stdout.flush()
+
+
+SKIPPED = 77
+"""The exit code of a program that cannot measure here, and says why on its standard error."""
+
+
+def skip(reason: str) -> NoReturn:
+    """End without figures: something that is no fault of ours is missing on this machine."""
+    sys.stderr.write(reason + "\n")
+    sys.exit(SKIPPED)
 
 
 def percentile(samples: Sequence[float], share: float) -> float:

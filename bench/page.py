@@ -35,6 +35,11 @@ def table(document: dict[str, Any]) -> Iterator[str]:
         yield "Programs that failed: " + "; ".join(
             f"`{program}` ({why})" for program, why in document["failures"].items()
         )
+    if document.get("skipped"):
+        yield ""
+        yield "Programs that could not run on this machine: " + "; ".join(
+            f"`{program}` ({why})" for program, why in document["skipped"].items()
+        )
 
 
 def metric_rows(metric: dict[str, Any]) -> Iterator[str]:

@@ -80,6 +80,9 @@ def render(lines: Sequence[Line], measured: Measured, *, quick: bool) -> str:
     if measured.failures:
         parts.append("\nprograms that failed:")
         parts += [f"  {program.name}: {why}" for program, why in measured.failures.items()]
+    if measured.skipped:
+        parts.append("\nprograms that cannot run here:")
+        parts += [f"  {program.name}: {why}" for program, why in measured.skipped.items()]
     judged = [line for line in lines if line.judged]
     counts = {verdict: sum(line.met is verdict for line in judged) for verdict in VERDICTS}
     parts.append("\n" + ", ".join(f"{count} {VERDICTS[key]}" for key, count in counts.items()))

@@ -42,6 +42,7 @@ def as_document(
         "metrics": [_metric(line) for line in lines],
         "programs": programs,
         "failures": {program.name: why for program, why in measured.failures.items()},
+        "skipped": {program.name: why for program, why in measured.skipped.items()},
     }
 
 

@@ -265,6 +265,29 @@ def bus() -> Iterator[Metric]:
         yield Metric(15, name, "x", read(ours, "slowdown"), (at_most(1.15),))
 
 
+def http_calls() -> Iterator[Metric]:
+    """Row 16: calls over HTTP, of a function by its name and at a route its author declared."""
+    gateway, fastapi, asgi = "limits.gateway", "peers.on_fastapi", "peers.on_asgi"
+    for at, words in (("function", "by name"), ("route", "at a route")):
+        ours = f"workloads.calls --at {at}"
+        # With one connection the prototype itself is not three times FastAPI: waking two processes
+        # takes longer than either works, so there FastAPI is shown and not judged.
+        for connections, targets, marks in (
+            (1, (), (fastapi, asgi)),
+            (32, (at_least(3, read(fastapi, "per_s_at_32"), label="FastAPI"),), (asgi,)),
+        ):
+            figure = f"per_s_at_{connections}"
+            latencies = of((ours, gateway), f"us_p50_at_{connections}")
+            yield Metric(
+                16,
+                f"HTTP calls {words}, {connections} connection{'s' if connections > 1 else ''}",
+                "calls/s",
+                read(ours, figure),
+                (at_least(0.45, read(gateway, figure), label="prototype"), *targets),
+                of(marks, figure) + latencies,
+            )
+
+
 METRICS = lettered((
     *cold_starts("empty", "empty app"),
     *cold_starts("frames", "numpy and pandas"),
@@ -275,4 +298,5 @@ METRICS = lettered((
     *single_events(),
     *whole_node(),
     *bus(),
+    *http_calls(),
 ))  # fmt: skip

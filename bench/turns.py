@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.figures import SKIPPED
 from bench.metrics import Metric, Program, Reading
 
 CHECKOUT = Path(__file__).parent.parent
@@ -25,14 +26,19 @@ DEADLINE_S = 300.0
 
 @dataclass
 class Measured:
-    """Figures by reading, one a round; and why programs failed."""
+    """Figures by reading, one a round; why programs failed, and why some could not even try."""
 
     figures: dict[Reading, list[float]] = field(default_factory=dict)
     failures: dict[Program, str] = field(default_factory=dict)
+    skipped: dict[Program, str] = field(default_factory=dict)
 
 
 class ProgramFailed(Exception):
     """A program ended badly, took too long, or printed no figures."""
+
+
+class ProgramSkipped(Exception):
+    """A program needs something that this machine does not have."""
 
 
 def run_program(program: Program, *, quick: bool) -> dict[str, float]:
@@ -40,6 +46,7 @@ def run_program(program: Program, *, quick: bool) -> dict[str, float]:
 
     Raises:
         ProgramFailed: With the last line it wrote.
+        ProgramSkipped: With its reason.
     """
     python = str(PEERS_PYTHON) if program.is_peer else sys.executable
     command = [python, "-m", f"bench.{program.module}", *program.arguments]
@@ -60,6 +67,8 @@ def run_program(program: Program, *, quick: bool) -> dict[str, float]:
         kill_session(process)
     if process.returncode != 0:
         lines = errors.strip().splitlines() or [f"ended with {process.returncode} and no word"]
+        if process.returncode == SKIPPED:
+            raise ProgramSkipped(lines[-1][:300])
         raise ProgramFailed(lines[-1][:300])
     try:
         figures: dict[str, float] = json.loads(output.strip().splitlines()[-1])
@@ -113,11 +122,15 @@ def measure(
     for number, programs in enumerate(groups, 1):
         for turn in range(1, rounds + 1):
             for program in programs:
-                if program in measured.failures:
+                if program in measured.failures or program in measured.skipped:
                     continue
                 tell(f"group {number} of {len(groups)}, round {turn} of {rounds}: {program.name}")
                 try:
                     figures = run_program(program, quick=quick)
+                except ProgramSkipped as error:
+                    measured.skipped[program] = str(error)
+                    tell(f"  skipped: {error}")
+                    continue
                 except ProgramFailed as error:
                     measured.failures[program] = str(error)
                     tell(f"  failed: {error}")

@@ -18,6 +18,15 @@ if ! command -v redis-server >/dev/null 2>&1 && [ ! -x /usr/bin/redis-check-rdb 
     apt-get install -qq -y --no-install-recommends redis-tools
 fi
 
+# The HTTP client of row 16; the programs that need it are skipped where it is missing.
+if ! command -v wrk >/dev/null 2>&1; then
+    if [ "$(id -u)" -eq 0 ]; then
+        apt-get install -qq -y --no-install-recommends wrk || { apt-get update -qq && apt-get install -qq -y --no-install-recommends wrk; }
+    else
+        echo "setup: \`wrk\` is missing, so HTTP calls will not be measured; run: sudo apt-get install wrk" >&2
+    fi
+fi
+
 uv=$(command -v uv || echo .venv/bin/uv)
 [ -x "$peers/bin/python" ] || "$uv" venv --quiet --python "$(readlink -f .venv/bin/python)" "$peers"
 "$uv" pip install --quiet --python "$peers/bin/python" -r bench/peers/requirements.txt

@@ -1,5 +1,6 @@
 """The bench suite as somebody runs it: from the checkout, as a command."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +17,21 @@ except ProgramFailed as error:
 """
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+SKIPPING = """
+from bench.metrics import Program
+from bench.turns import ProgramSkipped, run_program
+try:
+    run_program(Program("limits.gateway"), quick=True)
+except ProgramSkipped as error:
+    print("skipped:", error)
+"""
+
+
+def run(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
+        env=None if path is None else {**os.environ, "PATH": path},
         capture_output=True,
         text=True,
         timeout=120,
@@ -45,3 +57,8 @@ def test_a_name_that_nothing_has_is_answered_with_the_names_there_are() -> None:
 
 def test_a_program_that_fails_is_told_by_its_last_words() -> None:
     assert "No module named bench.limits.nothing" in run("-c", FAILING).stdout
+
+
+def test_a_program_whose_client_is_not_installed_is_skipped_with_the_reason(tmp_path: Path) -> None:
+    done = run("-c", SKIPPING, path=str(tmp_path))
+    assert "skipped: `wrk` is not installed" in done.stdout
