@@ -30,6 +30,11 @@ class Batcher:
     def __len__(self) -> int:
         return self._events
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a whole batch waits."""
+        return self._events >= self._limit
+
     def wanting(self) -> tuple[int, ...]:
         """Which readers to ask for more: reader 0, unless a whole batch waits already."""
         return (0,) if self._events < self._limit else ()
@@ -52,6 +57,14 @@ class Batcher:
 
     def take(self, now: float) -> tuple[Chunk, ...]:
         """The next batch, in order; empty where nothing waits."""
+        if self._chunks and self._raws is None:
+            # The straight road: a blob as it was published is a batch.
+            head = self._chunks[0]
+            if head.size == head.count == self._limit and len(head.body) <= self._size:
+                self._chunks.popleft()
+                self._events -= head.count
+                self._opened = now
+                return (head,)
         taken: list[Chunk] = []
         room, space = self._limit, self._size
         while self._chunks and room > 0 and (space > 0 or not taken):

@@ -32,6 +32,11 @@ class CircuitBreaker:
         self._trial = False
         self.state = BreakerState.CLOSED
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it lets everything through."""
+        return self.state is BreakerState.CLOSED
+
     def remaining(self, now: float) -> float:
         """Seconds until a run may be let through; 0 where one may be now (monotonic `now`)."""
         if self.state is BreakerState.OPEN or self._trial:

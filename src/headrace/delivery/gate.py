@@ -43,6 +43,11 @@ class Gate:
         """Whether a later event may take an earlier one's place, so that all is to be read first."""
         return self._spec.debounce is not None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its rules never hold up a run."""
+        return self._is_open
+
     def sift(self, stream: str, chunks: Sequence[Chunk]) -> tuple[Sequence[Chunk], Sequence[Chunk]]:
         """What passes, and what is left out by the function's `Rate`."""
         return (chunks, ()) if self._sieve.is_open else self._sieve.sift(stream, chunks)

@@ -80,6 +80,11 @@ class Ledger:
         return any(mark.progress() != self._written[at] for at, mark in self._marks.items())
 
     @property
+    def is_clear(self) -> bool:
+        """Whether nothing waits but what is new: no retry, no parked key, no trouble of old."""
+        return not (self.pending or self.parked or self._trouble_left)
+
+    @property
     def is_split(self) -> bool:
         """Whether units that wait may share a key with others, running or waiting."""
         if self._split and not (self.running or self.pending):

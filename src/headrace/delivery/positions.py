@@ -7,6 +7,8 @@ set. Claiming raises the epoch, so that whoever held the partition before can co
 
 from __future__ import annotations
 
+import functools
+
 import msgspec
 
 from headrace.delivery.unit import runs
@@ -16,6 +18,8 @@ from headrace.keepers.storage.keys import after, pack
 from headrace.model.effects import Change, Check, DeadEvent, Progress, Put, Space, Trouble
 from headrace.model.errors import Conflict, Corrupt, Fenced, Misuse
 from headrace.world.failpoints import hit
+
+KEYS_KEPT = 1 << 14
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -61,13 +65,16 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     standing: Standing
 
 
+@functools.lru_cache(maxsize=KEYS_KEPT)
 def position_key(function: str, stream: str, partition: int) -> bytes:
-    """Where the position row stands; also the key of its trouble row."""
+    """Where the position row stands; also the key of its trouble row. Asked for at every commit."""
     return pack(function, stream, partition)
 
 
 def encode_position(epoch: int, progress: Progress) -> bytes:
     """The stored row."""
+    if not progress.sparse:
+        return _encoder.encode(_StoredRow(epoch, progress.watermark))
     above: list[int] = []
     for low, high in runs(progress.sparse):
         above += (low, high)

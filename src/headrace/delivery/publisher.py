@@ -6,9 +6,7 @@ only after the fsync.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import msgspec
+from collections.abc import Mapping, Sequence
 
 from headrace.delivery.delays import Delays, delay_of
 from headrace.keepers.brokers.base import Broker
@@ -26,14 +24,39 @@ from headrace.model.policy import (
 from headrace.model.record import Append, Position, encode_events
 
 
-class Published(msgspec.Struct, frozen=True):
-    """Where each event landed, in the order given; None for a duplicate that was dropped.
+class Published:
+    """Where each event landed; worked out when somebody asks, which most producers never do."""
 
-    Positions of events in a chunk that held duplicates are those of the survivors, in order.
-    """
+    __slots__ = ("_appends", "_firsts", "_order", "duplicates")
 
-    positions: list[Position | None]
-    duplicates: int
+    def __init__(
+        self,
+        appends: Sequence[Append],
+        order: Sequence[Sequence[int]],
+        firsts: Sequence[Position | None],
+        duplicates: int,
+    ) -> None:
+        self._appends, self._order, self._firsts = appends, order, firsts
+        self.duplicates = duplicates
+
+    @property
+    def positions(self) -> list[Position | None]:
+        """One for each event in the order given; None for a duplicate that was dropped.
+
+        Of a chunk that held duplicates only the first survivor's position is known.
+        """
+        places: list[Position | None] = [None] * sum(map(len, self._order))
+        if self.duplicates:
+            # The log knows how many it dropped, not which.
+            for indices, first in zip(self._order, self._firsts, strict=True):
+                if first is not None:
+                    places[indices[0]] = first
+            return places
+        for append, indices, first in zip(self._appends, self._order, self._firsts, strict=True):
+            if first is not None:
+                for step, index in enumerate(indices):
+                    places[index] = Position(append.stream, append.partition, first.offset + step)
+        return places
 
 
 class Publisher:
@@ -59,13 +82,13 @@ class Publisher:
             raise TooLarge(
                 f"{len(events)} events in one publish; send at most {MAX_BATCH} at a time"
             )
-        for index, event in enumerate(events):
-            _check(spec, index, event)
+        for index in _suspects(spec, events):
+            _check(spec, index, events[index])
         appends, order = self._spread(spec, events, hops, origin)
         if spec.queue is not None and self._delays is not None:
             return await self._send(self._delays, spec, events, appends, order)
         applied = await self._broker.append(appends)
-        return _report(events, appends, order, applied.positions, applied.duplicates)
+        return Published(appends, order, applied.positions, applied.duplicates)
 
     async def _send(
         self,
@@ -73,11 +96,11 @@ class Publisher:
         spec: StreamSpec,
         events: Sequence[Event],
         appends: list[Append],
-        order: list[list[int]],
+        order: Sequence[Sequence[int]],
     ) -> Published:
         """Put messages on a queue; those that have to wait have no position yet."""
         parts: list[Append] = []
-        places: list[list[int]] = []
+        places: list[Sequence[int]] = []
         for append, indices in zip(appends, order, strict=True):
             by_delay: dict[float, list[int]] = {}
             for index in indices:
@@ -87,16 +110,17 @@ class Publisher:
             parts += delays.held_back(spec, append)
             places += by_delay.values()
         applied = await delays.append(parts)
-        return _report(events, parts, places, applied.positions, applied.duplicates)
+        return Published(parts, places, applied.positions, applied.duplicates)
 
     def _spread(
         self, spec: StreamSpec, events: Sequence[Event], hops: int, origin: str
-    ) -> tuple[list[Append], list[list[int]]]:
+    ) -> tuple[list[Append], list[Sequence[int]]]:
         """The appends, and for each the indices of its events."""
+        groups: Mapping[int, Sequence[int]]
         if spec.partitions == 1:
-            groups = {0: list(range(len(events)))} if events else {}
+            groups = {0: range(len(events))} if events else {}
         else:
-            groups = {}
+            groups = by_partition = dict[int, list[int]]()
             # Events without a key share a partition for one publish, so that a batch stays a batch.
             self._turn += 1
             for index, event in enumerate(events):
@@ -105,7 +129,7 @@ class Publisher:
                     if event.key is not None
                     else self._turn % spec.partitions
                 )
-                groups.setdefault(number, []).append(index)
+                by_partition.setdefault(number, []).append(index)
         appends = []
         for number, indices in groups.items():
             chosen = [events[index] for index in indices] if len(groups) > 1 else events
@@ -115,13 +139,23 @@ class Publisher:
                     f"{len(chosen)} events take {len(body)} bytes in `{spec.name}/{number}`; "
                     f"send at most {MAX_BATCH_BYTES} bytes at a time"
                 )
-            ids = (
-                tuple(event.id or "" for event in chosen)
-                if any(event.id for event in chosen)
-                else None
-            )
-            appends.append(Append(spec.name, number, len(chosen), body, hops, origin, ids))
+            ids = [event.id or "" for event in chosen]
+            known = tuple(ids) if any(ids) else None
+            appends.append(Append(spec.name, number, len(chosen), body, hops, origin, known))
         return appends, list(groups.values())
+
+
+def _suspects(spec: StreamSpec, events: Sequence[Event]) -> list[int]:
+    """The events that need a closer look: all but short ones with a short key and nothing else."""
+    limit, needs_key = spec.max_event_bytes, spec.cleanup == "compact"
+    return [
+        index
+        for index, event in enumerate(events)
+        if event.headers
+        or event.id is not None
+        or len(event.value) > limit
+        or (needs_key if event.key is None else len(event.key) > MAX_KEY_BYTES)
+    ]
 
 
 def _check(spec: StreamSpec, index: int, event: Event) -> None:
@@ -147,24 +181,3 @@ def _check(spec: StreamSpec, index: int, event: Event) -> None:
         raise Misuse(
             f"event {index} has no key, and `{spec.name}` keeps the last event of each key"
         )
-
-
-def _report(
-    events: Sequence[Event],
-    appends: Sequence[Append],
-    order: Sequence[Sequence[int]],
-    firsts: Sequence[Position | None],
-    duplicates: int,
-) -> Published:
-    places: list[Position | None] = [None] * len(events)
-    if not duplicates:
-        for append, indices, first in zip(appends, order, firsts, strict=True):
-            if first is not None:
-                for step, index in enumerate(indices):
-                    places[index] = Position(append.stream, append.partition, first.offset + step)
-    else:
-        # The log knows how many it dropped, not which; the first survivor's position is certain.
-        for indices, first in zip(order, firsts, strict=True):
-            if first is not None:
-                places[indices[0]] = first
-    return Published(places, duplicates)

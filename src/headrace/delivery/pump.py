@@ -93,6 +93,7 @@ class Pump:
         # what lands after its run moves no position, so nothing would fence the commits behind it.
         one_by_one = spec.mode == "ordered" or len(claims) > 1 or spec.commit == "before"
         self._width = 1 if one_by_one else spec.parallelism
+        self._affinity = f"{self._streams[0]}/{partition}" if self._width == 1 else ""
         self._in_lanes = not one_by_one and spec.works_in_lanes
         self._gate = Gate(spec, self._streams, partition, flow or Flow(spec), clock.now)
         self._rows: dict[At, bytes] = {(name, partition): c.row for name, c in claims.items()}
@@ -224,13 +225,39 @@ class Pump:
 
     async def _take_up(self) -> Unit | None:
         """The next unit, which is then running; None when it is time to stop."""
+        if (unit := self._at_hand()) is not None:
+            self._begin_unit(unit)
+            return unit
         async with self._picking:
             unit = await self._next()
             if unit is not None:
-                self.ledger.running.append(unit)
-                self._gate.begin(unit)
-                self._at_rest.clear()
+                self._begin_unit(unit)
             return unit
+
+    def _at_hand(self) -> Unit | None:
+        """A whole batch that lies ready, where nothing asks for another way than straight on."""
+        intake, commits = self._intake, self._commits
+        if not (isinstance(intake, Batcher) and intake.is_full):
+            return None
+        if self._picking.locked() or self._errands or self._stopping or self.paused:
+            return None
+        if not (self.ledger.is_clear and self._gate.is_open and self._breaker.is_closed):
+            return None
+        while commits and commits[0].done():
+            commits.popleft().result()
+        if self._broken:
+            return None
+        (unit,) = self.ledger.units(intake.take(self._clock.monotonic()))
+        for chunk in unit.chunks:
+            if runs_away(chunk.hops):
+                self.ledger.pending.append(unit)
+                return None
+        return unit
+
+    def _begin_unit(self, unit: Unit) -> None:
+        self.ledger.running.append(unit)
+        self._gate.begin(unit)
+        self._at_rest.clear()
 
     def _put_down(self, unit: Unit) -> None:
         """The unit is landed, or will be run again."""
@@ -406,7 +433,7 @@ class Pump:
             key=f"{self.spec.name}:{head.stream}/{head.partition}/{head.start}",
             hops=hops,
             origin=origin,
-            affinity=f"{self._streams[0]}/{self.partition}" if self._width == 1 else "",
+            affinity=self._affinity,
             now=self._clock.now(),
             seed=self._entropy.integer(62),
             fresh=self._fresh,
@@ -448,8 +475,11 @@ class Pump:
             self._runs.published(self.spec.name, (append.stream for append in kept.appends))
         if kept is not None and self.ledger.is_light(unit, verdict, kept):
             self.ledger.gather(unit, kept)
-            self._release(verdict.finished)
-            await self._begin_gathered()
+            if self._in_lanes:
+                self._release(verdict.finished)
+            self._begin_gathered()
+            if len(self._commits) >= COMMITS_IN_FLIGHT * self._width:
+                await self._room_for_commits()
             return
         self._write_up()
         plain = self.ledger.is_plain(unit, verdict)
@@ -479,7 +509,7 @@ class Pump:
         if len(self._commits) >= COMMITS_IN_FLIGHT * self._width:
             await asyncio.wait((self._commits[0],))
 
-    async def _begin_gathered(self) -> None:
+    def _begin_gathered(self) -> None:
         """Have what was gathered landed, with whatever else is gathered while a commit is on its way."""
         if not self._gathering:
             self._gathering = True
@@ -489,7 +519,6 @@ class Pump:
             self._commits.append(gathered)
         elif self.ledger.gathered_bytes > MAX_BATCH_BYTES:
             self._write_up()
-        await self._room_for_commits()
 
     async def _land_gathered(self, before: asyncio.Task[None] | None) -> None:
         if self._width > 1 and before is not None and not before.done():

@@ -42,9 +42,12 @@ class Waiting:
         self.future = future
         self.change = change
         self.statements = statements
-        self.size = sum([len(append.body) for append in change.appends]) + sum(
-            [len(put.value) for put in change.puts]
-        )
+        size = 0
+        for append in change.appends:
+            size += len(append.body)
+        for put in change.puts:
+            size += len(put.value)
+        self.size = size
         self.result: Applied | Exception = _NOTHING
 
 
