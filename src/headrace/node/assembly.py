@@ -29,7 +29,7 @@ from headrace.keepers.state.expiry import sweep
 from headrace.keepers.storage.base import Storage
 from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.effects import Space
-from headrace.model.errors import Misuse
+from headrace.model.errors import Corrupt, Misuse, Unavailable
 from headrace.model.function import AppSpec
 from headrace.model.http import Webhook
 from headrace.model.routing import check_routes
@@ -219,7 +219,10 @@ class Node:
         while True:
             await self.clock.sleep(SWEEP_EVERY)
             for space in (Space.STATE, Space.MARKS):
-                await sweep(self.storage, space, self.clock.now())
+                try:
+                    await sweep(self.storage, space, self.clock.now())
+                except (Corrupt, Unavailable) as error:
+                    _logger.warning("a sweep of what has expired was put off: %s", error)
 
     async def close(self) -> None:
         """Stop in the reverse order of the walk: pumps, instances, log, store."""

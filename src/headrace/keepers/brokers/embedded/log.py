@@ -25,7 +25,7 @@ from headrace.keepers.storage.appending import Statement
 from headrace.keepers.storage.base import Applied
 from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.effects import Change
-from headrace.model.errors import Unavailable
+from headrace.model.errors import Corrupt, Unavailable
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, Chunk
 from headrace.world.clock import Clock
@@ -173,7 +173,7 @@ class EmbeddedBroker:
             await self._clock.sleep(every)
             try:
                 await self.sweep()
-            except Unavailable as error:
+            except (Corrupt, Unavailable) as error:
                 _log.warning("a sweep of the log was put off: %s", error)
 
     async def close(self) -> None:

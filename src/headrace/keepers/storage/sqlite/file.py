@@ -2,7 +2,7 @@
 
 Comes in: a folder. Goes out: a `DataFile` with one connection that writes, one that reads and one
 that checkpoints. Refuses a folder another process holds, a SQLite with the WAL-reset bug, and a
-file written by a newer Headrace.
+file written by a newer Headrace. Damaged bytes are `Corrupt`: nothing is opened over them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 
 import apsw
 
+from headrace.keepers.storage.sqlite.pages import is_damage, load_layer, protect, told
+from headrace.keepers.storage.sqlite.walcheck import check_log
 from headrace.model.errors import Locked, Misuse, Refused
 
 OLDEST_SQLITE = (3, 51, 3)
@@ -39,25 +41,55 @@ class DataFile:
             Locked: Another process holds the folder.
             Refused: The linked SQLite is too old.
             Misuse: The folder cannot be used, or holds a newer file.
+            Corrupt: The file is damaged.
         """
         _check_version(apsw.sqlite_lib_version())
+        load_layer()
         self.folder = folder
         self.path = folder / FILE_NAME
         self._vfs = vfs
         self._lock = _take_lock(folder)
         try:
-            self.writer = self._connect()
+            self.writer = self._open()
+            self._prepare(self.writer)
             migrate(self.writer, folder)
             self.reader = self._connect()
             self.reader.execute("PRAGMA query_only = ON").fetchall()
             self.checkpointer = self._connect()
+        except apsw.Error as error:
+            os.close(self._lock)
+            if is_damage(error):
+                raise told(error, self.path) from error
+            raise
         except BaseException:
             os.close(self._lock)
             raise
 
+    def _open(self) -> apsw.Connection:
+        connection = apsw.Connection(str(self.path), vfs=self._vfs, statementcachesize=200)
+        connection.set_busy_timeout(5_000)
+        self._look_at_log(connection)
+        protect(connection, self.path)
+        return connection
+
+    def _look_at_log(self, connection: apsw.Connection) -> None:
+        """Before anything is written: a damaged log has to stay as it is."""
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        connection.pragma("user_version")
+        recovered, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        check_log(
+            self.path.with_name(f"{FILE_NAME}-wal"),
+            recovered=max(recovered, 0),
+            page_bytes=PAGE_BYTES,
+        )
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+
     def _connect(self) -> apsw.Connection:
         connection = apsw.Connection(str(self.path), vfs=self._vfs, statementcachesize=200)
         connection.set_busy_timeout(5_000)
+        return self._prepare(connection)
+
+    def _prepare(self, connection: apsw.Connection) -> apsw.Connection:
         run(
             connection,
             f"PRAGMA page_size = {PAGE_BYTES}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"

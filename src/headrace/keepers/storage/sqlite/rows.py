@@ -7,10 +7,12 @@ it; `landed` brings it up to date. The cache is bounded in bytes and simply star
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 import apsw
 
+from headrace.keepers.storage.sqlite.pages import told
 from headrace.model.effects import Space
 
 CACHE_BYTES = 16 << 20
@@ -31,18 +33,23 @@ _SCAN_REST = {
 class Rows:
     """What is committed. Used on the loop's thread only."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
-        self._execute = connection.execute
+    def __init__(self, connection: apsw.Connection, path: Path) -> None:
+        self._connection, self._path = connection, path
         self._cache: dict[Space, dict[bytes, bytes | None]] = {space: {} for space in Space}
         self._size = 0
 
     def get(self, space: Space, key: bytes) -> bytes | None:
-        """The value at `key`."""
+        """The value at `key`.
+
+        Raises:
+            Corrupt: What the disk gives back is not what was written; so for every other read.
+            Unavailable: It cannot be read now.
+        """
         cached = self._cache[space]
         if key in cached:
             return cached[key]
-        row = self._execute(_GET[space], (key,)).fetchone()
-        value: bytes | None = None if row is None else row[0]
+        rows = self._fetch(_GET[space], (key,))
+        value: bytes | None = rows[0][0] if rows else None  # type: ignore[assignment]  # STRICT blobs
         self._keep(space, key, value)
         return value
 
@@ -52,23 +59,20 @@ class Rows:
         missing = [key for key in dict.fromkeys(keys) if key not in cached]
         found: dict[bytes, bytes | None] = {key: cached.get(key) for key in keys}
         if len(missing) > KEYS_PER_QUERY:
-            self._execute("BEGIN")
+            self._fetch("BEGIN", ())
         try:
             for start in range(0, len(missing), KEYS_PER_QUERY):
                 found.update(self._look_up(space, missing[start : start + KEYS_PER_QUERY]))
         finally:
             if len(missing) > KEYS_PER_QUERY:
-                self._execute("COMMIT")
+                self._fetch("COMMIT", ())
         for key in missing:
             self._keep(space, key, found[key])
         return [found[key] for key in keys]
 
     def _look_up(self, space: Space, keys: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
         marks = ",".join("?" * len(keys))
-        rows = self._execute(
-            f"SELECT key, value FROM {space} WHERE key IN ({marks})",
-            tuple(keys),
-        ).fetchall()
+        rows = self._fetch(f"SELECT key, value FROM {space} WHERE key IN ({marks})", tuple(keys))
         return cast("list[tuple[bytes, bytes]]", rows)
 
     def scan(
@@ -76,11 +80,19 @@ class Rows:
     ) -> list[tuple[bytes, bytes]]:
         """Pairs in ascending order."""
         if high is None:
-            rows = self._execute(_SCAN_REST[space], (low, limit)).fetchall()
+            rows = self._fetch(_SCAN_REST[space], (low, limit))
         else:
-            rows = self._execute(_SCAN[space], (low, high, limit)).fetchall()
+            rows = self._fetch(_SCAN[space], (low, high, limit))
         # STRICT tables hold nothing but blobs here.
         return cast("list[tuple[bytes, bytes]]", rows)
+
+    def _fetch(self, sql: str, values: tuple[bytes | int, ...]) -> list[tuple[object, ...]]:
+        try:
+            return cast(
+                "list[tuple[object, ...]]", self._connection.execute(sql, values).fetchall()
+            )
+        except apsw.Error as error:
+            raise told(error, self._path) from error
 
     def landed(self, changed: Mapping[Space, Mapping[bytes, bytes | None]]) -> None:
         """These rows are committed."""

@@ -24,10 +24,11 @@ from headrace.keepers.storage.sqlite.checkpoint import Checkpointer
 from headrace.keepers.storage.sqlite.committing import Beside, Pace
 from headrace.keepers.storage.sqlite.file import DataFile
 from headrace.keepers.storage.sqlite.groups import Group, Waiting, full, stage
+from headrace.keepers.storage.sqlite.pages import is_damage, told
 from headrace.keepers.storage.sqlite.room import RESERVE_BYTES, Room
 from headrace.keepers.storage.sqlite.rows import Rows
 from headrace.model.effects import Change, Space
-from headrace.model.errors import Corrupt, Overloaded, Unavailable
+from headrace.model.errors import Overloaded, Unavailable
 from headrace.model.policy import MAX_CHANGES_PER_GROUP, MAX_QUEUED_CHANGES
 from headrace.world import failpoints
 from headrace.world.clock import Clock
@@ -62,7 +63,7 @@ class SqliteStorage:
         self._clock = clock
         self._loop = loop
         self._fatal = fatal
-        self._rows = Rows(file.reader)
+        self._rows = Rows(file.reader, file.path)
         self._pace = Pace()
         self._beside = Beside(loop, name="storage-commits")
         self._checkpointer = Checkpointer(file, Beside(loop, name="storage-checkpoints"), fatal)
@@ -96,6 +97,7 @@ class SqliteStorage:
             Locked: Another process holds the folder.
             Refused: The linked SQLite is too old.
             Misuse: The folder cannot be used, or a newer version wrote it.
+            Corrupt: The file or its write-ahead log is damaged.
         """
         file = DataFile(folder, vfs=vfs)
         failpoints.hit("recovery:opened")
@@ -206,7 +208,7 @@ class SqliteStorage:
         try:
             self._file.writer.execute("COMMIT")
         except apsw.Error as error:
-            if isinstance(error, apsw.IOError):
+            if isinstance(error, apsw.IOError) and not is_damage(error):
                 self._fatal(
                     f"the disk under `{self.folder}` failed while committing ({error}); "
                     "stopping, because it is unknown what was stored. Check the disk, then start "
@@ -253,19 +255,20 @@ class SqliteStorage:
 
     def _recover(self, group: Group, error: Exception) -> None:
         """Nothing of the group landed: find out who is to blame, and let the others pass."""
-        if isinstance(error, apsw.IOError):
+        damage = is_damage(error)
+        if isinstance(error, apsw.IOError) and not damage:
             self._fatal(
                 f"the disk under `{self.folder}` failed while writing ({error}); stopping. Check "
                 "the disk, then start again: everything acknowledged is read back"
             )
-        if isinstance(error, apsw.CorruptError | apsw.NotADBError):
-            group.fail(Corrupt(f"the file `{self._file.path}` is damaged: {error}; restore a copy"))
-            return
         disk_full = isinstance(error, apsw.FullError)
         if disk_full and self._room.shed():
             _log.warning("the disk under %s is full: living on the reserve", self.folder)
         elif group.alone:
-            group.fail(full() if disk_full else _unexpected(error))
+            if isinstance(error, apsw.Error) and damage:
+                group.fail(told(error, self._file.path))
+            else:
+                group.fail(full() if disk_full else _unexpected(error))
             return
         for entry in group.waiting:
             self._alone(entry)
@@ -305,7 +308,10 @@ class SqliteStorage:
         """Committed rows of a log's own tables."""
         self._require_open()
         # STRICT tables without REAL columns hold nothing else.
-        rows = self._file.reader.execute(sql, values).fetchall()
+        try:
+            rows = self._file.reader.execute(sql, values).fetchall()
+        except apsw.Error as error:
+            raise told(error, self._file.path) from error
         return cast("list[tuple[Cell, ...]]", rows)
 
     def rows(
@@ -313,11 +319,15 @@ class SqliteStorage:
     ) -> Generator[tuple[Cell, ...], None, None]:
         """As `query`, one by one; to be closed, and never kept across a wait."""
         self._require_open()
-        cursor = self._file.reader.execute(sql, values)
+        cursor: apsw.Cursor | None = None
         try:
+            cursor = self._file.reader.execute(sql, values)
             yield from cursor
+        except apsw.Error as error:
+            raise told(error, self._file.path) from error
         finally:
-            cursor.close()
+            if cursor is not None:
+                cursor.close()
 
     def _require_open(self) -> None:
         if self._closed:

@@ -1,0 +1,1 @@
+-- From this form on every page ends with a checksum (sqlite/pages.py has rewritten the file for it).
