@@ -18,7 +18,7 @@ BASE := $(VENV)/installed.toml
 DEMO := $(VENV)/installed-demo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help all setup setup-demo check format test integration e2e sim campaign demo bench bench-peers dev docs sizes services clean
+.PHONY: help all setup setup-demo check format test unit integration e2e sim campaign demo bench bench-peers dev docs sizes services clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -48,6 +48,9 @@ format: setup ## let ruff format and fix
 
 test: setup ## unit, contract, architecture, and a smoke share of the simulation
 	$(BIN)/pytest -n auto tests/unit tests/contract tests/arch tests/simulation $(ARGS)
+
+unit: setup ## the unit tests alone, in one process: under ten seconds
+	$(BIN)/pytest tests/unit $(ARGS)
 
 integration: setup ## real processes, files, kills and full disks
 	$(BIN)/pytest tests/integration $(ARGS)

@@ -118,7 +118,7 @@ def validate_json(raw: bytes) -> None:
             double, or more than 200 levels of nesting.
     """
     # Brackets inside texts are counted too: only then is the precise (slow) count made.
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _is_too_deep(raw):
         raise Invalid(f"the JSON is nested deeper than {MAX_DEPTH} levels; flatten it")
     try:
         value = msgspec.json.decode(raw)
@@ -132,16 +132,18 @@ def validate_json(raw: bytes) -> None:
         _check_keys(raw)
 
 
-def _depth(raw: bytes) -> int:
-    depth = deepest = 0
+def _is_too_deep(raw: bytes) -> bool:
+    depth = 0
     for match in _BRACKET_OR_TEXT.finditer(raw):
         head = match.group()[:1]
         if head in b"[{":
             depth += 1
-            deepest = max(deepest, depth)
+            # Looked at no further: what is refused costs as little as can be.
+            if depth > MAX_DEPTH:
+                return True
         elif head in b"]}":
             depth -= 1
-    return deepest
+    return False
 
 
 def _check_integers(value: Any) -> None:

@@ -224,9 +224,10 @@ async def test_commits_beside_the_loop_keep_every_promise(
 
 async def test_the_write_ahead_log_stays_short(storage: SqliteStorage) -> None:
     wal = storage.folder / f"{FILE_NAME}-wal"
+    value = os.urandom(400_000)
     largest = 0
     for number in range(150):
-        await storage.apply(put(b"%d" % (number % 7), os.urandom(400_000)))
+        await storage.apply(put(b"%d" % (number % 7), value))
         largest = max(largest, wal.stat().st_size)
     assert largest < 40 << 20
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace import App, Event, Hopping, Misuse, Session, Tumbling, Unavailable, Window
@@ -94,7 +94,6 @@ def naive(
     ], late
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(KINDS),
     st.sampled_from([0.0, 3.0, 12.0]),
