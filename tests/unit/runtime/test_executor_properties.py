@@ -119,10 +119,6 @@ class Host:
         raise NotImplementedError
 
 
-# One for all runs, as an instance has: they leave nothing behind in it, which these tests check too.
-executor = Executor(app, Host())
-
-
 def alone(batch: list[Script], indices: list[int]) -> World:
     """What these events do if nothing else is there."""
     outputs: list[tuple[int, str]] = []
@@ -148,7 +144,7 @@ def run(function: str, batch: list[Script], keys: list[str | None]) -> tuple[Ret
         Fact(msgspec.json.encode(script), key) for script, key in zip(batch, keys, strict=True)
     ]
     chunk = Chunk("scripts", 0, 0, len(facts), encode_events(facts), 0, 0, len(facts))
-    work = executor.run(Invocation(f"p.{function}", (chunk,), token=2))
+    work = Executor(app, Host()).run(Invocation(f"p.{function}", (chunk,), token=2))
     with pytest.raises(StopIteration) as stopped:
         work.send(None)
     returned: Returned = stopped.value.value
