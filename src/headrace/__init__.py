@@ -4,6 +4,7 @@ This is the authors' door: it loads the sdk and the model, the standard library 
 """
 
 from headrace.model.bus import HttpTarget, Rule
+from headrace.model.debezium import Debezium
 from headrace.model.errors import (
     Conflict,
     Corrupt,
@@ -73,6 +74,7 @@ __all__ = [
     "Cors",
     "Cron",
     "DeadLetter",
+    "Debezium",
     "Debounce",
     "Discard",
     "DiskFull",

@@ -22,7 +22,7 @@ PUBLIC = {
     "set functions off": {
         "At", "Cron", "Emit", "Every", "Files", "Lag", "Missing", "Objects", "Sftp", "Silence", "Table",
         "HttpTarget", "Rule", "Foreign", "KafkaTopic", "KinesisStream", "MqttTopic", "NatsStream", "PulsarTopic",
-        "RabbitQueue", "RedisStream", "SqsQueue",
+        "RabbitQueue", "RedisStream", "SqsQueue", "Debezium",
     },
     "policies": {
         "Breaker", "DeadLetter", "Discard", "ParkKey", "ParkPartition", "Resources", "Retry",

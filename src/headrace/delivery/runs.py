@@ -121,13 +121,17 @@ class Runs:
     def left_out(self, function: str, why: str, chunks: Sequence[Chunk], now: int) -> None:
         """Count events that are done without a run, by policy, and say so among the log lines."""
         for chunk in chunks:
-            self.counters[function].left_out[why] += chunk.size
+            self.skipped(function, why, chunk.size)
             last = f" to {chunk.end - 1}" if chunk.size > 1 else ""
             self.write(
                 time=now, function=function, instance="", key="", level="info",
                 text=f"left out by its `{why}`: "
                 f"{chunk.stream}/{chunk.partition}/{chunk.start}{last}",
             )  # fmt: skip
+
+    def skipped(self, function: str, why: str, count: int) -> None:
+        """Count records that tell the function nothing; of them there are too many to log."""
+        self.counters[function].left_out[why] += count
 
     def write(
         self, *, time: int, function: str, instance: str, key: str, level: str, text: str

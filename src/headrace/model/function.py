@@ -10,7 +10,9 @@ from typing import Any, Literal
 import msgspec
 
 from headrace.model.bus import Forward
+from headrace.model.debezium import Debezium
 from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
+from headrace.model.foreign import ForeignTrigger
 from headrace.model.http import Proxy
 from headrace.model.policy import (
     MAX_EVENT_BYTES,
@@ -22,7 +24,7 @@ from headrace.model.policy import (
     Retry,
     Scaling,
 )
-from headrace.model.trigger import Trigger
+from headrace.model.trigger import StreamTrigger, Trigger, listeners
 
 Cleanup = Literal["delete", "compact"]
 Codec = Literal["json", "msgpack", "bytes", "text"]
@@ -109,6 +111,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
         singleton: Whether a key has one run at a time.
         priority: Which waiting event goes first.
         batch_per_key: Whether a batch holds events of one key only.
+        changes: How row changes are written in what it reads, or None for anything else.
         summary: The first line of the handler's docstring.
         source: Where the handler is defined, `file:line`.
     """
@@ -139,8 +142,21 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
     singleton: Singleton | None = None
     priority: Priority | None = None
     batch_per_key: bool = False
+    changes: Debezium | None = None
     summary: str = ""
     source: str = ""
+
+    @property
+    def change_streams(self) -> frozenset[str]:
+        """The streams it reads whose records are to be opened as row changes."""
+        if self.changes is None:
+            return frozenset()
+        return frozenset(
+            name
+            for trigger, reads in listeners(self.name, self.triggers)
+            if isinstance(trigger, (StreamTrigger, ForeignTrigger))
+            for name in reads.streams
+        )
 
     @property
     def works_in_lanes(self) -> bool:

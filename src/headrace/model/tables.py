@@ -6,6 +6,7 @@ It is a value; what serves it stands in `triggers/tables`. Bad settings are refu
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
@@ -16,6 +17,7 @@ from headrace.model.errors import Misuse
 from headrace.model.spans import seconds_in
 
 RowOp = Literal["read", "insert", "update", "delete", "truncate"]
+Row = Mapping[str, Any]
 
 SLOT_LENGTH: Final = 63
 _SLOT: Final = re.compile(r"[a-z0-9_]{1,63}")
@@ -92,3 +94,13 @@ class Table(msgspec.Struct, frozen=True, tag="table"):
     def path(self) -> str:
         """The file of an SQLite database; a relative one counts from where the node was started."""
         return urlsplit(self.url).path[1:]
+
+
+def key_of(row: Row, key: tuple[str, ...]) -> str | None:
+    """The event key of a row; None where a part of it is not known."""
+    if not key or any(name not in row for name in key):
+        return None
+    if len(key) == 1:
+        value = row[key[0]]
+        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return msgspec.json.encode([row[name] for name in key]).decode()

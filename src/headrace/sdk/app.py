@@ -14,6 +14,7 @@ from msgspec import structs
 
 from headrace.model.bus import DEFAULT_BUS, Forward, HttpTarget, Rule
 from headrace.model.codec import Coder
+from headrace.model.debezium import Debezium
 from headrace.model.errors import Misuse
 from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
 from headrace.model.function import (
@@ -39,6 +40,7 @@ from headrace.model.policy import (
 from headrace.model.routing import check_routes
 from headrace.model.trigger import StreamTrigger, Trigger
 from headrace.model.watches import Custom
+from headrace.sdk.changes import change_readers
 from headrace.sdk.custom import Emitter, custom_trigger
 from headrace.sdk.declared import (
     Declared,
@@ -358,6 +360,7 @@ class App:
         singleton: Singleton | None = None,
         priority: Priority | None = None,
         batch_per_key: bool | None = None,
+        changes: Debezium | None = None,
         output: Stream[Any] | None = None,
         publishes: Sequence[Stream[Any]] = (),
         start: str | int | datetime | None = None,
@@ -392,6 +395,8 @@ class App:
             singleton: One run of a key at a time; what comes meanwhile is left out or waits.
             priority: Which waiting event goes first.
             batch_per_key: Whether a batch holds events of one key only.
+            changes: How row changes are written in what it reads: `Debezium()`. They are handed
+                over as a `Table`'s are.
             output: The stream that takes return values and what is yielded.
             publishes: Other apps' streams it may publish to.
             start: Where it begins: `earliest`, `latest`, an offset, an aware datetime.
@@ -417,7 +422,8 @@ class App:
             "breaker": None if breaker is _NO_BREAKER else breaker,
             "scaling": scaling, "resources": resources, "concurrency": concurrency,
             "throttle": throttle, "rate": rate, "debounce": debounce, "singleton": singleton,
-            "priority": priority, "batch_per_key": batch_per_key, "merge": merge, "lateness": lateness,
+            "priority": priority, "batch_per_key": batch_per_key, "changes": changes, "merge": merge,
+            "lateness": lateness,
         }  # fmt: skip
 
         def declare(handler: Handler) -> Handler:
@@ -448,12 +454,11 @@ class App:
             known = {**self.streams, **self.externals}
             answers = any(isinstance(each, Http) and each.mode == "sync" for each in others)
             check_streams(
-                self.name, known, streams, output, publishes, shape, where, answers=answers
-            )
+                self.name, known, streams, output, publishes, shape, where, answers=answers,
+                changes=changes is not None,
+            )  # fmt: skip
             triggers = (*others, *triggers_of(streams, trigger, where, alone=not others))
             consumed = check_lag(streams, others, known, shape, where)
-            decoders = decoders_of((*streams, *consumed), shape, where)
-            decoders.update(own_decoders(full, triggers, shape, where))
             spec = FunctionSpec(
                 name=full,
                 app=self.name,
@@ -464,6 +469,12 @@ class App:
                 source=shape.place,
                 **options,
             )
+            decoders = (
+                decoders_of((*streams, *consumed), shape, where)
+                if changes is None
+                else change_readers(spec, shape, where)
+            )
+            decoders = {**own_decoders(full, triggers, shape, where), **decoders}
             check_routes([*(each.spec for each in self.functions.values()), spec], self.proxies)
             self.functions[full] = Declared(spec, handler, shape, output, decoders)
             return handler

@@ -82,8 +82,11 @@ def check_streams(
     where: str,
     *,
     answers: bool = False,
+    changes: bool = False,
 ) -> None:
     """Pass, where the streams a function names can be used by it.
+
+    With `changes` its annotation is about the rows, not about the records that tell of them.
 
     Raises:
         Misuse: One is no stream, another app's, listed twice, or of another type than the handler.
@@ -107,7 +110,7 @@ def check_streams(
         raise Misuse(f"{where}: a stream is listed twice ({', '.join(names)}); list it once")
     if shape.generates and output is None and not answers:
         raise Misuse(f"{where} yields, but has nowhere to put it; add `output=<stream>`")
-    for stream in streams:
+    for stream in () if changes else streams:
         said, held = shape.value, stream.coder.type
         if said is not Any and held is not Any and said != held and len(streams) == 1:
             raise Misuse(

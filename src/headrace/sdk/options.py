@@ -37,6 +37,7 @@ SPEC_OPTIONS: Final = (
     "singleton",
     "priority",
     "batch_per_key",
+    "changes",
 )
 TRIGGER_OPTIONS: Final = ("start", "merge", "lateness", "pattern")
 OTHER_OPTIONS: Final = ("name", "output", "publishes")

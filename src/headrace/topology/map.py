@@ -8,6 +8,7 @@ import msgspec
 import msgspec.structs
 
 from headrace.model.bus import Forward, Rule
+from headrace.model.foreign import ForeignTrigger
 from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.http import Http, Webhook
 from headrace.model.policy import Breaker, OnFailure, Retry, Scaling
@@ -105,7 +106,7 @@ def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger) -> MapRow:
     return MapRow(
         function=function.name,
         streams=streams_of(trigger),
-        trigger=_trigger(trigger),
+        trigger=_trigger(trigger) + _written(function, trigger),
         group=function.name if listens else "-",
         batch=_batch(function) if listens else "-",
         order=_order(function) if listens else "-",
@@ -160,6 +161,13 @@ def _trigger(trigger: Trigger) -> str:
     return ", ".join(words)
 
 
+def _written(function: FunctionSpec, trigger: Trigger) -> str:
+    """How what it reads by this trigger is written, where that is said."""
+    reads = isinstance(trigger, (StreamTrigger, ForeignTrigger))
+    changes = function.changes if reads else None
+    return "" if changes is None else f", {changes.__struct_config__.tag} changes"
+
+
 def _rule(rule: Rule) -> str:
     text = msgspec.json.encode(rule.pattern).decode()
     shown = text if len(text) <= MAX_PATTERN else f"{text[:MAX_PATTERN]}..."
@@ -173,7 +181,9 @@ def _source(trigger: Trigger) -> str:
     words = []
     for field in msgspec.structs.fields(trigger):
         value = getattr(trigger, field.name)
-        if field.required or value != field.default:
+        made = field.default_factory
+        default = field.default if made is msgspec.NODEFAULT else made()
+        if field.required or value != default:
             bare = field.required and isinstance(value, (str, int, float))
             words.append(f"{value}" if bare else f"{field.name}={value}")
     return f"{trigger.__struct_config__.tag} {', '.join(words)}"[:120]

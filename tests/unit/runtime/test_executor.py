@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace import App, Batch, Context, Event, Failures, Output, Permanent, Unknown
+from headrace import App, Batch, Context, Debezium, Event, Failures, Output, Permanent, Unknown
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import BEHIND, Returned
@@ -481,6 +481,14 @@ def test_a_called_generator_answers_with_everything_it_yields() -> None:
 
 def test_a_call_without_an_answer_is_answered_with_null() -> None:
     assert call(Rig(double_one_publishing).executor, b"4").result == b"null"
+
+
+def test_who_calls_a_function_of_row_changes_hands_over_the_change_itself() -> None:
+    def tell(event: Event[dict[str, Any]]) -> Any:
+        return event.value["op"]
+
+    returned = call(Rig(tell, changes=Debezium()).executor, b'{"op":"insert"}')
+    assert returned.result == b'"insert"'
 
 
 def test_a_call_that_fails_says_why() -> None:

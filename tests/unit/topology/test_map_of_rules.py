@@ -1,10 +1,10 @@
-"""Rules and forwards in the function-trigger map."""
+"""Rules, forwards and row changes in the function-trigger map."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from headrace import App, HttpTarget, Rule
+from headrace import App, Debezium, HttpTarget, KafkaTopic, Rule
 from headrace.topology.graph import graph_of
 from headrace.topology.map import map_rows
 
@@ -39,3 +39,13 @@ def test_a_rule_is_an_edge_from_each_stream_it_watches() -> None:
         ("events", "desk.take"),
         ("kept", "desk.take"),
     ]
+
+
+def test_the_map_says_where_records_are_opened_as_row_changes() -> None:
+    app = App("desk")
+
+    @app.function(app.stream("captured"), KafkaTopic("orders"), changes=Debezium())
+    def take(event: Any) -> None: ...
+
+    first, second = (row.trigger for row in map_rows([app.spec()]))
+    assert {first, second} == {"stream, debezium changes", "kafka orders, debezium changes"}

@@ -16,6 +16,7 @@ from headrace.model.codec import Coder, encode_json
 from headrace.model.errors import Unknown
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import BEHIND, Cause, Failure, Returned
+from headrace.model.record import Chunk
 from headrace.runtime.child.cause import cause_of
 from headrace.runtime.child.consuming import Consuming, Supply
 from headrace.runtime.child.handing import Prepared, bare, emit, settled, take
@@ -24,6 +25,7 @@ from headrace.runtime.child.recorder import Recorder
 from headrace.runtime.child.statecache import StateCache
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
+from headrace.sdk.changes import ChangeReader
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event, Undecodable, open_chunk
 from headrace.sdk.place import near
@@ -131,12 +133,17 @@ class Executor:
             decode = prepared.call_decode
             return [event for chunk in invocation.chunks for event in open_chunk(chunk, 0, decode)]
         if len(invocation.chunks) == 1:
-            chunk = invocation.chunks[0]
-            return open_chunk(chunk, 0, prepared.decoders.get(chunk.stream, self._untyped))
+            return self._open_one(invocation.chunks[0], 0, prepared)
         events: list[Event[Any]] = []
         for chunk in invocation.chunks:
-            decode = prepared.decoders.get(chunk.stream, self._untyped)
-            events += open_chunk(chunk, len(events), decode)
+            events += self._open_one(chunk, len(events), prepared)
+        return events
+
+    def _open_one(self, chunk: Chunk, base: int, prepared: Prepared) -> list[Event[Any]]:
+        decode = prepared.decoders.get(chunk.stream, self._untyped)
+        events = open_chunk(chunk, base, decode)
+        if isinstance(decode, ChangeReader):
+            decode.adopt(events)
         return events
 
     def _desk(

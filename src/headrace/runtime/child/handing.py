@@ -155,8 +155,11 @@ def bare(item: Any) -> Any:
 
 
 def _call_decoder(declared: Declared) -> Callable[[bytes], Any]:
-    """How a call's payload is opened: as the handler says, or as its first stream's values."""
-    if declared.shape.value is not Any:
+    """How a call's payload is opened: as the handler says, or as its first stream's values.
+
+    Who calls a function that reads row changes hands over the change itself.
+    """
+    if declared.shape.value is not Any or declared.spec.changes is not None:
         decode = Coder(codec_for(declared.shape.value), declared.shape.value).decode
     else:
         decode = next(iter(declared.decoders.values()), Coder("json").decode)

@@ -13,8 +13,8 @@ from typing import Any, Final, cast
 import apsw
 
 from headrace.model.errors import Misuse, Unavailable
-from headrace.model.tables import RowOp
-from headrace.triggers.tables.rows import Row, RowChange, plain
+from headrace.model.tables import Row, RowOp
+from headrace.triggers.tables.rows import RowChange, plain
 
 MAX_COLUMNS: Final = 400
 OPS: Final[tuple[RowOp, ...]] = ("insert", "update", "delete")

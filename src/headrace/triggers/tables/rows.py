@@ -10,16 +10,13 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from headrace.model.event import Event
-from headrace.model.tables import SLOT_LENGTH, RowOp, Table
-
-Row = Mapping[str, Any]
+from headrace.model.tables import SLOT_LENGTH, Row, RowOp, Table, key_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +57,6 @@ def events_of(
         ]
     name = new if new is not None else old
     return [_event(change.op, change.before, change.after, name, change, table, stream, mark)]
-
-
-def key_of(row: Row, key: tuple[str, ...]) -> str | None:
-    """The event key of a row; None where a part of it is not known."""
-    if not key or any(name not in row for name in key):
-        return None
-    if len(key) == 1:
-        value = row[key[0]]
-        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return msgspec.json.encode([row[name] for name in key]).decode()
 
 
 def plain(value: Any) -> Any:

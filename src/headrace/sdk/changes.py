@@ -1,0 +1,69 @@
+"""What opens the records of a function with `changes=`: row changes, as a table's events have them.
+
+A record that cannot be opened fails when its value is asked for, like any that is of the wrong type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from headrace.model.debezium import open_envelope, record_key, row_change
+from headrace.model.errors import Invalid, Misuse
+from headrace.model.function import FunctionSpec
+from headrace.sdk.declared import coder_of
+from headrace.sdk.event import Event, Origin
+from headrace.sdk.shape import Shape
+
+
+class ChangeReader:
+    """Opens one stream's records. Stateless.
+
+    Args:
+        decode: Opens the JSON of a change as the handler's type.
+    """
+
+    __slots__ = ("_decode",)
+
+    def __init__(self, decode: Callable[[bytes], Any]) -> None:
+        self._decode = decode
+
+    def __call__(self, raw: bytes, headers: Mapping[str, str] | None = None) -> Any:
+        """The change as the handler's type.
+
+        Raises:
+            Invalid: It is none of Debezium's records, or tells of no row.
+        """
+        envelope = open_envelope(raw, headers)
+        if isinstance(envelope, str):
+            raise Invalid(f"the record tells of no row (`{envelope}`)")
+        return self._decode(row_change(envelope))
+
+    def adopt(self, events: Sequence[Event[Any]]) -> None:
+        """Let these events be opened so, and have the keys that a table's events have."""
+        for event in events:
+            origin: Origin = event._origin
+            event.key = record_key(event.key)
+            event._origin = Origin(
+                origin.chunk, origin.base, partial(self.__call__, headers=event._headers)
+            )
+
+
+def change_readers(
+    spec: FunctionSpec, shape: Shape, where: str
+) -> dict[str, Callable[[bytes], Any]]:
+    """How what a function reads is opened where it is row changes; nothing where it is not.
+
+    Raises:
+        Misuse: It reads nothing that could hold them, or the annotation cannot be decoded.
+    """
+    if spec.changes is None:
+        return {}
+    if not spec.change_streams:
+        raise Misuse(
+            f"{where}: `changes=` needs records that hold them; list a stream, or a foreign source "
+            "such as `KafkaTopic(...)` (a `Table` needs no `changes=`)"
+        )
+    reader = ChangeReader(coder_of("json", shape.value, where).decode)
+    return dict.fromkeys(spec.change_streams, reader)

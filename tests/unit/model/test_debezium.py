@@ -1,0 +1,246 @@
+"""Debezium's records, as its connectors write them, and what becomes of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from headrace.model.debezium import (
+    Debezium,
+    Envelope,
+    columns_key,
+    open_envelope,
+    record_key,
+    row_change,
+)
+from headrace.model.errors import Invalid, Misuse
+
+POSTGRES: dict[str, Any] = {
+    "version": "2.7.0.Final", "connector": "postgresql", "name": "shop", "ts_ms": 1740477600000,
+    "snapshot": "false", "db": "shop", "sequence": '["23456700","23456789"]', "schema": "public",
+    "table": "orders", "txId": 491, "lsn": 23456789, "xmin": None,
+}  # fmt: skip
+MYSQL: dict[str, Any] = {
+    "version": "2.7.0.Final", "connector": "mysql", "name": "shop", "ts_ms": 1740477600000,
+    "snapshot": "false", "db": "inventory", "sequence": None, "table": "customers",
+    "server_id": 223344, "gtid": None, "file": "mysql-bin.000003", "pos": 484, "row": 0,
+    "thread": 7, "query": None,
+}  # fmt: skip
+MONGODB: dict[str, Any] = {
+    "version": "2.7.0.Final", "connector": "mongodb", "name": "fulfillment", "ts_ms": 1558965508000,
+    "snapshot": "false", "db": "inventory", "collection": "customers", "ord": 31, "rs": "rs0",
+}  # fmt: skip
+ROW = {"id": 1, "customer": "alice", "status": "paid"}
+
+
+def envelope(
+    op: str = "c",
+    before: Any = None,
+    after: Any = None,
+    source: dict[str, Any] = POSTGRES,
+    **more: Any,
+) -> dict[str, Any]:
+    """An envelope as the JSON converter writes it without schemas."""
+    said = {"before": before, "after": after, "source": source, "op": op, "ts_ms": 1740477600123}
+    return {**said, "transaction": None, **more}
+
+
+def with_schema(payload: Any) -> dict[str, Any]:
+    """The same with `schemas.enable=true`."""
+    fields = [{"type": "struct", "optional": True, "field": "before"}]
+    name = "shop.public.orders.Envelope"
+    return {"schema": {"type": "struct", "fields": fields, "name": name}, "payload": payload}
+
+
+def opened(record: Any, headers: dict[str, str] | None = None) -> Any:
+    """What a handler would be given, or why it would be given nothing."""
+    found = open_envelope(json.dumps(record).encode(), headers)
+    return found if isinstance(found, str) else json.loads(row_change(found))
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "with schema"])
+@pytest.mark.parametrize(
+    ("op", "before", "after", "told"),
+    [
+        ("c", None, ROW, "insert"),
+        ("r", None, ROW, "read"),
+        ("u", {**ROW, "status": "new"}, ROW, "update"),
+        ("u", None, ROW, "update"),
+        ("d", {"id": 1, "customer": None, "status": None}, None, "delete"),
+        ("t", None, None, "truncate"),
+    ],
+)
+def test_every_operation_is_told_as_a_table_tells_it(
+    op: str, before: Any, after: Any, told: str, wrapped: bool
+) -> None:
+    record = envelope(op, before, after)
+    assert opened(with_schema(record) if wrapped else record) == {
+        "op": told,
+        "before": before,
+        "after": after,
+        "table": "public.orders",
+        "position": "0/165EC15",
+    }
+
+
+def test_mysql_names_the_database_and_the_place_in_the_binary_log() -> None:
+    told = opened(envelope("c", None, {"id": 1004}, MYSQL))
+    assert (told["table"], told["position"]) == ("inventory.customers", "mysql-bin.000003/484/0")
+
+
+def test_a_document_of_mongodb_is_opened_out_of_its_text() -> None:
+    after = '{"_id": {"$numberLong": "1004"}, "first_name": "Anne"}'
+    told = opened(envelope("c", None, after, MONGODB))
+    assert told["after"] == {"_id": {"$numberLong": "1004"}, "first_name": "Anne"}
+    assert (told["table"], told["position"]) == ("inventory.customers", "1558965508000/31")
+
+
+def test_an_update_of_mongodb_without_the_document_says_what_to_set() -> None:
+    record = envelope("u", None, None, MONGODB, updateDescription={"removedFields": None})
+    with pytest.raises(Invalid, match=r"capture\.mode=change_streams_update_full"):
+        opened(record)
+
+
+def test_a_cloud_event_in_one_piece_is_a_change() -> None:
+    record = {
+        "id": "name:shop;lsn:23456789;txId:491", "source": "/debezium/postgresql/shop",
+        "specversion": "1.0", "type": "io.debezium.connector.postgresql.DataChangeEvent",
+        "time": "2020-01-13T13:55:39.738Z", "datacontenttype": "application/json",
+        "iodebeziumop": "u", "iodebeziumdb": "shop", "iodebeziumschema": "public",
+        "iodebeziumtable": "orders", "iodebeziumlsn": "23456789", "iodebeziumxmin": None,
+        "data": {"before": None, "after": ROW},
+    }  # fmt: skip
+    expected = {
+        "op": "update", "before": None, "after": ROW, "table": "public.orders",
+        "position": "0/165EC15",
+    }  # fmt: skip
+    assert opened(record) == expected
+    record["data"] = with_schema(record["data"])
+    assert opened(record) == expected
+
+
+def test_a_cloud_event_whose_attributes_became_headers_is_a_change() -> None:
+    headers = {
+        "ce-id": "x", "ce-iodebeziumop": "d", "ce-iodebeziumschema": "public",
+        "ce-iodebeziumtable": "orders", "ce-iodebeziumlsn": "23456789",
+    }  # fmt: skip
+    told = opened({"before": ROW, "after": None}, headers)
+    assert (told["op"], told["before"], told["table"]) == ("delete", ROW, "public.orders")
+
+
+@pytest.mark.parametrize("given", ["__debezium_unavailable_value", ["__debezium_unavailable_value"],
+                                   "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="])  # fmt: skip
+def test_a_value_that_was_not_sent_again_is_named_and_not_made_up(given: Any) -> None:
+    told = opened(envelope("u", None, {"id": 1, "note": given, "status": "paid"}))
+    assert told["after"] == {"id": 1, "status": "paid"}
+    assert told["unchanged"] == ["note"]
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (None, "debezium/tombstone"),
+        (with_schema(None), "debezium/tombstone"),
+        ({"ts_ms": 1740477600123}, "debezium/heartbeat"),
+        (with_schema({"ts_ms": 1740477600123}), "debezium/heartbeat"),
+        (
+            {"source": MYSQL, "ts_ms": 1, "databaseName": "inventory", "schemaName": None,
+             "ddl": "ALTER TABLE customers ADD COLUMN x INT", "tableChanges": []},
+            "debezium/schema-change",
+        ),
+        (
+            {"status": "BEGIN", "id": "571:53195829", "ts_ms": 1, "event_count": None,
+             "data_collections": None},
+            "debezium/transaction",
+        ),
+        ({"status": "END", "id": "571", "event_count": 2, "data_collections": []},
+         "debezium/transaction"),
+        (
+            {"op": "m", "ts_ms": 1, "source": POSTGRES,
+             "message": {"prefix": "foo", "content": "Ymfy"}},
+            "debezium/message",
+        ),
+    ],
+)  # fmt: skip
+def test_what_tells_of_no_row_is_told_apart_by_reason(record: Any, reason: str) -> None:
+    assert opened(record) == reason
+
+
+def test_no_value_at_all_is_a_tombstone_unless_it_was_left_behind() -> None:
+    assert open_envelope(b"", None) == "debezium/tombstone"
+    assert open_envelope(b"default", None) == "debezium/tombstone"
+    with pytest.raises(Invalid, match="larger than an event may be"):
+        open_envelope(b"", {"headrace-too-large": "2000000"})
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (b'{"id": 1, "status": "paid"}', "ExtractNewRecordState"),
+        (b'{"id": 1, "status": "BEGIN", "total": 2}', "no `op`"),
+        (b"{}", "no `op`"),
+        (b'{"op": "x", "after": {}}', "`op` is 'x'"),
+        (b'{"op": ["c"], "after": {}}', "`op` is"),
+        (b'{"op": "c", "before": null}', "without `after`"),
+        (b'{"op": "u", "before": {"id": 1}, "after": null}', "without `after`"),
+        (b'{"op": "c", "after": 5}', "`after` is"),
+        (b'{"op": "c", "after": "no json"}', "no JSON"),
+        (b"\x00\x00\x00\x00\x01avro", "let the connector write JSON"),
+        (b"[1, 2]", "no JSON"),
+        (b'{"op": "c', "no JSON"),
+        (b'{"op": "c", "after": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "no JSON"),
+    ],
+)
+def test_what_is_no_envelope_is_refused_with_the_cause(value: bytes, says: str) -> None:
+    with pytest.raises(Invalid, match=says):
+        open_envelope(value, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('{"id":1}', "1"),
+        ('{"id":"A1"}', "A1"),
+        ('{"schema":{"type":"struct"},"payload":{"id":1}}', "1"),
+        ('{"region":"eu","id":7}', '["eu",7]'),
+        ("shop.public.orders", "shop.public.orders"),
+        ("{broken", "{broken"),
+        ("{}", "{}"),
+        (None, None),
+    ],
+)
+def test_a_records_key_becomes_the_key_that_a_tables_event_has(
+    text: str | None, key: str | None
+) -> None:
+    assert record_key(text) == key
+
+
+def test_a_key_is_made_of_columns_of_the_row_as_it_is_or_was() -> None:
+    def key(*columns: str, **record: Any) -> str | None:
+        found = open_envelope(json.dumps(envelope(**record)).encode(), None)
+        assert isinstance(found, Envelope)
+        return columns_key(found, columns)
+
+    assert key("id", op="c", after=ROW) == "1"
+    assert key("customer", "id", op="c", after=ROW) == '["alice",1]'
+    assert key("id", op="d", before=ROW) == "1"
+    assert key("id", op="t") is None
+    assert key("nothing", op="c", after=ROW) is None
+
+
+def test_a_row_whose_text_is_no_unicode_gives_no_key_and_fails_where_it_is_opened() -> None:
+    found = open_envelope(b'{"op": "c", "after": {"id": "\xff"}}', None)
+    assert isinstance(found, Envelope)
+    assert columns_key(found, ("id",)) is None
+    with pytest.raises(UnicodeDecodeError):
+        json.loads(row_change(found))
+
+
+def test_a_key_that_names_no_column_is_refused() -> None:
+    assert Debezium(key="id").keys == ("id",)
+    assert Debezium(key=("a", "b")).keys == ("a", "b")
+    for wrong in ("", ("a", ""), 5):
+        with pytest.raises(Misuse, match='write `key="id"`'):
+            Debezium(key=wrong)  # type: ignore[arg-type]  # that is the point
