@@ -33,7 +33,8 @@ _WAITS = Cause(BEHIND, "an earlier event of its key is parked")
 class Ledger:
     """Owned by one pump. `pending` are units to run before anything is read; `running` runs now.
 
-    `gathered_bytes` are the outputs of light landings that are not written up yet.
+    `gathered_units` and `gathered_bytes` are the light landings that are not written up yet, and
+    the size of their outputs.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Ledger:
         self._trouble_left = {at: ranges for at, ranges in self._trouble.items() if ranges}
         self._diverted: list[DeadEvent] = []
         self._appends: list[Append] = []
-        self.gathered_bytes = 0
+        self.gathered_units = self.gathered_bytes = 0
         self._written = {at: mark.progress() for at, mark in self._marks.items()}
         self._split = False
         self.pending: deque[Unit] = deque()
@@ -217,12 +218,13 @@ class Ledger:
         """Note a light landing; `gathered` writes up all of them at once."""
         self._finish(unit.chunks)
         self._appends.extend(kept.appends)
+        self.gathered_units += 1
         self.gathered_bytes += sum(len(append.body) for append in kept.appends)
 
     def gathered(self) -> Effects:
         """What was gathered since the last time."""
         appends, self._appends = tuple(self._appends), []
-        self.gathered_bytes = 0
+        self.gathered_units = self.gathered_bytes = 0
         return self._effects(Returned(appends=appends), 0)
 
     def progressed(self) -> Effects:

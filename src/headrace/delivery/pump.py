@@ -49,6 +49,8 @@ from headrace.world.failpoints import hit
 from headrace.world.tasks import Tasks
 
 COMMITS_IN_FLIGHT = 4
+MAX_GATHERED = 256
+"""Units that may have run while a commit is on its way: what a crash at that moment runs again."""
 PAUSE_MIN, PAUSE_MAX = 0.02, 2.0
 MICROS = 1_000_000
 SLICE_S = 30.0
@@ -478,8 +480,7 @@ class Pump:
             if self._in_lanes:
                 self._release(verdict.finished)
             self._begin_gathered()
-            if len(self._commits) >= COMMITS_IN_FLIGHT * self._width:
-                await self._room_for_commits()
+            await self._room_for_commits()
             return
         self._write_up()
         plain = self.ledger.is_plain(unit, verdict)
@@ -506,7 +507,8 @@ class Pump:
             await self._room_for_commits()
 
     async def _room_for_commits(self) -> None:
-        if len(self._commits) >= COMMITS_IN_FLIGHT * self._width:
+        many = len(self._commits) >= COMMITS_IN_FLIGHT * self._width
+        if many or self.ledger.gathered_units >= MAX_GATHERED:
             await asyncio.wait((self._commits[0],))
 
     def _begin_gathered(self) -> None:
@@ -521,7 +523,7 @@ class Pump:
             self._write_up()
 
     async def _land_gathered(self, before: asyncio.Task[None] | None) -> None:
-        if self._width > 1 and before is not None and not before.done():
+        if before is not None and not before.done():
             # A commit costs the same for one event as for fifty.
             await asyncio.wait((before,))
         if self._gathering:

@@ -1,0 +1,85 @@
+"""The loop's own bounds: how far it runs ahead of a store that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+
+from headrace.delivery.breaker import CircuitBreaker
+from headrace.delivery.positions import claim
+from headrace.delivery.publisher import Publisher
+from headrace.delivery.pump import MAX_GATHERED, Pump
+from headrace.delivery.runs import Runs
+from headrace.keepers.brokers.memory import MemoryBroker
+from headrace.keepers.storage.memory import MemoryStorage
+from headrace.model.event import Event
+from headrace.model.function import FunctionSpec, StreamSpec
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome, Returned
+from headrace.testing.loop import VirtualClock, VirtualLoop
+from headrace.world.entropy import SeededEntropy
+from headrace.world.tasks import Tasks
+
+
+class Counting:
+    """An invoker whose functions do nothing."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        self.runs += 1
+        return Returned()
+
+    async def close(self) -> None:
+        return
+
+
+async def stalled(loop: VirtualLoop) -> tuple[int, int]:
+    """Runs while the store stands still, and after it goes on, of 2,000 events."""
+    clock = VirtualClock(loop)
+    going = asyncio.Event()
+    going.set()
+
+    async def faults(moment: str) -> None:
+        if moment == "before":
+            await going.wait()
+
+    storage = MemoryStorage(clock, faults=faults)
+    failures: list[str] = []
+    tasks = Tasks(lambda name, error: failures.append(f"{name}: {error!r}"))
+    broker = MemoryBroker(storage, clock=clock)
+    await broker.declare(StreamSpec(name="s", owner="shop"))
+    await Publisher(broker).publish("s", [Event(b"1")] * 2_000)
+    spec = FunctionSpec(name="shop.price", app="shop", batch_size=1)
+    subscription = broker.subscribe(spec.name, ("s",))
+    claimed = await claim(
+        storage, broker, function=spec.name, stream="s", partition=0, start="earliest"
+    )
+    invoker = Counting()
+    pump = Pump(
+        spec, 0, {"s": claimed}, [subscription.reader("s", 0, 0)], storage=storage,
+        invoker=invoker, clock=clock, entropy=SeededEntropy(1), tasks=tasks,
+        breaker=CircuitBreaker(None), runs=Runs(),
+    )  # fmt: skip
+    going.clear()
+    running = tasks.start(pump.run(), name="pump")
+    await clock.sleep(5)
+    ahead = invoker.runs
+    going.set()
+    await clock.sleep(5)
+    pump.stop()
+    await running
+    await tasks.close()
+    await broker.close()
+    assert not failures
+    return ahead, invoker.runs
+
+
+def test_only_so_many_units_run_ahead_of_a_store_that_stands_still() -> None:
+    loop = VirtualLoop()
+    try:
+        ahead, in_all = loop.drive(stalled(loop))
+    finally:
+        loop.close()
+    assert MAX_GATHERED <= ahead <= MAX_GATHERED + 2 < in_all
+    assert in_all == 2_000
