@@ -15,7 +15,6 @@ from headrace.delivery.breaker import BreakerState, CircuitBreaker
 from headrace.delivery.delays import Delays
 from headrace.delivery.envelopes import ChangeFilter, KeyedReader, Wants
 from headrace.delivery.flow import Flow
-from headrace.delivery.mergebook import MergeBook, forget_order
 from headrace.delivery.outside import Outside
 from headrace.delivery.positions import (
     Claim,
@@ -39,7 +38,6 @@ from headrace.model.lag import Lag
 from headrace.model.trigger import StreamTrigger, Trigger, listeners, own_settings
 from headrace.runtime.base import Invoker
 from headrace.topology.consumers import consumer_of
-from headrace.triggers.agenda import Agenda
 from headrace.triggers.opening import Surroundings, open_source
 from headrace.triggers.selection import Selection
 from headrace.triggers.source import Outlet
@@ -88,10 +86,7 @@ class Dispatcher:
             tuple[str, tuple[str, ...]], tuple[Subscription, asyncio.Task[None]]
         ] = {}
         self._feeds: dict[str, asyncio.Task[None]] = {}
-        self._around = Surroundings(
-            clock, entropy, folder, broker, invoker.invoke,
-            outside=outside, agenda=Agenda(clock, self._tasks),
-        )  # fmt: skip
+        self._around = Surroundings(clock, entropy, folder, broker, invoker.invoke, outside=outside)
         self._paused: set[str] = set()
         self.delays = Delays(
             storage=storage, broker=broker, clock=clock, entropy=entropy, on_failure=on_failure
@@ -268,25 +263,10 @@ class Dispatcher:
             wants=wants,
             vet=Vetting(function, self._broker, self.delays), flow=self._flows[function.name],
             recall=functools.partial(self.queues.recall, function.name),
-            on_later=self.delays.wake, merges=self._merges(function, trigger, partition),
+            on_later=self.delays.wake,
         )  # fmt: skip
         pump.paused = function.name in self._paused
         return pump
-
-    def _merges(
-        self, function: FunctionSpec, trigger: StreamTrigger, partition: int
-    ) -> MergeBook | None:
-        """Where a merge's memory is kept; None where one stream is read by itself."""
-        if len(trigger.streams) == 1:
-            return None
-
-        async def low(stream: str) -> int:
-            return (await self._broker.extent(stream, partition)).low
-
-        return MergeBook(
-            self._storage, low, function=function.name, streams=trigger.streams,
-            partition=partition,
-        )  # fmt: skip
 
     async def _claims(self, key: Key, trigger: StreamTrigger) -> dict[str, Claim]:
         return {
@@ -444,27 +424,20 @@ class Dispatcher:
             Unknown: There is no such function.
             Misuse: `start` is not a place.
         """
-        for _, reads in listeners(function, self.known(function).triggers):
-            for partition in range(self._broker.stream(reads.streams[0]).partitions):
-                offsets = {
-                    stream: await start_offset(self._broker, stream, partition, start)
-                    for stream in reads.streams
-                }
-                work = functools.partial(self._move, function, partition, offsets)
-                await self.with_owner(function, reads.streams[0], partition, work)
+        for stream, partition in self.partitions(function):
+            offset = await start_offset(self._broker, stream, partition, start)
+            work = functools.partial(self._move, function, stream, partition, offset)
+            await self.with_owner(function, stream, partition, work)
 
-    async def _move(self, function: str, partition: int, offsets: dict[str, int]) -> None:
-        """Streams that are merged move together: from halfway, their order would be another one."""
-        checks: list[Check] = []
-        puts: list[Put] = []
-        deletes: list[Delete] = list(forget_order(function, tuple(offsets), partition))
-        for stream, offset in offsets.items():
-            key = position_key(function, stream, partition)
-            row, standing = await stored(self._storage, function, stream, partition)
-            checks.append(Check(Space.POSITIONS, key, row, fence=True))
-            moved = encode_position(standing.epoch, Progress(offset))
-            puts.append(Put(Space.POSITIONS, key, moved))
-            deletes.append(Delete(Space.TROUBLE, key))
+    async def _move(self, function: str, stream: str, partition: int, offset: int) -> None:
+        key = position_key(function, stream, partition)
+        row, standing = await stored(self._storage, function, stream, partition)
         await self._storage.apply(
-            Change(checks=tuple(checks), puts=tuple(puts), deletes=tuple(deletes))
+            Change(
+                checks=(Check(Space.POSITIONS, key, row, fence=True),),
+                puts=(
+                    Put(Space.POSITIONS, key, encode_position(standing.epoch, Progress(offset))),
+                ),
+                deletes=(Delete(Space.TROUBLE, key),),
+            )
         )
