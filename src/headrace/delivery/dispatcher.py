@@ -38,6 +38,7 @@ from headrace.model.lag import Lag
 from headrace.model.trigger import StreamTrigger, Trigger, listeners, own_settings
 from headrace.runtime.base import Invoker
 from headrace.topology.consumers import consumer_of
+from headrace.triggers.agenda import Agenda
 from headrace.triggers.opening import Surroundings, open_source
 from headrace.triggers.selection import Selection
 from headrace.triggers.source import Outlet
@@ -86,7 +87,10 @@ class Dispatcher:
             tuple[str, tuple[str, ...]], tuple[Subscription, asyncio.Task[None]]
         ] = {}
         self._feeds: dict[str, asyncio.Task[None]] = {}
-        self._around = Surroundings(clock, entropy, folder, broker, invoker.invoke, outside=outside)
+        self._around = Surroundings(
+            clock, entropy, folder, broker, invoker.invoke,
+            outside=outside, agenda=Agenda(clock, self._tasks),
+        )  # fmt: skip
         self._paused: set[str] = set()
         self.delays = Delays(
             storage=storage, broker=broker, clock=clock, entropy=entropy, on_failure=on_failure

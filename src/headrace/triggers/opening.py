@@ -18,6 +18,7 @@ from headrace.model.schedules import At, Cron, Every
 from headrace.model.tables import Table
 from headrace.model.trigger import Trigger
 from headrace.model.watches import Custom, Files, Missing, Objects, Sftp, Silence
+from headrace.triggers.agenda import Agenda
 from headrace.triggers.source import Outlet, Source
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
@@ -32,6 +33,7 @@ class Surroundings:
         broker: The log, for sources that watch streams.
         invoke: Runs a function, for sources that are the author's own code.
         outside: Whether other systems are there; on virtual time they are not.
+        agenda: Keeps the node's appointments with the clock, for schedules.
     """
 
     clock: Clock
@@ -40,6 +42,7 @@ class Surroundings:
     broker: Broker | None = None
     invoke: Callable[[Invocation], Awaitable[Outcome]] | None = None
     outside: bool = True
+    agenda: Agenda | None = None
 
 
 def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) -> Source:
@@ -51,10 +54,10 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) 
     match trigger:
         case Http() | Webhook() | Rule():
             return Fed()
-        case Cron() | Every() | At():
+        case Cron() | Every() | At() if around.agenda is not None:
             from headrace.triggers.schedules.source import ScheduleSource
 
-            return ScheduleSource(trigger, around.clock)
+            return ScheduleSource(trigger, around.clock, around.agenda)
         case Objects() | Sftp() if not around.outside:
             from headrace.triggers.foreign.opening import Unheard
 

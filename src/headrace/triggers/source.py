@@ -9,6 +9,7 @@ log drop a repetition. Two nodes never both say a thing: the checkpoint must sti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -22,30 +23,38 @@ from headrace.model.partitioning import partition_of
 from headrace.model.record import Append, encode_events
 
 NOTES_PAGE: Final = 1_000
+NAMED: Final = 3
+"""Streams that an error names, at most."""
 
 
 class Outlet:
-    """A source's way to the log. Used by one task."""
+    """A source's way to the log. Used by one task at a time.
+
+    Attributes:
+        stream: The stream it appends to.
+        key: Where its checkpoint is kept, in `Space.META`.
+        row: The checkpoint as it was last read or said; None where there is none.
+    """
 
     def __init__(self, storage: Storage, broker: Broker, *, stream: str) -> None:
         self.stream = stream
-        self._storage, self._broker = storage, broker
-        self._key = checkpoint_key(stream)
-        self._row: bytes | None = None
+        self.storage, self.broker = storage, broker
+        self.key = checkpoint_key(stream)
+        self.row: bytes | None = None
         self._loaded = False
 
     async def checkpoint(self) -> bytes | None:
         """What was last remembered; None for a source that starts for the first time."""
-        self._row = await self._storage.get(Space.META, self._key)
+        self.row = await self.storage.get(Space.META, self.key)
         self._loaded = True
-        return self._row
+        return self.row
 
     async def notes(self) -> dict[str, bytes]:
         """Everything that was noted beside the checkpoint, by name."""
         found: dict[str, bytes] = {}
         prefix = pack("note", self.stream)
         low, high = prefix, after(prefix)
-        while rows := await self._storage.scan(Space.META, low, high, limit=NOTES_PAGE):
+        while rows := await self.storage.scan(Space.META, low, high, limit=NOTES_PAGE):
             for key, value in rows:
                 name = key[len(prefix) : -1].replace(b"\x00\xff", b"\x00")
                 found[name.decode(errors="surrogateescape")] = value
@@ -74,10 +83,26 @@ class Outlet:
         """
         if not self._loaded:
             await self.checkpoint()
-        appends = self._appends(events)
-        row = self._row if checkpoint is None else checkpoint
-        checks = (Check(Space.META, self._key, self._row, fence=True),)
-        puts = [] if row is None or row == self._row else [Put(Space.META, self._key, row)]
+        await say([self.draft(events, checkpoint=checkpoint, notes=notes)])
+
+    def draft(
+        self,
+        events: Sequence[Event],
+        *,
+        checkpoint: bytes | None = None,
+        notes: Mapping[str, bytes | None] = MappingProxyType({}),
+        is_guarded: bool = False,
+    ) -> Draft:
+        """What `emit` would say, ready for `say`; the checkpoint has been asked for before.
+
+        Args:
+            events: As in `emit`.
+            checkpoint: As in `emit`.
+            notes: As in `emit`.
+            is_guarded: The checkpoint by itself keeps these events from being said twice, so where
+                it lands with them their ids need not be looked up.
+        """
+        puts: list[Put] = []
         deletes: list[Delete] = []
         for name, note in notes.items():
             key = pack("note", self.stream, name.encode(errors="surrogateescape"))
@@ -85,17 +110,12 @@ class Outlet:
                 deletes.append(Delete(Space.META, key))
             else:
                 puts.append(Put(Space.META, key, note))
-        if appends and not self._broker.colocated:
-            await self._broker.append(appends)
-            appends = ()
-        try:
-            await self._storage.apply(Change(checks, tuple(puts), tuple(deletes), appends))
-        except (Fenced, Conflict) as error:
-            raise Fenced(f"another node feeds `{self.stream}`") from error
-        self._row = row
+        by_id = not (is_guarded and self.broker.colocated)
+        appends = self._appends(events, by_id=by_id)
+        return Draft(self, appends, checkpoint, tuple(puts), tuple(deletes))
 
-    def _appends(self, events: Sequence[Event]) -> tuple[Append, ...]:
-        partitions = self._broker.stream(self.stream).partitions
+    def _appends(self, events: Sequence[Event], *, by_id: bool) -> tuple[Append, ...]:
+        partitions = self.broker.stream(self.stream).partitions
         groups: dict[int, list[Event]] = {}
         for event in events:
             number = 0 if event.key is None else partition_of(event.key, partitions)
@@ -103,10 +123,57 @@ class Outlet:
         return tuple(
             Append(
                 self.stream, number, len(chosen), encode_events(chosen),
-                ids=tuple(event.id or "" for event in chosen) if any(e.id for e in chosen) else None,
+                ids=tuple(event.id or "" for event in chosen)
+                if by_id and any(event.id for event in chosen) else None,
             )
             for number, chosen in groups.items()
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a source is about to say: events, and what is remembered with them."""
+
+    outlet: Outlet
+    appends: tuple[Append, ...]
+    checkpoint: bytes | None = None
+    puts: tuple[Put, ...] = ()
+    deletes: tuple[Delete, ...] = ()
+
+    @property
+    def row(self) -> bytes | None:
+        """The checkpoint once it is said."""
+        return self.outlet.row if self.checkpoint is None else self.checkpoint
+
+
+async def say(drafts: Sequence[Draft]) -> None:
+    """Say all of it in one change, or nothing; drafts of different outlets of one node.
+
+    Raises:
+        Fenced: Another node has moved one of the checkpoints; nothing was said.
+        DiskFull, Overloaded, Unavailable: As `Storage.apply`; nothing was remembered.
+    """
+    storage, broker = drafts[0].outlet.storage, drafts[0].outlet.broker
+    checks: list[Check] = []
+    puts: list[Put] = []
+    for draft in drafts:
+        outlet, row = draft.outlet, draft.row
+        checks.append(Check(Space.META, outlet.key, outlet.row, fence=True))
+        if row is not None and row != outlet.row:
+            puts.append(Put(Space.META, outlet.key, row))
+        puts += draft.puts
+    deletes = tuple(delete for draft in drafts for delete in draft.deletes)
+    appends = tuple(append for draft in drafts for append in draft.appends)
+    if appends and not broker.colocated:
+        await broker.append(appends)
+        appends = ()
+    try:
+        await storage.apply(Change(tuple(checks), tuple(puts), deletes, appends))
+    except (Fenced, Conflict) as error:
+        streams = ", ".join(f"`{draft.outlet.stream}`" for draft in drafts[:NAMED])
+        raise Fenced(f"another node feeds {streams}") from error
+    for draft in drafts:
+        draft.outlet.row = draft.row
 
 
 def checkpoint_key(stream: str) -> bytes:

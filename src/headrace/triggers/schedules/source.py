@@ -1,6 +1,6 @@
-"""Keeps to a timetable: waits for the next time, says that it has come, remembers the one after.
+"""Keeps to a timetable: at the next time it says that it has come, and remembers the one after.
 
-The next time is stored with the event that says so, in one change: a node that dies in between has
+Waiting is the agenda's affair. The next time is stored with the event that says so, in one change: a node that dies in between has
 fired or has not, and whoever comes next goes on from there. Times that are past when nobody was
 there are treated as the schedule's `misfire` says. A wall clock that is set back repeats nothing,
 for the stored time only moves forward.
@@ -16,9 +16,9 @@ import msgspec
 from headrace.model.errors import Fenced
 from headrace.model.event import Event
 from headrace.model.schedules import At, Cron, Every, Schedule
+from headrace.triggers.agenda import Agenda
 from headrace.triggers.schedules.timetable import Timetable, timetable_of
-from headrace.triggers.source import Outlet
-from headrace.world.calendar import wait_until
+from headrace.triggers.source import Draft, Outlet
 from headrace.world.clock import Clock
 
 EVENT_TYPE: Final = "headrace.schedule"
@@ -46,33 +46,68 @@ class Standing(msgspec.Struct, frozen=True):
 class ScheduleSource:
     """The source of one `Cron`, `Every` or `At`."""
 
-    def __init__(self, schedule: Schedule, clock: Clock) -> None:
+    def __init__(self, schedule: Schedule, clock: Clock, agenda: Agenda) -> None:
         self._schedule = schedule
         self._times = timetable_of(schedule)
-        self._clock = clock
+        self._clock, self._agenda = clock, agenda
 
     async def run(self, outlet: Outlet) -> None:
         """Fire until the last time has come, or for ever."""
         while True:
             try:
-                await self._keep(outlet)
+                standing = await self._standing(outlet)
+                await self._agenda.keep(Keeping(self._schedule, self._times, standing, outlet))
             except Fenced:
                 # Another node has fired; go on from what it remembered.
                 continue
             return
 
-    async def _keep(self, outlet: Outlet) -> None:
+    async def _standing(self, outlet: Outlet) -> Standing:
         standing = decode_standing(await outlet.checkpoint())
         if standing is None or standing.of != fingerprint(self._schedule):
             first = self._times.first(self._clock.now())
             standing = Standing(fingerprint(self._schedule), first)
             await outlet.emit([], checkpoint=_encode(standing))
-        while standing.next is not None:
-            await wait_until(self._clock, standing.next)
-            events, standing = due(
-                self._schedule, self._times, standing, self._clock.now(), outlet.stream
-            )
-            await outlet.emit(events, checkpoint=_encode(standing))
+        return standing
+
+
+class Keeping:
+    """A schedule as an appointment of the agenda; owned by its source's one run."""
+
+    def __init__(
+        self, schedule: Schedule, times: Timetable, standing: Standing, outlet: Outlet
+    ) -> None:
+        self._schedule, self._times, self._outlet = schedule, times, outlet
+        self._standing = self._next = standing
+        self._in_time: tuple[Draft, Standing] | None = None
+
+    @property
+    def due(self) -> int | None:
+        """When it fires next."""
+        return self._standing.next
+
+    def prepare(self) -> None:
+        """Find out what follows, and write down what to say of a time that is kept."""
+        if self._in_time is None and self._standing.next is not None:
+            self._in_time = self._drafted(self._standing.next)
+
+    def draft(self, now: int) -> Draft:
+        """What is to be said at `now`; what was made ready, unless something was missed."""
+        self.prepare()
+        assert self._in_time is not None and self._standing.next is not None  # noqa: S101, PT018 - it is due
+        draft, self._next = self._in_time
+        following = self._next.next
+        if now - self._standing.next > GRACE_US or (following is not None and following <= now):
+            draft, self._next = self._drafted(now)
+        return draft
+
+    def said(self) -> None:
+        """Go on to the time after."""
+        self._standing, self._in_time = self._next, None
+
+    def _drafted(self, now: int) -> tuple[Draft, Standing]:
+        events, after = due(self._schedule, self._times, self._standing, now, self._outlet.stream)
+        return self._outlet.draft(events, checkpoint=_encode(after), is_guarded=True), after
 
 
 def due(
@@ -80,7 +115,12 @@ def due(
 ) -> tuple[list[Event], Standing]:
     """What is to be said at `now`, and what is remembered then. Pure."""
     assert standing.next is not None  # noqa: S101 - the caller has waited for it
-    past = times.missed(standing.next, now, MAX_MISFIRES)
+    following = times.following(standing.next)
+    if following is None or following > now:
+        past = [standing.next]
+    else:
+        past = times.missed(standing.next, now, MAX_MISFIRES)
+        following = times.following(past[-1])
     kept = [time for time in past if now - time <= GRACE_US]
     late = past[: len(past) - len(kept)]
     events: list[Event] = []
@@ -90,7 +130,7 @@ def due(
         events += [event_of(schedule, time, stream, missed=1) for time in late]
     events += [event_of(schedule, time, stream) for time in kept]
     fired = kept[-1] if kept else late[-1] if events else standing.fired
-    return events, Standing(standing.of, times.following(past[-1]), fired)
+    return events, Standing(standing.of, following, fired)
 
 
 def event_of(

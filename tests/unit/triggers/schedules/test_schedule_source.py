@@ -6,13 +6,30 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headrace import App, At, Cron, Event, Every, Misuse
+from headrace.keepers.brokers.memory import MemoryBroker
+from headrace.keepers.storage.memory import MemoryStorage
+from headrace.model.function import StreamSpec
+from headrace.model.record import decode_events
 from headrace.model.schedules import Misfire, Schedule
 from headrace.testing import World
-from headrace.triggers.schedules.source import MISSED_HEADER, Standing, due
+from headrace.testing.faults import Fault
+from headrace.testing.lives import at_once
+from headrace.triggers.schedules.source import (
+    MISSED_HEADER,
+    Keeping,
+    Standing,
+    decode_standing,
+    due,
+)
 from headrace.triggers.schedules.timetable import timetable_of
+from headrace.triggers.source import Outlet
+from headrace.world.clock import SystemClock
 from headrace.world.failpoints import LABELS
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
@@ -80,6 +97,68 @@ def test_a_host_that_dies_between_two_steps_neither_loses_nor_doubles_a_time(lab
         assert fired(world) == [
             f"01 {minute // 60:02}:{minute % 60:02}" for minute in range(10, 91, 10)
         ]
+
+
+TOGETHER = 25
+
+
+def crowd() -> App:
+    """Many schedules that are due in the same instants, and one that is not."""
+    same: list[Schedule] = [Cron("*/10 * * * *", payload=n) for n in range(TOGETHER)]
+    return clockwork(*same, Every("7m", payload="apart"))
+
+
+def counted(world: World) -> dict[tuple[str, Any], int]:
+    """How often each schedule fired for each time."""
+    found: dict[tuple[str, Any], int] = {}
+    for tick, at in zip(world.values("ticks"), fired(world), strict=True):
+        found[at, tick["value"]] = found.get((at, tick["value"]), 0) + 1
+    return found
+
+
+def once_each(minutes: int) -> dict[tuple[str, Any], int]:
+    together = {(minute, n) for minute in range(10, minutes + 1, 10) for n in range(TOGETHER)}
+    apart = {(minute, "apart") for minute in range(7, minutes + 1, 7)}
+    return {
+        (f"01 {minute // 60:02}:{minute % 60:02}", value): 1
+        for minute, value in (*together, *apart)
+    }
+
+
+@pytest.mark.parametrize(
+    "label", [one for one in LABELS if one.startswith(("append", "commit", "claim"))]
+)
+@pytest.mark.parametrize("passes", [1, 2, 5])
+def test_many_that_are_due_at_once_fire_once_each_though_the_host_dies(
+    label: str, passes: int
+) -> None:
+    with World(crowd(), start=NEW_YEAR) as world:
+        world.crash(label, passes)
+        world.advance("35m")
+        world.run_until_idle()
+        assert counted(world) == once_each(35)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_many_that_are_due_at_once_fire_once_each_in_any_weather(seed: int) -> None:
+    with World(crowd(), seed=seed, start=NEW_YEAR) as world:
+        world._lives.weather.odds = {
+            Fault.DIE_BEFORE: 0.01, Fault.DIE_AFTER: 0.01, Fault.UNKNOWN: 0.03, Fault.FULL: 0.03,
+            Fault.CONFLICT: 0.03, Fault.SLOW: 0.05, Fault.REFUSED: 0.03,
+        }  # fmt: skip
+        world._lives.loop.run_for(35 * 60)
+        world._lives.weather.odds = {}
+        # What the weather did to sources was told, as it should be.
+        world._lives.failures.clear()
+        world.advance("4m")
+        assert counted(world) == once_each(39)
+
+
+def test_two_nodes_fire_many_that_are_due_at_once_once_each() -> None:
+    with World(crowd(), start=NEW_YEAR) as world:
+        world._drive(world._lives.take_over())
+        world.advance("35m")
+        assert counted(world) == once_each(35)
 
 
 def test_a_wall_clock_that_is_set_back_repeats_nothing() -> None:
@@ -162,6 +241,32 @@ def test_no_more_than_a_thousand_missed_times_are_made_up_for() -> None:
     assert len(events) == 1_000
     assert events[-1].time == 10_000 * SECOND
     assert after.next == 10_001 * SECOND
+
+
+@given(
+    st.sampled_from([Cron("*/5 * * * *"), Cron("0 0 31 * *"), Every(60), At("2026-01-01T00:01")]),
+    st.sampled_from(["once", "skip", "all"]),
+    st.integers(0, 4_000_000) | st.integers(0, 400 * SECOND),
+)
+def test_what_was_made_ready_is_what_would_have_been_said_then(
+    schedule: Schedule, misfire: Misfire, delay: int
+) -> None:
+    schedule = msgspec.structs.replace(schedule, misfire=misfire)
+    times = timetable_of(schedule)
+    standing = Standing("", times.first(round(NEW_YEAR.timestamp()) * SECOND))
+    assert standing.next is not None
+    now = standing.next + delay
+    storage = MemoryStorage(SystemClock())
+    broker = MemoryBroker(storage, clock=SystemClock())
+    at_once(broker.declare(StreamSpec(name="_s")))
+    keeping = Keeping(schedule, times, standing, Outlet(storage, broker, stream="_s"))
+    keeping.prepare()
+    draft = keeping.draft(now)
+    events, after = due(schedule, times, standing, now, "_s")
+    assert [event for each in draft.appends for event in decode_events(each.body)] == events
+    assert decode_standing(draft.checkpoint) == after
+    keeping.said()
+    assert keeping.due == after.next
 
 
 def test_a_schedule_that_cannot_be_read_stops_the_deployment() -> None:

@@ -1,0 +1,198 @@
+"""Keeps every appointment of a node with the clock: one heap, one wait, one change for all that is due.
+
+In: appointments, each with the date it is due next. Out: what they say, appended together with what
+they remember, so that a thousand due in one instant cost one commit. What is said is made ready while
+nothing is due, for a calendar takes longer to read than an event to append. An appointment that
+cannot be kept takes nobody with it. It knows no calendar: dates come from the appointments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from heapq import heapify, heappop, heappush
+from typing import Final, Protocol
+
+from headrace.model.errors import Unavailable
+from headrace.triggers.source import Draft, say
+from headrace.world.calendar import wait_until
+from headrace.world.clock import Clock
+from headrace.world.tasks import Tasks
+
+MAX_TOGETHER: Final = 1_024
+"""Appointments and events that one change holds at most, but for the last appointment's own."""
+MAX_TOGETHER_BYTES: Final = 4 << 20
+
+
+class Appointment(Protocol):
+    """Something to be said at dates; owned by whoever keeps it, used by the agenda meanwhile."""
+
+    @property
+    def due(self) -> int | None:
+        """The next date, in microseconds since the epoch; None where there is none."""
+        ...
+
+    def prepare(self) -> None:
+        """Make ready what is to be said if the date is kept in time. Again is harmless."""
+        ...
+
+    def draft(self, now: int) -> Draft:
+        """What is to be said at `now`, which is `due` or later. Again is harmless."""
+        ...
+
+    def said(self) -> None:
+        """The last draft is on the disk: go on to the next date."""
+        ...
+
+
+class _Entry:
+    """An appointment and whoever waits for its end."""
+
+    __slots__ = ("appointment", "end", "number")
+
+    def __init__(self, appointment: Appointment, end: asyncio.Future[None], number: int) -> None:
+        self.appointment = appointment
+        self.end = end
+        self.number = number
+
+    def fail(self, error: Exception) -> None:
+        if not self.end.done():
+            self.end.set_exception(error)
+
+
+class Agenda:
+    """One per node. Its one task runs while there is an appointment.
+
+    Used on the loop's thread; what it holds is bounded by the triggers that are deployed.
+    """
+
+    def __init__(self, clock: Clock, tasks: Tasks) -> None:
+        self._clock, self._tasks = clock, tasks
+        self._heap: list[tuple[int, int, _Entry]] = []
+        self._unready: dict[_Entry, None] = {}
+        self._live: set[_Entry] = set()
+        self._keeper: asyncio.Task[None] | None = None
+        self._waits_for: int | None = None
+        self._numbers = 0
+
+    async def keep(self, appointment: Appointment) -> None:
+        """Keep it at every date it has; return after the last.
+
+        Cancelled, nothing more of it is begun.
+
+        Raises:
+            Fenced: Another node has kept it; look at what it remembered, and begin again.
+            DiskFull, Overloaded, Unavailable: As `say`.
+        """
+        self._numbers += 1
+        end = asyncio.get_running_loop().create_future()
+        entry = _Entry(appointment, end, self._numbers)
+        self._live.add(entry)
+        try:
+            self._enter(entry)
+            await end
+        finally:
+            self._live.discard(entry)
+            self._unready.pop(entry, None)
+            self._forget()
+
+    def _enter(self, entry: _Entry) -> None:
+        """Note the next date, and see to it that somebody waits for it."""
+        due = entry.appointment.due
+        if entry.end.done():
+            return
+        if due is None:
+            entry.end.set_result(None)
+            return
+        heappush(self._heap, (due, entry.number, entry))
+        self._unready[entry] = None
+        if self._waits_for is not None:
+            # Whoever waits is to look again: this may be earlier, and wants to be made ready.
+            self._stop()
+        if self._keeper is None or self._keeper.done():
+            self._keeper = self._tasks.start(self._run(), name="agenda")
+
+    def _stop(self) -> None:
+        self._waits_for = None
+        if self._keeper is not None:
+            self._keeper.cancel()
+            self._keeper = None
+
+    def _forget(self) -> None:
+        """Let go of entries that have left, once they are the most."""
+        if len(self._heap) > 2 * len(self._live):
+            self._heap = [noted for noted in self._heap if noted[2] in self._live]
+            heapify(self._heap)
+        if not self._live and self._waits_for is not None:
+            self._stop()
+
+    async def _run(self) -> None:
+        try:
+            while self._heap:
+                if self._heap[0][0] <= self._clock.now():
+                    await self._say(self._gather(self._clock.now()))
+                elif self._unready:
+                    # One at a time: whoever else has something to do comes in between.
+                    self._make_ready(next(iter(self._unready)))
+                    await self._clock.sleep(0)
+                else:
+                    self._waits_for = self._heap[0][0]
+                    await wait_until(self._clock, self._waits_for)
+                    self._waits_for = None
+        except Exception as error:
+            self._waits_for = None
+            for entry in self._live:
+                entry.fail(error)
+            raise
+
+    def _make_ready(self, entry: _Entry) -> None:
+        del self._unready[entry]
+        try:
+            entry.appointment.prepare()
+        except Exception as error:  # noqa: BLE001 - its owner's to judge
+            entry.fail(error)
+
+    def _gather(self, now: int) -> list[tuple[_Entry, Draft]]:
+        """Take what is due out of the heap, as much as one change may hold."""
+        drafts: list[tuple[_Entry, Draft]] = []
+        events = size = 0
+        while (
+            self._heap
+            and self._heap[0][0] <= now
+            and max(len(drafts), events) < MAX_TOGETHER
+            and size < MAX_TOGETHER_BYTES
+        ):
+            entry = heappop(self._heap)[2]
+            self._unready.pop(entry, None)
+            if entry not in self._live or entry.end.done():
+                continue
+            try:
+                draft = entry.appointment.draft(now)
+            except Exception as error:  # noqa: BLE001 - its owner's to judge
+                entry.fail(error)
+                continue
+            events += sum(append.count for append in draft.appends)
+            size += sum(len(append.body) for append in draft.appends)
+            drafts.append((entry, draft))
+        return drafts
+
+    async def _say(self, drafts: list[tuple[_Entry, Draft]]) -> None:
+        """Say all of it; halve what is turned down, until whoever is to blame stands alone."""
+        drafts = [drafted for drafted in drafts if drafted[0] in self._live]
+        if not drafts:
+            return
+        try:
+            await say([draft for _, draft in drafts])
+        except Unavailable as error:
+            for entry, _ in drafts:
+                entry.fail(error)
+        except Exception as error:  # noqa: BLE001 - given to whom it concerns
+            if len(drafts) == 1:
+                drafts[0][0].fail(error)
+            else:
+                middle = len(drafts) // 2
+                await self._say(drafts[:middle])
+                await self._say(drafts[middle:])
+        else:
+            for entry, _ in drafts:
+                entry.appointment.said()
+                self._enter(entry)

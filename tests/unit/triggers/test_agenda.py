@@ -1,0 +1,261 @@
+"""Many appointments on one agenda: together in one change, each for itself when one goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from headrace.keepers.brokers.memory import MemoryBroker
+from headrace.keepers.storage.base import Applied
+from headrace.keepers.storage.memory import MemoryStorage
+from headrace.model.effects import Change
+from headrace.model.errors import DiskFull, Fenced, HeadraceError, Invalid
+from headrace.model.event import Event
+from headrace.model.function import StreamSpec
+from headrace.testing.loop import EPOCH, VirtualClock, VirtualLoop
+from headrace.triggers import agenda as agenda_room
+from headrace.triggers.agenda import Agenda
+from headrace.triggers.source import Draft, Outlet
+from headrace.world.tasks import Tasks
+
+SECOND = 1_000_000
+
+
+class Recording(MemoryStorage):
+    """The twin, counting what reaches it, and troubled where a test says so."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__(clock)
+        self.changes: list[Change] = []
+        self.trouble: Callable[[Change], HeadraceError | None] = lambda change: None
+
+    async def apply(self, change: Change) -> Applied:
+        if (error := self.trouble(change)) is not None:
+            raise error
+        applied = await super().apply(change)
+        self.changes.append(change)
+        return applied
+
+
+class Dates:
+    """An appointment at given seconds of virtual time."""
+
+    def __init__(self, outlet: Outlet, seconds: list[float], *, breaks: bool = False) -> None:
+        self.outlet, self.breaks = outlet, breaks
+        self.left = [EPOCH + round(second * SECOND) for second in seconds]
+        self.ready: list[int] = []
+
+    @property
+    def due(self) -> int | None:
+        return self.left[0] if self.left else None
+
+    def prepare(self) -> None:
+        self.ready.append(self.left[0])
+
+    def draft(self, now: int) -> Draft:
+        assert self.left[0] <= now
+        if self.breaks:
+            raise Invalid("what it wants to say cannot be written down")
+        event = Event(b"1", time=self.left[0])
+        return self.outlet.draft([event], checkpoint=self.left[0].to_bytes(8))
+
+    def said(self) -> None:
+        del self.left[0]
+
+
+class Room:
+    """An agenda over the twins, on virtual time."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.loop, self.clock = loop, VirtualClock(loop)
+        self.storage = Recording(self.clock)
+        self.broker = MemoryBroker(self.storage, clock=self.clock)
+        self.faults: list[BaseException] = []
+        self.tasks = Tasks(lambda name, error: self.faults.append(error))
+        self.agenda = Agenda(self.clock, self.tasks)
+
+    async def dates(self, name: str, *seconds: float, **more: Any) -> Dates:
+        stream = f"_{name}"
+        await self.broker.declare(StreamSpec(name=stream))
+        outlet = Outlet(self.storage, self.broker, stream=stream)
+        await outlet.checkpoint()
+        return Dates(outlet, list(seconds), **more)
+
+    async def said(self, name: str) -> list[float]:
+        chunks = await self.broker.fetch(f"_{name}", 0, 0, events=1_000, size=1 << 20)
+        return [(event.time - EPOCH) / SECOND for chunk in chunks for event in chunk.events()]
+
+    def firings(self) -> list[int]:
+        """How many events each change that had any appended."""
+        return [len(change.appends) for change in self.storage.changes if change.appends]
+
+    @asynccontextmanager
+    async def keeping(self, *dates: Dates) -> AsyncIterator[list[asyncio.Task[None]]]:
+        kept = [self.loop.create_task(self.agenda.keep(each)) for each in dates]
+        try:
+            yield kept
+        finally:
+            for each in kept:
+                each.cancel()
+            await asyncio.gather(*kept, return_exceptions=True)
+            await self.tasks.close()
+
+
+@pytest.fixture
+def room() -> Iterator[Room]:
+    loop = VirtualLoop()
+    yield Room(loop)
+    loop.close()
+
+
+def run(room: Room, work: Callable[[], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        await work()
+
+    room.loop.drive(whole())
+    assert not room.faults
+
+
+def test_a_hundred_due_in_one_instant_are_one_change_and_none_is_early(room: Room) -> None:
+    async def work() -> None:
+        dates = [await room.dates(f"n{number}", 60, 120) for number in range(100)]
+        async with room.keeping(*dates) as kept:
+            await room.clock.sleep(59.999)
+            assert room.firings() == []
+            await asyncio.gather(*kept)
+            assert room.clock.now() - EPOCH == 120 * SECOND
+            assert room.firings() == [100, 100]
+            assert await room.said("n42") == [60, 120]
+
+    run(room, work)
+
+
+def test_what_is_to_be_said_is_made_ready_before_it_is_due(room: Room) -> None:
+    async def work() -> None:
+        dates = await room.dates("one", 60, 120)
+        async with room.keeping(dates):
+            await room.clock.sleep(1)
+            assert dates.ready == [EPOCH + 60 * SECOND]
+            await room.clock.sleep(60)
+            assert dates.ready == [EPOCH + 60 * SECOND, EPOCH + 120 * SECOND]
+
+    run(room, work)
+
+
+def test_an_appointment_that_is_made_later_but_due_earlier_is_kept_in_time(room: Room) -> None:
+    async def work() -> None:
+        async with room.keeping(await room.dates("late", 3_600)):
+            await room.clock.sleep(1)
+            async with room.keeping(await room.dates("soon", 5)) as [soon]:
+                await soon
+                assert room.clock.now() - EPOCH == 5 * SECOND
+
+    run(room, work)
+
+
+def test_no_change_holds_more_than_its_bound(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agenda_room, "MAX_TOGETHER", 8)
+
+    async def work() -> None:
+        dates = [await room.dates(f"n{number}", 1) for number in range(20)]
+        async with room.keeping(*dates) as kept:
+            await asyncio.gather(*kept)
+            assert room.firings() == [8, 8, 4]
+
+    run(room, work)
+
+
+def test_one_that_another_node_has_kept_takes_nobody_with_it(room: Room) -> None:
+    async def work() -> None:
+        dates = [await room.dates(f"n{number}", 60) for number in range(10)]
+        other = Outlet(room.storage, room.broker, stream="_n3")
+        await other.emit([Event(b"1", time=EPOCH + 60 * SECOND)], checkpoint=b"theirs")
+        async with room.keeping(*dates) as kept:
+            ends = await asyncio.gather(*kept, return_exceptions=True)
+            assert [type(end) for end in ends] == [
+                Fenced if number == 3 else type(None) for number in range(10)
+            ]
+            for number in range(10):
+                assert await room.said(f"n{number}") == [60]
+
+    run(room, work)
+
+
+def test_one_that_cannot_say_what_it_wants_takes_nobody_with_it(room: Room) -> None:
+    async def work() -> None:
+        dates = [await room.dates(f"n{number}", 60, breaks=number == 3) for number in range(10)]
+        async with room.keeping(*dates) as kept:
+            ends = await asyncio.gather(*kept, return_exceptions=True)
+            assert [isinstance(end, Invalid) for end in ends] == [n == 3 for n in range(10)]
+            assert room.firings() == [9]
+
+    run(room, work)
+
+
+def test_a_full_disk_is_told_to_each_and_moves_nobody(room: Room) -> None:
+    async def work() -> None:
+        dates = [await room.dates(f"n{number}", 60) for number in range(10)]
+        room.storage.trouble = lambda change: DiskFull("no room (planned by the test)")
+        async with room.keeping(*dates) as kept:
+            ends = await asyncio.gather(*kept, return_exceptions=True)
+            assert {type(end) for end in ends} == {DiskFull}
+            assert all(each.due == EPOCH + 60 * SECOND for each in dates)
+        assert room.firings() == []
+
+    run(room, work)
+
+
+def test_one_that_has_left_says_nothing_more(room: Room) -> None:
+    async def work() -> None:
+        stays, leaves = await room.dates("stays", 60), await room.dates("leaves", 60)
+        async with room.keeping(stays, leaves) as [kept, left]:
+            await room.clock.sleep(1)
+            left.cancel()
+            await kept
+            assert await room.said("leaves") == []
+
+    run(room, work)
+
+
+def test_entries_that_have_left_are_let_go(room: Room) -> None:
+    async def work() -> None:
+        async with room.keeping(await room.dates("stays", 1e6)):
+            for number in range(50):
+                far = await room.dates(f"n{number}", 9e6)
+                leaving = room.loop.create_task(room.agenda.keep(far))
+                await room.clock.sleep(0.1)
+                leaving.cancel()
+                await asyncio.gather(leaving, return_exceptions=True)
+            assert len(room.agenda._heap) <= 2
+
+    run(room, work)
+
+
+def test_an_agenda_without_appointments_runs_nothing(room: Room) -> None:
+    async def work() -> None:
+        dates = await room.dates("one", 3_600)
+        leaving = room.loop.create_task(room.agenda.keep(dates))
+        await room.clock.sleep(1)
+        assert len(room.tasks) == 1
+        leaving.cancel()
+        await room.clock.sleep(0.1)
+        assert len(room.tasks) == 0
+
+    run(room, work)
+
+
+def test_a_clock_that_is_set_back_makes_it_wait_for_the_date_anew(room: Room) -> None:
+    async def work() -> None:
+        async with room.keeping(await room.dates("one", 60)) as [kept]:
+            await room.clock.sleep(59)
+            room.clock.set_back(30)
+            await room.clock.sleep(30)
+            assert room.firings() == []
+            await kept
+            assert room.clock.now() - EPOCH == 60 * SECOND
+
+    run(room, work)
