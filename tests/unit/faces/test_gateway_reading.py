@@ -9,8 +9,9 @@ import pytest
 
 from headrace import App, Event, GitHub, Http, Webhook
 from headrace.faces.gateway.admission import Admission
+from headrace.faces.gateway.exchange import Exchange
 from headrace.faces.gateway.reading import carried, payload_of, picked, query_texts, typed_query
-from headrace.faces.gateway.requests import Message, Request
+from headrace.faces.gateway.requests import Request
 from headrace.model.errors import Invalid, TooLarge
 from headrace.model.schemas import Mismatch
 
@@ -22,17 +23,13 @@ class Order(msgspec.Struct):
     count: int = 1
 
 
-async def _nothing() -> Message:
-    return {"type": "http.disconnect"}
+def _nothing() -> None: ...
 
 
 def request(query: bytes = b"", method: str = "POST", **headers: str) -> Request:
     named = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
-    scope = {
-        "type": "http", "method": method, "path": "/x", "raw_path": b"/x", "query_string": query,
-        "headers": named, "client": ("10.0.0.9", 1),
-    }  # fmt: skip
-    return Request(scope, _nothing, Admission())
+    exchange = Exchange(go_on=_nothing, invite=None)
+    return Request(method, "/x", query, named, dict(named), "10.0.0.9", exchange, Admission())
 
 
 def resolved(route: Http | Webhook, of: Any) -> Http | Webhook:

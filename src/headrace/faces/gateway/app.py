@@ -1,4 +1,4 @@
-"""The gateway: a listening socket, uvicorn as an owned task, and the application behind it.
+"""The gateway: a listening socket, its connections, and the application behind them.
 
 Installs no signal handlers: the node's lifecycle says when to stop. Stopping closes the socket first,
 lets requests end within the grace given, then cuts what is left.
@@ -7,35 +7,22 @@ lets requests end within the grace given, then cuts what is left.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Generator
 from typing import Protocol
-
-import uvicorn
 
 from headrace.faces.gateway.admission import Admission
 from headrace.faces.gateway.application import Application
 from headrace.faces.gateway.door import Door
 from headrace.faces.gateway.metrics import Metrics
-from headrace.faces.gateway.protocol import DEFAULT_PATIENCE, Patience, patient_protocol
+from headrace.faces.gateway.protocol import DEFAULT_PATIENCE, Connection, Hall, Patience
 from headrace.faces.gateway.rooms import Rooms
 from headrace.model.errors import Misuse
 from headrace.world.tasks import Tasks
 
 _log = logging.getLogger("headrace.gateway")
 _BACKLOG = 512
-_KEEP_ALIVE_S = 30
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its hands on the process's signals."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
 
 
 class Limits(Protocol):
@@ -75,9 +62,15 @@ class Gateway:
         self._door = Door(
             rooms=rooms, admission=self._admission, metrics=Metrics(), tasks=self._tasks
         )
-        self._protocol = patient_protocol(patience, limits.max_connections)
-        self._server: _Server | None = None
-        self._serving: asyncio.Task[None] | None = None
+        self._hall = Hall(
+            Application(self._door),
+            admission=self._admission,
+            tasks=self._tasks,
+            clock=rooms.clock,
+            patience=patience,
+            max_connections=limits.max_connections,
+        )
+        self._server: asyncio.Server | None = None
         self.url = ""
 
     async def start(self, host: str, port: int) -> str:
@@ -86,50 +79,31 @@ class Gateway:
         Raises:
             Misuse: The address is taken or not this machine's.
         """
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
         listener = listen(host, port)
         taken = listener.getsockname()[1]
         self._admission.listen(host)
-        config = uvicorn.Config(
-            Application(self._door),
-            http=self._protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=True,
-            proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            backlog=_BACKLOG,
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self._hall), sock=listener, backlog=_BACKLOG
         )
-        self._server = _Server(config)
-        self._serving = self._tasks.start(self._server.serve(sockets=[listener]), name="gateway")
-        while not self._server.started:
-            if self._server.should_exit:
-                raise Misuse(f"the HTTP door at `{host}:{taken}` did not open; see the log")
-            await self._door.rooms.clock.sleep(0.005)
         self.url = f"http://{reachable_name(host)}:{taken}"
         return self.url
 
     async def stop(self, grace: float = 10.0) -> None:
         """Take no more connections, let running requests end within `grace` seconds, then cut."""
-        server = self._server
+        server, self._server = self._server, None
         if server is None:
             return
-        self._server = None
         self._door.closing.set()
-        server.config.timeout_graceful_shutdown = max(int(grace), 1)
-        server.should_exit = True
+        server.close()
+        connections = self._hall.connections
+        for connection in list(connections):
+            connection.finish()
         clock = self._door.rooms.clock
-        deadline = clock.monotonic() + grace + 1.0
-        while (
-            self._serving is not None and not self._serving.done() and clock.monotonic() < deadline
-        ):
-            await clock.sleep(0.02)
-        for connection in list(server.server_state.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
+        deadline = clock.monotonic() + grace
+        while connections and clock.monotonic() < deadline:
+            await clock.sleep(0.01)
+        for connection in list(connections):
+            connection.cut()
         await self._tasks.close()
 
 

@@ -1,4 +1,4 @@
-"""The ASGI application: admit, find the handler, run it, answer. No framework.
+"""The application behind the door: admit, find the handler, run it, answer. No framework.
 
 Whatever a handler raises becomes an answer here, by the table in `errors`; what nobody foresaw is
 logged under a reference. Nothing is queued: a request is worked on at once or refused. Authors'
@@ -26,7 +26,7 @@ from headrace.faces.gateway.authored import Found, Table
 from headrace.faces.gateway.cors import Headers, allows, answer_headers, preflight
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.errors import HungUp, answer_error, answer_surprise
-from headrace.faces.gateway.requests import Receive, Request, Scope, Send
+from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response
 from headrace.faces.gateway.routes import Router, unquoted
 from headrace.model.errors import HeadraceError
@@ -53,17 +53,15 @@ class Application:
         self._routes = route_table()
         self._authored = Table(door.rooms.dispatcher.apps)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; other kinds of connections are closed."""
-        if scope["type"] != "http":
-            return
+    async def answer(self, request: Request) -> tuple[Response, Headers] | None:
+        """The answer, and headers of the route's own; None where nobody is left to hear it."""
         door = self._door
-        began = door.rooms.clock.monotonic()
-        request = Request(scope, receive, door.admission)
+        clock = door.rooms.clock
+        began = clock.monotonic()
         pattern = "-"
         extra: Headers = ()
         try:
-            door.admission.check_host(scope["headers"])
+            door.admission.check_host(request.fields)
             asked = request.header("access-control-request-method")
             found = self._authored.find(request.method, request.path, asked)
             work: Awaitable[Response]
@@ -80,17 +78,15 @@ class Application:
                     work = answer(door, request, found)
             response = await self._run(request, work)
         except HungUp:
-            return
+            return None
         except HeadraceError as error:
             response = answer_error(error)
         except Exception:  # noqa: BLE001 - the last resort: a bug must be an answer, not a dead door
-            reference = f"{door.rooms.clock.now():x}"
+            reference = f"{clock.now():x}"
             _log.exception("reference %s: %s %s broke", reference, request.method, pattern)
             response = answer_surprise(reference)
-        door.metrics.answered(
-            pattern, request.method, response.status, door.rooms.clock.monotonic() - began
-        )
-        await _send(send, response, extra)
+        door.metrics.answered(pattern, request.method, response.status, clock.monotonic() - began)
+        return response, extra
 
     async def _run(self, request: Request, work: Awaitable[Response]) -> Response:
         admission = self._door.admission
@@ -132,21 +128,3 @@ class Application:
 
 async def _preflight(request: Request, found: Found) -> Response:
     return preflight(found.target.cors, request.header("origin"), found.methods)
-
-
-async def _send(send: Send, response: Response, extra: Headers) -> None:
-    headers = [
-        (b"content-type", response.media),
-        (b"content-length", b"%d" % len(response.body)),
-        (b"x-content-type-options", b"nosniff"),
-        (b"cache-control", b"no-store"),
-    ]
-    if response.headers or extra:
-        own = {name for name, _ in response.headers}
-        headers = [each for each in headers if each[0] not in own]
-        headers += response.headers
-        headers += [each for each in extra if each[0] == b"vary" or each[0] not in own]
-    if response.status in {204, 304}:
-        headers = [each for each in headers if each[0] not in {b"content-length", b"content-type"}]
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body})

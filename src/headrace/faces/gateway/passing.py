@@ -147,7 +147,7 @@ def _written(asked: _Asked) -> str:
 
 
 def _target(path: str, request: Request) -> str:
-    raw: bytes = request.scope.get("query_string", b"")
+    raw = request.raw_query
     return f"{path}?{raw.decode('latin-1')}" if raw else path
 
 
@@ -155,7 +155,7 @@ def _forwarded(request: Request, *, drop_token: bool) -> Headers:
     """The request's headers for the next hop."""
     kept = [
         (name, value)
-        for name, value in end_to_end(request.scope["headers"])
+        for name, value in end_to_end(request.fields)
         if name not in _FORWARDED
         and name not in {b"host", b"content-length"}
         and not (drop_token and name == b"authorization")
@@ -164,7 +164,7 @@ def _forwarded(request: Request, *, drop_token: bool) -> Headers:
     return (
         *kept,
         (b"x-forwarded-for", request.client.encode("ascii", "replace")),
-        (b"x-forwarded-proto", str(request.scope.get("scheme", "http")).encode()),
+        (b"x-forwarded-proto", b"http"),
         (b"x-forwarded-host", host),
     )
 

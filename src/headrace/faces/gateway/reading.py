@@ -29,10 +29,11 @@ def query_texts(request: Request) -> dict[str, list[str]]:
     Raises:
         Invalid: It cannot be read.
     """
-    raw: bytes = request.scope.get("query_string", b"")
+    if not request.raw_query:
+        return {}
     try:
         pairs = parse_qsl(
-            raw.decode("ascii"), keep_blank_values=True, errors="strict",
+            request.raw_query.decode("ascii"), keep_blank_values=True, errors="strict",
             max_num_fields=MAX_QUERY_PARAMETERS,
         )  # fmt: skip
     except ValueError as error:

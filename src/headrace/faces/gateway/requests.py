@@ -6,64 +6,93 @@ The body comes in whole or not at all, within the door's byte budget; its deadli
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from headrace.faces.gateway.admission import Admission
-from headrace.faces.gateway.errors import HungUp, Unsupported
+from headrace.faces.gateway.errors import Unsupported
 from headrace.model.errors import Invalid, TooLarge
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 MAX_QUERY_PARAMETERS = 100
 _DRAIN_FACTOR = 4
 
 
+class Incoming(Protocol):
+    """A body on its way in."""
+
+    more: bool
+
+    def take(self) -> bytes:
+        """What has come since the last time; for a body that is whole, all of it."""
+        ...
+
+    async def part(self) -> tuple[bytes, bool]:
+        """The next part, and whether more follows.
+
+        Raises:
+            HungUp: The client went away before its request was complete.
+        """
+        ...
+
+    async def left(self) -> None:
+        """Return once the client is gone."""
+        ...
+
+
 class Request:
-    """One request. Owned by the task that answers it; `body` may be awaited once."""
+    """One request. Owned by the task that answers it; `body` may be awaited once.
+
+    Attributes:
+        method: In capitals.
+        path: As it came, still percent-encoded, without the query.
+        raw_query: What stands behind the `?`.
+        fields: The headers in their order, names in small letters.
+        headers: The same by name; of a repeated one, the last.
+        client: The address of who asks, as the socket says; "" where it has none.
+        reserved: Bytes taken out of the door's budget.
+    """
 
     __slots__ = (
         "_admission",
+        "_incoming",
         "_query",
-        "_receive",
+        "client",
+        "fields",
         "headers",
         "method",
         "path",
+        "raw_query",
         "reserved",
-        "scope",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, admission: Admission) -> None:
-        self.scope = scope
-        self.method: str = scope["method"]
-        raw = scope.get("raw_path")
-        self.path: str = raw.decode("latin-1") if raw else scope["path"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        raw_query: bytes,
+        fields: Sequence[tuple[bytes, bytes]],
+        headers: dict[bytes, bytes],
+        client: str,
+        incoming: Incoming,
+        admission: Admission,
+    ) -> None:
+        self.method, self.path, self.raw_query = method, path, raw_query
+        self.fields, self.headers, self.client = fields, headers, client
         self.reserved = 0
         self._query: dict[str, str] | None = None
-        self._receive = receive
+        self._incoming = incoming
         self._admission = admission
-
-    @property
-    def client(self) -> str:
-        """The address of who asks, as the socket says; "" where it has none."""
-        found = self.scope.get("client")
-        return str(found[0]) if found else ""
 
     @property
     def query(self) -> dict[str, str]:
         """The query's parameters; of a repeated one, the last."""
         if self._query is None:
-            raw = self.scope.get("query_string", b"")
             try:
                 pairs = parse_qsl(
-                    raw.decode("ascii"),
+                    self.raw_query.decode("ascii"),
                     keep_blank_values=True,
                     errors="strict",
                     max_num_fields=MAX_QUERY_PARAMETERS,
@@ -149,21 +178,16 @@ class Request:
         if length.isdigit() and int(length) > limit:
             await self._drain(int(length))
             raise _too_large(f"{int(length):,}", limit)
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise HungUp("the client hung up before its request was complete")
-        part: bytes = message.get("body", b"")
+        incoming = self._incoming
+        part, more = (await incoming.part()) if incoming.more else (incoming.take(), False)
         self.reserve(len(part))
-        if not message.get("more_body", False):
+        if not more:
             if len(part) > limit:
                 raise _too_large(f"{len(part):,}", limit)
             return part
         parts = bytearray(part)
-        while message.get("more_body", False):
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise HungUp("the client hung up before its request was complete")
-            part = message.get("body", b"")
+        while more:
+            part, more = await incoming.part()
             if len(parts) + len(part) > limit:
                 await self._drain(limit * _DRAIN_FACTOR)
                 raise _too_large(f"more than {limit:,}", limit)
@@ -173,8 +197,7 @@ class Request:
 
     async def wait_left(self) -> None:
         """Return once the client has hung up; for requests whose body nobody wants."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        await self._incoming.left()
 
     async def json(self, kind: Any) -> Any:
         """The body as a value of the given type; an empty body counts as `{}`.
@@ -201,11 +224,10 @@ class Request:
         # A client that is still sending does not hear an answer: let it finish, within reason,
         # and keep nothing of what it says.
         left = min(length, self._admission.max_body_bytes * _DRAIN_FACTOR)
-        while left > 0:
-            message = await self._receive()
-            left -= len(message.get("body", b""))
-            if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                return
+        more = self._incoming.more
+        while left > 0 and more:
+            part, more = await self._incoming.part()
+            left -= len(part)
 
 
 def _too_large(size: str, limit: int) -> TooLarge:
