@@ -8,26 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Never, TypeVar, Unpack, overload
+from typing import Any, Never, TypeVar, overload
 
 from msgspec import structs
 
-from headrace.model.bus import DEFAULT_BUS, Forward, HttpTarget, Rule
-from headrace.model.codec import Coder
+from headrace.model.bus import Forward, HttpTarget, Rule
 from headrace.model.debezium import Debezium
 from headrace.model.errors import Misuse
 from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
 from headrace.model.function import (
     AppSpec,
-    Cleanup,
-    Codec,
-    FunctionSpec,
-    QueueSpec,
-    StreamSpec,
 )
-from headrace.model.http import Bearer, Cors, Http, PerClient, Proxy
+from headrace.model.http import Bearer, Cors, PerClient, Proxy
 from headrace.model.policy import (
-    MAX_BATCH_BYTES,
     MAX_EVENT_BYTES,
     Breaker,
     Commit,
@@ -40,28 +33,18 @@ from headrace.model.policy import (
 from headrace.model.routing import check_routes
 from headrace.model.trigger import StreamTrigger, Trigger
 from headrace.model.watches import Custom
-from headrace.sdk.changes import change_readers
 from headrace.sdk.custom import Emitter, custom_trigger
 from headrace.sdk.declared import (
     Declared,
-    QueueSettings,
-    StreamSettings,
-    check_lag,
-    check_streams,
-    check_whole,
-    coder_of,
-    decoders_of,
-    own_decoders,
-    split_sources,
-    triggers_of,
 )
 from headrace.sdk.forwarding import forward_of
-from headrace.sdk.options import TRIGGER_OPTIONS, check_options, refuse_unknown, start_of
+from headrace.sdk.functions import declare_function
+from headrace.sdk.options import refuse_unknown
 from headrace.sdk.place import here
-from headrace.sdk.queue import Queue, check_queue, queue_options
-from headrace.sdk.routes import After, Before, decorator_function, read_routes
-from headrace.sdk.shape import shape_of
+from headrace.sdk.queue import resolved
+from headrace.sdk.routes import After, Before, decorator_function
 from headrace.sdk.stream import Stream, check_name
+from headrace.sdk.streams import Streams
 from headrace.sdk.windowing import declare_window
 from headrace.sdk.windows import Window, Windows
 
@@ -74,7 +57,7 @@ HOOKS = ("init", "on_suspend", "on_resume", "on_stop")
 _NO_BREAKER: Any = object()
 
 
-class App:
+class App(Streams):
     """A bounded context with one owner. Made once per module, before its functions.
 
     Attributes:
@@ -91,10 +74,8 @@ class App:
 
     def __init__(self, name: str, owner: str = "") -> None:
         self.place = here()
-        self.name = check_name(name, "an app", self.place)
+        super().__init__(check_name(name, "an app", self.place))
         self.owner = owner
-        self.streams: dict[str, Stream[Any]] = {}
-        self.externals: dict[str, Stream[Any]] = {}
         self.functions: dict[str, Declared] = {}
         self.triggers: dict[Callable[..., Any], Custom] = {}
         self.proxies: list[Proxy] = []
@@ -103,203 +84,6 @@ class App:
 
     def __repr__(self) -> str:
         return f"App({self.name!r})"
-
-    @overload
-    def stream(
-        self, name: str, partitions: int, value: type[T], **settings: Unpack[StreamSettings]
-    ) -> Stream[T]: ...
-
-    @overload
-    def stream(
-        self,
-        name: str,
-        partitions: int = ...,
-        *,
-        value: type[T],
-        **settings: Unpack[StreamSettings],
-    ) -> Stream[T]: ...
-
-    @overload
-    def stream(
-        self,
-        name: str,
-        partitions: int = ...,
-        value: object = ...,
-        **settings: Unpack[StreamSettings],
-    ) -> Stream[Any]: ...
-
-    def stream(
-        self,
-        name: str,
-        partitions: int = 1,
-        value: Any = Any,
-        *,
-        private: bool = False,
-        retention_age: float | None = None,
-        retention_bytes: int | None = None,
-        cleanup: Cleanup = "delete",
-        dedupe_window: float = 600.0,
-        max_event_bytes: int | None = None,
-        codec: Codec | None = None,
-    ) -> Stream[Any]:
-        """Declare a stream of this app.
-
-        Args:
-            name: Unique on the platform.
-            partitions: From 1; fixed once the stream exists.
-            value: The type of its values; `bytes` and `str` stay as they are, others are JSON.
-            private: Only this app may read or publish.
-            retention_age: Seconds a record is kept; None means for ever.
-            retention_bytes: Bytes kept per partition; None means without bound.
-            cleanup: `delete` old records, or `compact` to the last one of every key.
-            dedupe_window: Seconds in which a repeated event id is dropped.
-            max_event_bytes: A larger event is refused.
-            codec: `json`, `msgpack`, `bytes` or `text`, where the type should not decide.
-
-        Raises:
-            Misuse: The name is taken or a setting cannot work.
-        """
-        place = here()
-        check_name(name, "a stream", place)
-        where = f"{place}: stream `{name}`"
-        check_whole(partitions, 1, 100_000, "partitions", where)
-        if retention_age is not None and not retention_age > 0:
-            raise Misuse(
-                f"{where}: `retention_age={retention_age}` keeps nothing; use seconds above 0"
-            )
-        if retention_bytes is not None:
-            check_whole(retention_bytes, 1, 1 << 62, "retention_bytes", where)
-        if cleanup not in {"delete", "compact"}:
-            raise Misuse(f"{where}: `cleanup={cleanup!r}` is unknown; use `delete` or `compact`")
-        if not dedupe_window >= 0:
-            raise Misuse(f"{where}: `dedupe_window={dedupe_window}` is not a time; use 0 or more")
-        settings: dict[str, Any] = {}
-        if max_event_bytes is not None:
-            check_whole(max_event_bytes, 1, MAX_BATCH_BYTES, "max_event_bytes", where)
-            settings["max_event_bytes"] = max_event_bytes
-        coder = coder_of(codec, value, where)
-        spec = StreamSpec(
-            name=name,
-            owner=self.name,
-            partitions=partitions,
-            private=private,
-            retention_age=retention_age,
-            retention_bytes=retention_bytes,
-            cleanup=cleanup,
-            dedupe_window=dedupe_window,
-            codec=coder.codec,  # type: ignore[arg-type]  # one of CODECS, checked by Coder
-            schema=coder.schema(),
-            **settings,
-        )
-        return self._keep(self.streams, spec, coder, external=False, place=place)
-
-    @overload
-    def queue(self, name: str, value: type[T], **settings: Unpack[QueueSettings]) -> Queue[T]: ...
-
-    @overload
-    def queue(
-        self, name: str, value: object = ..., **settings: Unpack[QueueSettings]
-    ) -> Queue[Any]: ...
-
-    def queue(
-        self,
-        name: str,
-        value: Any = Any,
-        *,
-        visibility: float = 30.0,
-        max_receives: int = 5,
-        fifo: bool = False,
-        delay: float = 0.0,
-        outside: bool | None = None,
-        **settings: Any,
-    ) -> Queue[Any]:
-        """Declare a queue of this app: messages that are acknowledged one by one.
-
-        Functions listen to it like to a stream. The headers `delay` (seconds before a message may
-        be received) and `priority` (seconds by which it goes ahead) of a message are obeyed.
-
-        Args:
-            name: Unique on the platform.
-            value: The type of its messages, as for `stream`.
-            visibility: Seconds a message is with whoever received it; a function's `timeout`.
-            max_receives: How often it is given out at most, then it is a dead letter.
-            fifo: Whether messages of one key are given out in order, one at a time.
-            delay: Seconds before a message may be received, where it says nothing itself.
-            outside: Whether programs outside receive from it over HTTP; None means where no
-                function of this app listens to it.
-            **settings: As for `stream`: partitions, private, retention, dedupe_window, codec.
-
-        Raises:
-            Misuse: The name is taken or a setting cannot work.
-        """
-        place = here()
-        where = f"{place}: queue `{name}`"
-        check_queue(where, visibility, max_receives, delay, outside)
-        if settings.get("cleanup", "delete") != "delete":
-            raise Misuse(f"{where}: a queue keeps every message; leave out `cleanup=`")
-        stream = self.stream(name, value=value, **settings)
-        spec = structs.replace(
-            stream.spec,
-            queue=QueueSpec(
-                visibility=visibility, max_receives=max_receives, fifo=fifo, delay=delay,
-                outside=outside,
-            ),
-        )  # fmt: skip
-        found: Queue[Any] = Queue(spec, stream.coder, app=self.name, external=False, place=place)
-        self.streams[name] = found
-        return found
-
-    @overload
-    def external(
-        self, name: str, *, value: type[T], partitions: int = ..., codec: Codec | None = ...
-    ) -> Stream[T]: ...
-
-    @overload
-    def external(
-        self, name: str, *, value: object = ..., partitions: int = ..., codec: Codec | None = ...
-    ) -> Stream[Any]: ...
-
-    def external(
-        self, name: str, *, value: Any = Any, partitions: int = 0, codec: Codec | None = None
-    ) -> Stream[Any]:
-        """Name another app's public stream, to listen to it or publish to it.
-
-        Args:
-            name: The stream's name.
-            value: The type this app reads its values as.
-            partitions: How many it has, where the deploy-time check should know; 0 means unsaid.
-            codec: Where the type should not decide.
-        """
-        place = here()
-        check_name(name, "a stream", place)
-        where = f"{place}: stream `{name}`"
-        check_whole(partitions, 0, 100_000, "partitions", where)
-        coder = coder_of(codec, value, where)
-        spec = StreamSpec(name=name, owner="", partitions=partitions, codec=coder.codec)  # type: ignore[arg-type]  # one of CODECS, checked by Coder
-        return self._keep(self.externals, spec, coder, external=True, place=place)
-
-    def bus(
-        self, name: str = DEFAULT_BUS, partitions: int = 1, **settings: Unpack[StreamSettings]
-    ) -> Stream[Any]:
-        """Declare an event bus: a public stream whose events rules choose from (`Rule`).
-
-        Args:
-            name: Without one, the default bus, which all apps share.
-            partitions: From 1; not for the default bus, which has one.
-            **settings: As for a stream; `retention_age` is how long events can be replayed.
-
-        Raises:
-            Misuse: The name is taken, a setting cannot work, or the default bus is given any.
-        """
-        if name != DEFAULT_BUS:
-            return self.stream(name, partitions, **settings)
-        if partitions != 1 or settings:
-            raise Misuse(
-                f"{here()}: the default bus is everybody's and takes no settings; name a bus of "
-                f'your own, such as `{self.name}.bus("{self.name}.events", ...)`'
-            )
-        known = self.externals.get(DEFAULT_BUS)
-        return known if known is not None else self.external(DEFAULT_BUS)
 
     def forward(self, rule: Rule, *, to: Stream[Any] | HttpTarget, name: str) -> None:
         """Send what a rule means to a stream of this app, or to an address, without a function.
@@ -316,25 +100,6 @@ class App:
         if name in self.forwards:
             raise Misuse(f"{place}: a forward `{name}` was declared before; give it another name")
         self.forwards[name] = forward_of(self.name, rule, to, name, place)
-
-    def _keep(
-        self,
-        among: dict[str, Stream[Any]],
-        spec: StreamSpec,
-        coder: Coder,
-        *,
-        external: bool,
-        place: str,
-    ) -> Stream[Any]:
-        taken = self.streams.get(spec.name) or self.externals.get(spec.name)
-        if taken is not None:
-            raise Misuse(
-                f"{place}: stream `{spec.name}` was declared before, at {taken.place}; "
-                "keep one declaration and use its variable in both places"
-            )
-        stream: Stream[Any] = Stream(spec, coder, app=self.name, external=external, place=place)
-        among[spec.name] = stream
-        return stream
 
     def function(
         self,
@@ -427,56 +192,10 @@ class App:
         }  # fmt: skip
 
         def declare(handler: Handler) -> Handler:
-            short = name if name is not None else getattr(handler, "__name__", "")
-            check_name(short, "a function", place)
-            full = f"{self.name}.{short}"
-            shape = shape_of(handler, full)
-            where = f"`{full}` ({shape.place})"
-            if full in self.functions:
-                raise Misuse(
-                    f"{where}: a function of that name was declared before, at "
-                    f"{self.functions[full].shape.place}; give one of them another `name=`"
-                )
-            options = check_options(queue_options(sources, given), where)
-            if breaker is None:
-                options["breaker"] = None
-            trigger: dict[str, Any] = {
-                each: options.pop(each) for each in TRIGGER_OPTIONS if each in options
-            }
-            if start is not None:
-                trigger["start"] = start_of(start, where)
-            if pattern is not None:
-                if not isinstance(pattern, dict):
-                    raise Misuse(f"{where}: `pattern={pattern!r}` is not a dict of what must match")
-                trigger["pattern"] = pattern
-            streams, others = split_sources(sources, self.triggers)
-            others, shape = read_routes(others, shape, where)
-            known = {**self.streams, **self.externals}
-            answers = any(isinstance(each, Http) and each.mode == "sync" for each in others)
-            check_streams(
-                self.name, known, streams, output, publishes, shape, where, answers=answers,
-                changes=changes is not None,
+            declare_function(
+                self, handler, sources, given, never_breaks=breaker is None, name=name,
+                output=output, publishes=publishes, start=start, pattern=pattern, place=place,
             )  # fmt: skip
-            triggers = (*others, *triggers_of(streams, trigger, where, alone=not others))
-            consumed = check_lag(streams, others, known, shape, where)
-            spec = FunctionSpec(
-                name=full,
-                app=self.name,
-                triggers=triggers,
-                output=output.name if output is not None else None,
-                publishes=tuple(stream.name for stream in publishes),
-                summary=shape.summary,
-                source=shape.place,
-                **options,
-            )
-            decoders = (
-                decoders_of((*streams, *consumed), shape, where)
-                if changes is None
-                else change_readers(spec, shape, where)
-            )
-            decoders = {**own_decoders(full, triggers, shape, where), **decoders}
-            check_routes([*(each.spec for each in self.functions.values()), spec], self.proxies)
-            self.functions[full] = Declared(spec, handler, shape, output, decoders)
             return handler
 
         return declare
@@ -657,10 +376,8 @@ class App:
         self.hooks[kind].append(hook)
         return hook
 
-    def _resolved(self, spec: StreamSpec) -> StreamSpec:
-        """A queue knows whether programs outside receive from it once all functions are known."""
-        if spec.queue is None or spec.queue.outside is not None:
-            return spec
+    def spec(self, version: str = "") -> AppSpec:
+        """Everything declared, as plain values; `version` is the code's hash."""
         heard = {
             name
             for declared in self.functions.values()
@@ -668,21 +385,14 @@ class App:
             if isinstance(trigger, StreamTrigger)
             for name in trigger.streams
         }
-        return structs.replace(
-            spec, queue=structs.replace(spec.queue, outside=spec.name not in heard)
-        )
-
-    def spec(self, version: str = "") -> AppSpec:
-        """Everything declared, as plain values; `version` is the code's hash."""
-        from msgspec.structs import replace
-
         return AppSpec(
             name=self.name,
             owner=self.owner,
             version=version,
-            streams=tuple(self._resolved(stream.spec) for stream in self.streams.values()),
+            streams=tuple(resolved(stream.spec, heard) for stream in self.streams.values()),
             functions=tuple(
-                replace(declared.spec, version=version) for declared in self.functions.values()
+                structs.replace(declared.spec, version=version)
+                for declared in self.functions.values()
             ),
             proxies=tuple(self.proxies),
             forwards=tuple(self.forwards.values()),

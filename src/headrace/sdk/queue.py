@@ -6,11 +6,14 @@ over HTTP. Every function is a consumer of its own: each gets every message.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any, Generic, TypeVar
+
+from msgspec.structs import replace
 
 from headrace.model.errors import Misuse
 from headrace.model.flow import Priority
-from headrace.model.function import QueueSpec
+from headrace.model.function import QueueSpec, StreamSpec
 from headrace.model.policy import MAX_RECEIVES, MAX_VISIBILITY, Retry
 from headrace.sdk.stream import Stream
 
@@ -77,3 +80,10 @@ def queue_options(sources: tuple[object, ...], given: dict[str, Any]) -> dict[st
         # Asked for by name: then nothing overtakes, and what needs that is left out.
         chosen |= {"parallelism": given.get("parallelism"), "priority": given.get("priority")}
     return given | chosen
+
+
+def resolved(spec: StreamSpec, heard: Set[str]) -> StreamSpec:
+    """With whether programs outside receive from it, now that `heard` says what functions listen to."""
+    if spec.queue is None or spec.queue.outside is not None:
+        return spec
+    return replace(spec, queue=replace(spec.queue, outside=spec.name not in heard))

@@ -1,0 +1,116 @@
+"""What `App.function` declares: handler, options and sources, checked against each other.
+
+In: what an author said, by name. Out: one `Declared` function in the app's registry, or a `Misuse`
+that names file, line, cause and fix. A declaration that is refused leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from headrace.model.errors import Misuse
+from headrace.model.function import FunctionSpec
+from headrace.model.http import Http, Proxy
+from headrace.model.routing import check_routes
+from headrace.model.trigger import Trigger
+from headrace.model.watches import Custom
+from headrace.sdk.changes import change_readers
+from headrace.sdk.custom import Emitter
+from headrace.sdk.declared import (
+    Declared,
+    check_lag,
+    check_streams,
+    decoders_of,
+    own_decoders,
+    split_sources,
+    triggers_of,
+)
+from headrace.sdk.options import TRIGGER_OPTIONS, check_options, start_of
+from headrace.sdk.queue import queue_options
+from headrace.sdk.routes import read_routes
+from headrace.sdk.shape import shape_of
+from headrace.sdk.stream import Stream, check_name
+
+
+class Registry(Protocol):
+    """The part of an app that functions need."""
+
+    name: str
+    streams: dict[str, Stream[Any]]
+    externals: dict[str, Stream[Any]]
+    functions: dict[str, Declared]
+    triggers: dict[Callable[..., Any], Custom]
+    proxies: list[Proxy]
+
+
+def declare_function(
+    app: Registry,
+    handler: Callable[..., Any],
+    sources: tuple[Stream[Any] | Trigger | Emitter, ...],
+    given: dict[str, Any],
+    *,
+    never_breaks: bool,
+    name: str | None,
+    output: Stream[Any] | None,
+    publishes: Sequence[Stream[Any]],
+    start: str | int | datetime | None,
+    pattern: dict[str, Any] | None,
+    place: str,
+) -> None:
+    """Declare `handler` a function of `app`; `given` are its options, None where unsaid.
+
+    Raises:
+        Misuse: Something cannot work; the message names file, line, cause and fix.
+    """
+    short = name if name is not None else getattr(handler, "__name__", "")
+    check_name(short, "a function", place)
+    full = f"{app.name}.{short}"
+    shape = shape_of(handler, full)
+    where = f"`{full}` ({shape.place})"
+    if full in app.functions:
+        raise Misuse(
+            f"{where}: a function of that name was declared before, at "
+            f"{app.functions[full].shape.place}; give one of them another `name=`"
+        )
+    options = check_options(queue_options(sources, given), where)
+    if never_breaks:
+        options["breaker"] = None
+    trigger: dict[str, Any] = {
+        each: options.pop(each) for each in TRIGGER_OPTIONS if each in options
+    }
+    if start is not None:
+        trigger["start"] = start_of(start, where)
+    if pattern is not None:
+        if not isinstance(pattern, dict):
+            raise Misuse(f"{where}: `pattern={pattern!r}` is not a dict of what must match")
+        trigger["pattern"] = pattern
+    streams, others = split_sources(sources, app.triggers)
+    others, shape = read_routes(others, shape, where)
+    known = {**app.streams, **app.externals}
+    answers = any(isinstance(each, Http) and each.mode == "sync" for each in others)
+    check_streams(
+        app.name, known, streams, output, publishes, shape, where, answers=answers,
+        changes=given["changes"] is not None,
+    )  # fmt: skip
+    triggers = (*others, *triggers_of(streams, trigger, where, alone=not others))
+    consumed = check_lag(streams, others, known, shape, where)
+    spec = FunctionSpec(
+        name=full,
+        app=app.name,
+        triggers=triggers,
+        output=output.name if output is not None else None,
+        publishes=tuple(stream.name for stream in publishes),
+        summary=shape.summary,
+        source=shape.place,
+        **options,
+    )
+    decoders = (
+        decoders_of((*streams, *consumed), shape, where)
+        if given["changes"] is None
+        else change_readers(spec, shape, where)
+    )
+    decoders = {**own_decoders(full, triggers, shape, where), **decoders}
+    check_routes([*(each.spec for each in app.functions.values()), spec], app.proxies)
+    app.functions[full] = Declared(spec, handler, shape, output, decoders)

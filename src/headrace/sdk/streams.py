@@ -1,0 +1,254 @@
+"""What `App.stream`, `App.queue`, `App.external` and `App.bus` declare: the streams an app knows.
+
+In: declarations, checked as they are made. Out: `Stream`s and `Queue`s, which functions and triggers
+are declared with; their specs are values. A name is declared once, wherever that is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, Unpack, overload
+
+from msgspec import structs
+
+from headrace.model.bus import DEFAULT_BUS
+from headrace.model.codec import Coder
+from headrace.model.errors import Misuse
+from headrace.model.function import Cleanup, Codec, QueueSpec, StreamSpec
+from headrace.model.policy import MAX_BATCH_BYTES
+from headrace.sdk.declared import QueueSettings, StreamSettings, check_whole, coder_of
+from headrace.sdk.place import here
+from headrace.sdk.queue import Queue, check_queue
+from headrace.sdk.stream import Stream, check_name
+
+T = TypeVar("T")
+
+
+class Streams:
+    """The part of an `App` that declares streams; not used by itself.
+
+    Attributes:
+        name: The app's name.
+        streams: Its own streams, by name.
+        externals: Other apps' streams it meets, by name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.streams: dict[str, Stream[Any]] = {}
+        self.externals: dict[str, Stream[Any]] = {}
+
+    @overload
+    def stream(
+        self, name: str, partitions: int, value: type[T], **settings: Unpack[StreamSettings]
+    ) -> Stream[T]: ...
+
+    @overload
+    def stream(
+        self,
+        name: str,
+        partitions: int = ...,
+        *,
+        value: type[T],
+        **settings: Unpack[StreamSettings],
+    ) -> Stream[T]: ...
+
+    @overload
+    def stream(
+        self,
+        name: str,
+        partitions: int = ...,
+        value: object = ...,
+        **settings: Unpack[StreamSettings],
+    ) -> Stream[Any]: ...
+
+    def stream(
+        self,
+        name: str,
+        partitions: int = 1,
+        value: Any = Any,
+        *,
+        private: bool = False,
+        retention_age: float | None = None,
+        retention_bytes: int | None = None,
+        cleanup: Cleanup = "delete",
+        dedupe_window: float = 600.0,
+        max_event_bytes: int | None = None,
+        codec: Codec | None = None,
+    ) -> Stream[Any]:
+        """Declare a stream of this app.
+
+        Args:
+            name: Unique on the platform.
+            partitions: From 1; fixed once the stream exists.
+            value: The type of its values; `bytes` and `str` stay as they are, others are JSON.
+            private: Only this app may read or publish.
+            retention_age: Seconds a record is kept; None means for ever.
+            retention_bytes: Bytes kept per partition; None means without bound.
+            cleanup: `delete` old records, or `compact` to the last one of every key.
+            dedupe_window: Seconds in which a repeated event id is dropped.
+            max_event_bytes: A larger event is refused.
+            codec: `json`, `msgpack`, `bytes` or `text`, where the type should not decide.
+
+        Raises:
+            Misuse: The name is taken or a setting cannot work.
+        """
+        place = here()
+        check_name(name, "a stream", place)
+        where = f"{place}: stream `{name}`"
+        check_whole(partitions, 1, 100_000, "partitions", where)
+        if retention_age is not None and not retention_age > 0:
+            raise Misuse(
+                f"{where}: `retention_age={retention_age}` keeps nothing; use seconds above 0"
+            )
+        if retention_bytes is not None:
+            check_whole(retention_bytes, 1, 1 << 62, "retention_bytes", where)
+        if cleanup not in {"delete", "compact"}:
+            raise Misuse(f"{where}: `cleanup={cleanup!r}` is unknown; use `delete` or `compact`")
+        if not dedupe_window >= 0:
+            raise Misuse(f"{where}: `dedupe_window={dedupe_window}` is not a time; use 0 or more")
+        settings: dict[str, Any] = {}
+        if max_event_bytes is not None:
+            check_whole(max_event_bytes, 1, MAX_BATCH_BYTES, "max_event_bytes", where)
+            settings["max_event_bytes"] = max_event_bytes
+        coder = coder_of(codec, value, where)
+        spec = StreamSpec(
+            name=name,
+            owner=self.name,
+            partitions=partitions,
+            private=private,
+            retention_age=retention_age,
+            retention_bytes=retention_bytes,
+            cleanup=cleanup,
+            dedupe_window=dedupe_window,
+            codec=coder.codec,  # type: ignore[arg-type]  # one of CODECS, checked by Coder
+            schema=coder.schema(),
+            **settings,
+        )
+        return self._keep(self.streams, spec, coder, external=False, place=place)
+
+    @overload
+    def queue(self, name: str, value: type[T], **settings: Unpack[QueueSettings]) -> Queue[T]: ...
+
+    @overload
+    def queue(
+        self, name: str, value: object = ..., **settings: Unpack[QueueSettings]
+    ) -> Queue[Any]: ...
+
+    def queue(
+        self,
+        name: str,
+        value: Any = Any,
+        *,
+        visibility: float = 30.0,
+        max_receives: int = 5,
+        fifo: bool = False,
+        delay: float = 0.0,
+        outside: bool | None = None,
+        **settings: Any,
+    ) -> Queue[Any]:
+        """Declare a queue of this app: messages that are acknowledged one by one.
+
+        Functions listen to it like to a stream. The headers `delay` (seconds before a message may
+        be received) and `priority` (seconds by which it goes ahead) of a message are obeyed.
+
+        Args:
+            name: Unique on the platform.
+            value: The type of its messages, as for `stream`.
+            visibility: Seconds a message is with whoever received it; a function's `timeout`.
+            max_receives: How often it is given out at most, then it is a dead letter.
+            fifo: Whether messages of one key are given out in order, one at a time.
+            delay: Seconds before a message may be received, where it says nothing itself.
+            outside: Whether programs outside receive from it over HTTP; None means where no
+                function of this app listens to it.
+            **settings: As for `stream`: partitions, private, retention, dedupe_window, codec.
+
+        Raises:
+            Misuse: The name is taken or a setting cannot work.
+        """
+        place = here()
+        where = f"{place}: queue `{name}`"
+        check_queue(where, visibility, max_receives, delay, outside)
+        if settings.get("cleanup", "delete") != "delete":
+            raise Misuse(f"{where}: a queue keeps every message; leave out `cleanup=`")
+        stream = self.stream(name, value=value, **settings)
+        spec = structs.replace(
+            stream.spec,
+            queue=QueueSpec(
+                visibility=visibility, max_receives=max_receives, fifo=fifo, delay=delay,
+                outside=outside,
+            ),
+        )  # fmt: skip
+        found: Queue[Any] = Queue(spec, stream.coder, app=self.name, external=False, place=place)
+        self.streams[name] = found
+        return found
+
+    @overload
+    def external(
+        self, name: str, *, value: type[T], partitions: int = ..., codec: Codec | None = ...
+    ) -> Stream[T]: ...
+
+    @overload
+    def external(
+        self, name: str, *, value: object = ..., partitions: int = ..., codec: Codec | None = ...
+    ) -> Stream[Any]: ...
+
+    def external(
+        self, name: str, *, value: Any = Any, partitions: int = 0, codec: Codec | None = None
+    ) -> Stream[Any]:
+        """Name another app's public stream, to listen to it or publish to it.
+
+        Args:
+            name: The stream's name.
+            value: The type this app reads its values as.
+            partitions: How many it has, where the deploy-time check should know; 0 means unsaid.
+            codec: Where the type should not decide.
+        """
+        place = here()
+        check_name(name, "a stream", place)
+        where = f"{place}: stream `{name}`"
+        check_whole(partitions, 0, 100_000, "partitions", where)
+        coder = coder_of(codec, value, where)
+        spec = StreamSpec(name=name, owner="", partitions=partitions, codec=coder.codec)  # type: ignore[arg-type]  # one of CODECS, checked by Coder
+        return self._keep(self.externals, spec, coder, external=True, place=place)
+
+    def bus(
+        self, name: str = DEFAULT_BUS, partitions: int = 1, **settings: Unpack[StreamSettings]
+    ) -> Stream[Any]:
+        """Declare an event bus: a public stream whose events rules choose from (`Rule`).
+
+        Args:
+            name: Without one, the default bus, which all apps share.
+            partitions: From 1; not for the default bus, which has one.
+            **settings: As for a stream; `retention_age` is how long events can be replayed.
+
+        Raises:
+            Misuse: The name is taken, a setting cannot work, or the default bus is given any.
+        """
+        if name != DEFAULT_BUS:
+            return self.stream(name, partitions, **settings)
+        if partitions != 1 or settings:
+            raise Misuse(
+                f"{here()}: the default bus is everybody's and takes no settings; name a bus of "
+                f'your own, such as `{self.name}.bus("{self.name}.events", ...)`'
+            )
+        known = self.externals.get(DEFAULT_BUS)
+        return known if known is not None else self.external(DEFAULT_BUS)
+
+    def _keep(
+        self,
+        among: dict[str, Stream[Any]],
+        spec: StreamSpec,
+        coder: Coder,
+        *,
+        external: bool,
+        place: str,
+    ) -> Stream[Any]:
+        taken = self.streams.get(spec.name) or self.externals.get(spec.name)
+        if taken is not None:
+            raise Misuse(
+                f"{place}: stream `{spec.name}` was declared before, at {taken.place}; "
+                "keep one declaration and use its variable in both places"
+            )
+        stream: Stream[Any] = Stream(spec, coder, app=self.name, external=external, place=place)
+        among[spec.name] = stream
+        return stream
