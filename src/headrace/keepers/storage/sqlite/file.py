@@ -13,7 +13,7 @@ from pathlib import Path
 
 import apsw
 
-from headrace.keepers.storage.sqlite.pages import is_damage, load_layer, protect, told
+from headrace.keepers.storage.sqlite.pages import load_layer, protect, told
 from headrace.keepers.storage.sqlite.walcheck import check_log
 from headrace.model.errors import Locked, Misuse, Refused
 
@@ -42,6 +42,7 @@ class DataFile:
             Refused: The linked SQLite is too old.
             Misuse: The folder cannot be used, or holds a newer file.
             Corrupt: The file is damaged.
+            Unavailable: The disk does not give it back.
         """
         _check_version(apsw.sqlite_lib_version())
         load_layer()
@@ -58,9 +59,7 @@ class DataFile:
             self.checkpointer = self._connect()
         except apsw.Error as error:
             os.close(self._lock)
-            if is_damage(error):
-                raise told(error, self.path) from error
-            raise
+            raise told(error, self.path) from error
         except BaseException:
             os.close(self._lock)
             raise
