@@ -193,6 +193,13 @@ def single_events() -> Iterator[Metric]:
         read("workloads.latency", "latency_ms_p99"),
         (at_most(10),),
     )
+    yield Metric(
+        8,
+        "publish, on the disk, to the handler's first line, p50",
+        "ms",
+        read("workloads.latency --to handler --rate 100", LATENCY),
+        (at_most(1, *peers, label="best peer"),),
+    )
     for batch in (128, 1_000):
         once = read(f"workloads.stream --kind before --batch {batch}", "per_s")
         yield Metric(

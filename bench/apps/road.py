@@ -1,5 +1,6 @@
 """The road from stream to commit, in every shape the table asks for; each function has its stream."""
 
+import time
 from typing import Any
 
 import msgspec
@@ -44,6 +45,9 @@ _declare(1_000)
 
 singles = app.stream("single", partitions=16, value=Order)
 alone = app.stream("alone", value=Order)
+stamped = app.stream("stamped")
+delays = app.stream("delays", value=list[float])
+_delays: list[float] = []
 
 
 @app.function(singles, batch_size=1, scaling=Scaling(max=2))
@@ -54,3 +58,12 @@ def single(event: Event[Any]) -> None:
 @app.function(alone, name="alone", batch_size=100)
 def nothing(event: Event[Any]) -> None:
     """Do nothing; for the latency of single events."""
+
+
+@app.function(stamped, name="stamp", batch_size=100)
+def stamp(event: Event[dict[str, Any]], context: Context) -> None:
+    """Note how long after its sending an event is here; one without a time asks for all of them."""
+    if sent := event.value.get("sent"):
+        _delays.append(time.time() - sent)
+    else:
+        context.publish(delays, _delays)
