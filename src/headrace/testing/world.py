@@ -13,37 +13,33 @@ the clock and the processes.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from datetime import datetime, timedelta
 from random import Random  # noqa: TID251 - mixes the scheduler's order, from the seed
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import msgspec
-
 from headrace.delivery.deadletters import DeadLetters
 from headrace.delivery.lag import Lag, LagRow
 from headrace.delivery.parking import ParkedKey
 from headrace.delivery.parkinglot import ParkingLot
-from headrace.keepers.state.rows import decode_row, state_key, state_name
-from headrace.keepers.storage.keys import after
-from headrace.model.codec import Coder, decode_state
-from headrace.model.effects import DeadEvent, Space
+from headrace.model.codec import Coder
+from headrace.model.effects import DeadEvent
 from headrace.model.errors import Misuse, Unknown
-from headrace.model.event import Event as Fact
-from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
 from headrace.model.record import Position
 from headrace.sdk.app import App
-from headrace.sdk.event import Event, open_chunk
+from headrace.sdk.event import Event
 from headrace.sdk.stream import Stream
 from headrace.services.bus.posting import HttpRequest
+from headrace.testing.checks import check_exactly_once, check_finished, check_order
+from headrace.testing.deliveries import Deliveries, Delivery, fate_of
 from headrace.testing.durations import seconds_of
-from headrace.testing.faults import Host
 from headrace.testing.lives import Lives, at_once
 from headrace.testing.loop import EPOCH, Livelock
 from headrace.testing.queues import Consumer
+from headrace.testing.stateview import StateView
+from headrace.testing.streams import events_of, facts_of
 from headrace.topology.consumers import consumer_name
 from headrace.topology.map import map_rows, map_table
 
@@ -51,58 +47,6 @@ T = TypeVar("T")
 
 DAY_S = 86_400.0
 PAGE = 10_000
-
-
-class Delivery(msgspec.Struct, frozen=True):
-    """One event handed to one function once.
-
-    Attributes:
-        outcome: `done`, `failed`, or `lost` where the run left no trace.
-    """
-
-    function: str
-    position: Position
-    key: str | None
-    attempt: int
-    outcome: str
-
-
-class StateView:
-    """An app's committed state, as a mapping that can only be read."""
-
-    def __init__(self, world: World, app: str) -> None:
-        self._world, self._app = world, app
-
-    def __getitem__(self, key: str) -> Any:
-        row = at_once(self._world._lives.storage.get(Space.STATE, state_key(self._app, key)))
-        value = None if row is None else self._open(row)
-        if value is None:
-            raise KeyError(key)
-        return decode_state(value)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """The value, or `default` where there is none."""
-        try:
-            return self[key]
-        except KeyError:
-            return default
-
-    def __contains__(self, key: str) -> bool:
-        return self.get(key, self) is not self
-
-    def __iter__(self) -> Any:
-        return iter(self.items())
-
-    def items(self, prefix: str = "") -> dict[str, Any]:
-        """Every key that starts with `prefix`, with its value."""
-        low = state_key(self._app, prefix)[:-1]
-        rows = at_once(self._world._lives.storage.scan(Space.STATE, low, after(low), limit=PAGE))
-        found = ((state_name(self._app, key), self._open(row)) for key, row in rows)
-        return {name: decode_state(value) for name, value in found if value is not None}
-
-    def _open(self, row: bytes) -> bytes | None:
-        _, expires, value = decode_row(row)
-        return None if expires and expires <= self._world._lives.clock.now() else value
 
 
 class World:
@@ -119,10 +63,10 @@ class World:
             raise Misuse("a world needs an app; write `World(app)`")
         epoch = EPOCH if start is None else round(start.timestamp() * 1e6)
         self.seed = seed
-        self.deliveries: list[Delivery] = []
-        self._lives = Lives(apps, seed=seed, epoch=epoch, before=self._before, after=self._after)
-        self._planned: dict[str, list[Callable[[], Outcome]]] = {}
-        self._twice = 0
+        self._runs = Deliveries(lambda seconds: self._lives.clock.sleep(seconds))
+        self._lives = Lives(
+            apps, seed=seed, epoch=epoch, before=self._runs.before, after=self._runs.after
+        )
         self._open = False
 
     def __enter__(self) -> Self:
@@ -229,19 +173,7 @@ class World:
         """
         self._require_open()
         name = stream if isinstance(stream, str) else stream.name
-        coder = self._coder(name)
-        if id is not None and len(values) != 1:
-            raise Misuse(f"`id={id!r}` names one event, but {len(values)} are published")
-        moment = time.timestamp() if isinstance(time, datetime) else time
-        micros = 0 if moment is None else round(moment * 1e6)
-        facts = [
-            value
-            if isinstance(value, Fact)
-            else Fact(
-                coder.encode(value), key(value) if callable(key) else key, micros, id, headers
-            )
-            for value in values
-        ]
+        facts = facts_of(values, self._coder(name), key=key, id=id, time=time, headers=headers)
         return self._drive(self._lives.publish(name, facts)).positions
 
     # --- breaking ---------------------------------------------------------------------------
@@ -260,7 +192,7 @@ class World:
     def deliver_twice(self) -> None:
         """The host dies after the next handler has run and before its commit: it will run again."""
         self._require_open()
-        self._twice += 1
+        self._runs.twice += 1
 
     def reorder(self) -> None:
         """From now on let the seed decide who goes first among all that could."""
@@ -268,74 +200,31 @@ class World:
 
     def fail(self, function: str, times: int = 1, error: str = "planned by the test") -> None:
         """The next `times` runs of the function raise before they do anything."""
-        failed = Returned(error=Cause("Planned", error))
-        self._plan(function, times, lambda: failed)
+        self._plan(function, times, Returned(error=Cause("Planned", error)))
 
     def timeout(self, function: str, times: int = 1) -> None:
         """The next `times` runs of the function overrun their timeout."""
-        late = TimedOut(Cause("TimedOut", "planned by the test"))
-        self._plan(function, times, lambda: late)
+        self._plan(function, times, TimedOut(Cause("TimedOut", "planned by the test")))
 
     def kill_instance(self, function: str, times: int = 1) -> None:
         """The instance dies during the next `times` runs of the function."""
-        dead = Crashed(Cause("Crashed", "planned by the test"))
-        self._plan(function, times, lambda: dead)
+        self._plan(function, times, Crashed(Cause("Crashed", "planned by the test")))
 
-    def _plan(self, function: str, times: int, what: Callable[[], Outcome]) -> None:
+    def _plan(self, function: str, times: int, outcome: Outcome) -> None:
         self._lives.node.dispatcher.known(function)
-        self._planned.setdefault(function, []).extend([what] * times)
-
-    async def _before(self, host: Host, invocation: Invocation) -> Outcome | None:
-        planned = self._planned.get(invocation.function)
-        if not planned:
-            return None
-        outcome = planned.pop(0)()
-        if isinstance(outcome, TimedOut):
-            await self._lives.clock.sleep(invocation.timeout)
-        self._note(invocation, outcome)
-        return outcome
-
-    async def _after(self, host: Host, invocation: Invocation, outcome: Outcome) -> Outcome | None:
-        self._note(invocation, outcome)
-        if self._twice:
-            self._twice -= 1
-            host.die("after a handler had run, before its commit")
-        return None
-
-    def _note(self, invocation: Invocation, outcome: Outcome) -> None:
-        index = 0
-        for chunk in invocation.chunks:
-            for place, event in enumerate(chunk.events(), start=chunk.low):
-                at = Position(chunk.stream, chunk.partition, chunk.offset_of(place))
-                self.deliveries.append(
-                    Delivery(
-                        invocation.function, at, event.key, invocation.attempt,
-                        fate_of(outcome, index),
-                    )
-                )  # fmt: skip
-                index += 1
+        self._runs.plan(function, times, outcome)
 
     # --- looking ----------------------------------------------------------------------------
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """Every event that was handed to a function, each time, and what became of it."""
+        return self._runs.seen
 
     def published(self, stream: str | Stream[Any]) -> list[Event[Any]]:
         """Every event the stream holds, in the order they were appended."""
         name = stream if isinstance(stream, str) else stream.name
-        broker, coder = self._lives.broker, self._coder(name)
-        found: list[tuple[int, int, int, Event[Any]]] = []
-        for partition in range(broker.stream(name).partitions):
-            extent = at_once(broker.extent(name, partition))
-            offset = extent.low
-            while offset < extent.high:
-                chunks = at_once(broker.fetch(name, partition, offset, events=PAGE, size=64 << 20))
-                if not chunks:
-                    break
-                for chunk in chunks:
-                    found += (
-                        (chunk.appended, partition, event.offset, event)
-                        for event in open_chunk(chunk, 0, coder.decode)
-                    )
-                offset = chunks[-1].end
-        return [event for *_, event in sorted(found, key=lambda row: row[:3])]
+        return events_of(self._lives.broker, name, self._coder(name))
 
     def values(self, stream: str | Stream[Any]) -> list[Any]:
         """The value of every event the stream holds."""
@@ -347,7 +236,7 @@ class World:
         if name not in self._lives.apps:
             known = ", ".join(f"`{each}`" for each in self._lives.apps)
             raise Unknown(f"there is no app `{name}` in this world; it has {known}")
-        return StateView(self, name)
+        return StateView(self._lives.storage, self._lives.clock, name)
 
     def dead_letters(self, function: str | None = None) -> list[DeadEvent]:
         """What was given up, by function and position."""
@@ -440,32 +329,18 @@ class World:
             by: What identifies an event; without it its key and payload do.
         """
         same = by if by is not None else _identity
-        seen = Counter(same(event) for event in self.published(stream))
         name = stream if isinstance(stream, str) else stream.name
-        doubled = [f"{what!r} {times} times" for what, times in seen.items() if times > 1]
-        lost: list[str] = []
-        if of is not None:
-            wanted = (
-                {same(event) for event in self.published(of)}
-                if isinstance(of, (str, Stream))
-                else set(of)
-            )
-            lost = [repr(what) for what in wanted if what not in seen]
-        if doubled or lost:
-            raise AssertionError(
-                f"`{name}` does not hold everything exactly once in {self!r}\n"
-                f"  doubled: {_some(doubled)}\n  lost: {_some(lost)}"
-            )
+        wanted: set[Hashable]
+        if isinstance(of, (str, Stream)):
+            wanted = {same(event) for event in self.published(of)}
+        else:
+            wanted = set() if of is None else set(of)
+        found = [same(event) for event in self.published(stream)]
+        check_exactly_once(name, repr(self), found, wanted)
 
     def assert_nothing_lost(self) -> None:
         """Every event is finished, dead or parked; none is still waiting."""
-        behind = [row for row in self.lag_rows() if row.lag]
-        if behind:
-            told = [
-                f"`{row.function}` at {row.stream}/{row.partition}: {row.lag} behind, {row.state}"
-                for row in behind
-            ]
-            raise AssertionError(f"not everything is finished in {self!r}: {_some(told)}")
+        check_finished(repr(self), self.lag_rows())
 
     def assert_order(
         self,
@@ -481,8 +356,16 @@ class World:
             by: What must not decrease; only for a stream.
         """
         name = where if isinstance(where, str) else where.name
+        rows: list[tuple[Any, Any, str]]
         if isinstance(where, str) and where in self._lives.node.dispatcher.functions:
-            rows = self._first_done(where)
+            rows = [
+                (
+                    (one.position.stream, one.position.partition, one.key),
+                    one.position.offset,
+                    str(one.position),
+                )
+                for one in self._runs.first_done(where)
+            ]
         elif by is None:
             raise Misuse(f"`assert_order({name!r})` needs `by=`: what must not decrease in a key?")
         else:
@@ -490,24 +373,7 @@ class World:
                 ((event.partition, event.key), by(event), event.position)
                 for event in self.published(where)
             ]
-        last: dict[Any, tuple[Any, str]] = {}
-        for lane, rank, place in rows:
-            if lane in last and rank < last[lane][0]:
-                raise AssertionError(
-                    f"`{name}` is out of order for key {lane[-1]!r} in {self!r}: "
-                    f"`{place}` came after `{last[lane][1]}`"
-                )
-            last[lane] = rank, place
-
-    def _first_done(self, function: str) -> list[tuple[Any, Any, str]]:
-        seen: set[Position] = set()
-        rows: list[tuple[Any, Any, str]] = []
-        for one in self.deliveries:
-            if one.function == function and one.outcome == "done" and one.position not in seen:
-                seen.add(one.position)
-                at = one.position
-                rows.append(((at.stream, at.partition, one.key), at.offset, str(at)))
-        return rows
+        check_order(name, repr(self), rows)
 
     # --- inside -----------------------------------------------------------------------------
 
@@ -544,26 +410,8 @@ class World:
             raise AssertionError(f"`{name}` stopped by its own fault in {self!r}") from error
 
 
-def fate_of(outcome: Outcome, index: int) -> str:
-    """What became of the event at `index`."""
-    match outcome:
-        case Returned(error=None, failures=failures, untouched=untouched):
-            if any(failure.index == index for failure in failures):
-                return "failed"
-            return "done" if untouched < 0 or index < untouched else "lost"
-        case Returned(done=done):
-            return "done" if index in done else "failed"
-        case _:
-            return "failed"
-
-
 def _identity(event: Event[Any]) -> Hashable:
     return event.key, event.raw
 
 
-def _some(lines: Sequence[str]) -> str:
-    shown = ", ".join(lines[:5]) or "none"
-    return shown if len(lines) <= 5 else f"{shown} and {len(lines) - 5} more"
-
-
-__all__ = ["Delivery", "StateView", "World"]
+__all__ = ["Delivery", "StateView", "World", "fate_of"]

@@ -1,0 +1,102 @@
+"""What becomes of each run in a world: what a test has planned for it, or what the handler does.
+
+In: plans, and every invocation before and after it runs. Out: the outcome that was planned, and one
+`Delivery` noted for each event that was handed over. Nothing is run here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome, Returned, TimedOut
+from headrace.model.record import Position
+from headrace.testing.faults import Host
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One event handed to one function once.
+
+    Attributes:
+        outcome: `done`, `failed`, or `lost` where the run left no trace.
+    """
+
+    function: str
+    position: Position
+    key: str | None
+    attempt: int
+    outcome: str
+
+
+class Deliveries:
+    """Every delivery of a world, and what shall become of the next ones.
+
+    Attributes:
+        seen: Every delivery, in order.
+        twice: How many of the next runs are to be lost with their host, once their handler has run.
+    """
+
+    def __init__(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+        self.seen: list[Delivery] = []
+        self.twice = 0
+        self._sleep = sleep
+        self._planned: dict[str, list[Outcome]] = {}
+
+    def plan(self, function: str, times: int, outcome: Outcome) -> None:
+        """Let the next `times` runs of the function end so, before their handler does anything."""
+        self._planned.setdefault(function, []).extend([outcome] * times)
+
+    async def before(self, host: Host, invocation: Invocation) -> Outcome | None:
+        """The planned outcome of a run, if there is one."""
+        planned = self._planned.get(invocation.function)
+        if not planned:
+            return None
+        outcome = planned.pop(0)
+        if isinstance(outcome, TimedOut):
+            await self._sleep(invocation.timeout)
+        self._note(invocation, outcome)
+        return outcome
+
+    async def after(self, host: Host, invocation: Invocation, outcome: Outcome) -> Outcome | None:
+        """Note what a run did; and lose it with its host, where that is planned."""
+        self._note(invocation, outcome)
+        if self.twice:
+            self.twice -= 1
+            host.die("after a handler had run, before its commit")
+        return None
+
+    def _note(self, invocation: Invocation, outcome: Outcome) -> None:
+        index = 0
+        for chunk in invocation.chunks:
+            for place, event in enumerate(chunk.events(), start=chunk.low):
+                at = Position(chunk.stream, chunk.partition, chunk.offset_of(place))
+                self.seen.append(
+                    Delivery(
+                        invocation.function, at, event.key, invocation.attempt,
+                        fate_of(outcome, index),
+                    )
+                )  # fmt: skip
+                index += 1
+
+    def first_done(self, function: str) -> list[Delivery]:
+        """The first successful delivery of each event, in the order they happened."""
+        done: dict[Position, Delivery] = {}
+        for one in self.seen:
+            if one.function == function and one.outcome == "done":
+                done.setdefault(one.position, one)
+        return list(done.values())
+
+
+def fate_of(outcome: Outcome, index: int) -> str:
+    """What became of the event at `index`."""
+    match outcome:
+        case Returned(error=None, failures=failures, untouched=untouched):
+            if any(failure.index == index for failure in failures):
+                return "failed"
+            return "done" if untouched < 0 or index < untouched else "lost"
+        case Returned(done=done):
+            return "done" if index in done else "failed"
+        case _:
+            return "failed"

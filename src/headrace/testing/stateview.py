@@ -1,0 +1,54 @@
+"""An app's committed state as a test sees it: a mapping, read from the storage at each look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from headrace.keepers.state.rows import decode_row, state_key, state_name
+from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.keys import after
+from headrace.model.codec import decode_state
+from headrace.model.effects import Space
+from headrace.testing.lives import at_once
+from headrace.world.clock import Clock
+
+MOST_KEYS = 10_000
+
+
+class StateView:
+    """An app's committed state, as a mapping that can only be read."""
+
+    def __init__(self, storage: Storage, clock: Clock, app: str) -> None:
+        self._storage, self._clock, self._app = storage, clock, app
+
+    def __getitem__(self, key: str) -> Any:
+        row = at_once(self._storage.get(Space.STATE, state_key(self._app, key)))
+        value = None if row is None else self._open(row)
+        if value is None:
+            raise KeyError(key)
+        return decode_state(value)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value, or `default` where there is none."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def __contains__(self, key: str) -> bool:
+        return self.get(key, self) is not self
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.items())
+
+    def items(self, prefix: str = "") -> dict[str, Any]:
+        """Every key that starts with `prefix`, with its value."""
+        low = state_key(self._app, prefix)[:-1]
+        rows = at_once(self._storage.scan(Space.STATE, low, after(low), limit=MOST_KEYS))
+        found = ((state_name(self._app, key), self._open(row)) for key, row in rows)
+        return {name: decode_state(value) for name, value in found if value is not None}
+
+    def _open(self, row: bytes) -> bytes | None:
+        _, expires, value = decode_row(row)
+        return None if expires and expires <= self._clock.now() else value
