@@ -295,6 +295,22 @@ def http_calls() -> Iterator[Metric]:
             )
 
 
+def schedules() -> Iterator[Metric]:
+    """Row 18: a thousand schedules, counted from the time that was meant."""
+    for which, words in (("minute", "spread over a minute"), ("instant", "due in one instant")):
+        ours = f"workloads.schedules --when {which}"
+        name = f"1,000 schedules, {words}"
+        fired, handled = read(ours, "fired_ms_p99"), read(ours, "handled_ms_p99")
+        most = (at_most(20),)
+        yield Metric(18, f"{name}, until on the disk, p99", "ms", fired, most)
+        # A thousand runs cannot all begin at once: where they are due at once it is shown only.
+        name = f"{name}, until the first line, p99"
+        beside = of((ours,), "handled_ms_p50")
+        yield Metric(18, name, "ms", handled, most if which == "minute" else (), beside)
+        name = f"1,000 schedules, {words}, early, missed or doubled"
+        yield Metric(18, name, "firings", read(ours, "wrong"), (at_most(0),))
+
+
 METRICS = lettered((
     *cold_starts("empty", "empty app"),
     *cold_starts("frames", "numpy and pandas"),
@@ -306,4 +322,5 @@ METRICS = lettered((
     *whole_node(),
     *bus(),
     *http_calls(),
+    *schedules(),
 ))  # fmt: skip

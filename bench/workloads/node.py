@@ -39,6 +39,8 @@ class WatchedStorage:
     def __init__(self, storage: SqliteStorage) -> None:
         self._storage = storage
         self._watchers: dict[bytes, Callable[[int], None]] = {}
+        self.landed: Callable[[Change], None] | None = None
+        """Told of every change once it is durable, where somebody asks."""
 
     def watch(
         self, function: str, stream: str, partition: int, moved: Callable[[int], None]
@@ -48,6 +50,8 @@ class WatchedStorage:
 
     async def apply(self, change: Change) -> Applied:
         applied = await self._storage.apply(change)
+        if self.landed is not None:
+            self.landed(change)
         if self._watchers:
             for put in change.puts:
                 if put.space is Space.POSITIONS and (moved := self._watchers.get(put.key)):
@@ -64,6 +68,9 @@ class WatchedStorage:
         self, space: Space, low: bytes, high: bytes | None = None, *, limit: int = 1_000
     ) -> list[tuple[bytes, bytes]]:
         return await self._storage.scan(space, low, high, limit=limit)
+
+    async def settled(self) -> None:
+        await self._storage.settled()
 
     async def close(self) -> None:
         await self._storage.close()

@@ -7,6 +7,7 @@ data folder once the door is open, and taken away when it closes.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -50,6 +51,7 @@ async def _serve(settings: Settings) -> None:
         gateway = door(node)
         url = await gateway.start(settings.host, settings.port)
         note = write_note(settings.data, url)
+        keep_for_good()
         _announce(node, url)
         try:
             if settings.reload:
@@ -58,6 +60,17 @@ async def _serve(settings: Settings) -> None:
         finally:
             note.unlink(missing_ok=True)
             await gateway.stop(node.settings.drain)
+
+
+def keep_for_good() -> None:
+    """Let the collector pass by what there is now; again after a reload, to find what that left.
+
+    A node of a thousand functions holds a few hundred thousand objects for as long as it lives; to
+    look at each of them again stops everything for 50 to 80 ms, now and then.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def _announce(node: Node, url: str) -> None:
@@ -78,6 +91,7 @@ async def _reload(node: Node, stop: asyncio.Event) -> None:
                 _logger.warning("kept the old version of `%s`: %s", target, error)
             else:
                 _logger.info("reloaded `%s` (version %s)", app.name, app.version)
+                keep_for_good()
 
 
 def _folder(target: str) -> Path:

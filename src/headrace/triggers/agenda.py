@@ -170,8 +170,9 @@ class Agenda:
             except Exception as error:  # noqa: BLE001 - its owner's to judge
                 entry.fail(error)
                 continue
-            events += sum(append.count for append in draft.appends)
-            size += sum(len(append.body) for append in draft.appends)
+            for append in draft.appends:
+                events += append.count
+                size += len(append.body)
             drafts.append((entry, draft))
         return drafts
 
