@@ -166,3 +166,17 @@ async def test_a_door_that_closes_lets_answers_out_and_keeps_nobody(
         answer = await asking
         assert statuses(answer) == [200]
         assert resting or b"connection: close" in answer
+
+
+async def test_a_path_that_was_answered_before_is_guarded_as_at_first(tmp_path: Path) -> None:
+    async with memory_gateway(tmp_path, access="token") as (gateway, node):
+        _, text = await node.tokens.create("reader", ["read"])
+        path = b"GET /streams HTTP/1.1\r\nhost: localhost\r\n"
+        token = b"authorization: Bearer %b\r\n" % text.encode()
+        stranger = path + b"\r\n"
+        known = path + token + b"\r\n"
+        page = path + token + b"origin: http://evil.test\r\n\r\n"
+        rebound = known.replace(b"localhost", b"evil.test")
+        asked = [stranger, known, stranger, page, rebound, known]
+        answered = statuses(await raw(gateway.url, *asked, pause=0.02, patience=0.3))
+        assert answered == [401, 200, 401, 403, 403, 200]

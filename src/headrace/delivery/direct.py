@@ -83,18 +83,22 @@ class Direct:
         if spec is None:
             known = ", ".join(f"`{name}`" for name in sorted(self._functions)) or "none"
             raise Unknown(f"there is no function `{function}`; deployed are: {known}")
-        mark = pack(function, key)
+        mark = pack(function, key) if key else b""
         if key and (answer := await self._answered(mark)) is not None:
             return answer
         for attempt in range(1, TRIES + 1):
             invocation = self._invocation(spec, payload, key, timeout_s, attempt, headers)
-            started = self._clock.monotonic()
+            monotonic = self._clock.monotonic
+            started = monotonic()
             outcome = await self._invoker.invoke(invocation)
-            self._runs.record(run_of(invocation, outcome, self._clock.monotonic() - started))
+            self._runs.record(run_of(invocation, outcome, monotonic() - started))
             returned = _returned(function, outcome)
             answer = returned.result or b"null"
+            if not (key or returned.appends or returned.writes or returned.reads):
+                # Nothing durable was done, and nothing was relied on.
+                return answer
             try:
-                await self._commit(spec, invocation, returned, mark if key else b"", answer)
+                await self._commit(spec, invocation, returned, mark, answer)
             except Conflict:
                 # Somebody changed state it had read, or the same key is answered already.
                 if key and (stored := await self._answered(mark)) is not None:
@@ -121,7 +125,7 @@ class Direct:
         headers: dict[str, str] | None,
     ) -> Invocation:
         now = self._clock.now()
-        name = key or self._entropy.token(8)
+        name = key or f"{self._entropy.integer(64):016x}"
         body = encode_events([Event(payload, time=now, id=name, headers=headers)])
         chunk = Chunk("_call", 0, 0, 1, body, now, 0, 1)
         return Invocation(

@@ -164,25 +164,34 @@ class Runs:
 
 def run_of(invocation: Invocation, outcome: Outcome, wall: float) -> Run:
     """The run that ended so."""
-    kind, cause = "succeeded", ""
-    match outcome:
-        case Returned(error=Cause() as failed):
-            kind, cause = "failed", f"{failed.kind}: {failed.message}"
-        case Returned(failures=(first, *_)):
-            kind, cause = "partial", f"{first.cause.kind}: {first.cause.message}"
-        case Returned():
-            pass
-        case Crashed(cause=failed):
-            kind, cause = "crashed", f"{failed.kind}: {failed.message}"
-        case TimedOut(cause=failed):
-            kind, cause = "timed-out", failed.message
-    if invocation.chunks:
-        head = invocation.chunks[0]
+    if type(outcome) is Returned and outcome.error is None and not outcome.failures:
+        kind, cause = "succeeded", ""
+    else:
+        kind, cause = _end_of(outcome)
+    chunks = invocation.chunks
+    if chunks:
+        head = chunks[0]
         place = f"{head.stream}/{head.partition}/{head.start}"
+        events = head.high - head.low if len(chunks) == 1 else invocation.size
     else:
         place = str(invocation.held[0]) if invocation.held else ""
+        events = 0
+    usage = outcome.usage
     return Run(
-        invocation.function, invocation.key, outcome.usage.instance, invocation.now, wall,
-        invocation.size, invocation.attempt, kind,
-        place, cause, outcome.usage.cold,
+        invocation.function, invocation.key, usage.instance, invocation.now, wall,
+        events, invocation.attempt, kind, place, cause, usage.cold,
     )  # fmt: skip
+
+
+def _end_of(outcome: Outcome) -> tuple[str, str]:
+    match outcome:
+        case Returned(error=Cause() as failed):
+            return "failed", f"{failed.kind}: {failed.message}"
+        case Returned(failures=(first, *_)):
+            return "partial", f"{first.cause.kind}: {first.cause.message}"
+        case Crashed(cause=failed):
+            return "crashed", f"{failed.kind}: {failed.message}"
+        case TimedOut(cause=failed):
+            return "timed-out", failed.message
+        case _:
+            return "succeeded", ""

@@ -7,6 +7,7 @@ looking, operating) is judged here: by the node's `access` setting and by where 
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Literal
 
 from headrace.security.tokens import ADMIN
@@ -53,6 +54,7 @@ def needs_token(access: Access, scope: str, client: str) -> bool:
     return not is_local(client)
 
 
+@lru_cache(maxsize=4_096)
 def is_local(client: str) -> bool:
     """Whether an address is this machine's own."""
     try:

@@ -7,7 +7,7 @@ Retry-After: there is no hidden queue.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from headrace.model.errors import Invalid, Overloaded, Refused
 
@@ -51,20 +51,30 @@ class Admission:
             Invalid: There is not exactly one `Host`.
             Refused: It, or the `Origin`, is foreign.
         """
-        self.check_host(headers)
+        self.check_host(headers, dict(headers))
         for name, value in headers:
             if name == b"origin":
                 self.check_origin(value)
 
-    def check_host(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    def check_host(
+        self, fields: Sequence[tuple[bytes, bytes]], by_name: Mapping[bytes, bytes]
+    ) -> None:
         """Refuse a name that is not ours.
+
+        Args:
+            fields: The headers in their order.
+            by_name: The same by name; fewer, where one is repeated.
 
         Raises:
             Invalid: There is not exactly one `Host`.
             Refused: It is foreign.
         """
+        if len(by_name) == len(fields) and (sole := by_name.get(b"host")) is not None:
+            if not (self._any_host or sole in self._seen):
+                self._check_name(sole, "Host")
+            return
         host = None
-        for name, value in headers:
+        for name, value in fields:
             if name == b"host":
                 if host is not None:
                     raise Invalid("the request has two `Host` headers; send one")

@@ -8,7 +8,7 @@ routes say who may come in; the platform's own paths are judged by `security/acc
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from dataclasses import dataclass
 
 from headrace.faces.gateway import (
     console,
@@ -24,7 +24,7 @@ from headrace.faces.gateway import (
 from headrace.faces.gateway.answering import answer
 from headrace.faces.gateway.authored import Found, Table
 from headrace.faces.gateway.cors import Headers, allows, answer_headers, preflight
-from headrace.faces.gateway.door import Door, Routes
+from headrace.faces.gateway.door import Door, Handler, Routes
 from headrace.faces.gateway.errors import HungUp, answer_error, answer_surprise
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response
@@ -34,6 +34,8 @@ from headrace.model.http import Webhook
 from headrace.security.access import needs_token, scope_of
 
 _log = logging.getLogger("headrace.gateway")
+MAX_PLACES = 1_024
+MAX_KNOWN_PATH = 256
 _ROOMS = (streams, functions, trouble, insight, console, schedules, keys, replays, queues)
 
 
@@ -45,12 +47,24 @@ def route_table() -> Routes:
     return routes
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Who answers at one of the platform's own paths, and the scope a token needs there."""
+
+    scope: str
+    handler: Handler
+    names: tuple[str, ...]
+    pattern: str
+
+
 class Application:
     """Answers requests. One per gateway; safe for many at once."""
 
     def __init__(self, door: Door) -> None:
         self._door = door
         self._routes = route_table()
+        # Clients ask for the same few paths again and again.
+        self._places: dict[tuple[str, str], Place] = {}
         self._authored = Table(door.rooms.dispatcher.apps)
 
     async def answer(self, request: Request) -> tuple[Response, Headers] | None:
@@ -61,22 +75,34 @@ class Application:
         pattern = "-"
         extra: Headers = ()
         try:
-            door.admission.check_host(request.fields)
+            door.admission.check_host(request.fields, request.headers)
             asked = request.header("access-control-request-method")
             found = self._authored.find(request.method, request.path, asked)
-            work: Awaitable[Response]
             if found is None:
-                await self._guard(request)
-                handler, names, pattern = self._routes.find(request.method, request.path)
-                work = handler(door, request, names)
+                place = self._places.get((request.method, request.path))
+                if place is None:
+                    place = await self._place(request)
+                elif b"origin" in request.headers or needs_token(
+                    door.rooms.access, place.scope, request.client
+                ):
+                    await self._guard(request, place.scope)
+                pattern = place.pattern
+                door.admission.enter()
+                try:
+                    response = await place.handler(door, request, place.names)
+                finally:
+                    door.admission.leave(request.reserved)
             else:
                 pattern = found.target.name
                 extra = self._check_origin(request, found)
-                if request.method == "OPTIONS":
-                    work = _preflight(request, found)
-                else:
-                    work = answer(door, request, found)
-            response = await self._run(request, work)
+                door.admission.enter()
+                try:
+                    if request.method == "OPTIONS":
+                        response = _preflight(request, found)
+                    else:
+                        response = await answer(door, request, found)
+                finally:
+                    door.admission.leave(request.reserved)
         except HungUp:
             return None
         except HeadraceError as error:
@@ -88,25 +114,24 @@ class Application:
         door.metrics.answered(pattern, request.method, response.status, clock.monotonic() - began)
         return response, extra
 
-    async def _run(self, request: Request, work: Awaitable[Response]) -> Response:
-        admission = self._door.admission
-        try:
-            admission.enter()
-        except HeadraceError:
-            work.close()  # type: ignore[attr-defined]  # every handler is an `async def`
-            raise
-        try:
-            return await work
-        finally:
-            admission.leave(request.reserved)
+    async def _place(self, request: Request) -> Place:
+        """Who answers at one of the platform's own paths, once the request may ask for it."""
+        parts = [unquoted(part) for part in request.path.split("/")[1:]]
+        scope = scope_of(request.method, parts)
+        await self._guard(request, scope)
+        handler, names, pattern = self._routes.find(request.method, request.path)
+        place = Place(scope, handler, names, pattern)
+        if len(request.path) <= MAX_KNOWN_PATH:
+            if len(self._places) >= MAX_PLACES:
+                self._places.clear()
+            self._places[request.method, request.path] = place
+        return place
 
-    async def _guard(self, request: Request) -> None:
+    async def _guard(self, request: Request, scope: str) -> None:
         """Let in who may use the platform's own paths."""
         rooms = self._door.rooms
         if (origin := request.headers.get(b"origin")) is not None:
             self._door.admission.check_origin(origin)
-        parts = [unquoted(part) for part in request.path.split("/")[1:]]
-        scope = scope_of(request.method, parts)
         if needs_token(rooms.access, scope, request.client):
             await rooms.tokens.check(request.header("authorization"), scope)
 
@@ -126,5 +151,5 @@ class Application:
         return answer_headers(target.cors, origin)
 
 
-async def _preflight(request: Request, found: Found) -> Response:
+def _preflight(request: Request, found: Found) -> Response:
     return preflight(found.target.cors, request.header("origin"), found.methods)

@@ -18,6 +18,9 @@ from headrace.model.http import Bearer, Cors, Http, PerClient, Proxy, Webhook
 from headrace.model.route import Segment, fits, rank, segments_of, value_of
 from headrace.model.trigger import listener
 
+MAX_FOUND = 1_024
+MAX_PATH = 256
+_UNKNOWN: Any = object()
 DOTS = frozenset({".", ".."})
 
 
@@ -76,6 +79,8 @@ class Table:
         self._apps = apps
         self._known: list[AppSpec] = []
         self._targets: dict[str, list[Target]] = {}
+        # Paths without names in braces, which clients ask for again and again; None: nobody's.
+        self._found: dict[tuple[str, str], Found | None] = {}
 
     def find(self, method: str, raw_path: str, asked: str | None) -> Found | None:
         """Who answers; for `OPTIONS`, who would answer the method a browser means to use.
@@ -85,10 +90,22 @@ class Table:
             Invalid: What stands in the braces is not of the kind asked for, or no UTF-8.
         """
         apps = list(self._apps.values())
-        if len(apps) != len(self._known) or any(
-            new is not old for new, old in zip(apps, self._known, strict=True)
-        ):
+        # What is the same object is equal without being looked into.
+        if apps != self._known:
             self._known, self._targets = apps, _by_first(targets_of(apps))
+            self._found.clear()
+        asks = (method, raw_path)
+        known: Found | None = self._found.get(asks, _UNKNOWN)
+        if known is not _UNKNOWN:
+            return known
+        found = self._look(method, raw_path, asked)
+        if method != "OPTIONS" and not (found and found.params) and len(raw_path) <= MAX_PATH:
+            if len(self._found) >= MAX_FOUND:
+                self._found.clear()
+            self._found[asks] = found
+        return found
+
+    def _look(self, method: str, raw_path: str, asked: str | None) -> Found | None:
         parts = raw_path.split("/")[1:]
         if not parts or (among := self._targets.get(parts[0])) is None:
             return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections import OrderedDict
+from functools import lru_cache
 from typing import ClassVar
 
 from headrace.model.errors import Overloaded
@@ -60,6 +61,7 @@ class Buckets:
             )
 
 
+@lru_cache(maxsize=4_096)
 def client_name(address: str) -> str:
     """Whom an address stands for: an IPv6 network is one client, whatever it fills in."""
     try:

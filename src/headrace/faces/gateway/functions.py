@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -37,14 +38,15 @@ def add_routes(routes: Routes) -> None:
 
 async def call(door: Door, request: Request, names: tuple[str, ...]) -> Response:
     """Run the function on the body and answer with what it returned, once that is committed."""
-    door.rooms.dispatcher.known(names[0])
+    rooms = door.rooms
+    rooms.dispatcher.known(names[0])
     payload = await request.body() or b"null"
     validate_json(payload)
-    answer = await door.rooms.direct.call(
+    answer = await rooms.direct.call(
         names[0],
         payload,
         key=request.header("idempotency-key") or "",
-        timeout_s=request.seconds("timeout", None, high=MAX_CALL_S),
+        timeout_s=request.seconds("timeout", None, high=MAX_CALL_S) if request.raw_query else None,
     )
     return reply_of(answer)
 
@@ -76,7 +78,16 @@ async def show_function(door: Door, _: Request, names: tuple[str, ...]) -> Respo
 async def show_map(door: Door, _: Request, __: tuple[str, ...]) -> Response:
     """The function-trigger map."""
     apps = [app for _, app in sorted(door.rooms.dispatcher.apps.items())]
-    return json_response({"map": views(map_rows(apps))})
+    rows: list[dict[str, Any]] = views(map_rows(apps))
+    # A function's rows stand in the order of its triggers.
+    sources = {(row.function, row.place): row for row in door.rooms.sources.at_hand()}
+    places: Counter[str] = Counter()
+    for row in rows:
+        source = sources.get((row["function"], places[row["function"]]))
+        places[row["function"]] += 1
+        row["state"] = "" if source is None else source.state
+        row["error"] = "" if source is None else source.error
+    return json_response({"map": rows})
 
 
 async def reset(door: Door, request: Request, names: tuple[str, ...]) -> Response:

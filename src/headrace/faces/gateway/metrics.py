@@ -6,13 +6,14 @@ and route patterns, never paths or keys: their number is bounded by what is depl
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    Histogram,
     disable_created_metrics,
     generate_latest,
 )
@@ -24,6 +25,16 @@ from headrace.delivery.runs import BOUNDS, Counters
 
 MEDIA = b"text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Durations:
+    """How long a route's answers took: a count for each of `_SECONDS`, one more beyond, the sum."""
+
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(_SECONDS) + 1)
+        self.seconds = 0.0
 
 
 class Metrics:
@@ -46,15 +57,10 @@ class Metrics:
             "headrace_published_bytes", "Bytes of payload taken in over HTTP.", ("stream",),
             registry=self._registry,
         )  # fmt: skip
-        self._requests = Counter(
-            "headrace_http_requests", "HTTP requests answered.", ("route", "method", "status"),
-            registry=self._registry,
-        )  # fmt: skip
-        self._durations = Histogram(
-            "headrace_http_request_seconds", "Seconds from headers to answer.", ("route",),
-            buckets=_SECONDS, registry=self._registry,
-        )  # fmt: skip
-        self._snapshot = Snapshot()
+        # Plain numbers: the library's own counters cost more than finding the answer's route does.
+        self._requests: dict[tuple[str, str, int], int] = {}
+        self._durations: dict[str, Durations] = {}
+        self._snapshot = Snapshot(self._requests, self._durations)
         self._registry.register(self._snapshot)
 
     def published(self, stream: str, *, events: int, duplicates: int, size: int) -> None:
@@ -66,8 +72,13 @@ class Metrics:
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count an answer."""
-        self._requests.labels(route, method, str(status)).inc()
-        self._durations.labels(route).observe(seconds)
+        asked = (route, method, status)
+        self._requests[asked] = self._requests.get(asked, 0) + 1
+        durations = self._durations.get(route)
+        if durations is None:
+            durations = self._durations[route] = Durations()
+        durations.buckets[bisect_left(_SECONDS, seconds)] += 1
+        durations.seconds += seconds
 
     def render(
         self,
@@ -88,7 +99,13 @@ class Metrics:
 class Snapshot(Collector):
     """What the node looked like at the last scrape, as metric families."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        requests: Mapping[tuple[str, str, int], int],
+        durations: Mapping[str, Durations],
+    ) -> None:
+        self._requests = requests
+        self._durations = durations
         self.counters: Mapping[str, Counters] = {}
         self.lag: Sequence[Any] = ()
         self.instances: Sequence[Any] = ()
@@ -96,6 +113,7 @@ class Snapshot(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Every family."""
+        yield from self._request_families()
         yield from self._function_families()
         lag = GaugeMetricFamily(
             "headrace_lag_events", "Events a function has not finished yet.",
@@ -116,6 +134,22 @@ class Snapshot(Collector):
             instances.add_metric((name, state), count)
         yield instances
         yield self._cold_start_family()
+
+    def _request_families(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "headrace_http_requests",
+            "HTTP requests answered.",
+            labels=("route", "method", "status"),
+        )
+        for (route, method, status), count in sorted(self._requests.items()):
+            requests.add_metric((route, method, str(status)), count)
+        yield requests
+        durations = HistogramMetricFamily(
+            "headrace_http_request_seconds", "Seconds from headers to answer.", labels=("route",)
+        )
+        for route, known in sorted(self._durations.items()):
+            durations.add_metric((route,), _cumulative(_SECONDS, known.buckets), known.seconds)
+        yield durations
 
     def _function_families(self) -> Iterator[Metric]:
         invocations = CounterMetricFamily(
@@ -145,12 +179,7 @@ class Snapshot(Collector):
             parked.add_metric((name,), known.parked)
             for policy, count in sorted(known.left_out.items()):
                 left_out.add_metric((name, policy), count)
-            total = 0
-            buckets: list[tuple[str, float]] = []
-            for bound, count in zip((*BOUNDS, float("inf")), known.buckets, strict=True):
-                total += count
-                buckets.append(("+Inf" if bound == float("inf") else str(bound), total))
-            seconds.add_metric((name,), buckets, known.seconds)
+            seconds.add_metric((name,), _cumulative(BOUNDS, known.buckets), known.seconds)
         yield from (invocations, events, dead, parked, left_out, seconds)
 
     def _cold_start_family(self) -> Metric:
@@ -165,3 +194,9 @@ class Snapshot(Collector):
                 index = min(int(quantile * len(ordered)), len(ordered) - 1)
                 family.add_metric((str(quantile),), ordered[index])
         return family
+
+
+def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Buckets as Prometheus has them: each counts all that is not above its bound."""
+    names = [*map(str, bounds), "+Inf"]
+    return list(zip(names, map(float, accumulate(counts)), strict=True))

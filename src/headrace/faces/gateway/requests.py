@@ -90,6 +90,9 @@ class Request:
     def query(self) -> dict[str, str]:
         """The query's parameters; of a repeated one, the last."""
         if self._query is None:
+            if not self.raw_query:
+                self._query = {}
+                return self._query
             try:
                 pairs = parse_qsl(
                     self.raw_query.decode("ascii"),

@@ -1,0 +1,58 @@
+"""Whose a path is, before and after apps change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from headrace import App, Http
+from headrace.faces.gateway.authored import MAX_FOUND, Table
+from headrace.faces.gateway.errors import NotAllowed
+from headrace.model.function import AppSpec
+
+
+def app_with(name: str, *routes: Http) -> AppSpec:
+    app = App(name)
+
+    def handler(event: Any) -> None: ...
+
+    app.function(*routes)(handler)
+    return app.spec()
+
+
+def test_a_path_that_was_nobodys_is_found_once_an_app_declares_it() -> None:
+    apps: dict[str, AppSpec] = {}
+    table = Table(apps)
+    assert table.find("GET", "/teas", None) is None
+    apps["shop"] = app_with("shop", Http("GET", "/teas"))
+    for _ in range(2):
+        found = table.find("GET", "/teas", None)
+        assert found is not None
+        assert found.target.name == "/teas"
+    apps["shop"] = app_with("shop", Http("GET", "/coffees"))
+    assert table.find("GET", "/teas", None) is None
+    del apps["shop"]
+    assert table.find("GET", "/coffees", None) is None
+
+
+def test_what_stands_in_the_braces_is_each_requests_own() -> None:
+    table = Table({"shop": app_with("shop", Http("GET", "/teas/{kind}"))})
+    for kind in ("green", "black", "green"):
+        found = table.find("GET", f"/teas/{kind}", None)
+        assert found is not None
+        assert found.params == {"kind": kind}
+
+
+def test_a_method_that_does_nothing_is_refused_every_time() -> None:
+    table = Table({"shop": app_with("shop", Http("GET", "/teas"))})
+    for _ in range(2):
+        with pytest.raises(NotAllowed, match="use GET"):
+            table.find("PUT", "/teas", None)
+
+
+def test_more_paths_than_are_remembered_are_answered_alike() -> None:
+    table = Table({"shop": app_with("shop", Http("GET", "/teas"))})
+    for number in range(MAX_FOUND * 2):
+        assert table.find("GET", f"/nobody/{number}", None) is None
+    assert table.find("GET", "/teas", None) is not None
