@@ -15,6 +15,7 @@ from headrace.delivery.breaker import BreakerState, CircuitBreaker
 from headrace.delivery.delays import Delays
 from headrace.delivery.envelopes import ChangeFilter, KeyedReader, Wants
 from headrace.delivery.flow import Flow
+from headrace.delivery.mergebook import MergeBook, forget_order
 from headrace.delivery.outside import Outside
 from headrace.delivery.positions import (
     Claim,
@@ -267,10 +268,25 @@ class Dispatcher:
             wants=wants,
             vet=Vetting(function, self._broker, self.delays), flow=self._flows[function.name],
             recall=functools.partial(self.queues.recall, function.name),
-            on_later=self.delays.wake,
+            on_later=self.delays.wake, merges=self._merges(function, trigger, partition),
         )  # fmt: skip
         pump.paused = function.name in self._paused
         return pump
+
+    def _merges(
+        self, function: FunctionSpec, trigger: StreamTrigger, partition: int
+    ) -> MergeBook | None:
+        """Where a merge's memory is kept; None where one stream is read by itself."""
+        if len(trigger.streams) == 1:
+            return None
+
+        async def low(stream: str) -> int:
+            return (await self._broker.extent(stream, partition)).low
+
+        return MergeBook(
+            self._storage, low, function=function.name, streams=trigger.streams,
+            partition=partition,
+        )  # fmt: skip
 
     async def _claims(self, key: Key, trigger: StreamTrigger) -> dict[str, Claim]:
         return {
@@ -428,20 +444,27 @@ class Dispatcher:
             Unknown: There is no such function.
             Misuse: `start` is not a place.
         """
-        for stream, partition in self.partitions(function):
-            offset = await start_offset(self._broker, stream, partition, start)
-            work = functools.partial(self._move, function, stream, partition, offset)
-            await self.with_owner(function, stream, partition, work)
+        for _, reads in listeners(function, self.known(function).triggers):
+            for partition in range(self._broker.stream(reads.streams[0]).partitions):
+                offsets = {
+                    stream: await start_offset(self._broker, stream, partition, start)
+                    for stream in reads.streams
+                }
+                work = functools.partial(self._move, function, partition, offsets)
+                await self.with_owner(function, reads.streams[0], partition, work)
 
-    async def _move(self, function: str, stream: str, partition: int, offset: int) -> None:
-        key = position_key(function, stream, partition)
-        row, standing = await stored(self._storage, function, stream, partition)
+    async def _move(self, function: str, partition: int, offsets: dict[str, int]) -> None:
+        """Streams that are merged move together: from halfway, their order would be another one."""
+        checks: list[Check] = []
+        puts: list[Put] = []
+        deletes: list[Delete] = list(forget_order(function, tuple(offsets), partition))
+        for stream, offset in offsets.items():
+            key = position_key(function, stream, partition)
+            row, standing = await stored(self._storage, function, stream, partition)
+            checks.append(Check(Space.POSITIONS, key, row, fence=True))
+            moved = encode_position(standing.epoch, Progress(offset))
+            puts.append(Put(Space.POSITIONS, key, moved))
+            deletes.append(Delete(Space.TROUBLE, key))
         await self._storage.apply(
-            Change(
-                checks=(Check(Space.POSITIONS, key, row, fence=True),),
-                puts=(
-                    Put(Space.POSITIONS, key, encode_position(standing.epoch, Progress(offset))),
-                ),
-                deletes=(Delete(Space.TROUBLE, key),),
-            )
+            Change(checks=tuple(checks), puts=tuple(puts), deletes=tuple(deletes))
         )

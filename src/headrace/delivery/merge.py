@@ -2,7 +2,8 @@
 
 The stream whose next event is oldest goes first (ties: the stream named first), and only while every
 stream has a next event; so the order depends on the logs alone. A stream that has run dry holds the
-others back for `lateness` seconds at most, then they go on without it.
+others back for `lateness` seconds at most, then they go on without it: a decision that `passes`
+remembers, so that whoever merges the same logs again comes by the same order.
 """
 
 from __future__ import annotations
@@ -11,24 +12,34 @@ from collections import deque
 from collections.abc import Sequence
 
 from headrace.delivery.batcher import compact
+from headrace.delivery.passes import Key, Memory, Passes, Piece
 from headrace.model.record import Chunk
 
 
 class _Lane:
-    """What waits of one stream, with the event times of its head chunk."""
+    """What waits of one stream, with the event times of its head chunk.
 
-    __slots__ = ("chunks", "events", "times")
+    `exhausted` is whether the log, when last asked, had nothing more; `since` is the moment from
+    which it has been holding the others back.
+    """
+
+    __slots__ = ("chunks", "events", "exhausted", "since", "times")
 
     def __init__(self) -> None:
         self.chunks: deque[Chunk] = deque()
         self.times: list[int] = []
         self.events = 0
+        self.exhausted = True
+        self.since: float | None = None
 
     def next_time(self) -> int:
         head = self.chunks[0]
         if not self.times:
             self.times = [event.time or head.appended for event in head.events()]
         return self.times[head.size * -1]
+
+    def next_offset(self) -> int:
+        return self.chunks[0].start
 
     def pop(self) -> tuple[Chunk, int]:
         """The head chunk's blob and the index of its next event, which is taken."""
@@ -44,59 +55,73 @@ class _Lane:
 
 
 class Merge:
-    """The events of several co-partitioned streams that wait to be batched. Owned by one pump."""
+    """The events of several co-partitioned streams that wait to be batched. Owned by one pump.
+
+    Attributes:
+        passes: Where it stands, and whom it passed over.
+        handed_out: What was taken and, as far as `MergeBook` knows, is not finished yet.
+    """
 
     def __init__(
         self, streams: int, *, events: int, size: int, window: float, lateness: float
     ) -> None:
+        self.passes = Passes(streams)
+        self.handed_out: deque[Chunk] = deque()
         self._lanes = [_Lane() for _ in range(streams)]
         self._limit, self._size, self._window, self._lateness = events, size, window, lateness
+        self._owed: deque[Piece] = deque()
         self._opened = 0.0
-        self._held: float | None = None
+        self._stuck: float | None = None
+        self._dry: list[int] = []
+        self._excused: list[int] = []
 
     def __len__(self) -> int:
         return sum(lane.events for lane in self._lanes)
 
+    def resume(self, memory: Memory) -> None:
+        """Begin where the store says, before anything is added."""
+        self.passes.recall(memory)
+        self._owed.extend(memory.owed)
+
     def wanting(self) -> tuple[int, ...]:
-        """Which readers to ask for more."""
-        return tuple(i for i, lane in enumerate(self._lanes) if lane.events < self._limit)
+        """Which readers to ask for more; one that adds nothing until `wait` has nothing more."""
+        wanting = tuple(i for i, lane in enumerate(self._lanes) if lane.events < self._limit)
+        for index in wanting:
+            self._lanes[index].exhausted = True
+        return wanting
 
     def add(self, reader: int, chunks: Sequence[Chunk], now: float) -> None:
-        """Take what a reader read (`now` monotonic)."""
+        """Take what is left of what a reader read (`now` monotonic), even if that is nothing."""
         if not len(self):
             self._opened = now
         lane = self._lanes[reader]
+        lane.exhausted = False
+        was_dry = not lane.events
         for chunk in chunks:
             lane.chunks.append(chunk)
             lane.events += chunk.size
-        if all(lane.events for lane in self._lanes):
-            self._held = None
-        elif len(self) and self._held is None:
-            self._held = now
+        if was_dry and lane.events:
+            lane.since = None
+            self.passes.arrived(reader, self._key(reader))
 
     def wait(self, now: float) -> float | None:
         """Seconds until a batch closes: 0 for at once, None where there is nothing to close."""
-        waiting = len(self)
-        if not waiting:
-            return None
-        held = 0.0
-        if self._held is not None:
-            held = max(self._held + self._lateness - now, 0.0)
-        if waiting >= self._limit or self._window <= 0:
+        _, held = self._next(now)
+        if held is None or len(self) >= self._limit or self._window <= 0:
             return held
         return max(held, self._opened + self._window - now)
 
     def take(self, now: float) -> tuple[Chunk, ...]:
         """The next batch in event-time order."""
-        late = self._held is not None and now >= self._held + self._lateness
         taken: list[Chunk] = []
         count, size = 0, 0
         while count < self._limit and size < self._size:
-            ready = [lane for lane in self._lanes if lane.events]
-            if not ready or (len(ready) < len(self._lanes) and not late):
+            place, _ = self._next(now)
+            if place is None:
                 break
-            lane = min(ready, key=_Lane.next_time)
-            chunk, index = lane.pop()
+            key = self._key(place)
+            chunk, index = self._lanes[place].pop()
+            self._note(place, chunk.offset_of(index), key)
             size += len(chunk.body) // chunk.count
             count += 1
             last = taken[-1] if taken else None
@@ -105,10 +130,83 @@ class Merge:
             else:
                 taken.append(chunk.window(index, index + 1))
         self._opened = now
-        if all(lane.events for lane in self._lanes):
-            self._held = None
-        elif len(self):
-            self._held = now if self._held is None or not late else self._held
+        batch = compact(taken)
+        self.handed_out.extend(batch)
+        return batch
+
+    # --- whose turn it is -------------------------------------------------------------------
+
+    def _next(self, now: float) -> tuple[int | None, float | None]:
+        """The stream whose turn it is (0 seconds), or the seconds until one has to go without.
+
+        Neither where nothing waits, or where the log has to be asked first.
+        """
+        self._dry, self._excused = [], []
+        if self._owed and (found := self._next_owed()) is not None:
+            return found
+        ready = [place for place, lane in enumerate(self._lanes) if lane.events]
+        if len(ready) == len(self._lanes) and not self.passes.is_following:
+            self._stuck = None
+            return min(ready, key=self._key), 0.0
+        if not ready:
+            for lane in self._lanes:
+                lane.since = None
+            return None, None
+        if not all(lane.events or lane.exhausted for lane in self._lanes):
+            return None, None
+        return self._next_without(ready, now)
+
+    def _next_without(self, ready: list[int], now: float) -> tuple[int | None, float | None]:
+        """The same, where a stream is dry or may be held back by what was decided before."""
+        places = [
+            lane.next_offset() if lane.events else cursor
+            for lane, cursor in zip(self._lanes, self.passes.cursors, strict=True)
+        ]
+        held = [place for place in range(len(places)) if self._is_held(place, places)]
+        free = [place for place in ready if place not in held]
+        self._dry = [place for place, lane in enumerate(self._lanes) if not lane.events]
+        self._excused = [place for place in self._dry if place in held]
+        left = 0.0
+        for place, lane in enumerate(self._lanes):
+            if lane.events or place in held:
+                lane.since = None
+                continue
+            lane.since = now if lane.since is None else lane.since
+            left = max(left, lane.since + self._lateness - now)
+        if free:
+            self._stuck = None
         else:
-            self._held = None
-        return compact(taken)
+            self._stuck = now if self._stuck is None else self._stuck
+            left = max(left, self._stuck + self._lateness - now)
+        if left > 0:
+            return None, left
+        if free:
+            return min(free, key=self._key), 0.0
+        # Everything that waits is held back by events that are in the logs no more.
+        chosen = min(ready, key=self._key)
+        self.passes.lapse(chosen, places[chosen])
+        return chosen, 0.0
+
+    def _next_owed(self) -> tuple[int | None, float | None] | None:
+        """The stream that comes next in an order handed out before; None once all of it is."""
+        while self._owed:
+            piece = self._owed[0]
+            lane = self._lanes[piece.stream]
+            if lane.events:
+                if lane.next_offset() < piece.high:
+                    return piece.stream, 0.0
+            elif not lane.exhausted:
+                return None, None
+            # Finished meanwhile, or in the log no more.
+            self._owed.popleft()
+        return None
+
+    def _is_held(self, place: int, places: Sequence[int]) -> bool:
+        return self.passes.holds(place, places[place], places)
+
+    def _key(self, place: int) -> Key:
+        return self._lanes[place].next_time(), place
+
+    def _note(self, place: int, offset: int, key: Key) -> None:
+        if not self._owed:
+            self.passes.took(place, offset + 1, key, dry=self._dry, held=self._excused)

@@ -24,6 +24,7 @@ from headrace.delivery.gate import Gate
 from headrace.delivery.lanes import Lanes
 from headrace.delivery.ledger import At, Lane, Ledger
 from headrace.delivery.merge import Merge
+from headrace.delivery.mergebook import MergeBook
 from headrace.delivery.outside import RECALLED
 from headrace.delivery.parking import chunk_of, parked_events
 from headrace.delivery.positions import Claim, Standing, stored
@@ -80,6 +81,7 @@ class Pump:
         flow: Flow | None = None,
         recall: Callable[[], None] = lambda: None,
         on_later: Callable[[], None] = lambda: None,
+        merges: MergeBook | None = None,
     ) -> None:
         self.spec = spec
         self.partition = partition
@@ -90,7 +92,7 @@ class Pump:
         self._storage, self._invoker, self._clock, self._entropy = storage, invoker, clock, entropy
         self._tasks, self._breaker, self._runs = tasks, breaker, runs
         self._lateness, self._wants, self._vet = lateness, wants, vet
-        self._recall, self._on_later = recall, on_later
+        self._recall, self._on_later, self._merges = recall, on_later, merges
         # Ordered functions, and merges, are strictly one unit at a time. So is `commit="before"`:
         # what lands after its run moves no position, so nothing would fence the commits behind it.
         one_by_one = spec.mode == "ordered" or len(claims) > 1 or spec.commit == "before"
@@ -117,6 +119,7 @@ class Pump:
         unwatch = self._gate.watch(self._has_room)
         try:
             await self._gate.load(self._storage)
+            await self._remember()
             if self._width == 1:
                 await self._work()
             else:
@@ -358,6 +361,8 @@ class Pump:
 
     async def _batch(self, retry_s: float | None) -> Unit | None:
         """New events from the log, or None after a wait."""
+        if self._merges is not None and self._merges.is_due:
+            await self._merges.trim()
         now = self._clock.monotonic()
         read_any = False
         if self._gate.keeps_time and isinstance(self._intake, Lanes):
@@ -554,8 +559,10 @@ class Pump:
         return commit
 
     def _with_rows(self, effects: Effects) -> Effects:
-        """With what flow control must remember beside the positions."""
+        """With what flow control and a merge must remember beside the positions."""
         rows = self._gate.rows()
+        if self._merges is not None and isinstance(self._intake, Merge):
+            rows += self._merges.rows(self._intake, effects.progress)
         return msgspec.structs.replace(effects, extra=effects.extra + rows) if rows else effects
 
     async def _apply(self, change: Change) -> None:
@@ -604,6 +611,13 @@ class Pump:
             found[name] = standing
         await self._gate.load(self._storage)
         self._begin(found)
+        await self._remember()
+
+    async def _remember(self) -> None:
+        """Go on merging in the order that was begun."""
+        if self._merges is not None and isinstance(self._intake, Merge):
+            marks = {name: self.ledger.watermark(name) for name in self._streams}
+            self._intake.resume(await self._merges.load(marks))
 
     def _begin(self, standing: dict[str, Standing]) -> None:
         """Open the books at what the store says."""

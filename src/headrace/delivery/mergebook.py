@@ -1,0 +1,230 @@
+"""Where a merge's memory is kept: beside the positions, and landing in one change with them.
+
+Per function, streams and partition: a row for each pass that is kept, and one for what is owed. In
+go a merge's passes and the progress that is being committed; out come puts and deletes. Nothing is
+written while every stream has something to read. It decides nothing about the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from headrace.delivery.merge import Merge
+from headrace.delivery.passes import At, Memory, Owed, Pass, Piece
+from headrace.delivery.unit import runs
+from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.keys import after, pack
+from headrace.model.effects import Change, Delete, Progress, Put, Space
+from headrace.model.errors import Corrupt
+from headrace.model.record import Chunk
+
+T = TypeVar("T")
+
+MAX_PASSES = 100_000
+"""Passes kept for one stream of a partition; beyond it the oldest are forgotten."""
+
+TRIM_EVERY = 1_000
+PAGE = 1_000
+_TOP = (1 << 63) - 1
+_WORD, _OWED, _PASSES = "merge", b"o", b"p"
+
+_encoder = msgspec.msgpack.Encoder()
+_cut_decoder = msgspec.msgpack.Decoder(tuple[int, ...])
+_owed_decoder = msgspec.msgpack.Decoder(Owed)
+
+
+class MergeBook:
+    """One partition's memory of a merge. Owned by the pump that merges.
+
+    Args:
+        low: Gives the lowest offset that a stream still holds in this partition.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        low: Callable[[str], Awaitable[int]],
+        *,
+        function: str,
+        streams: Sequence[str],
+        partition: int,
+    ) -> None:
+        self._storage, self._low = storage, low
+        self._streams = tuple(streams)
+        self._index = {name: place for place, name in enumerate(streams)}
+        self._function, self._partition = function, partition
+        self._prefix = _prefix(function, streams, partition)
+        self._owed: Owed | None = None
+        self._untrimmed = TRIM_EVERY
+
+    @property
+    def is_due(self) -> bool:
+        """Whether so much was kept since the last time that it is time to trim."""
+        return self._untrimmed >= TRIM_EVERY
+
+    async def load(self, watermarks: Mapping[str, int]) -> Memory:
+        """What the store remembers that may still matter from these positions on.
+
+        Raises:
+            Corrupt: A row is not what was written.
+        """
+        row = await self._storage.get(Space.META, self._prefix + _OWED)
+        owed = self._owed = None if row is None else _opened(_owed_decoder, row)
+        cursors = [watermarks[name] for name in self._streams]
+        if owed is not None:
+            cursors = [max(pair) for pair in zip(cursors, owed.frontier, strict=True)]
+        found: list[Pass] = []
+        for stream, cursor in enumerate(cursors):
+            low = self._stream(stream)
+            here = _place(low, cursor)
+            found += await self._between(stream, low, here)
+            # Of those that begin before here, the last one says all that the others say.
+            found += await self._between(stream, here, after(low), limit=1)
+        return Memory(tuple(cursors), tuple(found), () if owed is None else owed.pieces)
+
+    async def _between(
+        self, stream: int, low: bytes, high: bytes | None, *, limit: int = PAGE
+    ) -> list[Pass]:
+        """The passes in a range of keys: all, or no more than fit into a smaller page."""
+        found: list[Pass] = []
+        while page := await self._storage.scan(Space.META, low, high, limit=limit):
+            found += (Pass(stream, _opened(_cut_decoder, row)) for _, row in page)
+            if len(page) < limit or limit < PAGE:
+                break
+            low = page[-1][0] + b"\x00"
+        return found
+
+    def rows(
+        self, merge: Merge, progress: Mapping[tuple[str, int], Progress]
+    ) -> tuple[Put | Delete, ...]:
+        """What lands with this progress, so that nobody comes by another order after it."""
+        found: list[Put | Delete] = []
+        for at, kept in merge.passes.changes():
+            key = self._key(at)
+            if kept is None:
+                found.append(Delete(Space.META, key))
+            else:
+                found.append(Put(Space.META, key, _encoder.encode(kept.cut)))
+                self._untrimmed += 1
+        owed = self._owing(merge, progress)
+        if owed != self._owed:
+            key = self._prefix + _OWED
+            found.append(
+                Delete(Space.META, key)
+                if owed is None
+                else Put(Space.META, key, _encoder.encode(owed))
+            )
+            self._owed = owed
+        return tuple(found)
+
+    def _owing(self, merge: Merge, progress: Mapping[tuple[str, int], Progress]) -> Owed | None:
+        """What was handed out before something that is finished, and is not finished itself."""
+        out, before = merge.handed_out, self._owed
+        while out and not self._left(out[0], progress):
+            out.popleft()
+        if not any(len(self._left(chunk, progress)) < chunk.size for chunk in out) and (
+            before is None or not any(self._is_left(piece, progress) for piece in before.pieces)
+        ):
+            # What is finished came first: from there the merge goes the same way again.
+            return None
+        frontier = tuple(merge.passes.cursors)
+        if before is not None and before.frontier == frontier:
+            # The same order. What of it is finished by now is passed over by whoever reads it.
+            return before
+        return Owed(
+            frontier,
+            tuple(
+                Piece(self._index[chunk.stream], low, high)
+                for chunk in out
+                for low, high in runs(self._left(chunk, progress))
+            ),
+        )
+
+    def _left(self, chunk: Chunk, progress: Mapping[tuple[str, int], Progress]) -> Sequence[int]:
+        """The chunk's offsets that are not finished."""
+        known = progress[chunk.stream, self._partition]
+        if chunk.end <= known.watermark:
+            return ()
+        offsets = [chunk.offset_of(index) for index in range(chunk.low, chunk.high)]
+        if chunk.start >= known.watermark and not known.sparse:
+            return offsets
+        return [at for at in offsets if at >= known.watermark and at not in known.sparse]
+
+    def _is_left(self, piece: Piece, progress: Mapping[tuple[str, int], Progress]) -> bool:
+        known = progress[self._streams[piece.stream], self._partition]
+        return any(
+            at not in known.sparse for at in range(max(piece.low, known.watermark), piece.high)
+        )
+
+    # --- bounds -----------------------------------------------------------------------------
+
+    async def trim(self) -> None:
+        """Forget what is about events that the logs hold no more, and the oldest beyond the bound."""
+        self._untrimmed = 0
+        lows = [await self._low(name) for name in self._streams]
+        for stream in range(len(lows)):
+            await self._trim(stream, lows)
+        await self._forget_others()
+
+    async def _trim(self, stream: int, lows: Sequence[int]) -> None:
+        low, high = self._stream(stream), after(self._stream(stream))
+        kept, is_last = 0, False
+        while page := await self._storage.scan(Space.META, low, high, limit=PAGE):
+            gone: list[bytes] = []
+            for key, row in page:
+                one = Pass(stream, _opened(_cut_decoder, row))
+                if is_last or kept >= MAX_PASSES or one.is_over(lows):
+                    gone.append(key)
+                else:
+                    kept += 1
+                # They come latest first, and each says what those before it say.
+                is_last = is_last or one.offset <= lows[stream]
+            await self._delete(gone)
+            low = page[-1][0] + b"\x00"
+
+    async def _forget_others(self) -> None:
+        """Drop what was remembered of other streams, which the function merged once."""
+        all_of_it, ours = pack(_WORD, self._function), _prefix(self._function, self._streams)
+        for low, high in ((all_of_it, ours), (after(ours), after(all_of_it))):
+            while low and (page := await self._storage.scan(Space.META, low, high, limit=PAGE)):
+                await self._delete([key for key, _ in page])
+
+    async def _delete(self, keys: Sequence[bytes]) -> None:
+        if keys:
+            await self._storage.apply(
+                Change(deletes=tuple(Delete(Space.META, key) for key in keys))
+            )
+
+    # --- keys -------------------------------------------------------------------------------
+
+    def _stream(self, stream: int) -> bytes:
+        return self._prefix + _PASSES + pack(stream)
+
+    def _key(self, at: At) -> bytes:
+        return _place(self._stream(at[0]), at[1])
+
+
+def forget_order(function: str, streams: Sequence[str], partition: int) -> tuple[Delete, ...]:
+    """What lands with positions that somebody else has chosen: nothing is owed there."""
+    if len(streams) == 1:
+        return ()
+    return (Delete(Space.META, _prefix(function, streams, partition) + _OWED),)
+
+
+def _prefix(function: str, streams: Sequence[str], *partition: int) -> bytes:
+    return pack(_WORD, function, ",".join(streams), *partition)
+
+
+def _place(stream: bytes, offset: int) -> bytes:
+    """The highest offset comes first, so that a scan begins with what was decided last."""
+    return stream + pack(_TOP - offset)
+
+
+def _opened(decoder: msgspec.msgpack.Decoder[T], row: bytes) -> T:
+    try:
+        return decoder.decode(row)
+    except msgspec.DecodeError as error:
+        raise Corrupt(f"what a merge remembers is unreadable: {error}") from error
