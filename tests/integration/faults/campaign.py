@@ -15,8 +15,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from tests.integration.faults.backlog import keep_backlog
+from tests.integration.faults.bad_disks import break_disks, refuse
 from tests.integration.faults.disks import why_no_mounts
 from tests.integration.faults.failpoint_visits import visit
+from tests.integration.faults.flips import flip_bits
 from tests.integration.faults.full_disks import fill_disk
 from tests.integration.faults.hostility import attack
 from tests.integration.faults.kills import kill_hosts, kill_instances, kill_zygotes, storm
@@ -30,6 +32,7 @@ from tests.integration.faults.poison import poison
 from tests.integration.faults.power_cuts import cut_power
 from tests.integration.faults.results import Result, Run
 from tests.integration.faults.sites import site
+from tests.integration.faults.works_faults import kill_works, visit_works
 
 
 class Fault(NamedTuple):
@@ -53,6 +56,8 @@ FAULTS = (
     Fault("kill-zygote", kill_zygotes, 5, 1_000, 10),
     Fault("storm", storm, 10, 1_000, 25),
     Fault("failpoints", visit, 1, 3, 1),
+    Fault("works-kill", kill_works, 6, 500, 25),
+    Fault("works-failpoints", visit_works, 1, 3, 1),
     Fault("stop-instance", pause_instances, 3, 500, 20),
     Fault("stop-host", pause_hosts, 2, 500, 20),
     Fault("stop-zygote", pause_zygotes, 1, 50, 5),
@@ -60,6 +65,9 @@ FAULTS = (
     Fault("power-ext4", partial(cut_power, kind="ext4"), 3, 100, 10, "ext4"),
     Fault("power-xfs", partial(cut_power, kind="xfs"), 3, 100, 10, "xfs"),
     Fault("disk-full", fill_disk, 2, 100, 5, "ext4"),
+    Fault("disk-broken", break_disks, 6, 1_000, 30),
+    Fault("store-away", refuse, 2, 100, 10),
+    Fault("flips", flip_bits, 50, 1_000, 250),
     Fault("hostile", attack, 1, 9, 1),
     Fault("poison", poison, 1, 20, 2),
     Fault("backlog", keep_backlog, 2, 50, 5),

@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 from random import Random
 
-from tests.integration.faults.load import APP, Load
-from tests.integration.faults.results import Result, figures_of, result, settle
+from tests.integration.faults.results import Result
+from tests.integration.faults.rounds import at_work, judged
 from tests.integration.faults.sites import Site
 
 from headrace.world.failpoints import LABELS
@@ -42,23 +42,16 @@ HERE = tuple(label for label in LABELS if label.partition(":")[0] not in ELSEWHE
 def visit(site: Site, times: int, seed: int) -> Result:
     """Die `times` times at every label, each at another pass."""
     random = Random(seed)
-    site.write(APP)
-    site.start()
-    load = Load(site, seed, pause=0.01, poison=0.01, padding=8_000)
+    load = at_work(site, seed, pause=0.01, poison=0.01, padding=8_000)
     deaths: dict[str, int] = dict.fromkeys(HERE, 0)
+    site.kill()
     for _ in range(times):
         for label in random.sample(HERE, len(HERE)):
-            site.kill()
             passes = random.randint(1, PASSES[label.partition(":")[0]])
             for _ in range(2 if label in AT_START else 1):
                 site.launch(failpoint=f"{label}:{passes}")
                 site.wait_death(DEATH_S)
                 deaths[label] += 1
-            site.start()
+    site.start()
     time.sleep(0.2)
-    account = load.finish()
-    findings = settle(site, account)
-    return result(
-        "kill at a failpoint", sum(deaths.values()), account, findings,
-        labels=len(deaths), **figures_of(site),
-    )  # fmt: skip
+    return judged("kill at a failpoint", load, sum(deaths.values()), labels=len(deaths))

@@ -6,53 +6,40 @@ import signal
 import time
 from random import Random
 
-from tests.integration.faults.load import APP, Load
-from tests.integration.faults.processes import Process, children, wait_until
-from tests.integration.faults.results import Result, figures_of, result, settle
+from tests.integration.faults.processes import wait_until
+from tests.integration.faults.results import Result
+from tests.integration.faults.rounds import at_work, instances_of, judged, pauses, zygote_of
 from tests.integration.faults.sites import Site
 
 
 def kill_hosts(site: Site, times: int, seed: int) -> Result:
     """The whole node dies and is started again, over and over."""
-    random = Random(seed)
-    site.write(APP)
-    site.start()
-    load = Load(site, seed)
-    for _ in range(times):
-        time.sleep(random.uniform(0.05, 0.8))
+    load = at_work(site, seed)
+    for pause in pauses(Random(seed), times, 0.05, 0.8):
+        time.sleep(pause)
         site.kill()
         site.start()
-    return _judged("kill -9 of the host", site, load, times)
+    return judged("kill -9 of the host", load, times, repeated_publishes=load.repeated)
 
 
 def kill_instances(site: Site, times: int, seed: int) -> Result:
     """Single instances die, the busy ones first; each run goes back and is run again."""
     random = Random(seed)
-    site.write(APP)
-    site.start()
-    load = Load(site, seed)
+    load = at_work(site, seed)
     done = 0
     while done < times:
         time.sleep(random.uniform(0.02, 0.25))
-        there = site.instances()
-        busy = [each for each in there if each["state"] == "busy"]
-        victim = _chosen(random, site, [each["pid"] for each in busy or there])
-        if victim is not None and victim.send(signal.SIGKILL):
-            done += 1
-    return _judged("kill -9 of an instance", site, load, times)
+        victims = instances_of(site, "busy") or instances_of(site)
+        done += bool(victims) and random.choice(victims).send(signal.SIGKILL)
+    return judged("kill -9 of an instance", load, times)
 
 
 def kill_zygotes(site: Site, times: int, seed: int) -> Result:
     """The process that forks the instances dies, and takes them with it."""
-    random = Random(seed)
-    site.write(APP)
-    site.start()
-    load = Load(site, seed)
-    for _ in range(times):
-        time.sleep(random.uniform(0.05, 0.6))
-        wait_until(site.instances, seconds=20, what=lambda: f"instances run {site.said()}")
-        listed = {each["pid"] for each in site.instances()}
-        victim = next(each for each in children(site.host.pid) if each.pid not in listed)
+    load = at_work(site, seed)
+    for pause in pauses(Random(seed), times, 0.05, 0.6):
+        time.sleep(pause)
+        victim = zygote_of(site)
         family = site.family()
         assert victim.send(signal.SIGKILL)
         wait_until(
@@ -60,17 +47,15 @@ def kill_zygotes(site: Site, times: int, seed: int) -> Result:
             seconds=10,
             what=lambda: f"I7: a dead zygote's instances end {site.said()}",
         )
-    return _judged("kill -9 of a zygote", site, load, times)
+    return judged("kill -9 of a zygote", load, times)
 
 
 def storm(site: Site, times: int, seed: int) -> Result:
     """Host, zygote and instances die and stop, in any order and at once."""
     random = Random(seed)
-    site.write(APP)
-    site.start()
-    load = Load(site, seed)
-    for _ in range(times):
-        time.sleep(random.uniform(0.02, 0.3))
+    load = at_work(site, seed)
+    for pause in pauses(random, times, 0.02, 0.3):
+        time.sleep(pause)
         match random.choice(("host", "child", "children", "stop", "child then host")):
             case "host":
                 site.kill()
@@ -85,7 +70,7 @@ def storm(site: Site, times: int, seed: int) -> Result:
                 _strike(random, site, 1, signal.SIGKILL)
                 site.kill()
                 site.start()
-    return _judged("kills and stops in a storm", site, load, times)
+    return judged("kills and stops in a storm", load, times, repeated_publishes=load.repeated)
 
 
 def _strike(random: Random, site: Site, most: int, number: signal.Signals) -> None:
@@ -93,18 +78,3 @@ def _strike(random: Random, site: Site, most: int, number: signal.Signals) -> No
     family = site.family()
     for each in random.sample(family, min(most, len(family))):
         each.send(number)
-
-
-def _judged(fault: str, site: Site, load: Load, times: int) -> Result:
-    account = load.finish()
-    findings = settle(site, account)
-    return result(
-        fault, times, account, findings, repeated_publishes=load.repeated, **figures_of(site)
-    )
-
-
-def _chosen(random: Random, site: Site, pids: list[int]) -> Process | None:
-    """One of the pids, if it is still a process of this node."""
-    ours = {each.pid: each for each in site.family()}
-    found = [ours[pid] for pid in pids if pid in ours]
-    return random.choice(found) if found else None

@@ -186,6 +186,11 @@ class Load:
         return account(self.site, (sent for each in self._producers for sent in each.acknowledged))
 
     @property
+    def acknowledged(self) -> int:
+        """How many events were acknowledged so far."""
+        return sum(len(producer.acknowledged) for producer in self._producers)
+
+    @property
     def repeated(self) -> int:
         """Events that were sent again although the node had them already."""
         return sum(producer.duplicates for producer in self._producers)

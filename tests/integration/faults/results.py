@@ -35,7 +35,12 @@ class Result(msgspec.Struct, kw_only=True):
 def settle(site: Site, account: Account) -> list[Finding]:
     """Let the node come to rest, judge it, end it, and judge what it leaves (I1-I5, I7-I9)."""
     site.wait_drained()
-    findings = judge(account, site.ask)
+    return [*judge(account, site.ask), *leave(site)]
+
+
+def leave(site: Site) -> list[Finding]:
+    """End the node and judge what it leaves (I7, I8)."""
+    findings: list[Finding] = []
     host = site.host
     if dead := zombies(host.pid):
         try:

@@ -35,9 +35,11 @@ from tests.integration.faults.processes import (
 START_S = 20.0
 PATIENCE_S = 60.0
 ORPHANS_S = 5.0
-_SERVE = """
+_DIE_WITH_US = """
 import ctypes, sys
 ctypes.CDLL(None).prctl(1, 9)  # the node dies with whoever tries it
+"""
+_SERVE = """
 from headrace.cli.main import main
 sys.exit(main())
 """
@@ -48,9 +50,16 @@ class Ended(AssertionError):
 
 
 class Site:
-    """One folder and the node on it. Started and killed by one thread; asked by many."""
+    """One folder and the node on it. Started and killed by one thread; asked by many.
+
+    Attributes:
+        prelude: Code that the process runs before the node, as whoever breaks its world needs it.
+        environ: What stands in its environment besides ours.
+    """
 
     def __init__(self, folder: Path, own: list[Process]) -> None:
+        self.prelude = ""
+        self.environ: dict[str, str] = {}
         self.folder = folder
         self.data = folder / "data"
         self.log_path = folder / "node.log"
@@ -82,12 +91,13 @@ class Site:
     def launch(self, *, failpoint: str = "") -> None:
         """Start the process and do not wait for it."""
         environ = {name: value for name, value in os.environ.items() if "HEADRACE" not in name}
+        environ |= self.environ
         if failpoint:
             environ["HEADRACE_FAILPOINT"] = failpoint
         with self.log_path.open("ab") as log:
             self._popen = subprocess.Popen(
                 [
-                    sys.executable, "-c", _SERVE,
+                    sys.executable, "-c", _DIE_WITH_US + self.prelude + _SERVE,
                     "serve", "app.py", "--data", str(self.data), "--port", "0",
                 ],
                 cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ,
@@ -143,8 +153,8 @@ class Site:
         self._popen.wait()
         self.see_gone(family)
 
-    def wait_death(self, seconds: float) -> None:
-        """Wait until a failpoint has killed the host, and its children have noticed."""
+    def wait_death(self, seconds: float, *, status: int = -signal.SIGKILL) -> None:
+        """Wait until a fault has ended the host in this way, and its children have noticed."""
         assert self._popen is not None, "the node was not started"
         popen, family = self._popen, list[Process]()
 
@@ -153,8 +163,8 @@ class Site:
             return popen.poll() is not None
 
         wait_until(died, seconds=seconds, what=lambda: f"the node dies: {self.said()}", every=0.02)
-        if popen.returncode != -signal.SIGKILL:
-            raise Ended(f"the node ended with {popen.returncode}, not by SIGKILL: {self.said()}")
+        if popen.returncode != status:
+            raise Ended(f"the node ended with {popen.returncode}, not {status}: {self.said()}")
         self.see_gone(family)
 
     def see_gone(self, family: list[Process]) -> None:

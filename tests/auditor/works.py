@@ -1,0 +1,183 @@
+"""Judges what came of queues, tables, schedules and parked keys, seen from outside.
+
+In: what their users did and were told, moment by moment on one clock, and the records that came of it.
+Out: findings. As everywhere in the auditor, nothing of the platform is imported.
+
+I1 nothing lost · I2 once · I3 in order · I5 nothing is left parked · I6 never early, and one holder
+at a time
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from tests.auditor.outside import PAGE, SHOWN, Finding, Read
+
+SLACK_S = 0.02
+
+
+class Given(NamedTuple):
+    """A message was asked for at `asked`, and came at `came`."""
+
+    number: int
+    asked: float
+    came: float
+
+
+class Told(NamedTuple):
+    """Something was said of a message; `sure` where the node said that it had heard.
+
+    `what` is `ack`, `nack` or `nothing`; after a `nack` it may come again `delay` seconds later.
+    """
+
+    number: int
+    what: str
+    began: float
+    ended: float
+    sure: bool
+    delay: float = 0.0
+
+
+class Notes(NamedTuple):
+    """What the users of one node did.
+
+    Attributes:
+        messages: By number: when sending began, and the delay that was asked for.
+        given: Every message as it came, in order.
+        told: What was said of messages, in order.
+        visibility: Seconds a message is its receiver's.
+        rows: How many rows were inserted, numbered from 0.
+        made: By key, the numbers that were published, in order.
+        period: Seconds between two times of the schedule.
+        shifted: Whether the node's wall clock was set meanwhile.
+    """
+
+    messages: Mapping[int, tuple[float, float]]
+    given: Sequence[Given]
+    told: Sequence[Told]
+    visibility: float
+    rows: int
+    made: Mapping[str, Sequence[int]]
+    period: float
+    shifted: bool = False
+
+
+def judge_works(notes: Notes, read: Read) -> list[Finding]:
+    """Every broken promise."""
+    return [
+        *check_queue(notes), *check_rows(notes, read), *check_ticks(notes, read),
+        *check_made(notes, read),
+    ]  # fmt: skip
+
+
+def check_queue(notes: Notes) -> list[Finding]:
+    """Each message is done once, comes never early, and has one holder at a time."""
+    findings: list[Finding] = []
+    coming: dict[int, list[Given]] = defaultdict(list)
+    for given in notes.given:
+        coming[given.number].append(given)
+    said: dict[int, list[Told]] = defaultdict(list)
+    for told in notes.told:
+        said[told.number].append(told)
+    for number, (sent, delay) in notes.messages.items():
+        acks = [told for told in said[number] if told.what == "ack"]
+        sure = [told for told in acks if told.sure]
+        if not acks:
+            findings.append(Finding("I1", f"message {number} was never acknowledged"))
+        if len(sure) > 1:
+            findings.append(Finding("I2", f"message {number} was acknowledged {len(sure)} times"))
+        if sure and any(each.asked > sure[0].ended for each in coming[number]):
+            findings.append(Finding("I2", f"message {number} came again after it was done"))
+        if not notes.shifted and any(each.came < sent + delay - SLACK_S for each in coming[number]):
+            findings.append(Finding("I6", f"message {number} came before its delay was over"))
+        findings += _holders(number, coming[number], said[number], notes.visibility)
+    strangers = coming.keys() - notes.messages.keys()
+    if strangers:
+        findings.append(Finding("I2", f"messages nobody sent: {sorted(strangers)[:SHOWN]}"))
+    return findings
+
+
+def _holders(
+    number: int, coming: Sequence[Given], said: Sequence[Told], visibility: float
+) -> Iterator[Finding]:
+    for before, after in pairwise(coming):
+        back = [
+            told.began + told.delay
+            for told in said
+            if told.what == "nack" and before.asked <= told.began <= after.came
+        ]
+        free = min([*back, before.asked + visibility])
+        if after.came < free - SLACK_S:
+            yield Finding(
+                "I6", f"message {number} had two holders, {after.came - before.asked:.3f} s apart"
+            )
+
+
+def check_rows(notes: Notes, read: Read) -> list[Finding]:
+    """Every row that was inserted was told once, in order."""
+    found = [record["value"]["n"] for record in everything(read, "changes")]
+    return _same("rows", list(range(notes.rows)), found)
+
+
+def check_made(notes: Notes, read: Read) -> list[Finding]:
+    """What had been parked was done after all, each once and in order of its key."""
+    findings: list[Finding] = []
+    lanes: dict[str, list[int]] = defaultdict(list)
+    for record in everything(read, "made"):
+        lanes[record["key"]].append(record["value"]["n"])
+    for key, wanted in notes.made.items():
+        findings += _same(f"events of {key}", list(wanted), lanes[key])
+    if parked := json.loads(read("/parked"))["parked"]:
+        findings.append(Finding("I5", f"still parked: {parked[:SHOWN]}"))
+    return findings
+
+
+def check_ticks(notes: Notes, read: Read) -> list[Finding]:
+    """The schedule's times came once, none early, and (where no clock was set) none is missing."""
+    findings: list[Finding] = []
+    times: list[float] = []
+    for record in everything(read, "ticks"):
+        due = _moment(record["value"]["time"])
+        times.append(due)
+        if _moment(record["appended"]) < due:
+            findings.append(Finding("I6", f"{record['value']['time']} was told before it came"))
+    if [each for each, count in Counter(times).items() if count > 1]:
+        findings.append(Finding("I2", "a time of the schedule came twice"))
+    steps = [after - before for before, after in pairwise(times)]
+    if any(step <= 0 for step in steps):
+        findings.append(Finding("I3", "the schedule's times went back"))
+    elif not notes.shifted and any(abs(step - notes.period) > 0.001 for step in steps):
+        findings.append(Finding("I1", f"the schedule left times out: {max(steps):.3f} s apart"))
+    return findings
+
+
+def everything(read: Read, stream: str) -> Iterator[dict[str, Any]]:
+    """Every record of a stream, as the door shows it."""
+    cursor = ""
+    while True:
+        path = f"/streams/{stream}/records?limit={PAGE}" + (f"&cursor={cursor}" if cursor else "")
+        page = json.loads(read(path))
+        yield from page["records"]
+        if not page["records"]:
+            return
+        cursor = page["cursor"]
+
+
+def _same(what: str, wanted: list[int], found: list[int]) -> list[Finding]:
+    if found == wanted:
+        return []
+    times = Counter(found)
+    if lost := [number for number in wanted if not times[number]]:
+        return [Finding("I1", f"{what}: {len(lost)} are lost: {lost[:SHOWN]}")]
+    if twice := [number for number, count in times.items() if count > 1]:
+        return [Finding("I2", f"{what}: {len(twice)} came twice: {twice[:SHOWN]}")]
+    return [Finding("I3", f"{what}: not in order, or not ours: {found[:SHOWN]}...")]
+
+
+def _moment(text: str) -> float:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()

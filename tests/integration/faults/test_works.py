@@ -1,0 +1,96 @@
+"""A smoke share of the faults amid queues, tables, schedules and redrives; and that their judge sees."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from tests.auditor.works import Given, Notes, Told, judge_works
+from tests.integration.faults.sites import Site
+from tests.integration.faults.works_faults import kill_works, visit_works
+
+
+def test_kills_amid_queues_tables_schedules_and_redrives_lose_and_double_nothing(
+    place: Site,
+) -> None:
+    assert kill_works(place, 6, 1).findings == []
+
+
+def test_a_death_at_every_place_that_feeds_delays_and_leases_pass(place: Site) -> None:
+    assert visit_works(place, 1, 2).findings == []
+
+
+def tick(second: int, late: int = 0) -> dict[str, Any]:
+    return {
+        "value": {"time": f"2026-01-01T00:00:{second:02}Z"},
+        "appended": f"2026-01-01T00:00:{second + late:02}.5Z",
+    }
+
+
+RIGHT = Notes(
+    messages={0: (0.0, 0.0), 1: (0.0, 1.0)},
+    given=[Given(0, 0.1, 0.2), Given(1, 1.0, 1.1), Given(1, 3.1, 3.2)],
+    told=[Told(0, "ack", 0.3, 0.4, sure=True), Told(1, "ack", 3.3, 3.4, sure=True)],
+    visibility=2.0, rows=3, made={"k": [0, 2], "l": [1]}, period=1.0,
+)  # fmt: skip
+RECORDS: dict[str, list[dict[str, Any]]] = {
+    "changes": [{"value": {"n": number}} for number in range(3)],
+    "made": [{"key": "k", "value": {"n": 0}}, {"key": "l", "value": {"n": 1}},
+             {"key": "k", "value": {"n": 2}}],
+    "ticks": [tick(1), tick(2), tick(3)],
+}  # fmt: skip
+
+
+def seen(notes: Notes, records: dict[str, list[dict[str, Any]]], parked: object = ()) -> set[str]:
+    def read(path: str) -> bytes:
+        if path == "/parked":
+            return json.dumps({"parked": parked}).encode()
+        page = [] if "cursor=" in path else records[path.split("/")[2]]
+        return json.dumps({"records": page, "cursor": "c"}).encode()
+
+    return {finding.invariant for finding in judge_works(notes, read)}
+
+
+def test_the_judge_finds_nothing_in_a_right_history() -> None:
+    assert seen(RIGHT, RECORDS) == set()
+
+
+@pytest.mark.parametrize(
+    ("invariant", "change"),
+    [
+        ("I1", {"told": RIGHT.told[:1]}),
+        ("I2", {"told": [*RIGHT.told, Told(0, "ack", 5.0, 5.1, sure=True)]}),
+        ("I2", {"given": [*RIGHT.given, Given(0, 4.0, 4.1)]}),
+        ("I2", {"given": [*RIGHT.given, Given(7, 4.0, 4.1)]}),
+        ("I6", {"given": [Given(1, 0.1, 0.2)]}),
+        ("I6", {"given": [Given(1, 1.0, 1.1), Given(1, 1.5, 1.6)]}),
+        ("I1", {"rows": 4}),
+        ("I1", {"made": {"k": [0, 2, 3], "l": [1]}}),
+        ("I3", {"made": {"k": [2, 0], "l": [1]}}),
+    ],
+)
+def test_the_judge_sees_what_users_were_told_wrongly(
+    invariant: str, change: dict[str, Any]
+) -> None:
+    assert invariant in seen(RIGHT._replace(**change), RECORDS)
+
+
+@pytest.mark.parametrize(
+    ("invariant", "stream", "records"),
+    [
+        ("I2", "changes", [*RECORDS["changes"], RECORDS["changes"][0]]),
+        ("I1", "ticks", [tick(1), tick(3)]),
+        ("I2", "ticks", [tick(1), tick(2), tick(2)]),
+        ("I3", "ticks", [tick(2), tick(1)]),
+        ("I6", "ticks", [tick(1), tick(2), tick(3, late=-2)]),
+    ],
+)
+def test_the_judge_sees_what_came_of_it_wrongly(
+    invariant: str, stream: str, records: list[dict[str, Any]]
+) -> None:
+    assert invariant in seen(RIGHT, RECORDS | {stream: records})
+
+
+def test_the_judge_sees_what_is_left_parked() -> None:
+    assert seen(RIGHT, RECORDS, [{"key": "k"}]) == {"I5"}

@@ -1,0 +1,225 @@
+"""A second load: a queue with workers outside, a table, a schedule, and keys that are parked.
+
+Each has a user in a thread of its own, who insists through every restart and writes down what was
+asked and answered, and when. What the node is killed amid, they do not know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from tests.auditor.works import Given, Notes, Told, judge_works
+from tests.integration.faults.load import EVENTS
+from tests.integration.faults.processes import wait_until
+from tests.integration.faults.results import Result, figures_of, leave
+from tests.integration.faults.sites import Site
+
+VISIBILITY_S = 2.0
+PERIOD_S = 0.25
+KEYS = 6
+
+APP = f'''
+"""The app behind the second load."""
+
+import os
+
+from headrace import App, Event, Every, ParkKey, Retry, Table
+
+app = App("works", owner="campaign")
+jobs = app.queue("jobs", visibility={VISIBILITY_S}, max_receives=1000)
+changes = app.stream("changes")
+ticks = app.stream("ticks")
+parts = app.stream("parts", partitions=2)
+made = app.stream("made", partitions=2)
+
+
+@app.function(Table("sqlite:///{{folder}}/shop.db", "items", poll=0.1), output=changes)
+def note(event: Event[dict]):
+    """Every row of the shop, once."""
+    return {{"n": event.value["after"]["n"]}}
+
+
+@app.function(Every({PERIOD_S}, misfire="all"), output=ticks)
+def tick(event: Event[dict]):
+    """Every time of the schedule, once."""
+    return {{"time": event.value["time"]}}
+
+
+@app.function(
+    parts, mode="keyed", parallelism=3, on_failure=ParkKey(), output=made, breaker=None,
+    retry=Retry(attempts=2, base=0.01, cap=0.02),
+)
+def make(event: Event[dict]):
+    """Fails on some until they are cured."""
+    if event.value.get("bad") and not os.path.exists("{{folder}}/cured"):
+        raise ValueError("bad")
+    return {{"n": event.value["n"]}}
+'''
+
+
+class Works:
+    """The users of one node, at work until told to stop."""
+
+    def __init__(self, site: Site, seed: int) -> None:
+        self.site = site
+        self.messages: dict[int, tuple[float, float]] = {}
+        self.given: list[Given] = []
+        self.told: list[Told] = []
+        self.rows = 0
+        self.made: defaultdict[str, list[int]] = defaultdict(list)
+        self.shifted = False
+        self.redrives = 0
+        self._random = Random(seed)
+        self._failure: BaseException | None = None
+        self._over, self._idle = threading.Event(), threading.Event()
+        self._done: set[int] = set()
+        self._users = [
+            threading.Thread(target=self._user, args=(work, pause, over), daemon=True)
+            for work, pause, over in (
+                (self._send, 0.03, self._over), (self._insert, 0.02, self._over),
+                (self._publish, 0.04, self._over), (self._redrive, 0.2, self._over),
+                (self._work, 0.0, self._idle), (self._work, 0.0, self._idle),
+            )
+        ]  # fmt: skip
+
+    def start(self) -> None:
+        """Make the shop, start the node, set everybody to work."""
+        site = self.site
+        with contextlib.closing(sqlite3.connect(site.folder / "shop.db")) as shop:
+            shop.execute("CREATE TABLE items (n INTEGER PRIMARY KEY)")
+        site.write(APP.replace("{folder}", str(site.folder)))
+        site.start()
+        for user in self._users:
+            user.start()
+
+    def finish(self, fault: str, times: int, **figures: Any) -> Result:
+        """Stop giving, cure what is parked, let everything be finished, and judge it."""
+        self._over.set()
+        (self.site.folder / "cured").touch()
+        try:
+            self._wait(lambda: self._done >= self.messages.keys(), "every message is done")
+            self._wait(self._empty, "nothing is parked or left over")
+        finally:
+            self._idle.set()
+            for user in self._users:
+                user.join(timeout=60)
+        if self._failure is not None:
+            raise self._failure
+        site = self.site
+        site.wait_drained()
+        notes = Notes(
+            self.messages, self.given, self.told, VISIBILITY_S, self.rows, self.made, PERIOD_S,
+            self.shifted,
+        )  # fmt: skip
+        findings = [*judge_works(notes, site.ask), *leave(site)]
+        return Result(
+            fault=fault, times=times, findings=[str(finding) for finding in findings],
+            events=len(self.messages) + self.rows + sum(map(len, self.made.values())),
+            figures=figures | figures_of(site),
+        )  # fmt: skip
+
+    def _wait(self, holds: Callable[[], bool], what: str) -> None:
+        wait_until(
+            lambda: self._failure is not None or holds(), seconds=60, every=0.05,
+            what=lambda: f"{what} {self.site.said()}",
+        )  # fmt: skip
+
+    def _empty(self) -> bool:
+        body = b'{"all": true}'
+        self.site.ask("/parked/works.make/redrive", body=body)
+        parked = self.site.get("/parked")["parked"]
+        told = self.site.get("/streams/changes")
+        return not parked and sum(each["high"] for each in told["extents"]) >= self.rows
+
+    # Users -----------------------------------------------------------------------------------
+
+    def _user(self, work: Callable[[Random], None], pause: float, over: threading.Event) -> None:
+        random = Random(self._random.random())
+        try:
+            while not over.is_set():
+                work(random)
+                over.wait(pause)
+        except BaseException as error:  # noqa: BLE001 - told by `finish`, in the thread that asks
+            self._failure = self._failure or error
+        finally:
+            self.site.hang_up()
+
+    def _send(self, random: Random) -> None:
+        number = len(self.messages)
+        delay = random.choice((0.0, 0.0, 0.4, 0.9))
+        began = time.monotonic()
+        body = b'{"id": "m%d", "value": {"n": %d}}\n' % (number, number)
+        # Noted before it is sent: a worker may have it before the sender is answered.
+        self.messages[number] = began, delay
+        self.site.ask(f"/queues/jobs?delay={delay}", body=body, media=EVENTS)
+
+    def _insert(self, _: Random) -> None:
+        with contextlib.closing(sqlite3.connect(self.site.folder / "shop.db", timeout=30)) as shop:
+            shop.execute("INSERT INTO items VALUES (?)", (self.rows,))
+            shop.commit()
+        self.rows += 1
+
+    def _publish(self, random: Random) -> None:
+        key = f"k{random.randrange(KEYS)}"
+        number = sum(map(len, self.made.values()))
+        value = {"n": number} | ({"bad": True} if random.random() < 0.05 else {})
+        line = json.dumps({"id": f"p{number}", "key": key, "value": value}).encode() + b"\n"
+        self.site.ask("/streams/parts", body=line, media=EVENTS)
+        self.made[key].append(number)
+
+    def _redrive(self, _: Random) -> None:
+        """Parked keys are given another try that they may not pass."""
+        answer = self.site.ask("/parked/works.make/redrive", body=b'{"all": true}')
+        self.redrives += json.loads(answer)["redriven"]
+
+    def _work(self, random: Random) -> None:
+        asked = time.monotonic()
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            status, answer = self.site.once(
+                "POST", "/queues/jobs/receive", b'{"max": 5, "wait": 0.3}'
+            )
+            if status != 200:
+                time.sleep(0.05)
+                return
+            came = time.monotonic()
+            messages = json.loads(answer)["messages"]
+            self.given += [Given(each["value"]["n"], asked, came) for each in messages]
+            for message in messages:
+                self._say(message["value"]["n"], message["receipt"], random.random())
+            return
+        time.sleep(0.05)
+
+    def _say(self, number: int, receipt: str, chance: float) -> None:
+        if chance < 0.03:
+            return  # forgotten: it comes again when its time is over
+        what: str = "ack"
+        body: dict[str, Any] = {"receipts": [receipt]}
+        if chance < 0.06:
+            what, body["delay"] = "nack", 0.3
+        began = time.monotonic()
+        sure = tried = False
+        while not tried:
+            try:
+                status, answer = self.site.once(
+                    "POST", f"/queues/jobs/{what}", json.dumps(body).encode()
+                )
+            except (OSError, http.client.HTTPException):
+                # Nobody knows whether it was heard: said once, and not believed.
+                break
+            if status in {429, 503, 507}:
+                time.sleep(0.05)
+                continue
+            tried, sure = True, status == 200 and json.loads(answer)["settled"] == 1
+        ended = time.monotonic()
+        self.told.append(Told(number, what, began, ended, sure, 0.3 if what == "nack" else 0.0))
+        if what == "ack" and (sure or not tried):
+            self._done.add(number)
