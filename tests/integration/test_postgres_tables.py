@@ -15,6 +15,7 @@ from tests.services.servers import Server, absent, missing
 from headrace import Misuse, Table
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
+from headrace.model.slots import Slot
 from headrace.world.clock import SystemClock
 from headrace.world.failpoints import arm, disarm
 
@@ -102,6 +103,13 @@ async def life(
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
+
+
+async def standing(trigger: Table) -> Slot:
+    """The slot of the source that `life` runs."""
+    from headrace.triggers.tables.slots import slot_standing
+
+    return await slot_standing(trigger, Kept.stream, SystemClock())
 
 
 async def test_rows_that_are_there_are_read_and_then_every_change_is_told(
@@ -265,3 +273,60 @@ async def test_a_slot_that_is_gone_is_told_and_another_begins_anew(
         await life(url, outlet, tmp_path, until=lambda: False)
     await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 2, slot="another")
     assert outlet.names == [("1", "read"), ("1", "read")]
+
+
+async def test_a_slot_says_how_far_it_is_behind_whether_or_not_it_is_read(
+    shop: Any, url: str, tmp_path: Path
+) -> None:
+    outlet, trigger = Kept(), Table(url, "orders")
+
+    async def look() -> Slot:
+        return await standing(trigger)
+
+    assert (await look()).error == "the database has no slot `headrace_shop_note_table_0`"
+    seen: list[Slot] = []
+    life_of = asyncio.create_task(life(url, outlet, tmp_path, until=lambda: bool(seen)))
+    while not outlet.row or b"streaming" not in outlet.row or not (await look()).active:  # noqa: ASYNC110  # as above
+        await asyncio.sleep(0.05)
+    seen.append(await look())
+    await life_of
+    assert (seen[0].active, seen[0].wal_status, seen[0].state()) == (True, "reserved", "ok")
+    shop.execute("INSERT INTO orders SELECT n, repeat('x', 500) FROM generate_series(1, 2000) AS n")
+    while (left := await look()).active:  # noqa: ASYNC110  # as above
+        await asyncio.sleep(0.05)
+    assert left.behind_bytes is not None
+    assert left.behind_bytes > 1_000_000
+    assert left.state(1_000_000) == "behind"
+    shop.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+    assert (await look()).state() == "unknown"
+
+
+async def test_a_slot_whose_log_the_server_threw_away_is_lost(
+    shop: Any, url: str, tmp_path: Path
+) -> None:
+    outlet, trigger = Kept(), Table(url, "orders")
+    await life(
+        url, outlet, tmp_path, until=lambda: outlet.row is not None and b"streaming" in outlet.row
+    )
+    try:
+        shop.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+        shop.execute("SELECT pg_reload_conf()")
+        for _ in range(40):
+            shop.execute("INSERT INTO orders (id, name) SELECT 1, repeat('x', 1000000) "
+                         "ON CONFLICT (id) DO UPDATE SET name = excluded.name")  # fmt: skip
+            shop.execute("SELECT pg_switch_wal()")
+            shop.execute("CHECKPOINT")
+            slot = await standing(trigger)
+            if slot.state() == "lost":
+                break
+        assert (slot.state(), slot.wal_status) == ("lost", "lost")
+    finally:
+        shop.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+        shop.execute("SELECT pg_reload_conf()")
+
+
+async def test_a_database_that_is_away_is_told_and_not_waited_for() -> None:
+    away = Table("postgresql://nobody@127.0.0.1:1/none", "orders")
+    slot = await standing(away)
+    assert slot.state() == "unknown"
+    assert "cannot be reached" in slot.error

@@ -13,6 +13,7 @@ import click
 
 from headrace.cli.connection import connect, json_option
 from headrace.cli.output import print_json, print_table
+from headrace.cli.sources import slot_warning_option, source_findings
 from headrace.model.errors import HeadraceError
 from headrace.world.clock import SystemClock
 
@@ -24,10 +25,16 @@ _SYNCS = 20
     "--data", type=click.Path(path_type=Path), metavar="DIR", help="The data folder to look at."
 )
 @click.option("--url", metavar="URL", help="The node to look for.")
+@slot_warning_option
 @json_option
-def doctor_command(data: Path | None, url: str | None, as_json: bool) -> int:
+def doctor_command(data: Path | None, url: str | None, slot_warning: int, as_json: bool) -> int:
     """Say what this machine can give, and what is wrong."""
-    findings = [*_platform(), *_isolation(), _folder(data or Path(".headrace")), _node(url, data)]
+    findings = [
+        *_platform(),
+        *_isolation(),
+        _folder(data or Path(".headrace")),
+        *_node(url, data, slot_warning),
+    ]
     if as_json:
         print_json(findings)
     else:
@@ -84,12 +91,14 @@ def _folder(data: Path) -> dict[str, Any]:
     return _finding("data folder", True, f"`{data}`: fsync takes {middle:.2f} ms")
 
 
-def _node(url: str | None, data: Path | None) -> dict[str, Any]:
+def _node(url: str | None, data: Path | None, slot_warning: int) -> list[dict[str, Any]]:
     client = connect(url, data)
     try:
         with client:
             found = client.get("")
+            sources = client.get("sources", warning=slot_warning)["sources"]
     except HeadraceError as error:
-        return _finding("node", False, str(error))
+        return [_finding("node", False, str(error))]
     apps = ", ".join(f"`{name}`" for name in found.get("apps", ())) or "no app"
-    return _finding("node", True, f"{client.url} runs {apps}")
+    told = [_finding(name, ok, detail) for name, ok, detail in source_findings(sources)]
+    return [_finding("node", True, f"{client.url} runs {apps}"), *told]

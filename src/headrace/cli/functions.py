@@ -10,6 +10,7 @@ import click
 
 from headrace.cli.connection import json_option, node_options
 from headrace.cli.output import print_json, print_table
+from headrace.cli.sources import print_failing, print_slots, slot_warning_option
 from headrace.client.http import Client
 
 NOTHING = "no function is deployed; start one with `headrace dev app.py`"
@@ -69,6 +70,7 @@ def map_command(as_json: bool, client: Client) -> None:
     from headrace.topology.map import MapRow, map_table
 
     click.echo(map_table(msgspec.convert(rows, list[MapRow])))
+    print_failing(rows)
 
 
 @click.command("list")
@@ -125,15 +127,20 @@ def _keeps(row: Mapping[str, Any]) -> str:
 
 @click.command("lag")
 @click.argument("function", required=False)
+@slot_warning_option
 @json_option
 @node_options
-def lag_command(function: str | None, as_json: bool, client: Client) -> None:
+def lag_command(function: str | None, slot_warning: int, as_json: bool, client: Client) -> None:
     """Show how far each function (or FUNCTION) is behind in each partition."""
     rows = client.get("lag", function=function)["lag"]
+    sources = client.get("sources", function=function, warning=slot_warning)["sources"]
     if as_json:
-        print_json(rows)
+        fed = {source["stream"]: source for source in sources}
+        print_json([row | {"source": fed.get(row["stream"])} for row in rows])
         return
     print_table(rows, LAG_COLUMNS, empty="no function reads a stream")
+    print_failing(sources)
+    print_slots(sources)
 
 
 @click.command("reset")

@@ -29,6 +29,7 @@ from headrace.delivery.pump import Pump
 from headrace.delivery.roster import Roster
 from headrace.delivery.runs import Runs
 from headrace.delivery.shifts import Shifts
+from headrace.delivery.sourcebook import SourceBook
 from headrace.delivery.vetting import Vetting
 from headrace.keepers.brokers.base import Assigned, Broker, Reader, Revoked, Subscription
 from headrace.keepers.storage.base import Storage
@@ -75,6 +76,7 @@ class Dispatcher:
         self.functions: dict[str, FunctionSpec] = {}
         self.breakers: dict[str, CircuitBreaker] = {}
         self.halted: dict[Key, str] = {}
+        self.sources = SourceBook(clock)
         self._flows: dict[str, Flow] = {}
         self._shifts = Shifts() if shifts is None else shifts
         self._rosters: dict[str, Roster] = {}
@@ -176,11 +178,14 @@ class Dispatcher:
             began = self._clock.monotonic()
             try:
                 source = open_source(function, trigger, self._around)
+                self.sources.begun(stream)
                 await source.run(Outlet(self._storage, self._broker, stream=stream))
             except Misuse as error:
                 self.halted[key] = f"its trigger cannot work: {error}"
+                self.sources.failed(stream, error, halted=True)
                 raise
             except Exception as error:  # noqa: BLE001 - told, and tried again
+                self.sources.failed(stream, error)
                 self._on_failure(f"feed {stream}", error)
             else:
                 return
@@ -195,6 +200,7 @@ class Dispatcher:
             if (feed := self._feeds.pop(key[1][0], None)) is not None:
                 feed.cancel()
                 await asyncio.gather(feed, return_exceptions=True)
+                self.sources.forget(key[1][0])
             subscription, task = self._subscriptions.pop(key)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

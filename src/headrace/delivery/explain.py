@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.delivery.dispatcher import Dispatcher
+from headrace.delivery.envelopes import keyed
 from headrace.delivery.parking import lane_name, lane_of, parked_row_key
 from headrace.delivery.positions import decode_position, decode_trouble, position_key
 from headrace.delivery.unit import FOREVER
@@ -67,9 +68,12 @@ class Explainer:
         chunks = await self._broker.fetch(stream, partition, offset, events=1, size=1)
         if not chunks or chunks[0].start != offset:
             extent = await self._broker.extent(stream, partition)
-            raise Unknown(
-                f"`{stream}/{partition}` holds no offset {offset}; it has {extent.low} to {extent.high - 1}"
+            held = (
+                f"it has {extent.low} to {extent.high - 1}"
+                if extent.high > extent.low
+                else f"it is empty, and the next event will be {extent.high}"
             )
+            raise Unknown(f"`{stream}/{partition}` holds no offset {offset}; {held}")
         chunk = chunks[0]
         event = chunk.events()[0]
         rows = [
@@ -90,6 +94,8 @@ class Explainer:
         at = position_key(function, stream, partition)
         row = await self._storage.get(Space.POSITIONS, at)
         trouble = decode_trouble(await self._storage.get(Space.TROUBLE, at))
+        if stream in spec.change_streams and spec.changes is not None and spec.changes.keys:
+            event = keyed(chunk, spec.changes.keys).events()[0]
         lane = lane_of(event, offset)
         if await self._storage.get(Space.DEAD, pack(function, stream, partition, offset)):
             return Whereabouts(function, "dead", "`headrace dead redrive`", 0, 0, "", policy)

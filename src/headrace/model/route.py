@@ -19,7 +19,7 @@ RESERVED: Final = frozenset(
     {
         "", "streams", "functions", "groups", "map", "lag", "runs", "logs", "state", "instances",
         "healthz", "readyz", "metrics", "dead", "parked", "explain", "tokens", "openapi.json",
-        "queues", "schedules", "replays", "topics", "rules", "events", "traces", "archives", "bus", "workflows", "console", "admin",
+        "queues", "schedules", "sources", "replays", "topics", "rules", "events", "traces", "archives", "bus", "workflows", "console", "admin",
     }
 )  # fmt: skip
 """First segments of the platform's own paths, and of those it means to have."""

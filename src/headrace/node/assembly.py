@@ -21,6 +21,7 @@ from headrace.delivery.publisher import Publisher
 from headrace.delivery.runs import Runs
 from headrace.delivery.schedules import Schedules
 from headrace.delivery.shifts import Shifts
+from headrace.delivery.sources import Sources
 from headrace.faces.gateway.app import Gateway
 from headrace.faces.gateway.rooms import Health, Rooms
 from headrace.keepers.brokers.base import Broker
@@ -100,6 +101,7 @@ class Node:
         self.parking = ParkingLot(storage, self.dispatcher)
         self.explainer = Explainer(storage, broker, self.dispatcher)
         self.lag = Lag(storage, broker, self.dispatcher, clock)
+        self.sources = Sources(self.dispatcher, clock)
         self.schedules = Schedules(
             self.dispatcher, storage=storage, broker=broker, clock=clock, entropy=entropy
         )
@@ -123,6 +125,7 @@ class Node:
             parking=self.parking,
             explainer=self.explainer,
             lag=self.lag,
+            sources=self.sources,
             runs=self.runs,
             schedules=self.schedules,
             replays=self.replays,

@@ -7,6 +7,7 @@ import re
 from headrace.delivery.lag import LagRow
 from headrace.delivery.parking import ParkedKey
 from headrace.delivery.runs import Counters, LogLine, Run
+from headrace.delivery.sources import SourceRow
 from headrace.faces.console.drawing import picture
 from headrace.faces.console.overview import POLICY, Overview, page
 from headrace.model.effects import DeadEvent
@@ -42,6 +43,7 @@ def overview(**more: object) -> Overview:
         "reason": "",
         "apps": [SHOP],
         "lag": [LagRow("shop.price", "orders", 0, 0, 9, 4, 5, 1, 2.5, 1, "retrying")],
+        "sources": [SourceRow("shop.poll", 0, "custom", "_shop.poll.custom.0", "failing", EVIL, 3)],
         "counters": {"shop.price": counters},
         "instances": [],
         "dead": [

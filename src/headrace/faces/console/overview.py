@@ -15,6 +15,7 @@ from html import escape
 from headrace.delivery.lag import LagRow
 from headrace.delivery.parking import ParkedKey
 from headrace.delivery.runs import Counters, LogLine, Run
+from headrace.delivery.sources import SourceRow
 from headrace.faces.console.drawing import picture
 from headrace.model.effects import DeadEvent
 from headrace.model.function import AppSpec
@@ -57,6 +58,7 @@ class Overview:
     reason: str
     apps: Sequence[AppSpec]
     lag: Sequence[LagRow]
+    sources: Sequence[SourceRow]
     counters: dict[str, Counters]
     instances: Sequence[object]
     dead: Sequence[DeadEvent]
@@ -77,6 +79,7 @@ def page(shown: Overview) -> str:
         _section("Topology", _topology(shown)),
         _section("Functions", _functions(shown)),
         _section("Partitions that are behind or not running", _behind(shown.lag)),
+        _section("Triggers that fail", _failing(shown.sources)),
         _section("Parked keys", _parked(shown.parked)),
         _section("Dead letters", _dead(shown.dead)),
         _section("Instances", _instances(shown.instances)),
@@ -177,6 +180,21 @@ def _behind(lag: Sequence[LagRow]) -> str:
     return _table(
         ("function", "partition", "#position", "#end", "#lag", "#oldest s", "state"), rows[:50]
     )
+
+
+def _failing(sources: Sequence[SourceRow]) -> str:
+    rows = [
+        (
+            escape(row.function),
+            escape(row.trigger),
+            f'<span class="bad">{escape(row.state)}</span>',
+            f"{row.failures:,}",
+            f"<code>{escape(row.error[:300])}</code>",
+        )
+        for row in sources
+        if row.state != "running"
+    ]
+    return _table(("function", "trigger", "state", "#times", "error"), rows[:50])
 
 
 def _parked(parked: Sequence[ParkedKey]) -> str:

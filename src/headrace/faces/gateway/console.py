@@ -27,6 +27,7 @@ async def overview(door: Door, _: Request, __: tuple[str, ...]) -> Response:
         reason=health.reason,
         apps=list(rooms.dispatcher.apps.values()),
         lag=await rooms.lag.rows(),
+        sources=rooms.sources.at_hand(),
         counters=dict(rooms.runs.counters),
         instances=rooms.instances(),
         dead=await rooms.dead_letters.list(limit=DEAD_SHOWN),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from headrace.delivery.sources import SourceRow
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.metrics import MEDIA
 from headrace.faces.gateway.requests import Request
@@ -13,6 +14,7 @@ from headrace.keepers.storage.keys import after, pack
 from headrace.model.codec import decode_state, open_state, plain
 from headrace.model.effects import Space
 from headrace.model.errors import Unknown
+from headrace.model.slots import SLOT_WARNING_BYTES
 
 MAX_PAGE = 1_000
 
@@ -21,6 +23,7 @@ def add_routes(routes: Routes) -> None:
     """Put this file's handlers into the table."""
     routes.add("GET", "/", index)
     routes.add("GET", "/lag", lag)
+    routes.add("GET", "/sources", sources)
     routes.add("GET", "/runs", runs)
     routes.add("GET", "/logs", logs)
     routes.add("GET", "/state/{app}", list_state)
@@ -38,7 +41,7 @@ async def index(door: Door, _: Request, __: tuple[str, ...]) -> Response:
             "name": "headrace",
             "apps": sorted(door.rooms.dispatcher.apps),
             "links": [
-                "/streams", "/functions", "/map", "/lag", "/dead", "/parked", "/runs", "/logs",
+                "/streams", "/functions", "/map", "/lag", "/sources", "/dead", "/parked", "/runs", "/logs",
                 "/state/{app}", "/instances", "/healthz", "/readyz", "/metrics",
             ],
         }
@@ -51,6 +54,23 @@ async def lag(door: Door, request: Request, _: tuple[str, ...]) -> Response:
     if name is not None:
         door.rooms.dispatcher.known(name)
     return json_response({"lag": views(await door.rooms.lag.rows(name))})
+
+
+async def sources(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+    """Every trigger that brings events in, whether it does, and how its replication slot stands."""
+    warning = request.number("warning", SLOT_WARNING_BYTES, high=1 << 62)
+    found = await door.rooms.sources.rows(request.query.get("function"))
+    return json_response({"sources": [source_view(row, warning) for row in found]})
+
+
+def source_view(row: SourceRow, warning_bytes: int = SLOT_WARNING_BYTES) -> dict[str, Any]:
+    """A source for readers; its slot with the word for how it stands."""
+    shown: dict[str, Any] = view(row)
+    if not row.since:
+        shown["since"] = None
+    if row.slot is not None:
+        shown["slot"]["state"] = row.slot.state(warning_bytes)
+    return shown
 
 
 async def runs(door: Door, request: Request, _: tuple[str, ...]) -> Response:

@@ -16,6 +16,7 @@ from headrace.delivery.parkinglot import ParkingLot
 from headrace.delivery.publisher import Publisher
 from headrace.delivery.runs import Runs
 from headrace.delivery.schedules import Schedules
+from headrace.delivery.sources import Sources
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.storage.base import Storage
 from headrace.security.access import Access
@@ -58,6 +59,7 @@ class Rooms:
     parking: ParkingLot
     explainer: Explainer
     lag: Lag
+    sources: Sources
     runs: Runs
     schedules: Schedules
     replays: Replays

@@ -1,0 +1,132 @@
+"""Every trigger that brings events in by itself, and whether it does: for `lag`, `map`, `doctor`, console.
+
+Reads the dispatcher's book and, for tables in PostgreSQL, asks their databases; changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from headrace.delivery.dispatcher import Dispatcher
+from headrace.model.bus import Rule
+from headrace.model.function import FunctionSpec
+from headrace.model.http import Http, Webhook
+from headrace.model.lag import Lag
+from headrace.model.slots import Slot
+from headrace.model.tables import Table
+from headrace.model.trigger import StreamTrigger, Trigger, listener
+from headrace.world.clock import Clock
+
+FRESH_S: Final = 5.0
+"""What was asked of a database is good for so long."""
+MAX_ASKED: Final = 16
+"""How many databases are asked at a time."""
+
+
+class SourceRow(msgspec.Struct, frozen=True):
+    """One trigger with a source.
+
+    Attributes:
+        function: Whom it sets off.
+        place: Which of the function's triggers, from 0.
+        trigger: Its kind.
+        stream: Where its events are kept.
+        state: `running`, `failing` (it is begun again) or `halted` (until the next deployment).
+        error: Why, where it is not running.
+        failures: How often in a row.
+        since: When that began, in microseconds since the epoch; 0 where it runs.
+        slot: The replication slot of a table in PostgreSQL; else None.
+    """
+
+    function: str
+    place: int
+    trigger: str
+    stream: str
+    state: str = "running"
+    error: str = ""
+    failures: int = 0
+    since: int = 0
+    slot: Slot | None = None
+
+
+class Sources:
+    """Used by the door.
+
+    Args:
+        outside: Whether other systems are there; on virtual time they are not.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, clock: Clock, *, outside: bool = True) -> None:
+        self._dispatcher, self._clock, self._outside = dispatcher, clock, outside
+        self._slots: dict[str, tuple[float, Slot | None]] = {}
+
+    async def rows(self, function: str | None = None) -> list[SourceRow]:
+        """One row per trigger with a source, of one function or of all.
+
+        Raises:
+            Unknown: There is no such function.
+        """
+        known = self._dispatcher.functions
+        specs = [self._dispatcher.known(function)] if function is not None else known.values()
+        found = [
+            (spec, place, trigger, stream)
+            for spec in sorted(specs, key=lambda spec: spec.name)
+            for place, trigger, stream in sources_of(spec)
+        ]
+        gate = asyncio.Semaphore(MAX_ASKED)
+
+        async def row(spec: FunctionSpec, place: int, trigger: Trigger, stream: str) -> SourceRow:
+            async with gate:
+                slot = await self._slot(trigger, stream)
+            return self._row(spec.name, place, trigger, stream, slot)
+
+        return list(await asyncio.gather(*(row(*each) for each in found)))
+
+    def at_hand(self) -> list[SourceRow]:
+        """The rows of all functions without asking any database; slots as last seen."""
+        return [
+            self._row(name, place, trigger, stream, self._slots.get(stream, (0.0, None))[1])
+            for name, spec in sorted(self._dispatcher.functions.items())
+            for place, trigger, stream in sources_of(spec)
+        ]
+
+    def _row(
+        self, function: str, place: int, trigger: Trigger, stream: str, slot: Slot | None
+    ) -> SourceRow:
+        kind = str(trigger.__struct_config__.tag)
+        trouble = self._dispatcher.sources.trouble(stream)
+        if trouble is None:
+            return SourceRow(function, place, kind, stream, slot=slot)
+        return SourceRow(
+            function, place, kind, stream, "halted" if trouble.halted else "failing",
+            trouble.error, trouble.failures, trouble.since, slot,
+        )  # fmt: skip
+
+    async def _slot(self, trigger: Trigger, stream: str) -> Slot | None:
+        if not (self._outside and isinstance(trigger, Table) and trigger.scheme == "postgresql"):
+            return None
+        asked, slot = self._slots.get(stream, (float("-inf"), None))
+        if self._clock.monotonic() - asked < FRESH_S:
+            return slot
+        try:
+            from headrace.triggers.tables.slots import slot_standing
+        except ImportError:
+            # The source itself says what is not installed.
+            return None
+        slot = await slot_standing(trigger, stream, self._clock)
+        self._slots[stream] = self._clock.monotonic(), slot
+        return slot
+
+
+def sources_of(spec: FunctionSpec) -> Iterator[tuple[int, Trigger, str]]:
+    """The function's triggers that have a source: which, what, and the stream it feeds."""
+    for place, trigger in enumerate(spec.triggers):
+        if isinstance(trigger, (StreamTrigger, Lag, Http, Webhook, Rule)):
+            continue
+        reads = listener(spec.name, place, trigger)
+        if reads is not None:
+            yield place, trigger, reads.streams[0]

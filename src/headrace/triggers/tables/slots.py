@@ -1,0 +1,47 @@
+"""Asks a PostgreSQL server how far a table's replication slot is behind.
+
+It is the server that is asked, since it keeps its log for the slot whether or not this node is well:
+what is kept for a reader that does not come fills the server's disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from headrace.model.errors import HeadraceError
+from headrace.model.slots import Slot
+from headrace.model.tables import Table
+from headrace.triggers.tables.replication import Replica
+from headrace.triggers.tables.rows import slot_of
+from headrace.world.clock import Clock
+
+PATIENCE_S: Final = 3.0
+QUESTION: Final = (
+    "SELECT active, coalesce(wal_status, ''), safe_wal_size::bigint, "
+    "pg_wal_lsn_diff(here, confirmed_flush_lsn)::bigint, pg_wal_lsn_diff(here, restart_lsn)::bigint "
+    "FROM pg_replication_slots, (SELECT CASE WHEN pg_is_in_recovery() "
+    "THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS here) AS server "
+    "WHERE slot_name = %s"
+)
+"""`wal_status` is there since PostgreSQL 13."""
+
+
+async def slot_standing(trigger: Table, stream: str, clock: Clock) -> Slot:
+    """The slot of the `Table` that feeds `stream`; what the database refuses is told, not raised."""
+    name = slot_of(trigger, stream)
+    replica = Replica(trigger.url, clock)
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await replica.connect(replication=False)
+            rows = await replica.ask(QUESTION, name)
+    except TimeoutError:
+        return Slot(name, error=f"the database did not answer within {PATIENCE_S:g} s")
+    except HeadraceError as error:
+        return Slot(name, error=str(error))
+    finally:
+        await replica.close()
+    if not rows:
+        return Slot(name, error=f"the database has no slot `{name}`")
+    active, status, safe, behind, kept = rows[0]
+    return Slot(name, active, status, behind, kept, safe)

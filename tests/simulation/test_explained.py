@@ -1,0 +1,50 @@
+"""Where an event is, as operators are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from headrace import App, Debezium, Event, ParkKey, Retry, Unknown
+from headrace.delivery.explain import Explainer, Explanation
+from headrace.testing import World
+
+
+def explained(world: World, stream: str, offset: int) -> Explanation:
+    lives = world._lives
+    explainer = Explainer(lives.storage, lives.broker, lives.node.dispatcher)
+    return world._drive(explainer.explain(stream, 0, offset))
+
+
+def test_an_empty_partition_is_called_empty() -> None:
+    app = App("shop")
+    orders = app.stream("orders")
+    with World(app) as world:
+        with pytest.raises(Unknown, match="it is empty, and the next event will be 0"):
+            explained(world, "orders", 0)
+        world.publish(orders, 1)
+        world.publish(orders, 2)
+        with pytest.raises(Unknown, match="it has 0 to 1"):
+            explained(world, "orders", 2)
+
+
+def test_a_change_that_is_parked_under_its_rows_key_is_found_there() -> None:
+    app = App("shop")
+    captured = app.stream("captured")
+
+    @app.function(
+        captured, changes=Debezium(key="id"), on_failure=ParkKey(), retry=Retry(attempts=1)
+    )
+    def take(event: Event[dict[str, Any]]) -> None:
+        if event.value["after"]["id"] == 1:
+            raise ValueError("not this one")
+
+    with World(app) as world:
+        for number in (1, 2, 1):
+            world.publish(captured, {"op": "c", "after": {"id": number}})
+        world.run_until_idle()
+        found = [explained(world, "captured", offset).functions[0] for offset in range(3)]
+        assert [each.status for each in found] == ["parked", "committed", "parked"]
+        assert found[0].blocked_by == "its key `1` is parked"
+        assert [parked.key for parked in world.parked()] == ["1"]
