@@ -109,6 +109,50 @@ async def test_changes_that_come_together_share_commits(tmp_path: Path) -> None:
     await opened.close()
 
 
+class TimeByLooking(SystemClock):
+    """So many seconds pass each time somebody looks."""
+
+    def __init__(self, step: float) -> None:
+        super().__init__()
+        self._now, self._step = 0.0, step
+
+    def monotonic(self) -> float:
+        self._now += self._step
+        return self._now
+
+
+async def commits_of_a_trickle(folder: Path, *, turns: int, step: float = 0.0) -> int:
+    """Commits for twenty changes of which each comes some turns of the loop after the other."""
+    disk = BadDisk()
+    opened = await SqliteStorage.open(
+        folder, clock=TimeByLooking(step), reserve=4096, vfs=disk.name
+    )
+    opened._pace.expected = 0.001
+    await asyncio.gather(opened.apply(put(b"in")), opened.apply(put(b"company")))
+    syncs: list[str] = []
+    disk.fail = lambda kind, name: (
+        syncs.append(name) if kind == "sync" and name.endswith("-wal") else None
+    )
+
+    async def late(number: int) -> None:
+        for _ in range(turns * number):
+            await asyncio.sleep(0)
+        await opened.apply(put(b"%d" % number))
+
+    await asyncio.gather(*map(late, range(20)))
+    await opened.close()
+    return len(syncs)
+
+
+async def test_a_group_waits_for_changes_that_keep_coming(tmp_path: Path) -> None:
+    assert await commits_of_a_trickle(tmp_path / "close", turns=1) <= 2
+    assert await commits_of_a_trickle(tmp_path / "apart", turns=6) > 10
+
+
+async def test_a_group_waits_no_longer_than_a_commit_takes(tmp_path: Path) -> None:
+    assert await commits_of_a_trickle(tmp_path, turns=1, step=0.0004) > 3
+
+
 async def test_nobody_is_answered_before_the_disk_has_it(tmp_path: Path) -> None:
     disk = BadDisk()
     opened = await SqliteStorage.open(tmp_path, clock=SystemClock(), reserve=4096, vfs=disk.name)

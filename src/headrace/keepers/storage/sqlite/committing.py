@@ -24,17 +24,21 @@ SWITCH_INTERVAL = 0.0001
 
 
 class Pace:
-    """Whether the next commit runs in place, judged by how long the last ones took."""
+    """Whether the next commit runs in place, judged by how long the last ones took.
+
+    Attributes:
+        expected: Seconds that a commit in place takes.
+    """
 
     def __init__(self) -> None:
-        self._expected = 0.0
+        self.expected = 0.0
         self._beside = 0
 
     def in_place(self, size: int) -> bool:
         """Whether a commit of about `size` bytes may hold up the loop."""
         if size > LARGE_BYTES:
             return False
-        if self._expected < QUICK_SECONDS:
+        if self.expected < QUICK_SECONDS:
             return True
         self._beside += 1
         if self._beside >= LOOK_AGAIN_AFTER:
@@ -44,9 +48,9 @@ class Pace:
 
     def took(self, seconds: float) -> None:
         """A commit in place took so long; one slow commit alone changes nothing."""
-        if self._expected >= QUICK_SECONDS > seconds:
-            self._expected = seconds
-        self._expected += SMOOTHING * (min(seconds, 2 * QUICK_SECONDS) - self._expected)
+        if self.expected >= QUICK_SECONDS > seconds:
+            self.expected = seconds
+        self.expected += SMOOTHING * (min(seconds, 2 * QUICK_SECONDS) - self.expected)
 
 
 class Beside:

@@ -35,6 +35,7 @@ from headrace.world.clock import Clock
 
 MAX_GROUP_BYTES = 16 << 20
 MAX_QUEUED_BYTES = 128 << 20
+QUIET_TURNS = 2
 EXIT_DISK_FAILED = 70
 
 _log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class SqliteStorage:
         self._appender: Appender | None = None
         self._queue: deque[Waiting] = deque()
         self._queued_bytes = 0
-        self._busy = False
+        self._busy = self._company = False
         self._closed = False
         self._idle: asyncio.Future[None] | None = None
 
@@ -149,8 +150,29 @@ class SqliteStorage:
         self._queued_bytes += entry.size
         if not self._busy:
             self._busy = True
-            self._loop.call_soon(self._next_group)
+            self._close_soon()
         return entry.future
+
+    def _close_soon(self) -> None:
+        """Let the next group gather while changes keep coming, where they came in company lately."""
+        if self._company:
+            until = self._clock.monotonic() + self._pace.expected
+            self._loop.call_soon(self._linger, 0, 0, until)
+        else:
+            self._loop.call_soon(self._next_group)
+
+    def _linger(self, seen: int, quiet: int, until: float) -> None:
+        """Close the group once some turns of the loop brought no change, or a commit's time is up.
+
+        A commit costs the same for one change as for fifty, and what is on its way (an answer of a
+        child, the next publish of a producer) would otherwise have to wait for all of the next one.
+        """
+        waiting = len(self._queue)
+        quiet = 0 if waiting > seen else quiet + 1
+        if quiet >= QUIET_TURNS or self._clock.monotonic() >= until:
+            self._next_group()
+        else:
+            self._loop.call_soon(self._linger, waiting, quiet, until)
 
     def _next_group(self) -> None:
         """Stage what has gathered and have it committed, or rest."""
@@ -173,6 +195,7 @@ class SqliteStorage:
             size += entry.size
             entries.append(entry)
         self._queued_bytes -= size
+        self._company = len(entries) > 1
         return entries
 
     def _stage(self, group: Group) -> bool:
@@ -224,7 +247,7 @@ class SqliteStorage:
         else:
             self._landed(group)
         if self._queue:
-            self._loop.call_soon(self._next_group)
+            self._close_soon()
         else:
             self._next_group()
 
