@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import msgspec
-
+from headrace import testing
 from headrace.client.http import Client
 from headrace.faces.gateway.app import Gateway
 from headrace.faces.gateway.protocol import Patience
@@ -95,25 +90,8 @@ def serving(folder: Path, *, app: str = APP) -> Iterator[str]:
     """A node in a process of its own, running `app`; its address."""
     folder.chmod(0o755)
     (folder / "app.py").write_text(app)
-    environ = {name: value for name, value in os.environ.items() if "HEADRACE" not in name}
-    with (folder / "node.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "headrace.cli.main", "serve", "app.py", "--data", "data", "--port", "0"],
-            cwd=folder, stdout=log, stderr=log, env=environ,
-        )  # fmt: skip
-        try:
-            note = folder / "data" / "node.json"
-            deadline = time.monotonic() + 20
-            while not note.is_file():
-                assert process.poll() is None, (folder / "node.log").read_text()
-                assert time.monotonic() < deadline, (folder / "node.log").read_text()
-                time.sleep(0.01)
-            yield msgspec.json.decode(note.read_bytes())["url"]
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=20) == 0, (folder / "node.log").read_text()
-        finally:
-            process.kill()
-            process.wait()
+    with testing.serving(folder / "app.py", folder / "data") as node:
+        yield node.url
 
 
 def settle(client: Client, seconds: float = 15.0) -> None:

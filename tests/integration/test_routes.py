@@ -14,12 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]  # it ships no types
 import pytest
@@ -28,6 +25,7 @@ from tests.integration.gateway_nodes import serving
 
 from headrace.client.http import Client
 from headrace.faces.gateway.upstream import UpstreamFailed, UpstreamLate, exchange
+from headrace.testing.served import ask
 
 APP = '''
 from __future__ import annotations
@@ -188,21 +186,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         app = APP.replace("UPSTREAM", old).replace("SHARE", "0.5")
         with serving(folder, app=app) as found:
             yield found
-
-
-def ask(method: str, url: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], Any]:
-    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    named = {name.replace("_", "-"): text for name, text in headers.items()}
-    request = urllib.request.Request(url, data=data, method=method, headers=named)
-    try:
-        answer = urllib.request.urlopen(request, timeout=20)
-    except urllib.error.HTTPError as error:
-        answer = error
-    with answer:
-        raw = answer.read()
-        found = {name.lower(): text for name, text in answer.headers.items()}
-        is_json = "json" in found.get("content-type", "") and "ndjson" not in found["content-type"]
-        return answer.status, found, json.loads(raw) if is_json and raw else raw
 
 
 TEA = {"item": "tea", "quantity": 1}

@@ -178,6 +178,12 @@ def node_url(data: Path) -> str | None:
     return url if isinstance(url, str) else None
 
 
+def environment_of(more: Mapping[str, str]) -> dict[str, str]:
+    """The environment for another node, which is told nothing that this process was told but `more`."""
+    ours = {name: text for name, text in os.environ.items() if "HEADRACE" not in name}
+    return {**ours, **more}
+
+
 def client_url(environ: Mapping[str, str] | None = None, data: Path | None = None) -> str:
     """The node a command talks to: `HEADRACE_URL`, else the data folder's own, else the default."""
     environ = os.environ if environ is None else environ

@@ -1,8 +1,9 @@
 """For authors' tests: handlers called by hand, and a whole node on virtual time.
 
 `context`, `event` and `batch` make what a handler is given (`testing.direct`). `World` runs an app on
-the real delivery engine (`testing.world`); it is loaded when first asked for, because it needs all of
-the platform.
+the real delivery engine (`testing.world`), `serving` a node in a process of its own, which a test
+asks over HTTP (`testing.served`). Both are loaded when first asked for, `World` because it needs all
+of the platform.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from typing import Any
 
 from headrace.testing.direct import Published, batch, context, event
 
-__all__ = ["Published", "World", "batch", "context", "event"]
+__all__ = ["Published", "World", "batch", "context", "event", "serving"]
+
+_LATER = {"World": "headrace.testing.world", "serving": "headrace.testing.served"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "World":
-        return import_module("headrace.testing.world").World
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"`headrace.testing` has no `{name}`")

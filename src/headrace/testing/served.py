@@ -1,0 +1,139 @@
+"""A real node in a process of its own, for tests that stand outside: over HTTP, as callers do.
+
+In: an app's file and a folder for what the node keeps. Out: a `Served` node that can be asked; it is
+stopped as an operator would, and must end in good order. Time is real here, unlike in a `World`.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from headrace.node.config import environment_of
+from headrace.world.clock import SystemClock
+
+PATIENCE_S = 20.0
+LOOK_S = 0.02
+
+
+class Answer(NamedTuple):
+    """What the node answered: JSON opened, anything else as bytes; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+def ask(method: str, url: str, body: Any = None, **headers: str) -> Answer:
+    """Send a request, and wait for its answer, whatever the status.
+
+    Args:
+        method: Such as `POST`.
+        url: The node's address and a path, with its query.
+        body: Bytes as they are, None for no body, anything else as JSON.
+        **headers: With `_` for `-`.
+    """
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    request = Request(url, data=data, method=method, headers=named)
+    try:
+        answer = urlopen(request, timeout=PATIENCE_S)
+    except HTTPError as error:
+        answer = error
+    with answer:
+        raw = answer.read()
+        found = {name.lower(): text for name, text in answer.headers.items()}
+        kind = found.get("content-type", "").partition(";")[0]
+        is_json = kind == "application/json" or kind.endswith("+json")
+        return Answer(answer.status, found, json.loads(raw) if raw and is_json else raw)
+
+
+class Served:
+    """A node that runs, made by `serving`.
+
+    Attributes:
+        url: Its address.
+    """
+
+    def __init__(self, url: str, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+        self.url = url
+        self._process, self._log = process, log
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """Send a request to a path of the node; see `ask`."""
+        return ask(method, self.url + path, body, **headers)
+
+    def wait_for(self, location: str, status: str = "committed") -> Any:
+        """Wait until a request that was taken for later has come as far as `status`; what is told.
+
+        Raises:
+            AssertionError: It had not within 20 seconds.
+        """
+        clock = SystemClock()
+        deadline = clock.monotonic() + PATIENCE_S
+        while (told := self.ask("GET", location).body)["status"] != status:
+            self._pause(clock.monotonic() < deadline, f"`{location}` is not `{status}`: {told}")
+        return told
+
+    def _pause(self, patient: bool, complaint: str) -> None:
+        """Wait a moment for the node; complain where it has ended, or where patience has."""
+        try:
+            self._process.wait(LOOK_S)
+        except subprocess.TimeoutExpired:
+            if patient:
+                return
+        self._log.seek(0)
+        raise AssertionError(f"{complaint}; the node said:\n{self._log.read().decode()}")
+
+
+@contextmanager
+def serving(
+    app: str | Path,
+    data: str | Path,
+    *,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[Served]:
+    """Run `headrace serve` on an app's file, on a free port, until the block is left.
+
+    Args:
+        app: The file. The node stands in its folder, and reads a `headrace.toml` there.
+        data: Where the node keeps what must survive; beside other things, made where it is missing.
+        environ: More of its environment, such as secrets; `HEADRACE_*` of ours is not passed on.
+
+    Raises:
+        AssertionError: The node did not come up, or did not end in good order.
+    """
+    app, data = Path(app).resolve(), Path(data).resolve()
+    note = data / "node.json"
+    data.parent.mkdir(parents=True, exist_ok=True)
+    note.unlink(missing_ok=True)  # of a node that is no more: it would be taken for this one's
+    with data.with_name(f"{data.name}.log").open("w+b") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "headrace.cli.main", "serve", app.name,
+             "--data", str(data), "--port", "0"],
+            cwd=app.parent, env=environment_of(environ or {}), stdout=log, stderr=log,
+        )  # fmt: skip
+        node = Served("", process, log)
+        try:
+            clock = SystemClock()
+            deadline = clock.monotonic() + PATIENCE_S
+            while not note.is_file():
+                node._pause(clock.monotonic() < deadline, f"`{app}` is not served")
+            node.url = json.loads(note.read_bytes())["url"]
+            yield node
+            process.send_signal(signal.SIGTERM)
+            ended = process.wait(PATIENCE_S)
+            if ended != 0:
+                log.seek(0)
+                raise AssertionError(f"the node ended with {ended}:\n{log.read().decode()}")
+        finally:
+            process.kill()
+            process.wait()
