@@ -175,6 +175,8 @@ class Instance:
         self.born = self.idle_since = clock.monotonic()
         self.started_after = 0.0
         self.invocations = 0
+        self.in_hand = 0
+        """How many runs it has not answered; kept beside `_runs`, since it is asked so often."""
         self.exit: Exited | None = None
         self.doom = Doom.NONE
         self.tainted = False
@@ -219,11 +221,6 @@ class Instance:
     def _deaf(self) -> bool:
         return not self._connected or self.doom is not Doom.NONE
 
-    @property
-    def in_hand(self) -> int:
-        """How many runs it has not answered."""
-        return len(self._runs)
-
     def become(self, state: State) -> None:
         """Move along an arrow of `TRANSITIONS`."""
         if state is not self.state:
@@ -252,6 +249,7 @@ class Instance:
             if self.state is not State.STARTING:
                 self.become(State.BUSY)
         self._runs[nonce] = InHand(invocation, future)
+        self.in_hand += 1
         self._send(frame)
         if asleep:
             self._revive()
@@ -368,6 +366,7 @@ class Instance:
             os.close(self._pidfd)
             self._pidfd = -1
         runs, self._runs = list(self._runs.values()), {}
+        self.in_hand = 0
         for run in runs:
             if not run.future.done():
                 run.future.set_result(self._verdict(run.invocation, exit, alone=len(runs) == 1))
@@ -497,6 +496,7 @@ class Instance:
             self._break(Doom.PROTOCOL, "it answered a run that nobody gave it")
             return
         returned = message.returned
+        self.in_hand -= 1
         self.invocations += 1
         self._owner.took(returned.usage.wall)
         if returned.error is not None and returned.error.kind == "MemoryError":

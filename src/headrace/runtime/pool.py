@@ -100,8 +100,9 @@ class Pool:
     # -- choosing --------------------------------------------------------------------------------
 
     def _choose(self, affinity: str, *, alone: bool) -> Instance | None:
-        instance = self._at_home(affinity, alone=alone)
-        if instance is None and not alone and self._sharing:
+        short = self._short
+        instance = self._at_home(affinity, alone=alone) if affinity else None
+        if instance is None and short and self._sharing and not alone:
             # Waiting behind a few quick runs is cheaper than waking another process.
             instance = self._shared(WAKE_S)
         if instance is None and self._idle:
@@ -110,9 +111,11 @@ class Pool:
             instance = self._another(alone=alone)
         if instance is None:
             return None
-        self._idle.pop(instance, None)
-        self._sleeping.pop(instance, None)
-        if alone or not self._short:
+        if self._idle:
+            self._idle.pop(instance, None)
+        if self._sleeping:
+            self._sleeping.pop(instance, None)
+        if alone or not short:
             self._sharing.pop(instance, None)
         else:
             self._sharing[instance] = None
@@ -141,8 +144,14 @@ class Pool:
         """A busy instance that will be free within this time."""
         if not self._short:
             return None
+        run_s = self._run_s
         for instance in self._sharing:
-            if instance.in_hand * self._run_s < patience_s and self._takes_more(instance):
+            ahead = instance.in_hand
+            if (
+                ahead * run_s < patience_s
+                and ahead < MAX_IN_HAND
+                and instance.state is State.BUSY
+            ):
                 return instance
         return None
 

@@ -14,7 +14,7 @@ class Entropy(Protocol):
         """A number drawn evenly from `[low, high]`."""
         ...
 
-    def integer(self, bits: int) -> int:
+    def integer(self, bits: int, /) -> int:
         """A number drawn evenly from `[0, 2**bits)`."""
         ...
 
@@ -28,14 +28,12 @@ class SystemEntropy:
 
     def __init__(self) -> None:
         self._random = random.Random(secrets.randbits(128))
+        # Drawn several times an event, so without a call in between; not for secrets.
+        self.integer = self._random.getrandbits
 
     def uniform(self, low: float, high: float) -> float:
         """Drawn from a generator seeded by the kernel; not for secrets."""
         return self._random.uniform(low, high)
-
-    def integer(self, bits: int) -> int:
-        """Drawn from a generator seeded by the kernel; not for secrets."""
-        return self._random.getrandbits(bits)
 
     def token(self, size: int = 16) -> str:
         """Straight from the kernel; fit for secrets."""

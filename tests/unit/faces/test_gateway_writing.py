@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.faces.gateway.responses import Response
-from headrace.faces.gateway.writing import Date, closes, written
+from headrace.faces.gateway.writing import FRESH_S, Date, closes, written
 from headrace.model.errors import Invalid
 
 DATE = b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
@@ -88,7 +88,9 @@ def test_a_status_without_a_name_is_sent_by_its_number() -> None:
     assert lines_of(Response(299, b""))[0] == b"HTTP/1.1 299 "
 
 
-def test_the_date_is_that_of_the_second() -> None:
-    date = Date()
-    assert date.line(999_999) == DATE
-    assert date.line(1_000_000) == DATE.replace(b"00:00:00", b"00:00:01")
+def test_the_date_is_fresh_and_not_made_for_every_answer() -> None:
+    now = iter([999_999, 1_000_000])
+    date = Date(lambda: next(now))
+    assert date.line(7.0) == DATE
+    assert date.line(7.0 + FRESH_S - 0.01) == DATE
+    assert date.line(7.0 + FRESH_S) == DATE.replace(b"00:00:00", b"00:00:01")

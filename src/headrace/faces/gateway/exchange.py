@@ -37,11 +37,12 @@ class Exchange:
 
     def feed(self, part: bytes) -> bool:
         """Keep a part; whether more may come at once."""
-        if self._body:
-            self._parts.append(part)
-        else:
+        if self._waiter is not None:
+            self._wake()
+        if not self._body:
             self._body = part
-        self._wake()
+            return len(part) <= HIGH_WATER
+        self._parts.append(part)
         return len(self._body) + sum(map(len, self._parts)) <= HIGH_WATER
 
     def complete(self) -> None:

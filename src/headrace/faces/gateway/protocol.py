@@ -36,6 +36,8 @@ HEADERS_S = 10.0
 BODY_S = 30.0
 KEEP_ALIVE_S = 30.0
 MAX_HEADER_BYTES = 65_536
+MAX_OUTGOING_BYTES = 65_536
+"""Answers of one turn of the loop that are kept to be written together."""
 MAX_PIPELINED = 1_024
 """Requests of one connection that wait for the one before them; their client sends no faster."""
 
@@ -83,10 +85,35 @@ class Hall:
     ) -> None:
         self.answer: Callable[[Request], Awaitable[tuple[Response, Headers] | None]]
         self.answer = answerer.answer
-        self.admission, self.tasks, self.clock = admission, tasks, clock
+        self.admission, self.tasks = admission, tasks
         self.patience, self.max_connections = patience, max_connections
         self.connections: set[Connection] = set()
-        self.date = Date()
+        self.date = Date(clock.now)
+        self._outgoing: list[tuple[asyncio.Transport, bytes]] = []
+        self._outgoing_bytes = 0
+
+    def send(self, transport: asyncio.Transport, answer: bytes, *, last: bool) -> None:
+        """Write an answer: at once where it is the last or the only one, else with its neighbours.
+
+        One write right after the other finds the client (and the machine's other cores) awake;
+        with work in between, every single write would have to wake them up again.
+        """
+        if self._outgoing or (self.admission.requests and not last):
+            if not self._outgoing:
+                asyncio.get_running_loop().call_soon(self._flush)
+            self._outgoing.append((transport, answer))
+            self._outgoing_bytes += len(answer)
+            if last or self._outgoing_bytes > MAX_OUTGOING_BYTES:
+                self._flush()
+        else:
+            transport.write(answer)
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        self._outgoing_bytes = 0
+        for transport, answer in outgoing:
+            if not transport.is_closing():
+                transport.write(answer)
 
 
 class Connection(asyncio.Protocol):
@@ -263,9 +290,12 @@ class Connection(asyncio.Protocol):
             self._waiter = self._loop.create_future()
             await self._waiter
             return True
+        if self._room is not None:
+            await self._room
+        hall = self._hall
         request, exchange = self._queue.popleft()
         self._working = exchange
-        answered = await self._hall.answer(request)
+        answered = await hall.answer(request)
         self._working = None
         if answered is None or self._transport.is_closing():
             return False
@@ -278,17 +308,17 @@ class Connection(asyncio.Protocol):
             exchange.take()
             self._answered = exchange
         last = self._final and not self._queue
-        self._transport.write(self._bytes_of(response, extra, request.method, last=last))
+        hall.send(
+            self._transport, self._bytes_of(response, extra, request.method, last=last), last=last
+        )
         if last:
             return False
-        if self._room is not None:
-            await self._room
         if not self._queue:
             self._rest()
         return True
 
     def _bytes_of(self, response: Response, extra: Headers, method: str, *, last: bool) -> bytes:
-        date = self._hall.date.line(self._hall.clock.now())
+        date = self._hall.date.line(self._loop.time())
         try:
             return written(response, extra, date=date, method=method, last=last)
         except Invalid as error:
@@ -374,7 +404,7 @@ class Connection(asyncio.Protocol):
         if broken is None or broken is not self._answered:
             self._transport.write(written(
                 answer_error(error), ((b"connection", b"close"),), method="GET", last=True,
-                date=self._hall.date.line(self._hall.clock.now()),
+                date=self._hall.date.line(self._loop.time()),
             ))  # fmt: skip
         self._transport.close()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,13 +28,15 @@ TIME_FIELDS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+JSON = b"application/json"
+
+
+class Response(msgspec.Struct, frozen=True, gc=False):
     """A whole answer."""
 
     status: int
     body: bytes
-    media: bytes = b"application/json"
+    media: bytes = JSON
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 

@@ -7,15 +7,16 @@ could is refused here, whoever let it come this far.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 
 from headrace.faces.gateway.cors import Headers
-from headrace.faces.gateway.responses import Response
+from headrace.faces.gateway.responses import JSON, Response
 from headrace.model.errors import Invalid
 
+FRESH_S = 0.25
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-JSON = b"application/json"
 _BODYLESS = frozenset({204, 304})
 _STANDING = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _STANDING_LINES = b"".join(b"%b: %b\r\n" % each for each in _STANDING)
@@ -35,17 +36,18 @@ _STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
 
 
 class Date:
-    """The `date` line, made once a second. Owned by the door."""
+    """The `date` line, made anew a few times a second. Owned by the door."""
 
-    def __init__(self) -> None:
-        self._second = -1
+    def __init__(self, now: Callable[[], int]) -> None:
+        self._now = now
+        self._until = -1.0
         self._line = b""
 
-    def line(self, micros: int) -> bytes:
-        """The line for a time."""
-        second = micros // 1_000_000
-        if second != self._second:
-            self._second = second
+    def line(self, moment: float) -> bytes:
+        """The line at `moment` of the loop's time."""
+        if moment >= self._until:
+            self._until = moment + FRESH_S
+            second = self._now() // 1_000_000
             self._line = b"date: " + formatdate(second, usegmt=True).encode() + b"\r\n"
         return self._line
 
@@ -64,7 +66,7 @@ def written(response: Response, extra: Headers, *, date: bytes, method: str, las
         Invalid: It has a header that cannot be sent.
     """
     body = response.body
-    if response.media is JSON and response.status == 200 and not (response.headers or extra):
+    if response.media == JSON and response.status == 200 and not (response.headers or extra):
         # Nearly every answer, and nothing of it comes from outside but the body.
         return b"HTTP/1.1 200 OK\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n%b%b\r\n%b" % (
             date, len(body), _STANDING_LINES, b"connection: close\r\n" if last else b"",
