@@ -64,7 +64,9 @@ def test_what_is_forked_knows_only_the_ground_floor_its_own_room_and_the_wire() 
         "headrace.runtime.wire",
         "headrace.runtime.limits",
         "headrace.runtime.kernel",
+        "headrace.runtime.kin",
         "headrace.runtime.sandbox",
+        "headrace.runtime.warden",
     )
     strangers = {
         f"{file.relative_to(ROOT)}: {name}"

@@ -35,14 +35,14 @@ def book(events: Batch, context: Context) -> None:
     while batch := consumer.fetch(20):
         time.sleep(0.01)
         for event in batch:
-            context.publish(booked, {"n": event.value, "by": os.getpid()})
+            context.publish(booked, {"n": event.value, "by": os.getcwd()})
         count = context.state.get(f"count/{min(consumer.positions)}", int, 0)
         context.state.put(f"count/{min(consumer.positions)}", count + len(batch))
         consumer.commit()
         if not context.state.get("died", bool, False):
             context.state.put("died", True)
             consumer.commit()
-            context.publish(booked, {"n": -1, "by": os.getpid()})
+            context.publish(booked, {"n": -1, "by": os.getcwd()})
             consumer.fetch(20)
             os._exit(9)
 '''

@@ -66,7 +66,7 @@ def _platform() -> list[dict[str, Any]]:
 
 
 def _isolation() -> list[dict[str, Any]]:
-    from headrace.runtime.sandbox import probe
+    from headrace.runtime.rehearsal import probe
 
     return [_finding(str(found.name), bool(found.ok), str(found.detail)) for found in probe()]
 

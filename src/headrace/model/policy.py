@@ -171,8 +171,8 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
         files: Open files.
         processes: Processes and threads.
         file_size: Bytes of the largest file it may write.
-        isolation: 0 none, 1 rlimits + uid + no_new_privs + seccomp + private scratch folder,
-            2 adds landlock and namespaces. The highest level the machine has is used when more is
+        isolation: 0 no more than every app gets (not root, no_new_privs, seccomp, namespaces),
+            1 adds rlimits + uid + private scratch folder, 2 adds landlock. The highest level the machine has is used when more is
             asked for than it can give, and `headrace doctor` says so.
         network: Whether it may open network sockets.
     """

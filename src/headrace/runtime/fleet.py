@@ -29,8 +29,9 @@ from headrace.runtime.eviction import GreedyDual
 from headrace.runtime.instance import Doom, Instance, Lost, State
 from headrace.runtime.logs import LogLine
 from headrace.runtime.pool import Pool
+from headrace.runtime.warden import IDS_PER_ZYGOTE
 from headrace.runtime.wire import Exited, Fork, Forked, ForkFailed
-from headrace.runtime.zygote import Zygote
+from headrace.runtime.zygote import Zygote, pid_of
 from headrace.world import failpoints
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
@@ -50,6 +51,8 @@ PATIENCE = 4
 MAX_SWITCHES = 8
 FIRST_UID = 1 << 20
 UID_BITS = 29
+MAX_BLOCKS = 1 << 12
+"""Zygotes after which their blocks of ids are used again."""
 DEFAULT_SPIN_S = 100e-6
 """How long a child looks for its next run before it sleeps, while runs follow each other closely."""
 
@@ -119,6 +122,7 @@ class Fleet:
         self._sweeper: asyncio.Task[None] | None = None
         self._privileged = os.geteuid() == 0
         self._uids = FIRST_UID + (entropy.integer(UID_BITS) & ~0xFFFF)
+        self._zygotes = 0
         self._count = 0
         self._draining = False
         _allow_descriptors(max_instances * DESCRIPTORS_PER_INSTANCE + SPARE_DESCRIPTORS)
@@ -177,11 +181,15 @@ class Fleet:
 
     async def _start_zygote(self, deployment: Deployment) -> AppSpec:
         self._scratch.mkdir(parents=True, exist_ok=True, mode=0o711)
+        if not self._zygotes:
+            self._clear_scratch()
+        self._zygotes += 1
         zygote = Zygote(
             deployment.target,
             interpreter=deployment.interpreter,
-            scratch=self._scratch,
+            scratch=self._scratch / f"{self._zygotes:x}-{self._entropy.token(3)}",
             isolation=self._isolation,
+            uid=self._uids + self._zygotes % MAX_BLOCKS * IDS_PER_ZYGOTE if self._privileged else 0,
             environment=self._environment,
             clock=self._clock,
             on_log=self._on_log,
@@ -194,6 +202,11 @@ class Fleet:
         deployment.zygote = zygote
         deployment.loaded_at = self._clock.monotonic()
         return loaded.spec
+
+    def _clear_scratch(self) -> None:
+        """Take away what a host left here that was killed; the folder is ours alone."""
+        for folder in list(self._scratch.iterdir()):
+            self._tasks.start(_remove(folder), name=f"remove {folder.name}")
 
     def _switch(self, spec: AppSpec, deployment: Deployment) -> None:
         old = self._apps.get(spec.name)
@@ -233,6 +246,7 @@ class Fleet:
                 self._tasks.start(self._bury(instance), name=f"bury {instance.identity}")
         if deployment.retired or self._draining:
             return
+        self._tasks.start(dead.clear(), name=f"clear {dead.scratch.name}")
         self._complain(dead.target, f"its zygote died: {dead.epitaph}; it is started again")
         if self._clock.monotonic() - deployment.loaded_at > RESTART_CAP_S:
             deployment.restarts = 0
@@ -326,7 +340,7 @@ class Fleet:
         err, child_err = os.pipe2(os.O_CLOEXEC)
         # The order leaves first: we get ready while the child does.
         order = Fork(
-            identity, function.name, self._next_uid(isolation), isolation, function.resources,
+            identity, function.name, zygote.next_uid(isolation), isolation, function.resources,
             self._partitions, self._spin,
         )  # fmt: skip
         try:
@@ -354,15 +368,11 @@ class Fleet:
             start=self._start,
             on_log=self._on_log,
             greets=zygote.greets,
+            scratch=zygote.scratch / identity,
         )
         self._instances[identity] = instance
         failpoints.hit("fork:after")
         return instance
-
-    def _next_uid(self, isolation: int) -> int:
-        if isolation < 1 or not self._privileged:
-            return 0
-        return self._uids + self._count % 0x10000
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> object:
         return self._tasks.start(work, name=name)
@@ -399,7 +409,7 @@ class Fleet:
         if instance is None or instance.state is State.GONE:
             os.close(pidfd)
             return
-        instance.was_born(forked.pid, pidfd)
+        instance.was_born(pid_of(pidfd), pidfd)
 
     def _fork_failed(self, failed: ForkFailed) -> None:
         instance = self._instances.get(failed.instance)
@@ -414,7 +424,7 @@ class Fleet:
     def gone(self, instance: Instance) -> None:
         """An instance is dead: take its scratch folder away."""
         self._instances.pop(instance.identity, None)
-        folder = self._scratch / instance.identity
+        folder = instance.scratch
         try:
             folder.rmdir()
         except FileNotFoundError:

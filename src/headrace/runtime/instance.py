@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -166,10 +167,12 @@ class Instance:
         start: Callable[[Coroutine[Any, Any, None], str], object],
         on_log: Callable[[LogLine], None],
         greets: bool,
+        scratch: Path,
     ) -> None:
         self.identity = identity
         self.function = function
         self.app = app
+        self.scratch = scratch
         self.state = State.STARTING
         self.pid = 0
         self.born = self.idle_since = clock.monotonic()

@@ -9,9 +9,12 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import signal
+import struct
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
 PR_SET_NAME = 15
 PR_SET_SECCOMP = 22
 PR_CAPBSET_DROP = 24
@@ -21,9 +24,15 @@ PR_SET_NO_NEW_PRIVS = 38
 CLONE_NEWNS = 0x0002_0000
 CLONE_NEWUTS = 0x0400_0000
 CLONE_NEWIPC = 0x0800_0000
+CLONE_NEWUSER = 0x1000_0000
 CLONE_NEWPID = 0x2000_0000
 
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
+
+CAP_CHOWN, CAP_KILL, CAP_SETGID, CAP_SETUID = 1 << 0, 1 << 5, 1 << 6, 1 << 7
+
+_CAPABILITY_VERSION = 0x2008_0522
+_CLONE = {"x86_64": 56, "aarch64": 220}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -31,6 +40,8 @@ _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 _libc.mount.argtypes = [
     ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p,
 ]  # fmt: skip
+_capability_head = ctypes.create_string_buffer(struct.pack("<Ii", _CAPABILITY_VERSION, 0), 8)
+_no_capabilities = ctypes.create_string_buffer(24)
 _malloc_trim = getattr(_libc, "malloc_trim", None)
 
 ARCHITECTURE = platform.machine()
@@ -74,6 +85,32 @@ def unshare(flags: int) -> None:
     """Leave the namespaces shared so far."""
     if _libc.unshare(flags) != 0:
         raise _fail("unshare")
+
+
+def fork_into(flags: int) -> int:
+    """Fork a child into new namespaces; 0 in the child. For a process with one thread only.
+
+    The interpreter is not told: there is nothing to mend in a process that has forked no thread.
+    """
+    if not flags:
+        return os.fork()
+    number = _CLONE.get(ARCHITECTURE)
+    if number is None:
+        raise OSError(f"clone: its number on `{ARCHITECTURE}` is not known")
+    return syscall(number, flags | int(signal.SIGCHLD), 0, 0, 0, 0)
+
+
+def keep_capabilities(kept: int) -> None:
+    """Have these capabilities and no other; what is given up is not had again."""
+    both = struct.pack("<III", kept, kept, 0) + bytes(12)
+    if _libc.capset(_capability_head, ctypes.create_string_buffer(both, len(both))) != 0:
+        raise _fail("capset")
+
+
+def give_up_capabilities() -> None:
+    """Have none. Made for the cold path: everything it needs is there already."""
+    if _libc.capset(_capability_head, _no_capabilities) != 0:
+        raise _fail("capset")
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:

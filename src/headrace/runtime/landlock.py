@@ -1,6 +1,7 @@
 """Landlock: which folders a process and its offspring may read, and which they may write.
 
-In come folders, out comes a sealed process. Rules can only be made tighter afterwards. The kernel's
+In come folders, out come rules, made once, under which any number of processes put themselves.
+Rules can only be made tighter afterwards. The kernel's
 version of the interface decides what can be asked for; too old a kernel is a reason, not an error.
 """
 
@@ -35,27 +36,39 @@ def version() -> int:
         return 0
 
 
-def seal(*, readable: Iterable[str], writable: Iterable[str]) -> None:
-    """Keep this process, for good, to these folders and files; needs `no_new_privs`.
+def ruleset(*, readable: Iterable[str], writable: Iterable[str]) -> int:
+    """The descriptor of rules that leave these folders and files, for `restrict`; close it.
 
     Raises:
         OSError: The kernel refuses.
     """
     level = version()
     rights = _RIGHTS_BY_VERSION.get(level, _NEWEST_RIGHTS)
-    # No signals to, and no hidden sockets of, processes outside the zygote's own offspring.
+    # No signals to, and no hidden sockets of, processes outside the domain.
     scopes = _SCOPE_ABSTRACT_SOCKETS | _SCOPE_SIGNALS if level >= 6 else 0
     attribute = struct.pack("<QQQ", rights, 0, scopes)[: 24 if level >= 6 else 8]
     buffer = ctypes.create_string_buffer(attribute, len(attribute))
-    ruleset = kernel.syscall(CREATE_RULESET, buffer, len(attribute), 0)
+    rules = kernel.syscall(CREATE_RULESET, buffer, len(attribute), 0)
     try:
         for path in readable:
-            _allow(ruleset, path, READ & rights)
+            _allow(rules, path, READ & rights)
         for path in writable:
-            _allow(ruleset, path, rights)
-        kernel.syscall(RESTRICT_SELF, ruleset, 0)
-    finally:
-        os.close(ruleset)
+            _allow(rules, path, rights)
+    except OSError:
+        os.close(rules)
+        raise
+    return rules
+
+
+def restrict(rules: int) -> None:
+    """Keep this process and its offspring to the rules, for good, in a domain of their own.
+
+    Needs `no_new_privs`.
+
+    Raises:
+        OSError: The kernel refuses.
+    """
+    kernel.syscall(RESTRICT_SELF, rules, 0)
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:

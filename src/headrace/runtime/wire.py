@@ -155,12 +155,16 @@ class Partitions(msgspec.Struct, array_like=True, frozen=True, tag=13, gc=False)
 
 
 class Load(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
-    """Host to zygote: import this, then be ready to fork; the first thing ever said."""
+    """Host to zygote: import this, then be ready to fork; the first thing ever said.
+
+    `uid` is the first of the ids that are this zygote's, 0 where the host has none to give.
+    """
 
     target: str
     paths: list[str]
     scratch: str
     isolation: int
+    uid: int
 
 
 class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
@@ -170,7 +174,7 @@ class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
         spec: What was declared.
         size: The zygote's address space in bytes, on top of which instances get theirs.
         level: The isolation level its instances will really have, at most.
-        common: The level the zygote itself stands at, which a fork inherits for nothing.
+        stands: What it stands on, in words.
         notes: What was asked for and could not be had, and why.
         seconds: How long the import took.
         greets: Whether its instances say hello, since they have start hooks to run first; others
@@ -180,7 +184,7 @@ class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
     spec: AppSpec
     size: int
     level: int
-    common: int
+    stands: str
     notes: list[str]
     seconds: float
     greets: bool = True
@@ -207,7 +211,10 @@ class Fork(msgspec.Struct, array_like=True, frozen=True, tag=23, gc=False):
 
 
 class Forked(msgspec.Struct, array_like=True, frozen=True, tag=24, gc=False):
-    """Zygote to host: it lives; a pidfd of it rides along."""
+    """Zygote to host: it lives; a pidfd of it rides along.
+
+    `pid` is its number in the zygote's namespace, which need not be the host's.
+    """
 
     instance: str
     pid: int

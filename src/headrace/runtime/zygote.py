@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from pathlib import Path
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.function import AppSpec
 from headrace.runtime.logs import LogLine, LogReader
+from headrace.runtime.warden import IDS_PER_ZYGOTE, SIGNALLED
 from headrace.runtime.wire import (
     RECEIVE_BYTES,
     Exited,
@@ -39,6 +41,10 @@ from headrace.world.clock import Clock
 
 LOAD_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 2.0
+DEATH_TIMEOUT_S = 0.5
+"""How long a warden gets to end what its zygote left behind, while everything else waits."""
+SCRATCH_MODE = 0o711
+"""Instances pass through it to the folders they have in there, and see nobody else's."""
 
 PASSED_ON = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ")
 """What an app sees of the host's environment: where things are, never secrets."""
@@ -85,6 +91,7 @@ class Zygote:
         interpreter: str | None,
         scratch: Path,
         isolation: int,
+        uid: int,
         environment: Mapping[str, str],
         clock: Clock,
         on_log: Callable[[LogLine], None],
@@ -95,8 +102,9 @@ class Zygote:
     ) -> None:
         self.target = target
         self._interpreter = interpreter or sys.executable
-        self._scratch = scratch
+        self.scratch = scratch
         self._isolation = isolation
+        self._uid = uid
         self._environment = environment
         self._clock = clock
         self._on_log = on_log
@@ -138,9 +146,10 @@ class Zygote:
         """
         self._loop = asyncio.get_running_loop()
         self._loaded = self._loop.create_future()
+        self.scratch.mkdir(mode=SCRATCH_MODE)
         self._spawn()
         paths = [str(path) for path in search_paths(self.target)]
-        self._send(Load(self.target, paths, str(self._scratch), self._isolation), [])
+        self._send(Load(self.target, paths, str(self.scratch), self._isolation, self._uid), [])
         try:
             answer = await self._clock.timeout(self._loaded, LOAD_TIMEOUT_S)
         except TimeoutError:
@@ -156,6 +165,7 @@ class Zygote:
             # Nobody waits for it any more, so nobody would ever end it.
             self._closing = True
             self._died("its start was given up")
+            shutil.rmtree(self.scratch, ignore_errors=True)
             raise
         if isinstance(answer, LoadFailed):
             await self.close()
@@ -176,19 +186,33 @@ class Zygote:
         self.forks += 1
         self._send(order, descriptors)
 
+    def next_uid(self, isolation: int) -> int:
+        """A uid for the next instance; 0 where it gets none of its own."""
+        if isolation < 1 or not self._uid:
+            return 0
+        return self._uid + 1 + self.forks % (IDS_PER_ZYGOTE - 1)
+
     async def close(self) -> None:
         """End the process, and with it whatever instances it still has."""
         self._closing = True
-        process = self._process
-        if process is None:
+        if self._process is not None:
+            self._disconnect()
+            await self._wait(self._process)
+        await self.clear()
+
+    async def clear(self) -> None:
+        """Take its scratch folder away, once it and its instances are dead."""
+        try:
+            self.scratch.rmdir()
+        except FileNotFoundError:
             return
-        self._disconnect()
-        await self._wait(process)
+        except OSError:
+            await asyncio.to_thread(shutil.rmtree, self.scratch, ignore_errors=True)
 
     def kill(self) -> None:
-        """Kill it at once; `on_death` follows."""
+        """Kill it at once, with all that descends from it; `on_death` follows."""
         if self._process is not None:
-            self._process.kill()
+            _end(self._process)
 
     # -- the process -----------------------------------------------------------------------------
 
@@ -241,7 +265,9 @@ class Zygote:
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, 0.02)
             if attempt == 0:
-                process.kill()
+                _end(process)
+        process.kill()
+        process.wait()
 
     def _disconnect(self) -> None:
         if not self.alive:
@@ -265,8 +291,12 @@ class Zygote:
             return
         self._disconnect()
         if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+            _end(self._process)
+            try:
+                self._process.wait(DEATH_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
         if self._loaded is not None and not self._loaded.done():
             code = None if self._process is None else self._process.returncode
             self._loaded.set_exception(
@@ -393,15 +423,45 @@ def search_paths(target: str) -> list[Path]:
 
 
 def _explain(target: str, failure: LoadFailed) -> str:
+    if failure.kind == "PermissionError":
+        return (
+            f"`{target}` cannot be imported: {failure.message}; apps never run as root: let every "
+            f"user read what it needs (`chmod -R a+rX`)\n{failure.traceback}"
+        )
     if failure.kind == "NotForkable":
         return f"`{target}` cannot be forked: {failure.message}"
     return f"`{target}` cannot be imported: {failure.kind}: {failure.message}\n{failure.traceback}"
 
 
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Let the warden kill its zygote and all that descends from it, though it may be stopped."""
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+
+
+def pid_of(pidfd: int) -> int:
+    """The process's number as this process sees it; 0 where it is dead and reaped already."""
+    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
+        if line.startswith("Pid:"):
+            return max(int(line.split()[1]), 0)
+    return 0
+
+
 def _ending(code: int | None) -> str:
     if code is None:
         return "still running"
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code > SIGNALLED:
+        # Its warden passes on how it ended.
+        code = SIGNALLED - code
+    return f"signal {signal_name(-code)}" if code < 0 else f"exit code {code}"
+
+
+def signal_name(number: int) -> str:
+    """Its name where it has one."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"number {number}"
 
 
 def _close(descriptors: list[int]) -> None:

@@ -82,6 +82,11 @@ def children(parent: int) -> list[Process]:
     ]
 
 
+def zygotes(host: int) -> list[Process]:
+    """The processes from which a node forks its instances; above each stands its warden."""
+    return [each for warden in children(host) for each in children(warden.pid)]
+
+
 def zombies(ancestor: int) -> list[Process]:
     """Those below `ancestor` that have ended and were not reaped."""
     return [each for each in below(ancestor) if each.state() == "Z"]

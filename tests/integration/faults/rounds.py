@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.auditor.outside import Finding
 from tests.integration.faults.load import APP, Load
-from tests.integration.faults.processes import Process, children, wait_until
+from tests.integration.faults.processes import Process, wait_until, zygotes
 from tests.integration.faults.results import Result, figures_of, result, settle
 from tests.integration.faults.sites import Site
 
@@ -43,8 +43,7 @@ def instances_of(site: Site, state: str = "") -> list[Process]:
 def zygote_of(site: Site) -> Process:
     """The process that forks the instances, once there are some."""
     wait_until(site.instances, seconds=20, what=lambda: f"instances run {site.said()}")
-    listed = {each["pid"] for each in site.instances()}
-    return next(each for each in children(site.host.pid) if each.pid not in listed)
+    return zygotes(site.host.pid)[0]
 
 
 def pauses(random: Random, times: int, least: float, most: float) -> Iterator[float]:

@@ -57,7 +57,7 @@ def test_what_was_said_is_what_is_heard() -> None:
 
 def test_a_declared_app_crosses_whole() -> None:
     spec = AppSpec(name="shop", functions=(FunctionSpec(name="shop.price", app="shop"),))
-    loaded = Loaded(spec, 1, 2, 1, ["a note"], 0.5)
+    loaded = Loaded(spec, 1, 2, "firmly", ["a note"], 0.5)
     ((_, body),) = opened(encode(0, loaded))
     assert from_zygote(body) == loaded
     order = Fork("i", "shop.price", 7, 1, spec.functions[0].resources, {"orders": 4}, 0.0)

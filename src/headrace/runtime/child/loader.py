@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from hashlib import sha256
 from pathlib import Path
@@ -163,6 +164,9 @@ def _sources(source: Path) -> list[Path]:
         folder = waiting.pop()
         for each in sorted(folder.iterdir()):
             if each.is_symlink() and each.is_dir():
+                continue
+            # What the app's uid may not read, the app cannot import: no code of its.
+            if not os.access(each, os.R_OK):
                 continue
             if each.is_dir():
                 # A virtual environment beside the app is not the app's code.

@@ -1,9 +1,9 @@
-"""The zygote's own process: import the app once, stand in the sandbox, fork on demand.
+"""The zygote's own process: stand in the sandbox, import the app once, fork on demand.
 
 Plain, single-threaded, without a socket or file besides its control socket, and it checks that
 before every fork. It takes orders from the host, answers with pids and pidfds, reaps what dies,
 and ends everything it started when the host goes away. Author's code runs here only while it is
-imported.
+imported, and by then the process is not root any more. Its warden stands above it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import NoReturn
 import msgspec
 
 from headrace.model.policy import MAX_TRACEBACK, Resources
-from headrace.runtime import kernel, limits, sandbox
+from headrace.runtime import kernel, kin, limits, sandbox, warden
 from headrace.runtime.child import loader, main
 from headrace.runtime.child.control import Control
 from headrace.runtime.child.forkable import NotForkable, check_forkable, count_descriptors
@@ -41,6 +41,8 @@ from headrace.runtime.wire import (
 
 CONTROL = 3
 """Where the control socket is, and in an instance its channel."""
+RULES = 4
+"""Where landlock's rules are while an instance has yet to put itself under them."""
 HIGHEST = 0x7FFF_FFFF
 INSTANCE_FDS = 3
 TELL_AFTER_MS = 1
@@ -62,11 +64,21 @@ class Child(msgspec.Struct, frozen=True):
 class Zygote:
     """Forks instances of one app and looks after them until they are reaped."""
 
-    def __init__(self, control: Control, life: main.Life, load: Load, loaded: Loaded) -> None:
+    def __init__(
+        self,
+        control: Control,
+        life: main.Life,
+        load: Load,
+        loaded: Loaded,
+        standing: warden.Standing,
+        ground: sandbox.Ground,
+    ) -> None:
         self._control = control
         self._life = life
         self._load = load
         self._loaded = loaded
+        self._standing = standing
+        self._ground = ground
         self._walls: dict[tuple[Resources, int, bool], sandbox.Walls] = {}
         self._unsaid: list[Forked] = []
         self._children: dict[int, Child] = {}
@@ -82,8 +94,7 @@ class Zygote:
         for function in loaded.spec.functions:
             # Planned ahead, so that children find the plan among the pages they share.
             isolation = min(function.resources.isolation, load.isolation)
-            for own_uid in (False, True):
-                self._plan(function.resources, isolation, own_uid=own_uid)
+            self._plan(function.resources, isolation, own_uid=ground.uids and isolation >= 1)
         gc.freeze()
 
     def serve(self) -> None:
@@ -124,8 +135,8 @@ class Zygote:
                 resources,
                 own_uid=own_uid,
                 size=self._loaded.size,
-                level=min(isolation, self._loaded.level),
-                common=self._loaded.common,
+                level=min(isolation, self._ground.level),
+                ground=self._ground,
             )
             if len(self._walls) < MAX_PLANS:
                 self._walls[plan] = walls
@@ -145,13 +156,16 @@ class Zygote:
             self._control.say(ForkFailed(order.instance, str(error)))
         else:
             # While orders wait they go first: every page we touch now costs us a copy.
-            self._children[pid] = Child(order.instance, order.uid)
+            self._children[pid] = Child(order.instance, self._uid_of(order))
             self._unsaid.append(Forked(order.instance, pid))
             if len(self._unsaid) >= MAX_UNSAID:
                 self._tell()
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    def _uid_of(self, order: Fork) -> int:
+        return order.uid if self._ground.uids else 0
 
     def _tell(self) -> None:
         """Let the host know of the forks since the last time, with a pidfd of each."""
@@ -203,7 +217,7 @@ class Zygote:
     def _wait_as_spare(self, link: socket.socket) -> NoReturn:
         try:
             os.dup2(link.fileno(), CONTROL, False)
-            os.closerange(CONTROL + 1, HIGHEST)
+            os.closerange(self._first_free, HIGHEST)
             _reset_signals()
             # Done here once more, so that the pages it touches are this child's own already.
             main.rehearse()
@@ -223,6 +237,11 @@ class Zygote:
             sys.stderr.flush()
         os._exit(1)
 
+    @property
+    def _first_free(self) -> int:
+        """The descriptor from which on nothing is an instance's."""
+        return RULES + 1 if self._ground.rules >= 0 else RULES
+
     def _check(self, expected: int) -> None:
         """What was true after the import must still be so; both looks cost microseconds."""
         threads = os.stat("/proc/self/task").st_nlink - 2  # noqa: PTH116 - hot
@@ -236,15 +255,17 @@ class Zygote:
         code = 1
         try:
             zygote = self._pid
-            _settle_descriptors(descriptors)
+            _settle_descriptors(descriptors, self._first_free)
             _reset_signals()
-            uid = order.uid
+            uid = self._uid_of(order)
             sandbox.enter_instance(
                 self._plan(order.resources, order.isolation, own_uid=uid != 0),
                 uid=uid,
                 scratch=f"{self._load.scratch}/{order.instance}",
                 parent=zygote,
             )
+            if self._first_free > RULES:
+                os.close(RULES)
             main.live(self._life, order)
         except BaseException:  # noqa: BLE001 - the zygote's stack must not go on in its child
             traceback.print_exc()
@@ -271,8 +292,7 @@ class Zygote:
                 code = os.waitstatus_to_exitcode(status)
                 self._control.say(Exited(child.instance, code, cpu, usage.ru_maxrss * 1024))
         if strays := self._strays():
-            for pid in strays:
-                os.kill(pid, signal.SIGKILL)
+            kin.kill_families(strays)
 
     def _lose_spare(self, pid: int) -> None:
         self._spares_lost += 1
@@ -281,22 +301,29 @@ class Zygote:
             self._spare = None
 
     def _strays(self) -> list[int]:
-        """Processes that came to us because their parent died, and belong to no living instance."""
+        """Processes that came to us because their parent died, and belong to no living instance.
+
+        Where instances share a uid, each adopts its own while it lives, and what comes to us is
+        a dead one's.
+        """
         living = {child.uid for child in self._children.values() if child.uid}
         return [
             pid
-            for pid in sandbox.children(self._pid)
-            if pid not in self._children and sandbox.owner(pid) not in living
+            for pid in kin.children(self._pid)
+            if pid not in self._children and kin.owner(pid) not in living
         ]
 
     def _sweep(self, child: Child) -> None:
         """Nothing that runs under a dead instance's uid outlives it, however it multiplies."""
         if child.uid and self._strays():
-            sandbox.kill_all_of(child.uid)
+            kin.kill_all_of(child.uid)
 
     def end(self) -> None:
         """Kill every instance and its offspring, and reap them."""
         signal.set_wakeup_fd(-1)
+        if self._standing.rung.spaces:
+            # The kernel does it, at once and whatever they do, when the first process is gone.
+            return
         for pid in self._children:
             os.kill(pid, signal.SIGKILL)
         for _ in range(64):
@@ -310,8 +337,7 @@ class Zygote:
                 child = self._children.pop(pid, None)
                 if child is not None:
                     self._sweep(child)
-            for pid in self._strays():
-                os.kill(pid, signal.SIGKILL)
+            kin.kill_families(self._strays())
             time.sleep(0.001)
 
     def _terminate(self, _signal: int, _frame: object) -> None:
@@ -329,20 +355,22 @@ def _ignore(_signal: int, _frame: object) -> None:
     """A handler, so that the wakeup descriptor is written; the loop does the reaping."""
 
 
-def _settle_descriptors(descriptors: list[int]) -> None:
+def _settle_descriptors(descriptors: list[int], first_free: int) -> None:
     """Only stdin, the log pipes and the channel stay open; the channel takes the control's place."""
     link, out, err = descriptors
     os.dup2(out, 1)
     os.dup2(err, 2)
     # The three came in above the control socket, which is 3, so nothing is overwritten early.
     os.dup2(link, CONTROL, False)
-    os.closerange(CONTROL + 1, HIGHEST)
+    os.closerange(first_free, HIGHEST)
 
 
-def load(order: Load, control: Control) -> tuple[main.Life, Loaded] | LoadFailed:
+def load(
+    order: Load, control: Control, standing: warden.Standing
+) -> tuple[main.Life, Loaded, sandbox.Ground] | LoadFailed:
     """Import the app and make this process fit to be forked."""
     began = time.perf_counter()
-    sys.path[:0] = order.paths
+    notes = sandbox.filter_zygote() if standing.rung.drops else []
     try:
         app = loader.load(order.target)
         spec = app.spec(version=loader.fingerprint(order.target))
@@ -356,13 +384,25 @@ def load(order: Load, control: Control) -> tuple[main.Life, Loaded] | LoadFailed
     gc.collect()
     gc.freeze()
     asked = [min(each.resources.isolation, order.isolation) for each in spec.functions]
-    common, most = min(asked, default=0), max(asked, default=0)
-    level, notes = sandbox.enter_zygote(common, most=most, scratch=order.scratch, paths=sys.path)
-    common = min(common, level)
+    ground = sandbox.seal_zygote(
+        standing.rung,
+        common=min(asked, default=0),
+        most=max(asked, default=0),
+        scratch=order.scratch,
+        paths=sys.path,
+    )
+    if ground.rules >= 0:
+        if ground.rules != RULES:
+            # Nothing else is open there: that was looked at above.
+            os.dup2(ground.rules, RULES, False)
+            os.close(ground.rules)
+        ground = msgspec.structs.replace(ground, rules=RULES)
+    notes = [*standing.notes, *notes, *ground.notes]
     greets = bool(app.hooks["init"])
-    return life, Loaded(
-        spec, limits.address_space(), level, common, notes, seconds, greets
+    loaded = Loaded(
+        spec, limits.address_space(), ground.level, standing.rung.name, notes, seconds, greets
     )  # fmt: skip
+    return life, loaded, ground
 
 
 def _first(control: Control) -> Load:
@@ -375,29 +415,43 @@ def _first(control: Control) -> Load:
 
 
 def run(descriptor: int) -> NoReturn:
-    """Be a zygote on this control socket; never returns."""
-    # A host that is killed cannot say goodbye; our own death then takes the instances along.
-    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGTERM)
+    """Be a zygote on this control socket, and the warden above it; never returns."""
     os.dup2(descriptor, CONTROL, inheritable=False)
     if descriptor != CONTROL:
         os.close(descriptor)
     control = Control(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=CONTROL))
-    zygote: Zygote | None = None
     try:
         order = _first(control)
-        outcome = load(order, control)
+    except EOFError:
+        os._exit(0)
+    sys.path[:0] = order.paths
+    gc.freeze()
+    standing = warden.divide(
+        order.uid,
+        isolation=order.isolation,
+        close=CONTROL,
+        prepare=lambda rung: sandbox.prepare_zygote(
+            rung, uid=order.uid, scratch=order.scratch, paths=sys.path
+        ),
+    )
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    zygote: Zygote | None = None
+    try:
+        outcome = load(order, control, standing)
         sys.stdout.flush()
         sys.stderr.flush()
         if isinstance(outcome, LoadFailed):
             control.say(outcome)
         else:
-            life, loaded = outcome
-            zygote = Zygote(control, life, order, loaded)
+            life, loaded, ground = outcome
+            zygote = Zygote(control, life, order, loaded, standing, ground)
             control.say(loaded)
             zygote.serve()
     except EOFError:
         pass
+    except BaseException:  # noqa: BLE001 - the warden's stack must not go on in its child
+        traceback.print_exc()
+        sys.stderr.flush()
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if zygote is not None:

@@ -1,0 +1,110 @@
+"""Who descends from whom, and ending all of it: what a process leaves behind must not live on.
+
+In come pids of this process's children, found in `/proc`, which must be that of our own PID
+namespace; nothing comes out but the dead. A child that we have not reaped keeps its pid, and those
+further down are held by a descriptor while they are looked at again, so that a number that was
+given to somebody else meanwhile is never signalled.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from headrace.runtime import kernel
+
+MAX_PASSES = 64
+"""How often a family that multiplies is looked at again until every member stands still."""
+
+
+def children(pid: int) -> list[int]:
+    """The pids of a process's children."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:  # noqa: PTH123 - hot
+            return [int(child) for child in file.read().split()]
+    except OSError:
+        return []
+
+
+def owner(pid: int) -> int:
+    """The uid a process runs under, -1 where it is gone."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid  # noqa: PTH116 - hot
+    except OSError:
+        return -1
+
+
+def kill_all_of(uid: int) -> None:
+    """Kill every process of a uid in one stroke of the kernel's, which no fork bomb outruns.
+
+    Raises:
+        ValueError: The uid is root's, whose processes are not ours.
+    """
+    if uid <= 0:
+        raise ValueError(f"uid {uid} is not an instance's")
+    helper = os.fork()
+    if helper == 0:
+        try:
+            os.setresuid(uid, uid, uid)
+            # Changing to a uid does not take away the right to signal others, unless from root;
+            # with it, the next line would kill every process of the machine.
+            kernel.give_up_capabilities()
+            if os.getresuid() == (uid, uid, uid):
+                os.kill(-1, signal.SIGKILL)
+        finally:
+            os._exit(0)
+    os.waitpid(helper, 0)
+
+
+def kill_families(roots: list[int]) -> None:
+    """Kill these children of ours and all that descends from them; the roots are left to reap.
+
+    They are stopped first, generation by generation, until none that still runs is found: what is
+    stopped cannot fork.
+    """
+    held: dict[int, int] = {}
+    try:
+        for _ in range(MAX_PASSES):
+            if not _stop_more(roots, held):
+                break
+        for pidfd in held.values():
+            _send(pidfd, signal.SIGKILL)
+    finally:
+        for pidfd in held.values():
+            os.close(pidfd)
+
+
+def _stop_more(roots: list[int], held: dict[int, int]) -> bool:
+    """Stop whoever is not held yet; whether there was anybody."""
+    found = False
+    for root in roots:
+        if root not in held:
+            found = _hold(root, held) or found
+    for parent in list(held):
+        for child in children(parent):
+            if child in held or not _hold(child, held):
+                continue
+            # Between the list and the descriptor the number may have changed hands.
+            if child in children(parent):
+                found = True
+            else:
+                os.close(held.pop(child))
+    for pidfd in held.values():
+        _send(pidfd, signal.SIGSTOP)
+    return found
+
+
+def _hold(pid: int, held: dict[int, int]) -> bool:
+    try:
+        held[pid] = os.pidfd_open(pid)
+    except OSError:
+        return False
+    return True
+
+
+def _send(pidfd: int, number: signal.Signals) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except OSError:
+        # It is dead, or not ours to signal: a program that changed its uid ends by itself.
+        return

@@ -1,0 +1,140 @@
+"""What this machine gives, found out by trying it: for `headrace doctor`.
+
+A rehearsal in a process of its own goes the way of every zygote and every instance, with the code
+they use, and says where it came to stand. Slow, and on nobody's path.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+
+import msgspec
+
+from headrace.model.policy import Resources
+from headrace.runtime import landlock, limits, sandbox, seccomp, warden
+
+UID = 1 << 20
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One mechanism: whether this machine gives it, and what that means."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def probe(timeout: float = 20.0) -> list[Finding]:
+    """Try every wall in a process of its own and say which stand; slow, for `headrace doctor`."""
+    program = "import sys; sys.path[:0] = sys.argv[2:]; "
+    program += "from headrace.runtime.rehearsal import rehearse; rehearse(sys.argv[1])"
+    try:
+        with tempfile.TemporaryDirectory(prefix="headrace-doctor-") as scratch:
+            rehearsal = subprocess.run(
+                [sys.executable, "-I", "-c", program, scratch, *filter(None, sys.path)],
+                capture_output=True,
+                timeout=timeout,
+                check=True,
+            )
+        findings = msgspec.json.decode(rehearsal.stdout, type=list[Finding])
+    except (subprocess.SubprocessError, OSError, msgspec.DecodeError) as error:
+        findings = [Finding("isolation", False, f"the rehearsal failed: {error}")]
+    return [*findings, _cgroups(), _kernel()]
+
+
+def rehearse(scratch: str) -> None:
+    """Be a zygote with one instance in this process, which is spent; findings go to stdout."""
+    root = os.geteuid() == 0
+    uid = UID if root else 0
+    ours, _ = socket.socketpair()
+    standing = warden.divide(
+        uid,
+        isolation=2,
+        close=ours.fileno(),
+        prepare=lambda rung: sandbox.prepare_zygote(rung, uid=uid, scratch=scratch, paths=sys.path),
+    )
+    rung = standing.rung
+    notes = [*standing.notes, *sandbox.filter_zygote()]
+    ground = sandbox.seal_zygote(rung, common=2, most=2, scratch=scratch, paths=sys.path)
+    notes += ground.notes
+    stands = _stand(ground, uid if rung.uids else 0, scratch)
+    broken = {note.split(":", 1)[0]: note.split(":", 1)[-1].strip() for note in notes}
+    tried = f" ({'; '.join(standing.notes)})" if standing.notes else ""
+    found = [
+        Finding("offspring", rung.spaces, rung.name + tried),
+        Finding("root", not root or rung.uids, _about_root(root=root, rung=rung)),
+        _either("namespaces", rung.spaces, "own PIDs, IPC, mounts and host name", "none"),
+        _unless(broken, "mounts", "locked folders show only what an app needs")
+        if rung.uids
+        else Finding("mounts", False, "needs root"),
+        _unless(broken, "landlock", f"version {landlock.version()}: files beyond the app are shut"),
+        _unless(broken, "seccomp", f"{len(seccomp.NUMBERS)} system calls are refused"),
+        _either("limits", stands, "memory, files, processes", "an instance fails"),
+        _either("uid", rung.uids and stands, "one per instance", "the host's own"),
+        Finding("isolation", stands, f"level {ground.level if stands else 0} of 2 is reached"),
+    ]
+    sys.stdout.write(msgspec.json.encode(found).decode())
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _either(name: str, ok: bool, gives: str, lacks: str) -> Finding:
+    return Finding(name, ok, gives if ok else lacks)
+
+
+def _unless(broken: dict[str, str], name: str, gives: str) -> Finding:
+    return Finding(name, name not in broken, broken.get(name, gives))
+
+
+def _about_root(*, root: bool, rung: warden.Rung) -> str:
+    if not root:
+        return "the host is not root, and its zygotes have no capabilities"
+    if not rung.uids:
+        return "apps run as root without capabilities: uids cannot be changed here"
+    if rung.ids:
+        return "given up before an app is imported; zygotes have user namespaces of their own"
+    return "given up before an app is imported, save for what gives instances their uids"
+
+
+def _stand(ground: sandbox.Ground, uid: int, scratch: str) -> bool:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            walls = sandbox.plan_walls(
+                Resources(), own_uid=uid != 0, size=limits.address_space(), level=ground.level,
+                ground=ground,
+            )  # fmt: skip
+            sandbox.enter_instance(
+                walls, uid=uid and uid + 1, scratch=f"{scratch}/one", parent=os.getppid()
+            )
+            __import__("wave")
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _cgroups() -> Finding:
+    unified = "/sys/fs/cgroup/cgroup.controllers"
+    for place, kind in ((unified, "v2"), ("/sys/fs/cgroup/unified/cgroup.controllers", "hybrid")):
+        try:
+            with open(place) as file:  # noqa: PTH123 - a kernel file
+                controllers = file.read().split()
+        except OSError:
+            continue
+        useful = sorted({"memory", "pids", "cpu"} & set(controllers))
+        named = ", ".join(useful) or "no useful controllers"
+        return Finding("cgroups", bool(useful), f"{kind}: {named}; not needed, limits are used")
+    exists = os.path.isdir("/sys/fs/cgroup/memory")  # noqa: PTH112 - a kernel folder
+    return Finding("cgroups", exists, "v1 only; limits are used" if exists else "none are mounted")
+
+
+def _kernel() -> Finding:
+    name = os.uname()
+    release = tuple(int(part) for part in name.release.split("-")[0].split(".")[:2])
+    return Finding("kernel", release >= (5, 9), f"{name.sysname} {name.release} on {name.machine}")

@@ -1,0 +1,120 @@
+"""Nothing a host started outlives it, its zygote or its instance: not even daemons."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from tests.integration.launched_hosts import NOBODY, Host, launched
+from tests.integration.runtime_fleets import eventually, lives
+
+from headrace.runtime import kernel
+
+GIVES_IDS = kernel.CAP_CHOWN | kernel.CAP_KILL | kernel.CAP_SETGID | kernel.CAP_SETUID
+root = os.geteuid() == 0
+MODES = [
+    pytest.param(0, True, id="root"),
+    pytest.param(0, False, id="root without namespaces"),
+    pytest.param(NOBODY, True, id="nobody"),
+    pytest.param(NOBODY, False, id="nobody without namespaces"),
+]
+modes = pytest.mark.parametrize(("uid", "namespaces"), MODES)
+pytestmark = pytest.mark.skipif(not root, reason="needs to be root to start hosts as others")
+
+
+def is_complete(host: Host) -> bool:
+    """Before anything is killed, everything is there."""
+    return len(host.daemons()) == 2 and len(host.remains()) == 5
+
+
+@modes
+@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
+async def test_a_killed_host_leaves_no_process_behind(
+    tmp_path: Path, uid: int, namespaces: bool, stopped: bool
+) -> None:
+    with launched(tmp_path, uid=uid, namespaces=namespaces) as host:
+        assert await eventually(lambda: is_complete(host))
+        if stopped:
+            for pid in (host.zygote, host.instance, *host.daemons()):
+                os.kill(pid, signal.SIGSTOP)
+        host.process.kill()
+        host.process.wait()
+        assert await eventually(lambda: not host.remains()), host.remains()
+
+
+@modes
+@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
+async def test_a_killed_zygote_leaves_no_process_behind(
+    tmp_path: Path, uid: int, namespaces: bool, stopped: bool
+) -> None:
+    with launched(tmp_path, uid=uid, namespaces=namespaces) as host:
+        assert await eventually(lambda: is_complete(host))
+        if stopped:
+            for pid in (host.zygote, host.instance, *host.daemons()):
+                os.kill(pid, signal.SIGSTOP)
+        daemons = host.daemons()
+        os.kill(host.zygote, signal.SIGKILL)
+        old = [host.warden, host.zygote, host.instance, *daemons]
+        assert await eventually(lambda: not any(lives(pid) for pid in old)), host.remains()
+
+
+@modes
+async def test_a_killed_warden_takes_everything_along(
+    tmp_path: Path, uid: int, namespaces: bool
+) -> None:
+    with launched(tmp_path, uid=uid, namespaces=namespaces) as host:
+        assert await eventually(lambda: is_complete(host))
+        old = host.remains()
+        os.kill(host.warden, signal.SIGKILL)
+        assert await eventually(lambda: not any(lives(pid) for pid in old)), host.remains()
+
+
+@modes
+@pytest.mark.parametrize("isolation", [0, 1, 2])
+async def test_a_killed_instance_leaves_no_process_behind(
+    tmp_path: Path, uid: int, namespaces: bool, isolation: int
+) -> None:
+    with launched(tmp_path, uid=uid, namespaces=namespaces, isolation=isolation) as host:
+        assert await eventually(lambda: is_complete(host))
+        old = [host.instance, *host.daemons()]
+        os.kill(host.instance, signal.SIGKILL)
+        assert await eventually(lambda: not any(lives(pid) for pid in old)), host.remains()
+        assert lives(host.zygote)
+
+
+@modes
+async def test_the_namespace_is_used_where_there_is_one_and_the_code_is_never_root(
+    tmp_path: Path, uid: int, namespaces: bool
+) -> None:
+    with launched(tmp_path, uid=uid, namespaces=namespaces) as host:
+        assert (namespace_of(host.zygote) != namespace_of(host.process.pid)) == namespaces
+        assert namespace_of(host.warden) == namespace_of(host.process.pid)
+        for pid in (host.zygote, host.instance):
+            said = status_of(pid)
+            assert "0" not in said["Uid"].split()
+            assert said["NoNewPrivs"] == "1"
+            assert said["Seccomp"] == "2"
+            # At most what it takes to give instances uids of their own, and nothing in those.
+            allowed = GIVES_IDS if pid == host.zygote and uid == 0 else 0
+            assert int(said["CapPrm"], 16) & ~allowed == 0
+            assert int(said["CapInh"], 16) == 0
+
+
+def namespace_of(pid: int) -> str:
+    return str(Path(f"/proc/{pid}/ns/pid").readlink())
+
+
+def status_of(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+@modes
+async def test_what_a_living_instance_has_detached_is_left_alone(
+    tmp_path: Path, uid: int, namespaces: bool
+) -> None:
+    with launched(tmp_path, uid=uid, namespaces=namespaces, stays=False) as host:
+        assert await eventually(lambda: is_complete(host))
+        assert not await eventually(lambda: not is_complete(host), within=0.5)
