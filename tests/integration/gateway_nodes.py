@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from headrace import testing
 from headrace.client.http import Client
@@ -92,6 +93,27 @@ def serving(folder: Path, *, app: str = APP) -> Iterator[str]:
     (folder / "app.py").write_text(app)
     with testing.serving(folder / "app.py", folder / "data") as node:
         yield node.url
+
+
+def wait_for(look: Callable[[], Any], seconds: float = 20.0) -> Any:
+    """Look until something is found."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.02)
+    return found
+
+
+def records(client: Client, stream: str) -> list[Any]:
+    """The value of every record of a stream."""
+    found: list[Any] = []
+    cursor = None
+    while True:
+        page = client.get("streams", stream, "records", limit=1_000, cursor=cursor)
+        found += [record["value"] for record in page["records"]]
+        cursor = page["cursor"]
+        if not page["records"]:
+            return found
 
 
 def settle(client: Client, seconds: float = 15.0) -> None:

@@ -10,13 +10,14 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from tests.integration.gateway_nodes import records, wait_for
 
 from headrace.cli.main import main
 from headrace.client.http import ENVELOPES, Client
@@ -126,25 +127,6 @@ def place(tmp_path: Path, partner: Partner) -> Iterator[Place]:
     found = Place(tmp_path, partner)
     yield found
     found.end(signal.SIGKILL)
-
-
-def wait_for(look: Callable[[], Any], seconds: float = 20.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.02)
-    return found
-
-
-def records(client: Client, stream: str) -> list[Any]:
-    found: list[Any] = []
-    cursor = None
-    while True:
-        page = client.get("streams", stream, "records", limit=1_000, cursor=cursor)
-        found += [record["value"] for record in page["records"]]
-        cursor = page["cursor"]
-        if not page["records"]:
-            return found
 
 
 def publish(client: Client, *numbers: int) -> None:

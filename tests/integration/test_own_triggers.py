@@ -9,14 +9,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-from tests.integration.gateway_nodes import serving
+from tests.integration.gateway_nodes import records, serving, wait_for
 
 from headrace.cli.main import main
 from headrace.client.http import Client
@@ -71,25 +69,6 @@ def hush(event: Event) -> dict:
 def place(tmp_path: Path) -> Path:
     (tmp_path / "inbox").mkdir()
     return tmp_path
-
-
-def records(client: Client, stream: str) -> list[Any]:
-    found: list[Any] = []
-    cursor = None
-    while True:
-        page = client.get("streams", stream, "records", limit=1_000, cursor=cursor)
-        found += [record["value"] for record in page["records"]]
-        cursor = page["cursor"]
-        if not page["records"]:
-            return found
-
-
-def wait_for(look: Callable[[], Any], seconds: float = 15.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.02)
-    return found
 
 
 def test_every_trigger_of_ours_sets_its_function_off(place: Path) -> None:

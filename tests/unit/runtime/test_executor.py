@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.unit.runtime.hosting import Host
 
 from headrace import App, Batch, Context, Debezium, Event, Failures, Output, Permanent, Unknown
 from headrace.model.event import Event as Fact
@@ -18,25 +19,6 @@ from headrace.model.outcome import BEHIND, Returned
 from headrace.model.policy import MAX_TRACEBACK
 from headrace.model.record import Chunk, decode_events, encode_events
 from headrace.runtime.child.executor import Executor
-
-
-class Host:
-    """State as a host keeps it, and what was asked of it."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, tuple[int, bytes]] = {}
-        self.asked: list[list[str]] = []
-
-    def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
-        self.asked.append(keys)
-        return [self.rows.get(key, (0, None)) for key in keys]
-
-    def scan_state(self, prefix: str, limit: int) -> list[tuple[str, int, bytes]]:
-        found = sorted(key for key in self.rows if key.startswith(prefix))
-        return [(key, *self.rows[key]) for key in found[:limit]]
-
-    def extend(self, invocation: Invocation, seconds: float) -> None:
-        raise NotImplementedError
 
 
 class Rig:

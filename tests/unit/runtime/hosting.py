@@ -1,0 +1,35 @@
+"""A host for executors: it keeps state in a dict, and takes what a run wrote as a commit does."""
+
+from __future__ import annotations
+
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Returned
+
+
+class Host:
+    """State as a host keeps it, and what was asked of it."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, tuple[int, bytes]] = {}
+        self.asked: list[list[str]] = []
+
+    def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
+        self.asked.append(keys)
+        return [self.rows.get(key, (0, None)) for key in keys]
+
+    def scan_state(self, prefix: str, limit: int) -> list[tuple[str, int, bytes]]:
+        found = sorted(key for key in self.rows if key.startswith(prefix))
+        return [(key, *self.rows[key]) for key in found[:limit]]
+
+    def extend(self, invocation: Invocation, seconds: float) -> None:
+        raise NotImplementedError
+
+    def commit(self, returned: Returned, token: int) -> None:
+        """Take the writes, as a commit does, having checked what was read."""
+        for read in returned.reads:
+            assert self.rows.get(read.key, (0, None))[0] == read.version
+        for write in returned.writes:
+            if write.value is None:
+                self.rows.pop(write.key, None)
+            else:
+                self.rows[write.key] = (token, write.value)
