@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import msgspec
 import pytest
 
+from headrace.cli.main import main
 from headrace.client.http import Client
 from headrace.model.errors import Invalid, Unknown
 
@@ -219,3 +221,65 @@ def test_a_function_may_take_longer_once_it_has_asked_for_it(node: Node) -> None
             == 1
         )
     )
+
+
+def test_operators_list_look_redrive_and_purge(
+    node: Node, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def say(*words: str, status: int = 0) -> str:
+        capsys.readouterr()
+        assert main([*words, "--url", node.client.url]) == status
+        said = capsys.readouterr()
+        return said.err if status else said.out
+
+    for n in range(4):
+        node.send("letters", {"n": n}, delay=3_600 if n == 3 else 0)
+    (held,) = node.receive("letters", most=1)
+    heads, *rows = [line.split() for line in say("queue", "list").splitlines()]
+    assert " ".join(heads) == "QUEUE READER WAITING IN FLIGHT DELAYED DEAD PARKED OLDEST S STATE"
+    assert rows[0] == ["letters", "post.letters.outside", "2", "1", "1", "0", "0", ANY, "running"]
+    shown = say("queue", "show", "letters").splitlines()
+    assert shown[:8] == [
+        "queue         letters",
+        "owner         post",
+        "partitions    1",
+        "order         none",
+        "visibility    20 s",
+        "max receives  3",
+        "delay         0 s",
+        "delayed       1",
+    ]
+    assert " ".join(shown[9].split()) == "READER WAITING IN FLIGHT DEAD PARKED OLDEST S STATE"
+    peeked = json.loads(say("queue", "peek", "letters", "--json"))
+    n = held["value"]["n"]
+    assert sorted((seen["value"]["n"], seen["state"], seen["receives"]) for seen in peeked) == [
+        *((m, "in flight" if m == n else "waiting", int(m == n)) for m in range(3)),
+        (3, "delayed", 0),
+    ]
+    assert say("queue", "peek", "letters", "-n", "1").splitlines()[1].startswith("letters/0/")
+    with pytest.raises(Invalid, match="say that you mean it"):
+        node.ask("letters", "purge")
+    assert say("queue", "purge", "letters", "--yes") == (
+        "3 messages for `post.letters.outside` purged from `letters`\n"
+        "1 delayed message purged from `letters`\n"
+    )
+    assert json.loads(say("queue", "purge", "letters", "--yes", "--json")) == {
+        "queue": "letters", "delayed": 0, "readers": {"post.letters.outside": 0},
+    }  # fmt: skip
+    assert say("queue", "peek", "letters") == "`letters` is empty\n"
+    assert "is a stream, not a queue" in say("queue", "show", "sent", status=1)
+
+
+def test_operators_redrive_what_a_queue_gave_up(
+    node: Node, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.send("letters", {"n": 1})
+    for _ in range(3):
+        (message,) = node.receive("letters")
+        node.ask("letters", "nack", receipts=[message["receipt"]], reason="no")
+    soon(lambda: node.client.get("queues", "letters")["readers"][0]["dead"] == 1)
+    assert main(["queue", "redrive", "letters", "--url", node.client.url]) == 0
+    assert capsys.readouterr().out == "1 dead message of `letters` given out again\n"
+    (message,) = node.receive("letters")
+    assert node.ask("letters", "ack", receipts=[message["receipt"]])["settled"] == 1
+    soon(lambda: node.client.get("queues", "letters")["readers"][0]["parked"] == 0)

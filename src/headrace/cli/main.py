@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("replay", "Put what a stream held to its rules again."),
     "dead": ("trouble", "List, show, redrive or discard dead letters."),
     "parked": ("trouble", "List, redrive or discard parked keys."),
+    "queue": ("queues", "List queues, look into one, redrive or purge it."),
     "explain": ("trouble", "Say where an event is, or why a pattern does not match."),
     "logs": ("logs", "Show what functions wrote."),
     "runs": ("logs", "Show the latest invocations."),

@@ -8,7 +8,7 @@ row goes and the message comes in one change, so neither a crash nor a second no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
@@ -109,6 +109,33 @@ class Delays:
         places = iter(applied.positions)
         positions = tuple(None if append.later else next(places) for append in appends)
         return Applied(positions, applied.duplicates)
+
+    # --- what an operator asks ----------------------------------------------------------------
+
+    async def waiting(self, stream: str | None = None) -> AsyncIterator[tuple[bytes, int, Append]]:
+        """The rows of a queue (or of all), soonest first: key, when it is due, and what is appended."""
+        low: bytes = _PREFIX
+        while page := await self._storage.scan(Space.TIMERS, low, after(_PREFIX), limit=PAGE):
+            for key, row in page:
+                append = _decoder.decode(row)
+                if stream is None or append.stream == stream:
+                    yield key, _due(key), append
+            low = page[-1][0] + b"\x00"
+
+    async def forget(self, stream: str) -> int:
+        """Delete every message of the queue that waits for its time; how many there were.
+
+        One that is appended meanwhile is not among them.
+        """
+        count = 0
+        rows = [(key, append.count) async for key, _, append in self.waiting(stream)]
+        for start in range(0, len(rows), PAGE):
+            page = rows[start : start + PAGE]
+            deletes = tuple(Delete(Space.TIMERS, key) for key, _ in page)
+            await self._storage.apply(Change(deletes=deletes))
+            self._stuck.difference_update(key for key, _ in page)
+            count += sum(held for _, held in page)
+        return count
 
     # --- when it is time ----------------------------------------------------------------------
 

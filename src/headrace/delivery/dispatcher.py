@@ -459,6 +459,31 @@ class Dispatcher:
                 work = functools.partial(self._move, function, partition, offsets)
                 await self.with_owner(function, reads.streams[0], partition, work)
 
+    async def empty(self, function: str, stream: str, partition: int) -> int:
+        """Let everything that waits in one partition of a stream count as done; how many there were.
+
+        What runs there is awaited first, or taken back from programs outside.
+
+        Raises:
+            Misuse: The function merges the stream with others.
+        """
+        count = 0
+
+        async def work() -> None:
+            nonlocal count
+            extent = await self._broker.extent(stream, partition)
+            _, standing = await stored(self._storage, function, stream, partition)
+            progress = standing.progress
+            begins = max(progress.watermark, extent.low)
+            count = max(extent.high - begins - len(progress.sparse), 0)
+            await self._move(function, partition, {stream: extent.high})
+
+        for _, reads in listeners(function, self.known(function).triggers):
+            if stream in reads.streams and len(reads.streams) > 1:
+                raise Misuse(f"`{function}` merges `{stream}` with other streams; reset it instead")
+        await self.with_owner(function, stream, partition, work)
+        return count
+
     async def _move(self, function: str, partition: int, offsets: dict[str, int]) -> None:
         """Streams that are merged move together: from halfway, their order would be another one."""
         checks: list[Check] = []

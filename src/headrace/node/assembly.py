@@ -18,6 +18,7 @@ from headrace.delivery.hostcalls import HostCalls
 from headrace.delivery.lag import Lag
 from headrace.delivery.parkinglot import ParkingLot
 from headrace.delivery.publisher import Publisher
+from headrace.delivery.queues import Queues
 from headrace.delivery.runs import Runs
 from headrace.delivery.schedules import Schedules
 from headrace.delivery.shifts import Shifts
@@ -102,6 +103,14 @@ class Node:
         self.explainer = Explainer(storage, broker, self.dispatcher)
         self.lag = Lag(storage, broker, self.dispatcher, clock)
         self.sources = Sources(self.dispatcher, clock)
+        self.queues = Queues(
+            self.dispatcher,
+            self.lag,
+            self.dead_letters,
+            storage=storage,
+            broker=broker,
+            clock=clock,
+        )
         self.schedules = Schedules(
             self.dispatcher, storage=storage, broker=broker, clock=clock, entropy=entropy
         )
@@ -126,6 +135,7 @@ class Node:
             explainer=self.explainer,
             lag=self.lag,
             sources=self.sources,
+            queues=self.queues,
             runs=self.runs,
             schedules=self.schedules,
             replays=self.replays,

@@ -41,8 +41,8 @@ async def index(door: Door, _: Request, __: tuple[str, ...]) -> Response:
             "name": "headrace",
             "apps": sorted(door.rooms.dispatcher.apps),
             "links": [
-                "/streams", "/functions", "/map", "/lag", "/sources", "/dead", "/parked", "/runs", "/logs",
-                "/state/{app}", "/instances", "/healthz", "/readyz", "/metrics",
+                "/streams", "/functions", "/map", "/lag", "/sources", "/queues", "/dead", "/parked",
+                "/runs", "/logs", "/state/{app}", "/instances", "/healthz", "/readyz", "/metrics",
             ],
         }
     )  # fmt: skip

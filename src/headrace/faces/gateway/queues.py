@@ -1,6 +1,6 @@
-"""Routes of queues: send, receive, acknowledge, give back, keep longer, redrive, count.
+"""Routes of queues: send, receive, acknowledge, give back, keep longer; count, look, redrive, purge.
 
-For programs outside; the app's functions listen to a queue without any of this. A receipt that is no
+The first are for programs outside, the others for operators; the app's functions listen to a queue without any of this. A receipt that is no
 longer good is reported, not raised: the other receipts of the request are dealt with all the same.
 """
 
@@ -13,10 +13,19 @@ from typing import Annotated, Any
 import msgspec
 
 from headrace.delivery.outside import Message
+from headrace.delivery.queues import Seen
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.intake import read_events
 from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, json_response, position_texts
+from headrace.faces.gateway.responses import (
+    Response,
+    event_view,
+    json_response,
+    position_texts,
+    rfc3339,
+    view,
+    views,
+)
 from headrace.model.errors import Invalid, Refused, Unknown
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
@@ -24,6 +33,7 @@ from headrace.model.policy import MAX_MESSAGES, MAX_VISIBILITY
 from headrace.topology.consumers import consumer_name
 
 MAX_WAIT_S = 20.0
+MAX_PEEKED = 1_000
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_VISIBILITY)]
 Receipts = Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
@@ -35,6 +45,12 @@ class Receiving(msgspec.Struct, forbid_unknown_fields=True):
     max: Annotated[int, msgspec.Meta(ge=1, le=MAX_MESSAGES)] = 1
     wait: Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT_S)] = 0.0
     visibility: Seconds | None = None
+
+
+class Purging(msgspec.Struct, forbid_unknown_fields=True):
+    """That everything is meant."""
+
+    all: bool = False
 
 
 class Settling(msgspec.Struct, forbid_unknown_fields=True):
@@ -55,13 +71,16 @@ class Settling(msgspec.Struct, forbid_unknown_fields=True):
 
 def add_routes(routes: Routes) -> None:
     """Put this file's handlers into the table."""
+    routes.add("GET", "/queues", list_queues)
     routes.add("GET", "/queues/{queue}", show)
+    routes.add("GET", "/queues/{queue}/messages", peek)
     routes.add("POST", "/queues/{queue}", send)
     routes.add("POST", "/queues/{queue}/receive", receive)
     routes.add("POST", "/queues/{queue}/ack", acknowledge)
     routes.add("POST", "/queues/{queue}/nack", refuse)
     routes.add("POST", "/queues/{queue}/extend", extend)
     routes.add("POST", "/queues/{queue}/redrive", redrive)
+    routes.add("POST", "/queues/{queue}/purge", purge)
 
 
 async def send(door: Door, request: Request, names: tuple[str, ...]) -> Response:
@@ -130,22 +149,48 @@ async def extend(door: Door, request: Request, names: tuple[str, ...]) -> Respon
 
 
 async def redrive(door: Door, __: Request, names: tuple[str, ...]) -> Response:
-    """Give every dead message out again."""
-    _, group = _queue(door, names[0])
-    return json_response({"redriven": await door.rooms.dead_letters.redrive(group)})
+    """Give every dead message out again, to whoever gave it up."""
+    return json_response({"redriven": await door.rooms.queues.redrive(names[0])})
+
+
+async def purge(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """Let everything that is in the queue count as done; it has to be said: `{"all": true}`."""
+    if not (await request.json(Purging)).all:
+        raise Invalid('say that you mean it: `{"all": true}`')
+    return json_response(view(await door.rooms.queues.purge(names[0])))
+
+
+async def list_queues(door: Door, __: Request, ___: tuple[str, ...]) -> Response:
+    """Every queue with what is in it."""
+    return json_response({"queues": views(await door.rooms.queues.rows())})
+
+
+async def peek(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """The first messages, taken by nobody."""
+    limit = request.number("limit", 10, low=1, high=MAX_PEEKED)
+    found = await door.rooms.queues.peek(names[0], request.query.get("group"), limit=limit)
+    return json_response({"messages": [_seen(seen) for seen in found]})
 
 
 async def show(door: Door, __: Request, names: tuple[str, ...]) -> Response:
-    """The queue's settings and what is in it."""
-    spec, group = _queue(door, names[0])
+    """The queue's settings and what is in it, in all and for each reader."""
+    row = await door.rooms.queues.row(names[0])
+    group = consumer_name(row.owner, row.queue)
     offered, leased = door.rooms.dispatcher.queues.counts(group)
-    lag = await door.rooms.lag.rows(group)
+    unfinished = max((each.waiting + each.in_flight for each in row.readers), default=0)
+    shown: dict[str, Any] = view(row)
     return json_response(
-        {
-            "queue": spec.name, "group": group, "settings": msgspec.to_builtins(spec.queue),
-            "unfinished": sum(row.lag for row in lag), "offered": offered, "leased": leased,
-        }
-    )  # fmt: skip
+        shown | {"group": group, "unfinished": unfinished, "offered": offered, "leased": leased}
+    )
+
+
+def _seen(seen: Seen) -> dict[str, Any]:
+    return {
+        "position": seen.position or None, "state": seen.state, "receives": seen.receives,
+        "until": rfc3339(seen.until) if seen.until else None,
+        "appended": rfc3339(seen.appended) if seen.appended else None,
+        **event_view(seen.event),
+    }  # fmt: skip
 
 
 async def _each(receipts: list[str], say: Callable[[str], Awaitable[bool]]) -> Response:

@@ -14,6 +14,7 @@ from headrace.delivery.explain import Explainer
 from headrace.delivery.lag import Lag
 from headrace.delivery.parkinglot import ParkingLot
 from headrace.delivery.publisher import Publisher
+from headrace.delivery.queues import Queues
 from headrace.delivery.runs import Runs
 from headrace.delivery.schedules import Schedules
 from headrace.delivery.sources import Sources
@@ -60,6 +61,7 @@ class Rooms:
     explainer: Explainer
     lag: Lag
     sources: Sources
+    queues: Queues
     runs: Runs
     schedules: Schedules
     replays: Replays

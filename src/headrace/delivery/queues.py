@@ -1,0 +1,333 @@
+"""The operator's view of queues: what is in them, a look without taking, emptying, redriving.
+
+A queue is a stream; whoever reads it (each function, and the programs outside together) gets every
+message and is counted by itself. What a reader has not finished is *in flight* or *waiting*; what may
+not be received yet is *delayed*, for all readers alike.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+import msgspec
+
+from headrace.delivery.deadletters import DeadLetters
+from headrace.delivery.dispatcher import Dispatcher
+from headrace.delivery.lag import Lag
+from headrace.delivery.positions import decode_position, position_key
+from headrace.delivery.watermark import Watermark
+from headrace.keepers.brokers.base import Broker
+from headrace.keepers.brokers.queues import Leases
+from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.keys import after, pack
+from headrace.model.effects import Progress, Space
+from headrace.model.errors import Misuse, Unknown
+from headrace.model.event import Event
+from headrace.model.function import QueueSpec, StreamSpec
+from headrace.model.record import Position, decode_events
+from headrace.topology.consumers import consumer_name
+from headrace.world.clock import Clock
+
+MAX_DELAYED: Final = 10_000
+"""Delayed messages are counted up to here, of all queues together."""
+MAX_COUNTED: Final = 1_000
+"""Dead and parked messages are counted up to here, since their rows hold them whole."""
+COUNT_PAGE: Final = 50
+PAGE: Final = 500
+MAX_LOOKED: Final = 10_000
+"""Events that a peek looks at, finished ones among them."""
+
+
+class ReaderRow(msgspec.Struct, frozen=True):
+    """One reader of a queue.
+
+    Attributes:
+        group: A function, or the programs outside.
+        outside: Whether it is those.
+        waiting: Messages it may receive now, or that wait for their next attempt.
+        in_flight: Messages that are with it.
+        dead: Messages it gave up; counted up to 1,000.
+        parked: Messages that wait behind a failure, or are being redriven; counted up to 1,000.
+        oldest_age: Seconds since the oldest unfinished one was appended.
+        state: As `LagRow`, of the first partition that is not running.
+    """
+
+    group: str
+    outside: bool
+    waiting: int
+    in_flight: int
+    dead: int
+    parked: int
+    oldest_age: float
+    state: str
+
+
+class QueueRow(msgspec.Struct, frozen=True):
+    """One queue.
+
+    Attributes:
+        queue: The stream's name.
+        owner: Its app.
+        settings: What makes it a queue.
+        partitions: How many it has.
+        delayed: Messages that may not be received yet; counted up to 10,000 of all queues.
+        readers: Who gets its messages.
+    """
+
+    queue: str
+    owner: str
+    settings: QueueSpec
+    partitions: int
+    delayed: int
+    readers: list[ReaderRow]
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A message as it lies in its queue.
+
+    Attributes:
+        position: Where; "" for one that is delayed.
+        state: `waiting`, `in flight` or `delayed`.
+        receives: How often it was given to programs outside; 0 for functions.
+        until: When it is given out again, or may be received, in microseconds; 0 for now.
+        appended: When it came, in microseconds; 0 for one that is delayed.
+    """
+
+    position: str
+    state: str
+    receives: int
+    until: int
+    appended: int
+    event: Event
+
+
+class Purged(msgspec.Struct, frozen=True):
+    """How many messages a purge let count as done: those that were delayed, and for each reader."""
+
+    queue: str
+    delayed: int
+    readers: dict[str, int]
+
+
+class Queues:
+    """Used by the door."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        lag: Lag,
+        dead: DeadLetters,
+        *,
+        storage: Storage,
+        broker: Broker,
+        clock: Clock,
+    ) -> None:
+        self._dispatcher, self._lag, self._dead = dispatcher, lag, dead
+        self._storage, self._broker, self._clock = storage, broker, clock
+        self._leases = Leases(storage)
+
+    async def rows(self) -> list[QueueRow]:
+        """Every queue of the deployed apps."""
+        delayed = await self._delayed()
+        specs = [
+            stream
+            for app in self._dispatcher.apps.values()
+            for stream in app.streams
+            if stream.queue
+        ]
+        return [
+            await self._row(spec, delayed[spec.name])
+            for spec in sorted(specs, key=lambda spec: spec.name)
+        ]
+
+    async def row(self, name: str) -> QueueRow:
+        """One queue.
+
+        Raises:
+            Unknown: There is no such queue.
+        """
+        spec = self.spec(name)
+        return await self._row(spec, (await self._delayed())[name])
+
+    def spec(self, name: str) -> StreamSpec:
+        """The queue's description.
+
+        Raises:
+            Unknown: There is no such stream, or it is no queue.
+        """
+        spec = self._broker.stream(name)
+        if spec.queue is None:
+            raise Unknown(
+                f'`{name}` is a stream, not a queue; declare it with `app.queue("{name}")`'
+            )
+        return spec
+
+    def readers(self, name: str) -> list[str]:
+        """The groups that read the queue."""
+        return [
+            function
+            for function in sorted(self._dispatcher.functions)
+            if any(stream == name for stream, _ in self._dispatcher.partitions(function))
+        ]
+
+    async def peek(self, name: str, group: str | None = None, *, limit: int = 10) -> list[Seen]:
+        """The first messages a reader has not finished, then those that are delayed; none is taken.
+
+        Raises:
+            Unknown: There is no such queue, or nobody of that name reads it.
+            Misuse: Several read it and none was named.
+        """
+        spec = self.spec(name)
+        group = self._chosen(name, group)
+        found: list[Seen] = []
+        for partition in range(spec.partitions):
+            found += await self._unfinished(group, name, partition, limit)
+        found.sort(key=lambda seen: seen.appended)
+        found = found[:limit]
+        if len(found) < limit:
+            async for _, due, append in self._dispatcher.delays.waiting(name):
+                for event in decode_events(append.body):
+                    found.append(Seen("", "delayed", 0, due, 0, event))
+                if len(found) >= limit:
+                    break
+        return found[:limit]
+
+    async def purge(self, name: str) -> Purged:
+        """Let every message count as done, for every reader; how many there were.
+
+        Dead and parked messages stay: they are discarded by name. What comes meanwhile may stay too.
+        """
+        spec = self.spec(name)
+        delayed = await self._dispatcher.delays.forget(name)
+        readers = {
+            group: sum(
+                [
+                    await self._dispatcher.empty(group, name, partition)
+                    for partition in range(spec.partitions)
+                ]
+            )
+            for group in self.readers(name)
+        }
+        return Purged(name, delayed, readers)
+
+    async def redrive(self, name: str) -> int:
+        """Give every dead message of the queue to its reader again."""
+        self.spec(name)
+        count = 0
+        for group in self.readers(name):
+            places = await self._dead_of(group, name)
+            count += await self._dead.redrive(group, places) if places else 0
+        return count
+
+    # --- parts --------------------------------------------------------------------------------
+
+    def _chosen(self, name: str, group: str | None) -> str:
+        known = self.readers(name)
+        shown = ", ".join(f"`{each}`" for each in known) or "nobody"
+        if group is None and len(known) == 1:
+            return known[0]
+        if group is None and known:
+            raise Misuse(f"`{name}` is read by {shown}; say for whom with `group`")
+        if group not in known:
+            raise Unknown(f"`{group or name}` reads no messages of `{name}`; {shown} does")
+        return group
+
+    async def _row(self, spec: StreamSpec, delayed: int) -> QueueRow:
+        readers = [await self._reader(group, spec) for group in self.readers(spec.name)]
+        return QueueRow(
+            spec.name, spec.owner, spec.queue or QueueSpec(), spec.partitions, delayed, readers
+        )
+
+    async def _reader(self, group: str, spec: StreamSpec) -> ReaderRow:
+        rows = [row for row in await self._lag.rows(group) if row.stream == spec.name]
+        outside = group == consumer_name(spec.owner, spec.name)
+        unfinished = sum(row.lag for row in rows)
+        # What is offered to programs outside is a run for us, and still waits for them.
+        in_flight = (
+            self._dispatcher.queues.counts(group)[1]
+            if outside
+            else sum(row.in_flight for row in rows)
+        )
+        return ReaderRow(
+            group=group,
+            outside=outside,
+            waiting=max(unfinished - in_flight, 0),
+            in_flight=in_flight,
+            dead=await self._count(Space.DEAD, pack(group, spec.name)),
+            parked=await self._count(Space.PARKED, pack(group, spec.name)),
+            oldest_age=max((row.oldest_age for row in rows), default=0.0),
+            state=next((row.state for row in rows if row.state != "running"), "running"),
+        )
+
+    async def _unfinished(self, group: str, name: str, partition: int, limit: int) -> list[Seen]:
+        row = await self._storage.get(Space.POSITIONS, position_key(group, name, partition))
+        extent = await self._broker.extent(name, partition)
+        progress = Progress(extent.low) if row is None else decode_position(row).progress
+        mark = Watermark(progress)
+        at = max(progress.watermark, extent.low)
+        last = at + MAX_LOOKED
+        found: list[Seen] = []
+        while at < min(extent.high, last) and len(found) < limit:
+            chunks = await self._broker.fetch(name, partition, at, events=PAGE, size=1 << 20)
+            if not chunks:
+                break
+            for chunk in chunks:
+                for index, event in enumerate(chunk.events(), start=chunk.low):
+                    offset = chunk.offset_of(index)
+                    if not mark.is_finished(offset) and len(found) < limit:
+                        place = Position(name, partition, offset)
+                        found.append(await self._seen(group, place, event, chunk.appended))
+                at = chunk.end
+        return found
+
+    async def _seen(self, group: str, at: Position, event: Event, appended: int) -> Seen:
+        lease = await self._leases.get(group, at)
+        if lease is not None:
+            held = lease.stand == "leased" and lease.until > self._clock.now()
+            state = "in flight" if held else "waiting"
+            return Seen(str(at), state, lease.attempt, lease.until if held else 0, appended, event)
+        pump = self._dispatcher.pump(group, at.stream, at.partition)
+        outside = group.endswith(".outside")
+        runs = (
+            pump is not None
+            and not outside
+            and any(
+                chunk.stream == at.stream and chunk.start <= at.offset < chunk.end
+                for unit in pump.in_flight
+                for chunk in unit.chunks
+            )
+        )
+        return Seen(str(at), "in flight" if runs else "waiting", 0, 0, appended, event)
+
+    async def _delayed(self) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        async for _, _, append in self._dispatcher.delays.waiting():
+            counts[append.stream] += append.count
+            if counts.total() >= MAX_DELAYED:
+                break
+        return counts
+
+    async def _count(self, space: Space, prefix: bytes) -> int:
+        count, low = 0, prefix
+        while count < MAX_COUNTED:
+            page = await self._storage.scan(space, low, after(prefix), limit=COUNT_PAGE)
+            count += len(page)
+            if len(page) < COUNT_PAGE:
+                break
+            low = page[-1][0] + b"\x00"
+        return count
+
+    async def _dead_of(self, group: str, name: str) -> list[Position]:
+        found: list[Position] = []
+        prefix = low = pack(group, name)
+        while page := await self._storage.scan(Space.DEAD, low, after(prefix), limit=COUNT_PAGE):
+            for key, _ in page:
+                place = key[len(prefix) :]
+                found.append(
+                    Position(
+                        name, int.from_bytes(place[:8], "big"), int.from_bytes(place[8:], "big")
+                    )
+                )
+            low = page[-1][0] + b"\x00"
+        return found
