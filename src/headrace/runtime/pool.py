@@ -147,11 +147,7 @@ class Pool:
         run_s = self._run_s
         for instance in self._sharing:
             ahead = instance.in_hand
-            if (
-                ahead * run_s < patience_s
-                and ahead < MAX_IN_HAND
-                and instance.state is State.BUSY
-            ):
+            if ahead * run_s < patience_s and ahead < MAX_IN_HAND and instance.state is State.BUSY:
                 return instance
         return None
 

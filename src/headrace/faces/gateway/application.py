@@ -76,7 +76,9 @@ class Application:
         extra: Headers = ()
         try:
             door.admission.check_host(request.fields, request.headers)
-            asked = request.header("access-control-request-method")
+            asked = None
+            if request.method == "OPTIONS":
+                asked = request.header("access-control-request-method")
             found = self._authored.find(request.method, request.path, asked)
             if found is None:
                 place = self._places.get((request.method, request.path))

@@ -276,46 +276,39 @@ class Connection(asyncio.Protocol):
 
     async def _work(self) -> None:
         """Answer one request after the other, as long as the connection lives."""
+        hall, queue, transport = self._hall, self._queue, self._transport
         try:
-            while await self._answer_next():
-                pass
+            while True:
+                while not queue:
+                    if self._final or transport.is_closing():
+                        return
+                    self._waiter = self._loop.create_future()
+                    await self._waiter
+                if self._room is not None:
+                    await self._room
+                request, exchange = queue.popleft()
+                self._working = exchange
+                answered = await hall.answer(request)
+                self._working = None
+                if answered is None or transport.is_closing():
+                    return
+                response, extra = answered
+                if response.headers and closes(response):
+                    self._final = True
+                    queue.clear()
+                if exchange.more:
+                    # Nobody wants the rest of its body; it is thrown away, within its deadline.
+                    exchange.take()
+                    self._answered = exchange
+                last = self._final and not queue
+                answer = self._bytes_of(response, extra, request.method, last=last)
+                hall.send(transport, answer, last=last)
+                if last:
+                    return
+                if not queue:
+                    self._rest()
         finally:
-            self._transport.close()
-
-    async def _answer_next(self) -> bool:
-        """Wait for a request and answer it; whether there may be another."""
-        if not self._queue:
-            if self._final or self._transport.is_closing():
-                return False
-            self._waiter = self._loop.create_future()
-            await self._waiter
-            return True
-        if self._room is not None:
-            await self._room
-        hall = self._hall
-        request, exchange = self._queue.popleft()
-        self._working = exchange
-        answered = await hall.answer(request)
-        self._working = None
-        if answered is None or self._transport.is_closing():
-            return False
-        response, extra = answered
-        if response.headers and closes(response):
-            self._final = True
-            self._queue.clear()
-        if exchange.more:
-            # Nobody wants the rest of its body; it is read and thrown away, within its deadline.
-            exchange.take()
-            self._answered = exchange
-        last = self._final and not self._queue
-        hall.send(
-            self._transport, self._bytes_of(response, extra, request.method, last=last), last=last
-        )
-        if last:
-            return False
-        if not self._queue:
-            self._rest()
-        return True
+            transport.close()
 
     def _bytes_of(self, response: Response, extra: Headers, method: str, *, last: bool) -> bytes:
         date = self._hall.date.line(self._loop.time())
