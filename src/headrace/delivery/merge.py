@@ -15,6 +15,8 @@ from headrace.delivery.batcher import compact
 from headrace.delivery.passes import Key, Memory, Passes, Piece
 from headrace.model.record import Chunk
 
+_NOTHING = 1 << 62
+
 
 class _Lane:
     """What waits of one stream, with the event times of its head chunk.
@@ -71,7 +73,6 @@ class Merge:
         self._limit, self._size, self._window, self._lateness = events, size, window, lateness
         self._owed: deque[Piece] = deque()
         self._opened = 0.0
-        self._stuck: float | None = None
         self._dry: list[int] = []
         self._excused: list[int] = []
 
@@ -146,7 +147,6 @@ class Merge:
             return found
         ready = [place for place, lane in enumerate(self._lanes) if lane.events]
         if len(ready) == len(self._lanes) and not self.passes.is_following:
-            self._stuck = None
             return min(ready, key=self._key), 0.0
         if not ready:
             for lane in self._lanes:
@@ -158,10 +158,8 @@ class Merge:
 
     def _next_without(self, ready: list[int], now: float) -> tuple[int | None, float | None]:
         """The same, where a stream is dry or may be held back by what was decided before."""
-        places = [
-            lane.next_offset() if lane.events else cursor
-            for lane, cursor in zip(self._lanes, self.passes.cursors, strict=True)
-        ]
+        # Where a log has nothing more, nothing that somebody could be held back for is to come.
+        places = [lane.next_offset() if lane.events else _NOTHING for lane in self._lanes]
         held = [place for place in range(len(places)) if self._is_held(place, places)]
         free = [place for place in ready if place not in held]
         self._dry = [place for place, lane in enumerate(self._lanes) if not lane.events]
@@ -173,19 +171,14 @@ class Merge:
                 continue
             lane.since = now if lane.since is None else lane.since
             left = max(left, lane.since + self._lateness - now)
-        if free:
-            self._stuck = None
-        else:
-            self._stuck = now if self._stuck is None else self._stuck
-            left = max(left, self._stuck + self._lateness - now)
         if left > 0:
             return None, left
-        if free:
-            return min(free, key=self._key), 0.0
-        # Everything that waits is held back by events that are in the logs no more.
-        chosen = min(ready, key=self._key)
-        self.passes.lapse(chosen, places[chosen])
-        return chosen, 0.0
+        if not free:
+            # Each waits for another, as no single run can have left it: the pattern has changed.
+            chosen = min(ready, key=self._key)
+            self.passes.lapse(chosen, places[chosen])
+            return chosen, 0.0
+        return min(free, key=self._key), 0.0
 
     def _next_owed(self) -> tuple[int | None, float | None] | None:
         """The stream that comes next in an order handed out before; None once all of it is."""
@@ -202,7 +195,8 @@ class Merge:
         return None
 
     def _is_held(self, place: int, places: Sequence[int]) -> bool:
-        return self.passes.holds(place, places[place], places)
+        at = places[place] if self._lanes[place].events else self.passes.cursors[place]
+        return self.passes.holds(place, at, places)
 
     def _key(self, place: int) -> Key:
         return self._lanes[place].next_time(), place

@@ -138,7 +138,7 @@ class Passes:
             self._changed[at] = None
 
     def lapse(self, stream: int, offset: int) -> None:
-        """What would hold the stream back waits for events that are no more: forget it."""
+        """Nothing is to hold the stream back here any more."""
         ahead = self._ahead[stream]
         while ahead and ahead[0].offset <= offset:
             gone = ahead.popleft()

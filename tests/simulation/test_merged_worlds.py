@@ -1,0 +1,122 @@
+"""Merges in a world, as an author would test them: late speakers, crashes, reruns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from headrace import App, Batch, Context, Event, Failures, Retry
+from headrace.testing.world import World
+
+DAY = 1_767_225_600
+
+
+def house(*, batch_size: int = 100, fails: set[int] | None = None) -> App:
+    """An app that notes in which order it is handed two streams; `fails` are tried twice."""
+    app = App("house")
+    doors, rooms = app.stream("doors"), app.stream("rooms")
+    seen = app.stream("seen")
+    failing = set(fails or ())
+
+    @app.function(
+        doors,
+        rooms,
+        merge="time",
+        lateness=2,
+        batch_size=batch_size,
+        retry=Retry(base=5, jitter=False),
+    )
+    def join(events: Batch[Any], context: Context) -> Failures:
+        bad: list[Event[Any]] = []
+        for event in events:
+            if event.value in failing:
+                failing.discard(event.value)
+                bad.append(event)
+            else:
+                context.publish(seen, event.value, key="all")
+        return Failures(bad)
+
+    return app
+
+
+def happen(world: World, stream: str, *seconds: int) -> None:
+    """Events whose values are when they happened."""
+    for second in seconds:
+        world.publish(stream, second, key="hall", time=DAY + second)
+
+
+def test_a_rerun_takes_a_late_stream_where_it_came_in() -> None:
+    with World(house()) as world:
+        happen(world, "doors", 10, 20)
+        world.advance(5)
+        happen(world, "rooms", 5, 30)
+        happen(world, "doors", 40)
+        world.run_until_idle()
+        first = world.values("seen")
+        assert first == [10, 20, 5, 30, 40]
+
+        world.reset("house.join")
+        world.run_until_idle()
+
+        assert world.values("seen") == first + first
+
+
+def test_a_rerun_does_not_wait_again_for_what_it_knows() -> None:
+    with World(house()) as world:
+        for second in range(10, 60, 10):
+            happen(world, "doors", second)
+            world.advance(5)
+            happen(world, "rooms", second - 5)
+            world.advance(5)
+        first = world.values("seen")
+        assert len(first) == 10
+
+        world.reset("house.join")
+        world.advance(0.5)
+
+        assert world.values("seen") == first + first
+
+
+def test_a_rerun_begun_while_a_stream_is_passed_does_not_let_it_in_before() -> None:
+    with World(house()) as world:
+        happen(world, "doors", 10, 20)
+        world.advance(5)
+        assert world.values("seen") == [10, 20]
+        world.reset("house.join")
+        happen(world, "rooms", 5)
+        world.run_until_idle()
+
+        assert world.values("seen") == [10, 20, 10, 20, 5]
+
+
+@pytest.mark.parametrize("at", ["commit:after-fsync", "pump:after-commit", "claim:after-write"])
+def test_a_crash_while_a_stream_is_passed_changes_nothing_of_a_rerun(at: str) -> None:
+    with World(house(batch_size=1)) as world:
+        happen(world, "doors", 10, 20, 30)
+        world.crash(at)
+        world.advance(2.1)
+        world.crash()
+        happen(world, "rooms", 5)
+        world.run_until_idle()
+        first = world.values("seen")
+        assert sorted(first) == [5, 10, 20, 30]
+
+        world.reset("house.join")
+        world.crash(at)
+        world.run_until_idle()
+
+        assert world.values("seen") == first + first
+
+
+def test_what_failed_in_a_batch_comes_before_what_was_not_handed_out_yet() -> None:
+    with World(house(batch_size=2, fails={10})) as world:
+        # `rooms` tells of 5 after 20: by the logs alone it would now go before 10.
+        happen(world, "doors", 10, 50)
+        happen(world, "rooms", 20, 5, 60)
+        world.advance(1)
+        assert world.values("seen") == [20]
+        world.crash()
+        world.run_until_idle()
+
+        assert world.values("seen") == [20, 10, 5, 50, 60]
