@@ -53,12 +53,13 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 class _Offer:
     """A run that waits for a consumer, or for what its consumer says."""
 
-    __slots__ = ("at", "attempt", "event", "lease", "rank", "told")
+    __slots__ = ("at", "attempt", "ends", "event", "lease", "rank", "told", "until")
 
     def __init__(self, at: Position, attempt: int, event: Event, rank: int) -> None:
         self.at, self.attempt, self.event, self.rank = at, attempt, event, rank
         self.lease: Lease | None = None
         self.told = asyncio.Event()
+        self.until, self.ends = 0, 0.0
 
 
 class Outside:
@@ -117,7 +118,7 @@ class Outside:
             if lease is not None and lease.stand == "acknowledged":
                 return Returned()
             if lease is not None:
-                left = (lease.until - self._clock.now()) / MICROS
+                left = self._left(offer, lease)
                 if lease.stand == "refused" or left <= 0:
                     # Before it lands: a redriven message must not meet what was said of it once.
                     await self._leases.forget(function, [offer.at])
@@ -166,6 +167,7 @@ class Outside:
         for offer in chosen:
             token = self._entropy.integer(62)
             offer.lease = Lease(receipt_of(offer.at, offer.attempt, token), offer.attempt, until)
+            self._left(offer, offer.lease)
         if len(waiting) > most:
             self._call_asker(function)
         try:
@@ -179,6 +181,15 @@ class Outside:
             for offer in chosen
             if offer.lease is not None
         ]
+
+    def _left(self, offer: _Offer | None, lease: Lease) -> float:
+        """Seconds until the lease is over, however the wall clock is set while it is here."""
+        left = (lease.until - self._clock.now()) / MICROS
+        if offer is None:
+            return left
+        if offer.until != lease.until:
+            offer.until, offer.ends = lease.until, self._clock.monotonic() + left
+        return offer.ends - self._clock.monotonic()
 
     async def _give(self, function: str, offer: _Offer) -> None:
         if offer.lease is not None:
@@ -213,7 +224,7 @@ class Outside:
             return False
         if lease.stand == change.get("stand"):
             return True
-        if lease.stand != "leased" or lease.until <= self._clock.now():
+        if lease.stand != "leased" or self._left(offer, lease) <= 0:
             return False
         said = msgspec.structs.replace(lease, **change)
         if not await self._leases.change(function, at, lease, said):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from tests.integration.faults.backlog import keep_backlog
 from tests.integration.faults.bad_disks import break_disks, refuse
+from tests.integration.faults.clocks import jump_clocks, why_no_jumps
 from tests.integration.faults.disks import why_no_mounts
 from tests.integration.faults.failpoint_visits import visit
 from tests.integration.faults.flips import flip_bits
@@ -39,7 +40,7 @@ class Fault(NamedTuple):
     """A kind of fault.
 
     `smoke` and `long` say how often it is made, `round` how often on one site; `disk` names the file
-    system it needs to mount.
+    system it needs to mount, `why_not` says what else this machine lacks.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Fault(NamedTuple):
     long: int
     round: int
     disk: str = ""
+    why_not: Callable[[], str] = str
 
 
 FAULTS = (
@@ -58,6 +60,7 @@ FAULTS = (
     Fault("failpoints", visit, 1, 3, 1),
     Fault("works-kill", kill_works, 6, 500, 25),
     Fault("works-failpoints", visit_works, 1, 3, 1),
+    Fault("clock-jumps", jump_clocks, 4, 200, 12, why_not=why_no_jumps),
     Fault("stop-instance", pause_instances, 3, 500, 20),
     Fault("stop-host", pause_hosts, 2, 500, 20),
     Fault("stop-zygote", pause_zygotes, 1, 50, 5),
@@ -76,12 +79,13 @@ FAULTS = (
 
 def rounds(fault: Fault, times: int, seed: int) -> Iterator[Result]:
     """Make a fault so many times, round by round; a round that breaks is a finding, not an end."""
+    why = fault.why_not()
     if fault.disk:
         with TemporaryDirectory() as folder:
             why = why_no_mounts(fault.disk, Path(folder))
-        if why:
-            print(f"{fault.name}: skipped, {why}", file=sys.stderr)  # noqa: T201 - a command line
-            return
+    if why:
+        print(f"{fault.name}: skipped, {why}", file=sys.stderr)  # noqa: T201 - a command line
+        return
     number = 0
     while times > 0:
         share = min(times, fault.round)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -22,10 +23,8 @@ def test_a_death_at_every_place_that_feeds_delays_and_leases_pass(place: Site) -
 
 
 def tick(second: int, late: int = 0) -> dict[str, Any]:
-    return {
-        "value": {"time": f"2026-01-01T00:00:{second:02}Z"},
-        "appended": f"2026-01-01T00:00:{second + late:02}.5Z",
-    }
+    due = datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC)
+    return {"value": {"time": due.isoformat(), "told": due.timestamp() + late + 0.5}}
 
 
 RIGHT = Notes(
@@ -90,6 +89,13 @@ def test_the_judge_sees_what_came_of_it_wrongly(
     invariant: str, stream: str, records: list[dict[str, Any]]
 ) -> None:
     assert invariant in seen(RIGHT, RECORDS | {stream: records})
+
+
+def test_the_judge_knows_how_wrong_the_nodes_clock_was() -> None:
+    early = RECORDS | {"ticks": [tick(1), tick(2), tick(30, late=-20)]}
+    began = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    assert seen(RIGHT._replace(clock=[(0.0, 0.0), (began + 9, 20.0)]), early) == set()
+    assert "I6" in seen(RIGHT._replace(clock=[(0.0, 20.0), (began + 3, 0.0)]), early)
 
 
 def test_the_judge_sees_what_is_left_parked() -> None:

@@ -26,11 +26,13 @@ from tests.integration.faults.sites import Site
 VISIBILITY_S = 2.0
 PERIOD_S = 0.25
 KEYS = 6
+DONE_S = 20.0
 
 APP = f'''
 """The app behind the second load."""
 
 import os
+import time
 
 from headrace import App, Event, Every, ParkKey, Retry, Table
 
@@ -51,7 +53,7 @@ def note(event: Event[dict]):
 @app.function(Every({PERIOD_S}, misfire="all"), output=ticks)
 def tick(event: Event[dict]):
     """Every time of the schedule, once."""
-    return {{"time": event.value["time"]}}
+    return {{"time": event.value["time"], "told": time.time()}}
 
 
 @app.function(
@@ -69,14 +71,15 @@ def make(event: Event[dict]):
 class Works:
     """The users of one node, at work until told to stop."""
 
-    def __init__(self, site: Site, seed: int) -> None:
+    def __init__(self, site: Site, seed: int, *, forgets: float = 0.03) -> None:
         self.site = site
+        self._forgets = forgets
         self.messages: dict[int, tuple[float, float]] = {}
         self.given: list[Given] = []
         self.told: list[Told] = []
         self.rows = 0
         self.made: defaultdict[str, list[int]] = defaultdict(list)
-        self.shifted = False
+        self.clock: list[tuple[float, float]] = [(0.0, 0.0)]
         self.redrives = 0
         self._random = Random(seed)
         self._failure: BaseException | None = None
@@ -106,8 +109,14 @@ class Works:
         self._over.set()
         (self.site.folder / "cured").touch()
         try:
-            self._wait(lambda: self._done >= self.messages.keys(), "every message is done")
-            self._wait(self._empty, "nothing is parked or left over")
+            self._wait(
+                lambda: self._done >= self.messages.keys(),
+                lambda: (
+                    f"messages {sorted(self.messages.keys() - self._done)[:5]} are done, the "
+                    f"queue has {self.site.get('/queues/jobs')}"
+                ),
+            )
+            self._wait(self._empty, lambda: "nothing is parked or left over")
         finally:
             self._idle.set()
             for user in self._users:
@@ -118,7 +127,7 @@ class Works:
         site.wait_drained()
         notes = Notes(
             self.messages, self.given, self.told, VISIBILITY_S, self.rows, self.made, PERIOD_S,
-            self.shifted,
+            self.clock,
         )  # fmt: skip
         findings = [*judge_works(notes, site.ask), *leave(site)]
         return Result(
@@ -127,10 +136,10 @@ class Works:
             figures=figures | figures_of(site),
         )  # fmt: skip
 
-    def _wait(self, holds: Callable[[], bool], what: str) -> None:
+    def _wait(self, holds: Callable[[], bool], what: Callable[[], str]) -> None:
         wait_until(
-            lambda: self._failure is not None or holds(), seconds=60, every=0.05,
-            what=lambda: f"{what} {self.site.said()}",
+            lambda: self._failure is not None or holds(), seconds=DONE_S, every=0.05,
+            what=lambda: f"{what()} {self.site.said()}",
         )  # fmt: skip
 
     def _empty(self) -> bool:
@@ -199,11 +208,11 @@ class Works:
         time.sleep(0.05)
 
     def _say(self, number: int, receipt: str, chance: float) -> None:
-        if chance < 0.03:
+        if chance < self._forgets:
             return  # forgotten: it comes again when its time is over
         what: str = "ack"
         body: dict[str, Any] = {"receipts": [receipt]}
-        if chance < 0.06:
+        if chance < self._forgets + 0.03:
             what, body["delay"] = "nack", 0.3
         began = time.monotonic()
         sure = tried = False
