@@ -238,6 +238,9 @@ def test_a_group_is_paused_resumed_and_reset(say: Say, client: Client) -> None:
     assert say("reset", "shop.count", "--to", "noon", status=1).startswith(
         "error: `noon` is no place"
     )
+    again = ("reset", "shop.count", "--to", "earliest", "--order-of")
+    assert "have to merge the same streams" in say(*again, "shop.count", status=1)
+    assert "there is no function `shop.nope`" in say(*again, "shop.nope", status=1)
 
 
 def test_the_doctor_says_what_this_machine_gives(say: Say, tmp_path: Path) -> None:

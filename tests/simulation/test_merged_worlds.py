@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from headrace import App, Batch, Context, Event, Failures, Retry
+from headrace.model.errors import Misuse, Unknown
 from headrace.testing.world import World
 
 DAY = 1_767_225_600
@@ -36,6 +37,20 @@ def house(*, batch_size: int = 100, fails: set[int] | None = None) -> App:
             else:
                 context.publish(seen, event.value, key="all")
         return Failures(bad)
+
+    return app
+
+
+def two_houses() -> App:
+    """The same, and two more functions: one that merges likewise, one that merges the other way round."""
+    app = house()
+    doors, rooms = app.streams["doors"], app.streams["rooms"]
+    for name, streams in (("other", (doors, rooms)), ("turned", (rooms, doors))):
+        output = app.stream(f"seen_{name}")
+
+        @app.function(*streams, merge="time", lateness=2, name=name)
+        def join(event: Event[Any], context: Context, output: Any = output) -> None:
+            context.publish(output, event.value, key="all")
 
     return app
 
@@ -120,3 +135,29 @@ def test_what_failed_in_a_batch_comes_before_what_was_not_handed_out_yet() -> No
         world.run_until_idle()
 
         assert world.values("seen") == [20, 10, 5, 50, 60]
+
+
+def test_another_function_takes_the_order_of_the_first() -> None:
+    with World(two_houses()) as world:
+        world.pause("house.other")
+        happen(world, "doors", 10, 20)
+        world.advance(5)
+        happen(world, "rooms", 5, 30)
+        happen(world, "doors", 40)
+        world.run_until_idle()
+        world.resume("house.other")
+        world.run_until_idle()
+        # It came later, when all was there: the logs alone put 5 first.
+        assert world.values("seen_other") == [5, 10, 20, 30, 40]
+
+        world.reset("house.other", order_of="house.join")
+        world.run_until_idle()
+        assert world.values("seen_other")[5:] == world.values("seen") == [10, 20, 5, 30, 40]
+
+
+def test_only_an_order_of_the_same_streams_can_be_taken() -> None:
+    with World(two_houses()) as world:
+        with pytest.raises(Misuse, match="same streams"):
+            world.reset("house.turned", order_of="house.join")
+        with pytest.raises(Unknown, match="nobody"):
+            world.reset("house.join", order_of="house.nobody")

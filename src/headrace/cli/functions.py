@@ -148,10 +148,14 @@ def lag_command(function: str | None, slot_warning: int, as_json: bool, client: 
 @click.option(
     "--to", "start", required=True, metavar="PLACE", help="earliest, latest, an offset or a time."
 )
+@click.option(
+    "--order-of", metavar="OTHER", help="Merge in the order in which this function has merged."
+)
 @node_options
-def reset_command(function: str, start: str, client: Client) -> None:
+def reset_command(function: str, start: str, order_of: str | None, client: Client) -> None:
     """Let FUNCTION go on from another place in its streams."""
-    found = client.post("groups", function, "reset", data={"start": start})
+    wish = {"start": start} if order_of is None else {"start": start, "order_of": order_of}
+    found = client.post("groups", function, "reset", data=wish)
     click.echo(f"`{function}` goes on from {found['start']}")
 
 

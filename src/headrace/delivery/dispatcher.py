@@ -15,7 +15,7 @@ from headrace.delivery.breaker import BreakerState, CircuitBreaker
 from headrace.delivery.delays import Delays
 from headrace.delivery.envelopes import ChangeFilter, KeyedReader, Wants
 from headrace.delivery.flow import Flow
-from headrace.delivery.mergebook import MergeBook, forget_order
+from headrace.delivery.mergebook import MergeBook, copy_order, forget_order
 from headrace.delivery.outside import Outside
 from headrace.delivery.positions import (
     Claim,
@@ -443,20 +443,27 @@ class Dispatcher:
         if (roster := self._rosters.get(function)) is not None:
             roster.pause(False)
 
-    async def reset(self, function: str, start: str) -> None:
+    async def reset(self, function: str, start: str, *, order_of: str | None = None) -> None:
         """Send the function back (or forward) to `start` in all its streams; see `start_offset`.
+
+        Args:
+            function: Its name.
+            start: Where it is to go on.
+            order_of: Merge in the order that this function has merged in, as far as it has come.
 
         Raises:
             Unknown: There is no such function.
-            Misuse: `start` is not a place.
+            Misuse: `start` is not a place, or the two do not merge the same streams.
         """
+        if order_of is not None:
+            self._must_merge_alike(function, order_of)
         for _, reads in listeners(function, self.known(function).triggers):
             for partition in range(self._broker.stream(reads.streams[0]).partitions):
                 offsets = {
                     stream: await start_offset(self._broker, stream, partition, start)
                     for stream in reads.streams
                 }
-                work = functools.partial(self._move, function, partition, offsets)
+                work = functools.partial(self._move, function, partition, offsets, order_of)
                 await self.with_owner(function, reads.streams[0], partition, work)
 
     async def empty(self, function: str, stream: str, partition: int) -> int:
@@ -484,8 +491,23 @@ class Dispatcher:
         await self.with_owner(function, stream, partition, work)
         return count
 
-    async def _move(self, function: str, partition: int, offsets: dict[str, int]) -> None:
+    def _must_merge_alike(self, function: str, other: str) -> None:
+        merges = [
+            [t.streams for t in self.known(name).triggers if isinstance(t, StreamTrigger)]
+            for name in (function, other)
+        ]
+        if merges[0] != merges[1] or not any(len(streams) > 1 for streams in merges[0]):
+            raise Misuse(
+                f"`{function}` cannot take the order of `{other}`: both have to merge the same "
+                "streams, listed in the same order"
+            )
+
+    async def _move(
+        self, function: str, partition: int, offsets: dict[str, int], order_of: str | None = None
+    ) -> None:
         """Streams that are merged move together: from halfway, their order would be another one."""
+        if order_of is not None and order_of != function:
+            await copy_order(self._storage, order_of, function, tuple(offsets), partition)
         checks: list[Check] = []
         puts: list[Put] = []
         deletes: list[Delete] = list(forget_order(function, tuple(offsets), partition))

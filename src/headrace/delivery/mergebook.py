@@ -214,6 +214,29 @@ def forget_order(function: str, streams: Sequence[str], partition: int) -> tuple
     return (Delete(Space.META, _prefix(function, streams, partition) + _OWED),)
 
 
+async def copy_order(
+    storage: Storage, of: str, to: str, streams: Sequence[str], partition: int
+) -> None:
+    """Let one function remember what another does, instead of what it remembered itself.
+
+    Not in one change: broken off, it is to be done again. No position has been moved until then.
+    """
+    there, here = (_prefix(name, streams, partition) + _PASSES for name in (of, to))
+    copied = set[bytes]()
+    low = there
+    while page := await storage.scan(Space.META, low, after(there), limit=PAGE):
+        puts = [Put(Space.META, here + key[len(there) :], row) for key, row in page]
+        await storage.apply(Change(puts=tuple(puts)))
+        copied.update(put.key for put in puts)
+        low = page[-1][0] + b"\x00"
+    low = here
+    while page := await storage.scan(Space.META, low, after(here), limit=PAGE):
+        gone = [Delete(Space.META, key) for key, _ in page if key not in copied]
+        if gone:
+            await storage.apply(Change(deletes=tuple(gone)))
+        low = page[-1][0] + b"\x00"
+
+
 def _prefix(function: str, streams: Sequence[str], *partition: int) -> bytes:
     return pack(_WORD, function, ",".join(streams), *partition)
 

@@ -284,9 +284,13 @@ class World:
         count = self._drive(self._lot.discard(function, key))
         return count if key is not None else count + self._drive(self._dead.discard(function))
 
-    def reset(self, function: str, start: str = "earliest") -> None:
-        """Send the function back (or forward): `earliest`, `latest`, an offset."""
-        self._drive(self._lives.node.dispatcher.reset(function, start))
+    def reset(self, function: str, start: str = "earliest", *, order_of: str | None = None) -> None:
+        """Send the function back (or forward): `earliest`, `latest`, an offset.
+
+        `order_of` names a function whose order of merging it is to take.
+        """
+        dispatcher = self._lives.node.dispatcher
+        self._drive(dispatcher.reset(function, start, order_of=order_of))
 
     def pause(self, function: str) -> None:
         """Let the function take up nothing new."""

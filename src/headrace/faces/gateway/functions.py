@@ -23,6 +23,7 @@ class Reset(msgspec.Struct, forbid_unknown_fields=True):
     """Where a group is to go on."""
 
     start: str | int
+    order_of: str | None = None
 
 
 def add_routes(routes: Routes) -> None:
@@ -97,7 +98,7 @@ async def reset(door: Door, request: Request, names: tuple[str, ...]) -> Respons
     start = place(str(wish.start))
     if isinstance(wish.start, int) and wish.start < 0:
         raise Invalid(f"`start` is {wish.start}; offsets begin at 0")
-    await door.rooms.dispatcher.reset(names[0], start)
+    await door.rooms.dispatcher.reset(names[0], start, order_of=wish.order_of)
     return json_response({"function": names[0], "start": start})
 
 
