@@ -1,0 +1,97 @@
+"""Sources are kept running: each trigger that is no stream has a task that feeds a stream of its own.
+
+In come functions with such triggers; what their sources say is appended, and pumps read it. A source
+that fails is begun anew after a pause; one that can never work is remembered as halted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from headrace.delivery.backoff import Backoff
+from headrace.delivery.sourcebook import SourceBook
+from headrace.keepers.brokers.base import Broker
+from headrace.keepers.storage.base import Storage
+from headrace.model.errors import Misuse
+from headrace.model.function import FunctionSpec
+from headrace.model.trigger import Trigger
+from headrace.triggers.opening import Surroundings, open_source
+from headrace.triggers.source import Outlet
+from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
+from headrace.world.tasks import Tasks
+
+Key = tuple[str, tuple[str, ...], int]
+"""Whose delivery it is: a function, the streams that are read together, a partition."""
+
+
+class Feeding:
+    """Owned by the dispatcher, one for the node; its tasks are the dispatcher's.
+
+    Args:
+        book: Is told which sources are well.
+        halted: Is told why one can never work.
+    """
+
+    def __init__(
+        self,
+        around: Surroundings,
+        *,
+        storage: Storage,
+        broker: Broker,
+        clock: Clock,
+        entropy: Entropy,
+        tasks: Tasks,
+        book: SourceBook,
+        halted: dict[Key, str],
+        on_failure: Callable[[str, BaseException], None],
+    ) -> None:
+        self._around = around
+        self._storage, self._broker = storage, broker
+        self._clock, self._entropy, self._tasks = clock, entropy, tasks
+        self._book, self._halted, self._on_failure = book, halted, on_failure
+        self._feeds: dict[str, asyncio.Task[None]] = {}
+
+    def check(self, function: FunctionSpec, trigger: Trigger) -> None:
+        """Pass, where the trigger has a source that can be opened here.
+
+        Raises:
+            Misuse: It cannot work.
+        """
+        open_source(function, trigger, self._around)
+
+    def start(self, function: FunctionSpec, trigger: Trigger, stream: str) -> None:
+        """Let the trigger's source feed `stream` from now on."""
+        feed = self._feed(function, trigger, stream)
+        self._feeds[stream] = self._tasks.start(feed, name=f"feed {function.name}")
+
+    async def stop(self, stream: str) -> None:
+        """Let nothing more be said on `stream`; harmless where no source feeds it."""
+        feed = self._feeds.pop(stream, None)
+        if feed is not None:
+            feed.cancel()
+            await asyncio.gather(feed, return_exceptions=True)
+            self._book.forget(stream)
+
+    async def _feed(self, function: FunctionSpec, trigger: Trigger, stream: str) -> None:
+        # Not the key of the pump that reads the stream: each clears only what it said itself.
+        key = (function.name, (stream, "source"), 0)
+        backoff = Backoff(self._clock, self._entropy)
+        self._halted.pop(key, None)
+        while True:
+            backoff.begin()
+            try:
+                source = open_source(function, trigger, self._around)
+                self._book.begun(stream)
+                await source.run(Outlet(self._storage, self._broker, stream=stream))
+            except Misuse as error:
+                self._halted[key] = f"its trigger cannot work: {error}"
+                self._book.failed(stream, error, halted=True)
+                raise
+            except Exception as error:  # noqa: BLE001 - told, and tried again
+                self._book.failed(stream, error)
+                self._on_failure(f"feed {stream}", error)
+            else:
+                return
+            await backoff.wait()

@@ -1,0 +1,118 @@
+"""Pumps are made: a partition is claimed, and one value holds all that its loop is given.
+
+In come a function, one of its triggers and a subscription; out goes a `Pump` that nobody runs yet.
+What a trigger asks for (a pattern, row changes, a merge) becomes a reader or a filter here, so that
+the loop knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from headrace.delivery.breaker import CircuitBreaker
+from headrace.delivery.delays import Delays
+from headrace.delivery.envelopes import ChangeFilter, KeyedReader, Wants
+from headrace.delivery.flow import Flow
+from headrace.delivery.mergebook import MergeBook
+from headrace.delivery.outside import Outside
+from headrace.delivery.positions import Claim, claim
+from headrace.delivery.pump import Pump
+from headrace.delivery.runs import Runs
+from headrace.delivery.vetting import Vetting
+from headrace.keepers.brokers.base import Broker, Reader, Subscription
+from headrace.keepers.storage.base import Storage
+from headrace.model.errors import Unavailable
+from headrace.model.function import FunctionSpec
+from headrace.model.trigger import StreamTrigger
+from headrace.triggers.selection import Selection
+from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
+from headrace.world.tasks import Tasks
+
+CLAIM_PAUSE_S = 0.5
+
+
+class Pumping:
+    """Owned by the dispatcher, one for the node."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        broker: Broker,
+        clock: Clock,
+        entropy: Entropy,
+        tasks: Tasks,
+        runs: Runs,
+        queues: Outside,
+        delays: Delays,
+    ) -> None:
+        self._storage, self._broker = storage, broker
+        self._clock, self._entropy, self._tasks = clock, entropy, tasks
+        self._runs, self._queues, self._delays = runs, queues, delays
+
+    async def claims(
+        self, function: str, trigger: StreamTrigger, partition: int
+    ) -> dict[str, Claim]:
+        """Take the partition of each stream over, however long the store is away."""
+        return {
+            stream: await self._claim(function, stream, partition, trigger.start)
+            for stream in trigger.streams
+        }
+
+    async def _claim(self, function: str, stream: str, partition: int, start: str) -> Claim:
+        """Take the partition over, however long the store is away; again is harmless."""
+        while True:
+            try:
+                return await claim(
+                    self._storage, self._broker, function=function, stream=stream,
+                    partition=partition, start=start,
+                )  # fmt: skip
+            except Unavailable:
+                await self._clock.sleep(self._entropy.uniform(CLAIM_PAUSE_S / 2, CLAIM_PAUSE_S))
+
+    def pump(
+        self,
+        function: FunctionSpec,
+        trigger: StreamTrigger,
+        subscription: Subscription,
+        partition: int,
+        claims: dict[str, Claim],
+        *,
+        breaker: CircuitBreaker,
+        flow: Flow,
+    ) -> Pump:
+        """One partition's loop, with all that its function and trigger ask for; not yet running."""
+        readers: list[Reader] = [
+            subscription.reader(stream, partition, claimed.standing.progress.watermark)
+            for stream, claimed in claims.items()
+        ]
+        wants: Wants | None = None if trigger.pattern is None else Selection(trigger.pattern)
+        if function.changes is not None and function.change_streams.intersection(claims):
+            wants = ChangeFilter(wants, functools.partial(self._runs.skipped, function.name))
+            if function.changes.keys:
+                readers = [KeyedReader(reader, function.changes.keys) for reader in readers]
+        return Pump(
+            function, partition, claims, readers, storage=self._storage, invoker=self._queues,
+            clock=self._clock, entropy=self._entropy, tasks=self._tasks,
+            breaker=breaker, runs=self._runs, lateness=trigger.lateness,
+            wants=wants,
+            vet=Vetting(function, self._broker, self._delays), flow=flow,
+            recall=functools.partial(self._queues.recall, function.name),
+            on_later=self._delays.wake, merges=self._merges(function, trigger, partition),
+        )  # fmt: skip
+
+    def _merges(
+        self, function: FunctionSpec, trigger: StreamTrigger, partition: int
+    ) -> MergeBook | None:
+        """Where a merge's memory is kept; None where one stream is read by itself."""
+        if len(trigger.streams) == 1:
+            return None
+
+        async def low(stream: str) -> int:
+            return (await self._broker.extent(stream, partition)).low
+
+        return MergeBook(
+            self._storage, low, function=function.name, streams=trigger.streams,
+            partition=partition,
+        )  # fmt: skip
