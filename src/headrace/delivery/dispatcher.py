@@ -11,48 +11,42 @@ import functools
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from headrace.delivery.backoff import Backoff
 from headrace.delivery.breaker import BreakerState, CircuitBreaker
 from headrace.delivery.delays import Delays
-from headrace.delivery.envelopes import ChangeFilter, KeyedReader, Wants
+from headrace.delivery.feeding import Feeding, Key
 from headrace.delivery.flow import Flow
-from headrace.delivery.mergebook import MergeBook, copy_order, forget_order
+from headrace.delivery.mergebook import copy_order, forget_order
 from headrace.delivery.outside import Outside
 from headrace.delivery.positions import (
-    Claim,
-    claim,
     encode_position,
     position_key,
     start_offset,
     stored,
 )
 from headrace.delivery.pump import Pump
+from headrace.delivery.pumping import Pumping
 from headrace.delivery.roster import Roster
 from headrace.delivery.runs import Runs
 from headrace.delivery.shifts import Shifts
 from headrace.delivery.sourcebook import SourceBook
 from headrace.delivery.vetting import Vetting
-from headrace.keepers.brokers.base import Assigned, Broker, Reader, Revoked, Subscription
+from headrace.keepers.brokers.base import Assigned, Broker, Revoked, Subscription
 from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Change, Check, Delete, Progress, Put, Space
-from headrace.model.errors import Corrupt, Misuse, Unavailable, Unknown
+from headrace.model.errors import Corrupt, Misuse, Unknown
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.lag import Lag
-from headrace.model.trigger import StreamTrigger, Trigger, listeners, own_settings
+from headrace.model.trigger import StreamTrigger, listeners, own_settings
 from headrace.runtime.base import Invoker
 from headrace.topology.consumers import consumer_of
 from headrace.triggers.agenda import Agenda
-from headrace.triggers.opening import Surroundings, open_source
+from headrace.triggers.opening import Surroundings
 from headrace.triggers.selection import Selection
-from headrace.triggers.source import Outlet
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 from headrace.world.failpoints import hit
 from headrace.world.tasks import Tasks
-
-CLAIM_PAUSE_S = 0.5
-FEED_PAUSE_MIN_S, FEED_PAUSE_MAX_S = 0.2, 30.0
-
-Key = tuple[str, tuple[str, ...], int]
 
 
 class Dispatcher:
@@ -89,15 +83,22 @@ class Dispatcher:
         self._subscriptions: dict[
             tuple[str, tuple[str, ...]], tuple[Subscription, asyncio.Task[None]]
         ] = {}
-        self._feeds: dict[str, asyncio.Task[None]] = {}
-        self._around = Surroundings(
-            clock, entropy, folder, broker, invoker.invoke,
-            outside=outside, agenda=Agenda(clock, self._tasks),
-        )  # fmt: skip
         self._paused: set[str] = set()
         self.delays = Delays(
             storage=storage, broker=broker, clock=clock, entropy=entropy, on_failure=on_failure
         )
+        around = Surroundings(
+            clock, entropy, folder, broker, invoker.invoke,
+            outside=outside, agenda=Agenda(clock, self._tasks),
+        )  # fmt: skip
+        self._feeding = Feeding(
+            around, storage=storage, broker=broker, clock=clock, entropy=entropy,
+            tasks=self._tasks, book=self.sources, halted=self.halted, on_failure=on_failure,
+        )  # fmt: skip
+        self._pumping = Pumping(
+            storage=storage, broker=broker, clock=clock, entropy=entropy, tasks=self._tasks,
+            runs=runs, queues=self.queues, delays=self.delays,
+        )  # fmt: skip
         self._delaying: asyncio.Task[None] | None = None
 
     # --- deployment -------------------------------------------------------------------------
@@ -119,7 +120,7 @@ class Dispatcher:
         for function in app.functions:
             for trigger, reads in listeners(function.name, function.triggers):
                 if reads is not trigger and not isinstance(trigger, Lag):
-                    open_source(function, trigger, self._around)
+                    self._feeding.check(function, trigger)
                     own = StreamSpec(
                         name=reads.streams[0], owner=app.name, private=True, **own_settings(trigger)
                     )
@@ -153,10 +154,7 @@ class Dispatcher:
             task = self._tasks.start(follow, name=f"follow {function.name}")
             self._subscriptions[function.name, reads.streams] = subscription, task
             if reads is not trigger and not isinstance(trigger, Lag):
-                feed = self._feed(function, trigger, reads.streams[0])
-                self._feeds[reads.streams[0]] = self._tasks.start(
-                    feed, name=f"feed {function.name}"
-                )
+                self._feeding.start(function, trigger, reads.streams[0])
 
     def _roster(self, function: FunctionSpec, trigger: Lag, subscription: Subscription) -> Roster:
         roster = self._rosters[function.name] = Roster(
@@ -168,39 +166,10 @@ class Dispatcher:
         roster.paused = function.name in self._paused
         return roster
 
-    async def _feed(self, function: FunctionSpec, trigger: Trigger, stream: str) -> None:
-        """Keep a trigger's source running; one that can never work is remembered as halted."""
-        # Not the key of the pump that reads the stream: each clears only what it said itself.
-        key = (function.name, (stream, "source"), 0)
-        pause = FEED_PAUSE_MIN_S
-        self.halted.pop(key, None)
-        while True:
-            began = self._clock.monotonic()
-            try:
-                source = open_source(function, trigger, self._around)
-                self.sources.begun(stream)
-                await source.run(Outlet(self._storage, self._broker, stream=stream))
-            except Misuse as error:
-                self.halted[key] = f"its trigger cannot work: {error}"
-                self.sources.failed(stream, error, halted=True)
-                raise
-            except Exception as error:  # noqa: BLE001 - told, and tried again
-                self.sources.failed(stream, error)
-                self._on_failure(f"feed {stream}", error)
-            else:
-                return
-            if self._clock.monotonic() - began > FEED_PAUSE_MAX_S:
-                pause = FEED_PAUSE_MIN_S
-            await self._clock.sleep(self._entropy.uniform(pause / 2, pause))
-            pause = min(pause * 2, FEED_PAUSE_MAX_S)
-
     async def _withdraw(self, name: str) -> None:
         """Stop delivering to a function; what is in flight ends first."""
         for key in [key for key in self._subscriptions if key[0] == name]:
-            if (feed := self._feeds.pop(key[1][0], None)) is not None:
-                feed.cancel()
-                await asyncio.gather(feed, return_exceptions=True)
-                self.sources.forget(key[1][0])
+            await self._feeding.stop(key[1][0])
             subscription, task = self._subscriptions.pop(key)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -244,72 +213,24 @@ class Dispatcher:
     ) -> None:
         key = (function.name, trigger.streams, partition)
         name = f"pump {function.name} {','.join(trigger.streams)}/{partition}"
-        pump = self._pump(
-            function, trigger, subscription, partition, await self._claims(key, trigger)
-        )
+        pump = await self._pump(function, trigger, subscription, partition)
         watch = self._watch(key, pump, function, trigger, subscription)
         self._pumps[key] = pump, self._tasks.start(watch, name=name)
 
-    def _pump(
+    async def _pump(
         self,
         function: FunctionSpec,
         trigger: StreamTrigger,
         subscription: Subscription,
         partition: int,
-        claims: dict[str, Claim],
     ) -> Pump:
-        readers: list[Reader] = [
-            subscription.reader(stream, partition, claimed.standing.progress.watermark)
-            for stream, claimed in claims.items()
-        ]
-        wants: Wants | None = None if trigger.pattern is None else Selection(trigger.pattern)
-        if function.changes is not None and function.change_streams.intersection(claims):
-            wants = ChangeFilter(wants, functools.partial(self._runs.skipped, function.name))
-            if function.changes.keys:
-                readers = [KeyedReader(reader, function.changes.keys) for reader in readers]
-        pump = Pump(
-            function, partition, claims, readers, storage=self._storage, invoker=self._invoker,
-            clock=self._clock, entropy=self._entropy, tasks=self._tasks,
-            breaker=self.breakers[function.name], runs=self._runs, lateness=trigger.lateness,
-            wants=wants,
-            vet=Vetting(function, self._broker, self.delays), flow=self._flows[function.name],
-            recall=functools.partial(self.queues.recall, function.name),
-            on_later=self.delays.wake, merges=self._merges(function, trigger, partition),
+        claims = await self._pumping.claims(function.name, trigger, partition)
+        pump = self._pumping.pump(
+            function, trigger, subscription, partition, claims,
+            breaker=self.breakers[function.name], flow=self._flows[function.name],
         )  # fmt: skip
         pump.paused = function.name in self._paused
         return pump
-
-    def _merges(
-        self, function: FunctionSpec, trigger: StreamTrigger, partition: int
-    ) -> MergeBook | None:
-        """Where a merge's memory is kept; None where one stream is read by itself."""
-        if len(trigger.streams) == 1:
-            return None
-
-        async def low(stream: str) -> int:
-            return (await self._broker.extent(stream, partition)).low
-
-        return MergeBook(
-            self._storage, low, function=function.name, streams=trigger.streams,
-            partition=partition,
-        )  # fmt: skip
-
-    async def _claims(self, key: Key, trigger: StreamTrigger) -> dict[str, Claim]:
-        return {
-            stream: await self._claim(key[0], stream, key[2], trigger.start)
-            for stream in trigger.streams
-        }
-
-    async def _claim(self, function: str, stream: str, partition: int, start: str) -> Claim:
-        """Take the partition over, however long the store is away; again is harmless."""
-        while True:
-            try:
-                return await claim(
-                    self._storage, self._broker, function=function, stream=stream,
-                    partition=partition, start=start,
-                )  # fmt: skip
-            except Unavailable:
-                await self._clock.sleep(self._entropy.uniform(CLAIM_PAUSE_S / 2, CLAIM_PAUSE_S))
 
     async def _watch(
         self,
@@ -323,10 +244,10 @@ class Dispatcher:
 
         Stored bytes that are damaged halt the partition until somebody has looked at them.
         """
-        pause = FEED_PAUSE_MIN_S
+        backoff = Backoff(self._clock, self._entropy)
         while True:
             self.halted.pop(key, None)
-            began = self._clock.monotonic()
+            backoff.begin()
             try:
                 await pump.run()
             except Corrupt as error:
@@ -340,14 +261,10 @@ class Dispatcher:
                     return
                 # Still assigned to us: whoever claimed it late has to let go, so claim it anew.
                 self.halted[key] = "another owner has taken the partition over; claimed anew soon"
-            if self._clock.monotonic() - began > FEED_PAUSE_MAX_S:
-                pause = FEED_PAUSE_MIN_S
-            await self._clock.sleep(self._entropy.uniform(pause / 2, pause))
-            pause = min(pause * 2, FEED_PAUSE_MAX_S)
+            await backoff.wait()
             if key not in self._pumps:
                 return
-            claims = await self._claims(key, trigger)
-            pump = self._pump(function, trigger, subscription, key[2], claims)
+            pump = await self._pump(function, trigger, subscription, key[2])
             self._pumps[key] = pump, self._pumps[key][1]
 
     async def _stop(self, keys: Sequence[Key]) -> None:
