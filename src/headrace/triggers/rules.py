@@ -30,6 +30,8 @@ FEW: Final = 3
 """So many alternatives are asked one by one; more become a node."""
 
 _RANK: Final = {"text": 0, "number": 0, "constant": 0, "text-i": 0, "but": 2, "present": 3}
+_ASKED: Final = 2
+"""From this rank on a test cannot be looked up."""
 _ABSENT: Final = 4
 _MISSING: Final[Any] = object()
 
@@ -114,10 +116,10 @@ class _Tree:
 class _Node:
     """Alternatives that wait for the same event so far. It sorts itself when first visited."""
 
-    __slots__ = ("_pending", "absent", "done", "few", "paths", "ready")
+    __slots__ = ("_pending", "absent", "branches", "done", "few", "paths", "ready")
 
     def __init__(self, alternatives: list[_Alternative]) -> None:
-        self.ready = False
+        self.ready = self.branches = False
         self._pending = alternatives
         self.done: list[_Alternative] = []
         self.few: list[_Alternative] = []
@@ -141,7 +143,7 @@ class _Node:
         terms: dict[str, dict[tuple[str, Any], tuple[Term, list[_Alternative]]]] = {}
         gone: dict[str, list[_Alternative]] = {}
         for one in waiting:
-            leaf = min(one.rest, key=lambda leaf: (_rank(leaf), -len(variety[leaf.path])))
+            leaf = min(one.rest, key=lambda leaf: _order(leaf, len(variety[leaf.path])))
             after = one._replace(rest=tuple(other for other in one.rest if other is not leaf))
             at = terms.setdefault(leaf.path, {})
             for term in leaf.terms:
@@ -154,10 +156,21 @@ class _Node:
             for path, at in terms.items()
             if at
         }
+        self.branches = True
+
+
+def _order(leaf: Leaf, variety: int) -> tuple[bool, bool, int, int]:
+    """How well a leaf tells rules apart, the lowest best.
+
+    What can be looked up comes before what has to be asked one by one. What all rules ask alike
+    tells none apart: it is asked last, by the few that are left then.
+    """
+    rank = _rank(leaf)
+    return rank >= _ASKED, variety <= 1, rank, -variety
 
 
 def _rank(leaf: Leaf) -> int:
-    """How well a leaf tells rules apart, 0 best: a choice is as good as its worst test."""
+    """How quickly a leaf is judged, 0 best: a choice is as slow as its worst test."""
     if leaf.absent:
         return _ABSENT
     return max(_RANK.get(term.kind, 1) for term in leaf.terms)
@@ -280,13 +293,21 @@ def _walk(root: _Node, fields: dict[str, Scalar]) -> list[str]:
         for one in node.few:
             if _holds(one.rest, fields):
                 names[one.name] = None
+        if not node.branches:
+            continue
         paths = node.paths
-        if not paths:
-            pass
-        elif len(paths) <= len(fields):
+        if len(paths) <= len(fields):
             for path, index in paths.items():
                 value = fields.get(path, _MISSING)
-                if value is not _MISSING:
+                if type(value) is str:
+                    # As `find` does, without a call in between: nearly every value is a text.
+                    if (to := index.texts.get(value)) is not None:
+                        nodes.append(to)
+                    for look_up in index.lookups:
+                        look_up(value, value, nodes)
+                    if index.asks_more:
+                        index.find_more(value, nodes)
+                elif value is not _MISSING:
                     index.find(value, nodes)
         else:
             for path, value in fields.items():

@@ -21,20 +21,29 @@ T = TypeVar("T")
 GRAM: Final = 4
 MAX_GRAMS: Final = 64
 MAX_SEGMENTS_PER_RANGE: Final = 8
+DELIMITERS: Final = "/:."
+"""Cutting a text at one of these is cheaper than finding its words."""
+PART: Final = "part "
 _RUN: Final = re.compile(r"\w+")
 _words: Final = _RUN.findall
 _INFINITE: Final = float("inf")
 
 
 class TermIndex(Generic[T]):
-    """The terms of one path, each with where it leads. Built once; `find` is called per event."""
+    """The terms of one path, each with where it leads. Built once; `find` is called per event.
+
+    Attributes:
+        texts: Where whole texts lead.
+        lookups: Finds where other tests of texts lead, each called with the text, twice.
+        asks_more: Whether `find_more` has anything to find.
+    """
 
     __slots__ = (
-        "_always", "_constants", "_lookups", "_numbers", "_others", "_ranges", "_texts",
+        "_always", "_constants", "_numbers", "_others", "_ranges", "asks_more", "lookups", "texts",
     )  # fmt: skip
 
     def __init__(self, terms: Sequence[tuple[Term, T]]) -> None:
-        self._texts: dict[Scalar, T] = {}
+        self.texts: dict[str, T] = {}
         self._numbers: dict[Any, T] = {}
         self._constants: dict[Scalar, T] = {}
         self._always: list[T] = []
@@ -46,7 +55,7 @@ class TermIndex(Generic[T]):
         for term, to in terms:
             match term.kind:
                 case "text":
-                    self._texts[term.operand] = to
+                    self.texts[term.operand] = to
                 case "number":
                     self._numbers[term.operand] = to
                 case "constant":
@@ -68,14 +77,15 @@ class TermIndex(Generic[T]):
         if networks:
             lookups.append(_Networks(networks).find)
         # Most paths are only ever compared with whole values, and have none.
-        self._lookups: tuple[_Lookup[T], ...] = tuple(lookups)
+        self.lookups: tuple[_Lookup[T], ...] = tuple(lookups)
+        self.asks_more = bool(self._others or self._always)
 
     def find(self, value: Scalar, found: list[T]) -> None:
         """Put to `found` where the terms that `value` passes lead."""
         if type(value) is str:
-            if (to := self._texts.get(value)) is not None:
+            if (to := self.texts.get(value)) is not None:
                 found.append(to)
-            for look_up in self._lookups:
+            for look_up in self.lookups:
                 look_up(value, value, found)
         elif value is None or value is True or value is False:
             if (to := self._constants.get(value)) is not None:
@@ -85,11 +95,15 @@ class TermIndex(Generic[T]):
                 found.append(to)
             if self._ranges is not None:
                 self._ranges.find(value, found)
+        if self.asks_more:
+            self.find_more(value, found)
+
+    def find_more(self, value: Scalar, found: list[T]) -> None:
+        """Put to `found` where the tests lead that are asked one by one, or not at all."""
         for test, to in self._others:
             if test(value):
                 found.append(to)
-        if self._always:
-            found += self._always
+        found += self._always
 
 
 class _Anchor(NamedTuple):
@@ -99,6 +113,7 @@ class _Anchor(NamedTuple):
     text: str
 
 
+_Guard = Callable[[str], object]
 _Lookup = Callable[[str, str, list[T]], None]
 """Looks a text up; guards are asked about the second, the value it was made from."""
 
@@ -108,12 +123,25 @@ def _folding(look_up: _Lookup[T]) -> _Lookup[T]:
     return lambda text, value, found: look_up(text.lower(), value, found)
 
 
+def _cutting(delimiter: str, table: dict[str, list[tuple[_Guard | None, T]]]) -> _Lookup[T]:
+    """Looks up every part between two delimiters."""
+
+    def look_up(text: str, value: str, found: list[T]) -> None:
+        for part in text.split(delimiter):
+            if part in table:
+                for guard, to in table[part]:
+                    if guard is None or guard(value):
+                        found.append(to)
+
+    return look_up
+
+
 class _Texts(Generic[T]):
     """Prefixes, suffixes, wholes and wildcards, each hung up at one anchor."""
 
     def __init__(self, terms: Sequence[tuple[Term, T]]) -> None:
         crowd = Counter(anchor for term, _ in terms for anchor in set(_anchors(term)))
-        tables: dict[str, dict[int, dict[str, list[tuple[Test | None, T]]]]] = {}
+        tables: dict[str, dict[int, dict[str, list[tuple[_Guard | None, T]]]]] = {}
         self._wholes: dict[str, T] = {}
         self._rest: list[tuple[Test, T]] = []
         for term, to in terms:
@@ -126,13 +154,19 @@ class _Texts(Generic[T]):
                 continue
             anchor = min(anchors, key=crowd.__getitem__)
             table = tables.setdefault(anchor.where, {}).setdefault(len(anchor.text), {})
-            guard = term.test if term.kind == "wildcard" else None
+            guard = term.fits
             table.setdefault(anchor.text, []).append((guard, to))
         self._prefixes = sorted(tables.get("prefix", {}).items())
         self._suffixes = sorted(tables.get("suffix", {}).items())
         self._grams = sorted(tables.get("gram", {}).items())
         words = tables.get("word", {}).values()
         self._words = {word: hung for table in words for word, hung in table.items()}
+        self._parts: dict[str, dict[str, list[tuple[_Guard | None, T]]]] = {}
+        for where, by_length in tables.items():
+            if where.startswith(PART):
+                parts = self._parts.setdefault(where.removeprefix(PART), {})
+                for table in by_length.values():
+                    parts |= table
 
     def lookups(self) -> list[_Lookup[T]]:
         """The ways to look that have anything to find."""
@@ -144,7 +178,8 @@ class _Texts(Generic[T]):
             (self._grams, self._gram),
             (self._rest, self._any),
         ]
-        return [way for there, way in ways if there]
+        cuts = [_cutting(delimiter, table) for delimiter, table in self._parts.items()]
+        return [*cuts, *(way for there, way in ways if there)]
 
     def _whole(self, text: str, value: str, found: list[T]) -> None:
         del value
@@ -209,6 +244,13 @@ def _anchors(term: Term) -> list[_Anchor]:
     if last:
         found.append(_Anchor("suffix", last))
     last_place = len(term.operand) - 1
+    for place, piece in enumerate(term.operand):
+        for delimiter in DELIMITERS:
+            if delimiter in piece:
+                # What the piece itself delimits, or an end of the text, is a part of the text.
+                parts = piece.split(delimiter)
+                known = parts[0 if place == 0 else 1 : None if place == last_place else -1]
+                found += [_Anchor(PART + delimiter, part) for part in known if part]
     for place, piece in enumerate(term.operand):
         for run in _RUN.finditer(piece):
             # A run that the piece itself delimits, or an end of the text, is a word of the text.

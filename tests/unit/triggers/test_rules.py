@@ -16,10 +16,13 @@ from headrace.triggers.rules import RuleIndex
 
 MANY = 1_000
 
-TEXTS = ["", "a", "ab", "abc", "B", "aB.c", "xyzabcxyz", "10.0.0.7", "::1", "1"]
+TEXTS = [
+    "", "a", "ab", "abc", "B", "aB.c", "xyzabcxyz", "10.0.0.7", "::1", "1", "a/b/c", "a//c", "b/c/b",
+]  # fmt: skip
 SCALARS = [*TEXTS, -3, -2, -1, 0, 1, 2, 3, 0.5, 1.0, True, False, None]
 NAMES = ["a", "b", "c", "a.b"]
 WILDCARDS = ["*", "a*", "*c", "a*c", "*b*", "x*abc*z", r"\*", "*yzab*", "abc", "10.*.0.7"]
+WILDCARDS += ["a/*", "*/c", "a/*/c", "*/b/*", "*/b", "b/*", "*::*", "*:1", "a/b/c", "*.0.*", "*.c"]
 
 
 def any_event(random: Random, depth: int = 0) -> dict[str, Any]:
@@ -147,6 +150,29 @@ def test_rules_of_one_source_and_many_kinds_share_what_they_have_in_common() -> 
     assert _steps(lambda: index.match(event)) < 250
 
 
+def test_what_has_to_be_asked_is_asked_only_for_events_that_come_so_far() -> None:
+    index = RuleIndex()
+    for number in range(MANY):
+        state = [{"anything-but": [f"s{number}"]}]
+        index.add(str(number), {"source": ["shop"], "state": state})
+    assert len(index.match({"source": "shop", "state": "s7"})) == MANY - 1
+    assert index.match({"source": "bank", "state": "s7"}) == []
+    assert _steps(lambda: index.match({"source": "bank", "state": "s7"})) < 100
+
+
+def test_what_all_rules_ask_alike_is_asked_of_the_few_that_are_left() -> None:
+    index = RuleIndex()
+    for number in range(MANY):
+        index.add(str(number), {"source": ["shop"], "key": [{"prefix": f"{number:05}/"}]})
+        index.add(
+            f"gone {number}", {"source": ["shop"], "other": [{"exists": False}], "x": [number]}
+        )
+    both = index.match({"source": "shop", "key": "00007/a", "x": 8})
+    assert sorted(both) == ["7", "gone 8"]
+    assert index.match({"source": "shop", "key": "00007/a", "x": 8, "other": 1}) == ["7"]
+    assert index.match({"source": "bank", "key": "00007/a", "x": 8}) == []
+
+
 def test_a_rule_can_be_replaced_and_removed() -> None:
     index = RuleIndex()
     index.add("one", {"a": ["x"]})
@@ -207,6 +233,24 @@ def test_a_piece_of_a_wildcard_may_be_the_end_or_the_beginning_of_a_word() -> No
     assert index.match({"a": "0/c8xyz"}) == ["begins 8"]
     assert index.match({"a": "0/d9/1"}) == ["whole 9"]
     assert index.match({"a": "0/d99/1"}) == []
+
+
+@pytest.mark.parametrize("delimiter", ["/", ":", "."])
+def test_a_piece_of_a_wildcard_may_be_a_whole_part_or_some_of_one(delimiter: str) -> None:
+    index = RuleIndex()
+    for number in range(20):
+        for name, wildcard in {
+            "inner": f"*|in-{number}|*", "first": f"at-{number}|*", "last": f"*|to-{number}",
+            "some": f"*|so{number}*", "both": f"x-{number}|y-{number}",
+        }.items():  # fmt: skip
+            index.add(f"{name} {number}", {"a": [{"wildcard": wildcard.replace("|", delimiter)}]})
+    for text, met in {
+        "0|in-7|0": ["inner 7"], "in-7|0": [], "0|in-7": [], "0|in-77|0": [], "|in-7|": ["inner 7"],
+        "at-7|": ["first 7"], "at-7": [], "0|at-7|": [], "|to-7": ["last 7"], "to-7": [],
+        "to-7|0": [], "0|so7xyz": ["some 7"], "x-7|y-7": ["both 7"], "x-7|y-7|": [],
+        "at-7|in-8|in-8|to-9": ["first 7", "inner 8", "last 9"],
+    }.items():  # fmt: skip
+        assert sorted(index.match({"a": text.replace("|", delimiter)})) == met
 
 
 def test_a_path_that_comes_twice_has_both_values() -> None:
