@@ -12,9 +12,10 @@ from typing import Final, Literal
 
 import msgspec
 
+from headrace.model.bus import DEFAULT_BUS
 from headrace.model.function import AppSpec, StreamSpec
 from headrace.model.trigger import StreamTrigger
-from headrace.topology.graph import Graph, cycles, graph_of, outputs
+from headrace.topology.graph import Graph, cycles, graph_of
 
 MAX_AMPLIFICATION: Final = 16
 
@@ -74,9 +75,13 @@ def _owners(apps: list[AppSpec]) -> Iterable[Finding]:
 
 
 def _unknown(graph: Graph, known: dict[str, StreamSpec]) -> Iterable[Finding]:
-    for name in sorted(graph.named() - known.keys()):
+    # The default bus is everybody's, and nobody declares it.
+    for name in sorted(graph.named() - known.keys() - {DEFAULT_BUS}):
         users = ", ".join(
-            f"`{each}`" for each in sorted({*graph.listeners(name), *graph.publishers(name)})
+            f"`{each}`"
+            for each in sorted(
+                {*graph.listeners(name), *graph.watchers(name), *graph.publishers(name)}
+            )
         )
         like = get_close_matches(name, list(known), n=1)
         hint = f" (did you mean `{like[0]}`?)" if like else ""
@@ -90,17 +95,23 @@ def _unknown(graph: Graph, known: dict[str, StreamSpec]) -> Iterable[Finding]:
 
 def _foreign(graph: Graph, known: dict[str, StreamSpec]) -> Iterable[Finding]:
     for edge in graph.edges:
-        function = graph.functions[edge.target if edge.kind == "listens" else edge.source]
-        name = edge.source if edge.kind == "listens" else edge.target
+        publishes = edge.kind == "publishes"
+        who, name = (edge.source, edge.target) if publishes else (edge.target, edge.source)
+        what = "function" if who in graph.functions else "forward"
         stream = known.get(name)
-        if stream is not None and stream.private and stream.owner not in {"", function.app}:
-            does = "listens" if edge.kind == "listens" else "publishes"
+        # The names of functions and forwards begin with their app's.
+        if (
+            stream is not None
+            and stream.private
+            and stream.owner not in {"", who.partition(".")[0]}
+        ):
+            does = {"listens": "listens to", "publishes": "publishes to", "watches": "watches"}
             yield Finding(
                 "error",
                 "private-stream",
-                function.name,
-                f"`{function.name}` {does} to `{name}`, which is private to app `{stream.owner}`; "
-                "make the stream public, or move the function",
+                who,
+                f"`{who}` {does[edge.kind]} `{name}`, which is private to app `{stream.owner}`; "
+                f"make the stream public, or move the {what}",
             )
 
 
@@ -124,8 +135,9 @@ def _merges(graph: Graph, known: dict[str, StreamSpec]) -> Iterable[Finding]:
 def _cycles(graph: Graph) -> Iterable[Finding]:
     following: dict[str, list[str]] = {}
     for edge in graph.edges:
-        following.setdefault(edge.source, []).append(edge.target)
-    for knot in cycles([*graph.functions, *graph.named()], following):
+        if edge.kind != "watches":
+            following.setdefault(edge.source, []).append(edge.target)
+    for knot in cycles([*graph.functions, *graph.forwards, *graph.named()], following):
         yield Finding(
             "warning",
             "cycle",
@@ -138,7 +150,7 @@ def _cycles(graph: Graph) -> Iterable[Finding]:
 def _orphans(graph: Graph) -> Iterable[Finding]:
     apps_that_may = {function.app for function in graph.functions.values()}
     for name, stream in sorted(graph.streams.items()):
-        heard = graph.listeners(name)
+        heard = graph.listeners(name) or graph.watchers(name)
         if not heard and stream.private:
             yield Finding(
                 "warning",
@@ -168,7 +180,8 @@ def _amplification(graph: Graph) -> Iterable[Finding]:
         for name in graph.listeners(stream):
             if name in way:
                 continue
-            total += 1 + sum(spread(out, way | {name}) for out in outputs(graph.functions[name]))
+            runs = 1 if name in graph.functions else 0
+            total += runs + sum(spread(out, way | {name}) for out in graph.following(name))
         if not way:
             memo[stream] = total
         return total

@@ -1,6 +1,6 @@
 """Who listens to what and who publishes where, drawn from what apps declare. Pure.
 
-In: `AppSpec`s. Out: a `Graph` of nodes (streams, functions) and edges. A function's edges out are
+In: `AppSpec`s. Out: a `Graph` of nodes (streams, functions, forwards) and edges. A function's edges out are
 what it declared (`output`, `publishes`), and, unless it is told otherwise, any stream of its own app
 that nobody is declared to publish to is left open: code may publish there by name.
 """
@@ -12,18 +12,23 @@ from typing import Literal
 
 import msgspec
 
-from headrace.model.bus import Rule
+from headrace.model.bus import Forward, Rule
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.lag import Lag
 from headrace.model.trigger import StreamTrigger, Trigger
+from headrace.model.watches import Missing, Silence
 
 
 class Edge(msgspec.Struct, frozen=True, order=True):
-    """From a stream to a function that listens, or from a function to a stream it publishes to."""
+    """From a stream to a function that listens or watches, or from a function to a stream.
+
+    Who listens gets the stream's events; who watches is told of their absence only, so events go no
+    further along such an edge. A forward listens and publishes like a function.
+    """
 
     source: str
     target: str
-    kind: Literal["listens", "publishes"]
+    kind: Literal["listens", "publishes", "watches"]
 
 
 class Graph(msgspec.Struct, frozen=True):
@@ -33,29 +38,40 @@ class Graph(msgspec.Struct, frozen=True):
         streams: By name; those only named by a function have no entry.
         functions: By full name.
         edges: Sorted.
+        forwards: By full name.
     """
 
     streams: dict[str, StreamSpec]
     functions: dict[str, FunctionSpec]
     edges: tuple[Edge, ...]
+    forwards: dict[str, Forward] = {}
 
     def listeners(self, stream: str) -> list[str]:
-        """The functions that listen to a stream."""
+        """The functions and forwards that listen to a stream."""
         return [e.target for e in self.edges if e.kind == "listens" and e.source == stream]
 
+    def watchers(self, stream: str) -> list[str]:
+        """The functions that are told of a stream's silence, or of what is missing there."""
+        return [e.target for e in self.edges if e.kind == "watches" and e.source == stream]
+
     def publishers(self, stream: str) -> list[str]:
-        """The functions that say they publish to a stream."""
+        """The functions and forwards that say they publish to a stream."""
         return [e.source for e in self.edges if e.kind == "publishes" and e.target == stream]
 
     def named(self) -> set[str]:
-        """Every stream some function names."""
-        return {e.source if e.kind == "listens" else e.target for e in self.edges}
+        """Every stream some function or forward names."""
+        return {e.target if e.kind == "publishes" else e.source for e in self.edges}
+
+    def following(self, node: str) -> list[str]:
+        """The streams that a function or forward says it publishes to."""
+        return [e.target for e in self.edges if e.kind == "publishes" and e.source == node]
 
 
 def graph_of(apps: Iterable[AppSpec]) -> Graph:
     """The graph of what `apps` declare."""
     streams: dict[str, StreamSpec] = {}
     functions: dict[str, FunctionSpec] = {}
+    forwards: dict[str, Forward] = {}
     edges: set[Edge] = set()
     for app in apps:
         for stream in app.streams:
@@ -66,7 +82,16 @@ def graph_of(apps: Iterable[AppSpec]) -> Graph:
                 edges.add(Edge(name, function.name, "listens"))
             for name in outputs(function):
                 edges.add(Edge(function.name, name, "publishes"))
-    return Graph(streams, functions, tuple(sorted(edges)))
+            for trigger in function.triggers:
+                for name in watched_by(trigger):
+                    edges.add(Edge(name, function.name, "watches"))
+        for forward in app.forwards:
+            forwards[forward.name] = forward
+            for name in forward.rule.watched:
+                edges.add(Edge(name, forward.name, "listens"))
+            if forward.stream is not None:
+                edges.add(Edge(forward.name, forward.stream, "publishes"))
+    return Graph(streams, functions, tuple(sorted(edges)), forwards)
 
 
 def inputs(function: FunctionSpec) -> list[str]:
@@ -84,6 +109,17 @@ def streams_of(trigger: Trigger) -> tuple[str, ...]:
             return trigger.streams
         case Lag():
             return (trigger.stream,)
+        case _:
+            return ()
+
+
+def watched_by(trigger: Trigger) -> tuple[str, ...]:
+    """The streams by name whose silence, or missing events, a trigger tells of."""
+    match trigger:
+        case Silence():
+            return (trigger.stream,)
+        case Missing():
+            return (trigger.left, trigger.right)
         case _:
             return ()
 

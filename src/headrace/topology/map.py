@@ -14,7 +14,7 @@ from headrace.model.http import Http, Webhook
 from headrace.model.policy import Breaker, OnFailure, Retry, Scaling
 from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger
 from headrace.topology.consumers import consumer_of
-from headrace.topology.graph import outputs, streams_of
+from headrace.topology.graph import outputs, streams_of, watched_by
 
 MAX_PATTERN = 60
 
@@ -24,7 +24,7 @@ class MapRow(msgspec.Struct, frozen=True):
 
     Attributes:
         function: The full name.
-        streams: What it listens to by this trigger; empty where it is called.
+        streams: What it listens to, or watches, by this trigger; empty where it is called.
         trigger: The kind of trigger and its options.
         group: The consumer group.
         batch: Batch size and window.
@@ -105,7 +105,7 @@ def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger) -> MapRow:
     listens = not isinstance(trigger, CallTrigger)
     return MapRow(
         function=function.name,
-        streams=streams_of(trigger),
+        streams=streams_of(trigger) or watched_by(trigger),
         trigger=_trigger(trigger) + _written(function, trigger),
         group=function.name if listens else "-",
         batch=_batch(function) if listens else "-",

@@ -10,11 +10,13 @@ from headrace.delivery.runs import Counters, LogLine, Run
 from headrace.delivery.sources import SourceRow
 from headrace.faces.console.drawing import picture
 from headrace.faces.console.overview import POLICY, Overview, page
+from headrace.model.bus import Forward, Rule
 from headrace.model.effects import DeadEvent
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.outcome import Cause
 from headrace.model.record import Position
 from headrace.model.trigger import StreamTrigger
+from headrace.model.watches import Silence
 from headrace.topology.graph import Edge, Graph, graph_of
 
 EVIL = "<script>alert(1)</script>"
@@ -66,6 +68,13 @@ def test_what_waits_for_a_person_is_shown_with_the_command_that_helps() -> None:
     assert "5 behind" in html
 
 
+def test_a_trigger_that_fails_is_shown_with_its_error() -> None:
+    html = page(overview())
+    assert "Triggers that fail" in html
+    assert "shop.poll" in html
+    assert "Triggers that fail" not in page(overview(sources=[]))
+
+
 def test_no_text_of_a_user_becomes_markup() -> None:
     html = page(overview(reason=EVIL, ready=False))
     assert EVIL not in html
@@ -103,3 +112,18 @@ def test_a_loop_is_drawn_dashed_and_ends() -> None:
         graph.streams, graph.functions, (*graph.edges, Edge("shop.price", "orders", "publishes"))
     )
     assert picture(looped, {}).count('class="back"') >= 1
+
+
+def test_a_forward_is_drawn_as_a_node_and_watching_dotted() -> None:
+    rule = Rule({"source": ["a"]}, streams=("orders",))
+    app = AppSpec(
+        name="shop",
+        streams=SHOP.streams,
+        functions=(
+            FunctionSpec(name="shop.quiet", app="shop", triggers=(Silence("orders", after=60.0),)),
+        ),
+        forwards=(Forward("shop.keep", rule, "priced"),),
+    )
+    html = page(overview(apps=[app], lag=[], counters={}))
+    assert "<title>shop.keep</title>" in html
+    assert html.count('class="watch"') == 1

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.model.bus import DEFAULT_BUS, Forward, Rule
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.policy import Breaker, ParkKey, Retry, Scaling
 from headrace.model.trigger import CallTrigger, StreamTrigger
+from headrace.model.watches import Missing, Silence
 from headrace.topology.checks import Finding, check
 from headrace.topology.graph import Edge, cycles, graph_of
 from headrace.topology.map import map_rows, map_table
@@ -55,6 +58,77 @@ def test_edges_go_from_streams_to_functions_and_on() -> None:
     assert graph.listeners("a") == ["shop.f"]
     assert graph.publishers("b") == ["shop.f"]
     assert graph.named() == {"a", "b"}
+
+
+def watching(name: str, *triggers: Silence | Missing, output: str | None = None) -> FunctionSpec:
+    return FunctionSpec(name=f"shop.{name}", app="shop", triggers=triggers, output=output)
+
+
+def forwarding(app: AppSpec, *watched: str, to: str) -> AppSpec:
+    rule = Rule({"source": ["a"]}, streams=watched)
+    return msgspec.structs.replace(app, forwards=(Forward("shop.keep", rule, to),))
+
+
+def test_who_watches_a_stream_is_an_edge_of_its_own_kind() -> None:
+    silent, missing = Silence("a", after=60.0), Missing("a", "b", within=60.0)
+    app = shop(stream("a"), stream("b"), watching("quiet", silent), watching("late", missing))
+    graph = graph_of([app])
+    assert graph.edges == (
+        Edge("a", "shop.late", "watches"),
+        Edge("a", "shop.quiet", "watches"),
+        Edge("b", "shop.late", "watches"),
+    )
+    assert graph.listeners("a") == []
+    assert graph.watchers("a") == ["shop.late", "shop.quiet"]
+    assert graph.named() == {"a", "b"}
+    assert [row.streams for row in map_rows([app])] == [("a",), ("a", "b")]
+
+
+def test_a_forward_is_a_node_between_the_streams_it_joins() -> None:
+    graph = graph_of([forwarding(shop(stream("a"), stream("kept")), "a", to="kept")])
+    assert graph.edges == (
+        Edge("a", "shop.keep", "listens"),
+        Edge("shop.keep", "kept", "publishes"),
+    )
+    assert list(graph.forwards) == ["shop.keep"]
+
+
+def test_silence_goes_round_no_circle_but_a_forward_does() -> None:
+    beat = watching("beat", Silence("a", after=60.0), output="a")
+    assert codes(shop(stream("a"), beat)) == []
+    back = shop(stream("a"), stream("kept"), function("again", "kept", output="a"))
+    (found,) = check([forwarding(back, "a", to="kept")])
+    assert found.code == "cycle"
+    assert "`a` -> `shop.keep` -> `kept` -> `shop.again` -> `a`" in found.message
+
+
+def test_a_stream_that_is_only_watched_is_no_orphan_and_one_that_nobody_declares_is_told() -> None:
+    hidden = stream("a", private=True)
+    assert codes(shop(hidden, watching("quiet", Silence("a", after=60.0)))) == []
+    assert codes(shop(watching("quiet", Silence("nowhere", after=60.0)))) == [
+        ("error", "unknown-stream", "nowhere")
+    ]
+    assert codes(forwarding(shop(stream("kept")), DEFAULT_BUS, to="kept")) == []
+
+
+def test_a_private_stream_of_another_app_is_neither_watched_nor_forwarded() -> None:
+    other = shop(stream("secret", owner="bank", private=True), name="bank")
+    mine = forwarding(
+        shop(stream("kept"), watching("quiet", Silence("secret", after=60.0))), "secret", to="kept"
+    )
+    found = [each for each in check([other, mine]) if each.code == "private-stream"]
+    assert [(each.subject, each.message.partition(",")[0]) for each in found] == [
+        ("shop.keep", "`shop.keep` listens to `secret`"),
+        ("shop.quiet", "`shop.quiet` watches `secret`"),
+    ]
+
+
+def test_a_forward_multiplies_what_follows_but_is_no_run() -> None:
+    listeners = [function(f"f{number}", "kept") for number in range(17)]
+    app = forwarding(shop(stream("a"), stream("kept"), *listeners), "a", to="kept")
+    (found,) = [each for each in check([app]) if each.code == "amplification"]
+    assert found.subject == "a"
+    assert "leads to 17 invocations" in found.message
 
 
 def test_a_sound_deployment_has_no_findings() -> None:

@@ -33,10 +33,13 @@ def test_the_map_shows_what_rules_watch_and_where_forwards_lead() -> None:
     assert (tell.function, tell.outputs) == ("desk.tell", ("https://example.com/in",))
 
 
-def test_a_rule_is_an_edge_from_each_stream_it_watches() -> None:
+def test_a_rule_is_an_edge_from_each_stream_it_watches_and_on_to_where_it_forwards() -> None:
     edges = graph_of([desk().spec()]).edges
     assert [(edge.source, edge.target) for edge in edges] == [
+        ("desk.keep", "kept"),
+        ("events", "desk.keep"),
         ("events", "desk.take"),
+        ("events", "desk.tell"),
         ("kept", "desk.take"),
     ]
 

@@ -1,7 +1,7 @@
 """A deployment as a picture: streams and functions in columns, from left to right. Pure: graph -> SVG.
 
 A node stands one column to the right of the farthest node that leads to it; an edge that would go
-back (a loop) is drawn dashed. No layout library: a topology that people can read has few nodes.
+back (a loop) is drawn dashed, one that only watches is dotted. No layout library: a topology that people can read has few nodes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ MAX_NODES = 200
 
 def picture(graph: Graph, notes: Mapping[str, str]) -> str:
     """The SVG; `notes` is a short text under a node's name. "" for what is too large to read."""
-    names = sorted(graph.named() | set(graph.functions) | set(graph.streams))
+    doing = set(graph.functions) | set(graph.forwards)
+    names = sorted(graph.named() | doing | set(graph.streams))
     if not names or len(names) > MAX_NODES:
         return ""
     columns = _columns(names, [(edge.source, edge.target) for edge in graph.edges])
@@ -35,12 +36,15 @@ def picture(graph: Graph, notes: Mapping[str, str]) -> str:
     height = 2 * MARGIN + max(rows.values()) * (HEIGHT + GAP_Y) - GAP_Y
     edges = "".join(
         _edge(
-            places[edge.source], places[edge.target], columns[edge.source] >= columns[edge.target]
+            places[edge.source],
+            places[edge.target],
+            back=columns[edge.source] >= columns[edge.target],
+            watches=edge.kind == "watches",
         )
         for edge in graph.edges
     )
     nodes = "".join(
-        _node(name, place, notes.get(name, ""), function=name in graph.functions)
+        _node(name, place, notes.get(name, ""), function=name in doing)
         for name, place in places.items()
     )
     return (
@@ -93,11 +97,11 @@ def _node(name: str, place: tuple[int, int], note: str, *, function: bool) -> st
     )
 
 
-def _edge(source: tuple[int, int], target: tuple[int, int], back: bool) -> str:
+def _edge(source: tuple[int, int], target: tuple[int, int], *, back: bool, watches: bool) -> str:
     x1, y1 = source[0] + WIDTH, source[1] + HEIGHT // 2
     x2, y2 = target[0], target[1] + HEIGHT // 2
     bend = max((x2 - x1) // 2, 36)
-    dashed = ' class="back"' if back else ""
+    dashed = ' class="back"' if back else ' class="watch"' if watches else ""
     return (
         f'<path d="M{x1} {y1} C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}" '
         f'marker-end="url(#tip)"{dashed}/>'

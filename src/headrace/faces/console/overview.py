@@ -39,7 +39,7 @@ monospace;font-size:12.5px}.bad{color:var(--bad)}.good{color:var(--good)}.soft{c
 svg text{font:600 12px system-ui,sans-serif;text-anchor:middle;fill:var(--ink)}svg .note{font-weight:400;
 font-size:10.5px;fill:var(--soft)}svg rect{stroke:var(--edge)}.stream rect{fill:var(--stream)}
 .function rect{fill:var(--function)}svg path{fill:none;stroke:var(--edge);stroke-width:1.4}
-svg .back{stroke-dasharray:5 4}svg .tip{fill:var(--edge);stroke:none}
+svg .back{stroke-dasharray:5 4}svg .watch{stroke-dasharray:1 4}svg .tip{fill:var(--edge);stroke:none}
 """
 POLICY = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'sha256-"
@@ -133,7 +133,7 @@ def _topology(shown: Overview) -> str:
         for stream in shown.counters.get(name, Counters()).outputs
     }
     edges = tuple(sorted({*declared.edges, *seen}))
-    return picture(Graph(declared.streams, declared.functions, edges), notes)
+    return picture(Graph(declared.streams, declared.functions, edges, declared.forwards), notes)
 
 
 def _functions(shown: Overview) -> str:
