@@ -86,6 +86,16 @@ def test_rows_of_csv_are_published(say: Say, tmp_path: Path) -> None:
     assert {"what": "sturdy", "for": "ann"} in [line["value"] for line in lines]
 
 
+def test_rows_of_csv_are_of_the_type_their_stream_declares(say: Say, tmp_path: Path) -> None:
+    (tmp_path / "typed.csv").write_text("item,quantity\nlamp,2\n")
+    say("publish", "orders", "--file", "typed.csv")
+    (line,) = say("tail", "orders", "-n", "1", "--json").splitlines()
+    assert json.loads(line)["value"] == {"item": "lamp", "quantity": 2}
+    say("publish", "orders", "--file", "typed.csv", "--types", "text")
+    (line,) = say("tail", "orders", "-n", "1", "--json").splitlines()
+    assert json.loads(line)["value"] == {"item": "lamp", "quantity": "2"}
+
+
 def test_a_wrong_line_stops_the_file_and_is_named(say: Say, tmp_path: Path) -> None:
     (tmp_path / "orders.jsonl").write_text('{"item": "x", "quantity": 1}\n{half\n')
     said = say("publish", "orders", "--file", "orders.jsonl", status=1)

@@ -6,10 +6,11 @@ was restarted) lands once. A node that is overloaded is waited for.
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import click
 
@@ -17,12 +18,14 @@ from headrace.cli.connection import json_option, node_options
 from headrace.cli.output import plural, print_json
 from headrace.cli.rows import Fields, csv_lines, jsonl_lines, text_lines
 from headrace.client.http import ENVELOPES, Client, retry_after_of
-from headrace.model.errors import HeadraceError, Unavailable
+from headrace.model.errors import HeadraceError, Refused, Unavailable
 from headrace.world.clock import SystemClock
 from headrace.world.entropy import SystemEntropy
 
 MAX_BATCH_BYTES = 4 << 20
 MAX_RETRIES = 60
+
+Reading = Callable[[Iterable[bytes], Fields, str], Iterator[bytes]]
 
 
 @click.command("publish")
@@ -34,6 +37,13 @@ MAX_RETRIES = 60
     "form",
     type=click.Choice(["jsonl", "csv", "text"]),
     help="How FILE is written  [default: by its name, else jsonl].",
+)
+@click.option(
+    "--types",
+    type=click.Choice(["declared", "text"]),
+    default="declared",
+    show_default=True,
+    help="What fields of a CSV file are: of the stream's declared type, or texts.",
 )
 @click.option("--key", metavar="TEXT", help="The key of the event, or of every line.")
 @click.option("--key-field", metavar="NAME", help="The field whose value is the key.")
@@ -57,6 +67,7 @@ def publish_command(
     value: str | None,
     source: str | None,
     form: str | None,
+    types: str,
     key: str | None,
     key_field: str | None,
     time_field: str | None,
@@ -83,7 +94,9 @@ def publish_command(
             click.echo(f"published {found['positions'][0]}")
         return
     fields = Fields(key=key, key_field=key_field, time_field=time_field, id_field=id_field)
-    published, duplicates = _publish_file(client, stream, source, form, fields, batch)
+    form = form or {".csv": "csv", ".txt": "text"}.get(Path(source).suffix.lower(), "jsonl")
+    schema = _schema(client, stream) if form == "csv" and types == "declared" else None
+    published, duplicates = _publish_file(client, stream, source, form, fields, batch, schema)
     if as_json:
         print_json({"stream": stream, "published": published, "duplicates": duplicates})
     else:
@@ -92,10 +105,18 @@ def publish_command(
 
 
 def _publish_file(
-    client: Client, stream: str, source: str, form: str | None, fields: Fields, batch: int
+    client: Client,
+    stream: str,
+    source: str,
+    form: str,
+    fields: Fields,
+    batch: int,
+    schema: Mapping[str, Any] | None,
 ) -> tuple[int, int]:
-    form = form or {".csv": "csv", ".txt": "text"}.get(Path(source).suffix.lower(), "jsonl")
-    read = {"jsonl": jsonl_lines, "csv": csv_lines, "text": text_lines}[form]
+    readings: dict[str, Reading] = {
+        "jsonl": jsonl_lines, "csv": functools.partial(csv_lines, schema=schema), "text": text_lines,
+    }  # fmt: skip
+    read = readings[form]
     file, size = _opened(source)
     token = SystemEntropy().token(8)
     published = duplicates = 0
@@ -108,6 +129,20 @@ def _publish_file(
             duplicates += found["duplicates"]
             published += len(lines) - found["duplicates"]
     return published, duplicates
+
+
+def _schema(client: Client, stream: str) -> Mapping[str, Any] | None:
+    """What the stream's values are, where its owner said."""
+    try:
+        found: Mapping[str, Any] | None = client.get("streams", stream)["schema"]
+    except Refused:
+        # A token that may only publish here.
+        click.echo(
+            f"the type of `{stream}` may not be read with this token, so fields are sent as texts",
+            err=True,
+        )
+        return None
+    return found
 
 
 def _opened(source: str) -> tuple[BinaryIO, int]:

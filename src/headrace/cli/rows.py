@@ -1,18 +1,19 @@
 """The lines of a file -> envelopes as the HTTP door reads them. Pure.
 
-JSON lines keep their bytes as the value; CSV rows become JSON objects of texts; text lines become
-texts. Key, time and id are taken from the named fields. A line that cannot be is named by its number.
+JSON lines keep their bytes as the value; CSV rows become JSON objects, of texts or of what a schema
+says; text lines become texts. Key, time and id are taken from the named fields. A line that cannot be is named by its number.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from headrace.model.errors import Invalid
+from headrace.model.schemas import coerce_row
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -61,8 +62,10 @@ def jsonl_lines(lines: Iterable[bytes], fields: Fields, source: str) -> Iterator
         yield _envelope(b'{"value":' + value, row, fields, f"{source}:{number}")
 
 
-def csv_lines(lines: Iterable[bytes], fields: Fields, source: str) -> Iterator[bytes]:
-    """One envelope per row of a CSV file with a header line; every field is text.
+def csv_lines(
+    lines: Iterable[bytes], fields: Fields, source: str, schema: Mapping[str, Any] | None = None
+) -> Iterator[bytes]:
+    """One envelope per row of a CSV file with a header line; fields are texts, or as `schema` says.
 
     Raises:
         Invalid: A row has more or fewer fields than the header, or is no UTF-8.
@@ -76,7 +79,8 @@ def csv_lines(lines: Iterable[bytes], fields: Fields, source: str) -> Iterator[b
                     f"{where}: this row has not the {len(reader.fieldnames or ())} fields of the "
                     "header line; quote fields that hold commas"
                 )
-            yield _envelope(b'{"value":' + _encode(row), row, fields, where)
+            value = row if schema is None else coerce_row(schema, row)
+            yield _envelope(b'{"value":' + _encode(value), row, fields, where)
     except csv.Error as error:
         raise Invalid(f"{source}:{reader.line_num}: this is no CSV: {error}") from error
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
+import msgspec
+
 from headrace.model.errors import Invalid
 
 MAX_DEPTH: Final = 64
@@ -60,6 +62,29 @@ def coerce(schema: Schema, texts: Mapping[str, Sequence[str]]) -> dict[str, Any]
         name: checker.coerce(known[name], given) if name in known else given[-1]
         for name, given in texts.items()
     }
+
+
+def coerce_row(schema: Schema, row: Mapping[str, str]) -> dict[str, Any]:
+    """A row of texts as the types an object's schema says, field by field.
+
+    Lists and objects are read as JSON. An empty text of a field that is no text is null where that
+    may be, and left out where the field may be missing. What may be a text stays one, and so does
+    what is not of its type.
+    """
+    checker = _Checker(schema)
+    whole = checker.resolve(schema)
+    known: Mapping[str, Any] = whole.get("properties", {})
+    required = frozenset(whole.get("required", ()))
+    found: dict[str, Any] = {}
+    for name, text in row.items():
+        kinds = checker.kinds(known.get(name, True))
+        if not kinds or "string" in kinds:
+            found[name] = text
+        elif text or "null" in kinds:
+            found[name] = _as(kinds, text)
+        elif name in required:
+            found[name] = text
+    return found
 
 
 class _Checker:
@@ -161,17 +186,26 @@ class _Checker:
 
     def coerce(self, schema: Any, given: Sequence[str]) -> Any:
         """Texts as what the schema of one parameter says, where they can be; else as they are."""
+        for choice in self._choices(schema):
+            if choice.get("type") == "array":
+                return [self.coerce(choice.get("items", {}), [text]) for text in given]
+        return _as(self.kinds(schema) - {"array", "object"}, given[-1])
+
+    def kinds(self, schema: Any) -> set[str]:
+        """The types a value may have; none where the schema does not say."""
+        found: set[str] = set()
+        for choice in self._choices(schema):
+            said = choice.get("type")
+            found |= {said} if isinstance(said, str) else set(said or ())
+        return found
+
+    def _choices(self, schema: Any) -> list[Schema]:
+        if not isinstance(schema, Mapping):
+            return []
         schema = self.resolve(schema)
-        choices: list[Any] = [
+        return [
             self.resolve(choice) for choice in schema.get("anyOf", schema.get("oneOf", [schema]))
         ]
-        kinds: set[str] = set()
-        for choice in choices:
-            said = choice.get("type")
-            kinds |= {said} if isinstance(said, str) else set(said or ())
-            if said == "array":
-                return [self.coerce(choice.get("items", {}), [text]) for text in given]
-        return _as(kinds, given[-1])
 
 
 def _as(kinds: set[str], text: str) -> Any:
@@ -183,7 +217,16 @@ def _as(kinds: set[str], text: str) -> Any:
         return text.lower() in _TRUE
     if "null" in kinds and "string" not in kinds and text == "":
         return None
+    if kinds & {"array", "object"} and text[:1] in {"[", "{"}:
+        return _json_or_text(text)
     return text
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return text
 
 
 def _is(name: str, value: Any) -> bool:

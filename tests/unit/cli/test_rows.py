@@ -39,6 +39,19 @@ def test_csv_rows_become_objects_of_texts() -> None:
     ]
 
 
+def test_csv_rows_become_what_a_schema_says_while_keys_stay_texts() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}, "name": {"type": "string"}},
+    }
+    lines = [b"name,n\n", b"7,007\n", b"8,x\n"]
+    found = [json.loads(line) for line in csv_lines(lines, Fields(key_field="n"), "f.csv", schema)]
+    assert found == [
+        {"value": {"name": "7", "n": 7}, "key": "007"},
+        {"value": {"name": "8", "n": "x"}, "key": "x"},
+    ]
+
+
 def test_text_lines_are_texts() -> None:
     found = list(text_lines([b"{no json\r\n", "ä".encode()], Fields(key="k"), "f"))
     assert [json.loads(line) for line in found] == [

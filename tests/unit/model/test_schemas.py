@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.model.schemas import Mismatch, check, coerce
+from headrace.model.schemas import Mismatch, check, coerce, coerce_row
 
 
 class Line(msgspec.Struct):
@@ -130,3 +130,38 @@ def test_a_text_that_is_no_number_stays_one_and_is_refused_by_the_check() -> Non
     with pytest.raises(Mismatch) as caught:
         check(msgspec.json.schema(Search), found)
     assert caught.value.path == "/limit"
+
+
+class Sale(msgspec.Struct):
+    item: str
+    count: int
+    price: float | None
+    tags: list[str]
+    paid: bool = False
+    code: int | str = 0
+    note: str | None = None
+    floor: int = 7
+
+
+def test_a_row_of_texts_becomes_what_its_type_says() -> None:
+    row = {
+        "item": "12", "count": "3", "price": "1.5", "tags": '["a", "b"]', "paid": "yes", "code": "5",
+        "note": "", "floor": "2", "more": "9",
+    }  # fmt: skip
+    assert coerce_row(msgspec.json.schema(Sale), row) == {
+        "item": "12", "count": 3, "price": 1.5, "tags": ["a", "b"], "paid": True, "code": "5",
+        "note": "", "floor": 2, "more": "9",
+    }  # fmt: skip
+
+
+def test_an_empty_field_is_null_left_out_or_as_it_is() -> None:
+    row = dict.fromkeys(("item", "count", "price", "tags", "paid", "floor"), "")
+    assert coerce_row(msgspec.json.schema(Sale), row) == {
+        "item": "", "count": "", "price": None, "tags": "",
+    }  # fmt: skip
+
+
+def test_what_is_not_of_its_type_stays_a_text() -> None:
+    row = {"item": "x", "count": "three", "price": "NA", "tags": "[broken", "paid": "maybe"}
+    assert coerce_row(msgspec.json.schema(Sale), row) == row
+    assert coerce_row({"type": "object"}, {"a": "1"}) == {"a": "1"}
