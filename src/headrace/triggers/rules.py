@@ -116,12 +116,13 @@ class _Tree:
 class _Node:
     """Alternatives that wait for the same event so far. It sorts itself when first visited."""
 
-    __slots__ = ("_pending", "absent", "branches", "done", "few", "paths", "ready")
+    __slots__ = ("_pending", "absent", "branches", "done", "few", "met", "paths", "ready")
 
     def __init__(self, alternatives: list[_Alternative]) -> None:
         self.ready = self.branches = False
         self._pending = alternatives
         self.done: list[_Alternative] = []
+        self.met: list[str] = []
         self.few: list[_Alternative] = []
         self.paths: dict[str, TermIndex[_Node]] = {}
         self.absent: dict[str, _Node] = {}
@@ -130,6 +131,7 @@ class _Node:
         """Give every alternative its place."""
         waiting, self._pending, self.ready = self._pending, [], True
         self.done = [one for one in waiting if not one.rest]
+        self.met = list(dict.fromkeys(one.name for one in self.done))
         waiting = [one for one in waiting if one.rest]
         if len(waiting) <= FEW:
             self.few = waiting
@@ -288,8 +290,8 @@ def _walk(root: _Node, fields: dict[str, Scalar]) -> list[str]:
         node = nodes.pop()
         if not node.ready:
             node.sort()
-        for one in node.done:
-            names[one.name] = None
+        for name in node.met:
+            names[name] = None
         for one in node.few:
             if _holds(one.rest, fields):
                 names[one.name] = None
@@ -301,8 +303,8 @@ def _walk(root: _Node, fields: dict[str, Scalar]) -> list[str]:
                 value = fields.get(path, _MISSING)
                 if type(value) is str:
                     # As `find` does, without a call in between: nearly every value is a text.
-                    if (to := index.texts.get(value)) is not None:
-                        nodes.append(to)
+                    if value in index.texts:
+                        nodes.append(index.texts[value])
                     for look_up in index.lookups:
                         look_up(value, value, nodes)
                     if index.asks_more:
