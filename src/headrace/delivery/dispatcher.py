@@ -16,13 +16,10 @@ from headrace.delivery.breaker import BreakerState, CircuitBreaker
 from headrace.delivery.delays import Delays
 from headrace.delivery.feeding import Feeding, Key
 from headrace.delivery.flow import Flow
-from headrace.delivery.mergebook import copy_order, forget_order
+from headrace.delivery.moving import move, move_to_end, must_merge_alike
 from headrace.delivery.outside import Outside
 from headrace.delivery.positions import (
-    encode_position,
-    position_key,
     start_offset,
-    stored,
 )
 from headrace.delivery.pump import Pump
 from headrace.delivery.pumping import Pumping
@@ -33,7 +30,6 @@ from headrace.delivery.sourcebook import SourceBook
 from headrace.delivery.vetting import Vetting
 from headrace.keepers.brokers.base import Assigned, Broker, Revoked, Subscription
 from headrace.keepers.storage.base import Storage
-from headrace.model.effects import Change, Check, Delete, Progress, Put, Space
 from headrace.model.errors import Corrupt, Misuse, Unknown
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.lag import Lag
@@ -373,14 +369,16 @@ class Dispatcher:
             Misuse: `start` is not a place, or the two do not merge the same streams.
         """
         if order_of is not None:
-            self._must_merge_alike(function, order_of)
+            must_merge_alike(self.known(function), self.known(order_of))
         for _, reads in listeners(function, self.known(function).triggers):
             for partition in range(self._broker.stream(reads.streams[0]).partitions):
                 offsets = {
                     stream: await start_offset(self._broker, stream, partition, start)
                     for stream in reads.streams
                 }
-                work = functools.partial(self._move, function, partition, offsets, order_of)
+                work = functools.partial(
+                    move, self._storage, function, partition, offsets, order_of
+                )
                 await self.with_owner(function, reads.streams[0], partition, work)
 
     async def empty(self, function: str, stream: str, partition: int) -> int:
@@ -395,46 +393,10 @@ class Dispatcher:
 
         async def work() -> None:
             nonlocal count
-            extent = await self._broker.extent(stream, partition)
-            _, standing = await stored(self._storage, function, stream, partition)
-            progress = standing.progress
-            begins = max(progress.watermark, extent.low)
-            count = max(extent.high - begins - len(progress.sparse), 0)
-            await self._move(function, partition, {stream: extent.high})
+            count = await move_to_end(self._storage, self._broker, function, stream, partition)
 
         for _, reads in listeners(function, self.known(function).triggers):
             if stream in reads.streams and len(reads.streams) > 1:
                 raise Misuse(f"`{function}` merges `{stream}` with other streams; reset it instead")
         await self.with_owner(function, stream, partition, work)
         return count
-
-    def _must_merge_alike(self, function: str, other: str) -> None:
-        merges = [
-            [t.streams for t in self.known(name).triggers if isinstance(t, StreamTrigger)]
-            for name in (function, other)
-        ]
-        if merges[0] != merges[1] or not any(len(streams) > 1 for streams in merges[0]):
-            raise Misuse(
-                f"`{function}` cannot take the order of `{other}`: both have to merge the same "
-                "streams, listed in the same order"
-            )
-
-    async def _move(
-        self, function: str, partition: int, offsets: dict[str, int], order_of: str | None = None
-    ) -> None:
-        """Streams that are merged move together: from halfway, their order would be another one."""
-        if order_of is not None and order_of != function:
-            await copy_order(self._storage, order_of, function, tuple(offsets), partition)
-        checks: list[Check] = []
-        puts: list[Put] = []
-        deletes: list[Delete] = list(forget_order(function, tuple(offsets), partition))
-        for stream, offset in offsets.items():
-            key = position_key(function, stream, partition)
-            row, standing = await stored(self._storage, function, stream, partition)
-            checks.append(Check(Space.POSITIONS, key, row, fence=True))
-            moved = encode_position(standing.epoch, Progress(offset))
-            puts.append(Put(Space.POSITIONS, key, moved))
-            deletes.append(Delete(Space.TROUBLE, key))
-        await self._storage.apply(
-            Change(checks=tuple(checks), puts=tuple(puts), deletes=tuple(deletes))
-        )

@@ -1,0 +1,72 @@
+"""A function is sent elsewhere in what it reads: its rows are moved, in one change per partition.
+
+In come the rows of a partition whose one writer stands still (see `Dispatcher.with_owner`); out goes
+a change that is fenced like every commit. What had been remembered of the place that is left, such as
+ranges that failed and the order of a merge, is forgotten with it.
+"""
+
+from __future__ import annotations
+
+from headrace.delivery.mergebook import copy_order, forget_order
+from headrace.delivery.positions import encode_position, position_key, stored
+from headrace.keepers.brokers.base import Broker
+from headrace.keepers.storage.base import Storage
+from headrace.model.effects import Change, Check, Delete, Progress, Put, Space
+from headrace.model.errors import Misuse
+from headrace.model.function import FunctionSpec
+from headrace.model.trigger import StreamTrigger
+
+
+def must_merge_alike(function: FunctionSpec, other: FunctionSpec) -> None:
+    """Pass, where one may merge in the order of the other.
+
+    Raises:
+        Misuse: They do not merge the same streams.
+    """
+    merges = [
+        [t.streams for t in each.triggers if isinstance(t, StreamTrigger)]
+        for each in (function, other)
+    ]
+    if merges[0] != merges[1] or not any(len(streams) > 1 for streams in merges[0]):
+        raise Misuse(
+            f"`{function.name}` cannot take the order of `{other.name}`: both have to merge the "
+            "same streams, listed in the same order"
+        )
+
+
+async def move(
+    storage: Storage,
+    function: str,
+    partition: int,
+    offsets: dict[str, int],
+    order_of: str | None = None,
+) -> None:
+    """Let the function go on at these offsets of its streams, one for each stream.
+
+    Streams that are merged move together: from halfway, their order would be another one.
+    """
+    if order_of is not None and order_of != function:
+        await copy_order(storage, order_of, function, tuple(offsets), partition)
+    checks: list[Check] = []
+    puts: list[Put] = []
+    deletes: list[Delete] = list(forget_order(function, tuple(offsets), partition))
+    for stream, offset in offsets.items():
+        key = position_key(function, stream, partition)
+        row, standing = await stored(storage, function, stream, partition)
+        checks.append(Check(Space.POSITIONS, key, row, fence=True))
+        moved = encode_position(standing.epoch, Progress(offset))
+        puts.append(Put(Space.POSITIONS, key, moved))
+        deletes.append(Delete(Space.TROUBLE, key))
+    await storage.apply(Change(checks=tuple(checks), puts=tuple(puts), deletes=tuple(deletes)))
+
+
+async def move_to_end(
+    storage: Storage, broker: Broker, function: str, stream: str, partition: int
+) -> int:
+    """Let the function go on behind everything that is there; how many events it passes over."""
+    extent = await broker.extent(stream, partition)
+    _, standing = await stored(storage, function, stream, partition)
+    begins = max(standing.progress.watermark, extent.low)
+    count = max(extent.high - begins - len(standing.progress.sparse), 0)
+    await move(storage, function, partition, {stream: extent.high})
+    return count
