@@ -20,9 +20,11 @@ from tests.integration.faults.clocks import jump_clocks, why_no_jumps
 from tests.integration.faults.disks import why_no_mounts
 from tests.integration.faults.failpoint_visits import visit
 from tests.integration.faults.flips import flip_bits
+from tests.integration.faults.floods import flood
 from tests.integration.faults.full_disks import fill_disk
 from tests.integration.faults.hostility import attack
 from tests.integration.faults.kills import kill_hosts, kill_instances, kill_zygotes, storm
+from tests.integration.faults.neighbours import neighbours
 from tests.integration.faults.pauses import (
     kill_host_of_stopped,
     pause_hosts,
@@ -33,6 +35,7 @@ from tests.integration.faults.poison import poison
 from tests.integration.faults.power_cuts import cut_power
 from tests.integration.faults.results import Result, Run
 from tests.integration.faults.sites import site
+from tests.integration.faults.webhooks import hostile_webhooks
 from tests.integration.faults.works_faults import kill_works, visit_works
 
 
@@ -73,7 +76,10 @@ FAULTS = (
     Fault("flips", flip_bits, 50, 1_000, 250),
     Fault("hostile", attack, 1, 9, 1),
     Fault("poison", poison, 1, 20, 2),
+    Fault("webhooks", hostile_webhooks, 1, 20, 5),
+    Fault("neighbour", neighbours, 1, 10, 2),
     Fault("backlog", keep_backlog, 2, 50, 5),
+    Fault("flood", flood, 1, 20, 20),
 )
 
 
