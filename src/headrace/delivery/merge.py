@@ -19,41 +19,60 @@ _NOTHING = 1 << 62
 
 
 class _Lane:
-    """What waits of one stream, with the event times of its head chunk.
+    """What waits of one stream, and where in its head chunk the next event is.
 
-    `exhausted` is whether the log, when last asked, had nothing more; `since` is the moment from
-    which it has been holding the others back.
+    `head` is that event's time. `exhausted` is whether the log, when last asked, had nothing more;
+    `since` is the moment from which it has been holding the others back.
     """
 
-    __slots__ = ("chunks", "events", "exhausted", "since", "times")
+    __slots__ = ("_times", "chunks", "events", "exhausted", "head", "index", "since")
 
     def __init__(self) -> None:
         self.chunks: deque[Chunk] = deque()
-        self.times: list[int] = []
-        self.events = 0
+        self.events = self.index = self.head = 0
         self.exhausted = True
         self.since: float | None = None
+        self._times: list[int] = []
 
-    def next_time(self) -> int:
-        head = self.chunks[0]
-        if not self.times:
-            self.times = [event.time or head.appended for event in head.events()]
-        return self.times[head.size * -1]
+    def add(self, chunks: Sequence[Chunk]) -> None:
+        was_dry = not self.events
+        for chunk in chunks:
+            self.chunks.append(chunk)
+            self.events += chunk.size
+        if was_dry and self.events:
+            self._open()
 
     def next_offset(self) -> int:
-        return self.chunks[0].start
+        return self.chunks[0].offset_of(self.index)
 
-    def pop(self) -> tuple[Chunk, int]:
-        """The head chunk's blob and the index of its next event, which is taken."""
-        head = self.chunks[0]
-        index = head.low
-        self.events -= 1
-        if head.size == 1:
-            self.chunks.popleft()
-            self.times = []
+    def take(self, most: int, *, before: int) -> tuple[int, int, int]:
+        """Take the next event, and of its chunk those up to `most` whose time is less than `before`.
+
+        Returns:
+            From where to where in the chunk, and the latest time of these.
+        """
+        chunk, low, times = self.chunks[0], self.index, self._times
+        first, end = chunk.low, chunk.high
+        high, latest = low + 1, self.head
+        if before:
+            last = min(end, low + most)
+            while high < last and (time := times[high - first]) < before:
+                high += 1
+                if time > latest:
+                    latest = time
+        self.events -= high - low
+        if high < end:
+            self.index, self.head = high, times[high - first]
         else:
-            self.chunks[0] = head.window(head.low + 1, head.high)
-        return head, index
+            self.chunks.popleft()
+            if self.events:
+                self._open()
+        return low, high, latest
+
+    def _open(self) -> None:
+        chunk = self.chunks[0]
+        self._times = [event.time or chunk.appended for event in chunk.events()]
+        self.index, self.head = chunk.low, self._times[0]
 
 
 class Merge:
@@ -98,9 +117,7 @@ class Merge:
         lane = self._lanes[reader]
         lane.exhausted = False
         was_dry = not lane.events
-        for chunk in chunks:
-            lane.chunks.append(chunk)
-            lane.events += chunk.size
+        lane.add(chunks)
         if was_dry and lane.events:
             lane.since = None
             self.passes.arrived(reader, self._key(reader))
@@ -117,25 +134,49 @@ class Merge:
         taken: list[Chunk] = []
         count, size = 0, 0
         while count < self._limit and size < self._size:
-            place, _ = self._next(now)
+            place, before = self._by_the_logs()
             if place is None:
-                break
-            key = self._key(place)
-            chunk, index = self._lanes[place].pop()
-            self._note(place, chunk.offset_of(index), key)
-            size += len(chunk.body) // chunk.count
-            count += 1
+                place = self._next(now)[0]
+                if place is None:
+                    break
+                before = self._until(place)
+            lane = self._lanes[place]
+            chunk = lane.chunks[0]
+            each = len(chunk.body) // chunk.count or 1
+            most = min(self._limit - count, -(-(self._size - size) // each))
+            low, high, latest = lane.take(most, before=before)
+            if not self._owed:
+                end = chunk.offset_of(high - 1) + 1
+                self.passes.took(place, end, (latest, place), dry=self._dry, held=self._excused)
+            count += high - low
+            size += each * (high - low)
             last = taken[-1] if taken else None
-            if last is not None and last.body is chunk.body and last.high == index:
-                taken[-1] = last.window(last.low, index + 1)
+            if last is not None and last.body is chunk.body and last.high == low:
+                taken[-1] = last.window(last.low, high)
             else:
-                taken.append(chunk.window(index, index + 1))
+                taken.append(chunk.window(low, high))
         self._opened = now
         batch = compact(taken)
         self.handed_out.extend(batch)
         return batch
 
     # --- whose turn it is -------------------------------------------------------------------
+
+    def _by_the_logs(self) -> tuple[int | None, int]:
+        """The stream whose turn it is where nothing but the logs decides, and before which time."""
+        if self._owed or self.passes.is_following:
+            return None, 0
+        self._dry, self._excused = [], []
+        first, place, before = _NOTHING, None, _NOTHING
+        for number, lane in enumerate(self._lanes):
+            if not lane.events:
+                return None, 0
+            if lane.head < first:
+                # With equal times, whoever is named first goes first.
+                first, place, before = lane.head, number, first
+            elif lane.head < before:
+                before = lane.head + 1
+        return place, before
 
     def _next(self, now: float) -> tuple[int | None, float | None]:
         """The stream whose turn it is (0 seconds), or the seconds until one has to go without.
@@ -147,7 +188,7 @@ class Merge:
             return found
         ready = [place for place, lane in enumerate(self._lanes) if lane.events]
         if len(ready) == len(self._lanes) and not self.passes.is_following:
-            return min(ready, key=self._key), 0.0
+            return self._first(ready), 0.0
         if not ready:
             for lane in self._lanes:
                 lane.since = None
@@ -175,10 +216,10 @@ class Merge:
             return None, left
         if not free:
             # Each waits for another, as no single run can have left it: the pattern has changed.
-            chosen = min(ready, key=self._key)
+            chosen = self._first(ready)
             self.passes.lapse(chosen, places[chosen])
             return chosen, 0.0
-        return min(free, key=self._key), 0.0
+        return self._first(free), 0.0
 
     def _next_owed(self) -> tuple[int | None, float | None] | None:
         """The stream that comes next in an order handed out before; None once all of it is."""
@@ -198,9 +239,19 @@ class Merge:
         at = places[place] if self._lanes[place].events else self.passes.cursors[place]
         return self.passes.holds(place, at, places)
 
-    def _key(self, place: int) -> Key:
-        return self._lanes[place].next_time(), place
+    def _until(self, place: int) -> int:
+        """Before which time the stream's events go one after the other, whoever else is dry."""
+        if self._owed or self.passes.is_following:
+            return 0
+        others = (
+            lane.head + (number > place)
+            for number, lane in enumerate(self._lanes)
+            if lane.events and number != place
+        )
+        return min(others, default=_NOTHING)
 
-    def _note(self, place: int, offset: int, key: Key) -> None:
-        if not self._owed:
-            self.passes.took(place, offset + 1, key, dry=self._dry, held=self._excused)
+    def _first(self, places: Sequence[int]) -> int:
+        return min(places, key=self._key)
+
+    def _key(self, place: int) -> Key:
+        return self._lanes[place].head, place

@@ -22,6 +22,8 @@ from headrace.model.errors import Corrupt
 from headrace.model.record import Chunk
 
 T = TypeVar("T")
+_Done = tuple[int, frozenset[int]]
+"""A watermark, and what is finished above it."""
 
 MAX_PASSES = 100_000
 """Passes kept for one stream of a partition; beyond it the oldest are forgotten."""
@@ -123,10 +125,15 @@ class MergeBook:
     def _owing(self, merge: Merge, progress: Mapping[tuple[str, int], Progress]) -> Owed | None:
         """What was handed out before something that is finished, and is not finished itself."""
         out, before = merge.handed_out, self._owed
-        while out and not self._left(out[0], progress):
+        done = {
+            name: (known.watermark, frozenset(known.sparse))
+            for name in self._streams
+            for known in (progress[name, self._partition],)
+        }
+        while out and not _left(out[0], done):
             out.popleft()
-        if not any(len(self._left(chunk, progress)) < chunk.size for chunk in out) and (
-            before is None or not any(self._is_left(piece, progress) for piece in before.pieces)
+        if not any(len(_left(chunk, done)) < chunk.size for chunk in out) and (
+            before is None or not any(self._is_left(piece, done) for piece in before.pieces)
         ):
             # What is finished came first: from there the merge goes the same way again.
             return None
@@ -139,25 +146,13 @@ class MergeBook:
             tuple(
                 Piece(self._index[chunk.stream], low, high)
                 for chunk in out
-                for low, high in runs(self._left(chunk, progress))
+                for low, high in runs(_left(chunk, done))
             ),
         )
 
-    def _left(self, chunk: Chunk, progress: Mapping[tuple[str, int], Progress]) -> Sequence[int]:
-        """The chunk's offsets that are not finished."""
-        known = progress[chunk.stream, self._partition]
-        if chunk.end <= known.watermark:
-            return ()
-        offsets = [chunk.offset_of(index) for index in range(chunk.low, chunk.high)]
-        if chunk.start >= known.watermark and not known.sparse:
-            return offsets
-        return [at for at in offsets if at >= known.watermark and at not in known.sparse]
-
-    def _is_left(self, piece: Piece, progress: Mapping[tuple[str, int], Progress]) -> bool:
-        known = progress[self._streams[piece.stream], self._partition]
-        return any(
-            at not in known.sparse for at in range(max(piece.low, known.watermark), piece.high)
-        )
+    def _is_left(self, piece: Piece, done: Mapping[str, _Done]) -> bool:
+        watermark, sparse = done[self._streams[piece.stream]]
+        return any(at not in sparse for at in range(max(piece.low, watermark), piece.high))
 
     # --- bounds -----------------------------------------------------------------------------
 
@@ -235,6 +230,18 @@ async def copy_order(
         if gone:
             await storage.apply(Change(deletes=tuple(gone)))
         low = page[-1][0] + b"\x00"
+
+
+def _left(chunk: Chunk, done: Mapping[str, _Done]) -> Sequence[int]:
+    """The chunk's offsets that are not finished."""
+    watermark, sparse = done[chunk.stream]
+    if chunk.end <= watermark:
+        return ()
+    offsets = chunk.offsets or range(chunk.first, chunk.first + chunk.count)
+    meant = offsets[chunk.low : chunk.high]
+    if chunk.start >= watermark and not sparse:
+        return meant
+    return [at for at in meant if at >= watermark and at not in sparse]
 
 
 def _prefix(function: str, streams: Sequence[str], *partition: int) -> bytes:

@@ -118,7 +118,8 @@ class Passes:
         self, stream: int, end: int, key: Key, *, dry: Iterable[int], held: Collection[int]
     ) -> None:
         """An event was handed out while these streams were dry, of which `held` are held back."""
-        self.cursors[stream] = max(self.cursors[stream], end)
+        if end > self.cursors[stream]:
+            self.cursors[stream] = end
         for each in dry:
             self._top[each] = max(self._top.get(each, key), key)
             if each not in held:
