@@ -5,87 +5,21 @@ took, and what log and store hold at the end. Out: findings, each naming its inv
 history once and keeps its own books; of the platform it knows only the formats.
 
 I1 nothing lost · I2 effects once · I3 order per key · I4 positions cover only what is finished ·
-I5 dead letters are the poison, byte for byte · I6 a stale owner commits nothing
+I5 dead letters are the poison, byte for byte · I6 a stale owner commits nothing · I9 only what a
+pattern means is run. Flow control is judged in `flow`, each scene in a module of its own.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
-from tests.auditor import rows
+from tests.auditor import buses, calendars, consumers, queues, rows
+from tests.auditor.account import Account, Finding, Function, Held, Log, Place
+from tests.auditor.flow import LeftOut, check_runs
 from tests.auditor.rows import Given, Where
-
-Place = tuple[str, int, int]
-
-
-class Finding(NamedTuple):
-    """A broken promise."""
-
-    invariant: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.invariant}: {self.what}"
-
-
-class Function(msgspec.Struct):
-    """What was asked for one function.
-
-    Attributes:
-        on_failure: `dead-letter`, `park-key`, `park-partition` or `discard`.
-        poison: The numbers of the events that it may fail on by itself.
-        permanent: Those among them of which one failure is enough.
-        gives_up: Kinds of causes that are never tried again.
-        resets: How often it was sent back to the beginning.
-        mode: `unordered` promises no order.
-        discards: Whether an operator discarded what was parked.
-        calm: Whether nothing else went wrong, so that only poison may be given up.
-        healed: Whether the poison was cured and redriven, so that nothing may be left over.
-    """
-
-    streams: list[str]
-    output: str
-    commit: str
-    on_failure: str
-    attempts: int
-    poison: list[int]
-    gives_up: list[str] = []
-    permanent: list[int] = []
-    resets: int = 0
-    calm: bool = False
-    mode: str = "ordered"
-    discards: bool = False
-    healed: bool = False
-
-
-class Account(msgspec.Struct):
-    """One history.
-
-    Attributes:
-        functions: By name.
-        acknowledged: (stream, event number) of every publish that was answered.
-        log: By stream: (partition, first offset, blob) of every chunk at the end.
-        history: In order: ["begin", host, run, function, places], ["end", host, run, fates] and
-            ["commit", host, puts, deletes], with puts (space, key, value) and deletes (space, key).
-        rows: By space: (key, value) at the end.
-    """
-
-    functions: dict[str, Function]
-    acknowledged: list[tuple[str, int]]
-    log: dict[str, list[tuple[int, int, bytes]]]
-    history: list[Any]
-    rows: dict[str, list[tuple[bytes, bytes]]]
-
-
-class Held(NamedTuple):
-    """An event in the log."""
-
-    key: str | None
-    number: int
-    source: str
-    body: bytes
 
 
 def judge(account: dict[str, Any]) -> list[Finding]:
@@ -93,21 +27,25 @@ def judge(account: dict[str, Any]) -> list[Finding]:
     books = _Books(msgspec.convert(account, Account))
     books.walk()
     books.look_at_the_end()
-    return books.findings
+    opened = books.account
+    found = books.findings + check_runs(opened, books.log, books.means)
+    scenes = {"queue": queues, "bus": buses, "calendar": calendars, "consumer": consumers}
+    for kind, scene in opened.scenes.items():
+        found += scenes[kind].check(scene, is_skewed=opened.is_skewed)
+    return found
 
 
 class _Books:
     def __init__(self, account: Account) -> None:
         self.account = account
         self.findings: list[Finding] = []
+        self.known = account.functions.keys()
+        logs = {name: Log(log, account.appended[name]) for name, log in account.log.items()}
         self.log: dict[str, dict[tuple[int, int], Held]] = {
-            stream: {
-                (partition, first + step): _held(value, key)
-                for partition, first, body in chunks
-                for step, (value, key) in enumerate(rows.events(body))
-            }
-            for stream, chunks in account.log.items()
+            stream: log.held for stream, log in logs.items()
         }
+        self.appended = {stream: log.appended for stream, log in logs.items()}
+        self.left_out = LeftOut(account, logs, self.means)
         self.lanes: dict[tuple[str, int, str], list[int]] = defaultdict(list)
         for stream, held in self.log.items():
             for (partition, offset), event in sorted(held.items()):
@@ -132,7 +70,7 @@ class _Books:
     def walk(self) -> None:
         for entry in self.account.history:
             match entry:
-                case ["begin", host, run, function, places]:
+                case ["begin", host, run, function, places, _]:
                     self.begin(host, run, function, [tuple(place) for place in places])
                 case ["end", host, run, fates]:
                     self.end(host, run, fates)
@@ -170,6 +108,7 @@ class _Books:
                     or earlier in together
                     or (host, function, earlier) in self.done
                     or self.is_spent(function, earlier)
+                    or self.needs_no_run(function, earlier)
                 ):
                     self.find("I3", f"{function} began {place} while {before} is unfinished")
                     break
@@ -181,6 +120,17 @@ class _Books:
                 self.done.add((host, function, place))
             elif fate == "failed":
                 self.failed[function, place] += 1
+
+    def means(self, function: str, held: Held) -> bool:
+        """Whether the function's pattern means the event."""
+        least = self.account.functions[function].least
+        return least is None or (held.is_json and held.number >= least)
+
+    def needs_no_run(self, function: str, place: Place) -> bool:
+        """Whether the event counts as done unseen: not meant, or left out by flow control."""
+        stream, *at = place
+        held = self.log[stream][at[0], at[1]]
+        return not self.means(function, held) or self.left_out.may_be(function, place)
 
     def is_spent(self, function: str, place: Place) -> bool:
         """Whether every attempt has been made: it is given up, though that may not have landed."""
@@ -200,18 +150,16 @@ class _Books:
         self, host: int, puts: list[tuple[str, bytes, bytes]], deletes: list[tuple[str, bytes]]
     ) -> None:
         for space, _, value in puts:
-            if space == "dead":
-                self.give(self.dead, rows.given(value))
-            elif space == "parked":
-                self.give(self.parked, rows.given(value))
+            if space != "positions" and (row := rows.given(value)).where.function in self.known:
+                self.give(self.dead if space == "dead" else self.parked, row)
         for space, key in deletes:
             if space == "dead":
                 self.dead.pop(rows.dead_place(key), None)
             elif space == "parked":
                 self.parked.pop(rows.parked_place(key), None)
         for space, key, value in puts:
-            if space == "positions":
-                self.move(host, rows.place(key), *rows.position(value))
+            if space == "positions" and (where := rows.place(key)).function in self.known:
+                self.move(host, where, *rows.position(value))
 
     def give(self, among: dict[tuple[Where, int], Given], row: Given) -> None:
         among[row.where, row.offset] = row
@@ -244,6 +192,7 @@ class _Books:
                     or (host, where.function, place) in self.done
                     or (where, offset) in self.ever_given
                     or self.is_discarded(where.function, place)
+                    or self.needs_no_run(where.function, place)
                 ):
                     self.find("I4", f"{where} moved past {offset}, which is not finished")
         self.low[where], self.sparse[where] = watermark, frozenset(sparse)
@@ -253,7 +202,11 @@ class _Books:
     def look_at_the_end(self) -> None:
         self.check_log()
         kept = {
-            space: {rows.parked_place(key) for key, _ in self.account.rows.get(space, ())}
+            space: {
+                place
+                for key, _ in self.account.rows.get(space, ())
+                if (place := rows.parked_place(key))[0].function in self.known
+            }
             for space in ("dead", "parked")
         }
         for name, books in (("dead", self.dead), ("parked", self.parked)):
@@ -280,9 +233,7 @@ class _Books:
             for number in (n for name, n in self.account.acknowledged if name == stream):
                 if not there[number]:
                     self.find("I1", f"event {number} was acknowledged but is not in {stream}")
-            for number, times in there.items():
-                if times > 1:
-                    self.find("I2", f"event {number} stands {times} times in {stream}")
+            self.check_dedupe(stream, there)
         for stream, held in self.log.items():
             by_partition: dict[int, list[int]] = defaultdict(list)
             for partition, offset in sorted(held):
@@ -290,6 +241,23 @@ class _Books:
             for partition, offsets in by_partition.items():
                 if offsets != list(range(offsets[0], offsets[0] + len(offsets))):
                     self.find("I1", f"the offsets of {stream}/{partition} have gaps")
+
+    def check_dedupe(self, stream: str, there: Counter[int]) -> None:
+        """No event is there again within the window in which it is recognised."""
+        window = self.account.dedupe.get(stream)
+        for number in (number for number, times in there.items() if times > 1):
+            if window is None:
+                self.find("I2", f"event {number} stands {there[number]} times in {stream}")
+                continue
+            held = self.log[stream].items()
+            moments = sorted(
+                self.appended[stream][at] for at, event in held if event.number == number
+            )
+            for before, after in itertools.pairwise(moments):
+                if after - before < window and not self.account.is_skewed:
+                    self.find(
+                        "I2", f"event {number} is in {stream} again after {after - before} µs"
+                    )
 
     def seen_in_state(self) -> dict[str, dict[str, list[str]]]:
         found: dict[str, dict[str, list[str]]] = defaultdict(dict)
@@ -318,6 +286,10 @@ class _Books:
             self.find("I2", f"{name} at {at}: {out} outputs, but {kept} times in the state")
         if out > 1 + asked.resets:
             self.find("I2", f"{name} at {at} has {out} outputs")
+        if not self.means(name, held):
+            if out or dead or parked:
+                self.find("I9", f"{name} ran {at}, which its pattern does not mean")
+            return
         if asked.commit == "before":
             return
         if (dead or parked) and out and not asked.resets:
@@ -329,11 +301,13 @@ class _Books:
                 self.check_given(name, asked, place, held, row)
         finished = offset < self.low.get(where, 0) or offset in self.sparse.get(where, ())
         if out or dead or parked:
+            if self.left_out.must_be(name, place):
+                self.find("F3", f"{name} ran {at}, which is more than its rate allows")
             if not finished and not (asked.resets and self.is_stopped(where, offset)):
                 self.find("I4", f"{name} at {at} is settled, but its position does not say so")
         elif asked.discards and (where, offset) in self.ever_given:
             return
-        elif finished and not self.is_discarded(name, place):
+        elif finished and not (self.is_discarded(name, place) or self.left_out.may_be(name, place)):
             self.find("I1", f"{name} has lost {at}: finished without any effect")
         elif not finished and not self.is_stopped(where, offset):
             self.find("I1", f"{name} never came to {at}")
@@ -385,13 +359,3 @@ class _Books:
                 if int(offset) <= last.get(lane, -1):
                     self.find("I3", f"the state of {name} for {key} has {at} after {last[lane]}")
                 last[lane] = int(offset)
-
-
-def _held(value: bytes, key: str | None) -> Held:
-    try:
-        opened = msgspec.json.decode(value)
-    except msgspec.DecodeError:
-        # A payload that is not JSON: its number stands in the text.
-        digits = "".join(map(chr, (byte for byte in value if 48 <= byte <= 57)))
-        return Held(key, int(digits or -1), "", value)
-    return Held(key, opened["n"], opened.get("from", ""), value)

@@ -6,7 +6,7 @@ Written from the format, not with the code that writes it: keys are text ended b
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -86,3 +86,17 @@ def state(key: bytes, value: bytes) -> tuple[str, str, object]:
 def events(body: bytes) -> list[tuple[bytes, str | None]]:
     """Value and key of every event of a blob."""
     return [(event[0], event[1] if len(event) > 1 else None) for event in _decode(body)]
+
+
+def with_headers(body: bytes) -> list[tuple[bytes, str | None, dict[str, str]]]:
+    """Value, key and headers of every event of a blob."""
+    return [(event[0], _at(event, 1), _at(event, 4) or {}) for event in _decode(body)]
+
+
+def times(body: bytes) -> list[tuple[int, dict[str, str]]]:
+    """Time (µs since the epoch) and headers of every event of a blob."""
+    return [(_at(event, 2) or 0, _at(event, 4) or {}) for event in _decode(body)]
+
+
+def _at(event: list[Any], place: int) -> Any:
+    return event[place] if place < len(event) else None

@@ -8,8 +8,10 @@ import sys
 import pytest
 from tests.auditor.judge import judge
 
-from headrace.testing.plan import plan_of
-from headrace.testing.simulation import Run, campaign, describe, main, play
+from headrace.testing.deeds import FLOW
+from headrace.testing.plan import core_of, plan_of
+from headrace.testing.run import Run
+from headrace.testing.simulation import campaign, describe, main, play, play_plan
 
 SHARE = 8
 PER_SHARE = 25
@@ -26,8 +28,8 @@ def test_every_promise_holds_under_a_share_of_the_seeds(share: int) -> None:
     )
 
 
-# Seeds that once found a fault of the platform; what it was.
-NAMED = {
+# Seeds whose core once found a fault of the platform; what it was.
+NAMED_CORES = {
     12: "a worker that lost its partition was reported as a broken pump",
     79: "another worker's end let a redriven event run a second time",
     89: "halves of a failed batch of lanes ran side by side",
@@ -35,6 +37,25 @@ NAMED = {
     3207: "an at-most-once commit without a position let a parked row land without its key",
     3347: "events that the watermark had leapt over were delivered again",
 }
+
+
+# The same for whole seeds, with flow control and scenes.
+NAMED = {
+    202: "a receipt was refused after an answer about it had been lost",
+    236: "a clock that was set back held a throttled function up for as long",
+    313: "a host that slept wrote its lease over that of the next one",
+    381: "an acknowledgement that landed as the time was over was answered, and forgotten",
+    444: "a host that starts forgot the leases of messages that were being redriven",
+    445: "a host that died with a refusal forgot for how long it had put the message off",
+    483: "a refusal whose commit did not land was not counted: a message came too often",
+    2627: "a replay whose beginning landed unheard stood still until the next start",
+    1643: "what was laid behind a parked key kept the room that its key had for others",
+}
+
+
+@pytest.mark.parametrize("seed", NAMED_CORES, ids=[f"seed {seed}" for seed in NAMED_CORES])
+def test_a_core_that_once_found_a_fault_finds_none_now(seed: int) -> None:
+    assert play_plan(core_of(seed), judge)[0] == []
 
 
 @pytest.mark.parametrize("seed", NAMED, ids=[f"seed {seed}" for seed in NAMED])
@@ -59,13 +80,21 @@ def test_the_seeds_reach_every_kind_of_trouble() -> None:
         "publish", "crash", "crash at", "take over", "thaw", "skew", "redrive", "heal", "pause",
         "resume", "reset", "discard",
     }  # fmt: skip
+    assert {len(plan.scenes) for plan in plans} == {0, 1, 2}
+    assert {scene.__struct_config__.tag for plan in plans for scene in plan.scenes} == {
+        "queue", "bus", "calendar", "consumer",
+    }  # fmt: skip
+    for policy in (*FLOW, "least"):
+        assert any(getattr(each, policy) for each in functions), f"no function has {policy}"
+    assert any(not each.merge for each in functions)
+    assert any(plan.dedupe for plan in plans)
     assert any(event.garbage for plan in plans for act in plan.actions for event in act.events)
 
 
 def test_a_run_comes_out_the_same_in_another_process() -> None:
     script = (
         "from headrace.testing.simulation import play\n"
-        "print([play(seed, lambda _: [])[1] for seed in (4, 42, 196, 2250, 2300)])"
+        "print([play(seed, lambda _: [])[1] for seed in (4, 36, 42, 115, 196, 381, 444, 1293, 2250, 2300)])"
     )
     marks = {
         subprocess.run(
@@ -83,7 +112,10 @@ def test_a_run_comes_out_the_same_in_another_process() -> None:
 def test_an_account_is_plain_values() -> None:
     account = Run(plan_of(42)).play()
 
-    assert set(account) == {"functions", "acknowledged", "log", "history", "rows"}
+    assert set(account) == {
+        "functions", "acknowledged", "log", "appended", "history", "rows", "dedupe", "is_skewed",
+        "scenes",
+    }  # fmt: skip
     assert any(entry[0] == "commit" for entry in account["history"])
 
 

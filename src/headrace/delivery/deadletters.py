@@ -12,6 +12,7 @@ from headrace.delivery.commit import dead_row_key, waiting_row_key
 from headrace.delivery.dispatcher import Dispatcher
 from headrace.delivery.parking import DRAINING, decode_event, lane_of, parked_key_key
 from headrace.delivery.positions import decode_waiting, encode_waiting
+from headrace.keepers.brokers.queues import lease_key
 from headrace.keepers.storage.base import Storage
 from headrace.keepers.storage.keys import after, pack
 from headrace.model.effects import Change, DeadEvent, Delete, Put, Space
@@ -65,7 +66,11 @@ class DeadLetters:
                             Put(Space.PARKED, waiting_row_key(dead), encode_waiting(dead)),
                             Put(Space.PARKED_KEYS, key, DRAINING),
                         ),
-                        deletes=(Delete(Space.DEAD, dead_row_key(dead)),),
+                        deletes=(
+                            Delete(Space.DEAD, dead_row_key(dead)),
+                            # What a queue's consumer said of it once does not count any more.
+                            Delete(Space.META, lease_key(function, at)),
+                        ),
                     )
                 )
 

@@ -36,12 +36,20 @@ class Pace(msgspec.Struct, frozen=True):
 
 def paced(pace: Pace, full: int, now: int) -> int:
     """When the next may begin (`now` or later), the bucket being full again at `full`."""
-    return max(now, full - pace.step * (pace.burst - 1))
+    return max(now, _believed(pace, full, now) - pace.step * (pace.burst - 1))
 
 
 def spent(pace: Pace, full: int, now: int) -> int:
     """When the bucket is full again, one token having been taken at `now`."""
-    return max(full, now) + pace.step
+    return max(_believed(pace, full, now), now) + pace.step
+
+
+def _believed(pace: Pace, full: int, now: int) -> int:
+    """`full`, unless no bucket can be so empty: then the clock was set back since it was written.
+
+    A bucket that is not believed is a full one: nobody waits, or is left out, for as long as that.
+    """
+    return full if full <= now + pace.step * pace.burst else 0
 
 
 def pace_of(limit: int, per: float, burst: int) -> Pace:

@@ -104,6 +104,8 @@ class Lanes:
 
     def look(self, now: int) -> None:
         """It is `now` (microseconds since the epoch): lanes held until now are open."""
+        if now < self._now:
+            self._set_back(self._now - now)
         self._now = now
         while self._held and self._held[0][0] <= now:
             due, _, lane = heapq.heappop(self._held)
@@ -111,6 +113,13 @@ class Lanes:
                 del self._due[lane]
                 if lane in self._lanes and lane not in self._closed:
                     self._admit(lane)
+
+    def _set_back(self, by: int) -> None:
+        """The clock was set back: nobody waits longer because of that."""
+        # All by the same, so they stay a heap.
+        self._held = [(due - by, turn, lane) for due, turn, lane in self._held]
+        self._due = {lane: due - by for lane, due in self._due.items()}
+        self._since = {lane: min(since, self._now - by) for lane, since in self._since.items()}
 
     def left_out(self) -> list[Left]:
         """What was left out since the last time: it counts as done."""
@@ -163,7 +172,9 @@ class Lanes:
         """Keep the lane back until it has been quiet, or its window is over."""
         rules = self._rules
         if rules.quiet:
-            due = waiting[-1].chunk.appended + rules.quiet
+            appended = waiting[-1].chunk.appended
+            # What was appended so much later than now was appended before the clock was set back.
+            due = (appended if appended <= self._now + rules.quiet else self._now) + rules.quiet
             if rules.longest:
                 due = min(due, self._since[lane] + rules.longest)
         elif len(waiting) >= self._limit:

@@ -18,10 +18,11 @@ from collections import defaultdict, deque
 import msgspec
 
 from headrace.delivery.lanes import rank_of
+from headrace.delivery.parking import parked_offsets
 from headrace.delivery.positions import stored
 from headrace.keepers.brokers.queues import Lease, Leases, place_of, receipt_of
 from headrace.keepers.storage.base import Storage
-from headrace.model.errors import Fenced, Invalid, Unknown
+from headrace.model.errors import Fenced, HeadraceError, Invalid, Unavailable, Unknown
 from headrace.model.event import Event
 from headrace.model.flow import Priority
 from headrace.model.function import FunctionSpec
@@ -51,13 +52,17 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Offer:
-    """A run that waits for a consumer, or for what its consumer says."""
+    """A run that waits for a consumer, or for what its consumer says.
 
-    __slots__ = ("at", "attempt", "ends", "event", "lease", "rank", "told", "until")
+    `lease` is what counts here; `stored` what the store held when it was last looked at.
+    """
+
+    __slots__ = ("at", "attempt", "ends", "event", "lease", "rank", "stored", "told", "until")
 
     def __init__(self, at: Position, attempt: int, event: Event, rank: int) -> None:
         self.at, self.attempt, self.event, self.rank = at, attempt, event, rank
         self.lease: Lease | None = None
+        self.stored: Lease | None = None
         self.told = asyncio.Event()
         self.until, self.ends = 0, 0.0
 
@@ -99,9 +104,7 @@ class Outside:
         offer = _Offer(
             at, invocation.attempt, event, rank_of(chunk.appended, event, Priority().header)
         )
-        known = await self._leases.get(function, at)
-        if known is not None and known.attempt == invocation.attempt:
-            offer.lease = known
+        await self._look(function, offer)
         if recalls != self._recalls[function]:
             return RECALLED
         self._offers[function][at] = offer
@@ -119,16 +122,46 @@ class Outside:
                 return Returned()
             if lease is not None:
                 left = self._left(offer, lease)
-                if lease.stand == "refused" or left <= 0:
-                    # Before it lands: a redriven message must not meet what was said of it once.
-                    await self._leases.forget(function, [offer.at])
-                    return _unfinished(lease)
+                if lease.stand != "leased" or left <= 0:
+                    if await self._end(function, offer, lease):
+                        return _unfinished(lease)
+                    continue
             offer.told.clear()
             try:
                 await self._clock.timeout(offer.told.wait(), left)
             except TimeoutError:
                 continue
         return RECALLED
+
+    async def _end(self, function: str, offer: _Offer, lease: Lease) -> bool:
+        """Have nothing said of the lease count any more; False where something was said in time.
+
+        Its row stays until the message is given out again, or redriven: if the attempt is not counted
+        because we die, or its commit does not land, whoever offers the message again counts it then.
+        """
+        if lease.stand != "leased":
+            return True
+        lapsed = msgspec.structs.replace(lease, stand="lapsed")
+        is_over = await self._leases.change(function, offer.at, lease, lapsed)
+        if not is_over:
+            # What its consumer said was on its way to the store when the time was over.
+            await self._look_again(function, offer)
+        return is_over
+
+    async def _look(self, function: str, offer: _Offer) -> None:
+        """What the store holds is what counts; but a lease of an earlier attempt has been counted."""
+        offer.stored = known = await self._leases.get(function, offer.at)
+        offer.lease = known if known is not None and known.attempt >= offer.attempt else None
+
+    async def _look_again(self, function: str, offer: _Offer) -> None:
+        """The store holds something else than was believed."""
+        believed = offer.lease
+        await self._look(function, offer)
+        offer.told.set()
+        if offer.lease is None:
+            self._call_asker(function)
+        elif offer.lease == believed:
+            raise Unavailable(f"the lease of {offer.at} could not be changed")
 
     async def close(self) -> None:
         """Close the runtime below."""
@@ -170,17 +203,16 @@ class Outside:
             self._left(offer, offer.lease)
         if len(waiting) > most:
             self._call_asker(function)
-        try:
-            await asyncio.gather(*(self._give(function, offer) for offer in chosen))
-        except BaseException:
-            for offer in chosen:
-                offer.lease = None
-            raise
-        return [
-            Message(offer.lease.receipt, offer.at, offer.attempt, offer.event, until)
-            for offer in chosen
-            if offer.lease is not None
-        ]
+        gifts = await asyncio.gather(
+            *(self._give(function, offer) for offer in chosen), return_exceptions=True
+        )
+        failed = [gift for gift in gifts if isinstance(gift, BaseException)]
+        given = [gift for gift in gifts if isinstance(gift, Message)]
+        for error in failed:
+            # What was given out is not withheld because the store was away for the others.
+            if not given or not isinstance(error, HeadraceError):
+                raise error
+        return given
 
     def _left(self, offer: _Offer | None, lease: Lease) -> float:
         """Seconds until the lease is over, however the wall clock is set while it is here."""
@@ -191,12 +223,26 @@ class Outside:
             offer.until, offer.ends = lease.until, self._clock.monotonic() + left
         return offer.ends - self._clock.monotonic()
 
-    async def _give(self, function: str, offer: _Offer) -> None:
-        if offer.lease is not None:
+    async def _give(self, function: str, offer: _Offer) -> Message | None:
+        """The message, once it is durably leased; None where somebody else has it."""
+        lease = offer.lease
+        if lease is None:
+            return None
+        try:
             hit("lease:before-write")
-            await self._leases.give(function, offer.at, offer.lease)
+            is_given = await self._leases.change(function, offer.at, offer.stored, lease)
             hit("lease:after-write")
-            offer.told.set()
+        except BaseException:
+            # It may have landed: then the next one to be given it finds that out.
+            offer.lease = None
+            self._call_asker(function)
+            raise
+        if not is_given:
+            await self._look_again(function, offer)
+            return None
+        offer.stored = lease
+        offer.told.set()
+        return Message(lease.receipt, offer.at, offer.attempt, offer.event, lease.until)
 
     async def acknowledge(self, function: str, receipt: str) -> bool:
         """The message is done; False where its receipt is no longer good."""
@@ -220,15 +266,20 @@ class Outside:
         at = place_of(receipt)
         offer = self._offers[function].get(at)
         lease = offer.lease if offer is not None else await self._leases.get(function, at)
-        if lease is None or lease.receipt != receipt:
-            return False
-        if lease.stand == change.get("stand"):
-            return True
-        if lease.stand != "leased" or self._left(offer, lease) <= 0:
-            return False
-        said = msgspec.structs.replace(lease, **change)
-        if not await self._leases.change(function, at, lease, said):
-            return False
+        while True:
+            if lease is None or lease.receipt != receipt:
+                return False
+            if lease.stand == change.get("stand"):
+                return True
+            if lease.stand != "leased" or self._left(offer, lease) <= 0:
+                return False
+            said = msgspec.structs.replace(lease, **change)
+            if await self._leases.change(function, at, lease, said):
+                break
+            # An answer that was lost may have landed: what the store holds is what counts.
+            believed, lease = lease, await self._leases.get(function, at)
+            if lease == believed:
+                return False
         # The pump may have offered it (again) meanwhile.
         offer = self._offers[function].get(at)
         if offer is not None and offer.lease is not None and offer.lease.receipt == receipt:
@@ -267,7 +318,7 @@ class Outside:
             await self._sweep(function)
 
     async def _sweep(self, function: str) -> None:
-        """Forget leases of messages that are finished."""
+        """Forget leases of messages that are finished, and are not being redriven."""
         standing: dict[tuple[str, int], tuple[int, frozenset[int]]] = {}
         finished: list[Position] = []
         for at, _ in await self._leases.all(function):
@@ -282,7 +333,12 @@ class Outside:
             low, sparse = standing[place]
             if at.offset < low or at.offset in sparse:
                 finished.append(at)
-        await self._leases.forget(function, finished)
+        redriven = {
+            Position(*place, offset)
+            for place in {(at.stream, at.partition) for at in finished}
+            for offset in await parked_offsets(self._storage, function, *place)
+        }
+        await self._leases.forget(function, [at for at in finished if at not in redriven])
 
 
 def _unfinished(lease: Lease) -> Outcome:
@@ -296,4 +352,4 @@ def _unfinished(lease: Lease) -> Outcome:
 def _bounded(seconds: float) -> float:
     if not 0 <= seconds <= MAX_VISIBILITY:
         raise Invalid(f"{seconds:g} seconds is out of range; use 0 to {MAX_VISIBILITY:,}")
-    return seconds
+    return float(seconds)

@@ -11,11 +11,12 @@ import msgspec
 
 from headrace.delivery.positions import decode_waiting
 from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import pack
+from headrace.keepers.storage.keys import after, pack
 from headrace.model.effects import DeadEvent, Space
 from headrace.model.event import Event
 from headrace.model.record import Chunk, decode_events, encode_events
 
+PAGE = 1_000
 WAITING = b"waiting"
 DRAINING = b"draining"
 
@@ -81,6 +82,17 @@ async def parked_events(
     low = parked_key_key(function, stream, partition, lane)
     page = await storage.scan(Space.PARKED, low, parked_end(low), limit=limit)
     return [decode_waiting(value) for _, value in page]
+
+
+async def parked_offsets(storage: Storage, function: str, stream: str, partition: int) -> set[int]:
+    """Where everything stands that waits in a partition, being redriven or not."""
+    low = pack(function, stream, partition)
+    found: set[int] = set()
+    high = after(low)
+    while rows := await storage.scan(Space.PARKED, low, high, limit=PAGE):
+        found.update(int.from_bytes(key[-8:], "big") for key, _ in rows)
+        low = rows[-1][0] + b"\x00"
+    return found
 
 
 def chunk_of(waiting: DeadEvent) -> Chunk:

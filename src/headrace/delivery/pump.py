@@ -18,30 +18,31 @@ import msgspec
 
 from headrace.delivery.batcher import Batcher
 from headrace.delivery.breaker import CircuitBreaker
-from headrace.delivery.commit import change_of
+from headrace.delivery.calls import call_of
 from headrace.delivery.flow import Flow, Key
 from headrace.delivery.gate import Gate
+from headrace.delivery.intake import intake_of
+from headrace.delivery.landing import Landing
 from headrace.delivery.lanes import Lanes
-from headrace.delivery.ledger import At, Lane, Ledger
+from headrace.delivery.ledger import Lane, Ledger
 from headrace.delivery.merge import Merge
 from headrace.delivery.mergebook import MergeBook
 from headrace.delivery.outside import RECALLED
 from headrace.delivery.parking import chunk_of, parked_events
-from headrace.delivery.positions import Claim, Standing, stored
+from headrace.delivery.positions import Claim, Standing
 from headrace.delivery.runs import Runs, run_of
-from headrace.delivery.settle import GivenUp, Verdict, settle
+from headrace.delivery.settle import RUNAWAY, Verdict, at_most_once, runaway, settle
 from headrace.delivery.turns import turn
 from headrace.delivery.unit import FOREVER, Unit
 from headrace.delivery.waiting import Waiting
 from headrace.keepers.brokers.base import Reader
 from headrace.keepers.storage.base import Storage
-from headrace.model.effects import Change, Effects, Space
-from headrace.model.errors import Conflict, Fenced, Unavailable
+from headrace.model.effects import Delete, Effects, Put
+from headrace.model.errors import Fenced, Unavailable
 from headrace.model.function import FunctionSpec
-from headrace.model.invocation import Invocation
-from headrace.model.lineage import next_hop, runs_away
-from headrace.model.outcome import Cause, Crashed, Outcome, Returned
-from headrace.model.policy import MAX_BATCH_BYTES, OnFailure, ParkKey
+from headrace.model.lineage import runs_away
+from headrace.model.outcome import Outcome, Returned
+from headrace.model.policy import OnFailure, ParkKey
 from headrace.model.record import Chunk
 from headrace.runtime.base import Invoker
 from headrace.world.clock import Clock
@@ -49,13 +50,9 @@ from headrace.world.entropy import Entropy
 from headrace.world.failpoints import hit
 from headrace.world.tasks import Tasks
 
-COMMITS_IN_FLIGHT = 4
-MAX_GATHERED = 256
-"""Units that may have run while a commit is on its way: what a crash at that moment runs again."""
 PAUSE_MIN, PAUSE_MAX = 0.02, 2.0
 MICROS = 1_000_000
 SLICE_S = 30.0
-MIN_LOOK_AHEAD, MAX_LOOK_AHEAD = 1_000, 10_000
 
 
 class Pump:
@@ -92,7 +89,7 @@ class Pump:
         self._storage, self._invoker, self._clock, self._entropy = storage, invoker, clock, entropy
         self._tasks, self._breaker, self._runs = tasks, breaker, runs
         self._lateness, self._wants, self._vet = lateness, wants, vet
-        self._recall, self._on_later, self._merges = recall, on_later, merges
+        self._recall, self._merges = recall, merges
         # Ordered functions, and merges, are strictly one unit at a time. So is `commit="before"`:
         # what lands after its run moves no position, so nothing would fence the commits behind it.
         one_by_one = spec.mode == "ordered" or len(claims) > 1 or spec.commit == "before"
@@ -100,14 +97,15 @@ class Pump:
         self._affinity = f"{self._streams[0]}/{partition}" if self._width == 1 else ""
         self._in_lanes = not one_by_one and spec.works_in_lanes
         self._gate = Gate(spec, self._streams, partition, flow or Flow(spec), clock.now)
-        self._rows: dict[At, bytes] = {(name, partition): c.row for name, c in claims.items()}
-        self._commits: deque[asyncio.Task[None]] = deque()
+        self._landing = Landing(
+            spec.name, {(name, partition): c.row for name, c in claims.items()}, storage=storage,
+            tasks=tasks, width=self._width, beside=self._beside, on_later=on_later,
+        )  # fmt: skip
         self._errands: deque[Callable[[], Awaitable[None]]] = deque()
         self._waiting = Waiting(tasks)
         self._picking = asyncio.Lock()
         self._at_rest = asyncio.Event()
         self._stopping = False
-        self._broken = self._gathering = False
         self._pause_s = PAUSE_MIN
         self._fresh = True
         self._begin({name: claimed.standing for name, claimed in claims.items()})
@@ -125,7 +123,7 @@ class Pump:
             else:
                 names = (f"{self.spec.name}/{self.partition} {n}" for n in range(self._width))
                 await self._together([self._tasks.start(self._share(), name=n) for n in names])
-            await self._drain()
+            await self._landing.drain()
         except Fenced:
             self.fenced = True
         finally:
@@ -158,12 +156,12 @@ class Pump:
         while (unit := await self._take_up()) is not None:
             try:
                 if self.spec.commit == "before":
-                    await self._commit(self.ledger.forgotten(unit))
+                    await self._landing.commit(self.ledger.forgotten(unit))
                 elif ahead := self._gate.ahead():
-                    await self._commit(
+                    await self._landing.commit(
                         msgspec.structs.replace(self.ledger.progressed(), extra=ahead)
                     )
-                if self._broken:
+                if self._landing.broken:
                     continue
                 hit("pump:before-invoke")
                 ran = await self._invoke(unit)
@@ -241,16 +239,15 @@ class Pump:
 
     def _at_hand(self) -> Unit | None:
         """A whole batch that lies ready, where nothing asks for another way than straight on."""
-        intake, commits = self._intake, self._commits
+        intake, landing = self._intake, self._landing
         if not (isinstance(intake, Batcher) and intake.is_full):
             return None
         if self._picking.locked() or self._errands or self._stopping or self.paused:
             return None
         if not (self.ledger.is_clear and self._gate.is_open and self._breaker.is_closed):
             return None
-        while commits and commits[0].done():
-            commits.popleft().result()
-        if self._broken:
+        landing.forget_landed()
+        if landing.broken:
             return None
         (unit,) = self.ledger.units(intake.take(self._clock.monotonic()))
         for chunk in unit.chunks:
@@ -277,7 +274,7 @@ class Pump:
         """Wait for the next unit to run; None when it is time to stop."""
         while not self._stopping:
             try:
-                if self._broken or (self._commits and self._commits[0].done()):
+                if self._landing.wants_attention:
                     await self._collect()
                 elif self._errands:
                     await self._run_errands()
@@ -296,7 +293,7 @@ class Pump:
                     self.ledger.pending.appendleft(unit)
             except Unavailable:
                 # The log or the store is away: wait, then begin again at what the store holds.
-                self._broken = True
+                self._landing.broken = True
         return None
 
     async def _admitted(self, picked: Unit) -> Unit | None:
@@ -307,10 +304,10 @@ class Pump:
         unit, aside = self.ledger.divert(picked, self._clock.now())
         self._release(aside)
         if unit is None:
-            await self._drain()
-            await self._commit(self.ledger.progressed())
+            await self._landing.drain()
+            await self._landing.commit(self.ledger.progressed())
         elif not unit.parked and any(runs_away(chunk.hops) for chunk in unit.chunks):
-            await self._land(unit, _RUNAWAY, _runaway(unit), ParkKey(), 0)
+            await self._land(unit, RUNAWAY, runaway(unit), ParkKey(), 0)
         else:
             # What an operator redrives runs, however long its lineage: somebody has looked at it.
             return unit
@@ -387,9 +384,9 @@ class Pump:
             self.ledger.pending.extend(self.ledger.units(chunks_taken))
         self._look_over()
         if wait_s != 0.0 and not read_any:
-            if self.ledger.is_ahead and not self._commits:
+            if self.ledger.is_ahead and not self._landing.commits:
                 # Nothing to run, but something was filtered out or is gone: that is progress too.
-                await self._commit(self.ledger.progressed())
+                await self._landing.commit(self.ledger.progressed())
                 return None
             waits = [seconds for seconds in (wait_s, retry_s) if seconds is not None]
             await self._wait(min(waits, default=None), *(self._readers[index] for index in wanting))
@@ -414,14 +411,14 @@ class Pump:
 
     async def _redriven(self, lane: Lane) -> Unit | None:
         """The first event waiting in a lane that is being redriven, or None once it is free."""
-        await self._drain()
-        if self._broken:
+        await self._landing.drain()
+        if self._landing.broken:
             return None
         name, stream, key = self.spec.name, lane[0], lane[1]
         waiting = await parked_events(self._storage, name, stream, self.partition, key, limit=1)
         if waiting:
             return Unit((chunk_of(waiting[0]),), parked=(waiting[0],))
-        await self._commit(self.ledger.freed(lane))
+        await self._landing.commit(self.ledger.freed(lane))
         del self.ledger.parked[lane]
         return None
 
@@ -429,23 +426,10 @@ class Pump:
 
     async def _invoke(self, unit: Unit) -> tuple[Outcome, int] | None:
         """Run the unit: what came back, and the token of its writes; None without room to run."""
-        hops, origin = next_hop(unit.chunks)
-        head = unit.chunks[0]
-        invocation = Invocation(
-            self.spec.name,
-            unit.chunks,
-            attempt=unit.attempts + 1,
-            timeout=self.spec.timeout,
-            token=self._entropy.integer(62) + 1,
-            key=f"{self.spec.name}:{head.stream}/{head.partition}/{head.start}",
-            hops=hops,
-            origin=origin,
-            affinity=self._affinity,
-            now=self._clock.now(),
-            seed=self._entropy.integer(62),
+        invocation = call_of(
+            unit, self.spec, self._entropy, now=self._clock.now(), affinity=self._affinity,
             fresh=self._fresh,
-            order=self.spec.mode,
-        )
+        )  # fmt: skip
         started = self._clock.monotonic()
         try:
             outcome = await self._invoker.invoke(invocation)
@@ -473,10 +457,10 @@ class Pump:
         self, unit: Unit, outcome: Outcome, verdict: Verdict, on_failure: OnFailure, token: int
     ) -> None:
         """Make the verdict durable; a plain one without waiting for the disk."""
-        if self._broken:
+        if self._landing.broken:
             return
         if self.spec.commit == "before":
-            verdict = _once(verdict)
+            verdict = at_most_once(verdict)
         kept = outcome if verdict.kept and isinstance(outcome, Returned) else None
         if kept is not None and kept.appends:
             self._runs.published(self.spec.name, (append.stream for append in kept.appends))
@@ -484,10 +468,10 @@ class Pump:
             self.ledger.gather(unit, kept)
             if self._in_lanes:
                 self._release(verdict.finished)
-            self._begin_gathered()
-            await self._room_for_commits()
+            self._landing.begin_gathered()
+            await self._landing.room()
             return
-        self._write_up()
+        self._landing.write_up()
         plain = self.ledger.is_plain(unit, verdict)
         effects = self.ledger.landed(
             unit, verdict, kept=kept, token=token, on_failure=on_failure, now=self._clock.now()
@@ -498,10 +482,10 @@ class Pump:
             return
         if verdict.given_up:
             hit("dead-letter:before-commit")
-        commit = self._begin_commit(effects)
+        commit = self._landing.begin(effects)
         if not plain:
             await asyncio.wait((commit,))
-            if not self._broken:
+            if not self._landing.broken:
                 self._runs.gave_up(
                     self.spec.name, dead=len(effects.dead), parked=len(effects.parked)
                 )
@@ -509,88 +493,25 @@ class Pump:
             # One turn of the loop: the change is handed to the store before the next run begins,
             # which may ask for the state that this one wrote.
             await self._clock.sleep(0)
-            await self._room_for_commits()
-
-    async def _room_for_commits(self) -> None:
-        many = len(self._commits) >= COMMITS_IN_FLIGHT * self._width
-        if many or self.ledger.gathered_units >= MAX_GATHERED:
-            await asyncio.wait((self._commits[0],))
-
-    def _begin_gathered(self) -> None:
-        """Have what was gathered landed, with whatever else is gathered while a commit is on its way."""
-        if not self._gathering:
-            self._gathering = True
-            before = self._commits[-1] if self._commits else None
-            landing = self._land_gathered(before)
-            gathered = self._tasks.start(landing, name=f"commit {self.spec.name}")
-            self._commits.append(gathered)
-        elif self.ledger.gathered_bytes > MAX_BATCH_BYTES:
-            self._write_up()
-
-    async def _land_gathered(self, before: asyncio.Task[None] | None) -> None:
-        if before is not None and not before.done():
-            # A commit costs the same for one event as for fifty.
-            await asyncio.wait((before,))
-        if self._gathering:
-            self._gathering = False
-            change, self._rows = change_of(self._with_rows(self.ledger.gathered()), self._rows)
-            await self._apply(change)
-
-    def _write_up(self) -> None:
-        """Let nothing that is begun now go before what was gathered."""
-        if self._gathering:
-            self._gathering = False
-            self._begin_commit(self.ledger.gathered())
+            await self._landing.room()
 
     def _release(self, chunks: Iterable[Chunk]) -> None:
         if isinstance(self._intake, Lanes):
             self._intake.release(chunks)
 
-    async def _commit(self, effects: Effects) -> None:
-        """Land `effects`, or mark the books as broken: the next step is then to rewind."""
-        await asyncio.wait((self._begin_commit(effects),))
-
-    def _begin_commit(self, effects: Effects) -> asyncio.Task[None]:
-        """Have `effects` landed behind every commit begun before."""
-        self._write_up()
-        change, self._rows = change_of(self._with_rows(effects), self._rows)
-        commit = self._tasks.start(self._apply(change), name=f"commit {self.spec.name}")
-        self._commits.append(commit)
-        return commit
-
-    def _with_rows(self, effects: Effects) -> Effects:
-        """With what flow control and a merge must remember beside the positions."""
+    def _beside(self, effects: Effects) -> tuple[Put | Delete, ...]:
+        """What flow control and a merge must remember with the positions."""
         rows = self._gate.rows()
         if self._merges is not None and isinstance(self._intake, Merge):
             rows += self._merges.rows(self._intake, effects.progress)
-        return msgspec.structs.replace(effects, extra=effects.extra + rows) if rows else effects
+        return rows
 
-    async def _apply(self, change: Change) -> None:
-        try:
-            await self._storage.apply(change)
-            if any(put.space is Space.TIMERS for put in change.puts):
-                self._on_later()
-        except (Fenced, Conflict, Unavailable):
-            # Stale state, an earlier commit that did not land, a new owner, a full disk or an
-            # unknown end: the store knows which, and the rewind reads it.
-            self._broken = True
-
-    # --- commits in flight, and starting over ------------------------------------------------
-
-    async def _drain(self) -> None:
-        """Wait until every commit in flight has ended."""
-        while self._commits:
-            await asyncio.wait(tuple(self._commits))
-            self._forget_landed()
-
-    def _forget_landed(self) -> None:
-        while self._commits and self._commits[0].done():
-            self._commits.popleft().result()
+    # --- starting over ----------------------------------------------------------------------
 
     async def _collect(self) -> None:
         """Forget commits that have landed; rewind where one has not."""
-        self._forget_landed()
-        if self._broken:
+        self._landing.forget_landed()
+        if self._landing.broken:
             await self._rewind()
 
     async def _rewind(self) -> None:
@@ -600,15 +521,9 @@ class Pump:
             Fenced: Another owner holds a partition.
         """
         await self._rest()
-        if self._broken:
+        if self._landing.broken:
             await self._pause()
-        found: dict[str, Standing] = {}
-        for name, partition in self._rows:
-            row, standing = await stored(self._storage, self.spec.name, name, partition)
-            if standing.epoch != self.ledger.epoch_of(name):
-                raise Fenced(f"`{self.spec.name}` lost `{name}/{partition}` to another owner")
-            self._rows[name, partition] = row
-            found[name] = standing
+        found = await self._landing.found()
         await self._gate.load(self._storage)
         self._begin(found)
         await self._remember()
@@ -623,30 +538,13 @@ class Pump:
         """Open the books at what the store says."""
         spec = self.spec
         self.ledger = Ledger(spec, self.partition, standing, self._wants)
-        self._broken = self._gathering = False
+        self._landing.open(self.ledger)
         self._fresh = True
         self._read_events, self._read_size = max(spec.batch_size * 2, 256), spec.batch_bytes * 2
-        self._intake: Batcher | Lanes | Merge
-        if self._in_lanes:
-            self._intake = Lanes(
-                events=spec.batch_size,
-                size=spec.batch_bytes,
-                window=spec.batch_window,
-                room=min(max(spec.batch_size * self._width * 4, MIN_LOOK_AHEAD), MAX_LOOK_AHEAD),
-                rules=self._gate.rules,
-            )
-        elif len(self._streams) == 1:
-            self._intake = Batcher(
-                events=spec.batch_size, size=spec.batch_bytes, window=spec.batch_window
-            )
-        else:
-            self._intake = Merge(
-                len(self._streams),
-                events=spec.batch_size,
-                size=spec.batch_bytes,
-                window=spec.batch_window,
-                lateness=self._lateness,
-            )
+        self._intake = intake_of(
+            spec, streams=len(self._streams), lanes=self._in_lanes, width=self._width,
+            rules=self._gate.rules, lateness=self._lateness,
+        )  # fmt: skip
         for stream, reader in zip(self._streams, self._readers, strict=True):
             reader.seek(self.ledger.watermark(stream))
 
@@ -655,11 +553,11 @@ class Pump:
         if self.ledger.running:
             self._recall()
             await self._at_rest.wait()
-        await self._drain()
+        await self._landing.drain()
 
     async def _run_errands(self) -> None:
         await self._rest()
-        while self._errands and not self._broken:
+        while self._errands and not self._landing.broken:
             await self._errands.popleft()()
         await self._rewind()
 
@@ -672,30 +570,4 @@ class Pump:
 
     async def _wait(self, seconds: float | None, *readers: Reader) -> None:
         if not (self._errands or self._stopping):
-            await self._waiting.wait(seconds, readers, self._commits)
-
-
-_RUNAWAY = Crashed(Cause("RunawayLineage", "its lineage is longer than any honest chain"))
-
-
-def _runaway(unit: Unit) -> Verdict:
-    """Every event of a chain that does not end is parked, never dropped."""
-    return Verdict(given_up=_all_given_up(unit, _RUNAWAY.cause), healthy=None)
-
-
-def _once(verdict: Verdict) -> Verdict:
-    """At most once: what would run again is given up instead."""
-    lost = tuple(
-        given_up
-        for unit in verdict.again
-        for given_up in _all_given_up(unit, unit.cause or Cause("Unfinished", "it was not run"))
-    )
-    return msgspec.structs.replace(verdict, again=(), given_up=verdict.given_up + lost)
-
-
-def _all_given_up(unit: Unit, cause: Cause) -> tuple[GivenUp, ...]:
-    return tuple(
-        GivenUp(chunk.window(index, index + 1), cause, max(unit.attempts, 1))
-        for chunk in unit.chunks
-        for index in range(chunk.low, chunk.high)
-    )
+            await self._waiting.wait(seconds, readers, self._landing.commits)

@@ -151,3 +151,30 @@ def _try_again(
         for index in range(chunk.low, chunk.high)
     )
     return (), lost
+
+
+RUNAWAY = Crashed(Cause("RunawayLineage", "its lineage is longer than any honest chain"))
+"""The outcome of a unit whose lineage does not end; it is not run."""
+
+
+def runaway(unit: Unit) -> Verdict:
+    """Every event of a chain that does not end is parked, never dropped."""
+    return Verdict(given_up=_all_given_up(unit, RUNAWAY.cause), healthy=None)
+
+
+def at_most_once(verdict: Verdict) -> Verdict:
+    """What would run again is given up instead."""
+    lost = tuple(
+        given_up
+        for unit in verdict.again
+        for given_up in _all_given_up(unit, unit.cause or Cause("Unfinished", "it was not run"))
+    )
+    return msgspec.structs.replace(verdict, again=(), given_up=verdict.given_up + lost)
+
+
+def _all_given_up(unit: Unit, cause: Cause) -> tuple[GivenUp, ...]:
+    return tuple(
+        GivenUp(chunk.window(index, index + 1), cause, max(unit.attempts, 1))
+        for chunk in unit.chunks
+        for index in range(chunk.low, chunk.high)
+    )

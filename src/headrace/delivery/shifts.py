@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from headrace.delivery.commit import change_of
 from headrace.delivery.parking import encode_event
 from headrace.delivery.positions import Claim
+from headrace.delivery.settle import RUNAWAY
 from headrace.delivery.unit import pick
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.storage.base import Storage
@@ -23,15 +24,13 @@ from headrace.model.effects import Change, DeadEvent, Effects, Progress, Space
 from headrace.model.errors import Fenced, Misuse, Refused
 from headrace.model.function import FunctionSpec
 from headrace.model.lineage import next_hop, runs_away
-from headrace.model.outcome import Cause, Outcome, Returned
+from headrace.model.outcome import Outcome, Returned
 from headrace.model.record import Chunk, Position
 from headrace.world.clock import Clock
 
 MAX_FETCH = 10_000
 MAX_UNCOMMITTED = 100_000
 """Events one run may have fetched and not committed."""
-
-_RUNAWAY = Cause("RunawayLineage", "its lineage is longer than any honest chain")
 
 
 class Shift:
@@ -143,7 +142,7 @@ class Shift:
         return [
             DeadEvent(
                 self._spec.name, Position(chunk.stream, chunk.partition, chunk.offset_of(index)),
-                encode_event(event), _RUNAWAY, 1, chunk.appended, now, chunk.hops, chunk.origin,
+                encode_event(event), RUNAWAY.cause, 1, chunk.appended, now, chunk.hops, chunk.origin,
             )
             for index, event in enumerate(chunk.events(), start=chunk.low)
         ]  # fmt: skip

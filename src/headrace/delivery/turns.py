@@ -10,21 +10,26 @@ from collections.abc import Collection, Iterable
 
 from headrace.delivery.unit import FOREVER, Unit
 
-Key = tuple[str, str]
+Key = tuple[str, str | None]
 
 
-def keys_of(unit: Unit) -> set[Key]:
-    """The keys of its events; events without a key are in nobody's way."""
+def keys_of(unit: Unit, *, together: bool = False) -> set[Key]:
+    """The keys of its events; events without a key are in nobody's way, or `together` are one key."""
     return {
         (chunk.stream, event.key)
         for chunk in unit.chunks
         for event in chunk.events()
-        if event.key is not None
+        if together or event.key is not None
     }
 
 
 def turn(
-    pending: Collection[Unit], running: Iterable[Unit], now: int, *, by_key: bool
+    pending: Collection[Unit],
+    running: Iterable[Unit],
+    now: int,
+    *,
+    by_key: bool,
+    together: bool = False,
 ) -> tuple[int | None, int]:
     """The place of the first unit that may go now, and when (µs) the next one may.
 
@@ -33,6 +38,7 @@ def turn(
         running: What runs.
         now: Microseconds since the epoch.
         by_key: Whether keys have an order at all.
+        together: Whether events without a key have one too, as if they had one key.
 
     Returns:
         The place, or None, and the earliest time at which one that nothing holds up is due;
@@ -40,10 +46,10 @@ def turn(
     """
     held: set[Key] = set()
     if by_key:
-        held.update(key for unit in running for key in keys_of(unit))
+        held.update(key for unit in running for key in keys_of(unit, together=together))
     soonest = FOREVER
     for place, unit in enumerate(pending):
-        keys = keys_of(unit) if by_key else set[Key]()
+        keys = keys_of(unit, together=together) if by_key else set[Key]()
         if held.isdisjoint(keys):
             if unit.due <= now:
                 return place, now

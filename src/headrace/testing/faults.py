@@ -239,7 +239,7 @@ class Door:
                 raise Unavailable("the store was away for a moment (a drawn fault)")
             case Fault.FULL:
                 raise DiskFull("the disk was full for a moment (a drawn fault)")
-            case Fault.CONFLICT:
+            case Fault.CONFLICT if change.checks:
                 raise Conflict("somebody else was first (a drawn fault)")
             case Fault.DIE_BEFORE:
                 self._host.die("before a commit landed")

@@ -22,11 +22,12 @@ from headrace.keepers.brokers.base import Broker
 from headrace.keepers.brokers.memory import MemoryBroker
 from headrace.keepers.storage.memory import MemoryStorage
 from headrace.model.effects import Change, Space
-from headrace.model.errors import Unavailable
+from headrace.model.errors import Conflict, Fenced, Unavailable
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
+from headrace.model.record import Chunk
 from headrace.runtime.inline import InlineInvoker
 from headrace.sdk.app import App
 from headrace.services.bus.bus import Bus
@@ -128,6 +129,7 @@ class Lives:
             Misuse: An app asks for something that cannot be.
         """
         self.loop.drive(self._boot())
+        self.loop.drive(self._up.wait())
 
     def close(self) -> None:
         """End everything."""
@@ -142,12 +144,27 @@ class Lives:
         self.loop.close()
 
     async def _boot(self) -> None:
-        """A host is born: it opens the log and takes the partitions over."""
+        """A host is born: it opens the log and takes the partitions over.
+
+        One that finds the store away ends at once, as the command does; the next one tries again.
+        """
         self.broker = MemoryBroker(self.storage, clock=self.clock)
         await self._declare_foreign()
-        self.node = await self._begin()
+        if (node := await self._born()) is None:
+            return
+        self.node = node
         self.publisher = Publisher(self.broker, self.node.dispatcher.delays)
         self._up.set()
+
+    async def _born(self) -> Node | None:
+        try:
+            return await self._begin()
+        except HostDied:
+            return None
+        except (Unavailable, Conflict, Fenced) as error:
+            assert self._primary is not None  # noqa: S101 - it was born before it failed
+            self._primary.end(f"it could not begin: {error}")
+            return None
 
     async def _declare_foreign(self) -> None:
         """Streams that no app here owns exist all the same, as another team's would."""
@@ -214,8 +231,9 @@ class Lives:
         first = self.node.host
         outside = inhabited.get()
         try:
-            self.node = await self._begin()
-            self.publisher = Publisher(self.broker, self.node.dispatcher.delays)
+            if (node := await self._born()) is not None:
+                self.node = node
+                self.publisher = Publisher(self.broker, node.dispatcher.delays)
         finally:
             # Whoever asked for it does not live there.
             inhabited.set(outside)
@@ -270,7 +288,9 @@ class Lives:
             host.die(f"at {label}", landed=label == "commit:after-fsync")
 
     def _failed(self, name: str, error: BaseException) -> None:
-        if not isinstance(error, HostDied):
+        # A source that finds the store away says so and is begun again; that is how it is meant to be.
+        is_away = name.startswith("feed ") and isinstance(error, Unavailable)
+        if not isinstance(error, HostDied) and not is_away:
             self.failures.append((name, error))
 
     # --- runs -------------------------------------------------------------------------------
@@ -309,10 +329,16 @@ class Lives:
 
     def log_of(self, stream: str) -> list[tuple[int, int, bytes]]:
         """Partition, first offset and blob of every chunk the stream holds."""
-        found: list[tuple[int, int, bytes]] = []
+        return [(chunk.partition, chunk.start, chunk.body) for chunk in self._chunks_of(stream)]
+
+    def appended_to(self, stream: str) -> list[int]:
+        """When each of those chunks was appended, in microseconds since the epoch."""
+        return [chunk.appended for chunk in self._chunks_of(stream)]
+
+    def _chunks_of(self, stream: str) -> list[Chunk]:
+        found: list[Chunk] = []
         for partition in range(self.broker.stream(stream).partitions):
-            chunks = at_once(self.broker.fetch(stream, partition, 0, events=MANY, size=1 << 40))
-            found += ((partition, chunk.start, chunk.body) for chunk in chunks)
+            found += at_once(self.broker.fetch(stream, partition, 0, events=MANY, size=1 << 40))
         return found
 
     def rows_of(self, space: Space) -> list[tuple[bytes, bytes]]:

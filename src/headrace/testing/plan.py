@@ -1,116 +1,34 @@
-"""What one simulated run is: a topology, what its handlers do, and what goes wrong when. From a seed.
+"""Draws a plan from a seed: a topology, what its handlers do, and what goes wrong when.
 
-In: a number. Out: plain values that `simulation` carries out and that a failing run is printed
-with. The same number always gives the same plan.
+In: a number. Out: a `Plan`. The same number always gives the same plan, and its core is drawn by
+itself: what is drawn besides (`widening`) leaves the core of every seed as it was.
 """
 
 from __future__ import annotations
 
 from random import Random  # noqa: TID251 - the plan's own chance, from the seed
-from typing import Final, Literal
 
-import msgspec
-
-from headrace.model.policy import (
-    Breaker,
-    Commit,
-    DeadLetter,
-    Discard,
-    Mode,
-    OnFailure,
-    ParkKey,
-    ParkPartition,
-    Retry,
-)
+from headrace.model.policy import Breaker, DeadLetter, Discard, Mode, ParkKey, ParkPartition, Retry
 from headrace.testing.faults import Fault
-
-Shape = Literal["single", "async", "batch", "done", "failures", "async batch"]
-Deed = Literal[
-    "publish", "crash", "crash at", "take over", "thaw", "skew", "redrive", "heal", "pause",
-    "resume", "reset", "discard",
-]  # fmt: skip
-
-HORIZON_S: Final = 6.0
-TIMEOUT_S: Final = 2.0
-LABELS: Final = (
-    "pump:after-read", "pump:before-invoke", "pump:after-invoke", "pump:after-commit",
-    "commit:before-write", "commit:after-fsync", "dead-letter:before-commit",
-    "claim:before-write", "claim:after-write", "recovery:claimed",
-)  # fmt: skip
-
-
-class PlannedFunction(msgspec.Struct, frozen=True):
-    """One function, and which events it cannot take.
-
-    Attributes:
-        poison: Events it fails on, for ever or until `heal`.
-        permanent: Poison of which it says itself that trying again is useless.
-        flaky: Events it fails on a number of times.
-        slow: Events it overruns its timeout on, the first time.
-    """
-
-    name: str
-    streams: tuple[str, ...]
-    output: str
-    shape: Shape
-    batch_size: int
-    batch_bytes: int
-    batch_window: float
-    mode: Mode
-    parallelism: int
-    commit: Commit
-    bisect: bool
-    retry: Retry
-    on_failure: OnFailure
-    breaker: Breaker | None
-    poison: frozenset[int]
-    permanent: frozenset[int]
-    flaky: dict[int, int]
-    slow: frozenset[int]
-
-
-class PlannedEvent(msgspec.Struct, frozen=True):
-    """An event to be published; `garbage` is not even JSON."""
-
-    number: int
-    key: str | None
-    time: int
-    garbage: bool
-
-
-class Action(msgspec.Struct, frozen=True):
-    """Something that is done at a moment (virtual seconds)."""
-
-    at: float
-    deed: Deed
-    target: str = ""
-    amount: float = 0
-    events: tuple[PlannedEvent, ...] = ()
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """One run.
-
-    Attributes:
-        calm: Nothing goes wrong but what the handlers do themselves.
-        mishaps: How likely an instance crashes, overruns, or is taken away, per run.
-        stale_reads: How likely the log is away when it is read.
-    """
-
-    seed: int
-    calm: bool
-    streams: dict[str, int]
-    functions: tuple[PlannedFunction, ...]
-    actions: tuple[Action, ...]
-    odds: dict[Fault, float]
-    mishaps: float
-    stale_reads: float
-    shuffle: bool
-    in_order: bool
+from headrace.testing.planned import (
+    HORIZON_S,
+    LABELS,
+    Action,
+    Plan,
+    PlannedEvent,
+    PlannedFunction,
+    Shape,
+)
+from headrace.testing.widening import widened
 
 
 def plan_of(seed: int) -> Plan:
     """The plan of a seed."""
+    return widened(core_of(seed))
+
+
+def core_of(seed: int) -> Plan:
+    """Streams and functions alone: no flow control, no patterns, no scenes."""
     chance = Random(seed)
     calm = chance.random() < 0.3
     streams: dict[str, int] = {}

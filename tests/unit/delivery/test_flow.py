@@ -91,3 +91,25 @@ def test_a_rate_judges_alike_however_the_events_are_read(
     assert sorted(c.start for c in (*passing, *left)) == list(range(len(chunks)))
     again, _ = at_once.sift("s", passing)
     assert [c.start for c in again] == [c.start for c in passing]
+
+
+@given(since=st.integers(1, 1 << 40), burst=st.integers(1, 9))
+def test_a_clock_that_is_set_back_makes_nobody_wait_longer(since: int, burst: int) -> None:
+    pace = Pace(1_000, burst)
+    full = spent(pace, 0, 1 << 45)
+
+    now = (1 << 45) - since
+
+    assert paced(pace, full, now) <= now + pace.step
+    assert spent(pace, full, now) <= now + pace.step * (burst + 1)
+
+
+def test_events_after_the_clock_was_set_back_are_not_left_out_for_as_long() -> None:
+    sieve = Sieve(FunctionSpec(name="a.f", app="a", rate=Rate(1, per=60)), ["s"], 0)
+    body = encode_events([Event(b"", "k")])
+    day = 86_400 * MICROS
+    passing = [
+        [piece.start for piece in sieve.sift("s", [Chunk("s", 0, place, 1, body, at, 0, 1)])[0]]
+        for place, at in enumerate((2 * day, 2 * day + 1, day, day + 1))
+    ]
+    assert passing == [[0], [], [2], []]

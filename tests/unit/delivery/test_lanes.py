@@ -178,3 +178,17 @@ def test_whatever_the_rules_every_event_is_taken_once_or_left_out_once(
     if rules.quiet and rules.by_key and not rules.skip:
         last = {key: number for number, (key, _, _) in enumerate(events) if key is not None}
         assert set(last.values()) <= {offset for _, offset in done}
+
+
+def test_a_clock_that_is_set_back_keeps_no_lane_waiting_for_as_long() -> None:
+    given_lanes = lanes(rules=Rules(together=True, quiet=50))
+    body = encode_events([Event(b"", "a")])
+    given_lanes.look(1_000)
+    given_lanes.add(0, [Chunk("s", 0, 0, 1, body, 1_000, 0, 1)], 0.0)
+    given_lanes.look(400)
+    given_lanes.add(0, [Chunk("s", 0, 1, 1, encode_events([Event(b"", "b")]), 1_000, 0, 1)], 0.0)
+
+    given_lanes.look(449)
+    assert given_lanes.take(0.0) == ()
+    given_lanes.look(450)
+    assert taken(given_lanes.take(0.0)) == [("a", 0), ("b", 1)]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from headrace.delivery.breaker import CircuitBreaker
+from headrace.delivery.landing import MAX_GATHERED
 from headrace.delivery.positions import claim
 from headrace.delivery.publisher import Publisher
-from headrace.delivery.pump import MAX_GATHERED, Pump
+from headrace.delivery.pump import Pump
 from headrace.delivery.runs import Runs
 from headrace.keepers.brokers.memory import MemoryBroker
 from headrace.keepers.storage.memory import MemoryStorage

@@ -49,3 +49,10 @@ def test_without_an_order_the_first_that_is_due_goes() -> None:
 
     assert turn(pending, (), 10, by_key=False) == (1, 10)
     assert turn(pending, (), 10, by_key=True) == (None, 50)
+
+
+def test_events_without_a_key_are_in_nobodys_way_unless_they_count_as_one_key() -> None:
+    pending, running = made([([None], 0)]), made([([None, "b"], 0)])
+
+    assert turn(pending, running, 10, by_key=True) == (0, 10)
+    assert turn(pending, running, 10, by_key=True, together=True) == (None, FOREVER)

@@ -19,7 +19,7 @@ from headrace.model.record import Position
 
 PAGE = 1_000
 
-Stand = Literal["leased", "acknowledged", "refused"]
+Stand = Literal["leased", "acknowledged", "refused", "lapsed"]
 
 
 class Lease(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -29,7 +29,7 @@ class Lease(msgspec.Struct, array_like=True, frozen=True, gc=False):
         receipt: What its consumer shows to say something about it.
         attempt: Which time it was given out, from 1.
         until: When it is given out again, in microseconds since the epoch.
-        stand: `leased`, or what its consumer said.
+        stand: `leased`, what its consumer said, or `lapsed` where it said nothing in time.
         delay: Seconds before a refused message may be given out again.
         reason: Why it was refused.
     """
@@ -54,28 +54,20 @@ class Leases:
 
     async def get(self, group: str, at: Position) -> Lease | None:
         """The message's lease, or None where it was never given out."""
-        row = await self._storage.get(Space.META, _key(group, at))
+        row = await self._storage.get(Space.META, lease_key(group, at))
         return None if row is None else _decoded(row)
 
-    async def give(self, group: str, at: Position, lease: Lease) -> None:
-        """Write that the message was given out.
+    async def change(self, group: str, at: Position, old: Lease | None, new: Lease) -> bool:
+        """Write that the message was given out, or what became of it; False where it is not `old`.
 
         Raises:
             DiskFull, Overloaded, Unavailable: As `Storage.apply`.
         """
-        put = Put(Space.META, _key(group, at), _encoder.encode(lease))
-        await self._storage.apply(Change(puts=(put,)))
-
-    async def change(self, group: str, at: Position, old: Lease, new: Lease) -> bool:
-        """Write what became of a lease; False where it is not what it was."""
-        key = _key(group, at)
+        key = lease_key(group, at)
+        check = Check(Space.META, key, None if old is None else _encoder.encode(old))
+        put = Put(Space.META, key, _encoder.encode(new))
         try:
-            await self._storage.apply(
-                Change(
-                    checks=(Check(Space.META, key, _encoder.encode(old)),),
-                    puts=(Put(Space.META, key, _encoder.encode(new)),),
-                )
-            )
+            await self._storage.apply(Change(checks=(check,), puts=(put,)))
         except (Conflict, Fenced):
             return False
         return True
@@ -101,7 +93,7 @@ class Leases:
         """Remove the rows of messages that are finished."""
         for start in range(0, len(finished), PAGE):
             deletes = tuple(
-                Delete(Space.META, _key(group, at)) for at in finished[start : start + PAGE]
+                Delete(Space.META, lease_key(group, at)) for at in finished[start : start + PAGE]
             )
             await self._storage.apply(Change(deletes=deletes))
 
@@ -123,7 +115,8 @@ def place_of(receipt: str) -> Position:
     return Position(parts[0], int(parts[1]), int(parts[2]))
 
 
-def _key(group: str, at: Position) -> bytes:
+def lease_key(group: str, at: Position) -> bytes:
+    """Where the lease of a message stands, in `Space.META`."""
     return pack("lease", group, at.stream, at.partition, at.offset)
 
 

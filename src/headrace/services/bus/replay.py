@@ -121,6 +121,10 @@ class Replays:
             raise Misuse(
                 f"there was a replay `{name}` before; give this one another name"
             ) from error
+        except Unavailable:
+            # It may be there all the same: then it goes on.
+            self._run(name)
+            raise
         self._run(name)
         return row
 
@@ -174,10 +178,9 @@ class Replays:
         """Step until there is nothing left, however often the store or the log is away."""
         while True:
             try:
-                row, stored = await self._load(name)
-                if row.state != "running":
+                if (found := await self._there(name)) is None or found[0].state != "running":
                     return
-                await self._step(row, stored)
+                await self._step(*found)
             except Unknown:
                 # Its stream or one of its rules is gone, and with it the reason for the replay.
                 await self.cancel(name)
@@ -217,12 +220,16 @@ class Replays:
         hit("feed:after-append")
 
     async def _load(self, name: str) -> tuple[ReplayRow, bytes]:
-        stored = await self._storage.get(Space.META, _key(name))
-        if stored is None:
+        found = await self._there(name)
+        if found is None:
             raise Unknown(
                 f"there is no replay `{name}`; `headrace replay list` shows what there is"
             )
-        return _decode(stored), stored
+        return found
+
+    async def _there(self, name: str) -> tuple[ReplayRow, bytes] | None:
+        stored = await self._storage.get(Space.META, _key(name))
+        return None if stored is None else (_decode(stored), stored)
 
 
 def _below(chunks: list[Chunk], high: int) -> list[Chunk]:

@@ -1,0 +1,43 @@
+"""A unit as the call that runs it: the one place where an invocation by events is made up."""
+
+from __future__ import annotations
+
+from headrace.delivery.unit import Unit
+from headrace.model.function import FunctionSpec
+from headrace.model.invocation import Invocation
+from headrace.model.lineage import next_hop
+from headrace.world.entropy import Entropy
+
+WRITE_BITS = 62
+
+
+def call_of(
+    unit: Unit, spec: FunctionSpec, entropy: Entropy, *, now: int, affinity: str, fresh: bool
+) -> Invocation:
+    """The next attempt at `unit`.
+
+    Args:
+        unit: What is to run.
+        spec: The function.
+        entropy: Gives the token of the writes, and the seed of the handler's own chance.
+        now: Microseconds since the epoch.
+        affinity: The instance that ran this last is asked first; "" where any will do.
+        fresh: What an instance remembers of the state may be stale.
+    """
+    hops, origin = next_hop(unit.chunks)
+    head = unit.chunks[0]
+    return Invocation(
+        spec.name,
+        unit.chunks,
+        attempt=unit.attempts + 1,
+        timeout=spec.timeout,
+        token=entropy.integer(WRITE_BITS) + 1,
+        key=f"{spec.name}:{head.stream}/{head.partition}/{head.start}",
+        hops=hops,
+        origin=origin,
+        affinity=affinity,
+        now=now,
+        seed=entropy.integer(WRITE_BITS),
+        fresh=fresh,
+        order=spec.mode,
+    )

@@ -1,0 +1,148 @@
+"""What the planned functions do: the topology as an author would have written it, with its flaws.
+
+In: a plan. Out: an app whose handlers leave an output and a note in the state for every event, and
+fail, dawdle or refuse where the plan says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from headrace.sdk.app import App
+from headrace.sdk.batch import Batch
+from headrace.sdk.context import Context
+from headrace.sdk.event import Event
+from headrace.sdk.results import Failures, Permanent
+from headrace.sdk.stream import Stream
+from headrace.testing.planned import TIMEOUT_S, Plan, PlannedFunction
+from headrace.testing.scenes.stage import APP, WINDOW_S
+from headrace.world.clock import Clock
+
+FLOW = (
+    "concurrency", "throttle", "rate", "debounce", "singleton", "priority", "batch_per_key",
+)  # fmt: skip
+
+
+class Troubled(Exception):
+    """What a planned handler raises."""
+
+
+class Deeds:
+    """What the planned handlers do; remembers what it has let pass, as the outside world would."""
+
+    def __init__(self) -> None:
+        self.healed = False
+        self.clock: Clock
+        self._tries: dict[tuple[str, int], int] = {}
+
+    def check(self, function: PlannedFunction, number: int) -> None:
+        """Raise, where the plan says so."""
+        if number in function.poison and not self.healed:
+            if number in function.permanent:
+                raise Permanent(f"{number} is poison for good")
+            raise Troubled(f"{number} is poison")
+        wanted = function.flaky.get(number, 0)
+        if wanted and self._count(function.name, number) <= wanted:
+            raise Troubled(f"{number} is flaky")
+
+    def dawdles(self, function: PlannedFunction, number: int) -> bool:
+        """Whether this event overruns the timeout now."""
+        return number in function.slow and self._count(f"slow {function.name}", number) == 1
+
+    def _count(self, what: str, number: int) -> int:
+        found = self._tries[what, number] = self._tries.get((what, number), 0) + 1
+        return found
+
+
+def app_of(plan: Plan, deeds: Deeds) -> App:
+    """The plan's topology, as an author would have written it."""
+    app = App(APP)
+    streams = {
+        name: app.stream(name, partitions=count, dedupe_window=plan.dedupe.get(name, WINDOW_S))
+        for name, count in plan.streams.items()
+    }
+    for planned in plan.functions:
+        app.function(
+            *(streams[name] for name in planned.streams),
+            name=planned.name,
+            batch_size=planned.batch_size,
+            batch_bytes=planned.batch_bytes,
+            batch_window=planned.batch_window,
+            mode=planned.mode,
+            parallelism=planned.parallelism,
+            commit=planned.commit,
+            bisect=planned.bisect,
+            retry=planned.retry,
+            on_failure=planned.on_failure,
+            breaker=planned.breaker,
+            timeout=TIMEOUT_S,
+            **_options(planned),
+        )(_handler(planned, streams[planned.output], deeds))
+    return app
+
+
+def _options(planned: PlannedFunction) -> dict[str, Any]:
+    """The options that only some plans give."""
+    found: dict[str, Any] = {
+        name: getattr(planned, name) for name in FLOW if getattr(planned, name)
+    }
+    if len(planned.streams) > 1 and planned.merge:
+        found |= {"merge": "time", "lateness": 0.3}
+    if planned.least is not None:
+        found["pattern"] = {"value": {"n": [{"numeric": [">=", planned.least]}]}}
+    return found
+
+
+def _handler(planned: PlannedFunction, output: Stream[Any], deeds: Deeds) -> Callable[..., Any]:
+    """A handler of the planned shape: an output and a note in the state for every event."""
+    prefix = f"{APP}.{planned.name}"
+
+    def work(event: Event[Any], context: Context) -> None:
+        number = event.value["n"]
+        deeds.check(planned, number)
+        at = event.position
+        context.publish(output, {"n": number, "from": f"{prefix}@{at}"}, key=event.key)
+        context.state.update(f"{prefix}|{event.key}", lambda seen: [*(seen or ()), at])
+
+    async def slowly(event: Event[Any], context: Context) -> None:
+        if deeds.dawdles(planned, event.value["n"]):
+            await deeds.clock.sleep(TIMEOUT_S * 2)
+        work(event, context)
+
+    def single(event: Event[Any], context: Context) -> None:
+        work(event, context)
+
+    async def asynchronous(event: Event[Any], context: Context) -> None:
+        await slowly(event, context)
+
+    def batch(events: Batch[Any], context: Context) -> None:
+        for event in events:
+            work(event, context)
+
+    async def asynchronous_batch(events: Batch[Any], context: Context) -> None:
+        for event in events:
+            await slowly(event, context)
+
+    def done(events: Batch[Any], context: Context) -> None:
+        for event in events:
+            work(event, context)
+            context.done(event)
+
+    def failures(events: Batch[Any], context: Context) -> Failures:
+        bad: list[Event[Any]] = []
+        for event in events:
+            if event.key is not None and any(event.key == other.key for other in bad):
+                bad.append(event)
+                continue
+            try:
+                work(event, context)
+            except Exception:  # noqa: BLE001 - whatever it is, it is reported by name
+                bad.append(event)
+        return Failures(bad)
+
+    shapes: dict[str, Callable[..., Any]] = {
+        "single": single, "async": asynchronous, "batch": batch, "done": done,
+        "failures": failures, "async batch": asynchronous_batch,
+    }  # fmt: skip
+    return shapes[planned.shape]

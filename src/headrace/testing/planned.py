@@ -1,0 +1,121 @@
+"""What a simulated run consists of, as plain values: functions, events, deeds, faults and scenes.
+
+`plan` draws them from a seed, `run` carries them out, and a failing run is printed with them.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
+from headrace.model.policy import (
+    Breaker,
+    Commit,
+    Mode,
+    OnFailure,
+    Retry,
+)
+from headrace.testing.faults import Fault
+from headrace.testing.scenes.casting import PlannedScene
+
+Shape = Literal["single", "async", "batch", "done", "failures", "async batch"]
+Deed = Literal[
+    "publish", "crash", "crash at", "take over", "thaw", "skew", "redrive", "heal", "pause",
+    "resume", "reset", "discard",
+]  # fmt: skip
+
+HORIZON_S: Final = 6.0
+TIMEOUT_S: Final = 2.0
+LABELS: Final = (
+    "pump:after-read", "pump:before-invoke", "pump:after-invoke", "pump:after-commit",
+    "commit:before-write", "commit:after-fsync", "dead-letter:before-commit",
+    "claim:before-write", "claim:after-write", "recovery:claimed",
+)  # fmt: skip
+
+
+class PlannedFunction(msgspec.Struct, frozen=True):
+    """One function, and which events it cannot take.
+
+    Attributes:
+        poison: Events it fails on, for ever or until `heal`.
+        permanent: Poison of which it says itself that trying again is useless.
+        flaky: Events it fails on a number of times.
+        slow: Events it overruns its timeout on, the first time.
+        merge: Whether several streams are merged by event time, or read side by side.
+        least: The lowest number it means; what is below counts as done. None means everything.
+    """
+
+    name: str
+    streams: tuple[str, ...]
+    output: str
+    shape: Shape
+    batch_size: int
+    batch_bytes: int
+    batch_window: float
+    mode: Mode
+    parallelism: int
+    commit: Commit
+    bisect: bool
+    retry: Retry
+    on_failure: OnFailure
+    breaker: Breaker | None
+    poison: frozenset[int]
+    permanent: frozenset[int]
+    flaky: dict[int, int]
+    slow: frozenset[int]
+    merge: bool = True
+    least: int | None = None
+    concurrency: Concurrency | None = None
+    throttle: Throttle | None = None
+    rate: Rate | None = None
+    debounce: Debounce | None = None
+    singleton: Singleton | None = None
+    priority: Priority | None = None
+    batch_per_key: bool = False
+
+
+class PlannedEvent(msgspec.Struct, frozen=True):
+    """An event to be published; `garbage` is not even JSON."""
+
+    number: int
+    key: str | None
+    time: int
+    garbage: bool
+    priority: int = 0
+
+
+class Action(msgspec.Struct, frozen=True):
+    """Something that is done at a moment (virtual seconds)."""
+
+    at: float
+    deed: Deed
+    target: str = ""
+    amount: float = 0
+    events: tuple[PlannedEvent, ...] = ()
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One run.
+
+    Attributes:
+        calm: Nothing goes wrong but what the handlers do themselves.
+        mishaps: How likely an instance crashes, overruns, or is taken away, per run.
+        stale_reads: How likely the log is away when it is read.
+        dedupe: Seconds in which a repeated event is dropped, by stream; a year where none is said.
+        scenes: What else is played beside the functions.
+    """
+
+    seed: int
+    calm: bool
+    streams: dict[str, int]
+    functions: tuple[PlannedFunction, ...]
+    actions: tuple[Action, ...]
+    odds: dict[Fault, float]
+    mishaps: float
+    stale_reads: float
+    shuffle: bool
+    in_order: bool
+    dedupe: dict[str, float] = {}
+    scenes: tuple[PlannedScene, ...] = ()

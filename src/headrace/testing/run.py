@@ -1,0 +1,295 @@
+"""One plan, played once on the real engine over the in-memory twins, under its faults.
+
+In: a plan. Out: an account in plain values: what was published, what the handlers saw, every change
+that landed, and what is there at the end. It judges nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random  # noqa: TID251 - the mishaps' own chance, from the seed
+from typing import Any
+
+import msgspec
+
+from headrace.delivery.deadletters import DeadLetters
+from headrace.delivery.parkinglot import ParkingLot
+from headrace.model.effects import Change, Space
+from headrace.model.errors import HeadraceError
+from headrace.model.event import Event as Fact
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Cause, Crashed, Outcome, TimedOut
+from headrace.model.record import positions
+from headrace.testing.deeds import FLOW, Deeds, app_of
+from headrace.testing.deliveries import fate_of
+from headrace.testing.faults import Fault, Host, Weather, inhabited
+from headrace.testing.lives import Lives, Node
+from headrace.testing.planned import Action, Plan, PlannedEvent, PlannedFunction
+from headrace.testing.scenes.casting import scene_of
+from headrace.testing.scenes.stage import APP, Stage
+from headrace.world.entropy import SeededEntropy
+
+MAX_STEPS = 60_000
+LIMIT_S = 86_400.0 * 30
+WATCHED = frozenset((Space.POSITIONS, Space.DEAD, Space.PARKED))
+
+
+class Run:
+    """One plan, played once. `account` is what the judge gets."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.history: list[Any] = []
+        self.acknowledged: list[tuple[str, int]] = []
+        self.deeds = Deeds()
+        self._chance = Random(plan.seed + 1)
+        self._runs = 0
+        self._running: dict[int, int] = {}
+        self._frozen: list[Host] = []
+        self._resets: dict[str, int] = {}
+        self._discards: set[str] = set()
+        self._functions = {f"{APP}.{each.name}": each for each in plan.functions}
+        self._scenes = [scene_of(each) for each in plan.scenes]
+        self._is_skewed = any(action.deed == "skew" for action in plan.actions)
+        self._stages = [
+            Stage(
+                Random(plan.seed + 3 + number), calm=plan.calm,
+                may_conflict=Fault.CONFLICT in plan.odds, is_skewed=self._is_skewed,
+            )
+            for number in range(len(self._scenes) + 1)
+        ]  # fmt: skip
+        app = app_of(plan, self.deeds)
+        for scene, stage in zip(self._scenes, self._stages[1:], strict=True):
+            scene.build(app, stage)
+        self.lives = Lives(
+            [app],
+            seed=plan.seed,
+            weather=Weather(SeededEntropy(plan.seed + 2), plan.odds),
+            in_order=plan.in_order,
+            shuffle=plan.shuffle,
+            stale_reads=plan.stale_reads,
+            max_steps=MAX_STEPS,
+            before=self._before,
+            after=self._after,
+            on_landed=self._landed,
+        )
+        self.deeds.clock = self.lives.clock
+        for stage in self._stages:
+            stage.enter(self.lives)
+
+    def play(self) -> dict[str, Any]:
+        """Carry the plan out to its quiet end, and account for it.
+
+        Raises:
+            Livelock: It never came to rest.
+            Deadlock: The plan itself waits for what will not come.
+        """
+        try:
+            self.lives.open()
+            self.lives.loop.drive(self._perform(), limit=LIMIT_S)
+            self._come_to_rest()
+            if self.deeds.healed:
+                self.lives.loop.drive(self._redrive_all(), limit=LIMIT_S)
+                self._come_to_rest()
+            return self._account()
+        finally:
+            self.lives.close()
+
+    def _come_to_rest(self) -> None:
+        """The faults end; what is left must then get done."""
+        self.lives.calm_down()
+        for host in self._frozen:
+            host.thaw()
+        self._expel()
+        self.lives.loop.drive(self._bow(), limit=LIMIT_S)
+        if not self.lives.loop.run_until_idle(LIMIT_S):
+            raise RuntimeError(f"still busy after {LIMIT_S} s:\n{self.lives.loop.dump()}")
+        if self.lives.failures:
+            name, error = self.lives.failures[0]
+            raise RuntimeError(f"`{name}` stopped by its own fault") from error
+
+    async def _bow(self) -> None:
+        """Whoever is outside does what must still be done."""
+        node = await self.lives.standing()
+        for name in self._functions:
+            node.dispatcher.resume(name)
+        await asyncio.gather(*(scene.finish() for scene in self._scenes))
+
+    def _expel(self) -> None:
+        while self._frozen:
+            self._frozen.pop().end("expelled by its group")
+
+    # --- the plan's deeds -------------------------------------------------------------------
+
+    async def _perform(self) -> None:
+        await asyncio.gather(self._go_through(), *(scene.perform() for scene in self._scenes))
+
+    async def _go_through(self) -> None:
+        for action in self.plan.actions:
+            await self._stages[0].wait_until(action.at)
+            await self._act(action)
+
+    async def _act(self, action: Action) -> None:
+        lives = self.lives
+        target = f"{APP}.{action.target}"
+        match action.deed:
+            case "publish":
+                await self._publish(action)
+            case "crash":
+                await lives.standing()
+                lives.crash()
+            case "crash at":
+                lives.crash_at(action.target, int(action.amount))
+            case "take over":
+                node = await lives.standing()
+                node.host.freeze()
+                self._frozen.append(node.host)
+                await lives.take_over()
+            case "thaw":
+                for host in self._frozen:
+                    host.thaw()
+                # It acts on what it still believes; then its group tells it that it is out.
+                await lives.clock.sleep(0.2)
+                self._expel()
+            case "skew":
+                lives.clock.set_back(action.amount)
+            case "heal":
+                self.deeds.healed = True
+            case "pause":
+                (await lives.standing()).dispatcher.pause(target)
+            case "resume":
+                (await lives.standing()).dispatcher.resume(target)
+            case _:
+                await self._operate(action.deed, target)
+
+    async def _publish(self, action: Action) -> None:
+        """As a careful producer does: with ids, again until it is answered."""
+        await self._stages[0].publish(action.target, [_fact(event) for event in action.events])
+        self.acknowledged += ((action.target, event.number) for event in action.events)
+
+    async def _operate(self, deed: str, target: str) -> None:
+        """An operator's wish; where the host dies under it, nobody knows how far it came."""
+        node = await self.lives.standing()
+        wish = self.lives.loop.create_task(self._wish(node, deed, target), name=deed)
+        node.host.adopt(wish)
+        await asyncio.wait((wish,))
+
+    async def _wish(self, node: Node, deed: str, target: str) -> None:
+        inhabited.set(node.host)
+        try:
+            match deed:
+                case "redrive":
+                    await DeadLetters(node.door, node.dispatcher).redrive(target)
+                    await ParkingLot(node.door, node.dispatcher).redrive(target)
+                case "discard":
+                    self._discards.add(target)
+                    await ParkingLot(node.door, node.dispatcher).discard(target)
+                case "reset":
+                    self._resets[target] = self._resets.get(target, 0) + 1
+                    await node.dispatcher.reset(target, "earliest")
+                case _:
+                    raise RuntimeError(f"no deed is called {deed}")
+        except HeadraceError:
+            return
+
+    async def _redrive_all(self) -> None:
+        for function in self.plan.functions:
+            await self._operate("redrive", f"{APP}.{function.name}")
+
+    # --- what is seen -----------------------------------------------------------------------
+
+    async def _before(self, host: Host, invocation: Invocation) -> Outcome | None:
+        self._runs += 1
+        self._running[invocation.token] = self._runs
+        if invocation.function in self._functions:
+            places = [[at.stream, at.partition, at.offset] for at in positions(invocation.chunks)]
+            self.history.append(
+                ["begin", host.number, self._runs, invocation.function, places, self._now()]
+            )
+        if not self.plan.mishaps or self.lives.is_calm or self._chance.random() > self.plan.mishaps:
+            return None
+        outcome: Outcome
+        match self._chance.choice(("crash", "crash", "taken", "late")):
+            case "crash":
+                outcome = Crashed(Cause("Crashed", "planned"))
+            case "taken":
+                outcome = Crashed(Cause("Killed", "planned"), blameless=True)
+            case _:
+                outcome = TimedOut(Cause("TimedOut", "planned"))
+        await self.lives.clock.sleep(self._chance.uniform(0.0, 1.0))
+        self._ended(host, invocation, outcome)
+        return outcome
+
+    async def _after(self, host: Host, invocation: Invocation, outcome: Outcome) -> Outcome | None:
+        self._ended(host, invocation, outcome)
+        return None
+
+    def _ended(self, host: Host, invocation: Invocation, outcome: Outcome) -> None:
+        run = self._running.pop(invocation.token)
+        if invocation.function in self._functions:
+            fates = [fate_of(outcome, index) for index in range(invocation.size)]
+            self.history.append(["end", host.number, run, fates])
+
+    def _now(self) -> int:
+        return self.lives.clock.now()
+
+    def _landed(self, host: Host, change: Change) -> None:
+        puts = [(put.space, put.key, put.value) for put in change.puts if put.space in WATCHED]
+        deletes = [(gone.space, gone.key) for gone in change.deletes if gone.space in WATCHED]
+        if puts or deletes:
+            self.history.append(["commit", host.number, puts, deletes])
+        for scene in self._scenes:
+            scene.landed(host, change)
+
+    def _garbage(self) -> set[int]:
+        events = (event for action in self.plan.actions for event in action.events)
+        return {event.number for event in events if event.garbage}
+
+    def _account(self) -> dict[str, Any]:
+        lives = self.lives
+        return {
+            "functions": {name: self._asked(name, each) for name, each in self._functions.items()},
+            "is_skewed": self._is_skewed,
+            "dedupe": {name: round(span * 1e6) for name, span in self.plan.dedupe.items()},
+            "acknowledged": self.acknowledged,
+            "log": {name: lives.log_of(name) for name in self.plan.streams},
+            "appended": {name: lives.appended_to(name) for name in self.plan.streams},
+            "history": self.history,
+            "rows": {
+                str(space): lives.rows_of(space)
+                for space in (Space.DEAD, Space.PARKED, Space.STATE, Space.POSITIONS)
+            },
+            "scenes": {scene.kind: scene.account() for scene in self._scenes},
+        }
+
+    def _asked(self, name: str, each: PlannedFunction) -> dict[str, Any]:
+        """What was asked for one function."""
+        # One that reports failures by name goes on to the next event by itself.
+        goes_on = each.shape == "failures" and each.mode == "ordered"
+        return {
+            "streams": list(each.streams),
+            "output": each.output,
+            "commit": each.commit,
+            "mode": "keyed" if goes_on else each.mode,
+            "on_failure": type(each.on_failure).__struct_config__.tag,
+            "discards": name in self._discards,
+            "attempts": each.retry.attempts,
+            "poison": sorted(each.poison | each.flaky.keys() | each.slow | self._garbage()),
+            "permanent": sorted(each.permanent),
+            "gives_up": ["Permanent"],
+            "resets": self._resets.get(name, 0),
+            "calm": self.plan.calm and each.bisect,
+            "healed": self.deeds.healed,
+            "least": each.least,
+            "flow": {
+                policy: msgspec.to_builtins(getattr(each, policy))
+                for policy in FLOW
+                if getattr(each, policy)
+            },
+        }
+
+
+def _fact(event: PlannedEvent) -> Fact:
+    value = b"\xff garbage %d" % event.number if event.garbage else b'{"n":%d}' % event.number
+    headers = {"priority": str(event.priority)} if event.priority else None
+    return Fact(value, event.key, event.time, f"id{event.number}", headers)

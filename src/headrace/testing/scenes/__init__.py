@@ -1,0 +1,1 @@
+"""What a simulation plays beside its functions: queues, buses, calendars, consumers by lag."""

@@ -1,0 +1,39 @@
+"""Which scenes a run plays, and who plays them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random  # noqa: TID251 - the plan's own chance, from the seed
+
+from headrace.testing.scenes.buses import BusScene, PlannedBus, draw_bus
+from headrace.testing.scenes.calendars import CalendarScene, PlannedCalendar, draw_calendar
+from headrace.testing.scenes.consumers import ConsumerScene, PlannedConsumer, draw_consumer
+from headrace.testing.scenes.queues import PlannedQueue, QueueScene, draw_queue
+from headrace.testing.scenes.stage import Scene
+
+PlannedScene = PlannedQueue | PlannedBus | PlannedCalendar | PlannedConsumer
+
+_DRAWS: tuple[Callable[[Random], PlannedScene], ...] = (
+    draw_queue,
+    draw_bus,
+    draw_calendar,
+    draw_consumer,
+)
+
+
+def draw_scenes(chance: Random, count: int) -> tuple[PlannedScene, ...]:
+    """So many scenes, no two of a kind."""
+    return tuple(draw(chance) for draw in chance.sample(_DRAWS, count))
+
+
+def scene_of(planned: PlannedScene) -> Scene:
+    """The scene that plays what is planned."""
+    match planned:
+        case PlannedQueue():
+            return QueueScene(planned)
+        case PlannedBus():
+            return BusScene(planned)
+        case PlannedCalendar():
+            return CalendarScene(planned)
+        case PlannedConsumer():
+            return ConsumerScene(planned)

@@ -1,0 +1,125 @@
+"""What every scene stands on: a careful producer, and a client that asks whichever host is up.
+
+In: the hosts that come and go, and a chance of the scene's own. Out: answers, or `Unavailable`
+where a host died under the question and nobody knows what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from random import Random  # noqa: TID251 - the scene's own chance, from the seed
+from typing import Any, Protocol, TypeVar
+
+from headrace.model.effects import Change
+from headrace.model.errors import HeadraceError, Unavailable
+from headrace.model.event import Event
+from headrace.sdk.app import App
+from headrace.testing.faults import Host, HostDied, inhabited
+from headrace.testing.lives import Lives, Node
+from headrace.world.clock import Clock
+
+T = TypeVar("T")
+
+APP = "sim"
+WINDOW_S = 86_400.0 * 365
+AGAIN_S = 0.1
+
+
+class Scene(Protocol):
+    """Something that is played beside the functions, and gives its own account.
+
+    Attributes:
+        kind: Where its account stands among the others.
+    """
+
+    kind: str
+
+    def build(self, app: App, stage: Stage) -> None:
+        """Declare what it needs."""
+        ...
+
+    async def perform(self) -> None:
+        """Do what people outside do, while things go wrong. It ends by itself."""
+        ...
+
+    async def finish(self) -> None:
+        """Do what people outside must do for everything to come to rest, once nothing goes wrong."""
+        ...
+
+    def landed(self, host: Host, change: Change) -> None:
+        """A change has landed."""
+        ...
+
+    def account(self) -> dict[str, Any]:
+        """What was done and seen, and what is there, as plain values."""
+        ...
+
+
+class Stage:
+    """Owned by one run; every scene has its own.
+
+    Attributes:
+        calm: Whether nothing goes wrong that nobody planned.
+        is_skewed: Whether the wall clock is set, by a day at most.
+        may_conflict: Whether the store may say that somebody else was first, though nobody was.
+    """
+
+    lives: Lives
+    clock: Clock
+
+    def __init__(self, chance: Random, *, calm: bool, may_conflict: bool, is_skewed: bool) -> None:
+        self.chance, self.calm = chance, calm
+        self.may_conflict, self.is_skewed = may_conflict, is_skewed
+
+    def enter(self, lives: Lives) -> None:
+        """These are the hosts it is played on."""
+        self.lives, self.clock = lives, lives.clock
+
+    async def wait_until(self, moment: float) -> None:
+        """Wait for a virtual second."""
+        left = moment - self.clock.monotonic()
+        if left > 0:
+            await self.clock.sleep(left)
+
+    async def publish(self, stream: str, events: Sequence[Event]) -> None:
+        """As a careful producer does: with ids, again until it is answered."""
+        while True:
+            try:
+                await self.lives.publish(stream, events)
+            except Unavailable:
+                await self.clock.sleep(AGAIN_S)
+                continue
+            return
+
+    async def ask(self, wish: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
+        """What the host that is up answers.
+
+        Raises:
+            Unavailable: It died, or its store was away: whether it happened is unknown.
+        """
+        node = await self.lives.standing()
+        asked = self.lives.loop.create_task(_inside(node, wish), name="ask")
+        node.host.adopt(asked)
+        await asyncio.wait((asked,))
+        if asked.cancelled():
+            raise Unavailable("the host died before it answered")
+        error = asked.exception()
+        if isinstance(error, HostDied):
+            raise Unavailable("the host died before it answered") from error
+        return asked.result()
+
+    async def insist(self, wish: Callable[[Node], Coroutine[Any, Any, T]]) -> T | None:
+        """The answer, asked for again until there is one; None where the wish is refused."""
+        while True:
+            try:
+                return await self.ask(wish)
+            except Unavailable:
+                await self.clock.sleep(AGAIN_S)
+            except HeadraceError:
+                return None
+
+
+async def _inside(node: Node, wish: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
+    inhabited.set(node.host)
+    return await wish(node)

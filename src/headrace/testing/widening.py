@@ -1,0 +1,140 @@
+"""Draws what comes on top of a plan's core: flow control, patterns, dedupe windows, scenes.
+
+In: a plan. Out: the plan, or a wider one. It has a chance of its own, so that the core of a seed,
+and with it every seed that once found a fault, stays what it was.
+"""
+
+from __future__ import annotations
+
+from random import Random  # noqa: TID251 - the plan's own chance, from the seed
+from typing import Any
+
+import msgspec
+
+from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
+from headrace.testing.planned import HORIZON_S, Action, Plan, PlannedFunction
+from headrace.testing.scenes.casting import draw_scenes
+
+replace = msgspec.structs.replace
+SCENE_LABELS = (
+    "lease:before-write", "lease:after-write", "delay:before-append", "feed:before-append",
+    "feed:after-append", "append:before-commit", "append:after-commit",
+)  # fmt: skip
+
+
+def widened(plan: Plan) -> Plan:
+    """The plan with what its seed adds to it; a good third of the seeds add nothing."""
+    chance = Random(f"beyond the core of {plan.seed}")
+    kind = chance.random()
+    if kind < 0.35:
+        return plan
+    if kind < 0.65:
+        return _with_flow(plan, chance)
+    return _with_scenes(plan, chance)
+
+
+# --- functions -----------------------------------------------------------------------------------
+
+
+def _with_flow(plan: Plan, chance: Random) -> Plan:
+    """Flow control, patterns, everything poisoned, streams read side by side, short windows."""
+    functions = tuple(_controlled(each, chance) for each in plan.functions)
+    if chance.random() < 0.1:
+        numbers = {event.number for act in plan.actions for event in act.events}
+        functions = tuple(replace(each, poison=frozenset(numbers)) for each in functions)
+    if chance.random() < 0.5:
+        functions = tuple(
+            replace(each, merge=False) if len(each.streams) > 1 else each for each in functions
+        )
+    if len(functions) > 1 and chance.random() < 0.3:
+        last = functions[-1]
+        both = tuple(dict.fromkeys((*last.streams, "in0")))
+        functions = (*functions[:-1], replace(last, streams=both, merge=False))
+    plan = replace(plan, functions=functions)
+    if any(each.priority is not None for each in functions):
+        plan = replace(plan, actions=_ranked(plan.actions, chance))
+    if chance.random() < 0.2:
+        plan = replace(plan, dedupe={"in0": chance.choice((0.4, 1.5))})
+    return plan
+
+
+def _controlled(function: PlannedFunction, chance: Random) -> PlannedFunction:
+    found: dict[str, Any] = {}
+    if chance.random() < 0.3:
+        found["least"] = chance.choice((2, 5, 1_000))
+    policy = chance.choice(
+        ("none", "throttle", "throttle", "concurrency", "rate", "rate", "debounce", "debounce",
+         "singleton", "singleton", "priority", "batch"),
+    )  # fmt: skip
+    lanes = len(function.streams) == 1 and function.commit == "after"
+    per_key = lanes and chance.random() < 0.5
+    match policy:
+        case "throttle":
+            limit, burst = chance.choice((1, 2, 5)), chance.choice((1, 1, 3))
+            found["throttle"] = Throttle(limit, per=1.0, burst=burst, per_key=per_key)
+        case "concurrency":
+            limit = chance.choice((1, 2, 3))
+            found["concurrency"] = Concurrency(limit, per_key=1 if per_key else None)
+        case "rate":
+            rate = Rate(chance.choice((1, 2, 5)), per=chance.choice((0.5, 2.0)), per_key=per_key)
+            found["rate"] = rate
+        case "debounce" if lanes:
+            quiet = chance.choice((0.2, 1.0))
+            longest = chance.choice((None, quiet * 2))
+            found |= {"debounce": Debounce(quiet, longest=longest), "batch_window": 0.0}
+            per_key = True
+        case "singleton" if lanes:
+            found["singleton"] = Singleton(chance.choice(("skip", "skip", "wait")))
+            per_key = True
+        case "priority" if lanes:
+            found["priority"] = Priority()
+            per_key = True
+        case "batch" if lanes:
+            found |= {"batch_per_key": True, "batch_window": chance.choice((0.0, 0.3))}
+            per_key = True
+        case _:
+            pass
+    if per_key and lanes and function.mode == "ordered" and policy not in {"rate", "none"}:
+        found |= {"mode": "keyed", "parallelism": chance.choice((1, 2, 4))}
+    return replace(function, **found)
+
+
+def _ranked(actions: tuple[Action, ...], chance: Random) -> tuple[Action, ...]:
+    """With a priority for every event; a repeated publish repeats it."""
+    ahead: dict[int, int] = {}
+    return tuple(
+        replace(
+            action,
+            events=tuple(
+                replace(
+                    event,
+                    priority=ahead.setdefault(event.number, chance.choice((0, 0, 60, -60))),
+                )
+                for event in action.events
+            ),
+        )
+        for action in actions
+    )
+
+
+# --- scenes --------------------------------------------------------------------------------------
+
+
+def _with_scenes(plan: Plan, chance: Random) -> Plan:
+    """One scene, now and then two; mostly without the functions of the core."""
+    scenes = draw_scenes(chance, chance.choice((1, 1, 1, 2)))
+    actions, functions, streams = plan.actions, plan.functions, plan.streams
+    if chance.random() < 0.7:
+        functions, streams = (), {}
+        alone = {"crash", "crash at", "take over", "thaw", "skew"}
+        actions = tuple(action for action in actions if action.deed in alone)
+    if not plan.calm and chance.random() < 0.6:
+        struck = Action(
+            chance.uniform(0.0, HORIZON_S), "crash at", chance.choice(SCENE_LABELS),
+            chance.randint(1, 4),
+        )  # fmt: skip
+        actions = tuple(sorted((*actions, struck), key=lambda action: action.at))
+    if len(scenes) > 1:
+        # A lease that the clock prolongs by a day is waited for; no other scene could bear that.
+        actions = tuple(action for action in actions if action.deed != "skew")
+    return replace(plan, scenes=scenes, actions=actions, functions=functions, streams=streams)

@@ -1,0 +1,113 @@
+"""The account of one simulated history, and what a finding is: plain values, written from the format."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+from tests.auditor import rows
+
+Place = tuple[str, int, int]
+
+
+class Finding(NamedTuple):
+    """A broken promise."""
+
+    invariant: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.what}"
+
+
+class Function(msgspec.Struct):
+    """What was asked for one function.
+
+    Attributes:
+        on_failure: `dead-letter`, `park-key`, `park-partition` or `discard`.
+        poison: The numbers of the events that it may fail on by itself.
+        permanent: Those among them of which one failure is enough.
+        gives_up: Kinds of causes that are never tried again.
+        resets: How often it was sent back to the beginning.
+        mode: `unordered` promises no order.
+        discards: Whether an operator discarded what was parked.
+        calm: Whether nothing else went wrong, so that only poison may be given up.
+        healed: Whether the poison was cured and redriven, so that nothing may be left over.
+        least: The lowest number it means; None means every event, even one that is no JSON.
+        flow: Its flow control, by policy.
+    """
+
+    streams: list[str]
+    output: str
+    commit: str
+    on_failure: str
+    attempts: int
+    poison: list[int]
+    gives_up: list[str] = []
+    permanent: list[int] = []
+    resets: int = 0
+    calm: bool = False
+    mode: str = "ordered"
+    discards: bool = False
+    healed: bool = False
+    least: int | None = None
+    flow: dict[str, Any] = {}
+
+
+class Account(msgspec.Struct):
+    """One history.
+
+    Attributes:
+        functions: By name.
+        acknowledged: (stream, event number) of every publish that was answered.
+        log: By stream: (partition, first offset, blob) of every chunk at the end.
+        appended: By stream: when each of those chunks was appended (µs since the epoch).
+        history: In order: ["begin", host, run, function, places, time], ["end", host, run, fates] and
+            ["commit", host, puts, deletes], with puts (space, key, value) and deletes (space, key).
+        rows: By space: (key, value) at the end.
+        dedupe: Microseconds in which a repeated event is dropped, by stream, where that is short.
+        is_skewed: Whether the wall clock was set.
+        scenes: The accounts of what was played besides.
+    """
+
+    functions: dict[str, Function]
+    acknowledged: list[tuple[str, int]]
+    log: dict[str, list[tuple[int, int, bytes]]]
+    history: list[Any]
+    rows: dict[str, list[tuple[bytes, bytes]]]
+    appended: dict[str, list[int]] = {}
+    dedupe: dict[str, int] = {}
+    is_skewed: bool = False
+    scenes: dict[str, Any] = {}
+
+
+class Held(NamedTuple):
+    """An event in the log."""
+
+    key: str | None
+    number: int
+    source: str
+    body: bytes
+    is_json: bool = True
+
+
+class Log:
+    """What a stream holds: every event by partition and offset, and when it was appended."""
+
+    def __init__(self, chunks: list[tuple[int, int, bytes]], appended: list[int]) -> None:
+        self.held: dict[tuple[int, int], Held] = {}
+        self.appended: dict[tuple[int, int], int] = {}
+        for (partition, first, body), at in zip(chunks, appended, strict=True):
+            for step, (value, key) in enumerate(rows.events(body)):
+                self.held[partition, first + step] = held_of(value, key)
+                self.appended[partition, first + step] = at
+
+
+def held_of(value: bytes, key: str | None) -> Held:
+    try:
+        opened = msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        # A payload that is not JSON: its number stands in the text.
+        digits = "".join(map(chr, (byte for byte in value if 48 <= byte <= 57)))
+        return Held(key, int(digits or -1), "", value, is_json=False)
+    return Held(key, opened.get("n", -1), opened.get("from", ""), value)

@@ -1,0 +1,280 @@
+"""What flow control, patterns, queues, buses, calendars and consumers promise, broken on purpose.
+
+One defect at a time, switched on only here; the simulation must find it among the smoke seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from tests.auditor.judge import judge
+
+import headrace.delivery.dispatcher as dispatching
+import headrace.delivery.ledger as ledger
+import headrace.delivery.pump as pump
+import headrace.services.bus.router as routing
+from headrace.delivery import delays, flow, gate, outside
+from headrace.delivery import settle as settling
+from headrace.delivery.flow import Flow, Sieve
+from headrace.delivery.outside import Outside
+from headrace.delivery.retry import gives_up
+from headrace.delivery.shifts import Shift
+from headrace.keepers.brokers.memory import MemoryBroker
+from headrace.model.outcome import Returned
+from headrace.services.bus.posting import Posting
+from headrace.services.bus.router import Router
+from headrace.testing.plan import plan_of
+from headrace.testing.planned import Plan
+from headrace.testing.simulation import play_plan
+from headrace.triggers.schedules import source as scheduling
+from headrace.triggers.schedules.source import Keeping
+
+SEEDS = 400
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+PLANTS: dict[str, tuple[Plant, str, str]] = {}
+
+INVARIANTS = {
+    "I9", "F1", "F2", "F3", "F4", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "B1", "B2", "B3", "B4",
+    "S1", "S2", "S3", "L1", "L2", "L3",
+}  # fmt: skip
+
+
+def plant(invariant: str, where: str) -> Callable[[Plant], Plant]:
+    """Register a defect that shows as `invariant` in the plans that have `where`."""
+
+    def register(function: Plant) -> Plant:
+        PLANTS[function.__name__] = function, invariant, where
+        return function
+
+    return register
+
+
+def _changed(value: Any, **fields: Any) -> Any:
+    return msgspec.structs.replace(value, **fields)
+
+
+# --- patterns and flow control -------------------------------------------------------------------
+
+
+@plant("I9", "least")
+def a_pattern_means_everything(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ledger, "_wanted", lambda wants, chunks, mark: chunks)
+
+
+@plant("F1", "throttle")
+def a_throttle_spends_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(flow, "spent", lambda pace, full, now: full)
+
+
+@plant("F2", "concurrency")
+def a_concurrency_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Flow, "until", lambda self, now: now)
+    patch.setattr(Flow, "until_key", lambda self, key, now: now)
+
+
+@plant("F2", "batch_per_key")
+def a_batch_holds_several_keys(patch: pytest.MonkeyPatch) -> None:
+    real = gate._rules
+    patch.setattr(gate, "_rules", lambda spec, flow: _changed(real(spec, flow), one_key=False))
+
+
+@plant("F3", "rate")
+def a_rate_lets_everything_pass(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Sieve, "_spend", lambda self, pace, stream, key, at: True)
+
+
+@plant("F4", "debounce")
+def a_debounce_waits_half_as_long(patch: pytest.MonkeyPatch) -> None:
+    real = gate._rules
+
+    def hasty(spec: Any, flow: Any) -> Any:
+        rules = real(spec, flow)
+        return _changed(rules, quiet=rules.quiet // 2)
+
+    patch.setattr(gate, "_rules", hasty)
+
+
+# --- queues --------------------------------------------------------------------------------------
+
+
+@plant("Q1", "queue")
+def an_acknowledgement_is_answered_and_forgotten(patch: pytest.MonkeyPatch) -> None:
+    async def careless(self: Any, function: str, receipt: str) -> bool:
+        return True
+
+    patch.setattr(Outside, "acknowledge", careless)
+
+
+@plant("Q2", "queue")
+def a_message_is_given_out_once_more_than_asked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        settling,
+        "gives_up",
+        lambda policy, attempts, cause, age: gives_up(policy, attempts - 1, cause, age),
+    )
+
+
+@plant("Q3", "queue")
+def a_new_host_does_not_know_who_holds_what(patch: pytest.MonkeyPatch) -> None:
+    real = Outside._look
+
+    async def forgetful(self: Any, function: str, offer: Any) -> None:
+        await real(self, function, offer)
+        offer.lease = None
+
+    patch.setattr(Outside, "_look", forgetful)
+
+
+@plant("Q4", "queue")
+def a_group_has_no_order(patch: pytest.MonkeyPatch) -> None:
+    real = dispatching.consumer_of
+
+    def unordered(stream: Any, app: str) -> Any:
+        found = real(stream, app)
+        return found and _changed(found, mode="unordered")
+
+    patch.setattr(dispatching, "consumer_of", unordered)
+
+
+@plant("Q5", "queue")
+def a_delay_is_cut_short(patch: pytest.MonkeyPatch) -> None:
+    real = delays.delay_of
+    patch.setattr(delays, "delay_of", lambda event, queue: real(event, queue) / 2)
+
+
+@plant("Q6", "queue")
+def a_priority_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(outside, "rank_of", lambda appended, event, header: appended)
+
+
+# --- buses ---------------------------------------------------------------------------------------
+
+
+@plant("B1", "bus")
+def a_router_overlooks_some_events(patch: pytest.MonkeyPatch) -> None:
+    real = Router._route
+
+    def careless(self: Any, event: Any, chunk: Any, offset: int, *more: Any) -> None:
+        if offset % 3 != 2:
+            real(self, event, chunk, offset, *more)
+
+    patch.setattr(Router, "_route", careless)
+
+
+@plant("B2", "bus")
+def a_router_turns_its_batches_round(patch: pytest.MonkeyPatch) -> None:
+    real = routing.encode_events
+    patch.setattr(routing, "encode_events", lambda events: real(events[::-1]))
+
+
+@plant("B3", "bus")
+def a_replay_begins_at_the_beginning(patch: pytest.MonkeyPatch) -> None:
+    real = MemoryBroker.offset_at
+
+    async def early(self: Any, stream: str, partition: int, time: int) -> int:
+        offset = await real(self, stream, partition, time)
+        return max(offset - 1, 0)
+
+    patch.setattr(MemoryBroker, "offset_at", early)
+
+
+@plant("B4", "bus")
+def a_poster_says_done_and_sends_nothing(patch: pytest.MonkeyPatch) -> None:
+    real = Posting.__call__
+
+    async def lazy(self: Any, invocation: Any) -> Any:
+        return Returned() if invocation.chunks[0].start % 2 else await real(self, invocation)
+
+    patch.setattr(Posting, "__call__", lazy)
+
+
+# --- calendars -----------------------------------------------------------------------------------
+
+
+@plant("S1", "calendar")
+def a_schedule_fires_early(patch: pytest.MonkeyPatch) -> None:
+    def early(self: Any) -> int | None:
+        return None if self._standing.next is None else self._standing.next - 100_000
+
+    patch.setattr(Keeping, "due", property(early))
+
+
+@plant("S2", "calendar")
+def a_schedule_skips_a_time(patch: pytest.MonkeyPatch) -> None:
+    real = scheduling.due
+
+    def careless(schedule: Any, times: Any, standing: Any, now: int, stream: str) -> Any:
+        events, after = real(schedule, times, standing, now, stream)
+        return ([] if standing.next // 1_000_000 % 3 == 0 else events), after
+
+    patch.setattr(scheduling, "due", careless)
+
+
+@plant("S3", "calendar")
+def what_a_schedule_set_off_leaves_nothing(patch: pytest.MonkeyPatch) -> None:
+    real = settling.settle
+
+    def careless(unit: Any, outcome: Any, spec: Any, *, now: int, draw: Any) -> Any:
+        verdict = real(unit, outcome, spec, now=now, draw=draw)
+        return _changed(verdict, kept=False) if spec.name.startswith("sim.s") else verdict
+
+    patch.setattr(pump, "settle", careless)
+
+
+# --- consumers -----------------------------------------------------------------------------------
+
+
+@plant("L1", "consumer")
+def a_consumer_commits_without_its_state(patch: pytest.MonkeyPatch) -> None:
+    real = Shift._effects
+    patch.setattr(
+        Shift, "_effects", lambda self, returned: _changed(real(self, returned), writes=())
+    )
+
+
+@plant("L2", "consumer")
+def a_consumer_commits_positions_alone(patch: pytest.MonkeyPatch) -> None:
+    real = Shift._effects
+    patch.setattr(
+        Shift, "_effects", lambda self, returned: _changed(real(self, returned), appends=())
+    )
+
+
+@plant("L3", "consumer")
+def a_consumer_is_given_the_last_first(patch: pytest.MonkeyPatch) -> None:
+    real = Shift.fetch
+
+    async def reversing(self: Any, events: int) -> Any:
+        chunks, left = await real(self, events)
+        return chunks[::-1], left
+
+    patch.setattr(Shift, "fetch", reversing)
+
+
+# --- the tests -----------------------------------------------------------------------------------
+
+
+def _plans(where: str) -> Iterator[Plan]:
+    for plan in map(plan_of, range(SEEDS)):
+        kinds = {scene.__struct_config__.tag for scene in plan.scenes}
+        if where in kinds or any(getattr(each, where, None) for each in plan.functions):
+            yield plan
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_the_simulation_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted, invariant, where = PLANTS[name]
+    planted(monkeypatch)
+
+    for plan in _plans(where):
+        if any(finding.startswith(invariant) for finding in play_plan(plan, judge)[0]):
+            return
+    pytest.fail(f"{SEEDS} seeds did not find `{name}`")
+
+
+def test_every_invariant_has_a_defect_that_shows_it() -> None:
+    assert {invariant for _, invariant, _ in PLANTS.values()} == INVARIANTS
