@@ -250,6 +250,25 @@ def whole_node() -> Iterator[Metric]:
             yield Metric(13, f"delay over {words}", "x", read(ours, "delay"), (at_most(1.5),))
 
 
+def keyed_lanes() -> Iterator[Metric]:
+    """Row 14: order for each key, and no more than that."""
+    slow = "workloads.lanes --shape slow"
+    yield Metric(
+        14,
+        "keyed lanes, 10 ms of waiting, 64 at once",
+        "events/s",
+        read(slow, "per_s"),
+        (at_least(0.95, read(slow, "ideal_per_s"), label="64 / 10 ms"),),
+    )
+    yield Metric(
+        14,
+        "keyed lanes, nothing to do",
+        "events/s",
+        read("workloads.lanes --shape swift", "per_s"),
+        (at_least(0.3, read("workloads.lanes --shape plain", "per_s"), label="without lanes"),),
+    )
+
+
 def bus() -> Iterator[Metric]:
     """Row 15: per second of one core's time, from JSON bytes to rule names."""
     kinds = {
@@ -320,6 +339,7 @@ METRICS = lettered((
     *streams(),
     *single_events(),
     *whole_node(),
+    *keyed_lanes(),
     *bus(),
     *http_calls(),
     *schedules(),
