@@ -314,6 +314,20 @@ def http_calls() -> Iterator[Metric]:
             )
 
 
+def files() -> Iterator[Metric]:
+    """Row 17: from a file's closing, without settle time."""
+    peers = ("peers.on_watchfiles", "peers.on_watchfiles --debounce 1 --step 1")
+    for figure, targets in (("p50", (at_most(5),)), ("p99", ())):
+        yield Metric(
+            17,
+            f"file event, from its closing to the first line, {figure}",
+            "ms",
+            read("workloads.files", f"handled_ms_{figure}"),
+            targets,
+            of(("limits.inotify", *peers), f"heard_ms_{figure}"),
+        )
+
+
 def schedules() -> Iterator[Metric]:
     """Row 18: a thousand schedules, counted from the time that was meant."""
     for which, words in (("minute", "spread over a minute"), ("instant", "due in one instant")):
@@ -342,5 +356,6 @@ METRICS = lettered((
     *keyed_lanes(),
     *bus(),
     *http_calls(),
+    *files(),
     *schedules(),
 ))  # fmt: skip

@@ -1,7 +1,7 @@
 """The kernel says when a folder has changed (inotify), and which files are being written.
 
-In: the folders to watch. Out: a wake-up, and the names of files with an open writer that has
-written. It is only a hint when to look: what is there is read from the folder itself, so an event
+In: the folders to watch. Out: a wake-up once there is something to be seen, and the names of files
+that have an open writer. Opening and writing wake nobody: a closed file does. It is only a hint when to look: what is there is read from the folder itself, so an event
 that the kernel drops costs time, never a file.
 """
 
@@ -16,12 +16,12 @@ from typing import Final
 
 from headrace.model.errors import Unavailable
 
-_IN_MODIFY, _IN_CLOSE_WRITE = 0x2, 0x8
+_IN_MODIFY, _IN_CLOSE_WRITE, _IN_CLOSE_NOWRITE, _IN_OPEN = 0x2, 0x8, 0x10, 0x20
 _IN_MOVED_FROM, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE = 0x40, 0x80, 0x100, 0x200
-_IN_Q_OVERFLOW, _IN_IGNORED, _IN_ONLYDIR, _IN_DONT_FOLLOW = 0x4000, 0x8000, 0x1000000, 0x2000000
-_MASK: Final = (
-    _IN_MODIFY | _IN_CLOSE_WRITE | _IN_MOVED_FROM | _IN_MOVED_TO | _IN_CREATE | _IN_DELETE
-)
+_IN_Q_OVERFLOW, _IN_IGNORED, _IN_ISDIR = 0x4000, 0x8000, 0x40000000
+_IN_ONLYDIR, _IN_DONT_FOLLOW = 0x1000000, 0x2000000
+_DONE: Final = _IN_CLOSE_WRITE | _IN_DELETE | _IN_MOVED_FROM | _IN_MOVED_TO
+_MASK: Final = _DONE | _IN_MODIFY | _IN_CREATE | _IN_OPEN | _IN_CLOSE_NOWRITE
 _HEAD: Final = struct.Struct("iIII")
 _READ: Final = 64 << 10
 MAX_FOLDERS: Final = 4_096
@@ -31,7 +31,7 @@ class Inotify:
     """One inotify instance on the running loop. Owned by one source, which closes it.
 
     Attributes:
-        busy: Files that were written to and not closed since, by path beneath the folder.
+        busy: Files that were made or written to and not closed since, by path beneath the folder.
     """
 
     def __init__(self, root: str) -> None:
@@ -41,6 +41,8 @@ class Inotify:
             Unavailable: There is no inotify here, or the machine's limit is reached.
         """
         self.busy: set[str] = set()
+        self._made: set[str] = set()
+        self._untouched: set[str] = set()
         self._root = root
         self._folders: dict[int, str] = {}
         self._changed = asyncio.Event()
@@ -82,11 +84,23 @@ class Inotify:
         await self._changed.wait()
         self._changed.clear()
 
+    def catch_up(self) -> frozenset[str]:
+        """Take in what the kernel has said by now; the files that may be being written."""
+        self._made.clear()
+        while self._take():
+            pass
+        # Made just now and not opened: whether it will be, the next time tells.
+        return frozenset(self.busy | self._made)
+
     def _read(self) -> None:
+        self._take()
+
+    def _take(self) -> bool:
+        """Whether there was something to take in."""
         try:
             raw = os.read(self._fd, _READ)
         except BlockingIOError:
-            return
+            return False
         at = 0
         while at < len(raw):
             number, mask, _, length = _HEAD.unpack_from(raw, at)
@@ -94,23 +108,49 @@ class Inotify:
             name = os.fsdecode(raw[at : at + length].rstrip(b"\x00"))
             at += length
             self._note(number, mask, name)
-        self._changed.set()
+        if self._made:
+            # Made and not opened, as a link is: nobody is going to close it.
+            self._changed.set()
+        return True
 
     def _note(self, number: int, mask: int, name: str) -> None:
         if mask & _IN_Q_OVERFLOW:
             # Closings may be among what was lost; from here on only standing still counts.
             self.busy.clear()
+            self._untouched.clear()
+            self._changed.set()
+            return
         if mask & _IN_IGNORED:
             self._folders.pop(number, None)
+            self._changed.set()
             return
         folder = self._folders.get(number)
         if folder is None or not name:
             return
-        path = f"{folder}/{name}" if folder else name
-        if mask & _IN_MODIFY:
+        if mask & _IN_ISDIR:
+            if mask & (_IN_CREATE | _DONE):
+                self._changed.set()
+            return
+        self._note_file(f"{folder}/{name}" if folder else name, mask)
+
+    def _note_file(self, path: str, mask: int) -> None:
+        if mask & _IN_CREATE:
+            self._made.add(path)
+        elif mask & _IN_OPEN:
+            # Whoever makes a file opens it in the same breath.
+            if path in self._made:
+                self._made.discard(path)
+                self._untouched.add(path)
+                self.busy.add(path)
+        elif mask & _IN_MODIFY:
+            self._untouched.discard(path)
             self.busy.add(path)
-        if mask & (_IN_CLOSE_WRITE | _IN_DELETE | _IN_MOVED_FROM | _IN_MOVED_TO):
+        elif mask & _DONE or path in self._untouched:
+            # A reader's end counts only for what was never written to: its maker may be a reader.
+            self._made.discard(path)
+            self._untouched.discard(path)
             self.busy.discard(path)
+            self._changed.set()
 
     def close(self) -> None:
         """Let go; safe to call twice."""

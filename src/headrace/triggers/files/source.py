@@ -26,7 +26,7 @@ from headrace.world.clock import Clock
 PAGE: Final = 500
 """Changes told at once."""
 HINTED_POLL_S, BLIND_POLL_S = 60.0, 1.0
-PAUSE_S: Final = 0.02
+PAUSE_S: Final = 0.005
 """Between two looks at least, so that a burst of changes costs few."""
 PAUSE_SHARE: Final = 4.0
 """... and this many times what the last look took."""
@@ -88,13 +88,17 @@ class FilesSource:
         while True:
             if hints is not None:
                 hints.watch(self._folder.folders)
+            busy: frozenset[str] = frozenset() if hints is None else hints.catch_up()
             began = self._clock.monotonic()
             seen = await self._folder.look()
             if hints is not None and hints.watch(self._folder.folders):
                 # What came into a new folder before it was watched would be overlooked.
                 continue
             now = self._clock.monotonic()
-            changes = ledger.look(seen, now, () if hints is None else hints.busy)
+            if hints is not None:
+                # What was begun while we looked may have been seen half written.
+                busy |= hints.catch_up()
+            changes = ledger.look(seen, now, busy)
             for at in range(0, len(changes), PAGE):
                 page = changes[at : at + PAGE]
                 turn += 1
@@ -112,7 +116,8 @@ class FilesSource:
                     },
                 )  # fmt: skip
                 ledger.tell(page)
-            await self._wait(hints, ledger, pause=max(PAUSE_S, (now - began) * PAUSE_SHARE))
+            pause = max(PAUSE_S, (now - began) * PAUSE_SHARE)
+            await self._wait(hints, ledger, looked=now, pause=pause)
 
     async def _told(self, outlet: Outlet) -> dict[str, Version]:
         """What was told of this folder; what the trigger no longer means counts as never told."""
@@ -123,7 +128,9 @@ class FilesSource:
             and self._folder.includes(name.removeprefix(self._place))
         }
 
-    async def _wait(self, hints: Inotify | None, ledger: Ledger, *, pause: float) -> None:
+    async def _wait(
+        self, hints: Inotify | None, ledger: Ledger, *, looked: float, pause: float
+    ) -> None:
         settling = ledger.settles_in(self._clock.monotonic())
         longest = HINTED_POLL_S if hints is not None else self._trigger.poll or BLIND_POLL_S
         if settling is not None:
@@ -133,7 +140,9 @@ class FilesSource:
                 await self._clock.timeout(hints.wait(), longest)
             except TimeoutError:
                 return
-            await self._clock.sleep(pause)
+            # The first change after a quiet time is looked at at once.
+            if (rest := looked + pause - self._clock.monotonic()) > 0:
+                await self._clock.sleep(rest)
         elif settling is not None:
             await self._clock.sleep(longest)
         else:

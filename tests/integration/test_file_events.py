@@ -1,0 +1,122 @@
+"""A real folder under real writers: the kernel's hints, heard on a real loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from headrace import Files
+from headrace.keepers.brokers.embedded.log import EmbeddedBroker
+from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.model.function import StreamSpec
+from headrace.triggers.files.source import FilesSource
+from headrace.triggers.source import Outlet
+from headrace.world.clock import SystemClock
+from headrace.world.tasks import Tasks
+
+OWN = "_app.read.files.0"
+PATIENCE_S = 10.0
+
+
+class Feed:
+    """A source at work on `inbox`, and what it has said."""
+
+    def __init__(self, broker: EmbeddedBroker, inbox: Path) -> None:
+        self.inbox = inbox
+        self._broker = broker
+        self._reader = broker.subscribe("test", (OWN,)).reader(OWN, 0, 0)
+        self._told: list[tuple[str, str, int | None]] = []
+
+    async def told(self, count: int) -> list[tuple[str, str, int | None]]:
+        """The first `count` things said: event, name and size."""
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self._told) < count:
+                await self._reader.wait()
+                for chunk in await self._reader.read(events=1_000, size=1 << 20):
+                    values: list[dict[str, Any]] = [json.loads(e.value) for e in chunk.events()]
+                    self._told += [(v["event"], v["name"], v["size"]) for v in values]
+        return self._told
+
+
+@asynccontextmanager
+async def feeding(tmp_path: Path, **settings: Any) -> AsyncIterator[Feed]:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    clock = SystemClock()
+    faults: list[BaseException] = []
+    tasks = Tasks(lambda name, error: faults.append(error))
+    storage = await SqliteStorage.open(tmp_path / "data", clock=clock)
+    broker = EmbeddedBroker(storage, clock=clock, tasks=tasks)
+    await broker.declare(StreamSpec(name=OWN))
+    feed = Feed(broker, inbox)
+    source = FilesSource(Files(str(inbox), **settings), clock)
+    tasks.start(source.run(Outlet(storage, broker, stream=OWN)), name="feed")
+    try:
+        # The first look is over, and the kernel is listened to.
+        write(inbox / "begin", "")
+        await feed.told(1)
+        feed._told.clear()
+        yield feed
+    finally:
+        await tasks.close()
+        await broker.close()
+        await storage.close()
+    assert not faults
+
+
+def made(path: Path) -> TextIO:
+    return path.open("w")
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+async def test_a_writer_that_dawdles_is_waited_for_though_others_do_not(tmp_path: Path) -> None:
+    async with feeding(tmp_path, settle=0) as feed:
+        with made(feed.inbox / "slow") as slow:
+            write(feed.inbox / "quick", "1")
+            assert await feed.told(1) == [("created", "quick", 1)]
+            slow.write("half")
+            slow.flush()
+            write(feed.inbox / "next", "12")
+            assert await feed.told(2) == [("created", "quick", 1), ("created", "next", 2)]
+            slow.write(" and half")
+        assert (await feed.told(3))[2] == ("created", "slow", 13)
+
+
+async def test_every_file_of_a_burst_is_told_once_and_whole(tmp_path: Path) -> None:
+    async with feeding(tmp_path, settle=0) as feed:
+        for number in range(200):
+            write(feed.inbox / f"{number}", "x" * number)
+            if number % 7 == 0:
+                await asyncio.sleep(0)
+        told = await feed.told(200)
+        assert sorted(told, key=lambda each: int(each[1])) == [
+            ("created", str(number), number) for number in range(200)
+        ]
+
+
+async def test_a_file_is_told_long_before_the_next_poll(tmp_path: Path) -> None:
+    async with feeding(tmp_path, settle=0) as feed:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for number in range(10):
+            write(feed.inbox / f"{number}", "1")
+            await feed.told(number + 1)
+        # The folder is read every minute by itself; hints make it milliseconds, even on a busy machine.
+        assert loop.time() - began < 5
+
+
+async def test_links_and_renames_are_told_though_nobody_closes_them(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere", "123")
+    async with feeding(tmp_path, settle=0) as feed:
+        (feed.inbox / "linked").hardlink_to(tmp_path / "elsewhere")
+        assert await feed.told(1) == [("created", "linked", 3)]
+        (feed.inbox / "linked").rename(feed.inbox / "renamed")
+        told = (await feed.told(3))[1:]
+        assert sorted(told) == [("created", "renamed", 3), ("deleted", "linked", None)]

@@ -1,0 +1,116 @@
+"""What the kernel says of real files: who is busy, and what is worth a look."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from headrace.triggers.files.inotify import Inotify
+
+
+@pytest.fixture
+async def hints(tmp_path: Path) -> AsyncIterator[Inotify]:
+    inotify = Inotify(str(tmp_path))
+    inotify.watch({""})
+    yield inotify
+    inotify.close()
+
+
+def wakes(hints: Inotify) -> bool:
+    """Whether something has come to be seen since the last time."""
+    was = hints._changed.is_set()
+    hints._changed.clear()
+    return was
+
+
+async def test_a_file_is_busy_from_its_making_to_its_closing(
+    hints: Inotify, tmp_path: Path
+) -> None:
+    file = (tmp_path / "a").open("w")
+    assert hints.catch_up() == {"a"}
+    file.write("half")
+    file.flush()
+    assert hints.catch_up() == {"a"}
+    assert not wakes(hints)
+    file.close()
+    assert hints.catch_up() == set()
+    assert wakes(hints)
+
+
+async def test_a_file_that_is_written_again_is_busy_from_the_first_byte(
+    hints: Inotify, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_text("1")
+    hints.catch_up()
+    with (tmp_path / "a").open("a") as file:
+        assert hints.catch_up() == set()
+        file.write("2")
+        file.flush()
+        assert hints.catch_up() == {"a"}
+    assert hints.catch_up() == set()
+
+
+async def test_readers_wake_nobody_and_end_nobodys_writing(hints: Inotify, tmp_path: Path) -> None:
+    with (tmp_path / "a").open("w") as file:
+        file.write("1")
+        file.flush()
+        (tmp_path / "a").read_text()
+        assert hints.catch_up() == {"a"}
+    hints.catch_up()
+    wakes(hints)
+    (tmp_path / "a").read_text()
+    os.listdir(tmp_path)
+    assert hints.catch_up() == set()
+    assert not wakes(hints)
+
+
+async def test_a_link_is_told_of_though_nobody_closes_it(tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (tmp_path / "elsewhere").write_text("1")
+    hints = Inotify(str(inside))
+    hints.watch({""})
+    os.link(tmp_path / "elsewhere", inside / "linked")
+    assert hints.catch_up() == {"linked"}
+    assert wakes(hints)
+    assert hints.catch_up() == set()
+    hints.close()
+
+
+async def test_a_file_made_to_be_read_is_told_of_when_it_is_closed(
+    hints: Inotify, tmp_path: Path
+) -> None:
+    file = os.open(tmp_path / "a", os.O_CREAT | os.O_RDONLY)
+    assert hints.catch_up() == {"a"}
+    wakes(hints)
+    os.close(file)
+    assert hints.catch_up() == set()
+    assert wakes(hints)
+
+
+@pytest.mark.parametrize("end", ["rename", "replace", "unlink"])
+async def test_a_file_that_leaves_or_is_replaced_is_worth_a_look(
+    hints: Inotify, tmp_path: Path, end: str
+) -> None:
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").write_text("2")
+    hints.catch_up()
+    wakes(hints)
+    match end:
+        case "rename":
+            (tmp_path / "a").rename(tmp_path / "c")
+        case "replace":
+            (tmp_path / "a").replace(tmp_path / "b")
+        case _:
+            (tmp_path / "a").unlink()
+    assert hints.catch_up() == set()
+    assert wakes(hints)
+
+
+async def test_a_folder_that_comes_is_worth_a_look(hints: Inotify, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    hints.catch_up()
+    assert wakes(hints)
