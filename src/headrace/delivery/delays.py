@@ -21,6 +21,7 @@ from headrace.model.event import Event
 from headrace.model.function import QueueSpec, StreamSpec
 from headrace.model.policy import MAX_DELAY
 from headrace.model.record import Append, decode_events, encode_events
+from headrace.world.calendar import SLICE_S, Calendar
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 from headrace.world.failpoints import hit
@@ -28,7 +29,6 @@ from headrace.world.failpoints import hit
 MICROS = 1_000_000
 PAGE = 500
 PAUSE_S = 0.5
-LONGEST_SLEEP_S = 3_600.0
 HEADER = "delay"
 
 _PREFIX = pack("due")
@@ -164,7 +164,11 @@ class Delays:
             hit("delay:before-append")
             await self._land(due)
             return 0.0
-        return min((_due(rows[0][0]) - now) / MICROS, LONGEST_SLEEP_S) if rows else None
+        if not rows:
+            return None
+        left = (_due(rows[0][0]) - now) / MICROS
+        # In slices, so that a wall clock set forward is noticed soon; virtual time has no need of it.
+        return left if isinstance(self._clock, Calendar) else min(left, SLICE_S)
 
     async def _land(self, rows: list[tuple[bytes, bytes]]) -> None:
         """All of them in one change; one by one where that does not go."""
