@@ -11,7 +11,7 @@ from tests.auditor.judge import judge
 
 import headrace.delivery.ledger as ledger
 import headrace.delivery.pump as pump
-from headrace.delivery import positions
+from headrace.delivery import landing, positions
 from headrace.delivery import settle as settling
 from headrace.delivery.commit import change_of
 from headrace.delivery.ledger import Ledger
@@ -94,7 +94,7 @@ def state_is_written_without_looking_at_its_version(patch: pytest.MonkeyPatch) -
     def blind(effects: Any, rows: Any) -> Any:
         return change_of(msgspec.structs.replace(effects, reads=()), rows)
 
-    patch.setattr(pump, "change_of", blind)
+    patch.setattr(landing, "change_of", blind)
 
 
 @plant("I2")
@@ -109,7 +109,7 @@ def a_stale_owner_is_not_fenced(patch: pytest.MonkeyPatch) -> None:
         checks = tuple(check for check in change.checks if check.space is not Space.POSITIONS)
         return msgspec.structs.replace(change, checks=checks), standing
 
-    patch.setattr(pump, "change_of", unfenced)
+    patch.setattr(landing, "change_of", unfenced)
 
 
 @plant("I6")
@@ -159,7 +159,7 @@ def a_dead_letter_is_not_written(patch: pytest.MonkeyPatch) -> None:
     def careless(effects: Any, rows: Any) -> Any:
         return change_of(msgspec.structs.replace(effects, dead=()), rows)
 
-    patch.setattr(pump, "change_of", careless)
+    patch.setattr(landing, "change_of", careless)
 
 
 @pytest.mark.parametrize("name", PLANTS)

@@ -303,6 +303,9 @@ class Pump:
             return None
         unit, aside = self.ledger.divert(picked, self._clock.now())
         self._release(aside)
+        for event in (event for chunk in aside for event in chunk.events()):
+            # It was picked but does not run: what its key has room for may go instead.
+            self._has_room(event.key)
         if unit is None:
             await self._landing.drain()
             await self._landing.commit(self.ledger.progressed())
@@ -354,7 +357,10 @@ class Pump:
             return (0, due) if due <= now else (None, due)
         if not ledger.is_split:
             return 0, now
-        return turn(ledger.pending, ledger.running, now, by_key=self._gate.rules.by_key)
+        rules = self._gate.rules
+        return turn(
+            ledger.pending, ledger.running, now, by_key=rules.by_key, together=rules.together
+        )
 
     async def _batch(self, retry_s: float | None) -> Unit | None:
         """New events from the log, or None after a wait."""
