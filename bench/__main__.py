@@ -1,6 +1,6 @@
 """`python -m bench`: measure, judge, print and keep; `python -m bench compare A.json B.json`.
 
-`python -m bench page A.json` puts a result on the documentation's page."""
+`python -m bench page A.json [B.json ...]` puts results on the documentation's page."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ def compare_files(options: argparse.Namespace) -> int:
 
 
 def write_page(options: argparse.Namespace) -> int:
-    """Put a result file's figures on the page."""
-    document = json.loads(Path(options.result).read_text())
+    """Put the figures of result files on the page."""
+    documents = [json.loads(Path(path).read_text()) for path in options.results]
     try:
-        rewrite(PAGE, document)
+        rewrite(PAGE, *documents)
     except PageHasNoPlace as error:
         sys.stderr.write(f"bench: {error}\n")
         return 2
@@ -124,8 +124,8 @@ def main() -> int:
     comparing.add_argument("before")
     comparing.add_argument("after")
     comparing.set_defaults(do=compare_files)
-    paging = commands.add_parser("page", help="put a result file's figures into the documentation")
-    paging.add_argument("result")
+    paging = commands.add_parser("page", help="put figures into the documentation")
+    paging.add_argument("results", nargs="+", help="where several have a metric, the last counts")
     paging.set_defaults(do=write_page)
     options = parser.parse_args()
     do = options.do

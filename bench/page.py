@@ -1,8 +1,9 @@
-"""Puts a result file's figures into `docs/performance.md`, between its two marks, and nowhere else."""
+"""Puts the figures of result files into `docs/performance.md`, between its two marks, nowhere else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import string
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +17,50 @@ class PageHasNoPlace(Exception):
     """The two marks are not on the page, once each and in order."""
 
 
-def table(document: dict[str, Any]) -> Iterator[str]:
-    """The figures as a Markdown table, after a sentence on where they come from."""
+def table(documents: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """The figures as a Markdown table, after a sentence for each file on where they come from.
+
+    Where several files have a metric, the last of them counts.
+    """
+    latest = {
+        metric["number"]: (metric, place)
+        for place, document in enumerate(documents)
+        for metric in document["metrics"]
+    }
+    order = sorted(latest, key=_in_order)
+    for place, document in enumerate(documents):
+        if rows := [each for each in order if latest[each][1] == place]:
+            yield origin(document, rows if len(documents) > 1 else [])
+            yield ""
+    yield "| # | metric | ours | range | held against | it has | ratio | target | verdict |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for each in order:
+        yield from metric_rows(latest[each][0])
+    for word, words in (
+        ("failures", "Programs that failed: "),
+        ("skipped", "Programs that could not run on this machine: "),
+    ):
+        told = {name: why for one in documents for name, why in one.get(word, {}).items()}
+        if told:
+            yield ""
+            yield words + "; ".join(f"`{program}` ({why})" for program, why in told.items())
+
+
+def origin(document: dict[str, Any], rows: Sequence[str]) -> str:
+    """Where and when the figures of these rows (none named: all) were measured."""
     machine = document["machine"]
-    yield (
-        f"Measured on {document['date'][:10]} at commit `{document['commit']}`: {machine['cpu']}, "
+    return (
+        (f"{', '.join(rows)}: measured" if rows else "Measured")
+        + f" on {document['date'][:10]} at commit `{document['commit']}`: {machine['cpu']}, "
         f"{machine['cores']:.0f} cores, {machine['memory_gib']:g} GiB, Linux {machine['kernel']}, "
         f"CPython {machine['python']}; medians of {document['rounds']} rounds in turns, with the "
         "range of the rounds; a ratio's range is that of the single rounds."
     )
-    yield ""
-    yield "| # | metric | ours | range | held against | it has | ratio | target | verdict |"
-    yield "|---|---|---|---|---|---|---|---|---|"
-    for metric in document["metrics"]:
-        yield from metric_rows(metric)
-    if document["failures"]:
-        yield ""
-        yield "Programs that failed: " + "; ".join(
-            f"`{program}` ({why})" for program, why in document["failures"].items()
-        )
-    if document.get("skipped"):
-        yield ""
-        yield "Programs that could not run on this machine: " + "; ".join(
-            f"`{program}` ({why})" for program, why in document["skipped"].items()
-        )
+
+
+def _in_order(number: str) -> tuple[int, str]:
+    digits = number.rstrip(string.ascii_letters)
+    return int(digits), number[len(digits) :]
 
 
 def metric_rows(metric: dict[str, Any]) -> Iterator[str]:
@@ -74,7 +95,7 @@ def row(*cells: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def rewrite(page: Path, document: dict[str, Any]) -> None:
+def rewrite(page: Path, *documents: dict[str, Any]) -> None:
     """Replace what stands between the marks.
 
     Raises:
@@ -85,4 +106,4 @@ def rewrite(page: Path, document: dict[str, Any]) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise PageHasNoPlace(f"`{page}` lacks the lines `{BEGIN}` and `{END}`; put them back")
-    page.write_text(f"{before}{BEGIN}\n\n" + "\n".join(table(document)) + f"\n\n{END}{after}")
+    page.write_text(f"{before}{BEGIN}\n\n" + "\n".join(table(documents)) + f"\n\n{END}{after}")

@@ -96,6 +96,26 @@ def test_a_result_replaces_what_stands_between_the_marks_of_the_page(tmp_path: P
     assert "`peers.slow` (no redis)" in text
 
 
+def test_a_metric_that_was_measured_twice_is_shown_as_it_was_last(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{BEGIN}\n{END}\n")
+    first, second = (
+        result(median=median, rounds=rounds, failures={}) for median, rounds in ((1.0, 3), (2.0, 5))
+    )
+    for document in (first, second):
+        document["metrics"][0] |= {"targets": [], "marks": {}}
+    first["metrics"].append(first["metrics"][0] | {"number": "10", "name": "recovery"})
+    first["metrics"].append(first["metrics"][0] | {"number": "5b", "name": "append"})
+    rewrite(page, first, second)
+    lines = page.read_text().splitlines()
+    assert [line[:9] for line in lines if line.startswith("| ")][1:] == [
+        "| 5b | ap", "| 6a | st", "| 10 | re",
+    ]  # fmt: skip
+    assert any(line.startswith("| 6a | stream | 2 ") for line in lines)
+    assert any(line.startswith("5b, 10: measured") and "3 rounds" in line for line in lines)
+    assert any(line.startswith("6a: measured") and "5 rounds" in line for line in lines)
+
+
 def test_a_page_without_marks_is_left_alone(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("nothing here")
