@@ -234,3 +234,33 @@ def test_what_was_said_of_a_dead_message_does_not_count_once_it_is_redriven() ->
         assert consumer.acknowledge(message)
         world.run_until_idle()
         assert world.dead_letters() == []
+
+
+def test_a_queue_that_is_reset_gives_out_again_what_was_acknowledged() -> None:
+    app, jobs = shop()
+    with World(app) as world:
+        send(world, 0, 1)
+        consumer = world.consumer(jobs)
+        first, second = consumer.receive()
+        assert consumer.acknowledge(first)
+        world.reset("shop.jobs.outside")
+        world.advance(1)
+        assert numbers(consumer.receive()) == [0, 1]
+        assert not consumer.acknowledge(second)
+
+
+def test_a_message_that_is_being_redriven_is_still_held_after_a_crash() -> None:
+    app, jobs = shop(max_receives=1)
+    with World(app) as world:
+        send(world, 0)
+        consumer = world.consumer(jobs)
+        assert consumer.refuse(consumer.receive()[0])
+        world.advance(1)
+        assert world.redrive("shop.jobs.outside") == 1
+        (message,) = consumer.receive()
+        world.crash()
+        world.advance(5)
+        assert consumer.receive() == []
+        assert consumer.acknowledge(message)
+        world.run_until_idle()
+        assert (world.lag(), world.dead_letters()) == (0, [])

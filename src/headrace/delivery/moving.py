@@ -10,6 +10,7 @@ from __future__ import annotations
 from headrace.delivery.mergebook import copy_order, forget_order
 from headrace.delivery.positions import encode_position, position_key, stored
 from headrace.keepers.brokers.base import Broker
+from headrace.keepers.brokers.queues import lease_keys
 from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Change, Check, Delete, Progress, Put, Space
 from headrace.model.errors import Misuse
@@ -57,6 +58,9 @@ async def move(
         moved = encode_position(standing.epoch, Progress(offset))
         puts.append(Put(Space.POSITIONS, key, moved))
         deletes.append(Delete(Space.TROUBLE, key))
+        # What a queue's consumers said of messages does not count when they come again.
+        leases = await lease_keys(storage, function, stream, partition)
+        deletes += (Delete(Space.META, key) for key in leases)
     await storage.apply(Change(checks=tuple(checks), puts=tuple(puts), deletes=tuple(deletes)))
 
 

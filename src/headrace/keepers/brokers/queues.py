@@ -98,6 +98,16 @@ class Leases:
             await self._storage.apply(Change(deletes=deletes))
 
 
+async def lease_keys(storage: Storage, group: str, stream: str, partition: int) -> list[bytes]:
+    """Where the leases of a partition stand, in `Space.META`."""
+    low = pack("lease", group, stream, partition)
+    high, found = after(low), list[bytes]()
+    while page := await storage.scan(Space.META, low, high, limit=PAGE):
+        found += (key for key, _ in page)
+        low = page[-1][0] + b"\x00"
+    return found
+
+
 def receipt_of(at: Position, attempt: int, token: int) -> str:
     """What a consumer is given with a message."""
     return f"{at}/{attempt}/{token:x}"
