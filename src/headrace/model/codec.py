@@ -118,7 +118,7 @@ def validate_json(raw: bytes) -> None:
             double, or more than 200 levels of nesting.
     """
     # Brackets inside texts are counted too: only then is the precise (slow) count made.
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _is_too_deep(raw):
+    if len(raw) > MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _is_too_deep(raw):
         raise Invalid(f"the JSON is nested deeper than {MAX_DEPTH} levels; flatten it")
     try:
         value = msgspec.json.decode(raw)
@@ -128,7 +128,7 @@ def validate_json(raw: bytes) -> None:
         raise Invalid(f"not JSON: {error}") from error
     if _LONG_NUMBER in raw.translate(_DIGITS_ALIKE):
         _check_integers(value)
-    if b"{" in raw and not _has_plain_keys(raw, value):
+    if b"{" in raw and not (_is_written_plainly(raw, value) or _has_plain_keys(raw, value)):
         _check_keys(raw)
 
 
@@ -156,6 +156,14 @@ def _check_integers(value: Any) -> None:
             waiting.extend(each)
         elif isinstance(each, int) and not MIN_INTEGER <= each <= MAX_INTEGER:
             raise Invalid("the JSON holds an integer beyond 64 bits; send it as a text")
+
+
+def _is_written_plainly(raw: bytes, value: Any) -> bool:
+    """Whether `raw` is how we would write `value`; then no key of it stands there twice."""
+    try:
+        return _plain_json(value) == raw
+    except (ValueError, RecursionError):
+        return False
 
 
 def _has_plain_keys(raw: bytes, value: Any) -> bool:
@@ -319,6 +327,7 @@ _DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 19
 _SPACED_COLON = re.compile(rb'"[ \t\r\n]+:')
 _BRACKET_OR_TEXT = re.compile(rb'[][{}]|"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_plain_json = msgspec.json.Encoder().encode
 _json = msgspec.json.Encoder(enc_hook=_encode_foreign)
 _msgpack = msgspec.msgpack.Encoder(enc_hook=_encode_foreign)
 # The first bytes a msgpack extension can start with: fixext 1-16, ext 8, 16, 32.

@@ -231,7 +231,11 @@ class Connection(asyncio.Protocol):
         if method is None:
             # The parser knows a few dozen of them, so this does not grow.
             method = _METHODS[raw] = raw.decode("ascii")
-        path, query = _split(self._url)
+        url = self._url
+        if url.startswith(b"/") and b"?" not in url and b"#" not in url:
+            path, query = url.decode("ascii"), b""
+        else:
+            path, query = _split(url)
         if len(self._queue) >= MAX_PIPELINED:
             raise Overloaded("too many requests wait on one connection; send them over several")
         headers = dict(self._fields)
@@ -243,7 +247,10 @@ class Connection(asyncio.Protocol):
             method, path, query, self._fields, headers, self._client, exchange, self._hall.admission
         )
         self._queue.append((request, exchange))
-        if not parser.should_keep_alive() or parser.get_http_version() == "1.0":
+        if not parser.should_keep_alive() or (
+            # Without that header only HTTP/1.1 keeps a connection.
+            b"connection" in headers and parser.get_http_version() == "1.0"
+        ):
             self._final = True
         if self._waiter is not None:
             _settle(self._waiter)
