@@ -62,7 +62,7 @@ FAULTS = (
     Fault("storm", storm, 10, 1_000, 25),
     Fault("failpoints", visit, 1, 3, 1),
     Fault("works-kill", kill_works, 6, 500, 25),
-    Fault("works-failpoints", visit_works, 1, 3, 1),
+    Fault("works-failpoints", visit_works, 1, 3, 3),
     Fault("clock-jumps", jump_clocks, 4, 200, 12, why_not=why_no_jumps),
     Fault("stop-instance", pause_instances, 3, 500, 20),
     Fault("stop-host", pause_hosts, 2, 500, 20),
