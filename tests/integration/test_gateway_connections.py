@@ -60,6 +60,24 @@ async def test_a_client_that_asks_for_leave_is_told_to_go_on(tmp_path: Path) -> 
         assert statuses(await raw(gateway.url, refused, patience=0.5)) == [404]
 
 
+async def test_what_is_said_between_answers_keeps_its_place_among_them(tmp_path: Path) -> None:
+    async with memory_gateway(tmp_path) as (gateway, _):
+        # While another request is being worked on, answers of a turn are written together.
+        poll = get(b"/streams/orders/records?from=latest&wait=20")
+        waiting = asyncio.create_task(raw(gateway.url, poll, patience=3.0))
+        await asyncio.sleep(0.1)
+        asking = (
+            b"POST /streams/orders HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n"
+            b"content-length: 1\r\n\r\n"
+        )
+        answer = await raw(gateway.url, get(b"/healthz") + asking, b"1", pause=0.1, patience=0.3)
+        assert statuses(answer) == [200, 100, 202]
+        for _ in range(20):
+            answer = await raw(gateway.url, get(b"/healthz") * 3 + b"\x00rubbish\r\n\r\n")
+            assert statuses(answer) in ([200, 200, 200], [200, 200, 200, 400])
+        waiting.cancel()
+
+
 async def test_an_answer_to_head_has_no_body(tmp_path: Path) -> None:
     async with memory_gateway(tmp_path) as (gateway, _):
         answer = await raw(

@@ -100,15 +100,16 @@ class Hall:
         """
         if self._outgoing or (self.admission.requests and not last):
             if not self._outgoing:
-                asyncio.get_running_loop().call_soon(self._flush)
+                asyncio.get_running_loop().call_soon(self.flush)
             self._outgoing.append((transport, answer))
             self._outgoing_bytes += len(answer)
             if last or self._outgoing_bytes > MAX_OUTGOING_BYTES:
-                self._flush()
+                self.flush()
         else:
             transport.write(answer)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is kept; whatever a connection says or does by itself comes after that."""
         outgoing, self._outgoing = self._outgoing, []
         self._outgoing_bytes = 0
         for transport, answer in outgoing:
@@ -286,6 +287,8 @@ class Connection(asyncio.Protocol):
         hall, queue, transport = self._hall, self._queue, self._transport
         try:
             while True:
+                if transport.is_closing():
+                    return
                 while not queue:
                     if self._final or transport.is_closing():
                         return
@@ -293,6 +296,7 @@ class Connection(asyncio.Protocol):
                     await self._waiter
                 if self._room is not None:
                     await self._room
+                    continue
                 request, exchange = queue.popleft()
                 self._working = exchange
                 answered = await hall.answer(request)
@@ -345,6 +349,7 @@ class Connection(asyncio.Protocol):
 
     def _invite(self) -> None:
         if not self._transport.is_closing():
+            self._hall.flush()
             self._transport.write(CONTINUE)
 
     # -- ending -------------------------------------------------------------------------------
@@ -380,6 +385,7 @@ class Connection(asyncio.Protocol):
         """Close after what is being answered; at once where nothing is."""
         self._final = True
         if self._working is None and not self._queue:
+            self._hall.flush()
             self._transport.close()
 
     def cut(self) -> None:
@@ -390,6 +396,7 @@ class Connection(asyncio.Protocol):
         """Say why and close; after the answers to requests that came before, where there are any."""
         if self._transport.is_closing():
             return
+        self._hall.flush()
         broken, self._exchange = self._exchange, None
         self._final = True
         self._due = math.inf
