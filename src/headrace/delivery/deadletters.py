@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from headrace.delivery.commit import dead_row_key, waiting_row_key
 from headrace.delivery.dispatcher import Dispatcher
 from headrace.delivery.parking import DRAINING, decode_event, lane_of, parked_key_key
@@ -57,13 +59,13 @@ class DeadLetters:
         for dead in await self._chosen(function, positions):
 
             async def work(dead: DeadEvent = dead) -> None:
-                at = dead.position
+                at, anew = dead.position, msgspec.structs.replace(dead, spent=0, due=0)
                 lane = lane_of(decode_event(dead.event), at.offset)
                 key = parked_key_key(function, at.stream, at.partition, lane)
                 await self._storage.apply(
                     Change(
                         puts=(
-                            Put(Space.PARKED, waiting_row_key(dead), encode_waiting(dead)),
+                            Put(Space.PARKED, waiting_row_key(dead), encode_waiting(anew)),
                             Put(Space.PARKED_KEYS, key, DRAINING),
                         ),
                         deletes=(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from headrace.delivery.parking import decode_event, encode_event, lane_of
+from headrace.delivery.parking import decode_event, encode_event, lane_of, tried
 from headrace.delivery.positions import Standing
 from headrace.delivery.settle import GivenUp, Verdict
 from headrace.delivery.unit import FOREVER, Unit, cut, pick, runs
@@ -249,23 +249,29 @@ class Ledger:
         Units to run again are put in front of `pending`.
         """
         again = verdict.again
+        retried: tuple[DeadEvent, ...] = ()
         if unit.parked:
             # A parked event has its place in the store; trouble rows are for offsets still open.
-            again = tuple(msgspec.structs.replace(more, parked=unit.parked) for more in again)
+            rows = tuple(tried(more, unit.parked[0]) for more in again)
+            retried = tuple(row for row in rows if row is not None)
+            again = tuple(
+                msgspec.structs.replace(more, parked=unit.parked if row is None else (row,))
+                for more, row in zip(again, rows, strict=True)
+            )
         else:
             self._finish(verdict.finished)
             self._finish(lost.chunk for lost in verdict.given_up)
         self.pending.extendleft(reversed(again))
         self._split = self._split or bool(again)
         trouble = self._changed_trouble(unit)
-        if kept is None and not (verdict.given_up or trouble or self._diverted):
+        if kept is None and not (verdict.given_up or trouble or retried or self._diverted):
             return None
         waiting = tuple(
             self._waiting(lost.chunk, lost.cause, lost.attempts, now) for lost in verdict.given_up
         )
         unparked = unit.parked if verdict.finished else ()
         dead: tuple[DeadEvent, ...] = ()
-        parked: tuple[DeadEvent, ...] = ()
+        parked = retried
         park_keys: tuple[tuple[str, int, bytes], ...] = ()
         match on_failure if waiting else None:
             case None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.delivery.positions import decode_waiting
+from headrace.delivery.unit import FOREVER, Unit
 from headrace.keepers.storage.base import Storage
 from headrace.keepers.storage.keys import after, pack
 from headrace.model.effects import DeadEvent, Space
@@ -103,6 +104,23 @@ def chunk_of(waiting: DeadEvent) -> Chunk:
         encode_events([decode_event(waiting.event)]), waiting.appended, 0, 1,
         waiting.hops, waiting.origin,
     )  # fmt: skip
+
+
+def redriven(waiting: DeadEvent) -> Unit:
+    """The unit that runs a parked event again: with the attempts that were spent on it already."""
+    cause = waiting.cause if waiting.spent else None
+    return Unit((chunk_of(waiting),), waiting.spent, waiting.due, cause, parked=(waiting,))
+
+
+def tried(again: Unit, row: DeadEvent) -> DeadEvent | None:
+    """The row of a redriven event once it waits for its next attempt; None where it says so already.
+
+    One that stops the partition is not written down: the row has no place for an operator's word.
+    """
+    if again.due >= FOREVER or (again.attempts, again.due) == (row.spent, row.due):
+        return None
+    cause = again.cause if again.cause is not None else row.cause
+    return msgspec.structs.replace(row, spent=again.attempts, due=again.due, cause=cause)
 
 
 def encode_event(event: Event) -> bytes:

@@ -28,7 +28,7 @@ from headrace.delivery.ledger import Lane, Ledger
 from headrace.delivery.merge import Merge
 from headrace.delivery.mergebook import MergeBook
 from headrace.delivery.outside import RECALLED
-from headrace.delivery.parking import chunk_of, parked_events
+from headrace.delivery.parking import parked_events, redriven
 from headrace.delivery.positions import Claim, Standing
 from headrace.delivery.runs import Runs, run_of
 from headrace.delivery.settle import RUNAWAY, Verdict, at_most_once, runaway, settle
@@ -423,7 +423,11 @@ class Pump:
         name, stream, key = self.spec.name, lane[0], lane[1]
         waiting = await parked_events(self._storage, name, stream, self.partition, key, limit=1)
         if waiting:
-            return Unit((chunk_of(waiting[0]),), parked=(waiting[0],))
+            unit = redriven(waiting[0])
+            if unit.due <= self._clock.now():
+                return unit
+            self.ledger.postpone(unit, unit.due)
+            return None
         await self._landing.commit(self.ledger.freed(lane))
         del self.ledger.parked[lane]
         return None

@@ -102,7 +102,13 @@ class Trouble(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class DeadEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """An event that was given up, or waits parked: original bytes, origin, cause, attempts, lineage."""
+    """An event that was given up, or waits parked: original bytes, origin, cause, attempts, lineage.
+
+    Attributes:
+        attempts: That it was given up after.
+        spent: Attempts since it is being redriven.
+        due: Not to be tried again before this time, in microseconds since the epoch.
+    """
 
     function: str
     position: Position
@@ -113,6 +119,8 @@ class DeadEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
     failed: int
     hops: int = 0
     origin: str = ""
+    spent: int = 0
+    due: int = 0
 
 
 class Effects(msgspec.Struct, frozen=True, gc=False, kw_only=True):
