@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
 from headrace import App, Event, Files
-
-INBOX = Path(os.environ.get("INBOX", "inbox"))
 
 app = App("inbox", owner="warehouse")
 lines = app.stream("lines")
 
 
 @app.function(
-    Files(str(INBOX), pattern="*.csv", events=("created", "modified"), settle=0.5), output=lines
+    Files("inbox", pattern="*.csv", events=("created", "modified"), settle=0.5), output=lines
 )
 def read(event: Event[dict[str, Any]]) -> list[dict[str, str]]:
     """One output for each line of the file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from function import app
 
 from headrace.testing import World
 
@@ -12,15 +13,15 @@ from headrace.testing import World
 def test_each_version_of_a_file_is_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("INBOX", str(tmp_path))
-    from function import app
+    monkeypatch.chdir(tmp_path)
+    (inbox := tmp_path / "inbox").mkdir()
 
     with World(app) as world:
-        (tmp_path / "one.csv").write_text("item,count\nrope,2\nsalt,1\n")
-        (tmp_path / "notes.txt").write_text("not meant")
+        (inbox / "one.csv").write_text("item,count\nrope,2\nsalt,1\n")
+        (inbox / "notes.txt").write_text("not meant")
         world.advance("5s")
         world.crash()
-        (tmp_path / "one.csv").write_text("item,count\nrope,20\n")
+        (inbox / "one.csv").write_text("item,count\nrope,20\n")
         world.advance("5s")
         assert [(row["item"], row["count"]) for row in world.values("lines")] == [
             ("rope", "2"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from headrace import App, Emit, Event
 
-LOG = Path(os.environ.get("LOG", "door.log"))
+# Found out while the app is imported, where the node was started: instances stand elsewhere.
+LOG = Path("door.log").absolute()
 
 app = App("door", owner="porter")
 visits = app.stream("visits")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import function
 import pytest
 
 from headrace.testing import World
@@ -11,10 +12,9 @@ from headrace.testing import World
 
 def test_every_line_becomes_one_visit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "door.log"
-    monkeypatch.setenv("LOG", str(log))
-    from function import app
+    monkeypatch.setattr(function, "LOG", log)
 
-    with World(app) as world:
+    with World(function.app) as world:
         world.advance("2s")
         for number in range(5):
             with log.open("a") as file:

@@ -7,6 +7,7 @@ that was away tells at its return what has changed, and a crash loses and repeat
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -44,13 +45,17 @@ class FilesSource:
         self._folder: Place
         if isinstance(trigger, Files):
             self._root, self._settle = trigger.path, trigger.settle
+            # Functions stand elsewhere: a path that is relative to the node would be of no use.
+            self._shown = str(Path(trigger.path).absolute())
             self._folder = Folder(trigger, clock)
         elif isinstance(trigger, Sftp):
-            self._root, self._settle = trigger.url, trigger.settle
+            self._root = self._shown = trigger.url
+            self._settle = trigger.settle
             self._folder = Drop(trigger, clock)
         else:
             # An object is there whole or not at all.
-            self._root, self._settle = trigger.url, 0.0
+            self._root = self._shown = trigger.url
+            self._settle = 0.0
             self._folder = Bucket(trigger)
         self._place = f"{self._root}//"
 
@@ -154,7 +159,7 @@ class FilesSource:
         value = {
             "event": change.event,
             "name": name,
-            "path": f"{self._root.rstrip('/')}/{name}",
+            "path": f"{self._shown.rstrip('/')}/{name}",
             "size": size,
             "modified": None if modified is None else modified / 1_000_000_000,
             "tag": tag,

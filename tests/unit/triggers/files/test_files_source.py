@@ -43,6 +43,23 @@ def test_files_are_told_when_they_come_change_and_go(tmp_path: Path) -> None:
         ]
 
 
+def test_the_path_that_is_told_can_be_opened_from_wherever_a_function_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = App("inbox")
+    paths = app.stream("paths")
+
+    @app.function(Files("."), output=paths)
+    def note(event: Event[Any]) -> str:
+        return str(event.value["path"])
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("one")
+    with World(app) as world:
+        world.advance("3s")
+        assert world.values("paths") == [str(tmp_path / "a.txt")]
+
+
 def test_what_happened_while_no_node_was_up_is_told_at_its_return(tmp_path: Path) -> None:
     (tmp_path / "stays").write_text("1")
     (tmp_path / "goes").write_text("1")
