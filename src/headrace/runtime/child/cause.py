@@ -6,6 +6,7 @@ from typing import Any
 
 from headrace.model.outcome import Cause
 from headrace.model.policy import MAX_TRACEBACK
+from headrace.runtime.child.channel import HostRefused
 from headrace.sdk.place import is_ours
 from headrace.sdk.results import Permanent
 
@@ -15,7 +16,8 @@ MAX_MESSAGE = 4_096
 def cause_of(error: BaseException) -> Cause:
     """The cause of a failure; never raises, whatever the exception's own methods do."""
     return Cause(
-        kind=type(error).__name__,
+        # What the host could not do is told by its name there, as it is where no pipe lies between.
+        kind=error.kind if isinstance(error, HostRefused) else type(error).__name__,
         message=_clean(_text(error))[:MAX_MESSAGE],
         traceback=_clean(_traceback(error)),
         retryable=not isinstance(error, Permanent),

@@ -84,7 +84,8 @@ def is_damage(error: Exception) -> bool:
 def told(error: apsw.Error, path: Path) -> HeadraceError:
     """What a failed read means for whoever asked."""
     if is_damage(error):
-        return Corrupt(f"the file `{path}` is damaged: {error}; restore a copy")
+        how = "a page does not match its checksum" if isinstance(error, apsw.IOError) else error
+        return Corrupt(f"the file `{path}` is damaged: {how}; restore a copy")
     return Unavailable(f"the file `{path}` cannot be read now: {type(error).__name__}: {error}")
 
 
