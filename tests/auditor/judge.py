@@ -5,7 +5,7 @@ took, and what log and store hold at the end. Out: findings, each naming its inv
 history once and keeps its own books; of the platform it knows only the formats.
 
 I1 nothing lost · I2 effects once · I3 order per key · I4 positions cover only what is finished ·
-I5 dead letters are the poison, byte for byte · I6 a stale owner commits nothing · I9 only what a
+I5 dead letters are the poison, byte for byte · I6 a stale owner commits nothing · P1 only what a
 pattern means is run. Flow control is judged in `flow`, each scene in a module of its own.
 """
 
@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 import msgspec
-from tests.auditor import buses, calendars, consumers, queues, rows
+from tests.auditor import buses, calendars, consumers, merges, queues, rows
 from tests.auditor.account import Account, Finding, Function, Held, Log, Place
 from tests.auditor.flow import LeftOut, check_runs
 from tests.auditor.rows import Given, Where
@@ -29,7 +29,10 @@ def judge(account: dict[str, Any]) -> list[Finding]:
     books.look_at_the_end()
     opened = books.account
     found = books.findings + check_runs(opened, books.log, books.means)
-    scenes = {"queue": queues, "bus": buses, "calendar": calendars, "consumer": consumers}
+    scenes = {
+        "queue": queues, "bus": buses, "calendar": calendars, "consumer": consumers,
+        "merge": merges,
+    }  # fmt: skip
     for kind, scene in opened.scenes.items():
         found += scenes[kind].check(scene, is_skewed=opened.is_skewed)
     return found
@@ -288,7 +291,7 @@ class _Books:
             self.find("I2", f"{name} at {at} has {out} outputs")
         if not self.means(name, held):
             if out or dead or parked:
-                self.find("I9", f"{name} ran {at}, which its pattern does not mean")
+                self.find("P1", f"{name} ran {at}, which its pattern does not mean")
             return
         if asked.commit == "before":
             return

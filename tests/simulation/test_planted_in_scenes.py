@@ -19,6 +19,8 @@ import headrace.services.bus.router as routing
 from headrace.delivery import delays, flow, gate, outside
 from headrace.delivery import settle as settling
 from headrace.delivery.flow import Flow, Sieve
+from headrace.delivery.merge import Merge
+from headrace.delivery.mergebook import MergeBook
 from headrace.delivery.outside import Outside
 from headrace.delivery.retry import gives_up
 from headrace.delivery.shifts import Shift
@@ -38,8 +40,8 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 PLANTS: dict[str, tuple[Plant, str, str]] = {}
 
 INVARIANTS = {
-    "I9", "F1", "F2", "F3", "F4", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "B1", "B2", "B3", "B4",
-    "S1", "S2", "S3", "L1", "L2", "L3",
+    "P1", "F1", "F2", "F3", "F4", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "B1", "B2", "B3", "B4",
+    "S1", "S2", "S3", "L1", "L2", "L3", "M1", "M2",
 }  # fmt: skip
 
 
@@ -60,7 +62,7 @@ def _changed(value: Any, **fields: Any) -> Any:
 # --- patterns and flow control -------------------------------------------------------------------
 
 
-@plant("I9", "least")
+@plant("P1", "least")
 def a_pattern_means_everything(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ledger, "_wanted", lambda wants, chunks, mark: chunks)
 
@@ -253,6 +255,26 @@ def a_consumer_is_given_the_last_first(patch: pytest.MonkeyPatch) -> None:
         return chunks[::-1], left
 
     patch.setattr(Shift, "fetch", reversing)
+
+
+# --- merges --------------------------------------------------------------------------------------
+
+
+@plant("M1", "merge")
+def a_merge_takes_the_last_of_what_waits(patch: pytest.MonkeyPatch) -> None:
+    real = Merge.take
+    patch.setattr(Merge, "take", lambda self, now: real(self, now)[::-1])
+
+
+@plant("M2", "merge")
+def a_merge_forgets_whom_it_passed(patch: pytest.MonkeyPatch) -> None:
+    real = MergeBook.rows
+
+    def forgetful(self: Any, merge: Any, progress: Any) -> Any:
+        real(self, merge, progress)
+        return ()
+
+    patch.setattr(MergeBook, "rows", forgetful)
 
 
 # --- the tests -----------------------------------------------------------------------------------

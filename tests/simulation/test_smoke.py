@@ -82,12 +82,13 @@ def test_the_seeds_reach_every_kind_of_trouble() -> None:
     }  # fmt: skip
     assert {len(plan.scenes) for plan in plans} == {0, 1, 2}
     assert {scene.__struct_config__.tag for plan in plans for scene in plan.scenes} == {
-        "queue", "bus", "calendar", "consumer",
+        "queue", "bus", "calendar", "consumer", "merge",
     }  # fmt: skip
     for policy in (*FLOW, "least"):
         assert any(getattr(each, policy) for each in functions), f"no function has {policy}"
     assert any(not each.merge for each in functions)
     assert any(plan.dedupe for plan in plans)
+    assert any(plan.queues for plan in plans)
     assert any(event.garbage for plan in plans for act in plan.actions for event in act.events)
 
 
@@ -110,7 +111,7 @@ def test_a_run_comes_out_the_same_in_another_process() -> None:
 
 
 def test_an_account_is_plain_values() -> None:
-    account = Run(plan_of(42)).play()
+    account = Run(plan_of(41)).play()
 
     assert set(account) == {
         "functions", "acknowledged", "log", "appended", "history", "rows", "dedupe", "is_skewed",
@@ -120,12 +121,13 @@ def test_an_account_is_plain_values() -> None:
 
 
 def test_the_command_prints_a_bad_seed_with_its_plan(capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["--seeds", "1", "--start", "42", "--judge", "tests.simulation.test_smoke:harsh"])
+    code = main(["--seeds", "1", "--start", "41", "--judge", "tests.simulation.test_smoke:harsh"])
 
     said = capsys.readouterr().out
     assert code == 1
-    assert "seed 42 (again: --start 42 --seeds 1)" in said
+    assert "seed 41 (again: --start 41 --seeds 1)" in said
     assert "f0: streams=" in said
+    assert "PlannedCalendar(" in said
     assert "! nothing is ever good enough" in said
 
 

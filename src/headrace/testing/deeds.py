@@ -59,7 +59,9 @@ def app_of(plan: Plan, deeds: Deeds) -> App:
     """The plan's topology, as an author would have written it."""
     app = App(APP)
     streams = {
-        name: app.stream(name, partitions=count, dedupe_window=plan.dedupe.get(name, WINDOW_S))
+        name: (app.queue if name in plan.queues else app.stream)(
+            name, partitions=count, dedupe_window=plan.dedupe.get(name, WINDOW_S)
+        )
         for name, count in plan.streams.items()
     }
     for planned in plan.functions:

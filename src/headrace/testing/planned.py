@@ -84,6 +84,7 @@ class PlannedEvent(msgspec.Struct, frozen=True):
     time: int
     garbage: bool
     priority: int = 0
+    delay: float = 0.0
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -104,6 +105,7 @@ class Plan(msgspec.Struct, frozen=True):
         mishaps: How likely an instance crashes, overruns, or is taken away, per run.
         stale_reads: How likely the log is away when it is read.
         dedupe: Seconds in which a repeated event is dropped, by stream; a year where none is said.
+        queues: Streams that are queues.
         scenes: What else is played beside the functions.
     """
 
@@ -118,4 +120,5 @@ class Plan(msgspec.Struct, frozen=True):
     shuffle: bool
     in_order: bool
     dedupe: dict[str, float] = {}
+    queues: frozenset[str] = frozenset()
     scenes: tuple[PlannedScene, ...] = ()

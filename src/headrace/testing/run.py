@@ -291,5 +291,7 @@ class Run:
 
 def _fact(event: PlannedEvent) -> Fact:
     value = b"\xff garbage %d" % event.number if event.garbage else b'{"n":%d}' % event.number
-    headers = {"priority": str(event.priority)} if event.priority else None
-    return Fact(value, event.key, event.time, f"id{event.number}", headers)
+    headers = {"priority": str(event.priority)} if event.priority else {}
+    if event.delay:
+        headers["delay"] = str(event.delay)
+    return Fact(value, event.key, event.time, f"id{event.number}", headers or None)

@@ -130,6 +130,8 @@ def describe(plan: Plan) -> str:
         lines.append(f"  {each.name}: {told}")
     if plan.dedupe:
         lines.append(f"  dedupe {plan.dedupe}")
+    if plan.queues:
+        lines.append(f"  queues {sorted(plan.queues)}")
     lines += [f"  {scene}" for scene in plan.scenes]
     for action in plan.actions:
         events = " ".join(

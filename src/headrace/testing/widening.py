@@ -13,7 +13,8 @@ import msgspec
 
 from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
 from headrace.testing.planned import HORIZON_S, Action, Plan, PlannedFunction
-from headrace.testing.scenes.casting import draw_scenes
+from headrace.testing.scenes.casting import PlannedScene, draw_scenes
+from headrace.testing.scenes.merges import draw_merge
 
 replace = msgspec.structs.replace
 SCENE_LABELS = (
@@ -23,11 +24,13 @@ SCENE_LABELS = (
 
 
 def widened(plan: Plan) -> Plan:
-    """The plan with what its seed adds to it; a good third of the seeds add nothing."""
+    """The plan with what its seed adds to it; a good quarter of the seeds add nothing."""
     chance = Random(f"beyond the core of {plan.seed}")
     kind = chance.random()
-    if kind < 0.35:
+    if kind < 0.28:
         return plan
+    if kind < 0.35:
+        return _beside(plan, chance, (draw_merge(chance),))
     if kind < 0.65:
         return _with_flow(plan, chance)
     return _with_scenes(plan, chance)
@@ -55,6 +58,8 @@ def _with_flow(plan: Plan, chance: Random) -> Plan:
         plan = replace(plan, actions=_ranked(plan.actions, chance))
     if chance.random() < 0.2:
         plan = replace(plan, dedupe={"in0": chance.choice((0.4, 1.5))})
+    elif chance.random() < 0.3 and all(each.commit == "after" for each in plan.functions):
+        plan = replace(plan, queues=frozenset({"in0"}), actions=_delayed(plan.actions, chance))
     return plan
 
 
@@ -117,12 +122,35 @@ def _ranked(actions: tuple[Action, ...], chance: Random) -> tuple[Action, ...]:
     )
 
 
+def _delayed(actions: tuple[Action, ...], chance: Random) -> tuple[Action, ...]:
+    """With a delay for some events on the queue; a repeated publish repeats it."""
+    delays: dict[int, float] = {}
+    return tuple(
+        replace(
+            action,
+            events=tuple(
+                replace(
+                    event,
+                    delay=delays.setdefault(event.number, chance.choice((0.0, 0.0, 0.3, 2.0))),
+                )
+                for event in action.events
+            ),
+        )
+        if action.target == "in0"
+        else action
+        for action in actions
+    )
+
+
 # --- scenes --------------------------------------------------------------------------------------
 
 
 def _with_scenes(plan: Plan, chance: Random) -> Plan:
     """One scene, now and then two; mostly without the functions of the core."""
-    scenes = draw_scenes(chance, chance.choice((1, 1, 1, 2)))
+    return _beside(plan, chance, draw_scenes(chance, chance.choice((1, 1, 1, 2))))
+
+
+def _beside(plan: Plan, chance: Random, scenes: tuple[PlannedScene, ...]) -> Plan:
     actions, functions, streams = plan.actions, plan.functions, plan.streams
     if chance.random() < 0.7:
         functions, streams = (), {}
