@@ -41,6 +41,7 @@ NAMED_CORES = {
 
 # The same for whole seeds, with flow control and scenes.
 NAMED = {
+    706: "a reset while a partition was being claimed was noticed only at the next event",
     202: "a receipt was refused after an answer about it had been lost",
     236: "a clock that was set back held a throttled function up for as long",
     313: "a host that slept wrote its lease over that of the next one",

@@ -7,6 +7,7 @@ about a partition is carried to the pump that owns it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from headrace.delivery.sourcebook import SourceBook
 from headrace.delivery.vetting import Vetting
 from headrace.keepers.brokers.base import Assigned, Broker, Revoked, Subscription
 from headrace.keepers.storage.base import Storage
-from headrace.model.errors import Corrupt, Misuse, Unknown
+from headrace.model.errors import Corrupt, Misuse, Unavailable, Unknown
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.lag import Lag
 from headrace.model.trigger import StreamTrigger, listeners, own_settings
@@ -332,6 +333,10 @@ class Dispatcher:
         pump = self.pump(function, stream, partition)
         if pump is None:
             await work()
+            if (begun := self.pump(function, stream, partition)) is not None:
+                # It has come meanwhile, and may have looked before the work was done.
+                with contextlib.suppress(Unavailable):
+                    await begun.errand(_nothing)
             if (roster := self._rosters.get(function)) is not None:
                 # A run that holds the partition is fenced off by what was written.
                 roster.wake()
@@ -400,3 +405,7 @@ class Dispatcher:
                 raise Misuse(f"`{function}` merges `{stream}` with other streams; reset it instead")
         await self.with_owner(function, stream, partition, work)
         return count
+
+
+async def _nothing() -> None:
+    """An errand after which the pump looks at the store again."""

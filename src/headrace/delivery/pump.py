@@ -116,8 +116,8 @@ class Pump:
         """Deliver until stopped or fenced; several units at once where order is per key, or none."""
         unwatch = self._gate.watch(self._has_room)
         try:
-            await self._gate.load(self._storage)
-            await self._remember()
+            # Since it was claimed, an operator may have moved the position: nobody asked us then.
+            await self._rewind()
             if self._width == 1:
                 await self._work()
             else:
@@ -536,10 +536,6 @@ class Pump:
         found = await self._landing.found()
         await self._gate.load(self._storage)
         self._begin(found)
-        await self._remember()
-
-    async def _remember(self) -> None:
-        """Go on merging in the order that was begun."""
         if self._merges is not None and isinstance(self._intake, Merge):
             marks = {name: self.ledger.watermark(name) for name in self._streams}
             self._intake.resume(await self._merges.load(marks))
