@@ -16,6 +16,7 @@ from headrace.delivery.dispatcher import Dispatcher
 from headrace.delivery.explain import Explainer
 from headrace.delivery.hostcalls import HostCalls
 from headrace.delivery.lag import Lag
+from headrace.delivery.leftovers import leftovers
 from headrace.delivery.parkinglot import ParkingLot
 from headrace.delivery.publisher import Publisher
 from headrace.delivery.queues import Queues
@@ -201,6 +202,8 @@ class Node:
         )
         await self.dispatcher.deploy(app)
         self._warn_of_secrets(app)
+        for left in await leftovers(app, storage=self.storage, broker=self.broker):
+            _logger.warning("%s", left)
         if self._ready:
             await self.bus.refresh()
         self.fleet.set_partitions({spec.name: spec.partitions for spec in self.broker.streams()})
