@@ -10,6 +10,7 @@ from textwrap import dedent
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
+from headrace.model.policy import FleetLimits
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.logs import LogLine
@@ -48,7 +49,9 @@ class Services:
 class House:
     """A fleet, what it logged, and its services."""
 
-    def __init__(self, folder: Path, *, max_instances: int = 64, isolation: int = 2) -> None:
+    def __init__(
+        self, folder: Path, *, limits: FleetLimits | None = None, isolation: int = 2
+    ) -> None:
         self.folder = folder
         self.lines: list[LogLine] = []
         self.services = Services()
@@ -61,7 +64,7 @@ class House:
             services=self.services,
             scratch=folder / "scratch",
             on_log=self.lines.append,
-            max_instances=max_instances,
+            limits=limits or FleetLimits(instances=64),
             isolation=isolation,
         )
 
@@ -91,10 +94,12 @@ def invocation(
 
 
 @asynccontextmanager
-async def house(folder: Path, **options: int) -> AsyncIterator[House]:
+async def house(
+    folder: Path, *, limits: FleetLimits | None = None, isolation: int = 2
+) -> AsyncIterator[House]:
     """Open a house; when it closes nothing may be left: no process, descriptor, task or folder."""
     before = descriptors()
-    opened = House(folder, **options)
+    opened = House(folder, limits=limits, isolation=isolation)
     try:
         yield opened
     finally:

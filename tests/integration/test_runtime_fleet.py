@@ -12,6 +12,7 @@ from tests.integration.runtime_fleets import CLOCK, eventually, house, invocatio
 
 from headrace.model.errors import Misuse, Unknown
 from headrace.model.outcome import Crashed, Returned
+from headrace.model.policy import FleetLimits
 
 PLAIN = """
 @app.function(orders)
@@ -248,7 +249,7 @@ def price(events, context):
 
 
 async def test_when_the_fleet_is_full_an_idle_instance_makes_room(tmp_path: Path) -> None:
-    async with house(tmp_path, max_instances=2) as home:
+    async with house(tmp_path, limits=FleetLimits(instances=2)) as home:
         await home.deploy("""
 @app.function(orders)
 def one(events, context): pass
@@ -267,7 +268,7 @@ async def test_a_redeploy_switches_while_the_old_version_finishes(tmp_path: Path
         await home.deploy("""
 @app.function(orders)
 def price(events, context):
-    time.sleep(0.3); print("old")
+    time.sleep(1.5); print("old")
 """)
         running = asyncio.ensure_future(home.run("price"))
         await CLOCK.sleep(0.1)

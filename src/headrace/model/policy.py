@@ -37,6 +37,7 @@ MAX_DELAY = 31_536_000
 MAX_RECEIVES = 10_000
 MAX_MESSAGES = 100
 MAX_OFFERED = 256
+MIN_FLEET_MEMORY = 32 << 20
 
 
 def _require(holds: bool, what: str, fix: str) -> None:
@@ -190,4 +191,44 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
             self.isolation in {0, 1, 2},
             f"`Resources(isolation={self.isolation})` is unknown",
             "use 0, 1 or 2",
+        )
+
+
+class FleetLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What the functions of one node may use in all, and how long a zygote serves.
+
+    Attributes:
+        instances: Instances at once; where there are more, idle ones go first, then runs wait.
+        memory: Bytes of all of them and their zygotes, 0 for three quarters of what the machine
+            or its cgroup has. Idle instances go first; then runs wait; and if those at work grow
+            beyond it, the one that uses most is ended.
+        zygote_forks: Forks after which a zygote is replaced by a fresh one.
+        zygote_age: Seconds after which it is.
+    """
+
+    instances: int = 256
+    memory: int = 0
+    zygote_forks: int = 10_000
+    zygote_age: float = 86_400.0
+
+    def __post_init__(self) -> None:
+        _require(
+            1 <= self.instances <= 10_000,
+            f"`max_instances = {self.instances}` is out of range",
+            "use 1 to 10,000",
+        )
+        _require(
+            self.memory == 0 or self.memory >= MIN_FLEET_MEMORY,
+            f"`max_memory = {self.memory}` is too little for one app",
+            f"use {MIN_FLEET_MEMORY} bytes or more, or 0 for a share of what there is",
+        )
+        _require(
+            1 <= self.zygote_forks <= 16_000,
+            f"`zygote_forks = {self.zygote_forks}` is out of range",
+            "use 1 to 16,000",
+        )
+        _require(
+            self.zygote_age >= 1,
+            f"`zygote_age = {self.zygote_age}` is no time for one to come up",
+            "use seconds from 1 on",
         )

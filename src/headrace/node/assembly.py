@@ -77,6 +77,7 @@ class Node:
             services=HostCalls(storage, clock, shifts),
             on_log=self._log,
             scratch=settings.data / "scratch",
+            limits=settings.fleet,
         )
         self._internal = InternalInvoker(self.fleet, clock=clock)
         self.dispatcher = Dispatcher(

@@ -17,6 +17,7 @@ import msgspec
 
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
+from headrace.model.policy import FleetLimits
 from headrace.model.signing import Secret
 from headrace.node.overrides import Override, apply_overrides, checked
 from headrace.node.settings_file import SettingsFile, nearest
@@ -45,6 +46,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         max_body_bytes: The largest request body.
         max_requests: Requests worked on at once; more are answered 429.
         max_connections: Open connections; more are closed at once.
+        max_instances: Instances of functions at once; beyond, idle ones go, and then runs wait.
+        max_memory: Bytes that all instances and zygotes may use; 0 is three quarters of what the machine
+            or its cgroup has.
+        zygote_forks: Forks after which a zygote is replaced by a fresh one.
+        zygote_age: Seconds after which it is.
         log_level: `debug`, `info`, `warning` or `error`.
         access: Whom the platform's own paths are for without a token: `open` everybody, `local` this
             machine, `token` nobody.
@@ -66,6 +72,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_body_bytes: int = 8 << 20
     max_requests: int = 512
     max_connections: int = 1_024
+    max_instances: int = FleetLimits().instances
+    max_memory: int = FleetLimits().memory
+    zygote_forks: int = FleetLimits().zygote_forks
+    zygote_age: float = FleetLimits().zygote_age
     log_level: str = "info"
     access: Access = "local"
     failpoint: str = ""
@@ -74,6 +84,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     secrets: dict[str, str] = {}
     source: str = ""
     environment: str = ""
+
+    @property
+    def fleet(self) -> FleetLimits:
+        """What all functions together may use.
+
+        Raises:
+            Misuse: One of the limits cannot hold.
+        """
+        return FleetLimits(
+            instances=self.max_instances,
+            memory=self.max_memory,
+            zygote_forks=self.zygote_forks,
+            zygote_age=self.zygote_age,
+        )
 
     def apply(self, app: AppSpec) -> AppSpec:
         """The app as its author declared it, with this node's overrides on top.
@@ -344,3 +368,5 @@ def _check_ranges(settings: Settings) -> None:
     ):
         if not holds:
             raise Misuse(f"the setting `{what}` cannot be; {fix}")
+    # Refuses what cannot hold by itself.
+    _ = settings.fleet

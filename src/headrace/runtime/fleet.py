@@ -1,9 +1,8 @@
 """All instances of all apps on this node: deploys versions, invokes functions, tends the pools.
 
-One zygote per version of an app, one pool per function. A redeployed app gets its new zygote first;
-only then do invocations switch, while the old version finishes what it has in hand. One sweeper
-looks after timeouts, hibernation and eviction; it sleeps while there is nothing to look after. A
-zygote that dies takes its instances along and is started again with backoff.
+One deployment per version of an app, one pool per function. A redeployed app gets its new zygote
+first; only then do invocations switch, while the old version finishes what it has in hand. One sweeper
+looks after timeouts, hibernation, eviction and memory; it sleeps while there is nothing to look after.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import asyncio
 import os
 import resource
 import shutil
+import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
@@ -24,11 +24,16 @@ from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.function import AppSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
+from headrace.model.policy import FleetLimits
 from headrace.runtime.base import HostServices
+from headrace.runtime.deployment import Deployment
 from headrace.runtime.eviction import GreedyDual
-from headrace.runtime.instance import Doom, Instance, Lost, State
+from headrace.runtime.instance import Instance
+from headrace.runtime.life import Doom, Lost, State
 from headrace.runtime.logs import LogLine
+from headrace.runtime.memory import KernelKills, limit_of, memory_of, own_memory_of
 from headrace.runtime.pool import Pool
+from headrace.runtime.postmortem import in_mib
 from headrace.runtime.warden import IDS_PER_ZYGOTE
 from headrace.runtime.wire import Exited, Fork, Forked, ForkFailed
 from headrace.runtime.zygote import Zygote, pid_of
@@ -37,17 +42,14 @@ from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 from headrace.world.tasks import Tasks
 
-MAX_INSTANCES = 256
 MAX_COLD_STARTS = 1_000
 DESCRIPTORS_PER_INSTANCE = 8
 """Four it keeps, three more while it is forked."""
 SPARE_DESCRIPTORS = 1_024
 TICK_S = 0.1
 STOP_GRACE_S = 3.0
-RESTART_BASE_S = 0.05
-RESTART_CAP_S = 10.0
-PATIENCE = 4
-"""Failed restarts of a zygote through which invocations wait; then they are refused."""
+WEIGH_EVERY_S = 1.0
+"""How often memory is looked at while functions run; it takes some 15 µs for each instance."""
 MAX_SWITCHES = 8
 FIRST_UID = 1 << 20
 UID_BITS = 29
@@ -71,19 +73,6 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
 
 
-class Deployment:
-    """One version of one app: its zygote and its pools."""
-
-    def __init__(self, target: str, interpreter: str | None) -> None:
-        self.target = target
-        self.interpreter = interpreter
-        self.zygote: Zygote | None = None
-        self.pools: dict[str, Pool] = {}
-        self.restarts = 0
-        self.retired = False
-        self.loaded_at = 0.0
-
-
 class Fleet:
     """The invoker that isolates: implements `runtime.base.Invoker`."""
 
@@ -97,7 +86,7 @@ class Fleet:
         scratch: Path,
         on_log: Callable[[LogLine], None] | None = None,
         environment: Mapping[str, str] | None = None,
-        max_instances: int = MAX_INSTANCES,
+        limits: FleetLimits | None = None,
         isolation: int = 2,
         spin: float = DEFAULT_SPIN_S,
     ) -> None:
@@ -108,7 +97,12 @@ class Fleet:
         self._scratch = scratch.resolve()
         self._on_log = on_log or _ignore
         self._environment = dict(environment or {})
-        self._max_instances = max_instances
+        self._limits = limits or FleetLimits()
+        self._max_memory = limit_of(self._limits.memory)
+        self._used = 0
+        self._weights: dict[Instance, int] = {}
+        self._weighed_at = -WEIGH_EVERY_S
+        self._kernel = KernelKills()
         self._isolation = isolation
         self._spin = spin if (os.cpu_count() or 1) > 1 else 0.0
         self._apps: dict[str, Deployment] = {}
@@ -125,7 +119,7 @@ class Fleet:
         self._zygotes = 0
         self._count = 0
         self._draining = False
-        _allow_descriptors(max_instances * DESCRIPTORS_PER_INSTANCE + SPARE_DESCRIPTORS)
+        _allow_descriptors(self._limits.instances * DESCRIPTORS_PER_INSTANCE + SPARE_DESCRIPTORS)
 
     # -- deploying -------------------------------------------------------------------------------
 
@@ -138,11 +132,20 @@ class Fleet:
         """
         if self._draining:
             raise Unavailable("the fleet is draining; deploy again after the restart")
-        deployment = Deployment(target, interpreter)
-        spec = await self._start_zygote(deployment)
+        deployment = Deployment(
+            target,
+            interpreter,
+            make=self._make_zygote,
+            limits=self._limits,
+            clock=self._clock,
+            tasks=self._tasks,
+            complain=self._complain,
+            changed=self._awake.set,
+        )
+        spec = await deployment.start()
         known = self._apps.get(spec.name)
         if known is not None and known.target != target:
-            await self._close_zygote(deployment)
+            await deployment.close()
             raise Misuse(
                 f"an app called `{spec.name}` is deployed from `{known.target}`; "
                 f"give the one in `{target}` another name"
@@ -179,12 +182,12 @@ class Fleet:
         for instance in self._instances.values():
             instance.set_partitions(self._partitions)
 
-    async def _start_zygote(self, deployment: Deployment) -> AppSpec:
+    def _make_zygote(self, deployment: Deployment) -> Zygote:
         self._scratch.mkdir(parents=True, exist_ok=True, mode=0o711)
         if not self._zygotes:
             self._clear_scratch()
         self._zygotes += 1
-        zygote = Zygote(
+        return Zygote(
             deployment.target,
             interpreter=deployment.interpreter,
             scratch=self._scratch / f"{self._zygotes:x}-{self._entropy.token(3)}",
@@ -198,10 +201,6 @@ class Fleet:
             on_fork_failed=self._fork_failed,
             on_death=lambda dead: self._zygote_died(deployment, dead),
         )
-        loaded = await zygote.start()
-        deployment.zygote = zygote
-        deployment.loaded_at = self._clock.monotonic()
-        return loaded.spec
 
     def _clear_scratch(self) -> None:
         """Take away what a host left here that was killed; the folder is ours alone."""
@@ -235,53 +234,13 @@ class Fleet:
             pool.drain()
         self._awake.set()
 
-    async def _close_zygote(self, deployment: Deployment) -> None:
-        if deployment.zygote is not None:
-            await deployment.zygote.close()
-
     def _zygote_died(self, deployment: Deployment, dead: Zygote) -> None:
-        for pool in deployment.pools.values():
-            for instance in list(pool.instances):
-                instance.kill(Doom.ZYGOTE)
-                self._tasks.start(self._bury(instance), name=f"bury {instance.identity}")
-        if deployment.retired or self._draining:
-            return
-        self._tasks.start(dead.clear(), name=f"clear {dead.scratch.name}")
-        self._complain(dead.target, f"its zygote died: {dead.epitaph}; it is started again")
-        if self._clock.monotonic() - deployment.loaded_at > RESTART_CAP_S:
-            deployment.restarts = 0
-        self._tasks.start(self._restart(deployment), name=f"restart zygote of {dead.target}")
-
-    async def _bury(self, instance: Instance) -> None:
-        """Nobody reports the end of a dead zygote's instances: wait for it on their pidfds."""
-        pidfd = instance.pidfd
-        if pidfd >= 0:
-            loop = asyncio.get_running_loop()
-            ended: asyncio.Future[None] = loop.create_future()
-            loop.add_reader(pidfd, _settle, ended)
-            try:
-                await ended
-            finally:
-                loop.remove_reader(pidfd)
-        self._exited(Exited(instance.identity, -9, 0.0, 0))
-
-    async def _restart(self, deployment: Deployment) -> None:
-        while not deployment.retired and not self._draining:
-            pause = min(RESTART_BASE_S * 2**deployment.restarts, RESTART_CAP_S)
-            deployment.restarts += 1
-            await self._clock.sleep(pause)
-            try:
-                await self._start_zygote(deployment)
-            except (Misuse, Unavailable) as error:
-                self._complain(deployment.target, f"its zygote does not come up again: {error}")
-                if deployment.restarts >= PATIENCE:
-                    for pool in deployment.pools.values():
-                        pool.call_all()
-                continue
-            for pool in deployment.pools.values():
-                pool.call_all()
-            self._awake.set()
-            return
+        why = dead.epitaph
+        if "SIGKILL" in why and (news := self._kernel.explain(self._clock.monotonic())):
+            why = f"{why}: the kernel killed it for memory, {news}"
+        if self._draining:
+            deployment.retired = True
+        deployment.died(dead, why)
 
     def _complain(self, function: str, message: str) -> None:
         self._on_log(
@@ -324,7 +283,7 @@ class Fleet:
     def _fork(self, deployment: Deployment, pool: Pool) -> Instance | None:
         zygote = deployment.zygote
         if zygote is None or not zygote.alive:
-            if deployment.restarts < PATIENCE:
+            if not deployment.is_hopeless:
                 return None
             raise Unavailable(
                 f"the process that `{pool.spec.name}` is forked from does not come up; "
@@ -358,7 +317,7 @@ class Fleet:
             identity,
             function=function.name,
             app=function.app,
-            owner=Watched(pool, self),
+            owner=Watched(pool, self, zygote),
             link=link,
             out=out,
             err=err,
@@ -369,7 +328,11 @@ class Fleet:
             on_log=self._on_log,
             greets=zygote.greets,
             scratch=zygote.scratch / identity,
+            memory=function.resources.memory if isolation >= 1 else None,
+            shared=zygote.resident,
+            inherited=zygote.weight,
         )
+        zygote.instances.add(instance)
         self._instances[identity] = instance
         failpoints.hit("fork:after")
         return instance
@@ -378,8 +341,25 @@ class Fleet:
         return self._tasks.start(work, name=name)
 
     def _make_room(self) -> bool:
-        if len(self._instances) < self._max_instances:
-            return True
+        """Whether another may be forked now, once idle ones were let go for it.
+
+        Raises:
+            Unavailable: There is no memory for it, and nothing that would give some back.
+        """
+        if len(self._instances) >= self._limits.instances:
+            return self._evict_one()
+        while self._used >= self._max_memory:
+            if self._evict_one():
+                continue
+            if any(instance.in_hand for instance in self._instances.values()):
+                return False
+            raise Unavailable(
+                f"functions use {in_mib(self._used)} of the {in_mib(self._max_memory)} they may on "
+                "this node, though none is at work; raise `max_memory`, or deploy fewer apps"
+            )
+        return True
+
+    def _evict_one(self) -> bool:
         candidates = [
             (
                 self._evictions.worth(
@@ -395,12 +375,42 @@ class Fleet:
         chosen = self._evictions.choose(candidates)
         if chosen is None:
             return False
+        self._forget_weight(chosen[1])
         chosen[0].evict(chosen[1])
         return True
 
+    def _weigh(self, now: float) -> None:
+        """See to it that all of them together stay within their memory."""
+        self._weighed_at = now
+        self._kernel.look(now)
+        self._weights = weights = {
+            instance: instance.weight()
+            for instance in self._instances.values()
+            # What is on its way out gives its memory back by itself.
+            if instance.state is not State.DRAINING
+        }
+        zygotes = [zygote for each in self._deployments() for zygote in each.zygotes]
+        self._used = sum(weights.values()) + sum(zygote.weight for zygote in zygotes)
+        while self._used > self._max_memory and self._evict_one():
+            pass
+        busy = [instance for instance in weights if instance.in_hand]
+        if self._used > self._max_memory and busy:
+            heaviest = max(busy, key=weights.__getitem__)
+            heaviest.kill(
+                Doom.MEMORY,
+                f"functions used {in_mib(self._used)} of the {in_mib(self._max_memory)} they may on "
+                f"this node, and this one most: {in_mib(weights[heaviest])}; raise `max_memory`",
+            )
+
+    def _forget_weight(self, instance: Instance) -> None:
+        """It gives its memory back, or has: what it weighed when it was looked at last."""
+        self._used -= self._weights.pop(instance, 0)
+
+    def _deployments(self) -> list[Deployment]:
+        return [*self._apps.values(), *self._retired]
+
     def _all_pools(self) -> list[Pool]:
-        deployments = [*self._apps.values(), *self._retired]
-        return [pool for deployment in deployments for pool in deployment.pools.values()]
+        return [pool for deployment in self._deployments() for pool in deployment.pools.values()]
 
     # -- what zygotes tell -----------------------------------------------------------------------
 
@@ -419,11 +429,14 @@ class Fleet:
     def _exited(self, exited: Exited) -> None:
         instance = self._instances.get(exited.instance)
         if instance is not None:
-            instance.exited(exited)
+            killed = exited.status == -signal.SIGKILL and instance.doom is Doom.NONE
+            words = self._kernel.explain(self._clock.monotonic()) if killed else ""
+            instance.exited(exited, kernel=words)
 
     def gone(self, instance: Instance) -> None:
         """An instance is dead: take its scratch folder away."""
         self._instances.pop(instance.identity, None)
+        self._forget_weight(instance)
         folder = instance.scratch
         try:
             folder.rmdir()
@@ -458,7 +471,13 @@ class Fleet:
                 instance.state in {State.STARTING, State.DRAINING}
                 for instance in self._instances.values()
             )
-            self._replace_hung(now)
+            if now - self._weighed_at >= WEIGH_EVERY_S or not busy:
+                self._weigh(now)
+            for deployment in self._deployments():
+                deployment.kill_hung(now)
+                deployment.tend(now)
+                if not deployment.retired:
+                    wake = min(wake or deployment.renewal, deployment.renewal)
             await self._bury_retired()
             if busy:
                 await self._clock.sleep(TICK_S)
@@ -469,24 +488,11 @@ class Fleet:
             except TimeoutError:
                 continue
 
-    def _replace_hung(self, now: float) -> None:
-        """Kill zygotes that report no deaths: they hang, and would fork nothing either."""
-        for deployment in [*self._apps.values(), *self._retired]:
-            zygote = deployment.zygote
-            if zygote is None or not zygote.alive:
-                continue
-            if any(
-                instance.is_unreaped(now)
-                for pool in deployment.pools.values()
-                for instance in pool.instances
-            ):
-                zygote.kill()
-
     async def _bury_retired(self) -> None:
         for deployment in list(self._retired):
             if not any(pool.instances for pool in deployment.pools.values()):
                 self._retired.discard(deployment)
-                await self._close_zygote(deployment)
+                await deployment.close()
 
     # -- looking and ending ----------------------------------------------------------------------
 
@@ -540,8 +546,8 @@ class Fleet:
             instance.kill(Doom.TAKEN)
         while self._instances and self._clock.monotonic() < deadline + STOP_GRACE_S:
             await self._clock.sleep(0.002)
-        for deployment in [*self._apps.values(), *self._retired]:
-            await self._close_zygote(deployment)
+        for deployment in self._deployments():
+            await deployment.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -550,11 +556,12 @@ class Fleet:
 class Watched:
     """A pool as its instances know it, with the fleet listening."""
 
-    __slots__ = ("_fleet", "_pool", "_seen", "freed", "leaving", "took")
+    __slots__ = ("_fleet", "_pool", "_seen", "_zygote", "freed", "leaving", "took")
 
-    def __init__(self, pool: Pool, fleet: Fleet) -> None:
+    def __init__(self, pool: Pool, fleet: Fleet, zygote: Zygote) -> None:
         self._pool = pool
         self._fleet = fleet
+        self._zygote = zygote
         self.freed = pool.freed
         self.took = pool.took
         self.leaving = pool.leaving
@@ -565,28 +572,9 @@ class Watched:
 
     def gone(self, instance: Instance) -> None:
         """It is dead."""
+        self._zygote.instances.discard(instance)
         self._fleet.gone(instance)
         self._pool.gone(instance)
-
-
-def own_memory_of(pid: int) -> int:
-    """Bytes that would be free again if the process went; 0 where it is gone. Slow."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_"))
-
-
-def memory_of(pid: int) -> int:
-    """Bytes of resident memory a process does not share with files; 0 where it is gone. Fast."""
-    if not pid:
-        return 0
-    try:
-        fields = Path(f"/proc/{pid}/statm").read_text().split()
-    except OSError:
-        return 0
-    return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _allow_descriptors(wanted: int) -> None:
@@ -599,11 +587,6 @@ def _allow_descriptors(wanted: int) -> None:
 
 async def _remove(folder: Path) -> None:
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _ignore(_line: LogLine) -> None:

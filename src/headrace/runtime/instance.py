@@ -12,7 +12,6 @@ death was: all of them come back as `Lost`, to be run again one by one. All call
 from __future__ import annotations
 
 import asyncio
-import enum
 import os
 import signal
 import socket
@@ -20,38 +19,29 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
-
-from headrace.model.errors import Misuse
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut, Usage
+from headrace.model.outcome import Cause, Outcome, Returned, Usage
 from headrace.model.policy import MAX_VISIBILITY
-from headrace.runtime.base import ConsumerServices, HostServices
-from headrace.runtime.logs import LogLine, LogReader
+from headrace.runtime.answering import Question, answer
+from headrace.runtime.base import HostServices
+from headrace.runtime.life import TRANSITIONS, Doom, Lost, State
+from headrace.runtime.line import Line, LogPipes
+from headrace.runtime.logs import LogLine
+from headrace.runtime.memory import memory_of
+from headrace.runtime.postmortem import START_TIMEOUT_S, Death, verdict
 from headrace.runtime.wire import (
-    EXIT_HOOK,
-    EXIT_MEMORY,
-    MAX_SCAN_ROWS,
-    RECEIVE_BYTES,
     Acted,
-    Denied,
     Done,
     Exited,
     Extend,
     Fetch,
-    Fetched,
-    Frames,
     FromChild,
     Hello,
     Land,
-    Landed,
-    Message,
     Partitions,
     ProtocolError,
     ReadState,
-    Rows,
     Run,
-    Scan,
     ScanState,
     Stop,
     Suspend,
@@ -61,9 +51,6 @@ from headrace.runtime.wire import (
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 
-SOCKET_BYTES = 4 << 20
-SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
-START_TIMEOUT_S = 30.0
 SUSPEND_TIMEOUT_S = 5.0
 LEAVE_TIMEOUT_S = 10.0
 """How long stop hooks may take."""
@@ -71,47 +58,6 @@ REAP_TIMEOUT_S = 5.0
 """How long after its death was ordered nobody may have reported it; then its zygote hangs."""
 GRACE_S = 0.1
 """How long after its channel closed a child may take to be reported dead before it is killed."""
-MAX_LOG_BYTES_PER_TURN = 1 << 18
-
-
-class State(enum.Enum):
-    """Where an instance is in its life."""
-
-    STARTING = "starting"
-    IDLE = "idle"
-    BUSY = "busy"
-    HIBERNATING = "hibernating"
-    DRAINING = "draining"
-    GONE = "gone"
-
-
-TRANSITIONS: dict[State, frozenset[State]] = {
-    State.STARTING: frozenset({State.IDLE, State.BUSY, State.DRAINING, State.GONE}),
-    State.IDLE: frozenset({State.BUSY, State.HIBERNATING, State.DRAINING, State.GONE}),
-    State.BUSY: frozenset({State.IDLE, State.DRAINING, State.GONE}),
-    State.HIBERNATING: frozenset({State.BUSY, State.DRAINING, State.GONE}),
-    State.DRAINING: frozenset({State.GONE}),
-    State.GONE: frozenset(),
-}
-
-
-class Doom(enum.Enum):
-    """Why the host killed it."""
-
-    NONE = "it ended by itself"
-    TIMEOUT = "an invocation overran its timeout"
-    START = "its start hooks overran their time"
-    PROTOCOL = "it broke the protocol"
-    CHANNEL = "it closed its channel"
-    TAKEN = "the platform took it away"
-    ZYGOTE = "its zygote died"
-    UNBORN = "it could not be forked"
-
-
-class Lost(msgspec.Struct, frozen=True):
-    """The run did not come back and nothing is proven against it: run it again, alone."""
-
-    reason: str
 
 
 class Owner(Protocol):
@@ -168,6 +114,9 @@ class Instance:
         on_log: Callable[[LogLine], None],
         greets: bool,
         scratch: Path,
+        memory: int | None,
+        shared: int,
+        inherited: int,
     ) -> None:
         self.identity = identity
         self.function = function
@@ -186,43 +135,43 @@ class Instance:
         self._hurt = ""
         self._refusal: Cause | None = None
         self._owner = owner
-        self._link = link
-        self._pipes = {out: "stdout", err: "stderr"}
-        self._readers = {
-            pipe: LogReader(
-                function=function, instance=identity, stream=name, clock=clock, on_log=on_log
-            )
-            for pipe, name in self._pipes.items()
-        }
+        self._memory = memory
+        self._shared = shared
+        self._inherited = inherited
+        self._line = Line(link, self._receive)
+        self._pipes = LogPipes(
+            out=out,
+            err=err,
+            function=function,
+            instance=identity,
+            clock=clock,
+            on_log=on_log,
+            running=lambda: self.running,
+        )
         self._services = services
         self._clock = clock
         self._entropy = entropy
         self._start = start
         self._greets = greets
         self._loop = asyncio.get_running_loop()
-        self._frames = Frames()
         self._runs: dict[int, InHand] = {}
-        self._outbox = bytearray()
-        self._flushing = self._writing = False
         self._head_since = 0.0
         self._leaving_since = 0.0
         self._doomed_since = 0.0
         self._pidfd = -1
         self._suspending = 0
         self._paused = False
-        self._connected = True
-        widen(link)
-        link.setblocking(False)
-        for pipe in self._pipes:
-            os.set_blocking(pipe, False)
-            self._loop.add_reader(pipe, self._listen, pipe)
 
     def __repr__(self) -> str:
         return f"<instance {self.identity} of {self.function}: {self.state.value}>"
 
     @property
     def _deaf(self) -> bool:
-        return not self._connected or self.doom is not Doom.NONE
+        return not self._line.connected or self.doom is not Doom.NONE
+
+    def weight(self) -> int:
+        """Bytes of memory it has taken beyond what its zygote gave it; a fair guess, and quick."""
+        return max(memory_of(self.pid) - self._inherited, 0)
 
     def become(self, state: State) -> None:
         """Move along an arrow of `TRANSITIONS`."""
@@ -291,8 +240,7 @@ class Instance:
         if not self._greets:
             self._come_up()
         # Not before: what it says is heard once everybody can know which process says it.
-        if self._connected:
-            self._loop.add_reader(self._link, self._receive)
+        self._line.listen()
 
     def _come_up(self) -> None:
         """It takes up runs from now on."""
@@ -322,7 +270,7 @@ class Instance:
 
     def set_partitions(self, counts: Mapping[str, int]) -> None:
         """Tell it how many partitions other apps' streams have."""
-        if self._connected:
+        if self._line.connected:
             self._send(encode(0, Partitions(dict(counts))))
 
     def stop(self) -> None:
@@ -335,10 +283,11 @@ class Instance:
         self.become(State.DRAINING)
         self._send(encode(0, Stop()))
 
-    def kill(self, doom: Doom) -> None:
+    def kill(self, doom: Doom, reason: str = "") -> None:
         """Kill it now; outcomes follow when it is reaped."""
         if self.doom is Doom.NONE:
             self.doom = doom
+            self._hurt = self._hurt or reason
             self._doomed_since = self._clock.monotonic()
         if self.state is not State.GONE:
             self.become(State.DRAINING)
@@ -356,128 +305,64 @@ class Instance:
         """A descriptor of the process, -1 before it was born and after it was reaped."""
         return self._pidfd
 
-    def exited(self, exit: Exited) -> None:
-        """It is dead and reaped: give every run its outcome and let go of every descriptor."""
+    def exited(self, exit: Exited, *, kernel: str = "") -> None:
+        """It is dead and reaped: give every run its outcome and let go of every descriptor.
+
+        Args:
+            exit: How it ended.
+            kernel: What the kernel says of memory that ran out just now, if it did.
+        """
         if self.state is State.GONE:
             return
         # The last words may still be in the socket: answers that were sent before the end count.
         self._receive()
         self.exit = exit
         self.become(State.GONE)
-        self._disconnect()
+        self._line.disconnect()
+        self._pipes.close()
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
         runs, self._runs = list(self._runs.values()), {}
-        self.in_hand = 0
-        for run in runs:
-            if not run.future.done():
-                run.future.set_result(self._verdict(run.invocation, exit, alone=len(runs) == 1))
-        self._owner.gone(self)
-
-    def _verdict(self, invocation: Invocation, exit: Exited, *, alone: bool) -> Outcome | Lost:
+        death = Death(
+            exit=exit,
+            doom=self.doom,
+            hurt=self._hurt,
+            born=self.pid != 0,
+            alone=len(runs) == 1,
+            refusal=self._refusal,
+            limit=self._memory,
+            own=max(exit.memory - self._shared, 0),
+            kernel=kernel,
+        )
         usage = Usage(
             self._clock.monotonic() - self._head_since, exit.cpu, exit.memory,
             self.invocations == 0, self.identity,
         )  # fmt: skip
-        match self.doom:
-            case Doom.TAKEN:
-                return Crashed(Cause("Crashed", self.doom.value), usage, blameless=True)
-            case Doom.UNBORN | Doom.ZYGOTE:
-                return Lost(self._hurt or self.doom.value)
-            case Doom.START if not self.pid:
-                return Lost("its zygote did not fork it")
-            case _:
-                pass
-        if self._refusal is not None:
-            return Crashed(self._refusal, usage)
-        if not alone or (self.doom is Doom.NONE and exit.status == EXIT_HOOK):
-            return Lost(self.doom.value)
-        if self.doom is Doom.TIMEOUT:
-            message = f"`{self.function}` overran its timeout of {invocation.timeout:g} s"
-            return TimedOut(Cause("TimedOut", message), usage)
-        return Crashed(self._cause(exit), usage)
-
-    def _cause(self, exit: Exited) -> Cause:
-        match self.doom:
-            case Doom.PROTOCOL | Doom.CHANNEL:
-                return Cause("ProtocolError", self._hurt or self.doom.value)
-            case Doom.START:
-                return Cause("TimedOut", f"its start hooks took over {START_TIMEOUT_S:g} s")
-            case _:
-                pass
-        if exit.status == EXIT_MEMORY:
-            return Cause("OutOfMemory", "it ran out of the memory its resources allow")
-        if exit.status < 0:
-            return Cause("Crashed", f"it died of {_signal_name(-exit.status)}")
-        return Cause("Crashed", f"it exited with code {exit.status} in the middle of an invocation")
-
-    def _disconnect(self) -> None:
-        if not self._connected:
-            return
-        self._connected = False
-        self._loop.remove_reader(self._link)
-        self._loop.remove_writer(self._link)
-        self._link.close()
-        self._outbox.clear()
-        for pipe in list(self._pipes):
-            self._listen(pipe)
-            self._hang_up(pipe)
+        for run in runs:
+            if not run.future.done():
+                timeout = run.invocation.timeout
+                run.future.set_result(
+                    verdict(death, usage, function=self.function, timeout=timeout)
+                )
+        self._owner.gone(self)
 
     # -- the channel -----------------------------------------------------------------------------
 
     def _send(self, frame: bytes) -> None:
-        # Alone, a frame leaves at once; frames of one turn of the loop share a system call.
-        if not self._outbox and not self._flushing and len(self._runs) <= 1:
-            self._outbox += frame
-            self._flush()
-            return
-        self._outbox += frame
-        if not self._flushing and not self._writing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flushing = False
-        if not self._connected or not self._outbox:
-            return
-        try:
-            sent = self._link.send(self._outbox)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            # It is dying; what comes of it is told by its exit.
-            self._outbox.clear()
-            return
-        if sent == len(self._outbox):
-            self._outbox.clear()
-            if self._writing:
-                self._writing = False
-                self._loop.remove_writer(self._link)
-            return
-        del self._outbox[:sent]
-        if not self._writing:
-            self._writing = True
-            self._loop.add_writer(self._link, self._flush)
+        self._line.send(frame, alone=len(self._runs) <= 1)
 
     def _receive(self) -> None:
-        if not self._connected:
-            return
-        while True:
-            try:
-                data = self._link.recv(RECEIVE_BYTES)
-            except BlockingIOError:
-                return
-            except OSError:
-                # It died with something of ours unread.
-                data = b""
-            if not data:
+        more = self._line.connected
+        while more:
+            received = self._line.receive()
+            if received is None:
                 self._channel_closed()
                 return
-            frames = self._frames.feed(data)
-            if isinstance(frames, ProtocolError):
-                self._break(Doom.PROTOCOL, frames.reason)
+            if isinstance(received, ProtocolError):
+                self._break(Doom.PROTOCOL, received.reason)
                 return
+            frames, more = received
             for nonce, body in frames:
                 message = from_child(body)
                 if type(message) is Done:
@@ -490,8 +375,6 @@ class Instance:
                     return
                 if self._deaf:
                     return
-            if len(data) < RECEIVE_BYTES:
-                return
 
     def _done(self, nonce: int, message: Done) -> None:
         run = self._runs.pop(nonce, None)
@@ -547,46 +430,20 @@ class Instance:
             began = self._clock.monotonic() + seconds - run.invocation.timeout
             self._head_since = max(self._head_since, began)
 
-    async def _answer(
-        self, nonce: int, token: int, question: ReadState | ScanState | Fetch | Land
-    ) -> None:
-        answer: Message
-        try:
-            match question:
-                case ReadState(keys=keys):
-                    answer = Rows(await self._services.read_state(self.app, keys))
-                case ScanState(prefix=prefix):
-                    limit = min(question.limit, MAX_SCAN_ROWS)
-                    answer = Scan(await self._services.scan_state(self.app, prefix, limit=limit))
-                case Fetch(events=events):
-                    answer = Fetched(*await self._streams.fetch(token, events))
-                case Land(returned=returned):
-                    await self._streams.land(token, returned)
-                    answer = Landed()
-            frame = encode(nonce, answer)
-        except Exception as error:  # noqa: BLE001 - whatever a keeper raises, the child must hear
-            frame = encode(nonce, Denied(type(error).__name__, str(error)[:4096]))
-        if self._connected:
+    async def _answer(self, nonce: int, token: int, question: Question) -> None:
+        frame = await answer(self._services, self.app, nonce, token, question)
+        if self._line.connected:
             self._send(frame)
-
-    @property
-    def _streams(self) -> ConsumerServices:
-        if not isinstance(self._services, ConsumerServices):
-            raise Misuse("this host has no streams to consume")
-        return self._services
 
     def _break(self, doom: Doom, reason: str) -> None:
         self._hurt = reason
-        self._mute()
+        self._line.mute()
         self.kill(doom)
-
-    def _mute(self) -> None:
-        self._loop.remove_reader(self._link)
 
     def _channel_closed(self) -> None:
         # Death closes the channel a moment before it is reported; a child that lives on without
         # a channel is of no use.
-        self._mute()
+        self._line.mute()
         if self.state not in {State.DRAINING, State.GONE}:
             self.become(State.DRAINING)
         self._loop.call_later(GRACE_S, self._closed_for_good)
@@ -602,51 +459,9 @@ class Instance:
         self.doom = Doom.UNBORN
         self.exited(Exited(self.identity, 0, 0.0, 0))
 
-    # -- its log pipes ---------------------------------------------------------------------------
-
     @property
     def running(self) -> str:
         """The key of the invocation it is at."""
         for run in self._runs.values():
             return run.invocation.key
         return ""
-
-    def _listen(self, pipe: int) -> None:
-        taken = 0
-        while pipe in self._pipes and taken < MAX_LOG_BYTES_PER_TURN:
-            try:
-                data = os.read(pipe, RECEIVE_BYTES)
-            except BlockingIOError:
-                return
-            if not data:
-                self._hang_up(pipe)
-                return
-            taken += len(data)
-            self._readers[pipe].feed(data, running=self.running)
-            if len(data) < RECEIVE_BYTES:
-                return
-
-    def _hang_up(self, pipe: int) -> None:
-        if self._pipes.pop(pipe, None) is not None:
-            self._readers[pipe].close(running=self.running)
-            self._loop.remove_reader(pipe)
-            os.close(pipe)
-
-
-def widen(link: socket.socket) -> None:
-    """Give a channel room for a whole batch, as far as the kernel lets us."""
-    for forced, plain in (
-        (SO_SNDBUFFORCE, socket.SO_SNDBUF),
-        (SO_RCVBUFFORCE, socket.SO_RCVBUF),
-    ):
-        try:
-            link.setsockopt(socket.SOL_SOCKET, forced, SOCKET_BYTES)
-        except PermissionError:
-            link.setsockopt(socket.SOL_SOCKET, plain, SOCKET_BYTES)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -16,9 +16,16 @@ CONTROL_FILES = 4
 """Descriptors an instance needs for itself: the log pipes, an empty stdin and its channel."""
 
 
+def sizes() -> tuple[int, int, int]:
+    """This process's address space, what of it is resident, and that without files; in bytes."""
+    fields = [int(field) for field in Path("/proc/self/statm").read_text().split()[:3]]
+    size, resident, shared = (field * resource.getpagesize() for field in fields)
+    return size, resident, resident - shared
+
+
 def address_space() -> int:
     """This process's address space in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    return sizes()[0]
 
 
 def plan(resources: Resources, *, size: int, own_uid: bool) -> list[tuple[int, int]]:

@@ -17,7 +17,8 @@ from headrace.model.errors import Overloaded, Unavailable
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
-from headrace.runtime.instance import Instance, Lost, State
+from headrace.runtime.instance import Instance
+from headrace.runtime.life import Lost, State
 
 MAX_WAITING = 4_096
 MAX_AFFINITIES = 4_096

@@ -177,6 +177,8 @@ class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
         stands: What it stands on, in words.
         notes: What was asked for and could not be had, and why.
         seconds: How long the import took.
+        resident: Bytes of memory it has, those it shares with files included.
+        weight: Bytes of its own, which instances share until they write to them.
         greets: Whether its instances say hello, since they have start hooks to run first; others
             take up runs from the fork on.
     """
@@ -187,6 +189,8 @@ class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
     stands: str
     notes: list[str]
     seconds: float
+    resident: int = 0
+    weight: int = 0
     greets: bool = True
 
 

@@ -20,7 +20,9 @@ from pathlib import Path
 
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.function import AppSpec
+from headrace.runtime.instance import Instance
 from headrace.runtime.logs import LogLine, LogReader
+from headrace.runtime.postmortem import signal_name
 from headrace.runtime.warden import IDS_PER_ZYGOTE, SIGNALLED
 from headrace.runtime.wire import (
     RECEIVE_BYTES,
@@ -120,6 +122,7 @@ class Zygote:
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = False
         self.forks = 0
+        self.instances: set[Instance] = set()
         self.alive = False
         self.pid = 0
         self.epitaph = ""
@@ -136,6 +139,16 @@ class Zygote:
     def greets(self) -> bool:
         """Whether its instances say hello before they take up runs."""
         return self.loaded is None or self.loaded.greets
+
+    @property
+    def resident(self) -> int:
+        """Bytes it had when it was ready to be forked, those it shares with files included."""
+        return 0 if self.loaded is None else self.loaded.resident
+
+    @property
+    def weight(self) -> int:
+        """Those of its own, which its instances share until they write to them."""
+        return 0 if self.loaded is None else self.loaded.weight
 
     async def start(self) -> Loaded:
         """Start the process and import the app.
@@ -454,14 +467,6 @@ def _ending(code: int | None) -> str:
         # Its warden passes on how it ended.
         code = SIGNALLED - code
     return f"signal {signal_name(-code)}" if code < 0 else f"exit code {code}"
-
-
-def signal_name(number: int) -> str:
-    """Its name where it has one."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"number {number}"
 
 
 def _close(descriptors: list[int]) -> None:

@@ -292,7 +292,15 @@ class Zygote:
                 code = os.waitstatus_to_exitcode(status)
                 self._control.say(Exited(child.instance, code, cpu, usage.ru_maxrss * 1024))
         if strays := self._strays():
+            self._kill(strays)
+
+    def _kill(self, strays: list[int]) -> None:
+        if not self._ground.uids:
             kin.kill_families(strays)
+            return
+        # Whatever of theirs is left comes to us in its turn, or went with its uid.
+        for pid in strays:
+            os.kill(pid, signal.SIGKILL)
 
     def _lose_spare(self, pid: int) -> None:
         self._spares_lost += 1
@@ -399,9 +407,10 @@ def load(
         ground = msgspec.structs.replace(ground, rules=RULES)
     notes = [*standing.notes, *notes, *ground.notes]
     greets = bool(app.hooks["init"])
+    size, resident, weight = limits.sizes()
     loaded = Loaded(
-        spec, limits.address_space(), ground.level, standing.rung.name, notes, seconds, greets
-    )  # fmt: skip
+        spec, size, ground.level, standing.rung.name, notes, seconds, resident, weight, greets
+    )
     return life, loaded, ground
 
 

@@ -1,0 +1,54 @@
+"""What a running function asks its host for, answered as a frame.
+
+In comes a question off the channel, out comes the frame to send back; whatever a keeper raises is
+an answer too, for the child must hear something.
+"""
+
+from __future__ import annotations
+
+from headrace.model.errors import Misuse
+from headrace.runtime.base import ConsumerServices, HostServices
+from headrace.runtime.wire import (
+    MAX_SCAN_ROWS,
+    Denied,
+    Fetch,
+    Fetched,
+    Land,
+    Landed,
+    Message,
+    ReadState,
+    Rows,
+    Scan,
+    ScanState,
+    encode,
+)
+
+Question = ReadState | ScanState | Fetch | Land
+
+
+async def answer(
+    services: HostServices, app: str, nonce: int, token: int, question: Question
+) -> bytes:
+    """The frame that answers a question of the run with this token; never raises."""
+    said: Message
+    try:
+        match question:
+            case ReadState(keys=keys):
+                said = Rows(await services.read_state(app, keys))
+            case ScanState(prefix=prefix):
+                limit = min(question.limit, MAX_SCAN_ROWS)
+                said = Scan(await services.scan_state(app, prefix, limit=limit))
+            case Fetch(events=events):
+                said = Fetched(*await _streams(services).fetch(token, events))
+            case Land(returned=returned):
+                await _streams(services).land(token, returned)
+                said = Landed()
+        return encode(nonce, said)
+    except Exception as error:  # noqa: BLE001 - whatever a keeper raises, the child must hear
+        return encode(nonce, Denied(type(error).__name__, str(error)[:4096]))
+
+
+def _streams(services: HostServices) -> ConsumerServices:
+    if not isinstance(services, ConsumerServices):
+        raise Misuse("this host has no streams to consume")
+    return services

@@ -1,0 +1,171 @@
+"""The host's end of an instance's channel, and of its log pipes: bytes in and out, frames checked.
+
+An instance's line belongs to that instance. What is said on it is for the instance to judge; here
+it is only made sure that what comes in are frames, that what goes out goes out in order, and that
+frames of one turn of the loop share a system call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+
+from headrace.runtime.logs import LogLine, LogReader
+from headrace.runtime.wire import RECEIVE_BYTES, Frames, ProtocolError
+from headrace.world.clock import Clock
+
+SOCKET_BYTES = 4 << 20
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
+MAX_LOG_BYTES_PER_TURN = 1 << 18
+
+
+class Line:
+    """Frames over a socket; `on_readable` is called once `listen` has been."""
+
+    def __init__(self, link: socket.socket, on_readable: Callable[[], None]) -> None:
+        self.connected = True
+        self._link = link
+        self._on_readable = on_readable
+        self._loop = asyncio.get_running_loop()
+        self._frames = Frames()
+        self._outbox = bytearray()
+        self._flushing = self._writing = False
+        widen(link)
+        link.setblocking(False)
+
+    def listen(self) -> None:
+        """Hear from now on."""
+        if self.connected:
+            self._loop.add_reader(self._link, self._on_readable)
+
+    def mute(self) -> None:
+        """Hear no more."""
+        self._loop.remove_reader(self._link)
+
+    def disconnect(self) -> None:
+        """Let go of the socket."""
+        if self.connected:
+            self.connected = False
+            self._loop.remove_reader(self._link)
+            self._loop.remove_writer(self._link)
+            self._link.close()
+            self._outbox.clear()
+
+    def receive(self) -> tuple[list[tuple[int, bytes]], bool] | ProtocolError | None:
+        """Frames, and whether there may be more; None once the other end is closed."""
+        try:
+            data = self._link.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return [], False
+        except OSError:
+            # It died with something of ours unread.
+            return None
+        if not data:
+            return None
+        frames = self._frames.feed(data)
+        if isinstance(frames, ProtocolError):
+            return frames
+        return frames, len(data) == RECEIVE_BYTES
+
+    def send(self, frame: bytes, *, alone: bool) -> None:
+        """Send it, at once if it is alone and nothing waits, else with others of this turn."""
+        if alone and not self._outbox and not self._flushing:
+            self._outbox += frame
+            self._flush()
+            return
+        self._outbox += frame
+        if not self._flushing and not self._writing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if not self.connected or not self._outbox:
+            return
+        try:
+            sent = self._link.send(self._outbox)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            # It is dying; what comes of it is told by its exit.
+            self._outbox.clear()
+            return
+        if sent == len(self._outbox):
+            self._outbox.clear()
+            if self._writing:
+                self._writing = False
+                self._loop.remove_writer(self._link)
+            return
+        del self._outbox[:sent]
+        if not self._writing:
+            self._writing = True
+            self._loop.add_writer(self._link, self._flush)
+
+
+class LogPipes:
+    """What an instance says on stdout and stderr, read as it comes."""
+
+    def __init__(
+        self,
+        *,
+        out: int,
+        err: int,
+        function: str,
+        instance: str,
+        clock: Clock,
+        on_log: Callable[[LogLine], None],
+        running: Callable[[], str],
+    ) -> None:
+        self._running = running
+        self._loop = asyncio.get_running_loop()
+        self._readers = {
+            pipe: LogReader(
+                function=function, instance=instance, stream=name, clock=clock, on_log=on_log
+            )
+            for pipe, name in ((out, "stdout"), (err, "stderr"))
+        }
+        for pipe in self._readers:
+            os.set_blocking(pipe, False)
+            self._loop.add_reader(pipe, self._listen, pipe)
+
+    def close(self) -> None:
+        """Read what is left and let go."""
+        for pipe in list(self._readers):
+            self._listen(pipe)
+            self._hang_up(pipe)
+
+    def _listen(self, pipe: int) -> None:
+        taken = 0
+        while pipe in self._readers and taken < MAX_LOG_BYTES_PER_TURN:
+            try:
+                data = os.read(pipe, RECEIVE_BYTES)
+            except BlockingIOError:
+                return
+            if not data:
+                self._hang_up(pipe)
+                return
+            taken += len(data)
+            self._readers[pipe].feed(data, running=self._running())
+            if len(data) < RECEIVE_BYTES:
+                return
+
+    def _hang_up(self, pipe: int) -> None:
+        reader = self._readers.pop(pipe, None)
+        if reader is not None:
+            reader.close(running=self._running())
+            self._loop.remove_reader(pipe)
+            os.close(pipe)
+
+
+def widen(link: socket.socket) -> None:
+    """Give a channel room for a whole batch, as far as the kernel lets us."""
+    for forced, plain in (
+        (SO_SNDBUFFORCE, socket.SO_SNDBUF),
+        (SO_RCVBUFFORCE, socket.SO_RCVBUF),
+    ):
+        try:
+            link.setsockopt(socket.SOL_SOCKET, forced, SOCKET_BYTES)
+        except PermissionError:
+            link.setsockopt(socket.SOL_SOCKET, plain, SOCKET_BYTES)

@@ -1,0 +1,127 @@
+"""How much memory processes use, how much there is, and whether the kernel has just killed for it.
+
+Everything is read from `/proc` and the cgroup file system, of whichever version; what cannot be
+read counts as nothing. It measures and compares, and ends nobody.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from headrace.runtime.postmortem import in_mib
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+SHARE = (3, 4)
+"""Of the machine's or the cgroup's memory, what functions may use where nothing else was said."""
+UNLIMITED = 1 << 60
+FRESH_S = 2.0
+"""How long after the kernel has killed somebody the death may be told of."""
+
+
+def own_memory_of(pid: int) -> int:
+    """Bytes that would be free again if the process went; 0 where it is gone. Slow."""
+    lines = _read(f"/proc/{pid}/smaps_rollup").splitlines() if pid else []
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_"))
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of resident memory a process does not share with files; 0 where it is gone. Fast."""
+    fields = _read(f"/proc/{pid}/statm").split() if pid else []
+    return (int(fields[1]) - int(fields[2])) * PAGE if fields else 0
+
+
+def limit_of(asked: int) -> int:
+    """Bytes that functions may use in all: what was asked for, or else a share of what there is."""
+    if asked:
+        return asked
+    there = min(machine_memory(), Cgroup().limit)
+    return there * SHARE[0] // SHARE[1]
+
+
+def machine_memory() -> int:
+    """Bytes of memory the machine has."""
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) << 10
+    return UNLIMITED
+
+
+class Cgroup:
+    """The memory side of the cgroup this process is in, version 2 or 1; it may have none."""
+
+    def __init__(self, root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> None:
+        self._events, self._limit = "", ""
+        for line in _read(membership).splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "memory":
+                self._events = f"{root}/memory{path}/memory.oom_control"
+                self._limit = f"{root}/memory{path}/memory.limit_in_bytes"
+                return
+            if not controllers:
+                self._events = f"{root}{path}/memory.events"
+                self._limit = f"{root}{path}/memory.max"
+
+    @property
+    def limit(self) -> int:
+        """Bytes its processes may use in all; a huge number where there is no limit."""
+        text = _read(self._limit).strip()
+        return min(int(text), UNLIMITED) if text.isdigit() else UNLIMITED
+
+    @property
+    def kills(self) -> int:
+        """How often the kernel has killed in it."""
+        return _counted(_read(self._events), "oom_kill")
+
+
+class KernelKills:
+    """Tells of a death whether it was the kernel that killed for memory; each kill tells of one."""
+
+    def __init__(self, cgroup: Cgroup | None = None, vmstat: str = "/proc/vmstat") -> None:
+        self._cgroup = cgroup or Cgroup()
+        self._vmstat = vmstat
+        self._seen = self._count()
+        self._untold = 0
+        self._noticed = 0.0
+        self._words = ""
+
+    def _count(self) -> tuple[int, int]:
+        return self._cgroup.kills, _counted(_read(self._vmstat), "oom_kill")
+
+    def look(self, now: float) -> None:
+        """Notice kills; a death that is told of long after cannot have been one of them."""
+        before, self._seen = self._seen, self._count()
+        ours, anywhere = self._seen[0] - before[0], self._seen[1] - before[1]
+        if max(ours, anywhere) <= 0:
+            return
+        self._untold, self._noticed = max(ours, anywhere), now
+        limit = self._cgroup.limit
+        if ours <= 0:
+            self._words = "the machine had no more"
+        elif limit >= UNLIMITED:
+            self._words = "its cgroup had no more"
+        else:
+            self._words = f"its cgroup may use {in_mib(limit)} in all"
+
+    def explain(self, now: float) -> str:
+        """What it says of a SIGKILL that nobody here sent, in words; "" where it was not this."""
+        self.look(now)
+        if not self._untold or now - self._noticed > FRESH_S:
+            return ""
+        self._untold -= 1
+        return self._words
+
+
+def _counted(text: str, name: str) -> int:
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) == 2 and fields[0] == name:
+            return int(fields[1])
+    return 0
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text() if path else ""
+    except OSError:
+        return ""

@@ -1,0 +1,108 @@
+"""What a death says about the run that was at hand: an outcome, or that it has to run again.
+
+In come how the process ended and why it was ended, if it was; out comes the verdict. Pure. It
+blames no run for what another did, and tells memory that ran out from every other end it can.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import msgspec
+
+from headrace.model.outcome import Cause, Crashed, Outcome, TimedOut, Usage
+from headrace.runtime.life import Doom, Lost
+from headrace.runtime.wire import EXIT_HOOK, EXIT_MEMORY, Exited
+
+START_TIMEOUT_S = 30.0
+NEARLY = 0.85
+"""The share of its memory in use at which a crash of the allocator's kind is put down to memory."""
+_ALLOCATORS = (signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV)
+
+
+class Death(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of an end.
+
+    Attributes:
+        exit: How the process ended.
+        doom: Why the host ended it, if it did.
+        hurt: What it did wrong, or what could not be done for it; "" where nothing is known.
+        born: Whether it ever was a process.
+        alone: Whether one run only was at hand.
+        refusal: What its start hooks failed with.
+        limit: Bytes of memory its resources allow, None without a limit.
+        own: Bytes it had beyond its zygote's when most.
+        kernel: What the kernel says of memory that ran out just now, "" where nothing did.
+    """
+
+    exit: Exited
+    doom: Doom
+    hurt: str
+    born: bool
+    alone: bool
+    refusal: Cause | None
+    limit: int | None
+    own: int
+    kernel: str
+
+
+def verdict(death: Death, usage: Usage, *, function: str, timeout: float) -> Outcome | Lost:
+    """What comes of a run that was not answered."""
+    match death.doom:
+        case Doom.TAKEN:
+            return Crashed(Cause("Crashed", death.doom.value), usage, blameless=True)
+        case Doom.UNBORN | Doom.ZYGOTE:
+            return Lost(death.hurt or death.doom.value)
+        case Doom.START if not death.born:
+            return Lost("its zygote did not fork it")
+        case _:
+            pass
+    if death.refusal is not None:
+        return Crashed(death.refusal, usage)
+    if not death.alone or (death.doom is Doom.NONE and death.exit.status == EXIT_HOOK):
+        return Lost(death.doom.value)
+    if death.doom is Doom.TIMEOUT:
+        message = f"`{function}` overran its timeout of {timeout:g} s"
+        return TimedOut(Cause("TimedOut", message), usage)
+    return Crashed(_cause(death), usage)
+
+
+def _cause(death: Death) -> Cause:
+    status = death.exit.status
+    match death.doom:
+        case Doom.PROTOCOL | Doom.CHANNEL:
+            return Cause("ProtocolError", death.hurt or death.doom.value)
+        case Doom.START:
+            return Cause("TimedOut", f"its start hooks took over {START_TIMEOUT_S:g} s")
+        case Doom.MEMORY:
+            return Cause("OutOfMemory", death.hurt or death.doom.value)
+        case _:
+            pass
+    if status == EXIT_MEMORY:
+        return Cause("OutOfMemory", f"it ran out of memory{_allowed(death.limit)}")
+    if status == -signal.SIGKILL and death.kernel:
+        return Cause("OutOfMemory", f"the kernel killed it for memory: {death.kernel}")
+    if status < 0:
+        name = signal_name(-status)
+        if -status in _ALLOCATORS and death.limit and death.own >= NEARLY * death.limit:
+            used = f"with {in_mib(death.own)} in use{_allowed(death.limit)}"
+            return Cause("OutOfMemory", f"it died of {name} {used}")
+        return Cause("Crashed", f"it died of {name}")
+    return Cause("Crashed", f"it exited with code {status} in the middle of an invocation")
+
+
+def _allowed(limit: int | None) -> str:
+    return "" if limit is None else f"; its limit is {in_mib(limit)} (`Resources(memory=...)`)"
+
+
+def in_mib(size: int) -> str:
+    """Bytes for people."""
+    return f"{size / (1 << 20):,.0f} MiB"
+
+
+def signal_name(number: int) -> str:
+    """Its name where it has one."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
