@@ -17,12 +17,18 @@ from headrace.model.tables import Row, RowOp
 from headrace.triggers.tables.rows import RowChange, plain
 
 MAX_COLUMNS: Final = 400
+BUSY_MS: Final = 10
+"""How long a call waits for somebody else's write; it stands on the loop meanwhile."""
 OPS: Final[tuple[RowOp, ...]] = ("insert", "update", "delete")
 _NOW: Final = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
 
 
+class Busy(Unavailable):
+    """Somebody else holds the database just now; look again soon."""
+
+
 class Outbox:
-    """One reader's outbox beside one table. Used by one task; every call is short, none waits.
+    """One reader's outbox beside one table. Used by one task; every call is short, and waits hardly.
 
     Attributes:
         columns: The table's, in order.
@@ -38,6 +44,7 @@ class Outbox:
         self._path = path
         try:
             self._db = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)
+            self._db.set_busy_timeout(BUSY_MS)
         except apsw.Error as error:
             raise self._trouble(error) from error
         self._schema = -1
@@ -202,6 +209,8 @@ class Outbox:
         return cast("int", self._db.pragma(name))
 
     def _trouble(self, error: apsw.Error) -> Unavailable:
+        if isinstance(error, apsw.BusyError | apsw.LockedError):
+            return Busy(f"the database `{self._path}` is being written by somebody else: {error}")
         return Unavailable(f"the database `{self._path}` cannot be used now: {error}")
 
 

@@ -16,7 +16,7 @@ from headrace.model.tables import Table
 from headrace.triggers.foreign.base import Message
 from headrace.triggers.foreign.feed import fitted, parts
 from headrace.triggers.source import Outlet
-from headrace.triggers.tables.outbox import Outbox
+from headrace.triggers.tables.outbox import Busy, Outbox
 from headrace.triggers.tables.rows import events_of, slot_of
 from headrace.world.calendar import wait_until
 from headrace.world.clock import Clock
@@ -24,6 +24,8 @@ from headrace.world.failpoints import hit
 
 PAGE: Final = 500
 """Rows told at once."""
+BUSY_S: Final = 10.0
+"""A database that others hold for longer without a break is told of as a failure."""
 
 
 class Mark(msgspec.Struct, array_like=True, frozen=True):
@@ -46,6 +48,7 @@ class OutboxSource:
 
     def __init__(self, trigger: Table, clock: Clock, *, threads: bool) -> None:
         self._trigger, self._clock, self._threads = trigger, clock, threads
+        self._busy_since: float | None = None
 
     async def run(self, outlet: Outlet) -> None:
         """Watch for ever.
@@ -64,8 +67,19 @@ class OutboxSource:
                 except Fenced:
                     # Another node has told; go on from what it remembered.
                     await self._pause()
+                except Busy:
+                    if self._is_held():
+                        raise
+                    await self._pause()
         finally:
             outbox.close()
+
+    def _is_held(self) -> bool:
+        """Whether others have held the database for long, without a break to read it in."""
+        now = self._clock.monotonic()
+        if self._busy_since is None:
+            self._busy_since = now
+        return now - self._busy_since > BUSY_S
 
     async def _install(self, outbox: Outbox) -> None:
         if self._threads:
@@ -83,6 +97,7 @@ class OutboxSource:
                 await self._pause()
                 continue
             changes = outbox.read(position, PAGE)
+            self._busy_since = None
             messages = [
                 Message(fitted(event), int(change.position))
                 for change in changes

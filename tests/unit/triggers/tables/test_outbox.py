@@ -211,3 +211,19 @@ def test_a_table_that_cannot_be_watched_is_named(
         outbox.install(snapshot=True)
     outbox.close()
     assert shop.execute("SELECT count(*) FROM sqlite_schema WHERE name LIKE 'mine%'").get == 0
+
+
+def test_a_database_that_others_write_is_read_as_soon_as_it_is_free(
+    path: Path, shop: apsw.Connection
+) -> None:
+    with World(listening(path)) as world:
+        world.advance(1)
+        for n in range(3):
+            shop.execute("BEGIN EXCLUSIVE")
+            shop.execute("INSERT INTO orders (id) VALUES (?)", (n,))
+            world.advance(4)
+            assert len(told(world)) == n
+            shop.execute("COMMIT")
+            # Not after the growing pauses of a source that has failed.
+            world.advance(0.5)
+            assert len(told(world)) == n + 1
