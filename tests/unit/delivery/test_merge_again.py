@@ -71,3 +71,25 @@ def test_a_run_that_is_sent_back_halfway_takes_the_order_it_had_taken(
 
     assert [at for at in group.order if at in set(before)] == before
     assert group.order[: len(before)] == before
+
+
+@given(stories, stories, st.lists(st.integers(0, 12), min_size=3, max_size=3))
+def test_a_run_over_what_retention_left_hands_out_all_of_it_once(
+    first: list[tuple[str, object, object]],
+    second: list[tuple[str, object, object]],
+    lows: list[int],
+) -> None:
+    group = Group(Logs(3))
+    tell(first, group)
+    group.reset()
+    group.logs.lows = [
+        min(low, len(times)) for low, times in zip(lows, group.logs.times, strict=True)
+    ]
+    tell(second, group)
+    group.finish()
+
+    assert sorted(group.order) == [
+        (stream, offset)
+        for stream, times in enumerate(group.logs.times)
+        for offset in range(group.logs.lows[stream], len(times))
+    ]
