@@ -289,6 +289,15 @@ def bus() -> Iterator[Metric]:
         yield Metric(15, f"bus, 10,000 rules, {words}", "events/s", rate, (at_least(least),), marks)
         name = f"bus, slowdown from 1 to 10,000 rules, {words}"
         yield Metric(15, name, "x", read(ours, "slowdown"), (at_most(1.15),))
+    ours = "workloads.bus --kind mixed"
+    yield Metric(
+        15,
+        "bus, 10,000 rules of every kind together",
+        "events/s",
+        read(ours, "rules_10000_per_s"),
+        (at_least(120_000),),
+        of((ours,), "rules_100_per_s") + of((ours,), "decode_per_s"),
+    )
 
 
 def http_calls() -> Iterator[Metric]:

@@ -2,7 +2,7 @@
 
 The events are of the shapes that services really publish (an instance's state, a stored object, an
 order, an API call), about 300 to 900 bytes each. Every event is decoded and matched on one core. The
-naive loop asks every pattern in turn.
+naive loop asks every pattern in turn. `mixed` has rules of every kind in one index.
 """
 
 from __future__ import annotations
@@ -203,12 +203,34 @@ def measure(kind: str, *, quick: bool) -> dict[str, float]:
     return figures | rates({"naive_100_per_s": partial(_ask_all, patterns)}, bodies[:20])
 
 
+def measure_mixed(*, quick: bool) -> dict[str, float]:
+    """Rates for rules of every kind in one index, and events of every shape; one rule matches each."""
+    kinds = list(KINDS.values())
+    bodies = [
+        msgspec.json.encode(shape(number, value(number)))
+        for number, (_, shape, value) in enumerate(kinds)
+    ] * ((EVENTS // 10 if quick else EVENTS) // len(kinds))
+    works: dict[str, Callable[[bytes], object]] = {"decode_per_s": _decode}
+    for number_of_rules in COUNTS[1:]:
+        index = RuleIndex()
+        for number in range(number_of_rules):
+            index.add(f"rule-{number}", kinds[number % len(kinds)][0](number))
+        for number, body in enumerate(bodies[: len(kinds)]):
+            if (met := index.match(_decode(body))) != [f"rule-{number}"]:
+                raise BusWentWrong(f"{met} instead of rule-{number}")
+        works[f"rules_{number_of_rules}_per_s"] = partial(_ask_index, index)
+    return rates(works, bodies)
+
+
 def main() -> None:
-    """Measure one kind of pattern."""
+    """Measure one kind of pattern, or all of them together."""
     parser = arguments(__doc__)
-    parser.add_argument("--kind", choices=list(KINDS), default="exact")
+    parser.add_argument("--kind", choices=[*KINDS, "mixed"], default="exact")
     options = parser.parse_args()
-    report(**measure(options.kind, quick=options.quick))
+    if options.kind == "mixed":
+        report(**measure_mixed(quick=options.quick))
+    else:
+        report(**measure(options.kind, quick=options.quick))
 
 
 if __name__ == "__main__":

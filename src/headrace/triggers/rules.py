@@ -8,7 +8,7 @@ those of `filters.Pattern`, arrays included.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from itertools import count
 from typing import Any, Final, NamedTuple
@@ -35,6 +35,8 @@ _ASKED: Final = 2
 _ABSENT: Final = 4
 _MISSING: Final[Any] = object()
 
+_arrays: Final = count()
+"""Tells arrays apart; no two have the same number."""
 _PLAIN: Final = frozenset([str, int, float, bool, type(None), Decimal])
 
 
@@ -108,9 +110,7 @@ class _Tree:
             return _walk_many(self._root, fields)
         if _collect(event, self._level, fields):
             return _walk(self._root, fields)
-        many: dict[str, list[Value]] = {}
-        _collect_many(event, self._level, (), many, count())
-        return _walk_many(self._root, many)
+        return _walk_many(self._root, fields)
 
 
 class _Node:
@@ -227,56 +227,50 @@ def _met(
 
 
 def _collect(event: Mapping[str, Any], level: _Level, fields: dict[str, Any]) -> bool:
-    """Put the leaves the rules mention to `fields`; False where they are not plain values.
+    """Put the leaves the rules mention to `fields`; whether all of them are plain values.
 
-    Not plain are values in arrays, and a path that comes twice.
+    Not plain are values in arrays, and a path that comes twice: such a path holds a list.
     """
+    plain = True
     for name, path, within in _met(event, level):
         if name in event:
             value = event[name]
             kind = type(value)
             if kind is dict:
                 if within is not None and not _collect(value, within, fields):
-                    return False
-            elif kind not in _PLAIN:
-                return False
+                    plain = False
+            elif kind not in _PLAIN or path in fields:
+                _spread(value, path, within, (), fields)
+                plain = False
             elif path is not None:
-                if path in fields:
-                    return False
                 fields[path] = value
-    return True
+    return plain
 
 
-def _collect_many(
-    event: Mapping[str, Any],
-    level: _Level,
-    places: Places,
-    fields: dict[str, list[Value]],
-    arrays: Iterator[int],
+def _spread(
+    value: Any, path: str | None, within: _Level | None, places: Places, fields: dict[str, Any]
 ) -> None:
-    """Put all the leaves the rules mention to `fields`, as `flatten` does with every leaf."""
-    for name, path, within in _met(event, level):
-        if name in event:
-            _add(event[name], path, within, places, fields, arrays)
-
-
-def _add(
-    value: Any,
-    path: str | None,
-    within: _Level | None,
-    places: Places,
-    fields: dict[str, list[Value]],
-    arrays: Iterator[int],
-) -> None:
+    """Put all the leaves in `value` to `fields`, as `flatten` does with every leaf."""
     if isinstance(value, list):
-        array = next(arrays)
+        array = next(_arrays)
         for index, inner in enumerate(value):
-            _add(inner, path, within, (*places, (array, index)), fields, arrays)
+            _spread(inner, path, within, (*places, (array, index)), fields)
     elif isinstance(value, Mapping):
         if within is not None:
-            _collect_many(value, within, places, fields, arrays)
+            for name, completes, deeper in _met(value, within):
+                if name in value:
+                    _spread(value[name], completes, deeper, places, fields)
     elif path is not None:
-        fields.setdefault(path, []).append(Value(value, places))
+        _values(fields, path).append(Value(value, places))
+
+
+def _values(fields: dict[str, Any], path: str) -> list[Value]:
+    """The list of a path's values, made of a plain one where that stands there."""
+    known = fields.get(path, _MISSING)
+    if type(known) is not list:
+        known = fields[path] = [] if known is _MISSING else [Value(known, ())]
+    found: list[Value] = known
+    return found
 
 
 # --- walks ------------------------------------------------------------------------------------
@@ -320,11 +314,14 @@ def _walk(root: _Node, fields: dict[str, Scalar]) -> list[str]:
     return list(names)
 
 
-def _holds(leaves: tuple[Leaf, ...], fields: dict[str, Scalar]) -> bool:
+def _holds(leaves: tuple[Leaf, ...], fields: Mapping[str, Any]) -> bool:
     for leaf in leaves:
         value = fields.get(leaf.path, _MISSING)
         if value is _MISSING:
             if not leaf.absent:
+                return False
+        elif type(value) is list:
+            if not any(term.test(each.value) for each in value for term in leaf.terms):
                 return False
         else:
             for term in leaf.terms:
@@ -335,9 +332,13 @@ def _holds(leaves: tuple[Leaf, ...], fields: dict[str, Scalar]) -> bool:
     return True
 
 
-def _walk_many(root: _Node, fields: dict[str, list[Value]]) -> list[str]:
-    """The same where paths hold several values; then one array must not give two elements."""
-    in_arrays = {path for path, values in fields.items() if any(one.places for one in values)}
+def _walk_many(root: _Node, fields: dict[str, Any]) -> list[str]:
+    """The same where some paths hold several values; then one array must not give two elements."""
+    in_arrays = {
+        path
+        for path, values in fields.items()
+        if type(values) is list and any(one.places for one in values)
+    }
     names: dict[str, None] = {}
     nodes = [root]
     while nodes:
@@ -346,24 +347,55 @@ def _walk_many(root: _Node, fields: dict[str, list[Value]]) -> list[str]:
             node.sort()
         for one in node.done:
             if one.name not in names and (
-                sum(leaf.path in in_arrays for leaf in one.leaves) < 2
-                or all_hold(one.leaves, fields)
+                not _is_entangled(one, in_arrays) or _holds_together(one, fields)
             ):
                 names[one.name] = None
         for one in node.few:
-            if one.name not in names and all_hold(one.leaves, fields):
+            if one.name not in names and (
+                _holds_together(one, fields)
+                if _is_entangled(one, in_arrays)
+                else _holds(one.rest, fields)
+            ):
                 names[one.name] = None
+        if not node.branches:
+            continue
         paths = node.paths
-        for path, values in fields.items():
-            if path in paths:
-                index = paths[path]
-                if len(values) == 1:
-                    index.find(values[0].value, nodes)
+        for path in paths if len(paths) <= len(fields) else fields:
+            if path in fields and path in paths:
+                index, value = paths[path], fields[path]
+                kind = type(value)
+                if kind is str:
+                    # As `find` does, without a call in between: nearly every value is a text.
+                    if value in index.texts:
+                        nodes.append(index.texts[value])
+                    for look_up in index.lookups:
+                        look_up(value, value, nodes)
+                    if index.asks_more:
+                        index.find_more(value, nodes)
+                elif kind is not list:
+                    index.find(value, nodes)
+                elif len(value) == 1:
+                    index.find(value[0].value, nodes)
                 else:
-                    _find_any(index, values, nodes)
+                    _find_any(index, value, nodes)
         if node.absent:
             nodes += [then for path, then in node.absent.items() if path not in fields]
     return list(names)
+
+
+def _is_entangled(one: _Alternative, in_arrays: set[str]) -> bool:
+    """Whether several of its leaves stand in arrays, and so may be of different elements."""
+    return len(one.leaves) > 1 and sum(leaf.path in in_arrays for leaf in one.leaves) > 1
+
+
+def _holds_together(one: _Alternative, fields: Mapping[str, Any]) -> bool:
+    """Whether all leaves hold, and in the same elements of the event's arrays."""
+    spelled = {
+        leaf.path: value if type(value) is list else [Value(value, ())]
+        for leaf in one.leaves
+        if (value := fields.get(leaf.path, _MISSING)) is not _MISSING
+    }
+    return all_hold(one.leaves, spelled)
 
 
 def _find_any(index: TermIndex[_Node], values: list[Value], nodes: list[_Node]) -> None:
