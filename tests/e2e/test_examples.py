@@ -27,3 +27,12 @@ def test_every_numbered_example_has_a_function_a_page_and_a_test() -> None:
     for folder in sorted(ROOT.glob("examples/[0-9]*_*/")):
         there = {path.name for path in folder.iterdir()}
         assert {"function.py", "README.md", "test_example.py"} <= there, folder.name
+
+
+def test_every_page_of_an_example_is_typed_in_the_examples_own_folder() -> None:
+    """Two examples may have streams of one name: each needs data of its own."""
+    for page in sorted(ROOT.glob("examples/[0-9]*_*/README.md")):
+        for block in re.findall(r"```\w*\n(.*?)```", page.read_text(), re.DOTALL):
+            if "headrace dev" in block:
+                assert block.startswith(f"cd examples/{page.parent.name}\n"), page
+                assert re.search(r"headrace dev function\.py$", block, re.MULTILINE), page
