@@ -99,9 +99,10 @@ class Ledger:
                 self.pending[place] = msgspec.structs.replace(unit, due=latest)
 
     def postpone(self, unit: Unit, due: int) -> None:
-        """Let a unit wait until `due`, others passing it."""
+        """Let a unit wait until `due`, others passing it, but none that shares a key with it."""
         self._split = True
-        self.pending.append(msgspec.structs.replace(unit, due=due))
+        # Ahead of all, for it was chosen before them: behind, they would be ahead of it in its keys.
+        self.pending.appendleft(msgspec.structs.replace(unit, due=due))
 
     def leave_out(self, chunks: Iterable[Chunk]) -> None:
         """These events are done without a run."""

@@ -10,6 +10,7 @@ from headrace.delivery.ledger import Ledger
 from headrace.delivery.parking import lane_of
 from headrace.delivery.positions import Standing
 from headrace.delivery.settle import GivenUp, Verdict
+from headrace.delivery.turns import turn
 from headrace.delivery.unit import FOREVER, Unit
 from headrace.model.effects import Effects, Progress, Trouble
 from headrace.model.event import Event
@@ -171,3 +172,15 @@ def test_retries_planned_by_a_clock_that_was_set_back_are_brought_forward() -> N
     books.hasten(100)
 
     assert [unit.due for unit in books.pending] == [100, FOREVER]
+
+
+def test_a_unit_that_is_postponed_stays_ahead_of_what_shares_a_key_with_it() -> None:
+    books = ledger()
+    first, second = Unit((chunk(2, keys=["a", "b"]),)), Unit((chunk(1, 2, keys=["b"]),))
+    books.pending.append(second)
+
+    books.postpone(first, 50)
+
+    assert turn(books.pending, (), 10, by_key=True) == (None, 50)
+    assert turn(books.pending, (), 50, by_key=True) == (0, 50)
+    assert turn(books.pending, (), 10, by_key=False) == (1, 10)
