@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from pamqp.commands import Basic
-from tests.integration.test_own_triggers import records, start, wait_for
+from tests.integration.gateway_nodes import records, wait_for
+from tests.integration.test_own_triggers import start
 from tests.services.systems import (
     AWS,
     SYSTEMS,

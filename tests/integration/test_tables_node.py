@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.test_own_triggers import records, start, wait_for
+from tests.integration.gateway_nodes import records, wait_for
+from tests.integration.test_own_triggers import start
 from tests.services.servers import Server, absent, missing
 
 from headrace.client.http import Client
