@@ -42,8 +42,9 @@ async def answer(door: Door, request: Request, found: Found) -> Response:
         HeadraceError: It is refused, or the function failed; the door's table says how to answer.
     """
     target = found.target
-    who = await _admitted(door, request, target)
     says = target.says
+    free = target.auth is None and target.rate is None
+    who = "" if free else await _admitted(door, request, target)
     raw = await request.body(says.max_bytes, packed=True)
     if isinstance(says, Proxy):
         return await pass_through(door, request, says, found.params, raw)
@@ -56,9 +57,10 @@ async def answer(door: Door, request: Request, found: Found) -> Response:
     event_id = None
     if isinstance(says, Webhook):
         event_id = _signed(door, request, says, raw)
-    encoding = request.headers.get(b"content-encoding", b"").decode("latin-1")
-    body = unpack(encoding, raw, says.max_bytes)
-    request.reserve(len(body) - len(raw) if len(body) > len(raw) else 0)
+    body = raw
+    if (encoding := request.headers.get(b"content-encoding")) is not None:
+        body = unpack(encoding.decode("latin-1"), raw, says.max_bytes)
+        request.reserve(len(body) - len(raw) if len(body) > len(raw) else 0)
     if isinstance(says, Webhook) and (challenge := _challenge(says, body)) is not None:
         return Response(200, challenge, b"text/plain")
     query = typed_query(says, texts, found.params)
@@ -74,7 +76,8 @@ async def answer(door: Door, request: Request, found: Found) -> Response:
         event = Event(payload, key, id=event_id, headers=headers)
         return await _keep(door, target, event)
     answered = await _call(door, target, payload, headers, once)
-    return in_parts(answered, request.header("accept") or "")
+    accept = request.header("accept")
+    return in_parts(answered, accept) if accept else answered
 
 
 async def _admitted(door: Door, request: Request, target: Target) -> str:

@@ -53,11 +53,12 @@ def typed_query(
         Invalid: It is not of that type.
     """
     schema = route.query_schema
-    bodyless = set(route.methods) <= _BODYLESS
     if schema is None:
+        if not texts:
+            return {}
         return {name: given[-1] if len(given) == 1 else given for name, given in texts.items()}
     found = coerce(schema, texts)
-    if bodyless:
+    if _BODYLESS.issuperset(route.methods):
         # What stands in the path wins: a query cannot pretend to be another's path.
         found |= coerce(schema, {name: [str(value)] for name, value in params.items()})
     check(schema, found)
@@ -76,7 +77,7 @@ def payload_of(
     Raises:
         Invalid: The body is not what the route takes.
     """
-    if isinstance(route, Http) and (set(route.methods) <= _BODYLESS or method in _BODYLESS):
+    if isinstance(route, Http) and (method in _BODYLESS or _BODYLESS.issuperset(route.methods)):
         return encode_json({**query, **params})
     if route.codec == "bytes":
         return body
@@ -117,7 +118,7 @@ def carried(
     for name in route.headers:
         if (text := request.header(name)) is not None:
             found[f"http-header-{name}"] = text
-    if sum(len(name) + len(text) for name, text in found.items()) > MAX_HEADER_BYTES:
+    if len("".join(found.values())) + len("".join(found)) > MAX_HEADER_BYTES:
         raise TooLarge(
             f"the path, the query and the headers this route keeps take more than "
             f"{MAX_HEADER_BYTES:,} bytes; put it into the body"
