@@ -102,6 +102,8 @@ def check_runs(
                     findings += _not_single(function, keys, here)
             case ["end", _, run, _]:
                 on.pop(run, None)
+            case _:
+                pass
     for name, asked in account.functions.items():
         if (throttle := asked.flow.get("throttle")) and not account.is_skewed:
             slack = 0 if asked.calm else SLACK_US

@@ -12,10 +12,8 @@ import msgspec
 import pytest
 from tests.auditor.judge import judge
 
-import headrace.delivery.dispatcher as dispatching
 import headrace.delivery.ledger as ledger
 import headrace.delivery.pump as pump
-import headrace.services.bus.router as routing
 from headrace.delivery import delays, flow, gate, outside
 from headrace.delivery import settle as settling
 from headrace.delivery.flow import Flow, Sieve
@@ -26,11 +24,13 @@ from headrace.delivery.retry import gives_up
 from headrace.delivery.shifts import Shift
 from headrace.keepers.brokers.memory import MemoryBroker
 from headrace.model.outcome import Returned
+from headrace.model.record import encode_events
 from headrace.services.bus.posting import Posting
 from headrace.services.bus.router import Router
 from headrace.testing.plan import plan_of
 from headrace.testing.planned import Plan
 from headrace.testing.simulation import play_plan
+from headrace.topology.consumers import consumer_of
 from headrace.triggers.schedules import source as scheduling
 from headrace.triggers.schedules.source import Keeping
 
@@ -133,13 +133,11 @@ def a_new_host_does_not_know_who_holds_what(patch: pytest.MonkeyPatch) -> None:
 
 @plant("Q4", "queue")
 def a_group_has_no_order(patch: pytest.MonkeyPatch) -> None:
-    real = dispatching.consumer_of
-
     def unordered(stream: Any, app: str) -> Any:
-        found = real(stream, app)
+        found = consumer_of(stream, app)
         return found and _changed(found, mode="unordered")
 
-    patch.setattr(dispatching, "consumer_of", unordered)
+    patch.setattr("headrace.delivery.dispatcher.consumer_of", unordered)
 
 
 @plant("Q5", "queue")
@@ -169,8 +167,9 @@ def a_router_overlooks_some_events(patch: pytest.MonkeyPatch) -> None:
 
 @plant("B2", "bus")
 def a_router_turns_its_batches_round(patch: pytest.MonkeyPatch) -> None:
-    real = routing.encode_events
-    patch.setattr(routing, "encode_events", lambda events: real(events[::-1]))
+    patch.setattr(
+        "headrace.services.bus.router.encode_events", lambda events: encode_events(events[::-1])
+    )
 
 
 @plant("B3", "bus")
