@@ -23,8 +23,9 @@ OPS: Final[tuple[RowOp, ...]] = ("insert", "update", "delete")
 _NOW: Final = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
 
 
-class Busy(Unavailable):
-    """Somebody else holds the database just now; look again soon."""
+def is_busy(error: Unavailable) -> bool:
+    """Whether only somebody else's write stood in the way: look again soon."""
+    return isinstance(error.__cause__, apsw.BusyError | apsw.LockedError)
 
 
 class Outbox:
@@ -209,8 +210,6 @@ class Outbox:
         return cast("int", self._db.pragma(name))
 
     def _trouble(self, error: apsw.Error) -> Unavailable:
-        if isinstance(error, apsw.BusyError | apsw.LockedError):
-            return Busy(f"the database `{self._path}` is being written by somebody else: {error}")
         return Unavailable(f"the database `{self._path}` cannot be used now: {error}")
 
 

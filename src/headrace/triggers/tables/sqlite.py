@@ -11,12 +11,12 @@ from typing import Final
 
 import msgspec
 
-from headrace.model.errors import Corrupt, Fenced
+from headrace.model.errors import Corrupt, Fenced, Unavailable
 from headrace.model.tables import Table
 from headrace.triggers.foreign.base import Message
 from headrace.triggers.foreign.feed import fitted, parts
 from headrace.triggers.source import Outlet
-from headrace.triggers.tables.outbox import Busy, Outbox
+from headrace.triggers.tables.outbox import Outbox, is_busy
 from headrace.triggers.tables.rows import events_of, slot_of
 from headrace.world.calendar import wait_until
 from headrace.world.clock import Clock
@@ -67,8 +67,8 @@ class OutboxSource:
                 except Fenced:
                     # Another node has told; go on from what it remembered.
                     await self._pause()
-                except Busy:
-                    if self._is_held():
+                except Unavailable as error:
+                    if not is_busy(error) or self._is_held():
                         raise
                     await self._pause()
         finally:
