@@ -19,6 +19,7 @@ from tests.services.systems import (
     Kafka,
     Mqtt,
     Nats,
+    Pulsar,
     Rabbit,
     Redis,
     Sqs,
@@ -33,6 +34,7 @@ from headrace.model.foreign import (
     KinesisStream,
     MqttTopic,
     NatsStream,
+    PulsarTopic,
     RabbitQueue,
     RedisStream,
     SqsQueue,
@@ -201,6 +203,7 @@ async def test_a_queue_that_is_not_there_yet_is_asked_for_again(opened: Opened, 
         RabbitQueue("q", "amqp://guest:guest@127.0.0.1:1/"),
         SqsQueue("q", "eu-central-1", "http://127.0.0.1:1"),
         KinesisStream("q", "eu-central-1", "http://127.0.0.1:1"),
+        PulsarTopic("q", "pulsar://127.0.0.1:1"),
     ],
     ids=lambda trigger: type(trigger).__name__,
 )
@@ -209,6 +212,43 @@ async def test_a_server_that_is_away_is_asked_for_again(trigger: ForeignTrigger)
     with pytest.raises(Unavailable, match=r"cannot be reached|does not answer"):
         async with connected(trigger):
             pass
+
+
+async def test_pulsar_messages_whose_acknowledgement_was_lost_are_known_however_many(
+    opened: Opened,
+) -> None:
+    pulsar: Pulsar = opened("pulsar")
+    queue = await pulsar.make()
+    trigger = pulsar.trigger(queue)
+    async with connected(trigger):
+        pass
+    await pulsar.send(queue, [b"%d" % number for number in range(250)])
+    async with connected(trigger) as driver:
+        found = await received(driver, 250)
+    places = dict(message.place for message in found if message.place is not None)
+    assert len(places) == 1
+    async with connected(trigger, places=places) as driver:
+        await pulsar.send(queue, [b"new"])
+        assert values(await received(driver, 1)) == [b"new"]
+    # A place of a cluster that is no more hides nothing of one that was set up since.
+    (part,) = places
+    async with connected(trigger, places={part: "999999:0:-1:1000"}) as driver:
+        assert b"new" in values(await received(driver, 1))
+
+
+async def test_a_pulsar_source_that_is_stopped_while_it_subscribes_lets_go(opened: Opened) -> None:
+    pulsar: Pulsar = opened("pulsar")
+    trigger = pulsar.trigger(await pulsar.make())
+    for _ in range(5):
+        driver = driver_of(trigger, Surroundings("app-read", SystemClock(), SystemEntropy()))
+        connecting = asyncio.ensure_future(driver.connect({}))
+        await asyncio.sleep(0)
+        connecting.cancel()
+        await asyncio.wait((connecting,))
+        async with asyncio.timeout(20):
+            await driver.close()
+    async with asyncio.timeout(20), connected(trigger) as driver:
+        assert await driver.receive(1) == []
 
 
 async def test_a_fifo_queue_keeps_the_order_of_a_group_and_makes_it_the_key(opened: Opened) -> None:

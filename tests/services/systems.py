@@ -23,6 +23,7 @@ from headrace.model.foreign import (
     KinesisStream,
     MqttTopic,
     NatsStream,
+    PulsarTopic,
     RabbitQueue,
     RedisStream,
     SqsQueue,
@@ -313,6 +314,32 @@ class Kafka(System):
         return KafkaTopic(queue, f"127.0.0.1:{self.port}", in_flight=100)
 
 
+class Pulsar(System):
+    script = "pulsar"
+
+    @property
+    def url(self) -> str:
+        return f"pulsar://127.0.0.1:{self.port}"
+
+    async def send(self, queue: str, values: Sequence[bytes]) -> None:
+        await asyncio.to_thread(self._send, queue, values)
+
+    def _send(self, queue: str, values: Sequence[bytes]) -> None:
+        import pulsar
+
+        quiet = pulsar.ConsoleLogger(pulsar.LoggerLevel.Error)
+        client = pulsar.Client(self.url, operation_timeout_seconds=5, logger=quiet)
+        try:
+            producer = client.create_producer(queue, send_timeout_millis=5_000)
+            for value in values:
+                producer.send(value, properties={"note": "hi"}, partition_key="one")
+        finally:
+            client.shutdown()
+
+    def trigger(self, queue: str) -> ForeignTrigger:
+        return PulsarTopic(queue, self.url, in_flight=100)
+
+
 SYSTEMS: dict[str, type[System]] = {
     "redis": Redis,
     "nats": Nats,
@@ -321,4 +348,5 @@ SYSTEMS: dict[str, type[System]] = {
     "sqs": Sqs,
     "kinesis": Kinesis,
     "kafka": Kafka,
+    "pulsar": Pulsar,
 }

@@ -1,15 +1,19 @@
 """Pulsar topics by an exclusive durable subscription, with pulsar-client.
 
-Only started against its library so far, never against a server: see `docs/reference/triggers.md`.
-Message ids name a place in the ledger and are never used twice.
+The library sends acknowledgements by and by and cannot say when they have arrived, so any number of
+messages may come again: the place of the last one is kept with what was appended, and what stands
+before it is passed by. Its calls wait, so they run in a thread, one at a time: a client that is shut
+down under a call would leave it waiting for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
-from headrace.model.errors import Unavailable
+from headrace.model.errors import Corrupt, Unavailable
 from headrace.model.event import Event
 from headrace.model.foreign import PulsarTopic
 from headrace.triggers.foreign.base import Message, Surroundings, address_of, lacking
@@ -19,23 +23,67 @@ try:
 except ImportError as error:
     raise lacking("pulsar", error) from error
 
+T = TypeVar("T")
+
 WAIT_MS = 500
 PATIENCE_S = 15
 
 
+class Place(NamedTuple):
+    """Where a message stands in its partition, and the latest time of publishing (ms) up to there."""
+
+    ledger: int
+    entry: int
+    batch: int
+    published: int
+
+    @classmethod
+    def at(cls, found: pulsar.Message) -> Place:
+        """The place of a message."""
+        name = found.message_id()
+        return cls(name.ledger_id(), name.entry_id(), name.batch_index(), found.publish_timestamp())
+
+    @classmethod
+    def of(cls, text: str) -> Place:
+        """A place as it was kept.
+
+        Raises:
+            Corrupt: It is none.
+        """
+        try:
+            return cls(*(int(part) for part in text.split(":")))
+        except (ValueError, TypeError) as error:
+            raise Corrupt(f"`{text}` is no place in a Pulsar topic") from error
+
+    @property
+    def text(self) -> str:
+        """As it is kept."""
+        return ":".join(str(part) for part in self)
+
+    def is_covered_by(self, last: Place) -> bool:
+        """Whether it stands at `last` or before, in the same cluster.
+
+        One that was set up anew counts from the beginning, but its clock does not.
+        """
+        return self[:3] <= last[:3] and self.published <= last.published
+
+
 class PulsarSource:
-    """One exclusive consumer. Calls that wait run in a thread."""
+    """One exclusive consumer."""
 
     def __init__(self, trigger: PulsarTopic, around: Surroundings) -> None:
         self._trigger = trigger
         self._name = trigger.subscription or around.name
         self._client: pulsar.Client | None = None
         self._consumer: pulsar.Consumer | None = None
+        self._busy: asyncio.Future[Any] | None = None
+        self._last: dict[str, Place] = {}
 
     async def connect(self, places: Mapping[str, str]) -> Mapping[str, str]:
         """Connect and subscribe."""
+        self._last = {part: Place.of(text) for part, text in places.items()}
         try:
-            await asyncio.to_thread(self._subscribe)
+            await self._apart(self._subscribe)
         except pulsar.PulsarException as error:
             raise self._lost(error) from error
         return places
@@ -43,23 +91,55 @@ class PulsarSource:
     async def receive(self, limit: int) -> Sequence[Message[pulsar.MessageId]]:
         """What has arrived, or nothing after half a second."""
         try:
-            found = await asyncio.to_thread(self._take, limit)
+            found = await self._apart(self._take, limit)
+            fresh, known = self._told_apart(found)
+            if known:
+                await self._apart(self._acknowledge, known)
         except pulsar.PulsarException as error:
             raise self._lost(error) from error
-        return [self._message(each) for each in found]
+        return [self._message(each, place) for each, place in fresh]
+
+    def _told_apart(
+        self, found: Sequence[pulsar.Message]
+    ) -> tuple[list[tuple[pulsar.Message, Place]], list[pulsar.MessageId]]:
+        """Those that were not handed over before, with what to remember; and the names of the others."""
+        fresh: list[tuple[pulsar.Message, Place]] = []
+        known: list[pulsar.MessageId] = []
+        for each in found:
+            part, place = each.topic_name(), Place.at(each)
+            last = self._last.get(part)
+            if last is not None and place.is_covered_by(last):
+                known.append(each.message_id())
+                continue
+            if last is not None:
+                place = place._replace(published=max(place.published, last.published))
+            self._last[part] = place
+            fresh.append((each, place))
+        return fresh, known
 
     async def acknowledge(self, messages: Sequence[Message[pulsar.MessageId]]) -> None:
         """Acknowledge each by itself."""
         try:
-            await asyncio.to_thread(self._acknowledge, [each.receipt for each in messages])
+            await self._apart(self._acknowledge, [each.receipt for each in messages])
         except pulsar.PulsarException as error:
             raise self._lost(error) from error
 
     async def close(self) -> None:
         """Hang up; what was not acknowledged is delivered again."""
+        if self._busy is not None:
+            # Whoever waited for it may have been cancelled; every call ends by a timeout of its own.
+            await asyncio.wait((self._busy,))
         client, self._client, self._consumer = self._client, None, None
         if client is not None:
             await asyncio.to_thread(client.shutdown)
+
+    async def _apart(self, call: Callable[..., T], *args: Any) -> T:
+        """Have the library do something in a thread."""
+        running: asyncio.Future[T] = asyncio.get_running_loop().run_in_executor(
+            None, functools.partial(call, *args)
+        )
+        self._busy = running
+        return await asyncio.shield(running)
 
     def _subscribe(self) -> None:
         trigger = self._trigger
@@ -97,7 +177,7 @@ class PulsarSource:
         for receipt in receipts:
             self._open.acknowledge(receipt)
 
-    def _message(self, found: pulsar.Message) -> Message[pulsar.MessageId]:
+    def _message(self, found: pulsar.Message, place: Place) -> Message[pulsar.MessageId]:
         receipt = found.message_id()
         mark = f"{found.topic_name()}/{receipt}"
         event = Event(
@@ -108,7 +188,7 @@ class PulsarSource:
             headers=dict(found.properties()) or None,
             source=f"pulsar/{self._trigger.topic}",
         )
-        return Message(event, receipt, mark=mark)
+        return Message(event, receipt, mark=mark, place=(found.topic_name(), place.text))
 
     @property
     def _where(self) -> str:
