@@ -86,6 +86,9 @@ def test_every_trigger_of_ours_sets_its_function_off(place: Path) -> None:
 
 def test_a_file_is_told_only_when_its_writer_has_closed_it(place: Path) -> None:
     with serving(place, app=APP) as url, Client(url) as client:
+        # A writer is known from where the kernel is listened to, a moment after the door opens.
+        (place / "inbox" / "first").write_text("z")
+        wait_for(lambda: "created first" in records(client, "files"))
         with (place / "inbox" / "slow").open("w") as file:
             for _ in range(4):
                 file.write("x")
