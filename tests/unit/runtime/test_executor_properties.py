@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import msgspec
@@ -39,37 +40,29 @@ class World(NamedTuple):
     state: dict[str, Any]
 
 
-app = App("p")
-scripts = app.stream("scripts", 4, Script)
-out = app.stream("out", 1)
-
-
 def act(index: int, script: Script, context: Context) -> None:
     for step in script.steps:
         match step.kind:
             case "publish":
-                context.publish(out, [index, step.key])
+                context.publish("out", [index, step.key])
             case "put":
                 context.state.put(step.key, index)
             case "add":
                 context.state.update(step.key, lambda n: n + index + 1, default=0)
             case "tell":
-                context.publish(out, [index, str(context.state.get(step.key, default=0))])
+                context.publish("out", [index, str(context.state.get(step.key, default=0))])
             case _:
                 context.state.delete(step.key)
 
 
-@app.function(scripts)
 def ordered(event: Event[Script], context: Context) -> Failures | None:
     return one(event, context)
 
 
-@app.function(scripts, mode="keyed")
 def keyed(event: Event[Script], context: Context) -> Failures | None:
     return one(event, context)
 
 
-@app.function(scripts, mode="unordered")
 def unordered(event: Event[Script], context: Context) -> Failures | None:
     return one(event, context)
 
@@ -83,7 +76,6 @@ def one(event: Event[Script], context: Context) -> Failures | None:
     return Failures([event]) if event.value.fate == "returned" else None
 
 
-@app.function(scripts)
 def whole(events: Batch[Script], context: Context) -> Failures:
     later: list[Event[Script]] = []
     for event in events:
@@ -95,13 +87,30 @@ def whole(events: Batch[Script], context: Context) -> Failures:
     return Failures(later)
 
 
-@app.function(scripts)
 def sealing(events: Batch[Script], context: Context) -> None:
     for event in events:
         act(event.offset, event.value, context)
         if event.value.fate != "good":
             raise ValueError("as planned")
         context.done(event)
+
+
+def deployed(handler: Callable[..., Any], **options: Any) -> App:
+    """An app with this function alone: an executor makes ready all that its app has."""
+    app = App("p")
+    scripts = app.stream("scripts", 4, Script)
+    app.stream("out", 1)
+    app.function(scripts, **options)(handler)
+    return app
+
+
+APPS = {
+    "ordered": deployed(ordered),
+    "keyed": deployed(keyed, mode="keyed"),
+    "unordered": deployed(unordered, mode="unordered"),
+    "whole": deployed(whole),
+    "sealing": deployed(sealing),
+}
 
 
 class Host:
@@ -144,7 +153,7 @@ def run(function: str, batch: list[Script], keys: list[str | None]) -> tuple[Ret
         Fact(msgspec.json.encode(script), key) for script, key in zip(batch, keys, strict=True)
     ]
     chunk = Chunk("scripts", 0, 0, len(facts), encode_events(facts), 0, 0, len(facts))
-    work = Executor(app, Host()).run(Invocation(f"p.{function}", (chunk,), token=2))
+    work = Executor(APPS[function], Host()).run(Invocation(f"p.{function}", (chunk,), token=2))
     with pytest.raises(StopIteration) as stopped:
         work.send(None)
     returned: Returned = stopped.value.value
