@@ -170,11 +170,7 @@ class _Books:
     def check_priority(self, began: int, taken: set[At]) -> None:
         """Of what nothing held back, nothing of a higher rank was left lying."""
         last = max(map(self.rank, taken))
-        # What is redriven holds back what has its key.
-        behind = {self.held[place].key for place in self.ever_dead} - {None}
         for place in self.held.keys() - taken - self.touched:
-            if self.held[place].key in behind:
-                continue
             if self.appended[place] < began - VISIBLE_US and self.rank(place) < last:
                 self.find("Q6", f"{place} lay there when {sorted(taken)} went first")
 

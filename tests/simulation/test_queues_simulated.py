@@ -264,3 +264,16 @@ def test_a_message_that_is_being_redriven_is_still_held_after_a_crash() -> None:
         assert consumer.acknowledge(message)
         world.run_until_idle()
         assert (world.lag(), world.dead_letters()) == (0, [])
+
+
+def test_a_message_that_is_redriven_holds_back_no_other_of_its_key() -> None:
+    app, jobs = shop(max_receives=1)
+    with World(app) as world:
+        send(world, 0, key="ada")
+        consumer = world.consumer(jobs)
+        assert consumer.refuse(consumer.receive()[0])
+        world.advance(1)
+        assert world.redrive("shop.jobs.outside") == 1
+        assert numbers(consumer.receive()) == [0]
+        send(world, 1, key="ada")
+        assert numbers(consumer.receive()) == [1]

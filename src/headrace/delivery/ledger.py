@@ -21,7 +21,7 @@ from headrace.delivery.watermark import Watermark
 from headrace.model.effects import DeadEvent, Effects, Trouble
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import BEHIND, Cause, Returned
-from headrace.model.policy import DeadLetter, Discard, OnFailure
+from headrace.model.policy import DeadLetter, Discard, OnFailure, ParkKey
 from headrace.model.record import Append, Chunk, Position, positions
 
 At = tuple[str, int]
@@ -59,6 +59,9 @@ class Ledger:
         self.gathered_units = self.gathered_bytes = 0
         self._written = {at: mark.progress() for at, mark in self._marks.items()}
         self._split = False
+        # Where nothing has an order, only a policy that parks keys holds anybody back: what is
+        # redriven out of the dead letters does not.
+        self._lets_pass = spec.mode == "unordered" and not isinstance(spec.on_failure, ParkKey)
         self.pending: deque[Unit] = deque()
         self.running: list[Unit] = []
         self.parked: dict[Lane, bool] = {
@@ -178,7 +181,7 @@ class Ledger:
         Returns:
             What is left to be run, None if nothing, and the events that were laid aside.
         """
-        if not self.parked or unit.parked:
+        if not self.parked or unit.parked or self._lets_pass:
             return unit, ()
         staying: list[int] = []
         aside: list[Chunk] = []
