@@ -101,7 +101,7 @@ async def test_a_zygote_that_dies_while_it_is_replaced_is_replaced(tmp_path: Pat
 async def test_idle_instances_go_before_the_fleet_has_too_much_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.runtime.fleet.WEIGH_EVERY_S", 0.05)
+    monkeypatch.setattr("headrace.runtime.budget.WEIGH_EVERY_S", 0.05)
     async with house(tmp_path, limits=FleetLimits(memory=80 << 20)) as home:
         await home.deploy(HOARD)
         assert isinstance(await home.run("one"), Returned)
@@ -115,7 +115,7 @@ async def test_idle_instances_go_before_the_fleet_has_too_much_memory(
 async def test_when_those_at_work_use_too_much_the_one_that_uses_most_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.runtime.fleet.WEIGH_EVERY_S", 0.05)
+    monkeypatch.setattr("headrace.runtime.budget.WEIGH_EVERY_S", 0.05)
     async with house(tmp_path, limits=FleetLimits(memory=120 << 20)) as home:
         await home.deploy(
             HOARD + "@app.function(orders)\ndef small(events, context): time.sleep(1)\n"
@@ -132,7 +132,7 @@ async def test_when_those_at_work_use_too_much_the_one_that_uses_most_is_ended(
 async def test_when_the_apps_alone_use_all_memory_calls_are_refused_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.runtime.fleet.WEIGH_EVERY_S", 0.01)
+    monkeypatch.setattr("headrace.runtime.budget.WEIGH_EVERY_S", 0.01)
     async with house(tmp_path, limits=FleetLimits(memory=32 << 20)) as home:
         await home.deploy("kept = os.urandom(1 << 20) * 64\n" + ROUND)
         # The first may run: nobody has weighed the app yet.

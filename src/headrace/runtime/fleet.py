@@ -10,13 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-import shutil
 import signal
-import socket
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -26,18 +23,16 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.model.policy import FleetLimits
 from headrace.runtime.base import HostServices
+from headrace.runtime.births import Births, remove
+from headrace.runtime.budget import Budget
 from headrace.runtime.deployment import Deployment
-from headrace.runtime.eviction import GreedyDual
 from headrace.runtime.instance import Instance
 from headrace.runtime.life import Doom, Lost, State
 from headrace.runtime.logs import LogLine
-from headrace.runtime.memory import KernelKills, limit_of, memory_of, own_memory_of
+from headrace.runtime.memory import KernelKills, own_memory_of
 from headrace.runtime.pool import Pool
-from headrace.runtime.postmortem import in_mib
-from headrace.runtime.warden import IDS_PER_ZYGOTE
-from headrace.runtime.wire import Exited, Fork, Forked, ForkFailed
+from headrace.runtime.wire import Exited, Forked, ForkFailed
 from headrace.runtime.zygote import Zygote, pid_of
-from headrace.world import failpoints
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 from headrace.world.tasks import Tasks
@@ -48,13 +43,7 @@ DESCRIPTORS_PER_INSTANCE = 8
 SPARE_DESCRIPTORS = 1_024
 TICK_S = 0.1
 STOP_GRACE_S = 3.0
-WEIGH_EVERY_S = 1.0
-"""How often memory is looked at while functions run; it takes some 15 µs for each instance."""
 MAX_SWITCHES = 8
-FIRST_UID = 1 << 20
-UID_BITS = 29
-MAX_BLOCKS = 1 << 12
-"""Zygotes after which their blocks of ids are used again."""
 DEFAULT_SPIN_S = 100e-6
 """How long a child looks for its next run before it sleeps, while runs follow each other closely."""
 
@@ -91,33 +80,32 @@ class Fleet:
         spin: float = DEFAULT_SPIN_S,
     ) -> None:
         self._clock = clock
-        self._entropy = entropy
         self._tasks = tasks
-        self._services = services
-        self._scratch = scratch.resolve()
         self._on_log = on_log or _ignore
-        self._environment = dict(environment or {})
         self._limits = limits or FleetLimits()
-        self._max_memory = limit_of(self._limits.memory)
-        self._used = 0
-        self._weights: dict[Instance, int] = {}
-        self._weighed_at = -WEIGH_EVERY_S
-        self._kernel = KernelKills()
-        self._isolation = isolation
-        self._spin = spin if (os.cpu_count() or 1) > 1 else 0.0
+        self._births = Births(
+            self,
+            clock=clock,
+            entropy=entropy,
+            tasks=tasks,
+            services=services,
+            scratch=scratch,
+            on_log=self._on_log,
+            environment=environment or {},
+            isolation=isolation,
+            spin=spin,
+        )
         self._apps: dict[str, Deployment] = {}
         self._pools: dict[str, Pool] = {}
         self._retired: set[Deployment] = set()
         self._instances: dict[str, Instance] = {}
-        self._partitions: dict[str, int] = {}
-        self._evictions = GreedyDual()
+        self._budget = Budget(
+            self._limits, instances=self._instances, deployments=self._deployments
+        )
+        self._kernel = KernelKills()
         self._cold_starts: deque[float] = deque(maxlen=MAX_COLD_STARTS)
         self._awake = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
-        self._privileged = os.geteuid() == 0
-        self._uids = FIRST_UID + (entropy.integer(UID_BITS) & ~0xFFFF)
-        self._zygotes = 0
-        self._count = 0
         self._draining = False
         _allow_descriptors(self._limits.instances * DESCRIPTORS_PER_INSTANCE + SPARE_DESCRIPTORS)
 
@@ -135,7 +123,7 @@ class Fleet:
         deployment = Deployment(
             target,
             interpreter,
-            make=self._make_zygote,
+            make=self._births.zygote,
             limits=self._limits,
             clock=self._clock,
             tasks=self._tasks,
@@ -178,42 +166,17 @@ class Fleet:
 
     def set_partitions(self, counts: Mapping[str, int]) -> None:
         """Tell every instance, now and later, how many partitions other apps' streams have."""
-        self._partitions.update(counts)
+        self._births.partitions.update(counts)
         for instance in self._instances.values():
-            instance.set_partitions(self._partitions)
-
-    def _make_zygote(self, deployment: Deployment) -> Zygote:
-        self._scratch.mkdir(parents=True, exist_ok=True, mode=0o711)
-        if not self._zygotes:
-            self._clear_scratch()
-        self._zygotes += 1
-        return Zygote(
-            deployment.target,
-            interpreter=deployment.interpreter,
-            scratch=self._scratch / f"{self._zygotes:x}-{self._entropy.token(3)}",
-            isolation=self._isolation,
-            uid=self._uids + self._zygotes % MAX_BLOCKS * IDS_PER_ZYGOTE if self._privileged else 0,
-            environment=self._environment,
-            clock=self._clock,
-            on_log=self._on_log,
-            on_exit=self._exited,
-            on_forked=self._forked,
-            on_fork_failed=self._fork_failed,
-            on_death=lambda dead: self._zygote_died(deployment, dead),
-        )
-
-    def _clear_scratch(self) -> None:
-        """Take away what a host left here that was killed; the folder is ours alone."""
-        for folder in list(self._scratch.iterdir()):
-            self._tasks.start(_remove(folder), name=f"remove {folder.name}")
+            instance.set_partitions(self._births.partitions)
 
     def _switch(self, spec: AppSpec, deployment: Deployment) -> None:
         old = self._apps.get(spec.name)
         for function in spec.functions:
             deployment.pools[function.name] = Pool(
                 function,
-                fork=lambda pool: self._fork(deployment, pool),
-                make_room=self._make_room,
+                fork=lambda pool: self._births.instance(deployment, pool),
+                make_room=self._budget.make_room,
                 now=self._clock.monotonic,
             )
         self._apps[spec.name] = deployment
@@ -233,27 +196,6 @@ class Fleet:
         for pool in old.pools.values():
             pool.drain()
         self._awake.set()
-
-    def _zygote_died(self, deployment: Deployment, dead: Zygote) -> None:
-        why = dead.epitaph
-        if "SIGKILL" in why and (news := self._kernel.explain(self._clock.monotonic())):
-            why = f"{why}: the kernel killed it for memory, {news}"
-        if self._draining:
-            deployment.retired = True
-        deployment.died(dead, why)
-
-    def _complain(self, function: str, message: str) -> None:
-        self._on_log(
-            LogLine(
-                function=function,
-                instance="",
-                stream="log",
-                level="ERROR",
-                logger="headrace.runtime",
-                message=message,
-                time=self._clock.now(),
-            )
-        )
 
     # -- invoking --------------------------------------------------------------------------------
 
@@ -280,132 +222,6 @@ class Fleet:
                 return outcome
         raise Unavailable(f"`{invocation.function}` is being redeployed; try again later")
 
-    def _fork(self, deployment: Deployment, pool: Pool) -> Instance | None:
-        zygote = deployment.zygote
-        if zygote is None or not zygote.alive:
-            if not deployment.is_hopeless:
-                return None
-            raise Unavailable(
-                f"the process that `{pool.spec.name}` is forked from does not come up; "
-                "its last words are in the logs"
-            )
-        failpoints.hit("fork:before")
-        function = pool.spec
-        self._count += 1
-        identity = f"{function.name}-{self._count:x}-{self._entropy.token(3)}"
-        isolation = min(function.resources.isolation, self._isolation)
-        link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        out, child_out = os.pipe2(os.O_CLOEXEC)
-        err, child_err = os.pipe2(os.O_CLOEXEC)
-        # The order leaves first: we get ready while the child does.
-        order = Fork(
-            identity, function.name, zygote.next_uid(isolation), isolation, function.resources,
-            self._partitions, self._spin,
-        )  # fmt: skip
-        try:
-            zygote.fork(order, [child_link.fileno(), child_out, child_err])
-        except Unavailable:
-            link.close()
-            os.close(out)
-            os.close(err)
-            raise
-        finally:
-            child_link.close()
-            os.close(child_out)
-            os.close(child_err)
-        instance = Instance(
-            identity,
-            function=function.name,
-            app=function.app,
-            owner=Watched(pool, self, zygote),
-            link=link,
-            out=out,
-            err=err,
-            services=self._services,
-            clock=self._clock,
-            entropy=self._entropy,
-            start=self._start,
-            on_log=self._on_log,
-            greets=zygote.greets,
-            scratch=zygote.scratch / identity,
-            memory=function.resources.memory if isolation >= 1 else None,
-            shared=zygote.resident,
-            inherited=zygote.weight,
-        )
-        zygote.instances.add(instance)
-        self._instances[identity] = instance
-        failpoints.hit("fork:after")
-        return instance
-
-    def _start(self, work: Coroutine[Any, Any, None], name: str) -> object:
-        return self._tasks.start(work, name=name)
-
-    def _make_room(self) -> bool:
-        """Whether another may be forked now, once idle ones were let go for it.
-
-        Raises:
-            Unavailable: There is no memory for it, and nothing that would give some back.
-        """
-        if len(self._instances) >= self._limits.instances:
-            return self._evict_one()
-        while self._used >= self._max_memory:
-            if self._evict_one():
-                continue
-            if any(instance.in_hand for instance in self._instances.values()):
-                return False
-            raise Unavailable(
-                f"functions use {in_mib(self._used)} of the {in_mib(self._max_memory)} they may on "
-                "this node, though none is at work; raise `max_memory`, or deploy fewer apps"
-            )
-        return True
-
-    def _evict_one(self) -> bool:
-        candidates = [
-            (
-                self._evictions.worth(
-                    invocations=instance.invocations,
-                    start_cost=instance.started_after,
-                    memory=memory_of(instance.pid),
-                ),
-                (pool, instance),
-            )
-            for pool in self._all_pools()
-            for instance in pool.resting
-        ]
-        chosen = self._evictions.choose(candidates)
-        if chosen is None:
-            return False
-        self._forget_weight(chosen[1])
-        chosen[0].evict(chosen[1])
-        return True
-
-    def _weigh(self, now: float) -> None:
-        """See to it that all of them together stay within their memory."""
-        self._weighed_at = now
-        self._kernel.look(now)
-        self._weights = weights = {
-            instance: instance.weight()
-            for instance in self._instances.values()
-            # What is on its way out gives its memory back by itself.
-            if instance.state is not State.DRAINING
-        }
-        zygotes = [zygote for each in self._deployments() for zygote in each.zygotes]
-        self._used = sum(weights.values()) + sum(zygote.weight for zygote in zygotes)
-        while self._used > self._max_memory and self._evict_one():
-            pass
-        busy = [instance for instance in weights if instance.in_hand]
-        if self._used > self._max_memory and busy:
-            heaviest = max(busy, key=weights.__getitem__)
-            heaviest.kill(
-                Doom.MEMORY,
-                f"functions used {in_mib(self._used)} of the {in_mib(self._max_memory)} they may on "
-                f"this node, and this one most: {in_mib(weights[heaviest])}; raise `max_memory`",
-            )
-
-    def _forget_weight(self, instance: Instance) -> None:
-        """It gives its memory back, or has: what it weighed when it was looked at last."""
-        self._used -= self._weights.pop(instance, 0)
-
     def _deployments(self) -> list[Deployment]:
         return [*self._apps.values(), *self._retired]
 
@@ -414,19 +230,26 @@ class Fleet:
 
     # -- what zygotes tell -----------------------------------------------------------------------
 
-    def _forked(self, forked: Forked, pidfd: int) -> None:
+    def born(self, instance: Instance) -> None:
+        """An instance was ordered."""
+        self._instances[instance.identity] = instance
+
+    def forked(self, forked: Forked, pidfd: int) -> None:
+        """A zygote forked it; the descriptor is ours."""
         instance = self._instances.get(forked.instance)
         if instance is None or instance.state is State.GONE:
             os.close(pidfd)
             return
         instance.was_born(pid_of(pidfd), pidfd)
 
-    def _fork_failed(self, failed: ForkFailed) -> None:
+    def fork_failed(self, failed: ForkFailed) -> None:
+        """A zygote could not fork it."""
         instance = self._instances.get(failed.instance)
         if instance is not None:
             instance.cannot_be_born(failed.reason)
 
-    def _exited(self, exited: Exited) -> None:
+    def exited(self, exited: Exited) -> None:
+        """A zygote reaped it."""
         instance = self._instances.get(exited.instance)
         if instance is not None:
             killed = exited.status == -signal.SIGKILL and instance.doom is Doom.NONE
@@ -436,19 +259,41 @@ class Fleet:
     def gone(self, instance: Instance) -> None:
         """An instance is dead: take its scratch folder away."""
         self._instances.pop(instance.identity, None)
-        self._forget_weight(instance)
+        self._budget.forget(instance)
         folder = instance.scratch
         try:
             folder.rmdir()
         except FileNotFoundError:
             pass
         except OSError:
-            self._tasks.start(_remove(folder), name=f"remove {folder.name}")
+            self._tasks.start(remove(folder), name=f"remove {folder.name}")
         self._awake.set()
 
     def started(self, instance: Instance) -> None:
         """An instance has come up."""
         self._cold_starts.append(instance.started_after)
+
+    def zygote_died(self, deployment: Deployment, dead: Zygote) -> None:
+        """A zygote is dead, and all that was below it."""
+        why = dead.epitaph
+        if "SIGKILL" in why and (news := self._kernel.explain(self._clock.monotonic())):
+            why = f"{why}: the kernel killed it for memory, {news}"
+        if self._draining:
+            deployment.retired = True
+        deployment.died(dead, why)
+
+    def _complain(self, function: str, message: str) -> None:
+        self._on_log(
+            LogLine(
+                function=function,
+                instance="",
+                stream="log",
+                level="ERROR",
+                logger="headrace.runtime",
+                message=message,
+                time=self._clock.now(),
+            )
+        )
 
     # -- time passes -----------------------------------------------------------------------------
 
@@ -471,8 +316,9 @@ class Fleet:
                 instance.state in {State.STARTING, State.DRAINING}
                 for instance in self._instances.values()
             )
-            if now - self._weighed_at >= WEIGH_EVERY_S or not busy:
-                self._weigh(now)
+            self._kernel.look(now)
+            if self._budget.is_due(now) or not busy:
+                self._budget.weigh(now)
             for deployment in self._deployments():
                 deployment.kill_hung(now)
                 deployment.tend(now)
@@ -550,31 +396,7 @@ class Fleet:
             await deployment.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        shutil.rmtree(self._scratch, ignore_errors=True)
-
-
-class Watched:
-    """A pool as its instances know it, with the fleet listening."""
-
-    __slots__ = ("_fleet", "_pool", "_seen", "_zygote", "freed", "leaving", "took")
-
-    def __init__(self, pool: Pool, fleet: Fleet, zygote: Zygote) -> None:
-        self._pool = pool
-        self._fleet = fleet
-        self._zygote = zygote
-        self.freed = pool.freed
-        self.took = pool.took
-        self.leaving = pool.leaving
-
-    def started(self, instance: Instance) -> None:
-        """It has come up."""
-        self._fleet.started(instance)
-
-    def gone(self, instance: Instance) -> None:
-        """It is dead."""
-        self._zygote.instances.discard(instance)
-        self._fleet.gone(instance)
-        self._pool.gone(instance)
+        self._births.clear()
 
 
 def _allow_descriptors(wanted: int) -> None:
@@ -583,10 +405,6 @@ def _allow_descriptors(wanted: int) -> None:
     if soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
-
-
-async def _remove(folder: Path) -> None:
-    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _ignore(_line: LogLine) -> None:

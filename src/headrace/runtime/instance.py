@@ -17,14 +17,14 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, Usage
 from headrace.model.policy import MAX_VISIBILITY
 from headrace.runtime.answering import Question, answer
 from headrace.runtime.base import HostServices
-from headrace.runtime.life import TRANSITIONS, Doom, Lost, State
+from headrace.runtime.life import TRANSITIONS, Doom, Lost, Owner, State
 from headrace.runtime.line import Line, LogPipes
 from headrace.runtime.logs import LogLine
 from headrace.runtime.memory import memory_of
@@ -60,30 +60,6 @@ GRACE_S = 0.1
 """How long after its channel closed a child may take to be reported dead before it is killed."""
 
 
-class Owner(Protocol):
-    """The pool, as its instances know it."""
-
-    def freed(self, instance: Instance) -> None:
-        """It can take another run."""
-        ...
-
-    def took(self, seconds: float) -> None:
-        """A run took this long."""
-        ...
-
-    def started(self, instance: Instance) -> None:
-        """It has come up."""
-        ...
-
-    def leaving(self, instance: Instance) -> None:
-        """It takes no more runs."""
-        ...
-
-    def gone(self, instance: Instance) -> None:
-        """It is dead and reaped."""
-        ...
-
-
 class InHand:
     """A run that was sent and not answered."""
 
@@ -103,7 +79,7 @@ class Instance:
         *,
         function: str,
         app: str,
-        owner: Owner,
+        owner: Owner[Instance],
         link: socket.socket,
         out: int,
         err: int,

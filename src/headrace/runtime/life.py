@@ -1,4 +1,4 @@
-"""The life of an instance as a value: its states, the arrows between them, and why it was ended.
+"""The life of an instance: its states, the arrows between them, why it was ended, who hears of it.
 
 Pure. `instance.py` walks it and `pool.py` reads it.
 """
@@ -6,8 +6,11 @@ Pure. `instance.py` walks it and `pool.py` reads it.
 from __future__ import annotations
 
 import enum
+from typing import Protocol, TypeVar
 
 import msgspec
+
+Member = TypeVar("Member", contravariant=True)
 
 
 class State(enum.Enum):
@@ -49,3 +52,27 @@ class Lost(msgspec.Struct, frozen=True):
     """The run did not come back and nothing is proven against it: run it again, alone."""
 
     reason: str
+
+
+class Owner(Protocol[Member]):
+    """The pool, as its instances know it."""
+
+    def freed(self, instance: Member) -> None:
+        """It can take another run."""
+        ...
+
+    def took(self, seconds: float) -> None:
+        """A run took this long."""
+        ...
+
+    def started(self, instance: Member) -> None:
+        """It has come up."""
+        ...
+
+    def leaving(self, instance: Member) -> None:
+        """It takes no more runs."""
+        ...
+
+    def gone(self, instance: Member) -> None:
+        """It is dead and reaped."""
+        ...

@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from headrace.model.errors import Misuse, Unavailable
 from headrace.model.function import AppSpec
 from headrace.runtime.instance import Instance
 from headrace.runtime.logs import LogLine, LogReader
+from headrace.runtime.orders import Orders
 from headrace.runtime.postmortem import signal_name
 from headrace.runtime.warden import IDS_PER_ZYGOTE, SIGNALLED
 from headrace.runtime.wire import (
@@ -30,14 +30,10 @@ from headrace.runtime.wire import (
     Fork,
     Forked,
     ForkFailed,
-    Frames,
     FromZygote,
     Load,
     Loaded,
     LoadFailed,
-    ProtocolError,
-    encode,
-    from_zygote,
 )
 from headrace.world.clock import Clock
 
@@ -114,10 +110,6 @@ class Zygote:
         self._on_forked = on_forked
         self._on_fork_failed = on_fork_failed
         self._on_death = on_death
-        self._frames = Frames()
-        self._outbox: deque[tuple[bytes, list[int]]] = deque()
-        self._writing = False
-        self._descriptors: list[int] = []
         self._loaded: asyncio.Future[Loaded | LoadFailed] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = False
@@ -160,9 +152,15 @@ class Zygote:
         self._loop = asyncio.get_running_loop()
         self._loaded = self._loop.create_future()
         self.scratch.mkdir(mode=SCRATCH_MODE)
-        self._spawn()
+        try:
+            self._spawn()
+        except Misuse:
+            self.scratch.rmdir()
+            raise
         paths = [str(path) for path in search_paths(self.target)]
-        self._send(Load(self.target, paths, str(self.scratch), self._isolation, self._uid), [])
+        self._orders.send(
+            Load(self.target, paths, str(self.scratch), self._isolation, self._uid), []
+        )
         try:
             answer = await self._clock.timeout(self._loaded, LOAD_TIMEOUT_S)
         except TimeoutError:
@@ -197,7 +195,7 @@ class Zygote:
         if not self.alive:
             raise Unavailable(f"the zygote of `{self.target}` is down; it is being restarted")
         self.forks += 1
-        self._send(order, descriptors)
+        self._orders.send(order, descriptors)
 
     def next_uid(self, isolation: int) -> int:
         """A uid for the next instance; 0 where it gets none of its own."""
@@ -255,9 +253,9 @@ class Zygote:
             os.close(mouth)
         self.pid = self._process.pid
         self.alive = True
-        host.setblocking(False)
         os.set_blocking(voice, False)
-        self._link, self._voice = host, voice
+        self._orders = Orders(host, on_message=self._hear, on_end=self._died)
+        self._voice = voice
         self._log = LogReader(
             function=self.target,
             instance="",
@@ -265,7 +263,6 @@ class Zygote:
             clock=self._clock,
             on_log=self._on_log,
         )
-        self._loop.add_reader(host, self._receive)
         self._loop.add_reader(voice, self._listen)
 
     async def _wait(self, process: subprocess.Popen[bytes]) -> None:
@@ -286,18 +283,10 @@ class Zygote:
         if not self.alive:
             return
         self.alive = False
-        self._loop.remove_reader(self._link)
-        self._loop.remove_writer(self._link)
-        self._link.close()
+        self._orders.close()
         self._loop.remove_reader(self._voice)
         self._listen_rest()
         os.close(self._voice)
-        for descriptor in self._descriptors:
-            os.close(descriptor)
-        self._descriptors.clear()
-        for _, descriptors in self._outbox:
-            _close(descriptors)
-        self._outbox.clear()
 
     def _died(self, why: str) -> None:
         if not self.alive:
@@ -323,73 +312,7 @@ class Zygote:
             self.epitaph = f"{why}, {_ending(code)}"
             self._on_death(self)
 
-    # -- the control socket ----------------------------------------------------------------------
-
-    def _send(self, message: Load | Fork, descriptors: list[int]) -> None:
-        frame = encode(0, message)
-        if not self._outbox:
-            rest = self._try_send(frame, descriptors)
-            if rest is None:
-                return
-            frame, descriptors = rest
-        # The caller closes its own as soon as this returns.
-        self._outbox.append((frame, [os.dup(descriptor) for descriptor in descriptors]))
-        if not self._writing:
-            self._writing = True
-            self._loop.add_writer(self._link, self._drain)
-
-    def _try_send(self, frame: bytes, descriptors: list[int]) -> tuple[bytes, list[int]] | None:
-        try:
-            if descriptors:
-                sent = socket.send_fds(self._link, [frame], descriptors)
-            else:
-                sent = self._link.send(frame)
-        except BlockingIOError:
-            return frame, descriptors
-        except OSError as error:
-            self._loop.call_soon(self._died, str(error))
-            return None
-        return (frame[sent:], []) if sent < len(frame) else None
-
-    def _drain(self) -> None:
-        while self._outbox:
-            frame, descriptors = self._outbox[0]
-            rest = self._try_send(frame, descriptors)
-            if rest is not None:
-                if not rest[1]:
-                    _close(descriptors)
-                self._outbox[0] = rest
-                return
-            _close(descriptors)
-            if self._outbox:
-                self._outbox.popleft()
-        self._writing = False
-        self._loop.remove_writer(self._link)
-
-    def _receive(self) -> None:
-        try:
-            data, descriptors, _, _ = socket.recv_fds(
-                self._link, RECEIVE_BYTES, 64, socket.MSG_CMSG_CLOEXEC
-            )
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._died(str(error))
-            return
-        if not data:
-            self._died("it closed its control socket")
-            return
-        self._descriptors += descriptors
-        frames = self._frames.feed(data)
-        if isinstance(frames, ProtocolError):
-            self._died(frames.reason)
-            return
-        for _, body in frames:
-            message = from_zygote(body)
-            if isinstance(message, ProtocolError):
-                self._died(message.reason)
-                return
-            self._hear(message)
+    # -- what it says ----------------------------------------------------------------------------
 
     def _hear(self, message: FromZygote) -> None:
         match message:
@@ -397,16 +320,15 @@ class Zygote:
                 if self._loaded is not None and not self._loaded.done():
                     self._loaded.set_result(message)
             case Forked():
-                if not self._descriptors:
+                pidfd = self._orders.take_descriptor()
+                if pidfd is None:
                     self._died("it announced a process without a descriptor of it")
-                    return
-                self._on_forked(message, self._descriptors.pop(0))
+                else:
+                    self._on_forked(message, pidfd)
             case ForkFailed():
                 self._on_fork_failed(message)
             case Exited():
                 self._on_exit(message)
-
-    # -- what it says while it imports -----------------------------------------------------------
 
     def _listen(self) -> None:
         try:
@@ -467,8 +389,3 @@ def _ending(code: int | None) -> str:
         # Its warden passes on how it ended.
         code = SIGNALLED - code
     return f"signal {signal_name(-code)}" if code < 0 else f"exit code {code}"
-
-
-def _close(descriptors: list[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)

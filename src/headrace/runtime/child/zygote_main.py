@@ -22,11 +22,12 @@ from typing import NoReturn
 
 import msgspec
 
-from headrace.model.policy import MAX_TRACEBACK, Resources
-from headrace.runtime import kernel, kin, limits, sandbox, warden
-from headrace.runtime.child import loader, main
+from headrace.model.policy import Resources
+from headrace.runtime import kernel, kin, sandbox, warden
+from headrace.runtime.child import main
 from headrace.runtime.child.control import Control
-from headrace.runtime.child.forkable import NotForkable, check_forkable, count_descriptors
+from headrace.runtime.child.forkable import NotForkable, count_descriptors
+from headrace.runtime.child.importing import CONTROL, RULES, load
 from headrace.runtime.wire import (
     Exited,
     Fork,
@@ -39,10 +40,6 @@ from headrace.runtime.wire import (
     encode,
 )
 
-CONTROL = 3
-"""Where the control socket is, and in an instance its channel."""
-RULES = 4
-"""Where landlock's rules are while an instance has yet to put itself under them."""
 HIGHEST = 0x7FFF_FFFF
 INSTANCE_FDS = 3
 TELL_AFTER_MS = 1
@@ -371,47 +368,6 @@ def _settle_descriptors(descriptors: list[int], first_free: int) -> None:
     # The three came in above the control socket, which is 3, so nothing is overwritten early.
     os.dup2(link, CONTROL, False)
     os.closerange(first_free, HIGHEST)
-
-
-def load(
-    order: Load, control: Control, standing: warden.Standing
-) -> tuple[main.Life, Loaded, sandbox.Ground] | LoadFailed:
-    """Import the app and make this process fit to be forked."""
-    began = time.perf_counter()
-    notes = sandbox.filter_zygote() if standing.rung.drops else []
-    try:
-        app = loader.load(order.target)
-        spec = app.spec(version=loader.fingerprint(order.target))
-        check_forkable(CONTROL)
-    except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too
-        trace = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
-        return LoadFailed(type(error).__name__, str(error)[:MAX_TRACEBACK], trace)
-    life = main.prepare(app, spec.version, control.link)
-    main.rehearse()
-    seconds = time.perf_counter() - began
-    gc.collect()
-    gc.freeze()
-    asked = [min(each.resources.isolation, order.isolation) for each in spec.functions]
-    ground = sandbox.seal_zygote(
-        standing.rung,
-        common=min(asked, default=0),
-        most=max(asked, default=0),
-        scratch=order.scratch,
-        paths=sys.path,
-    )
-    if ground.rules >= 0:
-        if ground.rules != RULES:
-            # Nothing else is open there: that was looked at above.
-            os.dup2(ground.rules, RULES, False)
-            os.close(ground.rules)
-        ground = msgspec.structs.replace(ground, rules=RULES)
-    notes = [*standing.notes, *notes, *ground.notes]
-    greets = bool(app.hooks["init"])
-    size, resident, weight = limits.sizes()
-    loaded = Loaded(
-        spec, size, ground.level, standing.rung.name, notes, seconds, resident, weight, greets
-    )
-    return life, loaded, ground
 
 
 def _first(control: Control) -> Load:

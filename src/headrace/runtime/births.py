@@ -1,0 +1,225 @@
+"""Everything of a fleet that comes to life: zygotes and instances, with their folders and ids.
+
+Each zygote gets a folder of its own beneath the fleet's scratch folder, in which its instances have
+theirs, and, where the host is root, a block of ids that are nobody else's. What happens to them
+later is told to the fleet, and decided there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from headrace.model.errors import Unavailable
+from headrace.runtime.base import HostServices
+from headrace.runtime.deployment import Deployment
+from headrace.runtime.instance import Instance
+from headrace.runtime.logs import LogLine
+from headrace.runtime.pool import Pool
+from headrace.runtime.warden import IDS_PER_ZYGOTE
+from headrace.runtime.wire import Exited, Fork, Forked, ForkFailed
+from headrace.runtime.zygote import Zygote
+from headrace.world import failpoints
+from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
+from headrace.world.tasks import Tasks
+
+FIRST_UID = 1 << 20
+UID_BITS = 29
+MAX_BLOCKS = 1 << 12
+"""Zygotes after which their blocks of ids are used again."""
+
+
+class Family(Protocol):
+    """The fleet, as those that come to life know it."""
+
+    def born(self, instance: Instance) -> None:
+        """An instance was ordered."""
+        ...
+
+    def started(self, instance: Instance) -> None:
+        """It has come up."""
+        ...
+
+    def gone(self, instance: Instance) -> None:
+        """It is dead and reaped."""
+        ...
+
+    def forked(self, forked: Forked, pidfd: int) -> None:
+        """A zygote forked; the descriptor is yours."""
+        ...
+
+    def fork_failed(self, failed: ForkFailed) -> None:
+        """A zygote could not."""
+        ...
+
+    def exited(self, exited: Exited) -> None:
+        """A zygote reaped an instance."""
+        ...
+
+    def zygote_died(self, deployment: Deployment, dead: Zygote) -> None:
+        """A zygote is dead, and all that was below it."""
+        ...
+
+
+class Births:
+    """Makes zygotes and instances. Owned by the fleet."""
+
+    def __init__(
+        self,
+        hears: Family,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        tasks: Tasks,
+        services: HostServices,
+        scratch: Path,
+        on_log: Callable[[LogLine], None],
+        environment: Mapping[str, str],
+        isolation: int,
+        spin: float,
+    ) -> None:
+        self.partitions: dict[str, int] = {}
+        self._hears = hears
+        self._clock = clock
+        self._entropy = entropy
+        self._tasks = tasks
+        self._services = services
+        self._scratch = scratch.resolve()
+        self._on_log = on_log
+        self._environment = dict(environment)
+        self._isolation = isolation
+        self._spin = spin if (os.cpu_count() or 1) > 1 else 0.0
+        self._privileged = os.geteuid() == 0
+        self._uids = FIRST_UID + (entropy.integer(UID_BITS) & ~0xFFFF)
+        self._zygotes = 0
+        self._count = 0
+
+    def zygote(self, deployment: Deployment) -> Zygote:
+        """A zygote for a version of an app, not started yet."""
+        self._scratch.mkdir(parents=True, exist_ok=True, mode=0o711)
+        if not self._zygotes:
+            self._clear_scratch()
+        self._zygotes += 1
+        return Zygote(
+            deployment.target,
+            interpreter=deployment.interpreter,
+            scratch=self._scratch / f"{self._zygotes:x}-{self._entropy.token(3)}",
+            isolation=self._isolation,
+            uid=self._uids + self._zygotes % MAX_BLOCKS * IDS_PER_ZYGOTE if self._privileged else 0,
+            environment=self._environment,
+            clock=self._clock,
+            on_log=self._on_log,
+            on_exit=self._hears.exited,
+            on_forked=self._hears.forked,
+            on_fork_failed=self._hears.fork_failed,
+            on_death=lambda dead: self._hears.zygote_died(deployment, dead),
+        )
+
+    def _clear_scratch(self) -> None:
+        """Take away what a host left here that was killed; the folder is ours alone."""
+        for folder in list(self._scratch.iterdir()):
+            self._tasks.start(remove(folder), name=f"remove {folder.name}")
+
+    def instance(self, deployment: Deployment, pool: Pool) -> Instance | None:
+        """Order another instance; None while there is no zygote to fork it from.
+
+        Raises:
+            Unavailable: The zygote does not come up.
+        """
+        zygote = deployment.zygote
+        if zygote is None or not zygote.alive:
+            if not deployment.is_hopeless:
+                return None
+            raise Unavailable(
+                f"the process that `{pool.spec.name}` is forked from does not come up; "
+                "its last words are in the logs"
+            )
+        failpoints.hit("fork:before")
+        function = pool.spec
+        self._count += 1
+        identity = f"{function.name}-{self._count:x}-{self._entropy.token(3)}"
+        isolation = min(function.resources.isolation, self._isolation)
+        link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        out, child_out = os.pipe2(os.O_CLOEXEC)
+        err, child_err = os.pipe2(os.O_CLOEXEC)
+        # The order leaves first: we get ready while the child does.
+        order = Fork(
+            identity, function.name, zygote.next_uid(isolation), isolation, function.resources,
+            self.partitions, self._spin,
+        )  # fmt: skip
+        try:
+            zygote.fork(order, [child_link.fileno(), child_out, child_err])
+        except Unavailable:
+            link.close()
+            os.close(out)
+            os.close(err)
+            raise
+        finally:
+            child_link.close()
+            os.close(child_out)
+            os.close(child_err)
+        instance = Instance(
+            identity,
+            function=function.name,
+            app=function.app,
+            owner=Watched(pool, zygote, self._hears),
+            link=link,
+            out=out,
+            err=err,
+            services=self._services,
+            clock=self._clock,
+            entropy=self._entropy,
+            start=self._start,
+            on_log=self._on_log,
+            greets=zygote.greets,
+            scratch=zygote.scratch / identity,
+            memory=function.resources.memory if isolation >= 1 else None,
+            shared=zygote.resident,
+            inherited=zygote.weight,
+        )
+        zygote.instances.add(instance)
+        self._hears.born(instance)
+        failpoints.hit("fork:after")
+        return instance
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> object:
+        return self._tasks.start(work, name=name)
+
+    def clear(self) -> None:
+        """Take the scratch folder away, once nobody lives."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+class Watched:
+    """A pool as its instances know it, with the fleet listening."""
+
+    __slots__ = ("_hears", "_pool", "_zygote", "freed", "leaving", "took")
+
+    def __init__(self, pool: Pool, zygote: Zygote, hears: Family) -> None:
+        self._pool = pool
+        self._hears = hears
+        self._zygote = zygote
+        self.freed = pool.freed
+        self.took = pool.took
+        self.leaving = pool.leaving
+
+    def started(self, instance: Instance) -> None:
+        """It has come up."""
+        self._hears.started(instance)
+
+    def gone(self, instance: Instance) -> None:
+        """It is dead."""
+        self._zygote.instances.discard(instance)
+        self._hears.gone(instance)
+        self._pool.gone(instance)
+
+
+async def remove(folder: Path) -> None:
+    """Take a folder away with all it holds."""
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
