@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
+from random import Random
 
 import pytest
 from tests.integration.gateway_nodes import memory_gateway, raw
@@ -198,3 +200,67 @@ async def test_a_path_that_was_answered_before_is_guarded_as_at_first(tmp_path: 
         asked = [stranger, known, stranger, page, rebound, known]
         answered = statuses(await raw(gateway.url, *asked, pause=0.02, patience=0.3))
         assert answered == [401, 200, 401, 403, 403, 200]
+
+
+PIECES = [
+    get(b"/healthz"),
+    get(b"/healthz", last=True),
+    get(b"/streams/orders/records?from=latest&wait=0.02"),
+    get(b"http://localhost/healthz"),
+    get(b"*", method=b"OPTIONS"),
+    get(b"a:1", method=b"CONNECT"),
+    post(b"[1]"),
+    post(b"1" * 100_000, path=b"/nothing"),
+    post(b"[1]").replace(b"content-length: 3", b"transfer-encoding: chunked").replace(
+        b"[1]", b"3\r\n[1]\r\n0\r\n\r\n"
+    ),
+    post(b"[1]").replace(b"content-length", b"expect: 100-continue\r\ncontent-length"),
+    b"GET /healthz HTTP/1.0\r\nhost: localhost\r\nconnection: keep-alive\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
+    b"GET /%ff%fe HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    b"\r\n",
+    b"\x00",
+]  # fmt: skip
+
+
+async def babble(url: str, random: Random) -> None:
+    """Send something, whole or cut or spoiled, in pieces, and leave politely or not."""
+    sent = bytearray(b"".join(random.choices(PIECES, k=random.randint(1, 5))))
+    if random.random() < 0.3:
+        sent[random.randrange(len(sent))] = random.randrange(256)
+    if random.random() < 0.3:
+        del sent[random.randrange(len(sent)) :]
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        while sent:
+            size = random.choice([1, 7, 100, 5_000, 200_000])
+            writer.write(bytes(sent[:size]))
+            await writer.drain()
+            del sent[:size]
+        if random.random() < 0.5:
+            await asyncio.wait_for(reader.read(1_000), 0.05)
+    except (OSError, TimeoutError):
+        pass
+    finally:
+        if random.random() < 0.5:
+            writer.transport.abort()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def test_whatever_is_sent_the_door_holds_nothing_of_it_afterwards(tmp_path: Path) -> None:
+    surprises: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: surprises.append(told))
+    random = Random(7)
+    patience = Patience(headers=0.2, body=0.2, keep_alive=0.2)
+    async with memory_gateway(tmp_path, patience=patience) as (gateway, _):
+        for _ in range(10):
+            await asyncio.gather(*(babble(gateway.url, random) for _ in range(30)))
+        until = time.monotonic() + 5
+        while gateway.busy and time.monotonic() < until:  # noqa: ASYNC110 - seen from outside only
+            await asyncio.sleep(0.05)
+        assert gateway.busy == {}
+        assert statuses(await raw(gateway.url, get(b"/healthz", last=True))) == [200]
+    assert surprises == []

@@ -88,6 +88,18 @@ class Gateway:
         self.url = f"http://{reachable_name(host)}:{taken}"
         return self.url
 
+    @property
+    def busy(self) -> dict[str, int]:
+        """What the door has in hand now; empty where it has nothing."""
+        held = {
+            "connections": len(self._hall.connections),
+            "tasks": len(self._tasks),
+            "requests": self._admission.requests,
+            "bytes": self._admission.bytes,
+            "waiting": self._admission.waiting,
+        }
+        return {what: count for what, count in held.items() if count}
+
     async def stop(self, grace: float = 10.0) -> None:
         """Take no more connections, let running requests end within `grace` seconds, then cut."""
         server, self._server = self._server, None
