@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from headrace.delivery.sources import SourceRow
 from headrace.faces.gateway.metrics import Metrics
+from headrace.model.slots import Slot
 
 
 def lines_of(metrics: Metrics, name: str) -> list[str]:
@@ -40,3 +42,20 @@ def test_an_answers_time_counts_in_every_bucket_it_is_not_above() -> None:
     (total,) = lines_of(metrics, "headrace_http_request_seconds_sum")
     assert count.endswith(" 4.0")
     assert abs(float(total.rpartition(" ")[2]) - 60.3011) < 1e-6
+
+
+def test_sources_and_slots_are_told_and_what_is_not_known_is_left_out() -> None:
+    rows = [
+        SourceRow("shop.a", 0, "table", "_a", slot=Slot("one", True, "reserved", 5, 100)),
+        SourceRow("shop.b", 0, "table", "_b", slot=Slot("two", error="away")),
+        SourceRow("shop.c", 0, "custom", "_c", "failing", "ValueError", 3),
+    ]
+    text = Metrics().render(counters={}, lag=(), instances=(), cold_starts=(), sources=rows)
+    found = [line for line in text.decode().splitlines() if line.startswith("headrace_s")]
+    assert found == [
+        'headrace_source_running{function="shop.a",stream="_a",trigger="table"} 1.0',
+        'headrace_source_running{function="shop.b",stream="_b",trigger="table"} 1.0',
+        'headrace_source_running{function="shop.c",stream="_c",trigger="custom"} 0.0',
+        'headrace_slot_behind_bytes{function="shop.a",slot="one"} 5.0',
+        'headrace_slot_kept_bytes{function="shop.a",slot="one"} 100.0',
+    ]

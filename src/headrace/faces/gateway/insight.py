@@ -153,5 +153,6 @@ async def metrics(door: Door, _: Request, __: tuple[str, ...]) -> Response:
         lag=await door.rooms.lag.rows(),
         instances=door.rooms.instances(),
         cold_starts=door.rooms.cold_starts(),
+        sources=await door.rooms.sources.rows(),
     )
     return Response(200, body, MEDIA)

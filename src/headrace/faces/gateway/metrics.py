@@ -22,6 +22,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from headrace.delivery.runs import BOUNDS, Counters
+from headrace.delivery.sources import SourceRow
 
 MEDIA = b"text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -87,12 +88,14 @@ class Metrics:
         lag: Sequence[Any],
         instances: Sequence[Any],
         cold_starts: Sequence[float],
+        sources: Sequence[SourceRow] = (),
     ) -> bytes:
         """The exposition text, with the node as it is now."""
         self._snapshot.counters = counters
         self._snapshot.lag = lag
         self._snapshot.instances = instances
         self._snapshot.cold_starts = cold_starts
+        self._snapshot.sources = sources
         return generate_latest(self._registry)
 
 
@@ -110,6 +113,7 @@ class Snapshot(Collector):
         self.lag: Sequence[Any] = ()
         self.instances: Sequence[Any] = ()
         self.cold_starts: Sequence[float] = ()
+        self.sources: Sequence[SourceRow] = ()
 
     def collect(self) -> Iterable[Metric]:
         """Every family."""
@@ -134,6 +138,31 @@ class Snapshot(Collector):
             instances.add_metric((name, state), count)
         yield instances
         yield self._cold_start_family()
+        yield from self._source_families()
+
+    def _source_families(self) -> Iterator[Metric]:
+        running = GaugeMetricFamily(
+            "headrace_source_running", "Whether a trigger brings events in: 1, or 0 where it fails.",
+            labels=("function", "stream", "trigger"),
+        )  # fmt: skip
+        behind = GaugeMetricFamily(
+            "headrace_slot_behind_bytes", "Of its server's log, not yet told by a replication slot.",
+            labels=("function", "slot"),
+        )  # fmt: skip
+        kept = GaugeMetricFamily(
+            "headrace_slot_kept_bytes", "Of its server's log, kept for a replication slot.",
+            labels=("function", "slot"),
+        )  # fmt: skip
+        for row in self.sources:
+            running.add_metric((row.function, row.stream, row.trigger), row.state == "running")
+            if row.slot is not None:
+                for family, count in (
+                    (behind, row.slot.behind_bytes), (kept, row.slot.kept_bytes),
+                ):  # fmt: skip
+                    # What the database did not say is left out: 0 would be good news.
+                    if count is not None:
+                        family.add_metric((row.function, row.slot.name), count)
+        yield from (running, behind, kept)
 
     def _request_families(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
