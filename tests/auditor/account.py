@@ -35,6 +35,7 @@ class Function(msgspec.Struct):
         healed: Whether the poison was cured and redriven, so that nothing may be left over.
         least: The lowest number it means; None means every event, even one that is no JSON.
         flow: Its flow control, by policy.
+        bisect: Whether a batch that fails is cut; else one permanent failure gives all of it up.
     """
 
     streams: list[str]
@@ -52,6 +53,7 @@ class Function(msgspec.Struct):
     healed: bool = False
     least: int | None = None
     flow: dict[str, Any] = {}
+    bisect: bool = True
 
 
 class Account(msgspec.Struct):

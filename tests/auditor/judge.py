@@ -64,6 +64,7 @@ class _Books:
         self.running: dict[int, tuple[str, list[Place]]] = {}
         self.done: set[tuple[int, str, Place]] = set()
         self.failed: Counter[tuple[str, Place]] = Counter()
+        self.given_up_together: set[tuple[str, Place]] = set()
 
     def find(self, invariant: str, what: str) -> None:
         self.findings.append(Finding(invariant, what))
@@ -118,6 +119,10 @@ class _Books:
 
     def end(self, host: int, run: int, fates: list[str]) -> None:
         function, places = self.running.pop(run)
+        if "failed" in fates and not self.account.functions[function].bisect:
+            permanent = self.account.functions[function].permanent
+            if any(self.log[place[0]][place[1], place[2]].number in permanent for place in places):
+                self.given_up_together.update((function, place) for place in places)
         for place, fate in zip(places, fates, strict=True):
             if fate == "done":
                 self.done.add((host, function, place))
@@ -140,7 +145,8 @@ class _Books:
         asked = self.account.functions[function]
         failures = self.failed[function, place]
         number = self.log[place[0]][place[1], place[2]].number
-        return failures >= asked.attempts or (failures > 0 and number in asked.permanent)
+        is_last = number in asked.permanent or (function, place) in self.given_up_together
+        return failures >= asked.attempts or (failures > 0 and is_last)
 
     def is_discarded(self, function: str, place: Place) -> bool:
         asked = self.account.functions[function]

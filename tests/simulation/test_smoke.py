@@ -49,6 +49,7 @@ NAMED = {
     444: "a host that starts forgot the leases of messages that were being redriven",
     445: "a host that died with a refusal forgot for how long it had put the message off",
     483: "a refusal whose commit did not land was not counted: a message came too often",
+    2528: "a message that was redriven held back its whole key in a queue without order",
     2627: "a replay whose beginning landed unheard stood still until the next start",
     1643: "what was laid behind a parked key kept the room that its key had for others",
     10005: "a throttled key's retry was put behind what came after it in another of its keys",

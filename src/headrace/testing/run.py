@@ -281,6 +281,7 @@ class Run:
             "calm": self.plan.calm and each.bisect,
             "healed": self.deeds.healed,
             "least": each.least,
+            "bisect": each.bisect,
             "flow": {
                 policy: msgspec.to_builtins(getattr(each, policy))
                 for policy in FLOW
