@@ -99,7 +99,7 @@ def test_a_host_that_dies_between_two_steps_neither_loses_nor_doubles_a_time(lab
         ]
 
 
-TOGETHER = 25
+TOGETHER = 8
 
 
 def crowd() -> App:
