@@ -116,10 +116,10 @@ class _Tree:
 class _Node:
     """Alternatives that wait for the same event so far. It sorts itself when first visited."""
 
-    __slots__ = ("_pending", "absent", "branches", "done", "few", "met", "paths", "ready")
+    __slots__ = ("_pending", "absent", "branches", "done", "ends", "few", "met", "paths", "ready")
 
     def __init__(self, alternatives: list[_Alternative]) -> None:
-        self.ready = self.branches = False
+        self.ready = self.branches = self.ends = False
         self._pending = alternatives
         self.done: list[_Alternative] = []
         self.met: list[str] = []
@@ -133,6 +133,7 @@ class _Node:
         self.done = [one for one in waiting if not one.rest]
         self.met = list(dict.fromkeys(one.name for one in self.done))
         waiting = [one for one in waiting if one.rest]
+        self.ends = not waiting
         if len(waiting) <= FEW:
             self.few = waiting
             return
@@ -286,6 +287,8 @@ def _walk(root: _Node, fields: dict[str, Scalar]) -> list[str]:
             node.sort()
         for name in node.met:
             names[name] = None
+        if node.ends:
+            continue
         for one in node.few:
             if _holds(one.rest, fields):
                 names[one.name] = None
@@ -297,7 +300,7 @@ def _walk(root: _Node, fields: dict[str, Scalar]) -> list[str]:
                 value = fields.get(path, _MISSING)
                 if type(value) is str:
                     # As `find` does, without a call in between: nearly every value is a text.
-                    if value in index.texts:
+                    if index.texts and value in index.texts:
                         nodes.append(index.texts[value])
                     for look_up in index.lookups:
                         look_up(value, value, nodes)
