@@ -117,6 +117,8 @@ class Works:
                 ),
             )
             self._wait(self._empty, lambda: "nothing is parked or left over")
+            # What was said while the node died may not have been heard: then it comes again.
+            self.site.wait_drained()
         finally:
             self._idle.set()
             for user in self._users:
@@ -124,7 +126,6 @@ class Works:
         if self._failure is not None:
             raise self._failure
         site = self.site
-        site.wait_drained()
         notes = Notes(
             self.messages, self.given, self.told, VISIBILITY_S, self.rows, self.made, PERIOD_S,
             self.clock,
