@@ -311,6 +311,7 @@ async def test_a_slot_whose_log_the_server_threw_away_is_lost(
     try:
         shop.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
         shop.execute("SELECT pg_reload_conf()")
+        slot = await standing(trigger)
         for _ in range(40):
             shop.execute("INSERT INTO orders (id, name) SELECT 1, repeat('x', 1000000) "
                          "ON CONFLICT (id) DO UPDATE SET name = excluded.name")  # fmt: skip

@@ -14,7 +14,8 @@ from headrace.testing import World
 def explained(world: World, stream: str, offset: int) -> Explanation:
     lives = world._lives
     explainer = Explainer(lives.storage, lives.broker, lives.node.dispatcher)
-    return world._drive(explainer.explain(stream, 0, offset))
+    found: Explanation = world._drive(explainer.explain(stream, 0, offset))
+    return found
 
 
 def test_an_empty_partition_is_called_empty() -> None:

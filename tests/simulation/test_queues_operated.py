@@ -23,7 +23,8 @@ def desk(world: World) -> Queues:
 
 
 def looked(world: World, queue: str = "jobs") -> QueueRow:
-    return world._drive(desk(world).row(queue))
+    row: QueueRow = world._drive(desk(world).row(queue))
+    return row
 
 
 def outside_app() -> App:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from typing import TypeVar
+
 from headrace.delivery.sourcebook import MAX_ERROR, WELL_AFTER_S, SourceBook
 from headrace.model.errors import Misuse, Unavailable
 from headrace.world.clock import Clock
+
+T = TypeVar("T")
 
 
 class Hand(Clock):
@@ -19,6 +24,9 @@ class Hand(Clock):
         return self.seconds
 
     async def sleep(self, seconds: float) -> None:
+        raise NotImplementedError
+
+    async def timeout(self, awaitable: Awaitable[T], seconds: float | None) -> T:
         raise NotImplementedError
 
 
