@@ -59,9 +59,9 @@ class Ledger:
         self.gathered_units = self.gathered_bytes = 0
         self._written = {at: mark.progress() for at, mark in self._marks.items()}
         self._split = False
-        # Where nothing has an order, only a policy that parks keys holds anybody back: what is
-        # redriven out of the dead letters does not.
-        self._lets_pass = spec.mode == "unordered" and not isinstance(spec.on_failure, ParkKey)
+        # Where nothing has an order, what is redriven out of the dead letters holds nobody back.
+        holds = spec.singleton is not None or isinstance(spec.on_failure, ParkKey)
+        self._lets_pass = spec.mode == "unordered" and not holds
         self.pending: deque[Unit] = deque()
         self.running: list[Unit] = []
         self.parked: dict[Lane, bool] = {
@@ -102,9 +102,8 @@ class Ledger:
                 self.pending[place] = msgspec.structs.replace(unit, due=latest)
 
     def postpone(self, unit: Unit, due: int) -> None:
-        """Let a unit wait until `due`, others passing it, but none that shares a key with it."""
+        """Let a unit wait until `due`; others pass it, but, as it is ahead, none with a key of it."""
         self._split = True
-        # Ahead of all, for it was chosen before them: behind, they would be ahead of it in its keys.
         self.pending.appendleft(msgspec.structs.replace(unit, due=due))
 
     def leave_out(self, chunks: Iterable[Chunk]) -> None:

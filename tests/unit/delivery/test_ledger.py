@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.delivery.making import TROUBLE, chunk, offsets_of
@@ -14,6 +17,7 @@ from headrace.delivery.turns import turn
 from headrace.delivery.unit import FOREVER, Unit
 from headrace.model.effects import Effects, Progress, Trouble
 from headrace.model.event import Event
+from headrace.model.flow import Singleton
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import Returned
 from headrace.model.policy import DeadLetter, Discard, OnFailure, ParkKey
@@ -28,8 +32,10 @@ def ledger(
     *,
     trouble: tuple[Trouble, ...] = (),
     parked: dict[bytes, bool] | None = None,
+    **options: Any,
 ) -> Ledger:
-    return Ledger(SPEC, 0, {"s": Standing(7, Progress(low, sparse), trouble, parked or {})})
+    spec = msgspec.structs.replace(SPEC, **options)
+    return Ledger(spec, 0, {"s": Standing(7, Progress(low, sparse), trouble, parked or {})})
 
 
 def landed(
@@ -184,3 +190,17 @@ def test_a_unit_that_is_postponed_stays_ahead_of_what_shares_a_key_with_it() -> 
     assert turn(books.pending, (), 10, by_key=True) == (None, 50)
     assert turn(books.pending, (), 50, by_key=True) == (0, 50)
     assert turn(books.pending, (), 10, by_key=False) == (1, 10)
+
+
+@given(st.sampled_from([DeadLetter(), ParkKey()]), st.sampled_from([None, Singleton("wait")]))
+def test_where_nothing_has_an_order_only_who_parks_keys_lays_followers_behind(
+    on_failure: OnFailure, singleton: Singleton | None
+) -> None:
+    books = ledger(
+        parked={LANE: True}, mode="unordered", on_failure=on_failure, singleton=singleton
+    )
+
+    left, aside = books.divert(Unit((chunk(1, keys=["k"]),)), 0)
+
+    lays_behind = isinstance(on_failure, ParkKey) or singleton is not None
+    assert (left is None, bool(aside)) == (lays_behind, lays_behind)
