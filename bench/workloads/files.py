@@ -12,7 +12,6 @@ from bench.dropping import count_of, dropped, samples
 from bench.figures import arguments, report, scratch, spread
 from bench.workloads.node import Bench, bench_of
 from headrace.model.effects import Change
-from headrace.node.lifecycle import keep_for_good
 
 APP = '''"""Notes when it was told of each file."""
 
@@ -68,7 +67,6 @@ async def measure(folder: Path, app: Path, count: int) -> dict[str, float]:
     async with bench_of(app) as bench:
         told = Told(count)
         bench.storage.landed = told.landed
-        keep_for_good()
         closed = await dropped(str(folder), count)
         async with asyncio.timeout(PATIENCE_S):
             await told.all.wait()

@@ -21,6 +21,7 @@ from headrace.model.effects import Change, Space
 from headrace.model.event import Event
 from headrace.node.assembly import Node
 from headrace.node.config import Settings
+from headrace.node.lifecycle import keep_for_good
 from headrace.world.clock import SystemClock
 from headrace.world.entropy import SystemEntropy
 from headrace.world.tasks import Tasks
@@ -129,6 +130,7 @@ async def bench_of(app: str | Path) -> AsyncIterator[Bench]:
         bench = Bench(node, storage, failures)
         try:
             await node.start()
+            keep_for_good()
             yield bench
             bench.check()
         finally:

@@ -19,7 +19,6 @@ from bench.figures import arguments, report, spread
 from bench.workloads.node import Bench, bench_of
 from headrace.model.effects import Change
 from headrace.model.record import decode_events
-from headrace.node.lifecycle import keep_for_good
 
 APPS = {"instant": instant, "minute": minute}
 WATCHED_S = {"instant": 12.0, "minute": 15.0}
@@ -72,7 +71,6 @@ async def measure(which: str, watched_s: float) -> dict[str, float]:
     async with bench_of(which) as bench:
         bench.storage.landed = fired.landed
         # As a node does that serves.
-        keep_for_good()
         # The first instant on whole periods that leaves time to warm up.
         fired.begin = (time.time() + WARM_UP_S) // instant.PERIOD_S * instant.PERIOD_S
         fired.begin += instant.PERIOD_S
