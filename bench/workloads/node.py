@@ -130,6 +130,7 @@ async def bench_of(app: str | Path) -> AsyncIterator[Bench]:
         bench = Bench(node, storage, failures)
         try:
             await node.start()
+            # As a node does that serves.
             keep_for_good()
             yield bench
             bench.check()

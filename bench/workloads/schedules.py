@@ -70,7 +70,6 @@ async def measure(which: str, watched_s: float) -> dict[str, float]:
     app, fired = APPS[which], Fired()
     async with bench_of(which) as bench:
         bench.storage.landed = fired.landed
-        # As a node does that serves.
         # The first instant on whole periods that leaves time to warm up.
         fired.begin = (time.time() + WARM_UP_S) // instant.PERIOD_S * instant.PERIOD_S
         fired.begin += instant.PERIOD_S
