@@ -19,6 +19,8 @@ from tests.integration.faults.sites import Site
 SIZE_BYTES = 64 << 20
 LEFT_BYTES = 256 << 10
 RESUMED_S = 5.0
+BEYOND_PRODUCERS = 100_000_000_000
+"""Numbers from here on are of no producer, whatever its seed."""
 
 
 class Probe:
@@ -27,7 +29,7 @@ class Probe:
     def __init__(self, site: Site) -> None:
         self.acknowledged: list[Sent] = []
         self._site = site
-        self._count = 900_000_000
+        self._count = BEYOND_PRODUCERS
 
     def status(self) -> int:
         """What one publish is answered; 0 where nothing comes."""
