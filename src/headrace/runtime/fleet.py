@@ -217,7 +217,14 @@ class Fleet:
                 )
             if not self._awake.is_set():
                 self._awake.set()
-            outcome = await pool.invoke(invocation)
+            lost = ""
+            # Nearly every run finds an instance at once and needs nobody to wait for one.
+            if (running := pool.begin(invocation)) is not None:
+                outcome = await running
+                if not isinstance(outcome, Lost):
+                    return outcome
+                lost = outcome.reason
+            outcome = await pool.invoke(invocation, lost=lost)
             if not isinstance(outcome, Lost):
                 return outcome
         raise Unavailable(f"`{invocation.function}` is being redeployed; try again later")

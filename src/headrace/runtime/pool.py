@@ -72,17 +72,33 @@ class Pool:
         """How many runs its instances have not answered."""
         return sum(instance.in_hand for instance in self.instances)
 
-    async def invoke(self, invocation: Invocation) -> Outcome | Lost:
+    def begin(self, invocation: Invocation) -> asyncio.Future[Outcome | Lost] | None:
+        """Hand it to an instance that can take it now; None where `invoke` has to wait for one.
+
+        Raises:
+            Unavailable: No instance could be forked.
+        """
+        if self._waiting or invocation.mode == "consume":
+            return None
+        instance = self._choose(invocation.affinity, alone=False)
+        return None if instance is None else instance.run(invocation)
+
+    async def invoke(self, invocation: Invocation, *, lost: str = "") -> Outcome | Lost:
         """Run it. `Lost` comes back only when the pool drains before the run could begin.
+
+        Args:
+            invocation: What to run.
+            lost: Why it did not come back the first time, where it was begun before; then it is
+                run alone.
 
         Raises:
             Overloaded: The line is full.
             Unavailable: No instance could be forked, several times over.
         """
         # What consumes by itself goes on for long: nothing waits behind it.
-        alone = invocation.mode == "consume"
-        reason = ""
-        for _ in range(MAX_RERUNS):
+        alone = bool(lost) or invocation.mode == "consume"
+        reason = lost
+        for _ in range(MAX_RERUNS - bool(lost)):
             instance = None if self._waiting else self._choose(invocation.affinity, alone=alone)
             called = False
             while instance is None:

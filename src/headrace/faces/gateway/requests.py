@@ -176,12 +176,15 @@ class Request:
                 f"the body is encoded as `{encoding.decode('latin-1')}`, which this door does not read; "
                 "send it as it is"
             )
-        limit = min(self._admission.max_body_bytes, (1 << 62) if most is None else most)
+        limit = self._admission.max_body_bytes
+        if most is not None and most < limit:
+            limit = most
+        incoming = self._incoming
         length = self.headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > limit:
+        # What is here whole is measured below.
+        if incoming.more and length.isdigit() and int(length) > limit:
             await self._drain(int(length))
             raise _too_large(f"{int(length):,}", limit)
-        incoming = self._incoming
         part, more = (await incoming.part()) if incoming.more else (incoming.take(), False)
         self.reserve(len(part))
         if not more:
