@@ -21,8 +21,8 @@ import os, sys
 from headrace.runtime import kernel, mounts, seccomp
 uid, namespaces = int(sys.argv[1]), sys.argv[2] == "namespaces"
 if os.geteuid() == 0:
-    mounts.unlock([*filter(None, sys.path), sys.prefix, sys.base_prefix, {source!r}, sys.argv[3]])
     os.chmod(sys.argv[3], 0o777)
+    mounts.unlock([*filter(None, sys.path), sys.prefix, sys.base_prefix, {source!r}, sys.argv[3]])
 if uid:
     os.setgroups([]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)
 if not namespaces:

@@ -112,6 +112,25 @@ def status_of(pid: int) -> dict[str, str]:
 
 
 @modes
+async def test_the_next_host_takes_away_the_scratch_folders_of_one_that_was_killed(
+    tmp_path: Path, uid: int, namespaces: bool
+) -> None:
+    def there() -> list[Path]:
+        return sorted((tmp_path / "scratch").glob("*/*"))
+
+    with launched(tmp_path, uid=uid, namespaces=namespaces) as host:
+        old = there()
+        assert len(old) == 1
+        (old[0] / "left.txt").write_text("left")
+        host.process.kill()
+        host.process.wait()
+        assert await eventually(lambda: not host.remains())
+    with launched(tmp_path, uid=uid, namespaces=namespaces):
+        assert await eventually(lambda: not old[0].parent.exists())
+        assert len(there()) == 1
+
+
+@modes
 async def test_what_a_living_instance_has_detached_is_left_alone(
     tmp_path: Path, uid: int, namespaces: bool
 ) -> None:

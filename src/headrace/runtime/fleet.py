@@ -344,8 +344,9 @@ class Fleet:
     async def _bury_retired(self) -> None:
         for deployment in list(self._retired):
             if not any(pool.instances for pool in deployment.pools.values()):
-                self._retired.discard(deployment)
+                # Known until it is closed: we may be cancelled meanwhile.
                 await deployment.close()
+                self._retired.discard(deployment)
 
     # -- looking and ending ----------------------------------------------------------------------
 

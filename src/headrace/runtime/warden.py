@@ -94,9 +94,6 @@ def divide(
         close: The descriptor that is the zygote's alone.
         prepare: What the zygote does while it has all rights still; gives notes.
     """
-    # Set once more below: changing ids clears it. It is tied to the thread of the host that
-    # started us, which is the one its loop runs on.
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     notes: list[str] = []
     root = os.geteuid() == 0
@@ -141,6 +138,8 @@ def _settle(
     root: bool,
 ) -> Standing:
     try:
+        # Set once more below: changing ids clears it.
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         if rung.spaces:
             if not root:
                 _ask_for_ids(link)

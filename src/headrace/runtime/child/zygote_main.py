@@ -379,15 +379,26 @@ def _first(control: Control) -> Load:
     return orders[0]
 
 
+def _is_left(control: Control) -> bool:
+    poll = select.poll()
+    poll.register(control, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
+
+
 def run(descriptor: int) -> NoReturn:
     """Be a zygote on this control socket, and the warden above it; never returns."""
     os.dup2(descriptor, CONTROL, inheritable=False)
     if descriptor != CONTROL:
         os.close(descriptor)
     control = Control(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=CONTROL))
+    # It is tied to the thread of the host that started us, which is the one its loop runs on.
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         order = _first(control)
     except EOFError:
+        os._exit(0)
+    if _is_left(control):
+        # The host died before its death would have been ours.
         os._exit(0)
     sys.path[:0] = order.paths
     gc.freeze()
