@@ -213,12 +213,17 @@ class Pump:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         async def carry_out() -> None:
+            if done.done():
+                # Whoever asked has gone.
+                return
             try:
                 await work()
             except Exception as error:  # noqa: BLE001 - handed to whoever asked
-                done.set_exception(error)
+                if not done.done():
+                    done.set_exception(error)
             else:
-                done.set_result(None)
+                if not done.done():
+                    done.set_result(None)
 
         self._errands.append(carry_out)
         self._waiting.wake()
