@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
 from headrace import App, Context, Event, Queue
 from headrace.delivery.outside import Message
+from headrace.model.errors import Unavailable
+from headrace.testing.faults import Fault
 from headrace.testing.world import World
 
 
@@ -277,3 +280,36 @@ def test_a_message_that_is_redriven_holds_back_no_other_of_its_key() -> None:
         assert numbers(consumer.receive()) == [0]
         send(world, 1, key="ada")
         assert numbers(consumer.receive()) == [1]
+
+
+def test_an_acknowledgement_that_lands_as_the_time_is_over_counts() -> None:
+    app, jobs = shop(visibility=1.0)
+    with World(app) as world:
+        send(world, 0)
+        consumer = world.consumer(jobs)
+        (message,) = consumer.receive()
+        world.advance(0.7)
+        weather = world._lives.weather
+        weather.odds, weather.delay = {Fault.SLOW: 1.0}, lambda: 0.5  # type: ignore[method-assign]
+        assert consumer.acknowledge(message)
+        weather.odds = {}
+        world.advance(60)
+        assert consumer.receive() == []
+        assert world.lag() == 0
+
+
+def test_a_refusal_keeps_its_delay_and_is_counted_though_the_host_dies_with_it() -> None:
+    app, jobs = shop(max_receives=2)
+    with World(app) as world:
+        send(world, 0)
+        consumer = world.consumer(jobs)
+        (message,) = consumer.receive()
+        world.crash(at="pump:after-invoke")
+        with contextlib.suppress(Unavailable):
+            consumer.refuse(message, delay=100)
+        world.advance(95)
+        assert world.deaths == ["at pump:after-invoke"]
+        assert consumer.receive() == []
+        world.advance(10)
+        (again,) = consumer.receive()
+        assert again.attempt == 2
