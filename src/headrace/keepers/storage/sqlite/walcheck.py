@@ -53,20 +53,22 @@ def _look(handle: int, path: Path, recovered: int, page_bytes: int) -> None:
             raise _damaged(path, 0)
         return
 
-    def frame(number: int) -> tuple[int, int, bytes] | None:
-        """Its sums and its own bytes; None where it is of an earlier round of the log."""
-        found = os.pread(handle, step, _HEAD.size + number * step)
-        _, _, *salt, one, two = _FRAME.unpack_from(found)
-        return (one, two, found) if salt == salts else None
+    def frame(number: int) -> tuple[bytes, int, int] | None:
+        """Its head and the sums in it; None where it is of an earlier round of the log."""
+        found = os.pread(handle, _FRAME.size, _HEAD.size + number * step)
+        _, _, *salt, one, two = _FRAME.unpack(found)
+        return (found, one, two) if salt == salts else None
 
     for number in range(recovered, frames - 1):
         here = frame(number)
-        if here is None or here[2][4:8] == b"\0\0\0\0":
+        # Only a commit says how large the file has become.
+        if here is None or here[0][4:8] == b"\0\0\0\0":
             continue
         following = frame(number + 1)
         if following is not None:
-            sums = _sums(following[2][:8], order, here[0], here[1])
-            if _sums(following[2][_FRAME.size :], order, *sums) == following[:2]:
+            page = os.pread(handle, page_bytes, _HEAD.size + (number + 1) * step + _FRAME.size)
+            sums = _sums(following[0][:8], order, here[1], here[2])
+            if _sums(page, order, *sums) == following[1:]:
                 raise _damaged(path, recovered)
 
 
