@@ -1,6 +1,6 @@
 """How all tests run: how many examples a property is tried on, and a collector that is not in the way.
 
-A property is tried on `HEADRACE_EXAMPLES` random examples: few where somebody waits for the answer,
+A property is tried on `PROPERTY_EXAMPLES` random examples: few where somebody waits for the answer,
 many in `.ci/run`, before a push. None has a deadline, since on a busy machine that would measure
 the neighbours.
 """
@@ -12,7 +12,7 @@ import os
 
 from hypothesis import settings
 
-EXAMPLES = int(os.environ.get("HEADRACE_EXAMPLES", "50"))
+EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "50"))
 
 settings.register_profile("headrace", max_examples=EXAMPLES, deadline=None, print_blob=True)
 settings.load_profile("headrace")
