@@ -394,6 +394,25 @@ async def test_a_zygote_that_hangs_is_replaced_and_what_waited_for_it_runs(
         assert any("its zygote" in line for line in home.said())
 
 
+async def test_a_kill_that_a_hung_zygote_does_not_report_is_a_crash_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.runtime.instance.REAP_TIMEOUT_S", 0.3)
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.function(orders)
+def price(events, context): time.sleep(9)
+""")
+        running = asyncio.ensure_future(home.run("price", within=20))
+        await eventually(lambda: any(view.pid for view in home.fleet.instances()))
+        pid = home.fleet.instances()[0].pid
+        os.kill(parent_of(pid), signal.SIGSTOP)
+        os.kill(pid, signal.SIGKILL)
+        outcome = await running
+        assert isinstance(outcome, Crashed)
+        assert outcome.cause.kind == "Crashed"
+
+
 async def test_an_instance_whose_stop_hook_does_not_end_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Mapping
@@ -426,8 +427,14 @@ class Instance:
 
     def _closed_for_good(self) -> None:
         if self.exit is None and self.doom is Doom.NONE:
-            self._hurt = Doom.CHANNEL.value
-            self.kill(Doom.CHANNEL)
+            self.kill(Doom.UNTOLD if self._is_dead() else Doom.CHANNEL)
+
+    def _is_dead(self) -> bool:
+        """Whether the process has ended, though its zygote has not said so: it may hang."""
+        poll = select.poll()
+        if self._pidfd >= 0:
+            poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def cannot_be_born(self, reason: str) -> None:
         """The zygote could not fork it."""

@@ -42,6 +42,7 @@ class Doom(enum.Enum):
     START = "its start hooks overran their time"
     PROTOCOL = "it broke the protocol"
     CHANNEL = "it closed its channel"
+    UNTOLD = "it died, and its zygote did not say of what"
     TAKEN = "the platform took it away"
     ZYGOTE = "its zygote died"
     UNBORN = "it could not be forked"

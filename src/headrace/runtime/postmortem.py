@@ -74,6 +74,8 @@ def _cause(death: Death) -> Cause:
             return Cause("ProtocolError", death.hurt or death.doom.value)
         case Doom.START:
             return Cause("TimedOut", f"its start hooks took over {START_TIMEOUT_S:g} s")
+        case Doom.UNTOLD:
+            return Cause("Crashed", death.doom.value)
         case Doom.MEMORY:
             return Cause("OutOfMemory", death.hurt or death.doom.value)
         case _:
