@@ -54,6 +54,7 @@ NAMED = {
     1643: "what was laid behind a parked key kept the room that its key had for others",
     10005: "a throttled key's retry was put behind what came after it in another of its keys",
     32068: "a redrive whose asker had gone broke the pump that carried it out",
+    41592: "a receipt was refused because the message was offered anew while it was being given out",
 }
 
 

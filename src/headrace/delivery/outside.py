@@ -265,7 +265,10 @@ class Outside:
         self._known(function)
         at = place_of(receipt)
         offer = self._offers[function].get(at)
-        lease = offer.lease if offer is not None else await self._leases.get(function, at)
+        lease = None if offer is None else offer.lease
+        if lease is None or lease.receipt != receipt:
+            # Offered anew while it was being given out: what the store holds is what counts.
+            lease = await self._leases.get(function, at)
         while True:
             if lease is None or lease.receipt != receipt:
                 return False
@@ -282,7 +285,7 @@ class Outside:
                 return False
         # The pump may have offered it (again) meanwhile.
         offer = self._offers[function].get(at)
-        if offer is not None and offer.lease is not None and offer.lease.receipt == receipt:
+        if offer is not None and (offer.lease is None or offer.lease.receipt == receipt):
             offer.lease = said
             offer.told.set()
         if said.stand != "leased":
