@@ -61,7 +61,7 @@ def table(runs: list[dict[str, Any]]) -> str:
         times = sum(row["times"] for row in rows)
         failed = sum(row["rounds_failed"] for row in rows)
         start = max(row["figures"].get("slowest_start_s", 0) for row in rows)
-        below = f"{300 / times:.2g} %" if not failed and times >= 3 else "-"
+        below = f"{300 / times:.2g} %" if not failed and times > 3 else "-"
         lines.append(
             f"| {rows[-1]['fault']} | {times:,} | {sum(row['events'] for row in rows):,} "
             f"| {failed} of {sum(row['rounds'] for row in rows)} | {below} | {start:.2f} s |"
