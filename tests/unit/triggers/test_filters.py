@@ -78,10 +78,10 @@ def test_a_pattern_that_cannot_hold_is_refused_by_name(pattern: Any, fault: str)
 
 
 def _recorded() -> dict[str, list[dict[str, Any]]]:
-    folder = os.environ.get("HEADRACE_CASES", "")
+    folder = os.environ.get("RECORDED_CASES", "")
     path = Path(folder) / "events" / "pattern_cases.json"
     if not path.is_file():
-        pytest.skip("HEADRACE_CASES names no folder of recorded cases")
+        pytest.skip("RECORDED_CASES names no folder of recorded cases")
     found: dict[str, list[dict[str, Any]]] = json.loads(path.read_text())
     return found
 

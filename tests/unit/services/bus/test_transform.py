@@ -89,10 +89,10 @@ def test_what_cannot_be_read_is_refused(settings: dict[str, Any], said: str) -> 
 
 
 def test_the_recorded_cases_are_met() -> None:
-    folder = os.environ.get("HEADRACE_CASES", "")
+    folder = os.environ.get("RECORDED_CASES", "")
     file = Path(folder) / "events" / "input_transform_cases.json"
     if not folder or not file.exists():
-        pytest.skip("HEADRACE_CASES names no folder of recorded cases")
+        pytest.skip("RECORDED_CASES names no folder of recorded cases")
     recorded = json.loads(file.read_text())["cases"]
     assert recorded
     for case in recorded:

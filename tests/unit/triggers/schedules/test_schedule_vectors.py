@@ -1,6 +1,6 @@
 """Recorded next fire times of other schedulers: Unix cron with time zones, AWS cron, AWS expressions.
 
-The vectors are not ours to pass on: `HEADRACE_CASES` names their folder; without it these tests
+The vectors are not ours to pass on: `RECORDED_CASES` names their folder; without it these tests
 are skipped.
 """
 
@@ -22,11 +22,11 @@ from headrace.triggers.schedules.awscron import AwsCron
 from headrace.triggers.schedules.timetable import timetable_of
 from headrace.triggers.schedules.unixcron import UnixCron
 
-CASES = Path(os.environ.get("HEADRACE_CASES", "")) / "schedules"
+CASES = Path(os.environ.get("RECORDED_CASES", "")) / "schedules"
 
 pytestmark = pytest.mark.skipif(
     not CASES.is_dir(),
-    reason="HEADRACE_CASES names no folder of recorded schedules",
+    reason="RECORDED_CASES names no folder of recorded schedules",
 )
 
 
