@@ -17,13 +17,15 @@ NOBODY = 65_534
 SOURCE = Path(__file__).parents[2]
 
 LAUNCH = """
-import os, sys
+import os, resource, sys
 from headrace.runtime import kernel, mounts, seccomp
 uid, namespaces = int(sys.argv[1]), sys.argv[2] == "namespaces"
 if os.geteuid() == 0:
     os.chmod(sys.argv[3], 0o777)
     mounts.unlock([*filter(None, sys.path), sys.prefix, sys.base_prefix, {source!r}, sys.argv[3]])
 if uid:
+    # Whatever a test breaks, the machine is spared.
+    resource.setrlimit(resource.RLIMIT_NPROC, (2_000, 2_000))
     os.setgroups([]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)
 if not namespaces:
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
@@ -53,6 +55,9 @@ def daemonise():
     os.wait()
 @app.function(orders, resources=Resources(isolation={isolation}))
 def bad(events, context):
+    while {bombs}:
+        try: os.fork()
+        except OSError: pass
     daemonise()
     if os.fork() == 0:
         os.execvp("sleep", ["sleep", "{seconds}"])
@@ -103,11 +108,19 @@ class Host:
 
 @contextmanager
 def launched(
-    folder: Path, *, uid: int, namespaces: bool, isolation: int = 1, stays: bool = True
+    folder: Path,
+    *,
+    uid: int,
+    namespaces: bool,
+    isolation: int = 1,
+    stays: bool = True,
+    bombs: bool = False,
 ) -> Iterator[Host]:
     """A host that has run a function which left two processes behind."""
     mark = f"600.{uuid4().int % 10**12:012}"
-    program = HOST.format(source=str(SOURCE), seconds=mark, isolation=isolation, stays=stays)
+    program = HOST.format(
+        source=str(SOURCE), seconds=mark, isolation=isolation, stays=stays, bombs=bombs
+    )
     process = subprocess.Popen(
         [
             sys.executable, "-c", LAUNCH.format(source=str(SOURCE)), str(uid),

@@ -102,6 +102,29 @@ async def test_the_namespace_is_used_where_there_is_one_and_the_code_is_never_ro
             assert int(said["CapInh"], 16) == 0
 
 
+async def test_a_fork_bomb_is_bounded_where_instances_share_a_uid(tmp_path: Path) -> None:
+    with launched(tmp_path, uid=NOBODY, namespaces=True, bombs=True) as host:
+        space = namespace_of(host.zygote)
+        assert await eventually(lambda: len(in_namespace(space)) > 64, within=10)
+        assert not await eventually(lambda: len(in_namespace(space)) > 64 + 256 + 2, within=0.5)
+        os.kill(host.instance, signal.SIGKILL)
+        assert await eventually(lambda: in_namespace(space) == [host.zygote], within=10)
+        assert host.process.poll() is None
+
+
+def in_namespace(space: str) -> list[int]:
+    """The processes that live in a PID namespace."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if namespace_of(int(entry.name)) == space and lives(int(entry.name)):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
 def namespace_of(pid: int) -> str:
     return str(Path(f"/proc/{pid}/ns/pid").readlink())
 

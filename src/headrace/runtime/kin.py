@@ -76,22 +76,26 @@ def kill_families(roots: list[int]) -> None:
 
 def _stop_more(roots: list[int], held: dict[int, int]) -> bool:
     """Stop whoever is not held yet; whether there was anybody."""
-    found = False
+    fresh = False
     for root in roots:
-        if root not in held:
-            found = _hold(root, held) or found
-    for parent in list(held):
+        # A child of ours that we have not reaped keeps its number.
+        if root not in held and _hold(root, held):
+            _send(held[root], signal.SIGSTOP)
+            fresh = True
+    waiting = list(held)
+    while waiting:
+        parent = waiting.pop()
         for child in children(parent):
             if child in held or not _hold(child, held):
                 continue
             # Between the list and the descriptor the number may have changed hands.
             if child in children(parent):
-                found = True
+                _send(held[child], signal.SIGSTOP)
+                waiting.append(child)
+                fresh = True
             else:
                 os.close(held.pop(child))
-    for pidfd in held.values():
-        _send(pidfd, signal.SIGSTOP)
-    return found
+    return fresh
 
 
 def _hold(pid: int, held: dict[int, int]) -> bool:

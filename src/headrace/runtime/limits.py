@@ -12,6 +12,8 @@ from pathlib import Path
 
 from headrace.model.policy import Resources
 
+SIBLINGS = 256
+"""Processes that the other instances of an app may be, where all count together."""
 CONTROL_FILES = 4
 """Descriptors an instance needs for itself: the log pipes, an empty stdin and its channel."""
 
@@ -28,13 +30,16 @@ def address_space() -> int:
     return sizes()[0]
 
 
-def plan(resources: Resources, *, size: int, own_uid: bool) -> list[tuple[int, int]]:
+def plan(
+    resources: Resources, *, size: int, own_uid: bool, own_ids: bool = False
+) -> list[tuple[int, int]]:
     """The limits to set: kind and value.
 
     Args:
         resources: What the function asked for.
         size: The zygote's address space in bytes.
         own_uid: Whether nobody else runs under the instance's uid.
+        own_ids: Whether nobody but its app's other instances counts for it.
     """
     limits = [
         (resource.RLIMIT_CORE, 0),
@@ -45,6 +50,8 @@ def plan(resources: Resources, *, size: int, own_uid: bool) -> list[tuple[int, i
         limits.append((resource.RLIMIT_AS, size + resources.memory))
     if own_uid:
         limits.append((resource.RLIMIT_NPROC, resources.processes))
+    elif own_ids:
+        limits.append((resource.RLIMIT_NPROC, resources.processes + SIBLINGS))
     return limits
 
 

@@ -102,7 +102,7 @@ def seal_zygote(
         if rung.uids or not sealed:
             os.close(rules)
             rules = -1
-    return Ground(rung.uids, level, sealed, rules, notes)
+    return Ground(rung.uids, rung.ids and not rung.uids, level, sealed, rules, notes)
 
 
 class Ground(msgspec.Struct, frozen=True):
@@ -110,6 +110,7 @@ class Ground(msgspec.Struct, frozen=True):
 
     Attributes:
         uids: Each can have a uid of its own.
+        ids: They share one, in a user namespace of theirs.
         level: The level of isolation they can reach.
         sealed: Files beyond the app are closed to the zygote already.
         rules: The descriptor of landlock rules for those that seal themselves, or -1.
@@ -117,6 +118,7 @@ class Ground(msgspec.Struct, frozen=True):
     """
 
     uids: bool
+    ids: bool
     level: int
     sealed: bool
     rules: int
@@ -165,7 +167,9 @@ def plan_walls(
     settings: list[tuple[int, tuple[int, int]]] = []
     program = None
     if level >= 1:
-        settings = limits.bounded(limits.plan(resources, size=size, own_uid=own_uid))
+        settings = limits.bounded(
+            limits.plan(resources, size=size, own_uid=own_uid, own_ids=ground.ids)
+        )
         if not resources.network:
             program = seccomp.no_network(kernel.ARCHITECTURE)
     # Instances that share a uid get a domain each, whatever the zygote stands in.
