@@ -376,10 +376,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def pid_of(pidfd: int) -> int:
     """The process's number as this process sees it; 0 where it is dead and reaped already."""
-    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
-        if line.startswith("Pid:"):
-            return max(int(line.split()[1]), 0)
-    return 0
+    # Once for every fork, on the loop: no file object, no lines.
+    file = os.open(f"/proc/self/fdinfo/{pidfd}", os.O_RDONLY)
+    try:
+        said = os.read(file, 1024)
+    finally:
+        os.close(file)
+    _, _, rest = said.partition(b"\nPid:")
+    return max(int(rest[: rest.find(b"\n")]), 0) if rest else 0
 
 
 def _ending(code: int | None) -> str:
