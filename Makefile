@@ -49,8 +49,8 @@ format: setup ## let ruff format and fix
 test: setup ## unit, contract, architecture, and a smoke share of the simulation
 	$(BIN)/pytest -n auto tests/unit tests/contract tests/arch tests/simulation $(ARGS)
 
-unit: setup ## the unit tests alone, in one process: under ten seconds
-	$(BIN)/pytest tests/unit $(ARGS)
+unit: setup ## the unit tests alone: under ten seconds
+	$(BIN)/pytest -n auto tests/unit $(ARGS)
 
 integration: setup ## real processes, files, kills and full disks
 	$(BIN)/pytest tests/integration $(ARGS)
