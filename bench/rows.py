@@ -177,6 +177,14 @@ def single_events() -> Iterator[Metric]:
         read(ours, "closed_per_s"),
         (at_least(0.6, PROTOTYPE_16, label="prototype"),),
     )
+    yield Metric(
+        7,
+        "single events, a backlog of 10,000 drained",
+        "events/s",
+        read("workloads.stream --kind drain", DRAIN),
+        (at_least(1, *of(ONE_BY_ONE, DRAIN), label="best peer"),),
+        of((*FORGETFUL, BULLMQ), DRAIN),
+    )
     paced = read("limits.road --batch 1 --in-flight 1 --paced 1000", LATENCY)
     peers = of((*ONE_BY_ONE, *FORGETFUL, BULLMQ), LATENCY)
     yield Metric(

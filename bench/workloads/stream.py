@@ -2,7 +2,8 @@
 
 `touch` reads every event, `copy` publishes one output for each, `before` commits before it runs;
 `single` runs one event at a time over 16 partitions. Producers publish while functions run, as far
-ahead as the lead allows; the figure is events committed over the whole time.
+ahead as the lead allows; the figure is events committed over the whole time. `drain` lets single
+events run that were published before, one by one, as the peers' programs do.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ LEAD = 16
 """Batches the producers may be ahead of the commits."""
 PRODUCERS = 4
 LANES = 16
+BACKLOG = 10_000
+KINDS = ("touch", "copy", "before", "single", "drain")
 
 
 async def in_batches(bench: Bench, name: str, size: int, seconds: float) -> float:
@@ -74,6 +77,23 @@ async def one_by_one(bench: Bench, seconds: float, *, lead: int) -> float:
     return sum(done.result() for done in lanes) / (time.perf_counter() - began)
 
 
+async def drained(bench: Bench, count: int) -> float:
+    """Single events per second of a backlog, until all of it is committed."""
+    function = "road.single"
+    bench.node.dispatcher.pause(function)
+    committed = await Committed.watching(bench, function, "single", range(LANES))
+
+    async def fill(key: str) -> None:
+        for _ in range(count // LANES):
+            await bench.node.publisher.publish("single", [Event(VALUE, key)])
+
+    await asyncio.gather(*map(fill, lane_keys()))
+    began = time.perf_counter()
+    bench.node.dispatcher.resume(function)
+    await committed.reaches(count // LANES * LANES)
+    return committed.count / (time.perf_counter() - began)
+
+
 async def lane(bench: Bench, partition: int, key: str, *, lead: int, until: float) -> int:
     """How many events one producer has published and seen committed."""
     event = [Event(VALUE, key)]
@@ -91,6 +111,9 @@ async def measure(kind: str, size: int, *, quick: bool) -> dict[str, float]:
     """Warm up, then measure one shape."""
     seconds = 0.3 if quick else BUDGET_S
     async with bench_of("road") as bench:
+        if kind == "drain":
+            await one_by_one(bench, 0.3, lead=LEAD)
+            return {"drain_per_s": await drained(bench, 1_600 if quick else BACKLOG)}
         if kind == "single":
             await one_by_one(bench, 0.3, lead=LEAD)
             return {
@@ -106,7 +129,7 @@ async def measure(kind: str, size: int, *, quick: bool) -> dict[str, float]:
 def main() -> None:
     """Measure one shape."""
     parser = arguments(__doc__)
-    parser.add_argument("--kind", choices=("touch", "copy", "before", "single"), default="touch")
+    parser.add_argument("--kind", choices=KINDS, default="touch")
     parser.add_argument("--batch", type=int, choices=(128, 1_000), default=128)
     options = parser.parse_args()
     report(**uvloop.run(measure(options.kind, options.batch, quick=options.quick)))
