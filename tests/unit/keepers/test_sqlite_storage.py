@@ -149,7 +149,7 @@ async def test_a_group_waits_for_changes_that_keep_coming(tmp_path: Path) -> Non
     assert await commits_of_a_trickle(tmp_path / "apart", turns=6) > 10
 
 
-async def test_a_group_waits_no_longer_than_a_commit_takes(tmp_path: Path) -> None:
+async def test_a_group_waits_no_longer_than_two_commits_take(tmp_path: Path) -> None:
     assert await commits_of_a_trickle(tmp_path, turns=1, step=0.0004) > 3
 
 

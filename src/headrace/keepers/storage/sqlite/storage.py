@@ -36,6 +36,8 @@ from headrace.world.clock import Clock
 MAX_GROUP_BYTES = 16 << 20
 MAX_QUEUED_BYTES = 128 << 20
 QUIET_TURNS = 2
+LINGER_COMMITS = 2
+"""How long a group may gather, in the time that a commit takes."""
 EXIT_DISK_FAILED = 70
 
 _log = logging.getLogger(__name__)
@@ -156,13 +158,13 @@ class SqliteStorage:
     def _close_soon(self) -> None:
         """Let the next group gather while changes keep coming, where they came in company lately."""
         if self._company:
-            until = self._clock.monotonic() + self._pace.expected
+            until = self._clock.monotonic() + LINGER_COMMITS * self._pace.expected
             self._loop.call_soon(self._linger, 0, 0, until)
         else:
             self._loop.call_soon(self._next_group)
 
     def _linger(self, seen: int, quiet: int, until: float) -> None:
-        """Close the group once some turns of the loop brought no change, or a commit's time is up.
+        """Close the group once some turns of the loop brought no change, or its time is up.
 
         A commit costs the same for one change as for fifty, and what is on its way (an answer of a
         child, the next publish of a producer) would otherwise have to wait for all of the next one.
