@@ -5,16 +5,10 @@ Pinned to one core, as a host is that has another for its functions.
 
 from __future__ import annotations
 
-import sys
-import tempfile
 from collections.abc import Awaitable, Callable, MutableMapping
-from pathlib import Path
 from typing import Any
 
-import uvicorn
-
-from bench.figures import arguments, cores, pin, report
-from bench.wrk import free_port, need_wrk, serve_and_shoot
+from bench.peers.uvicorn_server import serve_or_shoot
 
 Message = MutableMapping[str, Any]
 _START = {
@@ -38,18 +32,7 @@ async def app(
 
 def main() -> None:
     """Serve in a process of its own, and shoot."""
-    parser = arguments(__doc__)
-    parser.add_argument("--serve", type=int, metavar="PORT", help="be the server")
-    options = parser.parse_args()
-    if options.serve:
-        pin(cores()[1])
-        uvicorn.run(app, port=options.serve, lifespan="off", log_level="critical", access_log=False)
-        return
-    need_wrk()
-    with tempfile.TemporaryDirectory() as name:
-        port = free_port()
-        command = [sys.executable, "-m", "bench.peers.on_asgi", "--serve", str(port)]
-        report(**serve_and_shoot(command, port, Path(name), quick=options.quick))
+    serve_or_shoot("bench.peers.on_asgi", __doc__, app, lifespan="off")
 
 
 if __name__ == "__main__":

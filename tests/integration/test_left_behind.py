@@ -29,6 +29,12 @@ def is_complete(host: Host) -> bool:
     return len(host.daemons()) == 2 and len(host.remains()) == 5
 
 
+def stop_all(host: Host) -> None:
+    """Everything beneath the warden stands still, and hears of nothing."""
+    for pid in (host.zygote, host.instance, *host.daemons()):
+        os.kill(pid, signal.SIGSTOP)
+
+
 @modes
 @pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
 async def test_a_killed_host_leaves_no_process_behind(
@@ -37,8 +43,7 @@ async def test_a_killed_host_leaves_no_process_behind(
     with launched(tmp_path, uid=uid, namespaces=namespaces) as host:
         assert await eventually(lambda: is_complete(host))
         if stopped:
-            for pid in (host.zygote, host.instance, *host.daemons()):
-                os.kill(pid, signal.SIGSTOP)
+            stop_all(host)
         host.process.kill()
         host.process.wait()
         assert await eventually(lambda: not host.remains()), host.remains()
@@ -52,8 +57,7 @@ async def test_a_killed_zygote_leaves_no_process_behind(
     with launched(tmp_path, uid=uid, namespaces=namespaces) as host:
         assert await eventually(lambda: is_complete(host))
         if stopped:
-            for pid in (host.zygote, host.instance, *host.daemons()):
-                os.kill(pid, signal.SIGSTOP)
+            stop_all(host)
         daemons = host.daemons()
         os.kill(host.zygote, signal.SIGKILL)
         old = [host.warden, host.zygote, host.instance, *daemons]

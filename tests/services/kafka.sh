@@ -6,31 +6,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 version=4.1.1
 jars=${XDG_CACHE_HOME:-$HOME/.cache}/headrace-tests/kafka-$version
 
-missing() {
-    lacks java && return 0
-    [ -e "$jars/complete" ] && return 1
-    echo "Kafka's jars are not in $jars"
-}
-install() {
-    local wanted=()
-    command -v java >/dev/null || wanted+=(default-jre-headless)
-    command -v mvn >/dev/null || wanted+=(maven)
-    [ "${#wanted[@]}" -eq 0 ] || packages "${wanted[@]}"
-    mkdir -p "$jars"
-    cat >"$jars/pom.xml" <<POM
-<project>
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>headrace</groupId><artifactId>kafka-for-tests</artifactId><version>1</version>
-  <packaging>pom</packaging>
-  <dependencies><dependency>
-    <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$version</version>
-  </dependency></dependencies>
-</project>
-POM
-    mvn --quiet --batch-mode --file "$jars/pom.xml" dependency:copy-dependencies \
-        -DincludeScope=runtime -DoutputDirectory="$jars"
-    touch "$jars/complete"
-}
+missing() { lacks_jars; }
+install() { resolve "org.apache.kafka:kafka_2.13:$version" </dev/null; }
 run() {
     local controller=$(($2 - 10000))
     local java=(java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$jars/*")

@@ -6,35 +6,15 @@ source "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 version=3.0.7
 jars=${XDG_CACHE_HOME:-$HOME/.cache}/headrace-tests/pulsar-$version
 
-missing() {
-    lacks java && return 0
-    [ -e "$jars/complete" ] && return 1
-    echo "Pulsar's jars are not in $jars"
-}
+missing() { lacks_jars; }
 install() {
-    local wanted=()
-    command -v java >/dev/null || wanted+=(default-jre-headless)
-    command -v mvn >/dev/null || wanted+=(maven)
-    [ "${#wanted[@]}" -eq 0 ] || packages "${wanted[@]}"
-    mkdir -p "$jars"
     # Without the versions that its parent fixes, resolving takes minutes.
-    cat >"$jars/pom.xml" <<POM
-<project>
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>headrace</groupId><artifactId>pulsar-for-tests</artifactId><version>1</version>
-  <packaging>pom</packaging>
+    resolve "org.apache.pulsar:pulsar-broker:$version" <<POM
   <dependencyManagement><dependencies><dependency>
     <groupId>org.apache.pulsar</groupId><artifactId>pulsar</artifactId><version>$version</version>
     <type>pom</type><scope>import</scope>
   </dependency></dependencies></dependencyManagement>
-  <dependencies><dependency>
-    <groupId>org.apache.pulsar</groupId><artifactId>pulsar-broker</artifactId><version>$version</version>
-  </dependency></dependencies>
-</project>
 POM
-    mvn --quiet --batch-mode --file "$jars/pom.xml" dependency:copy-dependencies \
-        -DincludeScope=runtime -DoutputDirectory="$jars"
-    touch "$jars/complete"
 }
 run() {
     local opens=() package

@@ -32,6 +32,38 @@ packages() {
     [ -z "$made" ] || $sudo rm -f "$policy"
 }
 
+# What a server on the JVM needs: java, and the jars in $jars that `resolve` has brought.
+lacks_jars() {
+    lacks java && return 0
+    [ -e "$jars/complete" ] && return 1
+    echo "${0##*/}: the jars are not in $jars"
+}
+
+# Bring `group:artifact:version` and all it needs at run time into $jars; further lines of the POM on
+# standard input.
+resolve() {
+    local wanted=() group artifact version
+    IFS=: read -r group artifact version <<<"$1"
+    command -v java >/dev/null || wanted+=(default-jre-headless)
+    command -v mvn >/dev/null || wanted+=(maven)
+    [ "${#wanted[@]}" -eq 0 ] || packages "${wanted[@]}"
+    mkdir -p "$jars"
+    cat >"$jars/pom.xml" <<POM
+<project>
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>headrace</groupId><artifactId>$artifact-for-tests</artifactId><version>1</version>
+  <packaging>pom</packaging>
+$(cat)
+  <dependencies><dependency>
+    <groupId>$group</groupId><artifactId>$artifact</artifactId><version>$version</version>
+  </dependency></dependencies>
+</project>
+POM
+    mvn --quiet --batch-mode --file "$jars/pom.xml" dependency:copy-dependencies \
+        -DincludeScope=runtime -DoutputDirectory="$jars"
+    touch "$jars/complete"
+}
+
 opens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 # Whether the server on port $1 greets with a line that begins with $2.
