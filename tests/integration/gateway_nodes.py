@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from headrace import testing
 from headrace.client.http import Client
@@ -178,3 +183,28 @@ async def raw(url: str, *parts: bytes, pause: float = 0.0, patience: float = 10.
         writer.close()
         await asyncio.gather(reading, return_exceptions=True)
     return bytes(answer)
+
+
+def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """`headrace serve` over the folder's `app.py` and `data`, in a process; and its address.
+
+    Raises:
+        AssertionError: It does not come up; with what it said.
+    """
+    note, log = folder / "data" / "node.json", folder / "node.log"
+    note.unlink(missing_ok=True)
+    environ = {name: value for name, value in os.environ.items() if "HEADRACE" not in name}
+    command = ["serve", "app.py", "--data", "data", "--port", "0"]
+    with log.open("ab") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "headrace.cli.main", *command],
+            cwd=folder, stdout=said, stderr=said, env=environ,
+        )  # fmt: skip
+    try:
+        wait_for(lambda: note.is_file() or process.poll() is not None)
+        assert note.is_file(), log.read_text()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return process, msgspec.json.decode(note.read_bytes())["url"]

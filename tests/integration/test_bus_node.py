@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -15,9 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
-from tests.integration.gateway_nodes import records, wait_for
+from tests.integration.gateway_nodes import records, start, wait_for
 
 from headrace.cli.main import main
 from headrace.client.http import ENVELOPES, Client
@@ -102,17 +99,7 @@ class Place:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> str:
-        note = self.folder / "data" / "node.json"
-        note.unlink(missing_ok=True)
-        environ = {name: value for name, value in os.environ.items() if "HEADRACE" not in name}
-        with (self.folder / "node.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "headrace.cli.main", "serve", "app.py", "--data", "data", "--port", "0"],
-                cwd=self.folder, stdout=log, stderr=log, env=environ,
-            )  # fmt: skip
-        wait_for(lambda: note.is_file() or self.process is None or self.process.poll() is not None)
-        assert note.is_file(), (self.folder / "node.log").read_text()
-        url: str = msgspec.json.decode(note.read_bytes())["url"]
+        self.process, url = start(self.folder)
         return url
 
     def end(self, how: signal.Signals) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_nodes import records, wait_for
-from tests.integration.test_own_triggers import start
+from tests.integration.gateway_nodes import records, start, wait_for
 from tests.services.systems import Kafka
 
 from headrace.client.http import Client

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 from pamqp.commands import Basic
-from tests.integration.gateway_nodes import records, wait_for
-from tests.integration.test_own_triggers import start
+from tests.integration.gateway_nodes import records, start, wait_for
 from tests.services.systems import (
     AWS,
     SYSTEMS,

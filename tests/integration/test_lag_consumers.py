@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
-from tests.integration.gateway_nodes import settle
+from tests.integration.gateway_nodes import settle, start
 
 from headrace.client.http import ENVELOPES, Client
 
@@ -48,23 +44,6 @@ def book(events: Batch, context: Context) -> None:
 '''
 
 
-def _start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    note = folder / "data" / "node.json"
-    note.unlink(missing_ok=True)
-    environ = {name: value for name, value in os.environ.items() if "HEADRACE" not in name}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "headrace.cli.main", "serve", "app.py", "--data", "data", "--port", "0"],
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environ,
-    )  # fmt: skip
-    deadline = time.monotonic() + 20
-    while not note.is_file():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            raise AssertionError("the node did not come up")
-        time.sleep(0.01)
-    return process, msgspec.json.decode(note.read_bytes())["url"]
-
-
 def _booked(client: Client) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     cursor = None
@@ -86,7 +65,7 @@ def test_what_a_lag_starts_consumes_exactly_once_though_it_and_its_node_are_kill
 ) -> None:
     (tmp_path / "app.py").write_text(APP)
     tmp_path.chmod(0o755)
-    process, url = _start(tmp_path)
+    process, url = start(tmp_path)
     try:
         with Client(url) as client:
             _publish(client, range(1_500))
@@ -96,7 +75,7 @@ def test_what_a_lag_starts_consumes_exactly_once_though_it_and_its_node_are_kill
                 time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
             process.wait()
-        process, url = _start(tmp_path)
+        process, url = start(tmp_path)
         with Client(url) as client:
             _publish(client, range(1_500, 1_600))
             settle(client)

@@ -7,8 +7,7 @@ from pathlib import Path
 from random import Random
 from time import sleep
 
-from tests.integration.gateway_nodes import records, wait_for
-from tests.integration.test_own_triggers import start
+from tests.integration.gateway_nodes import records, start, wait_for
 
 from headrace.client.http import ENVELOPES, Client
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
-import msgspec
 import pytest
-from tests.integration.gateway_nodes import records, serving, wait_for
+from tests.integration.gateway_nodes import records, serving, start, wait_for
 
 from headrace.cli.main import main
 from headrace.client.http import Client
@@ -133,23 +129,6 @@ def test_a_schedule_is_listed_and_fired_by_hand(
             assert says in capsys.readouterr().err
         with pytest.raises(HeadraceError, match=r"no function `own\.nothing`"):
             client.get("schedules", "own.nothing")
-
-
-def start(place: Path) -> tuple[subprocess.Popen[bytes], str]:
-    note = place / "data" / "node.json"
-    note.unlink(missing_ok=True)
-    environ = {name: value for name, value in os.environ.items() if "HEADRACE" not in name}
-    command = ["serve", "app.py", "--data", "data", "--port", "0"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "headrace.cli.main", *command],
-        cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environ,
-    )  # fmt: skip
-    try:
-        wait_for(note.is_file)
-    except BaseException:
-        process.kill()
-        raise
-    return process, msgspec.json.decode(note.read_bytes())["url"]
 
 
 def test_a_node_killed_again_and_again_tells_everything_once(place: Path) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
-import msgspec
 import pytest
+from tests.integration.gateway_nodes import start
 
 from headrace.cli.main import main
 from headrace.client.http import Client
@@ -65,19 +63,8 @@ class Node:
         self.start()
 
     def start(self) -> None:
-        note = self._folder / "data" / "node.json"
-        note.unlink(missing_ok=True)
-        environ = {name: text for name, text in os.environ.items() if "HEADRACE" not in name}
-        with (self._folder / "node.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "headrace.cli.main", "serve", "app.py", "--data", "data", "--port", "0"],
-                cwd=self._folder, stdout=log, stderr=log, env=environ,
-            )  # fmt: skip
-        deadline = time.monotonic() + 20
-        while not note.is_file():
-            assert time.monotonic() < deadline, (self._folder / "node.log").read_text()
-            time.sleep(0.01)
-        self.client = Client(msgspec.json.decode(note.read_bytes())["url"])
+        self._process, url = start(self._folder)
+        self.client = Client(url)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         assert self._process is not None

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_nodes import records, wait_for
-from tests.integration.test_own_triggers import start
+from tests.integration.gateway_nodes import records, start, wait_for
 from tests.services.servers import Server, absent, missing
 
 from headrace.client.http import Client
