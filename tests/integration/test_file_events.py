@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TextIO
+
+import pytest
 
 from headrace import Files
 from headrace.keepers.brokers.embedded.log import EmbeddedBroker
@@ -120,3 +124,45 @@ async def test_links_and_renames_are_told_though_nobody_closes_them(tmp_path: Pa
         (feed.inbox / "linked").rename(feed.inbox / "renamed")
         told = (await feed.told(3))[1:]
         assert sorted(told) == [("created", "renamed", 3), ("deleted", "linked", None)]
+
+
+async def test_a_folder_that_is_moved_away_and_made_anew_is_listened_to(tmp_path: Path) -> None:
+    async with feeding(tmp_path, settle=0, recursive=True) as feed:
+        (feed.inbox / "sub").mkdir()
+        write(feed.inbox / "sub" / "a", "1")
+        await feed.told(1)
+        (feed.inbox / "sub").rename(tmp_path / "away")
+        (feed.inbox / "sub").mkdir()
+        await feed.told(2)
+        write(feed.inbox / "sub" / "b", "12")
+        assert (await feed.told(3))[1:] == [("deleted", "sub/a", None), ("created", "sub/b", 2)]
+
+
+def test_where_others_use_up_what_the_machine_allows_the_folder_is_polled(tmp_path: Path) -> None:
+    """In a user namespace of its own, in which one watch may be had."""
+    within = [
+        "unshare", "--user", "--map-root-user", "sh", "-c",
+        'echo 1 >/proc/sys/user/max_inotify_watches && exec "$@"', "sh",
+    ]  # fmt: skip
+    if subprocess.run([*within, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no user namespace can be had")
+    asked = "from tests.integration import test_file_events as here; here.main()"
+    ran = subprocess.run(
+        [*within, sys.executable, "-c", asked, str(tmp_path)],
+        check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert ran.stdout == "created sub/late 3\n", ran.stderr
+
+
+async def _told_deep(folder: Path) -> None:
+    async with feeding(folder, settle=0, recursive=True) as feed:
+        (feed.inbox / "sub").mkdir()
+        write(feed.inbox / "sub" / "early", "1")
+        await feed.told(1)
+        write(feed.inbox / "sub" / "late", "123")
+        sys.stdout.write("{} {} {}\n".format(*(await feed.told(2))[1]))
+
+
+def main() -> None:
+    """Watch two folders, as the test above has it done in a process of its own."""
+    asyncio.run(_told_deep(Path(sys.argv[1])))

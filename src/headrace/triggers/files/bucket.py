@@ -25,7 +25,7 @@ class Bucket:
     """The prefix of one trigger, listed again and again.
 
     Attributes:
-        folders: Of no meaning here; the prefix itself.
+        folders, closed: Of no meaning here; the prefix itself, and nothing.
     """
 
     def __init__(self, trigger: Objects) -> None:
@@ -34,7 +34,7 @@ class Bucket:
         Raises:
             Misuse: There is no such kind of store, or obstore is not installed.
         """
-        self.folders = {""}
+        self.folders, self.closed = {""}, set[str]()
         self._trigger = trigger
         self._matches = compile_pattern(translate(trigger.pattern)).fullmatch
         try:

@@ -30,16 +30,25 @@ class Ledger:
         self._since: dict[str, tuple[Version | None, float]] = {}
 
     def look(
-        self, seen: Mapping[str, Version], now: float, busy: Collection[str] = ()
+        self,
+        seen: Mapping[str, Version],
+        now: float,
+        busy: Collection[str] = (),
+        closed: Collection[str] = (),
     ) -> list[FileChange]:
         """What is to be told of `seen` at `now` (seconds that only grow), by name.
 
-        A file in `busy` is being written: it does not stand still, whatever it looks like.
+        Args:
+            seen: What was found.
+            now: When.
+            busy: Files that are being written: they do not stand still, whatever they look like.
+            closed: Folders nobody could look into: what was told of them is neither seen nor gone.
         """
         changes: list[FileChange] = []
         for name in sorted(seen.keys() | self.told.keys()):
             version, known = seen.get(name), self.told.get(name)
-            if version == known:
+            hidden = version is None and _is_beneath(name, closed)
+            if version == known or hidden:
                 self._since.pop(name, None)
                 continue
             since = self._since.get(name)
@@ -66,3 +75,7 @@ class Ledger:
         if not self._since:
             return None
         return max(min(since for _, since in self._since.values()) + self._settle - now, 0.0)
+
+
+def _is_beneath(name: str, folders: Collection[str]) -> bool:
+    return any(name.startswith(f"{folder}/") for folder in folders)

@@ -24,7 +24,7 @@ class Drop:
     """The folder of one trigger, looked at again and again.
 
     Attributes:
-        folders: Of no meaning here; the folder itself.
+        folders, closed: Of no meaning here; the folder itself, and nothing.
     """
 
     def __init__(self, trigger: Sftp, clock: Clock) -> None:
@@ -33,7 +33,7 @@ class Drop:
         Raises:
             Misuse: asyncssh is not installed.
         """
-        self.folders = {""}
+        self.folders, self.closed = {""}, set[str]()
         self._trigger, self._clock = trigger, clock
         self._matches = compile_pattern(translate(trigger.pattern)).fullmatch
         self._connection: Any = None

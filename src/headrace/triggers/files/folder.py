@@ -6,6 +6,7 @@ links are seen and passed by. Reading a large folder makes room for others as it
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator
 from fnmatch import translate
@@ -18,6 +19,9 @@ from headrace.world.clock import Clock
 
 MAX_DEPTH: Final = 64
 _BREATH: Final = 500
+_LATEST: Final = (1 << 63) - 1
+# It has gone, or has become a link, while we looked.
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -40,9 +44,11 @@ class Place(Protocol):
 
     Attributes:
         folders: The folders found by the latest look, by path ("" is the place itself).
+        closed: Folders that it found and was not let into: of what is in them nothing is known.
     """
 
     folders: set[str]
+    closed: set[str]
 
     def includes(self, name: str) -> bool:
         """Whether the trigger means the file."""
@@ -67,12 +73,14 @@ class Folder:
 
     Attributes:
         folders: The folders found by the latest look, by path ("" is the folder itself).
+        closed: Folders within that it found and was not let into.
     """
 
     def __init__(self, trigger: Files, clock: Clock) -> None:
         self._trigger, self._clock = trigger, clock
         self._matches = compile_pattern(translate(trigger.pattern)).fullmatch
         self.folders: set[str] = {""}
+        self.closed: set[str] = set()
 
     def includes(self, name: str) -> bool:
         """Whether the trigger means the file, by its name (with `recursive`, its path)."""
@@ -89,11 +97,8 @@ class Folder:
         try:
             root = os.open(self._trigger.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise Unavailable(
-                f"the folder `{self._trigger.path}` cannot be read: {error.strerror}; create it, or "
-                "let the node's user read it"
-            ) from error
-        self.folders = {""}
+            raise self._unreadable(error) from error
+        self.folders, self.closed = {""}, set()
         try:
             count = 0
             async for name, version in self._walk(root, "", 0):
@@ -110,6 +115,12 @@ class Folder:
 
     async def close(self) -> None:
         """Nothing is held between two looks."""
+
+    def _unreadable(self, error: OSError) -> Unavailable:
+        return Unavailable(
+            f"the folder `{self._trigger.path}` cannot be read: {error.strerror}; create it, or "
+            "let the node's user read it"
+        )
 
     async def _walk(
         self, folder: int, prefix: str, depth: int
@@ -129,15 +140,27 @@ class Folder:
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                yield name, Version(status.st_size, status.st_mtime_ns, status.st_ino)
+                except PermissionError as error:
+                    if not prefix:
+                        raise self._unreadable(error) from error
+                    self.closed.add(prefix[:-1])
+                    continue
+                # Some file systems keep any time, and more than a row can hold.
+                modified = max(-_LATEST, min(status.st_mtime_ns, _LATEST))
+                yield name, Version(status.st_size, modified, status.st_ino)
         if not self._trigger.recursive or depth >= MAX_DEPTH:
             return
         for each in sorted(inner):
             try:
                 child = os.open(each, _FOLDER, dir_fd=folder)
-            except OSError:
-                # It has gone, or has become a link, while we looked.
+            except PermissionError:
+                self.closed.add(f"{prefix}{each}")
                 continue
+            except OSError as error:
+                if error.errno in _GONE:
+                    continue
+                # Such as too many open files: what is not seen now is not gone.
+                raise self._unreadable(error) from error
             self.folders.add(f"{prefix}{each}")
             try:
                 async for found in self._walk(child, f"{prefix}{each}/", depth + 1):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import os
 import struct
 from pathlib import Path
@@ -18,10 +19,15 @@ from headrace.model.errors import Unavailable
 
 _IN_MODIFY, _IN_CLOSE_WRITE, _IN_CLOSE_NOWRITE, _IN_OPEN = 0x2, 0x8, 0x10, 0x20
 _IN_MOVED_FROM, _IN_MOVED_TO, _IN_CREATE, _IN_DELETE = 0x40, 0x80, 0x100, 0x200
+_IN_MOVE_SELF = 0x800
 _IN_Q_OVERFLOW, _IN_IGNORED, _IN_ISDIR = 0x4000, 0x8000, 0x40000000
-_IN_ONLYDIR, _IN_DONT_FOLLOW = 0x1000000, 0x2000000
+_IN_ONLYDIR, _IN_DONT_FOLLOW, _IN_EXCL_UNLINK = 0x1000000, 0x2000000, 0x4000000
 _DONE: Final = _IN_CLOSE_WRITE | _IN_DELETE | _IN_MOVED_FROM | _IN_MOVED_TO
-_MASK: Final = _DONE | _IN_MODIFY | _IN_CREATE | _IN_OPEN | _IN_CLOSE_NOWRITE
+# Whoever goes on writing to a file whose name another has taken keeps nobody from the other.
+_MASK: Final = (
+    _DONE | _IN_MODIFY | _IN_CREATE | _IN_OPEN | _IN_CLOSE_NOWRITE | _IN_ONLYDIR | _IN_EXCL_UNLINK
+)
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES})
 _HEAD: Final = struct.Struct("iIII")
 _READ: Final = 64 << 10
 MAX_FOLDERS: Final = 4_096
@@ -62,22 +68,28 @@ class Inotify:
     def watch(self, folders: set[str]) -> bool:
         """Watch exactly these folders, by path beneath the root; whether there are new ones.
 
+        One that is not there any more is passed by: the next look will not find it either.
+
         Raises:
-            Unavailable: One cannot be watched.
+            Unavailable: The machine's limit is reached.
         """
         for number, folder in list(self._folders.items()):
             if folder not in folders:
                 self._libc.inotify_rm_watch(self._fd, number)
                 del self._folders[number]
         new = sorted(folders - set(self._folders.values()))[: MAX_FOLDERS - len(self._folders)]
+        watched = False
         for folder in new:
             path = os.fsencode(Path(self._root) / folder)
-            mask = _MASK | _IN_ONLYDIR | (_IN_DONT_FOLLOW if folder else 0)
+            # A root that is moved away leaves its name, which is what we watch, to another.
+            mask = _MASK | (_IN_DONT_FOLLOW if folder else _IN_MOVE_SELF)
             number = self._libc.inotify_add_watch(self._fd, path, mask)
-            if number < 0:
-                raise Unavailable(f"`{folder}`: {os.strerror(ctypes.get_errno())}")
-            self._folders[number] = folder
-        return bool(new)
+            if number >= 0:
+                self._folders[number] = folder
+                watched = True
+            elif (why := ctypes.get_errno()) not in _GONE:
+                raise Unavailable(f"`{path.decode(errors='replace')}`: {os.strerror(why)}")
+        return watched
 
     async def wait(self) -> None:
         """Return once something has changed since the last time."""
@@ -125,13 +137,28 @@ class Inotify:
             self._changed.set()
             return
         folder = self._folders.get(number)
+        if folder is not None and mask & _IN_MOVE_SELF:
+            self._leave("")
         if folder is None or not name:
             return
         if mask & _IN_ISDIR:
+            if mask & _IN_MOVED_FROM:
+                self._leave(f"{folder}/{name}" if folder else name)
             if mask & (_IN_CREATE | _DONE):
                 self._changed.set()
             return
         self._note_file(f"{folder}/{name}" if folder else name, mask)
+
+    def _leave(self, moved: str) -> None:
+        """Watch a folder that was moved no more, nor what is beneath it: what has its name is another."""
+        beneath = f"{moved}/" if moved else ""
+        for number, folder in list(self._folders.items()):
+            if folder == moved or folder.startswith(beneath):
+                self._libc.inotify_rm_watch(self._fd, number)
+                del self._folders[number]
+        for names in (self.busy, self._made, self._untouched):
+            names -= {name for name in names if name.startswith(beneath)}
+        self._changed.set()
 
     def _note_file(self, path: str, mask: int) -> None:
         if mask & _IN_CREATE:

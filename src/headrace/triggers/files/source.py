@@ -91,19 +91,19 @@ class FilesSource:
         turn = 0 if row is None else int.from_bytes(row)
         ledger = Ledger(await self._told(outlet), self._settle)
         while True:
-            if hints is not None:
-                hints.watch(self._folder.folders)
+            hints, _ = self._follow(hints)
             busy: frozenset[str] = frozenset() if hints is None else hints.catch_up()
             began = self._clock.monotonic()
             seen = await self._folder.look()
-            if hints is not None and hints.watch(self._folder.folders):
+            hints, is_new = self._follow(hints)
+            if is_new:
                 # What came into a new folder before it was watched would be overlooked.
                 continue
             now = self._clock.monotonic()
             if hints is not None:
                 # What was begun while we looked may have been seen half written.
                 busy |= hints.catch_up()
-            changes = ledger.look(seen, now, busy)
+            changes = ledger.look(seen, now, busy, self._folder.closed)
             for at in range(0, len(changes), PAGE):
                 page = changes[at : at + PAGE]
                 turn += 1
@@ -123,6 +123,19 @@ class FilesSource:
                 ledger.tell(page)
             pause = max(PAUSE_S, (now - began) * PAUSE_SHARE)
             await self._wait(hints, ledger, looked=now, pause=pause)
+
+    def _follow(self, hints: Inotify | None) -> tuple[Inotify | None, bool]:
+        """Have the kernel watch the folders that were found; whether there are new ones.
+
+        Where others use up what the machine allows, we look by ourselves as where there is none.
+        """
+        if hints is None:
+            return None, False
+        try:
+            return hints, hints.watch(self._folder.folders)
+        except Unavailable:
+            hints.close()
+            return None, False
 
     async def _told(self, outlet: Outlet) -> dict[str, Version]:
         """What was told of this folder; what the trigger no longer means counts as never told."""
@@ -155,7 +168,8 @@ class FilesSource:
 
     def _event(self, change: FileChange, turn: int, stream: str) -> Event:
         size, modified, tag = change.version or (None, None, None)
-        name = change.name.encode(errors="surrogateescape").decode(errors="replace")
+        raw = change.name.encode(errors="surrogateescape")
+        name = raw.decode(errors="replace")
         value = {
             "event": change.event,
             "name": name,
@@ -168,7 +182,8 @@ class FilesSource:
             msgspec.json.encode(value),
             key=name,
             time=self._clock.now() if modified is None else max(modified // 1_000, 0),
-            id=f"{stream}@{turn}@{name}",
+            # Names that are no UTF-8 may look alike; an id is looked up and must not.
+            id=f"{stream}@{turn}@{raw.decode(errors='backslashreplace')}",
             type=f"headrace.file.{change.event}",
             source=stream,
         )

@@ -60,3 +60,9 @@ def test_a_file_that_is_gone_is_deleted_and_may_come_again() -> None:
     assert gone == [FileChange("deleted", "a", None)]
     ledger.tell(gone)
     assert ledger.look({"a": OLD}, 2.0) == [FileChange("created", "a", OLD)]
+
+
+def test_what_is_in_a_folder_nobody_is_let_into_is_not_gone() -> None:
+    ledger = Ledger({"in/a": OLD, "inner": OLD}, settle=0)
+    assert ledger.look({}, 1.0, closed={"in"}) == [FileChange("deleted", "inner", None)]
+    assert ledger.look({"in/a": OLD}, 2.0, closed={"other"})[:-1] == []

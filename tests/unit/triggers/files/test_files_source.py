@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -149,6 +152,60 @@ def test_a_name_that_is_not_text_does_not_stop_the_others(tmp_path: Path) -> Non
         world.crash()
         world.advance("3s")
         assert world.values("seen") == ["created bad\ufffd 1", "created good 1"]
+
+
+def test_names_that_look_alike_once_they_are_text_are_told_each(tmp_path: Path) -> None:
+    for odd in (b"/\xfd", b"/\xfe", b"/\xff"):
+        Path(os.fsdecode(bytes(tmp_path) + odd)).write_text("1")
+    with World(watching(tmp_path)) as world:
+        world.advance("3s")
+        assert world.values("seen") == ["created \ufffd 1"] * 3
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444])
+def test_a_folder_within_that_nobody_is_let_into_deletes_nothing(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(0o777)
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "a").write_text("1")
+    with World(watching(tmp_path, recursive=True)) as world:
+        world.advance("3s")
+        inner.chmod(mode)
+        with somebody_else(tmp_path):
+            (tmp_path / "b").write_text("1")
+            world.advance("10s")
+        inner.chmod(0o755)
+        (inner / "c").write_text("1")
+        world.advance("10s")
+        assert world.values("seen") == [
+            "created inner/a 1", "created b 1", "created inner/c 1"
+        ]  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no file system that keeps any time")
+def test_a_time_no_row_can_hold_does_not_stop_the_folder() -> None:
+    with TemporaryDirectory(dir="/dev/shm") as name:
+        folder = Path(name)
+        (folder / "odd").write_text("1")
+        os.utime(folder / "odd", (1e15, 1e15))
+        with World(watching(folder)) as world:
+            world.advance("3s")
+            assert world.values("seen") == ["created odd 1"]
+
+
+@contextmanager
+def somebody_else(folder: Path) -> Iterator[None]:
+    """Be someone whom closed folders keep out, as root is not."""
+    if os.geteuid():
+        yield
+        return
+    for each in list(folder.parents)[:2]:
+        each.chmod(0o711)
+    os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 @pytest.mark.parametrize(

@@ -114,3 +114,51 @@ async def test_a_folder_that_comes_is_worth_a_look(hints: Inotify, tmp_path: Pat
     (tmp_path / "deep").mkdir()
     hints.catch_up()
     assert wakes(hints)
+
+
+async def test_who_writes_on_under_a_name_that_another_has_taken_keeps_nobody_busy(
+    hints: Inotify, tmp_path: Path
+) -> None:
+    (tmp_path / "next").write_text("12")
+    with (tmp_path / "a").open("w") as old:
+        (tmp_path / "next").rename(tmp_path / "a")
+        hints.catch_up()
+        old.write("still here")
+        old.flush()
+        assert hints.catch_up() == set()
+
+
+async def test_a_folder_that_takes_the_name_of_one_moved_away_is_watched(tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    (inbox / "sub").mkdir(parents=True)
+    hints = Inotify(str(inbox))
+    hints.watch({"", "sub"})
+    for name, away in ("sub", "elsewhere"), ("", "former"):
+        (inbox / name).rename(tmp_path / away)
+        (inbox / name).mkdir(parents=True)
+        hints.catch_up()
+        assert wakes(hints)
+        assert hints.watch({""} if not name else {"", name})
+        hints.catch_up()
+        wakes(hints)
+        (inbox / name / "new").write_text("1")
+        hints.catch_up()
+        assert wakes(hints)
+    hints.close()
+
+
+async def test_what_was_written_in_a_folder_that_is_moved_is_busy_no_more(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    hints = Inotify(str(tmp_path))
+    hints.watch({"", "sub"})
+    with (tmp_path / "sub" / "a").open("w") as file:
+        file.write("1")
+        file.flush()
+        assert hints.catch_up() == {"sub/a"}
+        (tmp_path / "sub").rename(tmp_path / "moved")
+        assert hints.catch_up() == set()
+    hints.close()
+
+
+async def test_a_folder_that_has_gone_since_it_was_found_is_passed_by(hints: Inotify) -> None:
+    assert not hints.watch({"", "gone"})
