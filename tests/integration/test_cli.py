@@ -195,6 +195,19 @@ def test_a_function_is_invoked(say: Say) -> None:
     assert "TypeError" in say("invoke", "shop.double", "null", status=1)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["invoke"], ["lag"], ["logs"], ["runs"], ["dead", "list"], ["parked", "list"], ["pause"],
+     ["schedule", "list"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_function_that_is_not_there_is_said_and_a_near_one_offered(
+    say: Say, words: list[str]
+) -> None:
+    said = say(*words, "shop.cuont", status=1)
+    assert said == "error: there is no function `shop.cuont` (did you mean `shop.count`?)\n"
+
+
 def test_what_functions_print_is_shown(say: Say, client: Client) -> None:
     client.publish("orders", b'{"item":"printed","quantity":1}', key="p")
     deadline = time.monotonic() + 10

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from headrace.client.http import Client
+from headrace.model.errors import Misuse
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,10 +41,22 @@ def json_option(function: F) -> F:
 
 
 def connect(url: str | None, data: Path | None) -> Client:
-    """A client of the node that is meant."""
-    from headrace.node.config import client_token, client_url
+    """A client of the node that is meant; what is typed wins over the environment.
 
-    return Client(url or client_url(data=data), token=client_token())
+    Raises:
+        Misuse: No node runs on the data folder that was named.
+    """
+    from headrace.node.config import client_token, client_url, node_url
+
+    if url is None and data is not None:
+        url = node_url(data)
+        if url is None:
+            # To ask another node instead, perhaps to delete there, is nobody's wish.
+            raise Misuse(
+                f"no node runs on the data folder `{data}`: it holds no `node.json`; start one with "
+                f"`headrace serve app.py --data {data}`, or name another folder"
+            )
+    return Client(url or client_url(), token=client_token())
 
 
 def split_position(text: str) -> tuple[str, str, str]:

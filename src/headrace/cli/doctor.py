@@ -92,7 +92,10 @@ def _folder(data: Path) -> dict[str, Any]:
 
 
 def _node(url: str | None, data: Path | None, slot_warning: int) -> list[dict[str, Any]]:
-    client = connect(url, data)
+    from headrace.node.config import client_url
+
+    # Here `--data` names a folder to look at, which need not be a node's.
+    client = connect(url or client_url(data=data), None)
     try:
         with client:
             found = client.get("")

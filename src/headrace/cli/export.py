@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from headrace.cli.connection import node_options
+from headrace.cli.families import Family
 from headrace.cli.output import print_json
 from headrace.client.http import Client
 
 
-@click.group("export")
+@click.group("export", cls=Family)
 def export_command() -> None:
     """Describe what is deployed in other tools' words."""
 

@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from headrace.cli.connection import json_option, node_options
+from headrace.cli.families import Family
 from headrace.cli.output import one_line, plural, print_json, print_table, short_time, value_text
 from headrace.client.http import Client
 
 Row = Mapping[str, Any]
 
 
-@click.group("queue")
+@click.group("queue", cls=Family)
 def queue_command() -> None:
     """List queues, look into one, redrive or purge it."""
 

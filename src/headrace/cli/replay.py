@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from headrace.cli.connection import json_option, node_options
+from headrace.cli.families import Family
 from headrace.cli.output import print_json, print_table
 from headrace.client.http import Client
 
@@ -20,7 +21,7 @@ COLUMNS = {
 }
 
 
-@click.group("replay")
+@click.group("replay", cls=Family)
 def replay_command() -> None:
     """Put what a stream held between two times to its rules again."""
 

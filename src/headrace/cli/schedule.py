@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from headrace.cli.connection import json_option, node_options
+from headrace.cli.families import Family
 from headrace.cli.output import print_json, print_table
 from headrace.client.http import Client
 
@@ -18,7 +19,7 @@ COLUMNS = {
 }
 
 
-@click.group("schedule")
+@click.group("schedule", cls=Family)
 def schedule_command() -> None:
     """List schedules and fire one by hand."""
 

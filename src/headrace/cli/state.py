@@ -7,11 +7,12 @@ import json
 import click
 
 from headrace.cli.connection import json_option, node_options
+from headrace.cli.families import Family
 from headrace.cli.output import one_line, print_json, print_table
 from headrace.client.http import Client
 
 
-@click.group("state")
+@click.group("state", cls=Family)
 def state_command() -> None:
     """Look at what an app keeps."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from headrace.cli.connection import json_option, node_options
+from headrace.cli.families import Family
 from headrace.cli.output import print_json, print_table
 from headrace.client.http import Client
 from headrace.model.spans import seconds_in
@@ -12,7 +13,7 @@ from headrace.model.spans import seconds_in
 MAX_LIFETIME_S = 10 * 366 * 86_400
 
 
-@click.group("token")
+@click.group("token", cls=Family)
 def token_command() -> None:
     """Make, list and revoke tokens."""
 

@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from headrace.cli.connection import json_option, node_options, split_position
+from headrace.cli.families import Family
 from headrace.cli.output import plural, print_json, print_table, short_time, value_text
 from headrace.cli.patterns import explain_pattern
 from headrace.client.http import Client
 
 
-@click.group("dead")
+@click.group("dead", cls=Family)
 def dead_command() -> None:
     """List, show, redrive or discard dead letters."""
 
@@ -115,7 +116,7 @@ def _chosen(events: tuple[str, ...], everything: bool) -> dict[str, Any]:
     return {"positions": ["/".join(split_position(event)) for event in events]}
 
 
-@click.group("parked")
+@click.group("parked", cls=Family)
 def parked_command() -> None:
     """List, redrive or discard parked keys."""
 

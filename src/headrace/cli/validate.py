@@ -25,11 +25,15 @@ _INSPECT = """
 import sys
 import msgspec
 from headrace.model.errors import HeadraceError
-from headrace.runtime.child.loader import fingerprint, load
+from headrace.runtime.child.loader import fingerprint, load, said
 try:
     answer = {"app": msgspec.to_builtins(load(sys.argv[1]).spec(fingerprint(sys.argv[1])))}
-except HeadraceError as error:
-    answer = {"error": str(error)}
+except BaseException as error:
+    sentence, trace = said(error)
+    if not isinstance(error, HeadraceError):
+        kind = type(error).__name__
+        sentence = f"`{sys.argv[1]}` cannot be imported: {kind}: {sentence}; correct its code\\n{trace}"
+    answer = {"error": sentence.rstrip()}
 with open(sys.argv[2], "wb") as out:
     out.write(msgspec.msgpack.encode(answer))
 """
@@ -51,7 +55,12 @@ def validate_command(targets: tuple[str, ...], config: Path | None, as_json: boo
             "no app is named; write `headrace validate app.py`, or set `targets` in headrace.toml"
         )
     apps = [settings.apply(inspect(target)) for target in settings.targets]
-    findings = [*_topology(apps), *_rules(apps), *_unmatched(settings.unmatched(apps))]
+    findings = [
+        *_topology(apps),
+        *_triggers(apps),
+        *_rules(apps),
+        *_unmatched(settings.unmatched(apps)),
+    ]
     wrong = any(finding["severity"] == "error" for finding in findings)
     if as_json:
         print_json({"apps": msgspec.to_builtins(apps), "findings": findings})
@@ -72,7 +81,7 @@ def inspect(target: str) -> AppSpec:
     """What the code at `target` declares, read in a process of its own.
 
     Raises:
-        Misuse: It cannot be loaded; the message has the author's traceback.
+        Misuse: It cannot be loaded; the message has the author's part of the traceback.
     """
     import tempfile
 
@@ -89,8 +98,11 @@ def inspect(target: str) -> AppSpec:
                 "use `@app.init`"
             ) from error
         if not out.is_file():
-            said = done.stderr.decode(errors="replace").strip()
-            raise Misuse(f"`{target}` cannot be imported; correct its code:\n{said}")
+            last = done.stderr.decode(errors="replace").strip()[-2_000:]
+            raise Misuse(
+                f"`{target}` ended Python while it was imported (status {done.returncode}); "
+                f"do no work at import time, use `@app.init`\n{last}".rstrip()
+            )
         answer: dict[str, Any] = msgspec.msgpack.decode(out.read_bytes())
     if "error" in answer:
         raise Misuse(answer["error"])
@@ -102,6 +114,19 @@ def _topology(apps: Sequence[AppSpec]) -> list[dict[str, str]]:
 
     return [
         {"severity": str(finding.severity), "message": finding.message} for finding in check(apps)
+    ]
+
+
+def _triggers(apps: Sequence[AppSpec]) -> list[dict[str, str]]:
+    from headrace.triggers.checks import refusals
+    from headrace.world.clock import SystemClock
+    from headrace.world.entropy import SystemEntropy
+
+    clock, entropy = SystemClock(), SystemEntropy()
+    return [
+        {"severity": "error", "message": sentence}
+        for app in apps
+        for sentence in refusals(app, clock, entropy)
     ]
 
 

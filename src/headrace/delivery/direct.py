@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from headrace.delivery.commit import change_of
+from headrace.delivery.naming import unknown_function
 from headrace.delivery.runs import Runs, run_of
 from headrace.keepers.state.rows import decode_row, encode_row
 from headrace.keepers.storage.base import Storage
 from headrace.keepers.storage.keys import pack
 from headrace.model.effects import Change, Check, Effects, Put, Space
-from headrace.model.errors import Conflict, HeadraceError, Unknown
+from headrace.model.errors import Conflict, HeadraceError
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
@@ -81,8 +82,7 @@ class Direct:
         """
         spec = self._functions.get(function)
         if spec is None:
-            known = ", ".join(f"`{name}`" for name in sorted(self._functions)) or "none"
-            raise Unknown(f"there is no function `{function}`; deployed are: {known}")
+            raise unknown_function(function, self._functions)
         mark = pack(function, key) if key else b""
         if key and (answer := await self._answered(mark)) is not None:
             return answer

@@ -18,6 +18,7 @@ from headrace.delivery.delays import Delays
 from headrace.delivery.feeding import Feeding, Key
 from headrace.delivery.flow import Flow
 from headrace.delivery.moving import move, move_to_end, must_merge_alike
+from headrace.delivery.naming import unknown_function
 from headrace.delivery.outside import Outside
 from headrace.delivery.positions import (
     start_offset,
@@ -31,15 +32,15 @@ from headrace.delivery.sourcebook import SourceBook
 from headrace.delivery.vetting import Vetting
 from headrace.keepers.brokers.base import Assigned, Broker, Revoked, Subscription
 from headrace.keepers.storage.base import Storage
-from headrace.model.errors import Corrupt, Misuse, Unavailable, Unknown
+from headrace.model.errors import Corrupt, Misuse, Unavailable
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.lag import Lag
 from headrace.model.trigger import StreamTrigger, listeners, own_settings
 from headrace.runtime.base import Invoker
 from headrace.topology.consumers import consumer_of
 from headrace.triggers.agenda import Agenda
+from headrace.triggers.checks import check_patterns
 from headrace.triggers.opening import Surroundings
-from headrace.triggers.selection import Selection
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 from headrace.world.failpoints import hit
@@ -108,10 +109,7 @@ class Dispatcher:
         Raises:
             Misuse: A stream or trigger cannot be what the app asks for.
         """
-        for function in app.functions:
-            for trigger in function.triggers:
-                if isinstance(trigger, StreamTrigger) and trigger.pattern is not None:
-                    Selection(trigger.pattern)
+        check_patterns(app)
         for stream in app.streams:
             await self._broker.declare(stream)
         for function in app.functions:
@@ -322,8 +320,7 @@ class Dispatcher:
             Unknown: It is not deployed.
         """
         if function not in self.functions:
-            names = ", ".join(f"`{name}`" for name in sorted(self.functions)) or "none"
-            raise Unknown(f"there is no function `{function}`; deployed are: {names}")
+            raise unknown_function(function, self.functions)
         return self.functions[function]
 
     async def with_owner(

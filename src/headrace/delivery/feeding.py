@@ -16,6 +16,7 @@ from headrace.keepers.storage.base import Storage
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.trigger import Trigger
+from headrace.triggers.checks import named
 from headrace.triggers.opening import Surroundings, open_source
 from headrace.triggers.source import Outlet
 from headrace.world.clock import Clock
@@ -59,7 +60,8 @@ class Feeding:
         Raises:
             Misuse: It cannot work.
         """
-        open_source(function, trigger, self._around)
+        with named(function):
+            open_source(function, trigger, self._around)
 
     def start(self, function: FunctionSpec, trigger: Trigger, stream: str) -> None:
         """Let the trigger's source feed `stream` from now on."""

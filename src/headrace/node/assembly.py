@@ -263,7 +263,9 @@ class Node:
 
 
 def _failed(name: str, error: BaseException) -> None:
-    _logger.error("task `%s` failed: %s", name, error, exc_info=error)
+    # What we refused or could not reach says all in its sentence; only a surprise needs its trace.
+    expected = isinstance(error, Misuse | Unavailable)
+    _logger.error("task `%s` failed: %s", name, error, exc_info=None if expected else error)
 
 
 @contextlib.asynccontextmanager
@@ -276,7 +278,13 @@ async def running(settings: Settings) -> AsyncIterator[Node]:
     """
     clock, entropy = SystemClock(), SystemEntropy()
     tasks = Tasks(_failed)
-    settings.data.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misuse(
+            f"the data folder `{settings.data}` cannot be made: {error.strerror}; "
+            "choose one with `--data` that this user may write"
+        ) from error
     storage = await SqliteStorage.open(settings.data, clock=clock)
     broker = EmbeddedBroker(storage, clock=clock, tasks=tasks)
     node = Node(settings, storage=storage, broker=broker, clock=clock, entropy=entropy, tasks=tasks)

@@ -95,5 +95,7 @@ async def _reload(node: Node, stop: asyncio.Event) -> None:
 
 
 def _folder(target: str) -> Path:
-    path = Path(target.partition(":")[0])
-    return path.resolve().parent if path.suffix == ".py" else Path()
+    path = Path(target.partition(":")[0]).expanduser().resolve()
+    if path.suffix == ".py":
+        return path.parent
+    return path if path.is_dir() else Path()

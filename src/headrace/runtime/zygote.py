@@ -361,11 +361,16 @@ def _explain(target: str, failure: LoadFailed) -> str:
     if failure.kind == "PermissionError":
         return (
             f"`{target}` cannot be imported: {failure.message}; apps never run as root: let every "
-            f"user read what it needs (`chmod -R a+rX`)\n{failure.traceback}"
+            f"user read what it needs (`chmod -R a+rX`)\n{failure.traceback.rstrip()}"
         )
     if failure.kind == "NotForkable":
         return f"`{target}` cannot be forked: {failure.message}"
-    return f"`{target}` cannot be imported: {failure.kind}: {failure.message}\n{failure.traceback}"
+    if not failure.traceback:
+        return failure.message
+    return (
+        f"`{target}` cannot be imported: {failure.kind}: {failure.message}\n"
+        f"{failure.traceback.rstrip()}"
+    )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -51,11 +51,14 @@ def test_the_overview_names_every_command_with_its_purpose(
 def test_the_overview_imports_no_command() -> None:
     code = (
         "import sys\nfrom headrace.cli.main import main\nmain(['--help'])\n"
-        "print([name for name in sys.modules if name.startswith('headrace.cli.') "
-        "or name.split('.')[0] in {'httptools', 'rich', 'apsw', 'asyncio', 'prometheus_client'}])"
+        "print(sorted(name for name in sys.modules if name.startswith('headrace.cli.') "
+        "or name.split('.')[0] in {'httptools', 'rich', 'apsw', 'asyncio', 'prometheus_client'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ast.literal_eval(done.stdout.splitlines()[-1]) == ["headrace.cli.main"]
+    assert ast.literal_eval(done.stdout.splitlines()[-1]) == [
+        "headrace.cli.families",
+        "headrace.cli.main",
+    ]
 
 
 @pytest.mark.parametrize("words", every_command(), ids=" ".join)
@@ -93,6 +96,8 @@ def test_every_option_is_in_the_reference() -> None:
     [
         (["lagg"], "There is no command `lagg`. Did you mean `lag`?"),
         (["--lag"], "No such option"),
+        (["dead", "lst"], "`dead` has no command `lst`. Did you mean `list`?"),
+        (["token", "zzz"], "`token` has no command `zzz`. There are `"),
         (["publish"], "Missing argument"),
         (["publish", "s"], "Give one VALUE, or a file"),
         (["publish", "s", "1", "--file", "f"], "Give one VALUE, or a file"),
@@ -129,6 +134,12 @@ def test_wrong_usage_is_said_with_status_2(
          "`headrace dev app.py`, or name its address with `--url` or `HEADRACE_URL`\n"),
         (["lag", "--url", "nonsense://x"],
          "error: `nonsense://x` is no address of a node; write one like `http://127.0.0.1:4280`\n"),
+        (["lag", "--data", "nowhere"],
+         "error: no node runs on the data folder `nowhere`: it holds no `node.json`; start one with "
+         "`headrace serve app.py --data nowhere`, or name another folder\n"),
+        (["serve", "a.py", "--data", "/proc/nowhere"],
+         "headrace: the data folder `/proc/nowhere` cannot be made: No such file or directory; "
+         "choose one with `--data` that this user may write\n"),
         (["serve"],
          "error: no app is named; write `headrace serve app.py`, or set `targets` in headrace.toml\n"),
         (["serve", "a.py", "--config", "nowhere.toml"],

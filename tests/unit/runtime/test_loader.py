@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from headrace.model.errors import Misuse
-from headrace.runtime.child.loader import fingerprint, load
+from headrace.runtime.child.loader import fingerprint, load, said
 
 APP = "from headrace import App\n{name} = App('{title}')\n"
 
@@ -135,3 +135,55 @@ def test_a_folder_too_large_for_a_version_is_refused(
         written(tmp_path, f"f{number}.py", "")
     with pytest.raises(Misuse, match="folder of its own"):
         fingerprint(str(tmp_path / "f0.py"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence", "lines"),
+    [
+        ("1 / 0\n", "division by zero", ["line 1, in <module>", "1 / 0", "ZeroDivisionError"]),
+        ("x = (\n", "'(' was never closed", ["line 1", "x = (", "SyntaxError"]),
+        ("import nowhere_at_all\n", "No module named", ["import nowhere_at_all"]),
+        ("import json\njson.loads('{')\n", "Expecting", ["in <module>", "in loads", "JSONDecode"]),
+        ("try:\n    1 / 0\nexcept Exception:\n    {}['a']\n", "'a'",
+         ["1 / 0", "ZeroDivisionError", "During handling", "{}['a']", "KeyError"]),
+    ],
+)  # fmt: skip
+def test_a_failed_import_shows_the_authors_lines_alone(
+    tmp_path: Path, text: str, sentence: str, lines: list[str]
+) -> None:
+    file = written(tmp_path, "fails_file.py", text)
+    with pytest.raises(Exception, match=r".*") as caught:
+        load(str(file))
+    told, trace = said(caught.value)
+    assert sentence in told
+    at = -1
+    for line in lines:
+        assert (at := trace.find(line, at + 1)) >= 0, (line, trace)
+    assert "loader.py" not in trace
+    assert "importlib" not in trace
+
+
+def test_what_we_refuse_is_a_sentence_with_the_line_that_asked_for_it(tmp_path: Path) -> None:
+    text = "from headrace import App, Every\napp = App('a')\n\nslow = Every(0)\n"
+    file = written(tmp_path, "refused_file.py", text)
+    with pytest.raises(Misuse) as caught:
+        load(str(file))
+    told, trace = said(caught.value)
+    assert told.startswith(f"{file}:4: the period of `Every(0)` is 0 s")
+    assert trace == ""
+
+
+def test_a_place_that_is_told_already_is_not_told_twice(tmp_path: Path) -> None:
+    text = "from headrace import App\napp = App('a')\ns = app.stream('s', partitions=0)\n"
+    file = written(tmp_path, "placed_file.py", text)
+    with pytest.raises(Misuse) as caught:
+        load(str(file))
+    assert said(caught.value)[0].count(str(file)) == 1
+
+
+def test_a_file_that_is_not_there_has_no_traceback(tmp_path: Path) -> None:
+    with pytest.raises(Misuse) as caught:
+        load(str(tmp_path / "nowhere.py"))
+    told, trace = said(caught.value)
+    assert told.startswith("there is no file")
+    assert trace == ""

@@ -7,6 +7,7 @@ lets requests end within the grace given, then cuts what is left.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import socket
@@ -138,6 +139,14 @@ def ipaddress_is_any(host: str) -> bool:
         return False
 
 
+def _remedy(error: OSError) -> str:
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return "name an address of this machine with `--host` (`127.0.0.1`; `0.0.0.0` for all)"
+    if error.errno == errno.EACCES:
+        return "choose a port from 1024 on with `--port`, or let this user open lower ones"
+    return "stop what listens there, or choose another port with `--port` (0: any free one)"
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A listening TCP socket.
 
@@ -154,7 +163,6 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise Misuse(
-            f"cannot listen on `{host}:{port}`: {error.strerror or error}; "
-            "stop what listens there, or choose another with `--host` and `--port` (0: any free one)"
+            f"cannot listen on `{host}:{port}`: {error.strerror or error}; {_remedy(error)}"
         ) from error
     return listener

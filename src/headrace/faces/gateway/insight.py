@@ -15,6 +15,7 @@ from headrace.model.codec import decode_state, open_state, plain
 from headrace.model.effects import Space
 from headrace.model.errors import Unknown
 from headrace.model.slots import SLOT_WARNING_BYTES
+from headrace.sdk.place import near
 
 MAX_PAGE = 1_000
 
@@ -76,7 +77,11 @@ def source_view(row: SourceRow, warning_bytes: int = SLOT_WARNING_BYTES) -> dict
 async def runs(door: Door, request: Request, _: tuple[str, ...]) -> Response:
     """The newest runs, newest first."""
     limit = request.number("limit", 100, low=1, high=MAX_PAGE)
-    found = door.rooms.runs.recent(request.query.get("function"), limit)
+    name = request.query.get("function")
+    found = door.rooms.runs.recent(name, limit)
+    if name is not None and not found:
+        # What has run may be deployed no more; what has not must be.
+        door.rooms.dispatcher.known(name)
     return json_response({"runs": views(found)})
 
 
@@ -84,7 +89,10 @@ async def logs(door: Door, request: Request, _: tuple[str, ...]) -> Response:
     """Log lines of functions, oldest first; pass `after` on to go on."""
     limit = request.number("limit", 100, low=1, high=MAX_PAGE)
     start = request.number("after", 0, high=1 << 62)
-    found = door.rooms.runs.logs(request.query.get("function"), limit=limit, after=start)
+    name = request.query.get("function")
+    found = door.rooms.runs.logs(name, limit=limit, after=start)
+    if name is not None and not found and not start:
+        door.rooms.dispatcher.known(name)
     return json_response({"logs": views(found), "after": found[-1].number if found else start})
 
 
@@ -98,8 +106,9 @@ async def list_state(door: Door, request: Request, names: tuple[str, ...]) -> Re
         low = max(low, state_key(app, last) + b"\x00")
     rows = await door.rooms.storage.scan(Space.STATE, low, after(whole), limit=limit)
     if not rows and app not in door.rooms.dispatcher.apps:
-        known = ", ".join(f"`{name}`" for name in sorted(door.rooms.dispatcher.apps)) or "none"
-        raise Unknown(f"there is no app `{app}`; deployed are: {known}")
+        apps = sorted(door.rooms.dispatcher.apps)
+        known = ", ".join(f"`{name}`" for name in apps) or "none"
+        raise Unknown(f"there is no app `{app}`{near(app, apps) or f'; deployed are: {known}'}")
     now = door.rooms.clock.now()
     shown = [_entry(state_name(app, packed), row, now) for packed, row in rows]
     more = state_name(app, rows[-1][0]) if len(rows) == limit else ""

@@ -45,9 +45,11 @@ def add_routes(routes: Routes) -> None:
 async def list_dead(door: Door, request: Request, _: tuple[str, ...]) -> Response:
     """A page of dead letters, by function and position."""
     limit = request.number("limit", 100, low=1, high=MAX_PAGE)
-    found = await door.rooms.dead_letters.list(
-        request.query.get("function"), limit=limit, after=request.query.get("after", "")
-    )
+    function, place = request.query.get("function"), request.query.get("after", "")
+    found = await door.rooms.dead_letters.list(function, limit=limit, after=place)
+    if function is not None and not found and not place:
+        # Dead letters outlive their function; a name without any may be a slip.
+        door.rooms.dispatcher.known(function)
     more = f"{found[-1].function}@{found[-1].position}" if len(found) == limit else ""
     return json_response({"dead": [dead_view(dead) for dead in found], "after": more})
 

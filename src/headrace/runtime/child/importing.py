@@ -10,7 +10,6 @@ import gc
 import os
 import sys
 import time
-import traceback
 
 import msgspec
 
@@ -38,8 +37,8 @@ def load(
         spec = app.spec(version=loader.fingerprint(order.target))
         check_forkable(CONTROL)
     except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too
-        trace = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
-        return LoadFailed(type(error).__name__, str(error)[:MAX_TRACEBACK], trace)
+        sentence, trace = loader.said(error)
+        return LoadFailed(type(error).__name__, sentence[:MAX_TRACEBACK], trace[-MAX_TRACEBACK:])
     life = main.prepare(app, spec.version, control.link)
     main.rehearse()
     seconds = time.perf_counter() - began

@@ -11,17 +11,19 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from headrace.model.errors import Misuse
+from headrace.model.errors import HeadraceError, Misuse
 from headrace.sdk.app import App
 from headrace.sdk.place import near
 
 MAX_SOURCES: Final = 2_000
 MAX_SOURCE_BYTES: Final = 64 << 20
+_OURS: Final = f"{Path(__file__).parents[2]}{os.sep}"
 _SKIPPED: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
@@ -53,6 +55,37 @@ def load(target: str) -> App:
         )
     names = ", ".join(f"`{where}:{name}`" for name in apps)
     raise Misuse(f"`{where}` defines several apps; say which: {names}")
+
+
+def said(error: BaseException) -> tuple[str, str]:
+    """What an author is told of what their import raised: a sentence, and a traceback.
+
+    The traceback shows the author's own lines, not those of ours or of the import system that led
+    there. What we refused ourselves says all in its sentence, with the line that asked for it.
+    """
+    shown = traceback.TracebackException.from_exception(error)
+    theirs = _leave_theirs(shown)
+    if not isinstance(error, HeadraceError):
+        return str(error), "".join(shown.format())
+    sentence = str(error)
+    if theirs is None or theirs.filename in sentence:
+        return sentence, ""
+    return f"{theirs.filename}:{theirs.lineno}: {sentence}", ""
+
+
+def _leave_theirs(shown: traceback.TracebackException) -> traceback.FrameSummary | None:
+    """Take all frames but the author's out of a traceback; the last one that is left."""
+    for cause in (shown.__cause__, shown.__context__):
+        if cause is not None:
+            _leave_theirs(cause)
+    stack = shown.stack
+    begin = 1 + max(
+        (at for at, frame in enumerate(stack) if frame.filename == __file__), default=-1
+    )
+    while begin < len(stack) and stack[begin].filename.startswith("<frozen importlib"):
+        begin += 1
+    del stack[:begin]
+    return next((each for each in reversed(stack) if not each.filename.startswith(_OURS)), None)
 
 
 def fingerprint(target: str) -> str:
@@ -92,7 +125,7 @@ def _module(where: str) -> ModuleType:
                 where == error.name or where.startswith(error.name + ".")
             ):
                 raise Misuse(
-                    f"there is no module `{where}` (looked in {', '.join(sys.path[:3])}, ...); "
+                    f"there is no module `{where}` (looked in `{Path.cwd()}` and where Python looks); "
                     "write a path such as `./shop.py`, or install the package"
                 ) from error
             raise

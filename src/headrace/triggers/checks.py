@@ -1,0 +1,70 @@
+"""What can be said about an app's triggers before anything runs: at a deployment, and by `validate`.
+
+Patterns and timetables are read and drivers of other systems looked for; nothing is connected to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from headrace.model.errors import Misuse
+from headrace.model.foreign import ForeignTrigger
+from headrace.model.function import AppSpec, FunctionSpec
+from headrace.model.schedules import At, Cron, Every
+from headrace.model.trigger import StreamTrigger, Trigger
+from headrace.triggers.foreign.opening import open_foreign
+from headrace.triggers.schedules.timetable import timetable_of
+from headrace.triggers.selection import Selection
+from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
+
+
+@contextmanager
+def named(function: FunctionSpec) -> Iterator[None]:
+    """Let what is refused within say whose it is: an app may have a hundred triggers."""
+    try:
+        yield
+    except Misuse as error:
+        if f"`{function.name}`" in str(error):
+            raise
+        place = f" ({function.source})" if function.source else ""
+        raise Misuse(f"`{function.name}`{place}: {error}") from error
+
+
+def check_patterns(app: AppSpec) -> None:
+    """Pass, where every pattern of the app's listeners can be read.
+
+    Raises:
+        Misuse: One cannot; the message names its function.
+    """
+    for function in app.functions:
+        for trigger in function.triggers:
+            if isinstance(trigger, StreamTrigger) and trigger.pattern is not None:
+                with named(function):
+                    Selection(trigger.pattern)
+
+
+def refusals(app: AppSpec, clock: Clock, entropy: Entropy) -> list[str]:
+    """A sentence for each trigger that a node would refuse to serve."""
+    found = []
+    for function in app.functions:
+        for trigger in function.triggers:
+            try:
+                with named(function):
+                    _try(function, trigger, clock, entropy)
+            except Misuse as error:
+                found.append(str(error))
+    return found
+
+
+def _try(function: FunctionSpec, trigger: Trigger, clock: Clock, entropy: Entropy) -> None:
+    match trigger:
+        case StreamTrigger(pattern=dict() as pattern):
+            Selection(pattern)
+        case Cron() | Every() | At():
+            timetable_of(trigger)
+        case _ if isinstance(trigger, ForeignTrigger):
+            open_foreign(function.name, trigger, clock=clock, entropy=entropy)
+        case _:
+            pass

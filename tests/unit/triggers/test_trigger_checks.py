@@ -1,0 +1,54 @@
+"""What is said about triggers before anything runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.model.errors import Misuse
+from headrace.model.function import AppSpec, FunctionSpec
+from headrace.model.schedules import At, Cron, Every
+from headrace.model.trigger import StreamTrigger, Trigger
+from headrace.triggers.checks import check_patterns, named, refusals
+from headrace.world.clock import SystemClock
+from headrace.world.entropy import SystemEntropy
+
+
+def said(*triggers: Trigger) -> list[str]:
+    function = FunctionSpec(name="shop.f", app="shop", triggers=triggers, source="shop.py:7")
+    app = AppSpec(name="shop", functions=(function,))
+    return refusals(app, SystemClock(), SystemEntropy())
+
+
+@pytest.mark.parametrize(
+    ("trigger", "says"),
+    [
+        (Cron("61 * * * *"), "is no cron expression"),
+        (Cron("0 7 * * *", tz="Europe/Berln"), "there is no time zone `Europe/Berln`"),
+        (Cron("cron(0 7 * * * *)"), "must be `?`"),
+        (At("2026-12-24T18:00", tz="Nowhere"), "there is no time zone `Nowhere`"),
+        (StreamTrigger(streams=("s",), pattern={"value": {"a": [{"prefx": "x"}]}}), "`prefx`"),
+    ],
+)
+def test_what_a_node_would_refuse_is_said_with_its_function(trigger: Trigger, says: str) -> None:
+    (sentence,) = said(trigger)
+    assert sentence.startswith("`shop.f` (shop.py:7): ")
+    assert says in sentence
+
+
+def test_each_wrong_trigger_has_a_sentence_and_a_right_one_none() -> None:
+    fine = StreamTrigger(streams=("s",), pattern={"key": ["a"]})
+    assert said(fine, Every(5), Cron("@daily")) == []
+    assert len(said(Cron("x * * * *"), fine, Cron("y * * * *"))) == 2
+
+
+def test_a_deployment_refuses_a_pattern_by_the_name_of_its_function() -> None:
+    wrong = StreamTrigger(streams=("s",), pattern={"key": [{"prefx": "x"}]})
+    function = FunctionSpec(name="shop.f", app="shop", triggers=(wrong,))
+    with pytest.raises(Misuse, match=r"^`shop\.f`: .*`prefx`"):
+        check_patterns(AppSpec(name="shop", functions=(function,)))
+
+
+def test_a_sentence_that_names_its_function_is_left_alone() -> None:
+    function = FunctionSpec(name="shop.f", app="shop")
+    with pytest.raises(Misuse, match=r"^no: `shop\.f`$"), named(function):
+        raise Misuse("no: `shop.f`")
