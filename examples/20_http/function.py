@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -50,6 +51,15 @@ def search(event: Event[Search]) -> list[str]:
     teas = ["assam", "darjeeling", "dianhong", "earl grey"]
     wanted = event.value
     return [tea for tea in teas if tea.startswith(wanted.prefix)][: wanted.limit]
+
+
+@app.function(Http("POST", "/desk/orders/{number:int}/brewing", mode="live", cors=PAGES))
+def brew(event: Event[Any], context: Context) -> Iterator[str]:
+    """Say how far the tea is, while it is made; the answer ends when it is kept that it was."""
+    yield "water boils"
+    yield "leaves are in"
+    yield "tea is ready"
+    context.state.put(f"brewed/{Request.of(event).params['number']}", True)
 
 
 @app.function(

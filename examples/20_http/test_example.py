@@ -35,6 +35,13 @@ def test_a_search_is_typed(node: Served) -> None:
     assert node.ask("GET", "/desk/teas?limit=all").status == 400
 
 
+def test_brewing_is_told_step_by_step(node: Served) -> None:
+    told = node.ask("POST", "/desk/orders/7/brewing", accept="text/event-stream").body.decode()
+    steps = [part.partition("data: ")[2] for part in told.split("\n\n")]
+    assert steps[:3] == ['"water boils"', '"leaves are in"', '"tea is ready"']
+    assert "event: committed" in told
+
+
 def test_invoices_are_kept_for_those_with_a_token(node: Served) -> None:
     place, order = "/desk/ada/invoices", {"item": "assam", "quantity": 1}
     assert node.ask("POST", place, order).status == 401

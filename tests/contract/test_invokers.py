@@ -12,11 +12,12 @@ import pytest
 
 from headrace.keepers.state.rows import decode_row, encode_row
 from headrace.model.codec import decode_state
-from headrace.model.errors import Unknown
+from headrace.model.errors import Fenced, Unknown
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned, TimedOut
 from headrace.model.record import Chunk, decode_events, encode_events
+from headrace.model.reply import WireReply
 from headrace.runtime.base import Invoker
 from headrace.runtime.child.loader import load
 from headrace.runtime.fleet import Fleet
@@ -28,7 +29,7 @@ from headrace.world.tasks import Tasks
 APP = """
 import asyncio
 import msgspec
-from headrace import App, Batch, Context, Event, Failures, Output, Permanent
+from headrace import App, Batch, Context, Event, Failures, Http, Output, Permanent
 
 class Order(msgspec.Struct):
     id: int
@@ -68,6 +69,11 @@ def listing(events: Batch[Order], context: Context) -> None:
     for key, value in context.state.items("p/"):
         context.publish(priced, {key: value})
 
+@app.function(Http("GET", "/counted", mode="live"))
+def counted(event):
+    for number in range(3):
+        yield number
+
 @app.function(orders)
 def never(event: Event[Order]) -> None:
     raise Permanent("no use")
@@ -79,6 +85,12 @@ class StateOfATest:
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], bytes] = {}
+        self.parts: list[tuple[int, bytes, WireReply | None]] = []
+
+    async def send_part(self, token: int, body: bytes, head: WireReply | None) -> None:
+        if len(self.parts) == 2:
+            raise Fenced("nobody listens any more")
+        self.parts.append((token, body, head))
 
     async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
         found: list[tuple[int, bytes | None]] = []
@@ -230,6 +242,15 @@ async def test_a_permanent_failure_is_marked(rig: Rig) -> None:
 async def test_a_call_is_answered(rig: Rig) -> None:
     outcome = returned(await rig.run("waiting", b'{"id":1,"price":4.5}', mode="call"))
     assert outcome.result == b"9.0"
+
+
+async def test_a_live_call_hands_over_its_parts_and_hears_when_nobody_listens(rig: Rig) -> None:
+    outcome = returned(await rig.run("counted", b"null", mode="call", live=True))
+    assert rig.state.parts == [(5, b"0", None), (5, b"1", None)]
+    assert outcome.error is not None
+    assert "nobody listens" in outcome.error.message
+    outcome = returned(await rig.run("counted", b"null", mode="call"))
+    assert outcome.result == b"[0,1,2]"
 
 
 async def test_an_overrun_is_a_timeout_and_the_next_invocation_runs(rig: Rig) -> None:

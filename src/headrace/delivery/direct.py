@@ -1,13 +1,17 @@
 """Synchronous calls: one payload in, one answer out, its effects committed before it is given.
 
 A caller's idempotency key takes the place of a position: a repeated call gets the stored answer.
-There is no hidden queue: where no instance can be had, the call is refused at once.
+There is no hidden queue: where no instance can be had, the call is refused at once. A caller that
+listens is given the parts of an answer as they come; the end comes with the commit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import replace
+
+from headrace.delivery.answers import Answers, Listener, LiveAnswer
 from headrace.delivery.commit import change_of
 from headrace.delivery.naming import unknown_function
 from headrace.delivery.runs import Runs, run_of
@@ -52,8 +56,10 @@ class Direct:
         clock: Clock,
         entropy: Entropy,
         runs: Runs,
+        answers: Answers,
     ) -> None:
         self._functions = functions
+        self._answers = answers
         self._storage, self._invoker = storage, invoker
         self._clock, self._entropy, self._runs = clock, entropy, runs
 
@@ -65,6 +71,7 @@ class Direct:
         key: str = "",
         timeout_s: float | None = None,
         headers: dict[str, str] | None = None,
+        listener: Listener | None = None,
     ) -> bytes:
         """The function's answer, as JSON.
 
@@ -74,8 +81,12 @@ class Direct:
             key: The caller's idempotency key; a second call with it gets the first one's answer.
             timeout_s: Seconds; the function's own timeout is the most.
             headers: Short strings beside the payload.
+            listener: Takes what the handler yields as it comes; what is returned is then of use
+                only where it was given nothing, for that was the answer to an earlier call.
 
         Raises:
+            Conflict: State the run relied on has changed under it; it was tried again, as long as
+                a listener had been given nothing.
             Unknown: There is no such function.
             Overloaded, Unavailable: No instance can be had now.
             CallFailed: It raised, crashed or overran its time; nothing it did was kept.
@@ -90,22 +101,37 @@ class Direct:
             invocation = self._invocation(spec, payload, key, timeout_s, attempt, headers)
             monotonic = self._clock.monotonic
             started = monotonic()
-            outcome = await self._invoker.invoke(invocation)
+            live = None
+            if listener is None:
+                outcome = await self._invoker.invoke(invocation)
+            else:
+                live = LiveAnswer(listener, remembered=bool(key))
+                outcome = await self._listened(invocation, live)
             self._runs.record(run_of(invocation, outcome, monotonic() - started))
             returned = _returned(function, outcome)
-            answer = returned.result or b"null"
+            answer = (returned.result if live is None else live.whole()) or b"null"
             if not (key or returned.appends or returned.writes or returned.reads):
                 # Nothing durable was done, and nothing was relied on.
                 return answer
             try:
                 await self._commit(spec, invocation, returned, mark, answer)
             except Conflict:
+                if live is not None and live.begun:
+                    raise
                 # Somebody changed state it had read, or the same key is answered already.
                 if key and (stored := await self._answered(mark)) is not None:
                     return stored
                 continue
             return answer
         raise Conflict(f"`{function}` read state that changed under it {TRIES} times; try again")
+
+    async def _listened(self, invocation: Invocation, live: LiveAnswer) -> Outcome:
+        """Run it, and hand on what it yields meanwhile."""
+        self._answers.open(invocation.token, live)
+        try:
+            return await self._invoker.invoke(replace(invocation, live=True))
+        finally:
+            self._answers.close(invocation.token)
 
     async def _answered(self, mark: bytes) -> bytes | None:
         """The answer an earlier call with this key was given, while it is remembered."""

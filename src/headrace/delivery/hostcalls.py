@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headrace.delivery.answers import Answers
 from headrace.delivery.shifts import Shifts
 from headrace.keepers.state.rows import decode_row, state_key, state_name
 from headrace.keepers.storage.base import Storage
@@ -11,6 +12,7 @@ from headrace.keepers.storage.keys import after
 from headrace.model.effects import Space
 from headrace.model.outcome import Returned
 from headrace.model.record import Chunk
+from headrace.model.reply import WireReply
 from headrace.world.clock import Clock
 
 MAX_SCAN = 10_000
@@ -19,12 +21,20 @@ MAX_SCAN = 10_000
 class HostCalls:
     """Reads the app's own state; an app's name is the platform's word, never the child's.
 
-    So is the token of a run that fetches events itself: `shifts` knows what it may.
+    So is the token of a run that fetches events itself, and of a call whose answer is sent in
+    parts: `shifts` and `answers` know what they may.
     """
 
-    def __init__(self, storage: Storage, clock: Clock, shifts: Shifts | None = None) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        clock: Clock,
+        shifts: Shifts | None = None,
+        answers: Answers | None = None,
+    ) -> None:
         self._storage, self._clock = storage, clock
         self._shifts = Shifts() if shifts is None else shifts
+        self._answers = Answers() if answers is None else answers
 
     async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
         """Version (0: never written) and value of each key; what has expired has no value."""
@@ -54,6 +64,10 @@ class HostCalls:
     async def land(self, token: int, returned: Returned) -> None:
         """Commit what the run fetched and did since the last time."""
         await self._shifts.of(token).land(returned)
+
+    async def send_part(self, token: int, body: bytes, head: WireReply | None) -> None:
+        """Send on the next part of a call's answer; returns when there is room for another one."""
+        await self._answers.take(token, body, head)
 
     def _open(self, row: bytes) -> tuple[int, bytes | None]:
         version, expires, value = decode_row(row)

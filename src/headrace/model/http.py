@@ -158,7 +158,8 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
     Attributes:
         method: `GET`, `POST`, `PUT`, `PATCH` or `DELETE`; several in a tuple.
         path: Such as `/orders/{id}`; also `{id:int}`, `{id:float}`, `{id:uuid}`, `{rest:path}`.
-        mode: `sync` answers with what the function returned, once that is committed; `async`
+        mode: `sync` answers with what the function returned, once that is committed; `live` sends
+            on what its handler yields, value by value, and ends the answer with the commit; `async`
             keeps the request in the log and answers 202 with a status URL.
         body: The type the body must be; the handler's own where nothing is said. `bytes` and `str`
             take any body as it is.
@@ -171,7 +172,7 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
         headers: Request headers handed to the function.
         key: What keeps requests in order (`async`): `path.NAME`, `query.NAME`, `header.NAME` or
             `body.NAME`.
-        dedupe: Seconds an `Idempotency-Key` is remembered (`async`; 24 h where it is `sync`).
+        dedupe: Seconds an `Idempotency-Key` is remembered (`async`; 24 h in the other modes).
         legacy: The system it replaces step by step.
         schema: Of the body; filled in from `body`.
         query_schema: Of the query; filled in from `query`.
@@ -180,7 +181,7 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
 
     method: str | tuple[str, ...]
     path: str
-    mode: Literal["sync", "async"] = "sync"
+    mode: Literal["sync", "live", "async"] = "sync"
     body: Any = None
     query: Any = None
     auth: Bearer | None = None
@@ -212,12 +213,12 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
             raise Misuse(f'`{what}` has no method; write `"POST"`')
         force_setattr(self, "method", methods)
         segments_of(self.path, what)
-        if self.mode not in {"sync", "async"}:
-            raise Misuse(f'`{what}`: `mode={self.mode!r}`; use "sync" or "async"')
+        if self.mode not in {"sync", "live", "async"}:
+            raise Misuse(f'`{what}`: `mode={self.mode!r}`; use "sync", "live" or "async"')
         _check_common(self, what)
         if self.timeout is not None:
             seconds_in(self.timeout, f"`timeout=` of `{what}`", low=0.001, high=MAX_TIMEOUT_S)
-        if self.key and self.mode == "sync":
+        if self.key and self.mode != "async":
             raise Misuse(f'`{what}`: `key=` orders what is kept, so it needs `mode="async"`')
 
     @property

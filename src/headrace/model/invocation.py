@@ -29,6 +29,7 @@ class Invocation(msgspec.Struct, array_like=True, frozen=True, gc=False):
             its author declared.
         fresh: Forget cached state first: an earlier invocation's changes did not land.
         held: In a `consume` run, the partitions it is given, each with the next offset.
+        live: In a `call` run, what the handler yields is to be sent on as it comes.
     """
 
     function: str
@@ -47,6 +48,7 @@ class Invocation(msgspec.Struct, array_like=True, frozen=True, gc=False):
     fresh: bool = False
     order: str = ""
     held: tuple[Position, ...] = ()
+    live: bool = False
 
     @property
     def size(self) -> int:

@@ -6,17 +6,21 @@ JSON begins with, so that what a function merely passes on can never pose as one
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Annotated, Final
+
 import msgspec
 
 from headrace.model.errors import Corrupt
 
 _MARK = b"\x00"
+_JSON: Final = "application/json"
 
 
 class WireReply(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A status, headers (names in small letters), and the body as bytes."""
 
-    status: int
+    status: Annotated[int, msgspec.Meta(ge=200, le=599)]
     headers: dict[str, str]
     media: str
     body: bytes
@@ -42,3 +46,16 @@ def open_reply(answer: bytes) -> WireReply | None:
         return _decoder.decode(answer[1:])
     except msgspec.DecodeError as error:
         raise Corrupt(f"a function's answer is no reply: {error}") from error
+
+
+def is_raw(head: WireReply | None) -> bool:
+    """Whether the parts behind this head are bytes to be sent as they are, and not JSON values."""
+    return head is not None and head.media != _JSON
+
+
+def joined(head: WireReply | None, parts: Sequence[bytes]) -> bytes:
+    """The answer that parts make together: a list of their values, or raw bytes one by one."""
+    whole = b"".join(parts) if is_raw(head) else b"[" + b",".join(parts) + b"]"
+    if head is None:
+        return whole
+    return pack_reply(WireReply(head.status, head.headers, head.media, whole))

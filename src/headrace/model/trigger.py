@@ -69,7 +69,7 @@ def listener(function: str, place: int, trigger: Trigger) -> StreamTrigger | Non
             return trigger
         case Lag(stream=stream, start=start):
             return StreamTrigger(streams=(stream,), start=start)
-        case CallTrigger() | Http(mode="sync"):
+        case CallTrigger() | Http(mode="sync" | "live"):
             return None
         case _:
             kind = trigger.__struct_config__.tag

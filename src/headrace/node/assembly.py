@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
+from headrace.delivery.answers import Answers
 from headrace.delivery.deadletters import DeadLetters
 from headrace.delivery.direct import Direct
 from headrace.delivery.dispatcher import Dispatcher
@@ -69,12 +70,12 @@ class Node:
         self.settings = settings
         self.storage, self.broker, self.clock, self.tasks = storage, broker, clock, tasks
         self.runs = Runs()
-        shifts = Shifts()
+        shifts, answers = Shifts(), Answers()
         self.fleet = Fleet(
             clock=clock,
             entropy=entropy,
             tasks=tasks,
-            services=HostCalls(storage, clock, shifts),
+            services=HostCalls(storage, clock, shifts, answers),
             on_log=self._log,
             scratch=settings.data / "scratch",
             limits=settings.fleet,
@@ -99,6 +100,7 @@ class Node:
             clock=clock,
             entropy=entropy,
             runs=self.runs,
+            answers=answers,
         )
         self.dead_letters = DeadLetters(storage, self.dispatcher)
         self.parking = ParkingLot(storage, self.dispatcher)

@@ -7,7 +7,7 @@ an answer too, for the child must hear something.
 from __future__ import annotations
 
 from headrace.model.errors import Misuse
-from headrace.runtime.base import ConsumerServices, HostServices
+from headrace.runtime.base import AnswerServices, ConsumerServices, HostServices
 from headrace.runtime.wire import (
     MAX_SCAN_ROWS,
     Denied,
@@ -16,14 +16,16 @@ from headrace.runtime.wire import (
     Land,
     Landed,
     Message,
+    Part,
     ReadState,
     Rows,
     Scan,
     ScanState,
+    Sent,
     encode,
 )
 
-Question = ReadState | ScanState | Fetch | Land
+Question = ReadState | ScanState | Fetch | Land | Part
 
 
 async def answer(
@@ -43,6 +45,9 @@ async def answer(
             case Land(returned=returned):
                 await _streams(services).land(token, returned)
                 said = Landed()
+            case Part(body=body, head=head):
+                await _doors(services).send_part(token, body, head)
+                said = Sent()
         return encode(nonce, said)
     except Exception as error:  # noqa: BLE001 - whatever a keeper raises, the child must hear
         return encode(nonce, Denied(type(error).__name__, str(error)[:4096]))
@@ -51,4 +56,10 @@ async def answer(
 def _streams(services: HostServices) -> ConsumerServices:
     if not isinstance(services, ConsumerServices):
         raise Misuse("this host has no streams to consume")
+    return services
+
+
+def _doors(services: HostServices) -> AnswerServices:
+    if not isinstance(services, AnswerServices):
+        raise Misuse("this host sends no answers in parts")
     return services

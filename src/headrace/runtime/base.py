@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned
 from headrace.model.record import Chunk
+from headrace.model.reply import WireReply
 
 
 class Invoker(Protocol):
@@ -42,6 +43,19 @@ class HostServices(Protocol):
         self, app: str, prefix: str, *, limit: int
     ) -> list[tuple[str, int, bytes]]:
         """Key, version and value of the app's state keys that start with `prefix`, ascending."""
+        ...
+
+
+@runtime_checkable
+class AnswerServices(Protocol):
+    """What hosts answer beside where calls are answered part by part, by the calls' tokens."""
+
+    async def send_part(self, token: int, body: bytes, head: WireReply | None) -> None:
+        """Send on the next part of the answer; returns when there is room for another one.
+
+        Raises:
+            Fenced: Nobody waits for the parts of this call (any more).
+        """
         ...
 
 

@@ -14,7 +14,8 @@ from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
 from headrace.model.record import Chunk
-from headrace.runtime.base import ConsumerServices, HostServices
+from headrace.model.reply import WireReply
+from headrace.runtime.base import AnswerServices, ConsumerServices, HostServices
 from headrace.runtime.child.executor import Executor
 from headrace.sdk.app import App
 from headrace.sdk.place import near
@@ -50,6 +51,11 @@ class _Host:
 
     def land(self, invocation: Invocation, returned: Returned) -> None:
         _at_once(self._streams.land(invocation.token, returned))
+
+    def send_part(self, invocation: Invocation, body: bytes, head: WireReply | None) -> None:
+        if not isinstance(self._services, AnswerServices):
+            raise Misuse("this host sends no answers in parts")
+        _at_once(self._services.send_part(invocation.token, body, head))
 
     @property
     def _streams(self) -> ConsumerServices:

@@ -39,6 +39,7 @@ from headrace.runtime.wire import (
     FromChild,
     Hello,
     Land,
+    Part,
     Partitions,
     ProtocolError,
     ReadState,
@@ -386,7 +387,7 @@ class Instance:
                 if nonce not in self._runs:
                     return "it asked for time for a run that nobody gave it"
                 self._extend(nonce, seconds)
-            case ReadState() | ScanState() | Fetch() | Land():
+            case ReadState() | ScanState() | Fetch() | Land() | Part():
                 if nonce not in self._runs:
                     return "it asked on behalf of a run that nobody gave it"
                 token = self._runs[nonce].invocation.token

@@ -19,6 +19,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Returned
 from headrace.model.policy import MAX_FRAME_BYTES, Resources
 from headrace.model.record import Chunk
+from headrace.model.reply import WireReply
 
 RECEIVE_BYTES = 1 << 16
 MAX_SCAN_ROWS = 10_000
@@ -145,6 +146,17 @@ class Landed(msgspec.Struct, array_like=True, frozen=True, tag=18, gc=False):
     """Host to child: it is durable."""
 
 
+class Part(msgspec.Struct, array_like=True, frozen=True, tag=19, gc=False):
+    """Child to host: the next part of an answer that is sent as it comes; `head` at most with the first."""
+
+    body: bytes
+    head: WireReply | None = None
+
+
+class Sent(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
+    """Host to child: there is room for the next part."""
+
+
 class Partitions(msgspec.Struct, array_like=True, frozen=True, tag=13, gc=False):
     """Host to child: how many partitions the streams of other apps have."""
 
@@ -257,8 +269,8 @@ class Spoken(msgspec.Struct, array_like=True, frozen=True, gc=False):
     time: int
 
 
-FromChild: TypeAlias = Hello | Done | ReadState | ScanState | Acted | Extend | Fetch | Land
-Answer: TypeAlias = Rows | Scan | Fetched | Landed
+FromChild: TypeAlias = Hello | Done | ReadState | ScanState | Acted | Extend | Fetch | Land | Part
+Answer: TypeAlias = Rows | Scan | Fetched | Landed | Sent
 ToChild: TypeAlias = Run | Answer | Denied | Suspend | Stop | Partitions
 FromZygote: TypeAlias = Loaded | LoadFailed | Forked | ForkFailed | Exited
 ToZygote: TypeAlias = Load | Fork

@@ -89,7 +89,7 @@ def declare_function(
     streams, others = split_sources(sources, app.triggers)
     others, shape = read_routes(others, shape, where)
     known = {**app.streams, **app.externals}
-    answers = any(isinstance(each, Http) and each.mode == "sync" for each in others)
+    answers = any(isinstance(each, Http) and each.mode != "async" for each in others)
     check_streams(
         app.name, known, streams, output, publishes, shape, where, answers=answers,
         changes=given["changes"] is not None,

@@ -38,6 +38,11 @@ def read_routes(
     """
     found: list[Trigger] = []
     for trigger in triggers:
+        if isinstance(trigger, Http) and trigger.mode == "live" and not shape.generates:
+            raise Misuse(
+                f'{where}: a route with `mode="live"` sends what its handler yields, and this one '
+                'does not yield; write `yield` for each part, or `mode="sync"`'
+            )
         if isinstance(trigger, (Http, Webhook)):
             body = shape.value if trigger.body is None else trigger.body
             if trigger.body is not None and shape.value not in (Any, trigger.body):

@@ -171,6 +171,16 @@ def _responses(route: Http | Webhook) -> dict[str, Any]:
                 "content": {"application/json": {"schema": _ref("Accepted")}},
             }
         }
+    elif route.mode == "live":
+        good = {
+            "200": {
+                "description": "What the function yields, as it comes; whole only if committed.",
+                "content": {
+                    "application/x-ndjson": {"schema": {"type": "string"}},
+                    "text/event-stream": {"schema": {"type": "string"}},
+                },
+            }
+        }
     else:
         good = {
             "200": {

@@ -15,13 +15,15 @@ import msgspec
 from headrace.delivery.direct import CallFailed
 from headrace.faces.gateway.authored import Found, Target
 from headrace.faces.gateway.buckets import client_name
+from headrace.faces.gateway.cors import Headers
 from headrace.faces.gateway.door import Door
 from headrace.faces.gateway.intake import MAX_IDEMPOTENCY_KEY
+from headrace.faces.gateway.outlet import COMMITTED, EVENTS, LINES, Outlet, State, framed
 from headrace.faces.gateway.packed import unpack
 from headrace.faces.gateway.passing import pass_on, pass_through, takes_share
 from headrace.faces.gateway.reading import carried, payload_of, picked, query_texts, typed_query
 from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, json_response
+from headrace.faces.gateway.responses import JSON, Response, json_response
 from headrace.model.errors import Invalid, Misuse, Refused, Unavailable
 from headrace.model.event import Event
 from headrace.model.http import Http, Proxy, Webhook
@@ -35,8 +37,8 @@ _json = msgspec.json.Decoder()
 _parts = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-async def answer(door: Door, request: Request, found: Found) -> Response:
-    """Answer a request at an author's route.
+async def answer(door: Door, request: Request, found: Found, extra: Headers) -> Response:
+    """Answer a request at an author's route; `extra` are headers of the route's own.
 
     Raises:
         HeadraceError: It is refused, or the function failed; the door's table says how to answer.
@@ -75,9 +77,14 @@ async def answer(door: Door, request: Request, found: Found) -> Response:
             event_id = hashlib.sha256(once.encode()).hexdigest()
         event = Event(payload, key, id=event_id, headers=headers)
         return await _keep(door, target, event)
-    answered = await _call(door, target, payload, headers, once)
-    accept = request.header("accept")
-    return in_parts(answered, accept) if accept else answered
+    live = isinstance(says, Http) and says.mode == "live"
+    outlet = request.open_outlet(extra) if live else None
+    answered = await _call(door, target, payload, headers, once, outlet)
+    if outlet is not None and outlet.state is State.BEGUN:
+        outlet.end()
+        return answered
+    accept = request.header("accept") or ""
+    return in_parts(answered, accept, live=live) if accept or live else answered
 
 
 async def _admitted(door: Door, request: Request, target: Target) -> str:
@@ -170,14 +177,20 @@ async def run_address(door: Door, position: Position) -> str:
 
 
 async def _call(
-    door: Door, target: Target, payload: bytes, headers: dict[str, str], once: str
+    door: Door,
+    target: Target,
+    payload: bytes,
+    headers: dict[str, str],
+    once: str,
+    outlet: Outlet | None,
 ) -> Response:
     assert target.function is not None  # noqa: S101 - a proxy is passed through before
     key = hashlib.sha256(once.encode()).hexdigest() if once else ""
     try:
         answered = await door.rooms.direct.call(
-            target.function.name, payload, key=key, timeout_s=target.says.timeout, headers=headers
-        )
+            target.function.name, payload, key=key, timeout_s=target.says.timeout, headers=headers,
+            listener=outlet,
+        )  # fmt: skip
     except CallFailed as error:
         if error.cause.kind == "Undecodable":
             raise Invalid(
@@ -196,17 +209,20 @@ def reply_of(answered: bytes) -> Response:
     return Response(reply.status, reply.body, reply.media.encode(), headers)
 
 
-def in_parts(response: Response, accept: str) -> Response:
+def in_parts(response: Response, accept: str, *, live: bool = False) -> Response:
     """A list as server-sent events or as lines, for a client that asks for one of them.
 
-    The answer is whole by then: nothing is told before it is committed.
+    The answer is whole by then, and committed. At a `live` route it looks as if it had been sent
+    in parts: it is the answer to a repetition, or to a client that could not tell its end.
     """
-    events, lines = "text/event-stream" in accept, "application/x-ndjson" in accept
-    if not (events or lines) or response.status != 200 or not response.body.startswith(b"["):
+    events, lines = EVENTS.decode() in accept, live or LINES.decode() in accept
+    if not (events or lines) or not (response.status == 200 or live):
+        return response
+    if response.media != JSON or not response.body.startswith(b"["):
         return response
     parts: list[msgspec.Raw] = _parts.decode(response.body)
-    if events:
-        body = b"".join(b"data: " + bytes(part) + b"\n\n" for part in parts)
-        return Response(200, body, b"text/event-stream", response.headers)
-    body = b"".join(bytes(part) + b"\n" for part in parts)
-    return Response(200, body, b"application/x-ndjson", response.headers)
+    media = EVENTS if events else LINES
+    body = b"".join(framed(bytes(part), media) for part in parts)
+    if live and events:
+        body += COMMITTED
+    return Response(response.status, body, media, response.headers)

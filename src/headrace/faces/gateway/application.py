@@ -102,7 +102,7 @@ class Application:
                     if request.method == "OPTIONS":
                         response = _preflight(request, found)
                     else:
-                        response = await answer(door, request, found)
+                        response = await answer(door, request, found, extra)
                 finally:
                     door.admission.leave(request.reserved)
         except HungUp:

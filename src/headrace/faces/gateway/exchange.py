@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from headrace.faces.gateway.errors import HungUp
+from headrace.faces.gateway.outlet import Outlet, Speaker
 
 HIGH_WATER = 65_536
 """Bytes of a body kept for a reader that does not come; then the connection stops reading."""
@@ -18,16 +19,27 @@ HIGH_WATER = 65_536
 class Exchange:
     """One request's body. Fed by its connection, read by the task that answers the request."""
 
-    __slots__ = ("_body", "_go_on", "_gone", "_invite", "_parts", "_waiter", "more")
+    __slots__ = (
+        "_body", "_go_on", "_gone", "_invite", "_parts", "_waiter", "more", "outlet", "speaker",
+    )  # fmt: skip
 
-    def __init__(self, *, go_on: Callable[[], None], invite: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        *,
+        go_on: Callable[[], None],
+        invite: Callable[[], None] | None,
+        speaker: Speaker | None = None,
+    ) -> None:
         """Begin with nothing.
 
         Args:
             go_on: Lets the connection read further.
             invite: Tells the client to send the body, where it waits to be told.
+            speaker: Where an answer in parts goes; without one every answer goes as a whole.
         """
         self.more = True
+        self.speaker = speaker
+        self.outlet: Outlet | None = None
         self._body = b""
         self._parts: list[bytes] = []
         self._go_on = go_on

@@ -23,6 +23,7 @@ from headrace.faces.gateway.admission import Admission
 from headrace.faces.gateway.cors import Headers
 from headrace.faces.gateway.errors import TooSlow, answer_error, problem
 from headrace.faces.gateway.exchange import Exchange
+from headrace.faces.gateway.outlet import Outlet, State
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response
 from headrace.faces.gateway.writing import CONTINUE, Date, closes, written
@@ -243,7 +244,7 @@ class Connection(asyncio.Protocol):
         invite = None
         if b"expect" in headers and headers[b"expect"].lower() == b"100-continue":
             invite = self._invite
-        exchange = self._exchange = Exchange(go_on=self._read_on, invite=invite)
+        exchange = self._exchange = Exchange(go_on=self._read_on, invite=invite, speaker=self)
         request = Request(
             method, path, query, self._fields, headers, self._client, exchange, self._hall.admission
         )
@@ -312,14 +313,46 @@ class Connection(asyncio.Protocol):
                     exchange.take()
                     self._answered = exchange
                 last = self._final and not queue
-                answer = self._bytes_of(response, extra, request.method, last=last)
-                hall.send(transport, answer, last=last)
+                outlet = exchange.outlet
+                if outlet is None or outlet.state is State.OPEN:
+                    answer = self._bytes_of(response, extra, request.method, last=last)
+                    hall.send(transport, answer, last=last)
+                elif outlet.state is State.BEGUN:
+                    self._break_off(outlet, response)
+                    return
                 if last:
                     return
                 if not queue:
                     self._rest()
         finally:
             transport.close()
+
+    def _break_off(self, outlet: Outlet, problem: Response) -> None:
+        """End an answer that failed when its client had a part of it; leave its end out."""
+        outlet.break_off(problem)
+        if self._room is not None:
+            # Who does not read now would keep the connection for as long as it likes.
+            self._transport.abort()
+
+    def can_chunk(self) -> bool:
+        """Whether the client can tell an answer's end from a connection that broke."""
+        return self._parser.get_http_version() == "1.1"
+
+    def begin(self, response: Response, extra: Headers) -> None:
+        """Send the head of an answer whose chunks follow."""
+        date = self._hall.date.line(self._loop.time())
+        self.send(written(response, extra, date=date, method="", last=self._final, chunked=True))
+
+    def send(self, data: bytes) -> None:
+        """Send a part of an answer; where the client is gone, to nobody."""
+        if not self._transport.is_closing():
+            self._hall.flush()
+            self._transport.write(data)
+
+    async def wait_room(self) -> None:
+        """Return when the client has taken enough of what was sent, or is gone."""
+        if self._room is not None:
+            await self._room
 
     def _bytes_of(self, response: Response, extra: Headers, method: str, *, last: bool) -> bytes:
         date = self._hall.date.line(self._loop.time())

@@ -13,7 +13,9 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from headrace.faces.gateway.admission import Admission
+from headrace.faces.gateway.cors import Headers
 from headrace.faces.gateway.errors import Unsupported
+from headrace.faces.gateway.outlet import Outlet, Speaker
 from headrace.model.errors import Invalid, TooLarge
 
 MAX_QUERY_PARAMETERS = 100
@@ -24,6 +26,8 @@ class Incoming(Protocol):
     """A body on its way in."""
 
     more: bool
+    speaker: Speaker | None
+    outlet: Outlet | None
 
     def take(self) -> bytes:
         """What has come since the last time; for a body that is whole, all of it."""
@@ -200,6 +204,18 @@ class Request:
             self.reserve(len(part))
             parts += part
         return bytes(parts)
+
+    def open_outlet(self, extra: Headers) -> Outlet | None:
+        """Where an answer goes part by part; None where its client could not tell its end.
+
+        Args:
+            extra: Headers of the route's own.
+        """
+        speaker = self._incoming.speaker
+        if self.method == "HEAD" or speaker is None or not speaker.can_chunk():
+            return None
+        outlet = self._incoming.outlet = Outlet(speaker, self.header("accept") or "", extra)
+        return outlet
 
     async def wait_left(self) -> None:
         """Return once the client has hung up; for requests whose body nobody wants."""

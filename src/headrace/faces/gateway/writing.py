@@ -17,6 +17,7 @@ from headrace.model.errors import Invalid
 
 FRESH_S = 0.25
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
 _BODYLESS = frozenset({204, 304})
 _STANDING = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _STANDING_LINES = b"".join(b"%b: %b\r\n" % each for each in _STANDING)
@@ -52,7 +53,20 @@ class Date:
         return self._line
 
 
-def written(response: Response, extra: Headers, *, date: bytes, method: str, last: bool) -> bytes:
+def chunk(part: bytes) -> bytes:
+    """A part of an answer as it goes over the wire (RFC 9112, section 7.1); `LAST_CHUNK` ends it."""
+    return b"%x\r\n%b\r\n" % (len(part), part)
+
+
+def written(
+    response: Response,
+    extra: Headers,
+    *,
+    date: bytes,
+    method: str,
+    last: bool,
+    chunked: bool = False,
+) -> bytes:
     """The answer as it goes over the wire.
 
     Args:
@@ -61,12 +75,17 @@ def written(response: Response, extra: Headers, *, date: bytes, method: str, las
         date: The `date` line.
         method: Of the request; an answer to `HEAD` has no body.
         last: Whether the connection closes after it.
+        chunked: Whether this is only its head, and chunks follow.
 
     Raises:
         Invalid: It has a header that cannot be sent.
     """
     body = response.body
-    if response.media == JSON and response.status == 200 and not (response.headers or extra):
+    if (
+        response.media == JSON
+        and response.status == 200
+        and not (response.headers or extra or chunked)
+    ):
         # Nearly every answer, and nothing of it comes from outside but the body.
         return b"HTTP/1.1 200 OK\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n%b%b\r\n%b" % (
             date, len(body), _STANDING_LINES, b"connection: close\r\n" if last else b"",
@@ -75,7 +94,7 @@ def written(response: Response, extra: Headers, *, date: bytes, method: str, las
     own = {name for name, _ in response.headers}
     headers = [
         (b"content-type", response.media),
-        (b"content-length", b"%d" % len(body)),
+        (b"transfer-encoding", b"chunked") if chunked else (b"content-length", b"%d" % len(body)),
         *_STANDING,
     ]
     headers = [each for each in headers if each[0] not in own]

@@ -25,13 +25,14 @@ from headrace.runtime.wire import (
     ProtocolError,
     Rows,
     Scan,
+    Sent,
     ToChild,
     encode,
     to_child,
 )
 
 GATHER_BYTES = 1 << 16
-_ANSWERS = (Rows, Scan, Fetched, Landed, Denied)
+_ANSWERS = (Rows, Scan, Fetched, Landed, Sent, Denied)
 
 
 class HostRefused(Exception):

@@ -21,6 +21,7 @@ from headrace.runtime.child.cause import cause_of
 from headrace.runtime.child.consuming import Consuming, Supply
 from headrace.runtime.child.handing import Prepared, bare, emit, settled, take
 from headrace.runtime.child.ledger import Host
+from headrace.runtime.child.parting import answer_in_parts, sender
 from headrace.runtime.child.recorder import Recorder
 from headrace.runtime.child.statecache import StateCache
 from headrace.sdk.app import App
@@ -273,17 +274,18 @@ class Executor:
         recorder.at = 0 if events and not prepared.many else -1
         try:
             subject = Batch(events, recorder) if prepared.many else events[0]
-            result = await settled(prepared, prepared.call(subject, context))
-            if isinstance(result, Failures):
-                return Returned(error=Cause("Failed", result.reason[:4_096]))
-            if isinstance(result, Reply):
-                answer = result.pack()
-            elif isinstance(result, list):
-                answer = encode_json([bare(item) for item in result])
+            event = None if prepared.many else events[0]
+            result = prepared.call(subject, context)
+            if prepared.generates:
+                send = sender(self._host, invocation)
+                answer = await answer_in_parts(prepared, recorder, result, event, send)
             else:
-                answer = encode_json(bare(result))
-            if result is not None and not isinstance(result, Reply):
-                emit(prepared, recorder, result, None if prepared.many else events[0])
+                result = await settled(prepared, result)
+                if isinstance(result, Failures):
+                    return Returned(error=Cause("Failed", result.reason[:4_096]))
+                answer = _answer_of(result)
+                if result is not None and not isinstance(result, Reply):
+                    emit(prepared, recorder, result, event)
         except BaseException as error:  # user code may raise anything
             if prepared.awaits and _is_cancellation(error):
                 raise
@@ -320,6 +322,15 @@ class Executor:
 
 
 # -- outcomes -------------------------------------------------------------------------------
+
+
+def _answer_of(result: Any) -> bytes:
+    """What a handler of one payload returned, as the answer to its caller."""
+    if isinstance(result, Reply):
+        return result.pack()
+    if isinstance(result, list):
+        return encode_json([bare(item) for item in result])
+    return encode_json(bare(result))
 
 
 def _collect(recorder: Recorder, untouched: int) -> Returned:

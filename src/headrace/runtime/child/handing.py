@@ -64,10 +64,10 @@ async def take(
     if prepared.generates:
         if prepared.awaits:
             async for item in result:
-                _emit_one(prepared, recorder, item, event)
+                emit_one(prepared, recorder, item, event)
         else:
             for item in result:
-                _emit_one(prepared, recorder, item, event)
+                emit_one(prepared, recorder, item, event)
         return
     result = await settled(prepared, result)
     if result is not None:
@@ -78,10 +78,6 @@ async def take(
 
 async def settled(prepared: Prepared, result: Any) -> Any:
     """The handler's result with nothing left to wait for."""
-    if prepared.generates:
-        if prepared.awaits:
-            return [item async for item in result]
-        return list(result)
     if hasattr(result, "__await__"):
         if not prepared.awaits:
             if hasattr(result, "close"):
@@ -103,12 +99,13 @@ def emit(prepared: Prepared, recorder: Recorder, result: Any, event: Event[Any] 
         return
     if type(result) is list and prepared.splits:
         for item in result:
-            _emit_one(prepared, recorder, item, event)
+            emit_one(prepared, recorder, item, event)
     else:
-        _emit_one(prepared, recorder, result, event)
+        emit_one(prepared, recorder, result, event)
 
 
-def _emit_one(prepared: Prepared, recorder: Recorder, item: Any, event: Event[Any] | None) -> None:
+def emit_one(prepared: Prepared, recorder: Recorder, item: Any, event: Event[Any] | None) -> None:
+    """Publish one value, or note the failures it names."""
     output = prepared.output
     if isinstance(item, Failures):
         _drop(recorder, item)

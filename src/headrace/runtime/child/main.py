@@ -25,6 +25,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Returned, Usage
 from headrace.model.policy import MAX_TRACEBACK, Resources
 from headrace.model.record import Chunk, encode_events
+from headrace.model.reply import WireReply
 from headrace.runtime.child.channel import Channel
 from headrace.runtime.child.executor import Executor
 from headrace.runtime.child.speech import Running, Speech, speak_up
@@ -41,6 +42,7 @@ from headrace.runtime.wire import (
     Fork,
     Hello,
     Land,
+    Part,
     Partitions,
     ReadState,
     Rows,
@@ -91,6 +93,11 @@ class HostLine:
         """Commit what the run at hand fetched and did."""
         del invocation
         self._channel.ask(Land(returned))
+
+    def send_part(self, invocation: Invocation, body: bytes, head: WireReply | None) -> None:
+        """Send on a part of the answer of the run at hand; waits until there is room for another."""
+        del invocation
+        self._channel.ask(Part(body, head))
 
 
 class Life:

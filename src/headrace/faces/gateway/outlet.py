@@ -1,0 +1,122 @@
+"""An answer that is sent while its function still runs: values -> chunks on the connection.
+
+    OPEN -> BEGUN -> ENDED      the function ended and its effects are committed
+            BEGUN -> BROKEN     it failed: the answer stops in the middle
+
+Its end is the promise: the last chunk is sent only after the commit, so a client that has read the
+answer to its end knows that it holds. What fails before the first part is an ordinary answer.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, Protocol
+
+from headrace.faces.gateway.cors import Headers
+from headrace.faces.gateway.responses import Response
+from headrace.faces.gateway.writing import LAST_CHUNK, chunk
+from headrace.model.reply import WireReply, is_raw
+
+EVENTS: Final = b"text/event-stream"
+LINES: Final = b"application/x-ndjson"
+COMMITTED: Final = b"event: committed\ndata: {}\n\n"
+
+
+def framed(value: bytes, media: bytes) -> bytes:
+    """A value, which is JSON and so one line, as an event or as a line."""
+    return b"data: %b\n\n" % value if media == EVENTS else value + b"\n"
+
+
+class Speaker(Protocol):
+    """A client's connection, as far as one who speaks in parts needs it."""
+
+    def can_chunk(self) -> bool:
+        """Whether its client can tell an answer's end from a connection that broke (HTTP/1.1)."""
+        ...
+
+    def begin(self, response: Response, extra: Headers) -> None:
+        """Send the head of an answer whose chunks follow.
+
+        Raises:
+            Invalid: It has a header that cannot be sent.
+        """
+        ...
+
+    def send(self, data: bytes) -> None:
+        """Send; where the client is gone, to nobody."""
+        ...
+
+    async def wait_room(self) -> None:
+        """Return when the client has taken enough of what was sent, or is gone."""
+        ...
+
+
+class State(Enum):
+    """How far an answer is."""
+
+    OPEN = "open"
+    BEGUN = "begun"
+    ENDED = "ended"
+    BROKEN = "broken"
+
+
+class Outlet:
+    """One answer in parts; a `delivery.answers.Listener`. Owned by the request's task.
+
+    Args:
+        speaker: Where it is sent.
+        accept: What the client asks for: server-sent events, else lines.
+        extra: Headers of the route's own.
+    """
+
+    def __init__(self, speaker: Speaker, accept: str, extra: Headers) -> None:
+        self.state = State.OPEN
+        self._speaker = speaker
+        self._extra = extra
+        self._media = EVENTS if EVENTS.decode() in accept else LINES
+        self._raw = False
+
+    async def take(self, body: bytes, head: WireReply | None) -> None:
+        """Send a part on; returns when there is room for the next."""
+        if self.state is State.OPEN:
+            self._begin(head)
+        if body:
+            part = body if self._raw else framed(body, self._media)
+            self._speaker.send(chunk(part))
+            await self._speaker.wait_room()
+
+    def _begin(self, head: WireReply | None) -> None:
+        self._raw = is_raw(head)
+        status, headers, media = 200, [], self._media
+        if head is not None:
+            status = head.status
+            headers = [
+                (name.encode(), text.encode("latin-1")) for name, text in head.headers.items()
+            ]
+            if self._raw:
+                media = head.media.encode()
+        # Who stands between us and the client is not to gather what should come at once.
+        headers.append((b"x-accel-buffering", b"no"))
+        self._speaker.begin(Response(status, b"", media, tuple(headers)), self._extra)
+        self.state = State.BEGUN
+
+    def end(self) -> None:
+        """All is sent, and committed."""
+        if self.state is State.OPEN:
+            self._begin(None)
+        self.state = State.ENDED
+        last = LAST_CHUNK
+        if self._told:
+            last = chunk(COMMITTED) + last
+        self._speaker.send(last)
+
+    def break_off(self, problem: Response) -> None:
+        """It failed in the middle: say so where the form allows it, and leave the end out."""
+        self.state = State.BROKEN
+        if self._told:
+            self._speaker.send(chunk(b"event: failed\ndata: %b\n\n" % problem.body))
+
+    @property
+    def _told(self) -> bool:
+        # A browser's EventSource does not see how an answer ends: it is told in so many words.
+        return self._media == EVENTS and not self._raw
