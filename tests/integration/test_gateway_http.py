@@ -250,14 +250,14 @@ def test_an_error_is_a_problem_in_json(url: str) -> None:
     answer = connection.getresponse()
     problem = json.loads(answer.read())
     assert answer.status == 405
-    assert answer.headers["allow"] == "GET, POST"
+    assert answer.headers["allow"] == "GET, HEAD, POST"
     assert answer.headers["content-type"] == "application/problem+json"
     assert problem == {
         "type": "urn:headrace:error:method-not-allowed",
         "title": "Method not allowed",
         "status": 405,
         "code": "method-not-allowed",
-        "detail": "`DELETE` does nothing at `/streams/orders`; use GET, POST",
+        "detail": "`DELETE` does nothing at `/streams/orders`; use GET, HEAD, POST",
     }
     connection.close()
 

@@ -1,7 +1,8 @@
 """The path of a route an author declares: `/orders/{id:int}/files/{rest:path}`. Pure.
 
 In: a pattern, checked when it is written. Out: whether a request's path fits, and what stands in
-the braces, as values. Segments are told apart before they are unquoted, so that `a%2Fb` is one.
+the braces, as values. Segments are told apart before they are unquoted, so that `a%2Fb` is one, and
+a literal fits however it is percent-encoded.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
 from headrace.model.errors import Invalid, Misuse
 
@@ -97,7 +99,7 @@ def fits(segments: Sequence[Segment], parts: Sequence[str]) -> list[tuple[Segmen
             if not parts[place]:
                 return None
             found.append((segment, parts[place]))
-        elif segment.text != parts[place]:
+        elif segment.text != parts[place] and segment.text != unquote(parts[place]):
             return None
     return found
 

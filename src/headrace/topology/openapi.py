@@ -18,6 +18,7 @@ _KINDS: Final[dict[str, dict[str, Any]]] = {
     "uuid": {"type": "string", "format": "uuid"},
 }
 _BODYLESS: Final = frozenset({"GET", "DELETE"})
+_NAMES = re.compile(r"\{([^}]+)\}")
 _NO_COMPONENT = re.compile(r"[^A-Za-z0-9._-]")
 PROBLEM: Final[dict[str, Any]] = {
     "type": "object",
@@ -92,7 +93,19 @@ def _put(
     path = "/" + "/".join(
         f"{{{segment.name}}}" if segment.name else segment.text for segment in segments
     )
-    paths.setdefault(path, {})[method.lower()] = operation
+    # To OpenAPI two paths that differ in nothing but names are one, and a reader may refuse both.
+    alike = next((each for each in paths if _unnamed(each) == _unnamed(path)), path)
+    if alike != path:
+        named = dict(zip(_NAMES.findall(path), _NAMES.findall(alike), strict=True))
+        operation["parameters"] = [
+            each | {"name": named[each["name"]]} if each["in"] == "path" else each
+            for each in operation["parameters"]
+        ]
+    paths.setdefault(alike, {})[method.lower()] = operation
+
+
+def _unnamed(path: str) -> str:
+    return _NAMES.sub("{}", path)
 
 
 def _operation(

@@ -51,6 +51,30 @@ def test_a_method_that_does_nothing_is_refused_every_time() -> None:
             table.find("PUT", "/teas", None)
 
 
+def test_a_path_that_can_be_asked_for_can_be_asked_after_with_head() -> None:
+    table = Table({"shop": app_with("shop", Http(("GET", "POST"), "/teas"), Http("PUT", "/one"))})
+    with pytest.raises(NotAllowed) as many:
+        table.find("PATCH", "/teas", None)
+    assert many.value.allowed == "GET, HEAD, POST"
+    with pytest.raises(NotAllowed) as one:
+        table.find("GET", "/one", None)
+    assert one.value.allowed == "PUT"
+
+
+@pytest.mark.parametrize("path", ["/v1/users:batch", "/v1/users%3Abatch", "/%761/users%3abatch"])
+def test_a_literal_is_found_however_it_is_percent_encoded(path: str) -> None:
+    table = Table({"shop": app_with("shop", Http("POST", "/v1/users:batch"))})
+    found = table.find("POST", path, None)
+    assert found is not None
+    assert found.target.name == "/v1/users:batch"
+
+
+@pytest.mark.parametrize("path", ["/v1%2Fusers:batch", "/v1/users%253Abatch", "/%ff/users:batch"])
+def test_what_only_looks_like_a_literal_once_it_is_unquoted_is_another_path(path: str) -> None:
+    table = Table({"shop": app_with("shop", Http("POST", "/v1/users:batch"))})
+    assert table.find("POST", path, None) is None
+
+
 def test_more_paths_than_are_remembered_are_answered_alike() -> None:
     table = Table({"shop": app_with("shop", Http("GET", "/teas"))})
     for number in range(MAX_FOUND * 2):

@@ -39,7 +39,7 @@ def test_a_path_nobody_answers_is_unknown(path: str) -> None:
 def test_a_known_path_with_another_method_says_which_are_allowed() -> None:
     with pytest.raises(NotAllowed) as error:
         route_table().find("DELETE", "/streams/orders")
-    assert error.value.allowed == "GET, POST"
+    assert error.value.allowed == "GET, HEAD, POST"
 
 
 def test_a_segment_that_is_no_text_is_refused() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from headrace.faces.gateway.errors import NotAllowed
 from headrace.faces.gateway.routes import unquoted
@@ -107,7 +108,7 @@ class Table:
 
     def _look(self, method: str, raw_path: str, asked: str | None) -> Found | None:
         parts = raw_path.split("/")[1:]
-        if not parts or (among := self._targets.get(parts[0])) is None:
+        if not parts or (among := self._targets.get(unquote(parts[0]))) is None:
             return None
         wanted = asked if method == "OPTIONS" and asked else "GET" if method == "HEAD" else method
         fitting = [
@@ -133,7 +134,7 @@ class Table:
             return Found(target, params, methods)
         if wrong is not None:
             raise wrong
-        names = ", ".join(methods)
+        names = ", ".join(sorted({*methods, "HEAD"}) if "GET" in methods else methods)
         raise NotAllowed(f"`{method}` does nothing at `{raw_path:.200}`; use {names}", names)
 
     def of_stream(self, stream: str) -> Target | None:

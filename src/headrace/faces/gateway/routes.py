@@ -53,7 +53,7 @@ class Router(Generic[H]):
                 found = (part for want, part in zip(pattern, parts, strict=True) if want is None)
                 return handler, tuple(unquoted(part) for part in found), text
         if allowed:
-            names = ", ".join(sorted(allowed))
+            names = ", ".join(sorted({*allowed, "HEAD"} if "GET" in allowed else allowed))
             raise NotAllowed(f"`{method}` does nothing at `{raw_path}`; use {names}", names)
         raise Unknown(f"there is nothing at `{raw_path}`; GET / lists what there is")
 

@@ -1,0 +1,45 @@
+"""What is said of authors' routes is valid OpenAPI, whatever they are."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from openapi_spec_validator import validate
+
+from headrace import App, Bearer, Event, Http
+from headrace.topology.openapi import document
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+class Order(msgspec.Struct):
+    item: str
+
+
+def test_paths_that_differ_in_nothing_but_names_are_one() -> None:
+    shop = App("shop")
+
+    def change(event: Event[Order]) -> None: ...
+
+    def drop(event: Any) -> None: ...
+
+    shop.function(Http("PUT", "/orders/{number:int}/lines/{line}"))(change)
+    shop.function(Http("DELETE", "/orders/{id}/lines/{place:int}", auth=Bearer("x")))(drop)
+    found = document([shop.spec()])
+    validate(found)
+    (path, operations) = next(iter(found["paths"].items()))
+    assert list(found["paths"]) == ["/orders/{number}/lines/{line}"] == [path]
+    assert set(operations) == {"put", "delete"}
+    assert [each["name"] for each in operations["delete"]["parameters"]] == ["number", "line"]
+    assert operations["delete"]["parameters"][1]["schema"] == {"type": "integer"}
+
+
+@pytest.mark.parametrize("folder", sorted(each.name for each in EXAMPLES.glob("2*")))
+def test_every_example_with_routes_is_described_validly(folder: str) -> None:
+    found = document([runpy.run_path(str(EXAMPLES / folder / "function.py"))["app"].spec()])
+    validate(found)
+    assert found["paths"]
