@@ -240,7 +240,6 @@ async def test_the_server_may_forget_only_what_was_told(
 @pytest.mark.parametrize(
     ("do", "settings", "says"),
     [
-        ("SELECT 1", {"table": "nothing"}, "has no table"),
         ("SELECT 1", {"key": "name"}, "REPLICA IDENTITY FULL"),
         ("ALTER TABLE orders REPLICA IDENTITY NOTHING", {}, "REPLICA IDENTITY FULL"),
         (
@@ -256,6 +255,51 @@ async def test_what_cannot_be_watched_is_refused_with_the_fix(
     shop.execute(do)
     with pytest.raises(Misuse, match=says):
         await life(url, Kept(), tmp_path, until=lambda: False, **settings)
+
+
+async def test_a_table_that_is_not_there_yet_is_asked_for_again(
+    shop: Any, url: str, tmp_path: Path
+) -> None:
+    with pytest.raises(Unavailable, match="has no table `nothing`; create it"):
+        await life(url, Kept(), tmp_path, until=lambda: False, table="nothing")
+
+
+async def test_a_table_that_was_made_anew_is_not_taken_for_the_one_that_is_streamed(
+    shop: Any, url: str, tmp_path: Path
+) -> None:
+    outlet, trigger = Kept(), Table(url, "orders")
+    await life(
+        url, outlet, tmp_path, until=lambda: outlet.row is not None and b"streaming" in outlet.row
+    )
+    assert (await standing(trigger)).error == ""
+    shop.execute("DROP TABLE orders")
+    shop.execute(CREATE.format("orders"))
+    assert "made anew" in (await standing(trigger)).error
+    with pytest.raises(Misuse, match="made anew"):
+        await life(url, outlet, tmp_path, until=lambda: False)
+
+
+async def test_a_transaction_longer_than_the_server_waits_for_an_answer_is_told_in_one_go(
+    shop: Any, url: str, tmp_path: Path
+) -> None:
+    class Slow(Kept):
+        async def emit(self, events: list[Event], *, checkpoint: bytes | None = None) -> None:
+            await asyncio.sleep(0.02)
+            await super().emit(events, checkpoint=checkpoint)
+
+    outlet = Slow()
+    try:
+        shop.execute("ALTER SYSTEM SET wal_sender_timeout = '500ms'")
+        shop.execute("SELECT pg_reload_conf()")
+        await life(
+            url, outlet, tmp_path, until=lambda: outlet.row is not None and b"str" in outlet.row
+        )
+        shop.execute("INSERT INTO orders SELECT n FROM generate_series(1, 20000) AS n")
+        await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 20_000)
+        assert [int(key or 0) for key, _ in outlet.names] == list(range(1, 20_001))
+    finally:
+        shop.execute("ALTER SYSTEM RESET wal_sender_timeout")
+        shop.execute("SELECT pg_reload_conf()")
 
 
 async def test_a_slot_that_is_gone_is_told_and_another_begins_anew(

@@ -23,7 +23,7 @@ from headrace.triggers.foreign.base import Message
 from headrace.triggers.foreign.feed import fitted, parts
 from headrace.triggers.source import Outlet
 from headrace.triggers.tables.pgoutput import Decoder, lsn_number
-from headrace.triggers.tables.replication import About, Replica, about_table
+from headrace.triggers.tables.replication import About, Replica, about_table, is_published
 from headrace.triggers.tables.rows import RowChange, events_of, slot_of
 from headrace.world.clock import Clock
 from headrace.world.failpoints import hit
@@ -105,6 +105,11 @@ class ReplicationSource:
                     f"the replication slot `{slot}` is gone, and with it changes of `{table}`; "
                     "begin anew with another `slot=`"
                 )
+            if not await is_published(questions, slot, about):
+                raise Misuse(
+                    f"`{table}` was made anew or taken out of the publication `{slot}`, so its "
+                    "changes are not streamed; begin anew with another `slot=`"
+                )
             return mark
         if there and (mark is None or mark.slot != slot):
             raise Misuse(
@@ -120,11 +125,7 @@ class ReplicationSource:
         self, outlet: Outlet, about: About, mark: Mark, stream: Replica, questions: Replica
     ) -> Mark:
         slot = mark.slot
-        published = await questions.ask(
-            "SELECT 1 FROM pg_publication_tables WHERE (pubname, schemaname, tablename) = (%s, %s, %s)",
-            slot, about.schema, about.name,
-        )  # fmt: skip
-        if not published:
+        if not await is_published(questions, slot, about):
             await questions.ask(
                 sql.SQL(
                     "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)"

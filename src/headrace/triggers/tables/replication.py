@@ -191,7 +191,8 @@ async def about_table(replica: Replica, table: str, key: tuple[str, ...]) -> Abo
     """What the table is, and by which columns its rows are known.
 
     Raises:
-        Misuse: It is not there, or changes of its rows could not be told.
+        Misuse: Changes of its rows could not be told.
+        Unavailable: It is not there.
     """
     if (await replica.ask("SHOW wal_level"))[0][0] != "logical":
         raise Misuse("the server does not stream changes: set `wal_level = logical`, restart it")
@@ -201,7 +202,7 @@ async def about_table(replica: Replica, table: str, key: tuple[str, ...]) -> Abo
         "WHERE nspname = %s AND relname = %s AND relkind IN ('r', 'p')", schema or "public", name,
     )  # fmt: skip
     if not found:
-        raise Misuse(f"the database has no table `{table}`; create it first")
+        raise Unavailable(f"the database has no table `{table}`; create it")
     oid, identity = found[0]
     columns = await replica.ask(
         "SELECT attname FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped "
@@ -224,3 +225,12 @@ async def about_table(replica: Replica, table: str, key: tuple[str, ...]) -> Abo
             f"`ALTER TABLE {table} REPLICA IDENTITY FULL`, or leave out `key=`"
         )
     return about
+
+
+async def is_published(replica: Replica, publication: str, about: About) -> bool:
+    """Whether the table's changes are streamed; one that was dropped is in no publication any more."""
+    found = await replica.ask(
+        "SELECT 1 FROM pg_publication_tables WHERE (pubname, schemaname, tablename) = (%s, %s, %s)",
+        publication, about.schema, about.name,
+    )  # fmt: skip
+    return bool(found)

@@ -19,7 +19,8 @@ from headrace.world.clock import Clock
 PATIENCE_S: Final = 3.0
 QUESTION: Final = (
     "SELECT active, coalesce(wal_status, ''), safe_wal_size::bigint, "
-    "pg_wal_lsn_diff(here, confirmed_flush_lsn)::bigint, pg_wal_lsn_diff(here, restart_lsn)::bigint "
+    "pg_wal_lsn_diff(here, confirmed_flush_lsn)::bigint, pg_wal_lsn_diff(here, restart_lsn)::bigint, "
+    "EXISTS (SELECT 1 FROM pg_publication_tables WHERE pubname = slot_name) "
     "FROM pg_replication_slots, (SELECT CASE WHEN pg_is_in_recovery() "
     "THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS here) AS server "
     "WHERE slot_name = %s"
@@ -43,5 +44,11 @@ async def slot_standing(trigger: Table, stream: str, clock: Clock) -> Slot:
         await replica.close()
     if not rows:
         return Slot(name, error=f"the database has no slot `{name}`")
-    active, status, safe, behind, kept = rows[0]
+    active, status, safe, behind, kept, published = rows[0]
+    if not published:
+        return Slot(
+            name, active, status, behind, kept, safe,
+            error=f"the table was made anew or taken out of the publication `{name}`: its changes "
+            "are not streamed; begin anew with another `slot=`",
+        )  # fmt: skip
     return Slot(name, active, status, behind, kept, safe)

@@ -54,8 +54,8 @@ class OutboxSource:
         """Watch for ever.
 
         Raises:
-            Unavailable: The database is not there or busy; begin again.
-            Misuse: There is no such table, or its rows cannot be told apart.
+            Unavailable: The database or its table is not there, or busy; begin again.
+            Misuse: The table's rows cannot be told apart.
         """
         slot = slot_of(self._trigger, outlet.stream)
         outbox = Outbox(self._trigger.path, self._trigger.table, slot, self._trigger.keys)
@@ -96,7 +96,7 @@ class OutboxSource:
             if not outbox.changed() and not left:
                 await self._pause()
                 continue
-            changes = outbox.read(position, PAGE)
+            changes, key = outbox.read(position, PAGE)
             self._busy_since = None
             messages = [
                 Message(fitted(event), int(change.position))
@@ -104,7 +104,7 @@ class OutboxSource:
                 for event in events_of(
                     change,
                     table=self._trigger.table,
-                    key=outbox.key,
+                    key=key,
                     stream=outlet.stream,
                     origin=f"{outbox.epoch:x}.",
                 )
