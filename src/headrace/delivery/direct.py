@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from headrace.delivery.answers import Answers, Listener, LiveAnswer
 from headrace.delivery.commit import change_of
 from headrace.delivery.naming import unknown_function
+from headrace.delivery.repeats import Turns, opened, sealed
 from headrace.delivery.runs import Runs, run_of
 from headrace.keepers.state.rows import decode_row, encode_row
 from headrace.keepers.storage.base import Storage
@@ -60,6 +61,7 @@ class Direct:
     ) -> None:
         self._functions = functions
         self._answers = answers
+        self._turns = Turns()
         self._storage, self._invoker = storage, invoker
         self._clock, self._entropy, self._runs = clock, entropy, runs
 
@@ -69,6 +71,7 @@ class Direct:
         payload: bytes,
         *,
         key: str = "",
+        digest: bytes = b"",
         timeout_s: float | None = None,
         headers: dict[str, str] | None = None,
         listener: Listener | None = None,
@@ -79,6 +82,7 @@ class Direct:
             function: The full name, `app.function`.
             payload: What it is called with, as JSON.
             key: The caller's idempotency key; a second call with it gets the first one's answer.
+            digest: Of all that was asked, 16 bytes; another request with the same key is refused.
             timeout_s: Seconds; the function's own timeout is the most.
             headers: Short strings beside the payload.
             listener: Takes what the handler yields as it comes; what is returned is then of use
@@ -89,14 +93,37 @@ class Direct:
                 a listener had been given nothing.
             Unknown: There is no such function.
             Overloaded, Unavailable: No instance can be had now.
+            KeyReused: The key came before with another request.
+            UnderWay: The first call with the key is not answered yet.
             CallFailed: It raised, crashed or overran its time; nothing it did was kept.
         """
         spec = self._functions.get(function)
         if spec is None:
             raise unknown_function(function, self._functions)
-        mark = pack(function, key) if key else b""
-        if key and (answer := await self._answered(mark)) is not None:
+        if not key:
+            return await self._run(spec, payload, key, digest, timeout_s, headers, listener)
+        mark = pack(function, key)
+        if (answer := await self._answered(mark, digest)) is not None:
             return answer
+        with self._turns.take(mark, digest):
+            # It may have been answered between the look and the turn.
+            if (answer := await self._answered(mark, digest)) is not None:
+                return answer
+            return await self._run(spec, payload, key, digest, timeout_s, headers, listener)
+
+    async def _run(
+        self,
+        spec: FunctionSpec,
+        payload: bytes,
+        key: str,
+        digest: bytes,
+        timeout_s: float | None,
+        headers: dict[str, str] | None,
+        listener: Listener | None,
+    ) -> bytes:
+        """Run the function until what it did has landed; the answer."""
+        function = spec.name
+        mark = pack(function, key) if key else b""
         for attempt in range(1, TRIES + 1):
             invocation = self._invocation(spec, payload, key, timeout_s, attempt, headers)
             monotonic = self._clock.monotonic
@@ -114,12 +141,12 @@ class Direct:
                 # Nothing durable was done, and nothing was relied on.
                 return answer
             try:
-                await self._commit(spec, invocation, returned, mark, answer)
+                await self._commit(spec, invocation, returned, mark, sealed(digest, answer))
             except Conflict:
                 if live is not None and live.begun:
                     raise
                 # Somebody changed state it had read, or the same key is answered already.
-                if key and (stored := await self._answered(mark)) is not None:
+                if key and (stored := await self._answered(mark, digest)) is not None:
                     return stored
                 continue
             return answer
@@ -133,13 +160,13 @@ class Direct:
         finally:
             self._answers.close(invocation.token)
 
-    async def _answered(self, mark: bytes) -> bytes | None:
+    async def _answered(self, mark: bytes, digest: bytes) -> bytes | None:
         """The answer an earlier call with this key was given, while it is remembered."""
         row = await self._storage.get(Space.MARKS, mark)
         if row is None:
             return None
         _, expires, answer = decode_row(row)
-        return answer if expires > self._clock.now() else None
+        return opened(answer, digest) if expires > self._clock.now() else None
 
     def _invocation(
         self,

@@ -78,17 +78,32 @@ class Publisher:
             DiskFull, Overloaded, Unavailable: As `Broker.append`.
         """
         spec = self._broker.stream(stream)
+        appends, order = self._checked(spec, events, hops, origin)
+        if spec.queue is not None and self._delays is not None:
+            return await self._send(self._delays, spec, events, appends, order)
+        applied = await self._broker.append(appends)
+        return Published(appends, order, applied.positions, applied.duplicates)
+
+    def bound(
+        self, stream: str, events: Sequence[Event], *, hops: int = 0, origin: str = ""
+    ) -> list[Append]:
+        """What publishing `events` appends to a stream that is no queue, for a change of the caller's.
+
+        Raises:
+            Unknown, Invalid, TooLarge: As `publish`.
+        """
+        return self._checked(self._broker.stream(stream), events, hops, origin)[0]
+
+    def _checked(
+        self, spec: StreamSpec, events: Sequence[Event], hops: int, origin: str
+    ) -> tuple[list[Append], list[Sequence[int]]]:
         if len(events) > MAX_BATCH:
             raise TooLarge(
                 f"{len(events)} events in one publish; send at most {MAX_BATCH} at a time"
             )
         for index in _suspects(spec, events):
             _check(spec, index, events[index])
-        appends, order = self._spread(spec, events, hops, origin)
-        if spec.queue is not None and self._delays is not None:
-            return await self._send(self._delays, spec, events, appends, order)
-        applied = await self._broker.append(appends)
-        return Published(appends, order, applied.positions, applied.duplicates)
+        return self._spread(spec, events, hops, origin)
 
     async def _send(
         self,

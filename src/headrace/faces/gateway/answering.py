@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from headrace.delivery.direct import CallFailed
+from headrace.delivery.repeats import DIGEST_BYTES, Keeping
 from headrace.faces.gateway.authored import Found, Target
 from headrace.faces.gateway.buckets import client_name
 from headrace.faces.gateway.cors import Headers
@@ -24,6 +25,7 @@ from headrace.faces.gateway.passing import pass_on, pass_through, takes_share
 from headrace.faces.gateway.reading import carried, payload_of, picked, query_texts, typed_query
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import JSON, Response, json_response
+from headrace.keepers.storage.keys import pack
 from headrace.model.errors import Invalid, Misuse, Refused, Unavailable
 from headrace.model.event import Event
 from headrace.model.http import Http, Proxy, Webhook
@@ -68,18 +70,17 @@ async def answer(door: Door, request: Request, found: Found, extra: Headers) -> 
     query = typed_query(says, texts, found.params)
     payload = payload_of(says, request.method, body, query, found.params)
     headers = carried(says, request, found.params, query)
-    token = _idempotency_key(request)
+    token = idempotency_key(request)
     # A client that tries again from another network is the same one: only tokens keep keys apart.
-    once = "" if token is None else f"{who}\n{request.method} {says.path}\n{token}"
+    once = _name(f"{who}\n{request.method} {says.path}\n{token}") if token else ""
+    digest = digest_of(request, body) if once else b""
     if target.stream:
         key = picked(says.key, request, found.params, query, payload)
-        if event_id is None and once:
-            event_id = hashlib.sha256(once.encode()).hexdigest()
-        event = Event(payload, key, id=event_id, headers=headers)
-        return await _keep(door, target, event)
+        event = Event(payload, key, id=event_id or once or None, headers=headers)
+        return await _keep(door, target, event, b"" if event_id else digest)
     live = isinstance(says, Http) and says.mode == "live"
     outlet = request.open_outlet(extra) if live else None
-    answered = await _call(door, target, payload, headers, once, outlet)
+    answered = await _call(door, target, payload, headers, once, digest, outlet)
     if outlet is not None and outlet.state is State.BEGUN:
         outlet.end()
         return answered
@@ -142,10 +143,15 @@ def _challenge(says: Webhook, body: bytes) -> bytes | None:
     return challenge.encode() if isinstance(challenge, str) else None
 
 
-def _idempotency_key(request: Request) -> str | None:
+def idempotency_key(request: Request) -> str:
+    """What the client calls the request, to repeat it; "" where it does not.
+
+    Raises:
+        Invalid: It has no length, or too much.
+    """
     text = request.header("idempotency-key")
     if text is None:
-        return None
+        return ""
     text = text.strip().strip('"')
     if not text or len(text) > MAX_IDEMPOTENCY_KEY:
         raise Invalid(
@@ -154,18 +160,38 @@ def _idempotency_key(request: Request) -> str | None:
     return text
 
 
-async def _keep(door: Door, target: Target, event: Event) -> Response:
+def digest_of(request: Request, body: bytes) -> bytes:
+    """What tells a request from another one under the same key."""
+    head = b"%b %b?%b\n" % (request.method.encode(), request.path.encode(), request.raw_query)
+    return hashlib.blake2b(head + body, digest_size=DIGEST_BYTES).digest()
+
+
+def _name(once: str) -> str:
+    return hashlib.sha256(once.encode()).hexdigest()
+
+
+async def _keep(door: Door, target: Target, event: Event, digest: bytes) -> Response:
     """Make the request durable, and say where one can ask what became of it."""
     assert target.function is not None  # noqa: S101 - only functions have streams
-    published = await door.rooms.publisher.publish(
-        target.stream, [event], hops=1, origin=f"http{target.says.path}"
-    )
-    position = published.positions[0]
+    rooms, origin = door.rooms, f"http{target.says.path}"
+    if digest and isinstance(target.says, Http):
+        keeping = Keeping(
+            rooms.publisher, storage=rooms.storage, broker=rooms.broker, clock=rooms.clock,
+            entropy=rooms.entropy,
+        )  # fmt: skip
+        position, is_known = await keeping.keep(
+            target.stream, event, mark=pack(target.stream, event.id or ""), digest=digest,
+            seconds=float(target.says.dedupe), origin=origin,
+        )  # fmt: skip
+    else:
+        published = await rooms.publisher.publish(target.stream, [event], hops=1, origin=origin)
+        position = published.positions[0]
+        is_known = position is None
     if position is None:
         return json_response({"accepted": True, "duplicate": True}, status=202)
     place = await run_address(door, position)
     return json_response(
-        {"accepted": True, "duplicate": False, "status": place}, status=202,
+        {"accepted": True, "duplicate": is_known, "status": place}, status=202,
         headers=((b"location", place.encode()),),
     )  # fmt: skip
 
@@ -182,14 +208,14 @@ async def _call(
     payload: bytes,
     headers: dict[str, str],
     once: str,
+    digest: bytes,
     outlet: Outlet | None,
 ) -> Response:
     assert target.function is not None  # noqa: S101 - a proxy is passed through before
-    key = hashlib.sha256(once.encode()).hexdigest() if once else ""
     try:
         answered = await door.rooms.direct.call(
-            target.function.name, payload, key=key, timeout_s=target.says.timeout, headers=headers,
-            listener=outlet,
+            target.function.name, payload, key=once, digest=digest,
+            timeout_s=target.says.timeout, headers=headers, listener=outlet,
         )  # fmt: skip
     except CallFailed as error:
         if error.cause.kind == "Undecodable":

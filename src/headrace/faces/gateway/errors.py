@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from headrace.delivery.direct import CallFailed
+from headrace.delivery.repeats import KeyReused, UnderWay
 from headrace.faces.gateway.responses import Response, json_response
 from headrace.faces.gateway.upstream import UpstreamFailed, UpstreamLate
 from headrace.model import errors
@@ -48,6 +49,8 @@ class HungUp(errors.Unavailable):
 # Most particular first: the first class an error is an instance of decides.
 _TABLE: tuple[tuple[type[errors.HeadraceError], int, str, int], ...] = (
     (NotAllowed, 405, "Method not allowed", 0),
+    (KeyReused, 422, "Another request", 0),
+    (UnderWay, 409, "Not answered yet", 1),
     (Unsupported, 415, "Unsupported media type", 0),
     (TooSlow, 408, "Request timeout", 0),
     (errors.Unknown, 404, "Not found", 0),

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.faces.gateway.answering import reply_of
+from headrace.faces.gateway.answering import digest_of, idempotency_key, reply_of
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response, json_response, views
@@ -43,10 +43,12 @@ async def call(door: Door, request: Request, names: tuple[str, ...]) -> Response
     rooms.dispatcher.known(names[0])
     payload = await request.body() or b"null"
     validate_json(payload)
+    key = idempotency_key(request)
     answer = await rooms.direct.call(
         names[0],
         payload,
-        key=request.header("idempotency-key") or "",
+        key=key,
+        digest=digest_of(request, payload) if key else b"",
         timeout_s=request.seconds("timeout", None, high=MAX_CALL_S) if request.raw_query else None,
     )
     return reply_of(answer)
