@@ -11,20 +11,11 @@ import logging
 from collections.abc import AsyncIterator
 
 from headrace.delivery.answers import Answers
-from headrace.delivery.deadletters import DeadLetters
-from headrace.delivery.direct import Direct
 from headrace.delivery.dispatcher import Dispatcher
-from headrace.delivery.explain import Explainer
 from headrace.delivery.hostcalls import HostCalls
-from headrace.delivery.lag import Lag
 from headrace.delivery.leftovers import leftovers
-from headrace.delivery.parkinglot import ParkingLot
-from headrace.delivery.publisher import Publisher
-from headrace.delivery.queues import Queues
 from headrace.delivery.runs import Runs
-from headrace.delivery.schedules import Schedules
 from headrace.delivery.shifts import Shifts
-from headrace.delivery.sources import Sources
 from headrace.faces.gateway.app import Gateway
 from headrace.faces.gateway.rooms import Health, Rooms
 from headrace.keepers.brokers.base import Broker
@@ -38,10 +29,9 @@ from headrace.model.function import AppSpec
 from headrace.model.http import Webhook
 from headrace.model.routing import check_routes
 from headrace.node.config import Settings, secrets_of
+from headrace.node.furnishing import furnish
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.logs import LogLine
-from headrace.security.marks import Marks
-from headrace.security.tokens import Tokens
 from headrace.services.bus.bus import Bus
 from headrace.services.bus.internal import InternalInvoker
 from headrace.services.bus.posting import post
@@ -92,70 +82,24 @@ class Node:
             folder=settings.data,
             shifts=shifts,
         )
-        self.publisher = Publisher(broker, self.dispatcher.delays)
-        self.direct = Direct(
-            self.dispatcher.functions,
-            storage=storage,
-            invoker=self.fleet,
-            clock=clock,
-            entropy=entropy,
-            runs=self.runs,
-            answers=answers,
-        )
-        self.dead_letters = DeadLetters(storage, self.dispatcher)
-        self.parking = ParkingLot(storage, self.dispatcher)
-        self.explainer = Explainer(storage, broker, self.dispatcher)
-        self.lag = Lag(storage, broker, self.dispatcher, clock)
-        self.sources = Sources(self.dispatcher, clock)
-        self.queues = Queues(
-            self.dispatcher,
-            self.lag,
-            self.dead_letters,
-            storage=storage,
-            broker=broker,
-            clock=clock,
-        )
-        self.schedules = Schedules(
-            self.dispatcher, storage=storage, broker=broker, clock=clock, entropy=entropy
-        )
         self.bus = Bus(self.dispatcher, self._internal, storage=storage, broker=broker, post=post)
-        self.tokens = Tokens(storage, clock, entropy)
-        self.marks = Marks(storage, entropy)
-        self.secrets = secrets_of(settings)
-        self._entropy = entropy
         self.replays = Replays(
             self.bus, storage=storage, broker=broker, clock=clock, entropy=entropy,
             on_failure=_failed,
         )  # fmt: skip
+        self.secrets = secrets_of(settings)
+        self._rooms = furnish(
+            self.dispatcher, invoker=self.fleet, answers=answers, replays=self.replays,
+            runs=self.runs, storage=storage, broker=broker, clock=clock, entropy=entropy,
+            secrets=self.secrets, access=settings.access, health=self.health,
+            instances=self.fleet.instances, cold_starts=lambda: self.fleet.cold_starts,
+        )  # fmt: skip
+        self.publisher, self.tokens = self._rooms.publisher, self._rooms.tokens
         self._ready = False
 
     def rooms(self) -> Rooms:
         """What the HTTP door may call."""
-        return Rooms(
-            publisher=self.publisher,
-            direct=self.direct,
-            dead_letters=self.dead_letters,
-            parking=self.parking,
-            explainer=self.explainer,
-            lag=self.lag,
-            sources=self.sources,
-            queues=self.queues,
-            runs=self.runs,
-            schedules=self.schedules,
-            replays=self.replays,
-            dispatcher=self.dispatcher,
-            broker=self.broker,
-            storage=self.storage,
-            instances=self.fleet.instances,
-            health=self.health,
-            clock=self.clock,
-            entropy=self._entropy,
-            tokens=self.tokens,
-            secrets=self.secrets,
-            marks=self.marks,
-            access=self.settings.access,
-            cold_starts=lambda: self.fleet.cold_starts,
-        )
+        return self._rooms
 
     def health(self) -> Health:
         """Whether the node takes work, and what is wrong where it does not."""

@@ -68,6 +68,9 @@ class Deliveries:
         return None
 
     def _note(self, invocation: Invocation, outcome: Outcome) -> None:
+        if invocation.mode == "call":
+            # It stands on no stream, and whether it happened is between it and its caller.
+            return
         index = 0
         for chunk in invocation.chunks:
             for place, event in enumerate(chunk.events(), start=chunk.low):

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from random import Random  # noqa: TID251 - mixes the scheduler's order, from the seed
 from typing import Any, TypeVar, cast
 
+from headrace.delivery.answers import Answers
 from headrace.delivery.dispatcher import Dispatcher
 from headrace.delivery.hostcalls import HostCalls
 from headrace.delivery.publisher import Published, Publisher
 from headrace.delivery.runs import Runs
 from headrace.delivery.shifts import Shifts
+from headrace.faces.gateway.rooms import Health, Rooms
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.brokers.memory import MemoryBroker
 from headrace.keepers.storage.memory import MemoryStorage
@@ -28,8 +30,10 @@ from headrace.model.function import StreamSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.model.record import Chunk
+from headrace.node.furnishing import furnish
 from headrace.runtime.inline import InlineInvoker
 from headrace.sdk.app import App
+from headrace.security.secrets import Secrets
 from headrace.services.bus.bus import Bus
 from headrace.services.bus.internal import InternalInvoker
 from headrace.services.bus.posting import HttpRequest
@@ -52,14 +56,19 @@ class Node:
     """One host and what runs on it."""
 
     def __init__(
-        self, host: Host, door: Door, dispatcher: Dispatcher, invoker: InlineInvoker, runs: Runs
+        self,
+        host: Host,
+        door: Door,
+        dispatcher: Dispatcher,
+        invoker: InlineInvoker,
+        rooms: Rooms,
     ) -> None:
         self.host = host
         self.door = door
         self.dispatcher = dispatcher
         self.invoker = invoker
-        self.runs = runs
-        self.replays: Replays
+        self.runs, self.replays = rooms.runs, rooms.replays
+        self.rooms = rooms
 
 
 class Lives:
@@ -74,6 +83,7 @@ class Lives:
         before: Asked before each run; an outcome takes the run's place.
         after: Told after each run; an outcome takes the real one's place, its effects are lost.
         on_landed: Told of every change that reached the store.
+        secrets: What the apps' secrets are, by name.
     """
 
     def __init__(
@@ -90,6 +100,7 @@ class Lives:
         before: Before | None = None,
         after: After | None = None,
         on_landed: Landed | None = None,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         self.apps = {app.name: app for app in apps}
         self.specs = [app.spec() for app in apps]
@@ -108,6 +119,8 @@ class Lives:
         self.partitions: dict[str, int] = {}
         self.is_calm = False
         self._in_order = in_order
+        # Each by its own name, out of an environment that has nothing else.
+        self._secrets = Secrets({name: f"env:{name}" for name in secrets or {}}, secrets or {})
         self._stale_reads = stale_reads
         self._entropy = SeededEntropy(seed)
         self._numbers = itertools.count(1)
@@ -153,7 +166,7 @@ class Lives:
         if (node := await self._born()) is None:
             return
         self.node = node
-        self.publisher = Publisher(self.broker, self.node.dispatcher.delays)
+        self.publisher = node.rooms.publisher
         self._up.set()
 
     async def _born(self) -> Node | None:
@@ -186,9 +199,10 @@ class Lives:
             self.storage, host, weather=self.weather, clock=self.clock,
             in_order=self._in_order, on_landed=self.on_landed,
         )  # fmt: skip
-        runs, shifts = Runs(), Shifts()
+        runs, shifts, answers = Runs(), Shifts(), Answers()
+        calls = HostCalls(door, self.clock, shifts, answers)
         invoker = InlineInvoker(
-            self.apps, HostCalls(door, self.clock, shifts), clock=self.clock, partitions=self.partitions,
+            self.apps, calls, clock=self.clock, partitions=self.partitions,
             on_invoke=lambda invocation: self._before(host, invocation),
             on_outcome=lambda invocation, outcome: self._after(host, invocation, outcome),
         )  # fmt: skip
@@ -207,13 +221,17 @@ class Lives:
             await bus.prepare(spec)
             await dispatcher.deploy(spec)
         await bus.refresh()
-        node = Node(host, door, dispatcher, invoker, runs)
-        node.replays = Replays(
+        replays = Replays(
             bus, storage=door, broker=self.broker, clock=self.clock, entropy=self._entropy,
             on_failure=self._failed,
         )  # fmt: skip
-        await node.replays.resume()
-        return node
+        await replays.resume()
+        rooms = furnish(
+            dispatcher, invoker=invoker, answers=answers, replays=replays, runs=runs, storage=door,
+            broker=self.broker, clock=self.clock, entropy=self._entropy, secrets=self._secrets,
+            access="open", health=lambda: Health(ready=True), instances=tuple, cold_starts=tuple,
+        )  # fmt: skip
+        return Node(host, door, dispatcher, invoker, rooms)
 
     async def _answer(self, request: HttpRequest) -> int:
         """Nobody outside is asked: the request is noted, and answered as the test says."""
@@ -233,7 +251,7 @@ class Lives:
         try:
             if (node := await self._born()) is not None:
                 self.node = node
-                self.publisher = Publisher(self.broker, node.dispatcher.delays)
+                self.publisher = node.rooms.publisher
         finally:
             # Whoever asked for it does not live there.
             inhabited.set(outside)

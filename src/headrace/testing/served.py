@@ -49,11 +49,15 @@ def ask(method: str, url: str, body: Any = None, **headers: str) -> Answer:
     except HTTPError as error:
         answer = error
     with answer:
-        raw = answer.read()
         found = {name.lower(): text for name, text in answer.headers.items()}
-        kind = found.get("content-type", "").partition(";")[0]
-        is_json = kind == "application/json" or kind.endswith("+json")
-        return Answer(answer.status, found, json.loads(raw) if raw and is_json else raw)
+        return opened(answer.status, found, answer.read())
+
+
+def opened(status: int, headers: dict[str, str], raw: bytes) -> Answer:
+    """An answer as it came, with JSON opened."""
+    kind = headers.get("content-type", "").partition(";")[0]
+    is_json = kind == "application/json" or kind.endswith("+json")
+    return Answer(status, headers, json.loads(raw) if raw and is_json else raw)
 
 
 class Served:

@@ -13,7 +13,7 @@ the clock and the processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from random import Random  # noqa: TID251 - mixes the scheduler's order, from the seed
 from types import TracebackType
@@ -23,6 +23,7 @@ from headrace.delivery.deadletters import DeadLetters
 from headrace.delivery.lag import Lag, LagRow
 from headrace.delivery.parking import ParkedKey
 from headrace.delivery.parkinglot import ParkingLot
+from headrace.faces.gateway.rooms import Rooms
 from headrace.model.codec import Coder
 from headrace.model.effects import DeadEvent
 from headrace.model.errors import Misuse, Unknown
@@ -32,12 +33,14 @@ from headrace.sdk.app import App
 from headrace.sdk.event import Event
 from headrace.sdk.stream import Stream
 from headrace.services.bus.posting import HttpRequest
+from headrace.testing.asking import Asking
 from headrace.testing.checks import check_exactly_once, check_finished, check_order
 from headrace.testing.deliveries import Deliveries, Delivery, fate_of
 from headrace.testing.durations import seconds_of
 from headrace.testing.lives import Lives, at_once
 from headrace.testing.loop import EPOCH, Livelock
 from headrace.testing.queues import Consumer
+from headrace.testing.served import Answer
 from headrace.testing.stateview import StateView
 from headrace.testing.streams import events_of, facts_of
 from headrace.topology.consumers import consumer_name
@@ -56,17 +59,26 @@ class World:
         apps: What is deployed.
         seed: Decides every choice that is left to chance: delays, tokens, the order after `reorder`.
         start: When virtual time begins; an aware datetime.
+        secrets: What the apps' secrets are, by name.
     """
 
-    def __init__(self, *apps: App, seed: int = 0, start: datetime | None = None) -> None:
+    def __init__(
+        self,
+        *apps: App,
+        seed: int = 0,
+        start: datetime | None = None,
+        secrets: Mapping[str, str] | None = None,
+    ) -> None:
         if not apps:
             raise Misuse("a world needs an app; write `World(app)`")
         epoch = EPOCH if start is None else round(start.timestamp() * 1e6)
         self.seed = seed
         self._runs = Deliveries(lambda seconds: self._lives.clock.sleep(seconds))
         self._lives = Lives(
-            apps, seed=seed, epoch=epoch, before=self._runs.before, after=self._runs.after
-        )
+            apps, seed=seed, epoch=epoch, before=self._runs.before, after=self._runs.after,
+            secrets=secrets,
+        )  # fmt: skip
+        self._asking = Asking(self._rooms, self._drive)
         self._open = False
 
     def __enter__(self) -> Self:
@@ -145,6 +157,23 @@ class World:
         return dict(self._lives.node.runs.counters[function].left_out)
 
     # --- producing --------------------------------------------------------------------------
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """Send a request to the node's door: routes, webhooks, and the platform's own paths.
+
+        A `live` answer comes as a whole. The client is on the node's own machine.
+
+        Args:
+            method: Such as `POST`.
+            path: With its query.
+            body: Bytes as they are, None for no body, anything else as JSON.
+            **headers: With `_` for `-`.
+
+        Raises:
+            Invalid: The path is none.
+            Unavailable: The host died before it answered; what it had committed stays.
+        """
+        return self._asking.ask(method, path, body, headers)
 
     def publish(
         self,
@@ -397,6 +426,9 @@ class World:
             if stream in app.externals:
                 return app.externals[stream].coder
         return Coder(self._lives.broker.stream(stream).codec)
+
+    async def _rooms(self) -> Rooms:
+        return (await self._lives.standing()).rooms
 
     def _require_open(self) -> None:
         if not self._open:

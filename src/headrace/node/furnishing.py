@@ -1,0 +1,104 @@
+"""The rooms behind a door, over a dispatcher that stands: what of a node's graph needs no process.
+
+In come the keepers, the dispatcher and who runs functions, out comes what `faces/gateway` may call.
+A node is furnished so once, by `assembly`; a world of `testing` anew for each life of its host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from headrace.delivery.answers import Answers
+from headrace.delivery.deadletters import DeadLetters
+from headrace.delivery.direct import Direct
+from headrace.delivery.dispatcher import Dispatcher
+from headrace.delivery.explain import Explainer
+from headrace.delivery.lag import Lag
+from headrace.delivery.parkinglot import ParkingLot
+from headrace.delivery.publisher import Publisher
+from headrace.delivery.queues import Queues
+from headrace.delivery.runs import Runs
+from headrace.delivery.schedules import Schedules
+from headrace.delivery.sources import Sources
+from headrace.faces.gateway.rooms import Health, Rooms
+from headrace.keepers.brokers.base import Broker
+from headrace.keepers.storage.base import Storage
+from headrace.runtime.base import Invoker
+from headrace.security.access import Access
+from headrace.security.marks import Marks
+from headrace.security.secrets import Secrets
+from headrace.security.tokens import Tokens
+from headrace.services.bus.replay import Replays
+from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
+
+
+def furnish(
+    dispatcher: Dispatcher,
+    *,
+    invoker: Invoker,
+    answers: Answers,
+    replays: Replays,
+    runs: Runs,
+    storage: Storage,
+    broker: Broker,
+    clock: Clock,
+    entropy: Entropy,
+    secrets: Secrets,
+    access: Access,
+    health: Callable[[], Health],
+    instances: Callable[[], Sequence[msgspec.Struct]],
+    cold_starts: Callable[[], Sequence[float]],
+) -> Rooms:
+    """What the HTTP door may call.
+
+    Args:
+        dispatcher: Who delivers.
+        invoker: Runs functions that are called directly.
+        answers: What running calls say before they end; the same the invoker's host services have.
+        replays: The bus's.
+        runs: What became of each invocation.
+        storage: Where everything is kept.
+        broker: The log.
+        clock: The time.
+        entropy: Chance.
+        secrets: What operators keep, by name.
+        access: Whom the platform's own paths are for.
+        health: Whether work is taken now.
+        instances: Processes of functions.
+        cold_starts: Seconds of the latest ones.
+    """
+    lag = Lag(storage, broker, dispatcher, clock)
+    dead_letters = DeadLetters(storage, dispatcher)
+    return Rooms(
+        publisher=Publisher(broker, dispatcher.delays),
+        direct=Direct(
+            dispatcher.functions, storage=storage, invoker=invoker, clock=clock, entropy=entropy,
+            runs=runs, answers=answers,
+        ),
+        dead_letters=dead_letters,
+        parking=ParkingLot(storage, dispatcher),
+        explainer=Explainer(storage, broker, dispatcher),
+        lag=lag,
+        sources=Sources(dispatcher, clock),
+        queues=Queues(dispatcher, lag, dead_letters, storage=storage, broker=broker, clock=clock),
+        runs=runs,
+        schedules=Schedules(
+            dispatcher, storage=storage, broker=broker, clock=clock, entropy=entropy
+        ),
+        replays=replays,
+        dispatcher=dispatcher,
+        broker=broker,
+        storage=storage,
+        instances=instances,
+        health=health,
+        clock=clock,
+        entropy=entropy,
+        tokens=Tokens(storage, clock, entropy),
+        secrets=secrets,
+        marks=Marks(storage, entropy),
+        access=access,
+        cold_starts=cold_starts,
+    )  # fmt: skip
