@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pamqp import encode
 from pamqp.commands import Basic
 from tests.integration.gateway_nodes import records, start, wait_for
 from tests.services.systems import (
@@ -175,6 +177,55 @@ async def test_a_rabbitmq_message_without_an_id_has_no_mark(
         (message,) = await received(driver, 1)
     assert (message.mark, message.event.id) == ("", None)
     assert message.event.headers == {"a": "1"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "event"),
+    [
+        ("shortstr", b"\x03a\xff\xfe", {"id": r"{queue}//a\xff\xfe"}),
+        ("timestamp", (1_763_740_000_000).to_bytes(8), {"time": 1_763_740_000_000_000}),
+        ("timestamp", b"\xff" * 8, {"time": 0}),
+        ("table", b"\x00\x00\x00\x04\x01\xff\x74\x01", {"headers": {"headrace-headers-dropped": "4 bytes"}}),
+        ("table", b"\x00\x00\x00\x08\x01a\x78\x00\x00\x00\x01\xff", {"headers": {"a": "\ufffd"}}),
+    ],
+)  # fmt: skip
+async def test_rabbitmq_properties_that_cannot_be_read_hold_up_nothing(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, kind: str, raw: bytes, event: dict[str, Any]
+) -> None:
+    rabbit: Rabbit = opened("rabbitmq")
+    queue = await rabbit.make()
+    async with rabbit._channel() as channel:
+        publish = (await channel.get_underlay_channel()).basic_publish
+        odd: Any = Basic.Properties(message_id="1", headers={"a": 1}, timestamp=datetime.now(UTC))
+        usually = ("", queue)
+        with monkeypatch.context() as patch:
+            usual: Any = encode.METHODS[kind]
+            patch.setitem(
+                encode.METHODS, kind, lambda said: usual(said) if said in usually else raw
+            )
+            await publish(b"odd", routing_key=queue, properties=odd)
+    await rabbit.send(queue, [b"next"])
+    async with connected(rabbit.trigger(queue)) as driver:
+        found, after = await received(driver, 2)
+    assert (found.event.value, after.event.value) == (b"odd", b"next")
+    for name, wanted in event.items():
+        if isinstance(wanted, str):
+            wanted = wanted.format(queue=queue)
+        assert getattr(found.event, name) == wanted
+
+
+async def test_a_rabbitmq_queue_that_is_deleted_and_made_anew_is_read_on(opened: Opened) -> None:
+    rabbit: Rabbit = opened("rabbitmq")
+    queue = await rabbit.make()
+    async with connected(rabbit.trigger(queue)) as driver, rabbit._channel() as channel:
+        await (await channel.get_queue(queue)).delete(if_unused=False)
+        with pytest.raises(Unavailable, match="was deleted"):
+            await received(driver, 1)
+        await channel.declare_queue(queue, durable=True)
+        await driver.close()
+        await driver.connect({})
+        await rabbit.send(queue, [b"again"])
+        assert values(await received(driver, 1)) == [b"again"]
 
 
 async def test_a_rabbitmq_password_that_is_wrong_is_refused_and_not_shown(opened: Opened) -> None:

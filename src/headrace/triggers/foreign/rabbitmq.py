@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
 
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
@@ -19,6 +20,8 @@ try:
     import aio_pika
     from aio_pika import exceptions as problems
     from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
+
+    from headrace.triggers.foreign.amqp import be_lenient
 except ImportError as error:
     raise lacking("rabbitmq", error) from error
 
@@ -38,12 +41,15 @@ class RabbitSource:
         self._arrived: deque[AbstractIncomingMessage] = deque()
         self._news = asyncio.Event()
         self._why: str | None = None
+        self._consumers: Container[str] = ()
+        self._tag = ""
 
     async def connect(self, places: Mapping[str, str]) -> Mapping[str, str]:
         """Connect and consume."""
         trigger = self._trigger
         self._arrived.clear()
         self._news, self._why = asyncio.Event(), None
+        be_lenient()
         try:
             self._connection = await aio_pika.connect(trigger.url, timeout=PATIENCE_S)
             channel = await self._connection.channel(publisher_confirms=False)
@@ -53,7 +59,9 @@ class RabbitSource:
             else:
                 queue = await channel.get_queue(trigger.queue, ensure=True)
             channel.close_callbacks.add(self._closed)
-            await queue.consume(self._arrive, no_ack=False)
+            self._tag = await queue.consume(self._arrive, no_ack=False)
+            underlay: Any = await channel.get_underlay_channel()
+            self._consumers = underlay.consumers
         except problems.ChannelNotFoundEntity as error:
             raise Unavailable(
                 f"{self._where}: there is no such queue; make it, or say `declare=True`"
@@ -71,6 +79,9 @@ class RabbitSource:
             try:
                 await self._clock.timeout(self._news.wait(), WAIT_S)
             except TimeoutError:
+                if self._tag not in self._consumers:
+                    # The channel lives on, but the server sends it nothing any more.
+                    raise Unavailable(f"{self._where} was deleted, or ended our consumer") from None
                 return []
         if self._why is not None:
             raise Unavailable(f"{self._where}: the connection is lost ({self._why})")
@@ -127,4 +138,4 @@ class RabbitSource:
 
 
 def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value)

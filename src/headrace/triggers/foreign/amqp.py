@@ -1,0 +1,55 @@
+"""AMQP properties as they may come: what pamqp refuses to read is read all the same.
+
+Whoever may publish to a queue chooses a message's properties. pamqp gives up on texts that are no
+UTF-8, on times far away and on headers of unknown types, and takes the connection down with it: the
+message would be delivered again, for ever, and hold up all behind it. Read here are texts with their
+odd bytes escaped, such times as none, and such headers as dropped, which is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from pamqp import decode
+
+from headrace.triggers.foreign.feed import HEADERS_DROPPED
+
+NO_TIME = datetime.fromtimestamp(0, UTC)
+TIME_BYTES = 8
+LENGTH_BYTES = 4
+
+Decode = Callable[[bytes], tuple[int, Any]]
+
+
+def be_lenient() -> None:
+    """Have pamqp decode so, in this process; safe to call twice."""
+    methods: dict[str, Any] = decode.METHODS
+    nested: dict[bytes, Any] = decode.TABLE_MAPPING
+    methods["shortstr"] = text
+    methods["timestamp"] = nested[b"T"] = moment
+    methods["table"] = table
+
+
+def text(raw: bytes) -> tuple[int, str]:
+    """A short text; bytes that are no UTF-8 are escaped, so that two of them stay two."""
+    end = 1 + raw[0]
+    return end, raw[1:end].decode("utf-8", "backslashreplace")
+
+
+def moment(raw: bytes) -> tuple[int, datetime]:
+    """A time; the epoch, which counts as none, where there is no such date."""
+    try:
+        return decode.timestamp(raw)
+    except (ValueError, OverflowError, OSError):
+        return TIME_BYTES, NO_TIME
+
+
+def table(raw: bytes) -> tuple[int, Any]:
+    """A message's headers; a note that they were dropped where one cannot be read."""
+    try:
+        return decode.field_table(raw)
+    except (ValueError, OverflowError, OSError, RecursionError):
+        size = int.from_bytes(raw[:LENGTH_BYTES])
+        return LENGTH_BYTES + size, {HEADERS_DROPPED: f"{size} bytes"}
