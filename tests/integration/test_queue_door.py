@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -112,6 +113,10 @@ def test_a_message_is_received_acknowledged_and_gone(node: Node) -> None:
     node.send("letters", {"n": 1})
     (message,) = node.receive("letters")
     assert (message["value"], message["attempt"]) == ({"n": 1}, 1)
+    left = datetime.fromisoformat(message["until"]) - datetime.now(UTC)
+    assert timedelta() < left <= timedelta(seconds=20)
+    with pytest.raises(Invalid, match="no receipt"):
+        node.ask("letters", "ack", receipts=[message["receipt"], "what?"])
     assert node.ask("letters", "ack", receipts=[message["receipt"]]) == {"settled": 1, "stale": []}
     soon(lambda: node.client.get("queues", "letters")["unfinished"] == 0)
     assert node.receive("letters", wait=0.2) == []
@@ -193,6 +198,9 @@ def test_what_is_no_queue_or_no_receipt_is_refused(node: Node) -> None:
         node.ask("letters", "ack", receipts=["what?"])
     with pytest.raises(Invalid, match="delay: soon"):
         node.send("letters", 1, delay="soon")
+    for priority in ("high", "nan", "1e3", "86401"):
+        with pytest.raises(Invalid, match=f"priority: {priority}"):
+            node.send("letters", 1, priority=priority)
     assert node.ask("letters", "ack", receipts=["letters/0/0/1/ab"])["stale"] == [
         "letters/0/0/1/ab"
     ]

@@ -18,8 +18,9 @@ from headrace.keepers.storage.keys import after, pack
 from headrace.model.effects import Change, Check, Delete, Put, Space
 from headrace.model.errors import Conflict, Fenced, HeadraceError, Invalid, Unavailable
 from headrace.model.event import Event
+from headrace.model.flow import Priority
 from headrace.model.function import QueueSpec, StreamSpec
-from headrace.model.policy import MAX_DELAY
+from headrace.model.policy import MAX_DELAY, MAX_PRIORITY
 from headrace.model.record import Append, decode_events, encode_events
 from headrace.world.calendar import SLICE_S, Calendar
 from headrace.world.clock import Clock
@@ -62,7 +63,7 @@ class Delays:
         """The append, cut into what may land at once and what is `later` (with its row's key).
 
         Raises:
-            Invalid: A message asks for a delay that cannot be.
+            Invalid: A message asks for a delay or a priority that cannot be.
         """
         if spec.queue is None:
             return (append,)
@@ -70,6 +71,7 @@ class Delays:
         now = self._clock.now()
         by_delay: dict[float, list[int]] = {}
         for index, event in enumerate(events):
+            check_priority(event)
             by_delay.setdefault(delay_of(event, spec.queue), []).append(index)
         if list(by_delay) == [0.0]:
             return (append,)
@@ -227,6 +229,26 @@ def delay_of(event: Event, queue: QueueSpec) -> float:
     if not 0 <= seconds <= MAX_DELAY:
         raise Invalid(f"a message has the header `delay: {text}`; use seconds from 0 to a year")
     return seconds
+
+
+def check_priority(event: Event) -> None:
+    """Pass, where the message goes ahead by a number of seconds, or says nothing of it.
+
+    Raises:
+        Invalid: Its header says what cannot be.
+    """
+    text = (event.headers or {}).get(Priority().header)
+    if text is None:
+        return
+    try:
+        seconds = int(text)
+    except ValueError:
+        seconds = MAX_PRIORITY + 1
+    if not -MAX_PRIORITY <= seconds <= MAX_PRIORITY:
+        raise Invalid(
+            f"a message has the header `priority: {text:.40}`; use whole seconds from "
+            f"{-MAX_PRIORITY:,} to {MAX_PRIORITY:,}"
+        )
 
 
 def _due(key: bytes) -> int:

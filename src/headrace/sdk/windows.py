@@ -195,7 +195,9 @@ class Folding:
             self._close_due(place, standing, context)
         context.state.put(f"{place}at", standing)
         if not taken and self._late is not None:
-            context.publish(self._late, event.value, key=event.key, time=event.time)
+            context.publish(
+                self._late, event.value, key=event.key, headers=event.headers, time=event.time
+            )
 
     def _put(
         self, place: str, event: Event[Any], time: int, standing: Standing, context: Context

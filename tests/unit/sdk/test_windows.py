@@ -161,6 +161,16 @@ def test_what_is_told_may_be_shaped_and_what_is_held_has_its_type() -> None:
         assert world.values("totals") == [{"of": "a", "total": 4}]
 
 
+def test_a_late_event_keeps_its_key_its_headers_and_its_time() -> None:
+    with World(counting(Tumbling(10), 0.0)) as world:
+        world.publish("seen", 1, key="a", time=START + timedelta(seconds=30))
+        world.publish("seen", 2, key="b", time=START, headers={"trace": "7"})
+        world.run_until_idle()
+        (late,) = world.published("late")
+        assert (late.key, late.value, late.time) == ("b", 2, START)
+        assert dict(late.headers) == {"trace": "7"}
+
+
 def test_a_key_of_any_length_has_its_windows() -> None:
     app = counting(Tumbling(10), 0.0)
     told, _ = ran(app, [("k" * 900, 1.0), ("", 2.0), ("/", 3.0), ("", 30.0)])

@@ -26,6 +26,7 @@ from headrace.faces.gateway.responses import (
     view,
     views,
 )
+from headrace.keepers.brokers.queues import place_of
 from headrace.model.errors import Invalid, Refused, Unknown
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
@@ -194,6 +195,9 @@ def _seen(seen: Seen) -> dict[str, Any]:
 
 
 async def _each(receipts: list[str], say: Callable[[str], Awaitable[bool]]) -> Response:
+    for receipt in receipts:
+        # What is no receipt at all refuses the request before anything is said of the others.
+        place_of(receipt)
     stale = [receipt for receipt in receipts if not await say(receipt)]
     return json_response({"settled": len(receipts) - len(stale), "stale": stale})
 
@@ -213,7 +217,7 @@ def _view(message: Message, spec: StreamSpec) -> dict[str, Any]:
     event = message.event
     shown: dict[str, Any] = {
         "receipt": message.receipt, "position": str(message.position), "attempt": message.attempt,
-        "key": event.key, "id": event.id, "headers": event.headers or {}, "until": message.until,
+        "key": event.key, "id": event.id, "headers": event.headers or {}, "until": rfc3339(message.until),
     }  # fmt: skip
     if spec.codec == "json":
         shown["value"] = msgspec.Raw(event.value)
