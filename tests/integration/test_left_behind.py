@@ -146,15 +146,16 @@ async def test_the_next_host_takes_away_the_scratch_folders_of_one_that_was_kill
         return sorted((tmp_path / "scratch").glob("*/*"))
 
     with launched(tmp_path, uid=uid, namespaces=namespaces) as host:
+        # Given: the folder of one instance, and perhaps one that is ready for the next.
         old = there()
-        assert len(old) == 1
+        assert 1 <= len(old) <= 2
         (old[0] / "left.txt").write_text("left")
         host.process.kill()
         host.process.wait()
         assert await eventually(lambda: not host.remains())
     with launched(tmp_path, uid=uid, namespaces=namespaces):
         assert await eventually(lambda: not old[0].parent.exists())
-        assert len(there()) == 1
+        assert 1 <= len(there()) <= 2
 
 
 @modes

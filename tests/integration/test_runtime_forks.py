@@ -82,6 +82,61 @@ def price(events, context):
         assert home.said() == ["from a thread", "native True", "hooked True"]
 
 
+async def test_what_an_instance_forks_itself_is_mended_like_any_fork(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+import logging, random, threading
+held = logging.Handler()
+@app.function(orders)
+def price(events, context):
+    ours, theirs = os.pipe()
+    known = random.getstate()
+    # Given: another thread, and a lock of logging's that it holds while we fork.
+    release, locked = threading.Event(), threading.Event()
+    def hold():
+        with held.lock:
+            locked.set()
+            release.wait(5)
+    thread = threading.Thread(target=hold)
+    thread.start()
+    locked.wait(5)
+    child = os.fork()
+    if child == 0:
+        free = held.lock.acquire(timeout=1)
+        alone = threading.active_count() == 1
+        os.write(theirs, repr((free, alone, random.getstate() != known)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    release.set()
+    thread.join(5)
+    print(os.read(ours, 100).decode(), random.getstate() == known)
+""")
+        assert isinstance(await home.run("price"), Returned)
+        assert await eventually(lambda: len(home.lines) == 1)
+        # Then: the lock is free in the child, the thread gone, and chance another; ours is as it was.
+        assert home.said() == ["(True, True, True) True"]
+
+
+async def test_no_two_instances_share_chance_or_a_folder_one_by_one_or_at_once(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy(FRESH.format(spare=False).replace("max_invocations=1", "max=40"))
+        # Given: one by one, each is made ready for in time; at once, nearly none is.
+        for _ in range(3):
+            await home.run("price")
+            for view in home.fleet.instances():
+                await home.fleet.kill(view.id)
+            assert await eventually(lambda: not home.fleet.instances())
+        await asyncio.gather(*(home.run("price") for _ in range(12)))
+        assert await eventually(lambda: len(home.lines) == 15)
+        said = [line.split() for line in home.said()]
+        # Runs at once may share an instance; chance never repeats, nor do folders of instances.
+        assert len({line[2] for line in said}) == 15
+        assert len({line[3] for line in said}) == len({line[0] for line in said})
+        assert all(line[3] == line[4] for line in said)
+
+
 async def test_whoever_has_answered_is_known_by_its_pid(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         await home.deploy("""

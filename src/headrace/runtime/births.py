@@ -22,7 +22,7 @@ from headrace.runtime.instance import Instance
 from headrace.runtime.logs import LogLine
 from headrace.runtime.pool import Pool
 from headrace.runtime.warden import IDS_PER_ZYGOTE
-from headrace.runtime.wire import Exited, Fork, Forked, ForkFailed
+from headrace.runtime.wire import Exited, Fork, Forked, ForkFailed, pack_resources
 from headrace.runtime.zygote import Zygote
 from headrace.world import failpoints
 from headrace.world.clock import Clock
@@ -114,6 +114,7 @@ class Births:
             uid=self._uids + self._zygotes % MAX_BLOCKS * IDS_PER_ZYGOTE if self._privileged else 0,
             environment=self._environment,
             clock=self._clock,
+            entropy=self._entropy,
             on_log=self._on_log,
             on_exit=self._hears.exited,
             on_forked=self._hears.forked,
@@ -149,9 +150,10 @@ class Births:
         out, child_out = os.pipe2(os.O_CLOEXEC)
         err, child_err = os.pipe2(os.O_CLOEXEC)
         # The order leaves first: we get ready while the child does.
+        cradle, following = zygote.take_cradle(isolation)
         order = Fork(
-            identity, function.name, zygote.next_uid(isolation), isolation, function.resources,
-            self.partitions, self._spin,
+            identity, function.name, cradle, following, isolation,
+            pack_resources(function.resources), self.partitions, self._spin,
         )  # fmt: skip
         try:
             zygote.fork(order, [child_link.fileno(), child_out, child_err])
@@ -178,7 +180,7 @@ class Births:
             start=self._start,
             on_log=self._on_log,
             greets=zygote.greets,
-            scratch=zygote.scratch / identity,
+            scratch=zygote.scratch / cradle.name,
             memory=function.resources.memory if isolation >= 1 else None,
             shared=zygote.resident,
             inherited=zygote.weight,

@@ -40,6 +40,8 @@ _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 _libc.mount.argtypes = [
     ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p,
 ]  # fmt: skip
+# Bound ahead: a library's functions are looked up by way of three tables.
+_prctl, _capset = _libc.prctl, _libc.capset
 _capability_head = ctypes.create_string_buffer(struct.pack("<Ii", _CAPABILITY_VERSION, 0), 8)
 _no_capabilities = ctypes.create_string_buffer(24)
 _malloc_trim = getattr(_libc, "malloc_trim", None)
@@ -54,7 +56,7 @@ def _fail(what: str) -> OSError:
 
 def prctl(option: int, first: int = 0, second: int = 0) -> int:
     """One of the process's own settings."""
-    result: int = _libc.prctl(option, first, second, 0, 0)
+    result: int = _prctl(option, first, second, 0, 0)
     if result < 0:
         raise _fail(f"prctl({option})")
     return result
@@ -103,13 +105,13 @@ def fork_into(flags: int) -> int:
 def keep_capabilities(kept: int) -> None:
     """Have these capabilities and no other; what is given up is not had again."""
     both = struct.pack("<III", kept, kept, 0) + bytes(12)
-    if _libc.capset(_capability_head, ctypes.create_string_buffer(both, len(both))) != 0:
+    if _capset(_capability_head, ctypes.create_string_buffer(both, len(both))) != 0:
         raise _fail("capset")
 
 
 def give_up_capabilities() -> None:
     """Have none. Made for the cold path: everything it needs is there already."""
-    if _libc.capset(_capability_head, _no_capabilities) != 0:
+    if _capset(_capability_head, _no_capabilities) != 0:
         raise _fail("capset")
 
 

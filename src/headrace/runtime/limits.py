@@ -1,4 +1,4 @@
-"""What one instance may use, as the kernel's own limits. Values in, settings out; `impose` sets them.
+"""What one instance may use, as the kernel's own limits. Values in, settings out, which `sandbox` imposes.
 
 Address space is counted on top of what the zygote had when it forked: the imported libraries are
 not the function's fault. The process limit counts a uid, so it binds only where instances have
@@ -64,9 +64,3 @@ def bounded(limits: list[tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
             value = min(value, hard)
         settings.append((kind, (value, value)))
     return settings
-
-
-def impose(settings: list[tuple[int, tuple[int, int]]]) -> None:
-    """Set them for this process, for good."""
-    for kind, pair in settings:
-        resource.setrlimit(kind, pair)

@@ -109,9 +109,9 @@ def _stand(ground: sandbox.Ground, uid: int, scratch: str) -> bool:
                 Resources(), own_uid=uid != 0, size=limits.address_space(), level=ground.level,
                 ground=ground,
             )  # fmt: skip
-            sandbox.enter_instance(
-                walls, uid=uid and uid + 1, scratch=f"{scratch}/one", parent=os.getppid()
-            )
+            scratch, uid = f"{scratch}/one", uid and uid + 1
+            sandbox.furnish(scratch, uid)
+            sandbox.enter_instance(walls, uid=uid, scratch=scratch, parent=os.getppid())
             __import__("wave")
             code = 0
         finally:

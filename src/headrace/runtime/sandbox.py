@@ -13,11 +13,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from os import chdir, getppid, setgroups, setresgid, setresuid
+from resource import setrlimit
 
 import msgspec
 
 from headrace.model.policy import Resources
 from headrace.runtime import kernel, landlock, limits, mounts, seccomp
+from headrace.runtime.kernel import (
+    PR_SET_DUMPABLE,
+    PR_SET_PDEATHSIG,
+    give_up_capabilities,
+    prctl,
+)
 from headrace.runtime.warden import Rung
 
 SCRATCH_MODE = 0o700
@@ -176,32 +184,44 @@ def plan_walls(
     return Walls(settings, ground.rules if level >= 2 else -1, program)
 
 
-def enter_instance(walls: Walls, *, uid: int, scratch: str, parent: int) -> None:
-    """Give up the rest, in the freshly forked child. Every line here is on the cold path."""
-    os.mkdir(scratch, SCRATCH_MODE)  # noqa: PTH102 - hot
-    os.environ["TMPDIR"] = scratch  # noqa: TID251 - written, not read: for the author's code
-    if (tempfile := sys.modules.get("tempfile")) is not None:
-        tempfile.tempdir = None  # type: ignore[attr-defined]  # it may have cached the zygote's
+def furnish(scratch: str, uid: int) -> None:
+    """Make an instance's folder and let its code find it: in the zygote ahead, or in the child.
+
+    Raises:
+        OSError: The folder cannot be made.
+    """
+    os.mkdir(scratch, SCRATCH_MODE)  # noqa: PTH102 - a string is what there is
     if uid:
         os.chown(scratch, uid, uid)
-    limits.impose(walls.settings)
+    os.environ["TMPDIR"] = scratch  # noqa: TID251 - written, not read: for the author's code
+    if (tempfile := sys.modules.get("tempfile")) is not None:
+        tempfile.tempdir = None  # type: ignore[attr-defined]  # it may have cached another's
+
+
+def enter_instance(walls: Walls, *, uid: int, scratch: str, parent: int) -> None:
+    """Give up the rest, in the freshly forked child. Every line here is on the cold path.
+
+    Names are bound ahead: to look one up on a module writes to six pages that would be shared.
+    """
+    for kind, pair in walls.settings:
+        setrlimit(kind, pair)
     if uid:
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-        kernel.give_up_capabilities()
+        setgroups([])
+        setresgid(uid, uid, uid)
+        setresuid(uid, uid, uid)
+        give_up_capabilities()
         # A changed uid hides /proc/self from its own process; nobody else has this uid.
-        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+        prctl(PR_SET_DUMPABLE, 1)
     else:
         # By whose uid it is, nobody can tell whose offspring a process is that lost its parent:
         # let it come to the instance, so that only a dead instance's comes to the zygote.
-        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-    os.chdir(scratch)
+        prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    chdir(scratch)
     if walls.rules >= 0:
         landlock.restrict(walls.rules)
     if walls.filter is not None:
         kernel.set_seccomp(walls.filter)
     # After the uid change, which clears it.
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, SIGKILL)
-    if os.getppid() not in {parent, 0}:
+    prctl(PR_SET_PDEATHSIG, SIGKILL)
+    if getppid() not in (parent, 0):
         os.kill(os.getpid(), SIGKILL)

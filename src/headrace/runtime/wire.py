@@ -166,10 +166,18 @@ class Partitions(msgspec.Struct, array_like=True, frozen=True, tag=13, gc=False)
 # -- between host and zygote --------------------------------------------------------------------
 
 
+class Cradle(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Where an instance will be: its folder's name in its zygote's scratch, its uid (0: none)."""
+
+    name: str
+    uid: int
+
+
 class Load(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
     """Host to zygote: import this, then be ready to fork; the first thing ever said.
 
-    `uid` is the first of the ids that are this zygote's, 0 where the host has none to give.
+    `uid` is the first of the ids that are this zygote's, 0 where the host has none to give;
+    `next` is what the first instance will be given.
     """
 
     target: str
@@ -177,6 +185,7 @@ class Load(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
     scratch: str
     isolation: int
     uid: int
+    next: Cradle
 
 
 class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
@@ -215,13 +224,25 @@ class LoadFailed(msgspec.Struct, array_like=True, frozen=True, tag=22, gc=False)
 
 
 class Fork(msgspec.Struct, array_like=True, frozen=True, tag=23, gc=False):
-    """Host to zygote: fork an instance; its socket, stdout and stderr ride along as descriptors."""
+    """Host to zygote: fork an instance; its socket, stdout and stderr ride along as descriptors.
+
+    Attributes:
+        instance: Its name.
+        function: What it will run.
+        cradle: Where it will be.
+        next: Where the one after it will be: that much may be made ready ahead.
+        isolation: The level it asks for.
+        resources: What it may use, packed: the zygote knows a plan by these bytes.
+        partitions: How many partitions the streams of other apps have.
+        spin: How long it looks for its next run before it sleeps, in seconds.
+    """
 
     instance: str
     function: str
-    uid: int
+    cradle: Cradle
+    next: Cradle
     isolation: int
-    resources: Resources
+    resources: bytes
     partitions: dict[str, int]
     spin: float
 
@@ -277,6 +298,7 @@ ToZygote: TypeAlias = Load | Fork
 Message: TypeAlias = FromChild | ToChild | FromZygote | ToZygote
 
 _encode = msgspec.msgpack.Encoder().encode
+_to_resources: msgspec.msgpack.Decoder[Resources] = msgspec.msgpack.Decoder(Resources)
 _from_child: msgspec.msgpack.Decoder[FromChild] = msgspec.msgpack.Decoder(FromChild)
 _to_child: msgspec.msgpack.Decoder[ToChild] = msgspec.msgpack.Decoder(ToChild)
 _from_zygote: msgspec.msgpack.Decoder[FromZygote] = msgspec.msgpack.Decoder(FromZygote)
@@ -296,6 +318,16 @@ def encode(nonce: int, message: Message) -> bytes:
             f"{MAX_FRAME_BYTES} bytes a frame may have; use smaller batches or values"
         )
     return _head.pack(len(body), zlib.crc32(body, nonce & _MASK), nonce) + body
+
+
+def pack_resources(resources: Resources) -> bytes:
+    """As a `Fork` carries them."""
+    return _encode(resources)
+
+
+def unpack_resources(packed: bytes) -> Resources:
+    """Open what `pack_resources` made."""
+    return _to_resources.decode(packed)
 
 
 class Frames:

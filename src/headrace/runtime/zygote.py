@@ -8,6 +8,7 @@ what to do when the zygote itself dies is the fleet's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -26,6 +27,7 @@ from headrace.runtime.postmortem import signal_name
 from headrace.runtime.warden import IDS_PER_ZYGOTE, SIGNALLED
 from headrace.runtime.wire import (
     RECEIVE_BYTES,
+    Cradle,
     Exited,
     Fork,
     Forked,
@@ -36,6 +38,7 @@ from headrace.runtime.wire import (
     LoadFailed,
 )
 from headrace.world.clock import Clock
+from headrace.world.entropy import Entropy
 
 LOAD_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 2.0
@@ -46,6 +49,9 @@ SCRATCH_MODE = 0o711
 
 PASSED_ON = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ")
 """What an app sees of the host's environment: where things are, never secrets."""
+
+EAGER = {"LD_BIND_NOW": "1"}
+"""Libraries are linked while they are loaded; else every child would link what its birth calls."""
 
 SINGLE_THREADED = {
     # Numeric libraries start threads while they are imported, which no fork survives.
@@ -58,25 +64,20 @@ SINGLE_THREADED = {
 _HOME = str(Path(__file__).parents[2])
 _PROGRAM = """
 import os, sys
-register = os.register_at_fork
-def register_others(**hooks):
-    if sys._getframe(1).f_globals.get("__name__") not in ("threading", "logging"):
-        register(**hooks)
-os.register_at_fork = register_others
+register, held = os.register_at_fork, []
+def hold(**hooks):
+    mends_itself = sys._getframe(1).f_globals.get("__name__") in ("threading", "logging", "random")
+    held.append(hooks) if mends_itself else register(**hooks)
+os.register_at_fork = hold
 try:
     import headrace
 except ImportError:
     sys.path.append(sys.argv[2])
 from headrace.runtime.child.zygote_main import run
 os.register_at_fork = register
-run(int(sys.argv[1]))
+run(int(sys.argv[1]), held)
 """
-"""What a zygote runs.
-
-After a fork, `threading` and `logging` mend locks that another thread may have held. A zygote has
-one thread, which is checked before every fork, so there is nothing to mend; and the mending would
-be more than half of what a fork costs. The hooks of everybody else are kept.
-"""
+"""What a zygote runs: it holds the hooks at forks of the standard library, see `child/afresh.py`."""
 
 
 class Zygote:
@@ -92,6 +93,7 @@ class Zygote:
         uid: int,
         environment: Mapping[str, str],
         clock: Clock,
+        entropy: Entropy,
         on_log: Callable[[LogLine], None],
         on_exit: Callable[[Exited], None],
         on_forked: Callable[[Forked, int], None],
@@ -105,6 +107,7 @@ class Zygote:
         self._uid = uid
         self._environment = environment
         self._clock = clock
+        self._entropy = entropy
         self._on_log = on_log
         self._on_exit = on_exit
         self._on_forked = on_forked
@@ -113,7 +116,8 @@ class Zygote:
         self._loaded: asyncio.Future[Loaded | LoadFailed] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = False
-        self.forks = 0
+        self.forks = self._cradles = 0
+        self._next = self._new_cradle()
         self.instances: set[Instance] = set()
         self.alive = False
         self.pid = 0
@@ -159,7 +163,7 @@ class Zygote:
             raise
         paths = [str(path) for path in search_paths(self.target)]
         self._orders.send(
-            Load(self.target, paths, str(self.scratch), self._isolation, self._uid), []
+            Load(self.target, paths, str(self.scratch), self._isolation, self._uid, self._next), []
         )
         try:
             answer = await self._clock.timeout(self._loaded, LOAD_TIMEOUT_S)
@@ -197,11 +201,16 @@ class Zygote:
         self.forks += 1
         self._orders.send(order, descriptors)
 
-    def next_uid(self, isolation: int) -> int:
-        """A uid for the next instance; 0 where it gets none of its own."""
-        if isolation < 1 or not self._uid:
-            return 0
-        return self._uid + 1 + self.forks % (IDS_PER_ZYGOTE - 1)
+    def take_cradle(self, isolation: int) -> tuple[Cradle, Cradle]:
+        """Where the next instance will be, of this level of isolation, and the one after it."""
+        cradle, self._next = self._next, self._new_cradle()
+        return cradle if isolation >= 1 else Cradle(cradle.name, 0), self._next
+
+    def _new_cradle(self) -> Cradle:
+        self._cradles += 1
+        uid = self._uid and self._uid + 1 + self._cradles % (IDS_PER_ZYGOTE - 1)
+        # Nobody may guess it, where instances share a uid.
+        return Cradle(f"{self._cradles:x}-{self._entropy.token(3)}", uid)
 
     async def close(self) -> None:
         """End the process, and with it whatever instances it still has."""
@@ -214,6 +223,9 @@ class Zygote:
     async def clear(self) -> None:
         """Take its scratch folder away, once it and its instances are dead."""
         try:
+            with contextlib.suppress(FileNotFoundError):
+                # It was made ready for an instance that nobody asked for.
+                (self.scratch / self._next.name).rmdir()
             self.scratch.rmdir()
         except FileNotFoundError:
             return
@@ -239,7 +251,7 @@ class Zygote:
                 stderr=mouth,
                 pass_fds=(zygote.fileno(),),
                 start_new_session=True,
-                env={**environment, **SINGLE_THREADED, **self._environment},
+                env={**environment, **EAGER, **SINGLE_THREADED, **self._environment},
             )
         except OSError as error:
             host.close()

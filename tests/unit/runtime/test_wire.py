@@ -15,6 +15,7 @@ from headrace.model.policy import MAX_FRAME_BYTES
 from headrace.model.record import Append, Chunk
 from headrace.runtime.wire import (
     HEAD_BYTES,
+    Cradle,
     Done,
     Fork,
     Frames,
@@ -27,8 +28,10 @@ from headrace.runtime.wire import (
     encode,
     from_child,
     from_zygote,
+    pack_resources,
     to_child,
     to_zygote,
+    unpack_resources,
 )
 
 INVOCATION = Invocation("shop.price", (Chunk("orders", 1, 5, 1, b"\x91\x91\xc4\x00", 9, 0, 1),))
@@ -60,9 +63,11 @@ def test_a_declared_app_crosses_whole() -> None:
     loaded = Loaded(spec, 1, 2, "firmly", ["a note"], 0.5)
     ((_, body),) = opened(encode(0, loaded))
     assert from_zygote(body) == loaded
-    order = Fork("i", "shop.price", 7, 1, spec.functions[0].resources, {"orders": 4}, 0.0)
+    packed = pack_resources(spec.functions[0].resources)
+    order = Fork("i", "shop.price", Cradle("1", 7), Cradle("2", 8), 1, packed, {"orders": 4}, 0.0)
     ((_, body),) = opened(encode(0, order))
     assert to_zygote(body) == order
+    assert unpack_resources(packed) == spec.functions[0].resources
 
 
 @given(st.lists(st.integers(min_value=1, max_value=200), max_size=30), st.integers(0, 2**64 - 1))

@@ -11,8 +11,6 @@ import os
 import resource
 import signal
 import socket
-import sys
-import threading
 import time
 import traceback
 from collections.abc import Coroutine
@@ -23,9 +21,10 @@ import msgspec
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Returned, Usage
-from headrace.model.policy import MAX_TRACEBACK, Resources
+from headrace.model.policy import MAX_TRACEBACK
 from headrace.model.record import Chunk, encode_events
 from headrace.model.reply import WireReply
+from headrace.runtime.child.afresh import know_yourself
 from headrace.runtime.child.channel import Channel
 from headrace.runtime.child.executor import Executor
 from headrace.runtime.child.speech import Running, Speech, speak_up
@@ -35,6 +34,7 @@ from headrace.runtime.wire import (
     EXIT_MEMORY,
     RECEIVE_BYTES,
     Acted,
+    Cradle,
     Done,
     Extend,
     Fetch,
@@ -137,14 +137,14 @@ class Life:
         self._memory = 0
         self._used = 0.0
 
-    def begin(self, order: Fork) -> None:
-        """Be the instance that was ordered."""
+    def begin(self, order: Fork, cpu_limit: float | None) -> None:
+        """Be the instance that was ordered; a run of it may take so many seconds of processor time."""
         if order.partitions:
             self._partitions.update(order.partitions)
         self._channel.spin = order.spin
         self._executor.instance = order.instance
         self._asynchronous = self._executor.is_async(order.function)
-        self._cpu_limit = order.resources.cpu
+        self._cpu_limit = cpu_limit
         if self._greets:
             self._start()
 
@@ -292,16 +292,16 @@ def rehearse() -> None:
     running = Running()
     out, err = Speech(1, "stdout", running), Speech(2, "stderr", running)
     event = encode_events([Event(b"{}")])
-    order = Fork("", "rehearsal.first_words", 0, 0, Resources(), {}, 0.0)
+    nowhere = Cradle("", 0)
+    order = Fork("", "rehearsal.first_words", nowhere, nowhere, 0, b"", {}, 0.0)
     run = Run(
         Invocation(order.function, (Chunk("_call", 0, 0, 1, event, 0, 0, 1),), mode="call")
     )  # fmt: skip
     with ours, theirs:
         life = Life(app, "", ours, running, out, err)
         for _ in range(REHEARSALS):
-            reseed()
             know_yourself()
-            life.begin(order)
+            life.begin(order, None)
             theirs.sendall(encode(1, run))
             life.step()
             theirs.recv(RECEIVE_BYTES)
@@ -312,29 +312,10 @@ def first_words(event: Any) -> int:
     return 1
 
 
-def reseed() -> None:
-    """Generators seeded before the fork would repeat in every child.
-
-    `random` reseeds itself at a fork; numpy's global generator has to be told.
-    """
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed(list(os.urandom(32)))
-
-
-def know_yourself() -> None:
-    """The main thread has a number of its own now; `threading` is not told of forks."""
-    thread = threading.main_thread()
-    if hasattr(thread, "_set_native_id"):
-        thread._set_native_id()
-
-
-def live(life: Life, order: Fork) -> NoReturn:
+def live(life: Life, order: Fork, cpu_limit: float | None) -> NoReturn:
     """Be an instance; the process is settled in its sandbox already."""
     try:
-        reseed()
-        know_yourself()
-        life.begin(order)
+        life.begin(order, cpu_limit)
         life.live()
     except MemoryError:
         os._exit(EXIT_MEMORY)

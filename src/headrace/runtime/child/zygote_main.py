@@ -8,7 +8,6 @@ imported, and by then the process is not root any more. Its warden stands above 
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # typeshed leaves it out
 import contextlib
 import gc
 import os
@@ -16,20 +15,20 @@ import select
 import signal
 import socket
 import sys
-import time
 import traceback
+from collections.abc import Sequence
 from typing import NoReturn
 
-import msgspec
-
-from headrace.model.policy import Resources
-from headrace.runtime import kernel, kin, sandbox, warden
+from headrace.runtime import kernel, sandbox, warden
 from headrace.runtime.child import main
+from headrace.runtime.child.afresh import Hooks, hold
+from headrace.runtime.child.birth import HIGHEST, Nursery, reset_signals
 from headrace.runtime.child.control import Control
 from headrace.runtime.child.forkable import NotForkable, count_descriptors
-from headrace.runtime.child.importing import CONTROL, RULES, load
+from headrace.runtime.child.importing import CONTROL, load
+from headrace.runtime.child.reaping import Child, Living
 from headrace.runtime.wire import (
-    Exited,
+    Cradle,
     Fork,
     Forked,
     ForkFailed,
@@ -38,24 +37,17 @@ from headrace.runtime.wire import (
     LoadFailed,
     ToZygote,
     encode,
+    pack_resources,
 )
 
-HIGHEST = 0x7FFF_FFFF
 INSTANCE_FDS = 3
+BIND_NOW = "LD_BIND_NOW"
 TELL_AFTER_MS = 1
 """How long after a fork, if no other is ordered, the host is told of it: the child goes first."""
 MAX_UNSAID = 48
-MAX_PLANS = 1_024
 SPARE_AFTER_MS = 5
 """Quiet time after which a spare child is forked ahead of need, out of everybody's way."""
 MAX_SPARES_LOST = 3
-
-
-class Child(msgspec.Struct, frozen=True):
-    """An instance that lives."""
-
-    instance: str
-    uid: int
 
 
 class Zygote:
@@ -64,22 +56,18 @@ class Zygote:
     def __init__(
         self,
         control: Control,
-        life: main.Life,
+        nursery: Nursery,
         load: Load,
         loaded: Loaded,
         standing: warden.Standing,
         ground: sandbox.Ground,
     ) -> None:
         self._control = control
-        self._life = life
-        self._load = load
-        self._loaded = loaded
-        self._standing = standing
-        self._ground = ground
-        self._walls: dict[tuple[Resources, int, bool], sandbox.Walls] = {}
+        self._nursery = nursery
+        self._spaces = standing.rung.spaces
         self._unsaid: list[Forked] = []
-        self._children: dict[int, Child] = {}
-        self._spare: tuple[int, socket.socket] | None = None
+        self._living = Living(uids=ground.uids)
+        self._spare: tuple[int, socket.socket, Cradle | None] | None = None
         self._spares_lost = 0
         self._pid = os.getpid()
         self._wake, self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -91,7 +79,8 @@ class Zygote:
         for function in loaded.spec.functions:
             # Planned ahead, so that children find the plan among the pages they share.
             isolation = min(function.resources.isolation, load.isolation)
-            self._plan(function.resources, isolation, own_uid=ground.uids and isolation >= 1)
+            packed = pack_resources(function.resources)
+            nursery.plan(packed, isolation, own_uid=ground.uids and isolation >= 1)
         gc.freeze()
 
     def serve(self) -> None:
@@ -104,6 +93,8 @@ class Zygote:
             if not events:
                 if self._unsaid:
                     self._tell()
+                elif self._nursery.is_behind:
+                    self._nursery.make_ready()
                 else:
                     self._fork_spare()
             for descriptor, _ in events:
@@ -117,52 +108,37 @@ class Zygote:
 
     def _patience_ms(self) -> int | None:
         """How long nothing must happen until there is something to do."""
-        if self._unsaid:
+        if self._unsaid or self._nursery.is_behind:
             return TELL_AFTER_MS
         wants_spare = (
             self._keeps_spare and self._spare is None and self._spares_lost < MAX_SPARES_LOST
         )
         return SPARE_AFTER_MS if wants_spare else None
 
-    def _plan(self, resources: Resources, isolation: int, *, own_uid: bool) -> sandbox.Walls:
-        plan = (resources, isolation, own_uid)
-        walls = self._walls.get(plan)
-        if walls is None:
-            walls = sandbox.plan_walls(
-                resources,
-                own_uid=own_uid,
-                size=self._loaded.size,
-                level=min(isolation, self._ground.level),
-                ground=self._ground,
-            )
-            if len(self._walls) < MAX_PLANS:
-                self._walls[plan] = walls
-        return walls
-
     def _fork(self, order: Fork) -> None:
         descriptors = self._control.take_descriptors(INSTANCE_FDS)
         try:
             pid = self._hand_to_spare(order, descriptors)
             if pid is None:
+                uid = self._nursery.uid_of(order)
+                plan = self._nursery.plan(order.resources, order.isolation, own_uid=uid != 0)
+                ready = self._nursery.take(order)
                 self._check(INSTANCE_FDS)
                 pid = os.fork()
                 if pid == 0:
-                    self._be_born(order, descriptors)
+                    self._nursery.be_born(order, plan, descriptors, ready=ready)
         except (OSError, NotForkable) as error:
             self._tell()
             self._control.say(ForkFailed(order.instance, str(error)))
         else:
             # While orders wait they go first: every page we touch now costs us a copy.
-            self._children[pid] = Child(order.instance, self._uid_of(order))
+            self._living.add(pid, Child(order.instance, self._nursery.uid_of(order)))
             self._unsaid.append(Forked(order.instance, pid))
             if len(self._unsaid) >= MAX_UNSAID:
                 self._tell()
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-
-    def _uid_of(self, order: Fork) -> int:
-        return order.uid if self._ground.uids else 0
 
     def _tell(self) -> None:
         """Let the host know of the forks since the last time, with a pidfd of each."""
@@ -183,17 +159,19 @@ class Zygote:
         """Let the child that waits be this instance; None where there is none."""
         if self._spare is None:
             return None
-        (pid, link), self._spare = self._spare, None
+        (pid, link, cradle), self._spare = self._spare, None
         with link:
             try:
                 frame = encode(0, order)
                 sent = socket.send_fds(link, [frame], descriptors)
             except OSError:
+                self._nursery.take_back(cradle)
                 return None
             # From here on it may have begun to be the instance: nobody else may be.
             if sent < len(frame):
                 with contextlib.suppress(OSError):
                     link.sendall(frame[sent:])
+        self._nursery.expect(order.next)
         return pid
 
     def _fork_spare(self) -> None:
@@ -208,14 +186,14 @@ class Zygote:
         if pid == 0:
             self._wait_as_spare(theirs)
         theirs.close()
-        self._spare = pid, ours
-        self._children[pid] = Child("", 0)
+        self._spare = pid, ours, self._nursery.give_away()
+        self._living.add(pid, Child("", 0))
 
     def _wait_as_spare(self, link: socket.socket) -> NoReturn:
         try:
             os.dup2(link.fileno(), CONTROL, False)
-            os.closerange(self._first_free, HIGHEST)
-            _reset_signals()
+            os.closerange(self._nursery.first_free, HIGHEST)
+            reset_signals()
             # Done here once more, so that the pages it touches are this child's own already.
             main.rehearse()
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -226,7 +204,7 @@ class Zygote:
             while not orders:
                 orders = control.receive()
             if isinstance(orders[0], Fork):
-                self._be_born(orders[0], control.take_descriptors(INSTANCE_FDS))
+                self._become(orders[0], control.take_descriptors(INSTANCE_FDS))
         except EOFError:
             os._exit(0)
         except BaseException:  # noqa: BLE001 - the zygote's stack must not go on in its child
@@ -234,10 +212,10 @@ class Zygote:
             sys.stderr.flush()
         os._exit(1)
 
-    @property
-    def _first_free(self) -> int:
-        """The descriptor from which on nothing is an instance's."""
-        return RULES + 1 if self._ground.rules >= 0 else RULES
+    def _become(self, order: Fork, descriptors: list[int]) -> NoReturn:
+        uid = self._nursery.uid_of(order)
+        plan = self._nursery.plan(order.resources, order.isolation, own_uid=uid != 0)
+        self._nursery.be_born(order, plan, descriptors, ready=self._nursery.take(order))
 
     def _check(self, expected: int) -> None:
         """What was true after the import must still be so; both looks cost microseconds."""
@@ -248,126 +226,35 @@ class Zygote:
         if descriptors != self._descriptors + expected:
             raise NotForkable(f"the zygote holds {descriptors} descriptors")
 
-    def _be_born(self, order: Fork, descriptors: list[int]) -> NoReturn:
-        code = 1
-        try:
-            zygote = self._pid
-            _settle_descriptors(descriptors, self._first_free)
-            _reset_signals()
-            uid = self._uid_of(order)
-            sandbox.enter_instance(
-                self._plan(order.resources, order.isolation, own_uid=uid != 0),
-                uid=uid,
-                scratch=f"{self._load.scratch}/{order.instance}",
-                parent=zygote,
-            )
-            if self._first_free > RULES:
-                os.close(RULES)
-            main.live(self._life, order)
-        except BaseException:  # noqa: BLE001 - the zygote's stack must not go on in its child
-            traceback.print_exc()
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-
     def _reap(self) -> None:
-        """Collect the dead, and kill what the dead left behind."""
+        """Tell of those that died."""
         self._tell()
-        while True:
-            try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                break
-            child = self._children.pop(pid, None)
-            if child is not None and not child.instance:
+        for pid, exited in self._living.reap():
+            if exited.instance:
+                self._control.say(exited)
+            else:
                 self._lose_spare(pid)
-            elif child is not None:
-                self._sweep(child)
-                cpu = usage.ru_utime + usage.ru_stime
-                code = os.waitstatus_to_exitcode(status)
-                self._control.say(Exited(child.instance, code, cpu, usage.ru_maxrss * 1024))
-        if strays := self._strays():
-            self._kill(strays)
-
-    def _kill(self, strays: list[int]) -> None:
-        if not self._ground.uids:
-            kin.kill_families(strays)
-            return
-        # Whatever of theirs is left comes to us in its turn, or went with its uid.
-        for pid in strays:
-            os.kill(pid, signal.SIGKILL)
 
     def _lose_spare(self, pid: int) -> None:
         self._spares_lost += 1
         if self._spare is not None and self._spare[0] == pid:
             self._spare[1].close()
+            self._nursery.take_back(self._spare[2])
             self._spare = None
-
-    def _strays(self) -> list[int]:
-        """Processes that came to us because their parent died, and belong to no living instance.
-
-        Where instances share a uid, each adopts its own while it lives, and what comes to us is
-        a dead one's.
-        """
-        living = {child.uid for child in self._children.values() if child.uid}
-        return [
-            pid
-            for pid in kin.children(self._pid)
-            if pid not in self._children and kin.owner(pid) not in living
-        ]
-
-    def _sweep(self, child: Child) -> None:
-        """Nothing that runs under a dead instance's uid outlives it, however it multiplies."""
-        if child.uid and self._strays():
-            kin.kill_all_of(child.uid)
 
     def end(self) -> None:
         """Kill every instance and its offspring, and reap them."""
         signal.set_wakeup_fd(-1)
-        if self._standing.rung.spaces:
-            # The kernel does it, at once and whatever they do, when the first process is gone.
-            return
-        for pid in self._children:
-            os.kill(pid, signal.SIGKILL)
-        for _ in range(64):
-            while True:
-                try:
-                    pid, _ = os.waitpid(-1, os.WNOHANG if not self._children else 0)
-                except ChildProcessError:
-                    return
-                if pid == 0:
-                    break
-                child = self._children.pop(pid, None)
-                if child is not None:
-                    self._sweep(child)
-            kin.kill_families(self._strays())
-            time.sleep(0.001)
+        if not self._spaces:
+            # Else the kernel does it, at once and whatever they do, when we are gone.
+            self._living.end()
 
     def _terminate(self, _signal: int, _frame: object) -> None:
         raise EOFError
 
 
-def _reset_signals() -> None:
-    # The module beneath `signal`: turning numbers into enumerations and back touches 50 pages.
-    _signal.set_wakeup_fd(-1)
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
-
-
 def _ignore(_signal: int, _frame: object) -> None:
     """A handler, so that the wakeup descriptor is written; the loop does the reaping."""
-
-
-def _settle_descriptors(descriptors: list[int], first_free: int) -> None:
-    """Only stdin, the log pipes and the channel stay open; the channel takes the control's place."""
-    link, out, err = descriptors
-    os.dup2(out, 1)
-    os.dup2(err, 2)
-    # The three came in above the control socket, which is 3, so nothing is overwritten early.
-    os.dup2(link, CONTROL, False)
-    os.closerange(first_free, HIGHEST)
 
 
 def _first(control: Control) -> Load:
@@ -385,8 +272,14 @@ def _is_left(control: Control) -> bool:
     return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
-def run(descriptor: int) -> NoReturn:
-    """Be a zygote on this control socket, and the warden above it; never returns."""
+def run(descriptor: int, held: Sequence[Hooks]) -> NoReturn:
+    """Be a zygote on this control socket, and the warden above it; never returns.
+
+    Args:
+        descriptor: The control socket's.
+        held: Hooks that wait for forks of the author's own.
+    """
+    os.environ.pop(BIND_NOW, None)
     os.dup2(descriptor, CONTROL, inheritable=False)
     if descriptor != CONTROL:
         os.close(descriptor)
@@ -420,7 +313,8 @@ def run(descriptor: int) -> NoReturn:
             control.say(outcome)
         else:
             life, loaded, ground = outcome
-            zygote = Zygote(control, life, order, loaded, standing, ground)
+            nursery = Nursery(life, order, loaded, ground, hold(held))
+            zygote = Zygote(control, nursery, order, loaded, standing, ground)
             control.say(loaded)
             zygote.serve()
     except EOFError:

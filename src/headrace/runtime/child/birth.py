@@ -1,0 +1,180 @@
+"""An instance's birth: what its zygote makes ready ahead, and its first moments in the forked child.
+
+A page that a child writes to is copied, which takes longer than most of what is done here, and to
+take a reference to an object is to write to it. So whatever need not wait for the fork is done
+before, while nobody waits: folder, environment, randomness, the plan of its walls. What is ready
+is used for one child only; a child that finds nothing ready does it all itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from _signal import SIG_DFL, set_wakeup_fd  # type: ignore[import-not-found]  # not in typeshed
+from _signal import signal as set_signal
+from collections.abc import Callable
+from os import close, closerange, dup2
+from typing import NoReturn
+
+import msgspec
+
+from headrace.runtime import sandbox
+from headrace.runtime.child import main
+from headrace.runtime.child.afresh import know_yourself, reseed
+from headrace.runtime.child.importing import CONTROL, RULES
+from headrace.runtime.sandbox import enter_instance
+from headrace.runtime.wire import Cradle, Fork, Load, Loaded, unpack_resources
+
+HIGHEST = 0x7FFF_FFFF
+MAX_PLANS = 1_024
+SIGCHLD, SIGTERM = int(signal.SIGCHLD), int(signal.SIGTERM)
+"""Plain: turning numbers into enumerations and back touches 50 pages."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What can be known of a kind of instance before one is ordered."""
+
+    walls: sandbox.Walls
+    cpu: float | None
+
+
+class Nursery:
+    """Owned by a zygote; its children come into the world in here."""
+
+    def __init__(
+        self,
+        life: main.Life,
+        load: Load,
+        loaded: Loaded,
+        ground: sandbox.Ground,
+        release: Callable[[], None],
+    ) -> None:
+        self._life = life
+        self._load = load
+        self._size = loaded.size
+        self._ground = ground
+        self._release = release
+        self._plans: dict[tuple[bytes, int, bool], Plan] = {}
+        self._next: Cradle | None = load.next
+        self._ready: Cradle | None = None
+        self._parent = os.getpid()
+        self.first_free = RULES + 1 if ground.rules >= 0 else RULES
+        """The descriptor from which on nothing is an instance's."""
+
+    # -- in the zygote ---------------------------------------------------------------------------
+
+    def uid_of(self, order: Fork) -> int:
+        """The uid of its own that the instance gets; 0 where it gets none."""
+        return order.cradle.uid if self._ground.uids else 0
+
+    def plan(self, resources: bytes, isolation: int, *, own_uid: bool) -> Plan:
+        """The plan for instances like this, made once."""
+        kind = (resources, isolation, own_uid)
+        plan = self._plans.get(kind)
+        if plan is None:
+            may = unpack_resources(resources)
+            walls = sandbox.plan_walls(
+                may,
+                own_uid=own_uid,
+                size=self._size,
+                level=min(isolation, self._ground.level),
+                ground=self._ground,
+            )
+            plan = Plan(walls, may.cpu)
+            if len(self._plans) < MAX_PLANS:
+                self._plans[kind] = plan
+        return plan
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something could be made ready for the next one."""
+        return self._next is not None
+
+    def make_ready(self) -> None:
+        """Do for the next child what need not wait for it."""
+        cradle, self._next = self._next, None
+        if cradle is None:
+            return
+        try:
+            sandbox.furnish(self._place(cradle), cradle.uid if self._ground.uids else 0)
+        except OSError:
+            # The child will find the same, and its end will tell.
+            self._clear(cradle)
+            return
+        reseed()
+        self._ready = cradle
+
+    def take(self, order: Fork) -> bool:
+        """Whether all is ready for this one; if so it is used up."""
+        ready, self._ready = self._ready, None
+        self._next = order.next
+        if ready is None or ready == order.cradle:
+            return ready is not None
+        self._clear(ready)
+        return False
+
+    def give_away(self) -> Cradle | None:
+        """What is ready is a spare's from now on, who has a copy of this nursery."""
+        ready, self._ready = self._ready, None
+        return ready
+
+    def expect(self, cradle: Cradle) -> None:
+        """A spare became an instance; this is what the next one will be given."""
+        self._next = cradle
+
+    def take_back(self, cradle: Cradle | None) -> None:
+        """The spare it was given to never became an instance."""
+        if cradle is not None:
+            self._clear(cradle)
+
+    def _place(self, cradle: Cradle) -> str:
+        return f"{self._load.scratch}/{cradle.name}"
+
+    def _clear(self, cradle: Cradle) -> None:
+        with contextlib.suppress(OSError):
+            os.rmdir(self._place(cradle))  # noqa: PTH106 - a string is what there is
+
+    # -- in the child ----------------------------------------------------------------------------
+
+    def be_born(self, order: Fork, plan: Plan, descriptors: list[int], *, ready: bool) -> NoReturn:
+        """Be the instance that was ordered."""
+        code = 1
+        try:
+            settle_descriptors(descriptors, self.first_free)
+            reset_signals()
+            scratch = f"{self._load.scratch}/{order.cradle.name}"
+            uid = order.cradle.uid if self._ground.uids else 0
+            if not ready:
+                sandbox.furnish(scratch, uid)
+                reseed()
+            enter_instance(plan.walls, uid=uid, scratch=scratch, parent=self._parent)
+            if self.first_free > RULES:
+                close(RULES)
+            know_yourself()
+            self._release()
+            main.live(self._life, order, plan.cpu)
+        except BaseException:  # noqa: BLE001 - the zygote's stack must not go on in its child
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+
+def reset_signals() -> None:
+    """Nothing of how its zygote takes signals is left to a child."""
+    set_wakeup_fd(-1)
+    set_signal(SIGCHLD, SIG_DFL)
+    set_signal(SIGTERM, SIG_DFL)
+
+
+def settle_descriptors(descriptors: list[int], first_free: int) -> None:
+    """Only stdin, the log pipes and the channel stay open; the channel takes the control's place."""
+    link, out, err = descriptors
+    dup2(out, 1)
+    dup2(err, 2)
+    # The three came in above the control socket, which is 3, so nothing is overwritten early.
+    dup2(link, CONTROL, False)
+    closerange(first_free, HIGHEST)
