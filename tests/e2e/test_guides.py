@@ -147,3 +147,15 @@ def test_a_producer_in_any_language_needs_http_alone(folder: Path) -> None:
         )
         assert typed(folder, f"{sys.executable} again.py") == "[0, 1]\n"
         assert "orders/" not in typed(folder, "headrace dead list")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_requests_are_answered_as_the_page_says(folder: Path) -> None:
+    page = GUIDES / "requests.md"
+    write_files(page, folder)
+    said = do(page, folder, within="desk.py")
+    promised = [body for kind, body in FENCE.findall(page.read_text()) if not kind]
+    for line in "".join(promised).splitlines():
+        # What stands for a hash or a list goes on differently each time.
+        assert line.partition("...")[0] in said, line
+    assert '"openapi": "3.1.0"' in said
