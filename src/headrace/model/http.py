@@ -216,6 +216,8 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
         if self.mode not in {"sync", "live", "async"}:
             raise Misuse(f'`{what}`: `mode={self.mode!r}`; use "sync", "live" or "async"')
         _check_common(self, what)
+        if self.legacy is not None:
+            _check_named(self.legacy.sticky, what, "sticky", self.segments)
         if self.timeout is not None:
             seconds_in(self.timeout, f"`timeout=` of `{what}`", low=0.001, high=MAX_TIMEOUT_S)
         if self.key and self.mode != "async":
@@ -375,6 +377,7 @@ def _check_common(route: Http | Webhook, what: str) -> None:
     force_setattr(route, "headers", tuple(header.lower() for header in headers))
     if route.key:
         _check_pick(route.key, what, "key", body=True)
+        _check_named(route.key, what, "key", route.segments)
     seconds = seconds_in(
         route.dedupe, f"`dedupe=` of `{what}`", low=0 if isinstance(route, Http) else 1,
         high=MAX_REMEMBERED_S,
@@ -404,3 +407,11 @@ def _check_pick(pick: object, what: str, name: str, *, body: bool) -> None:
             "`body.NAME`" if body else "`client`"
         )
         raise Misuse(f"`{what}`: `{name}={pick!r}` names no part of a request; use {places}")
+
+
+def _check_named(pick: str, what: str, name: str, segments: tuple[Segment, ...]) -> None:
+    place, _, part = pick.partition(".")
+    names = [segment.name for segment in segments if segment.name]
+    if place == "path" and part not in names:
+        known = ", ".join(f"`path.{each}`" for each in names) or "no names in braces"
+        raise Misuse(f"`{what}`: `{name}={pick!r}`, but the path has {known}")

@@ -104,19 +104,28 @@ def check_options(given: Mapping[str, Any], where: str) -> dict[str, Any]:
             f"{where}: `parallelism={found['parallelism']}` needs events that may overtake each "
             'other; add `mode="keyed"` (order per key) or `mode="unordered"`'
         )
+    if found.get("merge") == "time":
+        _check_merge(found, where)
     return found
+
+
+def _check_merge(found: dict[str, Any], where: str) -> None:
+    """A merge is one order of all a partition's events: nothing in it may go by itself."""
+    names = _per_key(found)
+    if found.get("parallelism", 1) > 1:
+        names.append("parallelism")
+    if found.get("mode", "ordered") != "ordered":
+        names.append("mode")
+    if names:
+        raise Misuse(
+            f"{where}: `{names[0]}=` lets events overtake each other, and `merge=` puts them in one "
+            "order; leave it out, or do that in a function behind this one"
+        )
 
 
 def _check_flow(found: dict[str, Any], where: str) -> None:
     """What tells keys apart needs lanes: such a function is `keyed` unless it says otherwise."""
-    concurrency, throttle = found.get("concurrency"), found.get("throttle")
-    per_key = [
-        name for name in ("debounce", "singleton", "priority", "batch_per_key") if found.get(name)
-    ]
-    if concurrency is not None and concurrency.per_key is not None:
-        per_key.append("concurrency")
-    if throttle is not None and throttle.per_key:
-        per_key.append("throttle")
+    per_key = _per_key(found)
     if not per_key:
         return
     if found.setdefault("mode", "keyed") == "ordered":
@@ -133,6 +142,19 @@ def _check_flow(found: dict[str, Any], where: str) -> None:
         raise Misuse(
             f"{where}: `debounce=` and `batch_window=` both say how long to wait; use one of them"
         )
+
+
+def _per_key(found: dict[str, Any]) -> list[str]:
+    """The options that tell keys apart."""
+    concurrency, throttle = found.get("concurrency"), found.get("throttle")
+    names = [
+        name for name in ("debounce", "singleton", "priority", "batch_per_key") if found.get(name)
+    ]
+    if concurrency is not None and concurrency.per_key is not None:
+        names.append("concurrency")
+    if throttle is not None and throttle.per_key:
+        names.append("throttle")
+    return names
 
 
 def _check_policy(name: str, value: object, where: str) -> None:

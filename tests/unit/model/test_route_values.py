@@ -148,3 +148,18 @@ def test_a_body_of_another_type_than_the_handlers_is_refused() -> None:
 def test_a_setting_that_cannot_work_is_refused_when_it_is_written(make: Any) -> None:
     with pytest.raises(Misuse):
         make()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda: Http("POST", "/orders/{id}", mode="async", key="path.number"),
+        lambda: Http("POST", "/orders", mode="async", key="path.id"),
+        lambda: Webhook("/hooks/{tenant}", GitHub("HOOK"), key="path.customer"),
+        lambda: Http("GET", "/orders/{id}", legacy=Legacy("http://old", sticky="path.customer")),
+    ],
+)
+def test_a_part_of_the_path_that_is_not_there_orders_nothing(write: Any) -> None:
+    with pytest.raises(Misuse, match="but the path has"):
+        write()
+    Webhook("/hooks/{tenant}", GitHub("HOOK"), key="path.tenant")

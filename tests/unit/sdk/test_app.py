@@ -15,12 +15,15 @@ from headrace import (
     Breaker,
     Context,
     DeadLetter,
+    Debounce,
     Event,
     Misuse,
     ParkKey,
     Resources,
     Retry,
     Scaling,
+    Singleton,
+    Throttle,
 )
 from headrace.model.function import AppSpec
 from headrace.model.trigger import CallTrigger, StreamTrigger
@@ -274,3 +277,24 @@ def test_merging_with_another_apps_stream_waits_for_the_deployment_to_judge() ->
     shop = App("shop")
     shop.function(shop.stream("a", 2), shop.external("b"), merge="time")(handler)
     assert len(shop.spec().functions) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("parallelism", {"mode": "keyed", "parallelism": 2}),
+        ("mode", {"mode": "unordered"}),
+        ("debounce", {"debounce": Debounce(1)}),
+        ("singleton", {"singleton": Singleton()}),
+        ("batch_per_key", {"batch_per_key": True}),
+        ("throttle", {"throttle": Throttle(1, per_key=True)}),
+    ],
+)
+def test_what_lets_events_overtake_each_other_is_refused_beside_a_merge(
+    name: str, options: dict[str, Any]
+) -> None:
+    shop = App("shop")
+    one, other = shop.stream("one"), shop.stream("other")
+    with pytest.raises(Misuse, match=f"`{name}=` lets events overtake"):
+        shop.function(one, other, merge="time", **options)(handler)
+    shop.function(one, other, merge="time", mode="ordered", throttle=Throttle(5))(handler)

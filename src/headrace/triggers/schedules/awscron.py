@@ -41,8 +41,9 @@ class AwsCron:
         self._years = sorted(self._numbers(years, FIRST_YEAR, LAST_YEAR))
         self._days, self._weekdays = days, weekdays
         self._every_hour = hours.startswith("*")
-        # Read once, so that what cannot be read is refused now.
-        self._days_of(2024, 2)
+        # Looked at once, so that what cannot be read, or has no day in any year, is refused now.
+        if not any(self._days_of(year, month) for year in self._years for month in self._months):
+            raise self._refusal("no date will ever fit it")
 
     def times(self, after: datetime) -> Iterator[datetime]:
         """Every time after `after` (an aware datetime), ascending; ends with the last year."""

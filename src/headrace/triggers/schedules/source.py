@@ -156,9 +156,9 @@ def in_words(schedule: Schedule) -> str:
         case Cron(expression=expression, tz=tz):
             return expression if tz == "UTC" else f"{expression} {tz}"
         case Every():
-            return f"every {schedule.seconds:g} s"
+            return f"every {schedule.seconds:.15g} s"
         case At(when=when, tz=tz, every=every):
-            again = "" if every is None else f", then every {float(every):g} s"
+            again = "" if every is None else f", then every {float(every):.15g} s"
             return f"at {when}{'' if tz == 'UTC' else ' ' + tz}{again}"
 
 

@@ -26,6 +26,8 @@ from headrace.triggers.schedules.source import (
     Standing,
     decode_standing,
     due,
+    fingerprint,
+    in_words,
 )
 from headrace.triggers.schedules.timetable import timetable_of
 from headrace.triggers.source import Outlet
@@ -198,6 +200,15 @@ def test_a_changed_schedule_begins_anew_and_a_changed_payload_does_not() -> None
         world._drive(world._lives.node.dispatcher.deploy(clockwork(Every("30m")).spec()))
         world.advance("31m")
         assert fired(world) == ["01 07:00", "01 08:30"]
+
+
+def test_periods_are_told_apart_to_the_last_second() -> None:
+    for one, other in ((1_209_600, 1_209_601), (8_640_000.5, 8_640_000)):
+        assert fingerprint(Every(one)) != fingerprint(Every(other))
+        at = [At("2026-01-01T00:00Z", every=period) for period in (one, other)]
+        assert fingerprint(at[0]) != fingerprint(at[1])
+    assert in_words(Every("100d")) == "every 8640000 s"
+    assert in_words(Every(0.1)) == "every 0.1 s"
 
 
 def test_a_moment_fires_once_and_one_that_is_past_does_not() -> None:
