@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -334,6 +336,48 @@ def test_what_happened_can_be_seen(client: Client) -> None:
         time.sleep(0.05)
     assert client.get("instances")["instances"]
     assert client.get("readyz")["ready"] is True
+
+
+def test_the_console_shows_streams_events_functions_and_failures(client: Client) -> None:
+    shown = client.publish("orders", b'{"item":"shown","quantity":0}', key="shown")
+    position = shown["positions"][0]
+    settle(client)
+    for path, says in {
+        "console": 'href="/console/functions/shop.count"',
+        "console/streams": 'href="/console/streams/parcels"',
+        "console/streams/orders": f">{position}</a>",
+        "console/streams/orders?from=earliest": 'href="/console/events/orders/',
+        "console/streams/orders?partition=1": "partition 1",
+        f"console/events/{position}": ">dead<",
+        "console/functions/shop.count": "nothing was ordered",
+        "console/functions/shop.double": "Twice what it is given.",
+        "console/triggers": "No function has a schedule.",
+        "console/queues": "No queue is declared",
+        "console/failures": f"headrace dead redrive shop.count {position}",
+        f"console/dead/shop.count/{position}": "&quot;item&quot;: &quot;shown&quot;",
+        "console/runs": 'href="/console/functions/shop.count"',
+    }.items():
+        words, _, query = path.partition("?")
+        asked = dict(pair.split("=") for pair in query.split("&") if pair)
+        html = client.request("GET", words.split("/"), query=asked).body.decode()
+        assert html.startswith("<!doctype html>"), path
+        assert says in html, (path, html)
+
+
+def test_a_page_of_the_console_that_is_not_there_is_said_on_a_page(url: str) -> None:
+    for path, says in (
+        ("functions/shop.cuont", "did you mean `shop.count`?"),
+        ("streams/orders?cursor=x", "pass on the one the last answer gave"),
+        ("events/orders/0/999999", "holds no offset 999999"),
+        ("dead/shop.count/orders/0/x", "is no position"),
+    ):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"{url}/console/{path}")
+        with caught.value as answer:
+            assert answer.code in {400, 404}
+            assert answer.headers["content-type"] == "text/html; charset=utf-8"
+            assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+            assert says in answer.read().decode()
 
 
 def test_metrics_speak_of_streams_functions_and_routes(client: Client) -> None:

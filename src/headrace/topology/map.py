@@ -185,7 +185,8 @@ def _source(trigger: Trigger) -> str:
         default = field.default if made is msgspec.NODEFAULT else made()
         if field.required or value != default:
             bare = field.required and isinstance(value, (str, int, float))
-            words.append(f"{value}" if bare else f"{field.name}={value}")
+            shown = _seconds(value) if isinstance(value, float) else f"{value}"
+            words.append(shown if bare else f"{field.name}={shown}")
     return f"{trigger.__struct_config__.tag} {', '.join(words)}"[:120]
 
 

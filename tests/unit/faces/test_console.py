@@ -9,12 +9,14 @@ from headrace.delivery.parking import ParkedKey
 from headrace.delivery.runs import Counters, LogLine, Run
 from headrace.delivery.sources import SourceRow
 from headrace.faces.console.drawing import picture
-from headrace.faces.console.overview import POLICY, Overview, page
+from headrace.faces.console.frame import POLICY, Frame
+from headrace.faces.console.overview import Overview, page
 from headrace.model.bus import Forward, Rule
 from headrace.model.effects import DeadEvent
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.outcome import Cause
 from headrace.model.record import Position
+from headrace.model.schedules import Every
 from headrace.model.trigger import StreamTrigger
 from headrace.model.watches import Silence
 from headrace.topology.graph import Edge, Graph, graph_of
@@ -40,9 +42,8 @@ def overview(**more: object) -> Overview:
     counters.outputs.add("priced")
     counters.outcomes["failed"] = 3
     fields: dict[str, object] = {
-        "version": "1",
-        "ready": True,
-        "reason": "",
+        "frame": Frame(version="1", ready=True, reason="", apps=("shop",)),
+        "now": 1_000_000,
         "apps": [SHOP],
         "lag": [LagRow("shop.price", "orders", 0, 0, 9, 4, 5, 1, 2.5, 1, "retrying")],
         "sources": [SourceRow("shop.poll", 0, "custom", "_shop.poll.custom.0", "failing", EVIL, 3)],
@@ -54,7 +55,9 @@ def overview(**more: object) -> Overview:
             )
         ],
         "parked": [ParkedKey("shop.price", "orders", 0, EVIL, "waiting", 2, 0, "broken")],
-        "runs": [Run("shop.price", "k", "i", 0, 0.1, 1, 1, "failed", "orders/0/3", EVIL)],
+        "runs": {
+            "shop.price": [Run("shop.price", "k", "i", 1, 0.1, 35, 1, "failed", "orders/0/3", EVIL)]
+        },
         "logs": [LogLine(1, 0, "shop.price", "i", "k", "INFO", EVIL)],
     } | more
     return Overview(**fields)  # type: ignore[arg-type] # by name
@@ -63,9 +66,36 @@ def overview(**more: object) -> Overview:
 def test_what_waits_for_a_person_is_shown_with_the_command_that_helps() -> None:
     html = page(overview())
     assert "headrace parked redrive shop.price" in html
-    assert "headrace dead show shop.price orders/0/3" in html
-    assert "retrying" in html
-    assert "5 behind" in html
+    assert "headrace dead redrive shop.price orders/0/3" in html
+    assert 'href="/console/dead/shop.price/orders/0/3"' in html
+    assert ">retrying<" in html
+    assert ">keys are parked<" in html
+
+
+def test_a_line_says_how_much_flows_and_what_waits_at_its_end() -> None:
+    html = page(overview())
+    assert re.search(r'class="flow">3.5/s</text><text [^>]+ class="flow bad">5 behind<', html)
+
+
+def test_what_a_function_is_set_off_by_stands_beneath_its_name() -> None:
+    function = FunctionSpec(name="shop.tick", app="shop", triggers=(Every(30.0),))
+    html = page(overview(apps=[AppSpec(name="shop", functions=(function,))], lag=[], sources=[]))
+    assert 'class="note">every 30s</text>' in html
+
+
+def test_a_topology_that_is_too_large_to_read_is_counted_instead() -> None:
+    functions = tuple(FunctionSpec(name=f"shop.f{at}", app="shop") for at in range(400))
+    html = page(overview(apps=[AppSpec(name="shop", functions=functions)], lag=[]))
+    assert "<svg" not in html
+    assert "400 functions and 0 streams are too many to draw" in html
+
+
+def test_the_platforms_own_routers_are_no_part_of_the_picture() -> None:
+    router = FunctionSpec(
+        name="_bus.rules.orders", app="_bus", triggers=(StreamTrigger(streams=("orders",)),)
+    )
+    html = page(overview(apps=[SHOP, AppSpec(name="_bus", functions=(router,))], lag=[]))
+    assert "<title>_bus.rules.orders</title>" not in html
 
 
 def test_a_trigger_that_fails_is_shown_with_its_error() -> None:
@@ -76,7 +106,7 @@ def test_a_trigger_that_fails_is_shown_with_its_error() -> None:
 
 
 def test_no_text_of_a_user_becomes_markup() -> None:
-    html = page(overview(reason=EVIL, ready=False))
+    html = page(overview(frame=Frame(version="1", ready=False, reason=EVIL, apps=(EVIL,))))
     assert EVIL not in html
     assert "&lt;script&gt;" in html
     assert "<script" not in html
@@ -89,8 +119,20 @@ def test_the_policy_allows_the_pages_own_style_and_nothing_else() -> None:
 
 
 def test_an_empty_node_has_a_page_too() -> None:
-    html = page(overview(apps=[], lag=[], counters={}, dead=[], parked=[], runs=[], logs=[]))
+    html = page(
+        overview(
+            apps=[],
+            lag=[],
+            counters={},
+            dead=[],
+            parked=[],
+            runs={},
+            logs=[],
+            frame=Frame(version="1", ready=True, reason="", apps=()),
+        )
+    )
     assert "no app" in html
+    assert "headrace dev app.py" in html
     assert "<svg" not in html
 
 

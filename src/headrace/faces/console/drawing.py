@@ -1,108 +1,117 @@
 """A deployment as a picture: streams and functions in columns, from left to right. Pure: graph -> SVG.
 
-A node stands one column to the right of the farthest node that leads to it; an edge that would go
-back (a loop) is drawn dashed, one that only watches is dotted. No layout library: a topology that people can read has few nodes.
+Where they stand says `layout`. An edge that would go back (a loop) is drawn dashed, one that only
+watches is dotted. No library: a topology that people can read has few nodes.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from html import escape
+from urllib.parse import quote
 
+from headrace.faces.console.layout import HEIGHT, WIDTH, layout
 from headrace.topology.graph import Graph
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 168, 40, 72, 22, 14
-MAX_NODES = 200
+MAX_NODES = 150
+MAX_NAME, MAX_NOTE = 23, 30
 
 
-def picture(graph: Graph, notes: Mapping[str, str]) -> str:
-    """The SVG; `notes` is a short text under a node's name. "" for what is too large to read."""
+@dataclass(frozen=True)
+class Note:
+    """What stands beneath a node's name, and whether somebody should look at it."""
+
+    text: str
+    bad: bool = False
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What stands at the end of a line: above it what flows, beneath it what waits."""
+
+    above: str
+    beneath: str
+    bad: bool = False
+
+
+def picture(
+    graph: Graph, notes: Mapping[str, Note], lines: Mapping[tuple[str, str], Flow] | None = None
+) -> str:
+    """The SVG; "" for what is too large to read.
+
+    Args:
+        graph: What to draw.
+        notes: A short text under a node's name.
+        lines: What flows along a line, by where it comes from and where it goes.
+    """
     doing = set(graph.functions) | set(graph.forwards)
     names = sorted(graph.named() | doing | set(graph.streams))
     if not names or len(names) > MAX_NODES:
         return ""
-    columns = _columns(names, [(edge.source, edge.target) for edge in graph.edges])
-    places: dict[str, tuple[int, int]] = {}
-    rows: defaultdict[int, int] = defaultdict(int)
-    for name in sorted(names, key=lambda known: (columns[known], known)):
-        column = columns[name]
-        places[name] = (
-            MARGIN + column * (WIDTH + GAP_X),
-            MARGIN + rows[column] * (HEIGHT + GAP_Y),
-        )
-        rows[column] += 1
-    width = 2 * MARGIN + (max(rows) + 1) * (WIDTH + GAP_X) - GAP_X
-    height = 2 * MARGIN + max(rows.values()) * (HEIGHT + GAP_Y) - GAP_Y
-    edges = "".join(
-        _edge(
-            places[edge.source],
-            places[edge.target],
-            back=columns[edge.source] >= columns[edge.target],
-            watches=edge.kind == "watches",
-        )
-        for edge in graph.edges
-    )
+    kinds = {(edge.source, edge.target): edge.kind for edge in graph.edges}
+    found = layout(names, kinds)
+    drawn = []
+    for (source, target), kind in kinds.items():
+        points = found.ways.get((source, target), [])
+        back = (source, target) in found.back
+        mark = ' class="back"' if back else ' class="watch"' if kind == "watches" else ""
+        start, end = found.nodes[source], found.nodes[target]
+        drawn.append(_line(start, end, points, mark))
+        if (flow := (lines or {}).get((source, target))) is not None and not back:
+            x, y = end[0] - 12, end[1] + HEIGHT // 2
+            tone = _bad(flow.bad)
+            drawn.append(f'<text x="{x}" y="{y - 6}" class="flow">{escape(flow.above)}</text>')
+            drawn.append(
+                f'<text x="{x}" y="{y + 14}" class="flow{tone}">{escape(flow.beneath)}</text>'
+            )
     nodes = "".join(
-        _node(name, place, notes.get(name, ""), function=name in doing)
-        for name, place in places.items()
-    )
+        _node(name, place, notes.get(name, Note("")), function=name in graph.functions,
+              forward=name in graph.forwards)
+        for name, place in found.nodes.items()
+    )  # fmt: skip
+    width, height = found.width, found.height
     return (
         f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
         f'aria-label="topology"><defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" '
         'markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0 8 4 0 8z" class="tip"/>'
-        f"</marker></defs>{edges}{nodes}</svg>"
+        f"</marker></defs>{''.join(drawn)}{nodes}</svg>"
     )
 
 
-def _columns(names: list[str], edges: list[tuple[str, str]]) -> dict[str, int]:
-    """Each node's column: the longest way to it, loops left out."""
-    column = dict.fromkeys(names, 0)
-    for _ in names:
-        moved = False
-        for source, target in edges:
-            if column[target] <= column[source] < len(names) - 1 and source != target:
-                wanted = column[source] + 1
-                if wanted < len(names) and not _leads(target, source, edges):
-                    column[target] = wanted
-                    moved = True
-        if not moved:
-            break
-    return column
+def _bad(bad: bool) -> str:
+    return " bad" if bad else ""
 
 
-def _leads(start: str, goal: str, edges: list[tuple[str, str]]) -> bool:
-    """Whether there is a way from `start` to `goal`."""
-    seen, open_ones = {start}, [start]
-    while open_ones:
-        here = open_ones.pop()
-        for source, target in edges:
-            if source == here and target not in seen:
-                if target == goal:
-                    return True
-                seen.add(target)
-                open_ones.append(target)
-    return False
-
-
-def _node(name: str, place: tuple[int, int], note: str, *, function: bool) -> str:
+def _node(name: str, place: tuple[int, int], note: Note, *, function: bool, forward: bool) -> str:
     x, y = place
-    kind, radius = ("function", 6) if function else ("stream", HEIGHT // 2)
-    shown = name if len(name) <= 24 else f"{name[:23]}…"
-    return (
-        f'<g class="{kind}"><title>{escape(name)}</title>'
+    kind, radius = ("function", 6) if function or forward else ("stream", HEIGHT // 2)
+    shown = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
+    text = note.text if len(note.text) <= MAX_NOTE else f"{note.text[: MAX_NOTE - 1]}…"
+    drawn = (
+        f'<g class="{kind}{_bad(note.bad)}"><title>{escape(name)}</title>'
         f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="{radius}"/>'
         f'<text x="{x + WIDTH // 2}" y="{y + 17}">{escape(shown)}</text>'
-        f'<text x="{x + WIDTH // 2}" y="{y + 32}" class="note">{escape(note)}</text></g>'
+        f'<text x="{x + WIDTH // 2}" y="{y + 32}" class="note">{escape(text)}</text></g>'
     )
+    if forward:
+        return drawn
+    room = "functions" if function else "streams"
+    return f'<a href="/console/{room}/{quote(name, safe="")}">{drawn}</a>'
 
 
-def _edge(source: tuple[int, int], target: tuple[int, int], *, back: bool, watches: bool) -> str:
-    x1, y1 = source[0] + WIDTH, source[1] + HEIGHT // 2
-    x2, y2 = target[0], target[1] + HEIGHT // 2
+def _line(
+    start: tuple[int, int], end: tuple[int, int], through: list[tuple[int, int]], mark: str
+) -> str:
+    x, y = start[0] + WIDTH, start[1] + HEIGHT // 2
+    path = [f"M{x} {y}"]
+    for left, middle in through:
+        path.append(_curve(x, y, left, middle) + f" L{left + WIDTH} {middle}")
+        x, y = left + WIDTH, middle
+    path.append(_curve(x, y, end[0], end[1] + HEIGHT // 2))
+    return f'<path d="{" ".join(path)}" marker-end="url(#tip)"{mark}/>'
+
+
+def _curve(x1: int, y1: int, x2: int, y2: int) -> str:
     bend = max((x2 - x1) // 2, 36)
-    dashed = ' class="back"' if back else ' class="watch"' if watches else ""
-    return (
-        f'<path d="M{x1} {y1} C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}" '
-        f'marker-end="url(#tip)"{dashed}/>'
-    )
+    return f"C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"

@@ -1,14 +1,12 @@
 """The overview page: what runs here, how far it is, and what waits for a person. Values -> HTML.
 
-It shows and changes nothing; every text is escaped, there is no script, and the page asks again by
-itself. Where a person must act, it says with which command.
+It shows and changes nothing, and asks again by itself. Where a person must act, it says with which
+command.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -16,46 +14,46 @@ from headrace.delivery.lag import LagRow
 from headrace.delivery.parking import ParkedKey
 from headrace.delivery.runs import Counters, LogLine, Run
 from headrace.delivery.sources import SourceRow
-from headrace.faces.console.drawing import picture
+from headrace.faces.console.drawing import Flow, Note, picture
+from headrace.faces.console.failures import dead_table, parked_table
+from headrace.faces.console.flow import Remembered, newest, rates
+from headrace.faces.console.frame import Frame, document
+from headrace.faces.console.parts import (
+    code,
+    rate,
+    section,
+    short,
+    span,
+    stacked,
+    table,
+    to,
+    to_event,
+    to_function,
+    to_stream,
+    toned,
+)
 from headrace.model.effects import DeadEvent
 from headrace.model.function import AppSpec
+from headrace.model.trigger import StreamTrigger
 from headrace.topology.graph import Edge, Graph, graph_of
 from headrace.topology.map import map_rows
 
 REFRESH_S = 2
-STYLE = """
-:root{color-scheme:light dark;--ink:#1c2733;--soft:#5b6b7b;--line:#d5dde5;--paper:#fff;--wash:#f5f7f9;
---stream:#e3f0fb;--edge:#8aa0b4;--function:#fdf1dc;--bad:#b3261e;--good:#1d7a46}
-@media(prefers-color-scheme:dark){:root{--ink:#e4eaf0;--soft:#9aa9b8;--line:#33414f;--paper:#151c23;
---wash:#1c252e;--stream:#1d3a55;--edge:#6d8298;--function:#4a3a1c;--bad:#ff8a80;--good:#7bd8a3}}
-*{box-sizing:border-box}body{margin:0;font:14px/1.45 system-ui,sans-serif;color:var(--ink);
-background:var(--paper)}header{padding:14px 22px;border-bottom:1px solid var(--line);background:var(--wash)}
-h1{font-size:18px;margin:0}header p{margin:2px 0 0;color:var(--soft)}main{padding:6px 22px 40px}
-h2{font-size:14px;margin:24px 0 6px}section{overflow-x:auto}table{border-collapse:collapse;width:100%}
-th,td{text-align:left;padding:4px 14px 4px 0;border-bottom:1px solid var(--line);white-space:nowrap;
-vertical-align:top}th{color:var(--soft);font-weight:500;font-size:12px}td.n{text-align:right;
-font-variant-numeric:tabular-nums}td.wide{white-space:normal;min-width:16em}code{font-family:ui-monospace,
-monospace;font-size:12.5px}.bad{color:var(--bad)}.good{color:var(--good)}.soft{color:var(--soft)}
-svg text{font:600 12px system-ui,sans-serif;text-anchor:middle;fill:var(--ink)}svg .note{font-weight:400;
-font-size:10.5px;fill:var(--soft)}svg rect{stroke:var(--edge)}.stream rect{fill:var(--stream)}
-.function rect{fill:var(--function)}svg path{fill:none;stroke:var(--edge);stroke-width:1.4}
-svg .back{stroke-dasharray:5 4}svg .watch{stroke-dasharray:1 4}svg .tip{fill:var(--edge);stroke:none}
-"""
-POLICY = (
-    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'sha256-"
-    + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-    + "'"
-)
-"""The page's Content-Security-Policy: its own style sheet and nothing else."""
+DEAD_SHOWN = 8
+OWN = "_bus"
+"""The platform's own app: its routers are how rules work, and no part of what anybody declared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """What the page shows, read at one moment."""
+    """What the page shows, read at one moment.
 
-    version: str
-    ready: bool
-    reason: str
+    Attributes:
+        now: That moment, in microseconds since the epoch.
+    """
+
+    frame: Frame
+    now: int
     apps: Sequence[AppSpec]
     lag: Sequence[LagRow]
     sources: Sequence[SourceRow]
@@ -63,208 +61,209 @@ class Overview:
     instances: Sequence[object]
     dead: Sequence[DeadEvent]
     parked: Sequence[ParkedKey]
-    runs: Sequence[Run]
+    runs: Remembered
     logs: Sequence[LogLine]
 
 
 def page(shown: Overview) -> str:
     """The page."""
-    state = (
-        '<span class="good">ready</span>'
-        if shown.ready
-        else f'<span class="bad">not ready: {escape(shown.reason)}</span>'
-    )
-    apps = ", ".join(f"<b>{escape(app.name)}</b>" for app in shown.apps) or "no app"
     parts = [
-        _section("Topology", _topology(shown)),
-        _section("Functions", _functions(shown)),
-        _section("Partitions that are behind or not running", _behind(shown.lag)),
-        _section("Triggers that fail", _failing(shown.sources)),
-        _section("Parked keys", _parked(shown.parked)),
-        _section("Dead letters", _dead(shown.dead)),
-        _section("Instances", _instances(shown.instances)),
-        _section("Latest failed runs", _failed(shown.runs)),
-        _section("Log", _log(shown.logs)),
+        section(
+            "Topology", _topology(shown), "No app is deployed: `headrace dev app.py` runs one."
+        ),
+        section("Triggers that fail", failing_table(shown.sources)),
+        section("Partitions that are behind or not running", behind_table(shown.lag)),
+        section("Parked keys", parked_table(shown.parked[:20])),
+        section("Dead letters", _dead(shown.dead)),
+        section("Functions", _functions(shown)),
+        section("Latest failed runs", runs_table(newest(shown.runs, 20, failed=True))),
+        section(
+            "Instances", instances_table(shown.instances), "None runs: nothing is asked of one."
+        ),
+        section("Log", logs_table(shown.logs), "No function has written anything."),
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="refresh" content="{REFRESH_S}"><title>Headrace</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}</style></head><body><header><h1>Headrace</h1><p>{state} · {apps} · "
-        f"version {escape(shown.version)}</p></header><main>{''.join(parts)}</main></body></html>"
-    )
+    return document(shown.frame, "Overview", "Overview", "".join(parts), refresh_s=REFRESH_S)
 
 
-def _section(title: str, body: str) -> str:
-    return f"<h2>{escape(title)}</h2><section>{body}</section>" if body else ""
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are HTML already; a head that starts with `#` holds numbers."""
-    lines = [
-        "<tr>"
-        + "".join(
-            f"<td{' class=n' if head.startswith('#') else ''}>{cell}</td>"
-            for head, cell in zip(heads, row, strict=True)
-        )
-        + "</tr>"
-        for row in rows
-    ]
-    if not lines:
-        return ""
-    top = "".join(f"<th>{escape(head.lstrip('#'))}</th>" for head in heads)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+def _dead(dead: Sequence[DeadEvent]) -> str:
+    more = to("/console/failures", "all failures") if len(dead) > DEAD_SHOWN else ""
+    return dead_table(dead[:DEAD_SHOWN]) + (f'<p class="ways">{more}</p>' if more else "")
 
 
 def _topology(shown: Overview) -> str:
-    notes: dict[str, str] = {}
-    ends: dict[str, int] = {}
-    for row in {(row.stream, row.partition): row for row in shown.lag}.values():
-        ends[row.stream] = ends.get(row.stream, 0) + row.high
-    notes.update({stream: f"{count:,} events" for stream, count in ends.items()})
-    for name in {row.function for row in shown.lag}:
-        behind = sum(row.lag for row in shown.lag if row.function == name)
-        notes[name] = f"{behind:,} behind" if behind else "up to date"
-    declared = graph_of(shown.apps)
+    apps = [app for app in shown.apps if app.name != OWN]
+    declared = graph_of(apps)
+    drawn = set(declared.functions) | set(declared.forwards)
     # What a function publishes need not be declared; what it was seen to publish is drawn too.
     seen = {
         Edge(name, stream, "publishes")
         for name in declared.functions
         for stream in shown.counters.get(name, Counters()).outputs
+        if not stream.startswith("_")
     }
     edges = tuple(sorted({*declared.edges, *seen}))
-    return picture(Graph(declared.streams, declared.functions, edges, declared.forwards), notes)
+    graph = Graph(declared.streams, declared.functions, edges, declared.forwards)
+    html = picture(graph, _notes(shown, apps), _lines(shown, graph))
+    if html or not drawn:
+        return html
+    count = f"{len(drawn):,} functions and {len(graph.streams):,} streams"
+    return f"<p>{count} are too many to draw; <code>headrace map</code> lists them.</p>"
+
+
+def _notes(shown: Overview, apps: Sequence[AppSpec]) -> dict[str, Note]:
+    notes: dict[str, Note] = {}
+    ends: dict[str, int] = {}
+    for row in {(row.stream, row.partition): row for row in shown.lag}.values():
+        ends[row.stream] = ends.get(row.stream, 0) + row.high
+    notes.update({stream: Note(f"{count:,} events") for stream, count in ends.items()})
+    for app in apps:
+        for function in app.functions:
+            told = next((each for each in map_rows([app]) if each.function == function.name), None)
+            listens = any(isinstance(each, StreamTrigger) for each in function.triggers)
+            if told is not None and not listens:
+                notes[function.name] = Note(told.trigger)
+        for forward in app.forwards:
+            notes[forward.name] = Note("forward")
+    for name in {row.function for row in shown.lag}:
+        behind = sum(row.lag for row in shown.lag if row.function == name)
+        states = [row.state for row in shown.lag if row.function == name and row.state != "running"]
+        if states:
+            notes[name] = Note(states[0], bad=True)
+        elif behind or name not in notes:
+            notes[name] = Note(f"{behind:,} behind" if behind else "up to date")
+    for parked in shown.parked:
+        notes[parked.function] = Note("keys are parked", bad=True)
+    for source in shown.sources:
+        if source.state != "running":
+            notes[source.function] = Note(f"{source.trigger} {source.state}", bad=True)
+    return notes
+
+
+def _lines(shown: Overview, graph: Graph) -> dict[tuple[str, str], Flow]:
+    """How many events a second go along the lines, and how many wait at their ends."""
+    flowing = rates(shown.runs, shown.now)
+    found = {}
+    for edge in graph.edges:
+        if edge.kind != "listens":
+            continue
+        rows = [
+            row for row in shown.lag if (row.function, row.stream) == (edge.target, edge.source)
+        ]
+        behind = sum(row.lag for row in rows)
+        stuck = any(row.state != "running" for row in rows)
+        above = rate(flowing.get((edge.target, edge.source), 0.0))
+        if above or behind:
+            waits = f"{behind:,} behind" if behind else ""
+            found[edge.source, edge.target] = Flow(above, waits, bad=stuck)
+    return found
 
 
 def _functions(shown: Overview) -> str:
     rows = []
     for row in map_rows(shown.apps):
         counters = shown.counters.get(row.function, Counters())
+        runs = sum(counters.outcomes.values())
         failed = sum(count for kind, count in counters.outcomes.items() if kind != "succeeded")
-        mean = 1_000 * counters.seconds / max(sum(counters.outcomes.values()), 1)
+        mean = f"{1_000 * counters.seconds / runs:.2f}" if runs else "-"
         rows.append(
             (
-                f"<b>{escape(row.function)}</b><br><span class=soft>{escape(row.summary)}</span>",
-                f"{escape(row.trigger)}<br><span class=soft>{escape(', '.join(row.streams))}</span>",
-                f"{escape(row.batch)}<br><span class=soft>{escape(row.order)}</span>",
-                f"{escape(row.retry)}<br><span class=soft>{escape(row.on_failure)}</span>",
-                escape(row.scaling),
+                stacked(to_function(row.function), escape(row.summary)),
+                stacked(escape(row.trigger), ", ".join(to_stream(each) for each in row.streams)),
+                stacked(escape(row.batch), escape(row.order)),
+                stacked(escape(row.retry), escape(row.on_failure)),
                 f"{counters.events:,}",
-                f"{sum(counters.outcomes.values()):,}",
-                f'<span class="{"bad" if failed else "soft"}">{failed:,}</span>',
-                f"{mean:.2f}",
-                f"<code>{escape(row.version)}</code><br><span class=soft>{escape(row.owner)}</span>",
+                f"{runs:,}",
+                toned(f"{failed:,}", "bad" if failed else "soft"),
+                mean,
             )
         )
     heads = (
-        "function", "trigger", "batch, order", "retry, then", "scaling", "#events", "#runs",
-        "#not whole", "#mean ms", "version, owner",
+        "~function", "~trigger", "?batch, order", "?retry, then", "#events", "#runs", "#failed",
+        "#?mean ms",
     )  # fmt: skip
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
-def _behind(lag: Sequence[LagRow]) -> str:
+def behind_table(lag: Sequence[LagRow]) -> str:
+    """Partitions in which a function is behind, or does not run."""
     rows = [
         (
-            escape(row.function),
-            f"{escape(row.stream)}/{row.partition}",
+            to_function(row.function),
+            to(
+                f"/console/streams/{row.stream}?partition={row.partition}",
+                f"{row.stream}/{row.partition}",
+            ),
             f"{row.position:,}",
             f"{row.high:,}",
             f"{row.lag:,}",
-            f"{row.oldest_age:.1f}",
-            f'<span class="{"soft" if row.state == "running" else "bad"}">{escape(row.state)}</span>',
+            span(row.oldest_age),
+            toned(row.state, "soft" if row.state == "running" else "bad"),
         )
         for row in lag
         if row.lag or row.state != "running"
     ]
-    return _table(
-        ("function", "partition", "#position", "#end", "#lag", "#oldest s", "state"), rows[:50]
+    return table(
+        ("function", "partition", "#?position", "#?end", "#lag", "#oldest", "~state"), rows[:50]
     )
 
 
-def _failing(sources: Sequence[SourceRow]) -> str:
+def failing_table(sources: Sequence[SourceRow]) -> str:
+    """Triggers that bring nothing in, with their error."""
     rows = [
         (
-            escape(row.function),
+            to_function(row.function),
             escape(row.trigger),
-            f'<span class="bad">{escape(row.state)}</span>',
+            toned(row.state, "bad"),
             f"{row.failures:,}",
-            f"<code>{escape(row.error[:300])}</code>",
+            code(row.error[:300]),
         )
         for row in sources
         if row.state != "running"
     ]
-    return _table(("function", "trigger", "state", "#times", "error"), rows[:50])
+    return table(("function", "trigger", "state", "#times", "~error"), rows[:50])
 
 
-def _parked(parked: Sequence[ParkedKey]) -> str:
+def instances_table(instances: Sequence[object]) -> str:
+    """Processes that run functions, or are ready to."""
     rows = [
         (
-            escape(one.function),
-            f"{escape(one.stream)}/{one.partition}",
-            f"<code>{escape(one.key) if one.key is not None else '(none)'}</code>",
-            f"{one.events:,}",
-            escape(one.status),
-            escape(one.cause[:160]),
-            f"<code>headrace parked redrive {escape(one.function)}</code>",
-        )
-        for one in parked[:50]
-    ]
-    return _table(("function", "partition", "key", "#events", "status", "cause", "let go on"), rows)
-
-
-def _dead(dead: Sequence[DeadEvent]) -> str:
-    rows = [
-        (
-            escape(letter.function),
-            f"<code>{escape(str(letter.position))}</code>",
-            f"{letter.attempts}",
-            escape(f"{letter.cause.kind}: {letter.cause.message}"[:160]),
-            f"<code>headrace dead show {escape(letter.function)} {escape(str(letter.position))}</code>",
-        )
-        for letter in dead
-    ]
-    return _table(("function", "event", "#attempts", "cause", "look closer"), rows)
-
-
-def _instances(instances: Sequence[object]) -> str:
-    rows = [
-        (
-            f"<code>{escape(str(getattr(view, 'id', '')))}</code>",
-            escape(str(getattr(view, "function", ""))),
+            code(str(getattr(view, "id", ""))),
+            to_function(str(getattr(view, "function", ""))),
             f"{getattr(view, 'pid', 0)}",
             escape(str(getattr(view, "state", ""))),
             f"{getattr(view, 'invocations', 0):,}",
-            f"{getattr(view, 'age', 0.0):.0f}",
+            span(getattr(view, "age", 0.0)),
             f"{getattr(view, 'memory', 0) / (1 << 20):.1f}",
         )
         for view in instances[:100]
     ]
-    return _table(("instance", "function", "#pid", "state", "#runs", "#age s", "#MiB"), rows)
+    return table(("instance", "function", "#?pid", "state", "#runs", "#?age", "#MiB"), rows)
 
 
-def _failed(runs: Sequence[Run]) -> str:
+def runs_table(runs: Sequence[Run]) -> str:
+    """Invocations as they ended."""
     rows = [
         (
-            escape(run.function),
-            f"<code>{escape(run.first)}</code>",
-            f"{run.events}",
+            to_function(run.function),
+            to_event(run.first),
+            f"{run.events:,}",
             f"{run.attempt}",
-            f'<span class="bad">{escape(run.outcome)}</span>',
+            toned(run.outcome, "soft" if run.outcome == "succeeded" else "bad")
+            + (" cold" if run.cold else ""),
             f"{run.wall * 1_000:.1f}",
-            escape(run.cause[:160]),
+            short(run.cause),
         )
         for run in runs
-        if run.outcome != "succeeded"
     ]
-    return _table(
-        ("function", "first event", "#events", "#attempt", "outcome", "#ms", "cause"), rows[:20]
+    return table(
+        ("function", "first event", "#events", "#?attempt", "outcome", "#ms", "~cause"), rows
     )
 
 
-def _log(lines: Sequence[LogLine]) -> str:
+def logs_table(lines: Sequence[LogLine]) -> str:
+    """What functions wrote, newest first."""
     rows = [
-        (escape(line.function), escape(line.level), f"<code>{escape(line.text[:300])}</code>")
+        (to_function(line.function), escape(line.level), code(line.text[:300]))
         for line in reversed(lines)
     ]
-    return _table(("function", "level", "line"), rows)
+    return table(("function", "?level", "~line"), rows)

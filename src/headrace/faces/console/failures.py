@@ -1,0 +1,108 @@
+"""What waits for a person: dead letters and parked keys, with the command that helps. Values -> HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from headrace.delivery.parking import ParkedKey
+from headrace.faces.console.frame import Frame, document
+from headrace.faces.console.parts import (
+    code,
+    facts,
+    section,
+    short,
+    table,
+    to,
+    to_event,
+    to_function,
+    to_stream,
+    when,
+)
+from headrace.faces.console.records import payload
+from headrace.model.effects import DeadEvent
+
+
+def page(
+    frame: Frame, dead: Sequence[DeadEvent], parked: Sequence[ParkedKey], *, after: str
+) -> str:
+    """Every parked key, and a page of dead letters; `after` leads to the next."""
+    more = f'<p class="ways">{to(f"/console/failures?after={after}", "more")}</p>' if after else ""
+    parts = [
+        section("Parked keys", parked_table(parked), "Nothing is parked."),
+        section("Dead letters", dead_table(dead) + more, "There are no dead letters."),
+    ]
+    return document(frame, "Failures", "Failures", "".join(parts))
+
+
+def letter_page(frame: Frame, dead: DeadEvent, event: Mapping[str, Any]) -> str:
+    """One dead letter whole; `event` is what it held, as JSON data."""
+    name, place = dead.function, str(dead.position)
+    found = facts(
+        {
+            "function": to_function(name),
+            "event": to_event(place),
+            "stream": to_stream(dead.position.stream),
+            "attempts": f"{dead.attempts}",
+            "appended": when(dead.appended),
+            "failed": when(dead.failed),
+            "origin": escape(dead.origin),
+            "cause": escape(f"{dead.cause.kind}: {dead.cause.message}"),
+            "hand it over again": code(f"headrace dead redrive {name} {place}"),
+            "delete it": code(f"headrace dead discard {name} {place}"),
+        }
+    )
+    trace = dead.cause.traceback.rstrip()
+    parts = [
+        f"<section>{found}</section>",
+        section("What it held", payload(event)),
+        section("Traceback", f"<pre>{escape(trace)}</pre>" if trace else ""),
+    ]
+    return document(frame, "Failures", f"Dead letter {place}", "".join(parts))
+
+
+def dead_table(dead: Sequence[DeadEvent]) -> str:
+    """Dead letters, each with its page."""
+    rows = [
+        (
+            to_function(letter.function),
+            to(f"/console/dead/{letter.function}/{letter.position}", str(letter.position)),
+            f"{letter.attempts}",
+            when(letter.failed),
+            short(f"{letter.cause.kind}: {letter.cause.message}"),
+            code(f"headrace dead redrive {letter.function} {letter.position}"),
+        )
+        for letter in dead
+    ]
+    return table(("function", "event", "#attempts", "?failed", "~cause", "?try again"), rows)
+
+
+def parked_table(parked: Sequence[ParkedKey]) -> str:
+    """Parked keys, and how each goes on."""
+    rows = [
+        (
+            to_function(one.function),
+            to(
+                f"/console/streams/{one.stream}?partition={one.partition}",
+                f"{one.stream}/{one.partition}",
+            ),
+            code(one.key) if one.key is not None else "(none)",
+            f"{one.events:,}",
+            escape(one.status),
+            when(one.since),
+            short(one.cause),
+            code(f"headrace parked redrive {one.function} {_shell(one.key)}"),
+        )
+        for one in parked
+    ]
+    heads = ("function", "partition", "key", "#events", "?status", "?since", "~cause", "?let go on")
+    return table(heads, rows)
+
+
+def _shell(key: str | None) -> str:
+    """A key as one word of a command line."""
+    if key is None:
+        return "--all"
+    plain = key.isascii() and key.replace("-", "a").replace("_", "a").replace(".", "a").isalnum()
+    return key if plain and key[0] != "-" else "'" + key.replace("'", "'\\''") + "'"

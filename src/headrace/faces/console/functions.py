@@ -1,0 +1,113 @@
+"""One function, and what all of them ran and wrote. Values -> HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from headrace.delivery.lag import LagRow
+from headrace.delivery.parking import ParkedKey
+from headrace.delivery.runs import Counters, LogLine, Run
+from headrace.delivery.schedules import ScheduleRow
+from headrace.delivery.sources import SourceRow
+from headrace.faces.console.failures import dead_table, parked_table
+from headrace.faces.console.frame import Frame, document
+from headrace.faces.console.overview import (
+    behind_table,
+    failing_table,
+    instances_table,
+    logs_table,
+    runs_table,
+)
+from headrace.faces.console.parts import code, facts, section, table, to_stream, toned
+from headrace.faces.console.sources import schedules_table
+from headrace.model.effects import DeadEvent
+from headrace.topology.map import MapRow
+
+REFRESH_S = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What a function's page shows, read at one moment.
+
+    Attributes:
+        rows: The map's rows, one for each trigger.
+    """
+
+    name: str
+    rows: Sequence[MapRow]
+    counters: Counters
+    lag: Sequence[LagRow]
+    sources: Sequence[SourceRow]
+    schedules: Sequence[ScheduleRow]
+    dead: Sequence[DeadEvent]
+    parked: Sequence[ParkedKey]
+    instances: Sequence[object]
+    runs: Sequence[Run]
+    logs: Sequence[LogLine]
+
+
+def page(frame: Frame, shown: Shown) -> str:
+    """One function whole: what sets it off, under which policies, and how it fares."""
+    parts = [
+        f"<section>{_about(shown)}</section>",
+        section("Triggers that fail", failing_table(shown.sources)),
+        section("Partitions that are behind or not running", behind_table(shown.lag)),
+        section("Parked keys", parked_table(shown.parked)),
+        section("Dead letters", dead_table(shown.dead)),
+        section("Schedules", schedules_table(shown.schedules)),
+        section("Latest runs", runs_table(shown.runs), "It has not run since this node started."),
+        section("Instances", instances_table(shown.instances)),
+        section("Log", logs_table(shown.logs), "It has written nothing since this node started."),
+    ]
+    return document(frame, "Overview", shown.name, "".join(parts), refresh_s=REFRESH_S)
+
+
+def runs_page(frame: Frame, runs: Sequence[Run], logs: Sequence[LogLine]) -> str:
+    """The latest runs of all functions, and what they wrote."""
+    parts = [
+        section("Latest runs", runs_table(runs), "Nothing has run since this node started."),
+        section("Log", logs_table(logs), "No function has written anything."),
+    ]
+    return document(frame, "Runs", "Runs", "".join(parts), refresh_s=REFRESH_S)
+
+
+def _about(shown: Shown) -> str:
+    counters = shown.counters
+    outcomes = ", ".join(
+        toned(f"{count:,} {kind}", "soft" if kind == "succeeded" else "bad")
+        for kind, count in sorted(counters.outcomes.items())
+    )
+    if not shown.rows:
+        return facts({"runs": outcomes or "none"})
+    row = shown.rows[0]
+    triggers = table(
+        ("~trigger", "streams"),
+        [
+            (escape(each.trigger), ", ".join(to_stream(name) for name in each.streams))
+            for each in shown.rows
+        ],
+    )
+    outputs = sorted({*row.outputs, *counters.outputs})
+    left_out = ", ".join(f"{count:,} by {why}" for why, count in sorted(counters.left_out.items()))
+    return triggers + facts(
+        {
+            "what it does": escape(row.summary),
+            "publishes to": ", ".join(to_stream(name) for name in outputs),
+            "batch": escape(row.batch),
+            "order": escape(row.order),
+            "retry": escape(row.retry),
+            "then": escape(row.on_failure),
+            "breaker": escape(row.breaker),
+            "timeout": f"{row.timeout:g} s",
+            "instances": escape(row.scaling),
+            "events": f"{counters.events:,}",
+            "runs": outcomes or "none",
+            "left out": escape(left_out),
+            "version": code(row.version) if row.version else "",
+            "owner": escape(row.owner),
+            "code": code(row.source) if row.source else "",
+        }
+    )

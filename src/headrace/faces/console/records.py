@@ -1,0 +1,216 @@
+"""Streams and what is in them: a list, and a page through the records of one. Values -> HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from headrace.delivery.explain import Explanation
+from headrace.faces.console.frame import Frame, document
+from headrace.faces.console.parts import (
+    code,
+    facts,
+    section,
+    short,
+    size,
+    span,
+    stacked,
+    table,
+    to,
+    to_event,
+    to_function,
+    to_stream,
+    toned,
+    when,
+)
+from headrace.model.function import StreamSpec
+
+MAX_SHOWN = 400
+GOOD = frozenset({"committed"})
+BAD = frozenset({"dead", "parked", "stopped", "retrying"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A stream, and what each of its partitions holds.
+
+    Attributes:
+        extents: By partition: the oldest offset, the next one, and the bytes between.
+        readers: The functions that listen to it.
+    """
+
+    spec: StreamSpec
+    extents: Sequence[tuple[int, int, int]]
+    readers: Sequence[str]
+
+    @property
+    def records(self) -> int:
+        """How many it holds."""
+        return sum(high - low for low, high, _ in self.extents)
+
+    @property
+    def bytes(self) -> int:
+        """What they weigh."""
+        return sum(weight for _, _, weight in self.extents)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Browsed:
+    """A page of a stream's records, as JSON data, oldest first.
+
+    Attributes:
+        partition: The only one that is looked at, or None for all.
+        older, newer: The places where the pages before and after begin; "" where there is none.
+    """
+
+    held: Held
+    partition: int | None
+    records: Sequence[Mapping[str, Any]]
+    older: str = ""
+    newer: str = ""
+
+
+def list_page(frame: Frame, streams: Sequence[Held]) -> str:
+    """Every stream, the authors' first."""
+    public = [each for each in streams if not each.spec.name.startswith("_")]
+    own = [each for each in streams if each.spec.name.startswith("_")]
+    parts = [
+        section("Streams", _list(public), 'None is declared: `app.stream("orders")` declares one.'),
+        section("Streams that triggers write for their functions", _list(own)),
+    ]
+    return document(frame, "Streams", "Streams", "".join(parts))
+
+
+def _list(streams: Sequence[Held]) -> str:
+    rows = [
+        (
+            to_stream(each.spec.name),
+            escape(each.spec.owner),
+            f"{each.spec.partitions}",
+            f"{each.records:,}",
+            size(each.bytes),
+            _kept(each.spec),
+            ", ".join(to_function(name) for name in each.readers) or "-",
+        )
+        for each in streams
+    ]
+    heads = ("stream", "?owner", "#?partitions", "#records", "#bytes", "?keeps", "~read by")
+    return table(heads, rows)
+
+
+def _kept(spec: StreamSpec) -> str:
+    words = ["the latest of each key"] if spec.cleanup == "compact" else []
+    if spec.retention_age is not None:
+        words.append(span(spec.retention_age))
+    if spec.retention_bytes is not None:
+        words.append(size(spec.retention_bytes))
+    return " or ".join(words) or "all"
+
+
+def browse_page(frame: Frame, shown: Browsed) -> str:
+    """A stream, its partitions, and a page of its records."""
+    spec = shown.held.spec
+    address = f"/console/streams/{quote(spec.name, safe='')}"
+    chosen = "" if shown.partition is None else f"&partition={shown.partition}"
+    ways = [
+        to(f"{address}?from=earliest{chosen}", "from the beginning"),
+        to(f"{address}?cursor={shown.older}{chosen}", "older") if shown.older else "",
+        to(f"{address}?cursor={shown.newer}{chosen}", "newer") if shown.newer else "",
+        to(f"{address}?{chosen[1:]}", "the latest"),
+        to(address, "all partitions") if shown.partition is not None else "",
+    ]
+    rows = [
+        (
+            to_event(str(record["position"])),
+            escape(str(record.get("appended", ""))[:19].replace("T", " ")),
+            code(str(record["key"])) if "key" in record else "",
+            f"<code>{short(flat(record), MAX_SHOWN)}</code>",
+        )
+        for record in reversed(shown.records)
+    ]
+    records = table(("event", "?appended", "key", "~value"), rows)
+    partitions = table(
+        ("partition", "#oldest", "#next", "#records", "#bytes"),
+        [
+            (to(f"{address}?partition={number}", f"{number}"), f"{low:,}", f"{high:,}",
+             f"{high - low:,}", size(weight))
+            for number, (low, high, weight) in enumerate(shown.held.extents[:64])
+        ],
+    )  # fmt: skip
+    about = facts(
+        {
+            "owner": escape(spec.owner),
+            "keeps": _kept(spec),
+            "values": escape(spec.codec),
+            "read by": ", ".join(to_function(name) for name in shown.held.readers),
+        }
+    )
+    where = "" if shown.partition is None else f", partition {shown.partition}"
+    parts = [
+        f'<section>{about}</section><p class="ways">{"".join(ways)}</p>',
+        section("Records", records, "No record is here (yet, or any more)."),
+        section("Partitions", partitions),
+    ]
+    return document(frame, "Streams", f"{spec.name}{where}", "".join(parts))
+
+
+def event_page(frame: Frame, record: Mapping[str, Any], found: Explanation) -> str:
+    """One event: what it holds, and what each function has made of it."""
+    place = f"{found.stream}/{found.partition}/{found.offset}"
+    headers = record.get("headers") or {}
+    about = facts(
+        {
+            "stream": to_stream(found.stream),
+            "key": code(found.key) if found.key is not None else "",
+            "id": code(found.id),
+            "type": escape(str(record.get("type", ""))),
+            "source": escape(str(record.get("source", ""))),
+            "happened": escape(str(record.get("time", ""))),
+            "appended": when(found.appended),
+            "hops": f"{found.hops}" if found.hops else "",
+            "origin": to_event(found.origin) if found.origin else "",
+            "headers": "<br>".join(code(f"{name}: {text}") for name, text in headers.items()),
+        }
+    )
+    rows = [
+        (
+            to_function(each.function),
+            toned(
+                each.status,
+                "good" if each.status in GOOD else "bad" if each.status in BAD else "soft",
+            ),
+            escape(each.blocked_by),
+            f"{each.attempts}",
+            stacked(short(each.cause), escape(each.policy)),
+        )
+        for each in found.functions
+    ]
+    functions = table(("function", "status", "~waits for", "#attempts", "~cause, policy"), rows)
+    parts = [
+        f"<section>{about}</section>",
+        section("Value", payload(record)),
+        section("Functions", functions, "No function reads this stream."),
+    ]
+    return document(frame, "Streams", f"Event {place}", "".join(parts))
+
+
+def payload(record: Mapping[str, Any]) -> str:
+    """What an event holds, readable: JSON indented, text as it is."""
+    if "value" in record:
+        pretty = msgspec.json.format(msgspec.json.encode(record["value"]), indent=2)
+        return f"<pre>{escape(pretty.decode())}</pre>"
+    return f"<pre>{escape(flat(record))}</pre>"
+
+
+def flat(record: Mapping[str, Any]) -> str:
+    """What an event holds, on one line."""
+    if "value" in record:
+        return msgspec.json.encode(record["value"]).decode()
+    if "value_text" in record:
+        return str(record["value_text"])
+    return f"base64:{record.get('value_base64', '')}"

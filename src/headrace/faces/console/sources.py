@@ -1,0 +1,173 @@
+"""Whatever sets functions off beside streams: schedules, routes, rules, sources; and queues. Values -> HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+import msgspec
+
+from headrace.delivery.queues import QueueRow
+from headrace.delivery.schedules import ScheduleRow
+from headrace.delivery.sources import SourceRow
+from headrace.faces.console.frame import Frame, document
+from headrace.faces.console.parts import (
+    code,
+    section,
+    short,
+    size,
+    span,
+    stacked,
+    table,
+    to,
+    to_function,
+    to_stream,
+    toned,
+    when,
+)
+from headrace.model.bus import Rule
+from headrace.model.function import AppSpec
+from headrace.model.http import Http, Webhook
+from headrace.topology.map import MapRow, map_rows
+
+SHOWN_ELSEWHERE = frozenset({"cron", "every", "at", "http", "webhook", "rule"})
+
+
+def triggers_page(
+    frame: Frame,
+    apps: Sequence[AppSpec],
+    schedules: Sequence[ScheduleRow],
+    sources: Sequence[SourceRow],
+) -> str:
+    """Every trigger that is no stream, and how it stands."""
+    rows = map_rows(apps)
+    parts = [
+        section("Sources", _sources(rows, sources), "No function listens to another system."),
+        section("Schedules", schedules_table(schedules), "No function has a schedule."),
+        section("Routes and webhooks", _routes(apps), "No function has a route."),
+        section("Rules of the event bus", _rules(apps), "No rule is declared."),
+    ]
+    return document(frame, "Triggers", "Triggers", "".join(parts))
+
+
+def _sources(rows: Sequence[MapRow], sources: Sequence[SourceRow]) -> str:
+    words = {(row.function, row.trigger.split(" ", 1)[0].rstrip(",")): row.trigger for row in rows}
+    return table(
+        ("function", "~trigger", "state", "?since", "#?failures", "?written to", "~error"),
+        [
+            (
+                to_function(row.function),
+                escape(words.get((row.function, row.trigger), row.trigger)),
+                toned(row.state, "good" if row.state == "running" else "bad"),
+                when(row.since),
+                f"{row.failures:,}",
+                to_stream(row.stream),
+                short(row.error, 300),
+            )
+            for row in sources
+            if row.trigger not in SHOWN_ELSEWHERE
+        ],
+    )
+
+
+def schedules_table(schedules: Sequence[ScheduleRow]) -> str:
+    """When each schedule fires next, and how to fire it by hand."""
+    return table(
+        ("function", "schedule", "?misfire", "next (UTC)", "?last fired for", "?fire now"),
+        [
+            (
+                to_function(row.function),
+                code(row.schedule),
+                escape(row.misfire),
+                when(row.next),
+                when(row.fired),
+                code(f"headrace schedule fire {row.function}"
+                     + (f" --number {row.number}" if row.number else "")),
+            )
+            for row in schedules
+        ],
+    )  # fmt: skip
+
+
+def _routes(apps: Sequence[AppSpec]) -> str:
+    rows = []
+    for app in apps:
+        for function in app.functions:
+            for each in function.triggers:
+                if isinstance(each, Http):
+                    guard = f"a token for {each.auth.scope}" if each.auth is not None else "anybody"
+                    methods, mode = ", ".join(each.methods), each.mode
+                elif isinstance(each, Webhook):
+                    guard = f"signed as {each.signature.__struct_config__.tag}"
+                    methods, mode = "POST", "async"
+                else:
+                    continue
+                rows.append(
+                    (code(f"{methods} {each.path}"), to_function(function.name), mode, escape(guard),
+                     size(each.max_bytes))
+                )  # fmt: skip
+    return table(("route", "function", "?answers", "~who may", "#?largest body"), rows)
+
+
+def _rules(apps: Sequence[AppSpec]) -> str:
+    rows = []
+    for app in apps:
+        found = [
+            (to_function(function.name), trigger)
+            for function in app.functions
+            for trigger in function.triggers
+            if isinstance(trigger, Rule)
+        ]
+        for forward in app.forwards:
+            target = to_stream(forward.stream) if forward.stream is not None else ""
+            if forward.http is not None:
+                target = escape(forward.http.url)
+            found.append((stacked(target, escape(forward.name)), forward.rule))
+        rows += [
+            (
+                ", ".join(to_stream(name) for name in rule.watched),
+                code(msgspec.json.encode(rule.pattern).decode()),
+                target,
+                "rewritten" if rule.path or rule.template else "as it is",
+            )
+            for target, rule in found
+        ]
+    return table(("watches", "~pattern", "target", "?event"), rows)
+
+
+def queues_page(frame: Frame, queues: Sequence[QueueRow]) -> str:
+    """Every queue, and for each of its readers what waits."""
+    rows = [
+        (
+            stacked(to_stream(queue.queue), _settings(queue)),
+            "programs outside" if reader.outside else to_function(reader.group),
+            f"{reader.waiting:,}",
+            f"{reader.in_flight:,}",
+            f"{queue.delayed:,}",
+            toned(f"{reader.dead:,}", "bad" if reader.dead else "soft"),
+            toned(f"{reader.parked:,}", "bad" if reader.parked else "soft"),
+            span(reader.oldest_age),
+            toned(reader.state, "soft" if reader.state == "running" else "bad"),
+        )
+        for queue in queues
+        for reader in queue.readers
+    ]
+    heads = (
+        "queue", "reader", "#waiting", "#in flight", "#?delayed", "#dead", "#?parked", "#?oldest",
+        "?state",
+    )  # fmt: skip
+    body = section(
+        "Queues", table(heads, rows), 'No queue is declared: `app.queue("jobs")` declares one.'
+    )
+    look = to("/console/failures", "dead letters and parked keys")
+    more = f"<p>{code('headrace queue show QUEUE')} looks into one; {look} wait elsewhere.</p>"
+    return document(frame, "Queues", "Queues", body + (more if rows else ""))
+
+
+def _settings(queue: QueueRow) -> str:
+    settings = queue.settings
+    words = [f"visible again after {span(settings.visibility)}"]
+    words.append(f"{settings.max_receives} times at most")
+    if settings.fifo:
+        words.append("in order per group")
+    return ", ".join(words)

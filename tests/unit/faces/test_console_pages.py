@@ -1,0 +1,168 @@
+"""The console's further pages: what they say, and that no text of a user's becomes markup."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from headrace.delivery.explain import Explanation, Whereabouts
+from headrace.delivery.parking import ParkedKey
+from headrace.delivery.queues import QueueRow, ReaderRow
+from headrace.delivery.runs import MAX_RUNS, Counters, LogLine, Run
+from headrace.delivery.schedules import ScheduleRow
+from headrace.delivery.sources import SourceRow
+from headrace.faces.console import failures, functions, records, sources
+from headrace.faces.console.flow import newest, rates
+from headrace.faces.console.frame import Frame
+from headrace.faces.console.parts import size, span, table, when
+from headrace.faces.console.records import Browsed, Held
+from headrace.model.bus import Forward, Rule
+from headrace.model.effects import DeadEvent
+from headrace.model.function import AppSpec, FunctionSpec, QueueSpec, StreamSpec
+from headrace.model.http import Http
+from headrace.model.outcome import Cause
+from headrace.model.record import Position
+from headrace.topology.map import map_rows
+
+EVIL = "<script>alert(1)</script>"
+FRAME = Frame(version="1", ready=True, reason="", apps=("shop",))
+SECOND = 1_000_000
+RULE = Rule({"source": [EVIL]})
+APP = AppSpec(
+    name="shop",
+    functions=(
+        FunctionSpec(
+            name="shop.place",
+            app="shop",
+            triggers=(Http("POST", "/api/orders"), RULE),
+            summary=EVIL,
+        ),
+    ),
+    forwards=(Forward("shop.keep", RULE, "kept"),),
+)
+DEAD = DeadEvent(
+    "shop.f", Position("orders", 0, 3), b"", Cause("ValueError", EVIL, EVIL), 5, SECOND, SECOND
+)
+PARKED = ParkedKey("shop.f", "orders", 0, EVIL, "waiting", 2, SECOND, EVIL)
+HELD = Held(
+    spec=StreamSpec(name="orders", owner="shop", partitions=2, retention_age=172_800.0),
+    extents=[(0, 60, 2048), (5, 10, 100)],
+    readers=["shop.f"],
+)
+
+
+def run(at: int, *, outcome: str = "succeeded", events: int = 1) -> Run:
+    return Run("shop.f", "k", "i", at, 0.1, events, 1, outcome, "orders/0/3", EVIL)
+
+
+SHOWN = functions.Shown(
+    name="shop.place", rows=map_rows([APP]), counters=Counters(), lag=[],
+    sources=[SourceRow("shop.f", 0, "mqtt", "_shop.f.mqtt.0", "failing", EVIL, 3)],
+    schedules=[ScheduleRow("shop.f", 0, "cron", EVIL, "once", SECOND, None)],
+    dead=[DEAD], parked=[PARKED], instances=[], runs=[run(1)],
+    logs=[LogLine(1, 0, "shop.f", "i", "k", "INFO", EVIL)],
+)  # fmt: skip
+RECORD = {"position": "orders/0/3", "offset": 3, "appended": "2026-01-01T00:00:00Z",
+          "key": EVIL, "value": EVIL, "headers": {EVIL: EVIL}, "type": EVIL}  # fmt: skip
+PAGES = {
+    "streams": records.list_page(FRAME, [HELD]),
+    "records": records.browse_page(
+        FRAME, Browsed(held=HELD, partition=0, records=[RECORD], older="0:0", newer="0:53")
+    ),
+    "event": records.event_page(
+        FRAME,
+        RECORD,
+        Explanation(
+            "orders", 0, 3, EVIL, EVIL, SECOND, 1, EVIL,
+            [Whereabouts("shop.f", "retrying", EVIL, 2, 0, EVIL, EVIL)],
+        ),
+    ),
+    "triggers": sources.triggers_page(FRAME, [APP], SHOWN.schedules, SHOWN.sources),
+    "queues": sources.queues_page(
+        FRAME,
+        [QueueRow("jobs", "shop", QueueSpec(fifo=True), 1, 2,
+                  [ReaderRow("shop.f", False, 3, 1, 4, 0, 2.0, EVIL)])],
+    ),
+    "failures": failures.page(FRAME, [DEAD], [PARKED], after="shop.f@orders/0/3"),
+    "letter": failures.letter_page(FRAME, DEAD, RECORD),
+    "function": functions.page(FRAME, SHOWN),
+    "runs": functions.runs_page(FRAME, [run(1)], SHOWN.logs),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_text_of_a_user_becomes_markup(name: str) -> None:
+    assert EVIL not in PAGES[name]
+    assert "<script" not in PAGES[name]
+    assert "style=" not in PAGES[name]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_cell_has_its_head_and_every_tag_its_end(name: str) -> None:
+    for body in re.findall(r"<table>(.*?)</table>", PAGES[name]):
+        heads = len(re.findall(r"<th[ >]", body))
+        assert heads > 1
+        for row in re.findall(r"<tr>(.*?)</tr>", body)[1:]:
+            assert len(re.findall(r"<td[ >]", row)) == heads
+    for tag in ("section", "dl", "pre", "a", "span", "p", "code"):
+        assert len(re.findall(rf"<{tag}[ >]", PAGES[name])) == PAGES[name].count(f"</{tag}>")
+
+
+def test_a_page_of_records_leads_to_older_and_newer_ones() -> None:
+    assert 'href="/console/streams/orders?cursor=0:0&amp;partition=0"' in PAGES["records"]
+    assert 'href="/console/streams/orders?cursor=0:53&amp;partition=0"' in PAGES["records"]
+    assert 'href="/console/events/orders/0/3"' in PAGES["records"]
+    assert "65" in PAGES["streams"]
+    assert "2.1 KiB" in PAGES["streams"]
+    assert "48 h" in PAGES["streams"] or "2 days" in PAGES["streams"]
+
+
+def test_triggers_of_every_kind_stand_on_their_page() -> None:
+    page = PAGES["triggers"]
+    assert "POST /api/orders" in page
+    assert "shop.keep" in page
+    assert "headrace schedule fire shop.f" in page
+    assert "failing" in page
+    empty = sources.triggers_page(FRAME, [], [], [])
+    assert empty.count("<p>No ") == 4
+
+
+def test_a_key_is_written_as_one_word_of_a_command() -> None:
+    html = failures.parked_table(
+        [ParkedKey("shop.f", "o", 0, key, "waiting", 1, 0, "") for key in ("a-b.1", "it's", None)]
+    )
+    assert "redrive shop.f a-b.1<" in html
+    assert "redrive shop.f &#x27;it&#x27;\\&#x27;&#x27;s&#x27;<" in html
+    assert "redrive shop.f --all<" in html
+
+
+def test_a_rate_is_of_the_last_ten_seconds() -> None:
+    now = 100 * SECOND
+    known = [run(now - SECOND, events=30), run(now - 9 * SECOND, events=20), run(0, events=999)]
+    assert rates({"shop.f": known}, now) == {("shop.f", "orders"): 5.0}
+    assert rates({"shop.f": []}, now) == {}
+
+
+def test_where_runs_are_forgotten_sooner_the_rate_is_of_what_is_remembered() -> None:
+    now = 100 * SECOND
+    known = [run(now - at * 2_000) for at in range(MAX_RUNS)]
+    assert rates({"shop.f": known}, now)["shop.f", "orders"] == pytest.approx(500, rel=0.01)
+
+
+def test_the_newest_runs_of_all_come_first_and_failed_ones_can_be_chosen() -> None:
+    known = {"shop.f": [run(3), run(1, outcome="failed")], "shop.g": [run(2, outcome="crashed")]}
+    assert [each.started for each in newest(known, 2)] == [3, 2]
+    assert [each.started for each in newest(known, 9, failed=True)] == [2, 1]
+
+
+def test_numbers_times_and_empty_tables_are_shown_as_people_read_them() -> None:
+    assert [size(count) for count in (0, 1023, 1536, 5 << 20, 3 << 40)] == [
+        "0 B", "1023 B", "1.5 KiB", "5.0 MiB", "3,072.0 GiB",
+    ]  # fmt: skip
+    assert [span(seconds) for seconds in (0.25, 600, 7_200, 864_000)] == [
+        "0.2 s", "10 min", "2 h", "10 days",
+    ]  # fmt: skip
+    assert when(1_700_000_000 * SECOND) == "2023-11-14 22:13:20"
+    assert [when(at) for at in (None, 0, -5, 1 << 62)] == ["-"] * 4
+    assert table(("a", "#b"), []) == ""
