@@ -1,4 +1,4 @@
-"""Commands about functions: invoke, map, list, lag, reset, pause, resume."""
+"""Commands about functions: invoke, list, lag, reset, pause, resume."""
 
 from __future__ import annotations
 
@@ -51,26 +51,6 @@ def invoke_command(
         repeatable=key is not None,
     )  # fmt: skip
     print_json(answer.json())
-
-
-@click.command("map")
-@json_option
-@node_options
-def map_command(as_json: bool, client: Client) -> None:
-    """Print every function with its streams, triggers, policies, version and owner."""
-    rows = client.get("map")["map"]
-    if as_json:
-        print_json(rows)
-        return
-    if not rows:
-        click.echo(NOTHING)
-        return
-    import msgspec
-
-    from headrace.topology.map import MapRow, map_table
-
-    click.echo(map_table(msgspec.convert(rows, list[MapRow])))
-    print_failing(rows)
 
 
 @click.command("list")

@@ -73,8 +73,8 @@ def map_rows(apps: Iterable[AppSpec]) -> list[MapRow]:
 def map_table(rows: Sequence[MapRow]) -> str:
     """The rows as a table of plain text, each column as wide as it must be."""
     heads = (
-        "FUNCTION", "STREAMS", "TRIGGER", "GROUP", "BATCH", "ORDER", "RETRY", "ON FAILURE",
-        "SCALING", "OUTPUTS", "VERSION", "OWNER",
+        "FUNCTION", "STREAMS", "TRIGGER", "BATCH", "ORDER", "RETRY", "ON FAILURE", "SCALING",
+        "OUTPUTS", "VERSION", "OWNER",
     )  # fmt: skip
     lines = [heads, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
@@ -89,7 +89,6 @@ def _cells(row: MapRow) -> tuple[str, ...]:
         row.function,
         ", ".join(row.streams) or "-",
         row.trigger,
-        row.group,
         row.batch,
         row.order,
         row.retry,

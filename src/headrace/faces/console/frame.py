@@ -45,8 +45,7 @@ svg .back{stroke-dasharray:5 4}svg .watch{stroke-dasharray:1 4}svg .tip{fill:var
 .more,thead{display:none}table,tbody{display:block}tr{display:block;padding:5px 0;
 border-bottom:1px solid var(--line)}td{display:inline-block;border:0;padding:1px 12px 1px 0;white-space:normal;
 overflow-wrap:anywhere}td.wide{display:block;min-width:0}td.n{text-align:left}
-td.n::before{content:attr(data-head) " ";color:var(--soft);font-size:12px}
-dl{grid-template-columns:1fr}dd{margin-bottom:6px}}
+td.n::before{content:attr(data-head) " ";color:var(--soft);font-size:12px}}
 """
 POLICY = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'sha256-"

@@ -24,7 +24,7 @@ from headrace.faces.gateway.records import (
 )
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response, event_view
-from headrace.faces.gateway.streams import place
+from headrace.faces.gateway.streams import place, readers_of
 from headrace.faces.gateway.trouble import position_of
 from headrace.model.errors import HeadraceError
 from headrace.model.function import StreamSpec
@@ -213,13 +213,8 @@ async def show_letter(door: Door, _: Request, names: tuple[str, ...]) -> str:
 
 async def _held(door: Door, spec: StreamSpec) -> Held:
     found = [await door.rooms.broker.extent(spec.name, each) for each in range(spec.partitions)]
-    readers = [
-        name
-        for name, function in sorted(door.rooms.dispatcher.functions.items())
-        if any(spec.name in getattr(trigger, "streams", ()) for trigger in function.triggers)
-    ]
     extents = [(extent.low, extent.high, extent.bytes) for extent in found]
-    return Held(spec=spec, extents=extents, readers=readers)
+    return Held(spec=spec, extents=extents, readers=readers_of(door, spec.name))
 
 
 def _remembered(door: Door) -> Remembered:

@@ -20,6 +20,7 @@ from headrace.faces.gateway.responses import Response, json_response, position_t
 from headrace.faces.gateway.times import parse_time
 from headrace.model.errors import Invalid, Refused
 from headrace.model.function import StreamSpec
+from headrace.model.trigger import listeners
 
 
 def add_routes(routes: Routes) -> None:
@@ -89,12 +90,17 @@ async def _summary(door: Door, spec: StreamSpec) -> dict[str, Any]:
         "max_event_bytes": spec.max_event_bytes,
         "records": sum(extent.high - extent.low for extent in extents),
         "bytes": sum(extent.bytes for extent in extents),
-        "readers": sorted(
-            name
-            for name, function in door.rooms.dispatcher.functions.items()
-            if any(spec.name in getattr(trigger, "streams", ()) for trigger in function.triggers)
-        ),
+        "readers": readers_of(door, spec.name),
     }
+
+
+def readers_of(door: Door, stream: str) -> list[str]:
+    """The functions that read the stream: by its name, or as the place where a trigger keeps its events."""
+    return sorted(
+        name
+        for name, function in door.rooms.dispatcher.functions.items()
+        if any(stream in reads.streams for _, reads in listeners(name, function.triggers))
+    )
 
 
 async def browse(door: Door, request: Request, names: tuple[str, ...]) -> Response:

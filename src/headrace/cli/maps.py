@@ -1,0 +1,72 @@
+"""The function-trigger map, of a node or of code that nobody has deployed: as a table, and as a drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from headrace.cli.connection import json_option, node_options
+from headrace.cli.functions import NOTHING
+from headrace.cli.output import print_json
+from headrace.cli.sources import print_failing
+from headrace.client.http import Client
+
+LANGUAGES = ("mermaid", "dot")
+
+
+@click.command("map")
+@click.argument("targets", nargs=-1)
+@json_option
+@node_options
+def map_command(targets: tuple[str, ...], as_json: bool, client: Client) -> None:
+    """Print every function with its streams, triggers, policies, version and owner.
+
+    With TARGETS (`app.py`, a folder, `package.module:app`) it is read from their code, without a node.
+    """
+    rows = _rows(targets, client)
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        click.echo(NOTHING)
+        return
+    import msgspec
+
+    from headrace.topology.map import MapRow, map_table
+
+    click.echo(map_table(msgspec.convert(rows, list[MapRow])))
+    print_failing(rows)
+
+
+@click.command("graph")
+@click.argument("targets", nargs=-1)
+@click.option(
+    "--format", "language", type=click.Choice(LANGUAGES), default="mermaid", show_default=True,
+    help="Whose language to write.",
+)  # fmt: skip
+@node_options
+def graph_command(targets: tuple[str, ...], language: str, client: Client) -> None:
+    """Print the topology for a drawing tool: of the node, or of the code of TARGETS."""
+    import msgspec
+
+    from headrace.topology.diagram import graphviz, mermaid
+    from headrace.topology.map import MapRow
+
+    rows = msgspec.convert(_rows(targets, client), list[MapRow])
+    click.echo(mermaid(rows) if language == "mermaid" else graphviz(rows))
+
+
+def _rows(targets: Sequence[str], client: Client) -> list[dict[str, Any]]:
+    """The map's rows; those of a node say how its triggers stand, too."""
+    if not targets:
+        found: list[dict[str, Any]] = client.get("map")["map"]
+        return found
+    import msgspec
+
+    from headrace.cli.validate import inspect
+    from headrace.topology.map import map_rows
+
+    rows: list[dict[str, Any]] = msgspec.to_builtins(map_rows([inspect(each) for each in targets]))
+    return rows
