@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -189,6 +191,32 @@ def test_a_function_on_a_queue_runs_and_what_it_delays_comes_later(node: Node) -
     node.send("parcels", {"n": 7})
     (message,) = node.receive("letters")
     assert message["value"] == {"n": 7}
+
+
+def test_nothing_is_leased_to_a_client_that_went_away_while_it_waited(node: Node) -> None:
+    said = b'{"max": 10, "wait": 20}'
+    host, _, port = node.client.url.removeprefix("http://").partition(":")
+    for _ in range(3):
+        with socket.create_connection((host, int(port))) as gone:
+            gone.sendall(
+                b"POST /queues/letters/receive HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Length: %d\r\n\r\n%b" % (len(said), said)
+            )
+            time.sleep(0.2)
+    node.send("letters", {"n": 1})
+    (message,) = node.receive("letters")
+    assert message["attempt"] == 1
+
+
+def test_a_client_that_waits_does_not_hold_up_the_end_of_the_node(node: Node) -> None:
+    with ThreadPoolExecutor(1) as beside:
+        waiting = beside.submit(node.receive, "letters", wait=20.0)
+        time.sleep(0.5)
+        began = time.monotonic()
+        node.stop()
+        assert time.monotonic() - began < 8
+        assert waiting.result() == []
+    node.start()
 
 
 def test_what_is_no_queue_or_no_receipt_is_refused(node: Node) -> None:

@@ -170,9 +170,22 @@ class Outside:
     # --- the consumer's side ------------------------------------------------------------------
 
     async def receive(
-        self, function: str, *, most: int = 1, wait: float = 0.0, visibility: float | None = None
+        self,
+        function: str,
+        *,
+        most: int = 1,
+        wait: float = 0.0,
+        visibility: float | None = None,
+        over: asyncio.Future[None] | None = None,
     ) -> list[Message]:
         """Up to `most` messages, leased to whoever asks; none where none came within `wait` seconds.
+
+        Args:
+            function: The queue's consumers.
+            most: Messages at most.
+            wait: Seconds to wait for a first one.
+            visibility: Seconds the messages are kept from others; the queue's own by default.
+            over: Done once nobody waits any more: nothing is leased then.
 
         Raises:
             Unknown: There is no such queue for programs outside.
@@ -181,19 +194,16 @@ class Outside:
         ends = self._clock.monotonic() + wait
         while True:
             waiting = [o for o in self._offers[function].values() if o.lease is None]
+            if over is not None and over.done():
+                if waiting:
+                    # It may be us who were called for it: somebody else is to have it.
+                    self._call_asker(function)
+                return []
             if waiting:
                 break
             left = ends - self._clock.monotonic()
-            if left <= 0:
+            if left <= 0 or not await self._asked(function, left, over):
                 return []
-            asker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._askers[function].append(asker)
-            try:
-                await self._clock.timeout(asker, left)
-            except TimeoutError:
-                return []
-            finally:
-                asker.cancel()
         waiting.sort(key=lambda offer: offer.rank)
         until = self._clock.now() + int(_bounded(seconds) * MICROS)
         chosen = waiting[:most]
@@ -213,6 +223,29 @@ class Outside:
             if not given or not isinstance(error, HeadraceError):
                 raise error
         return given
+
+    async def _asked(
+        self, function: str, seconds: float, over: asyncio.Future[None] | None
+    ) -> bool:
+        """Wait until a message may be there, or until it is `over`; False where neither came."""
+        asker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def wake(_: object) -> None:
+            if not asker.done():
+                asker.set_result(None)
+
+        self._askers[function].append(asker)
+        if over is not None:
+            over.add_done_callback(wake)
+        try:
+            await self._clock.timeout(asker, seconds)
+        except TimeoutError:
+            return False
+        finally:
+            asker.cancel()
+            if over is not None:
+                over.remove_done_callback(wake)
+        return True
 
     def _left(self, offer: _Offer | None, lease: Lease) -> float:
         """Seconds until the lease is over, however the wall clock is set while it is here."""

@@ -6,6 +6,7 @@ longer good is reported, not raised: the other receipts of the request are dealt
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -106,18 +107,38 @@ async def receive(door: Door, request: Request, names: tuple[str, ...]) -> Respo
     """Messages, each with the receipt that is needed to say anything about it."""
     spec, group = _queue(door, names[0])
     asked = await request.json(Receiving)
-    receiving = door.rooms.dispatcher.queues.receive(
-        group, most=asked.max, wait=asked.wait, visibility=asked.visibility
-    )
+    receive = door.rooms.dispatcher.queues.receive
     if not asked.wait:
-        messages = await receiving
+        messages = await receive(group, most=asked.max, visibility=asked.visibility)
     else:
         door.admission.start_waiting()
+        # A message must not be leased to somebody who is no longer there.
+        over = door.tasks.start(_over(door, request), name="long poll")
         try:
-            messages = await receiving
+            messages = await receive(
+                group, most=asked.max, wait=asked.wait, visibility=asked.visibility, over=over
+            )
         finally:
+            over.cancel()
             door.admission.stop_waiting()
     return json_response({"messages": [_view(message, spec) for message in messages]})
+
+
+async def _over(door: Door, request: Request) -> None:
+    """Return once the client is gone, or the door closes."""
+    ends = [
+        door.tasks.start(request.wait_left(), name="long poll, its client"),
+        door.tasks.start(_closing(door), name="long poll, the door"),
+    ]
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for end in ends:
+            end.cancel()
+
+
+async def _closing(door: Door) -> None:
+    await door.closing.wait()
 
 
 async def acknowledge(door: Door, request: Request, names: tuple[str, ...]) -> Response:
