@@ -40,7 +40,9 @@ from headrace.model.foreign import (
     RedisStream,
     SqsQueue,
 )
+from headrace.model.record import decode_events, encode_events
 from headrace.triggers.foreign.base import ForeignSource, Message, Surroundings
+from headrace.triggers.foreign.feed import fitted
 from headrace.triggers.foreign.opening import driver_of
 from headrace.world.clock import SystemClock
 from headrace.world.entropy import SystemEntropy
@@ -138,6 +140,75 @@ async def test_a_nats_filter_takes_its_subjects_only(opened: Opened) -> None:
         await driver.acknowledge(found)
         assert [message.event.key for message in found] == [f"{queue}.kept.a", f"{queue}.kept.c"]
         assert await driver.receive(10) == []
+
+
+@pytest.mark.parametrize(
+    ("head", "subject", "headers", "key"),
+    [
+        (b"NATS/1.0\r\nStatus: shipped\r\n\r\n", b"a", {"Status": "shipped"}, "a"),
+        (b"NATS/1.0\r\nStatus: 404\r\n\r\n", b"a", {"Status": "404"}, "a"),
+        (b"NATS/1.0 100 Idle\r\n\r\n", b"a", {"Status": "100", "Description": "Idle"}, "a"),
+        (b"NATS/1.0\r\nX: \xff\r\n\r\n", b"\xfe", {"X": "\ufffd"}, r"\xfe"),
+        (b"garbage", b"a", {"headrace-headers-dropped": "7 bytes"}, "a"),
+    ],
+)
+async def test_a_nats_message_that_looks_like_the_servers_word_or_like_none_is_told(
+    opened: Opened, head: bytes, subject: bytes, headers: dict[str, str], key: str
+) -> None:
+    nats: Nats = opened("nats")
+    name = await nats.make()
+    reader, writer = await asyncio.open_connection("127.0.0.1", nats.port)
+    sizes = b"%d %d" % (len(head), len(head) + 3)
+    writer.write(
+        b'CONNECT {"verbose": false, "headers": true}\r\nHPUB %b.%b %b\r\n%bodd\r\nPING\r\n'
+        % (name.encode(), subject, sizes, head)
+    )
+    assert await reader.readuntil(b"PONG")
+    writer.close()
+    await nats.send(name, [b"next"])
+    async with connected(nats.trigger(name)) as driver:
+        odd, after = await received(driver, 2)
+    assert (odd.event.value, after.event.value) == (b"odd", b"next")
+    assert (odd.event.headers, odd.event.key) == (headers, f"{name}.{key}")
+
+
+async def test_a_nats_consumer_that_was_deleted_is_missed(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.triggers.foreign.nats.CHECK_S", 0.5)
+    nats: Nats = opened("nats")
+    name = await nats.make()
+    async with connected(nats.trigger(name)) as driver, nats._client() as stream:
+        (consumer,) = await stream.consumers_info(name)
+        await stream.delete_consumer(name, consumer.name)
+        with pytest.raises(Unavailable, match="was deleted"):
+            await received(driver, 1)
+        await driver.close()
+        await driver.connect({})
+        await nats.send(name, [b"again"])
+        assert values(await received(driver, 1)) == [b"again"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "name", "value", "headers", "time"),
+    [
+        ({"data": "v"}, "18446744073709551614-1", b"v", None, 0),
+        ({"data": "v", b"\xff": b"\xfe"}, "5-1", b"v", None, 5_000),
+        ({b"\xff": "a"}, "5-1", b'{"\\\\xff":"a"}', None, 5_000),
+    ],
+)
+async def test_an_odd_redis_entry_holds_up_nothing(
+    opened: Opened, entry: Any, name: str, value: bytes, headers: None, time: int
+) -> None:
+    redis: Redis = opened("redis")
+    stream = await redis.make()
+    async with redis._client() as client:
+        await client.xadd(stream, entry, id=name)
+    async with connected(redis.trigger(stream)) as driver:
+        (message,) = await received(driver, 1)
+    event = fitted(message.event)
+    assert (event.value, event.headers, event.time) == (value, headers, time)
+    assert decode_events(encode_events([event])) == [event]
 
 
 async def test_mqtt_messages_sent_while_nobody_listened_are_not_missed(opened: Opened) -> None:

@@ -16,7 +16,7 @@ from headrace.model.policy import (
     MAX_HEADERS,
     MAX_KEY_BYTES,
 )
-from headrace.model.record import encode_events
+from headrace.model.record import decode_events, encode_events
 from headrace.triggers.foreign.base import Message
 from headrace.triggers.foreign.feed import (
     HEADERS_DROPPED,
@@ -156,3 +156,10 @@ def test_long_keys_stay_apart_in_a_short_form() -> None:
     assert other is not None
     assert one != other
     assert len(one) == len(other) == 32
+
+
+@pytest.mark.parametrize("time", [-1, 253_402_300_800_000_000, 18_446_744_073_709_551_614_000])
+def test_a_time_that_is_no_date_counts_as_none(time: int) -> None:
+    event = fitted(Event(b"1", time=time))
+    assert event.time == 0
+    assert decode_events(encode_events([event])) == [event]

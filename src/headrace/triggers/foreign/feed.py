@@ -33,6 +33,8 @@ MIN_MARKS = 100
 MAX_LEFT = 1_000
 TOO_LARGE = "headrace-too-large"
 HEADERS_DROPPED = "headrace-headers-dropped"
+LATEST = 253_402_300_799_999_999
+"""The last microsecond of the year 9999, behind which calendars end."""
 
 
 class Standing(msgspec.Struct, array_like=True, frozen=True):
@@ -171,7 +173,9 @@ def fitted(event: Event) -> Event:
     if key is not None:
         key = key.encode("utf-8", "replace").decode()
     headers |= said
-    return msgspec.structs.replace(event, value=value, key=key, headers=headers or None)
+    # A time that is none: then it is when the event was appended.
+    time = event.time if 0 <= event.time <= LATEST else 0
+    return msgspec.structs.replace(event, value=value, key=key, time=time, headers=headers or None)
 
 
 def _size(headers: Mapping[str, str]) -> int:

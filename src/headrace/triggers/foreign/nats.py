@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
 from headrace.model.foreign import NatsStream
 from headrace.triggers.foreign.base import Message, Surroundings, address_of, lacking
+from headrace.triggers.foreign.feed import HEADERS_DROPPED
 
 try:
-    import nats
     from nats import errors as problems
     from nats.aio.client import Client
     from nats.aio.msg import Msg
@@ -27,6 +28,9 @@ except ImportError as error:
 
 WAIT_S = 1.0
 PATIENCE_S = 10.0
+CHECK_S = 5.0
+"""After so long a silence the server is asked whether our consumer is still there."""
+STATUS = "Status"
 LOST = (problems.Error, OSError, TimeoutError)
 
 
@@ -36,20 +40,25 @@ class NatsSource:
     def __init__(self, trigger: NatsStream, around: Surroundings) -> None:
         self._trigger = trigger
         self._durable = trigger.durable or around.name
+        self._clock = around.clock
+        self._heard = 0.0
         self._client: Client | None = None
+        self._stream: JetStreamContext | None = None
         self._pull: JetStreamContext.PullSubscription | None = None
 
     async def connect(self, places: Mapping[str, str]) -> Mapping[str, str]:
         """Connect, and make the consumer where there is none."""
         trigger = self._trigger
         try:
-            self._client = await nats.connect(
+            self._client = _Client()
+            await self._client.connect(
                 [url.strip() for url in trigger.url.split(",")],
                 name=self._durable, allow_reconnect=False, connect_timeout=int(PATIENCE_S),
-                max_reconnect_attempts=1, reconnect_time_wait=0.1,
+                max_reconnect_attempts=1, reconnect_time_wait=1,
                 error_cb=_quiet,
             )  # fmt: skip
-            stream = self._client.jetstream(timeout=PATIENCE_S)
+            stream = self._stream = self._client.jetstream(timeout=PATIENCE_S)
+            self._heard = self._clock.monotonic()
             try:
                 await stream.consumer_info(trigger.stream, self._durable)
             except refusals.NotFoundError:
@@ -75,9 +84,11 @@ class NatsSource:
             # A lost connection looks like silence: only the client knows.
             if not self._client.is_connected:
                 raise Unavailable(f"{self._where}: the connection is lost") from None
+            await self._check()
             return []
         except LOST as error:
             raise self._lost(error) from error
+        self._heard = self._clock.monotonic()
         return [self._message(each) for each in found]
 
     async def acknowledge(self, messages: Sequence[Message[Msg]]) -> None:
@@ -91,9 +102,22 @@ class NatsSource:
 
     async def close(self) -> None:
         """Hang up; what is not acknowledged comes again after `ack_wait`."""
-        client, self._client, self._pull = self._client, None, None
+        client, self._client, self._stream, self._pull = self._client, None, None, None
         if client is not None:
             await client.close()
+
+    async def _check(self) -> None:
+        """A consumer that was deleted, or whose stream was, is silent too."""
+        now = self._clock.monotonic()
+        if self._stream is None or now - self._heard < CHECK_S:
+            return
+        self._heard = now
+        try:
+            await self._stream.consumer_info(self._trigger.stream, self._durable)
+        except refusals.NotFoundError as error:
+            raise Unavailable(f"{self._where}: the stream or our consumer was deleted") from error
+        except LOST as error:
+            raise self._lost(error) from error
 
     def _config(self) -> ConsumerConfig:
         trigger = self._trigger
@@ -115,7 +139,7 @@ class NatsSource:
             key=found.subject,
             time=stored,
             id=mark,
-            headers=dict(found.headers) if found.headers else None,
+            headers=_said(found),
             source=f"nats/{about.stream}",
         )
         return Message(event, found, mark=mark)
@@ -127,6 +151,40 @@ class NatsSource:
 
     def _lost(self, error: Exception) -> Unavailable:
         return Unavailable(f"{self._where} cannot be reached: {str(error) or type(error).__name__}")
+
+
+class _Client(Client):
+    """The library's client, which takes some messages of others for words of the server, or none.
+
+    What JetStream delivers has an address to be acknowledged at. A header `Status` in it is its
+    publisher's; and neither a subject that is no UTF-8 nor headers that are none may end the
+    client's reading, since the message would come again for ever.
+    """
+
+    async def _process_headers(self, headers: bytes) -> Any:
+        try:
+            return await super()._process_headers(headers)
+        except (LookupError, ValueError):
+            return {HEADERS_DROPPED: f"{len(headers)} bytes"}
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any
+    ) -> Any:
+        shown = bytes(subject).decode("utf-8", "backslashreplace").encode()
+        if not reply or not headers or STATUS not in headers:
+            return super()._build_message(sid, shown, reply, data, headers)
+        others = {name: text for name, text in headers.items() if name != STATUS}
+        built = super()._build_message(sid, shown, reply, data, others)
+        built.said = headers
+        return built
+
+
+def _said(found: Msg) -> dict[str, str] | None:
+    """The headers as they were published."""
+    headers = getattr(found, "said", found.headers)
+    if not headers:
+        return None
+    return {str(getattr(name, "value", name)): str(text) for name, text in headers.items()}
 
 
 async def _quiet(error: Exception) -> None:

@@ -132,16 +132,20 @@ class RedisSource:
         name = place.decode()
         mark = f"{self._trigger.stream}/{name}"
         wanted = self._trigger.field.encode()
-        rest = {_text(key): _text(value) for key, value in fields.items() if key != wanted}
+        rest = {
+            key.decode("utf-8", "backslashreplace"): _text(value)
+            for key, value in fields.items()
+            if key != wanted
+        }
         if wanted in fields:
             value, headers = fields[wanted], {k: v for k, v in rest.items() if isinstance(v, str)}
         else:
-            value, headers = msgspec.json.encode({str(k): v for k, v in rest.items()}), {}
+            value, headers = msgspec.json.encode(rest), {}
         event = Event(
             value,
             time=int(name.partition("-")[0]) * 1_000,
             id=mark,
-            headers={str(k): v for k, v in headers.items()} or None,
+            headers=headers or None,
             source=f"redis/{self._trigger.stream}",
         )
         return Message(event, place, mark=mark)
