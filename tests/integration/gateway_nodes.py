@@ -17,7 +17,7 @@ import msgspec
 from headrace import testing
 from headrace.client.http import Client
 from headrace.faces.gateway.app import Gateway
-from headrace.faces.gateway.protocol import Patience
+from headrace.faces.gateway.hall import Patience
 from headrace.keepers.brokers.memory import MemoryBroker
 from headrace.keepers.storage.memory import MemoryStorage
 from headrace.model.function import StreamSpec

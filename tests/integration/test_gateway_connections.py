@@ -11,7 +11,8 @@ from random import Random
 import pytest
 from tests.integration.gateway_nodes import memory_gateway, raw
 
-from headrace.faces.gateway.protocol import MAX_PIPELINED, Patience
+from headrace.faces.gateway.hall import Patience
+from headrace.faces.gateway.protocol import MAX_PIPELINED
 
 LAST = b"host: localhost\r\nconnection: close\r\n"
 

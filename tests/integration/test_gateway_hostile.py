@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.integration.gateway_nodes import memory_gateway, raw
 
-from headrace.faces.gateway.protocol import Patience
+from headrace.faces.gateway.hall import Patience
 from headrace.faces.gateway.records import read_page
 from headrace.model.event import Event
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.integration.gateway_nodes import memory_gateway, raw
 
-from headrace.faces.gateway.protocol import Patience
+from headrace.faces.gateway.hall import Patience
 from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.http import PerClient, Webhook
 from headrace.model.signing import GitHub, StandardWebhooks

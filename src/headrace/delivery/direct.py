@@ -7,6 +7,7 @@ listens is given the parts of an answer as they come; the end comes with the com
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
@@ -26,7 +27,8 @@ from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned
 from headrace.model.record import Chunk, encode_events
-from headrace.runtime.base import Invoker
+from headrace.runtime.base import Invoker, PromptInvoker
+from headrace.runtime.life import Lost
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 
@@ -43,6 +45,25 @@ class CallFailed(HeadraceError):
     def __init__(self, function: str, cause: Cause) -> None:
         super().__init__(f"`{function}` failed: {cause.kind}: {cause.message}")
         self.function, self.cause = function, cause
+
+
+class Begun:
+    """A call that an instance has taken. Made by `Direct.begin`."""
+
+    __slots__ = ("headers", "invocation", "payload", "running", "spec", "started", "timeout_s")
+
+    def __init__(
+        self,
+        spec: FunctionSpec,
+        payload: bytes,
+        timeout_s: float | None,
+        headers: dict[str, str] | None,
+        invocation: Invocation,
+        running: asyncio.Future[Outcome | Lost],
+        started: float,
+    ) -> None:
+        self.spec, self.payload, self.timeout_s, self.headers = spec, payload, timeout_s, headers
+        self.invocation, self.running, self.started = invocation, running, started
 
 
 class Direct:
@@ -63,6 +84,7 @@ class Direct:
         self._answers = answers
         self._turns = Turns()
         self._storage, self._invoker = storage, invoker
+        self._prompt = invoker if isinstance(invoker, PromptInvoker) else None
         self._clock, self._entropy, self._runs = clock, entropy, runs
 
     async def call(
@@ -97,9 +119,7 @@ class Direct:
             UnderWay: The first call with the key is not answered yet.
             CallFailed: It raised, crashed or overran its time; nothing it did was kept.
         """
-        spec = self._functions.get(function)
-        if spec is None:
-            raise unknown_function(function, self._functions)
+        spec = self._spec(function)
         if not key:
             return await self._run(spec, payload, key, digest, timeout_s, headers, listener)
         mark = pack(function, key)
@@ -120,11 +140,12 @@ class Direct:
         timeout_s: float | None,
         headers: dict[str, str] | None,
         listener: Listener | None,
+        first: int = 1,
     ) -> bytes:
-        """Run the function until what it did has landed; the answer."""
+        """Run the function until what it did has landed; the answer. `first`: the next attempt."""
         function = spec.name
         mark = pack(function, key) if key else b""
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(first, TRIES + 1):
             invocation = self._invocation(spec, payload, key, timeout_s, attempt, headers)
             monotonic = self._clock.monotonic
             started = monotonic()
@@ -151,6 +172,80 @@ class Direct:
                 continue
             return answer
         raise Conflict(f"`{function}` read state that changed under it {TRIES} times; try again")
+
+    # -- begun without waiting -----------------------------------------------------------------
+
+    def begin(
+        self,
+        function: str,
+        payload: bytes,
+        *,
+        timeout_s: float | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Begun | None:
+        """Begin a call without a key where an instance can take it now; None where `call` has to wait.
+
+        Once it has run, `plain` has its answer, or else `finish` has.
+
+        Raises:
+            Unknown: There is no such function.
+            Unavailable: No instance could be had.
+        """
+        if self._prompt is None:
+            return None
+        spec = self._spec(function)
+        invocation = self._invocation(spec, payload, "", timeout_s, 1, headers)
+        started = self._clock.monotonic()
+        running = self._prompt.begin(invocation)
+        if running is None:
+            return None
+        return Begun(spec, payload, timeout_s, headers, invocation, running, started)
+
+    def plain(self, begun: Begun, outcome: Outcome | Lost) -> bytes | None:
+        """The answer of a call that has run; None where `finish` has something left to do for it.
+
+        Raises:
+            CallFailed: It raised, crashed or overran its time.
+        """
+        if isinstance(outcome, Lost):
+            return None
+        wall = self._clock.monotonic() - begun.started
+        self._runs.record(run_of(begun.invocation, outcome, wall))
+        returned = _returned(begun.spec.name, outcome)
+        if returned.appends or returned.writes or returned.reads:
+            return None
+        # Nothing durable was done, and nothing was relied on.
+        return returned.result or b"null"
+
+    async def finish(self, begun: Begun, outcome: Outcome | Lost) -> bytes:
+        """The answer of a call that `plain` had none for: what was lost is run, what was done committed.
+
+        Raises:
+            Conflict: State it had read changed under it, again and again.
+            Overloaded, Unavailable: No instance can be had now.
+            CallFailed: It raised, crashed or overran its time; nothing it did was kept.
+        """
+        if isinstance(outcome, Lost):
+            assert self._prompt is not None  # noqa: S101 - who began it
+            outcome = await self._prompt.invoke(begun.invocation, lost=outcome.reason)
+            if (answer := self.plain(begun, outcome)) is not None:
+                return answer
+        spec = begun.spec
+        returned = _returned(spec.name, outcome)
+        answer = returned.result or b"null"
+        try:
+            await self._commit(spec, begun.invocation, returned, b"", answer)
+        except Conflict:
+            return await self._run(
+                spec, begun.payload, "", b"", begun.timeout_s, begun.headers, None, first=2
+            )
+        return answer
+
+    def _spec(self, function: str) -> FunctionSpec:
+        spec = self._functions.get(function)
+        if spec is None:
+            raise unknown_function(function, self._functions)
+        return spec
 
     async def _listened(self, invocation: Invocation, live: LiveAnswer) -> Outcome:
         """Run it, and hand on what it yields meanwhile."""

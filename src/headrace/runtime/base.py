@@ -6,6 +6,7 @@ Both obey `tests/contract/test_invokers.py`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -13,6 +14,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
+from headrace.runtime.life import Lost
 
 
 class Invoker(Protocol):
@@ -29,6 +31,30 @@ class Invoker(Protocol):
 
     async def close(self) -> None:
         """Drain: let running invocations end, then stop every process."""
+        ...
+
+
+@runtime_checkable
+class PromptInvoker(Protocol):
+    """Runs functions, and may begin at once without anybody waiting: where processes stand ready."""
+
+    def begin(self, invocation: Invocation) -> asyncio.Future[Outcome | Lost] | None:
+        """Begin it where an instance can take it now; None where it has to wait, for `invoke`.
+
+        Cancelling the future stops nothing.
+
+        Raises:
+            Unavailable: No instance could be had.
+        """
+        ...
+
+    async def invoke(self, invocation: Invocation, *, lost: str = "") -> Outcome:
+        """Run it to its end; `lost` says why it did not come back, where it was begun before.
+
+        Raises:
+            Unknown: No such function is deployed here.
+            Unavailable: No instance can be had now.
+        """
         ...
 
 

@@ -199,8 +199,25 @@ class Fleet:
 
     # -- invoking --------------------------------------------------------------------------------
 
-    async def invoke(self, invocation: Invocation) -> Outcome:
+    def begin(self, invocation: Invocation) -> asyncio.Future[Outcome | Lost] | None:
+        """Begin it where an instance can take it now; None where it has to wait, for `invoke`.
+
+        Raises:
+            Unavailable: No instance could be forked.
+        """
+        pool = None if self._draining else self._pools.get(invocation.function)
+        if pool is None:
+            return None
+        if not self._awake.is_set():
+            self._awake.set()
+        return pool.begin(invocation)
+
+    async def invoke(self, invocation: Invocation, *, lost: str = "") -> Outcome:
         """Run it to its end and say what came back.
+
+        Args:
+            invocation: What to run.
+            lost: Why it did not come back, where it was begun before; then it is run alone.
 
         Raises:
             Unknown: No such function is deployed here.
@@ -217,9 +234,8 @@ class Fleet:
                 )
             if not self._awake.is_set():
                 self._awake.set()
-            lost = ""
             # Nearly every run finds an instance at once and needs nobody to wait for one.
-            if (running := pool.begin(invocation)) is not None:
+            if not lost and (running := pool.begin(invocation)) is not None:
                 outcome = await running
                 if not isinstance(outcome, Lost):
                     return outcome
@@ -227,6 +243,7 @@ class Fleet:
             outcome = await pool.invoke(invocation, lost=lost)
             if not isinstance(outcome, Lost):
                 return outcome
+            lost = ""
         raise Unavailable(f"`{invocation.function}` is being redeployed; try again later")
 
     def _deployments(self) -> list[Deployment]:

@@ -22,9 +22,6 @@ class Client:
         self.heads: list[tuple[Response, Headers]] = []
         self.sent = b""
 
-    def can_chunk(self) -> bool:
-        return True
-
     def begin(self, response: Response, extra: Headers) -> None:
         self.heads.append((response, extra))
 

@@ -116,6 +116,10 @@ class Admission:
             )
         self.requests += 1
 
+    def fits(self, size: int) -> bool:
+        """Whether a request with a body of `size` bytes may begin now."""
+        return self.requests < self.max_requests and self.bytes + size <= self.max_bytes
+
     def leave(self, reserved: int) -> None:
         """End a request and give its bytes back."""
         self.requests -= 1

@@ -218,12 +218,17 @@ async def _call(
             timeout_s=target.says.timeout, headers=headers, listener=outlet,
         )  # fmt: skip
     except CallFailed as error:
-        if error.cause.kind == "Undecodable":
-            raise Invalid(
-                f"the body is not what this route takes: {error.cause.message}"
-            ) from error
+        if (invalid := not_of_its_type(error)) is not None:
+            raise invalid from error
         raise
     return reply_of(answered)
+
+
+def not_of_its_type(error: CallFailed) -> Invalid | None:
+    """What to say where a function failed because the body is not of its type."""
+    if error.cause.kind != "Undecodable":
+        return None
+    return Invalid(f"the body is not what this route takes: {error.cause.message}")
 
 
 def reply_of(answered: bytes) -> Response:

@@ -16,8 +16,9 @@ from typing import Protocol
 from headrace.faces.gateway.admission import Admission
 from headrace.faces.gateway.application import Application
 from headrace.faces.gateway.door import Door
+from headrace.faces.gateway.hall import DEFAULT_PATIENCE, Hall, Patience
 from headrace.faces.gateway.metrics import Metrics
-from headrace.faces.gateway.protocol import DEFAULT_PATIENCE, Connection, Hall, Patience
+from headrace.faces.gateway.protocol import Connection
 from headrace.faces.gateway.rooms import Rooms
 from headrace.model.errors import Misuse
 from headrace.world.tasks import Tasks

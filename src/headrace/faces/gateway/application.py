@@ -23,6 +23,7 @@ from headrace.faces.gateway import (
 )
 from headrace.faces.gateway.answering import answer
 from headrace.faces.gateway.authored import Found, Table
+from headrace.faces.gateway.calling import Calls
 from headrace.faces.gateway.cors import Headers, allows, answer_headers, preflight
 from headrace.faces.gateway.door import Door, Handler, Routes
 from headrace.faces.gateway.errors import HungUp, answer_error, answer_surprise
@@ -66,6 +67,7 @@ class Application:
         # Clients ask for the same few paths again and again.
         self._places: dict[tuple[str, str], Place] = {}
         self._authored = Table(door.rooms.dispatcher.apps)
+        self.begin = Calls(door, self._authored, self._routes).begin
 
     async def answer(self, request: Request) -> tuple[Response, Headers] | None:
         """The answer, and headers of the route's own; None where nobody is left to hear it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 from urllib.parse import unquote
 
@@ -82,6 +83,16 @@ class Table:
         self._targets: dict[str, list[Target]] = {}
         # Paths without names in braces, which clients ask for again and again; None: nobody's.
         self._found: dict[tuple[str, str], Found | None] = {}
+
+    @property
+    def apps(self) -> list[AppSpec]:
+        """The apps as they are deployed now."""
+        return list(self._apps.values())
+
+    def holds(self, apps: list[AppSpec]) -> bool:
+        """Whether these are still the apps that are deployed."""
+        now = self._apps
+        return len(now) == len(apps) and all(map(is_, now.values(), apps))
 
     def find(self, method: str, raw_path: str, asked: str | None) -> Found | None:
         """Who answers; for `OPTIONS`, who would answer the method a browser means to use.

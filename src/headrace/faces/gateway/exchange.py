@@ -73,6 +73,11 @@ class Exchange:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
+    @property
+    def held(self) -> bytes:
+        """What `take` would give."""
+        return self._body + b"".join(self._parts) if self._parts else self._body
+
     def take(self) -> bytes:
         """What has come since the last time; for a body that is whole, all of it."""
         body = self._body

@@ -30,10 +30,6 @@ def framed(value: bytes, media: bytes) -> bytes:
 class Speaker(Protocol):
     """A client's connection, as far as one who speaks in parts needs it."""
 
-    def can_chunk(self) -> bool:
-        """Whether its client can tell an answer's end from a connection that broke (HTTP/1.1)."""
-        ...
-
     def begin(self, response: Response, extra: Headers) -> None:
         """Send the head of an answer whose chunks follow.
 

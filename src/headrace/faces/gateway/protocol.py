@@ -1,10 +1,10 @@
 """HTTP/1.1 on one connection: requests in, answers out, in their order and within bounds.
 
-httptools parses; one task a connection answers its requests one after the other, so that a request
-costs no task of its own. A connection has 10 s to bring its headers whole and 30 s more for the
-body, however slowly the bytes drip; headers, chunk extensions and trailers are bounded in bytes,
-requests that wait for their turn and connections in number. What comes after a request that cannot
-be read is not looked at.
+httptools parses what is not known already (`heads`). A plain call is begun here and answered by a
+callback; whatever waits for more is answered by one task a connection, one request after the other.
+A connection has 10 s to bring its headers whole and 30 s more for the body, however slowly the bytes
+drip; headers, chunk extensions and trailers are bounded in bytes, requests that wait for their turn
+and connections in number. What comes after a request that cannot be read is not looked at.
 """
 
 from __future__ import annotations
@@ -13,32 +13,24 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 import httptools
 
-from headrace.faces.gateway.admission import Admission
 from headrace.faces.gateway.cors import Headers
 from headrace.faces.gateway.errors import TooSlow, answer_error, problem
 from headrace.faces.gateway.exchange import Exchange
+from headrace.faces.gateway.hall import Hall
+from headrace.faces.gateway.heads import END, MAX_KNOWN_BYTES, Head
 from headrace.faces.gateway.outlet import Outlet, State
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response
-from headrace.faces.gateway.writing import CONTINUE, Date, closes, written
+from headrace.faces.gateway.writing import CONTINUE, closes, written
 from headrace.model.errors import HeadraceError, Invalid, Overloaded, TooLarge
-from headrace.world.clock import Clock
-from headrace.world.tasks import Tasks
 
 _log = logging.getLogger("headrace.gateway")
 
-HEADERS_S = 10.0
-BODY_S = 30.0
-KEEP_ALIVE_S = 30.0
 MAX_HEADER_BYTES = 65_536
-MAX_OUTGOING_BYTES = 65_536
-"""Answers of one turn of the loop that are kept to be written together."""
 MAX_PIPELINED = 1_024
 """Requests of one connection that wait for the one before them; their client sends no faster."""
 
@@ -49,73 +41,6 @@ _HEADERS: Final = 2
 _BODY: Final = 3
 _ANSWER: Final = 4
 _METHODS: dict[bytes, str] = {}
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long the door waits for a client, in seconds."""
-
-    headers: float = HEADERS_S
-    body: float = BODY_S
-    keep_alive: float = KEEP_ALIVE_S
-
-
-DEFAULT_PATIENCE = Patience()
-
-
-class Answerer(Protocol):
-    """What answers requests."""
-
-    async def answer(self, request: Request) -> tuple[Response, Headers] | None:
-        """The answer, and headers of the route's own; None where nobody is left to hear it."""
-        ...
-
-
-class Hall:
-    """What all connections of a door share. Owned by the gateway."""
-
-    def __init__(
-        self,
-        answerer: Answerer,
-        *,
-        admission: Admission,
-        tasks: Tasks,
-        clock: Clock,
-        patience: Patience,
-        max_connections: int,
-    ) -> None:
-        self.answer: Callable[[Request], Awaitable[tuple[Response, Headers] | None]]
-        self.answer = answerer.answer
-        self.admission, self.tasks = admission, tasks
-        self.patience, self.max_connections = patience, max_connections
-        self.connections: set[Connection] = set()
-        self.date = Date(clock.now)
-        self._outgoing: list[tuple[asyncio.Transport, bytes]] = []
-        self._outgoing_bytes = 0
-
-    def send(self, transport: asyncio.Transport, answer: bytes, *, last: bool) -> None:
-        """Write an answer: at once where it is the last or the only one, else with its neighbours.
-
-        One write right after the other finds the client (and the machine's other cores) awake;
-        with work in between, every single write would have to wake them up again.
-        """
-        if self._outgoing or (self.admission.requests and not last):
-            if not self._outgoing:
-                asyncio.get_running_loop().call_soon(self.flush)
-            self._outgoing.append((transport, answer))
-            self._outgoing_bytes += len(answer)
-            if last or self._outgoing_bytes > MAX_OUTGOING_BYTES:
-                self.flush()
-        else:
-            transport.write(answer)
-
-    def flush(self) -> None:
-        """Write what is kept; whatever a connection says or does by itself comes after that."""
-        outgoing, self._outgoing = self._outgoing, []
-        self._outgoing_bytes = 0
-        for transport, answer in outgoing:
-            if not transport.is_closing():
-                transport.write(answer)
 
 
 class Connection(asyncio.Protocol):
@@ -132,7 +57,10 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._exchange: Exchange | None = None
-        self._queue: deque[tuple[Request, Exchange]] = deque()
+        self._head: Head
+        self._heads_read = 0
+        self._queue: deque[tuple[Head, Exchange]] = deque()
+        self._calling = self._beginning = self._has_task = False
         self._waiter: asyncio.Future[None] | None = None
         self._working: Exchange | None = None
         self._answered: Exchange | None = None
@@ -152,7 +80,6 @@ class Connection(asyncio.Protocol):
             self._refuse(Overloaded("this node holds as many connections as it may; try again"))
             return
         self._wait_until(self._loop.time() + hall.patience.headers)
-        hall.tasks.start(self._work(), name=f"connection of {self._client}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting, and tell whoever reads or writes."""
@@ -180,17 +107,32 @@ class Connection(asyncio.Protocol):
         """Feed the parser, and bound what does not become a body."""
         if self._final and self._exchange is None:
             return
+        end = 0
+        between = self._exchange is None and self._phase != _HEADERS and not self._queue
+        if between and (found := data.find(END, 0, MAX_KNOWN_BYTES)) > 0:
+            end = found + len(END)
+            head = self._hall.heads.find(data[:end])
+            if head is not None and len(data) - end == head.length:
+                self._arrived(head, data[end:])
+                return
+        self._heads_read = 0
         self._loose_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             # It is answered as if it had not asked; what follows is in a language we do not speak.
             self._final = True
-            return
         except httptools.HttpParserError as error:
             if not (self._final and self._exchange is None):
                 self._refuse(Invalid(f"this cannot be read as HTTP/1.1: {_root_of(error)}"))
-            return
+        else:
+            self._fed(data, end)
+        self._next()
+
+    def _fed(self, data: bytes, end: int) -> None:
+        """Know a head that came with all of its body, and bound what does not become a body."""
+        if end and self._heads_read == 1 and self._exchange is None and not self._final:
+            self._hall.heads.keep(data[:end], self._head, len(data) - end)
         if self._loose_bytes > MAX_HEADER_BYTES:
             self._refuse(
                 TooLarge(
@@ -202,6 +144,21 @@ class Connection(asyncio.Protocol):
             patience = self._hall.patience
             seconds = patience.headers if self._phase == _HEADERS else patience.body
             self._wait_until(self._loop.time() + seconds)
+
+    def _arrived(self, head: Head, body: bytes) -> None:
+        """Take a request that is whole, with a head that is known."""
+        self._phase = _ANSWER
+        self._due = math.inf
+        if not self._calling and self._working is None and self._room is None:
+            if self._begin(head, body):
+                return
+        else:
+            self._hold()
+        exchange = Exchange(go_on=self._read_on, invite=None, speaker=self._speaker_for(head))
+        exchange.feed(body)
+        exchange.complete()
+        self._queue.append((head, exchange))
+        self._next()
 
     # -- the parser's side --------------------------------------------------------------------
 
@@ -241,25 +198,26 @@ class Connection(asyncio.Protocol):
         if len(self._queue) >= MAX_PIPELINED:
             raise Overloaded("too many requests wait on one connection; send them over several")
         headers = dict(self._fields)
+        version = parser.get_http_version()
+        head = self._head = Head(
+            method, path, query, self._fields, headers, modern=version == "1.1"
+        )
+        self._heads_read += 1
         invite = None
         if b"expect" in headers and headers[b"expect"].lower() == b"100-continue":
             invite = self._invite
-        exchange = self._exchange = Exchange(go_on=self._read_on, invite=invite, speaker=self)
-        request = Request(
-            method, path, query, self._fields, headers, self._client, exchange, self._hall.admission
+        exchange = self._exchange = Exchange(
+            go_on=self._read_on, invite=invite, speaker=self._speaker_for(head)
         )
-        self._queue.append((request, exchange))
-        if not parser.should_keep_alive() or (
-            # Without that header only HTTP/1.1 keeps a connection.
-            b"connection" in headers and parser.get_http_version() == "1.0"
-        ):
-            self._final = True
-        if self._waiter is not None:
-            _settle(self._waiter)
-            self._waiter = None
-        else:
+        if self._queue or self._calling or self._working is not None:
             # Answers go out one after the other: nothing more is read until this one's turn.
             self._hold()
+        self._queue.append((head, exchange))
+        if not parser.should_keep_alive() or (
+            # Without that header only HTTP/1.1 keeps a connection.
+            b"connection" in headers and version == "1.0"
+        ):
+            self._final = True
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -283,6 +241,61 @@ class Connection(asyncio.Protocol):
 
     # -- answering ----------------------------------------------------------------------------
 
+    def _next(self) -> None:
+        """Answer the first request that waits, unless another is being answered."""
+        queue = self._queue
+        while queue and not (self._calling or self._working is not None or self._beginning):
+            waiting = queue.popleft()
+            head, exchange = waiting
+            if exchange.more or self._room is not None or not self._begin(head, exchange.held):
+                queue.appendleft(waiting)
+                self._wake()
+                return
+
+    def _begin(self, head: Head, body: bytes) -> bool:
+        """Begin a plain call; False where the request is none. `reply` may come at once."""
+        self._calling = self._beginning = True
+        begun = self._hall.begin(head, body, self._client, self)
+        self._beginning = False
+        if not begun:
+            self._calling = False
+        return begun
+
+    def reply(self, response: Response, extra: Headers) -> None:
+        """Answer the call that was begun."""
+        self._calling = False
+        if self._transport.is_closing():
+            return
+        if self._say(response, extra, ""):
+            self._transport.close()
+        elif self._queue:
+            self._next()
+        else:
+            self._rest()
+
+    def _say(self, response: Response, extra: Headers, method: str) -> bool:
+        """Send an answer as a whole; whether it was the last."""
+        last = self._is_last(response)
+        answer = self._bytes_of(response, extra, method, last=last)
+        self._hall.send(self._transport, answer, last=last)
+        return last
+
+    def _is_last(self, response: Response) -> bool:
+        """Whether the connection closes behind this answer."""
+        if response.headers and closes(response):
+            self._final = True
+            self._queue.clear()
+        return self._final and not self._queue
+
+    def _wake(self) -> None:
+        """Let the task answer what waits; a connection of plain calls has none."""
+        if self._waiter is not None:
+            _settle(self._waiter)
+            self._waiter = None
+        elif not self._has_task:
+            self._has_task = True
+            self._hall.tasks.start(self._work(), name=f"connection of {self._client}")
+
     async def _work(self) -> None:
         """Answer one request after the other, as long as the connection lives."""
         hall, queue, transport = self._hall, self._queue, self._transport
@@ -290,36 +303,37 @@ class Connection(asyncio.Protocol):
             while True:
                 if transport.is_closing():
                     return
-                while not queue:
-                    if self._final or transport.is_closing():
+                while not queue or self._calling:
+                    if transport.is_closing() or (self._final and not self._calling):
                         return
                     self._waiter = self._loop.create_future()
                     await self._waiter
                 if self._room is not None:
                     await self._room
                     continue
-                request, exchange = queue.popleft()
+                head, exchange = queue.popleft()
                 self._working = exchange
+                request = Request(
+                    head.method, head.path, head.raw_query, head.fields, head.headers,
+                    self._client, exchange, hall.admission,
+                )  # fmt: skip
                 answered = await hall.answer(request)
                 self._working = None
                 if answered is None or transport.is_closing():
                     return
                 response, extra = answered
-                if response.headers and closes(response):
-                    self._final = True
-                    queue.clear()
                 if exchange.more:
                     # Nobody wants the rest of its body; it is thrown away, within its deadline.
                     exchange.take()
                     self._answered = exchange
-                last = self._final and not queue
                 outlet = exchange.outlet
                 if outlet is None or outlet.state is State.OPEN:
-                    answer = self._bytes_of(response, extra, request.method, last=last)
-                    hall.send(transport, answer, last=last)
-                elif outlet.state is State.BEGUN:
-                    self._break_off(outlet, response)
-                    return
+                    last = self._say(response, extra, request.method)
+                else:
+                    last = self._is_last(response)
+                    if outlet.state is State.BEGUN:
+                        self._break_off(outlet, response)
+                        return
                 if last:
                     return
                 if not queue:
@@ -334,9 +348,9 @@ class Connection(asyncio.Protocol):
             # Who does not read now would keep the connection for as long as it likes.
             self._transport.abort()
 
-    def can_chunk(self) -> bool:
-        """Whether the client can tell an answer's end from a connection that broke."""
-        return self._parser.get_http_version() == "1.1"
+    def _speaker_for(self, head: Head) -> Connection | None:
+        # An older client cannot tell an answer's end from a connection that broke.
+        return self if head.modern else None
 
     def begin(self, response: Response, extra: Headers) -> None:
         """Send the head of an answer whose chunks follow."""
@@ -365,7 +379,7 @@ class Connection(asyncio.Protocol):
 
     def _rest(self) -> None:
         """Wait for the next request, unless it is on its way already."""
-        if self._phase == _ANSWER and self._working is None and not self._queue:
+        if self._phase == _ANSWER and not (self._working or self._calling or self._queue):
             self._phase = _NEXT
             self._wait_until(self._loop.time() + self._hall.patience.keep_alive)
         self._read_on()
@@ -417,7 +431,7 @@ class Connection(asyncio.Protocol):
     def finish(self) -> None:
         """Close after what is being answered; at once where nothing is."""
         self._final = True
-        if self._working is None and not self._queue:
+        if self._working is None and not (self._calling or self._queue):
             self._hall.flush()
             self._transport.close()
 
@@ -435,7 +449,7 @@ class Connection(asyncio.Protocol):
         self._due = math.inf
         if broken is not None:
             broken.hang_up()
-        before = len(self._queue) + (self._working is not None)
+        before = len(self._queue) + (self._working is not None) + self._calling
         if broken is not None and broken is not self._answered:
             before -= 1
         if before:

@@ -6,7 +6,7 @@ The body comes in whole or not at all, within the door's byte budget; its deadli
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
@@ -78,7 +78,7 @@ class Request:
         path: str,
         raw_query: bytes,
         fields: Sequence[tuple[bytes, bytes]],
-        headers: dict[bytes, bytes],
+        headers: Mapping[bytes, bytes],
         client: str,
         incoming: Incoming,
         admission: Admission,
@@ -212,7 +212,7 @@ class Request:
             extra: Headers of the route's own.
         """
         speaker = self._incoming.speaker
-        if self.method == "HEAD" or speaker is None or not speaker.can_chunk():
+        if self.method == "HEAD" or speaker is None:
             return None
         outlet = self._incoming.outlet = Outlet(speaker, self.header("accept") or "", extra)
         return outlet

@@ -1,0 +1,212 @@
+"""Plain calls: begun as soon as their request is whole, answered as soon as the function has.
+
+In: a head, a body and who is to be told. Out: an answer, by a call of `reply`. What a plain call does
+is what `Application.answer` would do for it, in the same order and by the same checks, but nothing of
+it waits, so it needs no task. Where something has to wait after all (an outcome with effects, an
+instance that was lost), a task finishes it; whatever else is no plain call is left to `answer`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from headrace.delivery.direct import Begun, CallFailed
+from headrace.faces.gateway import functions
+from headrace.faces.gateway.answering import not_of_its_type, reply_of
+from headrace.faces.gateway.authored import Found, Table
+from headrace.faces.gateway.cors import Headers, answer_headers
+from headrace.faces.gateway.door import Door, Routes
+from headrace.faces.gateway.errors import answer_error, answer_surprise
+from headrace.faces.gateway.exchange import Exchange
+from headrace.faces.gateway.heads import Head
+from headrace.faces.gateway.plans import Plan
+from headrace.faces.gateway.reading import carried, payload_of
+from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.responses import Response
+from headrace.model.codec import validate_json
+from headrace.model.errors import HeadraceError
+from headrace.model.http import Http
+from headrace.model.outcome import Outcome
+from headrace.runtime.life import Lost
+from headrace.security.access import needs_token, scope_of
+
+_log = logging.getLogger("headrace.gateway")
+_PARTICULAR = (b"origin", b"content-encoding", b"idempotency-key", b"expect")
+"""Headers that ask for more than a plain call."""
+_BY_NAME = "/functions/"
+_IN_PARTS = (b"text/event-stream", b"application/x-ndjson")
+
+
+def _nobody() -> None:
+    """There is no connection that could go on."""
+
+
+_NOTHING = Exchange(go_on=_nobody, invite=None)
+
+
+class Caller(Protocol):
+    """Who is answered; a connection."""
+
+    def reply(self, response: Response, extra: Headers) -> None:
+        """Say it."""
+        ...
+
+
+class Calls:
+    """Begins plain calls. One per door."""
+
+    def __init__(self, door: Door, table: Table, routes: Routes) -> None:
+        self._door, self._table, self._routes = door, table, routes
+        self._admission = door.admission
+        self._direct = door.rooms.direct
+        self._monotonic = door.rooms.clock.monotonic
+
+    def begin(self, head: Head, body: bytes, client: str, caller: Caller) -> bool:
+        """Begin a call; False, and nothing was done, where it is `Application.answer`'s."""
+        plan = head.plan
+        if plan is None or plan.client != client or not self._table.holds(plan.apps):
+            plan = head.plan = self._plan(head, client)
+        size = len(body)
+        if not plan.function or size > plan.max_bytes or not self._admission.fits(size):
+            return False
+        call = Call(self._door, plan, size, caller, self._monotonic())
+        try:
+            route = plan.route
+            if route is not None:
+                payload = payload_of(route, plan.method, body, {}, plan.params)
+                timeout_s = route.timeout
+            else:
+                payload, timeout_s = body or b"null", None
+                validate_json(payload)
+            begun = self._direct.begin(
+                plan.function, payload, timeout_s=timeout_s, headers=plan.headers
+            )
+        except HeadraceError as error:
+            call.enter()
+            call.fail(error)
+            return True
+        if begun is None:
+            return False
+        call.enter()
+        call.follow(begun)
+        return True
+
+    def _plan(self, head: Head, client: str) -> Plan:
+        """What the head asks for; where it is to be refused, that is `Application.answer`'s as well."""
+        none = Plan(self._table.apps, client)
+        headers = head.headers
+        if head.raw_query or head.method in {"HEAD", "OPTIONS"}:
+            return none
+        if any(name in headers for name in _PARTICULAR):
+            return none
+        try:
+            self._door.admission.check_host(head.fields, headers)
+            found = self._table.find(head.method, head.path, None)
+            if found is None:
+                return self._by_name(head, client) if head.path.startswith(_BY_NAME) else none
+            return self._at_route(head, client, found) or none
+        except HeadraceError:
+            return none
+
+    def _by_name(self, head: Head, client: str) -> Plan:
+        handler, names, pattern = self._routes.find(head.method, head.path)
+        scope = scope_of(head.method, ["functions", *names])
+        if handler is not functions.call or needs_token(self._door.rooms.access, scope, client):
+            return Plan(self._table.apps, client)
+        most = self._admission.max_body_bytes
+        return Plan(self._table.apps, client, names[0], pattern, head.method, most)
+
+    def _at_route(self, head: Head, client: str, found: Found) -> Plan | None:
+        target = found.target
+        says = target.says
+        if not isinstance(says, Http) or target.function is None or says.mode != "sync":
+            return None
+        if target.auth is not None or target.rate is not None or says.legacy is not None:
+            return None
+        if says.query_schema is not None:
+            return None
+        accept = head.headers.get(b"accept", b"")
+        if any(media in accept for media in _IN_PARTS):
+            return None
+        request = Request(
+            head.method,
+            head.path,
+            b"",
+            head.fields,
+            head.headers,
+            client,
+            _NOTHING,
+            self._admission,
+        )
+        return Plan(
+            self._table.apps, client, target.function.name, target.name, head.method,
+            min(says.max_bytes, self._admission.max_body_bytes), says, found.params,
+            carried(says, request, found.params, {}), answer_headers(target.cors, None),
+        )  # fmt: skip
+
+
+class Call:
+    """One plain call on its way. Owned by the loop: it ends with its answer."""
+
+    __slots__ = ("_began", "_begun", "_caller", "_door", "_plan", "_size")
+
+    def __init__(self, door: Door, plan: Plan, size: int, caller: Caller, began: float) -> None:
+        self._door, self._plan, self._size = door, plan, size
+        self._caller, self._began = caller, began
+        self._begun: Begun | None = None
+
+    def enter(self) -> None:
+        """Count it among the requests at work; `_reply` ends that."""
+        admission = self._door.admission
+        admission.enter()
+        admission.reserve(self._size)
+
+    def follow(self, begun: Begun) -> None:
+        """Answer when it has run."""
+        self._begun = begun
+        begun.running.add_done_callback(self._ended)
+
+    def fail(self, error: Exception) -> None:
+        """Answer what went wrong."""
+        self._reply(self._failed(error))
+
+    def _ended(self, running: asyncio.Future[Outcome | Lost]) -> None:
+        begun = self._begun
+        assert begun is not None  # noqa: S101 - nothing ends before it was begun
+        outcome = running.result()
+        try:
+            answer = self._door.rooms.direct.plain(begun, outcome)
+            response = None if answer is None else reply_of(answer)
+        except Exception as error:  # noqa: BLE001 - whatever it is becomes an answer
+            response = self._failed(error)
+        if response is not None:
+            self._reply(response)
+        elif not self._door.tasks.closed:
+            self._door.tasks.start(self._finish(begun, outcome), name="finish a call")
+
+    async def _finish(self, begun: Begun, outcome: Outcome | Lost) -> None:
+        """Commit what it did, or run it again; then answer."""
+        try:
+            response = reply_of(await self._door.rooms.direct.finish(begun, outcome))
+        except Exception as error:  # noqa: BLE001 - whatever it is becomes an answer
+            response = self._failed(error)
+        self._reply(response)
+
+    def _failed(self, error: Exception) -> Response:
+        if not isinstance(error, HeadraceError):
+            reference = f"{self._door.rooms.clock.now():x}"
+            where = self._plan.pattern
+            _log.error("reference %s: a call at %s broke", reference, where, exc_info=error)
+            return answer_surprise(reference)
+        if isinstance(error, CallFailed) and self._plan.route is not None:
+            return answer_error(not_of_its_type(error) or error)
+        return answer_error(error)
+
+    def _reply(self, response: Response) -> None:
+        door, plan = self._door, self._plan
+        door.admission.leave(self._size)
+        seconds = door.rooms.clock.monotonic() - self._began
+        door.metrics.answered(plan.pattern, plan.method, response.status, seconds)
+        self._caller.reply(response, plan.extra)

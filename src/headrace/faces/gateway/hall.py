@@ -1,0 +1,112 @@
+"""What the connections of a door share: who answers, how long they wait, and their writes.
+
+Answers of one turn of the loop are kept and written one right after the other, within a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.faces.gateway.admission import Admission
+from headrace.faces.gateway.calling import Caller
+from headrace.faces.gateway.cors import Headers
+from headrace.faces.gateway.heads import Head, Heads
+from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.responses import Response
+from headrace.faces.gateway.writing import Date
+from headrace.world.clock import Clock
+from headrace.world.tasks import Tasks
+
+HEADERS_S = 10.0
+BODY_S = 30.0
+KEEP_ALIVE_S = 30.0
+MAX_OUTGOING_BYTES = 65_536
+"""Answers of one turn of the loop that are kept to be written together."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long the door waits for a client, in seconds."""
+
+    headers: float = HEADERS_S
+    body: float = BODY_S
+    keep_alive: float = KEEP_ALIVE_S
+
+
+DEFAULT_PATIENCE = Patience()
+
+
+class Answerer(Protocol):
+    """What answers requests."""
+
+    def begin(self, head: Head, body: bytes, client: str, caller: Caller) -> bool:
+        """Begin a plain call, whose caller is told later; False where `answer` is to be asked."""
+        ...
+
+    async def answer(self, request: Request) -> tuple[Response, Headers] | None:
+        """The answer, and headers of the route's own; None where nobody is left to hear it."""
+        ...
+
+
+class Leaving(Protocol):
+    """A connection, as its door's end knows it."""
+
+    def finish(self) -> None:
+        """Close after what is being answered; at once where nothing is."""
+        ...
+
+    def cut(self) -> None:
+        """Close now, whatever is left unsaid."""
+        ...
+
+
+class Hall:
+    """What all connections of a door share. Owned by the gateway."""
+
+    def __init__(
+        self,
+        answerer: Answerer,
+        *,
+        admission: Admission,
+        tasks: Tasks,
+        clock: Clock,
+        patience: Patience,
+        max_connections: int,
+    ) -> None:
+        self.begin: Callable[[Head, bytes, str, Caller], bool] = answerer.begin
+        self.answer: Callable[[Request], Awaitable[tuple[Response, Headers] | None]]
+        self.answer = answerer.answer
+        self.admission, self.tasks = admission, tasks
+        self.patience, self.max_connections = patience, max_connections
+        self.connections: set[Leaving] = set()
+        self.date = Date(clock.now)
+        self.heads = Heads()
+        self._outgoing: list[tuple[asyncio.Transport, bytes]] = []
+        self._outgoing_bytes = 0
+
+    def send(self, transport: asyncio.Transport, answer: bytes, *, last: bool) -> None:
+        """Write an answer: at once where it is the last or the only one, else with its neighbours.
+
+        One write right after the other finds the client (and the machine's other cores) awake;
+        with work in between, every single write would have to wake them up again.
+        """
+        if self._outgoing or (self.admission.requests and not last):
+            if not self._outgoing:
+                asyncio.get_running_loop().call_soon(self.flush)
+            self._outgoing.append((transport, answer))
+            self._outgoing_bytes += len(answer)
+            if last or self._outgoing_bytes > MAX_OUTGOING_BYTES:
+                self.flush()
+        else:
+            transport.write(answer)
+
+    def flush(self) -> None:
+        """Write what is kept; whatever a connection says or does by itself comes after that."""
+        outgoing, self._outgoing = self._outgoing, []
+        self._outgoing_bytes = 0
+        for transport, answer in outgoing:
+            if not transport.is_closing():
+                transport.write(answer)

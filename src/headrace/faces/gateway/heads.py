@@ -1,0 +1,87 @@
+"""What stands above a request's body, as it was read; a head that is known is not read again.
+
+Clients repeat themselves: request after request begins with the same bytes. Between two requests
+the parser remembers nothing, so the same bytes mean the same head. Only heads are kept whose request
+came whole, in one piece, with a body of a fixed length; how many, and how long they may be, is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from headrace.faces.gateway.plans import Plan
+
+MAX_HEADS = 1_024
+MAX_KNOWN_BYTES = 2_048
+"""Longer heads are read each time."""
+_PASSING = frozenset({b"transfer-encoding", b"expect", b"authorization", b"cookie"})
+"""What is of one request, or of one person: heads that have it are not kept."""
+_BLANK = (b"", b"\r", b"\n", b" ", b"\t")
+END = b"\r\n\r\n"
+
+
+class Head:
+    """A request's head. Shared by all requests that have it: nobody changes it.
+
+    Attributes:
+        method: In capitals.
+        path: As it came, still percent-encoded, without the query.
+        raw_query: What stands behind the `?`.
+        fields: The headers in their order, names in small letters.
+        headers: The same by name; of a repeated one, the last.
+        length: Bytes of the body, where the head is kept.
+        modern: Whether it is HTTP/1.1, whose answers may come in chunks.
+        plan: What it asks for, once the door has looked; made anew where that may have changed.
+    """
+
+    __slots__ = ("fields", "headers", "length", "method", "modern", "path", "plan", "raw_query")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        raw_query: bytes,
+        fields: Sequence[tuple[bytes, bytes]],
+        headers: Mapping[bytes, bytes],
+        *,
+        modern: bool = True,
+    ) -> None:
+        self.method, self.path, self.raw_query = method, path, raw_query
+        self.fields, self.headers = fields, headers
+        self.modern = modern
+        self.length = 0
+        self.plan: Plan | None = None
+
+
+class Heads:
+    """The heads that are known, by their bytes. One per door."""
+
+    def __init__(self, bound: int = MAX_HEADS) -> None:
+        self._bound = bound
+        self._known: dict[bytes, Head] = {}
+        self.find = self._known.get
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def keep(self, raw: bytes, head: Head, length: int) -> None:
+        """Know the head from now on, where there are no two ways to see where it ends.
+
+        Args:
+            raw: Its bytes, up to and with the empty line.
+            head: What the parser made of them.
+            length: How many bytes followed, all of which were its body.
+        """
+        headers = head.headers
+        if (
+            not _PASSING.isdisjoint(headers)
+            or headers.get(b"content-length", b"0") != b"%d" % length
+            or raw[:1] in _BLANK
+            or raw.count(b"\n") != raw.count(b"\r\n")
+        ):
+            return
+        if len(self._known) >= self._bound:
+            # Whoever sends a new one each time must not keep out those who repeat theirs.
+            self._known.clear()
+        head.length = length
+        self._known[raw] = head

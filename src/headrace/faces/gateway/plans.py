@@ -1,0 +1,54 @@
+"""What a head asks for: whether it is a plain call, and of which function. A value; judges nothing.
+
+A call is plain where the door needs nobody but the function: no token, no rate, no idempotency key,
+no other origin, no packed body, nothing to be sent on. It is answered without a task of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from headrace.faces.gateway.cors import Headers
+from headrace.model.function import AppSpec
+from headrace.model.http import Http
+
+
+class Plan:
+    """What one head asks for, of one client, among the apps as they are deployed.
+
+    Attributes:
+        apps: The apps it was made for.
+        client: The client's address.
+        function: Whom it calls; "" where it is no plain call.
+        pattern: Of the path, for metrics.
+        method: In capitals.
+        max_bytes: The longest body.
+        route: The author's route; None where the function is called by its name.
+        params: What stands in the braces of the route.
+        headers: What the function is told beside the payload.
+        extra: What the answer says beside its own headers.
+    """
+
+    __slots__ = (
+        "apps", "client", "extra", "function", "headers", "max_bytes", "method", "params", "pattern",
+        "route",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        apps: list[AppSpec],
+        client: str,
+        function: str = "",
+        pattern: str = "",
+        method: str = "",
+        max_bytes: int = 0,
+        route: Http | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+        extra: Headers = (),
+    ) -> None:
+        self.apps, self.client = apps, client
+        self.function, self.pattern, self.method = function, pattern, method
+        self.max_bytes, self.route, self.params = max_bytes, route, params or {}
+        self.headers, self.extra = headers, extra

@@ -1,0 +1,253 @@
+"""What a connection makes of bytes: the same requests however they are cut, known or not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.faces.gateway.admission import Admission
+from headrace.faces.gateway.calling import Caller
+from headrace.faces.gateway.cors import Headers
+from headrace.faces.gateway.hall import Hall, Patience
+from headrace.faces.gateway.heads import Head
+from headrace.faces.gateway.protocol import Connection
+from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.responses import Response
+from headrace.world.clock import SystemClock
+from headrace.world.tasks import Tasks
+
+Seen = tuple[str, str, bytes]
+
+
+class Desk:
+    """Answers every request with its number; paths that begin with `/soon` as plain calls."""
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.begun: list[Seen] = []
+        self.later: list[Callable[[], None]] = []
+        self.at_once = True
+
+    def _answer(self, seen: Seen) -> Response:
+        self.seen.append(seen)
+        return Response(200, b"%d" % len(self.seen))
+
+    def begin(self, head: Head, body: bytes, client: str, caller: Caller) -> bool:
+        if not head.path.startswith("/soon"):
+            return False
+        seen = (head.method, head.path, body)
+        self.begun.append(seen)
+        response = self._answer(seen)
+        if self.at_once:
+            caller.reply(response, ())
+        else:
+            self.later.append(lambda: caller.reply(response, ()))
+        return True
+
+    async def answer(self, request: Request) -> tuple[Response, Headers] | None:
+        return self._answer((request.method, request.path, await request.body())), ()
+
+
+class Wire:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+        self.closed = False
+        self.holding: list[str] = []
+
+    def get_extra_info(self, name: str) -> Any:
+        return ("127.0.0.1", 1)
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def write(self, data: bytes) -> None:
+        self.sent += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def pause_reading(self) -> None:
+        self.holding.append("reading")
+
+    def resume_reading(self) -> None:
+        self.holding.clear()
+
+    @property
+    def answers(self) -> list[int]:
+        """The bodies of the answers."""
+        return [int(part.partition(b"\r\n\r\n")[2]) for part in self.sent.split(b"HTTP/1.1 ")[1:]]
+
+
+def opened(desk: Desk) -> tuple[Hall, Connection, Wire]:
+    """A connection to the desk."""
+    hall = Hall(
+        desk, admission=Admission(), tasks=Tasks(lambda name, error: None), clock=SystemClock(),
+        patience=Patience(), max_connections=8,
+    )  # fmt: skip
+    connection, wire = Connection(hall), Wire()
+    connection.connection_made(cast(asyncio.Transport, wire))
+    return hall, connection, wire
+
+
+async def fed(connection: Connection, wire: Wire, parts: list[bytes]) -> None:
+    """Hand the parts over, as fast as the connection takes them."""
+    for part in parts:
+        for _ in range(200):
+            if not wire.holding:
+                break
+            await asyncio.sleep(0)
+        connection.data_received(part)
+    for _ in range(200):
+        await asyncio.sleep(0)
+
+
+def raw(path: str, body: bytes | None) -> bytes:
+    if body is None:
+        return b"GET %b HTTP/1.1\r\nhost: a\r\n\r\n" % path.encode()
+    return b"POST %b HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%b" % (
+        path.encode(), len(body), body,
+    )  # fmt: skip
+
+
+REQUESTS = st.lists(
+    st.tuples(
+        st.sampled_from(["/soon", "/soon/2", "/late"]),
+        st.sampled_from([None, b"", b"1", b"\r\n", b"GET /late HTTP/1.1\r\n\r\n", b"22"]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(REQUESTS, st.lists(st.integers(1, 80), min_size=1), st.booleans())
+def test_requests_are_the_same_however_their_bytes_are_cut(
+    wanted: list[tuple[str, bytes | None]], cuts: list[int], whole: bool
+) -> None:
+    async def run() -> None:
+        desk = Desk()
+        hall, connection, wire = opened(desk)
+        parts = [raw(path, body) for path, body in wanted]
+        if not whole:
+            data, parts, at = b"".join(parts), [], 0
+            while at < len(data):
+                size = cuts[len(parts) % len(cuts)]
+                parts.append(data[at : at + size])
+                at += size
+        await fed(connection, wire, parts)
+        assert desk.seen == [
+            ("GET" if body is None else "POST", path, body or b"") for path, body in wanted
+        ]
+        assert wire.answers == list(range(1, len(wanted) + 1))
+        assert not wire.closed
+        connection.connection_lost(None)
+        await hall.tasks.close()
+
+    asyncio.run(run())
+
+
+def test_a_head_that_came_before_is_not_read_again() -> None:
+    async def run() -> None:
+        desk = Desk()
+        hall, connection, _ = opened(desk)
+        for number in range(5):
+            connection.data_received(raw("/soon", b"%d" % number))
+        assert [body for _, _, body in desk.seen] == [b"0", b"1", b"2", b"3", b"4"]
+        assert len(hall.heads) == 1
+        # Another connection knows it as well, and needs no task for a plain call.
+        other, its_wire = Connection(hall), Wire()
+        other.connection_made(cast(asyncio.Transport, its_wire))
+        other.data_received(raw("/soon", b"5"))
+        assert its_wire.answers == [6]
+        assert len(hall.tasks) == 0
+
+    asyncio.run(run())
+
+
+def test_what_comes_behind_a_plain_call_waits_for_its_answer() -> None:
+    async def run() -> None:
+        desk = Desk()
+        desk.at_once = False
+        hall, connection, wire = opened(desk)
+        connection.data_received(raw("/soon", b"1"))
+        connection.data_received(raw("/late", b"2"))
+        connection.data_received(raw("/soon", b"3"))
+        await asyncio.sleep(0)
+        assert desk.seen == [("POST", "/soon", b"1")]
+        assert wire.holding
+        desk.later.pop()()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        for answer in desk.later:
+            answer()
+        assert [body for _, _, body in desk.seen] == [b"1", b"2", b"3"]
+        assert wire.answers == [1, 2, 3]
+        assert wire.holding == []
+        connection.connection_lost(None)
+        await hall.tasks.close()
+
+    asyncio.run(run())
+
+
+def test_a_thousand_plain_calls_at_once_are_answered_without_climbing_the_stack() -> None:
+    async def run() -> None:
+        desk = Desk()
+        hall, connection, wire = opened(desk)
+        connection.data_received(raw("/soon", b"1") * 1_000)
+        assert wire.answers == list(range(1, 1_001))
+        connection.connection_lost(None)
+        await hall.tasks.close()
+
+    asyncio.run(run())
+
+
+def test_an_answer_to_a_client_that_left_goes_nowhere() -> None:
+    async def run() -> None:
+        desk = Desk()
+        desk.at_once = False
+        hall, connection, wire = opened(desk)
+        connection.data_received(raw("/soon", b"1"))
+        wire.close()
+        connection.connection_lost(None)
+        desk.later.pop()()
+        assert wire.sent == b""
+        assert not hall.connections
+
+    asyncio.run(run())
+
+
+def test_a_plain_call_under_way_is_answered_before_the_door_closes() -> None:
+    async def run() -> None:
+        desk = Desk()
+        desk.at_once = False
+        _, connection, wire = opened(desk)
+        connection.data_received(raw("/soon", b"1"))
+        connection.finish()
+        assert not wire.closed
+        desk.later.pop()()
+        assert wire.answers == [1]
+        assert b"connection: close" in wire.sent
+        assert wire.closed
+
+    asyncio.run(run())
+
+
+def test_rubbish_behind_a_plain_call_closes_after_its_answer() -> None:
+    async def run() -> None:
+        desk = Desk()
+        desk.at_once = False
+        _, connection, wire = opened(desk)
+        connection.data_received(raw("/soon", b"1") + b"\x00rubbish\r\n\r\n")
+        assert not wire.closed
+        desk.later.pop()()
+        assert wire.answers == [1]
+        assert wire.closed
+
+    asyncio.run(run())
