@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 import msgspec
-from tests.auditor import buses, calendars, consumers, merges, queues, rows
+from tests.auditor import buses, calendars, consumers, desks, merges, queues, rows
 from tests.auditor.account import Account, Finding, Function, Held, Log, Place
 from tests.auditor.flow import LeftOut, check_runs
 from tests.auditor.rows import Given, Where
@@ -31,7 +31,7 @@ def judge(account: dict[str, Any]) -> list[Finding]:
     found = books.findings + check_runs(opened, books.log, books.means)
     scenes = {
         "queue": queues, "bus": buses, "calendar": calendars, "consumer": consumers,
-        "merge": merges,
+        "merge": merges, "desk": desks,
     }  # fmt: skip
     for kind, scene in opened.scenes.items():
         found += scenes[kind].check(scene, is_skewed=opened.is_skewed)

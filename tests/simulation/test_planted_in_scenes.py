@@ -14,12 +14,16 @@ from tests.auditor.judge import judge
 
 import headrace.delivery.ledger as ledger
 import headrace.delivery.pump as pump
-from headrace.delivery import delays, flow, gate, outside
+from headrace.delivery import delays, direct, flow, gate, outside
 from headrace.delivery import settle as settling
+from headrace.delivery.commit import change_of
+from headrace.delivery.direct import Direct
 from headrace.delivery.flow import Flow, Sieve
 from headrace.delivery.merge import Merge
 from headrace.delivery.mergebook import MergeBook
 from headrace.delivery.outside import Outside
+from headrace.delivery.repeats import Keeping as KeptRequests
+from headrace.delivery.repeats import KeyReused
 from headrace.delivery.retry import gives_up
 from headrace.delivery.shifts import Shift
 from headrace.keepers.brokers.memory import MemoryBroker
@@ -41,7 +45,7 @@ PLANTS: dict[str, tuple[Plant, str, str]] = {}
 
 INVARIANTS = {
     "P1", "F1", "F2", "F3", "F4", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "B1", "B2", "B3", "B4",
-    "S1", "S2", "S3", "L1", "L2", "L3", "M1", "M2",
+    "S1", "S2", "S3", "L1", "L2", "L3", "M1", "M2", "D1", "D2", "D3", "D4", "D5",
 }  # fmt: skip
 
 
@@ -274,6 +278,62 @@ def a_merge_forgets_whom_it_passed(patch: pytest.MonkeyPatch) -> None:
         return ()
 
     patch.setattr(MergeBook, "rows", forgetful)
+
+
+# --- desks ---------------------------------------------------------------------------------------
+
+
+@plant("D1", "desk")
+def an_answer_is_given_before_the_commit(patch: pytest.MonkeyPatch) -> None:
+    async def commit(self: Direct, *_: Any) -> None:
+        return None
+
+    patch.setattr(Direct, "_commit", commit)
+
+
+@plant("D1", "desk")
+def an_answer_is_not_remembered(patch: pytest.MonkeyPatch) -> None:
+    async def answered(self: Direct, *_: Any) -> None:
+        return None
+
+    patch.setattr(Direct, "_answered", answered)
+
+
+@plant("D2", "desk")
+def a_repetition_gets_another_answer(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(direct, "opened", lambda kept, digest: b"0")
+
+
+@plant("D3", "desk")
+def what_is_refused_is_kept(patch: pytest.MonkeyPatch) -> None:
+    real = KeptRequests.keep
+
+    async def keep(self: KeptRequests, *args: Any, **more: Any) -> Any:
+        await real(self, *args, **more)
+        raise KeyReused
+
+    patch.setattr(KeptRequests, "keep", keep)
+
+
+@plant("D4", "desk")
+def a_key_is_another_ones_for_another_request(patch: pytest.MonkeyPatch) -> None:
+    real = Direct.call
+
+    async def call(self: Direct, function: str, payload: bytes, **more: Any) -> bytes:
+        if more.get("key"):
+            more["key"] += payload.decode()
+        return await real(self, function, payload, **more)
+
+    patch.setattr(Direct, "call", call)
+
+
+@plant("D5", "desk")
+def a_call_does_not_see_that_state_has_changed(patch: pytest.MonkeyPatch) -> None:
+    def unchecked(*args: Any) -> Any:
+        change, more = change_of(*args)
+        return _changed(change, checks=()), more
+
+    patch.setattr(direct, "change_of", unchecked)
 
 
 # --- the tests -----------------------------------------------------------------------------------

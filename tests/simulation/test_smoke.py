@@ -87,7 +87,7 @@ def test_the_seeds_reach_every_kind_of_trouble() -> None:
     }  # fmt: skip
     assert {len(plan.scenes) for plan in plans} == {0, 1, 2}
     assert {scene.__struct_config__.tag for plan in plans for scene in plan.scenes} == {
-        "queue", "bus", "calendar", "consumer", "merge",
+        "queue", "bus", "calendar", "consumer", "merge", "desk",
     }  # fmt: skip
     for policy in (*FLOW, "least"):
         assert any(getattr(each, policy) for each in functions), f"no function has {policy}"

@@ -71,8 +71,8 @@ def app_of(plan: Plan, deeds: Deeds) -> App:
             batch_size=planned.batch_size,
             batch_bytes=planned.batch_bytes,
             batch_window=planned.batch_window,
-            mode=planned.mode,
-            parallelism=planned.parallelism,
+            mode=planned.order,
+            parallelism=1 if planned.is_merged else planned.parallelism,
             commit=planned.commit,
             bisect=planned.bisect,
             retry=planned.retry,
@@ -89,7 +89,7 @@ def _options(planned: PlannedFunction) -> dict[str, Any]:
     found: dict[str, Any] = {
         name: getattr(planned, name) for name in FLOW if getattr(planned, name)
     }
-    if len(planned.streams) > 1 and planned.merge:
+    if planned.is_merged:
         found |= {"merge": "time", "lateness": 0.3}
     if planned.least is not None:
         found["pattern"] = {"value": {"n": [{"numeric": [">=", planned.least]}]}}

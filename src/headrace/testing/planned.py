@@ -75,6 +75,16 @@ class PlannedFunction(msgspec.Struct, frozen=True):
     priority: Priority | None = None
     batch_per_key: bool = False
 
+    @property
+    def is_merged(self) -> bool:
+        """Whether its streams are read as one."""
+        return self.merge and len(self.streams) > 1
+
+    @property
+    def order(self) -> Mode:
+        """Its mode; a merge is one order."""
+        return "ordered" if self.is_merged else self.mode
+
 
 class PlannedEvent(msgspec.Struct, frozen=True):
     """An event to be published; `garbage` is not even JSON."""

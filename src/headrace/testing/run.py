@@ -265,12 +265,12 @@ class Run:
     def _asked(self, name: str, each: PlannedFunction) -> dict[str, Any]:
         """What was asked for one function."""
         # One that reports failures by name goes on to the next event by itself.
-        goes_on = each.shape == "failures" and each.mode == "ordered"
+        goes_on = each.shape == "failures" and each.order == "ordered"
         return {
             "streams": list(each.streams),
             "output": each.output,
             "commit": each.commit,
-            "mode": "keyed" if goes_on else each.mode,
+            "mode": "keyed" if goes_on else each.order,
             "on_failure": type(each.on_failure).__struct_config__.tag,
             "discards": name in self._discards,
             "attempts": each.retry.attempts,

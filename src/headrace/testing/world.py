@@ -23,20 +23,20 @@ from headrace.delivery.deadletters import DeadLetters
 from headrace.delivery.lag import Lag, LagRow
 from headrace.delivery.parking import ParkedKey
 from headrace.delivery.parkinglot import ParkingLot
-from headrace.faces.gateway.rooms import Rooms
 from headrace.model.codec import Coder
 from headrace.model.effects import DeadEvent
-from headrace.model.errors import Misuse, Unknown
+from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
 from headrace.model.record import Position
 from headrace.sdk.app import App
 from headrace.sdk.event import Event
 from headrace.sdk.stream import Stream
 from headrace.services.bus.posting import HttpRequest
-from headrace.testing.asking import Asking
+from headrace.testing.asking import Wicket
 from headrace.testing.checks import check_exactly_once, check_finished, check_order
 from headrace.testing.deliveries import Deliveries, Delivery, fate_of
 from headrace.testing.durations import seconds_of
+from headrace.testing.faults import HostDied
 from headrace.testing.lives import Lives, at_once
 from headrace.testing.loop import EPOCH, Livelock
 from headrace.testing.queues import Consumer
@@ -78,7 +78,7 @@ class World:
             apps, seed=seed, epoch=epoch, before=self._runs.before, after=self._runs.after,
             secrets=secrets,
         )  # fmt: skip
-        self._asking = Asking(self._rooms, self._drive)
+        self._wicket = Wicket()
         self._open = False
 
     def __enter__(self) -> Self:
@@ -173,7 +173,19 @@ class World:
             Invalid: The path is none.
             Unavailable: The host died before it answered; what it had committed stays.
         """
-        return self._asking.ask(method, path, body, headers)
+        try:
+            return self._drive(self._answered(method, path, body, headers))
+        except HostDied as died:
+            raise Unavailable(
+                f"{died} before it answered; whether anything was kept is unknown, so ask again "
+                "with the same `idempotency_key`"
+            ) from died
+
+    async def _answered(
+        self, method: str, path: str, body: Any, headers: Mapping[str, str]
+    ) -> Answer:
+        node = await self._lives.standing()
+        return await self._wicket.answer(node.rooms, method, path, body, headers)
 
     def publish(
         self,
@@ -426,9 +438,6 @@ class World:
             if stream in app.externals:
                 return app.externals[stream].coder
         return Coder(self._lives.broker.stream(stream).codec)
-
-    async def _rooms(self) -> Rooms:
-        return (await self._lives.standing()).rooms
 
     def _require_open(self) -> None:
         if not self._open:

@@ -8,11 +8,14 @@ from random import Random  # noqa: TID251 - the plan's own chance, from the seed
 from headrace.testing.scenes.buses import BusScene, PlannedBus, draw_bus
 from headrace.testing.scenes.calendars import CalendarScene, PlannedCalendar, draw_calendar
 from headrace.testing.scenes.consumers import ConsumerScene, PlannedConsumer, draw_consumer
+from headrace.testing.scenes.desks import DeskScene, PlannedDesk
 from headrace.testing.scenes.merges import MergeScene, PlannedMerge
 from headrace.testing.scenes.queues import PlannedQueue, QueueScene, draw_queue
 from headrace.testing.scenes.stage import Scene
 
-PlannedScene = PlannedQueue | PlannedBus | PlannedCalendar | PlannedConsumer | PlannedMerge
+PlannedScene = (
+    PlannedQueue | PlannedBus | PlannedCalendar | PlannedConsumer | PlannedMerge | PlannedDesk
+)
 
 _DRAWS: tuple[Callable[[Random], PlannedScene], ...] = (
     draw_queue,
@@ -40,3 +43,5 @@ def scene_of(planned: PlannedScene) -> Scene:
             return ConsumerScene(planned)
         case PlannedMerge():
             return MergeScene(planned)
+        case PlannedDesk():
+            return DeskScene(planned)
