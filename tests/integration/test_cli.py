@@ -100,6 +100,11 @@ def test_a_wrong_line_stops_the_file_and_is_named(say: Say, tmp_path: Path) -> N
     (tmp_path / "orders.jsonl").write_text('{"item": "x", "quantity": 1}\n{half\n')
     said = say("publish", "orders", "--file", "orders.jsonl", status=1)
     assert said.startswith("error: orders.jsonl:2: this is no JSON")
+    (tmp_path / "orders.jsonl").write_text('{"item": "x", "quantity": 1}\n' * 3 + "{half\n")
+    said = say("publish", "orders", "--file", "orders.jsonl", "--batch", "1", status=1)
+    first, second = said.splitlines()
+    assert first == "of `orders.jsonl` the first 2 events went out"
+    assert second.startswith("error: orders.jsonl:4: this is no JSON")
 
 
 def test_standard_input_is_a_file_too(say: Say, url: str) -> None:

@@ -49,3 +49,19 @@ def test_a_change_that_is_parked_under_its_rows_key_is_found_there() -> None:
         assert [each.status for each in found] == ["parked", "committed", "parked"]
         assert found[0].blocked_by == "its key `1` is parked"
         assert [parked.key for parked in world.parked()] == ["1"]
+
+
+def test_what_was_given_up_is_told_with_its_attempts_and_its_cause() -> None:
+    app = App("shop")
+    orders = app.stream("orders")
+
+    @app.function(orders, retry=Retry(attempts=3, base=0.01))
+    def fail(event: Event[int]) -> None:
+        raise ValueError("not this one")
+
+    with World(app) as world:
+        world.publish(orders, 1)
+        world.run_until_idle()
+        (found,) = explained(world, "orders", 0).functions
+        assert (found.status, found.attempts) == ("dead", 3)
+        assert found.cause == "ValueError: not this one"

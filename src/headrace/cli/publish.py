@@ -120,14 +120,21 @@ def _publish_file(
     file, size = _opened(source)
     token = SystemEntropy().token(8)
     published = duplicates = 0
-    with file:
-        counted = Counted(file)
-        for number, lines in enumerate(
-            _with_progress(batches(read(counted, fields, source), batch), counted, size)
-        ):
-            found = send(client, stream, b"\n".join(lines), f"{token}-{number}")
-            duplicates += found["duplicates"]
-            published += len(lines) - found["duplicates"]
+    try:
+        with file:
+            counted = Counted(file)
+            for number, lines in enumerate(
+                _with_progress(batches(read(counted, fields, source), batch), counted, size)
+            ):
+                found = send(client, stream, b"\n".join(lines), f"{token}-{number}")
+                duplicates += found["duplicates"]
+                published += len(lines) - found["duplicates"]
+    except (HeadraceError, KeyboardInterrupt) as error:
+        # Who sends the file again wants to know what of it is there already.
+        if sent := published + duplicates:
+            least = "at least " if isinstance(error, KeyboardInterrupt | Unavailable) else ""
+            click.echo(f"of `{source}` {least}the first {plural(sent, 'event')} went out", err=True)
+        raise
     return published, duplicates
 
 

@@ -7,7 +7,12 @@ import msgspec
 from headrace.delivery.dispatcher import Dispatcher
 from headrace.delivery.envelopes import keyed
 from headrace.delivery.parking import lane_name, lane_of, parked_row_key
-from headrace.delivery.positions import decode_position, decode_trouble, position_key
+from headrace.delivery.positions import (
+    decode_position,
+    decode_trouble,
+    decode_waiting,
+    position_key,
+)
 from headrace.delivery.unit import FOREVER
 from headrace.delivery.watermark import Watermark
 from headrace.keepers.brokers.base import Broker
@@ -97,13 +102,18 @@ class Explainer:
         if stream in spec.change_streams and spec.changes is not None and spec.changes.keys:
             event = keyed(chunk, spec.changes.keys).events()[0]
         lane = lane_of(event, offset)
-        if await self._storage.get(Space.DEAD, pack(function, stream, partition, offset)):
-            return Whereabouts(function, "dead", "`headrace dead redrive`", 0, 0, "", policy)
-        if await self._storage.get(
+        if row_dead := await self._storage.get(
+            Space.DEAD, pack(function, stream, partition, offset)
+        ):
+            attempts, cause = _given_up(row_dead)
+            blocked = "`headrace dead redrive`"
+            return Whereabouts(function, "dead", blocked, attempts, 0, cause, policy)
+        if row_parked := await self._storage.get(
             Space.PARKED, parked_row_key(function, stream, partition, lane, offset)
         ):
-            key = lane_name(lane)
-            return Whereabouts(function, "parked", f"its key `{key}` is parked", 0, 0, "", policy)
+            attempts, cause = _given_up(row_parked)
+            blocked = f"its key `{lane_name(lane)}` is parked"
+            return Whereabouts(function, "parked", blocked, attempts, 0, cause, policy)
         if row is not None and Watermark(decode_position(row).progress).is_finished(offset):
             return Whereabouts(function, "committed", "", 0, 0, "", policy)
         for one in trouble:
@@ -124,3 +134,9 @@ class Explainer:
         state = self._dispatcher.state_of(function, stream, partition)
         blocked = "" if state == "running" else state
         return Whereabouts(function, "waiting", blocked, 0, 0, "", policy)
+
+
+def _given_up(row: bytes) -> tuple[int, str]:
+    """After how many attempts, and why."""
+    waits = decode_waiting(row)
+    return waits.attempts, f"{waits.cause.kind}: {waits.cause.message}"

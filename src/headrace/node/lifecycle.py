@@ -82,6 +82,8 @@ async def _reload(node: Node, stop: asyncio.Event) -> None:
     """Load the apps again whenever a file of theirs changes; a broken edit keeps the old version."""
     from watchfiles import PythonFilter, awatch
 
+    # It counts changes; what came of them is said below.
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
     folders = {_folder(target): target for target in node.settings.targets}
     async for _ in awatch(*folders, watch_filter=PythonFilter(), stop_event=stop):
         for target in node.settings.targets:

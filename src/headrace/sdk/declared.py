@@ -246,7 +246,11 @@ def coder_of(codec: str | None, value: Any, where: str) -> Coder:
 
 def check_whole(value: object, low: int, high: int, name: str, where: str) -> None:
     """Pass, where `value` is a whole number in range."""
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Misuse(
+            f"{where}: `{name}={value!r}` is no whole number; use one from {low:,} to {high:,}"
+        )
+    if not low <= value <= high:
         raise Misuse(f"{where}: `{name}={value!r}` is out of range; use {low:,} to {high:,}")
 
 

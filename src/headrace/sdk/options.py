@@ -84,7 +84,10 @@ def check_options(given: Mapping[str, Any], where: str) -> dict[str, Any]:
             low, high, fix = _RANGES[name]
             whole = name in {"batch_size", "batch_bytes", "parallelism"}
             number = isinstance(value, int if whole else (int, float))
-            if not number or isinstance(value, bool) or not low <= value <= high:
+            if not number or isinstance(value, bool):
+                kind = "whole number" if whole else "number"
+                raise Misuse(f"{where}: `{name}={value!r}` is no {kind}; {fix}")
+            if not low <= value <= high:
                 raise Misuse(f"{where}: `{name}={value!r}` is out of range; {fix}")
         elif name in _CHOICES:
             if value not in _CHOICES[name]:
