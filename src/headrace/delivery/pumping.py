@@ -87,7 +87,7 @@ class Pumping:
             subscription.reader(stream, partition, claimed.standing.progress.watermark)
             for stream, claimed in claims.items()
         ]
-        wants: Wants | None = None if trigger.pattern is None else Selection(trigger.pattern)
+        wants: Wants | None = None if trigger.pattern is None else self._selection(trigger)
         if function.changes is not None and function.change_streams.intersection(claims):
             wants = ChangeFilter(wants, functools.partial(self._runs.skipped, function.name))
             if function.changes.keys:
@@ -101,6 +101,10 @@ class Pumping:
             recall=functools.partial(self._queues.recall, function.name),
             on_later=self._delays.wake, merges=self._merges(function, trigger, partition),
         )  # fmt: skip
+
+    def _selection(self, trigger: StreamTrigger) -> Selection:
+        packed = {name for name in trigger.streams if self._broker.stream(name).codec == "msgpack"}
+        return Selection(trigger.pattern or {}, msgpack=packed)
 
     def _merges(
         self, function: FunctionSpec, trigger: StreamTrigger, partition: int

@@ -2,41 +2,63 @@
 
 A pattern sees `{"key", "value", "type", "source", "headers", "time"}`, with the value as JSON (AWS Lambda
 shows a Kafka record's key and value to its filters under the same names). A value that is not JSON
-is shown as text where it is UTF-8, and as null where it is not.
+is shown as text where it is UTF-8, and as null where it is not; one of a msgpack stream as the JSON
+it would be. A pattern over anything else would never match, and is refused.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Final
 
 import msgspec
 
+from headrace.model.errors import Invalid
 from headrace.model.event import Event
 from headrace.model.record import Chunk
 from headrace.triggers.filters import compile_pattern
 
+SHOWN: Final = ("key", "value", "type", "source", "headers", "time")
 _json = msgspec.json.Decoder()
 
 
 class Selection:
     """A trigger's compiled pattern; called with a chunk, it gives the indices meant."""
 
-    def __init__(self, pattern: dict[str, Any]) -> None:
+    def __init__(self, pattern: dict[str, Any], *, msgpack: Collection[str] = ()) -> None:
+        """Compile the pattern.
+
+        Args:
+            pattern: As an author wrote it.
+            msgpack: The streams whose values are msgpack.
+
+        Raises:
+            Invalid: It is no pattern, or is about what no record has.
+        """
         self._pattern = compile_pattern(pattern)
+        self._msgpack = msgpack
+        for leaf in (leaf for leaves in self._pattern.alternatives for leaf in leaves):
+            if leaf.path.partition(".")[0] not in SHOWN:
+                raise Invalid(
+                    f"the pattern is about `{leaf.path}`, which no record has; it sees "
+                    f"{', '.join(f'`{name}`' for name in SHOWN)}: what is within the value is "
+                    f'`{{"value": {{"{leaf.path.partition(".")[0]}": ...}}}}`'
+                )
 
     def __call__(self, chunk: Chunk) -> set[int]:
         """The indices, from 0, of the events of `chunk` that match."""
+        value_of = _unpacked if chunk.stream in self._msgpack else _value
         return {
             index
             for index, event in enumerate(chunk.events())
-            if self._pattern.matches(_shown(event))
+            if self._pattern.matches(_shown(event, value_of(event.value)))
         }
 
 
-def _shown(event: Event) -> dict[str, Any]:
+def _shown(event: Event, value: Any) -> dict[str, Any]:
     return {
         "key": event.key,
-        "value": _value(event.value),
+        "value": value,
         "type": event.type,
         "source": event.source,
         "headers": event.headers or {},
@@ -52,4 +74,11 @@ def _value(raw: bytes) -> Any:
     try:
         return raw.decode()
     except UnicodeDecodeError:
+        return None
+
+
+def _unpacked(raw: bytes) -> Any:
+    try:
+        return msgspec.to_builtins(msgspec.msgpack.decode(raw), str_keys=True)
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, RecursionError):
         return None
