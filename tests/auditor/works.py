@@ -1,4 +1,4 @@
-"""Judges what came of queues, tables, schedules and parked keys, seen from outside.
+"""Judges what came of queues, tables, schedules, parked keys and requests, seen from outside.
 
 In: what their users did and were told, moment by moment on one clock, and the records that came of it.
 Out: findings. As everywhere in the auditor, nothing of the platform is imported.
@@ -57,6 +57,7 @@ class Notes(NamedTuple):
         made: By key, the numbers that were published, in order.
         period: Seconds between two times of the schedule.
         clock: When (by the true wall clock) the node's was set, and how wrong it was from then on.
+        orders: How many requests were answered, numbered from 0.
     """
 
     messages: Mapping[int, tuple[float, float]]
@@ -67,6 +68,7 @@ class Notes(NamedTuple):
     made: Mapping[str, Sequence[int]]
     period: float
     clock: Sequence[tuple[float, float]] = ((0.0, 0.0),)
+    orders: int = 0
 
     @property
     def shifted(self) -> bool:
@@ -84,7 +86,7 @@ def judge_works(notes: Notes, read: Read) -> list[Finding]:
     """Every broken promise."""
     return [
         *check_queue(notes), *check_rows(notes, read), *check_ticks(notes, read),
-        *check_made(notes, read),
+        *check_made(notes, read), *check_orders(notes, read),
     ]  # fmt: skip
 
 
@@ -148,6 +150,15 @@ def check_made(notes: Notes, read: Read) -> list[Finding]:
     if parked := json.loads(read("/parked"))["parked"]:
         findings.append(Finding("I5", f"still parked: {parked[:SHOWN]}"))
     return findings
+
+
+def check_orders(notes: Notes, read: Read) -> list[Finding]:
+    """Every request that was answered is done, once, however often it was sent."""
+    found = sorted(record["value"]["n"] for record in everything(read, "orders"))
+    if notes.shifted:
+        # A key is remembered for a day of the node's clock, and that may have been skipped.
+        found = sorted(set(found))
+    return _same("orders", list(range(notes.orders)), found)
 
 
 def check_ticks(notes: Notes, read: Read) -> list[Finding]:

@@ -31,13 +31,14 @@ RIGHT = Notes(
     messages={0: (0.0, 0.0), 1: (0.0, 1.0)},
     given=[Given(0, 0.1, 0.2), Given(1, 1.0, 1.1), Given(1, 3.1, 3.2)],
     told=[Told(0, "ack", 0.3, 0.4, sure=True), Told(1, "ack", 3.3, 3.4, sure=True)],
-    visibility=2.0, rows=3, made={"k": [0, 2], "l": [1]}, period=1.0,
+    visibility=2.0, rows=3, made={"k": [0, 2], "l": [1]}, period=1.0, orders=2,
 )  # fmt: skip
 RECORDS: dict[str, list[dict[str, Any]]] = {
     "changes": [{"value": {"n": number}} for number in range(3)],
     "made": [{"key": "k", "value": {"n": 0}}, {"key": "l", "value": {"n": 1}},
              {"key": "k", "value": {"n": 2}}],
     "ticks": [tick(1), tick(2), tick(3)],
+    "orders": [{"value": {"n": 1}}, {"value": {"n": 0}}],
 }  # fmt: skip
 
 
@@ -65,6 +66,7 @@ def test_the_judge_finds_nothing_in_a_right_history() -> None:
         ("I6", {"given": [Given(1, 0.1, 0.2)]}),
         ("I6", {"given": [Given(1, 1.0, 1.1), Given(1, 1.5, 1.6)]}),
         ("I1", {"rows": 4}),
+        ("I1", {"orders": 3}),
         ("I1", {"made": {"k": [0, 2, 3], "l": [1]}}),
         ("I3", {"made": {"k": [2, 0], "l": [1]}}),
     ],
@@ -79,6 +81,7 @@ def test_the_judge_sees_what_users_were_told_wrongly(
     ("invariant", "stream", "records"),
     [
         ("I2", "changes", [*RECORDS["changes"], RECORDS["changes"][0]]),
+        ("I2", "orders", [*RECORDS["orders"], RECORDS["orders"][0]]),
         ("I1", "ticks", [tick(1), tick(3)]),
         ("I2", "ticks", [tick(1), tick(2), tick(2)]),
         ("I3", "ticks", [tick(2), tick(1)]),

@@ -1,4 +1,4 @@
-"""A second load: a queue with workers outside, a table, a schedule, and keys that are parked.
+"""A second load: a queue with workers outside, a table, a schedule, parked keys, and requests.
 
 Each has a user in a thread of its own, who insists through every restart and writes down what was
 asked and answered, and when. What the node is killed amid, they do not know.
@@ -34,7 +34,7 @@ APP = f'''
 import os
 import time
 
-from headrace import App, Event, Every, ParkKey, Retry, Table
+from headrace import App, Context, Event, Every, Http, ParkKey, Retry, Table
 
 app = App("works", owner="campaign")
 jobs = app.queue("jobs", visibility={VISIBILITY_S}, max_receives=1000)
@@ -42,6 +42,7 @@ changes = app.stream("changes")
 ticks = app.stream("ticks")
 parts = app.stream("parts", partitions=2)
 made = app.stream("made", partitions=2)
+orders = app.stream("orders")
 
 
 @app.function(Table("sqlite:///{{folder}}/shop.db", "items", poll=0.1), output=changes)
@@ -65,6 +66,31 @@ def make(event: Event[dict]):
     if event.value.get("bad") and not os.path.exists("{{folder}}/cured"):
         raise ValueError("bad")
     return {{"n": event.value["n"]}}
+
+
+def serve(event: Event[dict], context: Context) -> int:
+    context.publish(orders, {{"n": event.value["n"]}})
+    return context.state.update("served", lambda count: count + 1, int, 0)
+
+
+@app.function(Http("POST", "/orders/now"), publishes=[orders])
+def now(event: Event[dict], context: Context):
+    """Answers when it is done."""
+    return serve(event, context)
+
+
+@app.function(Http("POST", "/orders/live", mode="live"), publishes=[orders])
+def live(event: Event[dict], context: Context):
+    """Answers on the way."""
+    yield "begun"
+    time.sleep(0.01)
+    yield serve(event, context)
+
+
+@app.function(Http("POST", "/orders/later", mode="async"), publishes=[orders])
+def later(event: Event[dict], context: Context):
+    """Answers before it is done."""
+    serve(event, context)
 '''
 
 
@@ -81,6 +107,7 @@ class Works:
         self.made: defaultdict[str, list[int]] = defaultdict(list)
         self.clock: list[tuple[float, float]] = [(0.0, 0.0)]
         self.redrives = 0
+        self.orders = 0
         self._random = Random(seed)
         self._failure: BaseException | None = None
         self._over, self._idle = threading.Event(), threading.Event()
@@ -90,6 +117,7 @@ class Works:
             for work, pause, over in (
                 (self._send, 0.03, self._over), (self._insert, 0.02, self._over),
                 (self._publish, 0.04, self._over), (self._redrive, 0.2, self._over),
+                (self._order, 0.02, self._over),
                 (self._work, 0.0, self._idle), (self._work, 0.0, self._idle),
             )
         ]  # fmt: skip
@@ -128,12 +156,12 @@ class Works:
         site = self.site
         notes = Notes(
             self.messages, self.given, self.told, VISIBILITY_S, self.rows, self.made, PERIOD_S,
-            self.clock,
+            self.clock, self.orders,
         )  # fmt: skip
         findings = [*judge_works(notes, site.ask), *leave(site)]
         return Result(
             fault=fault, times=times, findings=[str(finding) for finding in findings],
-            events=len(self.messages) + self.rows + sum(map(len, self.made.values())),
+            events=len(self.messages) + self.rows + sum(map(len, self.made.values())) + self.orders,
             figures=figures | figures_of(site),
         )  # fmt: skip
 
@@ -185,6 +213,33 @@ class Works:
         line = json.dumps({"id": f"p{number}", "key": key, "value": value}).encode() + b"\n"
         self.site.ask("/streams/parts", body=line, media=EVENTS)
         self.made[key].append(number)
+
+    def _order(self, random: Random) -> None:
+        """Ask under a key until there is a whole answer; now and then once more, in vain."""
+        place = random.choice(("now", "live", "later"))
+        first = self._answered(place, self.orders)
+        if random.random() < 0.2:
+            again = self._answered(place, self.orders)
+            assert place == "later" or again == first, f"order {self.orders}: {first!r}, {again!r}"
+        self.orders += 1
+
+    def _answered(self, place: str, number: int) -> bytes:
+        headers = {"content-type": "application/json", "idempotency-key": f"o{number}"}
+        until, said = time.monotonic() + DONE_S, ""
+        while time.monotonic() < until:
+            try:
+                status, answer = self.site.once(
+                    "POST", f"/orders/{place}", b'{"n": %d}' % number, headers
+                )
+            except (OSError, http.client.HTTPException) as error:
+                said = repr(error)
+            else:
+                if status < 300:
+                    return answer
+                said = f"{status} {answer[:300]!r}"
+                assert status == 409 or status >= 429, said
+            time.sleep(0.05)
+        raise AssertionError(f"order {number} was answered {said}: {self.site.said()}")
 
     def _redrive(self, _: Random) -> None:
         """Parked keys are given another try that they may not pass."""
