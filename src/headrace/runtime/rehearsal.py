@@ -111,7 +111,10 @@ def _stand(ground: sandbox.Ground, uid: int, scratch: str) -> bool:
             )  # fmt: skip
             scratch, uid = f"{scratch}/one", uid and uid + 1
             sandbox.furnish(scratch, uid)
-            sandbox.enter_instance(walls, uid=uid, scratch=scratch, parent=os.getppid())
+            for act, arguments in sandbox.steps(
+                walls, uid=uid, scratch=scratch, parent=os.getppid()
+            ):
+                act(*arguments)
             __import__("wave")
             code = 0
         finally:

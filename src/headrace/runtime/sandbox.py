@@ -13,19 +13,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from os import chdir, getppid, setgroups, setresgid, setresuid
+from os import getppid
 from resource import setrlimit
 
 import msgspec
 
 from headrace.model.policy import Resources
 from headrace.runtime import kernel, landlock, limits, mounts, seccomp
-from headrace.runtime.kernel import (
-    PR_SET_DUMPABLE,
-    PR_SET_PDEATHSIG,
-    give_up_capabilities,
-    prctl,
-)
 from headrace.runtime.warden import Rung
 
 SCRATCH_MODE = 0o700
@@ -198,30 +192,42 @@ def furnish(scratch: str, uid: int) -> None:
         tempfile.tempdir = None  # type: ignore[attr-defined]  # it may have cached another's
 
 
-def enter_instance(walls: Walls, *, uid: int, scratch: str, parent: int) -> None:
-    """Give up the rest, in the freshly forked child. Every line here is on the cold path.
+Step = tuple[Callable[..., object], tuple[object, ...]]
+"""Something to call and what with."""
 
-    Names are bound ahead: to look one up on a module writes to six pages that would be shared.
+
+def steps(walls: Walls, *, uid: int, scratch: str, parent: int) -> list[Step]:
+    """What the freshly forked child does to give up the rest, in order.
+
+    They are laid out before the fork, since every name that is looked up after it writes to pages
+    that would be shared.
     """
-    for kind, pair in walls.settings:
-        setrlimit(kind, pair)
+    taken: list[Step] = [(setrlimit, setting) for setting in walls.settings]
     if uid:
-        setgroups([])
-        setresgid(uid, uid, uid)
-        setresuid(uid, uid, uid)
-        give_up_capabilities()
-        # A changed uid hides /proc/self from its own process; nobody else has this uid.
-        prctl(PR_SET_DUMPABLE, 1)
+        taken += [
+            (os.setgroups, ([],)),
+            (os.setresgid, (uid, uid, uid)),
+            (os.setresuid, (uid, uid, uid)),
+            (kernel.give_up_capabilities, ()),
+            # A changed uid hides /proc/self from its own process; nobody else has this uid.
+            (kernel.prctl, (kernel.PR_SET_DUMPABLE, 1)),
+        ]
     else:
         # By whose uid it is, nobody can tell whose offspring a process is that lost its parent:
         # let it come to the instance, so that only a dead instance's comes to the zygote.
-        prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-    chdir(scratch)
+        taken.append((kernel.prctl, (kernel.PR_SET_CHILD_SUBREAPER, 1)))
+    taken.append((os.chdir, (scratch,)))
     if walls.rules >= 0:
-        landlock.restrict(walls.rules)
+        taken.append((landlock.restrict, (walls.rules,)))
     if walls.filter is not None:
-        kernel.set_seccomp(walls.filter)
+        taken.append((kernel.set_seccomp, (walls.filter,)))
     # After the uid change, which clears it.
-    prctl(PR_SET_PDEATHSIG, SIGKILL)
+    taken.append((kernel.prctl, (kernel.PR_SET_PDEATHSIG, SIGKILL)))
+    taken.append((_follow, (parent,)))
+    return taken
+
+
+def _follow(parent: int) -> None:
+    """End here if the parent died before its death would have been ours."""
     if getppid() not in (parent, 0):
         os.kill(os.getpid(), SIGKILL)

@@ -66,8 +66,7 @@ def reseed() -> None:
             generator.seed(seed)
 
 
-def know_yourself() -> None:
-    """The main thread has a number of its own now; `threading` is not told of forks."""
+def renumbering() -> Callable[[], object]:
+    """What tells the main thread, in a child, that it has a number of its own now."""
     thread = threading.main_thread()
-    if hasattr(thread, "_set_native_id"):
-        thread._set_native_id()
+    return getattr(thread, "_set_native_id", int)

@@ -23,15 +23,20 @@ import msgspec
 
 from headrace.runtime import sandbox
 from headrace.runtime.child import main
-from headrace.runtime.child.afresh import know_yourself, reseed
+from headrace.runtime.child.afresh import renumbering, reseed
 from headrace.runtime.child.importing import CONTROL, RULES
-from headrace.runtime.sandbox import enter_instance
-from headrace.runtime.wire import Cradle, Fork, Load, Loaded, unpack_resources
+from headrace.runtime.wire import (
+    EXIT_MEMORY,
+    Cradle,
+    Fork,
+    Load,
+    Loaded,
+    pack_resources,
+    unpack_resources,
+)
 
 HIGHEST = 0x7FFF_FFFF
 MAX_PLANS = 1_024
-SIGCHLD, SIGTERM = int(signal.SIGCHLD), int(signal.SIGTERM)
-"""Plain: turning numbers into enumerations and back touches 50 pages."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -57,12 +62,18 @@ class Nursery:
         self._size = loaded.size
         self._ground = ground
         self._release = release
+        self._renumber: sandbox.Step = (renumbering(), ())
         self._plans: dict[tuple[bytes, int, bool], Plan] = {}
         self._next: Cradle | None = load.next
         self._ready: Cradle | None = None
         self._parent = os.getpid()
         self.first_free = RULES + 1 if ground.rules >= 0 else RULES
         """The descriptor from which on nothing is an instance's."""
+        for function in loaded.spec.functions:
+            isolation = min(function.resources.isolation, load.isolation)
+            own_uid = ground.uids and isolation >= 1
+            packed = pack_resources(function.resources)
+            self._plan(packed, isolation, own_uid=own_uid)
 
     # -- in the zygote ---------------------------------------------------------------------------
 
@@ -70,8 +81,7 @@ class Nursery:
         """The uid of its own that the instance gets; 0 where it gets none."""
         return order.cradle.uid if self._ground.uids else 0
 
-    def plan(self, resources: bytes, isolation: int, *, own_uid: bool) -> Plan:
-        """The plan for instances like this, made once."""
+    def _plan(self, resources: bytes, isolation: int, *, own_uid: bool) -> Plan:
         kind = (resources, isolation, own_uid)
         plan = self._plans.get(kind)
         if plan is None:
@@ -107,7 +117,27 @@ class Nursery:
         reseed()
         self._ready = cradle
 
-    def take(self, order: Fork) -> bool:
+    def lay_out(self, order: Fork, descriptors: list[int]) -> list[sandbox.Step]:
+        """What the child that was ordered will do, from its first moment to its end.
+
+        What is ready is used up.
+
+        Raises:
+            Unknown: The app has no such function.
+        """
+        uid = self.uid_of(order)
+        plan = self._plan(order.resources, order.isolation, own_uid=uid != 0)
+        self._life.begin(order, plan.cpu)
+        steps = spoken_for(descriptors, self.first_free) + UNHEARD
+        scratch = self._place(order.cradle)
+        if not self._take(order):
+            steps += [(sandbox.furnish, (scratch, uid)), (reseed, ())]
+        steps += sandbox.steps(plan.walls, uid=uid, scratch=scratch, parent=self._parent)
+        if self.first_free > RULES:
+            steps.append((close, (RULES,)))
+        return [*steps, self._renumber, (self._release, ()), (self._life.live, ())]
+
+    def _take(self, order: Fork) -> bool:
         """Whether all is ready for this one; if so it is used up."""
         ready, self._ready = self._ready, None
         self._next = order.next
@@ -139,23 +169,14 @@ class Nursery:
 
     # -- in the child ----------------------------------------------------------------------------
 
-    def be_born(self, order: Fork, plan: Plan, descriptors: list[int], *, ready: bool) -> NoReturn:
+    def be_born(self, steps: list[sandbox.Step]) -> NoReturn:
         """Be the instance that was ordered."""
         code = 1
         try:
-            settle_descriptors(descriptors, self.first_free)
-            reset_signals()
-            scratch = f"{self._load.scratch}/{order.cradle.name}"
-            uid = order.cradle.uid if self._ground.uids else 0
-            if not ready:
-                sandbox.furnish(scratch, uid)
-                reseed()
-            enter_instance(plan.walls, uid=uid, scratch=scratch, parent=self._parent)
-            if self.first_free > RULES:
-                close(RULES)
-            know_yourself()
-            self._release()
-            main.live(self._life, order, plan.cpu)
+            for act, arguments in steps:
+                act(*arguments)
+        except MemoryError:
+            code = EXIT_MEMORY
         except BaseException:  # noqa: BLE001 - the zygote's stack must not go on in its child
             traceback.print_exc()
             sys.stderr.flush()
@@ -163,18 +184,24 @@ class Nursery:
             os._exit(code)
 
 
-def reset_signals() -> None:
-    """Nothing of how its zygote takes signals is left to a child."""
-    set_wakeup_fd(-1)
-    set_signal(SIGCHLD, SIG_DFL)
-    set_signal(SIGTERM, SIG_DFL)
-
-
-def settle_descriptors(descriptors: list[int], first_free: int) -> None:
+def spoken_for(descriptors: list[int], first_free: int) -> list[sandbox.Step]:
     """Only stdin, the log pipes and the channel stay open; the channel takes the control's place."""
     link, out, err = descriptors
-    dup2(out, 1)
-    dup2(err, 2)
-    # The three came in above the control socket, which is 3, so nothing is overwritten early.
-    dup2(link, CONTROL, False)
-    closerange(first_free, HIGHEST)
+    return [
+        (dup2, (out, 1)),
+        (dup2, (err, 2)),
+        # The three came in above the control socket, which is 3, so nothing is overwritten early.
+        (dup2, (link, CONTROL, False)),
+        (closerange, (first_free, HIGHEST)),
+    ]
+
+
+UNHEARD: list[sandbox.Step] = [
+    (set_wakeup_fd, (-1,)),
+    (set_signal, (int(signal.SIGCHLD), SIG_DFL)),
+    (set_signal, (int(signal.SIGTERM), SIG_DFL)),
+]
+"""Nothing of how its zygote takes signals is left to a child.
+
+With plain numbers: turning them into enumerations and back touches 50 pages.
+"""

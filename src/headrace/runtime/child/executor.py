@@ -130,12 +130,13 @@ class Executor:
         return await self._run_single(invocation, prepared, events, began)
 
     def _open(self, invocation: Invocation, prepared: Prepared) -> list[Event[Any]]:
+        events: list[Event[Any]] = []
         if invocation.mode == "call":
-            decode = prepared.call_decode
-            return [event for chunk in invocation.chunks for event in open_chunk(chunk, 0, decode)]
+            for chunk in invocation.chunks:
+                events += open_chunk(chunk, 0, prepared.call_decode)
+            return events
         if len(invocation.chunks) == 1:
             return self._open_one(invocation.chunks[0], 0, prepared)
-        events: list[Event[Any]] = []
         for chunk in invocation.chunks:
             events += self._open_one(chunk, len(events), prepared)
         return events

@@ -24,7 +24,6 @@ from headrace.model.outcome import Cause, Returned, Usage
 from headrace.model.policy import MAX_TRACEBACK
 from headrace.model.record import Chunk, encode_events
 from headrace.model.reply import WireReply
-from headrace.runtime.child.afresh import know_yourself
 from headrace.runtime.child.channel import Channel
 from headrace.runtime.child.executor import Executor
 from headrace.runtime.child.speech import Running, Speech, speak_up
@@ -138,22 +137,28 @@ class Life:
         self._used = 0.0
 
     def begin(self, order: Fork, cpu_limit: float | None) -> None:
-        """Be the instance that was ordered; a run of it may take so many seconds of processor time."""
-        if order.partitions:
+        """Be the instance that was ordered, as far as that can be told in the zygote.
+
+        Args:
+            order: What was ordered.
+            cpu_limit: Seconds of processor time that a run of it may take.
+        """
+        if self._partitions != order.partitions:
+            self._partitions.clear()
             self._partitions.update(order.partitions)
         self._channel.spin = order.spin
         self._executor.instance = order.instance
         self._asynchronous = self._executor.is_async(order.function)
         self._cpu_limit = cpu_limit
-        if self._greets:
-            self._start()
 
     def awaits(self, function: str) -> bool:
         """Whether the handler is asynchronous."""
         return self._executor.is_async(function)
 
     def live(self) -> NoReturn:
-        """Until the host says stop, or goes."""
+        """Until the host says stop, or goes; in the instance."""
+        if self._greets:
+            self._start()
         while True:
             self.step()
 
@@ -300,7 +305,6 @@ def rehearse() -> None:
     with ours, theirs:
         life = Life(app, "", ours, running, out, err)
         for _ in range(REHEARSALS):
-            know_yourself()
             life.begin(order, None)
             theirs.sendall(encode(1, run))
             life.step()
@@ -310,12 +314,3 @@ def rehearse() -> None:
 def first_words(event: Any) -> int:
     """What runs in a rehearsal, in the place of an author's function."""
     return 1
-
-
-def live(life: Life, order: Fork, cpu_limit: float | None) -> NoReturn:
-    """Be an instance; the process is settled in its sandbox already."""
-    try:
-        life.begin(order, cpu_limit)
-        life.live()
-    except MemoryError:
-        os._exit(EXIT_MEMORY)

@@ -19,10 +19,11 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
+from headrace.model.errors import Unknown
 from headrace.runtime import kernel, sandbox, warden
 from headrace.runtime.child import main
 from headrace.runtime.child.afresh import Hooks, hold
-from headrace.runtime.child.birth import HIGHEST, Nursery, reset_signals
+from headrace.runtime.child.birth import HIGHEST, UNHEARD, Nursery
 from headrace.runtime.child.control import Control
 from headrace.runtime.child.forkable import NotForkable, count_descriptors
 from headrace.runtime.child.importing import CONTROL, load
@@ -37,7 +38,6 @@ from headrace.runtime.wire import (
     LoadFailed,
     ToZygote,
     encode,
-    pack_resources,
 )
 
 INSTANCE_FDS = 3
@@ -57,7 +57,6 @@ class Zygote:
         self,
         control: Control,
         nursery: Nursery,
-        load: Load,
         loaded: Loaded,
         standing: warden.Standing,
         ground: sandbox.Ground,
@@ -76,11 +75,6 @@ class Zygote:
         signal.set_wakeup_fd(self._alarm, warn_on_full_buffer=False)
         self._descriptors = count_descriptors()
         self._keeps_spare = any(each.scaling.spare for each in loaded.spec.functions)
-        for function in loaded.spec.functions:
-            # Planned ahead, so that children find the plan among the pages they share.
-            isolation = min(function.resources.isolation, load.isolation)
-            packed = pack_resources(function.resources)
-            nursery.plan(packed, isolation, own_uid=ground.uids and isolation >= 1)
         gc.freeze()
 
     def serve(self) -> None:
@@ -91,9 +85,8 @@ class Zygote:
         while True:
             events = poll.poll(self._patience_ms())
             if not events:
-                if self._unsaid:
+                if self._unsaid or self._nursery.is_behind:
                     self._tell()
-                elif self._nursery.is_behind:
                     self._nursery.make_ready()
                 else:
                     self._fork_spare()
@@ -120,14 +113,12 @@ class Zygote:
         try:
             pid = self._hand_to_spare(order, descriptors)
             if pid is None:
-                uid = self._nursery.uid_of(order)
-                plan = self._nursery.plan(order.resources, order.isolation, own_uid=uid != 0)
-                ready = self._nursery.take(order)
                 self._check(INSTANCE_FDS)
+                steps = self._nursery.lay_out(order, descriptors)
                 pid = os.fork()
                 if pid == 0:
-                    self._nursery.be_born(order, plan, descriptors, ready=ready)
-        except (OSError, NotForkable) as error:
+                    self._nursery.be_born(steps)
+        except (OSError, NotForkable, Unknown) as error:
             self._tell()
             self._control.say(ForkFailed(order.instance, str(error)))
         else:
@@ -193,7 +184,8 @@ class Zygote:
         try:
             os.dup2(link.fileno(), CONTROL, False)
             os.closerange(self._nursery.first_free, HIGHEST)
-            reset_signals()
+            for act, arguments in UNHEARD:
+                act(*arguments)
             # Done here once more, so that the pages it touches are this child's own already.
             main.rehearse()
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -204,18 +196,14 @@ class Zygote:
             while not orders:
                 orders = control.receive()
             if isinstance(orders[0], Fork):
-                self._become(orders[0], control.take_descriptors(INSTANCE_FDS))
+                descriptors = control.take_descriptors(INSTANCE_FDS)
+                self._nursery.be_born(self._nursery.lay_out(orders[0], descriptors))
         except EOFError:
             os._exit(0)
         except BaseException:  # noqa: BLE001 - the zygote's stack must not go on in its child
             traceback.print_exc()
             sys.stderr.flush()
         os._exit(1)
-
-    def _become(self, order: Fork, descriptors: list[int]) -> NoReturn:
-        uid = self._nursery.uid_of(order)
-        plan = self._nursery.plan(order.resources, order.isolation, own_uid=uid != 0)
-        self._nursery.be_born(order, plan, descriptors, ready=self._nursery.take(order))
 
     def _check(self, expected: int) -> None:
         """What was true after the import must still be so; both looks cost microseconds."""
@@ -314,7 +302,7 @@ def run(descriptor: int, held: Sequence[Hooks]) -> NoReturn:
         else:
             life, loaded, ground = outcome
             nursery = Nursery(life, order, loaded, ground, hold(held))
-            zygote = Zygote(control, nursery, order, loaded, standing, ground)
+            zygote = Zygote(control, nursery, loaded, standing, ground)
             control.say(loaded)
             zygote.serve()
     except EOFError:
