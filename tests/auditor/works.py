@@ -58,6 +58,7 @@ class Notes(NamedTuple):
         period: Seconds between two times of the schedule.
         clock: When (by the true wall clock) the node's was set, and how wrong it was from then on.
         orders: How many requests were answered, numbered from 0.
+        differing: Those that were answered otherwise when they were repeated.
     """
 
     messages: Mapping[int, tuple[float, float]]
@@ -69,6 +70,7 @@ class Notes(NamedTuple):
     period: float
     clock: Sequence[tuple[float, float]] = ((0.0, 0.0),)
     orders: int = 0
+    differing: Sequence[int] = ()
 
     @property
     def shifted(self) -> bool:
@@ -153,11 +155,13 @@ def check_made(notes: Notes, read: Read) -> list[Finding]:
 
 
 def check_orders(notes: Notes, read: Read) -> list[Finding]:
-    """Every request that was answered is done, once, however often it was sent."""
+    """Every request that was answered is done, once, however often it was sent and with one answer."""
     found = sorted(record["value"]["n"] for record in everything(read, "orders"))
     if notes.shifted:
         # A key is remembered for a day of the node's clock, and that may have been skipped.
         found = sorted(set(found))
+    elif notes.differing:
+        return [Finding("I2", f"orders had two answers: {list(notes.differing)[:SHOWN]}")]
     return _same("orders", list(range(notes.orders)), found)
 
 

@@ -67,6 +67,7 @@ def test_the_judge_finds_nothing_in_a_right_history() -> None:
         ("I6", {"given": [Given(1, 1.0, 1.1), Given(1, 1.5, 1.6)]}),
         ("I1", {"rows": 4}),
         ("I1", {"orders": 3}),
+        ("I2", {"differing": [1]}),
         ("I1", {"made": {"k": [0, 2, 3], "l": [1]}}),
         ("I3", {"made": {"k": [2, 0], "l": [1]}}),
     ],

@@ -108,6 +108,7 @@ class Works:
         self.clock: list[tuple[float, float]] = [(0.0, 0.0)]
         self.redrives = 0
         self.orders = 0
+        self.differing: list[int] = []
         self._random = Random(seed)
         self._failure: BaseException | None = None
         self._over, self._idle = threading.Event(), threading.Event()
@@ -156,7 +157,7 @@ class Works:
         site = self.site
         notes = Notes(
             self.messages, self.given, self.told, VISIBILITY_S, self.rows, self.made, PERIOD_S,
-            self.clock, self.orders,
+            self.clock, self.orders, self.differing,
         )  # fmt: skip
         findings = [*judge_works(notes, site.ask), *leave(site)]
         return Result(
@@ -220,7 +221,8 @@ class Works:
         first = self._answered(place, self.orders)
         if random.random() < 0.2:
             again = self._answered(place, self.orders)
-            assert place == "later" or again == first, f"order {self.orders}: {first!r}, {again!r}"
+            if place != "later" and again != first:
+                self.differing.append(self.orders)
         self.orders += 1
 
     def _answered(self, place: str, number: int) -> bytes:
