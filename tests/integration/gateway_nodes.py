@@ -185,8 +185,8 @@ async def raw(url: str, *parts: bytes, pause: float = 0.0, patience: float = 10.
     return bytes(answer)
 
 
-def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """`headrace serve` over the folder's `app.py` and `data`, in a process; and its address.
+def start(folder: Path, *apps: str) -> tuple[subprocess.Popen[bytes], str]:
+    """`headrace serve` over the folder's `app.py` (or `apps`) and `data`, in a process; and its address.
 
     Raises:
         AssertionError: It does not come up; with what it said.
@@ -194,7 +194,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     note, log = folder / "data" / "node.json", folder / "node.log"
     note.unlink(missing_ok=True)
     environ = {name: value for name, value in os.environ.items() if "HEADRACE" not in name}
-    command = ["serve", "app.py", "--data", "data", "--port", "0"]
+    command = ["serve", *(apps or ("app.py",)), "--data", "data", "--port", "0"]
     with log.open("ab") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "headrace.cli.main", *command],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from headrace.delivery.answers import Answers
 from headrace.delivery.dispatcher import Dispatcher
@@ -117,9 +117,13 @@ class Node:
         Raises:
             Misuse: The code cannot be loaded, or asks for what cannot be.
         """
+        app = await self._load(target)
+        await self._deliver(app)
+        return app
+
+    async def _load(self, target: str) -> AppSpec:
         app = self.settings.apply(await self.fleet.deploy(target))
         self.fleet.configure(app)
-        await self._deliver(app)
         return app
 
     async def redeploy(self, target: str) -> AppSpec:
@@ -134,13 +138,7 @@ class Node:
         return app
 
     async def _deliver(self, app: AppSpec) -> None:
-        for other in self.dispatcher.apps.values():
-            taken = {spec.name for spec in other.streams} & {spec.name for spec in app.streams}
-            if other.name != app.name and taken:
-                raise Misuse(
-                    f"apps `{other.name}` and `{app.name}` both declare the stream `{min(taken)}`; "
-                    "let one own it and the other use `app.external(...)`"
-                )
+        _refuse_taken(app, self.dispatcher.apps.values())
         await self.bus.prepare(app)
         others = [other for other in self.dispatcher.apps.values() if other.name != app.name]
         check_routes(
@@ -168,8 +166,15 @@ class Node:
 
     async def start(self) -> None:
         """Deploy what the settings name, and begin housekeeping."""
-        for target in self.settings.targets:
-            await self.deploy(target)
+        apps = [await self._load(target) for target in self.settings.targets]
+        for place, app in enumerate(apps):
+            _refuse_taken(app, apps[:place])
+        # Their streams first: apps may read each other's, in whatever order they are named.
+        for app in apps:
+            for stream in app.streams:
+                await self.broker.declare(stream)
+        for app in apps:
+            await self._deliver(app)
         # Only when every app is there: no rule may miss what another's router has passed.
         await self.bus.refresh()
         await self.replays.resume()
@@ -206,6 +211,16 @@ class Node:
             level=line.level,
             text=line.message,
         )
+
+
+def _refuse_taken(app: AppSpec, others: Iterable[AppSpec]) -> None:
+    for other in others:
+        taken = {spec.name for spec in other.streams} & {spec.name for spec in app.streams}
+        if other.name != app.name and taken:
+            raise Misuse(
+                f"apps `{other.name}` and `{app.name}` both declare the stream `{min(taken)}`; "
+                "let one own it and the other use `app.external(...)`"
+            )
 
 
 def _failed(name: str, error: BaseException) -> None:
