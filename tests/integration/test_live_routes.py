@@ -67,6 +67,17 @@ def raced(event: Event, context: Context):
         yield "begun"
     time.sleep(float(event.value.get("wait", "0")))
     context.state.put("raced", seen + 1)
+
+
+@app.function(Http("GET", "/live/visits", mode="live"))
+def visits(event: Event, context: Context):
+    yield "begun"
+    yield context.state.update("visits", lambda known: known + 1, int, 0)
+
+
+@app.function(Http("GET", "/live/visited"))
+def visited(event: Event, context: Context):
+    return context.state.update("visits", lambda known: known + 1, int, 0)
 '''
 
 
@@ -227,3 +238,10 @@ def test_state_that_changes_under_it_runs_it_again_unless_something_was_sent(url
         ask("GET", f"{url}/live/raced")
         assert silent.result().body == b""
     assert raced() == 3
+
+
+def test_what_another_function_wrote_before_is_no_change_under_it(url: str) -> None:
+    for count in range(1, 9, 2):
+        with asked(url, "/live/visits") as answer:
+            assert answer.read() == b'"begun"\n%d\n' % count
+        assert ask("GET", f"{url}/live/visited").body == count + 1

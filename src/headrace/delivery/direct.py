@@ -251,7 +251,9 @@ class Direct:
         """Run it, and hand on what it yields meanwhile."""
         self._answers.open(invocation.token, live)
         try:
-            return await self._invoker.invoke(replace(invocation, live=True))
+            # What the instance remembers of state may be older than what others wrote since, and
+            # once something is sent there is no second try: only a true race may end it.
+            return await self._invoker.invoke(replace(invocation, live=True, fresh=True))
         finally:
             self._answers.close(invocation.token)
 
