@@ -275,6 +275,26 @@ def test_pages_of_other_origins_come_in_only_where_the_route_says_so(url: str) -
     assert ask("OPTIONS", page, origin="https://evil.test", **given)[0] == 403
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/orders/tea/search?limit=many", 400),
+        ("GET", "/orders/%ff/search", 400),
+        ("PATCH", "/orders/tea/search", 405),
+        ("OPTIONS", "/orders/tea/search", 405),
+    ],
+)
+def test_a_page_that_may_call_a_route_can_read_why_it_was_refused(
+    url: str, method: str, path: str, status: int
+) -> None:
+    refused = ask(method, url + path, origin="https://a.test")
+    assert (refused.status, refused.headers["access-control-allow-origin"]) == (
+        status, "https://a.test",
+    )  # fmt: skip
+    other = ask(method, url + path, origin="https://evil.test")
+    assert "access-control-allow-origin" not in other.headers
+
+
 def test_a_kept_request_is_guarded_by_a_token_and_can_be_asked_after(url: str) -> None:
     assert ask("POST", f"{url}/later/ada", TEA)[0] == 401
     made = ask("POST", f"{url}/tokens", {"name": "till", "scopes": ["orders:write"]})[2]

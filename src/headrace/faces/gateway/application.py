@@ -111,12 +111,19 @@ class Application:
             return None
         except HeadraceError as error:
             response = answer_error(error)
+            extra = extra or self._heard(request)
         except Exception:  # noqa: BLE001 - the last resort: a bug must be an answer, not a dead door
             reference = f"{clock.now():x}"
             _log.exception("reference %s: %s %s broke", reference, request.method, pattern)
             response = answer_surprise(reference)
         door.metrics.answered(pattern, request.method, response.status, clock.monotonic() - began)
         return response, extra
+
+    def _heard(self, request: Request) -> Headers:
+        """What lets a page that may call the path read why it was refused there."""
+        if (origin := request.headers.get(b"origin")) is None:
+            return ()
+        return answer_headers(self._authored.cors_at(request.path), origin.decode("latin-1"))
 
     async def _place(self, request: Request) -> Place:
         """Who answers at one of the platform's own paths, once the request may ask for it."""

@@ -148,6 +148,14 @@ class Table:
         names = ", ".join(sorted({*methods, "HEAD"}) if "GET" in methods else methods)
         raise NotAllowed(f"`{method}` does nothing at `{raw_path:.200}`; use {names}", names)
 
+    def cors_at(self, raw_path: str) -> Cors | None:
+        """Which pages may call the routes of a path; None where it is nobody's, or none may."""
+        parts = raw_path.split("/")[1:]
+        for target in self._targets.get(unquote(parts[0]), ()) if parts else ():
+            if target.cors is not None and fits(target.segments, parts) is not None:
+                return target.cors
+        return None
+
     def of_stream(self, stream: str) -> Target | None:
         """The route whose requests are kept in `stream`."""
         for target in targets_of(self._apps.values()):
