@@ -35,6 +35,7 @@ class Function(msgspec.Struct):
         healed: Whether the poison was cured and redriven, so that nothing may be left over.
         least: The lowest number it means; None means every event, even one that is no JSON.
         flow: Its flow control, by policy.
+        keeps_state: Whether every event is noted in the state.
         bisect: Whether a batch that fails is cut; else one permanent failure gives all of it up.
     """
 
@@ -54,6 +55,7 @@ class Function(msgspec.Struct):
     least: int | None = None
     flow: dict[str, Any] = {}
     bisect: bool = True
+    keeps_state: bool = True
 
 
 class Account(msgspec.Struct):

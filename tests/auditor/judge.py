@@ -274,6 +274,18 @@ class _Books:
             _, name, kept = rows.state(key, value)
             function, _, lane = name.partition("|")
             found[function][lane] = list(kept)  # type: ignore[call-overload]  # a list of texts
+        for name, asked in self.account.functions.items():
+            if not asked.keeps_state:
+                # What it published stands in its place, partition by partition.
+                found[name] = self.seen_in_outputs(name, asked.output)
+        return found
+
+    def seen_in_outputs(self, name: str, output: str) -> dict[str, list[str]]:
+        """What a function has published for each key, in the order of the log."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for _, held in sorted(self.log.get(output, {}).items()):
+            if held.source.startswith(f"{name}@"):
+                found[str(held.key)].append(held.source.removeprefix(f"{name}@"))
         return found
 
     def check_event(
@@ -357,7 +369,7 @@ class _Books:
         if asked.resets or asked.mode == "unordered":
             return
         for key, places in seen.items():
-            if key == "None" and asked.mode != "ordered":
+            if key == "None" and not (asked.mode == "ordered" and asked.keeps_state):
                 continue
             last: dict[str, int] = {}
             for at in places:

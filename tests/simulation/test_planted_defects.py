@@ -49,6 +49,14 @@ def an_acknowledged_publish_is_not_stored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Publisher, "publish", forgetful)
 
 
+@plant("I1", "I4", "I5")
+def a_convoy_that_was_cut_counts_as_done(patch: pytest.MonkeyPatch) -> None:
+    def careless(unit: Any, outcome: Any, spec: Any, *, now: int, draw: Any) -> Any:
+        return settling.Verdict(finished=unit.chunks, kept=True)
+
+    patch.setattr(settling, "_settle_convoy", careless)
+
+
 @plant("I1", "I4")
 def a_failed_event_moves_the_position(patch: pytest.MonkeyPatch) -> None:
     real = settling.settle

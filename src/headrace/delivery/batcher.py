@@ -55,18 +55,21 @@ class Batcher:
             return 0.0
         return max(self._opened + self._window - now, 0.0)
 
-    def take(self, now: float) -> tuple[Chunk, ...]:
-        """The next batch, in order; empty where nothing waits."""
+    def take(self, now: float, batches: int = 1) -> tuple[Chunk, ...]:
+        """The next batch, in order, or as many whole ones; empty where nothing waits.
+
+        Several together are no larger, in bytes, than one may be.
+        """
         if self._chunks and self._raws is None:
             # The straight road: a blob as it was published is a batch.
             head = self._chunks[0]
             if head.size == head.count == self._limit and len(head.body) <= self._size:
-                self._chunks.popleft()
-                self._events -= head.count
-                self._opened = now
-                return (head,)
+                return self._blobs(now, batches)
         taken: list[Chunk] = []
-        room, space = self._limit, self._size
+        room = self._limit
+        if batches > 1:
+            room *= max(min(batches, self._events // room), 1)
+        space = self._size
         while self._chunks and room > 0 and (space > 0 or not taken):
             head = self._chunks[0]
             if head.size <= room and len(head.body) <= max(space, 1) and self._raws is None:
@@ -86,6 +89,20 @@ class Batcher:
             else:
                 self._chunks[0] = rest
         self._events -= sum(chunk.size for chunk in taken)
+        self._opened = now
+        return tuple(taken)
+
+    def _blobs(self, now: float, batches: int) -> tuple[Chunk, ...]:
+        """Blobs that are each a batch as they stand."""
+        taken: list[Chunk] = []
+        space = self._size
+        while self._chunks and len(taken) < batches:
+            head = self._chunks[0]
+            space -= len(head.body)
+            if space < 0 or not head.size == head.count == self._limit:
+                break
+            taken.append(self._chunks.popleft())
+        self._events -= self._limit * len(taken)
         self._opened = now
         return tuple(taken)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from headrace.delivery.unit import Unit
 from headrace.model.function import FunctionSpec
-from headrace.model.invocation import Invocation
+from headrace.model.invocation import Invocation, key_of
 from headrace.model.lineage import next_hop
+from headrace.model.policy import CONVOY_SPARE_S
 from headrace.world.entropy import Entropy
 
 WRITE_BITS = 62
@@ -25,14 +26,15 @@ def call_of(
         fresh: What an instance remembers of the state may be stale.
     """
     hops, origin = next_hop(unit.chunks)
-    head = unit.chunks[0]
+    # What holds more than a batch is a convoy, wherever it comes from.
+    each = spec.batch_size if unit.size > spec.batch_size else 0
     return Invocation(
         spec.name,
         unit.chunks,
         attempt=unit.attempts + 1,
-        timeout=spec.timeout,
+        timeout=spec.timeout + CONVOY_SPARE_S if each else spec.timeout,
         token=entropy.integer(WRITE_BITS) + 1,
-        key=f"{spec.name}:{head.stream}/{head.partition}/{head.start}",
+        key=key_of(spec.name, unit.chunks[0]),
         hops=hops,
         origin=origin,
         affinity=affinity,
@@ -40,4 +42,5 @@ def call_of(
         seed=entropy.integer(WRITE_BITS),
         fresh=fresh,
         order=spec.mode,
+        each=each,
     )

@@ -221,7 +221,7 @@ class Ledger:
         """Note a light landing; `gathered` writes up all of them at once."""
         self._finish(unit.chunks)
         self._appends.extend(kept.appends)
-        self.gathered_units += 1
+        self.gathered_units += -(-unit.size // self._spec.batch_size)
         self.gathered_bytes += sum(len(append.body) for append in kept.appends)
 
     def gathered(self) -> Effects:

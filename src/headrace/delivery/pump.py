@@ -19,6 +19,7 @@ import msgspec
 from headrace.delivery.batcher import Batcher
 from headrace.delivery.breaker import CircuitBreaker
 from headrace.delivery.calls import call_of
+from headrace.delivery.convoy import Convoy
 from headrace.delivery.flow import Flow, Key
 from headrace.delivery.gate import Gate
 from headrace.delivery.intake import intake_of
@@ -30,7 +31,7 @@ from headrace.delivery.mergebook import MergeBook
 from headrace.delivery.outside import RECALLED
 from headrace.delivery.parking import parked_events, redriven
 from headrace.delivery.positions import Claim, Standing
-from headrace.delivery.runs import Runs, run_of
+from headrace.delivery.runs import Runs, runs_of
 from headrace.delivery.settle import RUNAWAY, Verdict, at_most_once, runaway, settle
 from headrace.delivery.turns import turn
 from headrace.delivery.unit import FOREVER, Unit
@@ -101,6 +102,7 @@ class Pump:
             spec.name, {(name, partition): c.row for name, c in claims.items()}, storage=storage,
             tasks=tasks, width=self._width, beside=self._beside, on_later=on_later,
         )  # fmt: skip
+        self._convoy = Convoy(spec)
         self._errands: deque[Callable[[], Awaitable[None]]] = deque()
         self._waiting = Waiting(tasks)
         self._picking = asyncio.Lock()
@@ -254,7 +256,8 @@ class Pump:
         landing.forget_landed()
         if landing.broken:
             return None
-        (unit,) = self.ledger.units(intake.take(self._clock.monotonic()))
+        together = self._convoy.size
+        (unit,) = self.ledger.units(intake.take(self._clock.monotonic(), together))
         for chunk in unit.chunks:
             if runs_away(chunk.hops):
                 self.ledger.pending.append(unit)
@@ -390,7 +393,7 @@ class Pump:
             self._look_over()
             return None
         wait_s = self._intake.wait(now)
-        if wait_s == 0.0 and (chunks_taken := self._intake.take(now)):
+        if wait_s == 0.0 and (chunks_taken := self._take(now)):
             # They pass through `pending`, where a unit that has failed before waits its time.
             self.ledger.pending.extend(self.ledger.units(chunks_taken))
         self._look_over()
@@ -402,6 +405,14 @@ class Pump:
             waits = [seconds for seconds in (wait_s, retry_s) if seconds is not None]
             await self._wait(min(waits, default=None), *(self._readers[index] for index in wanting))
         return None
+
+    def _take(self, now: float) -> tuple[Chunk, ...]:
+        """The next batch, or a convoy where nothing holds anything up."""
+        intake = self._intake
+        if not isinstance(intake, Batcher):
+            return intake.take(now)
+        is_free = self.ledger.is_clear and self._gate.is_open and self._breaker.is_closed
+        return intake.take(now, self._convoy.size if is_free else 1)
 
     def _look_over(self) -> None:
         """What the lanes have left out counts as done, and is told."""
@@ -457,13 +468,19 @@ class Pump:
         outcome = self._vet(outcome)
         self._fresh = False
         self._pause_s = PAUSE_MIN
-        self._runs.record(run_of(invocation, outcome, self._clock.monotonic() - started))
+        wall = self._clock.monotonic() - started
+        for run, batches in runs_of(invocation, outcome, wall):
+            self._runs.record(run, batches)
+        self._convoy.ended(unit.size, outcome)
         return outcome, invocation.token
 
     def _tell_breaker(self, verdict: Verdict) -> None:
         if verdict.healthy:
             self._breaker.succeeded()
         elif verdict.healthy is False:
+            if verdict.finished:
+                # Batches of a convoy that ran before the one that failed.
+                self._breaker.succeeded()
             self._breaker.failed(self._clock.monotonic())
 
     # --- landing ----------------------------------------------------------------------------
@@ -551,7 +568,8 @@ class Pump:
         self.ledger = Ledger(spec, self.partition, standing, self._wants)
         self._landing.open(self.ledger)
         self._fresh = True
-        self._read_events, self._read_size = max(spec.batch_size * 2, 256), spec.batch_bytes * 2
+        self._read_events = max(spec.batch_size * max(self._convoy.most, 2), 256)
+        self._read_size = spec.batch_bytes * 2
         self._intake = intake_of(
             spec, streams=len(self._streams), lanes=self._in_lanes, width=self._width,
             rules=self._gate.rules, lateness=self._lateness,

@@ -5,6 +5,7 @@ Kept in memory only; the durable facts are in the store. Read by the door, the c
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,7 @@ import msgspec
 
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
-from headrace.model.record import Chunk
+from headrace.model.record import Chunk, positions
 
 MAX_RUNS = 1_000
 MAX_LINES = 5_000
@@ -100,14 +101,14 @@ class Runs:
         self._number = 0
         self.counters: dict[str, Counters] = defaultdict(Counters)
 
-    def record(self, run: Run) -> None:
-        """Remember a run that ended."""
+    def record(self, run: Run, batches: int = 1) -> None:
+        """Remember a run that ended; of a convoy, all its batches as one, and count each of them."""
         self._runs[run.function].append(run)
         counters = self.counters[run.function]
-        counters.outcomes[run.outcome] += 1
+        counters.outcomes[run.outcome] += batches
         counters.events += run.events
         counters.seconds += run.wall
-        counters.buckets[bisect_left(BOUNDS, run.wall)] += 1
+        counters.buckets[bisect_left(BOUNDS, run.wall / batches)] += batches
 
     def published(self, function: str, streams: Iterable[str]) -> None:
         """Remember where a function was seen to publish."""
@@ -160,6 +161,38 @@ class Runs:
             if line.number > after and (function is None or line.function == function)
         ]
         return found[-limit:]
+
+
+def runs_of(invocation: Invocation, outcome: Outcome, wall: float) -> list[tuple[Run, int]]:
+    """The runs that ended so, and how many batches each of them stands for.
+
+    Of a convoy the batches that came through are one, and the one that ended it is another.
+    """
+    ended = run_of(invocation, outcome, wall)
+    if not invocation.each or ended.outcome in {"crashed", "timed-out"}:
+        return [(ended, 1)]
+    events = invocation.size
+    if type(outcome) is Returned and outcome.untouched >= 0:
+        events = outcome.untouched
+    batches = -(-events // invocation.each)
+    if ended.outcome == "succeeded":
+        return [(msgspec.structs.replace(ended, events=events), batches)]
+    before = (batches - 1) * invocation.each
+    last = msgspec.structs.replace(ended, wall=wall / batches, events=events - before)
+    if not before:
+        return [(last, 1)]
+    good = msgspec.structs.replace(
+        ended, wall=wall - last.wall, events=before, outcome="succeeded", cause=""
+    )
+    return [
+        (good, batches - 1),
+        (msgspec.structs.replace(last, first=_place(invocation, before)), 1),
+    ]
+
+
+def _place(invocation: Invocation, index: int) -> str:
+    """The position of one event, as text."""
+    return str(next(itertools.islice(positions(invocation.chunks), index, None)))
 
 
 def run_of(invocation: Invocation, outcome: Outcome, wall: float) -> Run:

@@ -13,7 +13,7 @@ from headrace.delivery.bisect import halves
 from headrace.delivery.retry import Draw, delay, gives_up
 from headrace.delivery.unit import FOREVER, Unit, cut, pick, runs
 from headrace.model.function import FunctionSpec
-from headrace.model.outcome import BEHIND, Cause, Crashed, Outcome, Returned, TimedOut
+from headrace.model.outcome import BEHIND, Cause, Crashed, Failure, Outcome, Returned, TimedOut
 from headrace.model.policy import ParkPartition
 from headrace.model.record import Chunk
 
@@ -50,6 +50,8 @@ def settle(unit: Unit, outcome: Outcome, spec: FunctionSpec, *, now: int, draw: 
     """Judge a run of `unit` (`now` in microseconds since the epoch; `draw` for the jitter)."""
     match outcome:
         case Returned():
+            if unit.size > spec.batch_size:
+                return _settle_convoy(unit, outcome, spec, now=now, draw=draw)
             return _settle_returned(unit, outcome, spec, now=now, draw=draw)
         case Crashed(blameless=True, cause=cause):
             return Verdict(again=(msgspec.structs.replace(unit, cause=cause),), healthy=None)
@@ -84,10 +86,56 @@ def _settle_returned(
     )
 
 
+def _settle_convoy(
+    unit: Unit, outcome: Returned, spec: FunctionSpec, *, now: int, draw: Draw
+) -> Verdict:
+    """Batches that ran one after the other: all succeeded but for the last one that was looked at.
+
+    That one is judged as if it had gone alone, and those behind it go again.
+    """
+    if outcome.error is None and not outcome.failures and outcome.untouched < 0:
+        return Verdict(finished=unit.chunks, kept=True)
+    batch, size = spec.batch_size, unit.size
+    end = min(outcome.untouched, size) if outcome.untouched >= 0 else size
+    # An instance may say anything: what it did not say to be done, or comes behind a failure, is not.
+    if outcome.error is not None:
+        marked = set(outcome.done)
+        ended = next((index for index in range(end) if index not in marked), end - 1)
+    else:
+        ended = min((each.index for each in outcome.failures if each.index >= 0), default=end - 1)
+    low = max(min(ended, end - 1), 0) // batch * batch
+    high = min(low + batch, size)
+    if high < end:
+        lost = outcome.error or Cause("NoProgress", "it went on behind a batch that had failed")
+        return _settle_whole(unit, lost, spec, now=now, draw=draw)
+    last = Unit(cut(unit.chunks, low, high))
+    alone = Returned(
+        failures=tuple(Failure(each.index - low, each.cause) for each in outcome.failures),
+        untouched=end - low if end < high else -1,
+        error=outcome.error,
+        done=tuple(index - low for index in outcome.done if index >= low),
+    )
+    verdict = _settle_returned(last, alone, spec, now=now, draw=draw)
+    behind = (Unit(cut(unit.chunks, high, size)),) if high < size else ()
+    return msgspec.structs.replace(
+        verdict,
+        finished=cut(unit.chunks, 0, low) + verdict.finished,
+        again=verdict.again + behind,
+        kept=verdict.kept or low > 0,
+    )
+
+
 def _settle_whole(
     unit: Unit, cause: Cause, spec: FunctionSpec, *, now: int, draw: Draw, halve: bool = False
 ) -> Verdict:
     """All of `unit` failed together: halve it, try it again, or give it up."""
+    if unit.size > spec.batch_size:
+        # A convoy was lost, and nobody knows by whose fault: each of its batches goes alone.
+        alone = (
+            Unit(cut(unit.chunks, low, low + spec.batch_size), cause=cause)
+            for low in range(0, unit.size, spec.batch_size)
+        )
+        return Verdict(again=tuple(alone), healthy=None)
     if unit.size > 1 and (spec.bisect or halve):
         return Verdict(again=halves(msgspec.structs.replace(unit, cause=cause)), healthy=False)
     again, given_up = _try_again(unit, cause, spec, now=now, draw=draw)

@@ -30,6 +30,9 @@ class Invocation(msgspec.Struct, array_like=True, frozen=True, gc=False):
         fresh: Forget cached state first: an earlier invocation's changes did not land.
         held: In a `consume` run, the partitions it is given, each with the next offset.
         live: In a `call` run, what the handler yields is to be sent on as it comes.
+        each: Above 0, a convoy: every so many events are an invocation of their own, run one after
+            the other until one of them does more than succeed and publish; what is behind that
+            one comes back untouched.
     """
 
     function: str
@@ -49,8 +52,19 @@ class Invocation(msgspec.Struct, array_like=True, frozen=True, gc=False):
     order: str = ""
     held: tuple[Position, ...] = ()
     live: bool = False
+    each: int = 0
 
     @property
     def size(self) -> int:
         """How many events it carries."""
         return sum(chunk.size for chunk in self.chunks)
+
+    @property
+    def batches(self) -> int:
+        """How many invocations its author sees."""
+        return -(-self.size // self.each) if self.each else 1
+
+
+def key_of(function: str, head: Chunk) -> str:
+    """The root of the idempotency keys of an invocation whose events begin with this chunk's."""
+    return f"{function}:{head.stream}/{head.partition}/{head.start}"

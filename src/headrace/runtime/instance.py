@@ -361,7 +361,7 @@ class Instance:
             return
         returned = message.returned
         self.in_hand -= 1
-        self.invocations += 1
+        self.invocations += run.invocation.batches
         self._owner.took(returned.usage.wall)
         if returned.error is not None and returned.error.kind == "MemoryError":
             self.tainted = True

@@ -105,7 +105,8 @@ def _handler(planned: PlannedFunction, output: Stream[Any], deeds: Deeds) -> Cal
         deeds.check(planned, number)
         at = event.position
         context.publish(output, {"n": number, "from": f"{prefix}@{at}"}, key=event.key)
-        context.state.update(f"{prefix}|{event.key}", lambda seen: [*(seen or ()), at])
+        if planned.keeps_state:
+            context.state.update(f"{prefix}|{event.key}", lambda seen: [*(seen or ()), at])
 
     async def slowly(event: Event[Any], context: Context) -> None:
         if deeds.dawdles(planned, event.value["n"]):

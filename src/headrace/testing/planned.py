@@ -44,6 +44,7 @@ class PlannedFunction(msgspec.Struct, frozen=True):
         flaky: Events it fails on a number of times.
         slow: Events it overruns its timeout on, the first time.
         merge: Whether several streams are merged by event time, or read side by side.
+        keeps_state: Whether it notes every event in the state; what only publishes goes in convoys.
         least: The lowest number it means; what is below counts as done. None means everything.
     """
 
@@ -66,6 +67,7 @@ class PlannedFunction(msgspec.Struct, frozen=True):
     flaky: dict[int, int]
     slow: frozenset[int]
     merge: bool = True
+    keeps_state: bool = True
     least: int | None = None
     concurrency: Concurrency | None = None
     throttle: Throttle | None = None

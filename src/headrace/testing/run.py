@@ -269,6 +269,7 @@ class Run:
         return {
             "streams": list(each.streams),
             "output": each.output,
+            "keeps_state": each.keeps_state,
             "commit": each.commit,
             "mode": "keyed" if goes_on else each.order,
             "on_failure": type(each.on_failure).__struct_config__.tag,

@@ -25,7 +25,8 @@ SCENE_LABELS = (
 
 
 def widened(plan: Plan) -> Plan:
-    """The plan with what its seed adds to it; a good fifth of the seeds add nothing."""
+    """The plan with what its seed adds to it; some of the seeds add nothing."""
+    plan = _in_convoys(plan)
     chance = Random(f"beyond the core of {plan.seed}")
     kind = chance.random()
     if kind < 0.06:
@@ -38,6 +39,20 @@ def widened(plan: Plan) -> Plan:
     if kind < 0.65:
         return _with_flow(plan, chance)
     return _with_scenes(plan, chance)
+
+
+def _in_convoys(plan: Plan) -> Plan:
+    """Some functions keep no state and take small batches, which then travel together."""
+    chance = Random(f"the convoys of {plan.seed}")
+    if chance.random() < 0.6:
+        return plan
+    functions = tuple(
+        replace(each, keeps_state=False, batch_size=chance.choice((1, 1, 2, 3)))
+        if chance.random() < 0.7
+        else each
+        for each in plan.functions
+    )
+    return replace(plan, functions=functions)
 
 
 # --- functions -----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from headrace.model.function import FunctionSpec
 from headrace.model.outcome import Returned
 from headrace.model.policy import Retry
 
-SPEC = FunctionSpec(name="a.f", app="a", retry=Retry(attempts=1))
+SPEC = FunctionSpec(name="a.f", app="a", batch_size=200, retry=Retry(attempts=1))
 
 
 @given(st.integers(2, 300), st.integers(0, 1_000))

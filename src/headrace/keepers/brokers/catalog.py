@@ -63,7 +63,11 @@ def unknown_stream(name: str, known: Iterable[str]) -> Unknown:
     hint = " or ".join(f"`{each}`" for each in near)
     return Unknown(
         f"there is no stream `{name}`; "
-        + (f"did you mean {hint}?" if hint else "an app declares it with `app.stream(...)`, and `headrace list` shows all")
+        + (
+            f"did you mean {hint}?"
+            if hint
+            else "an app declares it with `app.stream(...)`, and `headrace list` shows all"
+        )
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from headrace.model.codec import Coder, encode_json
@@ -17,6 +17,7 @@ from headrace.model.errors import Unknown
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import BEHIND, Cause, Failure, Returned
 from headrace.model.record import Chunk
+from headrace.runtime.child.apart import run_apart
 from headrace.runtime.child.cause import cause_of
 from headrace.runtime.child.consuming import Consuming, Supply
 from headrace.runtime.child.handing import Prepared, bare, emit, settled, take
@@ -47,6 +48,9 @@ class Executor:
         instance: This instance's name.
         version: The hash of the code.
         monotonic: Seconds that never go backwards, for `remaining`.
+
+    Attributes:
+        entering: Told of every invocation of a convoy before it runs.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Executor:
         self._version = version
         self._monotonic = monotonic
         self._cache = StateCache()
+        self.entering: Callable[[Invocation], None] = _unheeded
         self._prepared = {name: Prepared(each) for name, each in app.functions.items()}
         self._untyped = Coder("json").decode
         self._started = 0
@@ -114,12 +119,30 @@ class Executor:
         prepared = self._named(invocation.function)
         if invocation.fresh:
             self._cache.clear()
+        convoy: list[list[Event[Any]]] | None = None
+        events: list[Event[Any]] = []
         try:
             if self._started < len(self.app.hooks["init"]):
                 self.start()
-            events = self._open(invocation, prepared)
+            if invocation.each:
+                convoy = [self._open_one(chunk, 0, prepared) for chunk in invocation.chunks]
+            else:
+                events = self._open(invocation, prepared)
         except BaseException as error:  # noqa: BLE001  # the author's init code may raise anything
             return Returned(error=cause_of(error))
+        if convoy is not None:
+
+            def alone(one: Invocation, events: list[Event[Any]]) -> Coroutine[Any, Any, Returned]:
+                self.entering(one)
+                return self._run(one, prepared, events)
+
+            return await run_apart(invocation, convoy, alone, self._monotonic)
+        return await self._run(invocation, prepared, events)
+
+    async def _run(
+        self, invocation: Invocation, prepared: Prepared, events: list[Event[Any]]
+    ) -> Returned:
+        """One invocation, its events opened."""
         began = self._monotonic()
         if invocation.mode == "call":
             return await self._run_call(invocation, prepared, events, began)
@@ -320,6 +343,10 @@ class Executor:
             return Returned(error=cause_of(error))
         recorder.at = -1
         return _collect(recorder, -1)
+
+
+def _unheeded(_invocation: Invocation) -> None:
+    """Nobody asks which invocation of a convoy runs."""
 
 
 # -- outcomes -------------------------------------------------------------------------------

@@ -127,6 +127,7 @@ class Life:
         )
         self._running = running
         self._out, self._err = out, err
+        self._executor.entering = self._enter
         self._greets = bool(app.hooks["init"])
         self._asynchronous = False
         self._runner: Any = None
@@ -232,6 +233,12 @@ class Life:
             self._channel.say(nonce, Done(Returned(error=cause, usage=cost)))
         if wall > SHORT_RUN_S or not self._channel.crowded:
             self._channel.flush()
+
+    def _enter(self, invocation: Invocation) -> None:
+        """The next of a convoy begins: what is said from now on is said by it."""
+        self._out.finish()
+        self._err.finish()
+        self._running.key = invocation.key
 
     def _drive(self, invocation: Invocation) -> Returned:
         work: Coroutine[Any, Any, Returned] = self._executor.run(invocation)

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from msgspec.structs import replace
+
+from headrace.delivery.unit import cut
 from headrace.model.errors import Corrupt, Unavailable
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, TimedOut
@@ -40,6 +43,13 @@ class InternalInvoker:
         handler = self.handlers.get(invocation.function)
         if handler is None:
             return await self._below.invoke(invocation)
+        if invocation.each:
+            # The platform's functions take batch by batch: this is the first, the rest comes again.
+            chunks = cut(invocation.chunks, 0, invocation.each)
+            outcome = await self.invoke(replace(invocation, chunks=chunks, each=0))
+            if not isinstance(outcome, Returned):
+                return outcome
+            return replace(outcome, untouched=invocation.each)
         try:
             return await self._clock.timeout(handler(invocation), invocation.timeout)
         except TimeoutError:

@@ -1,0 +1,110 @@
+"""Batches that came together, run one after the other: each is an invocation of its own.
+
+In: a convoy (`Invocation.each`), its events opened. Out: one `Returned` over all of them. It ends with
+the first batch that does more than succeed and publish, whose failures and state stand in it under the
+convoy's own indices; what is behind that batch is untouched, and so is what would have begun too late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from msgspec.structs import replace
+
+from headrace.model.invocation import Invocation, key_of
+from headrace.model.lineage import next_hop
+from headrace.model.outcome import Failure, Returned
+from headrace.model.policy import CONVOY_SPARE_S
+from headrace.model.record import Append, Chunk
+from headrace.sdk.event import Event, Origin
+
+Run = Callable[[Invocation, list[Event[Any]]], Coroutine[Any, Any, Returned]]
+
+
+async def run_apart(
+    invocation: Invocation,
+    opened: list[list[Event[Any]]],
+    run: Run,
+    monotonic: Callable[[], float],
+) -> Returned:
+    """Run batch after batch, as far as nothing but events was published.
+
+    Args:
+        invocation: The convoy.
+        opened: The events of each of its chunks.
+        run: Runs one batch.
+        monotonic: Seconds that never go backwards.
+    """
+    appends: list[Append] = []
+    total, base = invocation.size, 0
+    # Whoever waits for the first batch waits for all of them.
+    late = monotonic() + CONVOY_SPARE_S / 2
+    for chunks, events in _batches(invocation, opened):
+        hops, origin = next_hop(chunks)
+        one = replace(
+            invocation, chunks=chunks, key=key_of(invocation.function, chunks[0]), each=0,
+            timeout=invocation.timeout - CONVOY_SPARE_S, hops=hops, origin=origin,
+            seed=invocation.seed + base,
+        )  # fmt: skip
+        returned = await run(one, events)
+        appends += returned.appends
+        if not _came_through(returned):
+            return _ended(returned, appends, base, base + len(events), total)
+        base += len(events)
+        if base < total and monotonic() > late:
+            break
+    return Returned(appends=tuple(appends), untouched=base if base < total else -1)
+
+
+def _came_through(returned: Returned) -> bool:
+    return (
+        returned.error is None
+        and not returned.failures
+        and returned.untouched < 0
+        and not (returned.reads or returned.writes)
+    )
+
+
+def _ended(returned: Returned, appends: list[Append], low: int, high: int, total: int) -> Returned:
+    """What the batch `[low, high)` returned, as the end of all that went before it."""
+    end = high if returned.untouched < 0 else low + returned.untouched
+    done: tuple[int, ...] = ()
+    if returned.error is not None:
+        # An error says nothing of the batches before it, so they are named.
+        done = (*range(low), *(low + index for index in returned.done))
+    return Returned(
+        failures=tuple(Failure(low + each.index, each.cause) for each in returned.failures),
+        untouched=end if end < total else -1,
+        error=returned.error,
+        done=done,
+        appends=tuple(appends),
+        reads=returned.reads,
+        writes=returned.writes,
+    )
+
+
+def _batches(
+    invocation: Invocation, opened: list[list[Event[Any]]]
+) -> Iterator[tuple[tuple[Chunk, ...], list[Event[Any]]]]:
+    """The events of every batch, and where they stand."""
+    each = invocation.each
+    windows: list[Chunk] = []
+    held: list[Event[Any]] = []
+    for chunk, events in zip(invocation.chunks, opened, strict=True):
+        at = 0
+        while at < len(events):
+            count = min(each - len(held), len(events) - at)
+            window = chunk.window(chunk.low + at, chunk.low + at + count)
+            if held or window is not chunk:
+                for index, event in enumerate(events[at : at + count], start=len(held)):
+                    event._origin = Origin(window, len(held), event._origin.decode)
+                    event._index = index
+            windows.append(window)
+            held = held + events[at : at + count] if held or count < len(events) else events
+            at += count
+            if len(held) == each:
+                yield tuple(windows), held
+                windows, held = [], []
+    if held:
+        yield tuple(windows), held
