@@ -12,14 +12,19 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from msgspec.structs import replace
+
 from headrace.faces.gateway.admission import Admission
 from headrace.faces.gateway.application import Application
+from headrace.faces.gateway.cors import Headers
 from headrace.faces.gateway.door import Door
 from headrace.faces.gateway.exchange import Exchange
 from headrace.faces.gateway.metrics import Metrics
+from headrace.faces.gateway.outlet import State
 from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.responses import Response
 from headrace.faces.gateway.rooms import Rooms
-from headrace.model.errors import Invalid
+from headrace.model.errors import Invalid, Unavailable
 from headrace.node.config import Settings
 from headrace.testing.served import Answer, opened
 from headrace.world.tasks import Tasks
@@ -50,6 +55,7 @@ class Wicket:
 
         Raises:
             Invalid: The path is none.
+            Unavailable: A `live` answer broke off in the middle.
         """
         if not path.startswith("/"):
             raise Invalid(f'`{path:.80}` is no path of the node; write one such as `"/orders/7"`')
@@ -63,7 +69,8 @@ class Wicket:
             (name.replace("_", "-").lower().encode(), text.encode())
             for name, text in headers.items()
         ]
-        exchange = Exchange(go_on=_nothing, invite=None)
+        listening = _Listening()
+        exchange = Exchange(go_on=_nothing, invite=None, speaker=listening)
         exchange.feed(data)
         exchange.complete()
         answered = await self._application.answer(
@@ -74,6 +81,10 @@ class Wicket:
         )  # fmt: skip
         assert answered is not None  # noqa: S101 - only who hangs up is not answered
         response, extra = answered
+        if exchange.outlet is not None and exchange.outlet.state is State.BEGUN:
+            raise Unavailable(f"the answer broke off: {response.body.decode()}")
+        if exchange.outlet is not None and exchange.outlet.state is State.ENDED:
+            response = listening.whole()
         found = {
             name.decode(): text.decode("latin-1") for name, text in (*response.headers, *extra)
         }
@@ -92,6 +103,38 @@ class Wicket:
         self._application = Application(
             Door(rooms=rooms, admission=self._admission, metrics=Metrics(), tasks=Tasks(_broke))
         )
+
+
+class _Listening:
+    """A client that listens to the end."""
+
+    def __init__(self) -> None:
+        self._head: Response
+        self._heard = b""
+
+    def can_chunk(self) -> bool:
+        """It can."""
+        return True
+
+    def begin(self, response: Response, extra: Headers) -> None:
+        """Note the head."""
+        self._head = response
+
+    def send(self, data: bytes) -> None:
+        """Note what is said."""
+        self._heard += data
+
+    async def wait_room(self) -> None:
+        """There is room."""
+
+    def whole(self) -> Response:
+        """The answer without the marks of its chunks."""
+        body, rest = b"", self._heard
+        while rest:
+            size, _, rest = rest.partition(b"\r\n")
+            length = int(size, 16)
+            body, rest = body + rest[:length], rest[length + 2 :]
+        return replace(self._head, body=body)
 
 
 def _nothing() -> None:

@@ -161,7 +161,7 @@ class World:
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Send a request to the node's door: routes, webhooks, and the platform's own paths.
 
-        A `live` answer comes as a whole. The client is on the node's own machine.
+        A `live` answer is listened to until its end. The client is on the node's own machine.
 
         Args:
             method: Such as `POST`.
@@ -171,7 +171,8 @@ class World:
 
         Raises:
             Invalid: The path is none.
-            Unavailable: The host died before it answered; what it had committed stays.
+            Unavailable: The host died before it answered, and what it had committed stays; or a
+                `live` answer broke off, and nothing of it stays.
         """
         try:
             return self._drive(self._answered(method, path, body, headers))

@@ -51,6 +51,12 @@ def desk() -> App:
     def steps(event: Event[Any]) -> Iterator[int]:
         yield from range(3)
 
+    @app.function(Http("GET", "/desk/breaks", mode="live"))
+    def breaks(event: Event[Any], context: Context) -> Iterator[int]:
+        context.state.put("broken", True)
+        yield 1
+        raise ValueError("poison")
+
     @app.function(Http("GET", "/desk/often", rate=PerClient(1, per="1m")))
     def often(event: Event[Any]) -> str:
         return "yes"
@@ -76,6 +82,13 @@ def test_a_route_is_asked_and_its_effects_are_there() -> None:
         assert world.ask("GET", "/desk/steps").body == b"0\n1\n2\n"
         with pytest.raises(Invalid, match="no path"):
             world.ask("GET", "desk/7")
+
+
+def test_a_live_answer_that_breaks_off_leaves_nothing() -> None:
+    with World(desk()) as world:
+        with pytest.raises(Unavailable, match="poison"):
+            world.ask("GET", "/desk/breaks")
+        assert "broken" not in world.state("desk")
 
 
 @pytest.mark.parametrize("label", sorted(each for each in LABELS if each.startswith("commit:")))

@@ -108,6 +108,7 @@ class DeskScene:
 
         @app.function(Http("POST", "/desk/live", mode="live"), publishes=[told], name="desk_live")
         async def live(event: Seen[int], context: Context) -> Any:
+            yield "begun"
             await stage.clock.sleep(planned.slow * stage.chance.random())
             yield serve(event, context)
 
