@@ -335,6 +335,23 @@ async def test_a_server_that_is_away_is_asked_for_again(trigger: ForeignTrigger)
             pass
 
 
+async def test_a_kafka_that_refuses_the_user_says_so(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.triggers.foreign.kafka.PATIENCE_S", 3.0)
+    kafka: Kafka = opened("kafka")
+    user = {
+        "security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN",
+        "sasl.username": "somebody", "sasl.password": "hunter2",
+    }  # fmt: skip
+    trigger = KafkaTopic("any", f"127.0.0.1:{kafka.port}", options=user)
+    driver = driver_of(trigger, Surroundings("app-read", SystemClock(), SystemEntropy()))
+    with pytest.raises(Misuse, match=r"refuses access: .*SASL") as refused:
+        await driver.connect({})
+    await driver.close()
+    assert "hunter2" not in str(refused.value)
+
+
 async def test_pulsar_messages_whose_acknowledgement_was_lost_are_known_however_many(
     opened: Opened,
 ) -> None:

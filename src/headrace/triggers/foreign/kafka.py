@@ -25,6 +25,7 @@ WAIT_S = 0.5
 PATIENCE_S = 15.0
 ROUND_S = 60.0
 """New partitions are looked for this often."""
+REFUSALS = {kafka.KafkaError._AUTHENTICATION, kafka.KafkaError.SASL_AUTHENTICATION_FAILED}
 PASSING = {kafka.KafkaError._ALL_BROKERS_DOWN, kafka.KafkaError._TRANSPORT}
 
 
@@ -38,6 +39,7 @@ class KafkaSource:
         self._consumer: kafka.Consumer | None = None
         self._taken: set[int] = set()
         self._looked = 0.0
+        self._refused = ""
 
     async def connect(self, places: Mapping[str, str]) -> Mapping[str, str]:
         """Find the partitions, and where to begin in each."""
@@ -51,7 +53,9 @@ class KafkaSource:
             "auto.offset.reset": "earliest",
             "queued.max.messages.kbytes": 16_384,
             **self._trigger.options,
+            "error_cb": self._hear,
         }
+        self._refused = ""
         try:
             self._consumer = kafka.Consumer(settings)
         except (kafka.KafkaException, ValueError, TypeError) as error:
@@ -98,6 +102,10 @@ class KafkaSource:
         try:
             about = await asyncio.to_thread(self._open.list_topics, self._trigger.topic, PATIENCE_S)
         except kafka.KafkaException as error:
+            # Why a server hangs up is said only to the callback, and that only to one who polls.
+            await asyncio.to_thread(self._open.poll, 0)
+            if self._refused:
+                raise Misuse(f"{self._where} refuses access: {self._refused}") from error
             raise Unavailable(f"{self._where} cannot be reached: {error}") from error
         self._looked = self._clock.monotonic()
         topic = about.topics[self._trigger.topic]
@@ -120,6 +128,10 @@ class KafkaSource:
             except kafka.KafkaException as error:
                 raise Unavailable(f"{self._where}: {error}") from error
 
+    def _hear(self, error: kafka.KafkaError) -> None:
+        if error.code() in REFUSALS:
+            self._refused = str(error)
+
     async def _end(self, number: int) -> int:
         part = kafka.TopicPartition(self._trigger.topic, number)
         try:
@@ -134,7 +146,7 @@ class KafkaSource:
         key = record.key()
         pairs = cast("list[tuple[str, str | bytes | None]]", record.headers() or [])
         headers = {
-            name: value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+            name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value or ""
             for name, value in pairs
         }
         value = record.value()
