@@ -66,7 +66,7 @@ class Feeding:
     def start(self, function: FunctionSpec, trigger: Trigger, stream: str) -> None:
         """Let the trigger's source feed `stream` from now on."""
         feed = self._feed(function, trigger, stream)
-        self._feeds[stream] = self._tasks.start(feed, name=f"feed {function.name}")
+        self._feeds[stream] = self._tasks.start(feed, name=_name(function, trigger))
 
     async def stop(self, stream: str) -> None:
         """Let nothing more be said on `stream`; harmless where no source feeds it."""
@@ -93,7 +93,12 @@ class Feeding:
                 raise
             except Exception as error:  # noqa: BLE001 - told, and tried again
                 self._book.failed(stream, error)
-                self._on_failure(f"feed {stream}", error)
+                self._on_failure(_name(function, trigger), error)
             else:
                 return
             await backoff.wait()
+
+
+def _name(function: FunctionSpec, trigger: Trigger) -> str:
+    """What an operator reads where it fails: which of whose triggers it is."""
+    return f"feed {function.name} ({trigger.__struct_config__.tag})"

@@ -28,9 +28,7 @@ def run(settings: Settings) -> int:
 
     0 is a drained end, 1 something the operator must change (said on stderr), 70 a failed disk.
     """
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    speak(settings.log_level.upper())
     if settings.failpoint:
         label, _, passes = settings.failpoint.rpartition(":")
         kill_at(label, int(passes))
@@ -40,6 +38,19 @@ def run(settings: Settings) -> int:
         print(f"headrace: {error}", file=sys.stderr)  # noqa: T201 - this is the process's last word
         return 1
     return 0
+
+
+def speak(level: str) -> None:
+    """Write what the node has to say to stderr; of what its libraries say only what alarms them.
+
+    `debug` lets them tell all. Of connections that fail we tell ourselves, with the trigger's name.
+    """
+    whole = level == "DEBUG"
+    shape = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=level if whole or level == "ERROR" else "WARNING", format=shape)
+    logging.getLogger("headrace").setLevel(level)
+    if not whole:
+        logging.getLogger("aiormq").setLevel(logging.CRITICAL)
 
 
 async def _serve(settings: Settings) -> None:
@@ -82,8 +93,6 @@ async def _reload(node: Node, stop: asyncio.Event) -> None:
     """Load the apps again whenever a file of theirs changes; a broken edit keeps the old version."""
     from watchfiles import PythonFilter, awatch
 
-    # It counts changes; what came of them is said below.
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)
     folders = {_folder(target): target for target in node.settings.targets}
     async for _ in awatch(*folders, watch_filter=PythonFilter(), stop_event=stop):
         for target in node.settings.targets:

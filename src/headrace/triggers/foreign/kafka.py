@@ -52,6 +52,9 @@ class KafkaSource:
             # For offsets that retention has taken meanwhile.
             "auto.offset.reset": "earliest",
             "queued.max.messages.kbytes": 16_384,
+            # It writes to stderr twenty times a second while no broker is there. Calls fail then, and
+            # what they raise is told.
+            "log_level": 2,
             **self._trigger.options,
             "error_cb": self._hear,
         }

@@ -60,7 +60,10 @@ class KinesisSource:
                 self._places = {shard["ShardId"]: now for shard in shards}
             await self._begin(shards)
         except (problems.NoRegionError, problems.NoCredentialsError) as error:
-            raise Misuse(f"Kinesis stream `{trigger.stream}`: {error}") from error
+            raise Misuse(
+                f"Kinesis stream `{trigger.stream}`: {error} Give `region=`, or set `AWS_DEFAULT_REGION` and the "
+                "credentials in the node's environment"
+            ) from error
         except LOST as error:
             raise self._judged(error) from error
         return dict(self._places)

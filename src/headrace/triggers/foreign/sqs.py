@@ -60,7 +60,10 @@ class SqsSource:
             else:
                 self._url = (await self._client.get_queue_url(QueueName=trigger.queue))["QueueUrl"]
         except (problems.NoRegionError, problems.NoCredentialsError) as error:
-            raise Misuse(f"SQS queue `{trigger.queue}`: {error}") from error
+            raise Misuse(
+                f"SQS queue `{trigger.queue}`: {error} Give `region=`, or set `AWS_DEFAULT_REGION` and the "
+                "credentials in the node's environment"
+            ) from error
         except LOST as error:
             raise self._judged(error) from error
         return places
