@@ -46,8 +46,8 @@ def speak(level: str) -> None:
     `debug` lets them tell all. Of connections that fail we tell ourselves, with the trigger's name.
     """
     whole = level == "DEBUG"
-    shape = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=level if whole or level == "ERROR" else "WARNING", format=shape)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger().setLevel(level if whole or level == "ERROR" else "WARNING")
     logging.getLogger("headrace").setLevel(level)
     if not whole:
         logging.getLogger("aiormq").setLevel(logging.CRITICAL)

@@ -14,11 +14,8 @@ NAMES = (None, "headrace", "aiormq")
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    root = logging.getLogger()
     levels = {name: logging.getLogger(name).level for name in NAMES}
-    handlers, root.handlers = root.handlers, []
     yield
-    root.handlers = handlers
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
 
