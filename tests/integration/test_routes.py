@@ -533,6 +533,7 @@ async def served(answer: bytes, *, then_wait: bool = False) -> AsyncIterator[str
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"ok"),
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", b"ok"),
         (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        (b"HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\nno", b""),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok", None),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n" + b"x" * 99, None),
         (b"HTTP/1.1 200 OK\r\n" + b"x: " + b"y" * 200_000, None),
@@ -550,6 +551,13 @@ async def test_an_upstreams_answer_is_taken_whole_or_not_at_all(
                 await work
         else:
             assert (await work).body == expected
+
+
+async def test_an_upstream_that_says_too_much_is_named_for_it() -> None:
+    large = b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n" + b"x" * 99
+    async with served(large) as address:
+        with pytest.raises(UpstreamFailed, match="has more than 50 bytes"):
+            await exchange(address, "GET", "/", (), b"", max_bytes=50, seconds=5)
 
 
 async def test_an_upstream_that_drips_is_given_up() -> None:

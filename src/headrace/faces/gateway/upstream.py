@@ -161,7 +161,15 @@ class _Reading:
             self._before_body += len(part)
             if self._before_body > MAX_HEADER_BYTES + 65_536:
                 raise UpstreamFailed("the service's headers have no end")
-        self._parser.feed_data(part)
+        try:
+            self._parser.feed_data(part)
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, UpstreamFailed):
+                # Said by one of the callbacks below.
+                raise error.__context__ from None
+            if not self.whole:
+                raise
+            # What comes behind an answer that is whole, such as a body of a 204, means nothing.
 
     def on_status(self, _: bytes) -> None:
         self.headers.clear()
