@@ -20,6 +20,7 @@ import msgspec
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.policy import MAX_BATCH, MAX_BATCH_BYTES
+from headrace.model.trigger import StreamTrigger
 from headrace.node.settings_file import nearest
 
 Spec = TypeVar("Spec", FunctionSpec, StreamSpec)
@@ -91,9 +92,13 @@ def apply_overrides(spec: Spec, overrides: Sequence[Override]) -> Spec:
     Raises:
         Misuse: The result cannot hold.
     """
+    last = ""
     for override in overrides:
         if override.matches(spec.name):
             spec = merged(spec, override, functools.partial(_place, override))
+            last = override.where
+    if last and isinstance(spec, FunctionSpec):
+        _check_together(spec, last)
     return spec
 
 
@@ -162,6 +167,29 @@ def _check(spec: FunctionSpec | StreamSpec, where: Where) -> None:
             raise Misuse(
                 f"{where(key)}: `{key} = {getattr(spec, key)}` of `{spec.name}` is out of range; {fix}"
             )
+
+
+def _check_together(spec: FunctionSpec, where: str) -> None:
+    """Refuse what an author would be refused, instead of leaving it out in silence."""
+    overtakes = spec.parallelism > 1 or spec.has_lane_rules
+    merges = any(
+        isinstance(trigger, StreamTrigger) and trigger.merge != "none" for trigger in spec.triggers
+    )
+    if merges and (overtakes or spec.mode != "ordered"):
+        raise Misuse(
+            f"{where}: `{spec.name}` merges streams into one order; leave out `mode`, `parallelism` and "
+            "flow control per key"
+        )
+    if overtakes and spec.mode == "ordered":
+        raise Misuse(
+            f"{where}: `{spec.name}` would let events overtake each other, but its mode is `ordered`; "
+            'set `mode = "keyed"` (order per key) or `mode = "unordered"` too'
+        )
+    if spec.has_lane_rules and spec.commit == "before":
+        raise Misuse(
+            f"{where}: flow control per key of `{spec.name}` needs positions that move after the run; "
+            'leave out `commit = "before"`'
+        )
 
 
 def _function_rules(spec: FunctionSpec) -> tuple[tuple[str, bool, str], ...]:
