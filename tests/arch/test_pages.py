@@ -23,7 +23,7 @@ from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.trigger import StreamTrigger, Trigger
 from headrace.node.config import NODE_KEYS
 from headrace.node.overrides import FUNCTION_KEYS, STREAM_KEYS
-from headrace.sdk.options import OTHER_OPTIONS, SPEC_OPTIONS, TRIGGER_OPTIONS
+from headrace.sdk.options import OTHER_OPTIONS, RANGES, SPEC_OPTIONS, TRIGGER_OPTIONS
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "headrace"
@@ -229,6 +229,15 @@ def test_every_option_of_a_function_is_documented_with_its_default() -> None:
         for field in msgspec.structs.fields(struct):
             if field.name in names:
                 assert rows[field.name] == _written(field.default), field.name
+
+
+def test_every_range_of_an_option_stands_on_the_page_of_triggers() -> None:
+    rows = re.findall(
+        r"^\| (`.+?) \| .*?\| (.*?) \|", (REFERENCE / "triggers.md").read_text(), re.M
+    )
+    for name, (_, high, _) in RANGES.items():
+        limits = [limit for options, limit in rows if f"`{name}`" in options]
+        assert any(f"{high:,.0f}" in limit for limit in limits), (name, limits)
 
 
 def test_every_option_of_a_stream_is_documented_with_its_default() -> None:

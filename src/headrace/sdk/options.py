@@ -42,7 +42,7 @@ SPEC_OPTIONS: Final = (
 TRIGGER_OPTIONS: Final = ("start", "merge", "lateness", "pattern")
 OTHER_OPTIONS: Final = ("name", "output", "publishes")
 
-_RANGES: Final[dict[str, tuple[float, float, str]]] = {
+RANGES: Final[dict[str, tuple[float, float, str]]] = {
     "batch_size": (1, MAX_BATCH, f"use 1 to {MAX_BATCH:,}"),
     "batch_bytes": (1, MAX_BATCH_BYTES, f"use 1 to {MAX_BATCH_BYTES:,} bytes"),
     "batch_window": (0, 3_600, "use seconds from 0 to 3,600"),
@@ -80,8 +80,8 @@ def check_options(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     found = {name: value for name, value in given.items() if value is not None}
     for name, value in found.items():
-        if name in _RANGES:
-            low, high, fix = _RANGES[name]
+        if name in RANGES:
+            low, high, fix = RANGES[name]
             whole = name in {"batch_size", "batch_bytes", "parallelism"}
             number = isinstance(value, int if whole else (int, float))
             if not number or isinstance(value, bool):
