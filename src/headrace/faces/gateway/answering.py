@@ -162,8 +162,13 @@ def idempotency_key(request: Request) -> str:
 
 def digest_of(request: Request, body: bytes) -> bytes:
     """What tells a request from another one under the same key."""
-    head = b"%b %b?%b\n" % (request.method.encode(), request.path.encode(), request.raw_query)
-    return hashlib.blake2b(head + body, digest_size=DIGEST_BYTES).digest()
+    head = b"%b?%b\n" % (request.path.encode(), request.raw_query)
+    return digest_of_body(head + body)
+
+
+def digest_of_body(body: bytes) -> bytes:
+    """The same, where nothing but the body counts."""
+    return hashlib.blake2b(body, digest_size=DIGEST_BYTES).digest()
 
 
 def _name(once: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.faces.gateway.answering import digest_of, idempotency_key, reply_of
+from headrace.faces.gateway.answering import digest_of_body, idempotency_key, reply_of
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response, json_response, views
@@ -48,7 +48,7 @@ async def call(door: Door, request: Request, names: tuple[str, ...]) -> Response
         names[0],
         payload,
         key=key,
-        digest=digest_of(request, payload) if key else b"",
+        digest=digest_of_body(payload) if key else b"",
         timeout_s=request.seconds("timeout", None, high=MAX_CALL_S) if request.raw_query else None,
     )
     return reply_of(answer)
