@@ -271,8 +271,8 @@ def run(plan: Plan, host: Host, *, keep: bool) -> int:
         ],
     )  # fmt: skip
     wrong = [finding for finding in findings if not finding.holds]
-    print(f"console: http://{':'.join(map(str, host.address() or ()))}/console")
     if keep:
+        print(f"console: http://{':'.join(map(str, host.address() or ()))}/console")
         print("the node is kept running; press Ctrl-C to stop it", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()
@@ -280,6 +280,8 @@ def run(plan: Plan, host: Host, *, keep: bool) -> int:
     if status:
         print(f"the node ended with status {status}: {host.log_tail()}")
     print("everything agrees" if not wrong else f"{len(wrong)} figures differ")
+    if not keep:
+        print("to look around in the console: python examples/flights/demo.py --quick --keep")
     return 1 if wrong or status else 0
 
 

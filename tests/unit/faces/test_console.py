@@ -45,6 +45,7 @@ def overview(**more: object) -> Overview:
         "frame": Frame(version="1", ready=True, reason="", apps=("shop",)),
         "now": 1_000_000,
         "apps": [SHOP],
+        "ends": {"orders": 9, "priced": 1_234},
         "lag": [LagRow("shop.price", "orders", 0, 0, 9, 4, 5, 1, 2.5, 1, "retrying")],
         "sources": [SourceRow("shop.poll", 0, "custom", "_shop.poll.custom.0", "failing", EVIL, 3)],
         "counters": {"shop.price": counters},
@@ -69,6 +70,7 @@ def test_what_waits_for_a_person_is_shown_with_the_command_that_helps() -> None:
     assert "headrace dead redrive shop.price orders/0/3" in html
     assert 'href="/console/dead/shop.price/orders/0/3"' in html
     assert ">retrying<" in html
+    assert ">1,234 events<" in html
     assert ">keys are parked<" in html
 
 

@@ -6,7 +6,7 @@ command.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -50,11 +50,13 @@ class Overview:
 
     Attributes:
         now: That moment, in microseconds since the epoch.
+        ends: By stream, how many events were ever appended to it.
     """
 
     frame: Frame
     now: int
     apps: Sequence[AppSpec]
+    ends: Mapping[str, int]
     lag: Sequence[LagRow]
     sources: Sequence[SourceRow]
     counters: dict[str, Counters]
@@ -112,10 +114,7 @@ def _topology(shown: Overview) -> str:
 
 def _notes(shown: Overview, apps: Sequence[AppSpec]) -> dict[str, Note]:
     notes: dict[str, Note] = {}
-    ends: dict[str, int] = {}
-    for row in {(row.stream, row.partition): row for row in shown.lag}.values():
-        ends[row.stream] = ends.get(row.stream, 0) + row.high
-    notes.update({stream: Note(f"{count:,} events") for stream, count in ends.items()})
+    notes.update({stream: Note(f"{count:,} events") for stream, count in shown.ends.items()})
     for app in apps:
         for function in app.functions:
             told = next((each for each in map_rows([app]) if each.function == function.name), None)

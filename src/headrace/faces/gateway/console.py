@@ -89,6 +89,7 @@ async def show_overview(door: Door, _: Request, __: tuple[str, ...]) -> str:
             frame=_frame(door),
             now=rooms.clock.now(),
             apps=list(rooms.dispatcher.apps.values()),
+            ends=await _ends(door),
             lag=await rooms.lag.rows(),
             sources=rooms.sources.at_hand(),
             counters=dict(rooms.runs.counters),
@@ -215,6 +216,16 @@ async def _held(door: Door, spec: StreamSpec) -> Held:
     found = [await door.rooms.broker.extent(spec.name, each) for each in range(spec.partitions)]
     extents = [(extent.low, extent.high, extent.bytes) for extent in found]
     return Held(spec=spec, extents=extents, readers=readers_of(door, spec.name))
+
+
+async def _ends(door: Door) -> dict[str, int]:
+    """How many events each stream took that can be drawn; of more streams than that none is."""
+    found = [spec for spec in door.rooms.broker.streams() if not spec.name.startswith("_")]
+    ends = {}
+    for spec in found[:MAX_NODES]:
+        extents = [await door.rooms.broker.extent(spec.name, at) for at in range(spec.partitions)]
+        ends[spec.name] = sum(extent.high for extent in extents)
+    return ends
 
 
 def _remembered(door: Door) -> Remembered:
