@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from headrace.delivery.unit import Unit
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation, key_of
 from headrace.model.lineage import next_hop
 from headrace.model.policy import CONVOY_SPARE_S
+from headrace.runtime.base import Begun
 from headrace.world.entropy import Entropy
 
 WRITE_BITS = 62
+
+
+@dataclass(slots=True)
+class Call:
+    """A unit that is taken up; owned by the worker that runs it.
+
+    Attributes:
+        unit: What runs.
+        invocation: As what.
+        begun: Where it runs, or will; None where the invoker is only asked for the end.
+    """
+
+    unit: Unit
+    invocation: Invocation
+    begun: Begun | None = None
 
 
 def call_of(

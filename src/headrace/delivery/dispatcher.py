@@ -36,7 +36,7 @@ from headrace.model.errors import Corrupt, Misuse, Unavailable
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.lag import Lag
 from headrace.model.trigger import StreamTrigger, listeners, own_settings
-from headrace.runtime.base import Invoker
+from headrace.runtime.base import Invoker, Lead
 from headrace.topology.consumers import consumer_of
 from headrace.triggers.agenda import Agenda
 from headrace.triggers.checks import check_patterns
@@ -63,6 +63,7 @@ class Dispatcher:
         folder: Path | None = None,
         outside: bool = True,
         shifts: Shifts | None = None,
+        lead: Lead | None = None,
     ) -> None:
         self.apps: dict[str, AppSpec] = {}
         self.functions: dict[str, FunctionSpec] = {}
@@ -95,7 +96,7 @@ class Dispatcher:
         )  # fmt: skip
         self._pumping = Pumping(
             storage=storage, broker=broker, clock=clock, entropy=entropy, tasks=self._tasks,
-            runs=runs, queues=self.queues, delays=self.delays,
+            runs=runs, queues=self.queues, delays=self.delays, lead=lead,
         )  # fmt: skip
         self._delaying: asyncio.Task[None] | None = None
 

@@ -98,6 +98,11 @@ class Lanes:
     def __len__(self) -> int:
         return self._waiting
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a whole batch can be taken now."""
+        return len(self._open) >= self._limit
+
     def wanting(self) -> tuple[int, ...]:
         """Which readers to ask for more: reader 0, while there is room to look ahead."""
         return (0,) if self._waiting + len(self._flying) < self._room else ()

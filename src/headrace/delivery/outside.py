@@ -27,18 +27,16 @@ from headrace.model.event import Event
 from headrace.model.flow import Priority
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
+from headrace.model.outcome import Cause, Outcome, Returned, TimedOut
 from headrace.model.policy import MAX_VISIBILITY
 from headrace.model.record import Position
-from headrace.runtime.base import Invoker
+from headrace.runtime.base import RECALLED, Invoker
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 from headrace.world.failpoints import hit
 
 MICROS = 1_000_000
 SWEEP_AFTER = 256
-
-RECALLED = Crashed(Cause("Recalled", "the platform took the message back"), blameless=True)
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):

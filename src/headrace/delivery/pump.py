@@ -18,17 +18,16 @@ import msgspec
 
 from headrace.delivery.batcher import Batcher
 from headrace.delivery.breaker import CircuitBreaker
-from headrace.delivery.calls import call_of
+from headrace.delivery.calls import Call, call_of
 from headrace.delivery.convoy import Convoy
 from headrace.delivery.flow import Flow, Key
 from headrace.delivery.gate import Gate
 from headrace.delivery.intake import intake_of
 from headrace.delivery.landing import Landing
-from headrace.delivery.lanes import Lanes
+from headrace.delivery.lanes import Lanes, Rules
 from headrace.delivery.ledger import Lane, Ledger
 from headrace.delivery.merge import Merge
 from headrace.delivery.mergebook import MergeBook
-from headrace.delivery.outside import RECALLED
 from headrace.delivery.parking import parked_events, redriven
 from headrace.delivery.positions import Claim, Standing
 from headrace.delivery.runs import Runs, runs_of
@@ -45,7 +44,7 @@ from headrace.model.lineage import runs_away
 from headrace.model.outcome import Outcome, Returned
 from headrace.model.policy import OnFailure, ParkKey
 from headrace.model.record import Chunk
-from headrace.runtime.base import Invoker
+from headrace.runtime.base import RECALLED, Begun, Invoker, Lead
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 from headrace.world.failpoints import hit
@@ -80,6 +79,7 @@ class Pump:
         recall: Callable[[], None] = lambda: None,
         on_later: Callable[[], None] = lambda: None,
         merges: MergeBook | None = None,
+        lead: Lead | None = None,
     ) -> None:
         self.spec = spec
         self.partition = partition
@@ -95,9 +95,12 @@ class Pump:
         # what lands after its run moves no position, so nothing would fence the commits behind it.
         one_by_one = spec.mode == "ordered" or len(claims) > 1 or spec.commit == "before"
         self._width = 1 if one_by_one else spec.parallelism
+        self._lead = lead if self._width > 1 else None
         self._affinity = f"{self._streams[0]}/{partition}" if self._width == 1 else ""
         self._in_lanes = not one_by_one and spec.works_in_lanes
         self._gate = Gate(spec, self._streams, partition, flow or Flow(spec), clock.now)
+        # Their events go as they lie; other rules have to be asked each time.
+        self._plain_lanes = self._gate.rules in (Rules(), Rules(by_key=False))
         self._landing = Landing(
             spec.name, {(name, partition): c.row for name, c in claims.items()}, storage=storage,
             tasks=tasks, width=self._width, beside=self._beside, on_later=on_later,
@@ -106,6 +109,7 @@ class Pump:
         self._errands: deque[Callable[[], Awaitable[None]]] = deque()
         self._waiting = Waiting(tasks)
         self._picking = asyncio.Lock()
+        self._ahead = 0
         self._at_rest = asyncio.Event()
         self._stopping = False
         self._pause_s = PAUSE_MIN
@@ -155,30 +159,45 @@ class Pump:
 
     async def _work(self) -> None:
         """One unit after the other, from waiting to landed."""
-        while (unit := await self._take_up()) is not None:
-            try:
-                if self.spec.commit == "before":
-                    await self._landing.commit(self.ledger.forgotten(unit))
-                elif ahead := self._gate.ahead():
-                    await self._landing.commit(
-                        msgspec.structs.replace(self.ledger.progressed(), extra=ahead)
-                    )
-                if self._landing.broken:
-                    continue
-                hit("pump:before-invoke")
-                ran = await self._invoke(unit)
-                if ran is None:
-                    self.ledger.pending.appendleft(unit)
-                    continue
-                hit("pump:after-invoke")
-                outcome, token = ran
-                now = self._clock.now()
-                verdict = settle(unit, outcome, self.spec, now=now, draw=self._entropy.uniform)
-                self._tell_breaker(verdict)
-                await self._land(unit, outcome, verdict, self.spec.on_failure, token)
-                hit("pump:after-commit")
-            finally:
-                self._put_down(unit)
+        call: Call | None = None
+        try:
+            while (unit := call.unit if call else await self._take_up()) is not None:
+                following: Call | None = None
+                try:
+                    if call is None:
+                        await self._write_ahead(unit)
+                        if self._landing.broken:
+                            continue
+                        hit("pump:before-invoke")
+                        call = self._call(unit)
+                    following = self._send_ahead(call)
+                    outcome = await self._invoke(call)
+                    if outcome is None:
+                        self.ledger.pending.appendleft(unit)
+                        continue
+                    hit("pump:after-invoke")
+                    now = self._clock.now()
+                    verdict = settle(unit, outcome, self.spec, now=now, draw=self._entropy.uniform)
+                    self._tell_breaker(verdict)
+                    token = call.invocation.token
+                    await self._land(unit, outcome, verdict, self.spec.on_failure, token)
+                    hit("pump:after-commit")
+                finally:
+                    self._ahead -= following is not None
+                    call = following
+                    self._put_down(unit)
+        finally:
+            if call is not None:
+                self._put_down(call.unit)
+
+    async def _write_ahead(self, unit: Unit) -> None:
+        """Have on the disk what must be there before the unit runs."""
+        if self.spec.commit == "before":
+            await self._landing.commit(self.ledger.forgotten(unit))
+        elif ahead := self._gate.ahead():
+            await self._landing.commit(
+                msgspec.structs.replace(self.ledger.progressed(), extra=ahead)
+            )
 
     def stop(self) -> None:
         """Let the running unit end and land, then return from `run`."""
@@ -247,7 +266,10 @@ class Pump:
     def _at_hand(self) -> Unit | None:
         """A whole batch that lies ready, where nothing asks for another way than straight on."""
         intake, landing = self._intake, self._landing
-        if not (isinstance(intake, Batcher) and intake.is_full):
+        if not (
+            (isinstance(intake, Batcher) or (self._plain_lanes and isinstance(intake, Lanes)))
+            and intake.is_full
+        ):
             return None
         if self._picking.locked() or self._errands or self._stopping or self.paused:
             return None
@@ -256,8 +278,7 @@ class Pump:
         landing.forget_landed()
         if landing.broken:
             return None
-        together = self._convoy.size
-        (unit,) = self.ledger.units(intake.take(self._clock.monotonic(), together))
+        (unit,) = self.ledger.units(self._take(self._clock.monotonic()))
         for chunk in unit.chunks:
             if runs_away(chunk.hops):
                 self.ledger.pending.append(unit)
@@ -450,15 +471,44 @@ class Pump:
 
     # --- running ----------------------------------------------------------------------------
 
-    async def _invoke(self, unit: Unit) -> tuple[Outcome, int] | None:
-        """Run the unit: what came back, and the token of its writes; None without room to run."""
+    def _call(self, unit: Unit, after: Begun | None = None) -> Call:
+        """The unit as a call; begun `after` another one where it is sent ahead."""
         invocation = call_of(
             unit, self.spec, self._entropy, now=self._clock.now(), affinity=self._affinity,
             fresh=self._fresh,
         )  # fmt: skip
+        return Call(unit, invocation, None if after is None else after.follow(invocation))
+
+    def _send_ahead(self, call: Call) -> Call | None:
+        """Begin the call; send what lies ready behind it, to be begun as soon as this one ends.
+
+        Each worker has one run that has begun, so never more of them than `parallelism`. While one
+        has none, nothing is sent ahead: it would wait behind another run, and could begin.
+        """
+        if self._lead is None:
+            return None
+        if call.begun is None:
+            try:
+                call.begun = self._lead(call.invocation)
+            except Unavailable:
+                # Whoever waits for its end will hear of that too.
+                return None
+        if len(self.ledger.running) - self._ahead < self._width:
+            return None
+        if call.begun is None or not call.begun.takes_another:
+            return None
+        if (unit := self._at_hand()) is None:
+            return None
+        self._ahead += 1
+        self._begin_unit(unit)
+        return self._call(unit, call.begun)
+
+    async def _invoke(self, call: Call) -> Outcome | None:
+        """Run it: what came back; None where it did not run."""
+        invocation, begun = call.invocation, call.begun
         started = self._clock.monotonic()
         try:
-            outcome = await self._invoker.invoke(invocation)
+            outcome = await (self._invoker.invoke(invocation) if begun is None else begun.outcome())
         except Unavailable:
             await self._pause()
             return None
@@ -471,8 +521,8 @@ class Pump:
         wall = self._clock.monotonic() - started
         for run, batches in runs_of(invocation, outcome, wall):
             self._runs.record(run, batches)
-        self._convoy.ended(unit.size, outcome)
-        return outcome, invocation.token
+        self._convoy.ended(call.unit.size, outcome)
+        return outcome
 
     def _tell_breaker(self, verdict: Verdict) -> None:
         if verdict.healthy:

@@ -24,6 +24,7 @@ from headrace.keepers.storage.base import Storage
 from headrace.model.errors import Unavailable
 from headrace.model.function import FunctionSpec
 from headrace.model.trigger import StreamTrigger
+from headrace.runtime.base import Lead
 from headrace.triggers.selection import Selection
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
@@ -46,10 +47,12 @@ class Pumping:
         runs: Runs,
         queues: Outside,
         delays: Delays,
+        lead: Lead | None,
     ) -> None:
         self._storage, self._broker = storage, broker
         self._clock, self._entropy, self._tasks = clock, entropy, tasks
         self._runs, self._queues, self._delays = runs, queues, delays
+        self._lead = lead
 
     async def claims(
         self, function: str, trigger: StreamTrigger, partition: int
@@ -100,6 +103,7 @@ class Pumping:
             vet=Vetting(function, self._broker, self._delays), flow=flow,
             recall=functools.partial(self._queues.recall, function.name),
             on_later=self._delays.wake, merges=self._merges(function, trigger, partition),
+            lead=self._lead,
         )  # fmt: skip
 
     def _selection(self, trigger: StreamTrigger) -> Selection:

@@ -81,6 +81,7 @@ class Node:
             on_failure=_failed,
             folder=settings.data,
             shifts=shifts,
+            lead=self.fleet.lead,
         )
         self.bus = Bus(self.dispatcher, self._internal, storage=storage, broker=broker, post=post)
         self.replays = Replays(

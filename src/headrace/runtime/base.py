@@ -7,14 +7,38 @@ Both obey `tests/contract/test_invokers.py`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Outcome, Returned
+from headrace.model.outcome import Cause, Crashed, Outcome, Returned
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
 from headrace.runtime.life import Lost
+
+RECALLED = Crashed(Cause("Recalled", "the platform took the run back"), blameless=True)
+"""It never ran: nothing to judge, nothing to count."""
+
+
+class Begun(Protocol):
+    """A run that an instance has in hand, or will take up when it has ended the one before."""
+
+    @property
+    def takes_another(self) -> bool:
+        """Whether one more can be sent ahead now, to be begun when this one ends."""
+        ...
+
+    def follow(self, invocation: Invocation) -> Begun:
+        """Send it ahead; only where it `takes_another`, asked in the same turn of the loop."""
+        ...
+
+    async def outcome(self) -> Outcome:
+        """As `Invoker.invoke`; `RECALLED` where it was sent ahead and not begun in time."""
+        ...
+
+
+Lead: TypeAlias = Callable[[Invocation], Begun | None]
+"""Begins a run that others may follow; None where it has to wait, for `Invoker.invoke`. Raises as that."""
 
 
 class Invoker(Protocol):

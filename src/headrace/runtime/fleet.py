@@ -23,6 +23,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.model.policy import FleetLimits
 from headrace.runtime.base import HostServices
+from headrace.runtime.begun import Sent
 from headrace.runtime.births import Births, remove
 from headrace.runtime.budget import Budget
 from headrace.runtime.deployment import Deployment
@@ -39,7 +40,7 @@ from headrace.world.tasks import Tasks
 
 MAX_COLD_STARTS = 1_000
 DESCRIPTORS_PER_INSTANCE = 8
-"""Four it keeps, three more while it is forked."""
+"""Five it keeps at most, three more while it is forked."""
 SPARE_DESCRIPTORS = 1_024
 TICK_S = 0.1
 STOP_GRACE_S = 3.0
@@ -211,6 +212,22 @@ class Fleet:
         if not self._awake.is_set():
             self._awake.set()
         return pool.begin(invocation)
+
+    def lead(self, invocation: Invocation) -> Sent | None:
+        """As `begin`, for a run that others may follow.
+
+        Raises:
+            Unavailable: No instance could be forked.
+        """
+        pool = None if self._draining else self._pools.get(invocation.function)
+        if pool is None:
+            return None
+        if not self._awake.is_set():
+            self._awake.set()
+        instance = pool.place(invocation)
+        if instance is None:
+            return None
+        return Sent(invocation, instance.run(invocation), pool, instance, self)
 
     async def invoke(self, invocation: Invocation, *, lost: str = "") -> Outcome:
         """Run it to its end and say what came back.

@@ -17,6 +17,7 @@ from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
 from headrace.runtime.base import AnswerServices, ConsumerServices, HostServices
 from headrace.runtime.child.executor import Executor
+from headrace.runtime.inline_ahead import InlineSent
 from headrace.sdk.app import App
 from headrace.sdk.place import near
 from headrace.world.clock import Clock
@@ -97,6 +98,13 @@ class InlineInvoker:
         self._hosts: dict[str, _Host] = {name: _Host(name, services) for name in apps}
         self._instances = 0
         self._closed = False
+
+    def lead(self, invocation: Invocation) -> InlineSent | None:
+        """As `Fleet.lead`; None where `invoke` knows why not."""
+        app = self._apps.get(invocation.function.partition(".")[0])
+        if self._closed or app is None or invocation.function not in app.functions:
+            return None
+        return InlineSent(self.invoke, invocation)
 
     async def invoke(self, invocation: Invocation) -> Outcome:
         """Run it to its end and say what came back; never raises for what user code did.

@@ -6,7 +6,8 @@
 
 Runs go in as frames and are answered in order. What the child does wrong costs the child its life
 and gives the run an outcome that says so. With several runs in hand nobody knows whose fault a
-death was: all of them come back as `Lost`, to be run again one by one. All calls on the loop.
+death was: all of them come back as `Lost`, to be run again one by one. A run that was sent ahead of
+another's end has to be claimed before it is begun, so of that one it is known. All calls on the loop.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from typing import Any
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, Usage
 from headrace.model.policy import MAX_VISIBILITY
+from headrace.runtime.ahead import Claims
 from headrace.runtime.answering import Question, answer
-from headrace.runtime.base import HostServices
+from headrace.runtime.base import RECALLED, HostServices
 from headrace.runtime.life import TRANSITIONS, Doom, Lost, Owner, State
 from headrace.runtime.line import Line, LogPipes
 from headrace.runtime.logs import LogLine
@@ -45,6 +47,7 @@ from headrace.runtime.wire import (
     ReadState,
     Run,
     ScanState,
+    Skipped,
     Stop,
     Suspend,
     encode,
@@ -58,6 +61,8 @@ LEAVE_TIMEOUT_S = 10.0
 """How long stop hooks may take."""
 REAP_TIMEOUT_S = 5.0
 """How long after its death was ordered nobody may have reported it; then its zygote hangs."""
+MAX_BEHIND_S = 0.05
+"""How long a run that was sent ahead waits for the end of the one before it."""
 GRACE_S = 0.1
 """How long after its channel closed a child may take to be reported dead before it is killed."""
 
@@ -65,11 +70,14 @@ GRACE_S = 0.1
 class InHand:
     """A run that was sent and not answered."""
 
-    __slots__ = ("future", "invocation")
+    __slots__ = ("ahead", "future", "invocation")
 
-    def __init__(self, invocation: Invocation, future: asyncio.Future[Outcome | Lost]) -> None:
+    def __init__(
+        self, invocation: Invocation, future: asyncio.Future[Outcome | Lost], *, ahead: bool = False
+    ) -> None:
         self.invocation = invocation
         self.future = future
+        self.ahead = ahead
 
 
 class Instance:
@@ -133,6 +141,8 @@ class Instance:
         self._greets = greets
         self._loop = asyncio.get_running_loop()
         self._runs: dict[int, InHand] = {}
+        self._claims: Claims | None = None
+        self._behind = self._skipping = 0
         self._head_since = 0.0
         self._leaving_since = 0.0
         self._doomed_since = 0.0
@@ -185,6 +195,53 @@ class Instance:
             self._revive()
         return future
 
+    @property
+    def takes_another(self) -> bool:
+        """Whether a run can be sent ahead, to be begun when the one in hand ends."""
+        return (
+            self.in_hand == 1
+            and self.state is State.BUSY
+            and not (self.tainted or self._skipping or self._deaf)
+            and self._line.quiet
+        )
+
+    def run_ahead(self, invocation: Invocation) -> asyncio.Future[Outcome | Lost]:
+        """As `run`, where it `takes_another`; `RECALLED` comes back where it was never begun."""
+        future: asyncio.Future[Outcome | Lost] = self._loop.create_future()
+        nonce = self._entropy.integer(64)
+        try:
+            frame = encode(nonce, Run(invocation, ahead=True))
+        except (ValueError, OverflowError) as error:
+            future.set_result(Returned(error=Cause("TooLarge", str(error), retryable=False)))
+            return future
+        if self._claims is None:
+            claims = Claims()
+            claims.lend()
+            if not self._line.lend(claims.descriptor, frame):
+                claims.close()
+                future.set_result(RECALLED)
+                return future
+            self._claims = claims
+        else:
+            # Before it is sent: it may be looked for at once.
+            self._claims.lend()
+            self._line.send(frame, alone=True)
+        self._runs[nonce] = InHand(invocation, future, ahead=True)
+        self._behind = nonce
+        self.in_hand += 1
+        return future
+
+    def _take_back(self, nonce: int) -> bool:
+        """Have the run that was sent ahead last back, if it was not begun."""
+        if self._claims is None or not self._claims.take_back():
+            return False
+        run = self._runs.pop(nonce)
+        self.in_hand -= 1
+        self._behind, self._skipping = 0, nonce
+        if not run.future.done():
+            run.future.set_result(RECALLED)
+        return True
+
     def overrun(self, now: float) -> None:
         """Kill it when what it does takes too long."""
         if self.doom is not Doom.NONE:
@@ -194,6 +251,9 @@ class Instance:
                 self.kill(Doom.START)
         elif self._runs:
             head = next(iter(self._runs.values()))
+            if self._behind and now - self._head_since > MAX_BEHIND_S:
+                # Whatever keeps this one busy is to hold up nobody else.
+                self._take_back(self._behind)
             if now - self._head_since > head.invocation.timeout:
                 self.kill(Doom.TIMEOUT)
         elif (self._suspending and now - self.idle_since > SUSPEND_TIMEOUT_S) or (
@@ -301,6 +361,7 @@ class Instance:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+        self._settle_ahead()
         runs, self._runs = list(self._runs.values()), {}
         death = Death(
             exit=exit,
@@ -324,6 +385,19 @@ class Instance:
                     verdict(death, usage, function=self.function, timeout=timeout)
                 )
         self._owner.gone(self)
+
+    def _settle_ahead(self) -> None:
+        """Of runs sent ahead: which were never begun, and which one nobody can blame."""
+        for nonce, run in reversed(list(self._runs.items())):
+            if run.ahead:
+                self._take_back(nonce)
+        hurried = self._runs.pop(self._behind, None)
+        if hurried is not None and not hurried.future.done():
+            # Begun after its end had been ordered, for what came before it.
+            hurried.future.set_result(Lost(self.doom.value))
+        if self._claims is not None:
+            self._claims.close()
+            self._claims = None
 
     # -- the channel -----------------------------------------------------------------------------
 
@@ -367,6 +441,8 @@ class Instance:
             self.tainted = True
         if not run.future.done():
             run.future.set_result(returned)
+        if self.doom is Doom.NONE:
+            self._behind = 0
         if self._runs:
             self._head_since = self._clock.monotonic()
         else:
@@ -397,6 +473,10 @@ class Instance:
                     self._suspending = 0
                     self._paused = True
                     self._signal(signal.SIGSTOP)
+            case Skipped():
+                if nonce != self._skipping:
+                    return "it skipped a run that nobody took back"
+                self._skipping = 0
             case Done():
                 pass
         return None

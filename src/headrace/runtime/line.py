@@ -7,6 +7,7 @@ frames of one turn of the loop share a system call.
 
 from __future__ import annotations
 
+import array
 import asyncio
 import os
 import socket
@@ -79,6 +80,23 @@ class Line:
         if not self._flushing and not self._writing:
             self._flushing = True
             self._loop.call_soon(self._flush)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing waits to be sent."""
+        return not (self._outbox or self._flushing or self._writing)
+
+    def lend(self, descriptor: int, frame: bytes) -> bool:
+        """Send it with a descriptor, while the line is quiet; False where there is no room."""
+        rights = array.array("i", (descriptor,))
+        try:
+            sent = self._link.sendmsg((frame,), ((socket.SOL_SOCKET, socket.SCM_RIGHTS, rights),))
+        except OSError:
+            # Its socket is full, or it is dying.
+            return False
+        if sent < len(frame):
+            self.send(frame[sent:], alone=True)
+        return True
 
     def _flush(self) -> None:
         self._flushing = False

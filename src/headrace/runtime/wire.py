@@ -50,9 +50,16 @@ class ProtocolError(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, array_like=True, frozen=True, tag=1, gc=False):
-    """Host to child: run this. The frame's nonce comes back on everything about this run."""
+    """Host to child: run this. The frame's nonce comes back on everything about this run.
+
+    Attributes:
+        invocation: What to run.
+        ahead: It was sent while another ran: it may be begun only once it is claimed
+            (`runtime.ahead`), and is skipped where the host has taken it back.
+    """
 
     invocation: Invocation
+    ahead: bool = False
 
 
 class Done(msgspec.Struct, array_like=True, frozen=True, tag=2, gc=False):
@@ -115,6 +122,10 @@ class Acted(msgspec.Struct, array_like=True, frozen=True, tag=12, gc=False):
     """Child to host: the hooks of `Suspend` have run; `cause` where one failed."""
 
     cause: Cause | None = None
+
+
+class Skipped(msgspec.Struct, array_like=True, frozen=True, tag=27, gc=False):
+    """Child to host: a run that was sent ahead, and taken back, has been passed over."""
 
 
 class Extend(msgspec.Struct, array_like=True, frozen=True, tag=14, gc=False):
@@ -290,7 +301,9 @@ class Spoken(msgspec.Struct, array_like=True, frozen=True, gc=False):
     time: int
 
 
-FromChild: TypeAlias = Hello | Done | ReadState | ScanState | Acted | Extend | Fetch | Land | Part
+FromChild: TypeAlias = (
+    Hello | Done | ReadState | ScanState | Acted | Skipped | Extend | Fetch | Land | Part
+)
 Answer: TypeAlias = Rows | Scan | Fetched | Landed | Sent
 ToChild: TypeAlias = Run | Answer | Denied | Suspend | Stop | Partitions
 FromZygote: TypeAlias = Loaded | LoadFailed | Forked | ForkFailed | Exited

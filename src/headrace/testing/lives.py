@@ -210,7 +210,7 @@ class Lives:
         dispatcher = Dispatcher(
             broker=self._spring(), storage=door, invoker=internal, clock=self.clock,
             entropy=self._entropy, runs=runs, on_failure=self._failed, outside=False,
-            shifts=shifts,
+            shifts=shifts, lead=invoker.lead,
         )  # fmt: skip
         for spec in self.specs:
             for stream in spec.streams:

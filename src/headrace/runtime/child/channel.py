@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections import deque
 from typing import NoReturn
@@ -32,6 +33,7 @@ from headrace.runtime.wire import (
 )
 
 GATHER_BYTES = 1 << 16
+ANCILLARY_BYTES = socket.CMSG_SPACE(4)
 _ANSWERS = (Rows, Scan, Fetched, Landed, Sent, Denied)
 
 
@@ -53,6 +55,7 @@ class Channel:
         self._frames = Frames()
         self._inbox: deque[tuple[int, ToChild]] = deque()
         self._outbox = bytearray()
+        self._claims = -1
         self.nonce = 0
 
     @property
@@ -73,6 +76,16 @@ class Channel:
         self._outbox += encode(nonce, message)
         if len(self._outbox) > GATHER_BYTES:
             self.flush()
+
+    def claim(self) -> bool:
+        """Whether a run that was sent ahead is still ours to begin."""
+        # First what came before it is told: what dies later than that died of this run.
+        self.flush()
+        try:
+            os.eventfd_read(self._claims)
+        except BlockingIOError:
+            return False
+        return True
 
     def flush(self) -> None:
         """Send what was gathered."""
@@ -110,7 +123,7 @@ class Channel:
             end = time.perf_counter() + spin
             while not data and time.perf_counter() < end:
                 try:
-                    data = self._link.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
+                    data = self._hear(socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     continue
                 except OSError:
@@ -120,7 +133,7 @@ class Channel:
         if not data:
             began = time.perf_counter()
             try:
-                data = self._link.recv(RECEIVE_BYTES)
+                data = self._hear(0)
             except OSError:
                 leave()
             # Spin the next time only if it would have paid this time.
@@ -135,6 +148,17 @@ class Channel:
             if isinstance(message, ProtocolError):
                 leave()
             self._inbox.append((nonce, message))
+
+    def _hear(self, flags: int) -> bytes:
+        if self._claims >= 0:
+            return self._link.recv(RECEIVE_BYTES, flags)
+        # With the first run that is sent ahead comes the descriptor to claim such runs by.
+        data, ancillary, _, _ = self._link.recvmsg(
+            RECEIVE_BYTES, ANCILLARY_BYTES, flags | socket.MSG_CMSG_CLOEXEC
+        )
+        if ancillary:
+            self._claims = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
+        return data
 
 
 def leave() -> NoReturn:

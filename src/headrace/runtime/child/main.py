@@ -48,6 +48,7 @@ from headrace.runtime.wire import (
     Run,
     Scan,
     ScanState,
+    Skipped,
     Stop,
     Suspend,
     encode,
@@ -167,6 +168,9 @@ class Life:
         """Do the next thing the host says."""
         nonce, message = self._channel.take()
         if type(message) is Run:
+            if message.ahead and not self._channel.claim():
+                self._channel.say(nonce, Skipped())
+                return
             if self._suspended:
                 self._resume()
             self._run(nonce, message.invocation)
