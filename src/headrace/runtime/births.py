@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import socket
 from collections.abc import Callable, Coroutine, Mapping
@@ -31,6 +32,9 @@ from headrace.world.tasks import Tasks
 
 FIRST_UID = 1 << 20
 UID_BITS = 29
+DESCRIPTORS_PER_INSTANCE = 8
+"""Five it keeps at most, three more while it is forked."""
+SPARE_DESCRIPTORS = 1_024
 MAX_BLOCKS = 1 << 12
 """Zygotes after which their blocks of ids are used again."""
 
@@ -225,3 +229,12 @@ class Watched:
 async def remove(folder: Path) -> None:
     """Take a folder away with all it holds."""
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def allow_descriptors(instances: int) -> None:
+    """Raise this process's own limit as far as it goes and so many instances need."""
+    wanted = instances * DESCRIPTORS_PER_INSTANCE + SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))

@@ -1,15 +1,14 @@
 """All instances of all apps on this node: deploys versions, invokes functions, tends the pools.
 
 One deployment per version of an app, one pool per function. A redeployed app gets its new zygote
-first; only then do invocations switch, while the old version finishes what it has in hand. One sweeper
-looks after timeouts, hibernation, eviction and memory; it sleeps while there is nothing to look after.
+first; only then do invocations switch, while the old version finishes what it has in hand. What time
+brings is looked after in `upkeep`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -24,7 +23,7 @@ from headrace.model.outcome import Outcome
 from headrace.model.policy import FleetLimits
 from headrace.runtime.base import HostServices
 from headrace.runtime.begun import Sent
-from headrace.runtime.births import Births, remove
+from headrace.runtime.births import Births, allow_descriptors, remove
 from headrace.runtime.budget import Budget
 from headrace.runtime.deployment import Deployment
 from headrace.runtime.instance import Instance
@@ -32,6 +31,7 @@ from headrace.runtime.life import Doom, Lost, State
 from headrace.runtime.logs import LogLine
 from headrace.runtime.memory import KernelKills, own_memory_of
 from headrace.runtime.pool import Pool
+from headrace.runtime.upkeep import Upkeep
 from headrace.runtime.wire import Exited, Forked, ForkFailed
 from headrace.runtime.zygote import Zygote, pid_of
 from headrace.world.clock import Clock
@@ -39,10 +39,6 @@ from headrace.world.entropy import Entropy
 from headrace.world.tasks import Tasks
 
 MAX_COLD_STARTS = 1_000
-DESCRIPTORS_PER_INSTANCE = 8
-"""Five it keeps at most, three more while it is forked."""
-SPARE_DESCRIPTORS = 1_024
-TICK_S = 0.1
 STOP_GRACE_S = 3.0
 MAX_SWITCHES = 8
 DEFAULT_SPIN_S = 100e-6
@@ -105,10 +101,17 @@ class Fleet:
         )
         self._kernel = KernelKills()
         self._cold_starts: deque[float] = deque(maxlen=MAX_COLD_STARTS)
-        self._awake = asyncio.Event()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._upkeep = Upkeep(
+            clock=clock,
+            tasks=tasks,
+            budget=self._budget,
+            kernel=self._kernel,
+            instances=self._instances,
+            deployments=self._deployments,
+            bury=self._bury_retired,
+        )
         self._draining = False
-        _allow_descriptors(self._limits.instances * DESCRIPTORS_PER_INSTANCE + SPARE_DESCRIPTORS)
+        allow_descriptors(self._limits.instances)
 
     # -- deploying -------------------------------------------------------------------------------
 
@@ -129,7 +132,7 @@ class Fleet:
             clock=self._clock,
             tasks=self._tasks,
             complain=self._complain,
-            changed=self._awake.set,
+            changed=self._upkeep.changed,
         )
         spec = await deployment.start()
         known = self._apps.get(spec.name)
@@ -163,7 +166,7 @@ class Fleet:
             pool = self._pools.get(function.name)
             if pool is not None:
                 pool.spec = function
-        self._awake.set()
+        self._upkeep.changed()
 
     def set_partitions(self, counts: Mapping[str, int]) -> None:
         """Tell every instance, now and later, how many partitions other apps' streams have."""
@@ -187,16 +190,15 @@ class Fleet:
         self._pools.update(deployment.pools)
         if old is not None:
             self._retire(old)
-        if self._sweeper is None:
-            self._sweeper = self._tasks.start(self._sweep(), name="fleet sweeper")
-        self._awake.set()
+        self._upkeep.start()
+        self._upkeep.changed()
 
     def _retire(self, old: Deployment) -> None:
         old.retired = True
         self._retired.add(old)
         for pool in old.pools.values():
             pool.drain()
-        self._awake.set()
+        self._upkeep.changed()
 
     # -- invoking --------------------------------------------------------------------------------
 
@@ -209,8 +211,8 @@ class Fleet:
         pool = None if self._draining else self._pools.get(invocation.function)
         if pool is None:
             return None
-        if not self._awake.is_set():
-            self._awake.set()
+        if self._upkeep.rests:
+            self._upkeep.begun()
         return pool.begin(invocation)
 
     def lead(self, invocation: Invocation) -> Sent | None:
@@ -222,8 +224,8 @@ class Fleet:
         pool = None if self._draining else self._pools.get(invocation.function)
         if pool is None:
             return None
-        if not self._awake.is_set():
-            self._awake.set()
+        if self._upkeep.rests:
+            self._upkeep.begun()
         instance = pool.place(invocation)
         if instance is None:
             return None
@@ -249,8 +251,8 @@ class Fleet:
                     f"no function `{invocation.function}` is deployed here; "
                     f"there are {', '.join(sorted(self._pools)) or 'none'}"
                 )
-            if not self._awake.is_set():
-                self._awake.set()
+            if self._upkeep.rests:
+                self._upkeep.begun()
             # Nearly every run finds an instance at once and needs nobody to wait for one.
             if not lost and (running := pool.begin(invocation)) is not None:
                 outcome = await running
@@ -308,7 +310,7 @@ class Fleet:
             pass
         except OSError:
             self._tasks.start(remove(folder), name=f"remove {folder.name}")
-        self._awake.set()
+        self._upkeep.changed()
 
     def started(self, instance: Instance) -> None:
         """An instance has come up."""
@@ -335,45 +337,6 @@ class Fleet:
                 time=self._clock.now(),
             )
         )
-
-    # -- time passes -----------------------------------------------------------------------------
-
-    async def _sweep(self) -> None:
-        while True:
-            self._awake.clear()
-            now = self._clock.monotonic()
-            busy = False
-            wake: float | None = None
-            for pool in self._all_pools():
-                try:
-                    pool.tend(now)
-                except Unavailable:
-                    busy = True
-                busy = busy or pool.waiting > 0 or pool.in_hand > 0
-                change = pool.next_change()
-                if change is not None:
-                    wake = change if wake is None else min(wake, change)
-            busy = busy or any(
-                instance.state in {State.STARTING, State.DRAINING}
-                for instance in self._instances.values()
-            )
-            self._kernel.look(now)
-            if self._budget.is_due(now) or not busy:
-                self._budget.weigh(now)
-            for deployment in self._deployments():
-                deployment.kill_hung(now)
-                deployment.tend(now)
-                if not deployment.retired:
-                    wake = min(wake or deployment.renewal, deployment.renewal)
-            await self._bury_retired()
-            if busy:
-                await self._clock.sleep(TICK_S)
-                continue
-            try:
-                pause = None if wake is None else max(wake - now, TICK_S)
-                await self._clock.timeout(self._awake.wait(), pause)
-            except TimeoutError:
-                continue
 
     async def _bury_retired(self) -> None:
         for deployment in list(self._retired):
@@ -436,17 +399,8 @@ class Fleet:
             await self._clock.sleep(0.002)
         for deployment in self._deployments():
             await deployment.close()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        self._upkeep.close()
         self._births.clear()
-
-
-def _allow_descriptors(wanted: int) -> None:
-    """Raise this process's own limit as far as it goes and is needed."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def _ignore(_line: LogLine) -> None:

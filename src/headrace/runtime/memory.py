@@ -122,11 +122,10 @@ class KernelKills:
 
 
 def _counted(text: str, name: str) -> int:
-    for line in text.splitlines():
-        fields = line.split()
-        if len(fields) == 2 and fields[0] == name:
-            return int(fields[1])
-    return 0
+    # Asked at every tick, and some of these files have hundreds of lines.
+    _, _, rest = f"\n{text}".partition(f"\n{name} ")
+    figure = rest.partition("\n")[0].strip()
+    return int(figure) if figure.isdecimal() else 0
 
 
 def _read(path: str) -> str:

@@ -1,0 +1,124 @@
+"""What time brings a fleet: timeouts, hibernation, eviction, memory, zygotes that hang or grow old.
+
+It looks after everything once every tick while something is under way, and rests otherwise until
+something changes or falls due. What is begun need not be looked at before a tick is over, so that
+looking never stands between a run and its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from headrace.model.errors import Unavailable
+from headrace.runtime.budget import Budget
+from headrace.runtime.deployment import Deployment
+from headrace.runtime.instance import Instance
+from headrace.runtime.life import State
+from headrace.runtime.memory import KernelKills
+from headrace.world.clock import Clock
+from headrace.world.tasks import Tasks
+
+TICK_S = 0.1
+
+
+class Upkeep:
+    """Owned by the fleet.
+
+    Args:
+        clock: The time.
+        tasks: Where its one task lives.
+        budget: Weighs the instances.
+        kernel: Notices whom the kernel killed.
+        instances: All there are.
+        deployments: The same, retired ones too.
+        bury: Lets go of retired deployments without instances.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        tasks: Tasks,
+        budget: Budget,
+        kernel: KernelKills,
+        instances: Mapping[str, Instance],
+        deployments: Callable[[], list[Deployment]],
+        bury: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._clock = clock
+        self._tasks = tasks
+        self._budget = budget
+        self._kernel = kernel
+        self._instances = instances
+        self._deployments = deployments
+        self._bury = bury
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.rests = False
+        """Whether nothing is under way as far as it knows; then `begun` wants to be told."""
+
+    def start(self) -> None:
+        """From now on, if not already."""
+        if self._task is None:
+            self._task = self._tasks.start(self._look_after(), name="fleet upkeep")
+
+    def close(self) -> None:
+        """No more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def begun(self) -> None:
+        """A run was begun while it rested: to be looked at when a tick is over."""
+        self.rests = False
+        asyncio.get_running_loop().call_later(TICK_S, self._changed.set)
+
+    def changed(self) -> None:
+        """Something is otherwise than it was: to be looked at now."""
+        self._changed.set()
+
+    async def _look_after(self) -> None:
+        while True:
+            self._changed.clear()
+            # Told of whatever is begun from here on, also while the dead are buried.
+            self.rests = True
+            now = self._clock.monotonic()
+            busy, wake = self._look(now)
+            await self._bury()
+            if busy:
+                self.rests = False
+                await self._clock.sleep(TICK_S)
+                continue
+            try:
+                pause = None if wake is None else max(wake - now, TICK_S)
+                await self._clock.timeout(self._changed.wait(), pause)
+            except TimeoutError:
+                continue
+
+    def _look(self, now: float) -> tuple[bool, float | None]:
+        """See to everything; whether something is under way, and when something falls due."""
+        busy = False
+        wake: float | None = None
+        deployments = self._deployments()
+        for pool in [pool for each in deployments for pool in each.pools.values()]:
+            try:
+                pool.tend(now)
+            except Unavailable:
+                busy = True
+            busy = busy or pool.waiting > 0 or pool.in_hand > 0
+            change = pool.next_change()
+            if change is not None:
+                wake = change if wake is None else min(wake, change)
+        busy = busy or any(
+            instance.state in {State.STARTING, State.DRAINING}
+            for instance in self._instances.values()
+        )
+        self._kernel.look(now)
+        if self._budget.is_due(now) or not busy:
+            self._budget.weigh(now)
+        for deployment in deployments:
+            deployment.kill_hung(now)
+            deployment.tend(now)
+            if not deployment.retired:
+                wake = min(wake or deployment.renewal, deployment.renewal)
+        return busy, wake
