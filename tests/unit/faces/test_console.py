@@ -90,6 +90,7 @@ def test_a_topology_that_is_too_large_to_read_is_counted_instead() -> None:
     html = page(overview(apps=[AppSpec(name="shop", functions=functions)], lag=[]))
     assert "<svg" not in html
     assert "400 functions and 0 streams are too many to draw" in html
+    assert html.count('<td class="wide"><a href="/console/functions/shop.f') <= 200
 
 
 def test_the_platforms_own_routers_are_no_part_of_the_picture() -> None:

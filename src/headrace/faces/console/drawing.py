@@ -59,12 +59,7 @@ def picture(
         start, end = found.nodes[source], found.nodes[target]
         drawn.append(_line(start, end, points, mark))
         if (flow := (lines or {}).get((source, target))) is not None and not back:
-            x, y = end[0] - 12, end[1] + HEIGHT // 2
-            tone = _bad(flow.bad)
-            drawn.append(f'<text x="{x}" y="{y - 6}" class="flow">{escape(flow.above)}</text>')
-            drawn.append(
-                f'<text x="{x}" y="{y + 14}" class="flow{tone}">{escape(flow.beneath)}</text>'
-            )
+            drawn.append(_flow(flow, points[-1] if points else middle_of(start), middle_of(end)))
     nodes = "".join(
         _node(name, place, notes.get(name, Note("")), function=name in graph.functions,
               forward=name in graph.forwards)
@@ -76,6 +71,20 @@ def picture(
         f'aria-label="topology"><defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" '
         'markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0 8 4 0 8z" class="tip"/>'
         f"</marker></defs>{''.join(drawn)}{nodes}</svg>"
+    )
+
+
+def middle_of(place: tuple[int, int]) -> tuple[int, int]:
+    """Where lines meet a node that stands there: its left edge, halfway down."""
+    return place[0], place[1] + HEIGHT // 2
+
+
+def _flow(flow: Flow, start: tuple[int, int], end: tuple[int, int]) -> str:
+    """Both texts halfway along a line's last bend, where no other line to or from the node is."""
+    x, y = (start[0] + WIDTH + end[0]) // 2, (start[1] + end[1]) // 2
+    return (
+        f'<text x="{x}" y="{y - 5}" class="flow">{escape(flow.above)}</text>'
+        f'<text x="{x}" y="{y + 13}" class="flow{_bad(flow.bad)}">{escape(flow.beneath)}</text>'
     )
 
 

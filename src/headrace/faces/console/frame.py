@@ -35,7 +35,7 @@ white-space:pre-wrap;overflow-wrap:anywhere}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:3px 18px;margin:4px 0}dt{color:var(--soft)}
 dd{margin:0;overflow-wrap:anywhere}
 svg text{font:600 12px system-ui,sans-serif;text-anchor:middle;fill:var(--ink)}svg .note{font-weight:400;
-font-size:10.5px;fill:var(--soft)}svg .flow{font-weight:400;font-size:10.5px;text-anchor:end;
+font-size:10.5px;fill:var(--soft)}svg .flow{font-weight:400;font-size:10.5px;
 fill:var(--soft);paint-order:stroke;stroke:var(--paper);stroke-width:4px}svg .flow.bad{fill:var(--bad)}
 svg rect{stroke:var(--edge)}.stream rect{fill:var(--stream)}.function rect{fill:var(--function)}
 svg .bad rect{stroke:var(--bad);fill:var(--pale)}svg .bad .note{fill:var(--bad)}

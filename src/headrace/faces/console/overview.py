@@ -14,7 +14,7 @@ from headrace.delivery.lag import LagRow
 from headrace.delivery.parking import ParkedKey
 from headrace.delivery.runs import Counters, LogLine, Run
 from headrace.delivery.sources import SourceRow
-from headrace.faces.console.drawing import Flow, Note, picture
+from headrace.faces.console.drawing import MAX_NODES, Flow, Note, picture
 from headrace.faces.console.failures import dead_table, parked_table
 from headrace.faces.console.flow import Remembered, newest, rates
 from headrace.faces.console.frame import Frame, document
@@ -39,7 +39,7 @@ from headrace.topology.graph import Edge, Graph, graph_of
 from headrace.topology.map import map_rows
 
 REFRESH_S = 2
-DEAD_SHOWN = 8
+DEAD_SHOWN, FUNCTIONS_SHOWN = 8, 200
 OWN = "_bus"
 """The platform's own app: its routers are how rules work, and no part of what anybody declared."""
 
@@ -105,27 +105,24 @@ def _topology(shown: Overview) -> str:
     }
     edges = tuple(sorted({*declared.edges, *seen}))
     graph = Graph(declared.streams, declared.functions, edges, declared.forwards)
-    html = picture(graph, _notes(shown, apps), _lines(shown, graph))
-    if html or not drawn:
-        return html
+    if len(drawn) + len(graph.streams) <= MAX_NODES:
+        return picture(graph, _notes(shown, apps), _lines(shown, graph))
     count = f"{len(drawn):,} functions and {len(graph.streams):,} streams"
     return f"<p>{count} are too many to draw; <code>headrace map</code> lists them.</p>"
 
 
 def _notes(shown: Overview, apps: Sequence[AppSpec]) -> dict[str, Note]:
-    notes: dict[str, Note] = {}
-    notes.update({stream: Note(f"{count:,} events") for stream, count in shown.ends.items()})
+    notes = {stream: Note(f"{count:,} events") for stream, count in shown.ends.items()}
+    triggers = {row.function: row.trigger for row in map_rows(apps)}
     for app in apps:
         for function in app.functions:
-            told = next((each for each in map_rows([app]) if each.function == function.name), None)
-            listens = any(isinstance(each, StreamTrigger) for each in function.triggers)
-            if told is not None and not listens:
-                notes[function.name] = Note(told.trigger)
+            if not any(isinstance(each, StreamTrigger) for each in function.triggers):
+                notes[function.name] = Note(triggers.get(function.name, ""))
         for forward in app.forwards:
             notes[forward.name] = Note("forward")
-    for name in {row.function for row in shown.lag}:
-        behind = sum(row.lag for row in shown.lag if row.function == name)
-        states = [row.state for row in shown.lag if row.function == name and row.state != "running"]
+    for name, rows in _by_function(shown.lag).items():
+        behind = sum(row.lag for row in rows)
+        states = [row.state for row in rows if row.state != "running"]
         if states:
             notes[name] = Note(states[0], bad=True)
         elif behind or name not in notes:
@@ -141,13 +138,12 @@ def _notes(shown: Overview, apps: Sequence[AppSpec]) -> dict[str, Note]:
 def _lines(shown: Overview, graph: Graph) -> dict[tuple[str, str], Flow]:
     """How many events a second go along the lines, and how many wait at their ends."""
     flowing = rates(shown.runs, shown.now)
+    lag = _by_function(shown.lag)
     found = {}
     for edge in graph.edges:
         if edge.kind != "listens":
             continue
-        rows = [
-            row for row in shown.lag if (row.function, row.stream) == (edge.target, edge.source)
-        ]
+        rows = [row for row in lag.get(edge.target, ()) if row.stream == edge.source]
         behind = sum(row.lag for row in rows)
         stuck = any(row.state != "running" for row in rows)
         above = rate(flowing.get((edge.target, edge.source), 0.0))
@@ -157,9 +153,17 @@ def _lines(shown: Overview, graph: Graph) -> dict[tuple[str, str], Flow]:
     return found
 
 
+def _by_function(lag: Sequence[LagRow]) -> dict[str, list[LagRow]]:
+    found: dict[str, list[LagRow]] = {}
+    for row in lag:
+        found.setdefault(row.function, []).append(row)
+    return found
+
+
 def _functions(shown: Overview) -> str:
     rows = []
-    for row in map_rows(shown.apps):
+    told = map_rows(shown.apps)
+    for row in told[:FUNCTIONS_SHOWN]:
         counters = shown.counters.get(row.function, Counters())
         runs = sum(counters.outcomes.values())
         failed = sum(count for kind, count in counters.outcomes.items() if kind != "succeeded")
@@ -180,7 +184,9 @@ def _functions(shown: Overview) -> str:
         "~function", "~trigger", "?batch, order", "?retry, then", "#events", "#runs", "#failed",
         "#?mean ms",
     )  # fmt: skip
-    return table(heads, rows)
+    left = len(told) - FUNCTIONS_SHOWN
+    more = f"<p>and {left:,} more: {code('headrace map')} lists all</p>" if left > 0 else ""
+    return table(heads, rows) + more
 
 
 def behind_table(lag: Sequence[LagRow]) -> str:
