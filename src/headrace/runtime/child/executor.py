@@ -35,6 +35,8 @@ from headrace.sdk.request import Reply
 from headrace.sdk.results import Failures
 
 MAX_RERUNS: Final = 16
+PLAIN: Final = frozenset({dict, str, int, float, bool, type(None)})
+"""What is an answer as it stands, and most answers are."""
 
 
 class Executor:
@@ -119,38 +121,38 @@ class Executor:
         prepared = self._named(invocation.function)
         if invocation.fresh:
             self._cache.clear()
-        convoy: list[list[Event[Any]]] | None = None
-        events: list[Event[Any]] = []
         try:
             if self._started < len(self.app.hooks["init"]):
                 self.start()
             if invocation.each:
-                convoy = [self._open_one(chunk, 0, prepared) for chunk in invocation.chunks]
+                work = self._convoy(invocation, prepared)
             else:
-                events = self._open(invocation, prepared)
+                work = self._work(invocation, prepared, self._open(invocation, prepared))
         except BaseException as error:  # noqa: BLE001  # the author's init code may raise anything
             return Returned(error=cause_of(error))
-        if convoy is not None:
+        return await work
 
-            def alone(one: Invocation, events: list[Event[Any]]) -> Coroutine[Any, Any, Returned]:
-                self.entering(one)
-                return self._run(one, prepared, events)
+    def _convoy(self, invocation: Invocation, prepared: Prepared) -> Coroutine[Any, Any, Returned]:
+        convoy = [self._open_one(chunk, 0, prepared) for chunk in invocation.chunks]
 
-            return await run_apart(invocation, convoy, alone, self._monotonic)
-        return await self._run(invocation, prepared, events)
+        def alone(one: Invocation, events: list[Event[Any]]) -> Coroutine[Any, Any, Returned]:
+            self.entering(one)
+            return self._work(one, prepared, events)
 
-    async def _run(
+        return run_apart(invocation, convoy, alone, self._monotonic)
+
+    def _work(
         self, invocation: Invocation, prepared: Prepared, events: list[Event[Any]]
-    ) -> Returned:
+    ) -> Coroutine[Any, Any, Returned]:
         """One invocation, its events opened."""
         began = self._monotonic()
         if invocation.mode == "call":
-            return await self._run_call(invocation, prepared, events, began)
+            return self._run_call(invocation, prepared, events, began)
         if invocation.mode == "consume":
-            return await self._run_consumer(invocation, prepared, began)
+            return self._run_consumer(invocation, prepared, began)
         if prepared.many:
-            return await self._run_batch(invocation, prepared, events, began)
-        return await self._run_single(invocation, prepared, events, began)
+            return self._run_batch(invocation, prepared, events, began)
+        return self._run_single(invocation, prepared, events, began)
 
     def _open(self, invocation: Invocation, prepared: Prepared) -> list[Event[Any]]:
         events: list[Event[Any]] = []
@@ -303,8 +305,13 @@ class Executor:
             if prepared.generates:
                 send = sender(self._host, invocation)
                 answer = await answer_in_parts(prepared, recorder, result, event, send)
+            elif type(result) in PLAIN:
+                answer = encode_json(result)
+                if prepared.output is not None and result is not None:
+                    emit(prepared, recorder, result, event)
             else:
-                result = await settled(prepared, result)
+                if hasattr(result, "__await__"):
+                    result = await settled(prepared, result)
                 if isinstance(result, Failures):
                     return Returned(error=Cause("Failed", result.reason[:4_096]))
                 answer = _answer_of(result)
@@ -316,6 +323,8 @@ class Executor:
             return Returned(error=cause_of(error))
         if recorder.dropped:
             return Returned(error=next(iter(recorder.dropped.values())))
+        if recorder.blank:
+            return Returned(result=answer)
         return Returned(
             appends=recorder.appends(None),
             reads=recorder.reads(),
@@ -365,6 +374,8 @@ def _collect(recorder: Recorder, untouched: int) -> Returned:
     """The outcome of a run that came to its end, or to the first failure of an ordered one."""
     dropped = recorder.dropped
     if not dropped:
+        if recorder.blank:
+            return Returned(untouched=untouched)
         return Returned(
             appends=recorder.appends(None),
             reads=recorder.reads(),

@@ -215,6 +215,11 @@ class Recorder(Cursor):
         """Whether something kept was computed from state that is dropped."""
         return self._ledger is not None and self._ledger.entangled(kept)
 
+    @property
+    def blank(self) -> bool:
+        """Whether neither outputs nor state were touched."""
+        return not self._outlets and self._ledger is None
+
     def appends(self, kept: Callable[[int], bool] | None) -> tuple[Append, ...]:
         """The outputs that are kept (None: all), one blob per partition, in order of publishing."""
         found: list[Append] = []
