@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.contract.contract_drivers import AnyBroker, OpenBroker
 
-from headrace.keepers.brokers.base import Assigned, Extent
+from headrace.keepers.brokers.base import Assigned, Extent, Reader
 from headrace.model.effects import Change, Check, Put, Space
 from headrace.model.errors import Conflict, Fenced, Invalid, Misuse, TooLarge, Unavailable, Unknown
 from headrace.model.event import Event
@@ -33,6 +33,13 @@ def append(
 ) -> Append:
     events = [each if isinstance(each, Event) else Event(each) for each in values]
     return Append(stream, partition, len(events), encode_events(events), hops, "", ids)
+
+
+def watching(reader: Reader) -> asyncio.Future[None]:
+    """What is set once the reader may have something."""
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    reader.watch(waiter)
+    return waiter
 
 
 async def everything(
@@ -342,7 +349,7 @@ async def test_seeking_goes_anywhere_that_is_kept(log: OpenBroker) -> None:
 async def test_a_waiting_reader_wakes_when_an_event_arrives(log: OpenBroker) -> None:
     await log.broker.declare(ORDERS)
     reader = log.broker.subscribe("g", ("orders",)).reader("orders", 2, 0)
-    waiting = asyncio.create_task(reader.wait())
+    waiting = watching(reader)
     await log.broker.append([append(b"elsewhere", partition=1)])
     assert not waiting.done()
     await log.broker.append([append(b"here", partition=2)])
@@ -356,14 +363,13 @@ async def test_waiting_returns_at_once_where_there_is_something(log: OpenBroker)
     await log.broker.append([append(b"x")])
     reader = log.broker.subscribe("g", ("orders",)).reader("orders", 0, 0)
     async with asyncio.timeout(5):
-        await reader.wait()
+        await watching(reader)
 
 
 async def test_closing_a_reader_lets_its_waiter_go(log: OpenBroker) -> None:
     await log.broker.declare(ORDERS)
     reader = log.broker.subscribe("g", ("orders",)).reader("orders", 0, 0)
-    waiting = asyncio.create_task(reader.wait())
-    await asyncio.wait([waiting], timeout=0)
+    waiting = watching(reader)
     reader.close()
     reader.close()
     async with asyncio.timeout(5):

@@ -39,7 +39,9 @@ class Feed:
         """The first `count` things said: event, name and size."""
         async with asyncio.timeout(PATIENCE_S):
             while len(self._told) < count:
-                await self._reader.wait()
+                waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._reader.watch(waiter)
+                await waiter
                 for chunk in await self._reader.read(events=1_000, size=1 << 20):
                     values: list[dict[str, Any]] = [json.loads(e.value) for e in chunk.events()]
                     self._told += [(v["event"], v["name"], v["size"]) for v in values]

@@ -77,7 +77,7 @@ class Dispatcher:
         self._broker, self._storage, self._invoker = broker, storage, self.queues
         self._clock, self._entropy, self._runs = clock, entropy, runs
         self._on_failure = on_failure
-        self._tasks = Tasks(self._failed)
+        self._tasks = Tasks(on_failure)
         self._pumps: dict[Key, tuple[Pump, asyncio.Task[None]]] = {}
         self._subscriptions: dict[
             tuple[str, tuple[str, ...]], tuple[Subscription, asyncio.Task[None]]
@@ -268,10 +268,6 @@ class Dispatcher:
         for pump, _ in found:
             pump.stop()
         await asyncio.gather(*(task for _, task in found), return_exceptions=True)
-
-    def _failed(self, name: str, error: BaseException) -> None:
-        if name != "read":
-            self._on_failure(name, error)
 
     # --- operators' wishes ------------------------------------------------------------------
 

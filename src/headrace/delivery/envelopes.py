@@ -7,6 +7,7 @@ dead letters and their original bytes are as everywhere.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 
@@ -54,9 +55,9 @@ class KeyedReader:
         chunks = await self._reader.read(events=events, size=size)
         return [keyed(chunk, self._columns) for chunk in chunks]
 
-    async def wait(self) -> None:
+    def watch(self, waiter: asyncio.Future[None]) -> None:
         """As the log's own reader."""
-        await self._reader.wait()
+        self._reader.watch(waiter)
 
     def seek(self, offset: int) -> None:
         """As the log's own reader."""

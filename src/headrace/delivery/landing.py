@@ -39,6 +39,7 @@ class Landing:
         width: How many units run at once.
         beside: Rows that must land with the positions these effects bring.
         on_later: Called when something landed that is due later.
+        on_trouble: Called when a change did not land, or nobody knows.
 
     Attributes:
         commits: What is on its way, oldest first.
@@ -55,11 +56,12 @@ class Landing:
         width: int,
         beside: Beside,
         on_later: Callable[[], None],
+        on_trouble: Callable[[], None],
     ) -> None:
         self._function, self._rows = function, rows
         self._storage, self._tasks = storage, tasks
         self._most = COMMITS_IN_FLIGHT * width
-        self._beside, self._on_later = beside, on_later
+        self._beside, self._on_later, self._on_trouble = beside, on_later, on_trouble
         self._name = f"commit {function}"
         self._gathering = False
         self.commits: deque[asyncio.Task[None]] = deque()
@@ -106,9 +108,15 @@ class Landing:
     async def _land_gathered(self, before: asyncio.Task[None] | None) -> None:
         if before is not None and not before.done():
             await asyncio.wait((before,))
-        if self._gathering:
-            self._gathering = False
-            await self._apply(self._change(self._ledger.gathered()))
+        if not self._gathering:
+            return
+        self._gathering = False
+        try:
+            change = self._change(self._ledger.gathered())
+        except BaseException:
+            self._trouble()
+            raise
+        await self._apply(change)
 
     def _change(self, effects: Effects) -> Change:
         if rows := self._beside(effects):
@@ -124,14 +132,26 @@ class Landing:
         except (Fenced, Conflict, Unavailable):
             # Stale state, an earlier commit that did not land, a new owner, a full disk or an
             # unknown end: the store knows which, and the rewind reads it.
-            self.broken = True
+            self._trouble()
+        except BaseException:
+            self._trouble()
+            raise
+
+    def _trouble(self) -> None:
+        self.broken = True
+        self._on_trouble()
 
     # --- and after --------------------------------------------------------------------------
 
     @property
     def wants_attention(self) -> bool:
         """Whether a commit has ended that nobody has looked at, or has not landed."""
-        return self.broken or bool(self.commits and self.commits[0].done())
+        return self.broken or self.has_ended
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a commit has ended that nobody has looked at."""
+        return bool(self.commits and self.commits[0].done())
 
     def forget_landed(self) -> None:
         """Let go of what has ended; what went wrong with it beyond reckoning comes out here."""

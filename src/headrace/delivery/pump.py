@@ -101,13 +101,14 @@ class Pump:
         self._gate = Gate(spec, self._streams, partition, flow or Flow(spec), clock.now)
         # Their events go as they lie; other rules have to be asked each time.
         self._plain_lanes = self._gate.rules in (Rules(), Rules(by_key=False))
+        self._waiting = Waiting()
         self._landing = Landing(
             spec.name, {(name, partition): c.row for name, c in claims.items()}, storage=storage,
             tasks=tasks, width=self._width, beside=self._beside, on_later=on_later,
+            on_trouble=self._waiting.wake,
         )  # fmt: skip
         self._convoy = Convoy(spec)
         self._errands: deque[Callable[[], Awaitable[None]]] = deque()
-        self._waiting = Waiting(tasks)
         self._picking = asyncio.Lock()
         self._ahead = 0
         self._at_rest = asyncio.Event()
@@ -648,5 +649,10 @@ class Pump:
         self._pause_s = min(self._pause_s * 2, PAUSE_MAX)
 
     async def _wait(self, seconds: float | None, *readers: Reader) -> None:
-        if not (self._errands or self._stopping):
-            await self._waiting.wait(seconds, readers, self._landing.commits)
+        landing = self._landing
+        # A commit that lands changes nothing for a pump that sleeps, but for progress that waits to
+        # be told; one that does not land wakes it.
+        tells = self.ledger.is_ahead and not self.ledger.gathered_units
+        if self._errands or self._stopping or landing.broken or (tells and landing.has_ended):
+            return
+        await self._waiting.wait(seconds, readers, landing.commits if tells else ())

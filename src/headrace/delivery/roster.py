@@ -62,7 +62,7 @@ class Roster:
         self._storage, self._broker, self._invoker = storage, broker, invoker
         self._clock, self._entropy, self._tasks, self._runs = clock, entropy, tasks, runs
         self._shifts, self._vet, self._on_later = shifts, vet, on_later
-        self._waiting = Waiting(tasks)
+        self._waiting = Waiting()
         self._readers: dict[int, Reader] = {}
         self._on: dict[Share, tuple[Shift, asyncio.Task[None]]] = {}
         self._rests: dict[Share, tuple[float, float]] = {}

@@ -7,14 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from headrace.keepers.brokers.base import Reader
-from headrace.world.tasks import Tasks
 
 
 class Waiting:
     """One sleeper; anybody on the loop may wake it."""
 
-    def __init__(self, tasks: Tasks) -> None:
-        self._tasks = tasks
+    def __init__(self) -> None:
         self._waiter: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
@@ -33,15 +31,15 @@ class Waiting:
         self._waiter = waiter = loop.create_future()
 
         def woken(_: asyncio.Task[Any]) -> None:
-            # Only this wait's waiter: a read that is cancelled below ends during the next wait.
             if not waiter.done():
                 waiter.set_result(None)
 
-        reads = [self._tasks.start(reader.wait(), name="read") for reader in readers]
+        for reader in readers:
+            reader.watch(waiter)
         # A commit that has ended behind one that has not would wake every wait at once.
-        watched = (*reads, *(commit for commit in commits if not commit.done()))
-        for task in watched:
-            task.add_done_callback(woken)
+        watched = [commit for commit in commits if not commit.done()]
+        for commit in watched:
+            commit.add_done_callback(woken)
         alarm = None if seconds is None else loop.call_later(seconds, self.wake)
         try:
             await waiter
@@ -49,7 +47,5 @@ class Waiting:
             self._waiter = None
             if alarm is not None:
                 alarm.cancel()
-            for task in watched:
-                task.remove_done_callback(woken)
-            for task in reads:
-                task.cancel()
+            for commit in watched:
+                commit.remove_done_callback(woken)

@@ -314,6 +314,8 @@ class Lives:
     # --- runs -------------------------------------------------------------------------------
 
     async def _before(self, host: Host, invocation: Invocation) -> Outcome | None:
+        # An instance is another process: what is published now has not run when `publish` is over.
+        await self.clock.sleep(0)
         await host.moving()
         if self.before is None:
             return None

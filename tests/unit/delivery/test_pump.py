@@ -7,12 +7,13 @@ import asyncio
 from headrace.delivery.breaker import CircuitBreaker
 from headrace.delivery.convoy import MOST
 from headrace.delivery.landing import MAX_GATHERED
-from headrace.delivery.positions import claim
+from headrace.delivery.positions import claim, stored
 from headrace.delivery.publisher import Publisher
 from headrace.delivery.pump import Pump
 from headrace.delivery.runs import Runs
 from headrace.keepers.brokers.memory import MemoryBroker
 from headrace.keepers.storage.memory import MemoryStorage
+from headrace.model.errors import Unavailable
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.invocation import Invocation
@@ -85,3 +86,50 @@ def test_only_so_many_units_run_ahead_of_a_store_that_stands_still() -> None:
         loop.close()
     assert MAX_GATHERED <= ahead <= MAX_GATHERED + 2 * MOST < in_all
     assert in_all == 2_000
+
+
+async def refused_once(loop: VirtualLoop) -> tuple[int, int]:
+    """Runs, and the watermark, where the only commit of a pump that sleeps is turned down once."""
+    clock = VirtualClock(loop)
+    refuse = False
+
+    async def faults(moment: str) -> None:
+        nonlocal refuse
+        if refuse and moment == "before":
+            refuse = False
+            await clock.sleep(1)
+            raise Unavailable("not now")
+
+    storage = MemoryStorage(clock, faults=faults)
+    tasks = Tasks(lambda name, error: None)
+    broker = MemoryBroker(storage, clock=clock)
+    await broker.declare(StreamSpec(name="s", owner="shop"))
+    await Publisher(broker).publish("s", [Event(b"1")])
+    spec = FunctionSpec(name="shop.price", app="shop", batch_size=1)
+    subscription = broker.subscribe(spec.name, ("s",))
+    claimed = await claim(
+        storage, broker, function=spec.name, stream="s", partition=0, start="earliest"
+    )
+    invoker = Counting()
+    pump = Pump(
+        spec, 0, {"s": claimed}, [subscription.reader("s", 0, 0)], storage=storage,
+        invoker=invoker, clock=clock, entropy=SeededEntropy(1), tasks=tasks,
+        breaker=CircuitBreaker(None), runs=Runs(),
+    )  # fmt: skip
+    refuse = True
+    running = tasks.start(pump.run(), name="pump")
+    await clock.sleep(60)
+    _, standing = await stored(storage, spec.name, "s", 0)
+    pump.stop()
+    await running
+    await tasks.close()
+    await broker.close()
+    return invoker.runs, standing.progress.watermark
+
+
+def test_a_commit_that_does_not_land_wakes_a_pump_that_sleeps() -> None:
+    loop = VirtualLoop()
+    try:
+        assert loop.drive(refused_once(loop)) == (2, 1)
+    finally:
+        loop.close()

@@ -19,8 +19,8 @@ from headrace.world.tasks import Tasks
 class Source:
     """A reader that never has anything."""
 
-    async def wait(self) -> None:
-        await asyncio.get_running_loop().create_future()
+    def watch(self, waiter: asyncio.Future[None]) -> None:
+        assert not waiter.done()
 
 
 @pytest.fixture
@@ -36,11 +36,11 @@ def nap(loop: VirtualLoop, seconds: float, *commits: float) -> float:
 
     async def sleep() -> float:
         tasks = Tasks(lambda name, error: None)
-        waiting = Waiting(tasks)
+        waiting = Waiting()
         running = [tasks.start(clock.sleep(each), name="commit") for each in commits]
         await clock.sleep(0.5)
         began = clock.monotonic()
-        # Twice: the read that the first wait cancels must not wake the second.
+        # Twice: what the first wait leaves behind must not wake the second.
         await waiting.wait(0.25, [Source()], running)  # type: ignore[list-item] # waits only
         await waiting.wait(seconds, [Source()], running)  # type: ignore[list-item] # waits only
         took = clock.monotonic() - began
@@ -50,7 +50,7 @@ def nap(loop: VirtualLoop, seconds: float, *commits: float) -> float:
     return loop.drive(sleep())
 
 
-def test_a_cancelled_read_does_not_wake_the_next_wait(loop: VirtualLoop) -> None:
+def test_a_wait_that_has_ended_does_not_wake_the_next(loop: VirtualLoop) -> None:
     assert nap(loop, 10.0) == pytest.approx(10.25)
 
 

@@ -8,6 +8,7 @@ is kept by `delivery/positions` in the storage, for every driver; a foreign log 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -56,8 +57,11 @@ class Reader(Protocol):
         """
         ...
 
-    async def wait(self) -> None:
-        """Return once `read` may have something (at once where it has); may return early."""
+    def watch(self, waiter: asyncio.Future[None]) -> None:
+        """Set `waiter` once `read` may have something (at once where it has); may set it early.
+
+        It takes the place of the one before it, which need not be set any more.
+        """
         ...
 
     def seek(self, offset: int) -> None:

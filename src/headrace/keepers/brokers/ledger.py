@@ -28,7 +28,7 @@ class Partition:
 
     __slots__ = (
         "appended", "high", "low", "number", "shelf", "size", "staged_high", "stream", "uid",
-        "wakers",
+        "waiters",
     )  # fmt: skip
 
     def __init__(self, uid: int, stream: str, number: int) -> None:
@@ -41,15 +41,16 @@ class Partition:
         self.size = 0
         self.appended = 0
         self.shelf = Shelf()
-        self.wakers: list[asyncio.Future[None]] = []
+        self.waiters: dict[object, asyncio.Future[None]] = {}
+        """By who waits, so that nobody is kept twice."""
 
     def wake(self) -> None:
         """Let those who wait look again."""
-        if self.wakers:
-            for waker in self.wakers:
-                if not waker.done():
-                    waker.set_result(None)
-            self.wakers.clear()
+        if self.waiters:
+            for waiter in self.waiters.values():
+                if not waiter.done():
+                    waiter.set_result(None)
+            self.waiters.clear()
 
 
 class Stream:

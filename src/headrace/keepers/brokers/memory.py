@@ -68,7 +68,7 @@ class MemoryBroker:
         self._ledger.streams = kept.streams
         for partition in self._partitions():
             partition.staged_high = partition.high
-            partition.wakers = []
+            partition.waiters = {}
         self._subscriptions: list[LocalSubscription] = []
         self._closed = False
         storage.attach(self)

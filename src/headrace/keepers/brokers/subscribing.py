@@ -57,17 +57,12 @@ class LocalReader:
             self._offset = self._partition.high
         return chunks
 
-    async def wait(self) -> None:
-        """Return once there is more, or once the reader is closed."""
-        partition = self._partition
-        while not self._closed and self._offset >= partition.high:
-            waker = asyncio.get_running_loop().create_future()
-            partition.wakers.append(waker)
-            try:
-                await waker
-            finally:
-                if waker in partition.wakers:
-                    partition.wakers.remove(waker)
+    def watch(self, waiter: asyncio.Future[None]) -> None:
+        """Set it once there is more, or once the reader is closed."""
+        if not self._closed and self._offset >= self._partition.high:
+            self._partition.waiters[self] = waiter
+        elif not waiter.done():
+            waiter.set_result(None)
 
     def close(self) -> None:
         """Forget the partition, and let a waiting task go."""
