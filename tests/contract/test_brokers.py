@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.contract.contract_drivers import AnyBroker, OpenBroker
 
 from headrace.keepers.brokers.base import Assigned, Extent, Reader
+from headrace.keepers.brokers.embedded import retention
 from headrace.model.effects import Change, Check, Put, Space
 from headrace.model.errors import Conflict, Fenced, Invalid, Misuse, TooLarge, Unavailable, Unknown
 from headrace.model.event import Event
@@ -480,6 +481,53 @@ async def test_without_retention_everything_is_kept(log: OpenBroker) -> None:
     log.clock.advance(10 * 365 * 86_400)
     await log.broker.sweep()
     assert await everything(log.broker) == [(0, b"x")]
+
+
+async def test_what_is_passed_and_old_is_removed_and_nothing_else(log: OpenBroker) -> None:
+    await log.broker.declare(ORDERS)
+    for number in range(3):
+        await log.broker.append([append(b"%d" % number)])
+        log.clock.advance(10)
+    await log.broker.append([append(b"elsewhere", partition=1)])
+    times = [
+        chunk.appended for chunk in await log.broker.fetch("orders", 0, 0, events=9, size=MANY)
+    ]
+    await log.broker.trim("orders", 0, below=0, before=log.clock.now())
+    await log.broker.trim("orders", 0, below=3, before=times[0])
+    assert len(await everything(log.broker)) == 3
+    await log.broker.trim("orders", 0, below=3, before=times[1])
+    assert await everything(log.broker) == [(1, b"1"), (2, b"2")]
+    await log.broker.trim("orders", 0, below=2, before=log.clock.now())
+    assert await everything(log.broker) == [(2, b"2")]
+    await log.broker.trim("orders", 0, below=99, before=log.clock.now())
+    assert await log.broker.extent("orders", 0) == Extent(3, 3, 0)
+    assert await everything(log.broker, partition=1) == [(0, b"elsewhere")]
+    broker = await log.reopen()
+    assert await broker.extent("orders", 0) == Extent(3, 3, 0)
+    assert str((await broker.append([append(b"3")])).positions[0]) == "orders/0/3"
+
+
+async def test_a_batch_that_is_passed_in_part_stays_whole(log: OpenBroker) -> None:
+    await log.broker.declare(ORDERS)
+    await log.broker.append([append(b"0", b"1", b"2")])
+    log.clock.advance(10)
+    await log.broker.trim("orders", 0, below=2, before=log.clock.now())
+    assert len(await everything(log.broker)) == 3
+
+
+async def test_a_reader_is_not_disturbed_by_what_is_removed_behind_it(
+    log: OpenBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "ROWS_AT_ONCE", 7)
+    await log.broker.declare(ORDERS)
+    for number in range(30):
+        await log.broker.append([append(b"%d" % number)])
+    log.clock.advance(10)
+    reader = log.broker.subscribe("g", ("orders",)).reader("orders", 0, 25)
+    await log.broker.trim("orders", 0, below=25, before=log.clock.now())
+    chunks = await reader.read(events=20, size=MANY)
+    assert (chunks[0].start, chunks[-1].end) == (25, 30)
+    assert (await log.broker.extent("orders", 0)).low == 25
 
 
 def row(key: str | None, value: bytes) -> Append:

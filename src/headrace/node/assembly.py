@@ -7,6 +7,7 @@ house constructs a keeper, a fleet, a dispatcher or a door.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from collections.abc import AsyncIterator, Iterable
 
@@ -16,6 +17,7 @@ from headrace.delivery.hostcalls import HostCalls
 from headrace.delivery.leftovers import leftovers
 from headrace.delivery.runs import Runs
 from headrace.delivery.shifts import Shifts
+from headrace.delivery.spent import clear_spent
 from headrace.faces.gateway.app import Gateway
 from headrace.faces.gateway.rooms import Health, Rooms
 from headrace.keepers.brokers.base import Broker
@@ -41,6 +43,8 @@ from headrace.world.entropy import Entropy, SystemEntropy
 from headrace.world.tasks import Tasks
 
 SWEEP_EVERY = 60.0
+CLEAR_EVERY = 10
+"""Sweeps between two looks at what triggers' own streams no longer need."""
 _logger = logging.getLogger("headrace.node")
 
 
@@ -185,8 +189,16 @@ class Node:
         self._ready = True
 
     async def _housekeeping(self) -> None:
-        while True:
+        for turn in itertools.count():
             await self.clock.sleep(SWEEP_EVERY)
+            if turn % CLEAR_EVERY == 0:
+                try:
+                    await clear_spent(
+                        self.dispatcher.functions.values(), storage=self.storage,
+                        broker=self.broker, clock=self.clock,
+                    )  # fmt: skip
+                except (Corrupt, Unavailable) as error:
+                    _logger.warning("finished events were not cleared away yet: %s", error)
             for space in (Space.STATE, Space.MARKS):
                 try:
                     await sweep(self.storage, space, self.clock.now())

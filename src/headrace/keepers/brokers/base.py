@@ -154,6 +154,17 @@ class Broker(Protocol):
         """Browse: as `Reader.read`, without being a consumer."""
         ...
 
+    async def trim(self, stream: str, partition: int, *, below: int, before: int) -> None:
+        """Remove what stands below the offset `below` and was appended before `before` (µs).
+
+        Some of it may stay, where it shares a row with what does not go.
+
+        Raises:
+            Unknown: The stream or partition does not exist.
+            DiskFull, Overloaded, Unavailable: As `Storage.apply`.
+        """
+        ...
+
     def subscribe(self, group: str, streams: tuple[str, ...]) -> Subscription:
         """Join `group`, reading `streams`, which have equal numbers of partitions.
 

@@ -147,6 +147,14 @@ class MemoryBroker:
         found = self._ledger.partition(stream, partition)
         return self._read(found, max(offset, found.low), events, size)
 
+    async def trim(self, stream: str, partition: int, *, below: int, before: int) -> None:
+        """Remove what is below `below` and older than `before`; see the port."""
+        found = self._ledger.partition(stream, partition)
+        gone = [
+            chunk for chunk in found.shelf.chunks if chunk.end <= below and chunk.appended < before
+        ]
+        _drop(found, len(gone))
+
     def _read(self, partition: Partition, offset: int, events: int, size: int) -> list[Chunk]:
         return partition.shelf.read(offset, events=events, size=size)
 
@@ -193,16 +201,19 @@ class MemoryBroker:
 
 
 def _retain(partition: Partition, spec: StreamSpec, now: int) -> None:
-    chunks = partition.shelf.chunks
-    gone = 0
+    gone, size = 0, partition.size
     oldest = None if spec.retention_age is None else now - int(spec.retention_age * 1_000_000)
-    for chunk in chunks:
-        size = len(chunk.body)
+    for chunk in partition.shelf.chunks:
+        left = size - len(chunk.body)
         expired = oldest is not None and chunk.appended < oldest
-        surplus = spec.retention_bytes is not None and partition.size - size >= spec.retention_bytes
+        surplus = spec.retention_bytes is not None and left >= spec.retention_bytes
         if not (expired or surplus):
             break
-        partition.size -= size
-        gone += 1
+        gone, size = gone + 1, left
+    _drop(partition, gone)
+
+
+def _drop(partition: Partition, gone: int) -> None:
+    partition.size -= sum(len(chunk.body) for chunk in partition.shelf.chunks[:gone])
     partition.shelf.drop_first(gone)
     partition.low = partition.shelf.firsts[0] if partition.shelf.firsts else partition.high

@@ -16,7 +16,7 @@ from headrace.keepers.brokers.catalog import check_spec, redeclare
 from headrace.keepers.brokers.embedded import reading, streams
 from headrace.keepers.brokers.embedded.compaction import Compactor
 from headrace.keepers.brokers.embedded.dedupe import Marks
-from headrace.keepers.brokers.embedded.retention import retain
+from headrace.keepers.brokers.embedded.retention import retain, trim
 from headrace.keepers.brokers.embedded.rows import INSERT, encode_row
 from headrace.keepers.brokers.embedded.tail import Tail
 from headrace.keepers.brokers.ledger import Ledger, Partition, Stream
@@ -140,6 +140,11 @@ class EmbeddedBroker:
         """Browse, without being a consumer."""
         found = self._ledger.partition(stream, partition)
         return self._read(found, max(offset, found.low), events, size)
+
+    async def trim(self, stream: str, partition: int, *, below: int, before: int) -> None:
+        """Remove what is below `below` and older than `before`; see the port."""
+        found = self._ledger.partition(stream, partition)
+        await trim(self._storage, found, below=below, before=before)
 
     def _read(self, partition: Partition, offset: int, events: int, size: int) -> list[Chunk]:
         return reading.read(self._storage, partition, offset, events=events, size=size)

@@ -7,6 +7,9 @@ it was.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 from headrace.keepers.brokers.embedded.reading import offset_at, row_start
 from headrace.keepers.brokers.embedded.rows import first_offset, row_id
 from headrace.keepers.brokers.embedded.streams import remember
@@ -15,6 +18,8 @@ from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.function import StreamSpec
 
 ROWS_AT_ONCE = 1_000
+
+_Row: TypeAlias = tuple[int | bytes | str | None, ...]
 
 _OLDEST = "SELECT id, length(body) FROM log WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
 _DELETE = "DELETE FROM log WHERE id >= ? AND id < ?"
@@ -29,20 +34,44 @@ async def retain(
         return 0
     removed = 0
     while rows := _surplus(storage, partition, spec, now):
-        freed = sum(int(row[1] or 0) for row in rows)
-        end = int(rows[-1][0] or 0) + 1
-        low = _next_row(storage, partition, end)
-        partition.size -= freed
-        partition.low = low
-        partition.shelf.drop_first(sum(1 for first in partition.shelf.firsts if first < low))
-        await storage.write([(_DELETE, [(row_id(partition.uid, 0), end)]), remember(partition)])
+        await _remove(storage, partition, rows)
         removed += len(rows)
     return removed
 
 
+async def trim(storage: SqliteStorage, partition: Partition, *, below: int, before: int) -> int:
+    """Remove rows that end below `below` and were appended before `before`; says how many went."""
+    removed = 0
+    while partition.low < below and (rows := _passed(storage, partition, below, before)):
+        await _remove(storage, partition, rows)
+        removed += len(rows)
+    return removed
+
+
+async def _remove(storage: SqliteStorage, partition: Partition, rows: Sequence[_Row]) -> None:
+    """Remove these, the oldest of the partition."""
+    freed = sum(int(row[1] or 0) for row in rows)
+    end = int(rows[-1][0] or 0) + 1
+    low = _next_row(storage, partition, end)
+    partition.size -= freed
+    partition.low = low
+    partition.shelf.drop_first(sum(1 for first in partition.shelf.firsts if first < low))
+    await storage.write([(_DELETE, [(row_id(partition.uid, 0), end)]), remember(partition)])
+
+
+def _passed(
+    storage: SqliteStorage, partition: Partition, below: int, before: int
+) -> Sequence[_Row]:
+    """The oldest rows that are passed, some of them."""
+    limit = row_id(partition.uid, partition.high)
+    kept = min(offset_at(storage, partition, before), below)
+    end = limit if kept >= partition.high else row_start(storage, partition, kept)
+    return storage.query(_OLDEST, (row_id(partition.uid, partition.low), end, ROWS_AT_ONCE))
+
+
 def _surplus(
     storage: SqliteStorage, partition: Partition, spec: StreamSpec, now: int
-) -> list[tuple[int | bytes | str | None, ...]]:
+) -> list[_Row]:
     """The oldest rows that have to go, some of them."""
     if partition.low >= partition.high:
         return []
