@@ -18,6 +18,8 @@ _KINDS: Final[dict[str, dict[str, Any]]] = {
     "uuid": {"type": "string", "format": "uuid"},
 }
 _BODYLESS: Final = frozenset({"GET", "DELETE"})
+_SAID_ELSEWHERE: Final = frozenset({"accept", "authorization", "content-type"})
+"""Headers that OpenAPI describes by other means, and wants no parameter for."""
 _NAMES = re.compile(r"\{([^}]+)\}")
 _NO_COMPONENT = re.compile(r"[^A-Za-z0-9._-]")
 PROBLEM: Final[dict[str, Any]] = {
@@ -121,6 +123,7 @@ def _operation(
         "parameters": [
             *_path_parameters(route.segments),
             *_query_parameters(route, function, schemas),
+            *_header_parameters(route),
         ],
         "responses": _responses(route),
     }
@@ -164,6 +167,16 @@ def _query_parameters(
         {"name": name, "in": "query", "required": name in required, "schema": schema}
         for name, schema in whole.get("properties", {}).items()
         if name not in in_path
+    ]
+
+
+def _header_parameters(route: Http | Webhook) -> list[dict[str, Any]]:
+    names = [name for name in route.headers if name not in _SAID_ELSEWHERE]
+    if isinstance(route, Http) and "idempotency-key" not in names:
+        names.append("idempotency-key")
+    return [
+        {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
+        for name in names
     ]
 
 
