@@ -7,9 +7,9 @@ listens is given the parts of an answer as they come; the end comes with the com
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
+import msgspec
 from msgspec.structs import replace
 
 from headrace.delivery.answers import Answers, Listener, LiveAnswer
@@ -28,7 +28,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.base import Invoker, PromptInvoker
-from headrace.runtime.life import Lost
+from headrace.runtime.life import Lost, Waiter
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 
@@ -47,23 +47,15 @@ class CallFailed(HeadraceError):
         self.function, self.cause = function, cause
 
 
-class Begun:
-    """A call that an instance has taken. Made by `Direct.begin`."""
+class Begun(msgspec.Struct):
+    """A call that an instance has taken, and what it was begun with. Made by `Direct.begin`."""
 
-    __slots__ = ("headers", "invocation", "payload", "running", "spec", "started", "timeout_s")
-
-    def __init__(
-        self,
-        spec: FunctionSpec,
-        payload: bytes,
-        timeout_s: float | None,
-        headers: dict[str, str] | None,
-        invocation: Invocation,
-        running: asyncio.Future[Outcome | Lost],
-        started: float,
-    ) -> None:
-        self.spec, self.payload, self.timeout_s, self.headers = spec, payload, timeout_s, headers
-        self.invocation, self.running, self.started = invocation, running, started
+    spec: FunctionSpec
+    payload: bytes
+    timeout_s: float | None
+    headers: dict[str, str] | None
+    invocation: Invocation
+    started: float
 
 
 class Direct:
@@ -179,13 +171,13 @@ class Direct:
         self,
         function: str,
         payload: bytes,
-        *,
+        waiter: Waiter,
         timeout_s: float | None = None,
         headers: dict[str, str] | None = None,
     ) -> Begun | None:
         """Begin a call without a key where an instance can take it now; None where `call` has to wait.
 
-        Once it has run, `plain` has its answer, or else `finish` has.
+        The waiter is told its outcome, for which `plain` has the answer, or else `finish` has.
 
         Raises:
             Unknown: There is no such function.
@@ -196,10 +188,9 @@ class Direct:
         spec = self._spec(function)
         invocation = self._invocation(spec, payload, "", timeout_s, 1, headers)
         started = self._clock.monotonic()
-        running = self._prompt.begin(invocation)
-        if running is None:
+        if not self._prompt.begin(invocation, waiter):
             return None
-        return Begun(spec, payload, timeout_s, headers, invocation, running, started)
+        return Begun(spec, payload, timeout_s, headers, invocation, started)
 
     def plain(self, begun: Begun, outcome: Outcome | Lost) -> bytes | None:
         """The answer of a call that has run; None where `finish` has something left to do for it.
@@ -275,20 +266,21 @@ class Direct:
         headers: dict[str, str] | None,
     ) -> Invocation:
         now = self._clock.now()
-        name = key or f"{self._entropy.integer(64):016x}"
-        body = encode_events([Event(payload, time=now, id=name, headers=headers)])
-        chunk = Chunk("_call", 0, 0, 1, body, now, 0, 1)
+        draw = self._entropy.integer
+        name = key or f"{draw(64):016x}"
+        origin = "call/" + name
+        body = encode_events((Event(payload, None, now, name, headers),))
         return Invocation(
             spec.name,
-            (chunk,),
-            attempt=attempt,
-            timeout=spec.timeout if timeout_s is None else min(timeout_s, spec.timeout),
-            token=self._entropy.integer(62) + 1,
-            key=f"{spec.name}:call/{name}",
+            (Chunk("_call", 0, 0, 1, body, now, 0, 1),),
+            attempt,
+            spec.timeout if timeout_s is None else min(timeout_s, spec.timeout),
+            token=draw(62) + 1,
+            key=f"{spec.name}:{origin}",
             hops=1,
-            origin=f"call/{name}",
+            origin=origin,
             now=now,
-            seed=self._entropy.integer(62),
+            seed=draw(62),
             mode="call",
             fresh=attempt > 1,
         )

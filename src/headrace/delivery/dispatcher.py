@@ -128,7 +128,9 @@ class Dispatcher:
         for name, function in list(self.functions.items()):
             if function.app == app.name and wanted.get(name) != function:
                 await self._withdraw(name)
-        self.apps[app.name] = app
+        if self.apps.get(app.name) != app:
+            # Else the object that is known stays: whoever compares need not look into it.
+            self.apps[app.name] = app
         if self._delaying is None:
             self._delaying = self._tasks.start(self.delays.run(), name="delays")
         for function in wanted.values():

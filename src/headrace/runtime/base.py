@@ -6,7 +6,6 @@ Both obey `tests/contract/test_invokers.py`.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -14,7 +13,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
-from headrace.runtime.life import Lost
+from headrace.runtime.life import Waiter
 
 RECALLED = Crashed(Cause("Recalled", "the platform took the run back"), blameless=True)
 """It never ran: nothing to judge, nothing to count."""
@@ -62,10 +61,10 @@ class Invoker(Protocol):
 class PromptInvoker(Protocol):
     """Runs functions, and may begin at once without anybody waiting: where processes stand ready."""
 
-    def begin(self, invocation: Invocation) -> asyncio.Future[Outcome | Lost] | None:
-        """Begin it where an instance can take it now; None where it has to wait, for `invoke`.
+    def begin(self, invocation: Invocation, waiter: Waiter) -> bool:
+        """Begin it where an instance can take it now; False where it has to wait, for `invoke`.
 
-        Cancelling the future stops nothing.
+        The waiter is told what came of it, and stops nothing by going away.
 
         Raises:
             Unavailable: No instance could be had.

@@ -7,7 +7,6 @@ brings is looked after in `upkeep`.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from collections import deque
@@ -27,7 +26,7 @@ from headrace.runtime.births import Births, allow_descriptors, remove
 from headrace.runtime.budget import Budget
 from headrace.runtime.deployment import Deployment
 from headrace.runtime.instance import Instance
-from headrace.runtime.life import Doom, Lost, State
+from headrace.runtime.life import Doom, Lost, State, Waiter
 from headrace.runtime.logs import LogLine
 from headrace.runtime.memory import KernelKills, own_memory_of
 from headrace.runtime.pool import Pool
@@ -202,21 +201,25 @@ class Fleet:
 
     # -- invoking --------------------------------------------------------------------------------
 
-    def begin(self, invocation: Invocation) -> asyncio.Future[Outcome | Lost] | None:
-        """Begin it where an instance can take it now; None where it has to wait, for `invoke`.
+    def begin(self, invocation: Invocation, waiter: Waiter) -> bool:
+        """Begin it where an instance can take it now; False where it has to wait, for `invoke`.
 
         Raises:
             Unavailable: No instance could be forked.
         """
         pool = None if self._draining else self._pools.get(invocation.function)
         if pool is None:
-            return None
+            return False
         if self._upkeep.rests:
             self._upkeep.begun()
-        return pool.begin(invocation)
+        instance = pool.place(invocation)
+        if instance is None:
+            return False
+        instance.hand(invocation, waiter)
+        return True
 
     def lead(self, invocation: Invocation) -> Sent | None:
-        """As `begin`, for a run that others may follow.
+        """As `begin`, for a run that others may follow; whoever began it waits for its outcome.
 
         Raises:
             Unavailable: No instance could be forked.

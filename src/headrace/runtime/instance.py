@@ -21,13 +21,15 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, Usage
 from headrace.model.policy import MAX_VISIBILITY
 from headrace.runtime.ahead import Claims
 from headrace.runtime.answering import Question, answer
 from headrace.runtime.base import RECALLED, HostServices
-from headrace.runtime.life import TRANSITIONS, Doom, Lost, Owner, State
+from headrace.runtime.life import TRANSITIONS, Doom, Lost, Owner, State, Waiter
 from headrace.runtime.line import Line, LogPipes
 from headrace.runtime.logs import LogLine
 from headrace.runtime.memory import memory_of
@@ -67,17 +69,12 @@ GRACE_S = 0.1
 """How long after its channel closed a child may take to be reported dead before it is killed."""
 
 
-class InHand:
+class InHand(msgspec.Struct, gc=False):
     """A run that was sent and not answered."""
 
-    __slots__ = ("ahead", "future", "invocation")
-
-    def __init__(
-        self, invocation: Invocation, future: asyncio.Future[Outcome | Lost], *, ahead: bool = False
-    ) -> None:
-        self.invocation = invocation
-        self.future = future
-        self.ahead = ahead
+    invocation: Invocation
+    waiter: Waiter
+    ahead: bool = False
 
 
 class Instance:
@@ -176,24 +173,29 @@ class Instance:
     def run(self, invocation: Invocation) -> asyncio.Future[Outcome | Lost]:
         """Send it; the future tells what came of it. Cancelling the future stops nothing."""
         future: asyncio.Future[Outcome | Lost] = self._loop.create_future()
+        self.hand(invocation, future)
+        return future
+
+    def hand(self, invocation: Invocation, waiter: Waiter) -> None:
+        """Send it; the waiter is told what came of it, and stops nothing by going away."""
         nonce = self._entropy.integer(64)
         try:
             frame = encode(nonce, Run(invocation))
         except (ValueError, OverflowError) as error:
-            future.set_result(Returned(error=Cause("TooLarge", str(error), retryable=False)))
+            refused = Returned(error=Cause("TooLarge", str(error), retryable=False))
+            self._loop.call_soon(_tell, waiter, refused)
             self._owner.freed(self)
-            return future
+            return
         asleep = self.state is State.HIBERNATING
         if not self._runs:
             self._head_since = self._clock.monotonic()
             if self.state is not State.STARTING:
                 self.become(State.BUSY)
-        self._runs[nonce] = InHand(invocation, future)
+        self._runs[nonce] = InHand(invocation, waiter)
         self.in_hand += 1
         self._send(frame)
         if asleep:
             self._revive()
-        return future
 
     @property
     def takes_another(self) -> bool:
@@ -238,8 +240,7 @@ class Instance:
         run = self._runs.pop(nonce)
         self.in_hand -= 1
         self._behind, self._skipping = 0, nonce
-        if not run.future.done():
-            run.future.set_result(RECALLED)
+        _tell(run.waiter, RECALLED)
         return True
 
     def overrun(self, now: float) -> None:
@@ -378,13 +379,10 @@ class Instance:
             self._clock.monotonic() - self._head_since, exit.cpu, exit.memory,
             self.invocations == 0, self.identity,
         )  # fmt: skip
-        for run in runs:
-            if not run.future.done():
-                timeout = run.invocation.timeout
-                run.future.set_result(
-                    verdict(death, usage, function=self.function, timeout=timeout)
-                )
         self._owner.gone(self)
+        for run in runs:
+            timeout = run.invocation.timeout
+            _tell(run.waiter, verdict(death, usage, function=self.function, timeout=timeout))
 
     def _settle_ahead(self) -> None:
         """Of runs sent ahead: which were never begun, and which one nobody can blame."""
@@ -392,9 +390,9 @@ class Instance:
             if run.ahead:
                 self._take_back(nonce)
         hurried = self._runs.pop(self._behind, None)
-        if hurried is not None and not hurried.future.done():
+        if hurried is not None:
             # Begun after its end had been ordered, for what came before it.
-            hurried.future.set_result(Lost(self.doom.value))
+            _tell(hurried.waiter, Lost(self.doom.value))
         if self._claims is not None:
             self._claims.close()
             self._claims = None
@@ -439,8 +437,6 @@ class Instance:
         self._owner.took(returned.usage.wall)
         if returned.error is not None and returned.error.kind == "MemoryError":
             self.tainted = True
-        if not run.future.done():
-            run.future.set_result(returned)
         if self.doom is Doom.NONE:
             self._behind = 0
         if self._runs:
@@ -450,6 +446,8 @@ class Instance:
             if self.state is State.BUSY:
                 self.state = State.IDLE
         self._owner.freed(self)
+        # Last of all: whoever is told may hand over the next run at once.
+        _tell(run.waiter, returned)
 
     def _hear(self, nonce: int, message: FromChild) -> str | None:
         match message:
@@ -529,3 +527,8 @@ class Instance:
         for run in self._runs.values():
             return run.invocation.key
         return ""
+
+
+def _tell(waiter: Waiter, outcome: Outcome | Lost) -> None:
+    if not waiter.done():
+        waiter.set_result(outcome)

@@ -10,6 +10,8 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from headrace.model.outcome import Outcome
+
 Member = TypeVar("Member", contravariant=True)
 
 
@@ -53,6 +55,18 @@ class Lost(msgspec.Struct, frozen=True):
     """The run did not come back and nothing is proven against it: run it again, alone."""
 
     reason: str
+
+
+class Waiter(Protocol):
+    """Who is told what came of a run: a future, or somebody who needs none."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+    def set_result(self, result: Outcome | Lost, /) -> None:
+        """This came of it. Called on the loop, once, and never before the run was handed over."""
+        ...
 
 
 class Owner(Protocol[Member]):

@@ -32,6 +32,8 @@ WAKE_S = 0.0001
 """What waking a process costs: a shorter wait is better spent behind others."""
 FORK_S = 0.001
 """What a fork costs, likewise."""
+TINY_RUN_S = 0.00002
+"""Runs that take less are over before the host has handed over the next: one instance keeps up."""
 AHEAD_RUN_S = 0.05
 """While no run took longer than this of late, the next one may be sent to a busy instance: what it
 saves is a part of a millisecond, and it is taken back where it would wait longer."""
@@ -64,6 +66,8 @@ class Pool:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._run_s = 1.0
         self._slowest_s = 1.0
+        self._short = False
+        """Whether runs are so short now that they may share an instance."""
 
     @property
     def waiting(self) -> int:
@@ -164,10 +168,6 @@ class Pool:
                 self._homes.popitem(last=False)
         return instance
 
-    @property
-    def _short(self) -> bool:
-        return self._run_s < SHORT_RUN_S and self._slowest_s < LONG_RUN_S
-
     def _at_home(self, affinity: str, *, alone: bool) -> Instance | None:
         """Where this affinity ran last, if it can take the run now."""
         home = self._homes.get(affinity) if affinity else None
@@ -184,6 +184,8 @@ class Pool:
         if not self._short:
             return None
         run_s = self._run_s
+        if run_s < TINY_RUN_S:
+            patience_s = LONG_RUN_S
         for instance in self._sharing:
             ahead = instance.in_hand
             if ahead * run_s < patience_s and ahead < MAX_IN_HAND and instance.state is State.BUSY:
@@ -257,6 +259,7 @@ class Pool:
         """A run took this long; the memory of a slow one fades."""
         self._run_s += SMOOTHING * (seconds - self._run_s)
         self._slowest_s = max(seconds, self._slowest_s * FADING)
+        self._short = self._run_s < SHORT_RUN_S and self._slowest_s < LONG_RUN_S
 
     def leaving(self, instance: Instance) -> None:
         """It takes no more runs, though it may not be dead yet."""

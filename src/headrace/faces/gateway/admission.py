@@ -116,9 +116,13 @@ class Admission:
             )
         self.requests += 1
 
-    def fits(self, size: int) -> bool:
-        """Whether a request with a body of `size` bytes may begin now."""
-        return self.requests < self.max_requests and self.bytes + size <= self.max_bytes
+    def take(self, size: int) -> bool:
+        """Begin a request whose body of `size` bytes is here, if there is room; pair with `leave`."""
+        if self.requests >= self.max_requests or self.bytes + size > self.max_bytes:
+            return False
+        self.requests += 1
+        self.bytes += size
+        return True
 
     def leave(self, reserved: int) -> None:
         """End a request and give its bytes back."""

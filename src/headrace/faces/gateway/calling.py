@@ -8,7 +8,6 @@ instance that was lost), a task finishes it; whatever else is no plain call is l
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Protocol
 
@@ -69,28 +68,25 @@ class Calls:
         if plan is None or plan.client != client or not self._table.holds(plan.apps):
             plan = head.plan = self._plan(head, client)
         size = len(body)
-        if not plan.function or size > plan.max_bytes or not self._admission.fits(size):
+        if not plan.function or size > plan.max_bytes or not self._admission.take(size):
             return False
         call = Call(self._door, plan, size, caller, self._monotonic())
         try:
-            route = plan.route
-            if route is not None:
+            route, timeout_s = plan.route, None
+            if route is None:
+                payload = body or b"null"
+                validate_json(payload)
+            else:
                 payload = payload_of(route, plan.method, body, {}, plan.params)
                 timeout_s = route.timeout
-            else:
-                payload, timeout_s = body or b"null", None
-                validate_json(payload)
-            begun = self._direct.begin(
-                plan.function, payload, timeout_s=timeout_s, headers=plan.headers
-            )
-        except HeadraceError as error:
-            call.enter()
+            begun = self._direct.begin(plan.function, payload, call, timeout_s, plan.headers)
+        except Exception as error:  # noqa: BLE001 - whatever it is becomes an answer
             call.fail(error)
             return True
         if begun is None:
+            self._admission.leave(size)
             return False
-        call.enter()
-        call.follow(begun)
+        call.begun = begun
         return True
 
     def _plan(self, head: Head, client: str) -> Plan:
@@ -148,48 +144,45 @@ class Calls:
 
 
 class Call:
-    """One plain call on its way. Owned by the loop: it ends with its answer."""
+    """One plain call on its way, counted among the requests at work until it is answered.
 
-    __slots__ = ("_began", "_begun", "_caller", "_door", "_plan", "_size")
+    The `Waiter` of its run.
+
+    Attributes:
+        begun: What runs, once it does.
+    """
+
+    __slots__ = ("_began", "_caller", "_door", "_plan", "_size", "begun")
 
     def __init__(self, door: Door, plan: Plan, size: int, caller: Caller, began: float) -> None:
         self._door, self._plan, self._size = door, plan, size
         self._caller, self._began = caller, began
-        self._begun: Begun | None = None
-
-    def enter(self) -> None:
-        """Count it among the requests at work; `_reply` ends that."""
-        admission = self._door.admission
-        admission.enter()
-        admission.reserve(self._size)
-
-    def follow(self, begun: Begun) -> None:
-        """Answer when it has run."""
-        self._begun = begun
-        begun.running.add_done_callback(self._ended)
+        self.begun: Begun
 
     def fail(self, error: Exception) -> None:
         """Answer what went wrong."""
         self._reply(self._failed(error))
 
-    def _ended(self, running: asyncio.Future[Outcome | Lost]) -> None:
-        begun = self._begun
-        assert begun is not None  # noqa: S101 - nothing ends before it was begun
-        outcome = running.result()
+    def done(self) -> bool:
+        """Whoever was called is heard to the end."""
+        return False
+
+    def set_result(self, outcome: Outcome | Lost, /) -> None:
+        """It has run: answer, or let a task do what is left to do."""
         try:
-            answer = self._door.rooms.direct.plain(begun, outcome)
+            answer = self._door.rooms.direct.plain(self.begun, outcome)
             response = None if answer is None else reply_of(answer)
         except Exception as error:  # noqa: BLE001 - whatever it is becomes an answer
             response = self._failed(error)
         if response is not None:
             self._reply(response)
         elif not self._door.tasks.closed:
-            self._door.tasks.start(self._finish(begun, outcome), name="finish a call")
+            self._door.tasks.start(self._finish(outcome), name="finish a call")
 
-    async def _finish(self, begun: Begun, outcome: Outcome | Lost) -> None:
+    async def _finish(self, outcome: Outcome | Lost) -> None:
         """Commit what it did, or run it again; then answer."""
         try:
-            response = reply_of(await self._door.rooms.direct.finish(begun, outcome))
+            response = reply_of(await self._door.rooms.direct.finish(self.begun, outcome))
         except Exception as error:  # noqa: BLE001 - whatever it is becomes an answer
             response = self._failed(error)
         self._reply(response)
@@ -209,4 +202,8 @@ class Call:
         door.admission.leave(self._size)
         seconds = door.rooms.clock.monotonic() - self._began
         door.metrics.answered(plan.pattern, plan.method, response.status, seconds)
-        self._caller.reply(response, plan.extra)
+        try:
+            self._caller.reply(response, plan.extra)
+        except Exception:  # noqa: BLE001 - as said below
+            # Whoever told us the outcome has nothing to do with the client.
+            _log.exception("an answer at %s was not sent", plan.pattern)
