@@ -120,6 +120,36 @@ def test_an_edit_is_loaded_while_the_node_runs_and_a_broken_one_is_not(
     assert client.get("state", "shop", "still")["value"]["sold"] == 1
 
 
+def test_ctrl_c_drains_a_node_and_another_ends_it_at_once(project: Path) -> None:
+    code = (project / "app.py").read_text()
+    slow = code.replace("order = event.value", "import time; time.sleep(60)")
+    (project / "app.py").write_text(slow)
+    deadline = time.monotonic() + 20
+    said = project / "node.log"
+    with said.open("wb") as log:
+        process = subprocess.Popen(
+            [*COMMAND, "serve", "--port", "0"], cwd=project, stdout=log, stderr=log, env=ENVIRON
+        )
+    try:
+        with Client(wait_for_note(project, process)) as client:
+            client.publish("shop.orders", b'{"item":"slow","quantity":1,"price":1.0}', key="slow")
+            while not any(row["in_flight"] for row in client.get("lag")["lag"]):
+                assert time.monotonic() < deadline, client.get("lag")
+                time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        while "another Ctrl-C ends them at once" not in said.read_text():
+            assert time.monotonic() < deadline, said.read_text()
+            time.sleep(0.02)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 130
+    finally:
+        process.kill()
+        process.wait()
+    assert "ended at once; what was not committed is delivered again" in said.read_text()
+    assert not (project / ".headrace" / "node.json").exists()
+
+
 def test_a_second_node_on_the_same_folder_is_refused(
     project: Path, node: tuple[Client, subprocess.Popen[bytes]]
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ from headrace.node.config import Settings, write_note
 from headrace.world.failpoints import kill_at
 
 _logger = logging.getLogger("headrace.node")
+MAX_NAMED = 12
+"""Functions that are named when the node says what it serves."""
 
 
 def run(settings: Settings) -> int:
@@ -53,15 +56,44 @@ def speak(level: str) -> None:
         logging.getLogger("aiormq").setLevel(logging.CRITICAL)
 
 
+class Stopping:
+    """Heeds the signals that end a node: the first drains it, another Ctrl-C ends it at once.
+
+    Attributes:
+        asked: Set by the first signal.
+        note: Where this node has written down its address, once it has.
+    """
+
+    def __init__(self, drain: float) -> None:
+        self._drain = drain
+        self.asked = asyncio.Event()
+        self.note: Path | None = None
+
+    def heed(self, number: int) -> None:
+        """A signal has come."""
+        if not self.asked.is_set():
+            _logger.info(
+                "stopping: runs get %g s to end; another Ctrl-C ends them at once", self._drain
+            )
+            self.asked.set()
+        elif number == signal.SIGINT:
+            # As if it were killed, which costs nobody more than a repeated run.
+            if self.note is not None:
+                self.note.unlink(missing_ok=True)
+            _logger.warning("ended at once; what was not committed is delivered again")
+            os._exit(130)
+
+
 async def _serve(settings: Settings) -> None:
-    stop = asyncio.Event()
+    stopping = Stopping(settings.drain)
+    stop = stopping.asked
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stopping.heed, number)
     async with running(settings) as node:
         gateway = door(node)
         url = await gateway.start(settings.host, settings.port)
-        note = write_note(settings.data, url)
+        note = stopping.note = write_note(settings.data, url)
         keep_for_good()
         _announce(node, url)
         try:
@@ -85,7 +117,10 @@ def keep_for_good() -> None:
 
 
 def _announce(node: Node, url: str) -> None:
-    names = ", ".join(f"`{name}`" for name in sorted(node.dispatcher.functions)) or "no function"
+    found = sorted(name for name in node.dispatcher.functions if name[0] != "_")
+    names = ", ".join(f"`{name}`" for name in found[:MAX_NAMED]) or "no function"
+    if len(found) > MAX_NAMED:
+        names += f" and {len(found) - MAX_NAMED:,} more"
     print(f"headrace: serving {names} at {url} (console: {url}/console)", flush=True)  # noqa: T201 - tells where the door is
 
 
