@@ -13,8 +13,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import msgspec
-
 from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.function import AppSpec
 from headrace.model.invocation import Invocation
@@ -28,11 +26,12 @@ from headrace.runtime.deployment import Deployment
 from headrace.runtime.instance import Instance
 from headrace.runtime.life import Doom, Lost, State, Waiter
 from headrace.runtime.logs import LogLine
-from headrace.runtime.memory import KernelKills, own_memory_of
+from headrace.runtime.memory import KernelKills
 from headrace.runtime.pool import Pool
 from headrace.runtime.upkeep import Upkeep
+from headrace.runtime.views import InstanceView, views_of
 from headrace.runtime.wire import Exited, Forked, ForkFailed
-from headrace.runtime.zygote import Zygote, pid_of
+from headrace.runtime.zygote import Zygote
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 from headrace.world.tasks import Tasks
@@ -42,20 +41,6 @@ STOP_GRACE_S = 3.0
 MAX_SWITCHES = 8
 DEFAULT_SPIN_S = 100e-6
 """How long a child looks for its next run before it sleeps, while runs follow each other closely."""
-
-
-class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
-    """What one may know of an instance; `memory` is its own bytes, not those it shares."""
-
-    id: str
-    pid: int
-    app: str
-    function: str
-    version: str
-    state: str
-    age: float
-    invocations: int
-    memory: int
 
 
 class Fleet:
@@ -286,7 +271,7 @@ class Fleet:
         if instance is None or instance.state is State.GONE:
             os.close(pidfd)
             return
-        instance.was_born(pid_of(pidfd), pidfd)
+        instance.was_born(pidfd)
 
     def fork_failed(self, failed: ForkFailed) -> None:
         """A zygote could not fork it."""
@@ -357,23 +342,7 @@ class Fleet:
 
     def instances(self) -> list[InstanceView]:
         """Every instance there is."""
-        now = self._clock.monotonic()
-        versions = {pool: pool.spec.version for pool in self._all_pools()}
-        return [
-            InstanceView(
-                id=instance.identity,
-                pid=instance.pid,
-                app=instance.app,
-                function=instance.function,
-                version=version,
-                state=instance.state.value,
-                age=now - instance.born,
-                invocations=instance.invocations,
-                memory=own_memory_of(instance.pid),
-            )
-            for pool, version in versions.items()
-            for instance in pool.instances
-        ]
+        return views_of(self._all_pools(), self._clock.monotonic())
 
     async def kill(self, instance_id: str) -> None:
         """Kill one at once; what it had in hand comes back as a crash without blame.

@@ -13,8 +13,6 @@ another's end has to be claimed before it is begun, so of that one it is known. 
 from __future__ import annotations
 
 import asyncio
-import os
-import select
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Mapping
@@ -34,6 +32,7 @@ from headrace.runtime.line import Line, LogPipes
 from headrace.runtime.logs import LogLine
 from headrace.runtime.memory import memory_of
 from headrace.runtime.postmortem import START_TIMEOUT_S, Death, verdict
+from headrace.runtime.process import Process
 from headrace.runtime.wire import (
     Acted,
     Done,
@@ -106,7 +105,7 @@ class Instance:
         self.app = app
         self.scratch = scratch
         self.state = State.STARTING
-        self.pid = 0
+        self._process = Process()
         self.born = self.idle_since = clock.monotonic()
         self.started_after = 0.0
         self.invocations = 0
@@ -143,7 +142,6 @@ class Instance:
         self._head_since = 0.0
         self._leaving_since = 0.0
         self._doomed_since = 0.0
-        self._pidfd = -1
         self._suspending = 0
         self._paused = False
 
@@ -269,12 +267,11 @@ class Instance:
 
     # -- its life --------------------------------------------------------------------------------
 
-    def was_born(self, pid: int, pidfd: int) -> None:
-        """The zygote forked it."""
-        self.pid = pid
-        self._pidfd = pidfd
+    def was_born(self, pidfd: int) -> None:
+        """The zygote forked it; the descriptor is its own now."""
+        self._process.hold(pidfd)
         if self.doom is not Doom.NONE:
-            self._signal(signal.SIGKILL)
+            self._process.send(signal.SIGKILL)
             return
         if not self._greets:
             self._come_up()
@@ -305,7 +302,7 @@ class Instance:
         self._suspending = 0
         if self._paused:
             self._paused = False
-            self._signal(signal.SIGCONT)
+            self._process.send(signal.SIGCONT)
 
     def set_partitions(self, counts: Mapping[str, int]) -> None:
         """Tell it how many partitions other apps' streams have."""
@@ -318,7 +315,7 @@ class Instance:
             return
         if self._paused:
             self._paused = False
-            self._signal(signal.SIGCONT)
+            self._process.send(signal.SIGCONT)
         self.become(State.DRAINING)
         self._send(encode(0, Stop()))
 
@@ -330,19 +327,17 @@ class Instance:
             self._doomed_since = self._clock.monotonic()
         if self.state is not State.GONE:
             self.become(State.DRAINING)
-        self._signal(signal.SIGKILL)
+        self._process.send(signal.SIGKILL)
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self._pidfd >= 0:
-            try:
-                signal.pidfd_send_signal(self._pidfd, number)
-            except ProcessLookupError:
-                return
+    @property
+    def pid(self) -> int:
+        """The process's number, 0 before it was born."""
+        return self._process.pid
 
     @property
     def pidfd(self) -> int:
         """A descriptor of the process, -1 before it was born and after it was reaped."""
-        return self._pidfd
+        return self._process.pidfd
 
     def exited(self, exit: Exited, *, kernel: str = "") -> None:
         """It is dead and reaped: give every run its outcome and let go of every descriptor.
@@ -359,9 +354,7 @@ class Instance:
         self.become(State.GONE)
         self._line.disconnect()
         self._pipes.close()
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
+        self._process.let_go()
         self._settle_ahead()
         runs, self._runs = list(self._runs.values()), {}
         death = Death(
@@ -470,7 +463,7 @@ class Instance:
                 if nonce and nonce == self._suspending:
                     self._suspending = 0
                     self._paused = True
-                    self._signal(signal.SIGSTOP)
+                    self._process.send(signal.SIGSTOP)
             case Skipped():
                 if nonce != self._skipping:
                     return "it skipped a run that nobody took back"
@@ -506,14 +499,7 @@ class Instance:
 
     def _closed_for_good(self) -> None:
         if self.exit is None and self.doom is Doom.NONE:
-            self.kill(Doom.UNTOLD if self._is_dead() else Doom.CHANNEL)
-
-    def _is_dead(self) -> bool:
-        """Whether the process has ended, though its zygote has not said so: it may hang."""
-        poll = select.poll()
-        if self._pidfd >= 0:
-            poll.register(self._pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+            self.kill(Doom.UNTOLD if self._process.is_dead else Doom.CHANNEL)
 
     def cannot_be_born(self, reason: str) -> None:
         """The zygote could not fork it."""

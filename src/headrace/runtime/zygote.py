@@ -391,18 +391,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGCONT)
 
 
-def pid_of(pidfd: int) -> int:
-    """The process's number as this process sees it; 0 where it is dead and reaped already."""
-    # Once for every fork, on the loop: no file object, no lines.
-    file = os.open(f"/proc/self/fdinfo/{pidfd}", os.O_RDONLY)
-    try:
-        said = os.read(file, 1024)
-    finally:
-        os.close(file)
-    _, _, rest = said.partition(b"\nPid:")
-    return max(int(rest[: rest.find(b"\n")]), 0) if rest else 0
-
-
 def _ending(code: int | None) -> str:
     if code is None:
         return "still running"

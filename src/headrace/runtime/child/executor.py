@@ -15,12 +15,20 @@ from typing import Any, Final
 from headrace.model.codec import Coder, encode_json
 from headrace.model.errors import Unknown
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import BEHIND, Cause, Failure, Returned
+from headrace.model.outcome import Cause, Returned
 from headrace.model.record import Chunk
 from headrace.runtime.child.apart import run_apart
 from headrace.runtime.child.cause import cause_of
+from headrace.runtime.child.collecting import (
+    answer_of,
+    behind,
+    close_key,
+    collect,
+    collect_error,
+    poison_in,
+)
 from headrace.runtime.child.consuming import Consuming, Supply
-from headrace.runtime.child.handing import Prepared, bare, emit, settled, take
+from headrace.runtime.child.handing import Prepared, emit, settled, take
 from headrace.runtime.child.ledger import Host
 from headrace.runtime.child.parting import answer_in_parts, sender
 from headrace.runtime.child.recorder import Recorder
@@ -29,7 +37,7 @@ from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
 from headrace.sdk.changes import ChangeReader
 from headrace.sdk.context import Context
-from headrace.sdk.event import Event, Undecodable, open_chunk
+from headrace.sdk.event import Event, open_chunk
 from headrace.sdk.place import near
 from headrace.sdk.request import Reply
 from headrace.sdk.results import Failures
@@ -209,7 +217,7 @@ class Executor:
         for event in events:
             index += 1
             if closed and event.key in closed:
-                recorder.drop(index, _behind(event))
+                recorder.drop(index, behind(event))
                 continue
             recorder.at = index
             try:
@@ -232,7 +240,7 @@ class Executor:
                 if order == "keyed" and event.key is not None:
                     closed.add(event.key)
         recorder.at = -1
-        return _collect(recorder, untouched)
+        return collect(recorder, untouched)
 
     async def _run_batch(
         self,
@@ -266,16 +274,16 @@ class Executor:
                         raise
                     recorder.at = -1
                     cause = cause_of(error)
-                    poison = _poison(error, events)
+                    poison = poison_in(error, events)
                     if poison is None or recorder.finished:
-                        return _collect_error(recorder, cause)
+                        return collect_error(recorder, cause)
                     if order == "ordered":
                         end = poison
                         aside = {i: why for i, why in aside.items() if i < end} | {poison: cause}
                     else:
                         aside[poison] = cause
                         if order == "keyed":
-                            _close_key(events, poison, aside)
+                            close_key(events, poison, aside)
                     continue
                 recorder.at = -1
             if recorder.dropped and recorder.entangled(lambda tag: tag not in recorder.dropped):  # noqa: B023  # called at once
@@ -285,7 +293,7 @@ class Executor:
                 continue
             for index, why in aside.items():
                 recorder.drop(index, why)
-            return _collect(recorder, untouched)
+            return collect(recorder, untouched)
         return Returned(error=cause)
 
     async def _run_call(
@@ -314,7 +322,7 @@ class Executor:
                     result = await settled(prepared, result)
                 if isinstance(result, Failures):
                     return Returned(error=Cause("Failed", result.reason[:4_096]))
-                answer = _answer_of(result)
+                answer = answer_of(result)
                 if result is not None and not isinstance(result, Reply):
                     emit(prepared, recorder, result, event)
         except BaseException as error:  # user code may raise anything
@@ -351,88 +359,11 @@ class Executor:
                 raise
             return Returned(error=cause_of(error))
         recorder.at = -1
-        return _collect(recorder, -1)
+        return collect(recorder, -1)
 
 
 def _unheeded(_invocation: Invocation) -> None:
     """Nobody asks which invocation of a convoy runs."""
-
-
-# -- outcomes -------------------------------------------------------------------------------
-
-
-def _answer_of(result: Any) -> bytes:
-    """What a handler of one payload returned, as the answer to its caller."""
-    if isinstance(result, Reply):
-        return result.pack()
-    if isinstance(result, list):
-        return encode_json([bare(item) for item in result])
-    return encode_json(bare(result))
-
-
-def _collect(recorder: Recorder, untouched: int) -> Returned:
-    """The outcome of a run that came to its end, or to the first failure of an ordered one."""
-    dropped = recorder.dropped
-    if not dropped:
-        if recorder.blank:
-            return Returned(untouched=untouched)
-        return Returned(
-            appends=recorder.appends(None),
-            reads=recorder.reads(),
-            writes=recorder.writes(None),
-            untouched=untouched,
-        )
-
-    def kept(tag: int) -> bool:
-        return tag not in dropped
-
-    return Returned(
-        failures=tuple(Failure(index, dropped[index]) for index in sorted(dropped)),
-        untouched=untouched,
-        appends=recorder.appends(kept),
-        reads=recorder.reads(),
-        writes=recorder.writes(kept),
-    )
-
-
-def _collect_error(recorder: Recorder, cause: Cause) -> Returned:
-    """The outcome of a batch handler that raised: only what was marked done is kept."""
-    done = recorder.finished - recorder.dropped.keys()
-
-    def kept(tag: int) -> bool:
-        return tag in done or recorder.sealed(tag)
-
-    if not done or recorder.entangled(kept):
-        return Returned(error=cause)
-    return Returned(
-        error=cause,
-        done=tuple(sorted(done)),
-        appends=recorder.appends(kept),
-        reads=recorder.reads(),
-        writes=recorder.writes(kept),
-    )
-
-
-def _poison(error: BaseException, events: list[Event[Any]]) -> int | None:
-    """The index of the event whose own bytes are the cause, or None."""
-    seen: BaseException | None = error
-    if not isinstance(seen, Undecodable):
-        return None
-    index = seen.event._index
-    return index if index < len(events) and events[index] is seen.event else None
-
-
-def _close_key(events: list[Event[Any]], failed: int, aside: dict[int, Cause]) -> None:
-    """Later events of a failed event's key wait with it."""
-    key = events[failed].key
-    if key is not None:
-        for event in events[failed + 1 :]:
-            if event.key == key:
-                aside.setdefault(event._index, _behind(event))
-
-
-def _behind(event: Event[Any]) -> Cause:
-    return Cause(BEHIND, f"an earlier event of key `{event.key}` failed in this batch")
 
 
 def _is_cancellation(error: BaseException) -> bool:
