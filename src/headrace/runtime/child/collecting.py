@@ -1,0 +1,90 @@
+"""What came of a run, as one `Returned`: the effects that are kept, what failed, what to answer.
+
+In: a recorder's notes and what was raised. Pure; nothing of the author's is called here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.model.codec import encode_json
+from headrace.model.outcome import BEHIND, Cause, Failure, Returned
+from headrace.runtime.child.handing import bare
+from headrace.runtime.child.recorder import Recorder
+from headrace.sdk.event import Event, Undecodable
+from headrace.sdk.request import Reply
+
+
+def answer_of(result: Any) -> bytes:
+    """What a handler of one payload returned, as the answer to its caller."""
+    if isinstance(result, Reply):
+        return result.pack()
+    if isinstance(result, list):
+        return encode_json([bare(item) for item in result])
+    return encode_json(bare(result))
+
+
+def collect(recorder: Recorder, untouched: int) -> Returned:
+    """The outcome of a run that came to its end, or to the first failure of an ordered one."""
+    dropped = recorder.dropped
+    if not dropped:
+        if recorder.blank:
+            return Returned(untouched=untouched)
+        return Returned(
+            appends=recorder.appends(None),
+            reads=recorder.reads(),
+            writes=recorder.writes(None),
+            untouched=untouched,
+        )
+
+    def kept(tag: int) -> bool:
+        return tag not in dropped
+
+    return Returned(
+        failures=tuple(Failure(index, dropped[index]) for index in sorted(dropped)),
+        untouched=untouched,
+        appends=recorder.appends(kept),
+        reads=recorder.reads(),
+        writes=recorder.writes(kept),
+    )
+
+
+def collect_error(recorder: Recorder, cause: Cause) -> Returned:
+    """The outcome of a batch handler that raised: only what was marked done is kept."""
+    done = recorder.finished - recorder.dropped.keys()
+
+    def kept(tag: int) -> bool:
+        return tag in done or recorder.sealed(tag)
+
+    if not done or recorder.entangled(kept):
+        return Returned(error=cause)
+    return Returned(
+        error=cause,
+        done=tuple(sorted(done)),
+        appends=recorder.appends(kept),
+        reads=recorder.reads(),
+        writes=recorder.writes(kept),
+    )
+
+
+def poison_in(error: BaseException, events: list[Event[Any]]) -> int | None:
+    """The index of the event whose own bytes are the cause, or None."""
+    seen: BaseException | None = error
+    if not isinstance(seen, Undecodable):
+        return None
+    index = seen.event._index
+    return index if index < len(events) and events[index] is seen.event else None
+
+
+def close_key(events: list[Event[Any]], failed: int, aside: dict[int, Cause]) -> None:
+    """Later events of a failed event's key wait with it."""
+    key = events[failed].key
+    if key is not None:
+        for event in events[failed + 1 :]:
+            if event.key == key:
+                aside.setdefault(event._index, behind(event))
+
+
+def behind(event: Event[Any]) -> Cause:
+    """Why an event waits whose key has failed."""
+    return Cause(BEHIND, f"an earlier event of key `{event.key}` failed in this batch")

@@ -1,0 +1,43 @@
+"""What one may know of the instances that live, for people and programs that look on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from headrace.runtime.memory import own_memory_of
+from headrace.runtime.pool import Pool
+
+
+class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
+    """What one may know of an instance; `memory` is its own bytes, not those it shares."""
+
+    id: str
+    pid: int
+    app: str
+    function: str
+    version: str
+    state: str
+    age: float
+    invocations: int
+    memory: int
+
+
+def views_of(pools: Iterable[Pool], now: float) -> list[InstanceView]:
+    """Every instance of these pools, as it is now. Slow: its memory is counted page by page."""
+    return [
+        InstanceView(
+            id=instance.identity,
+            pid=instance.pid,
+            app=instance.app,
+            function=instance.function,
+            version=pool.spec.version,
+            state=instance.state.value,
+            age=now - instance.born,
+            invocations=instance.invocations,
+            memory=own_memory_of(instance.pid),
+        )
+        for pool in pools
+        for instance in pool.instances
+    ]
