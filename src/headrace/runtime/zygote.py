@@ -370,19 +370,18 @@ def search_paths(target: str) -> list[Path]:
 
 
 def _explain(target: str, failure: LoadFailed) -> str:
+    trace = f"\n{failure.traceback.rstrip()}" if failure.traceback else ""
     if failure.kind == "PermissionError":
         return (
             f"`{target}` cannot be imported: {failure.message}; apps never run as root: let every "
-            f"user read what it needs (`chmod -R a+rX`)\n{failure.traceback.rstrip()}"
+            f"user read what it needs (`chmod -R a+rX`){trace}"
         )
     if failure.kind == "NotForkable":
         return f"`{target}` cannot be forked: {failure.message}"
-    if not failure.traceback:
+    if failure.kind == "Misuse":
+        # Ours, and whole: it says the place and the fix.
         return failure.message
-    return (
-        f"`{target}` cannot be imported: {failure.kind}: {failure.message}\n"
-        f"{failure.traceback.rstrip()}"
-    )
+    return f"`{target}` cannot be imported: {failure.kind}: {failure.message}{trace}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

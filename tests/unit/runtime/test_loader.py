@@ -187,3 +187,10 @@ def test_a_file_that_is_not_there_has_no_traceback(tmp_path: Path) -> None:
     told, trace = said(caught.value)
     assert told.startswith("there is no file")
     assert trace == ""
+
+
+def test_a_file_that_cannot_be_opened_is_a_sentence_too(tmp_path: Path) -> None:
+    file = tmp_path / "locked_file.py"
+    assert said(PermissionError(13, "Permission denied", str(file))) == (
+        f"[Errno 13] Permission denied: '{file}'", "",
+    )  # fmt: skip

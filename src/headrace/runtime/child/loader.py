@@ -66,7 +66,9 @@ def said(error: BaseException) -> tuple[str, str]:
     shown = traceback.TracebackException.from_exception(error)
     theirs = _leave_theirs(shown)
     if not isinstance(error, HeadraceError):
-        return str(error), "".join(shown.format())
+        # Without a line of theirs a traceback only repeats the sentence; that of a syntax error has one.
+        told = shown.stack or shown.__cause__ or shown.__context__ or isinstance(error, SyntaxError)
+        return str(error), "".join(shown.format()) if told else ""
     sentence = str(error)
     if theirs is None or theirs.filename in sentence:
         return sentence, ""
