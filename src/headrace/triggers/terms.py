@@ -199,7 +199,12 @@ def _wildcard(path: str, text: str) -> Term:
             pieces[-1] += char
             star = False
         index += 1
-    fits = re.compile(".*".join(map(re.escape, pieces)), re.DOTALL).fullmatch
+    first, *inner = map(re.escape, pieces)
+    # A piece stands where it is found first, and is never looked for again: an event that nearly
+    # matches would else cost its length to the power of the stars.
+    last = f".*{inner.pop()}" if inner else ""
+    found = "".join(f"(?>.*?{piece})" for piece in inner)
+    fits = re.compile(first + found + last, re.DOTALL).fullmatch
     return Term(
         "wildcard",
         tuple(pieces),

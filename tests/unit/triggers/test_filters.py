@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headrace.model.errors import Invalid
 from headrace.triggers.filters import compile_pattern, why
@@ -159,3 +161,23 @@ def test_a_pattern_that_does_not_match_says_why(
 
 def test_a_pattern_that_matches_gives_no_reasons() -> None:
     assert why({"source": ["shop.eu"]}, ORDER) == (True, ())
+
+
+@given(
+    st.text("ab*", max_size=8).filter(lambda text: "**" not in text), st.text("ab\n", max_size=10)
+)
+def test_a_wildcard_matches_as_trying_everything_would(glob: str, text: str) -> None:
+    def fits(pieces: str, rest: str) -> bool:
+        if not pieces:
+            return not rest
+        if pieces[0] == "*":
+            return any(fits(pieces[1:], rest[at:]) for at in range(len(rest) + 1))
+        return rest[:1] == pieces[0] and fits(pieces[1:], rest[1:])
+
+    assert compile_pattern({"a": [{"wildcard": glob}]}).matches({"a": text}) is fits(glob, text)
+
+
+def test_a_text_that_nearly_fits_a_wildcard_costs_no_more_than_its_length() -> None:
+    nearly = compile_pattern({"a": [{"wildcard": "*a*a*a*a*a*a*b"}]})
+    assert not nearly.matches({"a": "a" * 20_000})
+    assert nearly.matches({"a": "a" * 20_000 + "b"})

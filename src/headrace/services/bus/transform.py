@@ -22,6 +22,7 @@ Transform = Callable[[Mapping[str, Any], str, str], bytes]
 
 _PLACE: Final = re.compile(r"<([A-Za-z0-9_.-]+)>")
 _STEP: Final = re.compile(r"\.([^.\[\]'\"]+)|\['([^']*)'\]|\[\"([^\"]*)\"\]|\[(\d{1,9})\]")
+_QUOTES: Final = re.compile(r'\\.|"')
 _ABSENT: Final[Any] = object()
 _PREDEFINED: Final = frozenset(
     [
@@ -155,4 +156,5 @@ def _bare(value: Any) -> str:
 
 
 def _unquoted(text: str) -> str:
-    return text.replace('\\"', "").replace('"', "")
+    # Escapes are taken whole, lest half of one be left.
+    return _QUOTES.sub(lambda found: "" if found[0].endswith('"') else found[0], text)

@@ -19,6 +19,7 @@ EVENT = {
     "detail-type": "Order Placed",
     "time": "2026-01-01T00:00:00Z",
     "detail": {"id": 7, "note": 'say "hi"', "items": [{"sku": "a"}], "a.b": 1, "paid": True},
+    "odd": {"at": "C:\\", "said": 'say "hi"\\'},
 }
 TIME = "2026-01-02T00:00:00Z"
 
@@ -53,6 +54,7 @@ def test_a_path_hands_over_what_stands_there(path: str, found: Any) -> None:
         ('"<items> of <gone>"', "[{sku:a}] of "),
         ("[<gone>, <items>]", [None, [{"sku": "a"}]]),
         ('"a \\" <id>"', 'a " 7'),
+        ('"in <odd>, end"', "in {at:C:\\,said:say hi\\}, end"),
         ('{"rule": <aws.events.rule-name>}', {"rule": "shop.rule"}),
         ('{"at": "<aws.events.event.ingestion-time>"}', {"at": TIME}),
         ('{"plain": "text"}', {"plain": "text"}),
@@ -64,6 +66,7 @@ def test_a_template_is_filled(template: str, found: Any) -> None:
         "note": "$.detail.note",
         "items": "$.detail.items",
         "gone": "$.detail.gone",
+        "odd": "$.odd",
     }
     assert changed(template=template, paths=paths) == found
 
