@@ -44,6 +44,11 @@ def read_routes(
                 'does not yield; write `yield` for each part, or `mode="sync"`'
             )
         if isinstance(trigger, (Http, Webhook)):
+            if Request in (shape.value, trigger.body):
+                raise Misuse(
+                    f"{where}: a request's value is its body, and a `Request` is what it came with; write "
+                    "`event: Event[Body]` with the body's type, and `Request.of(event)` for the rest"
+                )
             body = shape.value if trigger.body is None else trigger.body
             if trigger.body is not None and shape.value not in (Any, trigger.body):
                 raise Misuse(

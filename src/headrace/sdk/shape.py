@@ -17,6 +17,7 @@ from headrace.model.errors import Misuse
 from headrace.sdk.batch import Batch
 from headrace.sdk.event import Event
 from headrace.sdk.place import of_code
+from headrace.sdk.request import Request
 
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
 _VARARGS, _VARKEYWORDS = 0x04, 0x08
@@ -138,6 +139,11 @@ def _reading(parameter: str, hint: Any, name: str, place: str) -> tuple[bool, An
     if origin in _SEQUENCES and arguments and (get_origin(arguments[0]) or arguments[0]) is Event:
         return True, (get_args(arguments[0]) or (Any,))[0]
     shown = getattr(hint, "__name__", None) or str(hint)
+    if hint is Request:
+        raise Misuse(
+            f"`{name}` ({place}): a handler is given the event a request becomes; write "
+            "`event: Event[Body]` with the body's type, and `Request.of(event)` for the rest"
+        )
     raise Misuse(
         f"`{name}` ({place}): `{parameter}: {shown}` is neither an event nor a batch; write "
         f"`{parameter}: Event[{shown}]` for one event at a time (its value is `{parameter}.value`), "

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace import App, Event, Http, Misuse, PerClient, Webhook
+from headrace import App, Event, Http, Misuse, PerClient, Request, Webhook
 from headrace.faces.gateway.application import route_table
 from headrace.model.errors import Invalid
 from headrace.model.http import Bearer, Cors, Legacy
@@ -118,6 +118,15 @@ def test_a_body_of_another_type_than_the_handlers_is_refused() -> None:
 
         @app.function(Http("POST", "/a", body=int))
         def take(event: Event[Order]) -> None: ...
+
+
+@pytest.mark.parametrize("route", [Http("POST", "/a"), Webhook("/a", GitHub("NAME"))])
+def test_a_request_is_no_body(route: Http | Webhook) -> None:
+    app = App("shop")
+    with pytest.raises(Misuse, match=r"value is its body.*write `event: Event\[Body\]`"):
+
+        @app.function(route)
+        def take(event: Event[Request]) -> None: ...
 
 
 @pytest.mark.parametrize(

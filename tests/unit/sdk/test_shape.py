@@ -13,6 +13,7 @@ from headrace.model.errors import Misuse
 from headrace.sdk.batch import Batch
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event
+from headrace.sdk.request import Request
 from headrace.sdk.shape import Shape, shape_of
 
 
@@ -109,6 +110,7 @@ def test_a_method_is_read_without_its_self() -> None:
 
 def unclear(thing): ...  # type: ignore[no-untyped-def]
 def bare_value(order: Order) -> None: ...
+def asked(request: Request) -> None: ...
 def nothing() -> None: ...
 def three(events: Batch[Order], context: Context, more: int) -> None: ...
 def keyword(event: Event[Order], *, loud: bool) -> None: ...
@@ -121,6 +123,7 @@ def gone_result(event: Event[Order]) -> Gone: ...  # type: ignore[name-defined] 
     [
         (unclear, r"not clear whether `thing` is one event or a batch; write `thing: Event`"),
         (bare_value, r"write `order: Event\[Order\]`.*`order: Batch\[Order\]`"),
+        (asked, r"write `event: Event\[Body\]`.*`Request.of\(event\)` for the rest"),
         (nothing, r"a handler takes `\(events, context\)`"),
         (three, r"takes \(events, context, more\); a handler takes"),
         (keyword, r"a handler takes"),
