@@ -117,19 +117,51 @@ def all_hold(leaves: tuple[Leaf, ...], fields: Mapping[str, list[Value]]) -> boo
             return False
         if () not in fitting:
             candidates.append(fitting)
-    return len(candidates) < 2 or _consistent(candidates, 0, {})
+    return len(candidates) < 2 or _consistent(candidates)
 
 
-def _consistent(candidates: list[list[Places]], at: int, chosen: dict[int, int]) -> bool:
-    """Whether one value per path can be chosen so that no array gives two elements."""
-    if at == len(candidates):
-        return True
-    for places in dict.fromkeys(candidates[at]):
-        if all(chosen.get(array, index) == index for array, index in places) and _consistent(
-            candidates, at + 1, chosen | dict(places)
-        ):
-            return True
-    return False
+class _Spot:
+    """An element of an array, or the event itself: what stands there, and in the arrays beneath."""
+
+    __slots__ = ("arrays", "found")
+
+    def __init__(self) -> None:
+        self.found = 0
+        self.arrays: dict[int, dict[int, _Spot]] = {}
+
+
+def _consistent(candidates: list[list[Places]]) -> bool:
+    """Whether one value per path can be chosen so that no array gives two elements.
+
+    One walk over the values, whatever they are: trying one choice after the other would cost an event
+    with long arrays their lengths multiplied.
+    """
+    event = _Spot()
+    for number, fitting in enumerate(candidates):
+        for places in fitting:
+            spot = event
+            for array, index in places:
+                elements = spot.arrays.setdefault(array, {})
+                spot = elements.get(index) or elements.setdefault(index, _Spot())
+            spot.found |= 1 << number
+    return (1 << len(candidates)) - 1 in _together(event)
+
+
+def _together(spot: _Spot) -> list[int]:
+    """Which paths, as bits, can have their values in or beneath `spot`: the largest sets of them."""
+    sets = [spot.found]
+    for elements in spot.arrays.values():
+        inner = _largest({one for element in elements.values() for one in _together(element)})
+        sets = _largest({one | other for one in sets for other in inner})
+    return sets
+
+
+def _largest(sets: set[int]) -> list[int]:
+    kept: list[int] = []
+    for one in sorted(sets, key=int.bit_count, reverse=True):
+        if all(one & ~larger for larger in kept):
+            kept.append(one)
+    return kept
 
 
 # --- patterns -------------------------------------------------------------------------------

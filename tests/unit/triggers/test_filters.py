@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.model.errors import Invalid
-from headrace.triggers.filters import compile_pattern, why
+from headrace.triggers.filters import compile_pattern, flatten, why
 
 ORDER = {
     "source": "shop.eu",
@@ -181,3 +182,45 @@ def test_a_text_that_nearly_fits_a_wildcard_costs_no_more_than_its_length() -> N
     nearly = compile_pattern({"a": [{"wildcard": "*a*a*a*a*a*a*b"}]})
     assert not nearly.matches({"a": "a" * 20_000})
     assert nearly.matches({"a": "a" * 20_000 + "b"})
+
+
+_ELEMENTS = st.dictionaries(st.sampled_from("abc"), st.integers(0, 1), max_size=3)
+_ARRAYS = st.recursive(
+    st.lists(_ELEMENTS, max_size=3),
+    lambda inner: st.lists(
+        inner | st.dictionaries(st.sampled_from("abc"), inner | st.integers(0, 1), max_size=2),
+        max_size=2,
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["x", "y", "x.a"]), _ARRAYS, max_size=3), st.data())
+def test_values_are_of_the_same_elements_as_trying_every_choice_would_have_them(
+    event: dict[str, Any], data: st.DataObject
+) -> None:
+    fields = flatten(event)
+    paths = data.draw(
+        st.lists(st.sampled_from(sorted(fields) or ["none"]), unique=True, max_size=4)
+    )
+    pattern: dict[str, Any] = {path: [1] for path in paths} or {"none": [1]}
+    choices = [[v.places for v in fields.get(path, []) if v.value == 1] for path in pattern]
+    expected = any(
+        all(
+            {array: index for places in chosen for array, index in places}[array] == index
+            for places in chosen
+            for array, index in places
+        )
+        for chosen in itertools.product(*choices)
+    )
+    assert compile_pattern(pattern).matches(event) is expected
+
+
+def test_an_event_with_long_arrays_costs_no_more_than_their_lengths() -> None:
+    long = 20_000
+    pattern = compile_pattern({"x": {"a": [1]}, "y": {"b": [1]}, "z": {"c": [1], "d": [2]}})
+    event = {"x": [{"a": 1}] * long, "y": [{"b": 1}] * long, "z": [{"c": 1}, {"d": 2}]}
+    assert not pattern.matches(event)
+    assert pattern.matches(event | {"z": [{"c": 1}, {"c": 1, "d": 2}]})
+    apart = [{"a": 1, "b": 1}] * long + [{"c": 3}]
+    assert not compile_pattern({"x": {"a": [1], "b": [1], "c": [3]}}).matches({"x": apart})
