@@ -8,8 +8,9 @@ events was published; whatever else comes back, batches go alone again for a whi
 
 from __future__ import annotations
 
+from headrace.delivery.unit import Unit, cut
 from headrace.model.function import FunctionSpec
-from headrace.model.outcome import Outcome, Returned
+from headrace.model.outcome import Cause, Outcome, Returned
 
 MOST = 16
 """Batches in a convoy."""
@@ -54,6 +55,13 @@ class Convoy:
             self.size = max(min(self.size * 2, fitting, self._most), 1)
         else:
             self.size = min(self.size * 2, self._most)
+
+
+def batches_of(unit: Unit, size: int, cause: Cause | None = None) -> tuple[Unit, ...]:
+    """A convoy as units that go alone."""
+    return tuple(
+        Unit(cut(unit.chunks, low, low + size), cause=cause) for low in range(0, unit.size, size)
+    )
 
 
 def may_travel(spec: FunctionSpec) -> bool:

@@ -19,7 +19,7 @@ import msgspec
 from headrace.delivery.batcher import Batcher
 from headrace.delivery.breaker import CircuitBreaker
 from headrace.delivery.calls import Call, call_of
-from headrace.delivery.convoy import Convoy
+from headrace.delivery.convoy import Convoy, batches_of
 from headrace.delivery.flow import Flow, Key
 from headrace.delivery.gate import Gate
 from headrace.delivery.intake import intake_of
@@ -340,6 +340,11 @@ class Pump:
             await self._landing.drain()
             await self._landing.commit(self.ledger.progressed())
         elif not unit.parked and any(runs_away(chunk.hops) for chunk in unit.chunks):
+            if unit.size > self.spec.batch_size:
+                # Only the batch it is in; those beside it are innocent.
+                alone = batches_of(unit, self.spec.batch_size)
+                self.ledger.pending.extendleft(reversed(alone))
+                return None
             await self._land(unit, RUNAWAY, runaway(unit), ParkKey(), 0)
         else:
             # What an operator redrives runs, however long its lineage: somebody has looked at it.
@@ -416,8 +421,14 @@ class Pump:
             return None
         wait_s = self._intake.wait(now)
         if wait_s == 0.0 and (chunks_taken := self._take(now)):
+            is_clear = self.ledger.is_clear and not self._in_lanes
+            units = self.ledger.units(chunks_taken)
+            if is_clear:
+                # Nothing of it has failed before, and nothing stands before it.
+                self._look_over()
+                return units[0]
             # They pass through `pending`, where a unit that has failed before waits its time.
-            self.ledger.pending.extend(self.ledger.units(chunks_taken))
+            self.ledger.pending.extend(units)
         self._look_over()
         if wait_s != 0.0 and not read_any:
             if self.ledger.is_ahead and not self._landing.commits:
@@ -652,7 +663,7 @@ class Pump:
         landing = self._landing
         # A commit that lands changes nothing for a pump that sleeps, but for progress that waits to
         # be told; one that does not land wakes it.
-        tells = self.ledger.is_ahead and not self.ledger.gathered_units
+        tells = not self.ledger.gathered_units and self.ledger.is_ahead
         if self._errands or self._stopping or landing.broken or (tells and landing.has_ended):
             return
         await self._waiting.wait(seconds, readers, landing.commits if tells else ())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.delivery.bisect import halves
+from headrace.delivery.convoy import batches_of
 from headrace.delivery.retry import Draw, delay, gives_up
 from headrace.delivery.unit import FOREVER, Unit, cut, pick, runs
 from headrace.model.function import FunctionSpec
@@ -131,11 +132,7 @@ def _settle_whole(
     """All of `unit` failed together: halve it, try it again, or give it up."""
     if unit.size > spec.batch_size:
         # A convoy was lost, and nobody knows by whose fault: each of its batches goes alone.
-        alone = (
-            Unit(cut(unit.chunks, low, low + spec.batch_size), cause=cause)
-            for low in range(0, unit.size, spec.batch_size)
-        )
-        return Verdict(again=tuple(alone), healthy=None)
+        return Verdict(again=batches_of(unit, spec.batch_size, cause), healthy=None)
     if unit.size > 1 and (spec.bisect or halve):
         return Verdict(again=halves(msgspec.structs.replace(unit, cause=cause)), healthy=False)
     again, given_up = _try_again(unit, cause, spec, now=now, draw=draw)

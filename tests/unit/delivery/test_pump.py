@@ -13,11 +13,13 @@ from headrace.delivery.pump import Pump
 from headrace.delivery.runs import Runs
 from headrace.keepers.brokers.memory import MemoryBroker
 from headrace.keepers.storage.memory import MemoryStorage
+from headrace.model.effects import Space
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned
+from headrace.model.policy import MAX_HOPS
 from headrace.testing.loop import VirtualClock, VirtualLoop
 from headrace.world.entropy import SeededEntropy
 from headrace.world.tasks import Tasks
@@ -131,5 +133,45 @@ def test_a_commit_that_does_not_land_wakes_a_pump_that_sleeps() -> None:
     loop = VirtualLoop()
     try:
         assert loop.drive(refused_once(loop)) == (2, 1)
+    finally:
+        loop.close()
+
+
+async def with_a_runaway(loop: VirtualLoop) -> tuple[int, int]:
+    """Events run and events parked, where one of many has come too far."""
+    clock = VirtualClock(loop)
+    storage = MemoryStorage(clock)
+    tasks = Tasks(lambda name, error: None)
+    broker = MemoryBroker(storage, clock=clock)
+    await broker.declare(StreamSpec(name="s", owner="shop"))
+    publisher = Publisher(broker)
+    await publisher.publish("s", [Event(b"1")] * 20)
+    await publisher.publish("s", [Event(b"1")], hops=MAX_HOPS + 1)
+    await publisher.publish("s", [Event(b"1")] * 20)
+    spec = FunctionSpec(name="shop.price", app="shop", batch_size=1)
+    subscription = broker.subscribe(spec.name, ("s",))
+    claimed = await claim(
+        storage, broker, function=spec.name, stream="s", partition=0, start="earliest"
+    )
+    invoker = Counting()
+    pump = Pump(
+        spec, 0, {"s": claimed}, [subscription.reader("s", 0, 0)], storage=storage,
+        invoker=invoker, clock=clock, entropy=SeededEntropy(1), tasks=tasks,
+        breaker=CircuitBreaker(None), runs=Runs(),
+    )  # fmt: skip
+    running = tasks.start(pump.run(), name="pump")
+    await clock.sleep(60)
+    parked = await storage.scan(Space.PARKED, b"")
+    pump.stop()
+    await running
+    await tasks.close()
+    await broker.close()
+    return invoker.runs, len(parked)
+
+
+def test_an_event_that_runs_away_takes_nobody_of_its_convoy_with_it() -> None:
+    loop = VirtualLoop()
+    try:
+        assert loop.drive(with_a_runaway(loop)) == (40, 1)
     finally:
         loop.close()
