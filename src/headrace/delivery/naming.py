@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Final
 
 from headrace.model.errors import Unknown
-from headrace.sdk.place import near
 
 MAX_NAMES: Final = 20
 
 
 def unknown_function(name: str, known: Iterable[str]) -> Unknown:
     """What to say of a function called `name`, which is none of `known`."""
-    names = sorted(known)
+    names = sorted(each for each in known if each[:1] != "_")
     short = [each for each in names if each.endswith(f".{name}")][:MAX_NAMES]
     if short:
         meant = " or ".join(f"`{each}`" for each in short)
         return Unknown(f"there is no function `{name}`; write the app's name too: {meant}")
-    if hint := near(name, names):
-        return Unknown(f"there is no function `{name}`{hint}")
+    # Names of one app begin alike, which makes none of them near: there the rest is compared.
+    app = name.rpartition(".")[0] + "."
+    rest = {each.removeprefix(app): each for each in names if app != "." and each.startswith(app)}
+    if rest:
+        found = [rest[each] for each in get_close_matches(name.removeprefix(app), rest, n=3)]
+    else:
+        found = get_close_matches(name, names, n=3)
+    if found:
+        meant = ", ".join(f"`{each}`" for each in found)
+        return Unknown(f"there is no function `{name}` (did you mean {meant}?)")
     listed = ", ".join(f"`{each}`" for each in names[:MAX_NAMES]) or "none"
     more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
     return Unknown(f"there is no function `{name}`; deployed are: {listed}{more}")

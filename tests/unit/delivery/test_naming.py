@@ -21,3 +21,14 @@ def test_where_nothing_is_near_the_deployed_ones_are_listed_up_to_a_bound() -> N
     assert str(unknown_function("zzz", [])) == "there is no function `zzz`; deployed are: none"
     many = str(unknown_function("zzz", [f"app.f{number}" for number in range(1_000)]))
     assert many.endswith(" and 980 more")
+
+
+def test_what_only_begins_alike_is_not_near() -> None:
+    known = ["shop.count", "shop.tidy", "shop.send", "_bus.rules.default"]
+    assert str(unknown_function("shop.cont", known)).endswith("(did you mean `shop.count`?)")
+    assert str(unknown_function("shop.zzz", known)).endswith(
+        "deployed are: `shop.count`, `shop.send`, `shop.tidy`"
+    )
+    assert str(unknown_function("shpo.count", known)).startswith(
+        "there is no function `shpo.count` (did you mean `shop.count`"
+    )

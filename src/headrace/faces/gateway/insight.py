@@ -42,8 +42,9 @@ async def index(door: Door, _: Request, __: tuple[str, ...]) -> Response:
             "name": "headrace",
             "apps": sorted(door.rooms.dispatcher.apps),
             "links": [
-                "/streams", "/functions", "/map", "/lag", "/sources", "/queues", "/dead", "/parked",
-                "/runs", "/logs", "/state/{app}", "/instances", "/healthz", "/readyz", "/metrics",
+                "/console", "/streams", "/functions", "/map", "/lag", "/sources", "/schedules", "/queues",
+                "/dead", "/parked", "/replays", "/runs", "/logs", "/state/{app}", "/instances",
+                "/openapi.json", "/healthz", "/readyz", "/metrics",
             ],
         }
     )  # fmt: skip
