@@ -74,13 +74,17 @@ class Landing:
 
     # --- on its way -------------------------------------------------------------------------
 
-    async def commit(self, effects: Effects) -> None:
-        """Land `effects`, or mark the books as broken: the next step is then to rewind."""
-        await asyncio.wait((self.begin(effects),))
+    async def commit(self, write: Callable[[], Effects]) -> None:
+        """Land what `write` writes up, or mark the books as broken: the next step is then to rewind.
+
+        What was gathered is written up before: its positions must not run ahead of what lands here.
+        """
+        self.write_up()
+        await asyncio.wait((self.begin(write()),))
 
     def begin(self, effects: Effects) -> asyncio.Task[None]:
-        """Have `effects` landed behind everything begun before."""
-        self.write_up()
+        """Have `effects` landed behind everything begun before; nothing gathered may be left."""
+        assert not self._gathering  # noqa: S101 - its positions would land first, without these rows
         commit = self._tasks.start(self._apply(self._change(effects)), name=self._name)
         self.commits.append(commit)
         return commit

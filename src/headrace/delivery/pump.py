@@ -194,10 +194,10 @@ class Pump:
     async def _write_ahead(self, unit: Unit) -> None:
         """Have on the disk what must be there before the unit runs."""
         if self.spec.commit == "before":
-            await self._landing.commit(self.ledger.forgotten(unit))
+            await self._landing.commit(lambda: self.ledger.forgotten(unit))
         elif ahead := self._gate.ahead():
             await self._landing.commit(
-                msgspec.structs.replace(self.ledger.progressed(), extra=ahead)
+                lambda: msgspec.structs.replace(self.ledger.progressed(), extra=ahead)
             )
 
     def stop(self) -> None:
@@ -338,7 +338,7 @@ class Pump:
             self._has_room(event.key)
         if unit is None:
             await self._landing.drain()
-            await self._landing.commit(self.ledger.progressed())
+            await self._landing.commit(self.ledger.progressed)
         elif not unit.parked and any(runs_away(chunk.hops) for chunk in unit.chunks):
             if unit.size > self.spec.batch_size:
                 # Only the batch it is in; those beside it are innocent.
@@ -433,7 +433,7 @@ class Pump:
         if wait_s != 0.0 and not read_any:
             if self.ledger.is_ahead and not self._landing.commits:
                 # Nothing to run, but something was filtered out or is gone: that is progress too.
-                await self._landing.commit(self.ledger.progressed())
+                await self._landing.commit(self.ledger.progressed)
                 return None
             waits = [seconds for seconds in (wait_s, retry_s) if seconds is not None]
             await self._wait(min(waits, default=None), *(self._readers[index] for index in wanting))
@@ -477,7 +477,7 @@ class Pump:
                 return unit
             self.ledger.postpone(unit, unit.due)
             return None
-        await self._landing.commit(self.ledger.freed(lane))
+        await self._landing.commit(lambda: self.ledger.freed(lane))
         del self.ledger.parked[lane]
         return None
 
