@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from headrace.model.errors import Invalid, Misuse
+from headrace.model.formats import stamp
 
 CODECS: Final = ("json", "msgpack", "bytes", "text")
 EXPIRY_CODE: Final = 72
@@ -83,9 +84,11 @@ class Coder:
             found: dict[str, Any] = self.type.model_json_schema()
             return found
         try:
-            return msgspec.json.schema(self.type, schema_hook=_foreign_schema)
+            schema = msgspec.json.schema(self.type, schema_hook=_foreign_schema)
         except (TypeError, NotImplementedError):
             return None
+        stamp(self.type, schema)
+        return schema
 
 
 def codec_for(of: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from headrace.model.errors import Invalid
+from headrace.model.formats import IN_WORDS, is_of
 
 MAX_DEPTH: Final = 64
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
@@ -146,6 +147,9 @@ class _Checker:
             if isinstance(tag, (str, int)) and str(tag) in mapping:
                 self.check({"$ref": mapping[str(tag)]}, value, path, depth + 1)
                 return
+            if name in value:
+                known = ", ".join(repr(each) for each in list(mapping)[:20])
+                raise Mismatch(_below(path, str(name)), f"must be one of {known}")
         failed: list[Mismatch] = []
         for choice in choices:
             try:
@@ -262,6 +266,9 @@ def _check_text(schema: Schema, value: str, path: str) -> None:
     _check_count(schema, len(value), path, "minLength", "maxLength", "characters")
     if "pattern" in schema and _pattern(schema["pattern"]).search(value) is None:
         raise Mismatch(path, f"must match `{schema['pattern']}`")
+    said = schema.get("format", schema.get("contentEncoding"))
+    if isinstance(said, str) and not is_of(said, value):
+        raise Mismatch(path, f"must be {IN_WORDS[said]}")
 
 
 _BOUNDS: Final[tuple[tuple[str, Callable[[Any, Any], bool], str], ...]] = (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import uuid
 from typing import Annotated, Any, Literal
 
 import jsonschema  # type: ignore[import-untyped]  # it ships no types
@@ -10,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.model.codec import Coder
 from headrace.model.schemas import Mismatch, check, coerce, coerce_row
 
 
@@ -165,3 +169,63 @@ def test_what_is_not_of_its_type_stays_a_text() -> None:
     row = {"item": "x", "count": "three", "price": "NA", "tags": "[broken", "paid": "maybe"}
     assert coerce_row(msgspec.json.schema(Sale), row) == row
     assert coerce_row({"type": "object"}, {"a": "1"}) == {"a": "1"}
+
+
+class Visit(msgspec.Struct):
+    """Everything that is a text and more."""
+
+    at: datetime.datetime
+    day: datetime.date | None = None
+    until: datetime.datetime | None = None
+    clock: Annotated[datetime.time, msgspec.Meta(title="clock")] | None = None
+    who: uuid.UUID | None = None
+    paid: decimal.Decimal | None = None
+    photo: bytes | None = None
+    others: list[datetime.datetime] = []
+    by_name: dict[str, Visit] = {}
+    state: Paid | Open | None = None
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("at", "2026-01-31T12:00:00.5+01:00", "yesterday"),
+        ("day", "2026-01-31", "2026-02-31"),
+        ("until", "2026-01-31T12:00:00", "2026-01-31"),
+        ("clock", "12:00:00", "noon"),
+        ("who", "12345678-1234-5678-1234-567812345678", "me"),
+        ("paid", "1.50", "much"),
+        ("photo", "aGVsbG8=", "no!"),
+    ],
+)
+def test_a_text_that_stands_for_something_is_refused_where_its_type_would_refuse_it(
+    field: str, good: str, bad: str
+) -> None:
+    schema = Coder("json", Visit).schema()
+    assert schema is not None
+    whole = {"at": "2026-01-31T12:00:00Z"}
+    check(schema, {**whole, field: good})
+    msgspec.convert({**whole, field: good}, Visit)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({**whole, field: bad}, Visit)
+    for wrong, path in (
+        ({**whole, field: bad}, f"/{field}"),
+        ({**whole, "by_name": {"ann": {**whole, field: bad}}}, f"/by_name/ann/{field}"),
+    ):
+        with pytest.raises(Mismatch) as mismatch:
+            check(schema, wrong)
+        assert mismatch.value.path == path
+
+
+def test_lists_of_times_are_looked_into() -> None:
+    schema = Coder("json", Visit).schema()
+    assert schema is not None
+    whole: dict[str, Any] = {"at": "2026-01-31T12:00:00Z"}
+    with pytest.raises(Mismatch, match="/others/1"):
+        check(schema, {**whole, "others": ["2026-01-31T12:00:00Z", "then"]})
+
+
+def test_a_tag_nobody_knows_is_told_by_its_own_place() -> None:
+    schema = msgspec.json.schema(Order)
+    with pytest.raises(Mismatch, match="`/state/type`: must be one of 'paid', 'open'"):
+        check(schema, {"lines": [{"item": "tea", "price": 1}], "state": {"type": "lost"}})
