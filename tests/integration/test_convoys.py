@@ -1,0 +1,48 @@
+"""Convoys in real instances: each batch speaks and counts for itself, and a death takes all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec.structs import replace
+from tests.integration.runtime_fleets import eventually, house, invocation
+
+from headrace.model.invocation import key_of
+from headrace.model.outcome import Crashed, Returned
+
+
+async def test_every_batch_of_a_convoy_speaks_and_counts_for_itself(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.function(orders)
+def price(event):
+    print("said for", event.offset, end="")
+""")
+        convoy = replace(invocation("shop.price", events=3), each=1)
+        outcome = await home.fleet.invoke(convoy)
+
+        assert isinstance(outcome, Returned)
+        assert (outcome.error, outcome.failures, outcome.untouched) == (None, (), -1)
+        (chunk,) = convoy.chunks
+        keys = [key_of("shop.price", chunk.window(n, n + 1)) for n in range(3)]
+        assert await eventually(lambda: len(home.lines) == 3)
+        assert [line.invocation for line in home.lines] == keys
+        assert [line.message for line in home.lines] == [
+            f"said for {chunk.offset_of(n)}" for n in range(3)
+        ]
+        (instance,) = home.fleet.instances()
+        assert instance.invocations == 3
+
+
+async def test_a_death_in_the_middle_of_a_convoy_comes_back_as_one_crash(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.function(orders)
+def price(event):
+    if event.offset == 1:
+        os._exit(3)
+""")
+        outcome = await home.fleet.invoke(replace(invocation("shop.price", events=3), each=1))
+
+        assert isinstance(outcome, Crashed)
+        assert "code 3" in outcome.cause.message
