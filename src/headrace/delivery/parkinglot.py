@@ -89,7 +89,7 @@ class ParkingLot:
         chosen = [one for one in await self.keys(function) if key is None or one.key == key]
         if key is not None and not chosen:
             raise Unknown(
-                f"`{function}` has no parked key `{key}`; `headrace parked` shows what waits"
+                f"`{function}` has no parked key `{key}`; `headrace parked list` shows what waits"
             )
         return chosen
 

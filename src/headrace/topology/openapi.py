@@ -54,7 +54,8 @@ ACCEPTED: Final[dict[str, Any]] = {
 
 def document(apps: Iterable[AppSpec], *, version: str = "") -> dict[str, Any]:
     """The document of these apps' routes."""
-    known = list(apps)
+    # The platform's own apps have no routes, and no place in the title.
+    known = [app for app in apps if not app.name.startswith("_")]
     schemas: dict[str, Any] = {"Problem": PROBLEM, "Accepted": ACCEPTED}
     paths: dict[str, dict[str, Any]] = {}
     scopes = False

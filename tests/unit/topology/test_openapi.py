@@ -11,6 +11,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from headrace import App, Bearer, Event, Http
+from headrace.model.function import AppSpec
 from headrace.topology.openapi import document
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -57,3 +58,8 @@ def test_every_example_with_routes_is_described_validly(folder: str) -> None:
     found = document([runpy.run_path(str(EXAMPLES / folder / "function.py"))["app"].spec()])
     validate(found)
     assert found["paths"]
+
+
+def test_the_platforms_own_apps_are_not_named() -> None:
+    found = document([AppSpec(name="_bus"), AppSpec(name="shop", version="1")])
+    assert found["info"] == {"title": "shop", "version": "1"}

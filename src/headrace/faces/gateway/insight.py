@@ -40,7 +40,7 @@ async def index(door: Door, _: Request, __: tuple[str, ...]) -> Response:
     return json_response(
         {
             "name": "headrace",
-            "apps": sorted(door.rooms.dispatcher.apps),
+            "apps": [name for name in sorted(door.rooms.dispatcher.apps) if name[0] != "_"],
             "links": [
                 "/console", "/streams", "/functions", "/map", "/lag", "/sources", "/schedules", "/queues",
                 "/dead", "/parked", "/replays", "/runs", "/logs", "/state/{app}", "/instances",
