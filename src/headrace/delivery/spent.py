@@ -1,8 +1,9 @@
-"""Clearing what a trigger's own stream no longer needs: events its one reader has finished.
+"""Clearing what nobody needs any more: finished events of triggers' own streams, and of queues.
 
 A schedule, a route, a folder or a foreign broker feeds a stream that nobody but its function reads, and
-that nobody could give a retention. What is finished is kept for a while, for those who ask what
-became of it, and for repetitions to be known; then it is removed. Nothing unfinished ever is.
+that nobody could give a retention; a queue's message is done with once every reader has finished it.
+What is finished is kept for a while, for those who ask what became of it, and for repetitions to be
+known; then it is removed. Nothing unfinished ever is.
 """
 
 from __future__ import annotations
@@ -15,40 +16,62 @@ from headrace.keepers.brokers.base import Broker
 from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Space
 from headrace.model.errors import Unknown
-from headrace.model.function import FunctionSpec
+from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.lag import Lag
 from headrace.model.trigger import listeners
 from headrace.world.clock import Clock
 
 KEPT_S: Final = 86_400.0
-"""How long a finished event of a trigger's own stream is kept, at least."""
+"""How long a finished event is kept, at least."""
 MICROS: Final = 1_000_000
 
 
 async def clear_spent(
     functions: Iterable[FunctionSpec], *, storage: Storage, broker: Broker, clock: Clock
 ) -> None:
-    """Remove finished events of triggers' own streams that are older than a day, or their window.
+    """Remove what every reader has finished, and what is older than a day, or its dedupe window.
 
     Raises:
         Corrupt, DiskFull, Overloaded, Unavailable: As the keepers.
     """
-    for function in list(functions):
+    for spec, readers in _cleared(functions, broker):
+        before = clock.now() - int(max(KEPT_S, spec.dedupe_window) * MICROS)
+        for partition in range(spec.partitions):
+            below = await _finished(storage, readers, spec.name, partition)
+            if below:
+                await broker.trim(spec.name, partition, below=below, before=before)
+        # A node may have thousands of them: others come in between.
+        await clock.sleep(0)
+
+
+def _cleared(
+    functions: Iterable[FunctionSpec], broker: Broker
+) -> list[tuple[StreamSpec, list[str]]]:
+    """The streams that are cleared, each with who reads it."""
+    found: dict[str, tuple[StreamSpec, list[str]]] = {}
+    for function in functions:
         for trigger, reads in listeners(function.name, function.triggers):
-            if reads is trigger or isinstance(trigger, Lag):
-                continue
-            stream = reads.streams[0]
-            try:
-                spec = broker.stream(stream)
-            except Unknown:
-                continue  # withdrawn meanwhile
-            before = clock.now() - int(max(KEPT_S, spec.dedupe_window) * MICROS)
-            for partition in range(spec.partitions):
-                row = await storage.get(
-                    Space.POSITIONS, position_key(function.name, stream, partition)
-                )
-                if row is not None:
-                    below = decode_position(row).progress.watermark
-                    await broker.trim(stream, partition, below=below, before=before)
-            # A node may have thousands of them: others come in between.
-            await clock.sleep(0)
+            is_own = reads is not trigger and not isinstance(trigger, Lag)
+            for name in reads.streams:
+                try:
+                    spec = broker.stream(name)
+                except Unknown:
+                    continue  # withdrawn meanwhile
+                if is_own or _is_left_to_us(spec):
+                    found.setdefault(name, (spec, []))[1].append(function.name)
+    return list(found.values())
+
+
+def _is_left_to_us(spec: StreamSpec) -> bool:
+    """Whether it is a queue whose author says nothing of what is to be kept."""
+    says = (spec.retention_age, spec.retention_bytes) != (None, None) or spec.cleanup == "compact"
+    return spec.queue is not None and not says
+
+
+async def _finished(storage: Storage, readers: Iterable[str], stream: str, partition: int) -> int:
+    """The offset below which every reader has finished everything."""
+    marks = []
+    for reader in readers:
+        row = await storage.get(Space.POSITIONS, position_key(reader, stream, partition))
+        marks.append(0 if row is None else decode_position(row).progress.watermark)
+    return min(marks, default=0)

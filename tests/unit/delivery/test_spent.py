@@ -26,14 +26,14 @@ def clock(broken: Sequence[bool] = ()) -> App:
     return app
 
 
-def clear(world: World) -> Extent:
+def clear(world: World, stream: str = STREAM) -> Extent:
     lives = world._lives
     work = clear_spent(
         lives.node.dispatcher.functions.values(), storage=lives.node.door, broker=lives.broker,
         clock=lives.clock,
     )  # fmt: skip
     world._drive(work)
-    found: Extent = world._drive(lives.broker.extent(STREAM, 0))
+    found: Extent = world._drive(lives.broker.extent(stream, 0))
     return found
 
 
@@ -80,3 +80,42 @@ def test_a_stream_that_others_may_read_keeps_what_its_author_says() -> None:
         world.advance("100h")
         clear(world)
         assert world._drive(world._lives.broker.extent("ticks", 0)).low == 0
+
+
+def test_a_queues_message_goes_a_day_after_its_last_reader_has_finished_it() -> None:
+    app = App("post")
+    jobs = app.queue("jobs", outside=True)
+
+    @app.function(jobs)
+    def work(event: Event[Any]) -> None: ...
+
+    with World(app) as world:
+        for number in range(4):
+            world.publish("jobs", number)
+        world.run_until_idle()
+        world.advance("48h")
+        assert clear(world, "jobs").low == 0
+        consumer = world.consumer(jobs)
+        first, second, third, fourth = consumer.receive()
+        for message in (first, second, fourth):
+            assert consumer.acknowledge(message)
+        assert clear(world, "jobs") == Extent(2, 4, clear(world, "jobs").bytes)
+        assert consumer.acknowledge(third)
+        world.publish("jobs", 4)
+        world.run_until_idle()
+        (last,) = consumer.receive()
+        assert consumer.acknowledge(last)
+        assert clear(world, "jobs").low == 4
+
+
+def test_a_queue_with_a_retention_of_its_own_keeps_to_it() -> None:
+    app = App("post")
+    jobs = app.queue("jobs", retention_age=30 * 86_400.0)
+
+    @app.function(jobs)
+    def work(event: Event[Any]) -> None: ...
+
+    with World(app) as world:
+        world.publish("jobs", 1)
+        world.advance("72h")
+        assert clear(world, "jobs").low == 0
