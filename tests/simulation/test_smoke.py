@@ -52,6 +52,7 @@ NAMED = {
     2528: "a message that was redriven held back its whole key in a queue without order",
     2627: "a replay whose beginning landed unheard stood still until the next start",
     1643: "what was laid behind a parked key kept the room that its key had for others",
+    5020: "a dead letter that was redriven as its partition was claimed did not hold back its key",
     7965: "what was laid behind a parked key was passed by the positions of outputs gathered before",
     10005: "a throttled key's retry was put behind what came after it in another of its keys",
     32068: "a redrive whose asker had gone broke the pump that carried it out",

@@ -7,8 +7,8 @@ about a partition is carried to the pump that owns it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from headrace.delivery.sourcebook import SourceBook
 from headrace.delivery.vetting import Vetting
 from headrace.keepers.brokers.base import Assigned, Broker, Revoked, Subscription
 from headrace.keepers.storage.base import Storage
-from headrace.model.errors import Corrupt, Misuse, Unavailable
+from headrace.model.errors import Corrupt, Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.lag import Lag
 from headrace.model.trigger import StreamTrigger, listeners, own_settings
@@ -83,6 +83,8 @@ class Dispatcher:
             tuple[str, tuple[str, ...]], tuple[Subscription, asyncio.Task[None]]
         ] = {}
         self._paused: set[str] = set()
+        # Held while an operator's wish is done to rows of a partition that nobody owns here.
+        self._unowned: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
         self.delays = Delays(
             storage=storage, broker=broker, clock=clock, entropy=entropy, on_failure=on_failure
         )
@@ -247,6 +249,8 @@ class Dispatcher:
             self.halted.pop(key, None)
             backoff.begin()
             try:
+                async with self._unowned[function.name, key[2]]:
+                    pass
                 await pump.run()
             except Corrupt as error:
                 self.halted[key] = f"{type(error).__name__}: {error}"
@@ -328,11 +332,9 @@ class Dispatcher:
         """Do `work` on a partition's rows while its one writer stands still; it then looks anew."""
         pump = self.pump(function, stream, partition)
         if pump is None:
-            await work()
-            if (begun := self.pump(function, stream, partition)) is not None:
-                # It has come meanwhile, and may have looked before the work was done.
-                with contextlib.suppress(Unavailable):
-                    await begun.errand(_nothing)
+            # A pump that comes meanwhile waits, for it looks at the rows once, when it begins.
+            async with self._unowned[function, partition]:
+                await work()
             if (roster := self._rosters.get(function)) is not None:
                 # A run that holds the partition is fenced off by what was written.
                 roster.wake()
@@ -401,7 +403,3 @@ class Dispatcher:
                 raise Misuse(f"`{function}` merges `{stream}` with other streams; reset it instead")
         await self.with_owner(function, stream, partition, work)
         return count
-
-
-async def _nothing() -> None:
-    """An errand after which the pump looks at the store again."""
