@@ -29,9 +29,12 @@ from headrace.runtime.wire import (
     EXIT_MEMORY,
     Cradle,
     Fork,
+    Frames,
     Load,
     Loaded,
+    encode,
     pack_resources,
+    to_zygote,
     unpack_resources,
 )
 
@@ -69,11 +72,15 @@ class Nursery:
         self._parent = os.getpid()
         self.first_free = RULES + 1 if ground.rules >= 0 else RULES
         """The descriptor from which on nothing is an instance's."""
+        self._example = b""
+        """An order, framed as it would come; empty where the app has no function."""
         for function in loaded.spec.functions:
             isolation = min(function.resources.isolation, load.isolation)
             own_uid = ground.uids and isolation >= 1
             packed = pack_resources(function.resources)
             self._plan(packed, isolation, own_uid=own_uid)
+            order = Fork("", function.name, load.next, load.next, isolation, packed, {}, 0.0)
+            self._example = encode(0, order)
 
     # -- in the zygote ---------------------------------------------------------------------------
 
@@ -116,6 +123,14 @@ class Nursery:
             return
         reseed()
         self._ready = cradle
+        self._go_through()
+
+    def _go_through(self) -> None:
+        """Once more what the next order will take, so that its pages are ours again by then."""
+        frames = Frames().feed(self._example)
+        order = to_zygote(frames[0][1]) if isinstance(frames, list) and frames else None
+        if isinstance(order, Fork):
+            self._steps(order, [0, 0, 0], ready=True)
 
     def lay_out(self, order: Fork, descriptors: list[int]) -> list[sandbox.Step]:
         """What the child that was ordered will do, from its first moment to its end.
@@ -125,12 +140,15 @@ class Nursery:
         Raises:
             Unknown: The app has no such function.
         """
+        return self._steps(order, descriptors, ready=self._take(order))
+
+    def _steps(self, order: Fork, descriptors: list[int], *, ready: bool) -> list[sandbox.Step]:
         uid = self.uid_of(order)
         plan = self._plan(order.resources, order.isolation, own_uid=uid != 0)
         self._life.begin(order, plan.cpu)
         steps = spoken_for(descriptors, self.first_free) + UNHEARD
         scratch = self._place(order.cradle)
-        if not self._take(order):
+        if not ready:
             steps += [(sandbox.furnish, (scratch, uid)), (reseed, ())]
         steps += sandbox.steps(plan.walls, uid=uid, scratch=scratch, parent=self._parent)
         if self.first_free > RULES:
