@@ -185,7 +185,7 @@ class Direct:
         """
         if self._prompt is None:
             return None
-        spec = self._spec(function)
+        spec = self._functions.get(function) or self._spec(function)
         invocation = self._invocation(spec, payload, "", timeout_s, 1, headers)
         started = self._clock.monotonic()
         if not self._prompt.begin(invocation, waiter):
@@ -275,14 +275,16 @@ class Direct:
             (Chunk("_call", 0, 0, 1, body, now, 0, 1),),
             attempt,
             spec.timeout if timeout_s is None else min(timeout_s, spec.timeout),
-            token=draw(62) + 1,
-            key=f"{spec.name}:{origin}",
-            hops=1,
-            origin=origin,
-            now=now,
-            seed=draw(62),
-            mode="call",
-            fresh=attempt > 1,
+            draw(62) + 1,
+            f"{spec.name}:{origin}",
+            1,
+            origin,
+            "",
+            "",
+            now,
+            draw(62),
+            "call",
+            attempt > 1,
         )
 
     async def _commit(

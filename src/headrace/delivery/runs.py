@@ -204,7 +204,8 @@ def run_of(invocation: Invocation, outcome: Outcome, wall: float) -> Run:
     chunks = invocation.chunks
     if chunks:
         head = chunks[0]
-        place = f"{head.stream}/{head.partition}/{head.start}"
+        start = head.first + head.low if head.offsets is None else head.start
+        place = f"{head.stream}/{head.partition}/{start}"
         events = head.high - head.low if len(chunks) == 1 else invocation.size
     else:
         place = str(invocation.held[0]) if invocation.held else ""

@@ -191,7 +191,7 @@ class Instance:
                 self.become(State.BUSY)
         self._runs[nonce] = InHand(invocation, waiter)
         self.in_hand += 1
-        self._send(frame)
+        self._line.send(frame, alone=self.in_hand == 1)
         if asleep:
             self._revive()
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
+import msgspec
+
 from headrace.delivery.direct import Begun, CallFailed
 from headrace.faces.gateway import functions
 from headrace.faces.gateway.answering import not_of_its_type, reply_of
@@ -58,9 +60,8 @@ class Calls:
 
     def __init__(self, door: Door, table: Table, routes: Routes) -> None:
         self._door, self._table, self._routes = door, table, routes
-        self._admission = door.admission
-        self._direct = door.rooms.direct
-        self._monotonic = door.rooms.clock.monotonic
+        self.admission, self.metrics, self.tasks = door.admission, door.metrics, door.tasks
+        self.direct, self.clock = door.rooms.direct, door.rooms.clock
 
     def begin(self, head: Head, body: bytes, client: str, caller: Caller) -> bool:
         """Begin a call; False, and nothing was done, where it is `Application.answer`'s."""
@@ -68,9 +69,9 @@ class Calls:
         if plan is None or plan.client != client or not self._table.holds(plan.apps):
             plan = head.plan = self._plan(head, client)
         size = len(body)
-        if not plan.function or size > plan.max_bytes or not self._admission.take(size):
+        if not plan.function or size > plan.max_bytes or not self.admission.take(size):
             return False
-        call = Call(self._door, plan, size, caller, self._monotonic())
+        call = Call(self, plan, size, caller, self.clock.monotonic())
         try:
             route, timeout_s = plan.route, None
             if route is None:
@@ -79,12 +80,12 @@ class Calls:
             else:
                 payload = payload_of(route, plan.method, body, {}, plan.params)
                 timeout_s = route.timeout
-            begun = self._direct.begin(plan.function, payload, call, timeout_s, plan.headers)
+            begun = self.direct.begin(plan.function, payload, call, timeout_s, plan.headers)
         except Exception as error:  # noqa: BLE001 - whatever it is becomes an answer
             call.fail(error)
             return True
         if begun is None:
-            self._admission.leave(size)
+            self.admission.leave(size)
             return False
         call.begun = begun
         return True
@@ -111,7 +112,7 @@ class Calls:
         scope = scope_of(head.method, ["functions", *names])
         if handler is not functions.call or needs_token(self._door.rooms.access, scope, client):
             return Plan(self._table.apps, client)
-        most = self._admission.max_body_bytes
+        most = self.admission.max_body_bytes
         return Plan(self._table.apps, client, names[0], pattern, head.method, most)
 
     def _at_route(self, head: Head, client: str, found: Found) -> Plan | None:
@@ -134,30 +135,35 @@ class Calls:
             head.headers,
             client,
             _NOTHING,
-            self._admission,
+            self.admission,
         )
         return Plan(
             self._table.apps, client, target.function.name, target.name, head.method,
-            min(says.max_bytes, self._admission.max_body_bytes), says, found.params,
+            min(says.max_bytes, self.admission.max_body_bytes), says, found.params,
             carried(says, request, found.params, {}), answer_headers(target.cors, None),
         )  # fmt: skip
 
 
-class Call:
+class Call(msgspec.Struct):
     """One plain call on its way, counted among the requests at work until it is answered.
 
     The `Waiter` of its run.
 
     Attributes:
+        calls: Who began it.
+        plan: What was asked for.
+        size: Bytes of the body.
+        caller: Who is answered.
+        arrived: When its last byte was there.
         begun: What runs, once it does.
     """
 
-    __slots__ = ("_began", "_caller", "_door", "_plan", "_size", "begun")
-
-    def __init__(self, door: Door, plan: Plan, size: int, caller: Caller, began: float) -> None:
-        self._door, self._plan, self._size = door, plan, size
-        self._caller, self._began = caller, began
-        self.begun: Begun
+    calls: Calls
+    plan: Plan
+    size: int
+    caller: Caller
+    arrived: float
+    begun: Begun | None = None
 
     def fail(self, error: Exception) -> None:
         """Answer what went wrong."""
@@ -169,41 +175,44 @@ class Call:
 
     def set_result(self, outcome: Outcome | Lost, /) -> None:
         """It has run: answer, or let a task do what is left to do."""
+        begun = self.begun
+        assert begun is not None  # noqa: S101 - nobody is told before the run was handed over
+        calls = self.calls
         try:
-            answer = self._door.rooms.direct.plain(self.begun, outcome)
+            answer = calls.direct.plain(begun, outcome)
             response = None if answer is None else reply_of(answer)
         except Exception as error:  # noqa: BLE001 - whatever it is becomes an answer
             response = self._failed(error)
         if response is not None:
             self._reply(response)
-        elif not self._door.tasks.closed:
-            self._door.tasks.start(self._finish(outcome), name="finish a call")
+        elif not calls.tasks.closed:
+            calls.tasks.start(self._finish(begun, outcome), name="finish a call")
 
-    async def _finish(self, outcome: Outcome | Lost) -> None:
+    async def _finish(self, begun: Begun, outcome: Outcome | Lost) -> None:
         """Commit what it did, or run it again; then answer."""
         try:
-            response = reply_of(await self._door.rooms.direct.finish(self.begun, outcome))
+            response = reply_of(await self.calls.direct.finish(begun, outcome))
         except Exception as error:  # noqa: BLE001 - whatever it is becomes an answer
             response = self._failed(error)
         self._reply(response)
 
     def _failed(self, error: Exception) -> Response:
         if not isinstance(error, HeadraceError):
-            reference = f"{self._door.rooms.clock.now():x}"
-            where = self._plan.pattern
+            reference = f"{self.calls.clock.now():x}"
+            where = self.plan.pattern
             _log.error("reference %s: a call at %s broke", reference, where, exc_info=error)
             return answer_surprise(reference)
-        if isinstance(error, CallFailed) and self._plan.route is not None:
+        if isinstance(error, CallFailed) and self.plan.route is not None:
             return answer_error(not_of_its_type(error) or error)
         return answer_error(error)
 
     def _reply(self, response: Response) -> None:
-        door, plan = self._door, self._plan
-        door.admission.leave(self._size)
-        seconds = door.rooms.clock.monotonic() - self._began
-        door.metrics.answered(plan.pattern, plan.method, response.status, seconds)
+        calls, plan = self.calls, self.plan
+        calls.admission.leave(self.size)
+        seconds = calls.clock.monotonic() - self.arrived
+        calls.metrics.answered(plan.pattern, plan.method, response.status, seconds)
         try:
-            self._caller.reply(response, plan.extra)
+            self.caller.reply(response, plan.extra)
         except Exception:  # noqa: BLE001 - as said below
             # Whoever told us the outcome has nothing to do with the client.
             _log.exception("an answer at %s was not sent", plan.pattern)

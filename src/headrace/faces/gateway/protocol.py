@@ -149,11 +149,10 @@ class Connection(asyncio.Protocol):
         """Take a request that is whole, with a head that is known."""
         self._phase = _ANSWER
         self._due = math.inf
-        if not self._calling and self._working is None and self._room is None:
-            if self._begin(head, body):
-                return
-        else:
+        if self._calling or self._working is not None or self._room is not None:
             self._hold()
+        elif self._begin(head, body):
+            return
         exchange = Exchange(go_on=self._read_on, invite=None, speaker=self._speaker_for(head))
         exchange.feed(body)
         exchange.complete()
@@ -275,9 +274,16 @@ class Connection(asyncio.Protocol):
 
     def _say(self, response: Response, extra: Headers, method: str) -> bool:
         """Send an answer as a whole; whether it was the last."""
-        last = self._is_last(response)
-        answer = self._bytes_of(response, extra, method, last=last)
-        self._hall.send(self._transport, answer, last=last)
+        last = (self._final or bool(response.headers)) and self._is_last(response)
+        hall = self._hall
+        date = hall.date.line(self._loop.time())
+        try:
+            answer = written(response, extra, date=date, method=method, last=last)
+        except Invalid as error:
+            _log.error("an answer cannot be sent: %s", error)
+            bad = problem(502, "The function answered what cannot be sent", str(error), "invalid")
+            answer = written(bad, (), date=date, method=method, last=last)
+        hall.send(self._transport, answer, last=last)
         return last
 
     def _is_last(self, response: Response) -> bool:
@@ -368,21 +374,13 @@ class Connection(asyncio.Protocol):
         if self._room is not None:
             await self._room
 
-    def _bytes_of(self, response: Response, extra: Headers, method: str, *, last: bool) -> bytes:
-        date = self._hall.date.line(self._loop.time())
-        try:
-            return written(response, extra, date=date, method=method, last=last)
-        except Invalid as error:
-            _log.error("an answer cannot be sent: %s", error)
-            bad = problem(502, "The function answered what cannot be sent", str(error), "invalid")
-            return written(bad, (), date=date, method=method, last=last)
-
     def _rest(self) -> None:
         """Wait for the next request, unless it is on its way already."""
         if self._phase == _ANSWER and not (self._working or self._calling or self._queue):
             self._phase = _NEXT
             self._wait_until(self._loop.time() + self._hall.patience.keep_alive)
-        self._read_on()
+        if self._paused:
+            self._read_on()
 
     def _hold(self) -> None:
         if not self._paused and not self._transport.is_closing():
