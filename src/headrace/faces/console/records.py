@@ -121,7 +121,7 @@ def browse_page(frame: Frame, shown: Browsed) -> str:
         to(f"{address}?from=earliest{chosen}", "from the beginning"),
         to(f"{address}?cursor={shown.older}{chosen}", "older") if shown.older else "",
         to(f"{address}?cursor={shown.newer}{chosen}", "newer") if shown.newer else "",
-        to(f"{address}?{chosen[1:]}", "the latest"),
+        to(f"{address}?{chosen[1:]}" if chosen else address, "the latest"),
         to(address, "all partitions") if shown.partition is not None else "",
     ]
     rows = [
