@@ -101,6 +101,25 @@ async def test_a_server_that_is_away_or_unknown_is_no_empty_folder(
     await drop.close()
 
 
+async def test_a_name_that_is_no_text_hides_no_other(server: Server, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("a.csv", "\udcfe.csv", "\udcff.csv"):
+        (server.drop / name).write_text("1")
+    async with fed(data, server.trigger()) as broker:
+        assert sorted(await told(broker, 3)) == ["created a.csv 1", *["created \ufffd.csv 1"] * 2]
+    async with fed(data, server.trigger()) as broker:
+        (server.drop / "a.csv").write_text("12")
+        assert (await told(broker, 4))[3:] == ["modified a.csv 2"]
+
+
+async def test_a_file_that_is_no_key_is_named(server: Server) -> None:
+    server.key.write_text("garbage")
+    drop = Drop(server.trigger(), SystemClock())
+    with pytest.raises(Misuse, match=f"{server.key} is no private key"):
+        await drop.look()
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [

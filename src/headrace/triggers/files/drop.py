@@ -53,7 +53,7 @@ class Drop:
 
         Raises:
             Unavailable: The server cannot be reached, or the folder not read, now.
-            Misuse: It holds more files than can be watched.
+            Misuse: It holds more files than can be watched, or our key is none.
         """
         try:
             return await self._clock.timeout(self._listed(), LOOK_TIMEOUT_S)
@@ -87,8 +87,15 @@ class Drop:
             settings["client_keys"] = [self._trigger.key]
         if self._trigger.known_hosts is not None:
             settings["known_hosts"] = self._trigger.known_hosts
-        self._connection = await self._ssh.connect(parts.hostname, **settings)
-        self._client = await self._connection.start_sftp_client()
+        try:
+            self._connection = await self._ssh.connect(parts.hostname, **settings)
+        except self._ssh.KeyImportError as error:
+            raise Misuse(
+                f"`{self._trigger.url}`: {self._trigger.key or 'a key'} is no private key that can "
+                f"be read without a passphrase: {error}"
+            ) from error
+        # One name that is no UTF-8 must not hide the others.
+        self._client = await self._connection.start_sftp_client(path_errors="surrogateescape")
 
     async def close(self) -> None:
         """Hang up; a later look connects anew."""
