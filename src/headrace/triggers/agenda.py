@@ -1,4 +1,4 @@
-"""Keeps every appointment of a node with the clock: one heap, one wait, one change for all that is due.
+"""Keeps every appointment of a node with the clock: one page a date, one wait, one change for all due.
 
 In: appointments, each with the date it is due next. Out: what they say, appended together with what
 they remember, so that a thousand due in one instant cost one commit. What is said is made ready while
@@ -9,7 +9,7 @@ cannot be kept takes nobody with it. It knows no calendar: dates come from the a
 from __future__ import annotations
 
 import asyncio
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Final, Protocol
 
 from headrace.model.errors import Unavailable
@@ -47,12 +47,11 @@ class Appointment(Protocol):
 class _Entry:
     """An appointment and whoever waits for its end."""
 
-    __slots__ = ("appointment", "end", "number")
+    __slots__ = ("appointment", "end")
 
-    def __init__(self, appointment: Appointment, end: asyncio.Future[None], number: int) -> None:
+    def __init__(self, appointment: Appointment, end: asyncio.Future[None]) -> None:
         self.appointment = appointment
         self.end = end
-        self.number = number
 
     def fail(self, error: Exception) -> None:
         if not self.end.done():
@@ -67,12 +66,14 @@ class Agenda:
 
     def __init__(self, clock: Clock, tasks: Tasks) -> None:
         self._clock, self._tasks = clock, tasks
-        self._heap: list[tuple[int, int, _Entry]] = []
+        # What falls on a date stands on its page: a thousand at once are one date to look for.
+        self._dates: list[int] = []
+        self._pages: dict[int, list[_Entry]] = {}
+        self._noted = 0
         self._unready: dict[_Entry, None] = {}
         self._live: set[_Entry] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._waits_for: int | None = None
-        self._numbers = 0
 
     async def keep(self, appointment: Appointment) -> None:
         """Keep it at every date it has; return after the last.
@@ -83,9 +84,8 @@ class Agenda:
             Fenced: Another node has kept it; look at what it remembered, and begin again.
             DiskFull, Overloaded, Unavailable: As `say`.
         """
-        self._numbers += 1
         end = asyncio.get_running_loop().create_future()
-        entry = _Entry(appointment, end, self._numbers)
+        entry = _Entry(appointment, end)
         self._live.add(entry)
         try:
             self._enter(entry)
@@ -103,13 +103,28 @@ class Agenda:
         if due is None:
             entry.end.set_result(None)
             return
-        heappush(self._heap, (due, entry.number, entry))
+        self._note(due, [entry])
         self._unready[entry] = None
         if self._waits_for is not None:
             # Whoever waits is to look again: this may be earlier, and wants to be made ready.
             self._stop()
         if self._keeper is None or self._keeper.done():
             self._keeper = self._tasks.start(self._run(), name="agenda")
+
+    def _note(self, date: int, entries: list[_Entry]) -> None:
+        page = self._pages.get(date)
+        if page is None:
+            self._pages[date] = entries
+            heappush(self._dates, date)
+        else:
+            page += entries
+        self._noted += len(entries)
+
+    def _take_page(self) -> list[_Entry]:
+        """All that falls on the next date."""
+        entries = self._pages.pop(heappop(self._dates))
+        self._noted -= len(entries)
+        return entries
 
     def _stop(self) -> None:
         self._waits_for = None
@@ -119,23 +134,25 @@ class Agenda:
 
     def _forget(self) -> None:
         """Let go of entries that have left, once they are the most."""
-        if len(self._heap) > 2 * len(self._live):
-            self._heap = [noted for noted in self._heap if noted[2] in self._live]
-            heapify(self._heap)
+        if self._noted > 2 * len(self._live):
+            pages, self._pages, self._dates, self._noted = self._pages, {}, [], 0
+            for date, entries in pages.items():
+                if living := [entry for entry in entries if entry in self._live]:
+                    self._note(date, living)
         if not self._live and self._waits_for is not None:
             self._stop()
 
     async def _run(self) -> None:
         try:
-            while self._heap:
-                if self._heap[0][0] <= self._clock.now():
+            while self._dates:
+                if self._dates[0] <= self._clock.now():
                     await self._say(self._gather(self._clock.now()))
                 elif self._unready:
                     # One at a time: whoever else has something to do comes in between.
                     self._make_ready(next(iter(self._unready)))
                     await self._clock.sleep(0)
                 else:
-                    self._waits_for = self._heap[0][0]
+                    self._waits_for = self._dates[0]
                     await wait_until(self._clock, self._waits_for)
                     self._waits_for = None
         except Exception as error:
@@ -152,28 +169,28 @@ class Agenda:
             entry.fail(error)
 
     def _gather(self, now: int) -> list[tuple[_Entry, Draft]]:
-        """Take what is due out of the heap, as much as one change may hold."""
+        """Take what is due from its pages, as much as one change may hold."""
         drafts: list[tuple[_Entry, Draft]] = []
         events = size = 0
-        while (
-            self._heap
-            and self._heap[0][0] <= now
-            and max(len(drafts), events) < MAX_TOGETHER
-            and size < MAX_TOGETHER_BYTES
-        ):
-            entry = heappop(self._heap)[2]
-            self._unready.pop(entry, None)
-            if entry not in self._live or entry.end.done():
-                continue
-            try:
-                draft = entry.appointment.draft(now)
-            except Exception as error:  # noqa: BLE001 - its owner's to judge
-                entry.fail(error)
-                continue
-            for append in draft.appends:
-                events += append.count
-                size += len(append.body)
-            drafts.append((entry, draft))
+        while self._dates and self._dates[0] <= now:
+            date = self._dates[0]
+            page = self._take_page()
+            for place, entry in enumerate(page):
+                if max(len(drafts), events) >= MAX_TOGETHER or size >= MAX_TOGETHER_BYTES:
+                    self._note(date, page[place:])
+                    return drafts
+                self._unready.pop(entry, None)
+                if entry not in self._live or entry.end.done():
+                    continue
+                try:
+                    draft = entry.appointment.draft(now)
+                except Exception as error:  # noqa: BLE001 - its owner's to judge
+                    entry.fail(error)
+                    continue
+                for append in draft.appends:
+                    events += append.count
+                    size += len(append.body)
+                drafts.append((entry, draft))
         return drafts
 
     async def _say(self, drafts: list[tuple[_Entry, Draft]]) -> None:

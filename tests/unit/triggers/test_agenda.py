@@ -230,7 +230,9 @@ def test_entries_that_have_left_are_let_go(room: Room) -> None:
                 await room.clock.sleep(0.1)
                 leaving.cancel()
                 await asyncio.gather(leaving, return_exceptions=True)
-            assert len(room.agenda._heap) <= 2
+            assert room.agenda._noted <= 2
+            assert sum(map(len, room.agenda._pages.values())) <= 2
+            assert len(room.agenda._dates) <= 2
 
     run(room, work)
 

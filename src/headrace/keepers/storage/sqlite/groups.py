@@ -26,6 +26,8 @@ _PUT = {
 }
 _DELETE = {space: f"DELETE FROM {space} WHERE key = ?" for space in Space}
 _NOTHING = Applied()
+MANY = 64
+"""Appends for each change of a group from which on readers are woken after the changes' owners."""
 
 
 class Waiting:
@@ -62,6 +64,12 @@ class Group:
         self.overlay: Overlay = {}
         self.size = sum(entry.size for entry in waiting)
         self.appending = any(entry.change.appends for entry in waiting)
+
+    @property
+    def is_heard_by_many(self) -> bool:
+        """Whether it brings something new to many more than have waited for the disk."""
+        appends = sum(len(entry.change.appends) for entry in self.waiting)
+        return appends > MANY * len(self.waiting)
 
     def judge(self, look: Look, appender: Appender | None, *, low: bool) -> list[Waiting]:
         """Decide who may land; the others have their error, and are left out of what is returned."""

@@ -255,8 +255,9 @@ class SqliteStorage:
 
     def _landed(self, group: Group) -> None:
         self._rows.landed(group.overlay)
-        if self._appender is not None and group.appending:
-            self._appender.landed()
+        appender = self._appender if group.appending else None
+        if appender is not None and not group.is_heard_by_many:
+            appender.landed()
         try:
             failpoints.hit("commit:after-fsync")
             if group.appending:
@@ -265,6 +266,9 @@ class SqliteStorage:
             group.fail(_unexpected(fault))
         else:
             group.settle()
+        if appender is not None and group.is_heard_by_many:
+            # Those who wait for the disk need not wait until a thousand others have been woken.
+            appender.landed()
         self._checkpointer.committed()
 
     # When something goes wrong -------------------------------------------------------------
