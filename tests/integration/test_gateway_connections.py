@@ -61,6 +61,8 @@ async def test_a_client_that_asks_for_leave_is_told_to_go_on(tmp_path: Path) -> 
         assert statuses(await raw(gateway.url, head, b"1", pause=0.1)) == [100, 202]
         refused = head.replace(b"/streams/orders", b"/nothing")
         assert statuses(await raw(gateway.url, refused, patience=0.5)) == [404]
+        large = head.replace(b"content-length: 1", b"content-length: 99999999")
+        assert statuses(await raw(gateway.url, large, patience=0.5)) == [413]
 
 
 async def test_what_is_said_between_answers_keeps_its_place_among_them(tmp_path: Path) -> None:

@@ -78,6 +78,11 @@ class Exchange:
         """What `take` would give."""
         return self._body + b"".join(self._parts) if self._parts else self._body
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether the client sends nothing of the body before it is told to."""
+        return self._invite is not None and not self._body
+
     def take(self) -> bytes:
         """What has come since the last time; for a body that is whole, all of it."""
         body = self._body

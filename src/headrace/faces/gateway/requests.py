@@ -29,6 +29,11 @@ class Incoming(Protocol):
     speaker: Speaker | None
     outlet: Outlet | None
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether the client sends nothing of it before it is told to."""
+        ...
+
     def take(self) -> bytes:
         """What has come since the last time; for a body that is whole, all of it."""
         ...
@@ -187,7 +192,8 @@ class Request:
         length = self.headers.get(b"content-length", b"")
         # What is here whole is measured below.
         if incoming.more and length.isdigit() and int(length) > limit:
-            await self._drain(int(length))
+            if not incoming.holds_back:
+                await self._drain(int(length))
             raise _too_large(f"{int(length):,}", limit)
         part, more = (await incoming.part()) if incoming.more else (incoming.take(), False)
         self.reserve(len(part))
