@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 from typing import Any
+
+import pytest
 
 from headrace import App, Event, Every, Retry
 from headrace.delivery.spent import clear_spent
@@ -119,3 +122,24 @@ def test_a_queue_with_a_retention_of_its_own_keeps_to_it() -> None:
         world.publish("jobs", 1)
         world.advance("72h")
         assert clear(world, "jobs").low == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_dies_while_it_is_cleared_every_event_counts_once(seed: int) -> None:
+    chance, hours = Random(seed), 0
+    with World(clock(), seed=seed) as world:
+        for _ in range(20):
+            match chance.randrange(4):
+                case 0:
+                    world.crash()
+                case 1:
+                    world.crash(chance.choice(("commit:before-write", "commit:after-fsync")))
+                case _:
+                    clear(world)
+            step = chance.randrange(1, 30)
+            hours += step
+            world.advance(f"{step}h")
+        world.run_until_idle()
+        ticks = world.values("ticks")
+        assert len(ticks) == len(set(ticks)) == hours
+        assert clear(world).low > 0
