@@ -20,7 +20,7 @@ from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.policy import FleetLimits
 from headrace.model.signing import Secret
 from headrace.node.overrides import Override, apply_overrides, checked
-from headrace.node.settings_file import SettingsFile, nearest
+from headrace.node.settings_file import SettingsFile, choices, nearest
 from headrace.security.access import Access
 from headrace.security.secrets import PREFIX as SECRET_PREFIX
 from headrace.security.secrets import Secrets
@@ -329,7 +329,7 @@ def _typed(name: str, value: Any, where: str, *, lax: bool) -> Any:
     try:
         return msgspec.convert(value, wanted, strict=not lax, dec_hook=_path_of)
     except msgspec.ValidationError as error:
-        reason = str(error)[:1].lower() + str(error)[1:]
+        reason = choices(wanted, value) or str(error)[:1].lower() + str(error)[1:]
         raise Misuse(f"{where}: `{name} = {value!r}` cannot be: {reason}") from error
 
 

@@ -21,7 +21,7 @@ from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.policy import MAX_BATCH, MAX_BATCH_BYTES
 from headrace.model.trigger import StreamTrigger
-from headrace.node.settings_file import nearest
+from headrace.node.settings_file import choices, nearest
 
 Spec = TypeVar("Spec", FunctionSpec, StreamSpec)
 Where = Callable[..., str]
@@ -118,26 +118,14 @@ def merged(spec: Spec, override: Override, where: Where) -> Spec:
         try:
             msgspec.convert(whole, type(spec), strict=not override.from_text)
         except (msgspec.ValidationError, Misuse) as error:
-            reason = _choices(type(spec), key, value) or str(error).split(" - at ")[0]
+            kinds = {field.name: field.type for field in msgspec.structs.fields(type(spec))}
+            reason = choices(kinds[key], value) or str(error).split(" - at ")[0]
             raise Misuse(
                 f"{where(key)}: `{key} = {value!r}` of `{spec.name}` cannot be: {reason}"
             ) from error
     result = msgspec.convert(whole, type(spec), strict=not override.from_text)
     _check(result, where)
     return result
-
-
-def _choices(like: type[msgspec.Struct], key: str, value: Any) -> str:
-    """`use ... or ...` where a value is one of a few words and this is none of them, else ""."""
-    (kind,) = (field.type for field in msgspec.structs.fields(like) if field.name == key)
-    words = [
-        each if isinstance(each, str) else each.__struct_config__.tag
-        for each in typing.get_args(kind)
-        if isinstance(each, str) or hasattr(each, "__struct_config__")
-    ]
-    if len(words) < 2 or not isinstance(value, str) or value in words:
-        return ""
-    return f"use {' or '.join(f'`{word}`' for word in words)}{nearest(value, words)}"
 
 
 def _merged_value(key: str, old: Any, new: Any) -> Any:

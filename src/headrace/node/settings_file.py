@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -128,3 +129,15 @@ def nearest(
     """`; did you mean X?` where a known name is near, else nothing."""
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f" (did you mean `{prefix}{shape(near[0])}`?)" if near else ""
+
+
+def choices(kind: Any, value: object) -> str:
+    """`use ... or ...` where a value is one of a few words and this is none of them, else ""."""
+    words = [
+        each if isinstance(each, str) else str(each.__struct_config__.tag)
+        for each in typing.get_args(kind)
+        if isinstance(each, str) or hasattr(each, "__struct_config__")
+    ]
+    if len(words) < 2 or not isinstance(value, str) or value in words:
+        return ""
+    return f"use {' or '.join(f'`{word}`' for word in words)}{nearest(value, words)}"

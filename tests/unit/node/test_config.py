@@ -85,6 +85,7 @@ def test_an_override_that_is_about_nothing_is_reported_with_a_near_name(tmp_path
     [
         ("[node]\nprot = 1\n", 2, "did you mean `port`?"),
         ("[node]\n\n# why\nport = 'x'\n", 4, "expected `int`, got `str`"),
+        ("[node]\naccess = 'opn'\n", 2, "use `open` or `local` or `token` (did you mean `open`?)"),
         ("[nodes]\nport = 1\n", 1, "`nodes` is unknown in this file"),
         ("node = 3\n", 1, "must be a table"),
         ("[functions.x]\nname = 'y'\n", 2, "cannot be overridden"),
