@@ -128,7 +128,7 @@ async def _reload(node: Node, stop: asyncio.Event) -> None:
     """Load the apps again whenever a file of theirs changes; a broken edit keeps the old version."""
     from watchfiles import PythonFilter, awatch
 
-    folders = {_folder(target): target for target in node.settings.targets}
+    folders = {folder_of(target): target for target in node.settings.targets}
     async for _ in awatch(*folders, watch_filter=PythonFilter(), stop_event=stop):
         for target in node.settings.targets:
             try:
@@ -140,7 +140,8 @@ async def _reload(node: Node, stop: asyncio.Event) -> None:
                 keep_for_good()
 
 
-def _folder(target: str) -> Path:
+def folder_of(target: str) -> Path:
+    """The folder whose files are watched for a target: a file's, itself, or where we stand for a module."""
     path = Path(target.partition(":")[0]).expanduser().resolve()
     if path.suffix == ".py":
         return path.parent
