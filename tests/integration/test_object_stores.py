@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +20,7 @@ from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.errors import Unavailable
 from headrace.model.function import StreamSpec
 from headrace.testing import World
+from headrace.triggers.files.bucket import Bucket
 from headrace.triggers.files.source import FilesSource
 from headrace.triggers.source import Outlet
 from headrace.world.clock import SystemClock
@@ -121,6 +123,22 @@ async def test_every_version_of_an_object_is_told_once_across_restarts(
         assert (await told(broker, 4))[2:] == ["modified a.csv 3", "deleted deep/b.csv None"]
         await obstore.put_async(store, "c.csv", b"")
         assert (await told(broker, 5))[4:] == ["created c.csv 0"]
+
+
+async def test_an_object_whose_name_nobody_can_read_is_named_with_the_fix(
+    server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    from urllib.request import Request, urlopen
+
+    for name, value in AWS.items():
+        monkeypatch.setenv(name, value)
+    bucket = _bucket(request.node.name)
+    for path in (bucket, f"{bucket}/in//a.csv"):
+        await asyncio.to_thread(urlopen, Request(f"{server}/{path}", data=b"1", method="PUT"))
+    options = {"aws_endpoint": server, "allow_http": "true", "aws_region": "eu-central-1"}
+    store = Bucket(Objects(f"s3://{bucket}/in", options=options))
+    with pytest.raises(Unavailable, match=r"in//a.csv.* rename the object"):
+        await store.look()
 
 
 async def test_a_store_that_is_away_is_no_empty_store(monkeypatch: pytest.MonkeyPatch) -> None:

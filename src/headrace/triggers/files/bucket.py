@@ -92,9 +92,10 @@ class Bucket:
                         "narrow the prefix or `pattern=`"
                     )
         except self._error as error:
-            raise Unavailable(
-                f"`{self._trigger.url}` cannot be listed: {_first_line(error)}"
-            ) from error
+            why = _first_line(error)
+            if "invalid path" in why:
+                why += "; the library reads no such name: rename the object, or narrow the prefix"
+            raise Unavailable(f"`{self._trigger.url}` cannot be listed: {why}") from error
         return found
 
     async def close(self) -> None:
