@@ -15,7 +15,7 @@ from headrace.faces.console.layout import HEIGHT, WIDTH, layout
 from headrace.topology.graph import Graph
 
 MAX_NODES = 150
-MAX_NAME, MAX_NOTE = 23, 30
+MAX_NAME, MAX_NOTE = 22, 27
 
 
 @dataclass(frozen=True)

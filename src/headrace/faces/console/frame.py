@@ -41,7 +41,7 @@ svg rect{stroke:var(--edge)}.stream rect{fill:var(--stream)}.function rect{fill:
 svg .bad rect{stroke:var(--bad);fill:var(--pale)}svg .bad .note{fill:var(--bad)}
 svg path{fill:none;stroke:var(--edge);stroke-width:1.4}
 svg .back{stroke-dasharray:5 4}svg .watch{stroke-dasharray:1 4}svg .tip{fill:var(--edge);stroke:none}
-@media(max-width:720px){header{padding:10px 14px 0}main{padding:2px 14px 30px}nav{gap:2px 14px}
+@media(max-width:720px){header{padding:10px 14px 0}main{padding:2px 14px 30px}nav{gap:2px 11px;font-size:13px}
 .more,thead{display:none}table,tbody{display:block}tr{display:block;padding:5px 0;
 border-bottom:1px solid var(--line)}td{display:inline-block;border:0;padding:1px 12px 1px 0;white-space:normal;
 overflow-wrap:anywhere}td.wide{display:block;min-width:0}td.n{text-align:left}
