@@ -61,6 +61,7 @@ def test_what_is_forked_knows_only_the_ground_floor_its_own_room_and_the_wire() 
         "headrace.model",
         "headrace.sdk",
         "headrace.runtime.child",
+        "headrace.runtime.frames",
         "headrace.runtime.wire",
         "headrace.runtime.limits",
         "headrace.runtime.kernel",

@@ -27,6 +27,7 @@ from headrace.model.policy import MAX_VISIBILITY
 from headrace.runtime.ahead import Claims
 from headrace.runtime.answering import Question, answer
 from headrace.runtime.base import RECALLED, HostServices
+from headrace.runtime.frames import ProtocolError
 from headrace.runtime.life import TRANSITIONS, Doom, Lost, Owner, State, Waiter
 from headrace.runtime.line import Line, LogPipes
 from headrace.runtime.logs import LogLine
@@ -44,7 +45,6 @@ from headrace.runtime.wire import (
     Land,
     Part,
     Partitions,
-    ProtocolError,
     ReadState,
     Run,
     ScanState,
@@ -215,13 +215,10 @@ class Instance:
             future.set_result(Returned(error=Cause("TooLarge", str(error), retryable=False)))
             return future
         if self._claims is None:
-            claims = Claims()
-            claims.lend()
-            if not self._line.lend(claims.descriptor, frame):
-                claims.close()
+            self._claims = self._lend(frame)
+            if self._claims is None:
                 future.set_result(RECALLED)
                 return future
-            self._claims = claims
         else:
             # Before it is sent: it may be looked for at once.
             self._claims.lend()
@@ -230,6 +227,19 @@ class Instance:
         self._behind = nonce
         self.in_hand += 1
         return future
+
+    def _lend(self, frame: bytes) -> Claims | None:
+        """Send the first run ahead, with what such runs are claimed by; None where that cannot be."""
+        try:
+            claims = Claims()
+        except OSError:
+            # The host has no descriptor left.
+            return None
+        claims.lend()
+        if self._line.lend(claims.descriptor, frame):
+            return claims
+        claims.close()
+        return None
 
     def _take_back(self, nonce: int) -> bool:
         """Have the run that was sent ahead last back, if it was not begun."""

@@ -13,8 +13,8 @@ import os
 import socket
 from collections.abc import Callable
 
+from headrace.runtime.frames import RECEIVE_BYTES, Frames, ProtocolError
 from headrace.runtime.logs import LogLine, LogReader
-from headrace.runtime.wire import RECEIVE_BYTES, Frames, ProtocolError
 from headrace.world.clock import Clock
 
 SOCKET_BYTES = 4 << 20

@@ -13,13 +13,11 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
+from headrace.runtime.frames import RECEIVE_BYTES, Frames, ProtocolError
 from headrace.runtime.wire import (
-    RECEIVE_BYTES,
     Fork,
-    Frames,
     FromZygote,
     Load,
-    ProtocolError,
     encode,
     from_zygote,
 )

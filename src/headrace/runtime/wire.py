@@ -1,14 +1,12 @@
-"""Frames between the host and its child processes, and the messages inside them. Pure.
+"""The messages between host, zygotes and instances, as frames carry them. Pure.
 
-A frame is a 16-byte head (body length, CRC-32, nonce) and a msgpack body. Bytes from a child are
-hostile until proven otherwise: a length beyond the limit, a wrong checksum, a body of another form
-come out as a `ProtocolError` value, after which the channel is to be closed and the child killed.
-Whether a nonce is one that was asked for is judged by whoever asked. No descriptor is read here.
+Each is tagged, so that what an instance says can be told from what it may not say: bytes from a
+child are hostile until proven otherwise, and a body of another form comes out as a `ProtocolError`
+value, after which the channel is to be closed and the child killed.
 """
 
 from __future__ import annotations
 
-import struct
 import zlib
 from typing import TypeAlias
 
@@ -20,8 +18,8 @@ from headrace.model.outcome import Cause, Returned
 from headrace.model.policy import MAX_FRAME_BYTES, Resources
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
+from headrace.runtime.frames import HEAD, MASK, ProtocolError
 
-RECEIVE_BYTES = 1 << 16
 MAX_SCAN_ROWS = 10_000
 MAX_LINE_BYTES = 8_192
 
@@ -34,16 +32,6 @@ EXIT_MEMORY = 71
 """An instance's exit code when it ran out of memory outside the handler."""
 EXIT_CHANNEL = 72
 """An instance's exit code when its channel broke under it."""
-
-_head = struct.Struct("<IIQ")
-HEAD_BYTES = _head.size
-_MASK = 0xFFFF_FFFF
-
-
-class ProtocolError(msgspec.Struct, frozen=True):
-    """The other side broke the protocol; nothing after this point can be trusted."""
-
-    reason: str
 
 
 # -- between host and instance ------------------------------------------------------------------
@@ -330,7 +318,7 @@ def encode(nonce: int, message: Message) -> bytes:
             f"a {type(message).__name__} of {len(body)} bytes is larger than the "
             f"{MAX_FRAME_BYTES} bytes a frame may have; use smaller batches or values"
         )
-    return _head.pack(len(body), zlib.crc32(body, nonce & _MASK), nonce) + body
+    return HEAD.pack(len(body), zlib.crc32(body, nonce & MASK), nonce) + body
 
 
 def pack_resources(resources: Resources) -> bytes:
@@ -341,62 +329,6 @@ def pack_resources(resources: Resources) -> bytes:
 def unpack_resources(packed: bytes) -> Resources:
     """Open what `pack_resources` made."""
     return _to_resources.decode(packed)
-
-
-class Frames:
-    """Cuts received bytes into frames; owned by one reader, bounded by one frame and one receive."""
-
-    def __init__(self, *, limit: int = MAX_FRAME_BYTES) -> None:
-        self._limit = limit
-        self._rest = bytearray()
-        self._broken: ProtocolError | None = None
-
-    @property
-    def waiting(self) -> int:
-        """How many bytes of an unfinished frame are held."""
-        return len(self._rest)
-
-    def feed(self, data: bytes) -> list[tuple[int, bytes]] | ProtocolError:
-        """Take bytes in; nonce and body of every frame they complete, in order.
-
-        Once broken it stays broken: there is no way to find the next frame in garbage.
-        """
-        if self._broken is not None:
-            return self._broken
-        rest = self._rest
-        if rest:
-            rest += data
-            if len(rest) < HEAD_BYTES:
-                return []
-            size = _head.unpack_from(rest)[0]
-            if size <= self._limit and len(rest) < HEAD_BYTES + size:
-                return []
-            data = bytes(rest)
-            rest.clear()
-        frames: list[tuple[int, bytes]] = []
-        at, end = 0, len(data)
-        while end - at >= HEAD_BYTES:
-            size, checksum, nonce = _head.unpack_from(data, at)
-            if size > self._limit:
-                return self._break(
-                    f"a frame of {size} bytes was announced; {self._limit} is the limit"
-                )
-            start = at + HEAD_BYTES
-            if end - start < size:
-                break
-            body = data[start : start + size]
-            if zlib.crc32(body, nonce & _MASK) != checksum:
-                return self._break("a frame's checksum does not match its bytes")
-            frames.append((nonce, body))
-            at = start + size
-        if at < end:
-            rest += data[at:] if at else data
-        return frames
-
-    def _break(self, reason: str) -> ProtocolError:
-        self._rest.clear()
-        self._broken = ProtocolError(reason)
-        return self._broken
 
 
 def from_child(body: bytes) -> FromChild | ProtocolError:

@@ -20,13 +20,13 @@ from pathlib import Path
 
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.function import AppSpec
+from headrace.runtime.frames import RECEIVE_BYTES
 from headrace.runtime.instance import Instance
 from headrace.runtime.logs import LogLine, LogReader
 from headrace.runtime.orders import Orders
 from headrace.runtime.postmortem import signal_name
 from headrace.runtime.warden import IDS_PER_ZYGOTE, SIGNALLED
 from headrace.runtime.wire import (
-    RECEIVE_BYTES,
     Cradle,
     Exited,
     Fork,

@@ -25,11 +25,11 @@ from headrace.runtime import sandbox
 from headrace.runtime.child import main
 from headrace.runtime.child.afresh import renumbering, reseed
 from headrace.runtime.child.importing import CONTROL, RULES
+from headrace.runtime.frames import Frames
 from headrace.runtime.wire import (
     EXIT_MEMORY,
     Cradle,
     Fork,
-    Frames,
     Load,
     Loaded,
     encode,

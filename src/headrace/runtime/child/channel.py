@@ -14,16 +14,14 @@ import time
 from collections import deque
 from typing import NoReturn
 
+from headrace.runtime.frames import RECEIVE_BYTES, Frames, ProtocolError
 from headrace.runtime.wire import (
     EXIT_CHANNEL,
-    RECEIVE_BYTES,
     Answer,
     Denied,
     Fetched,
-    Frames,
     FromChild,
     Landed,
-    ProtocolError,
     Rows,
     Scan,
     Sent,

@@ -27,11 +27,11 @@ from headrace.model.reply import WireReply
 from headrace.runtime.child.channel import Channel
 from headrace.runtime.child.executor import Executor
 from headrace.runtime.child.speech import Running, Speech, speak_up
+from headrace.runtime.frames import RECEIVE_BYTES
 from headrace.runtime.kernel import trim_heap
 from headrace.runtime.wire import (
     EXIT_HOOK,
     EXIT_MEMORY,
-    RECEIVE_BYTES,
     Acted,
     Cradle,
     Done,
