@@ -36,6 +36,7 @@ NAMED_CORES = {
     1362: "a partition that was claimed late by a zombie stayed without an owner",
     3207: "an at-most-once commit without a position let a parked row land without its key",
     3347: "events that the watermark had leapt over were delivered again",
+    5020: "a dead letter that was redriven as its partition was claimed did not hold back its key",
 }
 
 
@@ -52,7 +53,6 @@ NAMED = {
     2528: "a message that was redriven held back its whole key in a queue without order",
     2627: "a replay whose beginning landed unheard stood still until the next start",
     1643: "what was laid behind a parked key kept the room that its key had for others",
-    5020: "a dead letter that was redriven as its partition was claimed did not hold back its key",
     7965: "what was laid behind a parked key was passed by the positions of outputs gathered before",
     10005: "a throttled key's retry was put behind what came after it in another of its keys",
     32068: "a redrive whose asker had gone broke the pump that carried it out",

@@ -317,9 +317,11 @@ class Pump:
                 elif (picked := await self._pick()) is not None and (
                     unit := await self._admitted(picked)
                 ) is not None:
-                    if self._breaker.wait(self._clock.monotonic()) <= 0:
+                    allowed = self._gate.wait() == 0.0
+                    if allowed and self._breaker.wait(self._clock.monotonic()) <= 0:
                         return unit
-                    # Another partition's run is the trial.
+                    # While this one was picked another partition has begun the last run that was
+                    # allowed, or the breaker's trial.
                     self.ledger.pending.appendleft(unit)
             except Unavailable:
                 # The log or the store is away: wait, then begin again at what the store holds.

@@ -26,14 +26,13 @@ SCENE_LABELS = (
 
 def widened(plan: Plan) -> Plan:
     """The plan with what its seed adds to it; some of the seeds add nothing."""
-    plan = _in_convoys(plan)
     chance = Random(f"beyond the core of {plan.seed}")
     kind = chance.random()
     if kind < 0.06:
         # An answer is remembered for a day of the wall clock, which is not set here.
         return _unskewed(_beside(plan, chance, (draw_desk(chance),)))
     if kind < 0.28:
-        return plan
+        return _in_convoys(plan)
     if kind < 0.35:
         return _beside(plan, chance, (draw_merge(chance),))
     if kind < 0.65:
@@ -44,7 +43,7 @@ def widened(plan: Plan) -> Plan:
 def _in_convoys(plan: Plan) -> Plan:
     """Some functions keep no state and take small batches, which then travel together."""
     chance = Random(f"the convoys of {plan.seed}")
-    if chance.random() < 0.6:
+    if chance.random() < 0.3:
         return plan
     functions = tuple(
         replace(each, keeps_state=False, batch_size=chance.choice((1, 1, 2, 3)))

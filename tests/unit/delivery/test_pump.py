@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 from headrace.delivery.breaker import CircuitBreaker
 from headrace.delivery.convoy import MOST
+from headrace.delivery.flow import Flow
 from headrace.delivery.landing import MAX_GATHERED
 from headrace.delivery.positions import claim, stored
 from headrace.delivery.publisher import Publisher
 from headrace.delivery.pump import Pump
 from headrace.delivery.runs import Runs
+from headrace.keepers.brokers.base import Reader
 from headrace.keepers.brokers.memory import MemoryBroker
 from headrace.keepers.storage.memory import MemoryStorage
 from headrace.model.effects import Space
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
+from headrace.model.flow import Throttle
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned
 from headrace.model.policy import MAX_HOPS
+from headrace.model.record import Append, Chunk, encode_events
 from headrace.testing.loop import VirtualClock, VirtualLoop
 from headrace.world.entropy import SeededEntropy
 from headrace.world.tasks import Tasks
@@ -175,3 +180,65 @@ def test_an_event_that_runs_away_takes_nobody_of_its_convoy_with_it() -> None:
         assert loop.drive(with_a_runaway(loop)) == (40, 1)
     finally:
         loop.close()
+
+
+class Hesitant:
+    """A reader whose log takes a moment, as one elsewhere does."""
+
+    def __init__(self, reader: Reader, clock: VirtualClock) -> None:
+        self._reader, self._clock = reader, clock
+        self.watch, self.seek, self.close = reader.watch, reader.seek, reader.close
+
+    @property
+    def position(self) -> int:
+        return self._reader.position
+
+    async def read(self, *, events: int, size: int) -> list[Chunk]:
+        await self._clock.sleep(0.01)
+        return await self._reader.read(events=events, size=size)
+
+
+async def throttled(loop: VirtualLoop) -> list[float]:
+    """When the runs of four partitions begin that may begin one a second."""
+    clock = VirtualClock(loop)
+    storage = MemoryStorage(clock)
+    tasks = Tasks(lambda name, error: None)
+    broker = MemoryBroker(storage, clock=clock)
+    await broker.declare(StreamSpec(name="s", owner="shop", partitions=4))
+    spec = FunctionSpec(
+        name="shop.price", app="shop", batch_size=1, throttle=Throttle(1, per=1.0, burst=1)
+    )
+    subscription = broker.subscribe(spec.name, ("s",))
+    flow, began = Flow(spec), list[float]()
+
+    class Noting(Counting):
+        async def invoke(self, invocation: Invocation) -> Outcome:
+            began.append(clock.monotonic())
+            return Returned()
+
+    for partition in range(4):
+        await broker.append([Append("s", partition, 1, encode_events([Event(b"1")]))])
+        claimed = await claim(
+            storage, broker, function=spec.name, stream="s", partition=partition, start="earliest"
+        )
+        reader = Hesitant(subscription.reader("s", partition, 0), clock)
+        pump = Pump(
+            spec, partition, {"s": claimed}, [reader], storage=storage, invoker=Noting(),
+            clock=clock, entropy=SeededEntropy(1), tasks=tasks, breaker=CircuitBreaker(None),
+            runs=Runs(), flow=flow,
+        )  # fmt: skip
+        tasks.start(pump.run(), name="pump")
+    await clock.sleep(60)
+    await tasks.close()
+    await broker.close()
+    return began
+
+
+def test_what_another_partition_has_begun_meanwhile_counts_for_the_throttle() -> None:
+    loop = VirtualLoop()
+    try:
+        began = loop.drive(throttled(loop))
+    finally:
+        loop.close()
+    assert len(began) == 4
+    assert all(after - before > 0.9 for before, after in pairwise(began))
