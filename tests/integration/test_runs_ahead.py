@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 from collections import Counter
 from pathlib import Path
@@ -231,3 +232,19 @@ async def test_an_instance_serves_no_run_more_than_it_may(tmp_path: Path) -> Non
                 served[(await following.outcome()).usage.instance] += 1
         assert len(served) > 2
         assert max(served.values()) <= 50
+
+
+async def test_a_host_that_has_no_descriptor_left_sends_nothing_ahead(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy(APP)
+        first = await busy(home, work("first", 0.04))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            second = first.follow(work("second"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert await second.outcome() is RECALLED
+        third = first.follow(work("third"))
+        assert isinstance(await first.outcome(), Returned)
+        assert isinstance(await third.outcome(), Returned)
