@@ -1,34 +1,26 @@
-"""HTTP/1.1 on one connection: requests in, answers out, in their order and within bounds.
+"""HTTP/1.1 on one connection: bytes in, requests out, within bounds and deadlines.
 
-httptools parses what is not known already (`heads`). A plain call is begun here and answered by a
-callback; whatever waits for more is answered by one task a connection, one request after the other.
-A connection has 10 s to bring its headers whole and 30 s more for the body, however slowly the bytes
-drip; headers, chunk extensions and trailers are bounded in bytes, requests that wait for their turn
-and connections in number. What comes after a request that cannot be read is not looked at.
+httptools parses what is not known already (`heads`), and `turns` answers. A connection has 10 s to
+bring its headers whole and 30 s more for the body, however slowly the bytes drip; headers, chunk
+extensions and trailers are bounded in bytes, requests that wait for their turn and connections in
+number. What comes after a request that cannot be read is not looked at.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-from collections import deque
 from typing import Final, cast
 
 import httptools
 
-from headrace.faces.gateway.cors import Headers
-from headrace.faces.gateway.errors import TooSlow, answer_error, problem
+from headrace.faces.gateway.errors import TooSlow, answer_error
 from headrace.faces.gateway.exchange import Exchange
 from headrace.faces.gateway.hall import Hall
 from headrace.faces.gateway.heads import END, MAX_KNOWN_BYTES, Head
-from headrace.faces.gateway.outlet import Outlet, State
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response
-from headrace.faces.gateway.writing import CONTINUE, closes, written
+from headrace.faces.gateway.turns import Turns
+from headrace.faces.gateway.writing import CONTINUE, written
 from headrace.model.errors import HeadraceError, Invalid, Overloaded, TooLarge
-
-_log = logging.getLogger("headrace.gateway")
 
 MAX_HEADER_BYTES = 65_536
 MAX_PIPELINED = 1_024
@@ -44,7 +36,7 @@ _METHODS: dict[bytes, str] = {}
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection. Owned by the loop's transport; its task by the door's group."""
+    """One client's connection. Owned by the loop's transport."""
 
     def __init__(self, hall: Hall) -> None:
         self._hall = hall
@@ -59,13 +51,7 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._head: Head
         self._heads_read = 0
-        self._queue: deque[tuple[Head, Exchange]] = deque()
-        self._calling = self._beginning = self._has_task = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._working: Exchange | None = None
-        self._answered: Exchange | None = None
-        self._final = self._paused = False
-        self._room: asyncio.Future[None] | None = None
+        self._paused = False
 
     # -- the transport's side -----------------------------------------------------------------
 
@@ -74,7 +60,8 @@ class Connection(asyncio.Protocol):
         hall = self._hall
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
-        self._client = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+        client = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+        self._turns = Turns(hall, self._transport, client, self)
         hall.connections.add(self)
         if len(hall.connections) > hall.max_connections:
             self._refuse(Overloaded("this node holds as many connections as it may; try again"))
@@ -87,32 +74,29 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for exchange in {self._exchange, self._working}:
-            if exchange is not None:
-                exchange.hang_up()
-        for future in (self._waiter, self._room):
-            _settle(future)
+        if self._exchange is not None:
+            self._exchange.hang_up()
+        self._turns.hang_up()
 
     def pause_writing(self) -> None:
-        """The client reads more slowly than it is answered: its next request waits."""
-        if self._room is None:
-            self._room = self._loop.create_future()
+        """The client reads more slowly than it is answered."""
+        self._turns.pause()
 
     def resume_writing(self) -> None:
         """It has caught up."""
-        room, self._room = self._room, None
-        _settle(room)
+        self._turns.resume()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and bound what does not become a body."""
-        if self._final and self._exchange is None:
+        turns = self._turns
+        if turns.final and self._exchange is None:
             return
         end = 0
-        between = self._exchange is None and self._phase != _HEADERS and not self._queue
+        between = self._exchange is None and self._phase != _HEADERS
         if between and (found := data.find(END, 0, MAX_KNOWN_BYTES)) > 0:
             end = found + len(END)
             head = self._hall.heads.find(data[:end])
-            if head is not None and len(data) - end == head.length:
+            if head is not None and len(data) - end == head.length and not turns.waiting:
                 self._arrived(head, data[end:])
                 return
         self._heads_read = 0
@@ -121,17 +105,17 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             # It is answered as if it had not asked; what follows is in a language we do not speak.
-            self._final = True
+            turns.final = True
         except httptools.HttpParserError as error:
-            if not (self._final and self._exchange is None):
+            if not (turns.final and self._exchange is None):
                 self._refuse(Invalid(f"this cannot be read as HTTP/1.1: {_root_of(error)}"))
         else:
             self._fed(data, end)
-        self._next()
+        turns.go_on()
 
     def _fed(self, data: bytes, end: int) -> None:
         """Know a head that came with all of its body, and bound what does not become a body."""
-        if end and self._heads_read == 1 and self._exchange is None and not self._final:
+        if end and self._heads_read == 1 and self._exchange is None and not self._turns.final:
             self._hall.heads.keep(data[:end], self._head, len(data) - end)
         if self._loose_bytes > MAX_HEADER_BYTES:
             self._refuse(
@@ -149,15 +133,20 @@ class Connection(asyncio.Protocol):
         """Take a request that is whole, with a head that is known."""
         self._phase = _ANSWER
         self._due = math.inf
-        if self._calling or self._working is not None or self._room is not None:
-            self._hold()
-        elif self._begin(head, body):
+        turns = self._turns
+        if turns.take(head, body):
             return
-        exchange = Exchange(go_on=self._read_on, invite=None, speaker=self._speaker_for(head))
+        exchange = Exchange(go_on=self._read_on, invite=None, speaker=turns.speaker_for(head))
         exchange.feed(body)
         exchange.complete()
-        self._queue.append((head, exchange))
-        self._next()
+        self._add(head, exchange)
+        turns.go_on()
+
+    def _add(self, head: Head, exchange: Exchange) -> None:
+        if self._turns.in_hand:
+            # Answers go out one after the other: nothing more is read until this one's turn.
+            self._hold()
+        self._turns.add(head, exchange)
 
     # -- the parser's side --------------------------------------------------------------------
 
@@ -194,7 +183,7 @@ class Connection(asyncio.Protocol):
             path, query = url.decode("ascii"), b""
         else:
             path, query = _split(url)
-        if len(self._queue) >= MAX_PIPELINED:
+        if self._turns.waiting >= MAX_PIPELINED:
             raise Overloaded("too many requests wait on one connection; send them over several")
         headers = dict(self._fields)
         version = parser.get_http_version()
@@ -206,23 +195,24 @@ class Connection(asyncio.Protocol):
         if b"expect" in headers and headers[b"expect"].lower() == b"100-continue":
             invite = self._invite
         exchange = self._exchange = Exchange(
-            go_on=self._read_on, invite=invite, speaker=self._speaker_for(head)
+            go_on=self._read_on, invite=invite, speaker=self._turns.speaker_for(head)
         )
-        if self._queue or self._calling or self._working is not None:
-            # Answers go out one after the other: nothing more is read until this one's turn.
-            self._hold()
-        self._queue.append((head, exchange))
+        self._add(head, exchange)
         if not parser.should_keep_alive() or (
             # Without that header only HTTP/1.1 keeps a connection.
             b"connection" in headers and version == "1.0"
         ):
-            self._final = True
+            self._turns.final = True
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
         self._loose_bytes = 0
         exchange = self._exchange
-        if exchange is not None and exchange is not self._answered and not exchange.feed(body):
+        if (
+            exchange is not None
+            and exchange is not self._turns.answered
+            and not exchange.feed(body)
+        ):
             self._hold()
 
     def on_message_complete(self) -> None:
@@ -234,149 +224,15 @@ class Connection(asyncio.Protocol):
         if exchange is None:
             return
         exchange.complete()
-        if exchange is self._answered:
-            self._answered = None
-            self._rest()
+        if exchange is self._turns.answered:
+            self._turns.answered = None
+            self.rest()
 
-    # -- answering ----------------------------------------------------------------------------
+    # -- reading on ---------------------------------------------------------------------------
 
-    def _next(self) -> None:
-        """Answer the first request that waits, unless another is being answered."""
-        queue = self._queue
-        while queue and not (self._calling or self._working is not None or self._beginning):
-            waiting = queue.popleft()
-            head, exchange = waiting
-            if exchange.more or self._room is not None or not self._begin(head, exchange.held):
-                queue.appendleft(waiting)
-                self._wake()
-                return
-
-    def _begin(self, head: Head, body: bytes) -> bool:
-        """Begin a plain call; False where the request is none. `reply` may come at once."""
-        self._calling = self._beginning = True
-        begun = self._hall.begin(head, body, self._client, self)
-        self._beginning = False
-        if not begun:
-            self._calling = False
-        return begun
-
-    def reply(self, response: Response, extra: Headers) -> None:
-        """Answer the call that was begun."""
-        self._calling = False
-        if self._transport.is_closing():
-            return
-        if self._say(response, extra, ""):
-            self._transport.close()
-        elif self._queue:
-            self._next()
-        else:
-            self._rest()
-
-    def _say(self, response: Response, extra: Headers, method: str) -> bool:
-        """Send an answer as a whole; whether it was the last."""
-        last = (self._final or bool(response.headers)) and self._is_last(response)
-        hall = self._hall
-        date = hall.date.line(self._loop.time())
-        try:
-            answer = written(response, extra, date=date, method=method, last=last)
-        except Invalid as error:
-            _log.error("an answer cannot be sent: %s", error)
-            bad = problem(502, "The function answered what cannot be sent", str(error), "invalid")
-            answer = written(bad, (), date=date, method=method, last=last)
-        hall.send(self._transport, answer, last=last)
-        return last
-
-    def _is_last(self, response: Response) -> bool:
-        """Whether the connection closes behind this answer."""
-        if response.headers and closes(response):
-            self._final = True
-            self._queue.clear()
-        return self._final and not self._queue
-
-    def _wake(self) -> None:
-        """Let the task answer what waits; a connection of plain calls has none."""
-        if self._waiter is not None:
-            _settle(self._waiter)
-            self._waiter = None
-        elif not self._has_task:
-            self._has_task = True
-            self._hall.tasks.start(self._work(), name=f"connection of {self._client}")
-
-    async def _work(self) -> None:
-        """Answer one request after the other, as long as the connection lives."""
-        hall, queue, transport = self._hall, self._queue, self._transport
-        try:
-            while True:
-                if transport.is_closing():
-                    return
-                while not queue or self._calling:
-                    if transport.is_closing() or (self._final and not self._calling):
-                        return
-                    self._waiter = self._loop.create_future()
-                    await self._waiter
-                if self._room is not None:
-                    await self._room
-                    continue
-                head, exchange = queue.popleft()
-                self._working = exchange
-                request = Request(
-                    head.method, head.path, head.raw_query, head.fields, head.headers,
-                    self._client, exchange, hall.admission,
-                )  # fmt: skip
-                answered = await hall.answer(request)
-                self._working = None
-                if answered is None or transport.is_closing():
-                    return
-                response, extra = answered
-                if exchange.more:
-                    # Nobody wants the rest of its body; it is thrown away, within its deadline.
-                    exchange.take()
-                    self._answered = exchange
-                outlet = exchange.outlet
-                if outlet is None or outlet.state is State.OPEN:
-                    last = self._say(response, extra, request.method)
-                else:
-                    last = self._is_last(response)
-                    if outlet.state is State.BEGUN:
-                        self._break_off(outlet, response)
-                        return
-                if last:
-                    return
-                if not queue:
-                    self._rest()
-        finally:
-            transport.close()
-
-    def _break_off(self, outlet: Outlet, problem: Response) -> None:
-        """End an answer that failed when its client had a part of it; leave its end out."""
-        outlet.break_off(problem)
-        if self._room is not None:
-            # Who does not read now would keep the connection for as long as it likes.
-            self._transport.abort()
-
-    def _speaker_for(self, head: Head) -> Connection | None:
-        # An older client cannot tell an answer's end from a connection that broke.
-        return self if head.modern else None
-
-    def begin(self, response: Response, extra: Headers) -> None:
-        """Send the head of an answer whose chunks follow."""
-        date = self._hall.date.line(self._loop.time())
-        self.send(written(response, extra, date=date, method="", last=self._final, chunked=True))
-
-    def send(self, data: bytes) -> None:
-        """Send a part of an answer; where the client is gone, to nobody."""
-        if not self._transport.is_closing():
-            self._hall.flush()
-            self._transport.write(data)
-
-    async def wait_room(self) -> None:
-        """Return when the client has taken enough of what was sent, or is gone."""
-        if self._room is not None:
-            await self._room
-
-    def _rest(self) -> None:
+    def rest(self) -> None:
         """Wait for the next request, unless it is on its way already."""
-        if self._phase == _ANSWER and not (self._working or self._calling or self._queue):
+        if self._phase == _ANSWER and not self._turns.in_hand:
             self._phase = _NEXT
             self._wait_until(self._loop.time() + self._hall.patience.keep_alive)
         if self._paused:
@@ -428,8 +284,8 @@ class Connection(asyncio.Protocol):
 
     def finish(self) -> None:
         """Close after what is being answered; at once where nothing is."""
-        self._final = True
-        if self._working is None and not (self._calling or self._queue):
+        self._turns.final = True
+        if not self._turns.in_hand:
             self._hall.flush()
             self._transport.close()
 
@@ -442,28 +298,24 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         self._hall.flush()
+        turns = self._turns
         broken, self._exchange = self._exchange, None
-        self._final = True
+        turns.final = True
         self._due = math.inf
         if broken is not None:
             broken.hang_up()
-        before = len(self._queue) + (self._working is not None) + self._calling
-        if broken is not None and broken is not self._answered:
+        before = turns.in_hand
+        if broken is not None and broken is not turns.answered:
             before -= 1
         if before:
             self._hold()
             return
-        if broken is None or broken is not self._answered:
+        if broken is None or broken is not turns.answered:
             self._transport.write(written(
                 answer_error(error), ((b"connection", b"close"),), method="GET", last=True,
                 date=self._hall.date.line(self._loop.time()),
             ))  # fmt: skip
         self._transport.close()
-
-
-def _settle(future: asyncio.Future[None] | None) -> None:
-    if future is not None and not future.done():
-        future.set_result(None)
 
 
 def _split(url: bytes) -> tuple[str, bytes]:

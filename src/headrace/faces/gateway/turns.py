@@ -1,0 +1,233 @@
+"""The requests of one connection, each answered in its turn.
+
+In: requests as their heads come, plain calls as they are whole. Out: answers, in the order of the
+requests. A plain call is begun at once and answered by a callback; whatever waits for more is
+answered by one task, which is made when it is first needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import Protocol
+
+from headrace.faces.gateway.cors import Headers
+from headrace.faces.gateway.errors import problem
+from headrace.faces.gateway.exchange import Exchange
+from headrace.faces.gateway.hall import Hall
+from headrace.faces.gateway.heads import Head
+from headrace.faces.gateway.outlet import Outlet, State
+from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.responses import Response
+from headrace.faces.gateway.writing import closes, written
+from headrace.model.errors import Invalid
+
+_log = logging.getLogger("headrace.gateway")
+
+
+class Reader(Protocol):
+    """What reads the requests; a connection."""
+
+    def rest(self) -> None:
+        """All that came is answered: wait for the next."""
+        ...
+
+
+class Turns:
+    """Whose turn it is on one connection. Owned by the connection; its task by the door's group.
+
+    Attributes:
+        final: Whether nothing is answered behind what is here.
+        answered: What was answered before its body was whole; the rest of that is thrown away.
+    """
+
+    def __init__(
+        self, hall: Hall, transport: asyncio.Transport, client: str, reader: Reader
+    ) -> None:
+        self.final = False
+        self.answered: Exchange | None = None
+        self._hall, self._transport = hall, transport
+        self._client, self._reader = client, reader
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[tuple[Head, Exchange]] = deque()
+        self._calling = self._beginning = self._has_task = False
+        self._working: Exchange | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for the one before them."""
+        return len(self._queue)
+
+    @property
+    def in_hand(self) -> int:
+        """How many requests are not answered."""
+        return len(self._queue) + self._calling + (self._working is not None)
+
+    def pause(self) -> None:
+        """The client reads more slowly than it is answered: its next request waits."""
+        if self._room is None:
+            self._room = self._loop.create_future()
+
+    def resume(self) -> None:
+        """It has caught up."""
+        room, self._room = self._room, None
+        _settle(room)
+
+    def hang_up(self) -> None:
+        """The client is gone."""
+        if self._working is not None:
+            self._working.hang_up()
+        _settle(self._waiter)
+        _settle(self._room)
+
+    def speaker_for(self, head: Head) -> Turns | None:
+        """Where an answer in parts goes; None where the client could not tell its end."""
+        return self if head.modern else None
+
+    def take(self, head: Head, body: bytes) -> bool:
+        """Begin a plain call at once; False where it is none, or is not to be begun now."""
+        if self._queue or self._calling or self._working is not None or self._room is not None:
+            return False
+        return self._begin(head, body)
+
+    def add(self, head: Head, exchange: Exchange) -> None:
+        """Let a request wait for its turn; `go_on` gives it to the first."""
+        self._queue.append((head, exchange))
+
+    def go_on(self) -> None:
+        """Answer the first request that waits, unless another is being answered."""
+        queue = self._queue
+        while queue and not (self._calling or self._working is not None or self._beginning):
+            waiting = queue.popleft()
+            head, exchange = waiting
+            if exchange.more or self._room is not None or not self._begin(head, exchange.held):
+                queue.appendleft(waiting)
+                self._wake()
+                return
+
+    def _begin(self, head: Head, body: bytes) -> bool:
+        """Begin a plain call; False where the request is none. `reply` may come at once."""
+        self._calling = self._beginning = True
+        begun = self._hall.begin(head, body, self._client, self)
+        self._beginning = False
+        if not begun:
+            self._calling = False
+        return begun
+
+    def reply(self, response: Response, extra: Headers) -> None:
+        """Answer the call that was begun."""
+        self._calling = False
+        if self._transport.is_closing():
+            return
+        if self._say(response, extra, ""):
+            self._transport.close()
+        elif self._queue:
+            self.go_on()
+        else:
+            self._reader.rest()
+
+    def _say(self, response: Response, extra: Headers, method: str) -> bool:
+        """Send an answer as a whole; whether it was the last."""
+        last = (self.final or bool(response.headers)) and self._is_last(response)
+        hall = self._hall
+        date = hall.date.line(self._loop.time())
+        try:
+            answer = written(response, extra, date=date, method=method, last=last)
+        except Invalid as error:
+            _log.error("an answer cannot be sent: %s", error)
+            bad = problem(502, "The function answered what cannot be sent", str(error), "invalid")
+            answer = written(bad, (), date=date, method=method, last=last)
+        hall.send(self._transport, answer, last=last)
+        return last
+
+    def _is_last(self, response: Response) -> bool:
+        """Whether the connection closes behind this answer."""
+        if response.headers and closes(response):
+            self.final = True
+            self._queue.clear()
+        return self.final and not self._queue
+
+    def _wake(self) -> None:
+        """Let the task answer what waits; a connection of plain calls has none."""
+        if self._waiter is not None:
+            _settle(self._waiter)
+            self._waiter = None
+        elif not self._has_task:
+            self._has_task = True
+            self._hall.tasks.start(self._work(), name=f"connection of {self._client}")
+
+    async def _work(self) -> None:
+        """Answer one request after the other, as long as the connection lives."""
+        hall, queue, transport = self._hall, self._queue, self._transport
+        try:
+            while True:
+                if transport.is_closing():
+                    return
+                while not queue or self._calling:
+                    if transport.is_closing() or (self.final and not self._calling):
+                        return
+                    self._waiter = self._loop.create_future()
+                    await self._waiter
+                if self._room is not None:
+                    await self._room
+                    continue
+                head, exchange = queue.popleft()
+                self._working = exchange
+                request = Request(
+                    head.method, head.path, head.raw_query, head.fields, head.headers,
+                    self._client, exchange, hall.admission,
+                )  # fmt: skip
+                answered = await hall.answer(request)
+                self._working = None
+                if answered is None or transport.is_closing():
+                    return
+                response, extra = answered
+                if exchange.more:
+                    # Nobody wants the rest of its body; it is thrown away, within its deadline.
+                    exchange.take()
+                    self.answered = exchange
+                outlet = exchange.outlet
+                if outlet is None or outlet.state is State.OPEN:
+                    last = self._say(response, extra, request.method)
+                else:
+                    last = self._is_last(response)
+                    if outlet.state is State.BEGUN:
+                        self._break_off(outlet, response)
+                        return
+                if last:
+                    return
+                if not queue:
+                    self._reader.rest()
+        finally:
+            transport.close()
+
+    def _break_off(self, outlet: Outlet, problem: Response) -> None:
+        """End an answer that failed when its client had a part of it; leave its end out."""
+        outlet.break_off(problem)
+        if self._room is not None:
+            # Who does not read now would keep the connection for as long as it likes.
+            self._transport.abort()
+
+    def begin(self, response: Response, extra: Headers) -> None:
+        """Send the head of an answer whose chunks follow."""
+        date = self._hall.date.line(self._loop.time())
+        self.send(written(response, extra, date=date, method="", last=self.final, chunked=True))
+
+    def send(self, data: bytes) -> None:
+        """Send a part of an answer; where the client is gone, to nobody."""
+        if not self._transport.is_closing():
+            self._hall.flush()
+            self._transport.write(data)
+
+    async def wait_room(self) -> None:
+        """Return when the client has taken enough of what was sent, or is gone."""
+        if self._room is not None:
+            await self._room
+
+
+def _settle(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)
