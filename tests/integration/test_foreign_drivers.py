@@ -335,6 +335,29 @@ async def test_a_server_that_is_away_is_asked_for_again(trigger: ForeignTrigger)
             pass
 
 
+async def test_a_kafka_topic_that_is_made_anew_is_read_from_its_beginning(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.triggers.foreign.kafka.ROUND_S", 1.0)
+    kafka: Kafka = opened("kafka")
+    topic = await kafka.make()
+    await kafka.send(topic, [b"old"] * 3)
+    async with connected(kafka.trigger(topic)) as driver:
+        places = dict(m.place for m in await received(driver, 3) if m.place is not None)
+        for _ in range(2):
+            # A new leader each time, of which the new topic's knows nothing.
+            kafka.server.kill()
+            kafka.server.start()
+        await asyncio.to_thread(kafka.unmake, topic)
+        await asyncio.to_thread(kafka._make, topic)
+        with pytest.raises(Unavailable):
+            await received(driver, 1)
+        await driver.close()
+        await driver.connect(places)
+        await kafka.send(topic, [b"new"])
+        assert values(await received(driver, 1)) == [b"new"]
+
+
 async def test_a_kafka_that_refuses_the_user_says_so(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import importlib.util
 import logging
+import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -296,6 +297,16 @@ class Kafka(System):
         admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{self.port}"})
         for made in admin.create_topics([NewTopic(name, 2, 1)]).values():
             made.result(30)
+
+    def unmake(self, name: str) -> None:
+        """Delete the topic, and wait until a new one may have its name."""
+        from confluent_kafka.admin import AdminClient
+
+        admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{self.port}"})
+        for gone in admin.delete_topics([name]).values():
+            gone.result(30)
+        while name in admin.list_topics(timeout=30).topics:
+            time.sleep(0.2)
 
     async def send(self, queue: str, values: Sequence[bytes]) -> None:
         await asyncio.to_thread(self._send, queue, values)

@@ -24,7 +24,7 @@ except ImportError as error:
 WAIT_S = 0.5
 PATIENCE_S = 15.0
 ROUND_S = 60.0
-"""New partitions are looked for this often."""
+"""New partitions, and topics made anew, are looked for this often."""
 REFUSALS = {kafka.KafkaError._AUTHENTICATION, kafka.KafkaError.SASL_AUTHENTICATION_FAILED}
 PASSING = {kafka.KafkaError._ALL_BROKERS_DOWN, kafka.KafkaError._TRANSPORT}
 
@@ -38,6 +38,8 @@ class KafkaSource:
         self._group = trigger.group or around.name
         self._consumer: kafka.Consumer | None = None
         self._taken: set[int] = set()
+        self._next: dict[int, int] = {}
+        """Where each partition is read on, as far as that is known."""
         self._looked = 0.0
         self._refused = ""
 
@@ -64,7 +66,7 @@ class KafkaSource:
         except (kafka.KafkaException, ValueError, TypeError) as error:
             raise Misuse(f"{self._where}: librdkafka refuses `options=`: {error}") from error
         known = dict(places)
-        self._taken = set()
+        self._taken, self._next = set(), {}
         await self._take(known, first=not known)
         return known
 
@@ -72,6 +74,7 @@ class KafkaSource:
         """The next records, or nothing after half a second."""
         if self._clock.monotonic() - self._looked > ROUND_S:
             await self._take({}, first=False)
+            await self._check()
         found = await asyncio.to_thread(self._open.consume, limit, WAIT_S)
         messages = []
         for record in found:
@@ -122,7 +125,11 @@ class KafkaSource:
             if place is None and first and self._trigger.start == "latest":
                 # Kept at once, so that a restart does not move "latest" past what came meanwhile.
                 place = places[str(number)] = str(await self._end(number))
+            elif place is not None and int(place) > await self._end(number):
+                # A topic made anew under an old name, and so far shorter than the old one was.
+                place = None
             offset = kafka.OFFSET_BEGINNING if place is None else int(place)
+            self._next[number] = max(offset, 0)
             chosen.append(kafka.TopicPartition(self._trigger.topic, number, offset))
             self._taken.add(number)
         if chosen:
@@ -135,6 +142,15 @@ class KafkaSource:
         if error.code() in REFUSALS:
             self._refused = str(error)
 
+    async def _check(self) -> None:
+        """See that no partition is shorter than what was read of it: then the topic was made anew.
+
+        The library may wait for ever at the old one's end; a new connection begins the new one.
+        """
+        for number, place in self._next.items():
+            if await self._end(number) < place:
+                raise Unavailable(f"{self._where} was made anew")
+
     async def _end(self, number: int) -> int:
         part = kafka.TopicPartition(self._trigger.topic, number)
         try:
@@ -145,6 +161,7 @@ class KafkaSource:
 
     def _message(self, record: kafka.Message) -> Message[None]:
         number, offset = int(record.partition() or 0), int(record.offset() or 0)
+        self._next[number] = offset + 1
         stamp = int(record.timestamp()[1])
         key = record.key()
         pairs = cast("list[tuple[str, str | bytes | None]]", record.headers() or [])
