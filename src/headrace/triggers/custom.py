@@ -17,6 +17,7 @@ from headrace.model.errors import Fenced, HeadraceError, Unavailable
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned
+from headrace.model.policy import MAX_KEY_BYTES
 from headrace.model.record import Chunk, encode_events
 from headrace.model.watches import Custom
 from headrace.triggers.source import Outlet
@@ -104,7 +105,15 @@ class CustomSource:
             cause = outcome.error if isinstance(outcome, Returned) else outcome.cause
             told = "" if cause is None else f"{cause.kind}: {cause.message}\n{cause.traceback}"
             raise TriggerFailed(f"`{trigger.function}` failed: {told}".rstrip())
-        return msgspec.json.decode(outcome.result or b"null", type=Answer)
+        answer = msgspec.json.decode(outcome.result or b"null", type=Answer)
+        for said in answer.events:
+            for what, text in ("key", said.key), ("id", said.id):
+                if text is not None and len(text) > MAX_KEY_BYTES:
+                    raise TriggerFailed(
+                        f"`{trigger.function}` emits a {what} of {len(text):,} characters, which "
+                        f"begins with `{text[:20]}`; use at most {MAX_KEY_BYTES:,}"
+                    )
+        return answer
 
     async def _outcome(self, payload: bytes) -> Outcome:
         while True:

@@ -59,6 +59,27 @@ def test_a_generator_that_fails_is_begun_anew_and_nothing_of_that_turn_is_kept()
         assert world.values("seen") == [0, 1, 2]
 
 
+@pytest.mark.parametrize("what", ["key", "id"])
+def test_a_name_that_is_too_long_is_refused_with_its_trigger(what: str) -> None:
+    app = App("count")
+    names: Any = {what: "n" * 1_025}
+
+    @app.trigger(every="1m")
+    def numbers(checkpoint: Any) -> Iterator[Emit]:
+        yield Emit(1, checkpoint=1, **({} if checkpoint is None else names))
+
+    @app.function(numbers, output=app.stream("seen"))
+    def note(event: Event[int]) -> int:
+        return event.value
+
+    with World(app) as world:
+        world._lives.loop.run_for(70)
+        ((_, error),) = set(world._lives.failures[:1])
+        assert f"`count.numbers` emits a {what} of 1,025 characters" in str(error)
+        world._lives.failures.clear()
+        assert world.values("seen") == [1]
+
+
 @pytest.mark.parametrize(
     "label", [one for one in LABELS if one.startswith(("append", "commit", "pump", "claim"))]
 )
