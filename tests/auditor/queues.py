@@ -77,6 +77,12 @@ class _Books:
         self.given: Counter[At] = Counter()
         self.done: set[At] = set()
         self.maybe_done: set[At] = set()
+        # An answer may be heard late: what was acknowledged is done from some moment after the asking.
+        self.asked: dict[At, int] = {}
+        for what, began, *rest in queue.journal:
+            if what == "ack" and rest[-1]:
+                partition, offset, *_ = rest[1]
+                self.asked.setdefault((partition, offset), began)
         self.dead_now: set[At] = set()
         self.ever_dead: set[At] = set()
         self.not_before: dict[At, int] = {}
@@ -155,7 +161,8 @@ class _Books:
                     break
                 earlier = place[0], before
                 settled = self.done | self.maybe_done | self.ever_dead
-                if earlier not in settled and not self.is_spent(earlier, ended):
+                is_asked = self.asked.get(earlier, ended) < ended
+                if not is_asked and earlier not in settled and not self.is_spent(earlier, ended):
                     self.find("Q4", f"{place} came while {before} of its group was not finished")
 
     def is_spent(self, place: At, now: int) -> bool:
