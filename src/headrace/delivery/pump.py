@@ -172,6 +172,9 @@ class Pump:
                         hit("pump:before-invoke")
                         call = self._call(unit)
                     following = self._send_ahead(call)
+                    if following is None and self._runs_dry(call):
+                        await self._read_on()
+                        following = self._send_ahead(call)
                     outcome = await self._invoke(call)
                     if outcome is None:
                         self.ledger.pending.appendleft(unit)
@@ -404,19 +407,10 @@ class Pump:
         if self._merges is not None and self._merges.is_due:
             await self._merges.trim()
         now = self._clock.monotonic()
-        read_any = False
         if self._gate.keeps_time and isinstance(self._intake, Lanes):
             self._intake.look(self._clock.now())
         wanting = self._intake.wanting()
-        for index in wanting:
-            chunks = await self._readers[index].read(events=self._read_events, size=self._read_size)
-            if chunks:
-                hit("pump:after-read")
-                read_any = True
-                stream = self._streams[index]
-                passing, left = self._gate.sift(stream, self.ledger.admit(stream, chunks))
-                self._leave_out("rate", left)
-                self._intake.add(index, passing, now)
+        read_any = await self._read(now)
         if read_any and self._gate.reads_first:
             # What is read next may take the place of what was read now.
             self._look_over()
@@ -440,6 +434,20 @@ class Pump:
             waits = [seconds for seconds in (wait_s, retry_s) if seconds is not None]
             await self._wait(min(waits, default=None), *(self._readers[index] for index in wanting))
         return None
+
+    async def _read(self, now: float) -> bool:
+        """Lay what the readers have behind what waits; whether there was anything."""
+        read_any = False
+        for index in self._intake.wanting():
+            chunks = await self._readers[index].read(events=self._read_events, size=self._read_size)
+            if chunks:
+                hit("pump:after-read")
+                read_any = True
+                stream = self._streams[index]
+                passing, left = self._gate.sift(stream, self.ledger.admit(stream, chunks))
+                self._leave_out("rate", left)
+                self._intake.add(index, passing, now)
+        return read_any
 
     def _take(self, now: float) -> tuple[Chunk, ...]:
         """The next batch, or a convoy where nothing holds anything up."""
@@ -516,6 +524,30 @@ class Pump:
         self._ahead += 1
         self._begin_unit(unit)
         return self._call(unit, call.begun)
+
+    def _runs_dry(self, call: Call) -> bool:
+        """Whether nothing was sent ahead only because nothing is laid ready."""
+        return (
+            call.begun is not None
+            and call.begun.takes_another
+            and len(self.ledger.running) - self._ahead >= self._width
+            and self._plain_lanes
+            and isinstance(self._intake, Lanes)
+            and not self._intake.is_full
+            and bool(self._intake.wanting())
+            and not (self._picking.locked() or self._errands or self._stopping or self.paused)
+            and self.ledger.is_clear
+            and not self._landing.broken
+        )
+
+    async def _read_on(self) -> None:
+        """Lay more ready, while no worker is free to."""
+        async with self._picking:
+            try:
+                await self._read(self._clock.monotonic())
+            except Unavailable:
+                # As in `_next`.
+                self._landing.broken = True
 
     async def _invoke(self, call: Call) -> Outcome | None:
         """Run it: what came back; None where it did not run."""

@@ -179,3 +179,9 @@ def test_nothing_is_sent_ahead_while_another_worker_is_free() -> None:
     host, _ = drive(events=WIDTH)
     assert host.ahead == 0
     assert host.most == WIDTH
+
+
+def test_more_is_read_before_what_was_laid_ready_runs_out() -> None:
+    host, took = drive(events=1_200)
+    assert host.ahead > 1_180
+    assert took < 1_200 / WIDTH * RUN_S * 1.02
