@@ -55,6 +55,7 @@ class Ledger:
         self._trouble = {(name, partition): known.trouble for name, known in standing.items()}
         self._trouble_left = {at: ranges for at, ranges in self._trouble.items() if ranges}
         self._diverted: list[DeadEvent] = []
+        self._laid: dict[Lane, int] = {}
         self._appends: list[Append] = []
         self.gathered_units = self.gathered_bytes = 0
         self._written = {at: mark.progress() for at, mark in self._marks.items()}
@@ -109,6 +110,15 @@ class Ledger:
     def leave_out(self, chunks: Iterable[Chunk]) -> None:
         """These events are done without a run."""
         self._finish(chunks)
+
+    @property
+    def lays_aside(self) -> bool:
+        """Whether events were laid behind a parked key and are in no commit yet."""
+        return bool(self._diverted)
+
+    def laid_behind(self, lane: Lane) -> int:
+        """How many events were laid behind this key since the books were opened."""
+        return self._laid.get(lane, 0)
 
     def redriving(self) -> set[Lane]:
         """The parked lanes of which an event is being run, or waits to be run again."""
@@ -188,7 +198,8 @@ class Ledger:
         for chunk in unit.chunks:
             for place, event in enumerate(chunk.events(), start=chunk.low):
                 offset = chunk.offset_of(place)
-                if (chunk.stream, lane_of(event, offset)) in self.parked:
+                if (lane := (chunk.stream, lane_of(event, offset))) in self.parked:
+                    self._laid[lane] = self._laid.get(lane, 0) + 1
                     one = chunk.window(place, place + 1)
                     self._diverted.append(self._waiting(one, _WAITS, 0, now))
                     self._marks[chunk.stream, self._partition].finish(offset)
@@ -236,6 +247,7 @@ class Ledger:
 
     def freed(self, lane: Lane) -> Effects:
         """A parked key has nothing waiting any more."""
+        self._laid.pop(lane, None)
         return self._effects(Returned(), 0, free_keys=((lane[0], self._partition, lane[1]),))
 
     def forgotten(self, unit: Unit) -> Effects:

@@ -196,9 +196,12 @@ class Pump:
 
     async def _write_ahead(self, unit: Unit) -> None:
         """Have on the disk what must be there before the unit runs."""
+        ahead = self._gate.ahead()
         if self.spec.commit == "before":
-            await self._landing.commit(lambda: self.ledger.forgotten(unit))
-        elif ahead := self._gate.ahead():
+            await self._landing.commit(
+                lambda: msgspec.structs.replace(self.ledger.forgotten(unit), extra=ahead)
+            )
+        elif ahead:
             await self._landing.commit(
                 lambda: msgspec.structs.replace(self.ledger.progressed(), extra=ahead)
             )
@@ -476,6 +479,9 @@ class Pump:
 
     async def _redriven(self, lane: Lane) -> Unit | None:
         """The first event waiting in a lane that is being redriven, or None once it is free."""
+        laid = self.ledger.laid_behind(lane)
+        if self.ledger.lays_aside:
+            await self._landing.commit(self.ledger.progressed)
         await self._landing.drain()
         if self._landing.broken:
             return None
@@ -487,8 +493,12 @@ class Pump:
                 return unit
             self.ledger.postpone(unit, unit.due)
             return None
-        await self._landing.commit(lambda: self.ledger.freed(lane))
+        if self.ledger.laid_behind(lane) != laid:
+            # Another worker has met its key meanwhile: what it laid aside may be on its way yet.
+            return None
+        # From here on nothing is laid behind it: no row may be left where no key is parked.
         del self.ledger.parked[lane]
+        await self._landing.commit(lambda: self.ledger.freed(lane))
         return None
 
     # --- running ----------------------------------------------------------------------------
