@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.services.servers import absent
 
 from headrace.testing import serving
 from headrace.testing.served import Served
@@ -36,11 +37,11 @@ def take(event: Event) -> int:
 def morning(event: Event) -> None: ...
 '''
 
-pytestmark = pytest.mark.skipif(not BROWSER, reason="no chromium is installed")
-
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    if not BROWSER:
+        absent("no chromium is installed", "on Debian `apt-get install chromium` brings it")
     folder = tmp_path_factory.mktemp("desk")
     for each in (folder, *folder.parents[:2]):
         each.chmod(0o755)

@@ -28,11 +28,11 @@ def missing(name: str) -> str:
     return asked.stdout.strip() if asked.returncode == 0 else ""
 
 
-def absent(reason: str) -> None:
+def absent(reason: str, cure: str = "`make services` brings it") -> None:
     """Skip the test, or fail it where everything must be there."""
     if os.environ.get("CI") == "true":
-        pytest.fail(f"{reason}; `make services` brings it")
-    pytest.skip(f"{reason}; `make services` brings it")
+        pytest.fail(f"{reason}; {cure}")
+    pytest.skip(f"{reason}; {cure}")
 
 
 def free_port() -> int:
