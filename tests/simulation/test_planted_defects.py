@@ -16,6 +16,7 @@ from headrace.delivery import settle as settling
 from headrace.delivery.commit import change_of
 from headrace.delivery.ledger import Ledger
 from headrace.delivery.parking import encode_event
+from headrace.delivery.picking import Picker
 from headrace.delivery.publisher import Publisher
 from headrace.delivery.retry import gives_up
 from headrace.delivery.watermark import Watermark
@@ -133,12 +134,12 @@ def a_claim_lowers_the_epoch(patch: pytest.MonkeyPatch) -> None:
 @plant("I3")
 def a_retry_lets_followers_pass(patch: pytest.MonkeyPatch) -> None:
     def any_that_is_due(self: Any, now: int) -> Any:
-        for place, unit in enumerate(self.ledger.pending):
+        for place, unit in enumerate(self._ledger.pending):
             if unit.due <= now:
                 return place, now
-        return None, min(unit.due for unit in self.ledger.pending)
+        return None, min(unit.due for unit in self._ledger.pending)
 
-    patch.setattr(pump.Pump, "_turn", any_that_is_due)
+    patch.setattr(Picker, "_turn", any_that_is_due)
 
 
 @plant("I3")

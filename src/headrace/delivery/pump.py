@@ -12,28 +12,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from headrace.delivery.batcher import Batcher
 from headrace.delivery.breaker import CircuitBreaker
 from headrace.delivery.calls import Call, call_of
-from headrace.delivery.convoy import Convoy, batches_of
-from headrace.delivery.flow import Flow, Key
+from headrace.delivery.convoy import batches_of
+from headrace.delivery.flow import Flow
 from headrace.delivery.gate import Gate
-from headrace.delivery.intake import intake_of
 from headrace.delivery.landing import Landing
-from headrace.delivery.lanes import Lanes, Rules
-from headrace.delivery.ledger import Lane, Ledger
+from headrace.delivery.ledger import Ledger
 from headrace.delivery.merge import Merge
 from headrace.delivery.mergebook import MergeBook
-from headrace.delivery.parking import parked_events, redriven
+from headrace.delivery.picking import Picker
 from headrace.delivery.positions import Claim, Standing
 from headrace.delivery.runs import Runs, runs_of
 from headrace.delivery.settle import RUNAWAY, Verdict, at_most_once, runaway, settle
-from headrace.delivery.turns import turn
-from headrace.delivery.unit import FOREVER, Unit
+from headrace.delivery.unit import Unit
 from headrace.delivery.waiting import Waiting
 from headrace.keepers.brokers.base import Reader
 from headrace.keepers.storage.base import Storage
@@ -51,8 +47,6 @@ from headrace.world.failpoints import hit
 from headrace.world.tasks import Tasks
 
 PAUSE_MIN, PAUSE_MAX = 0.02, 2.0
-MICROS = 1_000_000
-SLICE_S = 30.0
 
 
 class Pump:
@@ -89,7 +83,7 @@ class Pump:
         self._readers = readers
         self._storage, self._invoker, self._clock, self._entropy = storage, invoker, clock, entropy
         self._tasks, self._breaker, self._runs = tasks, breaker, runs
-        self._lateness, self._wants, self._vet = lateness, wants, vet
+        self._wants, self._vet = wants, vet
         self._recall, self._merges = recall, merges
         # Ordered functions, and merges, are strictly one unit at a time. So is `commit="before"`:
         # what lands after its run moves no position, so nothing would fence the commits behind it.
@@ -99,15 +93,17 @@ class Pump:
         self._affinity = f"{self._streams[0]}/{partition}" if self._width == 1 else ""
         self._in_lanes = not one_by_one and spec.works_in_lanes
         self._gate = Gate(spec, self._streams, partition, flow or Flow(spec), clock.now)
-        # Their events go as they lie; other rules have to be asked each time.
-        self._plain_lanes = self._gate.rules in (Rules(), Rules(by_key=False))
         self._waiting = Waiting()
         self._landing = Landing(
             spec.name, {(name, partition): c.row for name, c in claims.items()}, storage=storage,
             tasks=tasks, width=self._width, beside=self._beside, on_later=on_later,
             on_trouble=self._waiting.wake,
         )  # fmt: skip
-        self._convoy = Convoy(spec)
+        self._picker = Picker(
+            spec, partition, self._streams, readers, storage=storage, clock=clock, runs=runs,
+            gate=self._gate, breaker=breaker, landing=self._landing, merges=merges, lateness=lateness,
+            width=self._width, in_lanes=self._in_lanes, wait=self._wait, wake=self._waiting.wake,
+        )  # fmt: skip
         self._errands: deque[Callable[[], Awaitable[None]]] = deque()
         self._picking = asyncio.Lock()
         self._ahead = 0
@@ -121,7 +117,7 @@ class Pump:
 
     async def run(self) -> None:
         """Deliver until stopped or fenced; several units at once where order is per key, or none."""
-        unwatch = self._gate.watch(self._has_room)
+        unwatch = self._gate.watch(self._picker.has_room)
         try:
             # Since it was claimed, an operator may have moved the position: nobody asked us then.
             await self._rewind()
@@ -272,25 +268,9 @@ class Pump:
 
     def _at_hand(self) -> Unit | None:
         """A whole batch that lies ready, where nothing asks for another way than straight on."""
-        intake, landing = self._intake, self._landing
-        if not (
-            (isinstance(intake, Batcher) or (self._plain_lanes and isinstance(intake, Lanes)))
-            and intake.is_full
-        ):
-            return None
         if self._picking.locked() or self._errands or self._stopping or self.paused:
             return None
-        if not (self.ledger.is_clear and self._gate.is_open and self._breaker.is_closed):
-            return None
-        landing.forget_landed()
-        if landing.broken:
-            return None
-        (unit,) = self.ledger.units(self._take(self._clock.monotonic()))
-        for chunk in unit.chunks:
-            if runs_away(chunk.hops):
-                self.ledger.pending.append(unit)
-                return None
-        return unit
+        return self._picker.at_hand()
 
     def _begin_unit(self, unit: Unit) -> None:
         self.ledger.running.append(unit)
@@ -320,7 +300,7 @@ class Pump:
                     await self._wait(pause)
                 elif (room := self._gate.wait()) != 0.0:
                     await self._wait(room)
-                elif (picked := await self._pick()) is not None and (
+                elif (picked := await self._picker.pick()) is not None and (
                     unit := await self._admitted(picked)
                 ) is not None:
                     allowed = self._gate.wait() == 0.0
@@ -340,10 +320,10 @@ class Pump:
             self.ledger.postpone(picked, later)
             return None
         unit, aside = self.ledger.divert(picked, self._clock.now())
-        self._release(aside)
+        self._picker.release(aside)
         for event in (event for chunk in aside for event in chunk.events()):
             # It was picked but does not run: what its key has room for may go instead.
-            self._has_room(event.key)
+            self._picker.has_room(event.key)
         if unit is None:
             await self._landing.drain()
             await self._landing.commit(self.ledger.progressed)
@@ -357,148 +337,6 @@ class Pump:
         else:
             # What an operator redrives runs, however long its lineage: somebody has looked at it.
             return unit
-        return None
-
-    async def _pick(self) -> Unit | None:
-        """The next unit, in this order: what failed before, what is redriven, what is new."""
-        pending = self.ledger.pending
-        wait_s: float | None = None
-        if pending:
-            now = self._clock.now()
-            place, due = self._turn(now)
-            if place is not None:
-                head = pending[place]
-                del pending[place]
-                return head
-            wait_s = self._patience(due, now)
-            if not self._in_lanes:
-                await self._wait(wait_s)
-                return None
-        redriving = self.ledger.redriving()
-        for lane, draining in self.ledger.parked.items():
-            if draining and lane not in redriving:
-                return await self._redriven(lane)
-        return await self._batch(wait_s)
-
-    def _patience(self, due: int, now: int) -> float | None:
-        """Seconds to wait for what is due then; None where only an operator ends the wait."""
-        if due >= FOREVER:
-            return None
-        wait_s = (due - now) / MICROS
-        if wait_s > self.spec.retry.cap + SLICE_S:
-            # No retry is that far away: the wall clock was set back since it was planned.
-            self.ledger.hasten(now + int(self.spec.retry.cap * MICROS))
-        # In slices, so that a wall clock set forward is noticed soon.
-        return min(wait_s, SLICE_S)
-
-    def _turn(self, now: int) -> tuple[int | None, int]:
-        """The place in `pending` of the unit to run now, or None; and when one is due."""
-        ledger = self.ledger
-        if not self._in_lanes:
-            # What failed holds up everything behind it.
-            due = ledger.pending[0].due
-            return (0, due) if due <= now else (None, due)
-        if not ledger.is_split:
-            return 0, now
-        rules = self._gate.rules
-        return turn(
-            ledger.pending, ledger.running, now, by_key=rules.by_key, together=rules.together
-        )
-
-    async def _batch(self, retry_s: float | None) -> Unit | None:
-        """New events from the log, or None after a wait."""
-        if self._merges is not None and self._merges.is_due:
-            await self._merges.trim()
-        now = self._clock.monotonic()
-        if self._gate.keeps_time and isinstance(self._intake, Lanes):
-            self._intake.look(self._clock.now())
-        wanting = self._intake.wanting()
-        read_any = await self._read(now)
-        if read_any and self._gate.reads_first:
-            # What is read next may take the place of what was read now.
-            self._look_over()
-            return None
-        wait_s = self._intake.wait(now)
-        if wait_s == 0.0 and (chunks_taken := self._take(now)):
-            is_clear = self.ledger.is_clear and not self._in_lanes
-            units = self.ledger.units(chunks_taken)
-            if is_clear:
-                # Nothing of it has failed before, and nothing stands before it.
-                self._look_over()
-                return units[0]
-            # They pass through `pending`, where a unit that has failed before waits its time.
-            self.ledger.pending.extend(units)
-        self._look_over()
-        if wait_s != 0.0 and not read_any:
-            if self.ledger.is_ahead and not self._landing.commits:
-                # Nothing to run, but something was filtered out or is gone: that is progress too.
-                await self._landing.commit(self.ledger.progressed)
-                return None
-            waits = [seconds for seconds in (wait_s, retry_s) if seconds is not None]
-            await self._wait(min(waits, default=None), *(self._readers[index] for index in wanting))
-        return None
-
-    async def _read(self, now: float) -> bool:
-        """Lay what the readers have behind what waits; whether there was anything."""
-        read_any = False
-        for index in self._intake.wanting():
-            chunks = await self._readers[index].read(events=self._read_events, size=self._read_size)
-            if chunks:
-                hit("pump:after-read")
-                read_any = True
-                stream = self._streams[index]
-                passing, left = self._gate.sift(stream, self.ledger.admit(stream, chunks))
-                self._leave_out("rate", left)
-                self._intake.add(index, passing, now)
-        return read_any
-
-    def _take(self, now: float) -> tuple[Chunk, ...]:
-        """The next batch, or a convoy where nothing holds anything up."""
-        intake = self._intake
-        if not isinstance(intake, Batcher):
-            return intake.take(now)
-        is_free = self.ledger.is_clear and self._gate.is_open and self._breaker.is_closed
-        return intake.take(now, self._convoy.size if is_free else 1)
-
-    def _look_over(self) -> None:
-        """What the lanes have left out counts as done, and is told."""
-        if isinstance(self._intake, Lanes):
-            for chunk, why in self._intake.left_out():
-                self._leave_out(why, (chunk,))
-
-    def _leave_out(self, why: str, chunks: Sequence[Chunk]) -> None:
-        if chunks:
-            self.ledger.leave_out(chunks)
-            self._runs.left_out(self.spec.name, why, chunks, self._clock.now())
-
-    def _has_room(self, key: Key) -> None:
-        """A run that held the key has ended, here or in another partition."""
-        if isinstance(self._intake, Lanes):
-            self._intake.unblock(key)
-        self._waiting.wake()
-
-    async def _redriven(self, lane: Lane) -> Unit | None:
-        """The first event waiting in a lane that is being redriven, or None once it is free."""
-        laid = self.ledger.laid_behind(lane)
-        if self.ledger.lays_aside:
-            await self._landing.commit(self.ledger.progressed)
-        await self._landing.drain()
-        if self._landing.broken:
-            return None
-        name, stream, key = self.spec.name, lane[0], lane[1]
-        waiting = await parked_events(self._storage, name, stream, self.partition, key, limit=1)
-        if waiting:
-            unit = redriven(waiting[0])
-            if unit.due <= self._clock.now():
-                return unit
-            self.ledger.postpone(unit, unit.due)
-            return None
-        if self.ledger.laid_behind(lane) != laid:
-            # Another worker has met its key meanwhile: what it laid aside may be on its way yet.
-            return None
-        # From here on nothing is laid behind it: no row may be left where no key is parked.
-        del self.ledger.parked[lane]
-        await self._landing.commit(lambda: self.ledger.freed(lane))
         return None
 
     # --- running ----------------------------------------------------------------------------
@@ -541,20 +379,15 @@ class Pump:
             call.begun is not None
             and call.begun.takes_another
             and len(self.ledger.running) - self._ahead >= self._width
-            and self._plain_lanes
-            and isinstance(self._intake, Lanes)
-            and not self._intake.is_full
-            and bool(self._intake.wanting())
             and not (self._picking.locked() or self._errands or self._stopping or self.paused)
-            and self.ledger.is_clear
-            and not self._landing.broken
+            and self._picker.runs_dry
         )
 
     async def _read_on(self) -> None:
         """Lay more ready, while no worker is free to."""
         async with self._picking:
             try:
-                await self._read(self._clock.monotonic())
+                await self._picker.read(self._clock.monotonic())
             except Unavailable:
                 # As in `_next`.
                 self._landing.broken = True
@@ -577,7 +410,7 @@ class Pump:
         wall = self._clock.monotonic() - started
         for run, batches in runs_of(invocation, outcome, wall):
             self._runs.record(run, batches)
-        self._convoy.ended(call.unit.size, outcome)
+        self._picker.convoy.ended(call.unit.size, outcome)
         return outcome
 
     def _tell_breaker(self, verdict: Verdict) -> None:
@@ -605,7 +438,7 @@ class Pump:
         if kept is not None and self.ledger.is_light(unit, verdict, kept):
             self.ledger.gather(unit, kept)
             if self._in_lanes:
-                self._release(verdict.finished)
+                self._picker.release(verdict.finished)
             self._landing.begin_gathered()
             await self._landing.room()
             return
@@ -614,8 +447,8 @@ class Pump:
         effects = self.ledger.landed(
             unit, verdict, kept=kept, token=token, on_failure=on_failure, now=self._clock.now()
         )
-        self._release(verdict.finished)
-        self._release(lost.chunk for lost in verdict.given_up)
+        self._picker.release(verdict.finished)
+        self._picker.release(lost.chunk for lost in verdict.given_up)
         if effects is None:
             return
         if verdict.given_up:
@@ -633,15 +466,11 @@ class Pump:
             await self._clock.sleep(0)
             await self._landing.room()
 
-    def _release(self, chunks: Iterable[Chunk]) -> None:
-        if isinstance(self._intake, Lanes):
-            self._intake.release(chunks)
-
     def _beside(self, effects: Effects) -> tuple[Put | Delete, ...]:
         """What flow control and a merge must remember with the positions."""
         rows = self._gate.rows()
-        if self._merges is not None and isinstance(self._intake, Merge):
-            rows += self._merges.rows(self._intake, effects.progress)
+        if self._merges is not None and isinstance(self._picker.intake, Merge):
+            rows += self._merges.rows(self._picker.intake, effects.progress)
         return rows
 
     # --- starting over ----------------------------------------------------------------------
@@ -664,9 +493,9 @@ class Pump:
         found = await self._landing.found()
         await self._gate.load(self._storage)
         self._begin(found)
-        if self._merges is not None and isinstance(self._intake, Merge):
+        if self._merges is not None and isinstance(self._picker.intake, Merge):
             marks = {name: self.ledger.watermark(name) for name in self._streams}
-            self._intake.resume(await self._merges.load(marks))
+            self._picker.intake.resume(await self._merges.load(marks))
 
     def _begin(self, standing: dict[str, Standing]) -> None:
         """Open the books at what the store says."""
@@ -674,14 +503,7 @@ class Pump:
         self.ledger = Ledger(spec, self.partition, standing, self._wants)
         self._landing.open(self.ledger)
         self._fresh = True
-        self._read_events = max(spec.batch_size * max(self._convoy.most, 2), 256)
-        self._read_size = spec.batch_bytes * 2
-        self._intake = intake_of(
-            spec, streams=len(self._streams), lanes=self._in_lanes, width=self._width,
-            rules=self._gate.rules, lateness=self._lateness,
-        )  # fmt: skip
-        for stream, reader in zip(self._streams, self._readers, strict=True):
-            reader.seek(self.ledger.watermark(stream))
+        self._picker.open(self.ledger)
 
     async def _rest(self) -> None:
         """Wait until nothing runs and nothing is being committed."""
