@@ -54,6 +54,7 @@ NAMED = {
     2627: "a replay whose beginning landed unheard stood still until the next start",
     1643: "what was laid behind a parked key kept the room that its key had for others",
     7965: "what was laid behind a parked key was passed by the positions of outputs gathered before",
+    33765: "a moment that passed before its schedule was first written down never fired",
     22528: "what was laid behind a key as it was freed stayed parked, and nothing waited for it",
     24042: "a throttle with `commit=before` was forgotten with its host",
     10005: "a throttled key's retry was put behind what came after it in another of its keys",

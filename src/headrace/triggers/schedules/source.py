@@ -65,7 +65,11 @@ class ScheduleSource:
     async def _standing(self, outlet: Outlet) -> Standing:
         standing = decode_standing(await outlet.checkpoint())
         if standing is None or standing.of != fingerprint(self._schedule):
-            first = self._times.first(self._clock.now())
+            now = self._clock.now()
+            first = self._times.first(now)
+            if first is None:
+                # A moment that comes while a node starts, or is deployed for it, is kept as well.
+                first = self._times.first(now - GRACE_US)
             standing = Standing(fingerprint(self._schedule), first)
             await outlet.emit([], checkpoint=_encode(standing))
         return standing

@@ -211,6 +211,13 @@ def test_periods_are_told_apart_to_the_last_second() -> None:
     assert in_words(Every(0.1)) == "every 0.1 s"
 
 
+@pytest.mark.parametrize(("when", "fires"), [("23:59:01", 1), ("23:58:59", 0)])
+def test_a_moment_that_passes_while_the_node_starts_is_kept(when: str, fires: int) -> None:
+    with World(clockwork(At(f"2025-12-31T{when}")), start=NEW_YEAR) as world:
+        world.advance("1h")
+        assert len(fired(world)) == fires
+
+
 def test_a_moment_fires_once_and_one_that_is_past_does_not() -> None:
     soon, past = At("2026-01-02T08:00"), At("2025-12-24T18:00")
     with World(clockwork(soon, past), start=NEW_YEAR) as world:
