@@ -21,7 +21,7 @@ from headrace.model.effects import Change, Space
 from headrace.model.event import Event
 from headrace.node.assembly import Node
 from headrace.node.config import Settings
-from headrace.node.lifecycle import keep_for_good
+from headrace.node.lifecycle import keep_for_good, settle
 from headrace.world.clock import SystemClock
 from headrace.world.entropy import SystemEntropy
 from headrace.world.tasks import Tasks
@@ -132,6 +132,7 @@ async def bench_of(app: str | Path) -> AsyncIterator[Bench]:
             await node.start()
             # As a node does that serves.
             keep_for_good()
+            tasks.start(settle(node), name="settle")
             yield bench
             bench.check()
         finally:

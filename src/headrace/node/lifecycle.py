@@ -23,6 +23,8 @@ from headrace.world.failpoints import kill_at
 
 _logger = logging.getLogger("headrace.node")
 MAX_NAMED = 12
+SETTLED_S = 2.0
+"""By then a thousand pumps have read where they stand."""
 """Functions that are named when the node says what it serves."""
 
 
@@ -95,6 +97,7 @@ async def _serve(settings: Settings) -> None:
         url = await gateway.start(settings.host, settings.port)
         note = stopping.note = write_note(settings.data, url)
         keep_for_good()
+        node.tasks.start(settle(node), name="settle")
         _announce(node, url)
         try:
             if settings.reload:
@@ -114,6 +117,12 @@ def keep_for_good() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+
+
+async def settle(node: Node) -> None:
+    """Once a node that has started is at work, let the collector pass by its pumps as well."""
+    await node.clock.sleep(SETTLED_S)
+    keep_for_good()
 
 
 def _announce(node: Node, url: str) -> None:
