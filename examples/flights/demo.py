@@ -219,6 +219,7 @@ def run(plan: Plan, host: Host, *, keep: bool) -> int:
     with Progress() as progress:
         ready = host.start()
         progress.say(f"node ready after {ready:.2f} s, log in {host.log_path}")
+        progress.say(f"watch it in the console: {console_of(host)}")
         whole = feed.load(plan.flights)
         bulk, held = split(whole, plan)
         progress.say(
@@ -271,8 +272,10 @@ def run(plan: Plan, host: Host, *, keep: bool) -> int:
         ],
     )  # fmt: skip
     wrong = [finding for finding in findings if not finding.holds]
+    print(
+        f"console: {console_of(host)}{'' if keep else ' (closed by now; `make demo ARGS=--keep` leaves it open)'}"
+    )
     if keep:
-        print(f"console: http://{':'.join(map(str, host.address() or ()))}/console")
         print("the node is kept running; press Ctrl-C to stop it", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()
@@ -280,9 +283,12 @@ def run(plan: Plan, host: Host, *, keep: bool) -> int:
     if status:
         print(f"the node ended with status {status}: {host.log_tail()}")
     print("everything agrees" if not wrong else f"{len(wrong)} figures differ")
-    if not keep:
-        print("to look around in the console: python examples/flights/demo.py --quick --keep")
     return 1 if wrong or status else 0
+
+
+def console_of(host: Host) -> str:
+    """Where the node's pages are, in its present life."""
+    return f"http://{':'.join(map(str, host.address() or ()))}/console"
 
 
 class Crash(NamedTuple):
