@@ -77,12 +77,16 @@ class _Books:
         self.given: Counter[At] = Counter()
         self.done: set[At] = set()
         self.maybe_done: set[At] = set()
-        # An answer may be heard late: what was acknowledged is done from some moment after the asking.
+        # An answer may be heard late: what was acknowledged is done, and what was refused is free,
+        # from some moment after the asking.
         self.asked: dict[At, int] = {}
+        self.refused: dict[str, int] = {}
         for what, began, *rest in queue.journal:
             if what == "ack" and rest[-1]:
                 partition, offset, *_ = rest[1]
                 self.asked.setdefault((partition, offset), began)
+            elif what == "nack" and rest[-1]:
+                self.refused.setdefault(rest[1][2], began)
         self.dead_now: set[At] = set()
         self.ever_dead: set[At] = set()
         self.not_before: dict[At, int] = {}
@@ -145,7 +149,8 @@ class _Books:
         if self.is_skewed:
             return
         lease = self.leases.get(place)
-        if lease is not None and ended < lease.until:
+        is_free = lease is not None and self.refused.get(lease.receipt, ended) < ended
+        if lease is not None and ended < lease.until and not is_free:
             self.find("Q3", f"{place} has a second holder {lease.until - ended} µs too early")
         if ended < self.not_before.get(place, 0):
             self.find(
