@@ -268,9 +268,12 @@ class Pump:
 
     def _at_hand(self) -> Unit | None:
         """A whole batch that lies ready, where nothing asks for another way than straight on."""
-        if self._picking.locked() or self._errands or self._stopping or self.paused:
-            return None
-        return self._picker.at_hand()
+        return self._picker.at_hand() if self._is_free else None
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether a unit may be taken up without waiting for somebody else."""
+        return not (self._picking.locked() or self._errands or self._stopping or self.paused)
 
     def _begin_unit(self, unit: Unit) -> None:
         self.ledger.running.append(unit)
@@ -363,25 +366,22 @@ class Pump:
             except Unavailable:
                 # Whoever waits for its end will hear of that too.
                 return None
-        if len(self.ledger.running) - self._ahead < self._width:
-            return None
-        if call.begun is None or not call.begun.takes_another:
-            return None
-        if (unit := self._at_hand()) is None:
+        begun = self._followable(call)
+        if begun is None or (unit := self._at_hand()) is None:
             return None
         self._ahead += 1
         self._begin_unit(unit)
-        return self._call(unit, call.begun)
+        return self._call(unit, begun)
+
+    def _followable(self, call: Call) -> Begun | None:
+        """The run behind which another one may be sent ahead, if one may."""
+        if len(self.ledger.running) - self._ahead < self._width:
+            return None
+        return call.begun if call.begun is not None and call.begun.takes_another else None
 
     def _runs_dry(self, call: Call) -> bool:
         """Whether nothing was sent ahead only because nothing is laid ready."""
-        return (
-            call.begun is not None
-            and call.begun.takes_another
-            and len(self.ledger.running) - self._ahead >= self._width
-            and not (self._picking.locked() or self._errands or self._stopping or self.paused)
-            and self._picker.runs_dry
-        )
+        return self._followable(call) is not None and self._is_free and self._picker.runs_dry
 
     async def _read_on(self) -> None:
         """Lay more ready, while no worker is free to."""
