@@ -112,10 +112,6 @@ class _Listening:
         self._head: Response
         self._heard = b""
 
-    def can_chunk(self) -> bool:
-        """It can."""
-        return True
-
     def begin(self, response: Response, extra: Headers) -> None:
         """Note the head."""
         self._head = response

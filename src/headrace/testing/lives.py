@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 from headrace.delivery.answers import Answers
 from headrace.delivery.dispatcher import Dispatcher
 from headrace.delivery.hostcalls import HostCalls
-from headrace.delivery.publisher import Published, Publisher
+from headrace.delivery.publisher import Published
 from headrace.delivery.runs import Runs
 from headrace.delivery.shifts import Shifts
 from headrace.faces.gateway.rooms import Health, Rooms
@@ -67,7 +67,6 @@ class Node:
         self.door = door
         self.dispatcher = dispatcher
         self.invoker = invoker
-        self.runs, self.replays = rooms.runs, rooms.replays
         self.rooms = rooms
 
 
@@ -131,7 +130,6 @@ class Lives:
         self._primary: Host | None = None
         self.node: Node
         self.broker: MemoryBroker
-        self.publisher: Publisher
 
     # --- life and death ---------------------------------------------------------------------
 
@@ -166,7 +164,6 @@ class Lives:
         if (node := await self._born()) is None:
             return
         self.node = node
-        self.publisher = node.rooms.publisher
         self._up.set()
 
     async def _born(self) -> Node | None:
@@ -251,7 +248,6 @@ class Lives:
         try:
             if (node := await self._born()) is not None:
                 self.node = node
-                self.publisher = node.rooms.publisher
         finally:
             # Whoever asked for it does not live there.
             inhabited.set(outside)
@@ -338,7 +334,7 @@ class Lives:
         """
         await self._up.wait()
         try:
-            return await self.publisher.publish(stream, events)
+            return await self.node.rooms.publisher.publish(stream, events)
         except HostDied as died:
             raise Unavailable(
                 f"{died} while publishing; whether the events are there is unknown, so publish "

@@ -154,7 +154,7 @@ class World:
 
     def left_out(self, function: str) -> dict[str, int]:
         """How many events flow control left out since the host started, by policy."""
-        return dict(self._lives.node.runs.counters[function].left_out)
+        return dict(self._lives.node.rooms.runs.counters[function].left_out)
 
     # --- producing --------------------------------------------------------------------------
 
@@ -354,7 +354,7 @@ class World:
         first = 0 if begin is None else round(begin.timestamp() * 1e6)
         last = self._lives.clock.now() + 1 if end is None else round(end.timestamp() * 1e6)
         of = stream if isinstance(stream, str) else stream.name
-        replays = self._lives.node.replays
+        replays = self._lives.node.rooms.replays
         self._drive(replays.start(name, of, begin=first, end=last, rules=list(rules)))
 
     # --- checking ---------------------------------------------------------------------------

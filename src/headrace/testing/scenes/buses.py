@@ -165,7 +165,7 @@ class BusScene:
         begin, end = (epoch + round(at * 1e6) for at in (planned.begin, planned.end))
 
         async def wish(node: Node) -> ReplayRow:
-            return await node.replays.start(
+            return await node.rooms.replays.start(
                 planned.name,
                 BUS,
                 begin=begin,
@@ -174,7 +174,7 @@ class BusScene:
             )
 
         async def look(node: Node) -> ReplayRow:
-            return await node.replays.get(planned.name)
+            return await node.rooms.replays.get(planned.name)
 
         asked = self._stage.clock.now()
         # A wish whose end is unknown is made again: refused where the first was heard.
