@@ -23,6 +23,7 @@ from headrace.keepers.storage.memory import MemoryStorage
 from headrace.model.function import StreamSpec
 from headrace.node.assembly import Node
 from headrace.node.config import Settings
+from headrace.testing.served import Served
 from headrace.world.clock import SystemClock
 from headrace.world.entropy import SystemEntropy
 from headrace.world.tasks import Tasks
@@ -92,11 +93,19 @@ def wear_gloves(event, context):
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *, app: str = APP) -> Iterator[str]:
-    """A node in a process of its own, running `app`; its address."""
-    folder.chmod(0o755)
+def served(folder: Path, app: str = APP) -> Iterator[Served]:
+    """A node in a process of its own, running `app`."""
+    for each in (folder, *folder.parents[:2]):
+        each.chmod(0o755)
     (folder / "app.py").write_text(app)
     with testing.serving(folder / "app.py", folder / "data") as node:
+        yield node
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *, app: str = APP) -> Iterator[str]:
+    """The same; its address."""
+    with served(folder, app) as node:
         yield node.url
 
 

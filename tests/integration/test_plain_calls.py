@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_nodes import memory_gateway
+from tests.integration.gateway_nodes import memory_gateway, served
 
-from headrace.testing import serving
 from headrace.testing.served import Served
 
 APP = """
@@ -104,11 +103,7 @@ class Line:
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("plain")
-    for each in (folder, *folder.parents[:2]):
-        each.chmod(0o755)
-    (folder / "app.py").write_text(APP)
-    with serving(folder / "app.py", folder / "data") as node:
+    with served(tmp_path_factory.mktemp("plain"), APP) as node:
         yield node
 
 

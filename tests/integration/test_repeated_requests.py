@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_nodes import start, wait_for
+from tests.integration.gateway_nodes import served, start, wait_for
 
-from headrace.testing import serving
 from headrace.testing.served import Answer, Served, ask
 
 APP = """
@@ -52,11 +51,7 @@ REFUSED = (422, "key-reused")
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("repeated")
-    for each in (folder, *folder.parents[:2]):
-        each.chmod(0o755)
-    (folder / "app.py").write_text(APP)
-    with serving(folder / "app.py", folder / "data") as node:
+    with served(tmp_path_factory.mktemp("repeated"), APP) as node:
         yield node
 
 

@@ -34,6 +34,8 @@ from tests.integration.faults.processes import (
 
 START_S = 20.0
 PATIENCE_S = 60.0
+AGAIN = frozenset({429, 503, 507})
+"""Answers that ask for another try."""
 ORPHANS_S = 5.0
 _DIE_WITH_US = """
 import ctypes, sys
@@ -250,26 +252,28 @@ class Site:
         *,
         body: bytes | None = None,
         media: str = "application/json",
+        key: str = "",
         seconds: float = PATIENCE_S,
     ) -> bytes:
         """Ask until there is a good answer, through as many lives as that takes.
+
+        Under an idempotency key whatever may have happened is asked for again, failures included.
 
         Raises:
             Ended: The node refused, or gave no answer in time.
         """
         began, pause, last = time.monotonic(), 0.01, "nothing"
+        headers = {"content-type": media} | ({"idempotency-key": key} if key else {})
         while time.monotonic() - began < seconds:
             try:
-                status, answer = self.once(
-                    "GET" if body is None else "POST", path, body, {"content-type": media}
-                )
+                status, answer = self.once("GET" if body is None else "POST", path, body, headers)
             except (OSError, http.client.HTTPException) as error:
                 last = repr(error)
             else:
                 if status < 300:
                     return answer
                 last = f"{status} {answer[:300]!r}"
-                if status not in {429, 503, 507}:
+                if status not in AGAIN and not (key and (status == 409 or status >= 429)):
                     break
             time.sleep(pause)
             pause = min(2 * pause, 0.2)

@@ -226,22 +226,8 @@ class Works:
         self.orders += 1
 
     def _answered(self, place: str, number: int) -> bytes:
-        headers = {"content-type": "application/json", "idempotency-key": f"o{number}"}
-        until, said = time.monotonic() + DONE_S, ""
-        while time.monotonic() < until:
-            try:
-                status, answer = self.site.once(
-                    "POST", f"/orders/{place}", b'{"n": %d}' % number, headers
-                )
-            except (OSError, http.client.HTTPException) as error:
-                said = repr(error)
-            else:
-                if status < 300:
-                    return answer
-                said = f"{status} {answer[:300]!r}"
-                assert status == 409 or status >= 429, said
-            time.sleep(0.05)
-        raise AssertionError(f"order {number} was answered {said}: {self.site.said()}")
+        body = b'{"n": %d}' % number
+        return self.site.ask(f"/orders/{place}", body=body, key=f"o{number}", seconds=DONE_S)
 
     def _redrive(self, _: Random) -> None:
         """Parked keys are given another try that they may not pass."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
 from headrace.delivery.breaker import CircuitBreaker
@@ -44,9 +45,46 @@ class Counting:
         return
 
 
+class Rig:
+    """One pump over one partition, and what it stands on."""
+
+    def __init__(
+        self, loop: VirtualLoop, faults: Callable[[str], Awaitable[None]] | None = None
+    ) -> None:
+        self.clock = VirtualClock(loop)
+        self.storage = MemoryStorage(self.clock, faults=faults)
+        self.failures: list[str] = []
+        self.tasks = Tasks(lambda name, error: self.failures.append(f"{name}: {error!r}"))
+        self.broker = MemoryBroker(self.storage, clock=self.clock)
+        self.publisher = Publisher(self.broker)
+        self.invoker = Counting()
+        self.spec = FunctionSpec(name="shop.price", app="shop", batch_size=1)
+
+    async def declare(self) -> None:
+        """Have the stream it reads."""
+        await self.broker.declare(StreamSpec(name="s", owner="shop"))
+
+    async def claim(self) -> Pump:
+        """The pump, not yet running."""
+        subscription = self.broker.subscribe(self.spec.name, ("s",))
+        claimed = await claim(
+            self.storage, self.broker, function=self.spec.name, stream="s", partition=0,
+            start="earliest",
+        )  # fmt: skip
+        return Pump(
+            self.spec, 0, {"s": claimed}, [subscription.reader("s", 0, 0)], storage=self.storage,
+            invoker=self.invoker, clock=self.clock, entropy=SeededEntropy(1), tasks=self.tasks,
+            breaker=CircuitBreaker(None), runs=Runs(),
+        )  # fmt: skip
+
+    async def close(self) -> None:
+        """End what is left."""
+        await self.tasks.close()
+        await self.broker.close()
+
+
 async def stalled(loop: VirtualLoop) -> tuple[int, int]:
     """Runs while the store stands still, and after it goes on, of 2,000 events."""
-    clock = VirtualClock(loop)
     going = asyncio.Event()
     going.set()
 
@@ -54,35 +92,21 @@ async def stalled(loop: VirtualLoop) -> tuple[int, int]:
         if moment == "before":
             await going.wait()
 
-    storage = MemoryStorage(clock, faults=faults)
-    failures: list[str] = []
-    tasks = Tasks(lambda name, error: failures.append(f"{name}: {error!r}"))
-    broker = MemoryBroker(storage, clock=clock)
-    await broker.declare(StreamSpec(name="s", owner="shop"))
-    await Publisher(broker).publish("s", [Event(b"1")] * 2_000)
-    spec = FunctionSpec(name="shop.price", app="shop", batch_size=1)
-    subscription = broker.subscribe(spec.name, ("s",))
-    claimed = await claim(
-        storage, broker, function=spec.name, stream="s", partition=0, start="earliest"
-    )
-    invoker = Counting()
-    pump = Pump(
-        spec, 0, {"s": claimed}, [subscription.reader("s", 0, 0)], storage=storage,
-        invoker=invoker, clock=clock, entropy=SeededEntropy(1), tasks=tasks,
-        breaker=CircuitBreaker(None), runs=Runs(),
-    )  # fmt: skip
+    rig = Rig(loop, faults)
+    await rig.declare()
+    await rig.publisher.publish("s", [Event(b"1")] * 2_000)
+    pump = await rig.claim()
     going.clear()
-    running = tasks.start(pump.run(), name="pump")
-    await clock.sleep(5)
-    ahead = invoker.runs
+    running = rig.tasks.start(pump.run(), name="pump")
+    await rig.clock.sleep(5)
+    ahead = rig.invoker.runs
     going.set()
-    await clock.sleep(5)
+    await rig.clock.sleep(5)
     pump.stop()
     await running
-    await tasks.close()
-    await broker.close()
-    assert not failures
-    return ahead, invoker.runs
+    await rig.close()
+    assert not rig.failures
+    return ahead, rig.invoker.runs
 
 
 def test_only_so_many_units_run_ahead_of_a_store_that_stands_still() -> None:
@@ -97,41 +121,27 @@ def test_only_so_many_units_run_ahead_of_a_store_that_stands_still() -> None:
 
 async def refused_once(loop: VirtualLoop) -> tuple[int, int]:
     """Runs, and the watermark, where the only commit of a pump that sleeps is turned down once."""
-    clock = VirtualClock(loop)
     refuse = False
 
     async def faults(moment: str) -> None:
         nonlocal refuse
         if refuse and moment == "before":
             refuse = False
-            await clock.sleep(1)
+            await rig.clock.sleep(1)
             raise Unavailable("not now")
 
-    storage = MemoryStorage(clock, faults=faults)
-    tasks = Tasks(lambda name, error: None)
-    broker = MemoryBroker(storage, clock=clock)
-    await broker.declare(StreamSpec(name="s", owner="shop"))
-    await Publisher(broker).publish("s", [Event(b"1")])
-    spec = FunctionSpec(name="shop.price", app="shop", batch_size=1)
-    subscription = broker.subscribe(spec.name, ("s",))
-    claimed = await claim(
-        storage, broker, function=spec.name, stream="s", partition=0, start="earliest"
-    )
-    invoker = Counting()
-    pump = Pump(
-        spec, 0, {"s": claimed}, [subscription.reader("s", 0, 0)], storage=storage,
-        invoker=invoker, clock=clock, entropy=SeededEntropy(1), tasks=tasks,
-        breaker=CircuitBreaker(None), runs=Runs(),
-    )  # fmt: skip
+    rig = Rig(loop, faults)
+    await rig.declare()
+    await rig.publisher.publish("s", [Event(b"1")])
+    pump = await rig.claim()
     refuse = True
-    running = tasks.start(pump.run(), name="pump")
-    await clock.sleep(60)
-    _, standing = await stored(storage, spec.name, "s", 0)
+    running = rig.tasks.start(pump.run(), name="pump")
+    await rig.clock.sleep(60)
+    _, standing = await stored(rig.storage, rig.spec.name, "s", 0)
     pump.stop()
     await running
-    await tasks.close()
-    await broker.close()
-    return invoker.runs, standing.progress.watermark
+    await rig.close()
+    return rig.invoker.runs, standing.progress.watermark
 
 
 def test_a_commit_that_does_not_land_wakes_a_pump_that_sleeps() -> None:
@@ -144,34 +154,19 @@ def test_a_commit_that_does_not_land_wakes_a_pump_that_sleeps() -> None:
 
 async def with_a_runaway(loop: VirtualLoop) -> tuple[int, int]:
     """Events run and events parked, where one of many has come too far."""
-    clock = VirtualClock(loop)
-    storage = MemoryStorage(clock)
-    tasks = Tasks(lambda name, error: None)
-    broker = MemoryBroker(storage, clock=clock)
-    await broker.declare(StreamSpec(name="s", owner="shop"))
-    publisher = Publisher(broker)
-    await publisher.publish("s", [Event(b"1")] * 20)
-    await publisher.publish("s", [Event(b"1")], hops=MAX_HOPS + 1)
-    await publisher.publish("s", [Event(b"1")] * 20)
-    spec = FunctionSpec(name="shop.price", app="shop", batch_size=1)
-    subscription = broker.subscribe(spec.name, ("s",))
-    claimed = await claim(
-        storage, broker, function=spec.name, stream="s", partition=0, start="earliest"
-    )
-    invoker = Counting()
-    pump = Pump(
-        spec, 0, {"s": claimed}, [subscription.reader("s", 0, 0)], storage=storage,
-        invoker=invoker, clock=clock, entropy=SeededEntropy(1), tasks=tasks,
-        breaker=CircuitBreaker(None), runs=Runs(),
-    )  # fmt: skip
-    running = tasks.start(pump.run(), name="pump")
-    await clock.sleep(60)
-    parked = await storage.scan(Space.PARKED, b"")
+    rig = Rig(loop)
+    await rig.declare()
+    await rig.publisher.publish("s", [Event(b"1")] * 20)
+    await rig.publisher.publish("s", [Event(b"1")], hops=MAX_HOPS + 1)
+    await rig.publisher.publish("s", [Event(b"1")] * 20)
+    pump = await rig.claim()
+    running = rig.tasks.start(pump.run(), name="pump")
+    await rig.clock.sleep(60)
+    parked = await rig.storage.scan(Space.PARKED, b"")
     pump.stop()
     await running
-    await tasks.close()
-    await broker.close()
-    return invoker.runs, len(parked)
+    await rig.close()
+    return rig.invoker.runs, len(parked)
 
 
 def test_an_event_that_runs_away_takes_nobody_of_its_convoy_with_it() -> None:
