@@ -23,9 +23,9 @@ from headrace.world.failpoints import kill_at
 
 _logger = logging.getLogger("headrace.node")
 MAX_NAMED = 12
+"""Functions that are named when the node says what it serves."""
 SETTLED_S = 2.0
 """By then a thousand pumps have read where they stand."""
-"""Functions that are named when the node says what it serves."""
 
 
 def run(settings: Settings) -> int:
