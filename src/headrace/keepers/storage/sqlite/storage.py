@@ -256,7 +256,9 @@ class SqliteStorage:
     def _landed(self, group: Group) -> None:
         self._rows.landed(group.overlay)
         appender = self._appender if group.appending else None
-        if appender is not None and not group.is_heard_by_many:
+        # Those who wait for the disk need not wait until a thousand others have been woken.
+        is_heard_late = group.is_heard_by_many
+        if appender is not None and not is_heard_late:
             appender.landed()
         try:
             failpoints.hit("commit:after-fsync")
@@ -266,8 +268,7 @@ class SqliteStorage:
             group.fail(_unexpected(fault))
         else:
             group.settle()
-        if appender is not None and group.is_heard_by_many:
-            # Those who wait for the disk need not wait until a thousand others have been woken.
+        if appender is not None and is_heard_late:
             appender.landed()
         self._checkpointer.committed()
 
