@@ -17,6 +17,7 @@ from headrace.faces.console.parts import (
     to,
     to_event,
     to_function,
+    to_partition,
     to_stream,
     when,
 )
@@ -83,10 +84,7 @@ def parked_table(parked: Sequence[ParkedKey]) -> str:
     rows = [
         (
             to_function(one.function),
-            to(
-                f"/console/streams/{one.stream}?partition={one.partition}",
-                f"{one.stream}/{one.partition}",
-            ),
+            to_partition(one.stream, one.partition),
             code(one.key) if one.key is not None else "(none)",
             f"{one.events:,}",
             escape(one.status),

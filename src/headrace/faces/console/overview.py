@@ -29,6 +29,7 @@ from headrace.faces.console.parts import (
     to,
     to_event,
     to_function,
+    to_partition,
     to_stream,
     toned,
 )
@@ -194,10 +195,7 @@ def behind_table(lag: Sequence[LagRow]) -> str:
     rows = [
         (
             to_function(row.function),
-            to(
-                f"/console/streams/{row.stream}?partition={row.partition}",
-                f"{row.stream}/{row.partition}",
-            ),
+            to_partition(row.stream, row.partition),
             f"{row.position:,}",
             f"{row.high:,}",
             f"{row.lag:,}",

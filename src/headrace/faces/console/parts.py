@@ -71,6 +71,13 @@ def to_stream(name: str) -> str:
     return to(f"/console/streams/{quote(name, safe='')}", name)
 
 
+def to_partition(stream: str, partition: int) -> str:
+    """A link to the records of one partition."""
+    return to(
+        f"/console/streams/{quote(stream, safe='')}?partition={partition}", f"{stream}/{partition}"
+    )
+
+
 def to_event(position: str) -> str:
     """A link to an event's page, by `stream/partition/offset`."""
     if position.count("/") < 2:
