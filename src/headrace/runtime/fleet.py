@@ -192,12 +192,7 @@ class Fleet:
         Raises:
             Unavailable: No instance could be forked.
         """
-        pool = None if self._draining else self._pools.get(invocation.function)
-        if pool is None:
-            return False
-        if self._upkeep.rests:
-            self._upkeep.begun()
-        instance = pool.place(invocation)
+        instance = self._placed(invocation)
         if instance is None:
             return False
         instance.hand(invocation, waiter)
@@ -209,15 +204,20 @@ class Fleet:
         Raises:
             Unavailable: No instance could be forked.
         """
+        instance = self._placed(invocation)
+        if instance is None:
+            return None
+        pool = self._pools[invocation.function]
+        return Sent(invocation, instance.run(invocation), pool, instance, self)
+
+    def _placed(self, invocation: Invocation) -> Instance | None:
+        """The instance that can take it now, if one can."""
         pool = None if self._draining else self._pools.get(invocation.function)
         if pool is None:
             return None
         if self._upkeep.rests:
             self._upkeep.begun()
-        instance = pool.place(invocation)
-        if instance is None:
-            return None
-        return Sent(invocation, instance.run(invocation), pool, instance, self)
+        return pool.place(invocation)
 
     async def invoke(self, invocation: Invocation, *, lost: str = "") -> Outcome:
         """Run it to its end and say what came back.
