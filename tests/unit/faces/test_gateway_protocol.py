@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,18 +110,27 @@ async def fed(connection: Connection, wire: Wire, parts: list[bytes]) -> None:
         await asyncio.sleep(0)
 
 
-def raw(path: str, body: bytes | None) -> bytes:
+H2C = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nHTTP2-Settings: AAEA\r\n"
+"""What a JDK client sends with its first request."""
+WEBSOCKET = b"Upgrade: websocket\r\nConnection: upgrade\r\nsec-websocket-version: 13\r\n"
+
+
+def raw(path: str, body: bytes | None, extra: bytes = b"", *, chunked: bool = False) -> bytes:
+    head = b"%b HTTP/1.1\r\nhost: a\r\n%b" % (path.encode(), extra)
     if body is None:
-        return b"GET %b HTTP/1.1\r\nhost: a\r\n\r\n" % path.encode()
-    return b"POST %b HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%b" % (
-        path.encode(), len(body), body,
-    )  # fmt: skip
+        return b"GET %b\r\n" % head
+    if chunked:
+        chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+        return b"POST %btransfer-encoding: chunked\r\n\r\n%b0\r\n\r\n" % (head, chunk)
+    return b"POST %bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
 
 
 REQUESTS = st.lists(
     st.tuples(
         st.sampled_from(["/soon", "/soon/2", "/late"]),
         st.sampled_from([None, b"", b"1", b"\r\n", b"GET /late HTTP/1.1\r\n\r\n", b"22"]),
+        st.sampled_from([b"", H2C, WEBSOCKET, b"connection: upgrade\r\n", b"upgrade: h2c\r\n"]),
+        st.booleans(),
     ),
     min_size=1,
     max_size=12,
@@ -129,12 +139,12 @@ REQUESTS = st.lists(
 
 @given(REQUESTS, st.lists(st.integers(1, 80), min_size=1), st.booleans())
 def test_requests_are_the_same_however_their_bytes_are_cut(
-    wanted: list[tuple[str, bytes | None]], cuts: list[int], whole: bool
+    wanted: list[tuple[str, bytes | None, bytes, bool]], cuts: list[int], whole: bool
 ) -> None:
     async def run() -> None:
         desk = Desk()
         hall, connection, wire = opened(desk)
-        parts = [raw(path, body) for path, body in wanted]
+        parts = [raw(path, body, extra, chunked=chunked) for path, body, extra, chunked in wanted]
         if not whole:
             data, parts, at = b"".join(parts), [], 0
             while at < len(data):
@@ -143,10 +153,43 @@ def test_requests_are_the_same_however_their_bytes_are_cut(
                 at += size
         await fed(connection, wire, parts)
         assert desk.seen == [
-            ("GET" if body is None else "POST", path, body or b"") for path, body in wanted
+            ("GET" if body is None else "POST", path, body or b"") for path, body, _, _ in wanted
         ]
         assert wire.answers == list(range(1, len(wanted) + 1))
         assert not wire.closed
+        connection.connection_lost(None)
+        await hall.tasks.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("asked", [H2C, WEBSOCKET])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_behind_an_upgrade_is_read_and_so_is_the_next_request(
+    asked: bytes, chunked: bool
+) -> None:
+    async def run() -> None:
+        desk = Desk()
+        hall, connection, wire = opened(desk)
+        await fed(
+            connection, wire, [raw("/late", b"12", asked, chunked=chunked) + raw("/soon", b"3")]
+        )
+        assert desk.seen == [("POST", "/late", b"12"), ("POST", "/soon", b"3")]
+        assert wire.answers == [1, 2]
+        assert not wire.closed
+        connection.connection_lost(None)
+        await hall.tasks.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("target", ["http://a", "http://a:80/", "http://a?x=1"])
+def test_an_absolute_target_without_a_path_means_the_root(target: str) -> None:
+    async def run() -> None:
+        desk = Desk()
+        hall, connection, wire = opened(desk)
+        await fed(connection, wire, [raw(target, None)])
+        assert desk.seen == [("GET", "/", b"")]
         connection.connection_lost(None)
         await hall.tasks.close()
 

@@ -85,3 +85,12 @@ class Heads:
             self._known.clear()
         head.length = length
         self._known[raw] = head
+
+
+def without_upgrade(
+    method: bytes, target: bytes, version: str, fields: Sequence[tuple[bytes, bytes]]
+) -> bytes:
+    """The bytes of a head as they would be, had its client not asked for another protocol."""
+    lines = [b"%b %b HTTP/%b" % (method, target, version.encode())]
+    lines += [b"%b: %b" % each for each in fields if each[0] != b"upgrade"]
+    return b"\r\n".join(lines) + END

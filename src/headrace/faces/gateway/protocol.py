@@ -3,7 +3,9 @@
 httptools parses what is not known already (`heads`), and `turns` answers. A connection has 10 s to
 bring its headers whole and 30 s more for the body, however slowly the bytes drip; headers, chunk
 extensions and trailers are bounded in bytes, requests that wait for their turn and connections in
-number. What comes after a request that cannot be read is not looked at.
+number. What comes after a request that cannot be read is not looked at. A client that asks for another
+protocol (`Upgrade: h2c`, `websocket`) is answered as if it had not asked: its body is read, and so is
+what comes behind.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import httptools
 from headrace.faces.gateway.errors import TooSlow, answer_error
 from headrace.faces.gateway.exchange import Exchange
 from headrace.faces.gateway.hall import Hall
-from headrace.faces.gateway.heads import END, MAX_KNOWN_BYTES, Head
+from headrace.faces.gateway.heads import END, MAX_KNOWN_BYTES, Head, without_upgrade
 from headrace.faces.gateway.turns import Turns
 from headrace.faces.gateway.writing import CONTINUE, written
 from headrace.model.errors import HeadraceError, Invalid, Overloaded, TooLarge
@@ -102,16 +104,33 @@ class Connection(asyncio.Protocol):
         self._heads_read = 0
         self._loose_bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # It is answered as if it had not asked; what follows is in a language we do not speak.
-            turns.final = True
+            self._feed(data)
         except httptools.HttpParserError as error:
             if not (turns.final and self._exchange is None):
                 self._refuse(Invalid(f"this cannot be read as HTTP/1.1: {_root_of(error)}"))
         else:
             self._fed(data, end)
         turns.go_on()
+
+    def _feed(self, data: bytes) -> None:
+        """Parse; a head that asks for another protocol is read again as if it had not.
+
+        Raises:
+            HttpParserError: This is not HTTP/1.1.
+        """
+        while True:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as error:
+                # The parser ends the message behind such a head and leaves its body unread.
+                head = without_upgrade(
+                    self._parser.get_method(), self._url, self._parser.get_http_version(),
+                    self._fields,
+                )  # fmt: skip
+                data = head + data[error.args[0] :]
+                self._parser = httptools.HttpRequestParser(self)
+            else:
+                return
 
     def _fed(self, data: bytes, end: int) -> None:
         """Know a head that came with all of its body, and bound what does not become a body."""
@@ -173,6 +192,8 @@ class Connection(asyncio.Protocol):
         self._due = 0.0
         self._loose_bytes = 0
         parser = self._parser
+        if parser.should_upgrade() and parser.get_method() != b"CONNECT":
+            return  # `_feed` reads it again
         raw = parser.get_method()
         method = _METHODS.get(raw)
         if method is None:
@@ -222,7 +243,7 @@ class Connection(asyncio.Protocol):
         self._due = math.inf
         exchange, self._exchange = self._exchange, None
         if exchange is None:
-            return
+            return  # a head that is read again
         exchange.complete()
         if exchange is self._turns.answered:
             self._turns.answered = None
@@ -324,9 +345,8 @@ def _split(url: bytes) -> tuple[str, bytes]:
         path, _, query = url.partition(b"?")
     else:
         parsed = httptools.parse_url(url)
-        path, query = parsed.path, parsed.query or b""
-        if path is None:
-            raise Invalid("the target has no path")
+        # An absolute target without a path means the root (RFC 9112, section 3.2.1).
+        path, query = parsed.path or b"/", parsed.query or b""
     return path.decode("ascii"), query
 
 
