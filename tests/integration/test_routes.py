@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import hmac
@@ -14,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from openapi_spec_validator import validate
 from tests.integration.gateway_nodes import serving
 
 from headrace.client.http import Client
-from headrace.faces.gateway.upstream import UpstreamFailed, UpstreamLate, exchange
 from headrace.testing.served import ask
 
 APP = '''
@@ -500,68 +498,3 @@ def _deliver(url: str, number: int) -> bool:
         assert "http" in type(error).__module__, error  # noqa: PT017 - any other is a fault
         return False
     return status == 202
-
-
-@contextlib.asynccontextmanager
-async def served(answer: bytes, *, then_wait: bool = False) -> AsyncIterator[str]:
-    """A service that says one thing to one client, and then closes or keeps silent."""
-    ended = asyncio.Event()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(answer)
-            if then_wait:
-                await reader.read()
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
-            ended.set()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        await ended.wait()
-
-
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", b"ok"),
-        (b"HTTP/1.1 200 OK\r\n\r\nto the end", b"to the end"),
-        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"ok"),
-        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", b"ok"),
-        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
-        (b"HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\nno", b""),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok", None),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n" + b"x" * 99, None),
-        (b"HTTP/1.1 200 OK\r\n" + b"x: " + b"y" * 200_000, None),
-        (b"this is no HTTP\r\n\r\n", None),
-        (b"", None),
-    ],
-)
-async def test_an_upstreams_answer_is_taken_whole_or_not_at_all(
-    answer: bytes, expected: bytes | None
-) -> None:
-    async with served(answer) as address:
-        work = exchange(address, "GET", "/", (), b"", max_bytes=50, seconds=5)
-        if expected is None:
-            with pytest.raises(UpstreamFailed):
-                await work
-        else:
-            assert (await work).body == expected
-
-
-async def test_an_upstream_that_says_too_much_is_named_for_it() -> None:
-    large = b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n" + b"x" * 99
-    async with served(large) as address:
-        with pytest.raises(UpstreamFailed, match="has more than 50 bytes"):
-            await exchange(address, "GET", "/", (), b"", max_bytes=50, seconds=5)
-
-
-async def test_an_upstream_that_drips_is_given_up() -> None:
-    dripping = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok"
-    async with served(dripping, then_wait=True) as address:
-        with pytest.raises(UpstreamLate):
-            await exchange(address, "GET", "/", (), b"", max_bytes=50, seconds=0.2)

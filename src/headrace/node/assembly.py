@@ -11,6 +11,7 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Iterable
 
+from headrace.client.outgoing import Outgoing
 from headrace.delivery.answers import Answers
 from headrace.delivery.dispatcher import Dispatcher
 from headrace.delivery.hostcalls import HostCalls
@@ -36,7 +37,7 @@ from headrace.runtime.fleet import Fleet
 from headrace.runtime.logs import LogLine
 from headrace.services.bus.bus import Bus
 from headrace.services.bus.internal import InternalInvoker
-from headrace.services.bus.posting import post
+from headrace.services.bus.posting import posts_over
 from headrace.services.bus.replay import Replays
 from headrace.world.clock import Clock, SystemClock
 from headrace.world.entropy import Entropy, SystemEntropy
@@ -87,7 +88,11 @@ class Node:
             shifts=shifts,
             lead=self.fleet.lead,
         )
-        self.bus = Bus(self.dispatcher, self._internal, storage=storage, broker=broker, post=post)
+        self.outgoing = Outgoing()
+        self.bus = Bus(
+            self.dispatcher, self._internal, storage=storage, broker=broker,
+            post=posts_over(self.outgoing),
+        )  # fmt: skip
         self.replays = Replays(
             self.bus, storage=storage, broker=broker, clock=clock, entropy=entropy,
             on_failure=_failed,
@@ -96,7 +101,7 @@ class Node:
         self._rooms = furnish(
             self.dispatcher, invoker=self.fleet, answers=answers, replays=self.replays,
             runs=self.runs, storage=storage, broker=broker, clock=clock, entropy=entropy,
-            secrets=self.secrets, access=settings.access, health=self.health,
+            secrets=self.secrets, outgoing=self.outgoing, access=settings.access, health=self.health,
             instances=self.fleet.instances, cold_starts=lambda: self.fleet.cold_starts,
         )  # fmt: skip
         self.publisher, self.tokens = self._rooms.publisher, self._rooms.tokens
@@ -211,6 +216,7 @@ class Node:
         await self.replays.close()
         await self.dispatcher.close()
         await self.fleet.close()
+        self.outgoing.close()
         await self.broker.close()
         await self.tasks.close()
         await self.storage.close()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from headrace.client.outgoing import Outgoing
 from headrace.delivery.answers import Answers
 from headrace.delivery.deadletters import DeadLetters
 from headrace.delivery.direct import Direct
@@ -47,6 +48,7 @@ def furnish(
     clock: Clock,
     entropy: Entropy,
     secrets: Secrets,
+    outgoing: Outgoing,
     access: Access,
     health: Callable[[], Health],
     instances: Callable[[], Sequence[msgspec.Struct]],
@@ -65,6 +67,7 @@ def furnish(
         clock: The time.
         entropy: Chance.
         secrets: What operators keep, by name.
+        outgoing: Connections to other services.
         access: Whom the platform's own paths are for.
         health: Whether work is taken now.
         instances: Processes of functions.
@@ -99,6 +102,7 @@ def furnish(
         tokens=Tokens(storage, clock, entropy),
         secrets=secrets,
         marks=Marks(storage, entropy),
+        outgoing=outgoing,
         access=access,
         cold_starts=cold_starts,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from random import Random  # noqa: TID251 - mixes the scheduler's order, from the seed
 from typing import Any, TypeVar, cast
 
+from headrace.client.outgoing import Outgoing
 from headrace.delivery.answers import Answers
 from headrace.delivery.dispatcher import Dispatcher
 from headrace.delivery.hostcalls import HostCalls
@@ -226,7 +227,7 @@ class Lives:
         rooms = furnish(
             dispatcher, invoker=invoker, answers=answers, replays=replays, runs=runs, storage=door,
             broker=self.broker, clock=self.clock, entropy=self._entropy, secrets=self._secrets,
-            access="open", health=lambda: Health(ready=True), instances=tuple, cold_starts=tuple,
+            outgoing=Outgoing(), access="open", health=lambda: Health(ready=True), instances=tuple, cold_starts=tuple,
         )  # fmt: skip
         return Node(host, door, dispatcher, invoker, rooms)
 

@@ -8,12 +8,12 @@ import zlib
 
 import pytest
 
+from headrace.client.outgoing import end_to_end
 from headrace.faces.gateway.buckets import Buckets, TooOften, client_name
 from headrace.faces.gateway.cors import answer_headers, preflight
 from headrace.faces.gateway.errors import Unsupported, answer_error
 from headrace.faces.gateway.packed import unpack
 from headrace.faces.gateway.passing import takes_share
-from headrace.faces.gateway.upstream import end_to_end
 from headrace.model.errors import Invalid, Refused, TooLarge
 from headrace.model.http import Cors, Legacy, PerClient
 

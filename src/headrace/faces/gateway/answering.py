@@ -57,7 +57,7 @@ async def answer(door: Door, request: Request, found: Found, extra: Headers) -> 
         texts_once = {name: given[-1] for name, given in texts.items()}
         sticky = picked(says.legacy.sticky, request, found.params, texts_once, b"")
         if takes_share(says.legacy, says.path, sticky, door.rooms.entropy.uniform(0, 1)):
-            return await pass_on(request, says, raw)
+            return await pass_on(door, request, says, raw)
     event_id = None
     if isinstance(says, Webhook):
         event_id = _signed(door, request, says, raw)

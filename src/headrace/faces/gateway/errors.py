@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from headrace.client.outgoing import UpstreamFailed, UpstreamLate
 from headrace.delivery.direct import CallFailed
 from headrace.delivery.repeats import KeyReused, UnderWay
 from headrace.faces.gateway.responses import Response, json_response
-from headrace.faces.gateway.upstream import UpstreamFailed, UpstreamLate
 from headrace.model import errors
 from headrace.model.schemas import Mismatch
 from headrace.security.signatures import Forged

@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
+from headrace.client.outgoing import Answered, Ask, Headers, end_to_end
 from headrace.faces.gateway.door import Door
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response
-from headrace.faces.gateway.upstream import Answered, Headers, end_to_end, exchange
 from headrace.model.errors import Corrupt, Invalid
 from headrace.model.http import METHODS, Http, Legacy, Proxy
 from headrace.model.reply import open_reply
@@ -55,7 +55,7 @@ def takes_share(legacy: Legacy, path: str, sticky: str | None, chance: float) ->
     return chance < legacy.share
 
 
-async def pass_on(request: Request, says: Http, raw: bytes) -> Response:
+async def pass_on(door: Door, request: Request, says: Http, raw: bytes) -> Response:
     """Send a request on as it is.
 
     Raises:
@@ -64,11 +64,11 @@ async def pass_on(request: Request, says: Http, raw: bytes) -> Response:
     legacy = says.legacy
     assert legacy is not None  # noqa: S101 - asked before
     headers = _forwarded(request, drop_token=says.auth is not None)
-    answered = await exchange(
+    ask = Ask(
         legacy.upstream, request.method, _target(request.path, request), headers, raw,
-        max_bytes=says.max_bytes, seconds=float(legacy.timeout),
+        seconds=float(legacy.timeout), max_bytes=says.max_bytes,
     )  # fmt: skip
-    return _response(answered)
+    return _response(await door.rooms.outgoing.ask(ask))
 
 
 async def pass_through(
@@ -97,10 +97,11 @@ async def pass_through(
         target = _written(asked)
     if says.after:
         headers = tuple(each for each in headers if each[0] != b"accept-encoding")
-    got = await exchange(
-        says.upstream, method, target, headers, body, max_bytes=says.max_bytes,
-        seconds=float(says.timeout),
+    ask = Ask(
+        says.upstream, method, target, headers, body, seconds=float(says.timeout),
+        max_bytes=says.max_bytes,
     )  # fmt: skip
+    got = await door.rooms.outgoing.ask(ask)
     if not says.after:
         return _response(got)
     media = next((value for name, value in got.headers if name == b"content-type"), b"")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from headrace.client.outgoing import Outgoing
 from headrace.delivery.deadletters import DeadLetters
 from headrace.delivery.direct import Direct
 from headrace.delivery.dispatcher import Dispatcher
@@ -75,5 +76,6 @@ class Rooms:
     tokens: Tokens
     secrets: Secrets
     marks: Marks
+    outgoing: Outgoing
     access: Access = "local"
     cold_starts: Callable[[], Sequence[float]] = tuple

@@ -6,15 +6,15 @@ How a request is really made is a port, `Post`, so that tests can stand in for t
 
 from __future__ import annotations
 
-import asyncio
-import http.client
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
 
+from headrace.client.outgoing import Ask, Outgoing
 from headrace.model.bus import HttpTarget
+from headrace.model.errors import Unavailable
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned
@@ -37,7 +37,7 @@ Post = Callable[[HttpRequest], Awaitable[int]]
 """Makes a request and gives the answer's status.
 
 Raises:
-    OSError, http.client.HTTPException: There was no answer.
+    Unavailable: There was no answer.
 """
 
 
@@ -52,8 +52,8 @@ class Posting:
         for event in (event for chunk in invocation.chunks for event in chunk.events()):
             try:
                 status = await self._post(self._request(event, invocation))
-            except (OSError, http.client.HTTPException) as error:
-                why = f"`{self._target.url}` gave no answer: {type(error).__name__}: {error}"
+            except Unavailable as error:
+                why = f"`{self._target.url}` gave no answer: {error}"
                 return Returned(error=Cause("NoAnswer", why))
             if not 200 <= status < 300:
                 again = status >= 500 or status in _TRY_AGAIN
@@ -80,27 +80,20 @@ class Posting:
         return HttpRequest(self._target.url, headers, event.value, self._target.timeout)
 
 
-async def post(request: HttpRequest) -> int:
-    """Make the request for real, in a thread; redirects are not followed.
+def posts_over(outgoing: Outgoing) -> Post:
+    """Requests made for real, over the node's connections."""
 
-    Raises:
-        OSError, http.client.HTTPException: There was no answer.
-    """
-    return await asyncio.to_thread(_post, request)
+    async def post(request: HttpRequest) -> int:
+        headers = tuple((name.encode(), value.encode()) for name, value in request.headers.items())
+        parts = urlsplit(request.url)
+        target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        ask = Ask(
+            f"{parts.scheme}://{parts.netloc}", "POST", target, headers, request.body, seconds=request.timeout,
+            max_bytes=MAX_ANSWER, keeps_body=False,
+        )  # fmt: skip
+        return (await outgoing.ask(ask)).status
 
-
-def _post(request: HttpRequest) -> int:
-    parts = urlsplit(request.url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=request.timeout)
-    try:
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("POST", path, body=request.body, headers=request.headers)
-        answer = connection.getresponse()
-        answer.read(MAX_ANSWER)
-        return answer.status
-    finally:
-        connection.close()
+    return post
 
 
 def _safe(text: str) -> str:
