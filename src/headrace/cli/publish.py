@@ -223,20 +223,18 @@ def _with_progress(
     if not size or not sys.stderr.isatty():
         yield from lists
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    clock = SystemClock()
+    began = clock.monotonic()
+    events = 0
 
-    with Progress(
-        BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("{task.fields[events]:,} events, {task.fields[rate]:,.0f}/s"),
-        TimeRemainingColumn(), console=Console(stderr=True), transient=True,
-    ) as progress:  # fmt: skip
-        clock = SystemClock()
-        began = clock.monotonic()
-        task = progress.add_task("publish", total=size, events=0, rate=0.0)
-        events = 0
+    def told(read: int | None) -> str:
+        rate = events / max(clock.monotonic() - began, 0.001)
+        return "" if read is None else f"{events:,} events, {rate:,.0f}/s"
+
+    with click.progressbar(
+        length=size, label="publish", file=sys.stderr, item_show_func=told, show_pos=False
+    ) as bar:
         for batch in lists:
             yield batch
             events += len(batch)
-            rate = events / max(clock.monotonic() - began, 0.001)
-            progress.update(task, completed=counted.bytes, events=events, rate=rate)
+            bar.update(counted.bytes - bar.pos, counted.bytes)
