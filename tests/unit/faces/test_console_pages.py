@@ -133,7 +133,7 @@ def test_a_key_is_written_as_one_word_of_a_command() -> None:
         [ParkedKey("shop.f", "o", 0, key, "waiting", 1, 0, "") for key in ("a-b.1", "it's", None)]
     )
     assert "redrive shop.f a-b.1<" in html
-    assert "redrive shop.f &#x27;it&#x27;\\&#x27;&#x27;s&#x27;<" in html
+    assert "redrive shop.f &#39;it&#39;\\&#39;&#39;s&#39;<" in html
     assert "redrive shop.f --all<" in html
 
 

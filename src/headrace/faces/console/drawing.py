@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from urllib.parse import quote
+
+from markupsafe import Markup
 
 from headrace.faces.console.layout import HEIGHT, WIDTH, layout
 from headrace.topology.graph import Graph
@@ -37,8 +38,8 @@ class Flow:
 
 def picture(
     graph: Graph, notes: Mapping[str, Note], lines: Mapping[tuple[str, str], Flow] | None = None
-) -> str:
-    """The SVG; "" for what is too large to read.
+) -> Markup:
+    """The SVG; nothing for what is too large to read.
 
     Args:
         graph: What to draw.
@@ -48,30 +49,30 @@ def picture(
     doing = set(graph.functions) | set(graph.forwards)
     names = sorted(graph.named() | doing | set(graph.streams))
     if not names or len(names) > MAX_NODES:
-        return ""
+        return Markup()
     kinds = {(edge.source, edge.target): edge.kind for edge in graph.edges}
     found = layout(names, kinds)
     drawn = []
     for (source, target), kind in kinds.items():
         points = found.ways.get((source, target), [])
         back = (source, target) in found.back
-        mark = ' class="back"' if back else ' class="watch"' if kind == "watches" else ""
+        mark = "back" if back else "watch" if kind == "watches" else ""
         start, end = found.nodes[source], found.nodes[target]
         drawn.append(_line(start, end, points, mark))
         if (flow := (lines or {}).get((source, target))) is not None and not back:
             drawn.append(_flow(flow, points[-1] if points else middle_of(start), middle_of(end)))
-    nodes = "".join(
+    nodes = Markup().join(
         _node(name, place, notes.get(name, Note("")), function=name in graph.functions,
               forward=name in graph.forwards)
         for name, place in found.nodes.items()
     )  # fmt: skip
     width, height = found.width, found.height
-    return (
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-label="topology"><defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" '
+    return Markup(
+        '<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        'aria-label="topology"><defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" '
         'markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0 8 4 0 8z" class="tip"/>'
-        f"</marker></defs>{''.join(drawn)}{nodes}</svg>"
-    )
+        "</marker></defs>{lines}{nodes}</svg>"
+    ).format(width=width, height=height, lines=Markup().join(drawn), nodes=nodes)
 
 
 def middle_of(place: tuple[int, int]) -> tuple[int, int]:
@@ -79,46 +80,51 @@ def middle_of(place: tuple[int, int]) -> tuple[int, int]:
     return place[0], place[1] + HEIGHT // 2
 
 
-def _flow(flow: Flow, start: tuple[int, int], end: tuple[int, int]) -> str:
+def _flow(flow: Flow, start: tuple[int, int], end: tuple[int, int]) -> Markup:
     """Both texts halfway along a line's last bend, where no other line to or from the node is."""
     x, y = (start[0] + WIDTH + end[0]) // 2, (start[1] + end[1]) // 2
-    return (
-        f'<text x="{x}" y="{y - 5}" class="flow">{escape(flow.above)}</text>'
-        f'<text x="{x}" y="{y + 13}" class="flow{_bad(flow.bad)}">{escape(flow.beneath)}</text>'
-    )
+    return Markup(
+        '<text x="{}" y="{}" class="flow">{}</text><text x="{}" y="{}" class="flow{}">{}</text>'
+    ).format(x, y - 5, flow.above, x, y + 13, _bad(flow.bad), flow.beneath)
 
 
 def _bad(bad: bool) -> str:
     return " bad" if bad else ""
 
 
-def _node(name: str, place: tuple[int, int], note: Note, *, function: bool, forward: bool) -> str:
+def _node(
+    name: str, place: tuple[int, int], note: Note, *, function: bool, forward: bool
+) -> Markup:
     x, y = place
     kind, radius = ("function", 6) if function or forward else ("stream", HEIGHT // 2)
     shown = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
     text = note.text if len(note.text) <= MAX_NOTE else f"{note.text[: MAX_NOTE - 1]}…"
-    drawn = (
-        f'<g class="{kind}{_bad(note.bad)}"><title>{escape(name)}</title>'
-        f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="{radius}"/>'
-        f'<text x="{x + WIDTH // 2}" y="{y + 17}">{escape(shown)}</text>'
-        f'<text x="{x + WIDTH // 2}" y="{y + 32}" class="note">{escape(text)}</text></g>'
-    )
+    drawn = Markup(
+        '<g class="{kind}"><title>{name}</title>'
+        '<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="{radius}"/>'
+        '<text x="{middle}" y="{line}">{shown}</text>'
+        '<text x="{middle}" y="{below}" class="note">{text}</text></g>'
+    ).format(
+        kind=kind + _bad(note.bad), name=name, x=x, y=y, width=WIDTH, height=HEIGHT, radius=radius,
+        middle=x + WIDTH // 2, line=y + 17, below=y + 32, shown=shown, text=text,
+    )  # fmt: skip
     if forward:
         return drawn
     room = "functions" if function else "streams"
-    return f'<a href="/console/{room}/{quote(name, safe="")}">{drawn}</a>'
+    return Markup('<a href="/console/{}/{}">{}</a>').format(room, quote(name, safe=""), drawn)
 
 
 def _line(
     start: tuple[int, int], end: tuple[int, int], through: list[tuple[int, int]], mark: str
-) -> str:
+) -> Markup:
     x, y = start[0] + WIDTH, start[1] + HEIGHT // 2
     path = [f"M{x} {y}"]
     for left, middle in through:
         path.append(_curve(x, y, left, middle) + f" L{left + WIDTH} {middle}")
         x, y = left + WIDTH, middle
     path.append(_curve(x, y, end[0], end[1] + HEIGHT // 2))
-    return f'<path d="{" ".join(path)}" marker-end="url(#tip)"{mark}/>'
+    kind = Markup(' class="{}"').format(mark) if mark else ""
+    return Markup('<path d="{}" marker-end="url(#tip)"{}/>').format(" ".join(path), kind)
 
 
 def _curve(x1: int, y1: int, x2: int, y2: int) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
+
+from markupsafe import Markup
 
 from headrace.delivery.parking import ParkedKey
 from headrace.faces.console.frame import Frame, document
 from headrace.faces.console.parts import (
+    NOTHING,
     code,
     facts,
+    paragraph,
+    preformatted,
     section,
     short,
     table,
@@ -27,17 +31,17 @@ from headrace.model.effects import DeadEvent
 
 def page(
     frame: Frame, dead: Sequence[DeadEvent], parked: Sequence[ParkedKey], *, after: str
-) -> str:
+) -> Markup:
     """Every parked key, and a page of dead letters; `after` leads to the next."""
-    more = f'<p class="ways">{to(f"/console/failures?after={after}", "more")}</p>' if after else ""
+    more = paragraph(to(f"/console/failures?after={after}", "more")) if after else NOTHING
     parts = [
         section("Parked keys", parked_table(parked), "Nothing is parked."),
         section("Dead letters", dead_table(dead) + more, "There are no dead letters."),
     ]
-    return document(frame, "Failures", "Failures", "".join(parts))
+    return document(frame, "Failures", "Failures", NOTHING.join(parts))
 
 
-def letter_page(frame: Frame, dead: DeadEvent, event: Mapping[str, Any]) -> str:
+def letter_page(frame: Frame, dead: DeadEvent, event: Mapping[str, Any]) -> Markup:
     """One dead letter whole; `event` is what it held, as JSON data."""
     name, place = dead.function, str(dead.position)
     found = facts(
@@ -48,22 +52,22 @@ def letter_page(frame: Frame, dead: DeadEvent, event: Mapping[str, Any]) -> str:
             "attempts": f"{dead.attempts}",
             "appended": when(dead.appended),
             "failed": when(dead.failed),
-            "origin": escape(dead.origin),
-            "cause": escape(f"{dead.cause.kind}: {dead.cause.message}"),
+            "origin": dead.origin,
+            "cause": f"{dead.cause.kind}: {dead.cause.message}",
             "hand it over again": code(f"headrace dead redrive {name} {place}"),
             "delete it": code(f"headrace dead discard {name} {place}"),
         }
     )
     trace = dead.cause.traceback.rstrip()
     parts = [
-        f"<section>{found}</section>",
+        Markup("<section>{}</section>").format(found),
         section("What it held", payload(event)),
-        section("Traceback", f"<pre>{escape(trace)}</pre>" if trace else ""),
+        section("Traceback", preformatted(trace) if trace else NOTHING),
     ]
-    return document(frame, "Failures", f"Dead letter {place}", "".join(parts))
+    return document(frame, "Failures", f"Dead letter {place}", NOTHING.join(parts))
 
 
-def dead_table(dead: Sequence[DeadEvent]) -> str:
+def dead_table(dead: Sequence[DeadEvent]) -> Markup:
     """Dead letters, each with its page."""
     rows = [
         (
@@ -79,7 +83,7 @@ def dead_table(dead: Sequence[DeadEvent]) -> str:
     return table(("function", "event", "#attempts", "?failed", "~cause", "?try again"), rows)
 
 
-def parked_table(parked: Sequence[ParkedKey]) -> str:
+def parked_table(parked: Sequence[ParkedKey]) -> Markup:
     """Parked keys, and how each goes on."""
     rows = [
         (
@@ -87,7 +91,7 @@ def parked_table(parked: Sequence[ParkedKey]) -> str:
             to_partition(one.stream, one.partition),
             code(one.key) if one.key is not None else "(none)",
             f"{one.events:,}",
-            escape(one.status),
+            one.status,
             when(one.since),
             short(one.cause),
             code(f"headrace parked redrive {one.function} {_shell(one.key)}"),

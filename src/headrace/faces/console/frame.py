@@ -1,6 +1,6 @@
 """What every page of the console has: the head with the ways to go, the style sheet, and the policy.
 
-In: a title and a body that is HTML already. There is no script, no form and no file beside the page,
+In: a title and a body of HTML. There is no script, no form and no file beside the page,
 and the policy says so to the browser: what a user's text might smuggle in cannot run or load.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass
-from html import escape
+
+from markupsafe import Markup
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1c2733;--soft:#56646f;--line:#d5dde5;--paper:#fff;--wash:#f5f7f9;
@@ -73,25 +74,36 @@ class Frame:
     apps: tuple[str, ...]
 
 
-def document(frame: Frame, way: str, title: str, body: str, *, refresh_s: int = 0) -> str:
+def document(frame: Frame, way: str, title: str, body: Markup, *, refresh_s: int = 0) -> Markup:
     """A whole page; one that shows what moves asks again by itself every `refresh_s` seconds."""
     state = (
-        '<span class="good">ready</span>'
+        Markup('<span class="good">ready</span>')
         if frame.ready
-        else f'<span class="bad">not ready: {escape(frame.reason)}</span>'
+        else Markup('<span class="bad">not ready: {}</span>').format(frame.reason)
     )
-    apps = ", ".join(f"<b>{escape(name)}</b>" for name in frame.apps) or "no app"
-    ways = "".join(
-        f'<a href="{address}"{" class=here" if name == way else ""}>{name}</a>'
+    apps = Markup(", ").join(Markup("<b>{}</b>").format(name) for name in frame.apps)
+    ways = Markup().join(
+        Markup('<a href="{}"{}>{}</a>').format(
+            address, Markup(" class=here") if name == way else "", name
+        )
         for name, address in WAYS.items()
     )
-    again = f'<meta http-equiv="refresh" content="{refresh_s}">' if refresh_s else ""
-    heading = "" if title == way else f"<h2>{escape(title)}</h2>"
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{again}'
-        f"<title>{escape(title)} · Headrace</title>"
+    again = Markup('<meta http-equiv="refresh" content="{}">').format(refresh_s)
+    return Markup(
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">{again}'
+        "<title>{title} · Headrace</title>"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}</style></head><body><header><h1>Headrace</h1><p>{state} · {apps} · "
-        f"version {escape(frame.version)}</p><nav>{ways}</nav></header>"
-        f"<main>{heading}{body}</main></body></html>"
+        "<style>{style}</style></head><body><header><h1>Headrace</h1><p>{state} · {apps} · "
+        "version {version}</p><nav>{ways}</nav></header>"
+        "<main>{heading}{body}</main></body></html>"
+    ).format(
+        again=again if refresh_s else "",
+        title=title,
+        style=Markup(STYLE),
+        state=state,
+        apps=apps or "no app",
+        version=frame.version,
+        ways=ways,
+        heading="" if title == way else Markup("<h2>{}</h2>").format(title),
+        body=body,
     )

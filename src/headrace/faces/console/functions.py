@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+
+from markupsafe import Markup
 
 from headrace.delivery.lag import LagRow
 from headrace.delivery.parking import ParkedKey
@@ -20,7 +21,16 @@ from headrace.faces.console.overview import (
     logs_table,
     runs_table,
 )
-from headrace.faces.console.parts import code, facts, section, table, to_stream, toned
+from headrace.faces.console.parts import (
+    NOTHING,
+    code,
+    facts,
+    listed,
+    section,
+    table,
+    to_stream,
+    toned,
+)
 from headrace.faces.console.sources import schedules_table
 from headrace.model.effects import DeadEvent
 from headrace.topology.map import MapRow
@@ -49,10 +59,10 @@ class Shown:
     logs: Sequence[LogLine]
 
 
-def page(frame: Frame, shown: Shown) -> str:
+def page(frame: Frame, shown: Shown) -> Markup:
     """One function whole: what sets it off, under which policies, and how it fares."""
     parts = [
-        f"<section>{_about(shown)}</section>",
+        Markup("<section>{}</section>").format(_about(shown)),
         section("Triggers that fail", failing_table(shown.sources)),
         section("Partitions that are behind or not running", behind_table(shown.lag)),
         section("Parked keys", parked_table(shown.parked)),
@@ -62,21 +72,21 @@ def page(frame: Frame, shown: Shown) -> str:
         section("Instances", instances_table(shown.instances)),
         section("Log", logs_table(shown.logs), "It has written nothing since this node started."),
     ]
-    return document(frame, "Overview", shown.name, "".join(parts), refresh_s=REFRESH_S)
+    return document(frame, "Overview", shown.name, NOTHING.join(parts), refresh_s=REFRESH_S)
 
 
-def runs_page(frame: Frame, runs: Sequence[Run], logs: Sequence[LogLine]) -> str:
+def runs_page(frame: Frame, runs: Sequence[Run], logs: Sequence[LogLine]) -> Markup:
     """The latest runs of all functions, and what they wrote."""
     parts = [
         section("Latest runs", runs_table(runs), "Nothing has run since this node started."),
         section("Log", logs_table(logs), "No function has written anything."),
     ]
-    return document(frame, "Runs", "Runs", "".join(parts), refresh_s=REFRESH_S)
+    return document(frame, "Runs", "Runs", NOTHING.join(parts), refresh_s=REFRESH_S)
 
 
-def _about(shown: Shown) -> str:
+def _about(shown: Shown) -> Markup:
     counters = shown.counters
-    outcomes = ", ".join(
+    outcomes = listed(
         toned(f"{count:,} {kind}", "soft" if kind == "succeeded" else "bad")
         for kind, count in sorted(counters.outcomes.items())
     )
@@ -85,29 +95,26 @@ def _about(shown: Shown) -> str:
     row = shown.rows[0]
     triggers = table(
         ("~trigger", "streams"),
-        [
-            (escape(each.trigger), ", ".join(to_stream(name) for name in each.streams))
-            for each in shown.rows
-        ],
+        [(each.trigger, listed(to_stream(name) for name in each.streams)) for each in shown.rows],
     )
     outputs = sorted({*row.outputs, *counters.outputs})
     left_out = ", ".join(f"{count:,} by {why}" for why, count in sorted(counters.left_out.items()))
     return triggers + facts(
         {
-            "what it does": escape(row.summary),
-            "publishes to": ", ".join(to_stream(name) for name in outputs),
-            "batch": escape(row.batch),
-            "order": escape(row.order),
-            "retry": escape(row.retry),
-            "then": escape(row.on_failure),
-            "breaker": escape(row.breaker),
+            "what it does": row.summary,
+            "publishes to": listed(to_stream(name) for name in outputs),
+            "batch": row.batch,
+            "order": row.order,
+            "retry": row.retry,
+            "then": row.on_failure,
+            "breaker": row.breaker,
             "timeout": f"{row.timeout:g} s",
-            "instances": escape(row.scaling),
+            "instances": row.scaling,
             "events": f"{counters.events:,}",
             "runs": outcomes or "none",
-            "left out": escape(left_out),
+            "left out": left_out,
             "version": code(row.version) if row.version else "",
-            "owner": escape(row.owner),
+            "owner": row.owner,
             "code": code(row.source) if row.source else "",
         }
     )

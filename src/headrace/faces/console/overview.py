@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from markupsafe import Markup
 
 from headrace.delivery.lag import LagRow
 from headrace.delivery.parking import ParkedKey
@@ -19,7 +20,10 @@ from headrace.faces.console.failures import dead_table, parked_table
 from headrace.faces.console.flow import Remembered, newest, rates
 from headrace.faces.console.frame import Frame, document
 from headrace.faces.console.parts import (
+    NOTHING,
     code,
+    listed,
+    paragraph,
     rate,
     section,
     short,
@@ -68,7 +72,7 @@ class Overview:
     logs: Sequence[LogLine]
 
 
-def page(shown: Overview) -> str:
+def page(shown: Overview) -> Markup:
     """The page."""
     parts = [
         section(
@@ -85,15 +89,17 @@ def page(shown: Overview) -> str:
         ),
         section("Log", logs_table(shown.logs), "No function has written anything."),
     ]
-    return document(shown.frame, "Overview", "Overview", "".join(parts), refresh_s=REFRESH_S)
+    return document(shown.frame, "Overview", "Overview", NOTHING.join(parts), refresh_s=REFRESH_S)
 
 
-def _dead(dead: Sequence[DeadEvent]) -> str:
-    more = to("/console/failures", "all failures") if len(dead) > DEAD_SHOWN else ""
-    return dead_table(dead[:DEAD_SHOWN]) + (f'<p class="ways">{more}</p>' if more else "")
+def _dead(dead: Sequence[DeadEvent]) -> Markup:
+    shown = dead_table(dead[:DEAD_SHOWN])
+    if len(dead) <= DEAD_SHOWN:
+        return shown
+    return shown + paragraph(to("/console/failures", "all failures"))
 
 
-def _topology(shown: Overview) -> str:
+def _topology(shown: Overview) -> Markup:
     apps = [app for app in shown.apps if app.name != OWN]
     declared = graph_of(apps)
     drawn = set(declared.functions) | set(declared.forwards)
@@ -109,7 +115,9 @@ def _topology(shown: Overview) -> str:
     if len(drawn) + len(graph.streams) <= MAX_NODES:
         return picture(graph, _notes(shown, apps), _lines(shown, graph))
     count = f"{len(drawn):,} functions and {len(graph.streams):,} streams"
-    return f"<p>{count} are too many to draw; <code>headrace map</code> lists them.</p>"
+    return Markup("<p>{} are too many to draw; {} lists them.</p>").format(
+        count, code("headrace map")
+    )
 
 
 def _notes(shown: Overview, apps: Sequence[AppSpec]) -> dict[str, Note]:
@@ -161,7 +169,7 @@ def _by_function(lag: Sequence[LagRow]) -> dict[str, list[LagRow]]:
     return found
 
 
-def _functions(shown: Overview) -> str:
+def _functions(shown: Overview) -> Markup:
     rows = []
     told = map_rows(shown.apps)
     for row in told[:FUNCTIONS_SHOWN]:
@@ -171,10 +179,10 @@ def _functions(shown: Overview) -> str:
         mean = f"{1_000 * counters.seconds / runs:.2f}" if runs else "-"
         rows.append(
             (
-                stacked(to_function(row.function), escape(row.summary)),
-                stacked(escape(row.trigger), ", ".join(to_stream(each) for each in row.streams)),
-                stacked(escape(row.batch), escape(row.order)),
-                stacked(escape(row.retry), escape(row.on_failure)),
+                stacked(to_function(row.function), row.summary),
+                stacked(row.trigger, listed(to_stream(each) for each in row.streams)),
+                stacked(row.batch, row.order),
+                stacked(row.retry, row.on_failure),
                 f"{counters.events:,}",
                 f"{runs:,}",
                 toned(f"{failed:,}", "bad" if failed else "soft"),
@@ -186,11 +194,15 @@ def _functions(shown: Overview) -> str:
         "#?mean ms",
     )  # fmt: skip
     left = len(told) - FUNCTIONS_SHOWN
-    more = f"<p>and {left:,} more: {code('headrace map')} lists all</p>" if left > 0 else ""
-    return table(heads, rows) + more
+    shown_rows = table(heads, rows)
+    if left <= 0:
+        return shown_rows
+    return shown_rows + Markup("<p>and {} more: {} lists all</p>").format(
+        f"{left:,}", code("headrace map")
+    )
 
 
-def behind_table(lag: Sequence[LagRow]) -> str:
+def behind_table(lag: Sequence[LagRow]) -> Markup:
     """Partitions in which a function is behind, or does not run."""
     rows = [
         (
@@ -210,12 +222,12 @@ def behind_table(lag: Sequence[LagRow]) -> str:
     )
 
 
-def failing_table(sources: Sequence[SourceRow]) -> str:
+def failing_table(sources: Sequence[SourceRow]) -> Markup:
     """Triggers that bring nothing in, with their error."""
     rows = [
         (
             to_function(row.function),
-            escape(row.trigger),
+            row.trigger,
             toned(row.state, "bad"),
             f"{row.failures:,}",
             code(row.error[:300]),
@@ -226,14 +238,14 @@ def failing_table(sources: Sequence[SourceRow]) -> str:
     return table(("function", "trigger", "state", "#times", "~error"), rows[:50])
 
 
-def instances_table(instances: Sequence[object]) -> str:
+def instances_table(instances: Sequence[object]) -> Markup:
     """Processes that run functions, or are ready to."""
     rows = [
         (
             code(str(getattr(view, "id", ""))),
             to_function(str(getattr(view, "function", ""))),
             f"{getattr(view, 'pid', 0)}",
-            escape(str(getattr(view, "state", ""))),
+            str(getattr(view, "state", "")),
             f"{getattr(view, 'invocations', 0):,}",
             span(getattr(view, "age", 0.0)),
             f"{getattr(view, 'memory', 0) / (1 << 20):.1f}",
@@ -243,7 +255,7 @@ def instances_table(instances: Sequence[object]) -> str:
     return table(("instance", "function", "#?pid", "state", "#runs", "#?age", "#MiB"), rows)
 
 
-def runs_table(runs: Sequence[Run]) -> str:
+def runs_table(runs: Sequence[Run]) -> Markup:
     """Invocations as they ended."""
     rows = [
         (
@@ -263,10 +275,9 @@ def runs_table(runs: Sequence[Run]) -> str:
     )
 
 
-def logs_table(lines: Sequence[LogLine]) -> str:
+def logs_table(lines: Sequence[LogLine]) -> Markup:
     """What functions wrote, newest first."""
     rows = [
-        (to_function(line.function), escape(line.level), code(line.text[:300]))
-        for line in reversed(lines)
+        (to_function(line.function), line.level, code(line.text[:300])) for line in reversed(lines)
     ]
     return table(("function", "?level", "~line"), rows)

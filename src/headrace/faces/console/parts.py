@@ -1,24 +1,32 @@
-"""The pieces that pages are made of: tables, facts, links, times and sizes. Values -> HTML; all text is escaped."""
+"""The pieces that pages are made of: tables, facts, links, times and sizes. Values -> HTML.
+
+What is HTML already has the type `Markup`; any other text is escaped where it is put into a page.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from html import escape
 from urllib.parse import quote
+
+from markupsafe import Markup
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def section(title: str, body: str, empty: str = "") -> str:
+NOTHING = Markup()
+
+
+def section(title: str, body: Markup, empty: str = "") -> Markup:
     """A part of a page under a heading; with nothing to show the sentence `empty`, or nothing at all."""
     if not body and not empty:
-        return ""
-    return f"<h2>{escape(title)}</h2><section>{body or f'<p>{escape(empty)}</p>'}</section>"
+        return NOTHING
+    held = body or Markup("<p>{}</p>").format(empty)
+    return Markup("<h2>{}</h2><section>{}</section>").format(title, held)
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are HTML already; "" without rows.
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
+    """A table; nothing without rows.
 
     A head that starts with `#` holds numbers, with `~` long text that may wrap, and with `?` what a
     narrow screen leaves out.
@@ -26,82 +34,102 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     marks = [_mark(head) for head in heads]
     # On a narrow screen there is no line of heads: a number says beside itself what it counts.
     told = [
-        f'{mark} data-head="{escape(head.lstrip("#~?"))}"' if "#" in head else mark
+        Markup('{} data-head="{}"').format(mark, head.lstrip("#~?")) if "#" in head else mark
         for mark, head in zip(marks, heads, strict=True)
     ]
+    cell = Markup("<td{}>{}</td>")
     lines = [
-        "<tr>"
-        + "".join(f"<td{mark}>{cell}</td>" for mark, cell in zip(told, row, strict=True))
-        + "</tr>"
+        Markup("<tr>{}</tr>").format(
+            NOTHING.join(cell.format(*each) for each in zip(told, row, strict=True))
+        )
         for row in rows
     ]
     if not lines:
-        return ""
-    top = "".join(
-        f"<th{mark}>{escape(head.lstrip('#~?'))}</th>"
+        return NOTHING
+    top = NOTHING.join(
+        Markup("<th{}>{}</th>").format(mark, head.lstrip("#~?"))
         for mark, head in zip(marks, heads, strict=True)
     )
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(
+        top, NOTHING.join(lines)
+    )
 
 
-def _mark(head: str) -> str:
+def _mark(head: str) -> Markup:
     kinds = {"#": "n", "~": "wide", "?": "more"}
     found = [kinds[sign] for sign in head[: len(head) - len(head.lstrip("#~?"))]]
-    return f' class="{" ".join(found)}"' if found else ""
+    return Markup(' class="{}"').format(" ".join(found)) if found else NOTHING
 
 
-def facts(found: Mapping[str, str]) -> str:
-    """Names and what they are, HTML already; what is empty is left out."""
-    rows = [f"<dt>{escape(name)}</dt><dd>{cell}</dd>" for name, cell in found.items() if cell]
-    return f"<dl>{''.join(rows)}</dl>"
+def facts(found: Mapping[str, str]) -> Markup:
+    """Names and what they are; what is empty is left out."""
+    row = Markup("<dt>{}</dt><dd>{}</dd>")
+    rows = [row.format(name, cell) for name, cell in found.items() if cell]
+    return Markup("<dl>{}</dl>").format(NOTHING.join(rows))
 
 
-def to(address: str, text: str) -> str:
+def to(address: str, text: str) -> Markup:
     """A link to a page of the console."""
-    return f'<a href="{escape(address)}">{escape(text)}</a>'
+    return Markup('<a href="{}">{}</a>').format(address, text)
 
 
-def to_function(name: str) -> str:
+def to_function(name: str) -> Markup:
     """A link to a function's page."""
     return to(f"/console/functions/{quote(name, safe='')}", name)
 
 
-def to_stream(name: str) -> str:
+def to_stream(name: str) -> Markup:
     """A link to a stream's records."""
     return to(f"/console/streams/{quote(name, safe='')}", name)
 
 
-def to_partition(stream: str, partition: int) -> str:
+def to_partition(stream: str, partition: int) -> Markup:
     """A link to the records of one partition."""
     return to(
         f"/console/streams/{quote(stream, safe='')}?partition={partition}", f"{stream}/{partition}"
     )
 
 
-def to_event(position: str) -> str:
+def to_event(position: str) -> Markup:
     """A link to an event's page, by `stream/partition/offset`."""
     if position.count("/") < 2:
-        return escape(position)
+        return Markup.escape(position)
     stream, partition, offset = position.rsplit("/", 2)
     place = "/".join(quote(part, safe="") for part in (stream, partition, offset))
-    return f"<code>{to(f'/console/events/{place}', position)}</code>"
+    return code(to(f"/console/events/{place}", position))
 
 
-def code(text: str) -> str:
+def code(text: str) -> Markup:
     """A command, or what a user wrote."""
-    return f"<code>{escape(text)}</code>"
+    return Markup("<code>{}</code>").format(text)
 
 
-def toned(text: str, tone: str) -> str:
+def preformatted(text: str) -> Markup:
+    """Text whose lines stay as they are."""
+    return Markup("<pre>{}</pre>").format(text)
+
+
+def paragraph(*links: str) -> Markup:
+    """Links to other pages, side by side."""
+    return Markup('<p class="ways">{}</p>').format(NOTHING.join(links))
+
+
+def toned(text: str, tone: str) -> Markup:
     """Text that is `bad`, `good` or `soft`."""
-    return f'<span class="{tone}">{escape(text)}</span>'
+    return Markup('<span class="{}">{}</span>').format(tone, text)
 
 
-def stacked(upper: str, lower: str) -> str:
-    """Two lines of one cell, HTML already; the second is soft."""
+def listed(cells: Iterable[str], between: str = ", ") -> Markup:
+    """Several cells as one, with a separator."""
+    return Markup(between).join(cells)
+
+
+def stacked(upper: str, lower: str) -> Markup:
+    """Two lines of one cell; the second is soft."""
+    soft = Markup("<span class=soft>{}</span>").format(lower)
     if not upper:
-        return f"<span class=soft>{lower}</span>"
-    return f"{upper}<br><span class=soft>{lower}</span>" if lower else upper
+        return soft
+    return Markup("{}<br>{}").format(upper, soft) if lower else Markup.escape(upper)
 
 
 def when(micros: int | None) -> str:
@@ -115,9 +143,9 @@ def when(micros: int | None) -> str:
 
 
 def short(text: str, most: int = 160) -> str:
-    """Text on one line, cut where it is long, escaped."""
+    """Text on one line, cut where it is long."""
     flat = " ".join(text.split())
-    return escape(flat if len(flat) <= most else f"{flat[: most - 1]}…")
+    return flat if len(flat) <= most else f"{flat[: most - 1]}…"
 
 
 def size(count: int) -> str:

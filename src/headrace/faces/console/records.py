@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from markupsafe import Markup
 
 from headrace.delivery.explain import Explanation
 from headrace.faces.console.frame import Frame, document
 from headrace.faces.console.parts import (
+    NOTHING,
     code,
     facts,
+    listed,
+    paragraph,
+    preformatted,
     section,
     short,
     size,
@@ -75,7 +79,7 @@ class Browsed:
     newer: str = ""
 
 
-def list_page(frame: Frame, streams: Sequence[Held]) -> str:
+def list_page(frame: Frame, streams: Sequence[Held]) -> Markup:
     """Every stream, the authors' first."""
     public = [each for each in streams if not each.spec.name.startswith("_")]
     own = [each for each in streams if each.spec.name.startswith("_")]
@@ -83,19 +87,19 @@ def list_page(frame: Frame, streams: Sequence[Held]) -> str:
         section("Streams", _list(public), 'None is declared: `app.stream("orders")` declares one.'),
         section("Streams that triggers write for their functions", _list(own)),
     ]
-    return document(frame, "Streams", "Streams", "".join(parts))
+    return document(frame, "Streams", "Streams", NOTHING.join(parts))
 
 
-def _list(streams: Sequence[Held]) -> str:
+def _list(streams: Sequence[Held]) -> Markup:
     rows = [
         (
             to_stream(each.spec.name),
-            escape(each.spec.owner),
+            each.spec.owner,
             f"{each.spec.partitions}",
             f"{each.records:,}",
             size(each.bytes),
             _kept(each.spec),
-            ", ".join(to_function(name) for name in each.readers) or "-",
+            listed(to_function(name) for name in each.readers) or "-",
         )
         for each in streams
     ]
@@ -112,7 +116,7 @@ def _kept(spec: StreamSpec) -> str:
     return " or ".join(words) or "all"
 
 
-def browse_page(frame: Frame, shown: Browsed) -> str:
+def browse_page(frame: Frame, shown: Browsed) -> Markup:
     """A stream, its partitions, and a page of its records."""
     spec = shown.held.spec
     address = f"/console/streams/{quote(spec.name, safe='')}"
@@ -127,9 +131,9 @@ def browse_page(frame: Frame, shown: Browsed) -> str:
     rows = [
         (
             to_event(str(record["position"])),
-            escape(str(record.get("appended", ""))[:19].replace("T", " ")),
+            str(record.get("appended", ""))[:19].replace("T", " "),
             code(str(record["key"])) if "key" in record else "",
-            f"<code>{short(flat(record), MAX_SHOWN)}</code>",
+            code(short(flat(record), MAX_SHOWN)),
         )
         for record in reversed(shown.records)
     ]
@@ -144,22 +148,22 @@ def browse_page(frame: Frame, shown: Browsed) -> str:
     )  # fmt: skip
     about = facts(
         {
-            "owner": escape(spec.owner),
+            "owner": spec.owner,
             "keeps": _kept(spec),
-            "values": escape(spec.codec),
-            "read by": ", ".join(to_function(name) for name in shown.held.readers),
+            "values": spec.codec,
+            "read by": listed(to_function(name) for name in shown.held.readers),
         }
     )
     where = "" if shown.partition is None else f", partition {shown.partition}"
     parts = [
-        f'<section>{about}</section><p class="ways">{"".join(ways)}</p>',
+        Markup("<section>{}</section>{}").format(about, paragraph(*ways)),
         section("Records", records, "No record is here (yet, or any more)."),
         section("Partitions", partitions),
     ]
-    return document(frame, "Streams", f"{spec.name}{where}", "".join(parts))
+    return document(frame, "Streams", f"{spec.name}{where}", NOTHING.join(parts))
 
 
-def event_page(frame: Frame, record: Mapping[str, Any], found: Explanation) -> str:
+def event_page(frame: Frame, record: Mapping[str, Any], found: Explanation) -> Markup:
     """One event: what it holds, and what each function has made of it."""
     place = f"{found.stream}/{found.partition}/{found.offset}"
     headers = record.get("headers") or {}
@@ -168,13 +172,15 @@ def event_page(frame: Frame, record: Mapping[str, Any], found: Explanation) -> s
             "stream": to_stream(found.stream),
             "key": code(found.key) if found.key is not None else "",
             "id": code(found.id),
-            "type": escape(str(record.get("type", ""))),
-            "source": escape(str(record.get("source", ""))),
-            "happened": escape(str(record.get("time", ""))),
+            "type": str(record.get("type", "")),
+            "source": str(record.get("source", "")),
+            "happened": str(record.get("time", "")),
             "appended": when(found.appended),
             "hops": f"{found.hops}" if found.hops else "",
             "origin": to_event(found.origin) if found.origin else "",
-            "headers": "<br>".join(code(f"{name}: {text}") for name, text in headers.items()),
+            "headers": Markup("<br>").join(
+                code(f"{name}: {text}") for name, text in headers.items()
+            ),
         }
     )
     rows = [
@@ -184,27 +190,27 @@ def event_page(frame: Frame, record: Mapping[str, Any], found: Explanation) -> s
                 each.status,
                 "good" if each.status in GOOD else "bad" if each.status in BAD else "soft",
             ),
-            escape(each.blocked_by),
+            each.blocked_by,
             f"{each.attempts}",
-            stacked(short(each.cause), escape(each.policy)),
+            stacked(short(each.cause), each.policy),
         )
         for each in found.functions
     ]
     functions = table(("function", "status", "~waits for", "#attempts", "~cause, policy"), rows)
     parts = [
-        f"<section>{about}</section>",
+        Markup("<section>{}</section>").format(about),
         section("Value", payload(record)),
         section("Functions", functions, "No function reads this stream."),
     ]
-    return document(frame, "Streams", f"Event {place}", "".join(parts))
+    return document(frame, "Streams", f"Event {place}", NOTHING.join(parts))
 
 
-def payload(record: Mapping[str, Any]) -> str:
+def payload(record: Mapping[str, Any]) -> Markup:
     """What an event holds, readable: JSON indented, text as it is."""
     if "value" in record:
         pretty = msgspec.json.format(msgspec.json.encode(record["value"]), indent=2)
-        return f"<pre>{escape(pretty.decode())}</pre>"
-    return f"<pre>{escape(flat(record))}</pre>"
+        return preformatted(pretty.decode())
+    return preformatted(flat(record))
 
 
 def flat(record: Mapping[str, Any]) -> str:

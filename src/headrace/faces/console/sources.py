@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import msgspec
+from markupsafe import Markup
 
 from headrace.delivery.queues import QueueRow
 from headrace.delivery.schedules import ScheduleRow
 from headrace.delivery.sources import SourceRow
 from headrace.faces.console.frame import Frame, document
 from headrace.faces.console.parts import (
+    NOTHING,
     code,
+    listed,
     section,
     short,
     size,
@@ -38,7 +40,7 @@ def triggers_page(
     apps: Sequence[AppSpec],
     schedules: Sequence[ScheduleRow],
     sources: Sequence[SourceRow],
-) -> str:
+) -> Markup:
     """Every trigger that is no stream, and how it stands."""
     rows = map_rows(apps)
     parts = [
@@ -47,17 +49,17 @@ def triggers_page(
         section("Routes and webhooks", _routes(apps), "No function has a route."),
         section("Rules of the event bus", _rules(apps), "No rule is declared."),
     ]
-    return document(frame, "Triggers", "Triggers", "".join(parts))
+    return document(frame, "Triggers", "Triggers", NOTHING.join(parts))
 
 
-def _sources(rows: Sequence[MapRow], sources: Sequence[SourceRow]) -> str:
+def _sources(rows: Sequence[MapRow], sources: Sequence[SourceRow]) -> Markup:
     words = {(row.function, row.trigger.split(" ", 1)[0].rstrip(",")): row.trigger for row in rows}
     return table(
         ("function", "~trigger", "state", "?since", "#?failures", "?written to", "~error"),
         [
             (
                 to_function(row.function),
-                escape(words.get((row.function, row.trigger), row.trigger)),
+                words.get((row.function, row.trigger), row.trigger),
                 toned(row.state, "good" if row.state == "running" else "bad"),
                 when(row.since),
                 f"{row.failures:,}",
@@ -70,7 +72,7 @@ def _sources(rows: Sequence[MapRow], sources: Sequence[SourceRow]) -> str:
     )
 
 
-def schedules_table(schedules: Sequence[ScheduleRow]) -> str:
+def schedules_table(schedules: Sequence[ScheduleRow]) -> Markup:
     """When each schedule fires next, and how to fire it by hand."""
     return table(
         ("function", "schedule", "?misfire", "next (UTC)", "?last fired for", "?fire now"),
@@ -78,7 +80,7 @@ def schedules_table(schedules: Sequence[ScheduleRow]) -> str:
             (
                 to_function(row.function),
                 code(row.schedule),
-                escape(row.misfire),
+                row.misfire,
                 when(row.next),
                 when(row.fired),
                 code(f"headrace schedule fire {row.function}"
@@ -89,7 +91,7 @@ def schedules_table(schedules: Sequence[ScheduleRow]) -> str:
     )  # fmt: skip
 
 
-def _routes(apps: Sequence[AppSpec]) -> str:
+def _routes(apps: Sequence[AppSpec]) -> Markup:
     rows = []
     for app in apps:
         for function in app.functions:
@@ -103,13 +105,13 @@ def _routes(apps: Sequence[AppSpec]) -> str:
                 else:
                     continue
                 rows.append(
-                    (code(f"{methods} {each.path}"), to_function(function.name), mode, escape(guard),
+                    (code(f"{methods} {each.path}"), to_function(function.name), mode, guard,
                      size(each.max_bytes))
                 )  # fmt: skip
     return table(("route", "function", "?answers", "~who may", "#?largest body"), rows)
 
 
-def _rules(apps: Sequence[AppSpec]) -> str:
+def _rules(apps: Sequence[AppSpec]) -> Markup:
     rows = []
     for app in apps:
         found = [
@@ -119,13 +121,13 @@ def _rules(apps: Sequence[AppSpec]) -> str:
             if isinstance(trigger, Rule)
         ]
         for forward in app.forwards:
-            target = to_stream(forward.stream) if forward.stream is not None else ""
+            target: str = to_stream(forward.stream) if forward.stream is not None else ""
             if forward.http is not None:
-                target = escape(forward.http.url)
-            found.append((stacked(target, escape(forward.name)), forward.rule))
+                target = forward.http.url
+            found.append((stacked(target, forward.name), forward.rule))
         rows += [
             (
-                ", ".join(to_stream(name) for name in rule.watched),
+                listed(to_stream(name) for name in rule.watched),
                 code(msgspec.json.encode(rule.pattern).decode()),
                 target,
                 "rewritten" if rule.path or rule.template else "as it is",
@@ -135,7 +137,7 @@ def _rules(apps: Sequence[AppSpec]) -> str:
     return table(("watches", "~pattern", "target", "?event"), rows)
 
 
-def queues_page(frame: Frame, queues: Sequence[QueueRow]) -> str:
+def queues_page(frame: Frame, queues: Sequence[QueueRow]) -> Markup:
     """Every queue, and for each of its readers what waits."""
     rows = [
         (
@@ -160,8 +162,10 @@ def queues_page(frame: Frame, queues: Sequence[QueueRow]) -> str:
         "Queues", table(heads, rows), 'No queue is declared: `app.queue("jobs")` declares one.'
     )
     look = to("/console/failures", "dead letters and parked keys")
-    more = f"<p>{code('headrace queue show QUEUE')} looks into one; {look} wait elsewhere.</p>"
-    return document(frame, "Queues", "Queues", body + (more if rows else ""))
+    more = Markup("<p>{} looks into one; {} wait elsewhere.</p>").format(
+        code("headrace queue show QUEUE"), look
+    )
+    return document(frame, "Queues", "Queues", body + more if rows else body)
 
 
 def _settings(queue: QueueRow) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from html import escape
 from importlib.metadata import PackageNotFoundError, version
+
+from markupsafe import Markup
 
 from headrace.delivery.parking import decode_event
 from headrace.delivery.runs import MAX_RUNS, Counters
@@ -35,7 +36,7 @@ PAGE = 50
 LATEST = 200
 """Records that are looked at to find the latest ones of all partitions."""
 
-Page = Callable[[Door, Request, tuple[str, ...]], Awaitable[str]]
+Page = Callable[[Door, Request, tuple[str, ...]], Awaitable[Markup]]
 
 
 def add_routes(routes: Routes) -> None:
@@ -65,7 +66,7 @@ def _shown(page: Page) -> Callable[[Door, Request, tuple[str, ...]], Awaitable[R
         except HeadraceError as error:
             status = answer_error(error).status
             html = document(
-                _frame(door), "", "That cannot be shown", f"<p>{escape(str(error))}</p>"
+                _frame(door), "", "That cannot be shown", Markup("<p>{}</p>").format(str(error))
             )
         return Response(
             status,
@@ -81,7 +82,7 @@ def _shown(page: Page) -> Callable[[Door, Request, tuple[str, ...]], Awaitable[R
     return handler
 
 
-async def show_overview(door: Door, _: Request, __: tuple[str, ...]) -> str:
+async def show_overview(door: Door, _: Request, __: tuple[str, ...]) -> Markup:
     """What runs here, how far it is, and what waits for a person."""
     rooms = door.rooms
     return overview.page(
@@ -102,7 +103,7 @@ async def show_overview(door: Door, _: Request, __: tuple[str, ...]) -> str:
     )
 
 
-async def show_function(door: Door, _: Request, names: tuple[str, ...]) -> str:
+async def show_function(door: Door, _: Request, names: tuple[str, ...]) -> Markup:
     """One function whole."""
     rooms, name = door.rooms, names[0]
     rooms.dispatcher.known(name)
@@ -124,19 +125,19 @@ async def show_function(door: Door, _: Request, names: tuple[str, ...]) -> str:
     )
 
 
-async def list_runs(door: Door, _: Request, __: tuple[str, ...]) -> str:
+async def list_runs(door: Door, _: Request, __: tuple[str, ...]) -> Markup:
     """The latest runs, and what functions wrote."""
     found = newest(_remembered(door), RUNS_SHOWN)
     return functions.runs_page(_frame(door), found, door.rooms.runs.logs(limit=10 * LINES_SHOWN))
 
 
-async def list_streams(door: Door, _: Request, __: tuple[str, ...]) -> str:
+async def list_streams(door: Door, _: Request, __: tuple[str, ...]) -> Markup:
     """Every stream with what it holds."""
     found = [await _held(door, spec) for spec in door.rooms.broker.streams()]
     return records.list_page(_frame(door), found)
 
 
-async def browse(door: Door, request: Request, names: tuple[str, ...]) -> str:
+async def browse(door: Door, request: Request, names: tuple[str, ...]) -> Markup:
     """A page of a stream's records: the latest, or from a place or cursor on."""
     broker = door.rooms.broker
     spec = broker.stream(names[0])
@@ -173,7 +174,7 @@ def _browsed(
     )  # fmt: skip
 
 
-async def show_event(door: Door, _: Request, names: tuple[str, ...]) -> str:
+async def show_event(door: Door, _: Request, names: tuple[str, ...]) -> Markup:
     """One event, and what each function has made of it."""
     at = position_of(*names)
     spec = door.rooms.broker.stream(at.stream)
@@ -183,7 +184,7 @@ async def show_event(door: Door, _: Request, names: tuple[str, ...]) -> str:
     return records.event_page(_frame(door), record, found)
 
 
-async def list_triggers(door: Door, _: Request, __: tuple[str, ...]) -> str:
+async def list_triggers(door: Door, _: Request, __: tuple[str, ...]) -> Markup:
     """What sets functions off beside streams."""
     rooms = door.rooms
     apps = list(rooms.dispatcher.apps.values())
@@ -191,12 +192,12 @@ async def list_triggers(door: Door, _: Request, __: tuple[str, ...]) -> str:
     return sources.triggers_page(_frame(door), apps, schedules, rooms.sources.at_hand())
 
 
-async def list_queues(door: Door, _: Request, __: tuple[str, ...]) -> str:
+async def list_queues(door: Door, _: Request, __: tuple[str, ...]) -> Markup:
     """Every queue with its readers."""
     return sources.queues_page(_frame(door), await door.rooms.queues.rows())
 
 
-async def list_failures(door: Door, request: Request, _: tuple[str, ...]) -> str:
+async def list_failures(door: Door, request: Request, _: tuple[str, ...]) -> Markup:
     """Parked keys, and a page of dead letters."""
     place_after = request.query.get("after", "")
     dead = await door.rooms.dead_letters.list(limit=PAGE, after=place_after)
@@ -205,7 +206,7 @@ async def list_failures(door: Door, request: Request, _: tuple[str, ...]) -> str
     return failures.page(_frame(door), dead, parked[:1_000], after=more)
 
 
-async def show_letter(door: Door, _: Request, names: tuple[str, ...]) -> str:
+async def show_letter(door: Door, _: Request, names: tuple[str, ...]) -> Markup:
     """One dead letter."""
     function, *where = names
     dead = await door.rooms.dead_letters.get(function, position_of(*where))
