@@ -7,6 +7,7 @@ about a partition is carried to the pump that owns it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
@@ -179,13 +180,23 @@ class Dispatcher:
         self._rosters.pop(name, None)
         self.functions.pop(name, None)
 
-    async def close(self) -> None:
-        """Stop taking up work, let what is in flight end and land, then let go of everything."""
+    async def close(self, grace: float) -> None:
+        """Stop taking up work, let what is in flight end and land, then let go of everything.
+
+        What has not landed within `grace` seconds is abandoned; the next owner delivers it again.
+        Harmless where it is closed.
+        """
+        if self._tasks.closed:
+            return
         for name in list(self.functions):
             for pump, _ in self._of(name):
                 pump.stop()
-        for name in list(self.functions):
-            await self._withdraw(name)
+        leaving = [
+            self._tasks.start(self._withdraw(name), name=f"withdraw {name}")
+            for name in self.functions
+        ]
+        with contextlib.suppress(TimeoutError):
+            await self._clock.timeout(asyncio.gather(*leaving, return_exceptions=True), grace)
         await self._tasks.close()
 
     # --- assignments ------------------------------------------------------------------------

@@ -210,12 +210,19 @@ class Node:
                 except (Corrupt, Unavailable) as error:
                     _logger.warning("a sweep of what has expired was put off: %s", error)
 
-    async def close(self) -> None:
-        """Stop in the reverse order of the walk: pumps, instances, log, store."""
+    async def drain(self, grace: float) -> None:
+        """Take up nothing new; what is delivered now gets `grace` seconds to end and land."""
         self._ready = False
         await self.replays.close()
-        await self.dispatcher.close()
-        await self.fleet.close()
+        await self.dispatcher.close(grace)
+
+    async def close(self) -> None:
+        """Stop in the reverse order of the walk: pumps, instances, log, store.
+
+        Whoever wants a run to end by itself drains first: what still runs now is killed.
+        """
+        await self.drain(0.0)
+        await self.fleet.close(0.0)
         self.outgoing.close()
         await self.broker.close()
         await self.tasks.close()

@@ -42,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         port: Its port; 0 takes a free one, which `node.json` then names.
         allowed_hosts: Host names the door answers to besides its own; `*` answers to all.
         reload: Load the apps again when their files change.
-        drain: Seconds running invocations get to end when the node stops.
+        drain: Seconds that requests and running invocations get to end when the node stops.
         max_body_bytes: The largest request body.
         max_requests: Requests worked on at once; more are answered 429.
         max_connections: Open connections; more are closed at once.

@@ -12,10 +12,12 @@ import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import uvloop
 
+from headrace.faces.gateway.app import Gateway
 from headrace.model.errors import HeadraceError
 from headrace.node.assembly import Node, door, running
 from headrace.node.config import Settings, write_note
@@ -26,12 +28,19 @@ MAX_NAMED = 12
 """Functions that are named when the node says what it serves."""
 SETTLED_S = 2.0
 """By then a thousand pumps have read where they stand."""
+ANSWER_S = 1.0
+"""How long clients get to take the answer that the node stops."""
+CLOSE_S = 15.0
+"""How long closing may take once the drain is over: a few seconds for stop hooks and processes."""
+EXIT_CUT = 75
+"""The exit status of a node that something kept from closing (`EX_TEMPFAIL`)."""
 
 
 def run(settings: Settings) -> int:
     """Run a node until SIGTERM or SIGINT; the exit status.
 
-    0 is a drained end, 1 something the operator must change (said on stderr), 70 a failed disk.
+    0 is a drained end, 1 something the operator must change (said on stderr), 70 a failed disk, 75
+    an end that something held up for so long that it was cut off.
     """
     speak(settings.log_level.upper())
     if settings.failpoint:
@@ -63,12 +72,14 @@ class Stopping:
 
     Attributes:
         asked: Set by the first signal.
+        starting: What brings the node up, as long as it does: the first signal cancels it.
         note: Where this node has written down its address, once it has.
     """
 
-    def __init__(self, drain: float) -> None:
+    def __init__(self, drain: float, starting: asyncio.Task[None] | None) -> None:
         self._drain = drain
         self.asked = asyncio.Event()
+        self.starting = starting
         self.note: Path | None = None
 
     def heed(self, number: int) -> None:
@@ -78,23 +89,46 @@ class Stopping:
                 "stopping: runs get %g s to end; another Ctrl-C ends them at once", self._drain
             )
             self.asked.set()
+            # A thread: whatever holds the loop up, or a thread of a driver's, is not to hold this up.
+            last = threading.Timer(self._drain + CLOSE_S, self._cut_off)
+            last.daemon = True
+            last.start()
+            if self.starting is not None:
+                self.starting.cancel()
         elif number == signal.SIGINT:
-            # As if it were killed, which costs nobody more than a repeated run.
-            if self.note is not None:
-                self.note.unlink(missing_ok=True)
-            _logger.warning("ended at once; what was not committed is delivered again")
-            os._exit(130)
+            self._end("ended at once; what was not committed is delivered again", 130)
+
+    def _cut_off(self) -> None:
+        seconds = self._drain + CLOSE_S
+        self._end(f"did not close within {seconds:g} s and was cut off; nothing is lost", EXIT_CUT)
+
+    def _end(self, why: str, status: int) -> None:
+        """End as if killed, which costs nobody more than a repeated run."""
+        if self.note is not None:
+            self.note.unlink(missing_ok=True)
+        _logger.warning("%s", why)
+        os._exit(status)
 
 
 async def _serve(settings: Settings) -> None:
-    stopping = Stopping(settings.drain)
-    stop = stopping.asked
+    stopping = Stopping(settings.drain, asyncio.current_task())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.heed, number)
+    try:
+        await _serve_until(stopping, settings)
+    except asyncio.CancelledError:
+        if not stopping.asked.is_set():
+            raise
+        _logger.info("stopped before everything was up")
+
+
+async def _serve_until(stopping: Stopping, settings: Settings) -> None:
+    stop = stopping.asked
     async with running(settings) as node:
         gateway = door(node)
         url = await gateway.start(settings.host, settings.port)
+        stopping.starting = None
         note = stopping.note = write_note(settings.data, url)
         keep_for_good()
         node.tasks.start(settle(node), name="settle")
@@ -105,7 +139,17 @@ async def _serve(settings: Settings) -> None:
             await stop.wait()
         finally:
             note.unlink(missing_ok=True)
-            await gateway.stop(node.settings.drain)
+            await _drain(node, gateway)
+
+
+async def _drain(node: Node, gateway: Gateway) -> None:
+    """Let requests and runs end, side by side and within `drain` seconds; then take runs back.
+
+    Calls whose runs are taken back are answered 503, so their clients know to come again.
+    """
+    grace = node.settings.drain
+    await asyncio.gather(gateway.drain(grace), node.drain(grace))
+    await asyncio.gather(gateway.stop(ANSWER_S), node.fleet.close(0.0))
 
 
 def keep_for_good() -> None:

@@ -7,6 +7,7 @@ brings is looked after in `upkeep`.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections import deque
@@ -355,13 +356,21 @@ class Fleet:
             raise Unknown(f"there is no instance `{instance_id}`; it may be gone already")
         instance.kill(Doom.TAKEN)
 
-    async def close(self) -> None:
-        """Drain: running invocations end within their timeouts, then every process ends."""
+    async def close(self, grace: float = math.inf) -> None:
+        """Drain: running invocations get `grace` seconds to end, then every process ends.
+
+        What has not ended by then is killed and raises `Unavailable` to whoever waits for it.
+        """
         self._draining = True
         for pool in self._all_pools():
             pool.drain()
-        while any(pool.in_hand for pool in self._all_pools()):
+        ends = self._clock.monotonic() + grace
+        while any(pool.in_hand for pool in self._all_pools()) and self._clock.monotonic() < ends:
             await self._clock.sleep(0.005)
+        for pool in self._all_pools():
+            for instance in list(pool.instances):
+                if instance.in_hand:
+                    instance.kill(Doom.DRAINED)
         deadline = self._clock.monotonic() + STOP_GRACE_S
         while self._instances and self._clock.monotonic() < deadline:
             await self._clock.sleep(0.002)

@@ -49,6 +49,7 @@ class Doom(enum.Enum):
     ZYGOTE = "its zygote died"
     UNBORN = "it could not be forked"
     MEMORY = "the functions of this node use more memory than they may"
+    DRAINED = "its node stops"
 
 
 class Lost(msgspec.Struct, frozen=True):

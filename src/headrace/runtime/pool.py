@@ -110,7 +110,7 @@ class Pool:
         )
 
     async def invoke(self, invocation: Invocation, *, lost: str = "") -> Outcome | Lost:
-        """Run it. `Lost` comes back only when the pool drains before the run could begin.
+        """Run it. `Lost` comes back only when the pool drains before the run could begin (again).
 
         Args:
             invocation: What to run.
@@ -134,7 +134,7 @@ class Pool:
                 instance = self._choose(invocation.affinity, alone=alone)
                 called = True
             outcome = await instance.run(invocation)
-            if not isinstance(outcome, Lost):
+            if not isinstance(outcome, Lost) or self.draining:
                 return outcome
             reason = outcome.reason
             alone = True

@@ -51,7 +51,7 @@ def verdict(death: Death, usage: Usage, *, function: str, timeout: float) -> Out
     match death.doom:
         case Doom.TAKEN:
             return Crashed(Cause("Crashed", death.doom.value), usage, blameless=True)
-        case Doom.UNBORN | Doom.ZYGOTE:
+        case Doom.UNBORN | Doom.ZYGOTE | Doom.DRAINED:
             return Lost(death.hurt or death.doom.value)
         case Doom.START if not death.born:
             return Lost("its zygote did not fork it")

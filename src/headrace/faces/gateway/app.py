@@ -1,7 +1,7 @@
 """The gateway: a listening socket, its connections, and the application behind them.
 
 Installs no signal handlers: the node's lifecycle says when to stop. Stopping closes the socket first,
-lets requests end within the grace given, then cuts what is left.
+lets requests end within the grace given, then answers what is left with 503.
 """
 
 from __future__ import annotations
@@ -102,21 +102,24 @@ class Gateway:
         }
         return {what: count for what, count in held.items() if count}
 
-    async def stop(self, grace: float = 10.0) -> None:
-        """Take no more connections, let running requests end within `grace` seconds, then cut."""
+    async def drain(self, grace: float) -> None:
+        """Take no more connections, and let running requests end within `grace` seconds."""
         server, self._server = self._server, None
-        if server is None:
-            return
-        self._door.closing.set()
-        server.close()
         connections = self._hall.connections
-        for connection in list(connections):
-            connection.finish()
+        if server is not None:
+            self._door.closing.set()
+            server.close()
+            for connection in list(connections):
+                connection.finish()
         clock = self._door.rooms.clock
         deadline = clock.monotonic() + grace
         while connections and clock.monotonic() < deadline:
             await clock.sleep(0.01)
-        for connection in list(connections):
+
+    async def stop(self, grace: float = 10.0) -> None:
+        """Drain; whoever still waits for an answer then is told that the node stops."""
+        await self.drain(grace)
+        for connection in list(self._hall.connections):
             connection.cut()
         await self._tasks.close()
 

@@ -59,7 +59,7 @@ class Leaving(Protocol):
         ...
 
     def cut(self) -> None:
-        """Close now, whatever is left unsaid."""
+        """Close now; whoever waits for an answer is told that the node stops."""
         ...
 
 

@@ -311,8 +311,10 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def cut(self) -> None:
-        """Close now, whatever is left unsaid."""
-        self._transport.abort()
+        """Close now; whoever waits for an answer is told that the node stops."""
+        if not self._transport.is_closing():
+            self._turns.cut()
+            self._transport.close()
 
     def _refuse(self, error: HeadraceError) -> None:
         """Say why and close; after the answers to requests that came before, where there are any."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import Protocol
+from typing import Final, Protocol
 
 from headrace.faces.gateway.cors import Headers
-from headrace.faces.gateway.errors import problem
+from headrace.faces.gateway.errors import answer_error, problem
 from headrace.faces.gateway.exchange import Exchange
 from headrace.faces.gateway.hall import Hall
 from headrace.faces.gateway.heads import Head
@@ -21,9 +21,12 @@ from headrace.faces.gateway.outlet import Outlet, State
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response
 from headrace.faces.gateway.writing import closes, written
-from headrace.model.errors import Invalid
+from headrace.model.errors import Invalid, Unavailable
 
 _log = logging.getLogger("headrace.gateway")
+STOPPING: Final = answer_error(
+    Unavailable("this node stops before your request is answered; send it again in a moment")
+)
 
 
 class Reader(Protocol):
@@ -210,6 +213,18 @@ class Turns:
         if self._room is not None:
             # Who does not read now would keep the connection for as long as it likes.
             self._transport.abort()
+
+    def cut(self) -> None:
+        """Say that the node stops to whoever waits for an answer; end the one that has begun."""
+        self.final = True
+        self._queue.clear()
+        outlet = None if self._working is None else self._working.outlet
+        if outlet is None or outlet.state is State.OPEN:
+            if self.in_hand:
+                self._say(STOPPING, (), "")
+        elif outlet.state is State.BEGUN:
+            self._break_off(outlet, STOPPING)
+        self._hall.flush()
 
     def begin(self, response: Response, extra: Headers) -> None:
         """Send the head of an answer whose chunks follow."""
