@@ -269,6 +269,37 @@ async def test_a_repeat_after_the_window_is_a_new_event(log: OpenBroker) -> None
     assert (await log.broker.append([append(b"a", ids=("1",))])).duplicates == 0
 
 
+def later(key: bytes, *values: bytes, ids: tuple[str, ...] | None = None) -> Append:
+    return msgspec.structs.replace(append(*values, ids=ids), later=key)
+
+
+async def test_what_is_due_later_is_kept_as_a_row_and_has_no_position(log: OpenBroker) -> None:
+    await log.broker.declare(ORDERS)
+    applied = await log.broker.append([later(b"k", b"a"), append(b"b")])
+    assert applied.positions[0] is None
+    assert str(applied.positions[1]) == "orders/0/0"
+    assert [row.key for row in applied.rows] == [b"k"]
+    assert await everything(log.broker) == [(0, b"b")]
+    assert await log.storage.scan(Space.TIMERS, b"") == [(b"k", applied.rows[0].value)]
+
+
+async def test_ids_are_judged_when_events_are_taken_however_late_they_are_due(
+    log: OpenBroker,
+) -> None:
+    await log.broker.declare(msgspec.structs.replace(ORDERS, dedupe_window=10.0))
+    await log.broker.append([later(b"k1", b"a", b"b", ids=("1", "2"))])
+    for repeated in (append(b"a", ids=("1",)), later(b"k2", b"a", ids=("1",))):
+        applied = await log.broker.append([repeated])
+        assert (applied.duplicates, applied.positions, applied.rows) == (1, (None,), ())
+    mixed = await log.broker.append([later(b"k3", b"b", b"c", ids=("2", "3"))])
+    kept = msgspec.msgpack.decode(mixed.rows[0].value, type=Append)
+    assert (mixed.duplicates, kept.count, kept.ids, kept.later) == (1, 1, None, b"")
+    log.clock.advance(10.1)
+    assert (await log.broker.append([later(b"k4", b"a", ids=("1",))])).duplicates == 0
+    rows = await log.storage.scan(Space.TIMERS, b"")
+    assert [key for key, _ in rows] == [b"k1", b"k3", b"k4"]
+
+
 async def test_repeats_are_known_after_opening_again(log: OpenBroker) -> None:
     await log.broker.declare(ORDERS)
     await log.broker.append([append(b"a", ids=("1",))])

@@ -7,7 +7,6 @@ the outputs go to the outbox rows instead (ADR 0008).
 
 from __future__ import annotations
 
-from headrace.delivery.delays import rows_of
 from headrace.delivery.parking import WAITING, decode_event, lane_of, parked_key_key, parked_row_key
 from headrace.delivery.positions import (
     encode_position,
@@ -58,11 +57,7 @@ def change_of(
             puts.append(more)
         else:
             deletes.append(more)
-    appends = effects.appends
-    if any(append.later for append in appends):
-        puts.extend(rows_of(appends))
-        appends = tuple(append for append in appends if not append.later)
-    return Change(tuple(checks), tuple(puts), tuple(deletes), appends), standing
+    return Change(tuple(checks), tuple(puts), tuple(deletes), effects.appends), standing
 
 
 def dead_row_key(event: DeadEvent) -> bytes:

@@ -2,7 +2,8 @@
 
 So a message that waits holds up nobody, however many there are, and a position never has to leap
 over it. In come appends to queues; out go those that may land at once, and rows for the others. The
-row goes and the message comes in one change, so neither a crash nor a second node doubles it.
+row goes and the message comes in one change, so neither a crash nor a second node doubles it. Ids are
+judged when a message is taken, by the log (`Ledger.stage`), and not again when it is due.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.storage.base import Applied, Storage
 from headrace.keepers.storage.keys import after, pack
-from headrace.model.effects import Change, Check, Delete, Put, Space
+from headrace.model.effects import Change, Check, Delete, Space
 from headrace.model.errors import Conflict, Fenced, HeadraceError, Invalid, Unavailable
 from headrace.model.event import Event
 from headrace.model.flow import Priority
@@ -33,7 +34,6 @@ PAUSE_S = 0.5
 HEADER = "delay"
 
 _PREFIX = pack("due")
-_encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Append)
 
 
@@ -98,19 +98,10 @@ class Delays:
         Raises:
             Unknown, TooLarge, DiskFull, Overloaded, Unavailable: As `Broker.append`.
         """
-        puts = rows_of(appends)
-        if not puts:
-            return await self._broker.append(appends)
-        now = tuple(append for append in appends if not append.later)
-        if self._broker.colocated or not now:
-            applied = await self._storage.apply(Change(puts=puts, appends=now))
-        else:
-            await self._storage.apply(Change(puts=puts))
-            applied = await self._broker.append(now)
-        self.wake()
-        places = iter(applied.positions)
-        positions = tuple(None if append.later else next(places) for append in appends)
-        return Applied(positions, applied.duplicates)
+        applied = await self._broker.append(appends)
+        if applied.rows:
+            self.wake()
+        return applied
 
     # --- what an operator asks ----------------------------------------------------------------
 
@@ -198,19 +189,6 @@ class Delays:
                 appends=appends,
             )
         )
-
-
-def rows_of(appends: Sequence[Append]) -> tuple[Put, ...]:
-    """The rows of what is for later."""
-    return tuple(
-        Put(
-            Space.TIMERS,
-            append.later,
-            _encoder.encode(msgspec.structs.replace(append, later=b"")),
-        )
-        for append in appends
-        if append.later
-    )
 
 
 def delay_of(event: Event, queue: QueueSpec) -> float:

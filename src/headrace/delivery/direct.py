@@ -17,6 +17,7 @@ from headrace.delivery.commit import change_of
 from headrace.delivery.naming import unknown_function
 from headrace.delivery.repeats import Turns, opened, sealed
 from headrace.delivery.runs import Runs, run_of
+from headrace.delivery.vetting import Vetting
 from headrace.keepers.state.rows import decode_row, encode_row
 from headrace.keepers.storage.base import Storage
 from headrace.keepers.storage.keys import pack
@@ -48,7 +49,10 @@ class CallFailed(HeadraceError):
 
 
 class Begun(msgspec.Struct):
-    """A call that an instance has taken, and what it was begun with. Made by `Direct.begin`."""
+    """A call that an instance has taken, what it was begun with, and what came of it.
+
+    Made by `Direct.begin`.
+    """
 
     spec: FunctionSpec
     payload: bytes
@@ -56,6 +60,7 @@ class Begun(msgspec.Struct):
     headers: dict[str, str] | None
     invocation: Invocation
     started: float
+    returned: Returned | None = None
 
 
 class Direct:
@@ -71,9 +76,10 @@ class Direct:
         entropy: Entropy,
         runs: Runs,
         answers: Answers,
+        vetting: Vetting,
     ) -> None:
         self._functions = functions
-        self._answers = answers
+        self._answers, self._vetting = answers, vetting
         self._turns = Turns()
         self._storage, self._invoker = storage, invoker
         self._prompt = invoker if isinstance(invoker, PromptInvoker) else None
@@ -147,6 +153,7 @@ class Direct:
             else:
                 live = LiveAnswer(listener, remembered=bool(key))
                 outcome = await self._listened(invocation, live)
+            outcome = self._vetting(spec, outcome)
             self._runs.record(run_of(invocation, outcome, monotonic() - started))
             returned = _returned(function, outcome)
             answer = (returned.result if live is None else live.whole()) or b"null"
@@ -201,8 +208,9 @@ class Direct:
         if isinstance(outcome, Lost):
             return None
         wall = self._clock.monotonic() - begun.started
+        outcome = self._vetting(begun.spec, outcome)
         self._runs.record(run_of(begun.invocation, outcome, wall))
-        returned = _returned(begun.spec.name, outcome)
+        returned = begun.returned = _returned(begun.spec.name, outcome)
         if returned.appends or returned.writes or returned.reads:
             return None
         # Nothing durable was done, and nothing was relied on.
@@ -221,8 +229,8 @@ class Direct:
             outcome = await self._prompt.invoke(begun.invocation, lost=outcome.reason)
             if (answer := self.plain(begun, outcome)) is not None:
                 return answer
-        spec = begun.spec
-        returned = _returned(spec.name, outcome)
+        spec, returned = begun.spec, begun.returned
+        assert returned is not None  # noqa: S101 - `plain` has judged it
         answer = returned.result or b"null"
         try:
             await self._commit(spec, begun.invocation, returned, b"", answer)
@@ -298,7 +306,11 @@ class Direct:
         effects = Effects(
             function=spec.name,
             app=spec.app,
-            appends=returned.appends,
+            # The lineage is the platform's word, never the child's.
+            appends=tuple(
+                replace(append, hops=invocation.hops, origin=invocation.origin)
+                for append in returned.appends
+            ),
             reads=returned.reads,
             writes=returned.writes,
             token=invocation.token,
@@ -319,6 +331,7 @@ class Direct:
                 change.appends,
             )
         await self._storage.apply(change)
+        self._vetting.landed(change.appends)
 
     async def _confirm(self, checks: Sequence[Check]) -> None:
         """Pass, where what a call only read is still so: its instance may remember older state.

@@ -89,6 +89,7 @@ class Dispatcher:
         self.delays = Delays(
             storage=storage, broker=broker, clock=clock, entropy=entropy, on_failure=on_failure
         )
+        self.vetting = Vetting(broker, self.delays)
         around = Surroundings(
             clock, entropy, folder, broker, invoker.invoke,
             outside=outside, agenda=Agenda(clock, self._tasks),
@@ -99,7 +100,7 @@ class Dispatcher:
         )  # fmt: skip
         self._pumping = Pumping(
             storage=storage, broker=broker, clock=clock, entropy=entropy, tasks=self._tasks,
-            runs=runs, queues=self.queues, delays=self.delays, lead=lead,
+            runs=runs, queues=self.queues, vetting=self.vetting, lead=lead,
         )  # fmt: skip
         self._delaying: asyncio.Task[None] | None = None
 
@@ -162,7 +163,7 @@ class Dispatcher:
             function, trigger, subscription, storage=self._storage, broker=self._broker,
             invoker=self._invoker, clock=self._clock, entropy=self._entropy, tasks=self._tasks,
             runs=self._runs, shifts=self._shifts,
-            vet=Vetting(function, self._broker, self.delays), on_later=self.delays.wake,
+            vetting=self.vetting,
         )  # fmt: skip
         roster.paused = function.name in self._paused
         return roster

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -18,9 +18,10 @@ from headrace.delivery.commit import change_of
 from headrace.delivery.ledger import At, Ledger
 from headrace.delivery.positions import Standing, stored
 from headrace.keepers.storage.base import Storage
-from headrace.model.effects import Change, Delete, Effects, Put, Space
+from headrace.model.effects import Change, Delete, Effects, Put
 from headrace.model.errors import Conflict, Fenced, Unavailable
 from headrace.model.policy import MAX_BATCH_BYTES
+from headrace.model.record import Append
 from headrace.world.tasks import Tasks
 
 COMMITS_IN_FLIGHT = 4
@@ -38,7 +39,7 @@ class Landing:
         rows: The position rows as claimed, by stream and partition.
         width: How many units run at once.
         beside: Rows that must land with the positions these effects bring.
-        on_later: Called when something landed that is due later.
+        landed: Is told what was appended, once it is.
         on_trouble: Called when a change did not land, or nobody knows.
 
     Attributes:
@@ -55,13 +56,13 @@ class Landing:
         tasks: Tasks,
         width: int,
         beside: Beside,
-        on_later: Callable[[], None],
+        landed: Callable[[Sequence[Append]], None],
         on_trouble: Callable[[], None],
     ) -> None:
         self._function, self._rows = function, rows
         self._storage, self._tasks = storage, tasks
         self._most = COMMITS_IN_FLIGHT * width
-        self._beside, self._on_later, self._on_trouble = beside, on_later, on_trouble
+        self._beside, self._told_of, self._on_trouble = beside, landed, on_trouble
         self._name = f"commit {function}"
         self._gathering = False
         self.commits: deque[asyncio.Task[None]] = deque()
@@ -131,8 +132,8 @@ class Landing:
     async def _apply(self, change: Change) -> None:
         try:
             await self._storage.apply(change)
-            if any(put.space is Space.TIMERS for put in change.puts):
-                self._on_later()
+            if change.appends:
+                self._told_of(change.appends)
         except (Fenced, Conflict, Unavailable):
             # Stale state, an earlier commit that did not land, a new owner, a full disk or an
             # unknown end: the store knows which, and the rewind reads it.

@@ -39,7 +39,7 @@ from headrace.model.function import FunctionSpec
 from headrace.model.lineage import runs_away
 from headrace.model.outcome import Outcome, Returned
 from headrace.model.policy import OnFailure, ParkKey
-from headrace.model.record import Chunk
+from headrace.model.record import Append, Chunk
 from headrace.runtime.base import RECALLED, Begun, Invoker, Lead
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
@@ -71,7 +71,7 @@ class Pump:
         vet: Callable[[Outcome], Outcome] = lambda outcome: outcome,
         flow: Flow | None = None,
         recall: Callable[[], None] = lambda: None,
-        on_later: Callable[[], None] = lambda: None,
+        landed: Callable[[Sequence[Append]], None] = lambda appends: None,
         merges: MergeBook | None = None,
         lead: Lead | None = None,
     ) -> None:
@@ -96,7 +96,7 @@ class Pump:
         self._waiting = Waiting()
         self._landing = Landing(
             spec.name, {(name, partition): c.row for name, c in claims.items()}, storage=storage,
-            tasks=tasks, width=self._width, beside=self._beside, on_later=on_later,
+            tasks=tasks, width=self._width, beside=self._beside, landed=landed,
             on_trouble=self._waiting.wake,
         )  # fmt: skip
         self._picker = Picker(

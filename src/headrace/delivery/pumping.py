@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 
 from headrace.delivery.breaker import CircuitBreaker
-from headrace.delivery.delays import Delays
 from headrace.delivery.envelopes import ChangeFilter, KeyedReader, Wants
 from headrace.delivery.flow import Flow
 from headrace.delivery.mergebook import MergeBook
@@ -46,12 +45,12 @@ class Pumping:
         tasks: Tasks,
         runs: Runs,
         queues: Outside,
-        delays: Delays,
+        vetting: Vetting,
         lead: Lead | None,
     ) -> None:
         self._storage, self._broker = storage, broker
         self._clock, self._entropy, self._tasks = clock, entropy, tasks
-        self._runs, self._queues, self._delays = runs, queues, delays
+        self._runs, self._queues, self._vetting = runs, queues, vetting
         self._lead = lead
 
     async def claims(
@@ -100,9 +99,9 @@ class Pumping:
             clock=self._clock, entropy=self._entropy, tasks=self._tasks,
             breaker=breaker, runs=self._runs, lateness=trigger.lateness,
             wants=wants,
-            vet=Vetting(function, self._broker, self._delays), flow=flow,
+            vet=functools.partial(self._vetting, function), flow=flow,
             recall=functools.partial(self._queues.recall, function.name),
-            on_later=self._delays.wake, merges=self._merges(function, trigger, partition),
+            landed=self._vetting.landed, merges=self._merges(function, trigger, partition),
             lead=self._lead,
         )  # fmt: skip
 

@@ -8,11 +8,12 @@ anew for every run, so whatever a former run still tries is fenced off.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from headrace.delivery.positions import Claim, claim, decode_position, position_key
 from headrace.delivery.runs import Runs, run_of
 from headrace.delivery.shifts import Shift, Shifts
+from headrace.delivery.vetting import Vetting
 from headrace.delivery.waiting import Waiting
 from headrace.keepers.brokers.base import Assigned, Broker, Reader, Revoked, Subscription
 from headrace.keepers.storage.base import Storage
@@ -21,7 +22,7 @@ from headrace.model.errors import HeadraceError
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.lag import Lag
-from headrace.model.outcome import Outcome, Returned
+from headrace.model.outcome import Returned
 from headrace.runtime.base import Invoker
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
@@ -54,14 +55,13 @@ class Roster:
         tasks: Tasks,
         runs: Runs,
         shifts: Shifts,
-        vet: Callable[[Outcome], Outcome],
-        on_later: Callable[[], None],
+        vetting: Vetting,
     ) -> None:
         self.paused = False
         self._spec, self._trigger, self._subscription = spec, trigger, subscription
         self._storage, self._broker, self._invoker = storage, broker, invoker
         self._clock, self._entropy, self._tasks, self._runs = clock, entropy, tasks, runs
-        self._shifts, self._vet, self._on_later = shifts, vet, on_later
+        self._shifts, self._vetting = shifts, vetting
         self._waiting = Waiting()
         self._readers: dict[int, Reader] = {}
         self._on: dict[Share, tuple[Shift, asyncio.Task[None]]] = {}
@@ -208,7 +208,7 @@ class Roster:
         shift = Shift(
             self._spec, self._trigger.stream, claims, token=token,
             ends=self._clock.monotonic() + self._trigger.lifespan_s, storage=self._storage,
-            broker=self._broker, clock=self._clock, vet=self._vet, on_later=self._on_later,
+            broker=self._broker, clock=self._clock, vetting=self._vetting,
         )  # fmt: skip
         run = self._tasks.start(self._run(share, shift), name=f"consume {self._spec.name}")
         self._on[share] = shift, run

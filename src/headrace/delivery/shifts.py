@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
@@ -18,13 +18,14 @@ from headrace.delivery.parking import encode_event
 from headrace.delivery.positions import Claim
 from headrace.delivery.settle import RUNAWAY
 from headrace.delivery.unit import pick
+from headrace.delivery.vetting import Vetting
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.storage.base import Storage
-from headrace.model.effects import Change, DeadEvent, Effects, Progress, Space
+from headrace.model.effects import DeadEvent, Effects, Progress
 from headrace.model.errors import Fenced, Misuse, Refused
 from headrace.model.function import FunctionSpec
 from headrace.model.lineage import next_hop, runs_away
-from headrace.model.outcome import Outcome, Returned
+from headrace.model.outcome import Returned
 from headrace.model.record import Chunk, Position
 from headrace.world.clock import Clock
 
@@ -53,14 +54,13 @@ class Shift:
         storage: Storage,
         broker: Broker,
         clock: Clock,
-        vet: Callable[[Outcome], Outcome],
-        on_later: Callable[[], None],
+        vetting: Vetting,
     ) -> None:
         self.partitions = tuple(claims)
         self.token, self.given = token, 0
         self._spec, self._stream, self._ends = spec, stream, ends
         self._storage, self._broker, self._clock = storage, broker, clock
-        self._vet, self._on_later = vet, on_later
+        self._vetting = vetting
         self._rows = {(stream, partition): claimed.row for partition, claimed in claims.items()}
         standings = {partition: claimed.standing for partition, claimed in claims.items()}
         self._epochs = {(stream, each): known.epoch for each, known in standings.items()}
@@ -167,14 +167,14 @@ class Shift:
             self._must_hold()
             # Until it has landed: whatever goes wrong, this run's books are of no use any more.
             self._closed = True
-            vetted = self._vet(returned)
+            vetted = self._vetting(self._spec, returned)
             if not isinstance(vetted, Returned) or vetted.error is not None or vetted.failures:
                 cause = vetted.error if isinstance(vetted, Returned) else vetted.cause
                 raise Refused(cause.message if cause is not None else "single events cannot fail")
             change, rows = change_of(self._effects(vetted), self._rows)
             if change.puts or change.deletes or change.appends or returned.reads:
                 await self._storage.apply(change)
-            self._told(change)
+            self._vetting.landed(change.appends)
             self._rows = rows
             self.token += 1
             self._open.clear()
@@ -203,10 +203,6 @@ class Shift:
             trouble=dict.fromkeys(self._troubled, ()),
             dead=tuple(self._dead),
         )
-
-    def _told(self, change: Change) -> None:
-        if any(put.space is Space.TIMERS for put in change.puts):
-            self._on_later()
 
     def _must_hold(self) -> None:
         if self._closed:

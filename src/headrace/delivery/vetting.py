@@ -7,6 +7,8 @@ never halts its partition. It does not open payloads that are within their strea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from headrace.delivery.delays import Delays
@@ -19,36 +21,41 @@ from headrace.model.record import Append
 
 
 class Vetting:
-    """One function's permission to publish. Shared by its pumps."""
+    """Every function's permission to publish. One per node; asked by whoever lands outcomes."""
 
-    def __init__(self, spec: FunctionSpec, broker: Broker, delays: Delays | None = None) -> None:
-        self._delays = delays
-        self._app, self._name = spec.app, spec.name
-        self._declared = frozenset(spec.publishes) | {spec.output or ""}
-        self._broker = broker
+    def __init__(self, broker: Broker, delays: Delays) -> None:
+        self._broker, self._delays = broker, delays
 
-    def __call__(self, outcome: Outcome) -> Outcome:
-        """The outcome as it may land."""
+    def __call__(self, spec: FunctionSpec, outcome: Outcome) -> Outcome:
+        """The outcome of a run of this function as it may land."""
         if not isinstance(outcome, Returned) or not outcome.appends:
             return outcome
         try:
-            appends = tuple(part for append in outcome.appends for part in self._checked(append))
+            appends = tuple(
+                part for append in outcome.appends for part in self._checked(spec, append)
+            )
         except (Misuse, Refused, Invalid) as error:
             return Returned(error=Cause(type(error).__name__, str(error)), usage=outcome.usage)
         return outcome if appends == outcome.appends else replace(outcome, appends=appends)
 
-    def _checked(self, append: Append) -> tuple[Append, ...]:
-        spec = self._broker.stream(append.stream)
-        if spec.owner != self._app and append.stream not in self._declared:
+    def landed(self, appends: Sequence[Append]) -> None:
+        """These have landed, by whichever way: what is due later is waited for."""
+        if any(append.later for append in appends):
+            self._delays.wake()
+
+    def _checked(self, function: FunctionSpec, append: Append) -> tuple[Append, ...]:
+        name, stream = function.name, self._broker.stream(append.stream)
+        declared = append.stream in function.publishes or append.stream == function.output
+        if stream.owner != function.app and not declared:
             raise Refused(
-                f"`{self._name}` published to `{append.stream}`, which is not its app's; add "
+                f"`{name}` published to `{append.stream}`, which is not its app's; add "
                 "`publishes=[...]` or `output=` to the function"
             )
-        if not 0 <= append.partition < spec.partitions:
+        if not 0 <= append.partition < stream.partitions:
             raise Unknown(
-                f"`{append.stream}` has no partition {append.partition}; it has {spec.partitions}"
+                f"`{append.stream}` has no partition {append.partition}; it has {stream.partitions}"
             )
         if append.later:
-            raise Refused(f"`{self._name}` named a row of the store, which no function may")
-        check_append(append, spec)
-        return (append,) if self._delays is None else self._delays.held_back(spec, append)
+            raise Refused(f"`{name}` named a row of the store, which no function may")
+        check_append(append, stream)
+        return self._delays.held_back(stream, append)

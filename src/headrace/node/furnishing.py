@@ -79,7 +79,7 @@ def furnish(
         publisher=Publisher(broker, dispatcher.delays),
         direct=Direct(
             dispatcher.functions, storage=storage, invoker=invoker, clock=clock, entropy=entropy,
-            runs=runs, answers=answers,
+            runs=runs, answers=answers, vetting=dispatcher.vetting,
         ),
         dead_letters=dead_letters,
         parking=ParkingLot(storage, dispatcher),

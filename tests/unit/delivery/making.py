@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headrace.delivery.delays import Delays
 from headrace.delivery.unit import Unit
+from headrace.delivery.vetting import Vetting
+from headrace.keepers.brokers.base import Broker
+from headrace.keepers.storage.base import Storage
 from headrace.model.event import Event
 from headrace.model.outcome import Cause
 from headrace.model.record import Chunk, encode_events
+from headrace.world.clock import SystemClock
+from headrace.world.entropy import SystemEntropy
 
 TROUBLE = Cause("ValueError", "no")
+
+
+def vetting_of(storage: Storage, broker: Broker) -> Vetting:
+    """The vetting of a node with this log."""
+    delays = Delays(
+        storage=storage, broker=broker, clock=SystemClock(), entropy=SystemEntropy(),
+        on_failure=lambda _name, _error: None,
+    )  # fmt: skip
+    return Vetting(broker, delays)
 
 
 def chunk(

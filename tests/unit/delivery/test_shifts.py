@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
+from tests.unit.delivery.making import vetting_of
 
 from headrace.delivery import shifts
 from headrace.delivery.positions import claim, decode_position, encode_position, position_key
 from headrace.delivery.shifts import Shift, Shifts
-from headrace.delivery.vetting import Vetting
 from headrace.keepers.brokers.memory import MemoryBroker
 from headrace.keepers.storage.memory import MemoryStorage
 from headrace.model.effects import Change, Progress, Put, Space
@@ -56,8 +56,8 @@ class Rig:
         }  # fmt: skip
         given: dict[str, Any] = {
             "token": 7, "ends": self.clock.monotonic() + 60, "storage": self.storage,
-            "broker": self.broker, "clock": self.clock, "vet": Vetting(SPEC, self.broker),
-            "on_later": lambda: None,
+            "broker": self.broker, "clock": self.clock,
+            "vetting": vetting_of(self.storage, self.broker),
         } | settings  # fmt: skip
         return Shift(SPEC, "orders", claims, **given)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from tests.unit.delivery.making import TROUBLE
+from tests.unit.delivery.making import TROUBLE, vetting_of
 
 from headrace import App, Context, Event, Retry
-from headrace.delivery.vetting import Vetting
+from headrace.keepers.storage.memory import MemoryStorage
 from headrace.model.event import Event as Fact
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.outcome import Crashed, Outcome, Returned
 from headrace.model.record import Append, encode_events
 from headrace.testing import World
+from headrace.world.clock import SystemClock
 
 
 class Streams:
@@ -24,7 +25,9 @@ SPEC = FunctionSpec(name="a.f", app="a", publishes=("said",))
 
 
 def kind(outcome: Outcome) -> str:
-    vetted = Vetting(SPEC, Streams())(outcome)  # type: ignore[arg-type] # all it asks for
+    streams = Streams()
+    vetting = vetting_of(MemoryStorage(SystemClock()), streams)  # type: ignore[arg-type] # all it asks for
+    vetted = vetting(SPEC, outcome)
     if isinstance(vetted, Returned) and vetted.error is not None:
         return vetted.error.kind
     assert vetted is outcome

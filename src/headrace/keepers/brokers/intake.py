@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+from msgspec.structs import replace
+
+from headrace.model.effects import Put, Space
 from headrace.model.errors import Corrupt, Invalid, TooLarge
 from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_BATCH_BYTES
@@ -16,6 +20,7 @@ from headrace.model.record import Append, decode_events
 
 SMALL_EVENTS = 16
 SMALL_BYTES = 8 << 10
+_encoder = msgspec.msgpack.Encoder()
 
 
 def mergeable(append: Append) -> bool:
@@ -60,6 +65,11 @@ def check_append(append: Append, spec: StreamSpec) -> None:
                 f"event {index} of an append to {where} has {len(event.value)} bytes; the stream "
                 f"takes {spec.max_event_bytes} (`max_event_bytes`)"
             )
+
+
+def waiting_row(append: Append, key: bytes) -> Put:
+    """What keeps an append until it is due. Its ids have been judged, and are not again."""
+    return Put(Space.TIMERS, key, _encoder.encode(replace(append, ids=None, later=b"")))
 
 
 def array_length(body: bytes) -> int:

@@ -12,9 +12,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from headrace.keepers.brokers.catalog import unknown_partition, unknown_stream
-from headrace.keepers.brokers.intake import check_append, join_bodies, mergeable
+from headrace.keepers.brokers.intake import check_append, join_bodies, mergeable, waiting_row
 from headrace.keepers.brokers.shelf import Shelf
 from headrace.keepers.storage.base import Applied
+from headrace.model.effects import Put
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, Chunk, Position, decode_events, encode_events
 from headrace.world.clock import Clock
@@ -145,6 +146,7 @@ class Ledger:
             check_append(append, self.streams[append.stream].spec)
         now = self._clock.now()
         positions: list[Position | None] = []
+        rows: list[Put] = []
         duplicates = 0
         for append in appends:
             stream = self.streams[append.stream]
@@ -152,8 +154,14 @@ class Ledger:
             if append.ids is not None and stream.spec.dedupe_window > 0:
                 kept = self._without_duplicates(append, stream, now)
                 duplicates += append.count - kept.count
-            positions.append(self._place(kept, stream, now) if kept.count else None)
-        return Applied(tuple(positions), duplicates)
+            if not kept.count:
+                positions.append(None)
+            elif append.later:
+                positions.append(None)
+                rows.append(waiting_row(kept, append.later))
+            else:
+                positions.append(self._place(kept, stream, now))
+        return Applied(tuple(positions), duplicates, tuple(rows))
 
     def _without_duplicates(self, append: Append, stream: Stream, now: int) -> Append:
         ids = append.ids or ()

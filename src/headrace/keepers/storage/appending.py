@@ -24,6 +24,8 @@ class Appender(Protocol):
     def stage(self, appends: Sequence[Append]) -> Applied:
         """Give the events their offsets; all appends of the change, or none and an error.
 
+        Ids are judged here, those of what is due `later` too: that is kept as a row until then.
+
         Raises:
             Unknown: A stream or partition does not exist.
             TooLarge: An append or an event is larger than allowed.

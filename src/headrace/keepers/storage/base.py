@@ -9,18 +9,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from headrace.model.effects import Change, Space
+from headrace.model.effects import Change, Put, Space
 from headrace.model.record import Position
 
 
 class Applied:
-    """What a change became: the first position of each append (None where all was a duplicate)."""
+    """What a change became: the first position of each append, None where it has none.
 
-    __slots__ = ("duplicates", "positions")
+    It has none where all of it was a duplicate, or is due later: what waits is in `rows`, which the
+    storage writes in the same change.
+    """
 
-    def __init__(self, positions: tuple[Position | None, ...] = (), duplicates: int = 0) -> None:
+    __slots__ = ("duplicates", "positions", "rows")
+
+    def __init__(
+        self,
+        positions: tuple[Position | None, ...] = (),
+        duplicates: int = 0,
+        rows: tuple[Put, ...] = (),
+    ) -> None:
         self.positions = positions
         self.duplicates = duplicates
+        self.rows = rows
 
 
 class Storage(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from headrace.keepers.storage.base import Applied
 from headrace.model.effects import Change, Check, Space
 from headrace.model.errors import Conflict, Fenced
 
@@ -54,9 +55,9 @@ def _broken(check: Check, found: bytes | None) -> Fenced | Conflict:
     )
 
 
-def overlay_change(change: Change, overlay: Overlay) -> None:
+def overlay_change(change: Change, applied: Applied, overlay: Overlay) -> None:
     """Add what the change writes; the last write of a key is the one that counts."""
-    for put in change.puts:
+    for put in (*change.puts, *applied.rows) if applied.rows else change.puts:
         overlay.setdefault(put.space, {})[put.key] = put.value
     for gone in change.deletes:
         overlay.setdefault(gone.space, {})[gone.key] = None

@@ -84,7 +84,7 @@ class MemoryStorage:
             result = self._appender.stage(change.appends)
             self._appender.landed()
         overlay: Overlay = {}
-        overlay_change(change, overlay)
+        overlay_change(change, result, overlay)
         for space, values in overlay.items():
             for key, value in values.items():
                 self._maps[space].set(key, value)

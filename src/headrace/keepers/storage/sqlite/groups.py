@@ -76,7 +76,7 @@ class Group:
         passed = []
         for entry in self.waiting:
             change = entry.change
-            entry.result = _NOTHING
+            entry.result = applied = _NOTHING
             try:
                 if low and only_appends(change):
                     raise full()
@@ -84,11 +84,11 @@ class Group:
                 if change.appends:
                     if appender is None:
                         raise RuntimeError("a change appends, but no log is attached")
-                    entry.result = appender.stage(change.appends)
+                    entry.result = applied = appender.stage(change.appends)
             except HeadraceError as error:
                 entry.result = error
                 continue
-            overlay_change(change, self.overlay)
+            overlay_change(change, applied, self.overlay)
             passed.append(entry)
         return passed
 

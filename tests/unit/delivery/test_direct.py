@@ -1,0 +1,141 @@
+"""What a called function publishes lands by the same rules as what a delivered one publishes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from tests.unit.delivery.making import vetting_of
+
+from headrace.delivery.answers import Answers
+from headrace.delivery.direct import CallFailed, Direct
+from headrace.delivery.runs import Runs
+from headrace.keepers.brokers.memory import MemoryBroker
+from headrace.keepers.storage.memory import MemoryStorage
+from headrace.model.effects import Space
+from headrace.model.event import Event
+from headrace.model.function import FunctionSpec, QueueSpec, StreamSpec
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome, Returned
+from headrace.model.record import Append, Chunk, encode_events
+from headrace.model.reply import WireReply
+from headrace.runtime.life import Waiter
+from headrace.world.clock import SystemClock
+from headrace.world.entropy import SystemEntropy
+
+SPEC = FunctionSpec(name="shop.price", app="shop")
+
+
+class Says:
+    """An instance that publishes whatever it is told to, as one that was taken over could."""
+
+    def __init__(self) -> None:
+        self.appends: tuple[Append, ...] = ()
+
+    async def invoke(self, invocation: Invocation, *, lost: str = "") -> Outcome:
+        return Returned(appends=self.appends)
+
+    def begin(self, invocation: Invocation, waiter: Waiter) -> bool:
+        waiter.set_result(Returned(appends=self.appends))
+        return True
+
+    async def close(self) -> None:
+        """Nothing runs."""
+
+
+class Ear:
+    async def take(self, body: bytes, head: WireReply | None) -> None:
+        """Nobody yields."""
+
+
+class Told:
+    """A waiter."""
+
+    outcome: Outcome
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, result: object) -> None:
+        assert isinstance(result, Returned)
+        self.outcome = result
+
+
+class Rig:
+    def __init__(self) -> None:
+        clock = SystemClock()
+        self.storage, self.says = MemoryStorage(clock), Says()
+        self.broker = MemoryBroker(self.storage, clock=clock)
+        self.direct = Direct(
+            {SPEC.name: SPEC}, storage=self.storage, invoker=self.says, clock=clock,
+            entropy=SystemEntropy(), runs=Runs(), answers=Answers(),
+            vetting=vetting_of(self.storage, self.broker),
+        )  # fmt: skip
+
+    async def call(self, way: str) -> None:
+        """Call it as the door does: by itself, with a key, live, or without waiting."""
+        if way == "prompt":
+            told = Told()
+            begun = self.direct.begin(SPEC.name, b"1", told)
+            assert begun is not None
+            assert self.direct.plain(begun, told.outcome) is None
+            await self.direct.finish(begun, told.outcome)
+        else:
+            key, listener = "k" * (way == "keyed"), Ear() if way == "live" else None
+            await self.direct.call(SPEC.name, b"1", key=key, listener=listener)
+
+    async def held(self, stream: str) -> list[Chunk]:
+        return await self.broker.fetch(stream, 0, 0, events=100, size=1 << 20)
+
+
+@pytest_asyncio.fixture
+async def rig() -> AsyncIterator[Rig]:
+    found = Rig()
+    for name, owner in (("own", "shop"), ("theirs", "x")):
+        await found.broker.declare(StreamSpec(name=name, partitions=1, owner=owner))
+    jobs = StreamSpec(name="jobs", partitions=1, owner="shop", queue=QueueSpec())
+    await found.broker.declare(jobs)
+    yield found
+    await found.broker.close()
+
+
+def said(stream: str, fact: Event, hops: int = 0) -> tuple[Append, ...]:
+    return (Append(stream, 0, 1, encode_events([fact]), hops, "forged" if hops else ""),)
+
+
+ways = pytest.mark.parametrize("way", ["plain", "keyed", "live", "prompt"])
+
+
+@ways
+async def test_a_called_function_may_not_publish_where_it_did_not_say(rig: Rig, way: str) -> None:
+    rig.says.appends = said("theirs", Event(b"1"))
+    with pytest.raises(CallFailed) as failed:
+        await rig.call(way)
+    assert failed.value.cause.kind == "Refused"
+    assert await rig.held("theirs") == []
+    assert await rig.storage.scan(Space.MARKS, b"") == []
+
+
+@ways
+async def test_a_message_that_a_called_function_delays_waits(rig: Rig, way: str) -> None:
+    rig.says.appends = said("jobs", Event(b"1", headers={"delay": "60"}))
+    await rig.call(way)
+    assert await rig.held("jobs") == []
+    assert len(await rig.storage.scan(Space.TIMERS, b"")) == 1
+
+
+@ways
+async def test_a_delay_that_cannot_be_fails_the_call(rig: Rig, way: str) -> None:
+    rig.says.appends = said("jobs", Event(b"1", headers={"delay": "soon"}))
+    with pytest.raises(CallFailed, match="delay: soon"):
+        await rig.call(way)
+
+
+@ways
+async def test_the_lineage_is_the_platforms_word(rig: Rig, way: str) -> None:
+    rig.says.appends = said("own", Event(b"1"), hops=60)
+    await rig.call(way)
+    (chunk,) = await rig.held("own")
+    assert chunk.hops == 1
+    assert chunk.origin.startswith("call/")
