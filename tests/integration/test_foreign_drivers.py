@@ -250,6 +250,19 @@ async def test_a_rabbitmq_message_without_an_id_has_no_mark(
     assert message.event.headers == {"a": "1"}
 
 
+async def test_rabbitmq_senders_and_ids_that_hold_a_slash_are_told_apart(opened: Opened) -> None:
+    rabbit: Rabbit = opened("rabbitmq")
+    queue = await rabbit.make()
+    async with rabbit._channel() as channel:
+        publish = (await channel.get_underlay_channel()).basic_publish
+        for app, name in (("a/b", "c"), ("a", "b/c"), ("a%2Fb", "c")):
+            told = Basic.Properties(app_id=app, message_id=name)
+            await publish(b"x", routing_key=queue, properties=told)
+    async with connected(rabbit.trigger(queue)) as driver:
+        marks = {message.mark for message in await received(driver, 3)}
+    assert len(marks) == 3
+
+
 @pytest.mark.parametrize(
     ("kind", "raw", "event"),
     [

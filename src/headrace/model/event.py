@@ -30,3 +30,11 @@ class Event(msgspec.Struct, array_like=True, frozen=True, gc=False):
     headers: dict[str, str] | None = None
     type: str | None = None
     source: str | None = None
+
+
+def fenced(text: str, mark: str) -> str:
+    """A text without `mark`, so that what is joined by it comes of one pair of texts only.
+
+    `mark` and `%` are percent-encoded: two texts stay two, and one without either stays as it is.
+    """
+    return text.replace("%", "%25").replace(mark, f"%{ord(mark):02X}")

@@ -73,6 +73,7 @@ def document(apps: Iterable[AppSpec], *, version: str = "") -> dict[str, Any]:
             segments = segments_of(proxy.path, proxy.path)
             for method in proxy.methods:
                 _put(paths, segments, method, _passed(app, proxy, method, segments))
+    _number(paths)
     found: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -105,6 +106,17 @@ def _put(
             for each in operation["parameters"]
         ]
     paths.setdefault(alike, {})[method.lower()] = operation
+
+
+def _number(paths: dict[str, dict[str, Any]]) -> None:
+    """Make each operation's id unique: paths such as `/a-b` and `/a_b` give the same words."""
+    taken: dict[str, int] = {}
+    for operation in (each for path in paths.values() for each in path.values()):
+        name = operation.get("operationId", "")
+        taken[name] = count = taken.get(name, 0) + 1
+        if name and count > 1:
+            # No words of a path hold a dot, so no other id is like this one.
+            operation["operationId"] = f"{name}.{count}"
 
 
 def _unnamed(path: str) -> str:
@@ -141,7 +153,7 @@ def _operation(
 
 
 def _operation_id(name: str, method: str, methods: tuple[str, ...], path: str) -> str:
-    # One function may have several routes, and an id must be unique.
+    # One function may have several routes; where their words are the same, `_number` tells them apart.
     slug = re.sub(r"[^a-z0-9]+", "_", path.lower()).strip("_")
     return f"{name}.{method.lower()}.{slug}"
 

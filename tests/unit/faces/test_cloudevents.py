@@ -54,6 +54,12 @@ def test_events_of_two_sources_with_one_id_are_two_events() -> None:
     )
 
 
+def test_a_fence_in_a_source_or_an_id_makes_no_two_events_one() -> None:
+    pairs = [("a#b", "c"), ("a", "b#c"), ("a%23b", "c"), ("a", "b%23c"), ("a%2523b", "c")]
+    ids = {structured(cloudevent(source=source, id=id), None, JSON).id for source, id in pairs}
+    assert len(ids) == len(pairs)
+
+
 def test_a_binary_event_keeps_its_body_as_it_is() -> None:
     headers = {
         b"ce-specversion": b"1.0", b"ce-id": b"1", b"ce-source": b"/shop", b"ce-type": b"order",

@@ -99,6 +99,13 @@ def test_an_idempotency_key_gives_ids_to_events_that_have_none() -> None:
     assert with_ids([Event(b"1")], '"t"')[0].id == "t"
 
 
+def test_the_key_of_one_event_is_not_an_event_of_another_keys_batch() -> None:
+    batch = {event.id for event in with_ids([Event(b"1"), Event(b"2")], "t")}
+    for token in ("t/0", "t%2F0", "t/1"):
+        assert with_ids([Event(b"1")], token)[0].id not in batch
+    assert with_ids([Event(b"1")], "a/b")[0].id != with_ids([Event(b"1")], "a%2Fb")[0].id
+
+
 @pytest.mark.parametrize("token", ["", '""', "x" * 201])
 def test_an_idempotency_key_has_a_length(token: str) -> None:
     with pytest.raises(Invalid, match="Idempotency-Key"):

@@ -39,6 +39,20 @@ def test_paths_that_differ_in_nothing_but_names_are_one() -> None:
     assert operations["delete"]["parameters"][1]["schema"] == {"type": "integer"}
 
 
+def test_paths_of_the_same_words_are_operations_of_their_own() -> None:
+    shop = App("shop")
+
+    def order(event: Any) -> None: ...
+
+    paths = ["/a-b", "/a_b", "/a/b", "/a/{b}"]
+    shop.function(*(Http("POST", path) for path in paths))(order)
+    found = document([shop.spec()])
+    validate(found)
+    ids = {found["paths"][path]["post"]["operationId"] for path in paths}
+    assert len(ids) == 4
+    assert "shop.order.post.a_b" in ids
+
+
 def test_the_headers_a_route_takes_are_named() -> None:
     shop = App("shop")
 

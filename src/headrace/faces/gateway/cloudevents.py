@@ -1,6 +1,7 @@
 """CloudEvents 1.0 over HTTP: binary, structured and batched mode, into our own events.
 
-`source`, `type` and `time` have their places, `source#id` is the event's id; `id`, `subject`,
+`source`, `type` and `time` have their places, `source#id` is the event's id (a `#` of the source is
+percent-encoded); `id`, `subject`,
 `dataschema`, `datacontenttype` and every extension travel as headers `ce-NAME`. The `partitionkey` extension is the key, else the
 subject. Refuses other versions of the specification and events without the required attributes.
 """
@@ -19,7 +20,7 @@ import msgspec
 from headrace.faces.gateway.times import parse_time
 from headrace.model.codec import validate_json
 from headrace.model.errors import Invalid, TooLarge
-from headrace.model.event import Event
+from headrace.model.event import Event, fenced
 from headrace.model.policy import MAX_BATCH
 
 _REQUIRED = ("id", "source", "type")
@@ -145,7 +146,7 @@ def _event(attributes: dict[str, str], value: bytes, key: str | None) -> Event:
         time=parse_time(attributes["time"]) if "time" in attributes else 0,
         # Only source and id together are unique: as a dedupe mark, an id alone would drop the
         # event of another source.
-        id=f"{attributes['source']}#{attributes['id']}",
+        id=f"{fenced(attributes['source'], '#')}#{attributes['id']}",
         headers=headers,
         type=attributes["type"],
         source=attributes["source"],

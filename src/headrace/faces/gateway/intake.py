@@ -20,7 +20,7 @@ from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.times import micros_of
 from headrace.model.codec import validate_json
 from headrace.model.errors import Invalid, TooLarge
-from headrace.model.event import Event
+from headrace.model.event import Event, fenced
 from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_BATCH
 
@@ -163,6 +163,8 @@ def with_ids(events: list[Event], token: str) -> list[Event]:
             f"`Idempotency-Key` has {len(token)} characters; use 1 to {MAX_IDEMPOTENCY_KEY}"
         )
     alone = len(events) == 1
+    # No key of one event is what a batch makes of another key.
+    token = fenced(token, "/")
     return [
         event
         if event.id is not None

@@ -183,7 +183,12 @@ class FilesSource:
             key=name,
             time=self._clock.now() if modified is None else max(modified // 1_000, 0),
             # Names that are no UTF-8 may look alike; an id is looked up and must not.
-            id=f"{stream}@{turn}@{raw.decode(errors='backslashreplace')}",
+            id=f"{stream}@{turn}@{_told_apart(raw)}",
             type=f"headrace.file.{change.event}",
             source=stream,
         )
+
+
+def _told_apart(name: bytes) -> str:
+    """A name as text of which there is no other: an escaped byte looks like no written one."""
+    return name.replace(b"\\", b"\\\\").decode(errors="backslashreplace")

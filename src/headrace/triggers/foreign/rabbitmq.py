@@ -12,7 +12,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from headrace.model.errors import Misuse, Unavailable
-from headrace.model.event import Event
+from headrace.model.event import Event, fenced
 from headrace.model.foreign import RabbitQueue
 from headrace.triggers.foreign.base import Message, Surroundings, address_of, lacking
 
@@ -117,7 +117,10 @@ class RabbitSource:
     def _message(self, found: AbstractIncomingMessage) -> Message[AbstractIncomingMessage]:
         mark = ""
         if found.message_id:
-            mark = f"{self._trigger.queue}/{found.app_id or ''}/{found.message_id}"
+            queue, sender = (
+                fenced(each, "/") for each in (self._trigger.queue, found.app_id or "")
+            )
+            mark = f"{queue}/{sender}/{found.message_id}"
         headers = {str(name): _text(value) for name, value in (found.headers or {}).items()}
         if found.content_type:
             headers["content-type"] = found.content_type

@@ -224,3 +224,12 @@ def test_a_wrong_setting_is_refused_where_it_is_written(
 ) -> None:
     with pytest.raises(Misuse, match=says):
         Files("inbox", **settings)
+
+
+def test_names_that_look_alike_once_escaped_are_each_told(tmp_path: Path) -> None:
+    with World(watching(tmp_path)) as world:
+        world.advance("3s")
+        for name in (b"a\xff", b"a\\xff", b"a\\\\xff"):
+            (tmp_path / os.fsdecode(name)).write_text("one")
+        world.advance("3s")
+        assert len(world.values("seen")) == 3
