@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.integration.foreign_clients import CLIENTS, needed, run
 from tests.integration.gateway_nodes import serving
 
 from headrace.client.http import Client
+
+TEXTS = [
+    "plain", 'a "quoted" word', "back\\slash", "100%", "déjà", "Euro € 😀", "a#b/c?d&e=f", "<b>'",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -26,3 +33,44 @@ def test_a_jdk_client_that_offers_http_2_keeps_its_bodies(url: str) -> None:
     texts = [record["value_text"] for record in page["records"]]
     assert texts[:2] == ["fixed", "chunked" * 10_000]
     assert sorted(texts[2:]) == sorted(f"n{number}" for number in range(20))
+
+
+@pytest.fixture(scope="module")
+def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the JavaScript clients and their libraries."""
+    npm, folder = needed("npm"), tmp_path_factory.mktemp("javascript")
+    for name in ("package.json", "cloudevents.mjs"):
+        shutil.copy(CLIENTS / name, folder / name)
+    quiet = ("--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--loglevel=error")
+    run(npm, "install", *quiet, cwd=folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["binary", "structured"])
+def test_what_the_javascript_sdk_writes_is_read_as_it_was_meant(
+    url: str, javascript: Path, mode: str
+) -> None:
+    stream = {"binary": "orders", "structured": "parcels"}[mode]
+    data = [{"item": "tea", "quantity": 1}, None, [1, "é"]]
+    told = [
+        (mode, {"id": f"{mode}-{number}", "source": "/shop", "type": "t", "subject": text,
+                "note": text, "partitionkey": "one", "data": data[number % len(data)]})
+        for number, text in enumerate(TEXTS)
+    ]  # fmt: skip
+    told.append(
+        (mode, {"id": f"{mode}-none", "source": "/shop", "type": "t", "partitionkey": "one"})
+    )
+    written = json.dumps(told).encode()
+    said = run(
+        needed("node"), "cloudevents.mjs", f"{url}/streams/{stream}", cwd=javascript, data=written
+    )
+    assert said.split() == ["202"] * len(told)
+    with Client(url) as client:
+        found = client.get("streams", stream, "records", limit=100)["records"]
+    events = {record["headers"]["ce-id"]: record for record in found if record.get("headers")}
+    for _, event in told:
+        record = events[event["id"]]
+        assert record["value"] == event.get("data")
+        assert record["headers"].get("ce-subject") == event.get("subject")
+        assert record["headers"].get("ce-note") == event.get("note")

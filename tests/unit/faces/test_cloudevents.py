@@ -6,13 +6,20 @@ import json
 from typing import Any
 
 import pytest
+from cloudevents.core.bindings.http import to_binary, to_structured
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
+from hypothesis import given
+from hypothesis import strategies as st
 
-from headrace.faces.gateway.cloudevents import batch, binary, is_binary, structured
-from headrace.faces.gateway.intake import CHECKS
+from headrace.faces.gateway.cloudevents import Holds, batch, binary, is_binary, structured
+from headrace.faces.gateway.intake import CHECKS, NOTHING
 from headrace.model.errors import Invalid
 from headrace.model.event import Event
 
-JSON, BYTES = CHECKS["json"], CHECKS["bytes"]
+HOLDS = {codec: Holds(CHECKS[codec], NOTHING[codec]) for codec in CHECKS}
+JSON, BYTES = HOLDS["json"], HOLDS["bytes"]
+REQUIRED = {b"ce-specversion": b"1.0", b"ce-id": b"1", b"ce-source": b"/shop", b"ce-type": b"order"}
 
 
 def cloudevent(**more: Any) -> bytes:
@@ -72,6 +79,56 @@ def test_a_binary_event_keeps_its_body_as_it_is() -> None:
     assert event.headers == {
         "ce-subject": "ä", "ce-datacontenttype": "image/png", "ce-id": "1",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("raw", "meant"),
+    [
+        (b"Euro%20%E2%82%AC%20%F0%9F%98%80", "Euro € 😀"),
+        ("Euro € 😀".encode(), "Euro € 😀"),
+        ("déjà".encode("latin-1"), "déjà"),
+        (b'"a \\"b\\" \\\\ c"', 'a "b" \\ c'),
+        (b'"100%25"', "100%"),
+        (b"%2525", "%25"),
+        (b"%22a%22", '"a"'),
+        (b'a"b', 'a"b'),
+        (b'"', '"'),
+        (b'"a" or "b"', '"a" or "b"'),
+        (b"100%", "100%"),
+        (b"\\n", "\\n"),
+    ],
+)
+def test_a_header_is_unquoted_once_and_percent_decoded_once(raw: bytes, meant: str) -> None:
+    event = binary({**REQUIRED, b"ce-note": raw}, b"1", None, JSON)
+    assert (event.headers or {})["ce-note"] == meant
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20), st.binary())
+def test_what_the_python_sdk_writes_is_read_as_it_was_meant(text: str, data: bytes) -> None:
+    told = CloudEvent(
+        {"id": text, "source": text, "type": text, "subject": text, "note": text}, data
+    )
+    message = to_binary(told, JSONFormat())
+    headers = {name.encode(): value.encode("ascii") for name, value in message.headers.items()}
+    binary_event = binary(headers, message.body, None, BYTES)
+    structured_event = structured(to_structured(told, JSONFormat()).body, None, BYTES)
+    for event in (binary_event, structured_event):
+        assert (event.value, event.source, event.type, event.key) == (data, text, text, text)
+        assert event.headers == {"ce-id": text, "ce-subject": text, "ce-note": text}
+
+
+def test_a_header_of_bytes_that_are_no_text_is_refused() -> None:
+    with pytest.raises(Invalid, match="`ce-note`"):
+        binary({**REQUIRED, b"ce-note": b"%C0%A0"}, b"1", None, JSON)
+
+
+@pytest.mark.parametrize(
+    ("codec", "value"), [("json", b"null"), ("text", b""), ("msgpack", b"\xc0"), ("bytes", b"")]
+)
+def test_an_event_needs_no_data(codec: str, value: bytes) -> None:
+    assert binary(REQUIRED, b"", None, HOLDS[codec]).value == value
+    assert structured(cloudevent(data=...), None, HOLDS[codec]).value == value
+    assert structured(cloudevent(data=None), None, JSON).value == b"null"
 
 
 def test_binary_data_in_a_structured_event_is_decoded() -> None:

@@ -12,7 +12,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
@@ -26,10 +26,22 @@ from headrace.model.policy import MAX_BATCH
 _REQUIRED = ("id", "source", "type")
 _PLACED = frozenset({"specversion", "id", "source", "type", "time", "data", "data_base64"})
 _NAME = re.compile(r"^[a-z0-9]+$")
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_ESCAPED = re.compile(r"\\(.)")
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 
-Check = Callable[[bytes], None]
+
+class Holds(NamedTuple):
+    """What values a stream holds.
+
+    Attributes:
+        check: Passes where bytes are such a value; raises `Invalid` where not.
+        nothing: What stands for no value: a CloudEvent need not have data.
+    """
+
+    check: Callable[[bytes], None]
+    nothing: bytes
 
 
 def is_binary(headers: Mapping[bytes, bytes]) -> bool:
@@ -37,8 +49,8 @@ def is_binary(headers: Mapping[bytes, bytes]) -> bool:
     return b"ce-specversion" in headers
 
 
-def binary(headers: Mapping[bytes, bytes], body: bytes, key: str | None, check: Check) -> Event:
-    """An event whose attributes are headers and whose data is the body.
+def binary(headers: Mapping[bytes, bytes], body: bytes, key: str | None, holds: Holds) -> Event:
+    """An event whose attributes are headers and whose data is the body; an empty body is no data.
 
     Raises:
         Invalid: It is no CloudEvent, or its data not what the stream holds.
@@ -46,18 +58,34 @@ def binary(headers: Mapping[bytes, bytes], body: bytes, key: str | None, check: 
     attributes: dict[str, str] = {}
     for name, raw in headers.items():
         if name.startswith(b"ce-"):
-            text = raw.decode("latin-1")
             try:
-                attributes[name[3:].decode("latin-1")] = unquote(text.strip('"'), errors="strict")
+                attributes[name[3:].decode("latin-1")] = _meant(raw)
             except UnicodeDecodeError as error:
-                raise Invalid(f"the header `{name.decode('latin-1')}` is not UTF-8") from error
+                raise Invalid(
+                    f"the header `{name.decode('latin-1')}` is not percent-encoded UTF-8"
+                ) from error
     if media := headers.get(b"content-type"):
         attributes["datacontenttype"] = media.decode("latin-1")
-    check(body)
-    return _event(attributes, body, key)
+    value = body or holds.nothing
+    holds.check(value)
+    return _event(attributes, value, key)
 
 
-def structured(body: bytes, key: str | None, check: Check) -> Event:
+def _meant(raw: bytes) -> str:
+    """What a header says (HTTP binding, section 3.1.3.2): unquoted once, percent-decoded once.
+
+    Clients that encode nothing write characters as UTF-8, or as Latin-1 as older HTTP did.
+    """
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
+    if (quoted := _QUOTED.fullmatch(text)) is not None:
+        text = _ESCAPED.sub(r"\1", quoted[1])
+    return unquote(text, errors="strict")
+
+
+def structured(body: bytes, key: str | None, holds: Holds) -> Event:
     """An event that is one JSON object.
 
     Raises:
@@ -74,11 +102,13 @@ def structured(body: bytes, key: str | None, check: Check) -> Event:
         if name not in {"data", "data_base64"} and bytes(raw) != b"null"
     }
     value = _data(members, attributes)
-    check(value)
+    if value is None:
+        value = holds.nothing
+    holds.check(value)
     return _event(attributes, value, key)
 
 
-def batch(body: bytes, key: str | None, check: Check) -> list[Event]:
+def batch(body: bytes, key: str | None, holds: Holds) -> list[Event]:
     """A JSON array of events.
 
     Raises:
@@ -95,7 +125,7 @@ def batch(body: bytes, key: str | None, check: Check) -> list[Event]:
     events: list[Event] = []
     for number, raw in enumerate(members):
         try:
-            events.append(structured(bytes(raw), key, check))
+            events.append(structured(bytes(raw), key, holds))
         except Invalid as error:
             raise Invalid(f"event {number}: {error}") from error
     return events
@@ -110,7 +140,8 @@ def _attribute(name: str, raw: msgspec.Raw) -> str:
     raise Invalid(f"the attribute `{name}` is neither text, a whole number nor true or false")
 
 
-def _data(members: Mapping[str, msgspec.Raw], attributes: Mapping[str, str]) -> bytes:
+def _data(members: Mapping[str, msgspec.Raw], attributes: Mapping[str, str]) -> bytes | None:
+    """The data; None where there is none."""
     if "data_base64" in members:
         if "data" in members:
             raise Invalid("a CloudEvent has `data` or `data_base64`, not both")
@@ -120,7 +151,9 @@ def _data(members: Mapping[str, msgspec.Raw], attributes: Mapping[str, str]) -> 
             )
         except (msgspec.DecodeError, binascii.Error) as error:
             raise Invalid(f"`data_base64` is not base64: {error}") from error
-    raw = bytes(members.get("data", msgspec.Raw(b"null")))
+    if "data" not in members:
+        return None
+    raw = bytes(members["data"])
     media = attributes.get("datacontenttype", "application/json").partition(";")[0].strip().lower()
     if raw.startswith(b'"') and not (media.endswith(("/json", "+json"))):
         # Data of another type than JSON stands in a JSON text; it is the text that is meant.

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import msgspec
 
-from headrace.faces.gateway.cloudevents import batch, binary, is_binary, structured
+from headrace.faces.gateway.cloudevents import Holds, batch, binary, is_binary, structured
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.times import micros_of
 from headrace.model.codec import validate_json
@@ -61,16 +61,17 @@ async def read_events(request: Request, stream: StreamSpec) -> list[Event]:
     body = await request.body()
     key = request.query.get("key") or request.header("headrace-key") or None
     check = CHECKS[stream.codec]
+    holds = Holds(check, NOTHING[stream.codec])
     if media == ENVELOPES or (media in LINES and request.query.get("envelope") in {"1", "true"}):
         events = envelopes(body, key, check)
     elif media in LINES:
         events = lines(body, key, check)
     elif media == CLOUDEVENT:
-        events = [structured(body, key, check)]
+        events = [structured(body, key, holds)]
     elif media == CLOUDEVENTS:
-        events = batch(body, key, check)
+        events = batch(body, key, holds)
     elif is_binary(request.headers):
-        events = [binary(request.headers, body, key, check)]
+        events = [binary(request.headers, body, key, holds)]
     else:
         check(body)
         events = [Event(value=body, key=key)]
@@ -208,3 +209,5 @@ CHECKS: dict[str, Check] = {
     "msgpack": _check_msgpack,
     "bytes": _check_bytes,
 }
+NOTHING = {"json": b"null", "text": b"", "msgpack": b"\xc0", "bytes": b""}
+"""By codec: the value of an event without data."""

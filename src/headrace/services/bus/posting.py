@@ -98,4 +98,4 @@ def posts_over(outgoing: Outgoing) -> Post:
 
 def _safe(text: str) -> str:
     """Text as a header may hold it (CloudEvents HTTP binding 1.0.2, section 3.1.3.2)."""
-    return quote(text, safe=" !#$&'()*+,-./:;<=>?@[]^_`{|}~")
+    return quote(text, safe="!#$&'()*+,-./:;<=>?@[\\]^_`{|}~")

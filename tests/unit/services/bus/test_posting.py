@@ -1,0 +1,33 @@
+"""What an HTTP target is sent, read by the Python SDK of CloudEvents."""
+
+from __future__ import annotations
+
+from cloudevents.core.bindings.http import HTTPMessage, from_binary
+from cloudevents.core.formats.json import JSONFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.model.bus import HttpTarget
+from headrace.model.codec import encode_json
+from headrace.model.event import Event
+from headrace.model.invocation import Invocation
+from headrace.model.record import Chunk, encode_events
+from headrace.services.bus.posting import HttpRequest, Posting
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@given(TEXTS, TEXTS, TEXTS)
+async def test_attributes_of_any_text_arrive_as_they_are(name: str, source: str, kind: str) -> None:
+    sent: list[HttpRequest] = []
+
+    async def post(request: HttpRequest) -> int:
+        sent.append(request)
+        return 202
+
+    event = Event(encode_json({"a": 1}), None, 1_000_000, name, type=kind, source=source)
+    chunk = Chunk("s", 0, 0, 1, encode_events([event]), 0, 0, 1)
+    await Posting(HttpTarget("http://localhost"), post)(Invocation("f", (chunk,)))
+    told = from_binary(HTTPMessage(sent[0].headers, sent[0].body), JSONFormat())
+    assert (told.get_id(), told.get_source(), told.get_type()) == (name, source, kind)
+    assert told.get_data() == {"a": 1}
