@@ -29,6 +29,7 @@ class Function(msgspec.Struct):
         permanent: Those among them of which one failure is enough.
         gives_up: Kinds of causes that are never tried again.
         resets: How often it was sent back to the beginning.
+        redrives: How often an operator had what was given up tried again.
         mode: `unordered` promises no order.
         discards: Whether an operator discarded what was parked.
         calm: Whether nothing else went wrong, so that only poison may be given up.
@@ -48,6 +49,7 @@ class Function(msgspec.Struct):
     gives_up: list[str] = []
     permanent: list[int] = []
     resets: int = 0
+    redrives: int = 0
     calm: bool = False
     mode: str = "ordered"
     discards: bool = False
@@ -66,11 +68,13 @@ class Account(msgspec.Struct):
         acknowledged: (stream, event number) of every publish that was answered.
         log: By stream: (partition, first offset, blob) of every chunk at the end.
         appended: By stream: when each of those chunks was appended (µs since the epoch).
-        history: In order: ["begin", host, run, function, places, time], ["end", host, run, fates] and
+        history: In order: ["begin", host, run, function, places, time], ["end", host, run, fates],
+            ["refused", host] (a change that did not land, as far as the host knows) and
             ["commit", host, puts, deletes], with puts (space, key, value) and deletes (space, key).
         rows: By space: (key, value) at the end.
         dedupe: Microseconds in which a repeated event is dropped, by stream, where that is short.
         is_skewed: Whether the wall clock was set.
+        in_order: Whether changes landed in the order in which they were asked for.
         scenes: The accounts of what was played besides.
     """
 
@@ -82,6 +86,7 @@ class Account(msgspec.Struct):
     appended: dict[str, list[int]] = {}
     dedupe: dict[str, int] = {}
     is_skewed: bool = False
+    in_order: bool = True
     scenes: dict[str, Any] = {}
 
 

@@ -5,7 +5,8 @@ took, and what log and store hold at the end. Out: findings, each naming its inv
 history once and keeps its own books; of the platform it knows only the formats.
 
 I1 nothing lost · I2 effects once · I3 order per key · I4 positions cover only what is finished ·
-I5 dead letters are the poison, byte for byte · I6 a stale owner commits nothing · P1 only what a
+I5 dead letters are the poison, byte for byte · I6 a stale owner commits nothing · I7 no event is tried
+more often than was asked for, and what it has been tried is not forgotten · P1 only what a
 pattern means is run. Flow control is judged in `flow`, each scene in a module of its own.
 """
 
@@ -20,6 +21,9 @@ from tests.auditor import buses, calendars, consumers, desks, merges, queues, ro
 from tests.auditor.account import Account, Finding, Function, Held, Log, Place
 from tests.auditor.flow import LeftOut, check_runs
 from tests.auditor.rows import Given, Where
+from tests.auditor.tries import Tries
+
+WAITING = frozenset(("dead", "parked"))
 
 
 def judge(account: dict[str, Any]) -> list[Finding]:
@@ -64,6 +68,7 @@ class _Books:
         self.running: dict[int, tuple[str, list[Place]]] = {}
         self.done: set[tuple[int, str, Place]] = set()
         self.failed: Counter[tuple[str, Place]] = Counter()
+        self.tries = Tries(account)
         self.given_up_together: set[tuple[str, Place]] = set()
 
     def find(self, invariant: str, what: str) -> None:
@@ -80,19 +85,24 @@ class _Books:
                     self.end(host, run, fates)
                 case ["commit", host, puts, deletes]:
                     self.commit(host, puts, deletes)
+                case ["refused", host]:
+                    self.tries.refused(host)
                 case _:
                     raise ValueError(f"the history has an entry that is none: {entry!r}")
 
     def begin(self, host: int, run: int, function: str, places: list[Place]) -> None:
         self.running[run] = function, places
+        if strangers := [place for place in places if self.held(place) is None]:
+            self.find("I1", f"{function} was given {strangers}, which the log never held")
+            return
         together = set(places)
         if self.account.functions[function].mode == "unordered":
             return
         for place in places:
             stream, partition, offset = place
             where = Where(function, stream, partition)
-            held = self.log[stream].get((partition, offset))
-            if held is None or held.key is None or self.owner.get(where) != host:
+            held = self.log[stream][partition, offset]
+            if held.key is None or self.owner.get(where) != host:
                 continue
             lane = self.lanes[stream, partition, held.key]
             waiting = [each for each in lane if (where, each) in self.parked]
@@ -119,6 +129,9 @@ class _Books:
 
     def end(self, host: int, run: int, fates: list[str]) -> None:
         function, places = self.running.pop(run)
+        if any(self.held(place) is None for place in places):
+            return
+        self.tries.ended(host, function, places, fates)
         if "failed" in fates and not self.account.functions[function].bisect:
             permanent = self.account.functions[function].permanent
             if any(self.log[place[0]][place[1], place[2]].number in permanent for place in places):
@@ -129,6 +142,11 @@ class _Books:
             elif fate == "failed":
                 self.failed[function, place] += 1
 
+    def held(self, place: Place) -> Held | None:
+        """The event at a place, if the log has one there."""
+        stream, *at = place
+        return self.log[stream].get((at[0], at[1]))
+
     def means(self, function: str, held: Held) -> bool:
         """Whether the function's pattern means the event."""
         least = self.account.functions[function].least
@@ -136,8 +154,9 @@ class _Books:
 
     def needs_no_run(self, function: str, place: Place) -> bool:
         """Whether the event counts as done unseen: not meant, or left out by flow control."""
-        stream, *at = place
-        held = self.log[stream][at[0], at[1]]
+        held = self.held(place)
+        if held is None:
+            return False
         return not self.means(function, held) or self.left_out.may_be(function, place)
 
     def is_spent(self, function: str, place: Place) -> bool:
@@ -159,7 +178,9 @@ class _Books:
         self, host: int, puts: list[tuple[str, bytes, bytes]], deletes: list[tuple[str, bytes]]
     ) -> None:
         for space, _, value in puts:
-            if space != "positions" and (row := rows.given(value)).where.function in self.known:
+            if space not in WAITING:
+                continue
+            if (row := rows.given(value)).where.function in self.known:
                 self.give(self.dead if space == "dead" else self.parked, row)
         for space, key in deletes:
             if space == "dead":
@@ -169,6 +190,23 @@ class _Books:
         for space, key, value in puts:
             if space == "positions" and (where := rows.place(key)).function in self.known:
                 self.move(host, where, *rows.position(value))
+        for space, key, value in puts:
+            if space == "trouble" and (where := rows.place(key)).function in self.known:
+                self.trouble(where, rows.trouble(value))
+        for space, key in deletes:
+            if space == "trouble" and (where := rows.place(key)).function in self.known:
+                self.trouble(where, [])
+
+    def trouble(self, where: Where, ranges: list[tuple[int, int, int]]) -> None:
+        """What the store now says of attempts spent in a partition."""
+        asked = self.account.functions[where.function]
+        # An operator who lets a stopped partition go on lets its event begin anew.
+        begins_anew = asked.on_failure == "park-partition" and (asked.redrives or asked.discards)
+        low, sparse = self.low.get(where, 0), self.sparse.get(where, frozenset())
+        for offset, known, now in self.tries.written(where, ranges):
+            is_over = offset < low or offset in sparse or (where, offset) in self.ever_given
+            if self.account.in_order and not (is_over or begins_anew or asked.resets):
+                self.find("I7", f"{where} forgot {known - now} of {known} attempts at {offset}")
 
     def give(self, among: dict[tuple[Where, int], Given], row: Given) -> None:
         among[row.where, row.offset] = row
@@ -183,6 +221,8 @@ class _Books:
             self.find("I6", f"{where} was moved under epoch {epoch} after {known}")
         if epoch > known:
             self.epoch[where], self.owner[where] = epoch, host
+        elif host != self.owner[where] and not (asked.resets or asked.discards):
+            self.find("I6", f"{where} was moved by host {host}, though {self.owner[where]} owns it")
         low, covered = self.low.get(where, 0), self.sparse.get(where, frozenset())
         if watermark < low or not covered <= set(sparse) | set(range(low, watermark)):
             if not asked.resets:
@@ -203,12 +243,14 @@ class _Books:
                     or self.is_discarded(where.function, place)
                     or self.needs_no_run(where.function, place)
                 ):
-                    self.find("I4", f"{where} moved past {offset}, which is not finished")
+                    what = "is not finished" if self.held(place) else "the log never held"
+                    self.find("I4", f"{where} moved past {offset}, which {what}")
         self.low[where], self.sparse[where] = watermark, frozenset(sparse)
 
     # --- the end ----------------------------------------------------------------------------
 
     def look_at_the_end(self) -> None:
+        self.findings += self.tries.check()
         self.check_log()
         kept = {
             space: {

@@ -59,6 +59,11 @@ def position(value: bytes) -> tuple[int, int, tuple[int, ...]]:
     return epoch, watermark, tuple(offset for low, high in pairs for offset in range(low, high))
 
 
+def trouble(value: bytes) -> list[tuple[int, int, int]]:
+    """First offset, the one after the last, and the attempts spent, of every range."""
+    return [(low, high, attempts) for low, high, attempts, *_ in _decode(value)]
+
+
 def given(value: bytes) -> Given:
     """A dead or parked row."""
     function, (stream, partition, offset), event, cause, attempts, *_ = _decode(value)

@@ -11,9 +11,10 @@ from tests.auditor.judge import judge
 
 import headrace.delivery.ledger as ledger
 import headrace.delivery.pump as pump
-from headrace.delivery import landing, positions
+from headrace.delivery import landing, positions, turns
 from headrace.delivery import settle as settling
 from headrace.delivery.commit import change_of
+from headrace.delivery.landing import Landing
 from headrace.delivery.ledger import Ledger
 from headrace.delivery.parking import encode_event
 from headrace.delivery.picking import Picker
@@ -29,12 +30,14 @@ from headrace.testing.simulation import play
 SEEDS = 400
 
 Plant = Callable[[pytest.MonkeyPatch], None]
-PLANTS: dict[str, tuple[Plant, set[str]]] = {}
+PLANTS: dict[str, tuple[Plant, set[str], int]] = {}
 
 
-def plant(*invariants: str) -> Callable[[Plant], Plant]:
+def plant(*invariants: str, first: int = 0) -> Callable[[Plant], Plant]:
+    """Register a defect that shows as one of `invariants` from the seed `first` on."""
+
     def register(function: Plant) -> Plant:
-        PLANTS[function.__name__] = function, set(invariants)
+        PLANTS[function.__name__] = function, set(invariants), first
         return function
 
     return register
@@ -131,6 +134,61 @@ def a_claim_lowers_the_epoch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(positions, "encode_position", lower)
 
 
+@plant("I6")
+def a_new_owner_is_not_noticed(patch: pytest.MonkeyPatch) -> None:
+    async def trusting(self: Any) -> dict[str, Any]:
+        standing = {}
+        for stream, partition in self._rows:
+            row, known = await positions.stored(self._storage, self._function, stream, partition)
+            self._rows[stream, partition] = row
+            standing[stream] = known
+        return standing
+
+    patch.setattr(Landing, "found", trusting)
+
+
+@plant("I7", first=480)
+def attempts_of_what_is_not_read_yet_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    real = Ledger._still_open
+    patch.setattr(
+        Ledger, "_still_open", lambda self, at, read=(): real(self, at, read) if read else ()
+    )
+
+
+@plant("I7", first=480)
+def attempts_of_what_lanes_passed_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    real = Ledger._still_open
+
+    def careless(self: Any, at: Any, read: Any = ()) -> Any:
+        found = real(self, at, read)
+        return tuple(each for each in found if not read or each.low > max(read))
+
+    patch.setattr(Ledger, "_still_open", careless)
+
+
+@plant("I7")
+def an_attempt_is_not_counted_while_the_store_holds_none(patch: pytest.MonkeyPatch) -> None:
+    real = settling._try_again
+
+    def forgetful(unit: Any, cause: Any, spec: Any, *, now: int, draw: Any) -> Any:
+        again, lost = real(unit, cause, spec, now=now, draw=draw)
+        if unit.attempts == 1 and unit.due % 3:
+            again = tuple(msgspec.structs.replace(each, attempts=1) for each in again)
+        return again, lost
+
+    patch.setattr(settling, "_try_again", forgetful)
+
+
+@plant("I3")
+def a_third_attempt_lets_followers_pass(patch: pytest.MonkeyPatch) -> None:
+    real = turns.keys_of
+
+    def careless(unit: Any, *, together: bool = False) -> Any:
+        return set() if unit.attempts >= 2 else real(unit, together=together)
+
+    patch.setattr(turns, "keys_of", careless)
+
+
 @plant("I3")
 def a_retry_lets_followers_pass(patch: pytest.MonkeyPatch) -> None:
     def any_that_is_due(self: Any, now: int) -> Any:
@@ -173,10 +231,10 @@ def a_dead_letter_is_not_written(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", PLANTS)
 def test_the_simulation_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    planted, invariants = PLANTS[name]
+    planted, invariants, first = PLANTS[name]
     planted(monkeypatch)
 
-    for seed in range(SEEDS):
+    for seed in range(first, first + SEEDS):
         findings, _ = play(seed, judge)
         if any(finding[:2] in invariants for finding in findings):
             return
@@ -184,6 +242,6 @@ def test_the_simulation_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_every_invariant_has_a_defect_that_shows_it() -> None:
-    assert {each for _, invariants in PLANTS.values() for each in invariants} == {
-        "I1", "I2", "I3", "I4", "I5", "I6",
+    assert {each for _, invariants, _ in PLANTS.values() for each in invariants} == {
+        "I1", "I2", "I3", "I4", "I5", "I6", "I7",
     }  # fmt: skip

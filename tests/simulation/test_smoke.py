@@ -59,6 +59,9 @@ NAMED = {
     24042: "a throttle with `commit=before` was forgotten with its host",
     10005: "a throttled key's retry was put behind what came after it in another of its keys",
     32068: "a redrive whose asker had gone broke the pump that carried it out",
+    151: "a redrive of a stopped partition began it anew once for every event that stopped it",
+    480: "the attempts of an event that lanes read after later ones were forgotten by the next host",
+    2674: "a partition that was stopped for good ran on after a crash, as lanes read it out of order",
     41592: "a receipt was refused because the message was offered anew while it was being given out",
 }
 
@@ -125,7 +128,7 @@ def test_an_account_is_plain_values() -> None:
 
     assert set(account) == {
         "functions", "acknowledged", "log", "appended", "history", "rows", "dedupe", "is_skewed",
-        "scenes",
+        "in_order", "scenes",
     }  # fmt: skip
     assert any(entry[0] == "commit" for entry in account["history"])
 
@@ -141,6 +144,25 @@ def test_the_command_prints_a_bad_seed_with_its_plan(capsys: pytest.CaptureFixtu
     assert "! nothing is ever good enough" in said
 
 
+def test_a_judge_that_stops_counts_against_its_seed(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["--seeds", "1", "--start", "41", "--judge", "tests.simulation.test_smoke:lost"])
+
+    said = capsys.readouterr().out
+    assert code == 1
+    assert "seed 41 (again: --start 41 --seeds 1)" in said
+    assert "! the judge stopped: KeyError: 'nothing' (test_smoke.py:" in said
+
+
+def test_a_run_that_stops_counts_against_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(self: Run) -> dict[str, object]:
+        raise KeyError("nothing")
+
+    monkeypatch.setattr(Run, "play", stop)
+
+    (finding,) = play(41, judge)[0]
+    assert finding.startswith("the run stopped: KeyError: 'nothing' (test_smoke.py:")
+
+
 def test_the_command_says_which_judge_is_missing() -> None:
     with pytest.raises(SystemExit, match=r"there is no judge `tests\.nobody:judge`"):
         main(["--seeds", "1", "--judge", "tests.nobody:judge"])
@@ -148,3 +170,7 @@ def test_the_command_says_which_judge_is_missing() -> None:
 
 def harsh(account: dict[str, object]) -> list[str]:
     return ["nothing is ever good enough"]
+
+
+def lost(account: dict[str, object]) -> list[str]:
+    return [str(account["nothing"])]

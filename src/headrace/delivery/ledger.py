@@ -8,8 +8,8 @@ away and begun anew whenever a commit did not land.
 from __future__ import annotations
 
 import itertools
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -168,7 +168,7 @@ class Ledger:
             return [Unit(chunks)]
         self._split = True
         found: list[Unit] = []
-        start, known, last = 0, None, dict[At, int]()
+        start, known, read = 0, None, defaultdict[At, set[int]](set)
         for index, at in enumerate(positions(chunks)):
             ranges = self._trouble_left.get((at.stream, at.partition), ())
             now = next((r for r in ranges if r.low <= at.offset < r.high), None)
@@ -176,13 +176,28 @@ class Ledger:
                 found.append(_unit(cut(chunks, start, index), known))
                 start = index
             known = now
-            last[at.stream, at.partition] = at.offset
+            read[at.stream, at.partition].add(at.offset)
         found.append(_unit(cut(chunks, start, sum(chunk.size for chunk in chunks)), known))
-        for where, offset in last.items():
-            left = tuple(r for r in self._trouble_left.pop(where, ()) if r.high > offset + 1)
-            if left:
+        for where, offsets in read.items():
+            # Lanes read a partition out of order: what lies before these may not have been read yet.
+            if left := self._still_open(where, offsets):
                 self._trouble_left[where] = left
+            else:
+                self._trouble_left.pop(where, None)
         return found
+
+    def _still_open(self, at: At, read: Container[int] = ()) -> tuple[Trouble, ...]:
+        """What failed before this owner's time, and has neither been read yet nor been finished."""
+        mark = self._marks[at]
+        return tuple(
+            msgspec.structs.replace(known, low=low, high=high)
+            for known in self._trouble_left.get(at, ())
+            for low, high in runs(
+                offset
+                for offset in range(known.low, known.high)
+                if offset not in read and not mark.is_finished(offset)
+            )
+        )
 
     def divert(self, unit: Unit, now: int) -> tuple[Unit | None, tuple[Chunk, ...]]:
         """Lay events whose key is parked behind it.
@@ -313,15 +328,7 @@ class Ledger:
 
         The unit that is landing is in none of them: what is left of it is pending by now.
         """
-        # What failed before this owner's time and has not been read yet is still in trouble.
-        found: dict[At, list[Trouble]] = {
-            at: [
-                known
-                for known in self._trouble_left.get(at, ())
-                if known.high > self._marks[at].low
-            ]
-            for at in self._trouble
-        }
+        found: dict[At, list[Trouble]] = {at: [*self._still_open(at)] for at in self._trouble}
         for unit in (*self.running, *self.pending):
             if unit.attempts and not unit.parked and unit is not landing:
                 for chunk in unit.chunks:

@@ -51,7 +51,7 @@ class ParkingLot:
             Unknown: Nothing waits under this key.
         """
         chosen = await self._chosen(function, key)
-        for parked in chosen:
+        for parked in _once(chosen):
 
             async def work(parked: ParkedKey = parked) -> None:
                 if parked.status == "partition":
@@ -73,7 +73,7 @@ class ParkingLot:
             Unknown: Nothing waits under this key.
         """
         chosen = await self._chosen(function, key)
-        for parked in chosen:
+        for parked in _once(chosen):
 
             async def work(parked: ParkedKey = parked) -> None:
                 if parked.status == "partition":
@@ -160,3 +160,11 @@ class ParkingLot:
                 ),
             )
         )
+
+
+def _once(chosen: list[ParkedKey]) -> list[ParkedKey]:
+    """Each key, and each stopped partition once, however many of its events stop it.
+
+    One visit lets a partition go on; at the next it might have stopped anew, for what nobody saw.
+    """
+    return list({(one.stream, one.partition, one.lane): one for one in chosen}.values())

@@ -16,7 +16,7 @@ from typing import Never
 from headrace.keepers.brokers.base import Broker, Reader, Subscription
 from headrace.keepers.storage.base import Applied, Storage
 from headrace.model.effects import Change, Space
-from headrace.model.errors import Conflict, DiskFull, Unavailable
+from headrace.model.errors import Conflict, DiskFull, HeadraceError, Unavailable
 from headrace.model.record import Chunk
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
@@ -201,6 +201,7 @@ class Door:
         clock: For slow changes.
         in_order: Whether changes land in the order they were asked for, as with one writer.
         on_landed: Told of every change that has landed, with the host that sent it.
+        on_refused: Told of the host whose change did not land, or was answered as if it had not.
     """
 
     def __init__(
@@ -212,22 +213,28 @@ class Door:
         clock: Clock,
         in_order: bool = True,
         on_landed: Callable[[Host, Change], None] | None = None,
+        on_refused: Callable[[Host], None] | None = None,
     ) -> None:
         self._storage = storage
         self._host = host
         self._weather = weather
         self._clock = clock
         self._turn = asyncio.Lock() if in_order else None
-        self._on_landed = on_landed
+        self._on_landed, self._on_refused = on_landed, on_refused
 
     async def apply(self, change: Change) -> Applied:
         """Hand the change on, or let the drawn fault happen to it."""
         await self._host.moving()
         fault = self._weather.draw()
-        if self._turn is None:
-            return await self._pass(change, fault)
-        async with self._turn:
-            return await self._pass(change, fault)
+        try:
+            if self._turn is None:
+                return await self._pass(change, fault)
+            async with self._turn:
+                return await self._pass(change, fault)
+        except HeadraceError:
+            if self._on_refused is not None:
+                self._on_refused(self._host)
+            raise
 
     async def _pass(self, change: Change, fault: Fault) -> Applied:
         await self._host.moving()

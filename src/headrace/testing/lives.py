@@ -51,6 +51,7 @@ MANY = 1_000_000
 Before = Callable[[Host, Invocation], Awaitable[Outcome | None]]
 After = Callable[[Host, Invocation, Outcome], Awaitable[Outcome | None]]
 Landed = Callable[[Host, Change], None]
+Refused = Callable[[Host], None]
 
 
 class Node:
@@ -83,6 +84,7 @@ class Lives:
         before: Asked before each run; an outcome takes the run's place.
         after: Told after each run; an outcome takes the real one's place, its effects are lost.
         on_landed: Told of every change that reached the store.
+        on_refused: Told of every change that did not, as far as its host knows.
         secrets: What the apps' secrets are, by name.
     """
 
@@ -100,6 +102,7 @@ class Lives:
         before: Before | None = None,
         after: After | None = None,
         on_landed: Landed | None = None,
+        on_refused: Refused | None = None,
         secrets: Mapping[str, str] | None = None,
     ) -> None:
         self.apps = {app.name: app for app in apps}
@@ -111,7 +114,8 @@ class Lives:
         self.clock = VirtualClock(self.loop, epoch=epoch)
         self.storage = MemoryStorage(self.clock)
         self.weather = weather if weather is not None else Weather(SeededEntropy(seed))
-        self.before, self.after, self.on_landed = before, after, on_landed
+        self.before, self.after = before, after
+        self.on_landed, self.on_refused = on_landed, on_refused
         self.failures: list[tuple[str, BaseException]] = []
         self.deaths: list[str] = []
         self.posted: list[HttpRequest] = []
@@ -195,7 +199,7 @@ class Lives:
         inhabited.set(host)
         door = Door(
             self.storage, host, weather=self.weather, clock=self.clock,
-            in_order=self._in_order, on_landed=self.on_landed,
+            in_order=self._in_order, on_landed=self.on_landed, on_refused=self.on_refused,
         )  # fmt: skip
         runs, shifts, answers = Runs(), Shifts(), Answers()
         calls = HostCalls(door, self.clock, shifts, answers)

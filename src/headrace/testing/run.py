@@ -31,7 +31,7 @@ from headrace.world.entropy import SeededEntropy
 
 MAX_STEPS = 60_000
 LIMIT_S = 86_400.0 * 30
-WATCHED = frozenset((Space.POSITIONS, Space.DEAD, Space.PARKED))
+WATCHED = frozenset((Space.POSITIONS, Space.DEAD, Space.PARKED, Space.TROUBLE))
 
 
 class Run:
@@ -47,6 +47,7 @@ class Run:
         self._running: dict[int, int] = {}
         self._frozen: list[Host] = []
         self._resets: dict[str, int] = {}
+        self._redrives: dict[str, int] = {}
         self._discards: set[str] = set()
         self._functions = {f"{APP}.{each.name}": each for each in plan.functions}
         self._scenes = [scene_of(each) for each in plan.scenes]
@@ -72,6 +73,7 @@ class Run:
             before=self._before,
             after=self._after,
             on_landed=self._landed,
+            on_refused=self._refused,
         )
         self.deeds.clock = self.lives.clock
         for stage in self._stages:
@@ -179,6 +181,7 @@ class Run:
         try:
             match deed:
                 case "redrive":
+                    self._redrives[target] = self._redrives.get(target, 0) + 1
                     await DeadLetters(node.door, node.dispatcher).redrive(target)
                     await ParkingLot(node.door, node.dispatcher).redrive(target)
                 case "discard":
@@ -227,7 +230,11 @@ class Run:
     def _ended(self, host: Host, invocation: Invocation, outcome: Outcome) -> None:
         run = self._running.pop(invocation.token)
         if invocation.function in self._functions:
-            fates = [fate_of(outcome, index) for index in range(invocation.size)]
+            # What the platform took away itself is nobody's failure.
+            is_taken = isinstance(outcome, Crashed) and outcome.blameless
+            fates = [
+                "lost" if is_taken else fate_of(outcome, index) for index in range(invocation.size)
+            ]
             self.history.append(["end", host.number, run, fates])
 
     def _now(self) -> int:
@@ -241,6 +248,9 @@ class Run:
         for scene in self._scenes:
             scene.landed(host, change)
 
+    def _refused(self, host: Host) -> None:
+        self.history.append(["refused", host.number])
+
     def _garbage(self) -> set[int]:
         events = (event for action in self.plan.actions for event in action.events)
         return {event.number for event in events if event.garbage}
@@ -250,6 +260,7 @@ class Run:
         return {
             "functions": {name: self._asked(name, each) for name, each in self._functions.items()},
             "is_skewed": self._is_skewed,
+            "in_order": self.plan.in_order and not self.plan.shuffle,
             "dedupe": {name: round(span * 1e6) for name, span in self.plan.dedupe.items()},
             "acknowledged": self.acknowledged,
             "log": {name: lives.log_of(name) for name in self.plan.streams},
@@ -279,6 +290,7 @@ class Run:
             "permanent": sorted(each.permanent),
             "gives_up": ["Permanent"],
             "resets": self._resets.get(name, 0),
+            "redrives": self._redrives.get(name, 0),
             "calm": self.plan.calm and each.bisect,
             "healed": self.deeds.healed,
             "least": each.least,

@@ -14,13 +14,14 @@ import hashlib
 import importlib
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from headrace.model.errors import HeadraceError
 from headrace.testing.plan import plan_of
 from headrace.testing.planned import Plan, PlannedFunction
 from headrace.testing.run import Run
@@ -38,14 +39,23 @@ def play(seed: int, judge: Judge) -> tuple[list[str], str]:
 
 def play_plan(plan: Plan, judge: Judge) -> tuple[list[str], str]:
     """What the judge found in a plan's run, and the run's fingerprint."""
-    run = Run(plan)
+    # Whatever ends a run or its judge counts against the seed, so that the seed is named.
     try:
-        account = run.play()
-    except (HeadraceError, RuntimeError) as error:
-        cause = f" because of {error.__cause__!r}" if error.__cause__ is not None else ""
-        return [f"{type(error).__name__}: {error}{cause}"], ""
+        account = Run(plan).play()
+    except Exception as error:  # noqa: BLE001 - a fault of the platform under this seed
+        return [f"the run stopped: {_told(error)}"], ""
     mark = hashlib.blake2b(msgspec.msgpack.encode(account), digest_size=8).hexdigest()
-    return [str(finding) for finding in judge(account)], mark
+    try:
+        return [str(finding) for finding in judge(account)], mark
+    except Exception as error:  # noqa: BLE001 - it met what it had not expected, which is a finding
+        return [f"the judge stopped: {_told(error)}"], mark
+
+
+def _told(error: Exception) -> str:
+    """The error, its cause and where it came from."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    cause = f" because of {error.__cause__!r}" if error.__cause__ is not None else ""
+    return f"{type(error).__name__}: {error}{cause} ({Path(last.filename).name}:{last.lineno})"
 
 
 def campaign(seeds: Sequence[int], judge_name: str) -> list[tuple[int, list[str]]]:

@@ -101,6 +101,32 @@ def test_attempts_of_what_has_not_been_read_yet_are_not_forgotten() -> None:
     assert effects.trouble == {("s", 0): (Trouble(5, 6, 3, 0, TROUBLE),)}
 
 
+def test_attempts_of_what_lanes_read_later_are_not_forgotten() -> None:
+    books = ledger(trouble=(Trouble(0, 2, 2, 0, TROUBLE), Trouble(3, 4, 3, 0, TROUBLE)))
+    (unit, other) = books.units((chunk(2, 1, offsets=(1, 4)),))
+
+    assert (offsets_of(unit.chunks), unit.attempts) == ([1], 2)
+    effects = landed(books, other, Verdict(finished=other.chunks, kept=True))
+    # What was read counts as a unit that waits, and the rest as it was found.
+    assert effects.trouble == {
+        ("s", 0): (Trouble(0, 1, 2, 0, TROUBLE), Trouble(3, 4, 3, 0, TROUBLE))
+    }
+    (unit,) = books.units((chunk(1),))
+    assert unit.attempts == 2
+    (unit,) = books.units((chunk(1, 3),))
+    assert unit.attempts == 3
+    assert books.is_clear
+
+
+def test_what_was_left_out_is_in_no_trouble_any_more() -> None:
+    books = ledger(trouble=(Trouble(1, 3, 2, 0, TROUBLE),))
+    books.leave_out((chunk(1, 1),))
+    (unit,) = books.units((chunk(1),))
+    effects = landed(books, unit, Verdict(finished=unit.chunks, kept=True))
+
+    assert effects.trouble == {("s", 0): (Trouble(2, 3, 2, 0, TROUBLE),)}
+
+
 def test_a_unit_to_be_tried_again_goes_before_what_waits_and_its_attempts_are_kept() -> None:
     books = ledger()
     books.pending.append(Unit((chunk(1, 9),)))
