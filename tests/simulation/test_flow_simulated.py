@@ -246,7 +246,8 @@ def test_a_higher_priority_goes_ahead_and_a_key_keeps_its_order() -> None:
             world.publish("orders", {"n": n}, key=f"k{n % 4}", headers={"priority": str(ahead)})
         world.resume("shop.handle")
         world.run_until_idle()
-        assert seen(world) == [2, 0, 4, 1, 3]
+        # 4 goes when 0, which has its key, has landed; until then the next of the others does.
+        assert seen(world) == [2, 0, 1, 4, 3]
 
 
 def test_flow_control_per_key_is_refused_where_the_partition_is_one_line() -> None:

@@ -4,31 +4,80 @@ In: `Effects` of what was decided. Out: tasks that end when the change is on the
 told that it is not: then the books are `broken`, nothing more may land, and the pump opens them
 anew from what the store holds. Light landings (positions and outputs, nothing else) are gathered
 while a commit is on its way, because a commit costs the same for one event as for fifty.
+
+Where order is per key, a change that relied on stale state costs its own unit only: the unit goes
+back to be run again, and the changes handed over behind it, which the store has turned down because
+they build on its position row, are handed over once more without its events (ADR 0025).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from headrace.delivery.commit import change_of
-from headrace.delivery.ledger import At, Ledger
+from headrace.delivery.ledger import At, Ledger, without
 from headrace.delivery.positions import Standing, stored
+from headrace.delivery.unit import Unit
 from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Change, Delete, Effects, Put
 from headrace.model.errors import Conflict, Fenced, Unavailable
 from headrace.model.policy import MAX_BATCH_BYTES
-from headrace.model.record import Append
+from headrace.model.record import Append, Chunk
 from headrace.world.tasks import Tasks
 
 COMMITS_IN_FLIGHT = 4
 MAX_GATHERED = 256
 """Units that may have run while a commit is on its way: what a crash at that moment runs again."""
 
-Beside = Callable[[Effects], tuple[Put | Delete, ...]]
+
+class Hooks(msgspec.Struct, frozen=True, kw_only=True):
+    """What a landing asks and tells its pump.
+
+    Attributes:
+        beside: Rows that must land with the positions these effects bring.
+        landed: Is told what was appended, once it is.
+        on_finished: Called with the events that a change has finished, once it has landed.
+        wake: Called when there is something to do: a change did not land, or a unit runs again.
+    """
+
+    beside: Callable[[Effects], tuple[Put | Delete, ...]]
+    landed: Callable[[Sequence[Append]], None]
+    on_finished: Callable[[Iterable[Chunk]], None]
+    wake: Callable[[], None]
+
+
+class _Commit:
+    """One change on its way; owned by the landing.
+
+    Attributes:
+        effects: What it brings.
+        finished: Events to tell of once it has landed.
+        unit: What runs again by itself where the change relied on stale state; None where the
+            books are then opened anew.
+        change: As handed to the store.
+        rows: The position rows as they stand once it has landed.
+        waits: Whether it is to be handed over (again) once all that is with the store has ended.
+        ended: Done when it has landed, or nothing may land any more.
+    """
+
+    __slots__ = ("change", "effects", "ended", "finished", "rows", "unit", "waits")
+
+    def __init__(self, effects: Effects, finished: tuple[Chunk, ...], unit: Unit | None) -> None:
+        self.effects, self.finished, self.unit = effects, finished, unit
+        self.change = Change()
+        self.rows: dict[At, bytes] = {}
+        self.waits = False
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def end(self) -> None:
+        """Nothing more comes of it."""
+        self.waits = False
+        if not self.ended.done():
+            self.ended.set_result(None)
 
 
 class Landing:
@@ -38,9 +87,6 @@ class Landing:
         function: Whose positions these are.
         rows: The position rows as claimed, by stream and partition.
         width: How many units run at once.
-        beside: Rows that must land with the positions these effects bring.
-        landed: Is told what was appended, once it is.
-        on_trouble: Called when a change did not land, or nobody knows.
 
     Attributes:
         commits: What is on its way, oldest first.
@@ -55,23 +101,29 @@ class Landing:
         storage: Storage,
         tasks: Tasks,
         width: int,
-        beside: Beside,
-        landed: Callable[[Sequence[Append]], None],
-        on_trouble: Callable[[], None],
+        hooks: Hooks,
     ) -> None:
         self._function, self._rows = function, rows
         self._storage, self._tasks = storage, tasks
         self._most = COMMITS_IN_FLIGHT * width
-        self._beside, self._told_of, self._on_trouble = beside, landed, on_trouble
+        self._hooks = hooks
         self._name = f"commit {function}"
         self._gathering = False
+        self._gathered: list[Chunk] = []
+        # Written up and not landed, in the order of their position rows.
+        self._written: deque[_Commit] = deque()
+        self._handed = 0
+        self._mending = False
         self.commits: deque[asyncio.Task[None]] = deque()
         self.broken = False
 
     def open(self, ledger: Ledger) -> None:
         """Begin anew with these books."""
         self._ledger = ledger
-        self.broken = self._gathering = False
+        self._landed_rows = self._rows
+        self._written.clear()
+        self._gathered.clear()
+        self.broken = self._gathering = self._mending = False
 
     # --- on its way -------------------------------------------------------------------------
 
@@ -83,15 +135,28 @@ class Landing:
         self.write_up()
         await asyncio.wait((self.begin(write()),))
 
-    def begin(self, effects: Effects) -> asyncio.Task[None]:
-        """Have `effects` landed behind everything begun before; nothing gathered may be left."""
-        assert not self._gathering  # noqa: S101 - its positions would land first, without these rows
-        commit = self._tasks.start(self._apply(self._change(effects)), name=self._name)
-        self.commits.append(commit)
-        return commit
+    def begin(
+        self, effects: Effects, finished: Iterable[Chunk] = (), unit: Unit | None = None
+    ) -> asyncio.Task[None]:
+        """Have `effects` landed behind everything begun before; nothing gathered may be left.
 
-    def begin_gathered(self) -> None:
+        Args:
+            effects: What is to land.
+            finished: The events to tell of once it has.
+            unit: What is taken back, to run again, where the effects rely on stale state; None
+                where the books are then opened anew.
+        """
+        assert not self._gathering  # noqa: S101 - its positions would land first, without these rows
+        commit = self._write(effects, tuple(finished), unit)
+        # Asked now: while it waits, others hand it over.
+        seen = self._ended(commit) if commit.waits else self._see_through(commit)
+        task = self._tasks.start(seen, name=self._name)
+        self.commits.append(task)
+        return task
+
+    def begin_gathered(self, finished: Iterable[Chunk] = ()) -> None:
         """Have landed what the ledger gathered, with what it gathers while a commit is on its way."""
+        self._gathered.extend(finished)
         if not self._gathering:
             self._gathering = True
             before = self.commits[-1] if self.commits else None
@@ -103,7 +168,7 @@ class Landing:
         """Let nothing that is begun now go before what was gathered."""
         if self._gathering:
             self._gathering = False
-            self.begin(self._ledger.gathered())
+            self.begin(self._ledger.gathered(), self._taken())
 
     async def room(self) -> None:
         """Wait while as much as may be is on its way, or gathered."""
@@ -117,34 +182,129 @@ class Landing:
             return
         self._gathering = False
         try:
-            change = self._change(self._ledger.gathered())
+            commit = self._write(self._ledger.gathered(), self._taken(), None)
         except BaseException:
-            self._trouble()
+            self.mistrust()
             raise
-        await self._apply(change)
+        await (self._ended(commit) if commit.waits else self._see_through(commit))
 
-    def _change(self, effects: Effects) -> Change:
-        if rows := self._beside(effects):
+    def _taken(self) -> tuple[Chunk, ...]:
+        taken = tuple(self._gathered)
+        self._gathered.clear()
+        return taken
+
+    def _write(self, effects: Effects, finished: tuple[Chunk, ...], unit: Unit | None) -> _Commit:
+        if rows := self._hooks.beside(effects):
             effects = msgspec.structs.replace(effects, extra=effects.extra + rows)
-        change, self._rows = change_of(effects, self._rows)
-        return change
+        commit = _Commit(effects, finished, unit)
+        if self._mending:
+            commit.waits = True
+        else:
+            self._chain(commit)
+        self._written.append(commit)
+        return commit
 
-    async def _apply(self, change: Change) -> None:
+    def _chain(self, commit: _Commit) -> None:
+        """Let it find the position rows as the change before it leaves them; it is then handed over."""
+        self._handed += 1
+        commit.change, self._rows = change_of(commit.effects, self._rows)
+        commit.rows = self._rows
+
+    async def _see_through(self, commit: _Commit) -> None:
+        """Hand it over; return once it has landed, or nothing may land any more."""
+        await self._hand_over(commit)
+        await commit.ended
+
+    async def _ended(self, commit: _Commit) -> None:
+        await commit.ended
+
+    async def _hand_over_again(self, commit: _Commit) -> None:
         try:
-            await self._storage.apply(change)
-            if change.appends:
-                self._told_of(change.appends)
-        except (Fenced, Conflict, Unavailable):
-            # Stale state, an earlier commit that did not land, a new owner, a full disk or an
-            # unknown end: the store knows which, and the rewind reads it.
-            self._trouble()
-        except BaseException:
-            self._trouble()
-            raise
+            await self._hand_over(commit)
+        except BaseException as error:
+            # Whoever sees it through is told.
+            if not commit.ended.done():
+                commit.ended.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
 
-    def _trouble(self) -> None:
+    async def _hand_over(self, commit: _Commit) -> None:
+        landed = False
+        try:
+            await self._storage.apply(commit.change)
+            landed = True
+        except Conflict:
+            # Its fence held, so all before it has landed.
+            if self.broken or commit.unit is None or not self._take_back(commit, commit.unit):
+                self.mistrust()
+        except Fenced:
+            # While mending, it stands on the row of a change that was turned down.
+            if not self._mending:
+                self.mistrust()
+        except Unavailable:
+            # An earlier commit that did not land, a full disk or an unknown end: the store knows
+            # which, and the rewind reads it.
+            self.mistrust()
+        except BaseException:
+            self.mistrust()
+            raise
+        finally:
+            self._handed -= 1
+        if landed:
+            self._landed(commit)
+        elif self.broken:
+            commit.end()
+        else:
+            commit.waits = True
+        if self._mending and not self._handed:
+            self._mend()
+
+    def _take_back(self, commit: _Commit, unit: Unit) -> bool:
+        """Let the unit run again, and what was written up since say nothing of its events.
+
+        Whatever else its change brings (events laid aside, rows of flow control) still lands.
+        """
+        if not self._ledger.take_back(unit):
+            return False
+        self._mending = True
+        commit.unit, commit.finished = None, ()
+        commit.effects = msgspec.structs.replace(commit.effects, appends=(), reads=(), writes=())
+        for later in self._written:
+            later.effects = without(later.effects, unit.chunks)
+        self._hooks.wake()
+        return True
+
+    def _mend(self) -> None:
+        """Hand over again, in order, what was turned down with the change that relied on stale state."""
+        self._mending = False
+        self._rows = self._landed_rows
+        for commit in self._written:
+            assert commit.waits  # noqa: S101 - nothing is handed over while mending
+            commit.waits = False
+            self._chain(commit)
+            self._tasks.start(self._hand_over_again(commit), name=self._name)
+
+    def _landed(self, commit: _Commit) -> None:
+        if commit is not self._written[0]:
+            # It has overtaken one that leaves the position row as it was, in a store that keeps no
+            # order: what that one says of the positions is no longer so.
+            self.mistrust()
+        self._written.remove(commit)
+        commit.end()
+        self._landed_rows = commit.rows
+        if commit.change.appends:
+            self._hooks.landed(commit.change.appends)
+        if commit.finished:
+            self._hooks.on_finished(commit.finished)
+
+    def mistrust(self) -> None:
+        """Let nothing more land: the books are to be opened anew from what the store holds."""
         self.broken = True
-        self._on_trouble()
+        self._mending = False
+        for commit in self._written:
+            if commit.waits:
+                commit.end()
+        self._hooks.wake()
 
     # --- and after --------------------------------------------------------------------------
 

@@ -280,13 +280,19 @@ class Lanes:
         if lanes is not None and not lanes:
             del self._blocked[key]
 
-    def release(self, chunks: Iterable[Chunk]) -> None:
-        """These events need no more runs: lanes that wait for nothing else are open again."""
+    def release(self, chunks: Iterable[Chunk]) -> bool:
+        """These events need no more runs: lanes that wait for nothing else are open again.
+
+        Returns:
+            Whether there is now more to take, or room to read more.
+        """
+        changed = False
         for chunk in chunks:
             for index in range(chunk.low, chunk.high):
                 lane = self._flying.pop((chunk.stream, chunk.offset_of(index)), None)
                 if lane is None:
                     continue
+                changed = True
                 left = self._closed[lane] - 1
                 if left:
                     self._closed[lane] = left
@@ -298,6 +304,7 @@ class Lanes:
                     self._hold(lane, self._lanes[lane])
                 else:
                     self._admit(lane)
+        return changed
 
 
 def rank_of(appended: int, event: Event, header: str) -> int:

@@ -18,7 +18,7 @@ from headrace.delivery.positions import Standing
 from headrace.delivery.settle import GivenUp, Verdict
 from headrace.delivery.unit import FOREVER, Unit, cut, pick, runs
 from headrace.delivery.watermark import Watermark
-from headrace.model.effects import DeadEvent, Effects, Trouble
+from headrace.model.effects import DeadEvent, Effects, Progress, Trouble
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import BEHIND, Cause, Returned
 from headrace.model.policy import DeadLetter, Discard, OnFailure, ParkKey
@@ -256,6 +256,16 @@ class Ledger:
         self.gathered_units = self.gathered_bytes = 0
         return self._effects(Returned(appends=appends), 0)
 
+    def take_back(self, unit: Unit) -> bool:
+        """Let a unit that was taken for finished run again; False where that is too far back."""
+        for at, offsets in _offsets_of(unit.chunks).items():
+            if not self._marks[at].take_back(offsets):
+                return False
+            self._written[at] = _progress_without(self._written[at], offsets)
+        # A copy: the worker that ran it may not have put it down yet.
+        self.pending.appendleft(msgspec.structs.replace(unit))
+        return True
+
     def progressed(self) -> Effects:
         """Positions, and events that went behind a parked key."""
         return self._effects(Returned(), 0)
@@ -387,6 +397,30 @@ class Ledger:
             encode_event(chunk.events()[0]), cause, attempts, chunk.appended, now,
             chunk.hops, chunk.origin,
         )  # fmt: skip
+
+
+def without(effects: Effects, chunks: Sequence[Chunk]) -> Effects:
+    """The same effects where these events are not finished after all."""
+    taken = _offsets_of(chunks)
+    progress = {
+        at: _progress_without(known, taken[at]) if at in taken else known
+        for at, known in effects.progress.items()
+    }
+    return msgspec.structs.replace(effects, progress=progress)
+
+
+def _progress_without(progress: Progress, offsets: set[int]) -> Progress:
+    mark = Watermark(progress)
+    mark.take_back(offsets)
+    return mark.progress()
+
+
+def _offsets_of(chunks: Iterable[Chunk]) -> dict[At, set[int]]:
+    found: dict[At, set[int]] = {}
+    for chunk in chunks:
+        offsets = (chunk.offset_of(place) for place in range(chunk.low, chunk.high))
+        found.setdefault((chunk.stream, chunk.partition), set()).update(offsets)
+    return found
 
 
 def _runs_of(chunk: Chunk) -> list[tuple[int, int]]:

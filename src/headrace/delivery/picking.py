@@ -267,7 +267,6 @@ class Picker:
         await self._landing.commit(lambda: self._ledger.freed(lane))
         return None
 
-    def release(self, chunks: Iterable[Chunk]) -> None:
-        """These events are finished: what their lanes hold back may go."""
-        if isinstance(self.intake, Lanes):
-            self.intake.release(chunks)
+    def release(self, chunks: Iterable[Chunk]) -> bool:
+        """These events are finished, what their lanes hold back may go; whether there were lanes."""
+        return isinstance(self.intake, Lanes) and self.intake.release(chunks)

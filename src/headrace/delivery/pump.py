@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 
@@ -21,7 +21,7 @@ from headrace.delivery.calls import Call, call_of
 from headrace.delivery.convoy import batches_of
 from headrace.delivery.flow import Flow
 from headrace.delivery.gate import Gate
-from headrace.delivery.landing import Landing
+from headrace.delivery.landing import Hooks, Landing
 from headrace.delivery.ledger import Ledger
 from headrace.delivery.merge import Merge
 from headrace.delivery.mergebook import MergeBook
@@ -96,8 +96,10 @@ class Pump:
         self._waiting = Waiting()
         self._landing = Landing(
             spec.name, {(name, partition): c.row for name, c in claims.items()}, storage=storage,
-            tasks=tasks, width=self._width, beside=self._beside, landed=landed,
-            on_trouble=self._waiting.wake,
+            tasks=tasks, width=self._width, hooks=Hooks(
+                beside=self._beside, landed=landed, on_finished=self._finished,
+                wake=self._waiting.wake,
+            ),
         )  # fmt: skip
         self._picker = Picker(
             spec, partition, self._streams, readers, storage=storage, clock=clock, runs=runs,
@@ -314,7 +316,7 @@ class Pump:
                     self.ledger.pending.appendleft(unit)
             except Unavailable:
                 # The log or the store is away: wait, then begin again at what the store holds.
-                self._landing.broken = True
+                self._landing.mistrust()
         return None
 
     async def _admitted(self, picked: Unit) -> Unit | None:
@@ -348,7 +350,9 @@ class Pump:
         """The unit as a call; begun `after` another one where it is sent ahead."""
         invocation = call_of(
             unit, self.spec, self._entropy, now=self._clock.now(), affinity=self._affinity,
-            fresh=self._fresh,
+            # Runs of a partition in lanes take turns on many instances: what one of them remembers,
+            # another has changed.
+            fresh=self._fresh or self._in_lanes,
         )  # fmt: skip
         return Call(unit, invocation, None if after is None else after.follow(invocation))
 
@@ -390,7 +394,7 @@ class Pump:
                 await self._picker.read(self._clock.monotonic())
             except Unavailable:
                 # As in `_next`.
-                self._landing.broken = True
+                self._landing.mistrust()
 
     async def _invoke(self, call: Call) -> Outcome | None:
         """Run it: what came back; None where it did not run."""
@@ -435,11 +439,10 @@ class Pump:
         kept = outcome if verdict.kept and isinstance(outcome, Returned) else None
         if kept is not None and kept.appends:
             self._runs.published(self.spec.name, (append.stream for append in kept.appends))
+        finished = (*verdict.finished, *(lost.chunk for lost in verdict.given_up))
         if kept is not None and self.ledger.is_light(unit, verdict, kept):
             self.ledger.gather(unit, kept)
-            if self._in_lanes:
-                self._picker.release(verdict.finished)
-            self._landing.begin_gathered()
+            self._landing.begin_gathered(finished if self._in_lanes else ())
             await self._landing.room()
             return
         self._landing.write_up()
@@ -447,13 +450,14 @@ class Pump:
         effects = self.ledger.landed(
             unit, verdict, kept=kept, token=token, on_failure=on_failure, now=self._clock.now()
         )
-        self._picker.release(verdict.finished)
-        self._picker.release(lost.chunk for lost in verdict.given_up)
         if effects is None:
+            self._picker.release(finished)
             return
         if verdict.given_up:
             hit("dead-letter:before-commit")
-        commit = self._landing.begin(effects)
+        # In order within the partition, what ran behind it has built on it.
+        spare = unit if self._in_lanes and plain and not effects.trouble else None
+        commit = self._landing.begin(effects, finished, spare)
         if not plain:
             await asyncio.wait((commit,))
             if not self._landing.broken:
@@ -465,6 +469,11 @@ class Pump:
             # which may ask for the state that this one wrote.
             await self._clock.sleep(0)
             await self._landing.room()
+
+    def _finished(self, finished: Iterable[Chunk]) -> None:
+        """The next events of these keys may go: what came before them is kept."""
+        if self._picker.release(finished):
+            self._waiting.wake()
 
     def _beside(self, effects: Effects) -> tuple[Put | Delete, ...]:
         """What flow control and a merge must remember with the positions."""

@@ -7,9 +7,13 @@ stores (with the sparse rest), so that a crash redelivers only what was not done
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Collection
 
 from headrace.model.effects import Progress
 from headrace.model.record import Chunk
+
+MAX_TAKEN_BACK = 20_000
+"""How far below the watermark an offset may be that is taken back: every one above it is then noted."""
 
 
 class Watermark:
@@ -55,6 +59,16 @@ class Watermark:
             self._close_up()
         elif offset > self.low:
             self._sparse.add(offset)
+
+    def take_back(self, offsets: Collection[int]) -> bool:
+        """These offsets are not finished after all; False, and nothing done, where that is too far."""
+        lowest = min(offsets)
+        if self.low - lowest > MAX_TAKEN_BACK:
+            return False
+        self._sparse.update(range(lowest, self.low))
+        self._sparse.difference_update(offsets)
+        self.low = min(self.low, lowest)
+        return True
 
     def skip(self, low: int, high: int) -> None:
         """Offsets `[low, high)` do not exist (retention, compaction): they need no work."""

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.delivery.making import chunk
 
-from headrace.delivery.watermark import Watermark
+from headrace.delivery.watermark import MAX_TAKEN_BACK, Watermark
 from headrace.model.effects import Progress
 
 
@@ -68,3 +68,25 @@ def test_a_compacted_chunk_finishes_only_what_it_holds() -> None:
     mark.finish_to(chunk(2, 0, offsets=(0, 4)))
 
     assert mark.progress() == Progress(1, (4,))
+
+
+@given(st.permutations(range(12)), st.sets(st.integers(0, 11), min_size=1))
+def test_what_is_taken_back_is_all_that_is_unfinished_again(
+    order: list[int], taken: set[int]
+) -> None:
+    mark = Watermark(Progress(0))
+    for offset in order:
+        mark.finish(offset)
+
+    assert mark.take_back(taken)
+    assert [offset for offset in range(12) if not mark.is_finished(offset)] == sorted(taken)
+    for offset in taken:
+        mark.finish(offset)
+    assert mark.progress() == Progress(12)
+
+
+def test_nothing_is_taken_back_from_far_below() -> None:
+    mark = Watermark(Progress(MAX_TAKEN_BACK + 1))
+
+    assert not mark.take_back({0})
+    assert mark.progress() == Progress(MAX_TAKEN_BACK + 1)

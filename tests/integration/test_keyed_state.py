@@ -1,0 +1,51 @@
+"""Keyed functions with state on a real node: one run an event, however keys and workers meet."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tests.integration.gateway_nodes import serving, settle
+
+from headrace.client.http import Client
+from headrace.faces.gateway.intake import ENVELOPES
+
+APP = """
+from headrace import App, Batch, Context
+
+app = App("a")
+s = app.stream("s", partitions=2)
+
+
+@app.function(s, mode="keyed", parallelism=4, batch_size=BATCH_SIZE)
+def count(events: Batch[int], context: Context) -> None:
+    for event in events:
+        context.state.update(f"of/{event.key}", lambda n: n + 1, int, 0)
+"""
+EVENTS = 2_000
+
+
+def handled(client: Client) -> int:
+    """Events handed to the function, each as often as it was."""
+    text = client.request("GET", ("metrics",)).body.decode()
+    (found,) = re.findall(r'headrace_handled_events(?:_total)?\{function="a.count"\} (\d+)', text)
+    return int(found)
+
+
+@pytest.mark.parametrize("batch_size", [1, 50])
+@pytest.mark.parametrize("keys", [8, 300])
+def test_a_keyed_function_with_state_runs_once_for_each_event(
+    tmp_path: Path, batch_size: int, keys: int
+) -> None:
+    with (
+        serving(tmp_path, app=APP.replace("BATCH_SIZE", str(batch_size))) as url,
+        Client(url) as client,
+    ):
+        lines = [json.dumps({"value": n, "key": f"k{n % keys}"}) for n in range(EVENTS)]
+        client.publish("s", "\n".join(lines).encode(), media=ENVELOPES)
+        settle(client, 120)
+        kept = client.get("state", "a", prefix="of/", limit=1_000)["state"]
+        assert sum(row["value"] for row in kept) == EVENTS
+        assert handled(client) == EVENTS

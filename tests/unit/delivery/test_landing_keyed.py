@@ -1,0 +1,126 @@
+"""Where order is per key: a key waits for its commit, and stale state costs its own unit only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine
+
+from msgspec.structs import replace
+from tests.unit.delivery.test_pump import Rig
+
+from headrace.delivery.positions import stored
+from headrace.keepers.state.rows import decode_row, encode_row, state_key
+from headrace.model.effects import Change, Put, Space
+from headrace.model.event import Event
+from headrace.model.function import FunctionSpec
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome, Returned, StateRead, StateWrite
+from headrace.testing.loop import VirtualLoop
+
+
+class Noting:
+    """An invoker that notes the keys it was handed, and counts them in state where it is told to."""
+
+    def __init__(self, rig: Rig, *, counts: bool = False) -> None:
+        self.keys: list[str | None] = []
+        self.fresh: set[bool] = set()
+        self._rig, self._counts = rig, counts
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        self.fresh.add(invocation.fresh)
+        keys = [event.key for chunk in invocation.chunks for event in chunk.events()]
+        self.keys += keys
+        if not self._counts:
+            return Returned()
+        # All events of one key count in one row, which others write too.
+        key = f"of/{keys[0]}"
+        row = await self._rig.storage.get(Space.STATE, state_key("shop", key))
+        version, value = (0, b"0") if row is None else decode_row(row)[::2]
+        await self._rig.clock.sleep(0.1)
+        return Returned(
+            reads=(StateRead(key, version),),
+            writes=(StateWrite(key, b"%d" % (int(value) + len(keys)), 0),),
+        )
+
+    async def close(self) -> None:
+        return
+
+
+def keyed(rig: Rig, invoker: Noting, **more: int) -> FunctionSpec:
+    """The rig's function, by key."""
+    rig.invoker = invoker  # type: ignore[assignment]  # it counts keys instead of runs
+    rig.spec = replace(rig.spec, mode="keyed", parallelism=4, **more)
+    return rig.spec
+
+
+def driven(work: Callable[[VirtualLoop], Coroutine[None, None, None]]) -> None:
+    """On virtual time."""
+    loop = VirtualLoop()
+    try:
+        loop.drive(work(loop))
+    finally:
+        loop.close()
+
+
+def test_the_next_run_of_a_key_begins_when_the_commit_before_has_landed() -> None:
+    async def work(loop: VirtualLoop) -> None:
+        going = asyncio.Event()
+
+        async def faults(moment: str) -> None:
+            if moment == "before":
+                await going.wait()
+
+        going.set()
+        rig = Rig(loop, faults)
+        await rig.declare()
+        keys = ["a", "a", "b", "a", None, None]
+        await rig.publisher.publish("s", [Event(b"1", key) for key in keys])
+        noting = Noting(rig)
+        keyed(rig, noting)
+        pump = await rig.claim()
+        going.clear()
+        running = rig.tasks.start(pump.run(), name="pump")
+        await rig.clock.sleep(5)
+        assert Counter(noting.keys) == {"a": 1, "b": 1, None: 2}
+        going.set()
+        await rig.clock.sleep(5)
+        assert Counter(noting.keys) == Counter(keys)
+        pump.stop()
+        await running
+        await rig.close()
+        assert not rig.failures
+
+    driven(work)
+
+
+def test_stale_state_costs_its_own_unit_and_nobody_else() -> None:
+    async def work(loop: VirtualLoop) -> None:
+        rig = Rig(loop)
+        await rig.declare()
+        keys = ["a", "b", "c", "d", "b", "c", "d", "e", "f"]
+        await rig.publisher.publish("s", [Event(b"1", key) for key in keys])
+        noting = Noting(rig, counts=True)
+        keyed(rig, noting)
+        pump = await rig.claim()
+        running = rig.tasks.start(pump.run(), name="pump")
+        await rig.clock.sleep(0.05)
+        # Somebody else writes what the first run has read.
+        other = Put(Space.STATE, state_key("shop", "of/a"), encode_row(77, b"40", 0))
+        await rig.storage.apply(Change(puts=(other,)))
+        await rig.clock.sleep(5)
+        pump.stop()
+        await running
+        assert Counter(noting.keys) == Counter(keys) + Counter("a")
+        assert noting.fresh == {True}
+        assert (await stored(rig.storage, rig.spec.name, "s", 0))[1].progress.watermark == len(keys)
+        counted = {}
+        for key in "abcdef":
+            row = await rig.storage.get(Space.STATE, state_key("shop", f"of/{key}"))
+            assert row is not None
+            counted[key] = int(decode_row(row)[2])
+        assert counted == {"a": 41, "b": 2, "c": 2, "d": 2, "e": 1, "f": 1}
+        await rig.close()
+        assert not rig.failures
+
+    driven(work)
