@@ -50,11 +50,16 @@ class House:
     """A fleet, what it logged, and its services."""
 
     def __init__(
-        self, folder: Path, *, limits: FleetLimits | None = None, isolation: int = 2
+        self,
+        folder: Path,
+        *,
+        limits: FleetLimits | None = None,
+        isolation: int = 2,
+        services: Services | None = None,
     ) -> None:
         self.folder = folder
         self.lines: list[LogLine] = []
-        self.services = Services()
+        self.services = services or Services()
         self.failures: list[tuple[str, BaseException]] = []
         self.tasks = Tasks(lambda name, error: self.failures.append((name, error)))
         self.fleet = Fleet(
@@ -95,11 +100,15 @@ def invocation(
 
 @asynccontextmanager
 async def house(
-    folder: Path, *, limits: FleetLimits | None = None, isolation: int = 2
+    folder: Path,
+    *,
+    limits: FleetLimits | None = None,
+    isolation: int = 2,
+    services: Services | None = None,
 ) -> AsyncIterator[House]:
     """Open a house; when it closes nothing may be left: no process, descriptor, task or folder."""
     before = descriptors()
-    opened = House(folder, limits=limits, isolation=isolation)
+    opened = House(folder, limits=limits, isolation=isolation, services=services)
     try:
         yield opened
     finally:

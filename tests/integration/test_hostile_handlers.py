@@ -201,7 +201,7 @@ def bad(events, context):
         "frame(msgspec.msgpack.encode([99, 'no such message']))",
         "encode(12345, Done(Returned(result=b'forged')))",
         "encode(0, Hello(0.0))",
-        "encode(77, ReadState(['secret']))",
+        "encode(77, Ask(1, ReadState(['secret'])))",
     ],
 )
 async def test_garbage_and_forgery_on_the_channel_cost_the_instance_its_life(

@@ -10,12 +10,14 @@ from headrace.model.errors import Misuse
 from headrace.runtime.base import AnswerServices, ConsumerServices, HostServices
 from headrace.runtime.wire import (
     MAX_SCAN_ROWS,
+    Answer,
+    Answered,
+    Ask,
     Denied,
     Fetch,
     Fetched,
     Land,
     Landed,
-    Message,
     Part,
     ReadState,
     Rows,
@@ -25,20 +27,16 @@ from headrace.runtime.wire import (
     encode,
 )
 
-Question = ReadState | ScanState | Fetch | Land | Part
 
-
-async def answer(
-    services: HostServices, app: str, nonce: int, token: int, question: Question
-) -> bytes:
+async def answer(services: HostServices, app: str, nonce: int, token: int, asked: Ask) -> bytes:
     """The frame that answers a question of the run with this token; never raises."""
-    said: Message
+    said: Answer
     try:
-        match question:
+        match asked.question:
             case ReadState(keys=keys):
                 said = Rows(await services.read_state(app, keys))
-            case ScanState(prefix=prefix):
-                limit = min(question.limit, MAX_SCAN_ROWS)
+            case ScanState(prefix=prefix, limit=wanted):
+                limit = min(wanted, MAX_SCAN_ROWS)
                 said = Scan(await services.scan_state(app, prefix, limit=limit))
             case Fetch(events=events):
                 said = Fetched(*await _streams(services).fetch(token, events))
@@ -48,9 +46,10 @@ async def answer(
             case Part(body=body, head=head):
                 await _doors(services).send_part(token, body, head)
                 said = Sent()
-        return encode(nonce, said)
+        return encode(nonce, Answered(asked.number, said))
     except Exception as error:  # noqa: BLE001 - whatever a keeper raises, the child must hear
-        return encode(nonce, Denied(type(error).__name__, str(error)[:4096]))
+        denied = Denied(type(error).__name__, str(error)[:4096])
+        return encode(nonce, Answered(asked.number, denied))
 
 
 def _streams(services: HostServices) -> ConsumerServices:

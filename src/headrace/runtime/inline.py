@@ -34,7 +34,7 @@ class _Host:
     def __init__(self, app: str, services: HostServices) -> None:
         self._app = app
         self._services = services
-        self.deadlines: dict[int, asyncio.Timeout] = {}
+        self.deadlines: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Timeout]] = {}
 
     def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
         return _at_once(self._services.read_state(self._app, keys))
@@ -43,9 +43,18 @@ class _Host:
         return _at_once(self._services.scan_state(self._app, prefix, limit=limit))
 
     def extend(self, invocation: Invocation, seconds: float) -> None:
-        deadline = self.deadlines.get(invocation.token)
-        if deadline is not None:
-            deadline.reschedule(asyncio.get_running_loop().time() + seconds)
+        found = self.deadlines.get(invocation.token)
+        if found is None:
+            return
+        loop, deadline = found
+        when = loop.time() + seconds
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            # The handler asks in a thread of its own.
+            loop.call_soon_threadsafe(deadline.reschedule, when)
+        else:
+            deadline.reschedule(when)
 
     def fetch(self, invocation: Invocation, events: int) -> tuple[list[Chunk], int]:
         return _at_once(self._streams.fetch(invocation.token, events))
@@ -97,6 +106,7 @@ class InlineInvoker:
         self._executors: dict[str, Executor] = {}
         self._hosts: dict[str, _Host] = {name: _Host(name, services) for name in apps}
         self._instances = 0
+        self._ending: set[asyncio.Task[Returned] | None] = set()
         self._closed = False
 
     def lead(self, invocation: Invocation) -> InlineSent | None:
@@ -137,16 +147,37 @@ class InlineInvoker:
         if not executor.is_async(invocation.function):
             return await executor.run(invocation)
         deadlines = self._hosts[app.name].deadlines
+        # A task of its own, as in an instance: a handler that cancels it cancels nobody else.
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(executor.run(invocation))
         try:
             # The loop's own, because a run may ask for more time.
-            async with asyncio.timeout(invocation.timeout) as deadlines[invocation.token]:
-                return await executor.run(invocation)
+            async with asyncio.timeout(invocation.timeout) as deadline:
+                deadlines[invocation.token] = loop, deadline
+                await asyncio.wait((task,))
+                return task.result()
         except TimeoutError:
             return TimedOut(
                 Cause("TimedOut", f"the invocation took longer than {invocation.timeout:g} s")
             )
         finally:
             deadlines.pop(invocation.token, None)
+            if not task.done():
+                await self._end(task)
+
+    async def _end(self, task: asyncio.Task[Returned]) -> None:
+        """Cancel a run; what its handler makes of it counts no more."""
+        self._ending.add(task)
+        try:
+            task.cancel()
+            await asyncio.wait((task,))
+        finally:
+            self._ending.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    def _is_ended(self) -> bool:
+        return asyncio.current_task() in self._ending
 
     def _executor(self, app: App) -> Executor:
         found = self._executors.get(app.name)
@@ -158,6 +189,7 @@ class InlineInvoker:
                 partitions=self._partitions,
                 instance=f"inline-{self._instances}",
                 monotonic=self._clock.monotonic,
+                is_ended=self._is_ended,
             )
         return found
 

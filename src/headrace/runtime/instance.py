@@ -25,7 +25,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, Usage
 from headrace.model.policy import MAX_VISIBILITY
 from headrace.runtime.ahead import Claims
-from headrace.runtime.answering import Question, answer
+from headrace.runtime.answering import answer
 from headrace.runtime.base import RECALLED, HostServices
 from headrace.runtime.frames import ProtocolError
 from headrace.runtime.life import TRANSITIONS, Doom, Lost, Owner, State, Waiter
@@ -36,18 +36,14 @@ from headrace.runtime.postmortem import START_TIMEOUT_S, Death, verdict
 from headrace.runtime.process import Process
 from headrace.runtime.wire import (
     Acted,
+    Ask,
     Done,
     Exited,
     Extend,
-    Fetch,
     FromChild,
     Hello,
-    Land,
-    Part,
     Partitions,
-    ReadState,
     Run,
-    ScanState,
     Skipped,
     Stop,
     Suspend,
@@ -464,7 +460,7 @@ class Instance:
                 if nonce not in self._runs:
                     return "it asked for time for a run that nobody gave it"
                 self._extend(nonce, seconds)
-            case ReadState() | ScanState() | Fetch() | Land() | Part():
+            case Ask():
                 if nonce not in self._runs:
                     return "it asked on behalf of a run that nobody gave it"
                 token = self._runs[nonce].invocation.token
@@ -489,8 +485,8 @@ class Instance:
             began = self._clock.monotonic() + seconds - run.invocation.timeout
             self._head_since = max(self._head_since, began)
 
-    async def _answer(self, nonce: int, token: int, question: Question) -> None:
-        frame = await answer(self._services, self.app, nonce, token, question)
+    async def _answer(self, nonce: int, token: int, asked: Ask) -> None:
+        frame = await answer(self._services, self.app, nonce, token, asked)
         if self._line.connected:
             self._send(frame)
 

@@ -95,6 +95,20 @@ class Denied(msgspec.Struct, array_like=True, frozen=True, tag=8, gc=False):
     message: str
 
 
+class Ask(msgspec.Struct, array_like=True, frozen=True, tag=28, gc=False):
+    """Child to host: a question of the run at hand; its answer bears the same number."""
+
+    number: int
+    question: ReadState | ScanState | Fetch | Land | Part
+
+
+class Answered(msgspec.Struct, array_like=True, frozen=True, tag=29, gc=False):
+    """Host to child: the answer to the question of that number."""
+
+    number: int
+    answer: Rows | Scan | Fetched | Landed | Sent | Denied
+
+
 class Suspend(msgspec.Struct, array_like=True, frozen=True, tag=9, gc=False):
     """Host to child: close what does not survive a pause; a stop signal follows your answer.
 
@@ -289,11 +303,10 @@ class Spoken(msgspec.Struct, array_like=True, frozen=True, gc=False):
     time: int
 
 
-FromChild: TypeAlias = (
-    Hello | Done | ReadState | ScanState | Acted | Skipped | Extend | Fetch | Land | Part
-)
+Question: TypeAlias = ReadState | ScanState | Fetch | Land | Part
 Answer: TypeAlias = Rows | Scan | Fetched | Landed | Sent
-ToChild: TypeAlias = Run | Answer | Denied | Suspend | Stop | Partitions
+FromChild: TypeAlias = Hello | Done | Ask | Acted | Skipped | Extend
+ToChild: TypeAlias = Run | Answered | Suspend | Stop | Partitions
 FromZygote: TypeAlias = Loaded | LoadFailed | Forked | ForkFailed | Exited
 ToZygote: TypeAlias = Load | Fork
 Message: TypeAlias = FromChild | ToChild | FromZygote | ToZygote

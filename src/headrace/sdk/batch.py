@@ -27,7 +27,8 @@ class Batch(Sequence[Event[T]], Generic[T]):
     """The events of one invocation.
 
     Looping over it moves the cursor: effects made in the loop's body belong to its event, and are
-    dropped with it where that event fails.
+    dropped with it where that event fails. Effects made elsewhere, as in a loop over a sorted copy,
+    belong to no single event: where one fails the handler is run again with the others alone.
     """
 
     __slots__ = ("_cursor", "_events")

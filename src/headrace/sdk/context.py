@@ -248,17 +248,23 @@ class Context:
             Refused: The function did not say that it publishes there.
             Invalid: The value is not of the stream's type.
             TooLarge: The event is larger than the stream allows.
+            Misuse: The run is over, or this is a process that the handler forked.
         """
         self._desk.publish(stream, value, key, headers, time, id)
 
     def done(self, event: Event[Any]) -> None:
-        """Say that `event` needs nothing more, even if the handler raises later."""
+        """Say that `event` needs nothing more, even if the handler raises later.
+
+        That holds where every effect was made in the body of a loop over the batch; otherwise
+        nobody can say which effects are this event's, and a handler that raises keeps nothing.
+        """
         self._desk.done(event)
 
     def fail(self, event: Event[Any], reason: str = "") -> None:
         """Say that `event` failed: what was done for it is dropped, the others go on.
 
-        What was done for it is what was done in the body of the loop while it was at hand. Work
-        handed to concurrent tasks is not told apart by event: there, raise instead.
+        What was done for it is what was done in the body of the loop while it was at hand. Where
+        effects were made outside such a loop, or by other threads and tasks, the handler is run
+        again with the other events alone.
         """
         self._desk.fail(event, reason)

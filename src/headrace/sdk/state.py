@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar, overload
 
 from headrace.model.codec import encode_state, open_state, state_decoder
@@ -32,6 +33,10 @@ class Ledger(Protocol):
 
     def scan(self, prefix: str, limit: int) -> list[tuple[str, bytes]]:
         """The keys that start with `prefix`, ascending, with their values."""
+        ...
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other threads of the handler from reading and writing meanwhile."""
         ...
 
     @property
@@ -107,8 +112,9 @@ class State:
         ttl: float | None = None,
     ) -> Any:
         """Replace the value at `key` (or `default`) by `change(value)`, and return the new one."""
-        value = change(self.get(key, type, default))
-        self.put(key, value, ttl)
+        with self._ledger.alone():
+            value = change(self.get(key, type, default))
+            self.put(key, value, ttl)
         return value
 
     def items(

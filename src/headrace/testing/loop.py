@@ -186,7 +186,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._until = until
         self.is_idle = False
         self._steps = 0
-        self.run_forever()
+        while True:
+            try:
+                self.run_forever()
+                break
+            except SystemExit:
+                # A task of a handler's raised it, and asyncio throws that at us too; whoever waits for
+                # the task is told.
+                continue
         if self._livelocked:
             self._livelocked = False
             raise Livelock(

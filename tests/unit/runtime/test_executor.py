@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
 from tests.unit.runtime.hosting import Host
 
-from headrace import App, Batch, Context, Debezium, Event, Failures, Output, Permanent, Unknown
+from headrace import (
+    App,
+    Batch,
+    Context,
+    Debezium,
+    Event,
+    Failures,
+    Misuse,
+    Output,
+    Permanent,
+    Unknown,
+)
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import BEHIND, Returned
@@ -257,7 +270,6 @@ def test_a_batch_handler_that_raises_leaves_no_trace() -> None:
 
 def test_what_was_marked_done_before_the_handler_raised_is_kept() -> None:
     def careful(events: Batch[int], context: Context) -> None:
-        context.publish("out", "before")
         for event in events:
             context.publish("out", event.value)
             if event.value == 3:
@@ -267,7 +279,7 @@ def test_what_was_marked_done_before_the_handler_raised_is_kept() -> None:
     returned = Rig(careful).run(1, 2, 3, 4)
     assert returned.error is not None
     assert returned.done == (0, 1)
-    assert published(returned) == [("before", None), (1, None), (2, None)]
+    assert published(returned) == [(1, None), (2, None)]
 
 
 def test_what_came_after_the_last_done_is_dropped_with_the_rest() -> None:
@@ -345,14 +357,268 @@ def test_events_that_were_computed_from_a_failed_one_are_run_again_without_it() 
     assert [msgspec.msgpack.decode(w.value or b"") for w in returned.writes] == [3]
 
 
-def test_outputs_outside_a_loop_stay_when_an_event_fails() -> None:
+def test_outputs_outside_a_loop_are_made_again_of_the_good_ones_when_an_event_fails() -> None:
     def summing(events: Batch[int], context: Context) -> Failures:
-        context.publish("out", sum(event.value for event in events if event.value > 0))
-        return Failures([events[1]])
+        context.publish("out", sum(event.value for event in events))
+        return Failures([event for event in events if event.value < 0])
 
     returned = Rig(summing).run(1, -2, 3)
     assert failed(returned) == [1]
     assert published(returned) == [(4, None)]
+
+
+def walk_sorted(events: Batch[int]) -> Iterable[Event[int]]:
+    return sorted(events, key=lambda event: -event.value)
+
+
+def walk_a_list(events: Batch[int]) -> Iterable[Event[int]]:
+    return list(events)
+
+
+def walk_by_index(events: Batch[int]) -> Iterable[Event[int]]:
+    return (events[index] for index in range(len(events)))
+
+
+def walk_a_slice(events: Batch[int]) -> Iterable[Event[int]]:
+    return events[::-1]
+
+
+def walk_reversed(events: Batch[int]) -> Iterable[Event[int]]:
+    return reversed(events)
+
+
+def walk_the_batch(events: Batch[int]) -> Iterable[Event[int]]:
+    return events
+
+
+WALKS = [walk_sorted, walk_a_list, walk_by_index, walk_a_slice, walk_reversed, walk_the_batch]
+Walk = Callable[[Batch[int]], Iterable[Event[int]]]
+
+
+@pytest.mark.parametrize("walk", WALKS)
+@pytest.mark.parametrize("says", ["returns", "fails", "yields"])
+def test_nothing_of_a_failed_event_is_kept_however_the_batch_is_walked(
+    walk: Walk, says: str
+) -> None:
+    def act(event: Event[int], context: Context) -> None:
+        context.publish("out", event.value)
+        context.state.put(f"seen-{event.value}", 1)
+
+    def choosy(events: Batch[int], context: Context) -> Failures | None:
+        bad = []
+        for event in walk(events):
+            act(event, context)
+            if event.value < 0 and says == "fails":
+                context.fail(event)
+            elif event.value < 0:
+                bad.append(event)
+            else:
+                context.done(event)
+        return Failures(bad) if bad else None
+
+    def yielding(events: Batch[int], context: Context) -> Iterator[Failures]:
+        failures = choosy(events, context)
+        if failures is not None:
+            yield failures
+
+    rig = Rig(yielding, output=True) if says == "yields" else Rig(choosy)
+    returned = rig.run(1, -2, 3)
+    assert failed(returned) == [1]
+    assert published(returned) == [(1, None), (3, None)]
+    assert sorted(write.key for write in returned.writes) == ["seen-1", "seen-3"]
+    alone = rig.run(-2)
+    assert (failed(alone), alone.appends, alone.writes) == ([0], (), ())
+
+
+@pytest.mark.parametrize("walk", WALKS)
+def test_a_batch_that_raises_keeps_of_done_events_what_is_theirs_alone(walk: Walk) -> None:
+    def late(events: Batch[int], context: Context) -> None:
+        for event in walk(events):
+            context.publish("out", event.value)
+            if event.value > 0:
+                context.done(event)
+        raise ValueError("late")
+
+    returned = Rig(late).run(1, -2, 3)
+    assert returned.error is not None
+    # Either all of the done events' outputs, or nothing, and all of them are run again.
+    kept = [(1, None), (3, None)] if returned.done else []
+    assert returned.done in ((), (0, 2))
+    assert published(returned) == kept
+    # A batch of one can be told, or a handler that raises behind `done` would never come to an end.
+    assert Rig(late).run(1).done == (0,)
+
+
+def test_what_other_threads_did_is_not_taken_for_the_work_on_the_event_at_hand() -> None:
+    def pooled(events: Batch[int], context: Context) -> Failures:
+        with ThreadPoolExecutor(2) as pool:
+            waiting = []
+            for event in events:
+                waiting.append(pool.submit(context.publish, "out", event.value))
+                if event.value == 3:
+                    wait(waiting)
+        return Failures([event for event in events if event.value < 0])
+
+    returned = Rig(pooled).run(1, -2, 3)
+    assert failed(returned) == [1]
+    assert published(returned) == [(1, None), (3, None)]
+
+
+def test_what_tasks_did_is_not_taken_for_the_work_on_the_event_at_hand() -> None:
+    async def later(event: Event[int], context: Context) -> None:
+        await asyncio.sleep(0)
+        context.publish("out", event.value)
+
+    async def tasked(events: Batch[int], context: Context) -> Failures:
+        tasks = []
+        for event in events:
+            tasks.append(asyncio.create_task(later(event, context)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        return Failures([event for event in events if event.value < 0])
+
+    returned = Rig(tasked).run(1, -2, 3)
+    assert failed(returned) == [1]
+    assert published(returned) == [(1, None), (3, None)]
+
+
+@pytest.mark.parametrize("mode", ["ordered", "keyed", "unordered"])
+def test_a_second_pass_meets_the_values_of_the_log(
+    mode: Literal["ordered", "keyed", "unordered"],
+) -> None:
+    def changing(events: Batch[Any], context: Context) -> Failures:
+        for event in events:
+            event.value["n"] += 1
+            event.key = "changed"
+            context.state.update("n", partial(add, event.value["n"]), default=0)
+            context.publish("out", event.value["n"])
+        return Failures([event for event in events if event.value["n"] > 100])
+
+    app = App("shop")
+    rows = app.stream("rows", value=dict[str, int])
+    app.stream("out")
+    app.function(rows, name="f", mode=mode)(changing)
+    raws = [b'{"n": 0}', b'{"n": 1000}', b'{"n": 20}', b"[1]"]
+    facts = [Fact(raw, str(at)) for at, raw in enumerate(raws)]
+    chunk = Chunk("rows", 0, 0, 4, encode_events(facts), 0, 0, 4)
+    returned = drive(Executor(app, Host()), Invocation("shop.f", (chunk,), token=7))
+    assert failed(returned) == [1, 3]
+    assert published(returned) == [(1, None), (21, None)]
+
+
+# -- threads ------------------------------------------------------------------------------------
+
+
+def test_threads_lose_and_mix_up_nothing() -> None:
+    def busy(event: Event[int], context: Context) -> None:
+        def one(number: int) -> bool:
+            context.publish("out", number, key=str(number))
+            context.state.update("sum", partial(add, number), default=0)
+            context.state.put(f"k{number}", number)
+            return bool(context.state.get(f"k{number}") == number)
+
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(one, range(400)))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        returned = Rig(busy).run(1)
+    finally:
+        sys.setswitchinterval(before)
+    assert failed(returned) == []
+    assert sorted(value for value, _ in published(returned)) == list(range(400))
+    assert all(value == int(key or "") for value, key in published(returned))
+    state = {write.key: msgspec.msgpack.decode(write.value or b"") for write in returned.writes}
+    assert state.pop("sum") == sum(range(400))
+    assert state == {f"k{number}": number for number in range(400)}
+
+
+LATE: list[tuple[str, Callable[[Context, Event[int]], Any]]] = [
+    ("publishing to `out`", lambda context, event: context.publish("out", 1)),
+    ("reading state `k`", lambda context, event: context.state.get("k")),
+    ("writing state `k`", lambda context, event: context.state.put("k", 1)),
+    ("listing state `k`", lambda context, event: list(context.state.items("k"))),
+    ("`context.extend`", lambda context, event: context.extend(9_000)),
+    ("`context.done(Event(", lambda context, event: context.done(event)),
+    ("`context.fail(Event(", lambda context, event: context.fail(event)),
+]
+
+
+@pytest.mark.parametrize(("what", "act"), LATE)
+@pytest.mark.parametrize("state_before", [False, True])
+def test_what_comes_after_the_runs_end_is_refused_and_told(
+    what: str,
+    act: Callable[[Context, Event[int]], Any],
+    state_before: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kept: list[tuple[Context, Event[int]]] = []
+
+    def leaving(event: Event[int], context: Context) -> None:
+        if state_before:
+            context.state.get("other")
+        kept.append((context, event))
+
+    Rig(leaving).run(1)
+    with pytest.raises(
+        Misuse, match=r"came after the run of `shop[.]f` had ended, and is lost"
+    ) as told:
+        act(*kept[0])
+    if what.startswith(("reading", "writing", "listing")) and not state_before:
+        what = "`context.state`"
+    assert str(told.value).startswith(what)
+    assert str(told.value) in caplog.messages
+
+
+def test_a_task_that_was_left_behind_is_refused_too() -> None:
+    told: list[str] = []
+
+    async def straggle(context: Context) -> None:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        try:
+            context.publish("out", 1)
+        except Misuse as error:
+            told.append(str(error))
+
+    async def leaving(event: Event[int], context: Context) -> None:
+        left.append(asyncio.create_task(straggle(context)))
+
+    async def run(work: Any) -> Returned:
+        returned: Returned = await work
+        await left[0]
+        return returned
+
+    left: list[asyncio.Task[None]] = []
+    rig = Rig(leaving)
+    chunk = Chunk("numbers", 0, 0, 1, encode_events([Fact(b"1")]), 0, 0, 1)
+    returned = asyncio.run(run(rig.executor.run(Invocation("shop.f", (chunk,), token=7))))
+    assert returned.appends == ()
+    assert len(told) == 1
+
+
+# -- cancellation ---------------------------------------------------------------------------------
+
+
+async def cancel_itself(event: Event[int], context: Context) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    if event.value in (1, 2):
+        task.cancel()
+    if event.value == 1:
+        await asyncio.sleep(0)
+    context.publish("out", event.value)
+
+
+def test_a_handler_that_cancels_itself_has_failed_and_its_neighbours_have_not() -> None:
+    returned = Rig(cancel_itself, mode="unordered").run(0, 1, 2, 3)
+    assert [(f.index, f.cause.kind) for f in returned.failures] == [
+        (1, "CancelledError"),
+        (2, "CancelledError"),
+    ]
+    assert "in cancel_itself" in returned.failures[0].cause.traceback
+    assert published(returned) == [(0, None), (3, None)]
 
 
 def test_a_handler_that_forgives_bad_bytes_is_not_overruled() -> None:

@@ -160,3 +160,57 @@ async def test_a_closed_invoker_runs_nothing_and_has_stopped_its_instances() -> 
     assert stopped == ["stop"]
     with pytest.raises(Unavailable):
         await invoker.invoke(work())
+
+
+async def test_a_handler_that_cancels_itself_cancels_nobody_else() -> None:
+    app = App("shop")
+
+    @app.function(app.stream("numbers"), name="f")
+    async def f(event: Event[int], context: Context) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    invoker = InlineInvoker({"shop": app}, Services(), clock=ImpatientClock())
+    chunk = Chunk("numbers", 0, 0, 1, encode_events([Fact(b"1")]), 0, 0, 1)
+    outcome = await invoker.invoke(Invocation("shop.f", (chunk,), token=7))
+    assert isinstance(outcome, Returned)
+    (failure,) = outcome.failures
+    assert failure.cause.kind == "CancelledError"
+
+
+async def test_a_run_that_is_cancelled_from_outside_is_over_and_has_no_outcome() -> None:
+    app = App("shop")
+    told: list[str] = []
+
+    @app.function(app.stream("numbers"), name="f")
+    async def f(event: Event[int], context: Context) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            told.append("cleaned up")
+
+    invoker = InlineInvoker({"shop": app}, Services(), clock=ImpatientClock())
+    chunk = Chunk("numbers", 0, 0, 1, encode_events([Fact(b"1")]), 0, 0, 1)
+    asked = asyncio.ensure_future(invoker.invoke(Invocation("shop.f", (chunk,), token=7)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert told == ["cleaned up"]
+
+
+async def test_a_thread_of_a_handler_may_ask_for_more_time() -> None:
+    app = App("shop")
+
+    @app.function(app.stream("numbers"), name="f", timeout=5)
+    async def f(event: Event[int], context: Context) -> None:
+        await asyncio.to_thread(context.extend, 60)
+
+    invoker = InlineInvoker({"shop": app}, Services(), clock=ImpatientClock())
+    chunk = Chunk("numbers", 0, 0, 1, encode_events([Fact(b"1")]), 0, 0, 1)
+    outcome = await invoker.invoke(Invocation("shop.f", (chunk,), timeout=5, token=7))
+    assert isinstance(outcome, Returned)
+    assert outcome.failures == ()

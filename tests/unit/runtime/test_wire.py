@@ -15,6 +15,8 @@ from headrace.model.policy import MAX_FRAME_BYTES
 from headrace.model.record import Append, Chunk
 from headrace.runtime.frames import HEAD_BYTES, Frames, ProtocolError
 from headrace.runtime.wire import (
+    Answered,
+    Ask,
     Cradle,
     Done,
     Fork,
@@ -73,7 +75,7 @@ def test_frames_are_found_however_the_bytes_are_cut(cuts: list[int], nonce: int)
     said = [
         encode(nonce, DONE),
         encode(1, Hello(0.5)),
-        encode(2, ReadState(["a", "b"])),
+        encode(2, Ask(7, ReadState(["a", "b"]))),
         encode(3, DONE),
     ]
     data = b"".join(said)
@@ -84,7 +86,10 @@ def test_frames_are_found_however_the_bytes_are_cut(cuts: list[int], nonce: int)
         heard += got
         at += cut
     assert [encoded for encoded, _ in heard] == [nonce, 1, 2, 3]
-    assert [from_child(body) for _, body in heard][1:3] == [Hello(0.5), ReadState(["a", "b"])]
+    assert [from_child(body) for _, body in heard][1:3] == [
+        Hello(0.5),
+        Ask(7, ReadState(["a", "b"])),
+    ]
     assert frames.waiting == 0
 
 
@@ -124,7 +129,7 @@ def test_a_broken_channel_stays_broken() -> None:
 
 
 def test_a_message_of_the_wrong_direction_is_not_understood() -> None:
-    ((_, body),) = opened(encode(1, Rows([(1, b"x")])))
+    ((_, body),) = opened(encode(1, Answered(7, Rows([(1, b"x")]))))
     assert isinstance(from_child(body), ProtocolError)
     ((_, body),) = opened(encode(1, DONE))
     assert isinstance(to_child(body), ProtocolError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -340,3 +341,50 @@ def test_the_fixture_gives_worlds_with_the_seed_of_the_run(
 ) -> None:
     with world(_shop()) as found:
         assert found.seed == headrace_seed
+
+
+def test_a_task_that_exits_is_the_cause_of_its_handlers_failure() -> None:
+    shop = App("shop")
+    orders, done = shop.stream("orders"), shop.stream("done")
+
+    @shop.function(orders, retry=Retry(attempts=5, give_up_on=("SystemExit", "CancelledError")))
+    async def price(event: Event[int], context: Context) -> None:
+        async def work() -> None:
+            raise SystemExit("no licence")
+
+        if event.value == 1:
+            await asyncio.gather(work())
+        if event.value == 2:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        context.publish(done, event.value)
+
+    with World(shop) as world:
+        world.publish("orders", 0, 1, 2, 3)
+        world.run_until_idle()
+        dead = {(each.cause.kind, each.attempts) for each in world.dead_letters()}
+        assert dead == {("SystemExit", 1), ("CancelledError", 1)}
+        assert sorted(world.values("done")) == [0, 3]
+
+
+def test_nothing_of_an_event_that_always_fails_is_kept_at_any_attempt() -> None:
+    shop = App("shop")
+    orders, done = shop.stream("orders"), shop.stream("done")
+
+    @shop.function(orders, batch_size=10, retry=Retry(attempts=3, base=0.1))
+    def price(events: Batch[int], context: Context) -> Failures:
+        bad = []
+        for event in sorted(events, key=lambda event: -event.value):
+            context.publish(done, event.value)
+            context.state.update("count", lambda seen: seen + 1, int, 0)
+            if event.value == 1:
+                bad.append(event)
+        return Failures(bad)
+
+    with World(shop) as world:
+        world.publish("orders", 0, 1, 2)
+        world.run_until_idle()
+        assert sorted(world.values("done")) == [0, 2]
+        assert world.state("shop")["count"] == 2
+        assert len(world.dead_letters()) == 1

@@ -1,8 +1,9 @@
 """The instance's end of its socketpair: runs come in, answers go out, questions wait for answers.
 
-One thread owns it. Replies are gathered while more runs wait, so that short invocations share
-their system calls; a question to the host flushes them first. When the host is gone, so is the
-instance: there is nobody left to be told.
+Between runs one thread owns it; in a run those of the handler take turns to ask, and each gets the
+answer to its own question. Replies are gathered while more runs wait, so that short invocations
+share their system calls; a question to the host flushes them first. When the host is gone, so is
+the instance: there is nobody left to be told. A process that a handler forked can say nothing here.
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ import os
 import socket
 import sys
 import time
+from _thread import RLock
 from collections import deque
 from typing import NoReturn
 
+from headrace.runtime.child import forks
 from headrace.runtime.frames import RECEIVE_BYTES, Frames, ProtocolError
 from headrace.runtime.wire import (
     EXIT_CHANNEL,
     Answer,
+    Answered,
+    Ask,
     Denied,
-    Fetched,
     FromChild,
-    Landed,
-    Rows,
-    Scan,
-    Sent,
+    Question,
     ToChild,
     encode,
     to_child,
@@ -34,7 +35,6 @@ GATHER_BYTES = 1 << 16
 ANCILLARY_BYTES = socket.CMSG_SPACE(4)
 AT_ONCE, KEPT_TO_ITSELF = int(socket.MSG_DONTWAIT), int(socket.MSG_CMSG_CLOEXEC)
 """Plain, as combining enumerations costs a fresh process more than the reading itself."""
-_ANSWERS = (Rows, Scan, Fetched, Landed, Sent, Denied)
 
 
 class HostRefused(Exception):
@@ -56,7 +56,21 @@ class Channel:
         self._inbox: deque[tuple[int, ToChild]] = deque()
         self._outbox = bytearray()
         self._claims = -1
-        self.nonce = 0
+        self._pid = os.getpid()
+        self._nonce = 0
+        self._lock = RLock()
+        self._asked = 0
+        self._answers: dict[int, Answer | Denied] = {}
+
+    def own(self) -> None:
+        """This process is the instance: no other one may speak here."""
+        self._pid = os.getpid()
+
+    def begin(self, nonce: int) -> None:
+        """A run begins: what is asked from now on is asked for it."""
+        self._nonce = nonce
+        # Whoever was interrupted while they waited for these never takes them.
+        self._answers.clear()
 
     @property
     def crowded(self) -> bool:
@@ -73,6 +87,7 @@ class Channel:
 
     def say(self, nonce: int, message: FromChild) -> None:
         """Answer; it leaves at the next flush or wait."""
+        self._check()
         self._outbox += encode(nonce, message)
         if len(self._outbox) > GATHER_BYTES:
             self.flush()
@@ -91,31 +106,41 @@ class Channel:
         """Send what was gathered."""
         if not self._outbox:
             return
+        self._check()
         try:
             self._link.sendall(self._outbox)
         except OSError:
             leave()
         self._outbox.clear()
 
-    def ask(self, question: FromChild) -> Answer:
+    def tell(self, message: FromChild) -> None:
+        """Say it for the running invocation, at once."""
+        with self._lock:
+            self.say(self._nonce, message)
+            self.flush()
+
+    def ask(self, question: Question) -> Answer:
         """Put a question for the running invocation and wait for its answer.
 
         Raises:
             HostRefused: The host could not answer.
         """
-        self.say(self.nonce, question)
-        self.flush()
-        kept: deque[tuple[int, ToChild]] = deque()
-        while True:
-            while self._inbox:
-                nonce, message = self._inbox.popleft()
-                if nonce == self.nonce and isinstance(message, _ANSWERS):
-                    self._inbox.extendleft(reversed(kept))
-                    if isinstance(message, Denied):
-                        raise HostRefused(message.kind, message.message)
-                    return message
-                kept.append((nonce, message))
-            self._receive(0.0)
+        with self._lock:
+            self._asked += 1
+            number = self._asked
+            self.say(self._nonce, Ask(number, question))
+            self.flush()
+            while number not in self._answers:
+                self._receive(0.0)
+            answer = self._answers.pop(number)
+        if isinstance(answer, Denied):
+            raise HostRefused(answer.kind, answer.message)
+        return answer
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            # However it was forked, and whatever of ours it came to.
+            forks.leave()
 
     def _receive(self, spin: float) -> None:
         data = b""
@@ -147,7 +172,11 @@ class Channel:
             message = to_child(body)
             if isinstance(message, ProtocolError):
                 leave()
-            self._inbox.append((nonce, message))
+            if type(message) is Answered:
+                if nonce == self._nonce:
+                    self._answers[message.number] = message.answer
+            else:
+                self._inbox.append((nonce, message))
 
     def _hear(self, flags: int) -> bytes:
         if self._claims >= 0:

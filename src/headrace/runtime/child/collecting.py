@@ -56,7 +56,8 @@ def collect_error(recorder: Recorder, cause: Cause) -> Returned:
     def kept(tag: int) -> bool:
         return tag in done or recorder.sealed(tag)
 
-    if not done or recorder.entangled(kept):
+    # Where there is one event, all that came before `done` was done for it.
+    if not done or not (len(recorder.events) == 1 or recorder.divides(kept)):
         return Returned(error=cause)
     return Returned(
         error=cause,

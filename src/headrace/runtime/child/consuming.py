@@ -51,6 +51,13 @@ class Consuming:
         """The next events; none where the run is to end."""
         if not 1 <= events <= MAX_FETCH:
             raise Misuse(f"`fetch({events!r})` is out of range; use 1 to {MAX_FETCH:,} events")
+        self._recorder.enter("`context.consumer.fetch`")
+        try:
+            return self._fetch(events)
+        finally:
+            self._recorder.leave()
+
+    def _fetch(self, events: int) -> Batch[Any]:
         known = self._recorder.events
         opened: list[Event[Any]] = []
         for chunk in self._host.fetch(self._invocation, events)[0]:
@@ -61,6 +68,13 @@ class Consuming:
 
     def commit(self) -> None:
         """Land everything since the last commit."""
+        self._recorder.enter("`context.consumer.commit`")
+        try:
+            self._commit()
+        finally:
+            self._recorder.leave()
+
+    def _commit(self) -> None:
         recorder = self._recorder
         if recorder.at >= 0:
             raise Misuse(
@@ -94,4 +108,8 @@ class Consuming:
     @property
     def lag(self) -> int:
         """Events not fetched yet."""
-        return self._host.fetch(self._invocation, 0)[1]
+        self._recorder.enter("`context.consumer.lag`")
+        try:
+            return self._host.fetch(self._invocation, 0)[1]
+        finally:
+            self._recorder.leave()

@@ -7,7 +7,6 @@ where the handler itself is asynchronous.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
@@ -17,6 +16,7 @@ from headrace.model.errors import Unknown
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Returned
 from headrace.model.record import Chunk
+from headrace.runtime.child import forks
 from headrace.runtime.child.apart import run_apart
 from headrace.runtime.child.cause import cause_of
 from headrace.runtime.child.collecting import (
@@ -28,7 +28,7 @@ from headrace.runtime.child.collecting import (
     poison_in,
 )
 from headrace.runtime.child.consuming import Consuming, Supply
-from headrace.runtime.child.handing import Prepared, emit, settled, take
+from headrace.runtime.child.handing import Prepared, emit, forget_cancellation, settled, take
 from headrace.runtime.child.ledger import Host
 from headrace.runtime.child.parting import answer_in_parts, sender
 from headrace.runtime.child.recorder import Recorder
@@ -47,6 +47,11 @@ PLAIN: Final = frozenset({dict, str, int, float, bool, type(None)})
 """What is an answer as it stands, and most answers are."""
 
 
+def _never() -> bool:
+    """An instance's runs are ended by its death alone."""
+    return False
+
+
 class Executor:
     """One app in one instance. Used by one task at a time (inline: one loop).
 
@@ -58,6 +63,7 @@ class Executor:
         instance: This instance's name.
         version: The hash of the code.
         monotonic: Seconds that never go backwards, for `remaining`.
+        is_ended: Whether the task at hand is being cancelled by whoever runs it, not by the handler.
 
     Attributes:
         entering: Told of every invocation of a convoy before it runs.
@@ -72,6 +78,7 @@ class Executor:
         instance: str = "",
         version: str = "",
         monotonic: Callable[[], float] = time.monotonic,
+        is_ended: Callable[[], bool] = _never,
     ) -> None:
         self.app = app
         self._host = host
@@ -79,11 +86,13 @@ class Executor:
         self.instance = instance
         self._version = version
         self._monotonic = monotonic
+        self._is_ended = is_ended
         self._cache = StateCache()
         self.entering: Callable[[Invocation], None] = _unheeded
         self._prepared = {name: Prepared(each) for name, each in app.functions.items()}
         self._untyped = Coder("json").decode
         self._started = 0
+        self._forks = forks.count
 
     # -- life -------------------------------------------------------------------------------
 
@@ -91,7 +100,7 @@ class Executor:
         """Call the `init` hooks, each once; what one of them raises comes out."""
         hooks = self.app.hooks["init"]
         while self._started < len(hooks):
-            hooks[self._started]()
+            forks.guarded(hooks[self._started])
             self._started += 1
 
     def suspend(self) -> None:
@@ -127,6 +136,7 @@ class Executor:
             Unknown: The app has no such function.
         """
         prepared = self._named(invocation.function)
+        self._forks = forks.count
         if invocation.fresh:
             self._cache.clear()
         try:
@@ -216,7 +226,8 @@ class Executor:
         index = -1
         for event in events:
             index += 1
-            if closed and event.key in closed:
+            key = event.key
+            if closed and key in closed:
                 recorder.drop(index, behind(event))
                 continue
             recorder.at = index
@@ -225,21 +236,22 @@ class Executor:
                 if result is not None:
                     await take(prepared, recorder, result, event)
             except BaseException as error:  # user code may raise anything
-                if prepared.awaits and _is_cancellation(error):
-                    raise
+                cause = self._cause(error, prepared)
                 if index in recorder.finished:
                     context.logger.exception(
                         "the handler raised after `done`; the event stays done"
                     )
                     continue
-                recorder.drop(index, cause_of(error))
+                recorder.drop(index, cause)
+            if forks.count != self._forks:
+                forks.leave()
             if index in recorder.dropped:
                 if order == "ordered":
                     untouched = index + 1 if index + 1 < len(events) else -1
                     break
-                if order == "keyed" and event.key is not None:
-                    closed.add(event.key)
-        recorder.at = -1
+                if order == "keyed" and key is not None:
+                    closed.add(key)
+        recorder.close()
         return collect(recorder, untouched)
 
     async def _run_batch(
@@ -263,20 +275,21 @@ class Executor:
                 # `end` itself failed; what comes after it was not looked at.
                 untouched = end + 1 if end + 1 < len(events) else -1
             recorder, context = self._desk(invocation, prepared, events, began)
+            recorder.begin_walk(_own_task() if prepared.awaits else None)
             if seen:
                 try:
                     result = prepared.call(Batch(seen, recorder), context)
                     recorder.at = -1
                     if result is not None:
                         await take(prepared, recorder, result, None)
-                except BaseException as error:  # user code may raise anything
-                    if prepared.awaits and _is_cancellation(error):
-                        raise
-                    recorder.at = -1
-                    cause = cause_of(error)
+                except BaseException as error:  # noqa: BLE001  # user code may raise anything
+                    cause = self._cause(error, prepared)
+                    recorder.close()
                     poison = poison_in(error, events)
                     if poison is None or recorder.finished:
                         return collect_error(recorder, cause)
+                    # The handler may have changed them in place.
+                    events = self._open(invocation, prepared)
                     if order == "ordered":
                         end = poison
                         aside = {i: why for i, why in aside.items() if i < end} | {poison: cause}
@@ -285,11 +298,14 @@ class Executor:
                         if order == "keyed":
                             close_key(events, poison, aside)
                     continue
-                recorder.at = -1
-            if recorder.dropped and recorder.entangled(lambda tag: tag not in recorder.dropped):  # noqa: B023  # called at once
-                # What is kept was computed from what is dropped: run the good ones by themselves.
+            if forks.count != self._forks:
+                forks.leave()
+            recorder.close()
+            if recorder.dropped and not recorder.divides(lambda tag: tag not in recorder.dropped):  # noqa: B023  # called at once
+                # Nobody can say which effects are the good ones': run those by themselves.
                 cause = next(iter(recorder.dropped.values()))
                 aside |= recorder.dropped
+                events = self._open(invocation, prepared)
                 continue
             for index, why in aside.items():
                 recorder.drop(index, why)
@@ -325,10 +341,13 @@ class Executor:
                 answer = answer_of(result)
                 if result is not None and not isinstance(result, Reply):
                     emit(prepared, recorder, result, event)
-        except BaseException as error:  # user code may raise anything
-            if prepared.awaits and _is_cancellation(error):
-                raise
-            return Returned(error=cause_of(error))
+        except BaseException as error:  # noqa: BLE001  # user code may raise anything
+            cause = self._cause(error, prepared)
+            recorder.close()
+            return Returned(error=cause)
+        if forks.count != self._forks:
+            forks.leave()
+        recorder.close()
         if recorder.dropped:
             return Returned(error=next(iter(recorder.dropped.values())))
         if recorder.blank:
@@ -354,25 +373,36 @@ class Executor:
             if result is not None:
                 await take(prepared, recorder, result, None)
             consumer.check()
-        except BaseException as error:  # user code may raise anything
-            if prepared.awaits and _is_cancellation(error):
-                raise
-            return Returned(error=cause_of(error))
-        recorder.at = -1
+        except BaseException as error:  # noqa: BLE001  # user code may raise anything
+            cause = self._cause(error, prepared)
+            recorder.close()
+            return Returned(error=cause)
+        if forks.count != self._forks:
+            forks.leave()
+        recorder.close()
         return collect(recorder, -1)
+
+    def _cause(self, error: BaseException, prepared: Prepared) -> Cause:
+        """The cause of what the author's code raised; a process that it forked ends here instead."""
+        if forks.count != self._forks:
+            forks.leave(error)
+        if prepared.awaits:
+            if self._is_ended():
+                raise error
+            forget_cancellation()
+        return cause_of(error)
 
 
 def _unheeded(_invocation: Invocation) -> None:
     """Nobody asks which invocation of a convoy runs."""
 
 
-def _is_cancellation(error: BaseException) -> bool:
-    """Whether our own task is being cancelled, which is not the handler's failure."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None or not isinstance(error, asyncio.CancelledError):
-        return False
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _own_task() -> Callable[[], bool]:
+    """Whether the task at hand is the one that asks now."""
+    from asyncio import current_task
+
+    mine = current_task()
+    return lambda: current_task() is mine
 
 
 def _call_all(hooks: list[Callable[[], Any]]) -> None:
@@ -380,7 +410,7 @@ def _call_all(hooks: list[Callable[[], Any]]) -> None:
     first: BaseException | None = None
     for hook in hooks:
         try:
-            hook()
+            forks.guarded(hook)
         except BaseException as error:  # noqa: BLE001  # the others must still be called
             first = first or error
     if first is not None:

@@ -65,6 +65,7 @@ async def take(
         if prepared.awaits:
             async for item in result:
                 emit_one(prepared, recorder, item, event)
+            await deliver_cancellation()
         else:
             for item in result:
                 emit_one(prepared, recorder, item, event)
@@ -86,8 +87,31 @@ async def settled(prepared: Prepared, result: Any) -> Any:
                 "the handler returned something to be awaited, but is not an `async def`; "
                 "a decorator may hide it: use `functools.wraps` there"
             )
-        return await result
+        result = await result
+        await deliver_cancellation()
     return result
+
+
+async def deliver_cancellation() -> None:
+    """Give a handler that has cancelled its own task, and waited for nothing since, what it asked for."""
+    from asyncio import current_task, sleep
+
+    try:
+        task = current_task()
+    except RuntimeError:
+        # In a process that the handler forked there is no loop.
+        return
+    if task is not None and task.cancelling():
+        await sleep(0)
+
+
+def forget_cancellation() -> None:
+    """Forget that the handler has cancelled its own task: what comes next is not cancelled."""
+    from asyncio import current_task
+
+    task = current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
 
 
 def emit(prepared: Prepared, recorder: Recorder, result: Any, event: Event[Any] | None) -> None:
@@ -106,6 +130,7 @@ def emit(prepared: Prepared, recorder: Recorder, result: Any, event: Event[Any] 
 
 def emit_one(prepared: Prepared, recorder: Recorder, item: Any, event: Event[Any] | None) -> None:
     """Publish one value, or note the failures it names."""
+    recorder.leave_if_forked()
     output = prepared.output
     if isinstance(item, Failures):
         _drop(recorder, item)

@@ -15,7 +15,7 @@ import msgspec
 
 from headrace.model.policy import MAX_TRACEBACK
 from headrace.runtime import limits, sandbox, warden
-from headrace.runtime.child import loader, main
+from headrace.runtime.child import forks, loader, main
 from headrace.runtime.child.control import Control
 from headrace.runtime.child.forkable import check_forkable
 from headrace.runtime.wire import Load, Loaded, LoadFailed
@@ -33,7 +33,7 @@ def load(
     began = time.perf_counter()
     notes = sandbox.filter_zygote() if standing.rung.drops else []
     try:
-        app = loader.load(order.target)
+        app = forks.guarded(lambda: loader.load(order.target))
         spec = app.spec(version=loader.fingerprint(order.target))
         check_forkable(CONTROL)
     except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too

@@ -7,7 +7,8 @@ computed from something that is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from headrace.model.codec import open_state
@@ -39,6 +40,18 @@ class Notes(Protocol):
 
     def tag(self) -> int:
         """What is noted now belongs to this."""
+        ...
+
+    def effect_tag(self) -> int:
+        """As `tag`, for what changes something."""
+        ...
+
+    def enter(self, what: str) -> None:
+        """Wait until no other thread notes anything; raises once the run is over."""
+        ...
+
+    def leave(self) -> None:
+        """The end of what `enter` began."""
         ...
 
 
@@ -80,8 +93,48 @@ class StateLedger:
         """When the invocation was dispatched, in microseconds since the epoch."""
         return self._invocation.now
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other threads of the handler from reading and writing meanwhile."""
+        self._notes.enter("`context.state`")
+        try:
+            yield
+        finally:
+            self._notes.leave()
+
     def read(self, key: str) -> bytes | None:
         """The value as this invocation sees it."""
+        self._notes.enter(f"reading state `{key}`")
+        try:
+            return self._read(key)
+        finally:
+            self._notes.leave()
+
+    def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values, those not known yet in one question."""
+        self._notes.enter(f"reading {len(keys)} keys of state")
+        try:
+            return self._read_many(keys)
+        finally:
+            self._notes.leave()
+
+    def write(self, key: str, value: bytes | None, expires: int) -> None:
+        """Note a change."""
+        self._notes.enter(f"writing state `{key}`")
+        try:
+            self._write(key, value, expires)
+        finally:
+            self._notes.leave()
+
+    def scan(self, prefix: str, limit: int) -> list[tuple[str, bytes]]:
+        """The keys that start with `prefix`, ascending, this invocation's changes among them."""
+        self._notes.enter(f"listing state `{prefix}`")
+        try:
+            return self._scan(prefix, limit)
+        finally:
+            self._notes.leave()
+
+    def _read(self, key: str) -> bytes | None:
         written = self._written(key)
         if written is not None:
             mine = self._notes.tag()
@@ -96,8 +149,7 @@ class StateLedger:
             self._cache.put(key, *known)
         return self._note(key, *known)
 
-    def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        """The values, those not known yet in one question."""
+    def _read_many(self, keys: Sequence[str]) -> list[bytes | None]:
         missing = [
             key
             for key in dict.fromkeys(keys)
@@ -108,11 +160,10 @@ class StateLedger:
             for key, (version, raw) in zip(missing, answers, strict=True):
                 self._cache.put(key, version, raw)
                 self._note(key, version, raw)
-        return [self.read(key) for key in keys]
+        return [self._read(key) for key in keys]
 
-    def write(self, key: str, value: bytes | None, expires: int) -> None:
-        """Note a change."""
-        written = (self._notes.tag(), value, expires)
+    def _write(self, key: str, value: bytes | None, expires: int) -> None:
+        written = (self._notes.effect_tag(), value, expires)
         stack = self._writes.get(key)
         if stack is None:
             self._writes[key] = [written]
@@ -121,8 +172,7 @@ class StateLedger:
         else:
             stack.append(written)
 
-    def scan(self, prefix: str, limit: int) -> list[tuple[str, bytes]]:
-        """The keys that start with `prefix`, ascending, this invocation's changes among them."""
+    def _scan(self, prefix: str, limit: int) -> list[tuple[str, bytes]]:
         changed = [
             key for key in self._writes if key.startswith(prefix) and self._written(key) is not None
         ]
@@ -133,7 +183,7 @@ class StateLedger:
                 self._note(key, version, raw)
             found[key] = self._base.get(key)
         for key in changed:
-            found[key] = self.read(key)
+            found[key] = self._read(key)
         return [(key, raw) for key, raw in sorted(found.items()) if raw is not None][:limit]
 
     def _written(self, key: str) -> Written | None:

@@ -80,8 +80,7 @@ class HostLine:
     def extend(self, invocation: Invocation, seconds: float) -> None:
         """Let the run at hand take `seconds` from now."""
         del invocation
-        self._channel.say(self._channel.nonce, Extend(seconds))
-        self._channel.flush()
+        self._channel.tell(Extend(seconds))
 
     def fetch(self, invocation: Invocation, events: int) -> tuple[list[Chunk], int]:
         """The next events of the run at hand, and how many are left."""
@@ -159,6 +158,7 @@ class Life:
 
     def live(self) -> NoReturn:
         """Until the host says stop, or goes; in the instance."""
+        self._channel.own()
         if self._greets:
             self._start()
         while True:
@@ -205,7 +205,7 @@ class Life:
             self._end(EXIT_HOOK)
 
     def _run(self, nonce: int, invocation: Invocation) -> None:
-        self._channel.nonce = nonce
+        self._channel.begin(nonce)
         self._running.key = invocation.key
         if self._cpu_limit is not None:
             signal.setitimer(signal.ITIMER_PROF, self._cpu_limit)
@@ -247,8 +247,7 @@ class Life:
     def _drive(self, invocation: Invocation) -> Returned:
         work: Coroutine[Any, Any, Returned] = self._executor.run(invocation)
         if self._asynchronous:
-            answer: Returned = self._loop_runner().run(work)
-            return answer
+            return self._drive_on_loop(work)
         try:
             work.send(None)
         except StopIteration as stop:
@@ -258,13 +257,27 @@ class Life:
         cause = Cause("Misuse", "a plain `def` handler waited on an event loop it does not have")
         return Returned(error=cause)
 
-    def _loop_runner(self) -> Any:
+    def _drive_on_loop(self, work: Coroutine[Any, Any, Returned]) -> Returned:
+        loop = self._loop_of_its_own()
+        task = loop.create_task(work)
+        while True:
+            try:
+                returned: Returned = loop.run_until_complete(task)
+            except (SystemExit, KeyboardInterrupt):
+                # A task of the handler's raised it, and asyncio throws that at us too; whoever waits
+                # for the task is told, and the run goes on.
+                if task.done():
+                    raise
+                continue
+            return returned
+
+    def _loop_of_its_own(self) -> Any:
         if self._runner is None:
             # 50 ms that only apps with asynchronous handlers pay, in their zygote.
             import asyncio
 
             self._runner = asyncio.Runner()
-        return self._runner
+        return self._runner.get_loop()
 
     def _hook(self, name: str) -> Cause | None:
         try:

@@ -13,7 +13,7 @@ from headrace.model.codec import encode_json
 from headrace.model.errors import Misuse
 from headrace.model.invocation import Invocation
 from headrace.model.reply import WireReply, is_raw, joined
-from headrace.runtime.child.handing import Prepared, bare, emit_one
+from headrace.runtime.child.handing import Prepared, bare, deliver_cancellation, emit_one
 from headrace.runtime.child.recorder import Recorder
 from headrace.sdk.event import Event
 from headrace.sdk.request import Reply
@@ -123,6 +123,7 @@ async def answer_in_parts(
     parts = Parts(send)
 
     def take(item: Any) -> None:
+        recorder.leave_if_forked()
         if not isinstance(item, Failures):
             parts.take(item)
         if not isinstance(item, Reply):
@@ -131,6 +132,7 @@ async def answer_in_parts(
     if prepared.awaits:
         async for item in yielded:
             take(item)
+        await deliver_cancellation()
     else:
         for item in yielded:
             take(item)

@@ -1,11 +1,16 @@
 """Notes what one invocation does, tagged with the event it was done for, so that parts can be dropped.
 
-A tag is the index of the event at hand; outside an iteration it is below zero, and each `done()`
-moves it one further down, so that what came before it can be told from what came after.
+A tag is the index of the event at hand; where there is none (outside an iteration, and in a thread
+or task other than the handler's own) it is below zero, and each `done()` moves it one further down,
+so that what came before it can be told from what came after.
+
+Threads of the handler take turns. Once the run is over nothing can be noted any more.
 """
 
 from __future__ import annotations
 
+import logging
+from _thread import RLock, get_ident
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -19,6 +24,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, StateRead, StateWrite
 from headrace.model.policy import MAX_HEADER_BYTES, MAX_HEADERS, MAX_KEY_BYTES
 from headrace.model.record import Append, encode_events
+from headrace.runtime.child import forks
 from headrace.runtime.child.ledger import Host, StateLedger
 from headrace.runtime.child.statecache import StateCache
 from headrace.sdk.app import App
@@ -57,22 +63,32 @@ class Outlet:
 
 
 class Recorder(Cursor):
-    """One invocation's notes. Made, filled and collected by the executor."""
+    """One invocation's notes. Made, filled and collected by the executor.
+
+    Attributes:
+        loose: The tags of effects that belong to no event at hand.
+    """
 
     __slots__ = (
         "_app",
         "_cache",
+        "_forks",
         "_host",
         "_invocation",
+        "_is_over",
         "_ledger",
+        "_lock",
         "_may_publish",
         "_outlets",
         "_partitions",
         "_seals",
+        "_task",
+        "_thread",
         "consumes",
         "dropped",
         "events",
         "finished",
+        "loose",
     )
 
     def __init__(
@@ -99,18 +115,43 @@ class Recorder(Cursor):
         self._outlets: dict[Any, Outlet] = {}
         self._seals = 0
         self._ledger: StateLedger | None = None
+        self._forks = forks.count
+        self._lock = RLock()
+        self._is_over = False
+        self._thread = 0
+        self._task: Callable[[], bool] | None = None
+        self.loose: set[int] = set()
 
     # -- what the context asks --------------------------------------------------------------
 
     def ledger(self) -> Ledger:
         """The invocation's reads and writes of state; most invocations need none."""
         if self._ledger is None:
-            self._ledger = StateLedger(self, self._invocation, self._cache, self._host)
+            self.enter("`context.state`")
+            try:
+                if self._ledger is None:
+                    self._ledger = StateLedger(self, self._invocation, self._cache, self._host)
+            finally:
+                self.leave()
         return self._ledger
 
     def tag(self) -> int:
         """What is noted now belongs to this."""
-        return self.at if self.at >= 0 else -1 - self._seals
+        at = self.at
+        if at < 0 or (self._thread and not self._is_walking()):
+            return -1 - self._seals
+        return at
+
+    def effect_tag(self) -> int:
+        """As `tag`, for what changes something."""
+        tag = self.tag()
+        if tag < 0:
+            self.loose.add(tag)
+        return tag
+
+    def _is_walking(self) -> bool:
+        """Whether it is the handler itself that asks, which alone knows of an event at hand."""
+        return get_ident() == self._thread and (self._task is None or self._task())
 
     def working_on(self) -> Event[Any] | None:
         """The event at hand."""
@@ -126,6 +167,22 @@ class Recorder(Cursor):
         id: str | None = None,
     ) -> Lane:
         """Note an output, checked."""
+        if self._is_over or forks.count != self._forks:
+            raise self._refusal(f"publishing to `{_name_of(stream)}`")
+        with self._lock:
+            if self._is_over:
+                raise self._refusal(f"publishing to `{_name_of(stream)}`")
+            return self._publish(stream, value, key, headers, time, id)
+
+    def _publish(
+        self,
+        stream: Stream[Any] | str,
+        value: Any,
+        key: str | None,
+        headers: Mapping[str, str] | None,
+        time: datetime | float | None,
+        id: str | None,
+    ) -> Lane:
         outlet = self._outlets.get(stream)
         if outlet is None:
             outlet = self._outlets[stream] = self._outlet(stream)
@@ -145,8 +202,7 @@ class Recorder(Cursor):
         lane = outlet.lanes.get(partition)
         if lane is None:
             lane = outlet.lanes[partition] = Lane(outlet.name, partition)
-        at = self.at
-        lane.tags.append(at if at >= 0 else -1 - self._seals)
+        lane.tags.append(self.effect_tag())
         if headers is None and time is None and id is None:
             lane.facts.append(Fact(raw, key))
             return lane
@@ -162,16 +218,28 @@ class Recorder(Cursor):
 
     def done(self, event: Event[Any]) -> None:
         """Note that the event needs nothing more."""
-        self.finished.add(self.index_of(event))
-        self._seals += 1
+        self.enter(f"`context.done({event!r})`")
+        try:
+            self.finished.add(self.index_of(event))
+            self._seals += 1
+        finally:
+            self.leave()
 
     def fail(self, event: Event[Any], reason: str) -> None:
         """Note that the event failed, and forget what was done for it."""
-        self.drop(self.index_of(event), Cause("Failed", str(reason)[:4_096]))
+        self.enter(f"`context.fail({event!r})`")
+        try:
+            self.drop(self.index_of(event), Cause("Failed", str(reason)[:4_096]))
+        finally:
+            self.leave()
 
     def extend(self, seconds: float) -> None:
         """Let the run take `seconds` from now."""
-        self._host.extend(self._invocation, seconds)
+        self.enter("`context.extend`")
+        try:
+            self._host.extend(self._invocation, seconds)
+        finally:
+            self.leave()
 
     def consumer(self) -> Consumer:
         """What a run that was started by a lag fetches with."""
@@ -188,6 +256,39 @@ class Recorder(Cursor):
             raise Misuse(f"{event!r} is not an event of this batch")
         return index
 
+    def enter(self, what: str) -> None:
+        """Wait until no other thread notes anything; `leave` must follow.
+
+        Args:
+            what: What is asked for, should it have to be refused.
+
+        Raises:
+            Misuse: The run is over, or this is not the process it runs in.
+        """
+        if forks.count != self._forks:
+            # Another thread may have held the lock, and is not here to give it back.
+            raise self._refusal(what)
+        self._lock.acquire()
+        if self._is_over:
+            self._lock.release()
+            raise self._refusal(what)
+
+    def leave(self) -> None:
+        """The end of what `enter` began."""
+        self._lock.release()
+
+    def _refusal(self, what: str) -> Misuse:
+        if forks.count != self._forks:
+            return forks.refusal(what)
+        function = self._invocation.function
+        error = Misuse(
+            f"{what} came after the run of `{function}` had ended, and is lost: let the handler "
+            "wait for its threads and tasks before it returns"
+        )
+        # What is raised in a thread or a task that nobody waits for is seen by nobody.
+        logging.getLogger(f"headrace.function.{function}").error("%s", error)
+        return error
+
     def begin_anew(self) -> None:
         """What was noted has landed: the next notes are another version of state."""
         invocation = self._invocation
@@ -198,10 +299,30 @@ class Recorder(Cursor):
         self.finished.clear()
         self.events.clear()
         self._seals = 0
+        self.loose.clear()
         if self._ledger is not None:
             self._ledger.begin_anew(self._invocation)
 
     # -- what the executor asks -------------------------------------------------------------
+
+    def begin_walk(self, task: Callable[[], bool] | None) -> None:
+        """The handler walks over its events by itself, in this thread.
+
+        Args:
+            task: Whether the task at hand is the handler's own; None where it is none.
+        """
+        self._thread, self._task = get_ident(), task
+
+    def leave_if_forked(self) -> None:
+        """Go on, unless this is a process that the handler forked, which ends here."""
+        if forks.count != self._forks:
+            forks.leave()
+
+    def close(self) -> None:
+        """The handler is through: whatever it left running can note nothing more."""
+        with self._lock:
+            self._is_over = True
+            self.at = -1
 
     def drop(self, index: int, cause: Cause) -> None:
         """The event failed: forget what was done for it."""
@@ -211,9 +332,12 @@ class Recorder(Cursor):
         """Whether a note outside any iteration was made before the last `done()`."""
         return tag < 0 and -1 - tag < self._seals
 
-    def entangled(self, kept: Callable[[int], bool]) -> bool:
-        """Whether something kept was computed from state that is dropped."""
-        return self._ledger is not None and self._ledger.entangled(kept)
+    def divides(self, kept: Callable[[int], bool]) -> bool:
+        """Whether what is kept can be told from what is dropped, and owes nothing to it."""
+        if any(kept(tag) for tag in self.loose):
+            # They may have been made for any of the events.
+            return False
+        return self._ledger is None or not self._ledger.entangled(kept)
 
     @property
     def blank(self) -> bool:
@@ -264,7 +388,7 @@ class Recorder(Cursor):
 
     def _outlet(self, target: Stream[Any] | str) -> Outlet:
         app = self._app
-        name = target if isinstance(target, str) else getattr(target, "name", repr(target))
+        name = _name_of(target)
         stream = app.streams.get(name) or app.externals.get(name)
         if stream is None:
             known = [*app.streams, *app.externals]
@@ -299,6 +423,10 @@ class Recorder(Cursor):
                 number: int = chunk.partition
                 return number
         return (self._invocation.token + max(self.at, 0)) % partitions
+
+
+def _name_of(stream: Stream[Any] | str) -> str:
+    return stream if isinstance(stream, str) else str(getattr(stream, "name", repr(stream)))
 
 
 def _key_bytes(key: str, stream: str) -> bytes:

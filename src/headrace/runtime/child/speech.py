@@ -15,6 +15,7 @@ import traceback
 
 import msgspec
 
+from headrace.runtime.child import forks
 from headrace.runtime.wire import MARK, MAX_LINE_BYTES, Spoken
 
 _encode = msgspec.json.Encoder().encode
@@ -38,6 +39,7 @@ class Speech(io.TextIOBase):
         self._level = "INFO" if name == "stdout" else "ERROR"
         self._running = running
         self._half = ""
+        self._forks = forks.count
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # read-only here
@@ -54,6 +56,9 @@ class Speech(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Speak the whole lines of `text`, keep a half one."""
+        if self._forks != forks.count:
+            # The half line is for the process to finish that began it.
+            self._forks, self._half = forks.count, ""
         *lines, half = (self._half + text).split("\n")
         for line in lines:
             self._speak(line)
@@ -65,7 +70,7 @@ class Speech(io.TextIOBase):
 
     def finish(self) -> None:
         """The invocation has ended: speak the half line too."""
-        if self._half:
+        if self._half and self._forks == forks.count:
             half, self._half = self._half, ""
             self._speak(half)
 
