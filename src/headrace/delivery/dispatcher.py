@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from headrace.delivery.backoff import Backoff
 from headrace.delivery.breaker import BreakerState, CircuitBreaker
 from headrace.delivery.delays import Delays
 from headrace.delivery.feeding import Feeding, Key
@@ -29,11 +28,10 @@ from headrace.delivery.pumping import Pumping
 from headrace.delivery.roster import Roster
 from headrace.delivery.runs import Runs
 from headrace.delivery.shifts import Shifts
-from headrace.delivery.sourcebook import SourceBook
 from headrace.delivery.vetting import Vetting
 from headrace.keepers.brokers.base import Assigned, Broker, Revoked, Subscription
 from headrace.keepers.storage.base import Storage
-from headrace.model.errors import Corrupt, Misuse
+from headrace.model.errors import Corrupt, Fenced, Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.lag import Lag
 from headrace.model.trigger import StreamTrigger, listeners, own_settings
@@ -42,9 +40,11 @@ from headrace.topology.consumers import consumer_of
 from headrace.triggers.agenda import Agenda
 from headrace.triggers.checks import check_patterns
 from headrace.triggers.opening import Surroundings
+from headrace.world.backoff import Backoff
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 from headrace.world.failpoints import hit
+from headrace.world.supervision import Supervised, Trouble, Work
 from headrace.world.tasks import Tasks
 
 
@@ -70,7 +70,6 @@ class Dispatcher:
         self.functions: dict[str, FunctionSpec] = {}
         self.breakers: dict[str, CircuitBreaker] = {}
         self.halted: dict[Key, str] = {}
-        self.sources = SourceBook(clock)
         self._flows: dict[str, Flow] = {}
         self._shifts = Shifts() if shifts is None else shifts
         self._rosters: dict[str, Roster] = {}
@@ -79,10 +78,8 @@ class Dispatcher:
         self._clock, self._entropy, self._runs = clock, entropy, runs
         self._on_failure = on_failure
         self._tasks = Tasks(on_failure)
-        self._pumps: dict[Key, tuple[Pump, asyncio.Task[None]]] = {}
-        self._subscriptions: dict[
-            tuple[str, tuple[str, ...]], tuple[Subscription, asyncio.Task[None]]
-        ] = {}
+        self._pumps: dict[Key, tuple[Pump, Supervised]] = {}
+        self._subscriptions: dict[tuple[str, tuple[str, ...]], tuple[Subscription, Supervised]] = {}
         self._paused: set[str] = set()
         # Held while an operator's wish is done to rows of a partition that nobody owns here.
         self._unowned: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -94,15 +91,19 @@ class Dispatcher:
             clock, entropy, folder, broker, invoker.invoke,
             outside=outside, agenda=Agenda(clock, self._tasks),
         )  # fmt: skip
-        self._feeding = Feeding(
+        self.sources = Feeding(
             around, storage=storage, broker=broker, clock=clock, entropy=entropy,
-            tasks=self._tasks, book=self.sources, halted=self.halted, on_failure=on_failure,
+            tasks=self._tasks, halted=self.halted,
         )  # fmt: skip
         self._pumping = Pumping(
             storage=storage, broker=broker, clock=clock, entropy=entropy, tasks=self._tasks,
             runs=runs, queues=self.queues, vetting=self.vetting, lead=lead,
         )  # fmt: skip
-        self._delaying: asyncio.Task[None] | None = None
+        self._delaying: Supervised | None = None
+
+    def troubles(self) -> dict[str, Trouble]:
+        """What fails of all that is kept going here, by name: sources, delays, who follows streams."""
+        return self._tasks.troubles()
 
     # --- deployment -------------------------------------------------------------------------
 
@@ -120,7 +121,7 @@ class Dispatcher:
         for function in app.functions:
             for trigger, reads in listeners(function.name, function.triggers):
                 if reads is not trigger and not isinstance(trigger, Lag):
-                    self._feeding.check(function, trigger)
+                    self.sources.check(function, trigger)
                     own = StreamSpec(
                         name=reads.streams[0], owner=app.name, private=True, **own_settings(trigger)
                     )
@@ -136,7 +137,7 @@ class Dispatcher:
             # Else the object that is known stays: whoever compares need not look into it.
             self.apps[app.name] = app
         if self._delaying is None:
-            self._delaying = self._tasks.start(self.delays.run(), name="delays")
+            self._delaying = self._supervise(self.delays.run, "delays")
         for function in wanted.values():
             if function.name not in self.functions:
                 flow = Flow(function)
@@ -150,13 +151,19 @@ class Dispatcher:
         for trigger, reads in listeners(function.name, function.triggers):
             subscription = self._broker.subscribe(function.name, reads.streams)
             if isinstance(trigger, Lag):
-                follow = self._roster(function, trigger, subscription).follow()
+                follow = self._roster(function, trigger, subscription).follow
             else:
-                follow = self._follow(function, reads, subscription)
-            task = self._tasks.start(follow, name=f"follow {function.name}")
-            self._subscriptions[function.name, reads.streams] = subscription, task
+                follow = partial(self._follow, function, reads, subscription, deque())
+            following = self._supervise(follow, f"follow {function.name}")
+            self._subscriptions[function.name, reads.streams] = subscription, following
             if reads is not trigger and not isinstance(trigger, Lag):
-                self._feeding.start(function, trigger, reads.streams[0])
+                self.sources.start(function, trigger, reads.streams[0])
+
+    def _supervise(
+        self, work: Work, name: str, *, halts: tuple[type[Exception], ...] = ()
+    ) -> Supervised:
+        backoff = Backoff(self._clock, self._entropy)
+        return self._tasks.supervise(work, name=name, backoff=backoff, halts=halts)
 
     def _roster(self, function: FunctionSpec, trigger: Lag, subscription: Subscription) -> Roster:
         roster = self._rosters[function.name] = Roster(
@@ -171,14 +178,14 @@ class Dispatcher:
     async def _withdraw(self, name: str) -> None:
         """Stop delivering to a function; what is in flight ends first."""
         for key in [key for key in self._subscriptions if key[0] == name]:
-            await self._feeding.stop(key[1][0])
-            subscription, task = self._subscriptions.pop(key)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await self.sources.stop(key[1][0])
+            subscription, following = self._subscriptions.pop(key)
+            await following.stop()
+            if (roster := self._rosters.pop(name, None)) is not None:
+                await roster.close()
             # Pumps first: closing the subscription takes their readers away.
             await self._stop([running for running in self._pumps if running[:2] == key])
             await subscription.close()
-        self._rosters.pop(name, None)
         self.functions.pop(name, None)
 
     async def close(self, grace: float) -> None:
@@ -203,11 +210,17 @@ class Dispatcher:
     # --- assignments ------------------------------------------------------------------------
 
     async def _follow(
-        self, function: FunctionSpec, trigger: StreamTrigger, subscription: Subscription
+        self,
+        function: FunctionSpec,
+        trigger: StreamTrigger,
+        subscription: Subscription,
+        told: deque[Assigned | Revoked],
     ) -> None:
-        """Start and stop pumps as the subscription says."""
+        """Start and stop pumps as the subscription says; `told` holds what is not done yet."""
         while True:
-            match await subscription.read():
+            if not told:
+                told.append(await subscription.read())
+            match told[0]:
                 case Assigned(partitions=partitions):
                     for partition in partitions:
                         await self._assign(function, trigger, subscription, partition)
@@ -215,6 +228,7 @@ class Dispatcher:
                 case Revoked(partitions=partitions):
                     await self._stop([(function.name, trigger.streams, p) for p in partitions])
                     await subscription.released(partitions)
+            told.popleft()
 
     async def _assign(
         self,
@@ -224,10 +238,19 @@ class Dispatcher:
         partition: int,
     ) -> None:
         key = (function.name, trigger.streams, partition)
+        if key in self._pumps:
+            # Begun before another partition of the same assignment could not be claimed.
+            return
         name = f"pump {function.name} {','.join(trigger.streams)}/{partition}"
-        pump = await self._pump(function, trigger, subscription, partition)
-        watch = self._watch(key, pump, function, trigger, subscription)
-        self._pumps[key] = pump, self._tasks.start(watch, name=name)
+        try:
+            pump = await self._pump(function, trigger, subscription, partition)
+        except Corrupt as error:
+            # The other partitions are not damaged.
+            self.halted[key] = f"{type(error).__name__}: {error}"
+            self._on_failure(name, error)
+            return
+        watch = partial(self._watch, key, deque([pump]), function, trigger, subscription)
+        self._pumps[key] = pump, self._supervise(watch, name, halts=(Corrupt,))
 
     async def _pump(
         self,
@@ -247,49 +270,46 @@ class Dispatcher:
     async def _watch(
         self,
         key: Key,
-        pump: Pump,
+        made: deque[Pump],
         function: FunctionSpec,
         trigger: StreamTrigger,
         subscription: Subscription,
     ) -> None:
-        """Run a pump; one that ends by a fault of ours is begun anew, from what the store holds.
+        """Run the pump that is `made`; after it failed another one, from what the store holds.
 
-        Stored bytes that are damaged halt the partition until somebody has looked at them.
+        Raises:
+            Corrupt: Stored bytes are damaged: the partition halts until somebody has looked at them.
+            Exception: It ended by a fault of ours, or of the store's, and is to be begun anew.
         """
-        backoff = Backoff(self._clock, self._entropy)
-        while True:
-            self.halted.pop(key, None)
-            backoff.begin()
-            try:
-                async with self._unowned[function.name, key[2]]:
-                    pass
-                await pump.run()
-            except Corrupt as error:
-                self.halted[key] = f"{type(error).__name__}: {error}"
-                raise
-            except Exception as error:  # noqa: BLE001 - told, and begun anew
-                self.halted[key] = f"{type(error).__name__}: {error}; begins anew soon"
-                self._on_failure(f"pump {key}", error)
-            else:
-                if not pump.fenced:
-                    return
-                # Still assigned to us: whoever claimed it late has to let go, so claim it anew.
-                self.halted[key] = "another owner has taken the partition over; claimed anew soon"
-            await backoff.wait()
+        try:
+            if not made:
+                made.append(await self._pump(function, trigger, subscription, key[2]))
             if key not in self._pumps:
                 return
-            pump = await self._pump(function, trigger, subscription, key[2])
+            pump = made.popleft()
             self._pumps[key] = pump, self._pumps[key][1]
+            self.halted.pop(key, None)
+            async with self._unowned[function.name, key[2]]:
+                pass
+            await pump.run()
+        except Exception as error:
+            again = "" if isinstance(error, Corrupt) else "; begins anew soon"
+            self.halted[key] = f"{type(error).__name__}: {error}{again}"
+            raise
+        if pump.fenced:
+            # Still assigned to us: whoever claimed it late has to let go, so claim it anew.
+            self.halted[key] = "another owner has taken the partition over; claimed anew soon"
+            raise Fenced(self.halted[key])
 
     async def _stop(self, keys: Sequence[Key]) -> None:
         found = [self._pumps.pop(key) for key in keys if key in self._pumps]
         for pump, _ in found:
             pump.stop()
-        await asyncio.gather(*(task for _, task in found), return_exceptions=True)
+        await asyncio.gather(*(watch.task for _, watch in found), return_exceptions=True)
 
     # --- operators' wishes ------------------------------------------------------------------
 
-    def _of(self, function: str) -> list[tuple[Pump, asyncio.Task[None]]]:
+    def _of(self, function: str) -> list[tuple[Pump, Supervised]]:
         return [found for key, found in self._pumps.items() if key[0] == function]
 
     def pump(self, function: str, stream: str, partition: int) -> Pump | None:
@@ -391,9 +411,7 @@ class Dispatcher:
                     stream: await start_offset(self._broker, stream, partition, start)
                     for stream in reads.streams
                 }
-                work = functools.partial(
-                    move, self._storage, function, partition, offsets, order_of
-                )
+                work = partial(move, self._storage, function, partition, offsets, order_of)
                 await self.with_owner(function, reads.streams[0], partition, work)
 
     async def empty(self, function: str, stream: str, partition: int) -> int:

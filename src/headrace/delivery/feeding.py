@@ -6,11 +6,8 @@ that fails is begun anew after a pause; one that can never work is remembered as
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from functools import partial
 
-from headrace.delivery.backoff import Backoff
-from headrace.delivery.sourcebook import SourceBook
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.storage.base import Storage
 from headrace.model.errors import Misuse
@@ -19,8 +16,10 @@ from headrace.model.trigger import Trigger
 from headrace.triggers.checks import named
 from headrace.triggers.opening import Surroundings, open_source
 from headrace.triggers.source import Outlet
+from headrace.world.backoff import Backoff
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
+from headrace.world.supervision import Supervised, Trouble
 from headrace.world.tasks import Tasks
 
 Key = tuple[str, tuple[str, ...], int]
@@ -31,7 +30,6 @@ class Feeding:
     """Owned by the dispatcher, one for the node; its tasks are the dispatcher's.
 
     Args:
-        book: Is told which sources are well.
         halted: Is told why one can never work.
     """
 
@@ -44,15 +42,13 @@ class Feeding:
         clock: Clock,
         entropy: Entropy,
         tasks: Tasks,
-        book: SourceBook,
         halted: dict[Key, str],
-        on_failure: Callable[[str, BaseException], None],
     ) -> None:
         self._around = around
         self._storage, self._broker = storage, broker
         self._clock, self._entropy, self._tasks = clock, entropy, tasks
-        self._book, self._halted, self._on_failure = book, halted, on_failure
-        self._feeds: dict[str, asyncio.Task[None]] = {}
+        self._halted = halted
+        self._feeds: dict[str, Supervised] = {}
 
     def check(self, function: FunctionSpec, trigger: Trigger) -> None:
         """Pass, where the trigger has a source that can be opened here.
@@ -65,38 +61,33 @@ class Feeding:
 
     def start(self, function: FunctionSpec, trigger: Trigger, stream: str) -> None:
         """Let the trigger's source feed `stream` from now on."""
-        feed = self._feed(function, trigger, stream)
-        self._feeds[stream] = self._tasks.start(feed, name=_name(function, trigger))
+        # Not the key of the pump that reads the stream: each clears only what it said itself.
+        self._halted.pop((function.name, (stream, "source"), 0), None)
+        self._feeds[stream] = self._tasks.supervise(
+            partial(self._feed, function, trigger, stream),
+            name=_name(function, trigger),
+            backoff=Backoff(self._clock, self._entropy),
+            halts=Misuse,
+        )
 
     async def stop(self, stream: str) -> None:
         """Let nothing more be said on `stream`; harmless where no source feeds it."""
         feed = self._feeds.pop(stream, None)
         if feed is not None:
-            feed.cancel()
-            await asyncio.gather(feed, return_exceptions=True)
-            self._book.forget(stream)
+            await feed.stop()
+
+    def trouble(self, stream: str) -> Trouble | None:
+        """What is wrong with the source of `stream`; None where it is well, or there is none."""
+        feed = self._feeds.get(stream)
+        return None if feed is None else feed.trouble
 
     async def _feed(self, function: FunctionSpec, trigger: Trigger, stream: str) -> None:
-        # Not the key of the pump that reads the stream: each clears only what it said itself.
-        key = (function.name, (stream, "source"), 0)
-        backoff = Backoff(self._clock, self._entropy)
-        self._halted.pop(key, None)
-        while True:
-            backoff.begin()
-            try:
-                source = open_source(function, trigger, self._around)
-                self._book.begun(stream)
-                await source.run(Outlet(self._storage, self._broker, stream=stream))
-            except Misuse as error:
-                self._halted[key] = f"its trigger cannot work: {error}"
-                self._book.failed(stream, error, halted=True)
-                raise
-            except Exception as error:  # noqa: BLE001 - told, and tried again
-                self._book.failed(stream, error)
-                self._on_failure(_name(function, trigger), error)
-            else:
-                return
-            await backoff.wait()
+        try:
+            source = open_source(function, trigger, self._around)
+            await source.run(Outlet(self._storage, self._broker, stream=stream))
+        except Misuse as error:
+            self._halted[function.name, (stream, "source"), 0] = f"its trigger cannot work: {error}"
+            raise
 
 
 def _name(function: FunctionSpec, trigger: Trigger) -> str:

@@ -18,18 +18,21 @@ from headrace.delivery.waiting import Waiting
 from headrace.keepers.brokers.base import Assigned, Broker, Reader, Revoked, Subscription
 from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Space
-from headrace.model.errors import HeadraceError
+from headrace.model.errors import Conflict, Fenced, HeadraceError, Unavailable
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.lag import Lag
 from headrace.model.outcome import Returned
 from headrace.runtime.base import Invoker
+from headrace.world.backoff import Backoff
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 from headrace.world.failpoints import hit
 from headrace.world.tasks import Tasks
 
 PAUSE_MIN_S, PAUSE_MAX_S = 0.2, 30.0
+AWAY = (Conflict, Fenced, Unavailable)
+"""The store is away, or another node was quicker: to be tried again, and nothing to tell."""
 
 Share = tuple[int, ...]
 
@@ -68,15 +71,20 @@ class Roster:
         self._rests: dict[Share, tuple[float, float]] = {}
         self._count = 0
         self._news = False
+        self._told: Assigned | Revoked | None = None
 
     # --- what this node owns ----------------------------------------------------------------
 
     async def follow(self) -> None:
         """Take partitions up and let them go as the subscription says."""
-        working = self._tasks.start(self._work(), name=f"roster {self._spec.name}")
+        name, backoff = f"roster {self._spec.name}", Backoff(self._clock, self._entropy)
+        working = self._tasks.supervise(self._work, name=name, backoff=backoff)
         try:
             while True:
-                match await self._subscription.read():
+                # Kept until it is done: a failure of ours must not forget a partition.
+                if self._told is None:
+                    self._told = await self._subscription.read()
+                match self._told:
                     case Assigned(partitions=partitions):
                         for partition in partitions:
                             await self._take_up(partition)
@@ -85,19 +93,24 @@ class Roster:
                     case Revoked(partitions=partitions):
                         await self._let_go(partitions)
                         await self._subscription.released(partitions)
+                self._told = None
         finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
-            await self._let_go(tuple(self._readers))
+            await working.stop()
+
+    async def close(self) -> None:
+        """Recall what runs, and wait for its end; it is followed no more."""
+        await self._let_go(tuple(self._readers))
 
     async def _take_up(self, partition: int) -> None:
+        if partition in self._readers:
+            return
         stream, pause, end = self._trigger.stream, PAUSE_MIN_S, None
         while end is None:
             try:
                 # So that the group begins here, even where nothing runs for a long time.
                 await self._claim(partition)
                 end = (await self._broker.extent(stream, partition)).high
-            except HeadraceError:
+            except AWAY:
                 await self._clock.sleep(self._entropy.uniform(pause / 2, pause))
         self._readers[partition] = self._subscription.reader(stream, partition, end)
 
@@ -142,7 +155,7 @@ class Roster:
             self._news = False
             try:
                 rest = await self._staff()
-            except HeadraceError:
+            except AWAY:
                 rest = self._entropy.uniform(PAUSE_MIN_S, 1.0)
             if not self._news:
                 await self._waiting.wait(rest, tuple(self._readers.values()))
@@ -228,11 +241,14 @@ class Roster:
                 failed = f"{cause.kind}: {cause.message}" if cause is not None else "it failed"
         except HeadraceError as error:
             failed = f"{type(error).__name__}: {error}"
+        except Exception as error:
+            failed = f"{type(error).__name__}: {error}"
+            raise
         finally:
             self._shifts.end(invocation.token)
             self._on.pop(share, None)
-        self._note(share, failed)
-        self.wake()
+            self._note(share, failed)
+            self.wake()
 
     def _note(self, share: Share, failed: str) -> None:
         """A share whose run failed rests, longer each time."""

@@ -6,6 +6,7 @@ carries a stable `code`, which is listed in `docs/reference/errors.md` and shown
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -51,6 +52,9 @@ class DiskFull(Unavailable):
     code: ClassVar[str] = "disk-full"
 
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
 class Overloaded(Unavailable):
     """A bounded queue is full; the producer must slow down."""
 
@@ -85,3 +89,11 @@ class Corrupt(HeadraceError):
     """Stored bytes do not match their checksum or form: stop and shout."""
 
     code: ClassVar[str] = "corrupt"
+
+
+def denied(what: str, error: OSError) -> Unavailable:
+    """What it means to whoever asked that the system denied us `what`, a sentence without its end."""
+    reason = error.strerror or str(error)
+    if error.errno in NO_ROOM:
+        return DiskFull(f"{what}: {reason}; free some space, what was acknowledged is safe")
+    return Unavailable(f"{what}: {reason}; the machine's limits or rights do not allow it now")

@@ -27,7 +27,7 @@ from headrace.keepers.state.expiry import sweep
 from headrace.keepers.storage.base import Storage
 from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.effects import Space
-from headrace.model.errors import Corrupt, Misuse, Unavailable
+from headrace.model.errors import Corrupt, Fenced, Misuse, Unavailable
 from headrace.model.function import AppSpec
 from headrace.model.http import Webhook
 from headrace.model.routing import check_routes
@@ -39,6 +39,7 @@ from headrace.services.bus.bus import Bus
 from headrace.services.bus.internal import InternalInvoker
 from headrace.services.bus.posting import posts_over
 from headrace.services.bus.replay import Replays
+from headrace.world.backoff import Backoff
 from headrace.world.clock import Clock, SystemClock
 from headrace.world.entropy import Entropy, SystemEntropy
 from headrace.world.tasks import Tasks
@@ -113,13 +114,20 @@ class Node:
 
     def health(self) -> Health:
         """Whether the node takes work, and what is wrong where it does not."""
-        halted = {
+        found = {
             f"{key[0]} {'+'.join(key[1])}/{key[2]}": why
             for key, why in self.dispatcher.halted.items()
         }
+        for keeps in (self.tasks, self.dispatcher, self.replays):
+            found |= {name: trouble.error for name, trouble in keeps.troubles().items()}
+        down = self.fleet.down()
+        found |= {f"app {name}": why for name, why in down.items()}
         if not self._ready:
-            return Health(ready=False, reason="starting or stopping", checks=halted)
-        return Health(ready=True, checks=halted)
+            return Health(ready=False, reason="starting or stopping", checks=found)
+        if down:
+            names = ", ".join(f"`{name}`" for name in sorted(down))
+            return Health(ready=False, reason=f"{names} cannot run", checks=found)
+        return Health(ready=True, checks=found)
 
     async def deploy(self, target: str) -> AppSpec:
         """Load an app's code and deliver to its functions.
@@ -190,7 +198,7 @@ class Node:
         await self.replays.resume()
         for sentence in self.settings.unmatched(self.dispatcher.apps.values()):
             raise Misuse(sentence)
-        self.tasks.start(self._housekeeping(), name="housekeeping")
+        self.tasks.supervise(self._housekeeping, name="housekeeping", backoff=Backoff(self.clock))
         self._ready = True
 
     async def _housekeeping(self) -> None:
@@ -251,7 +259,7 @@ def _refuse_taken(app: AppSpec, others: Iterable[AppSpec]) -> None:
 
 def _failed(name: str, error: BaseException) -> None:
     # What we refused or could not reach says all in its sentence; only a surprise needs its trace.
-    expected = isinstance(error, Misuse | Unavailable)
+    expected = isinstance(error, Fenced | Misuse | Unavailable)
     _logger.error("task `%s` failed: %s", name, error, exc_info=None if expected else error)
 
 

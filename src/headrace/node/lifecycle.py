@@ -13,14 +13,16 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import uvloop
 
 from headrace.faces.gateway.app import Gateway
-from headrace.model.errors import HeadraceError
+from headrace.model.errors import HeadraceError, Misuse, denied
 from headrace.node.assembly import Node, door, running
 from headrace.node.config import Settings, write_note
+from headrace.world.backoff import Backoff
 from headrace.world.failpoints import kill_at
 
 _logger = logging.getLogger("headrace.node")
@@ -52,6 +54,13 @@ def run(settings: Settings) -> int:
         print(f"headrace: {error}", file=sys.stderr)  # noqa: T201 - this is the process's last word
         return 1
     return 0
+
+
+def _note(settings: Settings, url: str) -> Path:
+    try:
+        return write_note(settings.data, url)
+    except OSError as error:
+        raise denied(f"the address cannot be written to `{settings.data}`", error) from error
 
 
 def speak(level: str) -> None:
@@ -129,13 +138,17 @@ async def _serve_until(stopping: Stopping, settings: Settings) -> None:
         gateway = door(node)
         url = await gateway.start(settings.host, settings.port)
         stopping.starting = None
-        note = stopping.note = write_note(settings.data, url)
+        note = stopping.note = _note(settings, url)
         keep_for_good()
         node.tasks.start(settle(node), name="settle")
         _announce(node, url)
         try:
             if settings.reload:
-                node.tasks.start(_reload(node, stop), name="reload")
+                node.tasks.supervise(
+                    partial(_reload, node, stop, set()),
+                    name="reload",
+                    backoff=Backoff(node.clock),
+                )
             await stop.wait()
         finally:
             note.unlink(missing_ok=True)
@@ -177,20 +190,38 @@ def _announce(node: Node, url: str) -> None:
     print(f"headrace: serving {names} at {url} (console: {url}/console)", flush=True)  # noqa: T201 - tells where the door is
 
 
-async def _reload(node: Node, stop: asyncio.Event) -> None:
-    """Load the apps again whenever a file of theirs changes; a broken edit keeps the old version."""
+async def _reload(node: Node, stop: asyncio.Event, stale: set[str]) -> None:
+    """Load the apps again whenever a file of theirs changes; a broken edit keeps the old version.
+
+    Args:
+        node: Whose apps.
+        stop: Ends it.
+        stale: Apps that have changed and are not loaded yet; outlives a failure of this.
+    """
     from watchfiles import PythonFilter, awatch
 
-    folders = {folder_of(target): target for target in node.settings.targets}
+    folders = {folder_of(target) for target in node.settings.targets}
+    await load_again(node, stale)
     async for _ in awatch(*folders, watch_filter=PythonFilter(), stop_event=stop):
-        for target in node.settings.targets:
-            try:
-                app = await node.redeploy(target)
-            except HeadraceError as error:
-                _logger.warning("kept the old version of `%s`: %s", target, error)
-            else:
-                _logger.info("reloaded `%s` (version %s)", app.name, app.version)
-                keep_for_good()
+        stale.update(node.settings.targets)
+        await load_again(node, stale)
+
+
+async def load_again(node: Node, stale: set[str]) -> None:
+    """Load what is stale, which it is no more once it is loaded or known to be broken.
+
+    Raises:
+        Unavailable: The process of one of them does not come up; it stays stale.
+    """
+    for target in sorted(stale):
+        try:
+            app = await node.redeploy(target)
+        except Misuse as error:
+            _logger.warning("kept the old version of `%s`: %s", target, error)
+        else:
+            _logger.info("reloaded `%s` (version %s)", app.name, app.version)
+            keep_for_good()
+        stale.discard(target)
 
 
 def folder_of(target: str) -> Path:

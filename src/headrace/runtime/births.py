@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from headrace.model.errors import Unavailable
+from headrace.model.errors import Unavailable, denied
 from headrace.runtime.base import HostServices
 from headrace.runtime.deployment import Deployment
 from headrace.runtime.instance import Instance
@@ -105,10 +105,17 @@ class Births:
         self._count = 0
 
     def zygote(self, deployment: Deployment) -> Zygote:
-        """A zygote for a version of an app, not started yet."""
-        self._scratch.mkdir(parents=True, exist_ok=True, mode=0o711)
-        if not self._zygotes:
-            self._clear_scratch()
+        """A zygote for a version of an app, not started yet.
+
+        Raises:
+            DiskFull, Unavailable: There is no folder to be had for it.
+        """
+        try:
+            self._scratch.mkdir(parents=True, exist_ok=True, mode=0o711)
+            if not self._zygotes:
+                self._clear_scratch()
+        except OSError as error:
+            raise denied(f"the folder `{self._scratch}` cannot be made", error) from error
         self._zygotes += 1
         return Zygote(
             deployment.target,
@@ -135,7 +142,7 @@ class Births:
         """Order another instance; None while there is no zygote to fork it from.
 
         Raises:
-            Unavailable: The zygote does not come up.
+            Unavailable: The zygote does not come up, or the system gives us no more descriptors.
         """
         zygote = deployment.zygote
         if zygote is None or not zygote.alive:
@@ -150,9 +157,10 @@ class Births:
         self._count += 1
         identity = f"{function.name}-{self._count:x}-{self._entropy.token(3)}"
         isolation = min(function.resources.isolation, self._isolation)
-        link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        out, child_out = os.pipe2(os.O_CLOEXEC)
-        err, child_err = os.pipe2(os.O_CLOEXEC)
+        try:
+            link, child_link, out, child_out, err, child_err = _open_lines()
+        except OSError as error:
+            raise denied(f"no instance of `{function.name}` can be forked", error) from error
         # The order leaves first: we get ready while the child does.
         cradle, following = zygote.take_cradle(isolation)
         order = Fork(
@@ -161,11 +169,13 @@ class Births:
         )  # fmt: skip
         try:
             zygote.fork(order, [child_link.fileno(), child_out, child_err])
-        except Unavailable:
+        except (OSError, Unavailable) as error:
             link.close()
             os.close(out)
             os.close(err)
-            raise
+            if isinstance(error, Unavailable):
+                raise
+            raise denied(f"no instance of `{function.name}` can be forked", error) from error
         finally:
             child_link.close()
             os.close(child_out)
@@ -224,6 +234,22 @@ class Watched:
         self._zygote.instances.discard(instance)
         self._hears.gone(instance)
         self._pool.gone(instance)
+
+
+def _open_lines() -> tuple[socket.socket, socket.socket, int, int, int, int]:
+    """A channel and two log pipes, each with the child's end behind ours."""
+    link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    pipes: list[int] = []
+    try:
+        for _ in range(2):
+            pipes += os.pipe2(os.O_CLOEXEC)
+    except OSError:
+        for end in (link, child_link):
+            end.close()
+        for pipe in pipes:
+            os.close(pipe)
+        raise
+    return (link, child_link, *pipes)  # type: ignore[return-value]  # four ends of two pipes
 
 
 async def remove(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """One version of one app on this node: its zygotes, its pools, and what keeps them going.
 
-There is one zygote that forks. It is started again with backoff when it dies and replaced by a
+There is one zygote that forks. It is started again with backoff when it dies, whatever it died of and
+however often it does not come up, and replaced by a
 fresh one after so many forks or so long, since all it forks share one hash secret and one address
 layout; then the old one stays for as long as instances of its live, and they are let go as they
 become idle. Owned by the fleet, which says when to look.
@@ -19,7 +20,9 @@ from headrace.runtime.life import Doom
 from headrace.runtime.pool import Pool
 from headrace.runtime.wire import Exited
 from headrace.runtime.zygote import Zygote
+from headrace.world.backoff import Backoff
 from headrace.world.clock import Clock
+from headrace.world.supervision import Supervised
 from headrace.world.tasks import Tasks
 
 RESTART_BASE_S = 0.05
@@ -68,7 +71,9 @@ class Deployment:
         self._loaded_at = 0.0
         self._renewable_at = 0.0
         self._leaving: dict[Zygote, asyncio.Task[None] | None] = {}
-        self._work: asyncio.Task[None] | None = None
+        self._life: Supervised | None = None
+        self._death: asyncio.Future[str] | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
     @property
     def zygotes(self) -> list[Zygote]:
@@ -77,16 +82,32 @@ class Deployment:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether its zygote failed to come up so often that nobody should wait for it."""
-        return self._restarts >= PATIENCE
+        """Whether it has no zygote, and failed to get one so often that nobody should wait for it."""
+        is_down = self.zygote is None or not self.zygote.alive
+        return is_down and self._restarts >= PATIENCE
+
+    @property
+    def trouble(self) -> str:
+        """Why its zygote did not come up; "" where it did."""
+        trouble = None if self._life is None else self._life.trouble
+        return "" if trouble is None else trouble.error
 
     async def start(self) -> AppSpec:
-        """Bring up a zygote, which from then on is the one that forks.
+        """Bring up its first zygote, and from then on another whenever that one dies.
 
         Raises:
             Misuse: The app cannot be imported.
             Unavailable: The process did not come up.
         """
+        spec = await self._bring_up()
+        self._life = self._tasks.supervise(
+            self._live,
+            name=f"zygote of {self.target}",
+            backoff=Backoff(self._clock, least=RESTART_BASE_S, most=RESTART_CAP_S),
+        )
+        return spec
+
+    async def _bring_up(self) -> AppSpec:
         zygote = self._make(self)
         loaded = await zygote.start()
         self.zygote = zygote
@@ -96,9 +117,11 @@ class Deployment:
     async def close(self) -> None:
         """End its zygotes and whatever they still have."""
         self.retired = True
-        if self._work is not None:
-            self._work.cancel()
-            await asyncio.wait([self._work])
+        if self._life is not None:
+            await self._life.stop()
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
         for zygote in self.zygotes:
             await zygote.close()
 
@@ -116,8 +139,8 @@ class Deployment:
         self._complain(self.target, f"its zygote died: {why}; it is started again")
         if self._clock.monotonic() - self._loaded_at > RESTART_CAP_S:
             self._restarts = 0
-        if self._work is None or self._work.done():
-            self._work = self._tasks.start(self._restart(), name=f"restart zygote of {self.target}")
+        if self._death is not None and not self._death.done():
+            self._death.set_result(why)
 
     def kill_hung(self, now: float) -> None:
         """Kill zygotes that report no deaths: they hang, and would fork nothing either."""
@@ -125,21 +148,30 @@ class Deployment:
             if zygote.alive and any(instance.is_unreaped(now) for instance in zygote.instances):
                 zygote.kill()
 
-    async def _restart(self) -> None:
-        while not self.retired:
-            pause = min(RESTART_BASE_S * 2**self._restarts, RESTART_CAP_S)
+    async def _live(self) -> None:
+        """Bring up a zygote where there is none, and wait for its end.
+
+        Raises:
+            Exception: It died, or did not come up.
+        """
+        if self._renewing is not None and not self._renewing.done():
+            # It died while another one comes up, which is as good as one of ours.
+            await asyncio.wait([self._renewing])
+        if self.retired:
+            return
+        if self.zygote is None or not self.zygote.alive:
             self._restarts += 1
-            await self._clock.sleep(pause)
             try:
-                await self.start()
-            except (Misuse, Unavailable) as error:
+                await self._bring_up()
+            except Exception as error:
                 self._complain(self.target, f"its zygote does not come up again: {error}")
                 if self.is_hopeless:
                     self._call_all()
-                continue
+                raise
             self._call_all()
             self._changed()
-            return
+        self._death = asyncio.get_running_loop().create_future()
+        raise Unavailable(f"its zygote died: {await self._death}")
 
     def _call_all(self) -> None:
         for pool in self.pools.values():
@@ -156,15 +188,15 @@ class Deployment:
         """Replace a zygote that has served its time; let go of old ones that nobody needs."""
         zygote = self.zygote
         for old, closing in self._leaving.items():
-            if closing is None and not old.instances:
+            if (closing is None or closing.done()) and not old.instances:
                 name = f"let go of {old.scratch.name}"
                 self._leaving[old] = self._tasks.start(self._let_go(old), name=name)
         if zygote is None or not zygote.alive or self.retired or now < self._renewable_at:
             return
         worn = zygote.forks >= self._limits.zygote_forks or now >= self.renewal
-        if worn and (self._work is None or self._work.done()):
+        if worn and (self._renewing is None or self._renewing.done()):
             name = f"renew zygote of {self.target}"
-            self._work = self._tasks.start(self._renew(zygote), name=name)
+            self._renewing = self._tasks.start(self._renew(zygote), name=name)
 
     async def _let_go(self, old: Zygote) -> None:
         await old.close()
@@ -173,13 +205,14 @@ class Deployment:
     async def _renew(self, old: Zygote) -> None:
         """Bring up another while the old one still serves, then switch."""
         self._renewable_at = self._clock.monotonic() + RENEW_AGAIN_S
-        fresh = self._make(self)
         try:
+            fresh = self._make(self)
             loaded = await fresh.start()
         except (Misuse, Unavailable) as error:
             self._complain(self.target, f"its zygote cannot be replaced and goes on: {error}")
-            if not old.alive:
-                await self._restart()
+            return
+        if self.retired:
+            await fresh.close()
             return
         if old.alive and loaded.spec.version != old.spec.version:
             await fresh.close()
@@ -188,9 +221,6 @@ class Deployment:
                 f"its zygote is not replaced: its code has become version {loaded.spec.version} "
                 f"since, and {old.spec.version} is deployed; deploy it anew",
             )
-            return
-        if self.retired:
-            await fresh.close()
             return
         self.zygote = fresh
         self._loaded_at = self._clock.monotonic()

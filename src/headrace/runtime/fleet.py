@@ -336,6 +336,10 @@ class Fleet:
 
     # -- looking and ending ----------------------------------------------------------------------
 
+    def down(self) -> dict[str, str]:
+        """Apps whose calls are refused since no process of theirs can be started, and why."""
+        return {name: app.trouble for name, app in self._apps.items() if app.is_hopeless}
+
     @property
     def cold_starts(self) -> list[float]:
         """Seconds from lease to hello of recent starts, oldest first."""

@@ -127,7 +127,11 @@ class Orders:
             if isinstance(message, ProtocolError):
                 self._on_end(message.reason)
                 return
-            self._on_message(message)
+            try:
+                self._on_message(message)
+            except Exception as error:  # noqa: BLE001 - what it said is lost, and must not be
+                self._on_end(f"what it reported could not be followed: {error!r}")
+                return
 
 
 def _close(descriptors: list[int]) -> None:

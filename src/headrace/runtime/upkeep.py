@@ -16,10 +16,14 @@ from headrace.runtime.deployment import Deployment
 from headrace.runtime.instance import Instance
 from headrace.runtime.life import State
 from headrace.runtime.memory import KernelKills
+from headrace.world.backoff import Backoff
 from headrace.world.clock import Clock
+from headrace.world.supervision import Supervised
 from headrace.world.tasks import Tasks
 
 TICK_S = 0.1
+MOST_S = 2.0
+"""How long it pauses at most where it fails: timeouts are seen to by nobody else."""
 
 
 class Upkeep:
@@ -54,19 +58,22 @@ class Upkeep:
         self._deployments = deployments
         self._bury = bury
         self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task: Supervised | None = None
         self.rests = False
         """Whether nothing is under way as far as it knows; then `begun` wants to be told."""
 
     def start(self) -> None:
         """From now on, if not already."""
         if self._task is None:
-            self._task = self._tasks.start(self._look_after(), name="fleet upkeep")
+            backoff = Backoff(self._clock, least=TICK_S, most=MOST_S)
+            self._task = self._tasks.supervise(
+                self._look_after, name="fleet upkeep", backoff=backoff
+            )
 
     def close(self) -> None:
         """No more."""
         if self._task is not None:
-            self._task.cancel()
+            self._task.task.cancel()
 
     def begun(self) -> None:
         """A run was begun while it rested: to be looked at when a tick is over."""

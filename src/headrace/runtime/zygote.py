@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from headrace.model.errors import Misuse, Unavailable
+from headrace.model.errors import Misuse, Unavailable, denied
 from headrace.model.function import AppSpec
 from headrace.runtime.frames import RECEIVE_BYTES
 from headrace.runtime.instance import Instance
@@ -151,16 +151,22 @@ class Zygote:
 
         Raises:
             Misuse: The app cannot be imported, or its import leaves something unforkable behind.
+            DiskFull: There is no room for its folder.
             Unavailable: The process did not come up.
         """
         self._loop = asyncio.get_running_loop()
         self._loaded = self._loop.create_future()
-        self.scratch.mkdir(mode=SCRATCH_MODE)
         try:
+            self.scratch.mkdir(mode=SCRATCH_MODE)
             self._spawn()
         except Misuse:
             self.scratch.rmdir()
             raise
+        except OSError as error:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            raise denied(
+                f"the process that imports `{self.target}` cannot be started", error
+            ) from error
         paths = [str(path) for path in search_paths(self.target)]
         self._orders.send(
             Load(self.target, paths, str(self.scratch), self._isolation, self._uid, self._next), []

@@ -309,7 +309,8 @@ class Lives:
     def _failed(self, name: str, error: BaseException) -> None:
         # A source that finds the store away says so and is begun again; that is how it is meant to be.
         is_away = name.startswith("feed ") and isinstance(error, Unavailable)
-        if not isinstance(error, HostDied) and not is_away:
+        # So does a pump whose partition somebody else has claimed.
+        if not isinstance(error, HostDied | Fenced) and not is_away:
             self.failures.append((name, error))
 
     # --- runs -------------------------------------------------------------------------------

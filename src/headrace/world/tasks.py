@@ -2,7 +2,7 @@
 
 Unlike `asyncio.TaskGroup`, a group may outlive the scope it was made in and a member's failure is
 handed to the group's `on_failure` instead of cancelling its siblings: one function's bug must not
-take another's pump down.
+take another's pump down. What keeps something alive is supervised: it is begun again whatever it raises.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+from headrace.world.backoff import Backoff
+from headrace.world.supervision import Supervised, Trouble, Work
 
 AGAIN_S = 0.5
 
@@ -20,6 +23,8 @@ class Tasks:
     def __init__(self, on_failure: Callable[[str, BaseException], None]) -> None:
         self._on_failure = on_failure
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._supervised: dict[asyncio.Task[Any], Supervised] = {}
+        """Those that run, and those that have halted and were not stopped since."""
         self._closed = False
 
     def __len__(self) -> int:
@@ -40,10 +45,47 @@ class Tasks:
         task.add_done_callback(self._ended)
         return task
 
+    def supervise(
+        self,
+        work: Work,
+        *,
+        name: str,
+        backoff: Backoff,
+        halts: type[Exception] | tuple[type[Exception], ...] = (),
+    ) -> Supervised:
+        """Do `work` as a member until it returns; after any failure again, from its beginning.
+
+        Args:
+            work: Makes the coroutine, once for every beginning.
+            name: What an operator reads where it fails.
+            backoff: How long to pause after a failure; its own.
+            halts: Errors that no repetition mends: it ends with them, and stays known to have.
+        """
+        kept = Supervised(
+            name,
+            work,
+            backoff=backoff,
+            halts=halts,
+            on_failure=self._on_failure,
+            on_stop=self._forget,
+        )
+        kept.task = self.start(kept.run(), name=name)
+        self._supervised[kept.task] = kept
+        return kept
+
+    def troubles(self) -> dict[str, Trouble]:
+        """What is wrong with supervised members that are not well, by name."""
+        return {kept.name: kept.trouble for kept in self._supervised.values() if kept.trouble}
+
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
+        if (kept := self._supervised.get(task)) is not None and not kept.halted:
+            self._forget(kept)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_failure(task.get_name(), error)
+
+    def _forget(self, kept: Supervised) -> None:
+        self._supervised.pop(kept.task, None)
 
     async def close(self) -> None:
         """Cancel the members and wait for their end."""

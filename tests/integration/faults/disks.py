@@ -80,10 +80,11 @@ def cuttable(kind: str, folder: Path, where: Path) -> Iterator[Disk]:
 
 
 @contextlib.contextmanager
-def small(where: Path, size: int) -> Iterator[None]:
-    """A file system in memory that holds no more than `size` bytes."""
+def small(where: Path, size: int, *, files: int = 0) -> Iterator[None]:
+    """A file system in memory that holds no more than `size` bytes and (not 0) `files` files."""
     where.mkdir(exist_ok=True)
-    _run("mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "tmpfs", str(where))
+    options = f"size={size},nr_inodes={files},mode=755"
+    _run("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(where))
     try:
         yield
     finally:

@@ -1,12 +1,16 @@
-"""Which folder is watched for edits, by how the app was named."""
+"""Which folder is watched for edits, and that no edit is forgotten."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from headrace.node.lifecycle import folder_of
+from headrace.model.errors import DiskFull, Misuse
+from headrace.model.function import AppSpec
+from headrace.node.assembly import Node
+from headrace.node.lifecycle import folder_of, load_again
 
 
 def test_a_target_leads_to_the_folder_its_code_is_in(
@@ -21,3 +25,33 @@ def test_a_target_leads_to_the_folder_its_code_is_in(
     for target in ("../away/shop", "../away/shop/app.py", "../away/shop/app.py:app"):
         assert folder_of(target) == away / "shop"
     assert folder_of("company.shop:app").resolve() == here
+
+
+class Loading:
+    """A node that loads apps, or raises what it is told to for each target."""
+
+    def __init__(self, **errors: Exception) -> None:
+        self.errors = errors
+        self.loaded: list[str] = []
+
+    async def redeploy(self, target: str) -> AppSpec:
+        if target in self.errors:
+            raise self.errors[target]
+        self.loaded.append(target)
+        return AppSpec(name=target, version="1")
+
+
+async def test_an_edit_that_cannot_be_loaded_for_want_of_room_is_loaded_later() -> None:
+    node, stale = Loading(b=DiskFull("the disk is full")), {"a", "b", "c"}
+    with pytest.raises(DiskFull):
+        await load_again(cast("Node", node), stale)
+    assert (node.loaded, stale) == (["a"], {"b", "c"})
+    node.errors.clear()
+    await load_again(cast("Node", node), stale)
+    assert (node.loaded, stale) == (["a", "b", "c"], set())
+
+
+async def test_a_broken_edit_waits_for_the_next_edit() -> None:
+    node, stale = Loading(a=Misuse("a comma is missing")), {"a", "b"}
+    await load_again(cast("Node", node), stale)
+    assert (node.loaded, stale) == (["b"], set())

@@ -22,9 +22,13 @@ class Fleet:
         self.looked: list[float] = []
         self.upkeep: Upkeep
         self.begins_while_burying = False
+        self.errors: list[Exception] = []
+        self.told: list[BaseException] = []
 
     async def bury(self) -> None:
         self.looked.append(self.loop.time())
+        if self.errors:
+            raise self.errors.pop()
         if self.begins_while_burying:
             self.begins_while_burying = False
             self.begin()
@@ -36,7 +40,7 @@ class Fleet:
     async def live(self, *deeds: tuple[float, str]) -> list[float]:
         """Do these, each after so many seconds; when it was looked after meanwhile."""
         clock = VirtualClock(self.loop)
-        tasks = Tasks(lambda _name, error: pytest.fail(repr(error)))
+        tasks = Tasks(lambda _name, error: self.told.append(error))
         self.upkeep = Upkeep(
             clock=clock,
             tasks=tasks,
@@ -78,3 +82,10 @@ def test_what_is_begun_while_it_looks_is_not_overlooked(fleet: Fleet) -> None:
     fleet.begins_while_burying = True
     looked = fleet.loop.drive(fleet.live())
     assert looked == pytest.approx([0, TICK_S], abs=1e-3)
+
+
+def test_it_goes_on_whatever_it_met(fleet: Fleet) -> None:
+    fleet.errors = [OSError(24, "Too many open files"), KeyError("x"), ValueError("y")]
+    looked = fleet.loop.drive(fleet.live((1, "change")))
+    assert [type(error) for error in fleet.told] == [ValueError, KeyError, OSError]
+    assert looked == pytest.approx([0, TICK_S, 3 * TICK_S, 7 * TICK_S, 1], abs=1e-3)

@@ -6,9 +6,9 @@ again as after a crash. Never suspends unless the storage's faults do.
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import partial
 
 from headrace.keepers.brokers.base import Extent
 from headrace.keepers.brokers.catalog import check_spec, redeclare
@@ -22,6 +22,7 @@ from headrace.model.effects import Change
 from headrace.model.errors import Unavailable
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, Chunk
+from headrace.world.backoff import Backoff
 from headrace.world.clock import Clock
 from headrace.world.tasks import Tasks
 
@@ -72,8 +73,12 @@ class MemoryBroker:
         self._subscriptions: list[LocalSubscription] = []
         self._closed = False
         storage.attach(self)
-        self._sweeper: asyncio.Task[None] | None = (
-            None if tasks is None else tasks.start(self._keep_house(sweep), name="log-housekeeping")
+        self._sweeper = (
+            None
+            if tasks is None
+            else tasks.supervise(
+                partial(self._keep_house, sweep), name="log-housekeeping", backoff=Backoff(clock)
+            )
         )
 
     def _partitions(self) -> list[Partition]:
@@ -193,8 +198,7 @@ class MemoryBroker:
         """Stop readers and housekeeping."""
         self._closed = True
         if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+            await self._sweeper.stop()
         for subscription in self._subscriptions:
             await subscription.close()
         self._storage.detach()

@@ -11,6 +11,7 @@ the replay's name in the header `headrace-replay`. Patterns and transformers are
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -22,9 +23,11 @@ from headrace.model.errors import Conflict, Fenced, Misuse, Unavailable, Unknown
 from headrace.model.record import Append, Chunk
 from headrace.services.bus.bus import Bus
 from headrace.services.bus.router import Router
+from headrace.world.backoff import Backoff
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 from headrace.world.failpoints import hit
+from headrace.world.supervision import Trouble
 from headrace.world.tasks import Tasks
 
 MAX_RUNNING = 10
@@ -165,6 +168,10 @@ class Replays:
                 continue
             return row
 
+    def troubles(self) -> dict[str, Trouble]:
+        """What is wrong with replays that do not go on, by their tasks' names."""
+        return self._tasks.troubles()
+
     async def close(self) -> None:
         """Stop between two steps."""
         await self._tasks.close()
@@ -172,7 +179,11 @@ class Replays:
     # --- running ----------------------------------------------------------------------------
 
     def _run(self, name: str) -> None:
-        self._tasks.start(self._follow(name), name=f"replay {name}")
+        self._tasks.supervise(
+            partial(self._follow, name),
+            name=f"replay {name}",
+            backoff=Backoff(self._clock, self._entropy),
+        )
 
     async def _follow(self, name: str) -> None:
         """Step until there is nothing left, however often the store or the log is away."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from headrace.keepers.brokers.base import Extent
 from headrace.keepers.brokers.catalog import check_spec, redeclare
@@ -28,6 +29,7 @@ from headrace.model.effects import Change
 from headrace.model.errors import Corrupt, Unavailable
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, Chunk
+from headrace.world.backoff import Backoff
 from headrace.world.clock import Clock
 from headrace.world.tasks import Tasks
 
@@ -63,7 +65,9 @@ class EmbeddedBroker:
         self._compactor = Compactor(storage)
         self._subscriptions: list[LocalSubscription] = []
         storage.attach(self)
-        self._sweeper = tasks.start(self._keep_house(sweep), name="log-housekeeping")
+        self._sweeper = tasks.supervise(
+            partial(self._keep_house, sweep), name="log-housekeeping", backoff=Backoff(clock)
+        )
 
     def _partitions(self) -> list[Partition]:
         return [each for stream in self._ledger.streams.values() for each in stream.partitions]
@@ -183,8 +187,7 @@ class EmbeddedBroker:
 
     async def close(self) -> None:
         """Stop readers and housekeeping; the storage stays open."""
-        self._sweeper.cancel()
-        await asyncio.gather(self._sweeper, return_exceptions=True)
+        await self._sweeper.stop()
         for subscription in self._subscriptions:
             await subscription.close()
         self._storage.detach()

@@ -13,15 +13,17 @@ from pathlib import Path
 
 import apsw
 
-from headrace.keepers.storage.sqlite.pages import load_layer, protect, told
+from headrace.keepers.storage.sqlite.pages import is_damage, load_layer, protect, told
 from headrace.keepers.storage.sqlite.walcheck import check_log
-from headrace.model.errors import Locked, Misuse, Refused
+from headrace.model.errors import NO_ROOM, DiskFull, Locked, Misuse, Refused, denied
 
 OLDEST_SQLITE = (3, 51, 3)
 FILE_NAME = "headrace.db"
 LOCK_NAME = "headrace.lock"
 PAGE_BYTES = 4096
 JOURNAL_LIMIT_BYTES = 64 << 20
+LEAST_ROOM_BYTES = 256 << 10
+"""What an open file needs beside it, at most: an index of its write-ahead log, and its first pages."""
 MIGRATIONS = Path(__file__).parent.parent / "sql"
 
 
@@ -42,6 +44,7 @@ class DataFile:
             Refused: The linked SQLite is too old.
             Misuse: The folder cannot be used, or holds a newer file.
             Corrupt: The file is damaged.
+            DiskFull: There is no room to open it.
             Unavailable: The disk does not give it back.
         """
         _check_version(apsw.sqlite_lib_version())
@@ -59,6 +62,11 @@ class DataFile:
             self.checkpointer = self._connect()
         except apsw.Error as error:
             os.close(self._lock)
+            if not (is_damage(error) or _has_room(folder)):
+                raise DiskFull(
+                    f"the file `{self.path}` cannot be opened: the disk has no room for what goes "
+                    "beside it; free some space, what was acknowledged is safe"
+                ) from error
             raise told(error, self.path) from error
         except BaseException:
             os.close(self._lock)
@@ -108,6 +116,13 @@ class DataFile:
         os.close(self._lock)
 
 
+def _has_room(folder: Path) -> bool:
+    """Whether a small file could be made here; SQLite says of a full disk only that it failed."""
+    found = os.statvfs(folder)
+    is_out_of_files = found.f_files > 0 and found.f_favail == 0
+    return found.f_bavail * found.f_frsize >= LEAST_ROOM_BYTES and not is_out_of_files
+
+
 def _check_version(found: str) -> None:
     if tuple(int(part) for part in found.split(".")) < OLDEST_SQLITE:
         oldest = ".".join(map(str, OLDEST_SQLITE))
@@ -122,6 +137,8 @@ def _take_lock(folder: Path) -> int:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
+        if error.errno in NO_ROOM:
+            raise denied(f"the data folder `{folder}` cannot be used", error) from error
         raise Misuse(
             f"the data folder `{folder}` cannot be used: {error.strerror}; "
             "choose a folder this user may write"
@@ -135,8 +152,12 @@ def _take_lock(folder: Path) -> int:
             f"the data folder `{folder}` is in use by process {holder}; "
             "stop that node, or give this one another folder"
         ) from error
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        os.close(handle)
+        raise denied(f"the data folder `{folder}` cannot be used", error) from error
     return handle
 
 

@@ -1,0 +1,126 @@
+"""A task that must not end by a failure: begun again after a pause, and known to fail meanwhile.
+
+Whether it is well is a matter of time: it is when it has run for a while since it last failed.
+Nothing here survives the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from headrace.model.errors import HeadraceError
+from headrace.world.backoff import Backoff
+
+WELL_AFTER_S: Final = 30.0
+"""How long it must have run since it failed to count as well again."""
+MAX_ERROR: Final = 2_000
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """Why a supervised task is not well.
+
+    Attributes:
+        error: Why it failed last, whole.
+        failures: How often in a row.
+        since: When the first of them was, in microseconds since the epoch.
+        halted: Whether it is not begun again.
+    """
+
+    error: str
+    failures: int
+    since: int
+    halted: bool
+
+
+class Supervised:
+    """Made by `Tasks.supervise`, and owned by that group.
+
+    Attributes:
+        name: What an operator reads where it fails.
+        task: The task, which ends when the work returns, halts or is stopped.
+    """
+
+    task: asyncio.Task[None]
+
+    def __init__(
+        self,
+        name: str,
+        work: Work,
+        *,
+        backoff: Backoff,
+        halts: type[Exception] | tuple[type[Exception], ...],
+        on_failure: Callable[[str, BaseException], None],
+        on_stop: Callable[[Supervised], None],
+    ) -> None:
+        self.name = name
+        self._work, self._backoff, self._halts = work, backoff, halts
+        self._on_failure, self._on_stop = on_failure, on_stop
+        self._begun: float | None = None
+        self._trouble: Trouble | None = None
+
+    async def run(self) -> None:
+        """Do the work until it returns, however often it raises.
+
+        Raises:
+            Exception: One of those that it halts for.
+        """
+        while True:
+            self._backoff.begin()
+            self._begun = self._backoff.clock.monotonic()
+            try:
+                await self._work()
+            except self._halts as error:
+                self._failed(error, halted=True)
+                raise
+            except Exception as error:  # noqa: BLE001 - told, and begun again
+                self._failed(error, halted=False)
+                self._on_failure(self.name, error)
+            else:
+                self._trouble = None
+                return
+            await self._backoff.wait()
+
+    async def stop(self) -> None:
+        """Cancel it, and wait until it is over."""
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        self._trouble = None
+        self._on_stop(self)
+
+    @property
+    def halted(self) -> bool:
+        """Whether it has ended for good by an error."""
+        return self._trouble is not None and self._trouble.halted
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """What is wrong with it; None where it is well, or over."""
+        return None if self._is_well() else self._trouble
+
+    def _failed(self, error: Exception, *, halted: bool) -> None:
+        known = None if self._is_well() else self._trouble
+        self._begun = None
+        self._trouble = Trouble(
+            _told(error),
+            1 if known is None else known.failures + 1,
+            self._backoff.clock.now() if known is None else known.since,
+            halted,
+        )
+
+    def _is_well(self) -> bool:
+        if self._trouble is None:
+            return True
+        now = self._backoff.clock.monotonic()
+        return self._begun is not None and now - self._begun > WELL_AFTER_S
+
+
+def _told(error: BaseException) -> str:
+    """Our own errors speak for themselves; others need their class."""
+    text = str(error) if isinstance(error, HeadraceError) else f"{type(error).__name__}: {error}"
+    return text if len(text) <= MAX_ERROR else f"{text[:MAX_ERROR]}…"

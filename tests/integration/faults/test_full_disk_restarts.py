@@ -1,0 +1,159 @@
+"""A node whose disk is full starts no process, says so, and goes on by itself once there is room."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from tests.integration.faults.disks import small
+from tests.integration.faults.full_disks import fill
+from tests.integration.faults.processes import wait_until
+from tests.integration.faults.sites import Site
+from tests.integration.runtime_fleets import parent_of
+
+SIZE_BYTES = 64 << 20
+FILES = 300
+SHOP = """
+from headrace import App, Event, Http
+shop = App("shop", owner="tests")
+orders, made = shop.stream("orders"), shop.stream("made")
+@shop.function(orders, output=made)
+def make(event: Event, context):
+    return {"n": event.value["n"]}
+@shop.function(Http("GET", "/hello"))
+def hello(event: Event, context):
+    return "there"
+"""
+
+
+def ask(site: Site, path: str, body: bytes | None = None) -> tuple[int, str, Any]:
+    """Status, `Retry-After` and text of one answer."""
+    url = urlsplit(json.loads((site.data / "node.json").read_bytes())["url"])
+    connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=10)
+    try:
+        connection.request("GET" if body is None else "POST", path, body)
+        answer = connection.getresponse()
+        return answer.status, answer.getheader("retry-after", ""), answer.read().decode()
+    finally:
+        connection.close()
+
+
+def use_up(folder: Path, ended: threading.Event) -> None:
+    """Make files until there may be no more, and whenever there may be again until it has ended."""
+    folder.mkdir(exist_ok=True)
+    for number in itertools.count():
+        try:
+            (folder / str(number)).touch()
+        except OSError:
+            if ended.wait(0.001):
+                return
+
+
+@contextlib.contextmanager
+def no_files_left(data: Path) -> Iterator[None]:
+    """No file can be made in the folder meanwhile."""
+    ended = threading.Event()
+    hog = threading.Thread(target=use_up, args=(data / "hog", ended))
+    hog.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        hog.join()
+        shutil.rmtree(data / "hog")
+
+
+def has_made(site: Site, count: int) -> bool:
+    return len(site.get("/streams/made/records")["records"]) >= count
+
+
+@pytest.mark.root
+def test_an_app_runs_again_by_itself_once_there_is_room_for_its_processes(place: Site) -> None:
+    place.write(SHOP)
+    with small(place.data, SIZE_BYTES, files=FILES):
+        try:
+            place.start()
+            assert ask(place, "/hello")[0] == 200
+            instance = place.instances("shop.hello")[0]["pid"]
+            with no_files_left(place.data):
+                os.kill(parent_of(instance), 9)
+                wait_until(
+                    lambda: ask(place, "/hello")[0] == 503, seconds=20, every=0.1,
+                    what=lambda: f"the route is answered 503 {place.said()}",
+                )  # fmt: skip
+                status, retry_after, text = ask(place, "/hello")
+                assert (status, int(retry_after) > 0) == (503, True), text
+                status, _, text = ask(place, "/readyz")
+                assert status == 503
+                assert json.loads(text)["reason"] == "`shop` cannot run"
+                assert "No space left on device" in json.loads(text)["checks"]["app shop"]
+                assert ask(place, "/streams/orders", b'{"n": 1}')[0] == 202
+            wait_until(
+                lambda: ask(place, "/readyz")[0] == 200, seconds=30, every=0.1,
+                what=lambda: f"the app runs again {place.said()}",
+            )  # fmt: skip
+            assert ask(place, "/hello")[0] == 200
+            place.wait_drained(30)
+            assert has_made(place, 1)
+            place.stop()
+        finally:
+            place.close()
+
+
+def no_files(data: Path) -> None:
+    ended = threading.Event()
+    ended.set()
+    use_up(data / "hog", ended)
+
+
+def no_bytes(data: Path) -> None:
+    fill(data / "hog")
+    with (data / "hog").open("ab", buffering=0) as file:
+        for size in (4096, 1):
+            while True:
+                try:
+                    file.write(b"x" * size)
+                except OSError:
+                    break
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "used"])
+@pytest.mark.parametrize("exhaust", [no_files, no_bytes])
+def test_a_node_that_is_started_on_a_full_disk_says_so_in_a_sentence(
+    place: Site, exhaust: Callable[[Path], None], is_new: bool
+) -> None:
+    place.write(SHOP)
+    with small(place.data, SIZE_BYTES, files=FILES):
+        try:
+            if not is_new:
+                place.start()
+                ask(place, "/streams/orders", b'{"n": 1}')
+                place.stop()
+                (place.data / "headrace.reserve").unlink(missing_ok=True)
+            exhaust(place.data)
+            place.log_path.unlink(missing_ok=True)
+            place.launch()
+            assert place._popen is not None
+            try:
+                code = place._popen.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                code = 0
+            said = place.said()
+            assert code == 1, said
+            assert "Traceback" not in said
+            assert "headrace: " in said
+            assert "space" in said
+        finally:
+            place.close()

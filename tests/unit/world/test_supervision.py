@@ -1,0 +1,126 @@
+"""When a supervised task counts as well, failing or halted; and that nothing ends it but its work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from headrace.model.errors import Misuse, Unavailable
+from headrace.testing.loop import VirtualClock, VirtualLoop
+from headrace.world.backoff import PAUSE_MAX_S, PAUSE_MIN_S, Backoff
+from headrace.world.supervision import MAX_ERROR, WELL_AFTER_S, Supervised, Trouble
+from headrace.world.tasks import Tasks
+
+
+class Work:
+    """Raises what it is told to, once a beginning, after it ran so long; then runs on."""
+
+    def __init__(self, loop: VirtualLoop, *errors: Exception, lasts: float = 0.0) -> None:
+        self.loop = loop
+        self.clock = VirtualClock(loop)
+        self.errors, self.lasts = list(errors), lasts
+        self.told: list[tuple[str, BaseException]] = []
+        self.tasks = Tasks(lambda name, error: self.told.append((name, error)))
+        self.begun: list[float] = []
+
+    async def __call__(self) -> None:
+        self.begun.append(self.loop.time())
+        if self.errors:
+            await self.clock.sleep(self.lasts)
+            raise self.errors.pop(0)
+        await asyncio.Event().wait()
+
+    def start(self) -> Supervised:
+        backoff = Backoff(self.clock)
+        return self.tasks.supervise(self, name="work", backoff=backoff, halts=Misuse)
+
+
+def lived(
+    errors: list[Exception], *seconds: float, lasts: float = 0.0
+) -> tuple[Work, list[Trouble | None]]:
+    """The trouble of a task that raises these, after each of those pauses."""
+    loop = VirtualLoop()
+    work = Work(loop, *errors, lasts=lasts)
+    seen: list[Trouble | None] = []
+
+    async def live() -> None:
+        kept = work.start()
+        for pause in seconds:
+            await work.clock.sleep(pause)
+            seen.append(kept.trouble)
+            assert work.tasks.troubles() == ({} if kept.trouble is None else {"work": kept.trouble})
+        await kept.stop()
+        assert kept.trouble is None
+        assert work.tasks.troubles() == {}
+        await work.tasks.close()
+
+    loop.drive(live())
+    loop.close()
+    return work, seen
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), KeyError("x"), Unavailable("away")]
+)
+def test_it_is_begun_again_whatever_it_raises_and_well_once_it_has_run_for_a_while(
+    error: Exception,
+) -> None:
+    work, (failing, well) = lived([error], 1.0, WELL_AFTER_S + 1)
+    assert len(work.begun) == 2
+    assert work.told == [("work", error)]
+    assert failing is not None
+    assert (failing.failures, failing.halted) == (1, False)
+    assert well is None
+
+
+def test_pauses_grow_to_a_bound_and_failures_are_counted_from_the_first() -> None:
+    work, (trouble,) = lived([ValueError(str(n)) for n in range(12)], 200.0)
+    pauses = [later - earlier for earlier, later in zip(work.begun, work.begun[1:], strict=False)]
+    assert pauses[0] == pytest.approx(PAUSE_MIN_S)
+    assert pauses == sorted(pauses)
+    assert max(pauses) == pytest.approx(PAUSE_MAX_S)
+    assert trouble is not None
+    assert trouble.failures > 9
+    assert trouble.error.startswith("ValueError: ")
+
+
+def test_one_that_ran_well_begins_to_count_anew() -> None:
+    work, seen = lived([ValueError("a"), ValueError("b")], 41.0, 41.0, lasts=40.0)
+    assert [each and (each.failures, each.error) for each in seen] == [
+        (1, "ValueError: a"), (1, "ValueError: b"),
+    ]  # fmt: skip
+    assert work.begun[1] - work.begun[0] == pytest.approx(40.0 + PAUSE_MIN_S)
+
+
+def test_what_no_repetition_mends_halts_it_until_it_is_stopped() -> None:
+    work, (trouble,) = lived([Misuse("the slot is gone")], 10_000.0)
+    assert len(work.begun) == 1
+    assert trouble is not None
+    assert (trouble.error, trouble.halted) == ("the slot is gone", True)
+    assert [name for name, _ in work.told] == ["work"]
+
+
+def test_a_long_error_is_cut() -> None:
+    _, (trouble,) = lived([ValueError("x" * 10_000)], 0.1)
+    assert trouble is not None
+    assert len(trouble.error) == MAX_ERROR + 1
+
+
+def test_one_that_returns_is_over() -> None:
+    async def live(loop: VirtualLoop, ended: Callable[[Supervised], None]) -> None:
+        async def once() -> None:
+            await asyncio.sleep(0)
+
+        tasks = Tasks(lambda name, error: pytest.fail(f"{name}: {error!r}"))
+        kept = tasks.supervise(once, name="once", backoff=Backoff(VirtualClock(loop)))
+        await kept.task
+        ended(kept)
+        await tasks.close()
+
+    loop = VirtualLoop()
+    found: list[Supervised] = []
+    loop.drive(live(loop, found.append))
+    loop.close()
+    assert [kept.task.done() for kept in found] == [True]
