@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Annotated, Any, Final, get_args, get_origin
 
 import msgspec
 
@@ -45,10 +45,9 @@ class Coder:
         self.encode: Callable[[Any], bytes] = self._encoder(codec, of)
 
     def _encoder(self, codec: str, of: Any) -> Callable[[Any], bytes]:
-        if codec == "bytes":
-            return _encode_bytes
-        if codec == "text":
-            return _encode_text
+        if codec in {"bytes", "text"}:
+            raw = _encode_bytes if codec == "bytes" else _encode_text
+            return (lambda value: raw(_conform(value, of))) if is_bound(of) else raw
         encode: Callable[[Any], bytes] = (
             (msgspec.json if codec == "json" else msgspec.msgpack)
             .Encoder(enc_hook=_encode_foreign)
@@ -78,7 +77,9 @@ class Coder:
 
     def schema(self) -> dict[str, Any] | None:
         """The JSON Schema of the values, or None where the type says nothing about it."""
-        if self.type is Any or self.codec in {"bytes", "text"}:
+        if self.type is Any or self.codec == "bytes":
+            return None
+        if self.codec == "text" and not is_bound(self.type):
             return None
         if _is_pydantic(self.type):
             found: dict[str, Any] = self.type.model_json_schema()
@@ -91,8 +92,35 @@ class Coder:
         return schema
 
 
+def unbound(of: Any) -> Any:
+    """A type without the bounds an `Annotated` puts on it."""
+    while get_origin(of) is Annotated:
+        of = get_args(of)[0]
+    return of
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two types are the same but for bounds."""
+    one, other = unbound(one), unbound(other)
+    if one == other:
+        return True
+    parts, others = get_args(one), get_args(other)
+    return (
+        bool(parts)
+        and get_origin(one) == get_origin(other)
+        and len(parts) == len(others)
+        and all(map(alike, parts, others))
+    )
+
+
+def is_bound(of: Any) -> bool:
+    """Whether an `Annotated` within the type puts bounds on what it is made of."""
+    return get_origin(of) is Annotated or any(is_bound(part) for part in get_args(of))
+
+
 def codec_for(of: Any) -> str:
     """The codec an author means by a type: bytes and text stay as they are, the rest is JSON."""
+    of = unbound(of)
     if of is bytes:
         return "bytes"
     return "text" if of is str else "json"
@@ -112,8 +140,8 @@ def encode_json(value: Any) -> bytes:
         ) from error
 
 
-def validate_json(raw: bytes) -> None:
-    """Pass, where `raw` is JSON that every reader understands alike.
+def validate_json(raw: bytes) -> Any:
+    """The value of `raw`, where that is JSON that every reader understands alike.
 
     Raises:
         Invalid: It is not JSON in UTF-8, or holds what readers disagree about: NaN and infinities,
@@ -133,6 +161,7 @@ def validate_json(raw: bytes) -> None:
         _check_integers(value)
     if b"{" in raw and not (_is_written_plainly(raw, value) or _has_plain_keys(raw, value)):
         _check_keys(raw)
+    return value
 
 
 def _is_too_deep(raw: bytes) -> bool:
@@ -284,10 +313,9 @@ def _conform(value: Any, of: Any) -> Any:
 
 
 def _decoder(codec: str, of: Any) -> Callable[[bytes], Any]:
-    if codec == "bytes":
-        return bytes
-    if codec == "text":
-        return _decode_text
+    if codec in {"bytes", "text"}:
+        opened = bytes if codec == "bytes" else _decode_text
+        return (lambda raw: msgspec.convert(opened(raw), of)) if is_bound(of) else opened
     if _is_pydantic(of):
         if codec == "json":
             found: Callable[[bytes], Any] = of.model_validate_json

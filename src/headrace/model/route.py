@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from headrace.model.errors import Invalid, Misuse
+from headrace.model.numbers import real, whole
 
 MAX_PATH: Final = 512
 MAX_SEGMENTS: Final = 32
@@ -28,8 +29,6 @@ RESERVED: Final = frozenset(
 
 _LITERAL = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]+")
 _BRACES = re.compile(r"\{([a-z_][a-z0-9_]{0,63})(?::([a-z]+))?\}", re.IGNORECASE)
-_INT = re.compile(r"-?[0-9]{1,18}")
-_FLOAT = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -111,10 +110,10 @@ def value_of(segment: Segment, text: str) -> Any:
         Invalid: It is not of that kind.
     """
     match segment.kind:
-        case "int" if _INT.fullmatch(text):
-            return int(text)
-        case "float" if _FLOAT.fullmatch(text):
-            return float(text)
+        case "int" if (number := whole(text)) is not None:
+            return number
+        case "float" if (fraction := real(text)) is not None:
+            return fraction
         case "uuid" if _UUID.fullmatch(text):
             return text.lower()
         case "str" | "path":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypedDict, get_args
 
-from headrace.model.codec import Coder, codec_for
+from headrace.model.codec import Coder, alike, codec_for, is_bound
 from headrace.model.errors import Misuse
 from headrace.model.function import Cleanup, Codec, FunctionSpec
 from headrace.model.lag import Lag
@@ -112,7 +112,7 @@ def check_streams(
         raise Misuse(f"{where} yields, but has nowhere to put it; add `output=<stream>`")
     for stream in () if changes else streams:
         said, held = shape.value, stream.coder.type
-        if said is not Any and held is not Any and said != held and len(streams) == 1:
+        if not (said is Any or held is Any or alike(said, held)) and len(streams) == 1:
             raise Misuse(
                 f"{where} is annotated with values of `{_shown(said)}`, but stream "
                 f"`{stream.name}` ({stream.place}) holds `{_shown(held)}`; make them the same"
@@ -136,6 +136,10 @@ def decoders_of(
                 f"`{streams[0].name}` ({streams[0].place}) holds {codec}; make them the same"
             )
         found[streams[0].name] = coder_of(codec, shape.value, where).decode
+    elif is_bound(shape.value):
+        # What the handler bounds it is not given, however its streams were declared.
+        for stream in streams:
+            found[stream.name] = coder_of(stream.coder.codec, shape.value, where).decode
     return found
 
 

@@ -69,17 +69,17 @@ def _resolved(trigger: Http | Webhook, body: Any, where: str) -> Http | Webhook:
         return replace(trigger, body=None, query=None, query_schema=_schema(query, where))
     codec = codec_for(body)
     changes: dict[str, Any] = {
-        "body": None, "codec": codec, "schema": _schema(body, where) if codec == "json" else None,
+        "body": None, "codec": codec, "schema": _schema(body, where, codec),
     }  # fmt: skip
     if isinstance(trigger, Http):
         changes |= {"query": None, "query_schema": _schema(trigger.query, where)}
     return replace(trigger, **changes)
 
 
-def _schema(of: Any, where: str) -> dict[str, Any] | None:
+def _schema(of: Any, where: str, codec: str = "json") -> dict[str, Any] | None:
     if of is None or of is Any:
         return None
-    coder: Coder = coder_of("json", of, where)
+    coder: Coder = coder_of(codec, of, where)
     return coder.schema()
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import CodeType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from headrace.model.codec import unbound
 from headrace.model.errors import Misuse
 from headrace.sdk.batch import Batch
 from headrace.sdk.event import Event
@@ -22,6 +23,7 @@ from headrace.sdk.request import Request
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
 _VARARGS, _VARKEYWORDS = 0x04, 0x08
 _BATCH_NAMES = frozenset({"batch", "events", "records", "messages"})
+_OF_MODELS = frozenset({"pydantic", "pydantic_core", "annotated_types"})
 _EVENT_NAMES = frozenset({"event", "message", "record"})
 
 
@@ -72,6 +74,7 @@ def shape_of(handler: Callable[..., Any], name: str) -> Shape:
         )
     hints = _hints(handler, name, place)
     batch, value = _reading(parameters[0], hints.get(parameters[0]), name, place)
+    _check_bounds(value, f"`{name}` ({place})")
     flags = code.co_flags
     return Shape(
         batch=batch,
@@ -97,7 +100,7 @@ def _hints(handler: Callable[..., Any], name: str, place: str) -> dict[str, Any]
     if not getattr(handler, "__annotations__", None):
         return {}
     try:
-        return get_type_hints(handler)
+        return get_type_hints(handler, include_extras=True)
     except NameError as error:
         # A result type imported for type checkers only does no harm; a parameter's type does.
         found: dict[str, Any] = {}
@@ -109,8 +112,9 @@ def _hints(handler: Callable[..., Any], name: str, place: str) -> dict[str, Any]
                 continue
             try:
                 found[parameter] = get_type_hints(
-                    type("hint", (), {"__annotations__": {"of": hint}}), globalns=scope
-                )["of"]
+                    type("hint", (), {"__annotations__": {"of": hint}}),
+                    globalns=scope, include_extras=True,
+                )["of"]  # fmt: skip
             except NameError:
                 raise Misuse(
                     f"`{name}` ({place}): the annotation `{hint}` of `{parameter}` cannot be "
@@ -121,6 +125,7 @@ def _hints(handler: Callable[..., Any], name: str, place: str) -> dict[str, Any]
 
 def _reading(parameter: str, hint: Any, name: str, place: str) -> tuple[bool, Any]:
     """Whether the first parameter is a batch, and the type of its values."""
+    hint = unbound(hint)
     origin = get_origin(hint) or hint
     if origin is Batch:
         return True, (get_args(hint) or (Any,))[0]
@@ -149,6 +154,23 @@ def _reading(parameter: str, hint: Any, name: str, place: str) -> tuple[bool, An
         f"`{parameter}: Event[{shown}]` for one event at a time (its value is `{parameter}.value`), "
         f"or `{parameter}: Batch[{shown}]` for many"
     )
+
+
+def _check_bounds(of: Any, where: str) -> None:
+    """Pass, where the bounds of a type are ones that will be kept.
+
+    Raises:
+        Misuse: They are pydantic's, which only its models know.
+    """
+    if get_origin(of) is Annotated:
+        for bound in of.__metadata__:
+            if type(bound).__module__.partition(".")[0] in _OF_MODELS:
+                raise Misuse(
+                    f"{where}: `{bound!r:.80}` bounds values in pydantic's models only; write "
+                    "`msgspec.Meta(...)` in its place, or put the value into a model"
+                )
+    for part in get_args(of):
+        _check_bounds(part, where)
 
 
 def _sequences() -> frozenset[Any]:

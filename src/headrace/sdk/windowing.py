@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Protocol, get_origin, get_type_hints
 
 from msgspec.structs import replace
 
+from headrace.model.codec import unbound
 from headrace.model.errors import Misuse
 from headrace.model.spans import seconds_in
 from headrace.sdk.context import Context
@@ -65,14 +66,18 @@ def declare_window(
     if options.get("mode", "ordered") != "ordered":
         raise Misuse(f"{where}: windows close by a partition's order; leave out `mode=`")
     wait = seconds_in(lateness, f"{where}: `lateness`", low=0, high=MAX_SPAN_S)
+    hints = get_type_hints(fold, include_extras=True)
     folding = Folding(
-        full, by, fold, of=get_type_hints(fold).get("return", Any), combine=combine,
+        full, by, fold, of=hints.get("return", Any), combine=combine,
         lateness=wait, output=output, late=late, close=close,
     )  # fmt: skip
 
     def handler(event: Event[Any], context: Context) -> None:
         folding.take(event, context)
 
+    told = unbound(hints.get(code.co_varnames[1]))
+    if get_origin(told) is Event:
+        handler.__annotations__["event"] = told
     summary = ((fold.__doc__ or "").strip().splitlines() or [""])[0]
     named = {**options, "name": options.get("name") or fold.__name__, "mode": "ordered"}
     app.function(stream, output=output, **named)(handler)

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from headrace.model.errors import Misuse
 from headrace.model.foreign import ForeignTrigger
 from headrace.model.function import AppSpec, FunctionSpec
+from headrace.model.http import Http
 from headrace.model.schedules import At, Cron, Every
 from headrace.model.trigger import StreamTrigger, Trigger
 from headrace.triggers.foreign.opening import open_foreign
 from headrace.triggers.schedules.timetable import timetable_of
+from headrace.triggers.schemas import Checker
 from headrace.triggers.selection import Selection
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
@@ -33,7 +35,7 @@ def named(function: FunctionSpec) -> Iterator[None]:
 
 
 def check_patterns(app: AppSpec) -> None:
-    """Pass, where every pattern of the app's listeners can be read.
+    """Pass, where every pattern of the app's listeners can be read, and every type of its routes.
 
     Raises:
         Misuse: One cannot; the message names its function.
@@ -43,6 +45,15 @@ def check_patterns(app: AppSpec) -> None:
             if isinstance(trigger, StreamTrigger) and trigger.pattern is not None:
                 with named(function):
                     Selection(trigger.pattern)
+            elif isinstance(trigger, Http):
+                with named(function):
+                    _read_types(trigger)
+
+
+def _read_types(route: Http) -> None:
+    for schema in (route.schema, route.query_schema):
+        if schema is not None:
+            Checker(schema)
 
 
 def refusals(app: AppSpec, clock: Clock, entropy: Entropy) -> list[str]:
@@ -62,6 +73,8 @@ def _try(function: FunctionSpec, trigger: Trigger, clock: Clock, entropy: Entrop
     match trigger:
         case StreamTrigger(pattern=dict() as pattern):
             Selection(pattern)
+        case Http():
+            _read_types(trigger)
         case Cron() | Every() | At():
             timetable_of(trigger)
         case _ if isinstance(trigger, ForeignTrigger):

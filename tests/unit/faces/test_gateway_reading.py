@@ -14,6 +14,7 @@ from headrace.faces.gateway.reading import carried, payload_of, picked, query_te
 from headrace.faces.gateway.requests import Request
 from headrace.model.errors import Invalid, TooLarge
 from headrace.model.schemas import Mismatch
+from headrace.triggers.schemas import Checker
 
 
 class Order(msgspec.Struct):
@@ -45,42 +46,51 @@ def resolved(route: Http | Webhook, of: Any) -> Http | Webhook:
     return trigger
 
 
+def bodies(route: Http | Webhook) -> Checker | None:
+    return None if route.schema is None else Checker(route.schema)
+
+
+def queries(route: Http | Webhook) -> Checker | None:
+    return None if route.query_schema is None else Checker(route.query_schema)
+
+
 def test_a_body_is_taken_byte_for_byte_where_it_is_of_the_type() -> None:
     route = resolved(Http("POST", "/x"), Order)
     raw = b'{ "item":"tea" , "count": 2, "more": 1 }'
-    assert payload_of(route, "POST", raw, {}, {}) == raw
+    assert payload_of(route, bodies(route), "POST", raw, {}, {}) == raw
     for wrong in (b'{"count": 1}', b'{"item": 7}', b"[]", b"null"):
         with pytest.raises(Mismatch):
-            payload_of(route, "POST", wrong, {}, {})
+            payload_of(route, bodies(route), "POST", wrong, {}, {})
     for bad in (b"", b"{", b'{"item": "a", "item": "b"}', b'{"item": NaN}', b"\xff"):
         with pytest.raises(Invalid):
-            payload_of(route, "POST", bad, {}, {})
+            payload_of(route, bodies(route), "POST", bad, {}, {})
 
 
 def test_a_signed_message_of_another_type_is_kept() -> None:
     route = resolved(Webhook("/x", GitHub("NAME")), Order)
-    assert payload_of(route, "POST", b'{"count": 1}', {}, {}) == b'{"count": 1}'
+    assert payload_of(route, bodies(route), "POST", b'{"count": 1}', {}, {}) == b'{"count": 1}'
     with pytest.raises(Invalid):
-        payload_of(route, "POST", b"no JSON", {}, {})
+        payload_of(route, bodies(route), "POST", b"no JSON", {}, {})
 
 
 def test_bytes_and_text_are_left_alone() -> None:
-    assert payload_of(resolved(Http("POST", "/x"), bytes), "POST", b"\xff", {}, {}) == b"\xff"
+    raw = resolved(Http("POST", "/x"), bytes)
+    assert payload_of(raw, bodies(raw), "POST", b"\xff", {}, {}) == b"\xff"
     text = resolved(Http("POST", "/x"), str)
-    assert payload_of(text, "POST", b"no JSON", {}, {}) == b"no JSON"
+    assert payload_of(text, bodies(text), "POST", b"no JSON", {}, {}) == b"no JSON"
     with pytest.raises(Invalid):
-        payload_of(text, "POST", b"\xff", {}, {})
+        payload_of(text, bodies(text), "POST", b"\xff", {}, {})
 
 
 def test_a_route_without_a_body_makes_one_of_query_and_path() -> None:
     route = resolved(Http("GET", "/x/{item}"), Order)
     texts = query_texts(request(b"count=3&item=other"))
-    query = typed_query(route, texts, {"item": "tea"})
-    assert msgspec.json.decode(payload_of(route, "GET", b"", query, {"item": "tea"})) == {
+    query = typed_query(route, queries(route), texts, {"item": "tea"})
+    assert msgspec.json.decode(payload_of(route, bodies(route), "GET", b"", query, {"item": "tea"})) == {
         "item": "tea", "count": 3,
     }  # fmt: skip
     with pytest.raises(Mismatch):
-        typed_query(route, {"count": ["3x"]}, {"item": "tea"})
+        typed_query(route, queries(route), {"count": ["3x"]}, {"item": "tea"})
 
 
 def test_only_headers_the_route_names_are_handed_on() -> None:

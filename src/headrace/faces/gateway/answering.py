@@ -67,8 +67,8 @@ async def answer(door: Door, request: Request, found: Found, extra: Headers) -> 
         request.reserve(len(body) - len(raw) if len(body) > len(raw) else 0)
     if isinstance(says, Webhook) and (challenge := _challenge(says, body)) is not None:
         return Response(200, challenge, b"text/plain")
-    query = typed_query(says, texts, found.params)
-    payload = payload_of(says, request.method, body, query, found.params)
+    query = typed_query(says, target.query, texts, found.params)
+    payload = payload_of(says, target.body, request.method, body, query, found.params)
     headers = carried(says, request, found.params, query)
     token = idempotency_key(request)
     # A client that tries again from another network is the same one: only tokens keep keys apart.

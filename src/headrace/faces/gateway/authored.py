@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
@@ -18,6 +19,7 @@ from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.http import Bearer, Cors, Http, PerClient, Proxy, Webhook
 from headrace.model.route import Segment, fits, rank, segments_of, value_of
 from headrace.model.trigger import listener
+from headrace.triggers.schemas import Checker
 
 MAX_FOUND = 1_024
 MAX_PATH = 256
@@ -47,6 +49,18 @@ class Target:
     def name(self) -> str:
         """For metrics and rate limits."""
         return self.says.path
+
+    @cached_property
+    def body(self) -> Checker | None:
+        """What holds bodies against their type; None where any will do."""
+        schema = None if isinstance(self.says, Proxy) else self.says.schema
+        return None if schema is None else Checker(schema)
+
+    @cached_property
+    def query(self) -> Checker | None:
+        """The same for queries."""
+        schema = None if isinstance(self.says, Proxy) else self.says.query_schema
+        return None if schema is None else Checker(schema)
 
     @property
     def cors(self) -> Cors | None:

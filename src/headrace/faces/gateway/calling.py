@@ -73,13 +73,14 @@ class Calls:
             return False
         call = Call(self, plan, size, caller, self.clock.monotonic())
         try:
-            route, timeout_s = plan.route, None
-            if route is None:
+            target, timeout_s = plan.target, None
+            if target is None:
                 payload = body or b"null"
                 validate_json(payload)
             else:
-                payload = payload_of(route, plan.method, body, {}, plan.params)
-                timeout_s = route.timeout
+                assert isinstance(target.says, Http)  # noqa: S101 - others are no plain calls
+                payload = payload_of(target.says, target.body, plan.method, body, {}, plan.params)
+                timeout_s = target.says.timeout
             begun = self.direct.begin(plan.function, payload, call, timeout_s, plan.headers)
         except Exception as error:  # noqa: BLE001 - whatever it is becomes an answer
             call.fail(error)
@@ -139,7 +140,7 @@ class Calls:
         )
         return Plan(
             self._table.apps, client, target.function.name, target.name, head.method,
-            min(says.max_bytes, self.admission.max_body_bytes), says, found.params,
+            min(says.max_bytes, self.admission.max_body_bytes), target, found.params,
             carried(says, request, found.params, {}), answer_headers(target.cors, None),
         )  # fmt: skip
 
@@ -202,7 +203,7 @@ class Call(msgspec.Struct):
             where = self.plan.pattern
             _log.error("reference %s: a call at %s broke", reference, where, exc_info=error)
             return answer_surprise(reference)
-        if isinstance(error, CallFailed) and self.plan.route is not None:
+        if isinstance(error, CallFailed) and self.plan.target is not None:
             return answer_error(not_of_its_type(error) or error)
         return answer_error(error)
 

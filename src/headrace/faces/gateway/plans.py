@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from headrace.faces.gateway.authored import Target
 from headrace.faces.gateway.cors import Headers
 from headrace.model.function import AppSpec
-from headrace.model.http import Http
 
 
 class Plan:
@@ -24,7 +24,7 @@ class Plan:
         pattern: Of the path, for metrics.
         method: In capitals.
         max_bytes: The longest body.
-        route: The author's route; None where the function is called by its name.
+        target: The author's route; None where the function is called by its name.
         params: What stands in the braces of the route.
         headers: What the function is told beside the payload.
         extra: What the answer says beside its own headers.
@@ -32,7 +32,7 @@ class Plan:
 
     __slots__ = (
         "apps", "client", "extra", "function", "headers", "max_bytes", "method", "params", "pattern",
-        "route",
+        "target",
     )  # fmt: skip
 
     def __init__(
@@ -43,12 +43,12 @@ class Plan:
         pattern: str = "",
         method: str = "",
         max_bytes: int = 0,
-        route: Http | None = None,
+        target: Target | None = None,
         params: Mapping[str, Any] | None = None,
         headers: dict[str, str] | None = None,
         extra: Headers = (),
     ) -> None:
         self.apps, self.client = apps, client
         self.function, self.pattern, self.method = function, pattern, method
-        self.max_bytes, self.route, self.params = max_bytes, route, params or {}
+        self.max_bytes, self.target, self.params = max_bytes, target, params or {}
         self.headers, self.extra = headers, extra

@@ -17,7 +17,8 @@ from headrace.model.codec import encode_json, validate_json
 from headrace.model.errors import Invalid, TooLarge
 from headrace.model.http import Http, Webhook
 from headrace.model.policy import MAX_HEADER_BYTES, MAX_KEY_BYTES
-from headrace.model.schemas import check, coerce
+from headrace.model.schemas import coerce
+from headrace.triggers.schemas import Checker
 
 _BODYLESS = frozenset({"GET", "HEAD", "DELETE"})
 _json = msgspec.json.Decoder()
@@ -45,7 +46,10 @@ def query_texts(request: Request) -> dict[str, list[str]]:
 
 
 def typed_query(
-    route: Http | Webhook, texts: Mapping[str, list[str]], params: Mapping[str, Any]
+    route: Http | Webhook,
+    of: Checker | None,
+    texts: Mapping[str, list[str]],
+    params: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The query as the route's type says; a route without a body takes the path's names along.
 
@@ -53,7 +57,7 @@ def typed_query(
         Invalid: It is not of that type.
     """
     schema = route.query_schema
-    if schema is None:
+    if schema is None or of is None:
         if not texts:
             return {}
         return {name: given[-1] if len(given) == 1 else given for name, given in texts.items()}
@@ -61,12 +65,13 @@ def typed_query(
     if _BODYLESS.issuperset(route.methods):
         # What stands in the path wins: a query cannot pretend to be another's path.
         found |= coerce(schema, {name: [str(value)] for name, value in params.items()})
-    check(schema, found)
+    of.check(found)
     return found
 
 
 def payload_of(
     route: Http | Webhook,
+    of: Checker | None,
     method: str,
     body: bytes,
     query: Mapping[str, Any],
@@ -83,18 +88,20 @@ def payload_of(
         return body
     if route.codec == "text":
         try:
-            body.decode()
+            text = body.decode()
         except UnicodeDecodeError as error:
             raise Invalid(f"the body is not UTF-8 text: {error}") from error
+        if of is not None and isinstance(route, Http):
+            of.check(text)
         return body
     if not body.strip():
         if route.schema is None and isinstance(route, Http):
             return b"null"
         raise Invalid("the body is empty, and this route takes JSON; send a JSON value")
-    validate_json(body)
+    value = validate_json(body)
     # A signed message is kept even where its type has changed: as a dead letter it can be looked at.
-    if route.schema is not None and isinstance(route, Http):
-        check(route.schema, _json.decode(body))
+    if of is not None and isinstance(route, Http):
+        of.check(value, body)
     return body
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, get_origin
 
-from headrace.model.codec import Coder, codec_for
+from headrace.model.codec import Coder, codec_for, unbound
 from headrace.model.errors import Misuse
 from headrace.model.outcome import Cause
 from headrace.runtime.child.recorder import Recorder
@@ -47,6 +47,7 @@ class Prepared:
         self.output = declared.output
         # A returned list is several outputs, unless the output's values are lists themselves.
         held = declared.output.coder.type if declared.output is not None else None
+        held = unbound(held)
         self.splits = (get_origin(held) or held) is not list
         self.may_publish = frozenset(spec.publishes) | {spec.output or ""}
         self.decoders = declared.decoders

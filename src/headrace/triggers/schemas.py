@@ -1,0 +1,323 @@
+"""Whether a value is what a JSON Schema says, and where not: for bodies and queries at the door.
+
+In: the schema of an author's type, read once. Out: nothing, or the first place that is wrong. The
+author's expressions (`pattern`) run in time linear in the text; what cannot is refused when the schema
+is read. Expressions mean what they mean to Python, which knows letters and digits of every script.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError, ValidationErrorKind
+
+from headrace.model.errors import Misuse
+from headrace.model.formats import IN_WORDS, is_of
+from headrace.model.schemas import Mismatch, Schema, below
+
+MAX_EXPRESSION_BYTES: Final = 1 << 20
+"""Of a compiled expression: with the text's length it bounds what a match can cost."""
+MAX_MATCHED: Final = 32_768
+"""Characters of a text that an expression is held against; a longer one is refused."""
+_MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+_LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
+_INNER = frozenset(
+    {
+        "items", "additionalProperties", "propertyNames", "contains", "not", "if", "then", "else",
+        "unevaluatedItems", "unevaluatedProperties",
+    }
+)  # fmt: skip
+_WHOLE_REAL = re.compile(rb"[0-9](?:\.0+(?![0-9])|[eE])")
+"""A number such as `1.0` or `1e3`: JSON Schema counts it among the integers, the functions do not."""
+_KINDS: Final[tuple[tuple[str, tuple[type, ...]], ...]] = (
+    ("boolean", (bool,)), ("object", (dict,)), ("array", (list,)), ("string", (str,)),
+    ("integer", (int,)), ("number", (float,)), ("null", (type(None),)),
+)  # fmt: skip
+_BOUNDS: Final = {
+    "minimum": "at least", "maximum": "at most", "exclusiveMinimum": "more than",
+    "exclusiveMaximum": "less than",
+}  # fmt: skip
+_COUNTS: Final = {
+    "minLength": ("at least", "characters"), "maxLength": ("at most", "characters"),
+    "minItems": ("at least", "items"), "maxItems": ("at most", "items"),
+    "minProperties": ("at least", "members"), "maxProperties": ("at most", "members"),
+}  # fmt: skip
+_FORMATS: Final[dict[str, Callable[..., bool]]] = {
+    name: functools.partial(is_of, name) for name in IN_WORDS
+}
+_PYTHON = {"w": r"\p{L}\p{N}_", "d": r"\p{Nd}"}
+_PIECE = re.compile(r"\\.|.", re.DOTALL)
+
+
+class Checker:
+    """Holds values against one schema. Made once for each, shared by all requests."""
+
+    def __init__(self, schema: Schema) -> None:
+        """Read the schema.
+
+        Raises:
+            Misuse: An expression of it cannot run in linear time, or it is no JSON Schema.
+        """
+        self._schema = schema
+        self._written: dict[str, str] = {}
+        self._quick = self._validator(self._read(schema, "", thorough=False), {})
+        self._known: dict[bytes, Draft202012Validator] = {}
+        self._found: Mismatch | None = None
+
+    def check(self, value: Any, raw: bytes = b"") -> None:
+        """Pass, where `value` is what the schema says.
+
+        Args:
+            value: Plain, as JSON is decoded.
+            raw: The JSON it was decoded from, where there is some.
+
+        Raises:
+            Mismatch: It is not; the first place that is wrong.
+        """
+        fits = self._quick.is_valid(value)
+        if fits and _WHOLE_REAL.search(raw) is None:
+            return
+        # Callbacks tell numbers apart that JSON Schema does not, and stop at the first mismatch of
+        # a choice, of which the engine would list all.
+        self._hold(self._thorough, value)
+        if not fits:
+            raise Mismatch("", "is not what the route's type says")
+
+    @functools.cached_property
+    def _thorough(self) -> Draft202012Validator:
+        return self._validator(self._read(self._schema, "", thorough=True), self._keywords)
+
+    @functools.cached_property
+    def _keywords(self) -> dict[str, type]:
+        checker = self
+
+        class Whole:
+            def __init__(self, parent: Any, value: Any, path: Any) -> None:
+                """Nothing is remembered."""
+
+            def validate(self, value: Any) -> None:
+                if isinstance(value, float):
+                    checker._found = Mismatch("", "must be an integer, not a number")
+                    raise checker._found
+
+        class Choice:
+            def __init__(self, parent: Mapping[str, Any], choices: list[Any], path: Any) -> None:
+                self._choices, self._chooser = choices, parent.get("discriminator")
+
+            def validate(self, value: Any) -> None:
+                try:
+                    checker._choose(self._choices, self._chooser, value)
+                except Mismatch as error:
+                    checker._found = error
+                    raise
+
+        return {"x-whole": Whole, "x-choice": Choice}
+
+    def _validator(self, schema: Any, keywords: dict[str, type]) -> Draft202012Validator:
+        try:
+            return Draft202012Validator(
+                schema, formats=_FORMATS, validate_formats=True, keywords=keywords, offline=True,
+                pattern_options=RegexOptions(size_limit=MAX_EXPRESSION_BYTES),
+            )  # fmt: skip
+        except (ValidationError, ValueError) as error:
+            raise Misuse(
+                f"the JSON Schema of the route's type cannot be read: {error!s:.300}; mend what "
+                "`Meta(extra_json_schema=...)` or the type's own schema adds to it"
+            ) from error
+
+    def _hold(self, validator: Draft202012Validator, value: Any) -> None:
+        try:
+            validator.validate(value)
+        except ValidationError as error:
+            raise self._told(error, value) from None
+
+    def _choose(self, choices: list[Any], chooser: Any, value: Any) -> None:
+        """Pass, where one of the choices fits.
+
+        Raises:
+            Mismatch: None does; what is said is what the choice that came furthest has against it.
+        """
+        if isinstance(chooser, dict) and isinstance(value, dict):
+            name, mapping = str(chooser.get("propertyName")), chooser.get("mapping", {})
+            tag = value.get(name)
+            if isinstance(tag, (str, int)) and str(tag) in mapping:
+                self._hold(self._choice({"$ref": mapping[str(tag)]}), value)
+                return
+            if name in value:
+                known = ", ".join(repr(each) for each in list(mapping)[:20])
+                raise Mismatch(below("", name), f"must be one of {known}")
+        failed: list[Mismatch] = []
+        for choice in choices:
+            try:
+                self._hold(self._choice(choice), value)
+            except Mismatch as error:
+                failed.append(error)
+            else:
+                return
+        deepest = max(failed, key=lambda error: error.path.count("/"))
+        if deepest.path:
+            raise deepest
+        raise Mismatch("", "; or ".join(dict.fromkeys(error.reason for error in failed)))
+
+    def _choice(self, choice: Any) -> Draft202012Validator:
+        """The validator of one choice, with the definitions it may refer to."""
+        name = msgspec.json.encode(choice)
+        found = self._known.get(name)
+        if found is None:
+            whole = self._read(self._schema, "", thorough=True)
+            named = {word: whole[word] for word in ("$defs", "definitions") if word in whole}
+            schema = choice if isinstance(choice, bool) else {**choice, **named}
+            found = self._known[name] = self._validator(schema, self._keywords)
+        return found
+
+    # -- what is wrong ------------------------------------------------------------------------
+
+    def _told(self, error: ValidationError, value: Any) -> Mismatch:
+        """The engine's first mismatch in our words."""
+        path = ""
+        for part in error.instance_path:
+            path = below(path, str(part))
+            value = value[part]
+        return self._said(error.kind, path, value)
+
+    def _said(self, kind: ValidationErrorKind, path: str, value: Any) -> Mismatch:
+        said = kind.as_dict()
+        match kind.name:
+            case "x-whole" | "x-choice" if self._found is not None:
+                return Mismatch(path + self._found.path, self._found.reason)
+            case "type":
+                return Mismatch(
+                    path, f"must be {_an(_either(said['types']))}, not {_an(_kind(value))}"
+                )
+            case "required":
+                return Mismatch(below(path, said["property"]), "is missing")
+            case "additionalProperties" | "unevaluatedProperties":
+                return Mismatch(below(path, said["unexpected"][0]), "is unknown here")
+            case "const":
+                return Mismatch(path, f"must be {said['expected_value']!r}")
+            case "enum":
+                choices = ", ".join(repr(each) for each in said["options"][:20])
+                return Mismatch(path, f"must be one of {choices}")
+            case "pattern":
+                pattern = self._written.get(said["pattern"], said["pattern"])
+                return Mismatch(path, f"must match `{pattern}`")
+            case "format":
+                return Mismatch(path, f"must be {IN_WORDS[said['format']]}")
+            case "multipleOf":
+                return Mismatch(path, f"must be a multiple of {said['multiple_of']}")
+            case "propertyNames":
+                inner: ValidationError = said["error"]
+                reason = self._said(inner.kind, "", inner.instance).reason
+                return Mismatch(path, f"has a name that {reason}")
+            case name if name in _BOUNDS:
+                return Mismatch(path, f"must be {_BOUNDS[name]} {said['limit']}")
+            case name if name in _COUNTS:
+                bound, what = _COUNTS[name]
+                return Mismatch(path, f"has {len(value)} {what}; {bound} {said['limit']}")
+            case "falseSchema":
+                return Mismatch(path, "nothing may stand here")
+            case name:
+                return Mismatch(path, f"is not what `{name}` of its schema asks for")
+
+    # -- reading a schema ---------------------------------------------------------------------
+
+    def _read(self, schema: Any, path: str, *, thorough: bool) -> Any:
+        """The schema as the engine takes it."""
+        if not isinstance(schema, Mapping):
+            return schema
+        made: dict[str, Any] = {}
+        for word, said in schema.items():
+            here = below(path, word)
+            if word in _MAPS and isinstance(said, Mapping):
+                named = word == "patternProperties"
+                made[word] = {
+                    self._expression(name, here) if named else name: self._read(
+                        inner, below(here, name), thorough=thorough
+                    )
+                    for name, inner in said.items()
+                }
+            elif word in _LISTS and isinstance(said, Sequence):
+                into = "x-choice" if thorough and word in {"anyOf", "oneOf"} else word
+                made[into] = [self._read(inner, here, thorough=thorough) for inner in said]
+            elif word in _INNER:
+                made[word] = self._read(said, here, thorough=thorough)
+            elif word == "pattern" and isinstance(said, str):
+                made[word] = self._expression(said, path)
+                made["maxLength"] = min(schema.get("maxLength", MAX_MATCHED), MAX_MATCHED)
+            elif word == "format":
+                # A format that is not known here forbids nothing.
+                made |= {word: said} if said in IN_WORDS else {}
+            elif word not in made:
+                made[word] = said
+        if schema.get("contentEncoding") in IN_WORDS:
+            made["format"] = schema["contentEncoding"]
+        if thorough and _is_whole(schema):
+            made["x-whole"] = True
+        return made
+
+    def _expression(self, written: str, path: str) -> str:
+        """An author's expression for the engine.
+
+        Raises:
+            Misuse: The engine cannot run it.
+        """
+        read = as_python_reads(written)
+        self._written[read] = written
+        try:
+            Draft202012Validator(
+                {"pattern": read}, pattern_options=RegexOptions(size_limit=MAX_EXPRESSION_BYTES)
+            )
+        except (ValidationError, ValueError) as error:
+            raise Misuse(
+                f"the expression `{written:.200}` at `{path or '/'}` of the route's type cannot run in "
+                "time linear in the text: it looks ahead or behind, refers back to a group, repeats too "
+                "much, or is none; write it without (a handler may still use `re` on the value)"
+            ) from error
+        return read
+
+
+def as_python_reads(expression: str) -> str:
+    r"""A Python expression in the engine's words: `\w` and `\d` of every script, `\A` and `\Z`."""
+    made: list[str] = []
+    inside = False
+    for piece in _PIECE.findall(expression):
+        letter = piece[1:]
+        if letter in _PYTHON:
+            piece = _PYTHON[letter] if inside else f"[{_PYTHON[letter]}]"
+        elif letter.lower() in _PYTHON and not inside:
+            piece = f"[^{_PYTHON[letter.lower()]}]"
+        elif letter in {"A", "Z"} and not inside:
+            piece = "^" if letter == "A" else "$"
+        elif piece == "[" and not inside:
+            inside = True
+        elif piece == "]" and made[-1:] != ["["] and made[-2:] != ["[", "^"]:
+            # The first one in a class stands for itself.
+            inside = False
+        made.append(piece)
+    return "".join(made)
+
+
+def _is_whole(schema: Mapping[str, Any]) -> bool:
+    """Whether a number that may stand here is an integer."""
+    if "enum" in schema or "const" in schema:
+        named = (*schema.get("enum", ()), schema.get("const"))
+        return not any(isinstance(each, float) for each in named)
+    said = schema.get("type")
+    kinds = [said] if isinstance(said, str) else said or ()
+    return "integer" in kinds and "number" not in kinds
+
+
+def _kind(value: Any) -> str:
+    return next((name for name, types in _KINDS if isinstance(value, types)), "value")
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(names)
+
+
+def _an(name: str) -> str:
+    return f"an {name}" if name[0] in "aeio" else name if name == "null" else f"a {name}"
