@@ -66,9 +66,13 @@ class Account(msgspec.Struct):
     Attributes:
         functions: By name.
         acknowledged: (stream, event number) of every publish that was answered.
-        log: By stream: (partition, first offset, blob) of every chunk at the end.
+        log: By stream: (partition, first offset, blob) of every chunk that it held.
+        kept: Microseconds that a stream keeps its events, by stream; one that lets events go and is
+            not named here keeps the last one of every key.
+        sent: By number: key, time, id, headers, type and source of every event that was published.
         appended: By stream: when each of those chunks was appended (µs since the epoch).
         history: In order: ["begin", host, run, function, places, time], ["end", host, run, fates],
+            ["gone", stream, places, time] (what a stream let go of then),
             ["refused", host] (a change that did not land, as far as the host knows) and
             ["commit", host, puts, deletes], with puts (space, key, value) and deletes (space, key).
         rows: By space: (key, value) at the end.
@@ -85,6 +89,8 @@ class Account(msgspec.Struct):
     rows: dict[str, list[tuple[bytes, bytes]]]
     appended: dict[str, list[int]] = {}
     dedupe: dict[str, int] = {}
+    kept: dict[str, int] = {}
+    sent: dict[int, list[Any]] = {}
     is_skewed: bool = False
     in_order: bool = True
     scenes: dict[str, Any] = {}
@@ -98,6 +104,8 @@ class Held(NamedTuple):
     source: str
     body: bytes
     is_json: bool = True
+    look: tuple[Any, ...] = ()
+    saw: list[Any] | None = None
 
 
 class Log:
@@ -107,8 +115,10 @@ class Log:
         self.held: dict[tuple[int, int], Held] = {}
         self.appended: dict[tuple[int, int], int] = {}
         for (partition, first, body), at in zip(chunks, appended, strict=True):
-            for step, (value, key) in enumerate(rows.events(body)):
-                self.held[partition, first + step] = held_of(value, key)
+            for step, (event, look) in enumerate(
+                zip(rows.events(body), rows.looks(body), strict=True)
+            ):
+                self.held[partition, first + step] = held_of(*event)._replace(look=look)
                 self.appended[partition, first + step] = at
 
 
@@ -119,4 +129,5 @@ def held_of(value: bytes, key: str | None) -> Held:
         # A payload that is not JSON: its number stands in the text.
         digits = "".join(map(chr, (byte for byte in value if 48 <= byte <= 57)))
         return Held(key, int(digits or -1), "", value, is_json=False)
-    return Held(key, opened.get("n", -1), opened.get("from", ""), value)
+    saw = opened.get("saw")
+    return Held(key, opened.get("n", -1), opened.get("from", ""), value, saw=saw)

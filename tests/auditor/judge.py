@@ -69,6 +69,7 @@ class _Books:
         self.done: set[tuple[int, str, Place]] = set()
         self.failed: Counter[tuple[str, Place]] = Counter()
         self.tries = Tries(account)
+        self.gone: set[Place] = set()
         self.given_up_together: set[tuple[str, Place]] = set()
 
     def find(self, invariant: str, what: str) -> None:
@@ -85,6 +86,8 @@ class _Books:
                     self.end(host, run, fates)
                 case ["commit", host, puts, deletes]:
                     self.commit(host, puts, deletes)
+                case ["gone", stream, places, now]:
+                    self.let_go(stream, [(stream, *place) for place in places], now)
                 case ["refused", host]:
                     self.tries.refused(host)
                 case _:
@@ -147,17 +150,34 @@ class _Books:
         stream, *at = place
         return self.log[stream].get((at[0], at[1]))
 
+    def let_go(self, stream: str, places: list[Place], now: int) -> None:
+        """A stream has let go of events: they were old enough, or a later one of their key is there."""
+        self.gone.update(places)
+        kept = self.account.kept.get(stream)
+        for place in places:
+            _, partition, offset = place
+            age = now - self.appended[stream][partition, offset]
+            if kept is not None and age <= kept:
+                self.find("I1", f"{place} was let go after {age} µs of {kept}")
+            lane = self.lanes[stream, partition, str(self.log[stream][partition, offset].key)]
+            if kept is None and not any(each > offset for each in lane):
+                self.find("I1", f"{place} was let go, the last of its key")
+
     def means(self, function: str, held: Held) -> bool:
         """Whether the function's pattern means the event."""
         least = self.account.functions[function].least
         return least is None or (held.is_json and held.number >= least)
 
     def needs_no_run(self, function: str, place: Place) -> bool:
-        """Whether the event counts as done unseen: not meant, or left out by flow control."""
+        """Whether the event counts as done unseen: let go, not meant, or left out by flow control."""
         held = self.held(place)
         if held is None:
             return False
-        return not self.means(function, held) or self.left_out.may_be(function, place)
+        return (
+            place in self.gone
+            or not self.means(function, held)
+            or self.left_out.may_be(function, place)
+        )
 
     def is_spent(self, function: str, place: Place) -> bool:
         """Whether every attempt has been made: it is given up, though that may not have landed."""
@@ -204,7 +224,10 @@ class _Books:
         begins_anew = asked.on_failure == "park-partition" and (asked.redrives or asked.discards)
         low, sparse = self.low.get(where, 0), self.sparse.get(where, frozenset())
         for offset, known, now in self.tries.written(where, ranges):
-            is_over = offset < low or offset in sparse or (where, offset) in self.ever_given
+            is_gone = (where.stream, where.partition, offset) in self.gone
+            is_over = (
+                is_gone or offset < low or offset in sparse or (where, offset) in self.ever_given
+            )
             if self.account.in_order and not (is_over or begins_anew or asked.resets):
                 self.find("I7", f"{where} forgot {known - now} of {known} attempts at {offset}")
 
@@ -265,11 +288,16 @@ class _Books:
                 self.find("I5", f"the {name} rows at the end are not those that were committed")
         seen = self.seen_in_state()
         for name, asked in self.account.functions.items():
-            outputs = Counter(
-                held.source
+            made = [
+                held
                 for held in self.log.get(asked.output, {}).values()
                 if held.source.startswith(f"{name}@")
-            )
+            ]
+            outputs = Counter(held.source for held in made)
+            for held in made:
+                at = held.source.removeprefix(f"{name}@")
+                read, number, offset_of = at.rsplit("/", 2)
+                self.check_seen(name, at, (read, int(number), int(offset_of)), held)
             for stream in asked.streams:
                 for (partition, offset), held in self.log[stream].items():
                     self.check_event(
@@ -285,6 +313,7 @@ class _Books:
                 if not there[number]:
                     self.find("I1", f"event {number} was acknowledged but is not in {stream}")
             self.check_dedupe(stream, there)
+            self.check_looks(stream)
         for stream, held in self.log.items():
             by_partition: dict[int, list[int]] = defaultdict(list)
             for partition, offset in sorted(held):
@@ -292,6 +321,25 @@ class _Books:
             for partition, offsets in by_partition.items():
                 if offsets != list(range(offsets[0], offsets[0] + len(offsets))):
                     self.find("I1", f"the offsets of {stream}/{partition} have gaps")
+
+    def check_looks(self, stream: str) -> None:
+        """Every event is in the log as it was sent: its key, time, id, headers, type and source."""
+        for place, held in self.log[stream].items():
+            look = self.account.sent.get(held.number)
+            if not held.source and look is not None and list(held.look) != look:
+                self.find("I5", f"{stream} has {list(held.look)} at {place}; sent was {look}")
+
+    def check_seen(self, name: str, at: str, place: Place, output: Held) -> None:
+        """What a handler saw of an event is what the log holds; its output has the event's key."""
+        stream, partition, offset = place
+        held = self.log[stream][partition, offset]
+        key, time, id_, headers, type_, source = held.look
+        appended = self.appended[stream][partition, offset]
+        look = [key, time or appended, at if id_ is None else id_, headers, type_, source]
+        if output.saw is not None and output.saw != look:
+            self.find("I5", f"{name} saw {output.saw} at {at}, which is {look}")
+        if output.key != key:
+            self.find("I5", f"{name} gave its output for {at} the key {output.key!r}, not {key!r}")
 
     def check_dedupe(self, stream: str, there: Counter[int]) -> None:
         """No event is there again within the window in which it is recognised."""
@@ -366,9 +414,11 @@ class _Books:
         if out or dead or parked:
             if self.left_out.must_be(name, place):
                 self.find("F3", f"{name} ran {at}, which is more than its rate allows")
-            if not finished and not (asked.resets and self.is_stopped(where, offset)):
+            # What a stream lets go of after a reset is passed only with the next event behind it.
+            is_open = not finished and place not in self.gone
+            if is_open and not (asked.resets and self.is_stopped(where, offset)):
                 self.find("I4", f"{name} at {at} is settled, but its position does not say so")
-        elif asked.discards and (where, offset) in self.ever_given:
+        elif place in self.gone or (asked.discards and (where, offset) in self.ever_given):
             return
         elif finished and not (self.is_discarded(name, place) or self.left_out.may_be(name, place)):
             self.find("I1", f"{name} has lost {at}: finished without any effect")

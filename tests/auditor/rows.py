@@ -93,6 +93,21 @@ def events(body: bytes) -> list[tuple[bytes, str | None]]:
     return [(event[0], event[1] if len(event) > 1 else None) for event in _decode(body)]
 
 
+def looks(body: bytes) -> list[tuple[str | None, int, str | None, dict[str, str], Any, Any]]:
+    """Key, time (µs; 0 for when it was appended), id, headers, type and source of every event."""
+    return [
+        (
+            _at(event, 1),
+            _at(event, 2) or 0,
+            _at(event, 3),
+            _at(event, 4) or {},
+            _at(event, 5),
+            _at(event, 6),
+        )
+        for event in _decode(body)
+    ]
+
+
 def with_headers(body: bytes) -> list[tuple[bytes, str | None, dict[str, str]]]:
     """Value, key and headers of every event of a blob."""
     return [(event[0], _at(event, 1), _at(event, 4) or {}) for event in _decode(body)]

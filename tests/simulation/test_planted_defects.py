@@ -11,7 +11,7 @@ from tests.auditor.judge import judge
 
 import headrace.delivery.ledger as ledger
 import headrace.delivery.pump as pump
-from headrace.delivery import landing, positions, turns
+from headrace.delivery import landing, lanes, positions, turns
 from headrace.delivery import settle as settling
 from headrace.delivery.commit import change_of
 from headrace.delivery.landing import Landing
@@ -21,10 +21,13 @@ from headrace.delivery.picking import Picker
 from headrace.delivery.publisher import Publisher
 from headrace.delivery.retry import gives_up
 from headrace.delivery.watermark import Watermark
+from headrace.keepers.brokers import memory
+from headrace.keepers.brokers.compacting import compact
 from headrace.keepers.brokers.memory import MemoryBroker
 from headrace.keepers.storage.memory import MemoryStorage
 from headrace.model.effects import Change, Progress, Space
 from headrace.model.errors import Conflict, Fenced
+from headrace.model.record import encode_events
 from headrace.testing.simulation import play
 
 SEEDS = 400
@@ -132,6 +135,48 @@ def a_claim_lowers_the_epoch(patch: pytest.MonkeyPatch) -> None:
         return real(epoch if epoch < 3 else epoch - 2, progress)
 
     patch.setattr(positions, "encode_position", lower)
+
+
+@plant("I1", "I4")
+def the_event_behind_a_gap_counts_as_finished(patch: pytest.MonkeyPatch) -> None:
+    real = Watermark.skip
+    patch.setattr(Watermark, "skip", lambda self, low, high: real(self, low, high + 1))
+
+
+@plant("I1")
+def retention_takes_what_is_not_old_enough(patch: pytest.MonkeyPatch) -> None:
+    real = memory._retain
+    patch.setattr(
+        memory, "_retain", lambda partition, spec, now: real(partition, spec, now + 200_000)
+    )
+
+
+@plant("I1")
+def compaction_takes_the_last_of_a_key(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(memory, "compact", lambda chunks, **more: compact(chunks, **more)[1:])
+
+
+@plant("I5")
+def an_empty_key_becomes_no_key(patch: pytest.MonkeyPatch) -> None:
+    real = Publisher.publish
+
+    async def careless(self: Any, stream: str, events: Any, **more: Any) -> Any:
+        keyless = [msgspec.structs.replace(event, key=event.key or None) for event in events]
+        return await real(self, stream, keyless, **more)
+
+    patch.setattr(Publisher, "publish", careless)
+
+
+@plant("I5")
+def an_event_loses_its_type_on_its_way(patch: pytest.MonkeyPatch) -> None:
+    real = lanes._chunk
+
+    def careless(events: Any) -> Any:
+        found = real(events)
+        plain = [msgspec.structs.replace(event, type=None) for event in found.events()]
+        return msgspec.structs.replace(found, body=encode_events(plain))
+
+    patch.setattr(lanes, "_chunk", careless)
 
 
 @plant("I6")

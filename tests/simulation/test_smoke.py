@@ -91,7 +91,7 @@ def test_the_seeds_reach_every_kind_of_trouble() -> None:
     assert {len(each.streams) for each in functions} == {1, 2}
     assert {action.deed for plan in plans for action in plan.actions} == {
         "publish", "crash", "crash at", "take over", "thaw", "skew", "redrive", "heal", "pause",
-        "resume", "reset", "discard",
+        "resume", "reset", "discard", "sweep",
     }  # fmt: skip
     assert {len(plan.scenes) for plan in plans} == {0, 1, 2}
     assert {scene.__struct_config__.tag for plan in plans for scene in plan.scenes} == {
@@ -102,6 +102,9 @@ def test_the_seeds_reach_every_kind_of_trouble() -> None:
     assert any(not each.merge for each in functions)
     assert any(plan.dedupe for plan in plans)
     assert any(plan.queues for plan in plans)
+    assert any(plan.kept for plan in plans)
+    assert any(plan.compacted for plan in plans)
+    assert any(event.key == "" for plan in plans for act in plan.actions for event in act.events)
     assert any(event.garbage for plan in plans for act in plan.actions for event in act.events)
 
 
@@ -128,7 +131,7 @@ def test_an_account_is_plain_values() -> None:
 
     assert set(account) == {
         "functions", "acknowledged", "log", "appended", "history", "rows", "dedupe", "is_skewed",
-        "in_order", "scenes",
+        "in_order", "kept", "scenes", "sent",
     }  # fmt: skip
     assert any(entry[0] == "commit" for entry in account["history"])
 

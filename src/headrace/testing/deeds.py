@@ -60,7 +60,11 @@ def app_of(plan: Plan, deeds: Deeds) -> App:
     app = App(APP)
     streams = {
         name: (app.queue if name in plan.queues else app.stream)(
-            name, partitions=count, dedupe_window=plan.dedupe.get(name, WINDOW_S)
+            name,
+            partitions=count,
+            dedupe_window=plan.dedupe.get(name, WINDOW_S),
+            retention_age=plan.kept.get(name),
+            **_cleanup(plan, name),
         )
         for name, count in plan.streams.items()
     }
@@ -80,8 +84,12 @@ def app_of(plan: Plan, deeds: Deeds) -> App:
             breaker=planned.breaker,
             timeout=TIMEOUT_S,
             **_options(planned),
-        )(_handler(planned, streams[planned.output], deeds))
+        )(_handler(planned, streams[planned.output], deeds, tells=plan.tells))
     return app
+
+
+def _cleanup(plan: Plan, name: str) -> dict[str, Any]:
+    return {"cleanup": "compact"} if name in plan.compacted else {}
 
 
 def _options(planned: PlannedFunction) -> dict[str, Any]:
@@ -96,7 +104,9 @@ def _options(planned: PlannedFunction) -> dict[str, Any]:
     return found
 
 
-def _handler(planned: PlannedFunction, output: Stream[Any], deeds: Deeds) -> Callable[..., Any]:
+def _handler(
+    planned: PlannedFunction, output: Stream[Any], deeds: Deeds, *, tells: bool
+) -> Callable[..., Any]:
     """A handler of the planned shape: an output and a note in the state for every event."""
     prefix = f"{APP}.{planned.name}"
 
@@ -104,7 +114,13 @@ def _handler(planned: PlannedFunction, output: Stream[Any], deeds: Deeds) -> Cal
         number = event.value["n"]
         deeds.check(planned, number)
         at = event.position
-        context.publish(output, {"n": number, "from": f"{prefix}@{at}"}, key=event.key)
+        value = {"n": number, "from": f"{prefix}@{at}"}
+        if tells:
+            value["saw"] = [
+                event.key, round(event.timestamp * 1e6), event.id, dict(event.headers), event.type,
+                event.source,
+            ]  # fmt: skip
+        context.publish(output, value, key=event.key)
         if planned.keeps_state:
             context.state.update(f"{prefix}|{event.key}", lambda seen: [*(seen or ()), at])
 

@@ -30,7 +30,7 @@ from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
-from headrace.model.record import Chunk
+from headrace.model.record import Chunk, encode_events
 from headrace.node.furnishing import furnish
 from headrace.runtime.inline import InlineInvoker
 from headrace.sdk.app import App
@@ -351,11 +351,23 @@ class Lives:
 
     def log_of(self, stream: str) -> list[tuple[int, int, bytes]]:
         """Partition, first offset and blob of every chunk the stream holds."""
-        return [(chunk.partition, chunk.start, chunk.body) for chunk in self._chunks_of(stream)]
+        return [(partition, first, body) for partition, first, body, _ in self.held_by(stream)]
 
     def appended_to(self, stream: str) -> list[int]:
         """When each of those chunks was appended, in microseconds since the epoch."""
-        return [chunk.appended for chunk in self._chunks_of(stream)]
+        return [appended for *_, appended in self.held_by(stream)]
+
+    def held_by(self, stream: str) -> list[tuple[int, int, bytes, int]]:
+        """Partition, first offset, blob and time of every chunk; where offsets have gaps, one by one."""
+        found: list[tuple[int, int, bytes, int]] = []
+        for chunk in self._chunks_of(stream):
+            if chunk.offsets is None:
+                found.append((chunk.partition, chunk.start, chunk.body, chunk.appended))
+                continue
+            for place, event in enumerate(chunk.events(), start=chunk.low):
+                body = encode_events([event])
+                found.append((chunk.partition, chunk.offset_of(place), body, chunk.appended))
+        return found
 
     def _chunks_of(self, stream: str) -> list[Chunk]:
         found: list[Chunk] = []

@@ -23,7 +23,7 @@ from headrace.testing.scenes.casting import PlannedScene
 Shape = Literal["single", "async", "batch", "done", "failures", "async batch"]
 Deed = Literal[
     "publish", "crash", "crash at", "take over", "thaw", "skew", "redrive", "heal", "pause",
-    "resume", "reset", "discard",
+    "resume", "reset", "discard", "sweep",
 ]  # fmt: skip
 
 HORIZON_S: Final = 6.0
@@ -97,6 +97,9 @@ class PlannedEvent(msgspec.Struct, frozen=True):
     garbage: bool
     priority: int = 0
     delay: float = 0.0
+    headers: dict[str, str] = {}
+    type: str | None = None
+    source: str | None = None
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -118,6 +121,9 @@ class Plan(msgspec.Struct, frozen=True):
         stale_reads: How likely the log is away when it is read.
         dedupe: Seconds in which a repeated event is dropped, by stream; a year where none is said.
         queues: Streams that are queues.
+        kept: Seconds that a stream keeps its events, by stream; for ever where nothing is said.
+        compacted: Streams that keep the last event of every key.
+        tells: Whether every output says how its event looked to the handler.
         scenes: What else is played beside the functions.
     """
 
@@ -133,4 +139,7 @@ class Plan(msgspec.Struct, frozen=True):
     in_order: bool
     dedupe: dict[str, float] = {}
     queues: frozenset[str] = frozenset()
+    kept: dict[str, float] = {}
+    compacted: frozenset[str] = frozenset()
+    tells: bool = False
     scenes: tuple[PlannedScene, ...] = ()

@@ -19,7 +19,7 @@ from headrace.model.errors import HeadraceError
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, TimedOut
-from headrace.model.record import positions
+from headrace.model.record import decode_events, encode_events, positions
 from headrace.testing.deeds import FLOW, Deeds, app_of
 from headrace.testing.deliveries import fate_of
 from headrace.testing.faults import Fault, Host, Weather, inhabited
@@ -49,6 +49,9 @@ class Run:
         self._resets: dict[str, int] = {}
         self._redrives: dict[str, int] = {}
         self._discards: set[str] = set()
+        self._let_go: dict[str, dict[tuple[int, int], tuple[bytes, int]]] = {
+            name: {} for name in (*plan.kept, *plan.compacted)
+        }
         self._functions = {f"{APP}.{each.name}": each for each in plan.functions}
         self._scenes = [scene_of(each) for each in plan.scenes]
         self._is_skewed = any(action.deed == "skew" for action in plan.actions)
@@ -155,6 +158,8 @@ class Run:
                 self._expel()
             case "skew":
                 lives.clock.set_back(action.amount)
+            case "sweep":
+                await self._sweep()
             case "heal":
                 self.deeds.healed = True
             case "pause":
@@ -163,6 +168,18 @@ class Run:
                 (await lives.standing()).dispatcher.resume(target)
             case _:
                 await self._operate(action.deed, target)
+
+    async def _sweep(self) -> None:
+        """Every stream lets go of what it need not keep; what that was is written down."""
+        await self.lives.standing()
+        broker, now = self.lives.broker, self._now()
+        for name in self._let_go:
+            before = _one_by_one(self.lives.held_by(name))
+            await (broker.compact(name) if name in self.plan.compacted else broker.sweep())
+            gone = before.keys() - _one_by_one(self.lives.held_by(name)).keys()
+            self._let_go[name].update((place, before[place]) for place in gone)
+            if gone:
+                self.history.append(["gone", name, sorted(map(list, gone)), now])
 
     async def _publish(self, action: Action) -> None:
         """As a careful producer does: with ids, again until it is answered."""
@@ -257,20 +274,37 @@ class Run:
 
     def _account(self) -> dict[str, Any]:
         lives = self.lives
+        logs = {name: [*self._gone(name), *lives.held_by(name)] for name in self.plan.streams}
         return {
             "functions": {name: self._asked(name, each) for name, each in self._functions.items()},
             "is_skewed": self._is_skewed,
             "in_order": self.plan.in_order and not self.plan.shuffle,
             "dedupe": {name: round(span * 1e6) for name, span in self.plan.dedupe.items()},
+            "kept": {name: round(age * 1e6) for name, age in self.plan.kept.items()},
+            "sent": self._sent(),
             "acknowledged": self.acknowledged,
-            "log": {name: lives.log_of(name) for name in self.plan.streams},
-            "appended": {name: lives.appended_to(name) for name in self.plan.streams},
+            "log": {name: [one[:3] for one in held] for name, held in logs.items()},
+            "appended": {name: [one[3] for one in held] for name, held in logs.items()},
             "history": self.history,
             "rows": {
                 str(space): lives.rows_of(space)
                 for space in (Space.DEAD, Space.PARKED, Space.STATE, Space.POSITIONS)
             },
             "scenes": {scene.kind: scene.account() for scene in self._scenes},
+        }
+
+    def _gone(self, stream: str) -> list[tuple[int, int, bytes, int]]:
+        """What a stream held once, event by event."""
+        let_go = self._let_go.get(stream, {})
+        return [(*place, body, appended) for place, (body, appended) in sorted(let_go.items())]
+
+    def _sent(self) -> dict[int, list[Any]]:
+        """How every event looked that was published: key, time, id, headers, type and source."""
+        events = (event for action in self.plan.actions for event in action.events)
+        return {
+            event.number: [fact.key, fact.time, fact.id, fact.headers or {}, fact.type, fact.source]
+            for event in events
+            for fact in [_fact(event)]
         }
 
     def _asked(self, name: str, each: PlannedFunction) -> dict[str, Any]:
@@ -305,7 +339,22 @@ class Run:
 
 def _fact(event: PlannedEvent) -> Fact:
     value = b"\xff garbage %d" % event.number if event.garbage else b'{"n":%d}' % event.number
-    headers = {"priority": str(event.priority)} if event.priority else {}
+    headers = dict(event.headers)
+    if event.priority:
+        headers["priority"] = str(event.priority)
     if event.delay:
         headers["delay"] = str(event.delay)
-    return Fact(value, event.key, event.time, f"id{event.number}", headers or None)
+    return Fact(
+        value, event.key, event.time, f"id{event.number}", headers or None, event.type, event.source
+    )
+
+
+def _one_by_one(
+    held: list[tuple[int, int, bytes, int]],
+) -> dict[tuple[int, int], tuple[bytes, int]]:
+    """Every event by its place, as a blob of its own, and when it was appended."""
+    return {
+        (partition, first + step): (encode_events([event]), appended)
+        for partition, first, body, appended in held
+        for step, event in enumerate(decode_events(body))
+    }

@@ -1,18 +1,19 @@
 """Draws what comes on top of a plan's core: flow control, patterns, dedupe windows, scenes.
 
-In: a plan. Out: the plan, or a wider one. It has a chance of its own, so that the core of a seed,
-and with it every seed that once found a fault, stays what it was.
+In: a plan. Out: the plan, or a wider one. Each kind of thing has a chance of its own, so that the core
+of a seed, and with it every seed that once found a fault, stays what it was.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random  # noqa: TID251 - the plan's own chance, from the seed
 from typing import Any
 
 import msgspec
 
 from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
-from headrace.testing.planned import HORIZON_S, Action, Plan, PlannedFunction
+from headrace.testing.planned import HORIZON_S, Action, Plan, PlannedEvent, PlannedFunction
 from headrace.testing.scenes.casting import PlannedScene, draw_scenes
 from headrace.testing.scenes.desks import draw_desk
 from headrace.testing.scenes.merges import draw_merge
@@ -26,6 +27,10 @@ SCENE_LABELS = (
 
 def widened(plan: Plan) -> Plan:
     """The plan with what its seed adds to it; some of the seeds add nothing."""
+    return _forgetting(_dressed(_beyond(plan)))
+
+
+def _beyond(plan: Plan) -> Plan:
     chance = Random(f"beyond the core of {plan.seed}")
     kind = chance.random()
     if kind < 0.06:
@@ -52,6 +57,57 @@ def _in_convoys(plan: Plan) -> Plan:
         for each in plan.functions
     )
     return replace(plan, functions=functions)
+
+
+# --- events and streams ---------------------------------------------------------------------------
+
+
+def _dressed(plan: Plan) -> Plan:
+    """Events with headers, types and sources, and a key that is empty; outputs tell how they looked."""
+    chance = Random(f"the keys and headers of the events of {plan.seed}")
+    if not plan.functions or chance.random() > 0.2:
+        return plan
+    empty = chance.choice((None, "k0", "k1"))
+    looks: dict[int, dict[str, Any]] = {}
+
+    def dressed(event: PlannedEvent) -> PlannedEvent:
+        # A repeated publish repeats it.
+        if event.number not in looks:
+            looks[event.number] = {
+                "headers": chance.choice(({}, {}, {"a": ""}, {"a": "1", "ü": "€ 2"})),
+                "type": chance.choice((None, None, "", "made.here")),
+                "source": chance.choice((None, None, "", "/there#1")),
+            }
+        key = "" if event.key is not None and event.key == empty else event.key
+        return replace(event, key=key, **looks[event.number])
+
+    return replace(plan, actions=_each(plan.actions, dressed), tells=True)
+
+
+def _forgetting(plan: Plan) -> Plan:
+    """The first stream keeps its events for a while only, or the last one of every key."""
+    chance = Random(f"the sweeps of {plan.seed}")
+    # A rate counts what was let go before it was read, or not: nobody can say.
+    counts = any(each.rate is not None for each in plan.functions)
+    if not plan.functions or counts or plan.queues or chance.random() > 0.25:
+        return plan
+    sweeps = tuple(
+        Action(chance.uniform(0.0, HORIZON_S), "sweep") for _ in range(chance.choice((1, 2, 4)))
+    )
+    actions = tuple(sorted((*plan.actions, *sweeps), key=lambda action: action.at))
+    if chance.random() < 0.5:
+        return replace(plan, actions=actions, kept={"in0": chance.choice((0.3, 1.0, 3.0))})
+    keyed = _each(
+        actions, lambda event: event if event.key is not None else replace(event, key="k0")
+    )
+    return replace(plan, actions=keyed, compacted=frozenset({"in0"}))
+
+
+def _each(
+    actions: tuple[Action, ...], change: Callable[[PlannedEvent], PlannedEvent]
+) -> tuple[Action, ...]:
+    """The actions, with every event changed."""
+    return tuple(replace(action, events=tuple(map(change, action.events))) for action in actions)
 
 
 # --- functions -----------------------------------------------------------------------------------
