@@ -18,6 +18,8 @@ from headrace.model.record import Chunk, positions
 
 MAX_RUNS = 1_000
 MAX_LINES = 5_000
+MAX_LINES_BYTES = 8 << 20
+"""What the texts of the log lines that are remembered take at most, together."""
 BOUNDS = (
     0.0005,
     0.001,
@@ -97,8 +99,8 @@ class Runs:
 
     def __init__(self) -> None:
         self._runs: dict[str, deque[Run]] = defaultdict(lambda: deque(maxlen=MAX_RUNS))
-        self._lines: deque[LogLine] = deque(maxlen=MAX_LINES)
-        self._number = 0
+        self._lines: deque[LogLine] = deque()
+        self._line_bytes = self._number = 0
         self.counters: dict[str, Counters] = defaultdict(Counters)
 
     def record(self, run: Run, batches: int = 1) -> None:
@@ -140,6 +142,9 @@ class Runs:
         """Remember a log line."""
         self._number += 1
         self._lines.append(LogLine(self._number, time, function, instance, key, level, text))
+        self._line_bytes += len(text)
+        while len(self._lines) > MAX_LINES or self._line_bytes > MAX_LINES_BYTES:
+            self._line_bytes -= len(self._lines.popleft().text)
 
     def recent(self, function: str | None = None, limit: int = 100) -> list[Run]:
         """The newest runs, newest first."""

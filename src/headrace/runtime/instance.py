@@ -118,8 +118,7 @@ class Instance:
         self._inherited = inherited
         self._line = Line(link, self._receive)
         self._pipes = LogPipes(
-            out=out,
-            err=err,
+            {out: "stdout", err: "stderr"},
             function=function,
             instance=identity,
             clock=clock,

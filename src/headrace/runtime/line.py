@@ -11,7 +11,7 @@ import array
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from headrace.runtime.frames import RECEIVE_BYTES, Frames, ProtocolError
 from headrace.runtime.logs import LogLine, LogReader
@@ -20,6 +20,9 @@ from headrace.world.clock import Clock
 SOCKET_BYTES = 4 << 20
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 MAX_LOG_BYTES_PER_TURN = 1 << 18
+FLOOD_PAUSE_S = 0.05
+"""How long a pipe is not read after lines of it were dropped: whoever floods it waits meanwhile, and
+takes no more than a few thousandths of the host's time however fast it writes."""
 
 
 class Line:
@@ -123,13 +126,17 @@ class Line:
 
 
 class LogPipes:
-    """What an instance says on stdout and stderr, read as it comes."""
+    """What a process says on stdout and stderr, read as it comes, and more slowly where it floods.
+
+    Args:
+        pipes: The ends to read, each with its name; they are closed with this.
+        running: Names the run that bare lines belong to.
+    """
 
     def __init__(
         self,
+        pipes: Mapping[int, str],
         *,
-        out: int,
-        err: int,
         function: str,
         instance: str,
         clock: Clock,
@@ -142,7 +149,7 @@ class LogPipes:
             pipe: LogReader(
                 function=function, instance=instance, stream=name, clock=clock, on_log=on_log
             )
-            for pipe, name in ((out, "stdout"), (err, "stderr"))
+            for pipe, name in pipes.items()
         }
         for pipe in self._readers:
             os.set_blocking(pipe, False)
@@ -165,9 +172,18 @@ class LogPipes:
                 self._hang_up(pipe)
                 return
             taken += len(data)
-            self._readers[pipe].feed(data, running=self._running())
+            reader = self._readers[pipe]
+            reader.feed(data, running=self._running())
+            if reader.is_flooded:
+                self._loop.remove_reader(pipe)
+                self._loop.call_later(FLOOD_PAUSE_S, self._resume, pipe)
+                return
             if len(data) < RECEIVE_BYTES:
                 return
+
+    def _resume(self, pipe: int) -> None:
+        if pipe in self._readers:
+            self._loop.add_reader(pipe, self._listen, pipe)
 
     def _hang_up(self, pipe: int) -> None:
         reader = self._readers.pop(pipe, None)

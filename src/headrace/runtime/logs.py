@@ -2,8 +2,8 @@
 
 An instance writes records of its own (prints, log records) as one JSON array behind the control
 character RS, so that they name their invocation however late they are read. Bare lines (C code,
-subprocesses) belong to whatever runs when they arrive. Lines are capped in length and in rate;
-what is dropped is counted and said once.
+subprocesses) belong to whatever runs when they arrive. Lines are capped in length and in rate, long
+ones counting for several; what is dropped is counted and said once.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from headrace.world.clock import Clock
 
 MAX_LINES_PER_SECOND = 2_000
 MAX_LINES_BURST = 10_000
+LINE_BYTES = 1_024
+"""A line counts as one for every so many bytes that it begins."""
 
 
 class LogLine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -80,6 +82,11 @@ class LogReader:
         for line in lines:
             self._hand_on(line, running)
 
+    @property
+    def is_flooded(self) -> bool:
+        """Whether lines are being dropped: more comes than is kept."""
+        return self._dropped > 0
+
     def close(self, *, running: str) -> None:
         """The pipe has ended: hand on what is left."""
         rest, self._rest = self._rest, b""
@@ -109,7 +116,7 @@ class LogReader:
         if self._allowance < 1:
             self._dropped += 1
             return
-        self._allowance -= 1
+        self._allowance -= 1 + min(len(line), MAX_LINE_BYTES) // LINE_BYTES
         mark = line.find(MARK)
         if mark >= 0:
             if mark:

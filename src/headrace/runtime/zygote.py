@@ -20,9 +20,9 @@ from pathlib import Path
 
 from headrace.model.errors import Misuse, Unavailable, denied
 from headrace.model.function import AppSpec
-from headrace.runtime.frames import RECEIVE_BYTES
 from headrace.runtime.instance import Instance
-from headrace.runtime.logs import LogLine, LogReader
+from headrace.runtime.line import LogPipes
+from headrace.runtime.logs import LogLine
 from headrace.runtime.orders import Orders
 from headrace.runtime.postmortem import signal_name
 from headrace.runtime.warden import IDS_PER_ZYGOTE, SIGNALLED
@@ -271,17 +271,15 @@ class Zygote:
             os.close(mouth)
         self.pid = self._process.pid
         self.alive = True
-        os.set_blocking(voice, False)
         self._orders = Orders(host, on_message=self._hear, on_end=self._died)
-        self._voice = voice
-        self._log = LogReader(
+        self._voice = LogPipes(
+            {voice: "stderr"},
             function=self.target,
             instance="",
-            stream="stderr",
             clock=self._clock,
             on_log=self._on_log,
+            running=lambda: "",
         )
-        self._loop.add_reader(voice, self._listen)
 
     async def _wait(self, process: subprocess.Popen[bytes]) -> None:
         for attempt in range(2):
@@ -302,9 +300,7 @@ class Zygote:
             return
         self.alive = False
         self._orders.close()
-        self._loop.remove_reader(self._voice)
-        self._listen_rest()
-        os.close(self._voice)
+        self._voice.close()
 
     def _died(self, why: str) -> None:
         if not self.alive:
@@ -347,24 +343,6 @@ class Zygote:
                 self._on_fork_failed(message)
             case Exited():
                 self._on_exit(message)
-
-    def _listen(self) -> None:
-        try:
-            data = os.read(self._voice, RECEIVE_BYTES)
-        except BlockingIOError:
-            return
-        if data:
-            self._log.feed(data, running="")
-        else:
-            self._loop.remove_reader(self._voice)
-
-    def _listen_rest(self) -> None:
-        try:
-            while data := os.read(self._voice, RECEIVE_BYTES):
-                self._log.feed(data, running="")
-        except BlockingIOError:
-            pass
-        self._log.close(running="")
 
 
 def search_paths(target: str) -> list[Path]:

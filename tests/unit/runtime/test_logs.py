@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.runtime.logs import MAX_LINES_BURST, LogLine, LogReader
+from headrace.runtime.logs import LINE_BYTES, MAX_LINES_BURST, LogLine, LogReader
 from headrace.runtime.wire import MARK, MAX_LINE_BYTES, Spoken
 
 
@@ -85,3 +85,16 @@ def test_a_flood_is_capped_and_what_was_dropped_is_said() -> None:
         "100 lines were dropped: more than 2000 a second",
         "calm",
     ]
+
+
+def test_a_long_line_counts_for_as_many_as_it_takes() -> None:
+    clock = Clock()
+    made, lines = reader(clock)
+    line = b"x" * (4 * LINE_BYTES - 1) + b"\n"
+    flooded = []
+    for count, second in ((MAX_LINES_BURST // 4, 0.0), (1, 0.0), (1, 1.0)):
+        clock.seconds = second
+        made.feed(line * count, running="")
+        flooded.append(made.is_flooded)
+    assert flooded == [False, True, False]
+    assert len(lines) == MAX_LINES_BURST // 4 + 2
