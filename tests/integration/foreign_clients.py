@@ -26,4 +26,5 @@ def run(*command: str, cwd: Path | None = None, data: bytes | None = None) -> st
         command, cwd=cwd, input=data, capture_output=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+    assert done.stderr == b"", done.stderr.decode()
     return done.stdout.decode()

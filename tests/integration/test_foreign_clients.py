@@ -74,3 +74,12 @@ def test_what_the_javascript_sdk_writes_is_read_as_it_was_meant(
         assert record["value"] == event.get("data")
         assert record["headers"].get("ce-subject") == event.get("subject")
         assert record["headers"].get("ce-note") == event.get("note")
+
+
+def test_promtool_has_nothing_to_say(url: str) -> None:
+    with Client(url) as client:
+        client.publish("orders", b'{"item": "tea", "quantity": 1}')
+        client.request("POST", ("functions", "shop.double"), body=b"2")
+        text = client.request("GET", ("metrics",)).body
+    assert b"headrace_cold_start_seconds_count" in text
+    assert run(needed("promtool"), "check", "metrics", data=text) == ""

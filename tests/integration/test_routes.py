@@ -20,7 +20,7 @@ from pathlib import Path
 import jsonschema  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from openapi_spec_validator import validate
-from tests.integration.gateway_nodes import serving
+from tests.integration.gateway_nodes import raw, serving
 
 from headrace.client.http import Client
 from headrace.testing.served import ask
@@ -129,6 +129,7 @@ def after(reply):
 
 app.proxy("/legacy", upstream="UPSTREAM/base", before=before, after=after)
 app.proxy("/plain", upstream="UPSTREAM", auth=Bearer("plain"))
+app.proxy("/bare", upstream="UPSTREAM")
 app.proxy("/gone", upstream="http://127.0.0.1:1")
 '''
 
@@ -155,7 +156,17 @@ class Upstream(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
 
+    def _tell_length(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "image/png")
+        if "unknown" in self.path:
+            self.send_header("transfer-encoding", "chunked")
+        else:
+            self.send_header("content-length", "12345")
+        self.end_headers()
+
     do_GET = do_POST = do_DELETE = _answer  # noqa: N815 - the names the library calls
+    do_HEAD = _tell_length  # noqa: N815
 
     def log_message(self, *_: object) -> None: ...
 
@@ -340,6 +351,25 @@ def test_a_proxy_shapes_requests_and_answers(url: str) -> None:
     assert got["authorization"] == "Bearer own"
     assert "te" not in got
     assert ask("GET", f"{url}/legacy/forbidden")[0] == 403
+
+
+def test_a_head_through_a_proxy_tells_the_length_of_the_body_that_is_not_sent(url: str) -> None:
+    status, headers, body = ask("HEAD", f"{url}/bare/x")
+    assert (status, headers["content-length"], headers["content-type"], body) == (
+        200, "12345", "image/png", b"",
+    )  # fmt: skip
+    assert "content-length" not in ask("HEAD", f"{url}/bare/unknown")[1]
+
+
+async def test_what_comes_several_times_is_handed_on_whole(url: str) -> None:
+    sent = (
+        b"POST /legacy/a?q=a&q=b&x=1 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+        b"cookie: a=1\r\ncookie: b=2\r\nx-many: 1\r\nx-many: 2\r\ncontent-length: 0\r\n\r\n"
+    )
+    body = json.loads((await raw(url, sent)).partition(b"\r\n\r\n")[2])
+    assert body["path"] == "/base/a?q=a&q=b&x=1&added=1"
+    assert body["headers"]["cookie"] == "a=1; b=2"
+    assert body["headers"]["x-many"] == "1, 2"
 
 
 def test_a_guarded_proxy_keeps_the_nodes_token_to_itself(url: str) -> None:

@@ -76,6 +76,9 @@ class LogLine(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
+OUTCOMES = ("succeeded", "partial", "failed", "crashed", "timed-out")
+
+
 class Counters:
     """What has been counted for one function since this node started."""
 

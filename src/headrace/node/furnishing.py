@@ -27,6 +27,7 @@ from headrace.faces.gateway.rooms import Health, Rooms
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.storage.base import Storage
 from headrace.runtime.base import Invoker
+from headrace.runtime.views import ColdStarts
 from headrace.security.access import Access
 from headrace.security.marks import Marks
 from headrace.security.secrets import Secrets
@@ -52,7 +53,7 @@ def furnish(
     access: Access,
     health: Callable[[], Health],
     instances: Callable[[], Sequence[msgspec.Struct]],
-    cold_starts: Callable[[], Sequence[float]],
+    cold_starts: Callable[[], ColdStarts],
 ) -> Rooms:
     """What the HTTP door may call.
 
@@ -71,7 +72,7 @@ def furnish(
         access: Whom the platform's own paths are for.
         health: Whether work is taken now.
         instances: Processes of functions.
-        cold_starts: Seconds of the latest ones.
+        cold_starts: How long they took.
     """
     lag = Lag(storage, broker, dispatcher, clock)
     dead_letters = DeadLetters(storage, dispatcher)

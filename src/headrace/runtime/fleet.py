@@ -30,7 +30,7 @@ from headrace.runtime.logs import LogLine
 from headrace.runtime.memory import KernelKills
 from headrace.runtime.pool import Pool
 from headrace.runtime.upkeep import Upkeep
-from headrace.runtime.views import InstanceView, views_of
+from headrace.runtime.views import ColdStarts, InstanceView, views_of
 from headrace.runtime.wire import Exited, Forked, ForkFailed
 from headrace.runtime.zygote import Zygote
 from headrace.world.clock import Clock
@@ -86,6 +86,7 @@ class Fleet:
         )
         self._kernel = KernelKills()
         self._cold_starts: deque[float] = deque(maxlen=MAX_COLD_STARTS)
+        self._cold_started, self._cold_seconds = 0, 0.0
         self._upkeep = Upkeep(
             clock=clock,
             tasks=tasks,
@@ -304,6 +305,8 @@ class Fleet:
     def started(self, instance: Instance) -> None:
         """An instance has come up."""
         self._cold_starts.append(instance.started_after)
+        self._cold_started += 1
+        self._cold_seconds += instance.started_after
 
     def zygote_died(self, deployment: Deployment, dead: Zygote) -> None:
         """A zygote is dead, and all that was below it."""
@@ -341,9 +344,9 @@ class Fleet:
         return {name: app.trouble for name, app in self._apps.items() if app.is_hopeless}
 
     @property
-    def cold_starts(self) -> list[float]:
-        """Seconds from lease to hello of recent starts, oldest first."""
-        return list(self._cold_starts)
+    def cold_starts(self) -> ColdStarts:
+        """How long starts took."""
+        return ColdStarts(tuple(self._cold_starts), self._cold_started, self._cold_seconds)
 
     def instances(self) -> list[InstanceView]:
         """Every instance there is."""

@@ -10,6 +10,20 @@ from headrace.runtime.memory import own_memory_of
 from headrace.runtime.pool import Pool
 
 
+class ColdStarts(msgspec.Struct, frozen=True):
+    """How long starts took, from lease to hello.
+
+    Attributes:
+        latest: Seconds of recent ones, oldest first.
+        count: How many there were since the node started.
+        seconds: What they took together.
+    """
+
+    latest: tuple[float, ...] = ()
+    count: int = 0
+    seconds: float = 0.0
+
+
 class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     """What one may know of an instance; `memory` is its own bytes, not those it shares."""
 

@@ -29,8 +29,10 @@ class Request(msgspec.Struct, kw_only=True):
         method: Such as `POST`.
         path: As it was asked for, still percent-encoded.
         params: What stands in the braces of the path, by name, as its kind.
-        query: The query's parameters, by name, typed where the route says so.
-        headers: Those the route names, in small letters; all but a few in a decorator function.
+        query: The query's parameters, by name, typed where the route says so; one that came several
+            times is a list.
+        headers: Those the route names, in small letters; all but a few in a decorator function. One that
+            came several times is joined by `, ` (cookies by `; `).
         body: The raw body; only in a decorator function.
         client: The address of who asks, as the node sees it.
     """

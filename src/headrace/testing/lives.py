@@ -33,6 +33,7 @@ from headrace.model.outcome import Outcome
 from headrace.model.record import Chunk, encode_events
 from headrace.node.furnishing import furnish
 from headrace.runtime.inline import InlineInvoker
+from headrace.runtime.views import ColdStarts
 from headrace.sdk.app import App
 from headrace.security.secrets import Secrets
 from headrace.services.bus.bus import Bus
@@ -231,7 +232,7 @@ class Lives:
         rooms = furnish(
             dispatcher, invoker=invoker, answers=answers, replays=replays, runs=runs, storage=door,
             broker=self.broker, clock=self.clock, entropy=self._entropy, secrets=self._secrets,
-            outgoing=Outgoing(), access="open", health=lambda: Health(ready=True), instances=tuple, cold_starts=tuple,
+            outgoing=Outgoing(), access="open", health=lambda: Health(ready=True), instances=tuple, cold_starts=ColdStarts,
         )  # fmt: skip
         return Node(host, door, dispatcher, invoker, rooms)
 

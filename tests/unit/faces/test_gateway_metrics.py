@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from headrace import App, Event, Rate
 from headrace.delivery.sources import SourceRow
 from headrace.faces.gateway.metrics import Metrics
 from headrace.model.slots import Slot
+from headrace.runtime.views import ColdStarts
 
 
 def lines_of(metrics: Metrics, name: str) -> list[str]:
-    text = metrics.render(counters={}, lag=(), instances=(), cold_starts=()).decode()
+    text = metrics.render(counters={}, lag=(), instances=(), cold_starts=ColdStarts()).decode()
     return [line for line in text.splitlines() if line.startswith(name)]
 
 
@@ -50,7 +52,9 @@ def test_sources_and_slots_are_told_and_what_is_not_known_is_left_out() -> None:
         SourceRow("shop.b", 0, "table", "_b", slot=Slot("two", error="away")),
         SourceRow("shop.c", 0, "custom", "_c", "failing", "ValueError", 3),
     ]
-    text = Metrics().render(counters={}, lag=(), instances=(), cold_starts=(), sources=rows)
+    text = Metrics().render(
+        counters={}, lag=(), instances=(), cold_starts=ColdStarts(), sources=rows
+    )
     found = [line for line in text.decode().splitlines() if line.startswith("headrace_s")]
     assert found == [
         'headrace_source_running{function="shop.a",stream="_a",trigger="table"} 1.0',
@@ -58,4 +62,44 @@ def test_sources_and_slots_are_told_and_what_is_not_known_is_left_out() -> None:
         'headrace_source_running{function="shop.c",stream="_c",trigger="custom"} 0.0',
         'headrace_slot_behind_bytes{function="shop.a",slot="one"} 5.0',
         'headrace_slot_kept_bytes{function="shop.a",slot="one"} 100.0',
+    ]
+
+
+def test_what_is_deployed_counts_from_nothing() -> None:
+    app = App("shop")
+    orders = app.stream("orders")
+
+    @app.function(orders, rate=Rate(1))
+    def count(event: Event[int]) -> None: ...
+
+    text = Metrics().render(
+        counters={}, lag=(), instances=(), cold_starts=ColdStarts(), apps=[app.spec()]
+    )
+    found = set(text.decode().splitlines())
+    assert {
+        'headrace_published_events_total{stream="orders"} 0.0',
+        'headrace_published_bytes_total{stream="orders"} 0.0',
+        'headrace_duplicate_events_total{stream="orders"} 0.0',
+        'headrace_handled_events_total{function="shop.count"} 0.0',
+        'headrace_dead_letters_total{function="shop.count"} 0.0',
+        'headrace_parked_events_total{function="shop.count"} 0.0',
+        'headrace_left_out_events_total{function="shop.count",policy="rate"} 0.0',
+        'headrace_invocation_seconds_count{function="shop.count"} 0.0',
+        *(
+            f'headrace_invocations_total{{function="shop.count",outcome="{outcome}"}} 0.0'
+            for outcome in ("succeeded", "partial", "failed", "crashed", "timed-out")
+        ),
+    } <= found
+
+
+def test_cold_starts_are_a_summary() -> None:
+    starts = ColdStarts((0.1, 0.3, 0.2), 5, 1.5)
+    text = Metrics().render(counters={}, lag=(), instances=(), cold_starts=starts).decode()
+    assert [line for line in text.splitlines() if "cold_start" in line][1:] == [
+        "# TYPE headrace_cold_start_seconds summary",
+        "headrace_cold_start_seconds_count 5.0",
+        "headrace_cold_start_seconds_sum 1.5",
+        'headrace_cold_start_seconds{quantile="0.5"} 0.2',
+        'headrace_cold_start_seconds{quantile="0.95"} 0.3',
+        'headrace_cold_start_seconds{quantile="0.99"} 0.3',
     ]

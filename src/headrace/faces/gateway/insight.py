@@ -164,5 +164,6 @@ async def metrics(door: Door, _: Request, __: tuple[str, ...]) -> Response:
         instances=door.rooms.instances(),
         cold_starts=door.rooms.cold_starts(),
         sources=await door.rooms.sources.rows(),
+        apps=list(door.rooms.dispatcher.apps.values()),
     )
     return Response(200, body, MEDIA)

@@ -17,12 +17,19 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    SummaryMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from headrace.delivery.runs import BOUNDS, Counters
+from headrace.delivery.runs import BOUNDS, OUTCOMES, Counters
 from headrace.delivery.sources import SourceRow
+from headrace.model.function import AppSpec, FunctionSpec
+from headrace.runtime.views import ColdStarts
 
 MEDIA = b"text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -87,11 +94,20 @@ class Metrics:
         counters: Mapping[str, Counters],
         lag: Sequence[Any],
         instances: Sequence[Any],
-        cold_starts: Sequence[float],
+        cold_starts: ColdStarts,
         sources: Sequence[SourceRow] = (),
+        apps: Iterable[AppSpec] = (),
     ) -> bytes:
-        """The exposition text, with the node as it is now."""
-        self._snapshot.counters = counters
+        """The exposition text, with the node as it is now.
+
+        What is deployed (`apps`) counts from 0: a counter that comes with its first event has no rate.
+        """
+        deployed = [function for app in apps for function in app.functions]
+        for stream in (stream for app in apps for stream in app.streams):
+            for family in (self._published, self._bytes, self._duplicates):
+                family.labels(stream.name)
+        self._snapshot.counters = {each.name: Counters() for each in deployed} | dict(counters)
+        self._snapshot.policies = {each.name: _policies_of(each) for each in deployed}
         self._snapshot.lag = lag
         self._snapshot.instances = instances
         self._snapshot.cold_starts = cold_starts
@@ -110,9 +126,10 @@ class Snapshot(Collector):
         self._requests = requests
         self._durations = durations
         self.counters: Mapping[str, Counters] = {}
+        self.policies: Mapping[str, Sequence[str]] = {}
         self.lag: Sequence[Any] = ()
         self.instances: Sequence[Any] = ()
-        self.cold_starts: Sequence[float] = ()
+        self.cold_starts = ColdStarts()
         self.sources: Sequence[SourceRow] = ()
 
     def collect(self) -> Iterable[Metric]:
@@ -201,28 +218,34 @@ class Snapshot(Collector):
             "headrace_invocation_seconds", "Seconds an invocation took.", labels=("function",)
         )
         for name, known in sorted(self.counters.items()):
-            for outcome, count in sorted(known.outcomes.items()):
-                invocations.add_metric((name, outcome), count)
+            for outcome in sorted({*OUTCOMES, *known.outcomes}):
+                invocations.add_metric((name, outcome), known.outcomes.get(outcome, 0))
             events.add_metric((name,), known.events)
             dead.add_metric((name,), known.dead)
             parked.add_metric((name,), known.parked)
-            for policy, count in sorted(known.left_out.items()):
-                left_out.add_metric((name, policy), count)
+            for policy in sorted({*self.policies.get(name, ()), *known.left_out}):
+                left_out.add_metric((name, policy), known.left_out.get(policy, 0))
             seconds.add_metric((name,), _cumulative(BOUNDS, known.buckets), known.seconds)
         yield from (invocations, events, dead, parked, left_out, seconds)
 
     def _cold_start_family(self) -> Metric:
-        family = GaugeMetricFamily(
-            "headrace_cold_start_seconds",
-            "Seconds the latest cold starts took.",
-            labels=("quantile",),
-        )
-        ordered = sorted(self.cold_starts)
+        name, starts = "headrace_cold_start_seconds", self.cold_starts
+        family = SummaryMetricFamily(
+            name, "Seconds cold starts took; quantiles of the latest ones.",
+            count_value=starts.count, sum_value=starts.seconds,
+        )  # fmt: skip
+        ordered = sorted(starts.latest)
         for quantile in (0.5, 0.95, 0.99):
             if ordered:
                 index = min(int(quantile * len(ordered)), len(ordered) - 1)
-                family.add_metric((str(quantile),), ordered[index])
+                family.add_sample(name, {"quantile": str(quantile)}, ordered[index])
         return family
+
+
+def _policies_of(function: FunctionSpec) -> list[str]:
+    """The policies by which events of a function may be left out."""
+    said = {policy: getattr(function, policy) for policy in ("rate", "debounce", "singleton")}
+    return [policy for policy, value in said.items() if value is not None]
 
 
 def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:

@@ -15,7 +15,8 @@ import msgspec
 
 from headrace.client.outgoing import Answered, Ask, Headers, end_to_end
 from headrace.faces.gateway.door import Door
-from headrace.faces.gateway.requests import Request
+from headrace.faces.gateway.reading import plain_query, query_texts
+from headrace.faces.gateway.requests import Request, joint
 from headrace.faces.gateway.responses import Response
 from headrace.model.errors import Corrupt, Invalid
 from headrace.model.http import METHODS, Http, Legacy, Proxy
@@ -68,7 +69,7 @@ async def pass_on(door: Door, request: Request, says: Http, raw: bytes) -> Respo
         legacy.upstream, request.method, _target(request.path, request), headers, raw,
         seconds=float(legacy.timeout), max_bytes=says.max_bytes,
     )  # fmt: skip
-    return _response(await door.rooms.outgoing.ask(ask))
+    return _response(await door.rooms.outgoing.ask(ask), headed=request.method == "HEAD")
 
 
 async def pass_through(
@@ -85,7 +86,7 @@ async def pass_through(
     method, target, body = request.method, _target(path if path != "/" else "", request), raw
     if says.before:
         shown = {
-            "method": method, "path": path, "params": params, "query": request.query,
+            "method": method, "path": path, "params": params, "query": plain_query(query_texts(request)),
             "headers": _texts(headers), "body": base64.b64encode(raw).decode(),
             "client": request.client,
         }  # fmt: skip
@@ -103,7 +104,7 @@ async def pass_through(
     )  # fmt: skip
     got = await door.rooms.outgoing.ask(ask)
     if not says.after:
-        return _response(got)
+        return _response(got, headed=request.method == "HEAD" == method)
     media = next((value for name, value in got.headers if name == b"content-type"), b"")
     given: dict[str, Any] = {
         "status": got.status, "media": media.decode("latin-1"),
@@ -170,13 +171,15 @@ def _forwarded(request: Request, *, drop_token: bool) -> Headers:
     )
 
 
-def _response(answered: Answered) -> Response:
+def _response(answered: Answered, *, headed: bool) -> Response:
+    """The service's answer; where only its head was asked for, with the length it told."""
+    left = {b"date", b"server"} if headed else {b"content-length", b"date", b"server"}
     media = b"application/octet-stream"
     headers = []
     for name, value in answered.headers:
         if name == b"content-type":
             media = value
-        elif name not in {b"content-length", b"date", b"server"}:
+        elif name not in left:
             headers.append((name, value))
     return Response(answered.status, answered.body, media, tuple(headers))
 
@@ -186,7 +189,7 @@ def _texts(headers: Headers) -> dict[str, str]:
     for name, value in headers:
         text = value.decode("latin-1")
         key = name.decode("latin-1")
-        found[key] = f"{found[key]}, {text}" if key in found else text
+        found[key] = f"{found[key]}{joint(name).decode()}{text}" if key in found else text
     return found
 
 

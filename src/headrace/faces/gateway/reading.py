@@ -45,6 +45,11 @@ def query_texts(request: Request) -> dict[str, list[str]]:
     return found
 
 
+def plain_query(texts: Mapping[str, list[str]]) -> dict[str, Any]:
+    """The query as nobody typed it: a text, or a list of them where a parameter came several times."""
+    return {name: given[0] if len(given) == 1 else given for name, given in texts.items()}
+
+
 def typed_query(
     route: Http | Webhook,
     of: Checker | None,
@@ -58,9 +63,7 @@ def typed_query(
     """
     schema = route.query_schema
     if schema is None or of is None:
-        if not texts:
-            return {}
-        return {name: given[-1] if len(given) == 1 else given for name, given in texts.items()}
+        return plain_query(texts)
     found = coerce(schema, texts)
     if _BODYLESS.issuperset(route.methods):
         # What stands in the path wins: a query cannot pretend to be another's path.

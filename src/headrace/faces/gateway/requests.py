@@ -59,7 +59,7 @@ class Request:
         path: As it came, still percent-encoded, without the query.
         raw_query: What stands behind the `?`.
         fields: The headers in their order, names in small letters.
-        headers: The same by name; of a repeated one, the last.
+        headers: The same by name; of a repeated one, the last (`header` has all of it).
         client: The address of who asks, as the socket says; "" where it has none.
         reserved: Bytes taken out of the door's budget.
     """
@@ -117,14 +117,17 @@ class Request:
         return self._query
 
     def header(self, name: str) -> str | None:
-        """A header's text.
+        """A header's text; one that came several times is as if it had come once (RFC 9110, 5.3).
 
         Raises:
             Invalid: It is not UTF-8.
         """
-        raw = self.headers.get(name.encode())
+        wanted = name.encode()
+        raw = self.headers.get(wanted)
         if raw is None:
             return None
+        if len(self.fields) != len(self.headers):
+            raw = joint(wanted).join(value for field, value in self.fields if field == wanted)
         try:
             return raw.decode()
         except UnicodeDecodeError as error:
@@ -256,6 +259,11 @@ class Request:
         while left > 0 and more:
             part, more = await self._incoming.part()
             left -= len(part)
+
+
+def joint(name: bytes) -> bytes:
+    """What stands between the values of a header that came several times."""
+    return b"; " if name == b"cookie" else b", "
 
 
 def _too_large(size: str, limit: int) -> TooLarge:

@@ -21,6 +21,7 @@ from headrace.delivery.schedules import Schedules
 from headrace.delivery.sources import Sources
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.storage.base import Storage
+from headrace.runtime.views import ColdStarts
 from headrace.security.access import Access
 from headrace.security.marks import Marks
 from headrace.security.secrets import Secrets
@@ -50,7 +51,7 @@ class Rooms:
 
     Attributes:
         instances: The fleet's instances, each a struct with at least `function` and `state`.
-        cold_starts: Seconds of the latest cold starts.
+        cold_starts: How long cold starts took.
         access: Whom the platform's own paths are for; see `security/access`.
         health: Whether the node takes work now; asked at every `/readyz`.
     """
@@ -78,4 +79,4 @@ class Rooms:
     marks: Marks
     outgoing: Outgoing
     access: Access = "local"
-    cold_starts: Callable[[], Sequence[float]] = tuple
+    cold_starts: Callable[[], ColdStarts] = ColdStarts

@@ -97,6 +97,9 @@ def written(
         (b"transfer-encoding", b"chunked") if chunked else (b"content-length", b"%d" % len(body)),
         *_STANDING,
     ]
+    if method == "HEAD" and not body:
+        # How long the body would be is told by whoever knows; 0 it is not.
+        del headers[1]
     headers = [each for each in headers if each[0] not in own]
     headers += response.headers
     headers += [each for each in extra if each[0] == b"vary" or each[0] not in own]
