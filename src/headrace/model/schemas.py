@@ -76,6 +76,12 @@ def coerce_row(schema: Schema, row: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
+def may_be_object(schema: Schema) -> bool:
+    """Whether an object may be what the schema says."""
+    kinds = _Reader(schema).kinds(schema)
+    return not kinds or "object" in kinds
+
+
 class _Reader:
     def __init__(self, root: Schema) -> None:
         self._root = root

@@ -16,6 +16,7 @@ from headrace.model.codec import Coder, codec_for
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.http import Http, Webhook
+from headrace.model.schemas import may_be_object
 from headrace.model.trigger import CallTrigger, Trigger
 from headrace.sdk.declared import Declared, coder_of
 from headrace.sdk.event import Event
@@ -66,7 +67,14 @@ def _resolved(trigger: Http | Webhook, body: Any, where: str) -> Http | Webhook:
     if isinstance(trigger, Http) and set(trigger.methods) <= _BODYLESS:
         # Such requests have no body: their value is what the path and the query say.
         query = body if trigger.query is None else trigger.query
-        return replace(trigger, body=None, query=None, query_schema=_schema(query, where))
+        schema = _schema(query, where)
+        if schema is not None and not may_be_object(schema):
+            raise Misuse(
+                f"{where}: a request by {' or '.join(trigger.methods)} has no body; its value is an object "
+                f"of the query and the path's names, which no `{_shown(query)}` is. Use a Struct with a "
+                "field for each, or `POST`"
+            )
+        return replace(trigger, body=None, query=None, query_schema=schema)
     codec = codec_for(body)
     changes: dict[str, Any] = {
         "body": None, "codec": codec, "schema": _schema(body, where, codec),

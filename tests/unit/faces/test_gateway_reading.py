@@ -93,6 +93,15 @@ def test_a_route_without_a_body_makes_one_of_query_and_path() -> None:
         typed_query(route, queries(route), {"count": ["3x"]}, {"item": "tea"})
 
 
+def test_a_header_that_came_several_times_is_one_text() -> None:
+    route = resolved(Http("POST", "/x", headers=("X-Many", "Cookie")), Any)
+    fields = [(b"x-many", b"1"), (b"cookie", b"a=1"), (b"x-many", b"2"), (b"cookie", b"b=2")]
+    exchange = Exchange(go_on=_nothing, invite=None)
+    given = Request("POST", "/x", b"", fields, dict(fields), "", exchange, Admission())
+    found = carried(route, given, {}, {})
+    assert (found["http-header-x-many"], found["http-header-cookie"]) == ("1, 2", "a=1; b=2")
+
+
 def test_only_headers_the_route_names_are_handed_on() -> None:
     route = resolved(Http("POST", "/x", headers=("X-Tenant",)), Any)
     given = request(x_tenant="acme", cookie="secret", authorization="Bearer x")

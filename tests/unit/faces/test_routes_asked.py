@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from headrace import App, Event, Http
+from headrace import App, Event, Http, Misuse
 from headrace.testing import World
 
 app = App("shop")
@@ -117,3 +117,13 @@ def test_every_mode_of_a_route_takes_the_same_bodies(body: bytes, status: int) -
     with World(app) as world:
         for path in ("/wishes", "/later"):
             assert world.ask("POST", path, body).status // 100 == status
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize("of", [bytes, str, int, list[int]])
+def test_a_route_without_bodies_of_what_no_query_can_be_is_refused(method: str, of: Any) -> None:
+    def handler(event: Any) -> None: ...
+
+    handler.__annotations__["event"] = Event[of]
+    with pytest.raises(Misuse, match="has no body"):
+        App("shop").function(Http(method, "/x"))(handler)
