@@ -24,6 +24,16 @@ from headrace.world.tasks import Tasks
 
 OWN = "_app.read.files.0"
 PATIENCE_S = 10.0
+BURST = 2_000
+IN_TWO_STEPS = """
+import os, sys
+for number in range(int(sys.argv[2])):
+    file = os.open(f"{sys.argv[1]}/{number}", os.O_CREAT | os.O_WRONLY)
+    os.write(file, b"1" * number)
+    os.sched_yield()
+    os.write(file, b"12")
+    os.close(file)
+"""
 
 
 class Feed:
@@ -105,6 +115,38 @@ async def test_every_file_of_a_burst_is_told_once_and_whole(tmp_path: Path) -> N
         assert sorted(told, key=lambda each: int(each[1])) == [
             ("created", str(number), number) for number in range(200)
         ]
+
+
+async def test_files_that_another_process_writes_in_two_steps_are_told_whole(
+    tmp_path: Path,
+) -> None:
+    async with feeding(tmp_path, settle=0) as feed:
+        writer = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", IN_TWO_STEPS, str(feed.inbox), str(BURST)
+        )
+        told = await feed.told(BURST)
+        assert await writer.wait() == 0
+        assert sorted(told, key=lambda each: int(each[1])) == [
+            ("created", str(number), number + 2) for number in range(BURST)
+        ]
+
+
+async def test_what_was_being_written_before_its_folder_was_watched_is_told_whole(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "sub").mkdir()
+    async with feeding(tmp_path, settle=0, recursive=True) as feed:
+        with made(tmp_path / "sub" / "slow") as slow:
+            slow.write("half")
+            slow.flush()
+            (tmp_path / "sub").rename(feed.inbox / "sub")
+            write(feed.inbox / "next", "1")
+            assert await feed.told(1) == [("created", "next", 1)]
+            slow.write(" and half")
+            slow.flush()
+            write(feed.inbox / "other", "1")
+            assert len(await feed.told(2)) == 2
+        assert (await feed.told(3))[2] == ("created", "sub/slow", 13)
 
 
 async def test_a_file_is_told_long_before_the_next_poll(tmp_path: Path) -> None:

@@ -21,13 +21,32 @@ class FileChange(NamedTuple):
     version: Version | None
 
 
-class Ledger:
-    """Knows which version of each file was told, and since when each new one stands still."""
+class Open(NamedTuple):
+    """A change that is not told yet: since when the version stands still, and how long it must."""
 
-    def __init__(self, told: Mapping[str, Version], settle: float) -> None:
+    version: Version | None
+    since: float
+    settle: float
+
+
+class Ledger:
+    """Knows which version of each file was told, and since when each new one stands still.
+
+    Args:
+        told: The versions that were told, by name.
+        settle: Seconds a change must have stood still.
+        unsure: Seconds at least where nothing says that the file is whole.
+    """
+
+    def __init__(self, told: Mapping[str, Version], settle: float, unsure: float = 0.0) -> None:
         self.told = dict(told)
-        self._settle = settle
-        self._since: dict[str, tuple[Version | None, float]] = {}
+        self._settle, self._unsure = settle, max(settle, unsure)
+        self._open: dict[str, Open] = {}
+
+    @property
+    def open(self) -> Collection[str]:
+        """The names whose changes are not told yet."""
+        return self._open.keys()
 
     def look(
         self,
@@ -35,6 +54,7 @@ class Ledger:
         now: float,
         busy: Collection[str] = (),
         closed: Collection[str] = (),
+        whole: Collection[str] = (),
     ) -> list[FileChange]:
         """What is to be told of `seen` at `now` (seconds that only grow), by name.
 
@@ -43,28 +63,33 @@ class Ledger:
             now: When.
             busy: Files that are being written: they do not stand still, whatever they look like.
             closed: Folders nobody could look into: what was told of them is neither seen nor gone.
+            whole: Files that are known to be as their writers left them.
         """
         changes: list[FileChange] = []
         for name in sorted(seen.keys() | self.told.keys()):
             version, known = seen.get(name), self.told.get(name)
             hidden = version is None and _is_beneath(name, closed)
             if version == known or hidden:
-                self._since.pop(name, None)
+                self._open.pop(name, None)
                 continue
-            since = self._since.get(name)
-            if since is None or since[0] != version or name in busy:
-                since = self._since[name] = version, now
-            if now - since[1] >= self._settle and name not in busy:
+            settle = self._settle if name in whole else self._unsure
+            known_since = self._open.get(name)
+            if known_since is None or known_since.version != version or name in busy:
+                since = now
+            else:
+                since = known_since.since
+            self._open[name] = Open(version, since, settle)
+            if now - since >= settle and name not in busy:
                 event: FileEvent = "created" if known is None else "modified"
                 changes.append(FileChange("deleted" if version is None else event, name, version))
-        for name in self._since.keys() - seen.keys() - self.told.keys():
-            del self._since[name]
+        for name in self._open.keys() - seen.keys() - self.told.keys():
+            del self._open[name]
         return changes
 
     def tell(self, changes: Collection[FileChange]) -> None:
         """These were told."""
         for change in changes:
-            self._since.pop(change.name, None)
+            self._open.pop(change.name, None)
             if change.version is None:
                 self.told.pop(change.name, None)
             else:
@@ -72,9 +97,9 @@ class Ledger:
 
     def settles_in(self, now: float) -> float | None:
         """Seconds until the next open change may stand still; None where nothing is open."""
-        if not self._since:
+        if not self._open:
             return None
-        return max(min(since for _, since in self._since.values()) + self._settle - now, 0.0)
+        return max(min(each.since + each.settle for each in self._open.values()) - now, 0.0)
 
 
 def _is_beneath(name: str, folders: Collection[str]) -> bool:

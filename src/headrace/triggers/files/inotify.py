@@ -1,7 +1,8 @@
 """The kernel says when a folder has changed (inotify), and which files are being written.
 
-In: the folders to watch. Out: a wake-up once there is something to be seen, and the names of files
-that have an open writer. Opening and writing wake nobody: a closed file does. It is only a hint when to look: what is there is read from the folder itself, so an event
+In: the folders to watch. Out: a wake-up once there is something to be seen, the names of files that
+have an open writer, and those that are known to be whole. Opening and writing wake nobody: a closed
+file does. It is only a hint when to look: what is there is read from the folder itself, so an event
 that the kernel drops costs time, never a file.
 """
 
@@ -12,8 +13,11 @@ import ctypes
 import errno
 import os
 import struct
+from collections.abc import Collection, Mapping
+from enum import Enum
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from headrace.model.errors import Unavailable
 
@@ -33,12 +37,28 @@ _READ: Final = 64 << 10
 MAX_FOLDERS: Final = 4_096
 
 
-class Inotify:
-    """One inotify instance on the running loop. Owned by one source, which closes it.
+class Writing(Enum):
+    """How far whoever writes a file has come.
 
-    Attributes:
-        busy: Files that were made or written to and not closed since, by path beneath the folder.
+    A name that is made is `MADE`, once its maker has opened it `OPENED`, with the first byte
+    `WRITTEN`, and `WHOLE` when a writer has closed it, or when it was renamed, replaced or deleted.
     """
+
+    MADE = 1
+    OPENED = 2
+    WRITTEN = 3
+    WHOLE = 4
+
+
+class Heard(NamedTuple):
+    """What the kernel said last of a name; `number` differs with everything that it said."""
+
+    writing: Writing
+    number: int
+
+
+class Inotify:
+    """One inotify instance on the running loop. Owned by one source, which closes it."""
 
     def __init__(self, root: str) -> None:
         """Watch a folder.
@@ -46,9 +66,9 @@ class Inotify:
         Raises:
             Unavailable: There is no inotify here, or the machine's limit is reached.
         """
-        self.busy: set[str] = set()
-        self._made: set[str] = set()
-        self._untouched: set[str] = set()
+        self._heard: dict[str, Heard] = {}
+        self._unopened: set[str] = set()
+        self._count = 0
         self._root = root
         self._folders: dict[int, str] = {}
         self._changed = asyncio.Event()
@@ -96,13 +116,17 @@ class Inotify:
         await self._changed.wait()
         self._changed.clear()
 
-    def catch_up(self) -> frozenset[str]:
-        """Take in what the kernel has said by now; the files that may be being written."""
-        self._made.clear()
+    def catch_up(self) -> Mapping[str, Heard]:
+        """Take in what the kernel has said by now; what it said last, by path beneath the folder."""
         while self._take():
             pass
-        # Made just now and not opened: whether it will be, the next time tells.
-        return frozenset(self.busy | self._made)
+        return MappingProxyType(self._heard.copy())
+
+    def forget(self, heard: Mapping[str, Heard], *, keep: Collection[str]) -> None:
+        """Drop what was heard of names whose changes are told; keep those that are being written."""
+        for name, known in heard.items():
+            if name not in keep and self._heard.get(name) == known and not is_busy(known):
+                del self._heard[name]
 
     def _read(self) -> None:
         self._take()
@@ -120,16 +144,16 @@ class Inotify:
             name = os.fsdecode(raw[at : at + length].rstrip(b"\x00"))
             at += length
             self._note(number, mask, name)
-        if self._made:
+        if self._unopened:
             # Made and not opened, as a link is: nobody is going to close it.
+            self._unopened.clear()
             self._changed.set()
         return True
 
     def _note(self, number: int, mask: int, name: str) -> None:
         if mask & _IN_Q_OVERFLOW:
             # Closings may be among what was lost; from here on only standing still counts.
-            self.busy.clear()
-            self._untouched.clear()
+            self._heard.clear()
             self._changed.set()
             return
         if mask & _IN_IGNORED:
@@ -156,27 +180,35 @@ class Inotify:
             if folder == moved or folder.startswith(beneath):
                 self._libc.inotify_rm_watch(self._fd, number)
                 del self._folders[number]
-        for names in (self.busy, self._made, self._untouched):
-            names -= {name for name in names if name.startswith(beneath)}
+        self._heard = {
+            name: heard for name, heard in self._heard.items() if not name.startswith(beneath)
+        }
         self._changed.set()
 
     def _note_file(self, path: str, mask: int) -> None:
+        known = self._heard.get(path)
+        now = None if known is None else known.writing
         if mask & _IN_CREATE:
-            self._made.add(path)
+            self._unopened.add(path)
+            self._hear(path, Writing.MADE)
         elif mask & _IN_OPEN:
-            # Whoever makes a file opens it in the same breath.
-            if path in self._made:
-                self._made.discard(path)
-                self._untouched.add(path)
-                self.busy.add(path)
+            # Whoever makes a file opens it next; what others open is not being written yet.
+            if now is Writing.MADE:
+                self._unopened.discard(path)
+                self._hear(path, Writing.OPENED)
         elif mask & _IN_MODIFY:
-            self._untouched.discard(path)
-            self.busy.add(path)
-        elif mask & _DONE or path in self._untouched:
-            # A reader's end counts only for what was never written to: its maker may be a reader.
-            self._made.discard(path)
-            self._untouched.discard(path)
-            self.busy.discard(path)
+            if now is not Writing.WRITTEN:
+                self._hear(path, Writing.WRITTEN)
+        elif mask & _DONE:
+            self._hear(path, Writing.WHOLE, wake=True)
+        elif now is Writing.OPENED:
+            # Its maker has ended as a reader does, or a reader has while its maker has not begun.
+            self._hear(path, Writing.MADE, wake=True)
+
+    def _hear(self, path: str, writing: Writing, *, wake: bool = False) -> None:
+        self._count += 1
+        self._heard[path] = Heard(writing, self._count)
+        if wake:
             self._changed.set()
 
     def close(self) -> None:
@@ -185,3 +217,21 @@ class Inotify:
             asyncio.get_running_loop().remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
+
+
+def is_busy(heard: Heard) -> bool:
+    """Whether somebody has the file open to write to it."""
+    return heard.writing in {Writing.OPENED, Writing.WRITTEN}
+
+
+def busy_and_whole(
+    before: Mapping[str, Heard], after: Mapping[str, Heard]
+) -> tuple[set[str], set[str]]:
+    """Files that are being written, and those that were whole before a look and untouched until after it."""
+    busy = {name for heard in (before, after) for name, known in heard.items() if is_busy(known)}
+    whole = {
+        name
+        for name, known in before.items()
+        if known.writing is Writing.WHOLE and after.get(name) == known
+    }
+    return busy, whole

@@ -19,7 +19,7 @@ from headrace.triggers.files.bucket import Bucket
 from headrace.triggers.files.changes import FileChange, Ledger
 from headrace.triggers.files.drop import Drop
 from headrace.triggers.files.folder import Folder, Place, Version
-from headrace.triggers.files.inotify import Inotify
+from headrace.triggers.files.inotify import Inotify, busy_and_whole
 from headrace.triggers.source import Outlet
 from headrace.world.calendar import wait_until
 from headrace.world.clock import Clock
@@ -27,6 +27,8 @@ from headrace.world.clock import Clock
 PAGE: Final = 500
 """Changes told at once."""
 HINTED_POLL_S, BLIND_POLL_S = 60.0, 1.0
+UNSURE_S: Final = 1.0
+"""How long a file stands still at least where nothing said that its writer has closed it."""
 PAUSE_S: Final = 0.005
 """Between two looks at least, so that a burst of changes costs few."""
 PAUSE_SHARE: Final = 4.0
@@ -53,11 +55,11 @@ class FilesSource:
             self._settle = trigger.settle
             self._folder = Drop(trigger, clock)
         else:
-            # An object is there whole or not at all.
             self._root = self._shown = trigger.url
             self._settle = 0.0
             self._folder = Bucket(trigger)
         self._place = f"{self._root}//"
+        self._unsure = unsure_of(trigger)
 
     async def run(self, outlet: Outlet) -> None:
         """Watch for ever.
@@ -89,10 +91,10 @@ class FilesSource:
     async def _watch(self, outlet: Outlet, hints: Inotify | None) -> None:
         row = await outlet.checkpoint()
         turn = 0 if row is None else int.from_bytes(row)
-        ledger = Ledger(await self._told(outlet), self._settle)
+        ledger = Ledger(await self._told(outlet), self._settle, self._unsure)
         while True:
             hints, _ = self._follow(hints)
-            busy: frozenset[str] = frozenset() if hints is None else hints.catch_up()
+            before = {} if hints is None else hints.catch_up()
             began = self._clock.monotonic()
             seen = await self._folder.look()
             hints, is_new = self._follow(hints)
@@ -100,10 +102,10 @@ class FilesSource:
                 # What came into a new folder before it was watched would be overlooked.
                 continue
             now = self._clock.monotonic()
-            if hints is not None:
-                # What was begun while we looked may have been seen half written.
-                busy |= hints.catch_up()
-            changes = ledger.look(seen, now, busy, self._folder.closed)
+            # What was begun or ended while we looked may have been seen half written.
+            after = {} if hints is None else hints.catch_up()
+            busy, whole = busy_and_whole(before, after)
+            changes = ledger.look(seen, now, busy, self._folder.closed, whole)
             for at in range(0, len(changes), PAGE):
                 page = changes[at : at + PAGE]
                 turn += 1
@@ -121,6 +123,8 @@ class FilesSource:
                     },
                 )  # fmt: skip
                 ledger.tell(page)
+            if hints is not None:
+                hints.forget(before, keep=ledger.open)
             pause = max(PAUSE_S, (now - began) * PAUSE_SHARE)
             await self._wait(hints, ledger, looked=now, pause=pause)
 
@@ -192,3 +196,11 @@ class FilesSource:
 def _told_apart(name: bytes) -> str:
     """A name as text of which there is no other: an escaped byte looks like no written one."""
     return name.replace(b"\\", b"\\\\").decode(errors="backslashreplace")
+
+
+def unsure_of(trigger: Files | Objects | Sftp) -> float:
+    """Seconds a version must stand still where nothing says that it is whole: two looks at least."""
+    if isinstance(trigger, Objects) and not trigger.url.startswith("file:"):
+        # An object is there whole or not at all.
+        return 0.0
+    return UNSURE_S if trigger.poll is None else min(trigger.poll, UNSURE_S)

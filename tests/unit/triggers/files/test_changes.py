@@ -66,3 +66,15 @@ def test_what_is_in_a_folder_nobody_is_let_into_is_not_gone() -> None:
     ledger = Ledger({"in/a": OLD, "inner": OLD}, settle=0)
     assert ledger.look({}, 1.0, closed={"in"}) == [FileChange("deleted", "inner", None)]
     assert ledger.look({"in/a": OLD}, 2.0, closed={"other"})[:-1] == []
+
+
+def test_what_nobody_says_is_whole_stands_still_for_longer() -> None:
+    ledger = Ledger({"b": OLD}, settle=0, unsure=1.0)
+    assert ledger.look({"a": OLD, "b": NEW}, 10.0, whole={"b"}) == [
+        FileChange("modified", "b", NEW)
+    ]
+    ledger.tell([FileChange("modified", "b", NEW)])
+    assert ledger.settles_in(10.25) == 0.75
+    assert ledger.look({"b": NEW}, 10.5) == []
+    assert ledger.look({"a": NEW, "b": NEW}, 11.0) == []
+    assert ledger.look({"a": NEW, "b": NEW}, 12.0) == [FileChange("created", "a", NEW)]

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from headrace import App, Event, Files, Misuse
+from headrace import App, Event, Files, Misuse, Objects, Sftp
 from headrace.testing import World
+from headrace.triggers.files.source import unsure_of
 from headrace.world.failpoints import LABELS
 
 
@@ -88,6 +89,35 @@ def test_a_host_that_dies_between_two_steps_neither_loses_nor_doubles_a_file(
             world.advance("2s")
         world.advance("1m")
         assert sorted(world.values("seen")) == [f"created {number} {number}" for number in range(6)]
+
+
+def test_a_file_that_nobody_says_is_closed_is_told_when_it_has_grown(tmp_path: Path) -> None:
+    with World(watching(tmp_path, settle=0, poll=0.4)) as world:
+        world.advance("1s")
+        for _ in range(5):
+            with (tmp_path / "grows").open("a") as file:
+                file.write("12")
+            world.advance(0.3)
+        assert world.values("seen") == []
+        world.advance("3s")
+        assert world.values("seen") == ["created grows 10"]
+
+
+@pytest.mark.parametrize(
+    ("trigger", "seconds"),
+    [
+        (Files("inbox"), 1.0),
+        (Files("inbox", poll=0.05), 0.05),
+        (Files("inbox", poll=60), 1.0),
+        (Sftp("sftp://me@host/drop", settle=0), 1.0),
+        (Objects("s3://bucket/in"), 0.0),
+        (Objects("file:///srv/in"), 1.0),
+    ],
+)
+def test_where_nothing_says_that_a_file_is_whole_it_is_looked_at_twice(
+    trigger: Files | Objects | Sftp, seconds: float
+) -> None:
+    assert unsure_of(trigger) == seconds
 
 
 def test_only_what_the_pattern_and_the_events_name_is_told(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.triggers.files.inotify import Inotify
+from headrace.triggers.files.inotify import Heard, Inotify, Writing, busy_and_whole
 
 
 @pytest.fixture
@@ -26,17 +26,28 @@ def wakes(hints: Inotify) -> bool:
     return was
 
 
+def busy(hints: Inotify) -> set[str]:
+    """The files that are being written, by all that the kernel has said."""
+    return busy_and_whole({}, hints.catch_up())[0]
+
+
+def whole(hints: Inotify) -> set[str]:
+    """The files that their writers have closed."""
+    heard = hints.catch_up()
+    return busy_and_whole(heard, heard)[1]
+
+
 async def test_a_file_is_busy_from_its_making_to_its_closing(
     hints: Inotify, tmp_path: Path
 ) -> None:
     file = (tmp_path / "a").open("w")
-    assert hints.catch_up() == {"a"}
+    assert busy(hints) == {"a"}
     file.write("half")
     file.flush()
-    assert hints.catch_up() == {"a"}
+    assert busy(hints) == {"a"}
     assert not wakes(hints)
     file.close()
-    assert hints.catch_up() == set()
+    assert busy(hints) == set()
     assert wakes(hints)
 
 
@@ -46,11 +57,11 @@ async def test_a_file_that_is_written_again_is_busy_from_the_first_byte(
     (tmp_path / "a").write_text("1")
     hints.catch_up()
     with (tmp_path / "a").open("a") as file:
-        assert hints.catch_up() == set()
+        assert busy(hints) == set()
         file.write("2")
         file.flush()
-        assert hints.catch_up() == {"a"}
-    assert hints.catch_up() == set()
+        assert busy(hints) == {"a"}
+    assert busy(hints) == set()
 
 
 async def test_readers_wake_nobody_and_end_nobodys_writing(hints: Inotify, tmp_path: Path) -> None:
@@ -58,12 +69,12 @@ async def test_readers_wake_nobody_and_end_nobodys_writing(hints: Inotify, tmp_p
         file.write("1")
         file.flush()
         (tmp_path / "a").read_text()
-        assert hints.catch_up() == {"a"}
+        assert busy(hints) == {"a"}
     hints.catch_up()
     wakes(hints)
     (tmp_path / "a").read_text()
     os.listdir(tmp_path)  # noqa: PTH208 - iterdir is forbidden in an async function
-    assert hints.catch_up() == set()
+    assert busy(hints) == set()
     assert not wakes(hints)
 
 
@@ -74,20 +85,74 @@ async def test_a_link_is_told_of_though_nobody_closes_it(tmp_path: Path) -> None
     hints = Inotify(str(inside))
     hints.watch({""})
     os.link(tmp_path / "elsewhere", inside / "linked")
-    assert hints.catch_up() == {"linked"}
+    assert busy(hints) == set()
     assert wakes(hints)
-    assert hints.catch_up() == set()
+    assert whole(hints) == set()
     hints.close()
+
+
+async def test_a_file_that_is_opened_long_after_it_was_made_is_busy(
+    hints: Inotify, tmp_path: Path
+) -> None:
+    os.mknod(tmp_path / "a")
+    assert busy(hints) == set()
+    with (tmp_path / "a").open("w"):
+        assert busy(hints) == {"a"}
+    assert whole(hints) == {"a"}
+
+
+async def test_a_reader_of_a_file_that_its_maker_has_not_begun_does_not_make_it_whole(
+    hints: Inotify, tmp_path: Path
+) -> None:
+    with (tmp_path / "a").open("w") as file:
+        hints.catch_up()
+        (tmp_path / "a").read_text()
+        assert whole(hints) == set()
+        file.write("1")
+    assert whole(hints) == {"a"}
+
+
+@pytest.mark.parametrize("end", ["close", "rename"])
+async def test_what_its_writer_has_ended_is_whole_until_it_is_written_again(
+    hints: Inotify, tmp_path: Path, end: str
+) -> None:
+    if end == "close":
+        (tmp_path / "a").write_text("1")
+    else:
+        (tmp_path / "part").write_text("1")
+        (tmp_path / "part").rename(tmp_path / "a")
+    assert "a" in whole(hints)
+    with (tmp_path / "a").open("a") as file:
+        file.write("2")
+        file.flush()
+        assert "a" not in whole(hints)
+
+
+def test_a_file_that_was_written_while_it_was_looked_at_is_not_whole_yet() -> None:
+    closed = {"a": Heard(Writing.WHOLE, 1)}
+    assert busy_and_whole(closed, closed) == (set(), {"a"})
+    assert busy_and_whole({}, closed) == (set(), set())
+    assert busy_and_whole(closed, {"a": Heard(Writing.WHOLE, 3)}) == (set(), set())
+
+
+async def test_what_was_told_is_forgotten_and_what_is_being_written_is_not(
+    hints: Inotify, tmp_path: Path
+) -> None:
+    (tmp_path / "told").write_text("1")
+    (tmp_path / "open").write_text("1")
+    with (tmp_path / "written").open("w"):
+        hints.forget(hints.catch_up(), keep={"open"})
+        assert hints.catch_up().keys() == {"open", "written"}
 
 
 async def test_a_file_made_to_be_read_is_told_of_when_it_is_closed(
     hints: Inotify, tmp_path: Path
 ) -> None:
     file = os.open(tmp_path / "a", os.O_CREAT | os.O_RDONLY)
-    assert hints.catch_up() == {"a"}
+    assert busy(hints) == {"a"}
     wakes(hints)
     os.close(file)
-    assert hints.catch_up() == set()
+    assert busy(hints) == set()
     assert wakes(hints)
 
 
@@ -106,7 +171,7 @@ async def test_a_file_that_leaves_or_is_replaced_is_worth_a_look(
             (tmp_path / "a").replace(tmp_path / "b")
         case _:
             (tmp_path / "a").unlink()
-    assert hints.catch_up() == set()
+    assert busy(hints) == set()
     assert wakes(hints)
 
 
@@ -125,7 +190,7 @@ async def test_who_writes_on_under_a_name_that_another_has_taken_keeps_nobody_bu
         hints.catch_up()
         old.write("still here")
         old.flush()
-        assert hints.catch_up() == set()
+        assert busy(hints) == set()
 
 
 async def test_a_folder_that_takes_the_name_of_one_moved_away_is_watched(tmp_path: Path) -> None:
@@ -154,9 +219,9 @@ async def test_what_was_written_in_a_folder_that_is_moved_is_busy_no_more(tmp_pa
     with (tmp_path / "sub" / "a").open("w") as file:
         file.write("1")
         file.flush()
-        assert hints.catch_up() == {"sub/a"}
+        assert busy(hints) == {"sub/a"}
         (tmp_path / "sub").rename(tmp_path / "moved")
-        assert hints.catch_up() == set()
+        assert busy(hints) == set()
     hints.close()
 
 
