@@ -3,12 +3,17 @@
 Every change of the table leaves one row, numbered in the order of commits, since SQLite has one
 writer. Values are kept as they are, column by column. The outbox follows columns that are added or
 renamed; what was written before it could is read under the columns of then.
+
+The number and the time of the last row that was told are kept beside the outbox. So numbers grow
+whatever becomes of SQLite's own count, and a database that was replaced or put back is recognised.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from stat import S_ISREG
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final, cast
 
 import apsw
@@ -23,6 +28,8 @@ BUSY_MS: Final = 10
 """How long a call waits for somebody else's write; it stands on the loop meanwhile."""
 LAST: Final = (1 << 63) - 1
 OPS: Final[tuple[RowOp, ...]] = ("insert", "update", "delete")
+ENCODINGS: Final = {"UTF-8": "utf-8", "UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}
+_FOLDED: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 _NOW: Final = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
 
 
@@ -47,6 +54,21 @@ class Fit(msgspec.Struct, array_like=True, frozen=True):
 _fits = msgspec.json.Decoder(tuple[Fit, ...]).decode
 
 
+class Mark(msgspec.Struct, array_like=True, frozen=True):
+    """How far an outbox was told, and which outbox that was.
+
+    Attributes:
+        slot, epoch: Which outbox.
+        position: Of the last row that was told; 0 for none.
+        at: When that row was written, in microseconds since the epoch; None for none.
+    """
+
+    slot: str
+    epoch: int
+    position: int = 0
+    at: int | None = None
+
+
 class Outbox:
     """One reader's outbox beside one table. Used by one task; every call is short, and waits hardly.
 
@@ -55,8 +77,11 @@ class Outbox:
     """
 
     def __init__(self, path: str, table: str, name: str, key: tuple[str, ...]) -> None:
-        if not Path(path).is_file():
+        found = _file(path)
+        if found is None:
             raise Unavailable(f"there is no database `{path}` yet")
+        # Of before it is opened: a file that is replaced meanwhile is noticed at the next look.
+        self._file = found
         self._table, self._name = table, name
         self._given = key
         self._path = path
@@ -68,6 +93,7 @@ class Outbox:
         self._schema = -1
         self._seen = -1
         self._fits: tuple[Fit, ...] = ()
+        self._encoding = "utf-8"
         self.epoch = 0
 
     def close(self) -> None:
@@ -90,8 +116,13 @@ class Outbox:
                 self._db.execute("ROLLBACK")
                 raise
             self._schema = self._pragma("schema_version")
+            self._encoding = ENCODINGS[str(self._db.pragma("encoding"))]
         except apsw.Error as error:
             raise self._trouble(error) from error
+
+    def moved(self) -> bool:
+        """Whether the path names another file by now, or none; then nothing may be done here any more."""
+        return _file(self._path) != self._file
 
     def changed(self) -> bool:
         """Whether somebody else has written since the last look."""
@@ -109,11 +140,29 @@ class Outbox:
         except apsw.Error as error:
             raise self._trouble(error) from error
 
-    def read(self, after: int, limit: int) -> tuple[list[RowChange], tuple[str, ...]]:
-        """The changes that come after position `after`, in order, and the columns that name their rows."""
+    def read(
+        self, mark: Mark, limit: int
+    ) -> tuple[list[tuple[RowChange, Mark]], tuple[str, ...]] | None:
+        """The changes that come after `mark`, in order, each with the mark that it was told.
+
+        With them come the columns that name their rows. None where the outbox is not the one that
+        was told up to `mark`: the database was replaced, or put back to an earlier state.
+        """
+        found = None
+        try:
+            with self._db:
+                if self._holds(mark):
+                    found = self._read(mark, mark.position, limit)
+        except apsw.Error as error:
+            raise self._trouble(error) from error
+        return found
+
+    def _read(
+        self, mark: Mark, after: int, limit: int
+    ) -> tuple[list[tuple[RowChange, Mark]], tuple[str, ...]]:
         fit = next(fit for fit in self._fits if not fit.upto or fit.upto > after)
         cells = ", ".join(
-            # A text that is no UTF-8 must not hold up what comes behind it.
+            # A text that is not of its encoding must not hold up what comes behind it.
             f"typeof({cell}) = 'text', CASE typeof({cell}) WHEN 'text' THEN CAST({cell} AS BLOB) ELSE {cell} END"
             for side in ("before", "after")
             for cell in (_quoted(f"{side}_{name}") for name in fit.columns)
@@ -122,31 +171,67 @@ class Outbox:
             f"SELECT position, op, at, {cells} FROM {_quoted(self._name)} "
             "WHERE position > ? AND position <= ? ORDER BY position LIMIT ?"
         )
-        try:
-            found = list(self._db.execute(sql, (after, fit.upto or LAST, limit)))
-        except apsw.Error as error:
-            raise self._trouble(error) from error
+        found = list(self._db.execute(sql, (after, fit.upto or LAST, limit)))
         if not found and fit.upto:
-            return self.read(fit.upto, limit)
-        return [_change(row, fit.columns) for row in found], fit.key
+            return self._read(mark, fit.upto, limit)
+        changes = [
+            (
+                _change(row, fit.columns, self._encoding),
+                msgspec.structs.replace(mark, position=cast("int", row[0]), at=cast("int", row[2])),
+            )
+            for row in found
+        ]
+        return changes, fit.key
 
-    def last(self) -> int:
-        """The highest position ever given."""
-        sql = "SELECT seq FROM sqlite_sequence WHERE name = ?"
-        try:
-            return cast("int", self._db.execute(sql, (self._name,)).get or 0)
-        except apsw.Error as error:
-            raise self._trouble(error) from error
+    def _holds(self, mark: Mark) -> bool:
+        """Whether the outbox still knows the row that was told last."""
+        epoch, told, at = self._standing()
+        if epoch != mark.epoch:
+            return False
+        if mark.at is None or (told, at) == (mark.position, mark.at):
+            return True
+        sql = f"SELECT at FROM {_quoted(self._name)} WHERE position = ?"
+        return bool(self._db.execute(sql, (mark.position,)).get == mark.at)
 
-    def forget(self, upto: int) -> bool:
-        """Delete what was told; False where the database is busy, to be tried again."""
+    def _standing(self) -> tuple[int, int, int | None]:
+        found = self._db.execute(f"SELECT epoch, told, told_at FROM {self._about}")
+        return cast("tuple[int, int, int | None]", next(iter(found)))
+
+    def forget(self, mark: Mark) -> bool:
+        """Delete what was told; False where that is to be tried again, since the database is busy."""
+        name = _quoted(self._name)
         try:
-            self._db.execute(f"DELETE FROM {_quoted(self._name)} WHERE position <= ?", (upto,))
+            with self._db:
+                if mark.at is not None and self._holds(mark):
+                    self._db.execute(f"DELETE FROM {name} WHERE position <= ?", (mark.position,))
+                    self._db.execute(
+                        f"UPDATE {self._about} SET told = ?, told_at = ?", (mark.position, mark.at)
+                    )
         except (apsw.BusyError, apsw.LockedError):
             return False
         except apsw.Error as error:
             raise self._trouble(error) from error
         return True
+
+    def begin_anew(self) -> None:
+        """Have every row of the table told again, as `read`, behind what is in the outbox.
+
+        An outbox of which nothing was told is left as it is: its rows are in it, or come by themselves.
+
+        Raises:
+            Unavailable: The database is busy or cannot be read.
+        """
+        try:
+            with self._db:
+                self.epoch, told, _ = self._standing()
+                if told:
+                    self._db.execute(
+                        f"UPDATE {self._about} SET epoch = abs(random()), told = 0, told_at = NULL"
+                    )
+                    self._db.execute(self._copy(self._fits[-1].columns))
+                    self.epoch, _, _ = self._standing()
+        except apsw.Error as error:
+            raise self._trouble(error) from error
 
     def _fit(self, *, snapshot: bool) -> None:
         about = list(
@@ -155,12 +240,14 @@ class Outbox:
             )
         )
         columns = tuple(str(name) for name, _ in about)
+        named = {_folded(name): name for name in columns}
         if not about:
             raise Unavailable(f"`{self._path}` has no table `{self._table}`; create it")
         if len(about) > MAX_COLUMNS:
             raise Misuse(f"`{self._table}` has {len(about)} columns; the limit is {MAX_COLUMNS}")
         own = sorted((cast("int", place), str(name)) for name, place in about if place)
-        key = self._given or tuple(name for _, name in own)
+        given = tuple(named.get(_folded(name), name) for name in self._given)
+        key = given or tuple(name for _, name in own)
         if not key or set(key) - set(columns):
             raise Misuse(
                 f"`{self._table}` has no "
@@ -175,23 +262,19 @@ class Outbox:
                 f"CREATE TABLE {_quoted(self._name)} (position INTEGER PRIMARY KEY AUTOINCREMENT, "
                 "op TEXT NOT NULL, at INTEGER NOT NULL)"
             )
-            self._db.execute(
-                f"CREATE TABLE {self._about} AS SELECT abs(random()) AS epoch, '[]' AS fits"
-            )
-        elif not self._db.execute(
-            "SELECT 1 FROM pragma_table_info(?) WHERE name = 'fits'", (f"{self._name}_epoch",)
-        ).get:
-            # It was made by an earlier version of ours.
-            self._db.execute(f"ALTER TABLE {self._about} ADD COLUMN fits TEXT DEFAULT '[]'")
-        self.epoch = cast("int", self._db.execute(f"SELECT epoch FROM {self._about}").get)
+            self._db.execute(f"DROP TABLE IF EXISTS {self._about}")
+            self._db.execute(f"CREATE TABLE {self._about} AS SELECT abs(random()) AS epoch")
+        about_known = self._columns(f"{self._name}_epoch")
+        for column in ("fits TEXT DEFAULT '[]'", "told INTEGER DEFAULT 0", "told_at INTEGER"):
+            # One that an earlier version of ours has made lacks some.
+            if column.partition(" ")[0] not in about_known:
+                self._db.execute(f"ALTER TABLE {self._about} ADD COLUMN {column}")
+        self.epoch, _, _ = self._standing()
         self._follow(Fit(columns, key))
-        known = {
-            str(name)
-            for (name,) in self._db.execute("SELECT name FROM pragma_table_info(?)", (self._name,))
-        }
+        known = self._columns(self._name)
         for side in ("before", "after"):
             for name in columns:
-                if f"{side}_{name}" not in known:
+                if _folded(f"{side}_{name}") not in known:
                     self._db.execute(
                         f"ALTER TABLE {_quoted(self._name)} ADD COLUMN {_quoted(f'{side}_{name}')}"
                     )
@@ -199,11 +282,7 @@ class Outbox:
             self._db.execute(f"DROP TRIGGER IF EXISTS {_quoted(f'{self._name}_{op}')}")
             self._db.execute(self._trigger(op, columns))
         if fresh and snapshot:
-            self._db.execute(
-                f"INSERT INTO {_quoted(self._name)} (op, at, {_cells('after', columns)}) "
-                f"SELECT 'read', {_NOW}, {', '.join(_quoted(name) for name in columns)} "
-                f"FROM {_quoted(self._table)}"
-            )
+            self._db.execute(self._copy(columns))
 
     def _follow(self, fit: Fit) -> None:
         """Remember what columns the triggers know from now on, and which they knew for what is left."""
@@ -212,14 +291,25 @@ class Outbox:
         if fits and (fits[-1].columns, fits[-1].key) == (fit.columns, fit.key):
             self._fits = fits
             return
-        first = self._db.execute(f"SELECT min(position) FROM {_quoted(self._name)}").get
-        former = (
-            each if each.upto else msgspec.structs.replace(each, upto=self.last()) for each in fits
-        )
+        sql = f"SELECT min(position), max(position) FROM {_quoted(self._name)}"
+        first, last = next(iter(self._db.execute(sql)))
+        former = (each if each.upto else msgspec.structs.replace(each, upto=last) for each in fits)
         left = tuple(each for each in former if first is not None and each.upto >= first)
         self._fits = (*left, fit)
         told = msgspec.json.encode(self._fits).decode()
         self._db.execute(f"UPDATE {self._about} SET fits = ?", (told,))
+
+    def _columns(self, table: str) -> frozenset[str]:
+        """The columns of a table, as SQLite compares their names."""
+        found = self._db.execute("SELECT name FROM pragma_table_info(?)", (table,))
+        return frozenset(_folded(str(name)) for (name,) in found)
+
+    def _copy(self, columns: tuple[str, ...]) -> str:
+        return (
+            f"INSERT INTO {_quoted(self._name)} (op, at, {_cells('after', columns)}) "
+            f"SELECT 'read', {_NOW}, {', '.join(_quoted(name) for name in columns)} "
+            f"FROM {_quoted(self._table)}"
+        )
 
     @property
     def _about(self) -> str:
@@ -231,10 +321,13 @@ class Outbox:
             if op in ops:
                 into.append(_cells(side, columns))
                 values += [f"{row}.{_quoted(name)}" for name in columns]
+        outbox = _quoted(self._name)
+        # SQLite's own count begins anew where somebody deletes it while the outbox is empty.
+        position = f"max(coalesce((SELECT max(position) FROM {outbox}), 0), (SELECT told FROM {self._about})) + 1"
         return (
             f"CREATE TRIGGER {_quoted(f'{self._name}_{op}')} AFTER {op} ON {_quoted(self._table)} BEGIN "
-            f"INSERT INTO {_quoted(self._name)} (op, at, {', '.join(into)}) "
-            f"VALUES ('{op}', {_NOW}, {', '.join(values)}); END"
+            f"INSERT INTO {outbox} (position, op, at, {', '.join(into)}) "
+            f"VALUES ({position}, '{op}', {_NOW}, {', '.join(values)}); END"
         )
 
     def _pragma(self, name: str) -> int:
@@ -244,17 +337,31 @@ class Outbox:
         return Unavailable(f"the database `{self._path}` cannot be used now: {error}")
 
 
-def _change(row: Sequence[Any], columns: tuple[str, ...]) -> RowChange:
+def _file(path: str) -> tuple[int, int] | None:
+    """Which file the path names, by device and inode; None where there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if S_ISREG(found.st_mode) else None
+
+
+def _folded(name: str) -> str:
+    """The name as SQLite compares it: its ASCII letters alone have no case."""
+    return name.translate(_FOLDED)
+
+
+def _change(row: Sequence[Any], columns: tuple[str, ...], encoding: str) -> RowChange:
     position, op, at = row[:3]
     half = 3 + 2 * len(columns)
-    before = _row(row[3:half], columns) if op in OPS[1:] else None
-    after = _row(row[half:], columns) if op != "delete" else None
+    before = _row(row[3:half], columns, encoding) if op in OPS[1:] else None
+    after = _row(row[half:], columns, encoding) if op != "delete" else None
     return RowChange(op, before, after, str(position), max(at, 0))
 
 
-def _row(cells: Sequence[Any], columns: tuple[str, ...]) -> Row:
+def _row(cells: Sequence[Any], columns: tuple[str, ...], encoding: str) -> Row:
     return {
-        name: value.decode(errors="replace") if text else plain(value)
+        name: value.decode(encoding, errors="replace") if text else plain(value)
         for name, text, value in zip(columns, cells[::2], cells[1::2], strict=True)
     }
 

@@ -7,17 +7,18 @@ is found again because the node died before it could delete it is passed by. So 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from headrace.model.errors import Corrupt, Fenced, Unavailable
+from headrace.model.errors import Corrupt, Fenced, Misuse, Unavailable
 from headrace.model.tables import Table
 from headrace.triggers.foreign.base import Message
 from headrace.triggers.foreign.feed import fitted, parts
 from headrace.triggers.source import Outlet
-from headrace.triggers.tables.outbox import Outbox, is_busy
-from headrace.triggers.tables.rows import events_of, slot_of
+from headrace.triggers.tables.outbox import Mark, Outbox, is_busy
+from headrace.triggers.tables.rows import RowChange, events_of, slot_of
 from headrace.world.calendar import wait_until
 from headrace.world.clock import Clock
 from headrace.world.failpoints import hit
@@ -26,14 +27,6 @@ PAGE: Final = 500
 """Rows told at once."""
 BUSY_S: Final = 10.0
 """A database that others hold for longer without a break is told of as a failure."""
-
-
-class Mark(msgspec.Struct, array_like=True, frozen=True):
-    """How far an outbox was told, and which outbox that was."""
-
-    slot: str
-    epoch: int
-    position: int
 
 
 _decode = msgspec.msgpack.Decoder(Mark).decode
@@ -55,15 +48,19 @@ class OutboxSource:
 
         Raises:
             Unavailable: The database or its table is not there, or busy; begin again.
-            Misuse: The table's rows cannot be told apart.
+            Misuse: The table's rows cannot be told apart, or what was done to them is not known.
         """
-        slot = slot_of(self._trigger, outlet.stream)
+        while True:
+            await self._read_file(outlet, slot_of(self._trigger, outlet.stream))
+
+    async def _read_file(self, outlet: Outlet, slot: str) -> None:
+        """Watch until the path names another file."""
         outbox = Outbox(self._trigger.path, self._trigger.table, slot, self._trigger.keys)
         try:
             await self._install(outbox)
             while True:
                 try:
-                    await self._watch(outlet, outbox, slot)
+                    return await self._watch(outlet, outbox, slot)
                 except Fenced:
                     # Another node has told; go on from what it remembered.
                     await self._pause()
@@ -88,19 +85,25 @@ class OutboxSource:
             outbox.install(snapshot=self._trigger.snapshot)
 
     async def _watch(self, outlet: Outlet, outbox: Outbox, slot: str) -> None:
-        position = _position(await outlet.checkpoint(), outbox, slot, outlet.stream)
+        mark = _mark(await outlet.checkpoint(), outlet.stream)
+        if mark is None or mark.slot != slot:
+            mark = Mark(slot, outbox.epoch)
         left = True
-        while True:
+        while not outbox.moved():
             if outbox.altered():
                 await self._install(outbox)
             if not outbox.changed() and not left:
                 await self._pause()
                 continue
-            changes, key = outbox.read(position, PAGE)
+            found = outbox.read(mark, PAGE)
             self._busy_since = None
+            if found is None:
+                mark = await self._begun_anew(outlet, outbox, slot)
+                continue
+            changes, key = found
             messages = [
-                Message(fitted(event), int(change.position))
-                for change in changes
+                Message(fitted(event), told)
+                for change, told in changes
                 for event in events_of(
                     change,
                     table=self._trigger.table,
@@ -114,30 +117,57 @@ class OutboxSource:
                 at += len(part)
                 hit("feed:before-append")
                 # A row of two events is told only when both are.
-                ends = at == len(messages) or messages[at].receipt != part[-1].receipt
-                position = part[-1].receipt if ends else part[-1].receipt - 1
+                last = part[-1].receipt
+                whole = at == len(messages) or messages[at].receipt != last
+                mark = _before(last, changes, mark) if not whole else last
                 await outlet.emit(
-                    [message.event for message in part],
-                    checkpoint=msgspec.msgpack.encode(Mark(slot, outbox.epoch, position)),
+                    [message.event for message in part], checkpoint=msgspec.msgpack.encode(mark)
                 )
                 hit("feed:after-append")
+            if outbox.moved():
+                # A write here would leave its journal beside the other file.
+                break
             # What stays because somebody else is writing is deleted at the next look.
-            left = not outbox.forget(position)
+            left = not outbox.forget(mark)
             hit("feed:after-acknowledge")
             if len(changes) < PAGE:
                 await self._pause()
+
+    async def _begun_anew(self, outlet: Outlet, outbox: Outbox, slot: str) -> Mark:
+        """The mark of an outbox that is not the one that was told: all rows are told again.
+
+        Raises:
+            Fenced: Another node has told meanwhile; it is the same outbox.
+            Misuse: The rows are not to be told again.
+        """
+        known = outlet.row
+        if await outlet.checkpoint() != known:
+            raise Fenced(f"another node feeds `{outlet.stream}`")
+        if not self._trigger.snapshot:
+            raise Misuse(
+                f"the database `{self._trigger.path}` was replaced or put back to an earlier state: "
+                f"what that did to `{self._trigger.table}` is not known; begin anew with another `slot=`"
+            )
+        outbox.begin_anew()
+        return Mark(slot, outbox.epoch)
 
     async def _pause(self) -> None:
         await wait_until(self._clock, self._clock.now() + round(self._trigger.poll * 1_000_000))
 
 
-def _position(row: bytes | None, outbox: Outbox, slot: str, stream: str) -> int:
+def _mark(row: bytes | None, stream: str) -> Mark | None:
     if row is None:
-        return 0
+        return None
     try:
-        mark = _decode(row)
+        return _decode(row)
     except msgspec.DecodeError as error:
         raise Corrupt(f"the checkpoint of `{stream}` cannot be read: {error}") from error
-    same = (mark.slot, mark.epoch) == (slot, outbox.epoch)
-    # A database that was put back to an earlier state gives positions anew.
-    return mark.position if same and mark.position <= outbox.last() else 0
+
+
+def _before(last: Mark, changes: Sequence[tuple[RowChange, Mark]], mark: Mark) -> Mark:
+    """The mark of the change that comes before that of `last`; `mark` where it is the first."""
+    return max(
+        (told for _, told in changes if told.position < last.position),
+        key=lambda told: told.position,
+        default=mark,
+    )

@@ -198,6 +198,162 @@ def test_an_outbox_that_was_put_back_gives_its_positions_anew(
         assert [key for key, *_ in told(world)] == ["1", "2", "3", "4"]
 
 
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_count_that_somebody_resets_loses_and_repeats_nothing(
+    path: Path, shop: apsw.Connection, *, alive: bool
+) -> None:
+    with World(listening(path, snapshot=False)) as world:
+        world.advance("1s")
+        shop.execute("INSERT INTO orders (id) VALUES (1), (2), (3)")
+        world.advance("1s")
+        if not alive:
+            world.crash()
+        shop.execute("DELETE FROM sqlite_sequence")
+        shop.execute("INSERT INTO orders (id) VALUES (4)")
+        world.advance("1s")
+        shop.execute("INSERT INTO orders (id) VALUES (5)")
+        world.advance("1s")
+        assert [key for key, *_ in told(world)] == ["1", "2", "3", "4", "5"]
+
+
+def stop_of(world: World) -> str:
+    trouble = world._lives.node.dispatcher.sources.trouble("_shop.note.table.0")
+    return "" if trouble is None else trouble.error
+
+
+def replaced(path: Path, shop: apsw.Connection) -> apsw.Connection:
+    """The database, after another file has taken its name."""
+    shop.execute("VACUUM INTO ?", (f"{path}.next",))
+    shop.close()
+    path.with_name(f"{path.name}.next").rename(path)
+    return apsw.Connection(str(path))
+
+
+def test_a_database_that_a_copy_of_itself_replaces_is_read_on(
+    path: Path, shop: apsw.Connection
+) -> None:
+    with World(listening(path, snapshot=False)) as world:
+        world.advance("1s")
+        shop.execute("INSERT INTO orders (id) VALUES (1)")
+        world.advance("1s")
+        shop.execute("INSERT INTO orders (id) VALUES (2)")
+        shop = replaced(path, shop)
+        shop.execute("INSERT INTO orders (id) VALUES (3)")
+        world.advance("1s")
+        assert [key for key, *_ in told(world)] == ["1", "2", "3"]
+        assert shop.execute("SELECT count(*) FROM headrace_shop_note_table_0").get == 0
+    shop.close()
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_database_that_another_replaces_is_told_from_its_beginning(
+    path: Path, shop: apsw.Connection, *, alive: bool
+) -> None:
+    with World(listening(path)) as world:
+        world.advance("1s")
+        shop.execute("INSERT INTO orders (id) VALUES (1)")
+        world.advance("1s")
+        if not alive:
+            world.crash()
+        path.unlink()
+        other = apsw.Connection(str(path))
+        other.execute(SCHEMA)
+        other.execute("INSERT INTO orders (id) VALUES (7)")
+        world.advance("1m")
+        other.execute("INSERT INTO orders (id) VALUES (8)")
+        world.advance("1s")
+        assert [(key, op) for key, op, *_ in told(world)] == [
+            ("1", "insert"), ("7", "read"), ("8", "insert")
+        ]  # fmt: skip
+        other.close()
+
+
+@pytest.mark.parametrize("alive", [True, False])
+@pytest.mark.parametrize("way", ["backup", "rename"])
+def test_a_database_that_is_put_back_is_told_again(
+    path: Path, shop: apsw.Connection, way: str, *, alive: bool
+) -> None:
+    with World(listening(path)) as world:
+        world.advance("1s")
+        shop.execute("INSERT INTO orders (id) VALUES (1), (2)")
+        world.advance("1s")
+        shop.execute("VACUUM INTO ?", (f"{path}.old",))
+        shop.execute("INSERT INTO orders (id) VALUES (3), (4)")
+        world.advance("1s")
+        if not alive:
+            world.crash()
+        if way == "rename":
+            path.with_name(f"{path.name}.old").rename(path)
+            shop = apsw.Connection(str(path))
+        else:
+            with apsw.Connection(f"{path}.old") as old, shop.backup("main", old, "main") as copy:
+                copy.step()
+        # As many as were told: their numbers are given anew.
+        shop.execute("INSERT INTO orders (id) VALUES (5), (6)")
+        world.advance("1m")
+        shop.execute("INSERT INTO orders (id) VALUES (7)")
+        world.advance("1s")
+        assert [(key, op) for key, op, *_ in told(world)] == [
+            ("1", "insert"), ("2", "insert"), ("3", "insert"), ("4", "insert"),
+            ("5", "insert"), ("6", "insert"),
+            ("1", "read"), ("2", "read"), ("5", "read"), ("6", "read"),
+            ("7", "insert"),
+        ]  # fmt: skip
+
+
+def test_a_database_that_is_put_back_halts_what_reads_changes_only(
+    path: Path, shop: apsw.Connection
+) -> None:
+    app = listening(path, slot="mine", snapshot=False)
+    with pytest.raises(AssertionError, match="stopped by"), World(app) as world:  # noqa: PT012  # it says so as it ends
+        world.advance("1s")
+        shop.execute("VACUUM INTO ?", (f"{path}.old",))
+        shop.execute("INSERT INTO orders (id) VALUES (1)")
+        world.advance("1s")
+        path.with_name(f"{path.name}.old").rename(path)
+        back = apsw.Connection(str(path))
+        back.execute("INSERT INTO orders (id) VALUES (2)")
+        world.advance("1m")
+        assert "was replaced or put back to an earlier state" in stop_of(world)
+        assert back.execute("SELECT count(*) FROM mine").get == 1
+        back.close()
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
+def test_texts_are_told_as_they_are_whatever_the_databases_encoding(
+    path: Path, encoding: str
+) -> None:
+    shop = apsw.Connection(str(path))
+    shop.execute(f"PRAGMA encoding = '{encoding}'")
+    shop.execute(SCHEMA)
+    shop.execute("INSERT INTO orders (id, name) VALUES (1, 'Zürich 🚲')")
+    with World(listening(path)) as world:
+        world.advance("1s")
+        shop.execute("UPDATE orders SET name = 'Genève'")
+        world.advance("1s")
+        assert [row["name"] for *_, row in told(world)] == ["Zürich 🚲", "Genève"]
+    shop.close()
+
+
+@pytest.mark.parametrize("key", [(), "ID"])
+def test_a_column_whose_letters_change_their_case_is_told_under_its_new_name(
+    path: Path, shop: apsw.Connection, key: str | tuple[str, ...]
+) -> None:
+    with World(listening(path, key=key)) as world:
+        world.advance("1s")
+        shop.execute("ALTER TABLE orders RENAME COLUMN name TO Name")
+        shop.execute("ALTER TABLE orders RENAME COLUMN id TO Id")
+        shop.execute("INSERT INTO orders (id, name) VALUES (1, 'before')")
+        world.advance("1s")
+        shop.execute("UPDATE orders SET name = 'after'")
+        world.advance("1s")
+        assert not stop_of(world)
+        assert [(key, row.get("Name", row.get("name"))) for key, _, _, row in told(world)] == [
+            ("1", "before"), ("1", "after")
+        ]  # fmt: skip
+        assert "Name" in told(world)[1][3]
+
+
 @pytest.mark.parametrize(
     "label", [one for one in LABELS if one.startswith(("append", "commit", "feed", "pump"))]
 )
