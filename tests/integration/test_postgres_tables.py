@@ -257,6 +257,130 @@ async def test_what_cannot_be_watched_is_refused_with_the_fix(
         await life(url, Kept(), tmp_path, until=lambda: False, **settings)
 
 
+async def test_json_of_several_lines_is_told_as_it_was_written(
+    shop: Any, url: str, tmp_path: Path
+) -> None:
+    shop.execute("ALTER TABLE orders ADD COLUMN note json")
+    for number in range(1, 4):
+        shop.execute("INSERT INTO orders (id, note) VALUES (%s, E'{\n \"a\": 1\n}')", [number])
+    outlet = Kept()
+    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 3)
+    shop.execute("INSERT INTO orders (id, note) VALUES (4, E'[\n]')")
+    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 4)
+    assert [after["note"] for *_, after in outlet.told] == [{"a": 1}] * 3 + [[]]
+
+
+PARTED = (
+    "CREATE TABLE parted (id int{primary}, name text) PARTITION BY RANGE (id);"
+    "CREATE TABLE low PARTITION OF parted FOR VALUES FROM (0) TO (10);"
+    "CREATE TABLE high PARTITION OF parted FOR VALUES FROM (10) TO (100) PARTITION BY RANGE (id);"
+    "CREATE TABLE higher PARTITION OF high FOR VALUES FROM (10) TO (20);"
+)
+
+
+@pytest.fixture
+def parted(shop: Any) -> Iterator[Any]:
+    yield shop
+    shop.execute("DROP TABLE IF EXISTS parted, parent CASCADE; DROP VIEW IF EXISTS seen")
+
+
+async def test_partitions_that_do_not_say_which_row_was_changed_are_refused_with_the_cure(
+    parted: Any, url: str, tmp_path: Path
+) -> None:
+    parted.execute(PARTED.format(primary=""))
+    parted.execute("ALTER TABLE parted REPLICA IDENTITY FULL")
+    parted.execute("INSERT INTO parted VALUES (1, 'a'), (11, 'b')")
+    outlet, table = Kept(), {"table": "parted", "key": "id"}
+    with pytest.raises(Misuse, match="which row was changed") as refused:
+        await life(url, outlet, tmp_path, until=lambda: False, **table)
+    assert parted.execute("SELECT count(*) FROM pg_publication").fetchone() == (0,)
+    parted.execute("UPDATE parted SET name = 'own'")  # its owner is not disturbed
+    parted.execute(str(refused.value).split("`")[3])
+    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 2, **table)
+    parted.execute("UPDATE parted SET name = 'new'")
+    parted.execute("DELETE FROM parted WHERE id = 1")
+    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 5, **table)
+    assert outlet.told[2:] == [
+        ("1", "update", {"id": 1, "name": "own"}, {"id": 1, "name": "new"}),
+        ("11", "update", {"id": 11, "name": "own"}, {"id": 11, "name": "new"}),
+        ("1", "delete", {"id": 1, "name": "new"}, None),
+    ]
+
+
+async def test_partitions_of_a_table_with_a_primary_key_need_nothing(
+    parted: Any, url: str, tmp_path: Path
+) -> None:
+    parted.execute(PARTED.format(primary=" PRIMARY KEY"))
+    outlet = Kept()
+    parted.execute("INSERT INTO parted VALUES (1, 'a'), (11, 'b')")
+    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 2, table="parted")
+    parted.execute("UPDATE parted SET name = 'new'; DELETE FROM parted")
+    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 6, table="parted")
+    assert [op for _, op in outlet.names[2:]] == ["update", "update", "delete", "delete"]
+
+
+async def test_a_partition_that_is_attached_later_is_shown_with_the_cure(
+    parted: Any, url: str, tmp_path: Path
+) -> None:
+    parted.execute(PARTED.format(primary=""))
+    for name in ("parted", "low", "higher"):
+        parted.execute(f"ALTER TABLE {name} REPLICA IDENTITY FULL")
+    outlet, table = Kept(), {"table": "parted", "key": "id"}
+    await life(
+        url, outlet, tmp_path,
+        until=lambda: outlet.row is not None and b"streaming" in outlet.row, **table,
+    )  # fmt: skip
+    assert (await standing(Table(url, "parted", "id"))).error == ""
+    parted.execute("CREATE TABLE late PARTITION OF parted FOR VALUES FROM (100) TO (200)")
+    cure = "ALTER TABLE late REPLICA IDENTITY FULL"
+    assert cure in (await standing(Table(url, "parted", "id"))).error
+    with pytest.raises(Misuse, match=cure):
+        await life(url, outlet, tmp_path, until=lambda: False, **table)
+
+
+async def test_tables_that_inherit_are_looked_at_and_one_that_came_later_is_not_overlooked(
+    parted: Any, url: str, tmp_path: Path
+) -> None:
+    parted.execute(
+        "CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child () INHERITS (parent)"
+    )
+    outlet = Kept()
+    with pytest.raises(Misuse, match="ALTER TABLE child REPLICA IDENTITY FULL"):
+        await life(url, outlet, tmp_path, until=lambda: False, table="parent")
+    parted.execute("ALTER TABLE child REPLICA IDENTITY FULL; INSERT INTO child VALUES (1)")
+    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 1, table="parent")
+    parted.execute("UPDATE child SET id = 2")
+    await life(url, outlet, tmp_path, until=lambda: len(outlet.events) == 3, table="parent")
+    assert outlet.names == [("1", "read"), ("1", "delete"), ("2", "insert")]
+    parted.execute("CREATE TABLE later (PRIMARY KEY (id)) INHERITS (parent)")
+    assert "`public.later`" in (await standing(Table(url, "parent"))).error
+    with pytest.raises(Misuse, match=r"`public\.later` was made anew, added since"):
+        await life(url, outlet, tmp_path, until=lambda: False, table="parent")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (
+            "CREATE VIEW seen AS SELECT * FROM orders",
+            "`seen` is a view: .* the tables it is made of",
+        ),
+        ("CREATE MATERIALIZED VIEW seen AS SELECT * FROM orders", "is a materialized view"),
+        ("CREATE UNLOGGED TABLE seen (id int PRIMARY KEY)", "ALTER TABLE seen SET LOGGED"),
+    ],
+)
+async def test_what_the_server_does_not_stream_is_refused_by_its_name(
+    shop: Any, url: str, tmp_path: Path, make: str, says: str
+) -> None:
+    kind = make.removeprefix("CREATE ").removeprefix("UNLOGGED ").partition(" seen")[0]
+    shop.execute(make)
+    try:
+        with pytest.raises(Misuse, match=says):
+            await life(url, Kept(), tmp_path, until=lambda: False, table="seen")
+    finally:
+        shop.execute(f"DROP {kind} seen")
+
+
 async def test_a_table_that_is_not_there_yet_is_asked_for_again(
     shop: Any, url: str, tmp_path: Path
 ) -> None:

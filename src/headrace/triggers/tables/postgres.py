@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -23,7 +24,13 @@ from headrace.triggers.foreign.base import Message
 from headrace.triggers.foreign.feed import fitted, parts
 from headrace.triggers.source import Outlet
 from headrace.triggers.tables.pgoutput import Decoder, lsn_number
-from headrace.triggers.tables.replication import About, Replica, about_table, is_published
+from headrace.triggers.tables.replication import (
+    About,
+    Replica,
+    about_table,
+    not_streamed,
+    unpublished,
+)
 from headrace.triggers.tables.rows import RowChange, events_of, slot_of
 from headrace.world.clock import Clock
 from headrace.world.failpoints import hit
@@ -51,6 +58,8 @@ class Mark(msgspec.Struct, array_like=True, frozen=True):
     done: int = 0
 
 
+FRAME: Final = struct.Struct(">Q")
+"""The length of a row of the copy, in bytes."""
 _decode = msgspec.msgpack.Decoder(Mark).decode
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -105,11 +114,8 @@ class ReplicationSource:
                     f"the replication slot `{slot}` is gone, and with it changes of `{table}`; "
                     "begin anew with another `slot=`"
                 )
-            if not await is_published(questions, slot, about):
-                raise Misuse(
-                    f"`{table}` was made anew or taken out of the publication `{slot}`, so its "
-                    "changes are not streamed; begin anew with another `slot=`"
-                )
+            if lacking := await unpublished(questions, slot, about):
+                raise Misuse(not_streamed(lacking, slot))
             return mark
         if there and (mark is None or mark.slot != slot):
             raise Misuse(
@@ -125,7 +131,7 @@ class ReplicationSource:
         self, outlet: Outlet, about: About, mark: Mark, stream: Replica, questions: Replica
     ) -> Mark:
         slot = mark.slot
-        if not await is_published(questions, slot, about):
+        if await unpublished(questions, slot, about):
             await questions.ask(
                 sql.SQL(
                     "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)"
@@ -151,7 +157,8 @@ class ReplicationSource:
         await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
         with path.open("wb") as file:
             async for page in questions.snapshot(about, snapshot):
-                file.writelines(msgspec.json.encode(row) + b"\n" for row in page)
+                for row in page:
+                    write_frame(file, msgspec.json.encode(row))
             file.flush()
             await asyncio.to_thread(os.fsync, file.fileno())
         folder = os.open(path.parent, os.O_RDONLY)
@@ -172,13 +179,11 @@ class ReplicationSource:
             )
         with path.open("rb") as file:
             file.seek(mark.done)
-            while lines := file.readlines(1 << 18):
+            while rows := read_frames(file, size=1 << 18):
                 messages: list[Message[Mark]] = []
-                for line in lines:
-                    mark = replace(mark, done=mark.done + len(line))
-                    change = RowChange(
-                        "read", None, _row(line), f"snapshot/{mark.done - len(line)}"
-                    )
+                for row in rows:
+                    change = RowChange("read", None, _row(row), f"snapshot/{mark.done}")
+                    mark = replace(mark, done=mark.done + FRAME.size + len(row))
                     messages += self._messages(change, mark, about, outlet.stream)
                 await self._tell(outlet, messages)
         mark = Mark(mark.slot, mark.table, "streaming")
@@ -243,6 +248,33 @@ def _mark(row: bytes | None, stream: str) -> Mark | None:
         return _decode(row)
     except msgspec.DecodeError as error:
         raise Corrupt(f"the checkpoint of `{stream}` cannot be read: {error}") from error
+
+
+def write_frame(file: BinaryIO, row: bytes) -> None:
+    """Append a row to the copy, behind its length.
+
+    JSON columns come as they were written, and may hold newlines.
+    """
+    file.write(FRAME.pack(len(row)))
+    file.write(row)
+
+
+def read_frames(file: BinaryIO, *, size: int) -> list[bytes]:
+    """The next rows of the copy, of about `size` bytes together; none at its end.
+
+    Raises:
+        Corrupt: It ends within a row.
+    """
+    rows: list[bytes] = []
+    taken = 0
+    while taken < size and (head := file.read(FRAME.size)):
+        length = FRAME.unpack(head)[0] if len(head) == FRAME.size else -1
+        row = file.read(length) if length >= 0 else b""
+        if len(row) != length:
+            raise Corrupt("the copy of a table ends within a row; begin anew with another `slot=`")
+        rows.append(row)
+        taken += FRAME.size + length
+    return rows
 
 
 def _row(line: bytes) -> dict[str, Any]:

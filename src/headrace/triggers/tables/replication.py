@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, LiteralString, NamedTuple
 
@@ -17,6 +17,13 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from headrace.model.errors import Misuse, Unavailable
+from headrace.triggers.tables.identity import (
+    PARTITIONED,
+    TABLE,
+    Relation,
+    refusal,
+    streamed,
+)
 from headrace.triggers.tables.pgoutput import EPOCH_2000_US, value_of
 from headrace.world.clock import Clock
 
@@ -36,12 +43,19 @@ FOR_GOOD: Final = (
 
 
 class About(NamedTuple):
-    """What there is to know of a table."""
+    """What there is to know of a table.
+
+    Attributes:
+        schema, name, columns: As the database has them.
+        key: The columns that name a row.
+        streamed: Under which tables' names its changes come: its own, and of those that inherit from it.
+    """
 
     schema: str
     name: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
+    streamed: tuple[tuple[str, str], ...]
 
 
 @contextmanager
@@ -198,39 +212,64 @@ async def about_table(replica: Replica, table: str, key: tuple[str, ...]) -> Abo
         raise Misuse("the server does not stream changes: set `wal_level = logical`, restart it")
     schema, _, name = table.rpartition(".")
     found = await replica.ask(
-        "SELECT c.oid, c.relreplident FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
-        "WHERE nspname = %s AND relname = %s AND relkind IN ('r', 'p')", schema or "public", name,
+        "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
+        "WHERE nspname = %s AND relname = %s", schema or "public", name,
     )  # fmt: skip
     if not found:
         raise Unavailable(f"the database has no table `{table}`; create it")
-    oid, identity = found[0]
+    oid = found[0][0]
+    relations = [_relation(row) for row in await replica.ask(RELATIONS, oid)]
     columns = await replica.ask(
         "SELECT attname FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped "
         "AND attgenerated = '' ORDER BY attnum", oid,
     )  # fmt: skip
-    primary = await replica.ask(
-        "SELECT attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = indrelid "
-        "AND attnum = ANY(indkey) WHERE indrelid = %s AND indisprimary "
-        "ORDER BY array_position(indkey::int[], attnum::int)", oid,
-    )  # fmt: skip
-    own = tuple(column for (column,) in primary)
-    about = About(schema or "public", name, tuple(column for (column,) in columns), key or own)
-    if not about.key or set(about.key) - set(about.columns):
+    about = About(
+        schema or "public",
+        name,
+        tuple(column for (column,) in columns),
+        key or relations[0].primary,
+        tuple((each.schema, each.table) for each in streamed(relations)),
+    )
+    refused = refusal(relations, about.key)
+    is_known = about.key and not set(about.key) - set(about.columns)
+    if not is_known and relations[0].kind in {TABLE, PARTITIONED}:
         raise Misuse(f'`{table}` is not known by `{key}`; say which columns name a row: `key="id"`')
-    full = identity in {"f", b"f"}
-    if not full and (identity not in {"d", b"d"} or set(about.key) - set(own)):
+    if refused is not None:
         # Publishing it would make the author's own updates fail, or hide a row's key.
-        raise Misuse(
-            f"`{table}` does not say which row was changed: "
-            f"`ALTER TABLE {table} REPLICA IDENTITY FULL`, or leave out `key=`"
-        )
+        raise Misuse(refused)
     return about
 
 
-async def is_published(replica: Replica, publication: str, about: About) -> bool:
-    """Whether the table's changes are streamed; one that was dropped is in no publication any more."""
+async def unpublished(replica: Replica, publication: str, about: About) -> list[str]:
+    """Of which tables changes are not streamed; one that was dropped is in no publication any more."""
     found = await replica.ask(
-        "SELECT 1 FROM pg_publication_tables WHERE (pubname, schemaname, tablename) = (%s, %s, %s)",
-        publication, about.schema, about.name,
-    )  # fmt: skip
-    return bool(found)
+        "SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %s", publication
+    )
+    there = {(str(schema), str(name)) for schema, name in found}
+    return [f"{schema}.{name}" for schema, name in about.streamed if (schema, name) not in there]
+
+
+def not_streamed(tables: Sequence[str], slot: str) -> str:
+    """What is wrong where a publication lacks `tables`, and what to do."""
+    return (
+        f"`{tables[0]}` was made anew, added since, or taken out of the publication `{slot}`: its changes "
+        "are not streamed; begin anew with another `slot=`"
+    )
+
+
+RELATIONS: Final = (
+    "WITH RECURSIVE tree (oid, depth) AS (SELECT %s::oid, 0 UNION "
+    "SELECT inhrelid, depth + 1 FROM pg_inherits JOIN tree ON inhparent = tree.oid) "
+    "SELECT c.oid::regclass::text, nspname::text, relname::text, relkind::text, relispartition, "
+    "relreplident::text, relpersistence::text, ARRAY(SELECT attname::text FROM pg_index i "
+    "JOIN pg_attribute a ON a.attrelid = indrelid AND attnum = ANY(indkey) "
+    "WHERE indrelid = c.oid AND indisprimary ORDER BY array_position(indkey::int[], attnum::int)) "
+    "FROM (SELECT oid, min(depth) AS depth FROM tree GROUP BY oid) AS found "
+    "JOIN pg_class c ON c.oid = found.oid JOIN pg_namespace n ON n.oid = relnamespace "
+    "ORDER BY depth, 1"
+)
+"""The table, and all that are parts of it or inherit from it."""
+
+
+def _relation(row: tuple[Any, ...]) -> Relation:
+    return Relation._make((*row[:-1], tuple(row[-1])))

@@ -9,18 +9,17 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from headrace.model.errors import HeadraceError
+from headrace.model.errors import HeadraceError, Misuse, Unavailable
 from headrace.model.slots import Slot
 from headrace.model.tables import Table
-from headrace.triggers.tables.replication import Replica
+from headrace.triggers.tables.replication import Replica, about_table, not_streamed, unpublished
 from headrace.triggers.tables.rows import slot_of
 from headrace.world.clock import Clock
 
 PATIENCE_S: Final = 3.0
 QUESTION: Final = (
     "SELECT active, coalesce(wal_status, ''), safe_wal_size::bigint, "
-    "pg_wal_lsn_diff(here, confirmed_flush_lsn)::bigint, pg_wal_lsn_diff(here, restart_lsn)::bigint, "
-    "EXISTS (SELECT 1 FROM pg_publication_tables WHERE pubname = slot_name) "
+    "pg_wal_lsn_diff(here, confirmed_flush_lsn)::bigint, pg_wal_lsn_diff(here, restart_lsn)::bigint "
     "FROM pg_replication_slots, (SELECT CASE WHEN pg_is_in_recovery() "
     "THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS here) AS server "
     "WHERE slot_name = %s"
@@ -36,6 +35,7 @@ async def slot_standing(trigger: Table, stream: str, clock: Clock) -> Slot:
         async with asyncio.timeout(PATIENCE_S):
             await replica.connect(replication=False)
             rows = await replica.ask(QUESTION, name)
+            trouble = await _trouble(replica, trigger, name) if rows else ""
     except TimeoutError:
         return Slot(name, error=f"the database did not answer within {PATIENCE_S:g} s")
     except HeadraceError as error:
@@ -44,11 +44,15 @@ async def slot_standing(trigger: Table, stream: str, clock: Clock) -> Slot:
         await replica.close()
     if not rows:
         return Slot(name, error=f"the database has no slot `{name}`")
-    active, status, safe, behind, kept, published = rows[0]
-    if not published:
-        return Slot(
-            name, active, status, behind, kept, safe,
-            error=f"the table was made anew or taken out of the publication `{name}`: its changes "
-            "are not streamed; begin anew with another `slot=`",
-        )  # fmt: skip
-    return Slot(name, active, status, behind, kept, safe)
+    active, status, safe, behind, kept = rows[0]
+    return Slot(name, active, status, behind, kept, safe, error=trouble)
+
+
+async def _trouble(replica: Replica, trigger: Table, slot: str) -> str:
+    """Why changes of the table are not streamed, or its owner's own ones fail; empty where all is well."""
+    try:
+        about = await about_table(replica, trigger.table, trigger.keys)
+    except (Misuse, Unavailable) as error:
+        return str(error)
+    lacking = await unpublished(replica, slot, about)
+    return not_streamed(lacking, slot) if lacking else ""
