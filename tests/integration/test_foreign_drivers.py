@@ -149,6 +149,7 @@ async def test_a_nats_filter_takes_its_subjects_only(opened: Opened) -> None:
         (b"NATS/1.0\r\nStatus: 404\r\n\r\n", b"a", {"Status": "404"}, "a"),
         (b"NATS/1.0 100 Idle\r\n\r\n", b"a", {"Status": "100", "Description": "Idle"}, "a"),
         (b"NATS/1.0\r\nX: \xff\r\n\r\n", b"\xfe", {"X": "\ufffd"}, r"\xfe"),
+        (b"NATS/1.0\r\na: 1\r\nb: x\r\na: 2\r\n\r\n", b"a", {"a": '["1","2"]', "b": "x"}, "a"),
         (b"garbage", b"a", {"headrace-headers-dropped": "7 bytes"}, "a"),
     ],
 )
@@ -192,13 +193,13 @@ async def test_a_nats_consumer_that_was_deleted_is_missed(
 @pytest.mark.parametrize(
     ("entry", "name", "value", "headers", "time"),
     [
-        ({"data": "v"}, "18446744073709551614-1", b"v", None, 0),
+        ({"data": "v"}, "18446744073709551614-1", b"v", None, None),
         ({"data": "v", b"\xff": b"\xfe"}, "5-1", b"v", None, 5_000),
         ({b"\xff": "a"}, "5-1", b'{"\\\\xff":"a"}', None, 5_000),
     ],
 )
 async def test_an_odd_redis_entry_holds_up_nothing(
-    opened: Opened, entry: Any, name: str, value: bytes, headers: None, time: int
+    opened: Opened, entry: Any, name: str, value: bytes, headers: None, time: int | None
 ) -> None:
     redis: Redis = opened("redis")
     stream = await redis.make()
@@ -268,7 +269,8 @@ async def test_rabbitmq_senders_and_ids_that_hold_a_slash_are_told_apart(opened:
     [
         ("shortstr", b"\x03a\xff\xfe", {"id": r"{queue}//a\xff\xfe"}),
         ("timestamp", (1_763_740_000_000).to_bytes(8), {"time": 1_763_740_000_000_000}),
-        ("timestamp", b"\xff" * 8, {"time": 0}),
+        ("timestamp", b"\xff" * 8, {"time": None}),
+        ("timestamp", b"\x00" * 8, {"time": 0}),
         ("table", b"\x00\x00\x00\x04\x01\xff\x74\x01", {"headers": {"headrace-headers-dropped": "4 bytes"}}),
         ("table", b"\x00\x00\x00\x08\x01a\x78\x00\x00\x00\x01\xff", {"headers": {"a": "\ufffd"}}),
     ],
@@ -296,6 +298,46 @@ async def test_rabbitmq_properties_that_cannot_be_read_hold_up_nothing(
         if isinstance(wanted, str):
             wanted = wanted.format(queue=queue)
         assert getattr(found.event, name) == wanted
+
+
+async def test_tables_and_arrays_in_rabbitmq_headers_are_told_as_json(opened: Opened) -> None:
+    rabbit: Rabbit = opened("rabbitmq")
+    queue = await rabbit.make()
+    headers: Any = {
+        "table": {"a": [1, "x", None]},
+        "at": datetime(2026, 1, 2, tzinfo=UTC),
+        "is": True,
+    }
+    async with rabbit._channel() as channel:
+        await (await channel.get_underlay_channel()).basic_publish(
+            b"x", routing_key=queue, properties=Basic.Properties(headers=headers)
+        )
+    async with connected(rabbit.trigger(queue)) as driver:
+        (message,) = await received(driver, 1)
+    assert message.event.headers == {
+        "table": '{"a":[1,"x",null]}', "at": "2026-01-02T00:00:00Z", "is": "true"
+    }  # fmt: skip
+
+
+async def test_user_properties_of_one_name_are_all_told(opened: Opened) -> None:
+    from paho.mqtt import client as paho
+    from paho.mqtt.enums import CallbackAPIVersion
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+
+    mqtt: Any = opened("mqtt")
+    queue = await mqtt.make()
+    async with connected(mqtt.trigger(queue)) as driver:
+        said = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # theirs
+        said.UserProperty = [("a", "1"), ("b", "x"), ("a", "2")]
+        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        await asyncio.to_thread(client.connect, "127.0.0.1", mqtt.port)
+        client.loop_start()
+        client.publish(f"{queue}/one", b"x", qos=1, properties=said)
+        (message,) = await received(driver, 1)
+        client.disconnect()
+        client.loop_stop()
+    assert message.event.headers == {"a": '["1","2"]', "b": "x"}
 
 
 async def test_a_rabbitmq_queue_that_is_deleted_and_made_anew_is_read_on(opened: Opened) -> None:

@@ -7,6 +7,7 @@ says; text lines become texts. Key, time and id are taken from the named fields.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -68,10 +69,17 @@ def csv_lines(
     """One envelope per row of a CSV file with a header line; fields are texts, or as `schema` says.
 
     Raises:
-        Invalid: A row has more or fewer fields than the header, or is no UTF-8.
+        Invalid: A row has more or fewer fields than the header, two fields have one name, or it is
+            not UTF-8.
     """
     reader = csv.DictReader(_texts(lines, source), strict=True)
     try:
+        names = Counter(reader.fieldnames or ())
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise Invalid(
+                f"{source}:1: several columns are named {', '.join(f'`{name}`' for name in twice)}; "
+                "give each a name of its own in the header line"
+            )
         for row in reader:
             where = f"{source}:{reader.line_num}"
             if None in row or None in row.values():
@@ -80,7 +88,9 @@ def csv_lines(
                     "header line; quote fields that hold commas"
                 )
             value = row if schema is None else coerce_row(schema, row)
-            yield _envelope(b'{"value":' + _encode(value), row, fields, where)
+            # An empty field of CSV says nothing; an empty text of JSON is one.
+            said = {name: text or None for name, text in row.items()}
+            yield _envelope(b'{"value":' + _encode(value), said, fields, where)
     except csv.Error as error:
         raise Invalid(f"{source}:{reader.line_num}: this is no CSV: {error}") from error
 
@@ -108,7 +118,7 @@ def _texts(lines: Iterable[bytes], source: str) -> Iterator[str]:
 def _envelope(head: bytes, row: dict[str, Any], fields: Fields, where: str) -> bytes:
     parts = [head]
     key = fields.key
-    if fields.key_field and (found := _field(row, fields.key_field, where)) not in (None, ""):
+    if fields.key_field and (found := _field(row, fields.key_field, where)) is not None:
         key = _text(found)
     if key is not None:
         parts.append(b'"key":' + _encode(key))

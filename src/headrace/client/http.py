@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from headrace.client.final import FinalConnection, FinalTlsConnection
 from headrace.model import errors
 
 ENVELOPES = "application/vnd.headrace.events+x-ndjson"
@@ -74,9 +75,7 @@ class Client:
             )
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._base = parts.path.rstrip("/")
-        kind = (
-            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        )
+        kind = FinalTlsConnection if parts.scheme == "https" else FinalConnection
         self._connect: Callable[[], http.client.HTTPConnection] = lambda: kind(
             parts.hostname or "", port, timeout=timeout
         )

@@ -71,7 +71,9 @@ class _Lane:
 
     def _open(self) -> None:
         chunk = self.chunks[0]
-        self._times = [event.time or chunk.appended for event in chunk.events()]
+        self._times = [
+            chunk.appended if event.time is None else event.time for event in chunk.events()
+        ]
         self.index, self.head = chunk.low, self._times[0]
 
 

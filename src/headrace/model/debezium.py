@@ -9,6 +9,7 @@ none of these is refused, never passed over. Pure.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -30,12 +31,35 @@ OPS: Final[Mapping[str, RowOp]] = {
     "r": "read", "c": "insert", "u": "update", "d": "delete", "t": "truncate",
 }  # fmt: skip
 
-_UNAVAILABLE: Final = b"__debezium_unavailable_value"
-_UNAVAILABLE_BYTES: Final = base64.b64encode(_UNAVAILABLE)
-_ABSENT: Final = frozenset(
-    form
-    for text in (_UNAVAILABLE, _UNAVAILABLE_BYTES)
-    for form in (b'"' + text + b'"', b'["' + text + b'"]')
+_UNAVAILABLE: Final = "__debezium_unavailable_value"
+_TEXTS: Final = (
+    _UNAVAILABLE,
+    # As bytes, by `binary.handling.mode`.
+    base64.b64encode(_UNAVAILABLE.encode()).decode(),
+    _UNAVAILABLE.encode().hex(),
+    # As an hstore that is written as JSON.
+    f'{{"{_UNAVAILABLE}":"{_UNAVAILABLE}"}}',
+)
+_UUID: Final = "b68a35a7-17ad-35b3-af2a-ae46edb4545a"
+"""The name-based UUID (version 3, without a namespace) of the text."""
+_POINTS: Final = tuple(
+    base64.b64encode(bytes.fromhex(wkb)).decode()
+    for wkb in (
+        "0101000020E6100000000000FC83D797C1000000FC83D797C1",
+        "0101000020E61000000C21E7FDFF7F66401842CEFBFF7F5640",
+    )
+)
+"""A geometry and a geography that are nowhere."""
+_ABSENT: Final[tuple[Any, ...]] = (
+    *_TEXTS,
+    *([text] for text in _TEXTS),
+    list(_UNAVAILABLE.encode()),
+    [_UUID],
+    {_UNAVAILABLE: _UNAVAILABLE},
+)
+"""What Debezium writes in place of values it was not sent again, as text, bytes, arrays and maps."""
+_MAY_BE_ABSENT: Final = re.compile(
+    "|".join((*map(re.escape, (*_TEXTS[:3], _UUID, *_POINTS)), r"95,\s*95,\s*100,\s*101")).encode()
 )
 _EMPTY: Final = frozenset({b"", b"null", b"default"})
 """No value; `default` is what Debezium's sink for Redis writes in its place."""
@@ -232,11 +256,17 @@ def _row(name: str, members: Members) -> msgspec.Raw:
 
 def _known(row: msgspec.Raw) -> tuple[msgspec.Raw | Members, list[str]]:
     """The row without the columns the database did not send again, and those."""
-    if _UNAVAILABLE not in bytes(row) and _UNAVAILABLE_BYTES not in bytes(row):
+    if _MAY_BE_ABSENT.search(bytes(row)) is None:
         return row, []
     columns = _members_of(row)
-    absent = [name for name, value in columns.items() if bytes(value) in _ABSENT]
+    absent = [name for name, value in columns.items() if _is_absent(_plain(value))]
     return {name: value for name, value in columns.items() if name not in absent}, absent
+
+
+def _is_absent(value: Any) -> bool:
+    if isinstance(value, dict) and "wkb" in value:
+        return value["wkb"] in _POINTS
+    return value in _ABSENT
 
 
 def _attributes(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ class Event(msgspec.Struct, array_like=True, frozen=True, gc=False):
     Attributes:
         value: The payload; JSON unless the stream says otherwise.
         key: What keeps events in order; events of one key share a partition.
-        time: When it happened, in microseconds since the epoch; 0 means "when it was appended".
+        time: When it happened, in microseconds since the epoch; None means "when it was appended".
         id: The producer's id, the mark by which a repeated publish is recognised. None means the
             event is known by its position (`stream/partition/offset`).
         headers: Short strings beside the payload.
@@ -25,11 +25,16 @@ class Event(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     value: bytes
     key: str | None = None
-    time: int = 0
+    time: int | None = None
     id: str | None = None
     headers: dict[str, str] | None = None
     type: str | None = None
     source: str | None = None
+
+    def time_or(self, appended: int) -> int:
+        """When it happened, for an event that was appended at `appended` (both in microseconds)."""
+        # The epoch is a time like any other.
+        return appended if self.time is None else self.time
 
 
 def fenced(text: str, mark: str) -> str:

@@ -95,8 +95,9 @@ class At(msgspec.Struct, frozen=True, tag="at"):
     """A moment has come: once, or again and again from then on.
 
     Attributes:
-        when: A `datetime`, or ISO 8601 text; one without an offset is read in `tz`. A moment that
-            is past when the app is first deployed does not fire.
+        when: A `datetime`, or ISO 8601 text; one without an offset is read in `tz`: a time that
+            daylight saving skips is the moment of the change, one that comes twice its first
+            coming. A moment that is past when the app is first deployed does not fire.
         tz: An IANA time zone.
         every: Seconds or a span such as `"1d"`: fires again after each. For "every day at nine"
             write `Cron`, which knows daylight saving.

@@ -206,7 +206,7 @@ class _Said:
                 "key": emit.key,
                 "id": emit.id,
                 "headers": dict(emit.headers) if emit.headers else None,
-                "time": 0 if moment is None else round(moment * 1e6),
+                "time": None if moment is None else round(moment * 1e6),
             }
         )
         self._size += len(value)

@@ -62,7 +62,7 @@ class Event(msgspec.Struct, Generic[T], array_like=True, gc=False, eq=False):
 
     raw: bytes
     key: str | None = None
-    _time: int = 0
+    _time: int | None = None
     _id: str | None = None
     _headers: dict[str, str] | None = None
     type: str | None = None
@@ -119,12 +119,18 @@ class Event(msgspec.Struct, Generic[T], array_like=True, gc=False, eq=False):
     @property
     def timestamp(self) -> float:
         """When it happened (or was appended, where nobody said), in seconds since the epoch."""
-        return (self._time or self._origin.chunk.appended) / 1e6
+        return self._micros / 1e6
 
     @property
     def time(self) -> datetime:
         """When it happened (or was appended, where nobody said), in UTC."""
-        return _EPOCH + timedelta(microseconds=self._time or self._origin.chunk.appended)
+        return _EPOCH + timedelta(microseconds=self._micros)
+
+    @property
+    def _micros(self) -> int:
+        """The same, in microseconds since the epoch, which is a time like any other."""
+        appended: int = self._origin.chunk.appended
+        return appended if self._time is None else self._time
 
     @property
     def headers(self) -> Mapping[str, str]:

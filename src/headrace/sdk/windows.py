@@ -184,7 +184,7 @@ class Folding:
 
     def take(self, event: Event[Any], context: Context) -> None:
         """Fold the event into its windows, then close those that are over."""
-        time = event._time or event._origin.chunk.appended
+        time = event._micros
         place = f"_window/{self._name}/{event.stream}/{event.partition}/"
         standing = context.state.get(f"{place}at", Standing, Standing())
         taken = self._put(place, event, time, standing, context)

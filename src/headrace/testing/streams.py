@@ -33,7 +33,7 @@ def facts_of(
     if id is not None and len(values) != 1:
         raise Misuse(f"`id={id!r}` names one event, but {len(values)} are published")
     moment = time.timestamp() if isinstance(time, datetime) else time
-    micros = 0 if moment is None else round(moment * 1e6)
+    micros = None if moment is None else round(moment * 1e6)
     return [
         value
         if isinstance(value, Fact)

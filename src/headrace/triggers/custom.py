@@ -41,7 +41,7 @@ class Said(msgspec.Struct):
     key: str | None = None
     id: str | None = None
     headers: dict[str, str] | None = None
-    time: int = 0
+    time: int | None = None
 
 
 class Answer(msgspec.Struct):

@@ -173,7 +173,9 @@ class FreshnessSource:
     # --- telling ----------------------------------------------------------------------------
 
     def _event(self, case: Case, stream: str) -> Event:
-        value: dict[str, Any] = {"key": case.key or None, "last": case.place or None}
+        # One that watches a whole stream has no key; an empty key is a key.
+        key = case.key if getattr(self._trigger, "per_key", True) else None
+        value: dict[str, Any] = {"key": key, "last": case.place or None}
         if isinstance(self._trigger, Silence):
             kind = "headrace.silence"
             value |= {"stream": self._trigger.stream, "after": self._trigger.seconds}
@@ -183,7 +185,7 @@ class FreshnessSource:
             value["within"] = self._trigger.seconds
         return Event(
             msgspec.json.encode(value),
-            key=case.key or None,
+            key=key,
             time=case.due,
             id=f"{stream}@{case.key}@{case.place}@{case.due}",
             type=kind,

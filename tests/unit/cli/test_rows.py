@@ -111,3 +111,19 @@ def test_batches_are_bounded_in_events_and_bytes() -> None:
     large = b"x" * (3 << 20)
     assert [len(batch) for batch in batches([large, large, b"x"], 100)] == [1, 2]
     assert list(batches([], 3)) == []
+
+
+def test_columns_of_one_name_are_refused_by_their_names() -> None:
+    lines = [b"a,b,a,c,b\n", b"1,2,3,4,5\n"]
+    with pytest.raises(Invalid, match=r"f\.csv:1: several columns are named `a`, `b`"):
+        list(csv_lines(lines, Fields(), "f.csv"))
+
+
+def test_an_empty_text_of_json_is_a_key_and_an_empty_field_of_csv_is_none() -> None:
+    fields = Fields(key="else", key_field="k")
+    (line,) = jsonl_lines([b'{"k": ""}'], fields, "f")
+    assert json.loads(line)["key"] == ""
+    (line,) = jsonl_lines([b'{"k": null}'], fields, "f")
+    assert json.loads(line)["key"] == "else"
+    (line,) = csv_lines([b"k,v\n", b",1\n"], fields, "f")
+    assert json.loads(line) == {"value": {"k": "", "v": "1"}, "key": "else"}

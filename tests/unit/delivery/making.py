@@ -44,7 +44,7 @@ def chunk(
         Event(
             b"%d" % place,
             keys[index] if keys is not None else None,
-            times[index] if times is not None else 0,
+            times[index] if times is not None else None,
         )
         for index, place in enumerate(places)
     ]

@@ -19,7 +19,7 @@ def merge(**more: float) -> Merge:
 
 def seen(chunks: tuple[Chunk, ...]) -> list[tuple[int, str, int]]:
     return [
-        (event.time, one.stream, one.offset_of(one.low + index))
+        (event.time_or(one.appended), one.stream, one.offset_of(one.low + index))
         for one in chunks
         for index, event in enumerate(one.events())
     ]

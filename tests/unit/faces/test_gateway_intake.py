@@ -110,3 +110,16 @@ def test_the_key_of_one_event_is_not_an_event_of_another_keys_batch() -> None:
 def test_an_idempotency_key_has_a_length(token: str) -> None:
     with pytest.raises(Invalid, match="Idempotency-Key"):
         with_ids([Event(b"1")], token)
+
+
+def test_the_epoch_is_a_time_and_none_is_none() -> None:
+    for time in (b"0", b"0.0", b'"1970-01-01T00:00:00Z"'):
+        (event,) = envelopes(b'{"value":1,"time":' + time + b"}", None, JSON)
+        assert event.time == 0
+    (event,) = envelopes(b'{"value":1}', None, JSON)
+    assert event.time is None
+
+
+def test_an_empty_key_is_a_key() -> None:
+    (event,) = envelopes(b'{"value":1,"key":""}', "k", JSON)
+    assert event.key == ""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -244,3 +247,35 @@ def test_a_key_that_names_no_column_is_refused() -> None:
     for wrong in ("", ("a", ""), 5):
         with pytest.raises(Misuse, match='write `key="id"`'):
             Debezium(key=wrong)  # type: ignore[arg-type]  # that is the point
+
+
+TEXT = "__debezium_unavailable_value"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [base64.b64encode(TEXT.encode()).decode()],
+        TEXT.encode().hex(),
+        list(TEXT.encode()),
+        [str(uuid.UUID(bytes=hashlib.md5(TEXT.encode()).digest(), version=3))],
+        {TEXT: TEXT},
+        json.dumps({TEXT: TEXT}, separators=(",", ":")),
+        {"wkb": "AQEAACDmEAAAAAAA/IPXl8EAAAD8g9eXwQ==", "srid": 4326},
+    ],
+    ids=["bytea[]", "hex", "int[]", "uuid[]", "hstore", "hstore as json", "geometry"],
+)
+def test_every_form_of_a_value_that_was_not_sent_again_is_known(given: Any) -> None:
+    told = opened(envelope("u", None, {"id": 1, "note": given, "status": "paid"}))
+    assert told["after"] == {"id": 1, "status": "paid"}
+    assert told["unchanged"] == ["note"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[95, 95, 100, 101], {TEXT: "1"}, [TEXT, "x"], f"{TEXT} ", {"wkb": "AQEAAA==", "srid": 4326}],
+)
+def test_a_value_that_only_resembles_one_that_was_not_sent_again_is_told(given: Any) -> None:
+    told = opened(envelope("u", None, {"id": 1, "note": given}))
+    assert told["after"] == {"id": 1, "note": given}
+    assert "unchanged" not in told

@@ -87,7 +87,9 @@ class Room:
 
     async def said(self, name: str) -> list[float]:
         chunks = await self.broker.fetch(f"_{name}", 0, 0, events=1_000, size=1 << 20)
-        return [(event.time - EPOCH) / SECOND for chunk in chunks for event in chunk.events()]
+        return [
+            ((event.time or 0) - EPOCH) / SECOND for chunk in chunks for event in chunk.events()
+        ]
 
     def firings(self) -> list[int]:
         """How many events each change that had any appended."""

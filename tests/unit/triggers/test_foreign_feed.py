@@ -161,5 +161,5 @@ def test_long_keys_stay_apart_in_a_short_form() -> None:
 @pytest.mark.parametrize("time", [-1, 253_402_300_800_000_000, 18_446_744_073_709_551_614_000])
 def test_a_time_that_is_no_date_counts_as_none(time: int) -> None:
     event = fitted(Event(b"1", time=time))
-    assert event.time == 0
+    assert event.time is None
     assert decode_events(encode_events([event])) == [event]

@@ -130,3 +130,23 @@ def test_another_apps_private_stream_cannot_be_watched() -> None:
 def test_a_wrong_setting_is_refused_where_it_is_written(write: Any, says: str) -> None:
     with pytest.raises(Misuse, match=says):
         write()
+
+
+def test_an_empty_key_is_a_key() -> None:
+    app = App("shop")
+    orders, seen = app.stream("orders"), app.stream("seen")
+
+    @app.function(Silence("orders", after=60, per_key=True), output=seen)
+    def quiet(event: Event[Any]) -> Any:
+        return {"event": event.key, "value": event.value["key"]}
+
+    @app.function(Silence("orders", after=600), output=seen)
+    def all_quiet(event: Event[Any]) -> Any:
+        return {"event": event.key, "value": event.value["key"]}
+
+    with World(app) as world:
+        world.publish(orders, 1, key="")
+        world.advance("5m")
+        assert world.values(seen) == [{"event": "", "value": ""}]
+        world.advance("10m")
+        assert world.values(seen)[1:] == [{"event": None, "value": None}]

@@ -172,11 +172,11 @@ def _event(attributes: dict[str, str], value: bytes, key: str | None) -> Event:
             raise Invalid(f"`{name}` is no attribute's name; use lower-case letters and digits")
     headers = {f"ce-{name}": text for name, text in attributes.items() if name not in _PLACED}
     headers["ce-id"] = attributes["id"]
-    chosen = key or attributes.get("partitionkey") or attributes.get("subject")
+    chosen = attributes.get("partitionkey", attributes.get("subject")) if key is None else key
     return Event(
         value=value,
         key=chosen,
-        time=parse_time(attributes["time"]) if "time" in attributes else 0,
+        time=parse_time(attributes["time"]) if "time" in attributes else None,
         # Only source and id together are unique: as a dedupe mark, an id alone would drop the
         # event of another source.
         id=f"{fenced(attributes['source'], '#')}#{attributes['id']}",

@@ -40,7 +40,7 @@ class Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     value_text: str | msgspec.UnsetType = msgspec.UNSET
     value_base64: str | msgspec.UnsetType = msgspec.UNSET
     key: str | None = None
-    time: Annotated[float, msgspec.Meta(gt=0)] | datetime | None = None
+    time: Annotated[float, msgspec.Meta(ge=0)] | datetime | None = None
     id: str | None = None
     headers: dict[str, str] | None = None
     type: str | None = None
@@ -59,7 +59,9 @@ async def read_events(request: Request, stream: StreamSpec) -> list[Event]:
     """
     media = request.media
     body = await request.body()
-    key = request.query.get("key") or request.header("headrace-key") or None
+    key = request.query.get("key")
+    if key is None:
+        key = request.header("headrace-key")
     check = CHECKS[stream.codec]
     holds = Holds(check, NOTHING[stream.codec])
     if media == ENVELOPES or (media in LINES and request.query.get("envelope") in {"1", "true"}):
@@ -128,8 +130,9 @@ def _open(line: bytes, key: str | None, check: Check) -> Event:
     # The way nearly every line goes.
     value = bytes(found.value) if plain and isinstance(found.value, msgspec.Raw) else _value(found)
     check(value)
+    time = None if found.time is None else micros_of(found.time)
     return Event(
-        value, key if found.key is None else found.key, micros_of(found.time),
+        value, key if found.key is None else found.key, time,
         found.id, found.headers, found.type, found.source,
     )  # fmt: skip
 

@@ -107,7 +107,7 @@ def event_view(event: Event) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     if event.key is not None:
         shown["key"] = event.key
-    if event.time:
+    if event.time is not None:
         shown["time"] = rfc3339(event.time)
     if event.id is not None:
         shown["id"] = event.id

@@ -14,14 +14,12 @@ _MICROSECOND = timedelta(microseconds=1)
 _LAST = 253_402_300_799.0
 
 
-def micros_of(value: float | datetime | None) -> int:
-    """Seconds since the epoch, or an RFC 3339 time, as microseconds; 0 for None.
+def micros_of(value: float | datetime) -> int:
+    """Seconds since the epoch, or an RFC 3339 time, as microseconds.
 
     Raises:
         Invalid: It lies before 1970 or beyond the year 9999, or has no offset from UTC.
     """
-    if value is None:
-        return 0
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise Invalid(

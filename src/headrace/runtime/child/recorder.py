@@ -443,9 +443,9 @@ def _key_bytes(key: str, stream: str) -> bytes:
     return raw
 
 
-def _micros(time: object) -> int:
+def _micros(time: object) -> int | None:
     if time is None:
-        return 0
+        return None
     if isinstance(time, datetime):
         if time.tzinfo is None:
             raise Invalid(f"`time={time!r}` has no time zone; add one, such as `tzinfo=UTC`")

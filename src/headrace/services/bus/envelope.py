@@ -28,7 +28,7 @@ def shown(event: Event, *, stream: str, position: str, appended: int) -> dict[st
         "detail-type": event.type or "",
         "source": event.source or stream,
         "account": "",
-        "time": _iso(event.time or appended),
+        "time": _iso(event.time_or(appended)),
         "region": "",
         "resources": [],
         "stream": stream,

@@ -63,7 +63,7 @@ class Posting:
 
     def _request(self, event: Event, invocation: Invocation) -> HttpRequest:
         ident = event.id or invocation.key
-        moment = datetime.fromtimestamp((event.time or invocation.now) / 1e6, UTC)
+        moment = datetime.fromtimestamp(event.time_or(invocation.now) / 1e6, UTC)
         headers = {
             "content-type": "application/json",
             "user-agent": "headrace",

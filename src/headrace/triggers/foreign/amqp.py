@@ -8,18 +8,20 @@ odd bytes escaped, such times as none, and such headers as dropped, which is sai
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime
+import math
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
+import msgspec
 from pamqp import decode
 
 from headrace.triggers.foreign.feed import HEADERS_DROPPED
 
-NO_TIME = datetime.fromtimestamp(0, UTC)
 TIME_BYTES = 8
 LENGTH_BYTES = 4
 
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 Decode = Callable[[bytes], tuple[int, Any]]
 
 
@@ -38,12 +40,12 @@ def text(raw: bytes) -> tuple[int, str]:
     return end, raw[1:end].decode("utf-8", "backslashreplace")
 
 
-def moment(raw: bytes) -> tuple[int, datetime]:
-    """A time; the epoch, which counts as none, where there is no such date."""
+def moment(raw: bytes) -> tuple[int, datetime | None]:
+    """A time; None where there is no such date."""
     try:
         return decode.timestamp(raw)
     except (ValueError, OverflowError, OSError):
-        return TIME_BYTES, NO_TIME
+        return TIME_BYTES, None
 
 
 def table(raw: bytes) -> tuple[int, Any]:
@@ -53,3 +55,26 @@ def table(raw: bytes) -> tuple[int, Any]:
     except (ValueError, OverflowError, OSError, RecursionError):
         size = int.from_bytes(raw[:LENGTH_BYTES])
         return LENGTH_BYTES + size, {HEADERS_DROPPED: f"{size} bytes"}
+
+
+def header_text(value: object) -> str:
+    """A header's value: texts as they are, times as RFC 3339, everything else as JSON."""
+    said = _plain(value)
+    return said if isinstance(said, str) else _encode(said).decode()
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case bytes() | bytearray():
+            return bytes(value).decode("utf-8", "replace")
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case Mapping():
+            return {str(name): _plain(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_plain(each) for each in value]
+        case float() if not math.isfinite(value):
+            # JSON has no such number.
+            return str(value)
+        case _:
+            return value

@@ -10,7 +10,7 @@ Nothing is ever refused for good: an event our log does not take keeps its place
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -158,6 +158,17 @@ def parts(messages: Sequence[Message[Any]]) -> Iterator[Sequence[Message[Any]]]:
         yield messages[begin:]
 
 
+def headers_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str] | None:
+    """Headers by name; the values of one that comes several times as a JSON array, in their order."""
+    found: dict[str, list[str]] = {}
+    for name, text in pairs:
+        found.setdefault(name, []).append(text)
+    return {
+        name: texts[0] if len(texts) == 1 else msgspec.json.encode(texts).decode()
+        for name, texts in found.items()
+    } or None
+
+
 def fitted(event: Event) -> Event:
     """The event as our log takes it; what had to go is said in its headers."""
     value, key, headers = event.value, event.key, dict(event.headers or {})
@@ -173,8 +184,10 @@ def fitted(event: Event) -> Event:
     if key is not None:
         key = key.encode("utf-8", "replace").decode()
     headers |= said
-    # A time that is none: then it is when the event was appended.
-    time = event.time if 0 <= event.time <= LATEST else 0
+    time = event.time
+    if time is not None and not 0 <= time <= LATEST:
+        # What is not a date: then it is when the event was appended.
+        time = None
     return msgspec.structs.replace(event, value=value, key=key, time=time, headers=headers or None)
 
 

@@ -15,6 +15,7 @@ from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
 from headrace.model.foreign import KafkaTopic
 from headrace.triggers.foreign.base import Message, Surroundings, lacking
+from headrace.triggers.foreign.feed import headers_of
 
 try:
     import confluent_kafka as kafka
@@ -165,18 +166,18 @@ class KafkaSource:
         stamp = int(record.timestamp()[1])
         key = record.key()
         pairs = cast("list[tuple[str, str | bytes | None]]", record.headers() or [])
-        headers = {
-            name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value or ""
+        headers = headers_of(
+            (name, value.decode("utf-8", "replace") if isinstance(value, bytes) else value or "")
             for name, value in pairs
-        }
+        )
         value = record.value()
         event = Event(
             b"" if value is None else bytes(value),
             key=key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else key,
-            time=max(stamp, 0) * 1_000,
+            time=None if stamp < 0 else stamp * 1_000,
             # With its time, lest a topic made anew under an old name be taken for the old one.
             id=f"{self._trigger.topic}/{number}/{offset}/{stamp}",
-            headers=headers or None,
+            headers=headers,
             source=f"kafka/{self._trigger.topic}",
         )
         return Message(event, None, place=(str(number), str(offset + 1)))

@@ -146,7 +146,7 @@ class KinesisSource:
         event = Event(
             record["Data"],
             key=record["PartitionKey"],
-            time=0 if came is None else round(came.timestamp() * 1e6),
+            time=None if came is None else round(came.timestamp() * 1e6),
             id=f"{self._trigger.stream}/{shard}/{number}",
             source=f"kinesis/{self._trigger.stream}",
         )

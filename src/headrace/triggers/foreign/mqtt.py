@@ -19,6 +19,7 @@ from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
 from headrace.model.foreign import MqttTopic
 from headrace.triggers.foreign.base import Message, Surroundings, address_of, lacking
+from headrace.triggers.foreign.feed import headers_of
 
 try:
     from paho.mqtt import client as paho
@@ -33,6 +34,7 @@ except ImportError as error:
 WAIT_S = 1.0
 PATIENCE_S = 15.0
 ONLY_IF_NEW = 1
+CONTENT_TYPE = "content-type"
 MAX_WAITING = 10_000
 REFUSALS = {"Bad user name or password", "Not authorized", "Client identifier not valid", "Banned"}
 
@@ -186,8 +188,7 @@ class MqttSource:
 
 
 def _headers(properties: Properties | None) -> dict[str, str] | None:
-    found = dict(getattr(properties, "UserProperty", ()))
+    pairs = [pair for pair in getattr(properties, "UserProperty", ()) if pair[0] != CONTENT_TYPE]
     kind = getattr(properties, "ContentType", None)
-    if kind:
-        found["content-type"] = kind
-    return found or None
+    said = [pair for pair in getattr(properties, "UserProperty", ()) if pair[0] == CONTENT_TYPE]
+    return headers_of([*pairs, *([(CONTENT_TYPE, kind)] if kind else said)])

@@ -7,6 +7,7 @@ time it was stored, so that a stream made anew under an old name is not mistaken
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
 from headrace.model.foreign import NatsStream
 from headrace.triggers.foreign.base import Message, Surroundings, address_of, lacking
-from headrace.triggers.foreign.feed import HEADERS_DROPPED
+from headrace.triggers.foreign.feed import HEADERS_DROPPED, headers_of
 
 try:
     from nats import errors as problems
@@ -163,9 +164,10 @@ class _Client(Client):
 
     async def _process_headers(self, headers: bytes) -> Any:
         try:
-            return await super()._process_headers(headers)
+            found = await super()._process_headers(headers)
         except (LookupError, ValueError):
             return {HEADERS_DROPPED: f"{len(headers)} bytes"}
+        return None if found is None else found | _repeated(headers, found)
 
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any
@@ -177,6 +179,18 @@ class _Client(Client):
         built = super()._build_message(sid, shown, reply, data, others)
         built.said = headers
         return built
+
+
+def _repeated(raw: bytes, found: Mapping[Any, str]) -> dict[str, str]:
+    """All values of the headers that come several times, of which the library keeps one."""
+    lines = (line.partition(b":") for line in raw.split(b"\r\n")[1:])
+    pairs = [
+        (name.decode("utf-8", "replace").strip(), text.decode("utf-8", "replace").strip())
+        for name, colon, text in lines
+        if colon
+    ]
+    count = Counter(name for name, _ in pairs)
+    return headers_of(pair for pair in pairs if count[pair[0]] > 1 and pair[0] in found) or {}
 
 
 def _said(found: Msg) -> dict[str, str] | None:

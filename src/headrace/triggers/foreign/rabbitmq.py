@@ -21,7 +21,7 @@ try:
     from aio_pika import exceptions as problems
     from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 
-    from headrace.triggers.foreign.amqp import be_lenient
+    from headrace.triggers.foreign.amqp import be_lenient, header_text
 except ImportError as error:
     raise lacking("rabbitmq", error) from error
 
@@ -121,13 +121,13 @@ class RabbitSource:
                 fenced(each, "/") for each in (self._trigger.queue, found.app_id or "")
             )
             mark = f"{queue}/{sender}/{found.message_id}"
-        headers = {str(name): _text(value) for name, value in (found.headers or {}).items()}
+        headers = {str(name): header_text(value) for name, value in (found.headers or {}).items()}
         if found.content_type:
             headers["content-type"] = found.content_type
         event = Event(
             found.body,
             key=found.routing_key,
-            time=0 if found.timestamp is None else round(found.timestamp.timestamp() * 1e6),
+            time=None if found.timestamp is None else round(found.timestamp.timestamp() * 1e6),
             id=mark or None,
             headers=headers or None,
             type=found.type,
@@ -138,7 +138,3 @@ class RabbitSource:
     @property
     def _where(self) -> str:
         return f"RabbitMQ queue `{self._trigger.queue}` at {address_of(self._trigger.url)}"
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes | bytearray) else str(value)

@@ -6,6 +6,7 @@ seconds and is deleted once it is on our disk; message ids are never used twice.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -107,15 +108,16 @@ class SqsSource:
     def _message(self, found: dict[str, Any]) -> Message[str]:
         system = found.get("Attributes", {})
         headers = {
-            name: text
+            name: said["StringValue"] if isinstance(said.get("StringValue"), str)
+            else base64.b64encode(said.get("BinaryValue", b"")).decode()
             for name, said in found.get("MessageAttributes", {}).items()
-            if isinstance(text := said.get("StringValue"), str)
-        }
+        }  # fmt: skip
         mark = f"{self._url}/{found['MessageId']}"
+        sent = system.get("SentTimestamp")
         event = Event(
             found["Body"].encode("utf-8", "surrogatepass"),
             key=system.get("MessageGroupId"),
-            time=int(system.get("SentTimestamp", 0)) * 1_000,
+            time=None if sent is None else int(sent) * 1_000,
             id=mark,
             headers=headers or None,
             source=f"sqs/{self._trigger.queue.rpartition('/')[2]}",

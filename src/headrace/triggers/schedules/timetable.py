@@ -17,6 +17,7 @@ from headrace.model.errors import Misuse
 from headrace.model.schedules import At, Cron, Every, Schedule
 from headrace.triggers.schedules.awscron import AwsCron
 from headrace.triggers.schedules.unixcron import UnixCron
+from headrace.triggers.schedules.wallclock import on_the_clock
 
 COUNTED: Final = 2_000
 """Missed times are counted one by one up to here."""
@@ -179,5 +180,5 @@ def _moment(text: str, zone: tzinfo) -> int:
     if "T" not in text and " " not in text:
         raise Misuse(f"`{text}` says no time of day; write such as `{text}T18:00:00`")
     if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=zone)
+        moment = on_the_clock(moment, zone)
     return (moment.astimezone(UTC) - _EPOCH) // _MICROSECOND

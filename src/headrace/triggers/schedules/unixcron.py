@@ -7,12 +7,13 @@ comes twice counts once, the first time. Where hours or minutes are `*` every ho
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Final
 
 from cronsim import CronSim, CronSimError
 
 from headrace.model.errors import Misuse
+from headrace.triggers.schedules.wallclock import on_the_clock
 
 NAMED: Final = {
     "@hourly": "0 * * * *",
@@ -51,18 +52,11 @@ class UnixCron:
         last = after
         start = local.replace(tzinfo=None) if self._by_wall else local
         for found in CronSim(self._text, start):
-            moment = self._on_the_clock(found) if self._by_wall else found
+            moment = on_the_clock(found, self._zone) if self._by_wall else found
             # Times that fall into a change of the clock can meet, or lie behind us.
             if (at := moment.astimezone(UTC)) > last:
                 last = at
                 yield at
-
-    def _on_the_clock(self, wall: datetime) -> datetime:
-        moment = wall.replace(tzinfo=self._zone, fold=0)
-        while moment != moment.astimezone(UTC).astimezone(self._zone):
-            wall = wall.replace(second=0) + timedelta(minutes=1)
-            moment = wall.replace(tzinfo=self._zone, fold=0)
-        return moment
 
 
 def _spelled(expression: str) -> str:

@@ -28,7 +28,7 @@ class RowChange:
         before: The row as it was, as far as the database tells; None where it was not.
         after: The row as it is; None where it is no more.
         position: Where the change stands in the database's own order.
-        time: When, in microseconds since the epoch; 0 for unknown.
+        time: When, in microseconds since the epoch; None for unknown.
         unchanged: Columns that are not in `after` since the database did not send them again.
     """
 
@@ -36,7 +36,7 @@ class RowChange:
     before: Row | None
     after: Row | None
     position: str
-    time: int = 0
+    time: int | None = None
     unchanged: tuple[str, ...] = ()
 
 
