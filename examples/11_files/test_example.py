@@ -28,3 +28,17 @@ def test_each_version_of_a_file_is_read_once(
             ("salt", "1"),
             ("rope", "20"),
         ]
+
+
+def test_a_file_that_one_run_could_not_publish_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (inbox := tmp_path / "inbox").mkdir()
+    rows = 2_000
+    long = "".join(f"{'rope ' * 1_000},{number}\n" for number in range(rows))
+
+    with World(app) as world:
+        (inbox / "large.csv").write_text(f"item,count\n{long}")
+        world.advance("1m")
+        assert [int(row["count"]) for row in world.values("lines")] == list(range(rows))

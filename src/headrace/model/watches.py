@@ -15,6 +15,7 @@ from headrace.model.errors import Misuse
 from headrace.model.spans import seconds_in
 
 FileEvent = Literal["created", "modified", "deleted"]
+SliceBy = Literal["lines", "csv"]
 
 MAX_WAIT_S: Final = 366 * 86_400.0
 MAX_FILES: Final = 100_000
@@ -32,6 +33,8 @@ class Files(msgspec.Struct, frozen=True, tag="files"):
         poll: Seconds between two looks. None lets the kernel say when to look (inotify), and looks
             every 60 s all the same; where there is no inotify, every second.
         recursive: Whether folders within are watched too.
+        slices: Hand over what is in a file that came or changed, one event for each slice of whole
+            records: `lines`, or records of `csv`. None hands over the file's name alone.
     """
 
     path: str
@@ -40,6 +43,7 @@ class Files(msgspec.Struct, frozen=True, tag="files"):
     settle: float = 0.5
     poll: float | None = None
     recursive: bool = False
+    slices: SliceBy | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be watched.
@@ -55,6 +59,8 @@ class Files(msgspec.Struct, frozen=True, tag="files"):
         seconds_in(self.settle, f"`settle=` of `{what}`", low=0, high=3_600)
         if self.poll is not None:
             seconds_in(self.poll, f"`poll=` of `{what}`", low=0.05, high=86_400)
+        if self.slices is not None and self.slices not in get_args(SliceBy):
+            raise Misuse(f"`{what}`: `slices={self.slices!r}`; use `lines` or `csv`")
 
 
 class Objects(msgspec.Struct, frozen=True, tag="objects"):

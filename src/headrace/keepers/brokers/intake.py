@@ -40,7 +40,8 @@ def check_append(append: Append, spec: StreamSpec) -> None:
     if size > MAX_BATCH_BYTES:
         raise TooLarge(
             f"an append of {size} bytes to {where} is larger than {MAX_BATCH_BYTES}; "
-            "send it in smaller batches"
+            "send it in smaller batches (a function that reads a large file is better given it in "
+            '`Files(..., slices="lines")`)'
         )
     if append.count < 1 or array_length(append.body) != append.count:
         raise Invalid(

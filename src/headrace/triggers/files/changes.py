@@ -68,7 +68,7 @@ class Ledger:
         changes: list[FileChange] = []
         for name in sorted(seen.keys() | self.told.keys()):
             version, known = seen.get(name), self.told.get(name)
-            hidden = version is None and _is_beneath(name, closed)
+            hidden = version is None and is_beneath(name, closed)
             if version == known or hidden:
                 self._open.pop(name, None)
                 continue
@@ -102,5 +102,6 @@ class Ledger:
         return max(min(each.since + each.settle for each in self._open.values()) - now, 0.0)
 
 
-def _is_beneath(name: str, folders: Collection[str]) -> bool:
+def is_beneath(name: str, folders: Collection[str]) -> bool:
+    """Whether a file is in one of the folders."""
     return any(name.startswith(f"{folder}/") for folder in folders)

@@ -22,6 +22,8 @@ _BREATH: Final = 500
 _LATEST: Final = (1 << 63) - 1
 # It has gone, or has become a link, while we looked.
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+# A file that has become a pipe must not be waited for.
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -37,6 +39,13 @@ class Version(NamedTuple):
     size: int
     modified: int
     tag: int | str
+
+
+def version_of(status: os.stat_result) -> Version:
+    """The version of a local file."""
+    # Some file systems keep any time, and more than a row can hold.
+    modified = max(-_LATEST, min(status.st_mtime_ns, _LATEST))
+    return Version(status.st_size, modified, status.st_ino)
 
 
 class Place(Protocol):
@@ -113,6 +122,31 @@ class Folder:
             os.close(root)
         return found
 
+    def open(self, name: str) -> int | None:
+        """A descriptor to read a file by, to be closed; None where it has gone, or is a link by now.
+
+        Raises:
+            Unavailable: It cannot be read now.
+        """
+        *within, last = name.split("/")
+        try:
+            folder = os.open(self._trigger.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                for each in within:
+                    inner = os.open(each, _FOLDER, dir_fd=folder)
+                    os.close(folder)
+                    folder = inner
+                return os.open(last, _FILE, dir_fd=folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            if error.errno in _GONE:
+                return None
+            raise Unavailable(
+                f"`{name}` in `{self._trigger.path}` cannot be read: {error.strerror}; let the "
+                "node's user read it, or have `pattern=` leave it out"
+            ) from error
+
     async def close(self) -> None:
         """Nothing is held between two looks."""
 
@@ -145,9 +179,7 @@ class Folder:
                         raise self._unreadable(error) from error
                     self.closed.add(prefix[:-1])
                     continue
-                # Some file systems keep any time, and more than a row can hold.
-                modified = max(-_LATEST, min(status.st_mtime_ns, _LATEST))
-                yield name, Version(status.st_size, modified, status.st_ino)
+                yield name, version_of(status)
         if not self._trigger.recursive or depth >= MAX_DEPTH:
             return
         for each in sorted(inner):

@@ -7,8 +7,9 @@ that was away tells at its return what has changed, and a crash loses and repeat
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -16,13 +17,16 @@ from headrace.model.errors import Fenced, Unavailable
 from headrace.model.event import Event
 from headrace.model.watches import Files, Objects, Sftp
 from headrace.triggers.files.bucket import Bucket
-from headrace.triggers.files.changes import FileChange, Ledger
+from headrace.triggers.files.changes import FileChange, Ledger, is_beneath
 from headrace.triggers.files.drop import Drop
-from headrace.triggers.files.folder import Folder, Place, Version
+from headrace.triggers.files.folder import Folder, Place, Version, version_of
 from headrace.triggers.files.inotify import Inotify, busy_and_whole
+from headrace.triggers.files.slices import Slice, header_of, read_slice, shown
+from headrace.triggers.foreign.feed import fitted
 from headrace.triggers.source import Outlet
 from headrace.world.calendar import wait_until
 from headrace.world.clock import Clock
+from headrace.world.failpoints import hit
 
 PAGE: Final = 500
 """Changes told at once."""
@@ -34,8 +38,25 @@ PAUSE_S: Final = 0.005
 PAUSE_SHARE: Final = 4.0
 """... and this many times what the last look took."""
 
+SLICES: Final = 8
+"""Slices told at once."""
+
 _version = msgspec.msgpack.Decoder(tuple[int, int, int | str])
+_begun = msgspec.msgpack.Decoder(tuple[int, int, int | str, int])
 _pack = msgspec.msgpack.Encoder().encode
+
+
+class Begun(NamedTuple):
+    """A version of a file that is told in part: how many of its bytes."""
+
+    version: Version | None
+    done: int
+
+    @classmethod
+    def of(cls, row: bytes) -> Begun:
+        """What was noted."""
+        size, modified, tag, done = _begun.decode(row)
+        return cls(Version(size, modified, tag), done)
 
 
 class FilesSource:
@@ -58,7 +79,9 @@ class FilesSource:
             self._root = self._shown = trigger.url
             self._settle = 0.0
             self._folder = Bucket(trigger)
-        self._place = f"{self._root}//"
+        self._place, self._begun_place = f"{self._root}//", f"{self._root}/:/"
+        self._slices = trigger.slices if isinstance(trigger, Files) else None
+        self._begun: dict[str, Begun] = {}
         self._unsure = unsure_of(trigger)
 
     async def run(self, outlet: Outlet) -> None:
@@ -106,6 +129,11 @@ class FilesSource:
             after = {} if hints is None else hints.catch_up()
             busy, whole = busy_and_whole(before, after)
             changes = ledger.look(seen, now, busy, self._folder.closed, whole)
+            sliced = [change for change in changes if self._is_sliced(change)]
+            for change in sliced:
+                turn = await self._tell_slices(outlet, ledger, change, turn)
+            changes = [change for change in changes if not self._is_sliced(change)]
+            turn = await self._forget_begun(outlet, ledger, turn)
             for at in range(0, len(changes), PAGE):
                 page = changes[at : at + PAGE]
                 turn += 1
@@ -128,6 +156,81 @@ class FilesSource:
             pause = max(PAUSE_S, (now - began) * PAUSE_SHARE)
             await self._wait(hints, ledger, looked=now, pause=pause)
 
+    def _is_sliced(self, change: FileChange) -> bool:
+        is_meant = change.event in self._trigger.events
+        return self._slices is not None and change.version is not None and is_meant
+
+    async def _tell_slices(
+        self, outlet: Outlet, ledger: Ledger, change: FileChange, turn: int
+    ) -> int:
+        """Tell of a version of a file slice by slice, and how far with each; the turn after it.
+
+        Where the file is not that version any more, the next look tells of the one that it is.
+        """
+        descriptor = self._folder.open(change.name) if isinstance(self._folder, Folder) else None
+        if descriptor is None:
+            return turn
+        begun = self._begun.get(change.name)
+        at = begun.done if begun is not None and begun.version == change.version else 0
+        try:
+            while (found := self._read(descriptor, change, at)) is not None:
+                turn, at = turn + 1, found[-1].end
+                is_last = change.version is not None and at == change.version.size
+                notes: dict[str, bytes | None] = {self._begun_place + change.name: None}
+                if is_last:
+                    notes[self._place + change.name] = _pack(change.version)
+                else:
+                    notes[self._begun_place + change.name] = _pack((*(change.version or ()), at))
+                header = self._header(descriptor, change)
+                await outlet.emit(
+                    [
+                        self._event(change, turn, outlet.stream, part=part, header=header)
+                        for part in found
+                    ],
+                    checkpoint=turn.to_bytes(8),
+                    notes=notes,
+                )
+                hit("feed:after-append")
+                if is_last:
+                    ledger.tell([change])
+                    self._begun.pop(change.name, None)
+                    return turn
+                self._begun[change.name] = Begun(change.version, at)
+        finally:
+            os.close(descriptor)
+        return turn
+
+    async def _forget_begun(self, outlet: Outlet, ledger: Ledger, turn: int) -> int:
+        """Drop what was noted of files that went before all of them was told; the turn after it."""
+        gone = {
+            name
+            for name in self._begun.keys() - ledger.open
+            if not is_beneath(name, self._folder.closed)
+        }
+        if not gone:
+            return turn
+        notes = dict.fromkeys(self._begun_place + name for name in gone)
+        await outlet.emit((), checkpoint=(turn + 1).to_bytes(8), notes=notes)
+        for name in gone:
+            del self._begun[name]
+        return turn + 1
+
+    def _read(self, descriptor: int, change: FileChange, at: int) -> list[Slice] | None:
+        """The next slices of the version; None where the file is not it any more."""
+        version, by = change.version, self._slices
+        if version is None or by is None or version_of(os.fstat(descriptor)) != version:
+            return None
+        found = [read_slice(descriptor, at, version.size, by)]
+        while len(found) < SLICES and found[-1].end < version.size:
+            found.append(read_slice(descriptor, found[-1].end, version.size, by))
+        # Whatever was read before it changed again is of this version.
+        return found if version_of(os.fstat(descriptor)) == version else None
+
+    def _header(self, descriptor: int, change: FileChange) -> str | None:
+        if self._slices != "csv" or change.version is None:
+            return None
+        return header_of(descriptor, change.version.size)
+
     def _follow(self, hints: Inotify | None) -> tuple[Inotify | None, bool]:
         """Have the kernel watch the folders that were found; whether there are new ones.
 
@@ -143,9 +246,15 @@ class FilesSource:
 
     async def _told(self, outlet: Outlet) -> dict[str, Version]:
         """What was told of this folder; what the trigger no longer means counts as never told."""
+        notes = await outlet.notes()
+        self._begun = {
+            name.removeprefix(self._begun_place): Begun.of(row)
+            for name, row in notes.items()
+            if name.startswith(self._begun_place)
+        }
         return {
             name.removeprefix(self._place): Version(*_version.decode(row))
-            for name, row in (await outlet.notes()).items()
+            for name, row in notes.items()
             if name.startswith(self._place)
             and self._folder.includes(name.removeprefix(self._place))
         }
@@ -170,7 +279,15 @@ class FilesSource:
         else:
             await wait_until(self._clock, self._clock.now() + round(longest * 1_000_000))
 
-    def _event(self, change: FileChange, turn: int, stream: str) -> Event:
+    def _event(
+        self,
+        change: FileChange,
+        turn: int,
+        stream: str,
+        *,
+        part: Slice | None = None,
+        header: str | None = None,
+    ) -> Event:
         size, modified, tag = change.version or (None, None, None)
         raw = change.name.encode(errors="surrogateescape")
         name = raw.decode(errors="replace")
@@ -182,15 +299,20 @@ class FilesSource:
             "modified": None if modified is None else modified / 1_000_000_000,
             "tag": tag,
         }
-        return Event(
+        place = ""
+        if part is not None and self._slices is not None:
+            value |= shown(part, self._slices) | {"header": header, "last": part.end == size}
+            place = f"@{part.begin}"
+        event = Event(
             msgspec.json.encode(value),
             key=name,
             time=self._clock.now() if modified is None else max(modified // 1_000, 0),
             # Names that are no UTF-8 may look alike; an id is looked up and must not.
-            id=f"{stream}@{turn}@{_told_apart(raw)}",
+            id=f"{stream}@{turn}{place}@{_told_apart(raw)}",
             type=f"headrace.file.{change.event}",
             source=stream,
         )
+        return event if part is None else fitted(event)
 
 
 def _told_apart(name: bytes) -> str:
