@@ -29,6 +29,10 @@ MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16_384
 MAX_NAME = 200
 MAX_STATE_BYTES = 4 << 20
+MAX_KEPT_S = 3_155_760_000
+"""A hundred years."""
+RESERVED_STATE = "\x00"
+"""What the keys begin with under which the platform keeps state for an app; no author's key may."""
 MAX_CHANGES_PER_GROUP = 512
 MAX_QUEUED_CHANGES = 65_536
 MAX_FLOW_LIMIT = 1_000_000

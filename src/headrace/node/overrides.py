@@ -19,7 +19,7 @@ import msgspec
 
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec, StreamSpec
-from headrace.model.policy import MAX_BATCH, MAX_BATCH_BYTES
+from headrace.model.policy import MAX_BATCH, MAX_BATCH_BYTES, MAX_KEPT_S
 from headrace.model.trigger import StreamTrigger
 from headrace.node.settings_file import choices, nearest
 
@@ -207,7 +207,7 @@ def _stream_rules(spec: StreamSpec) -> tuple[tuple[str, bool, str], ...]:
     return (
         (
             "retention_age",
-            spec.retention_age is None or 0 < spec.retention_age < math.inf,
+            spec.retention_age is None or 0 < spec.retention_age <= MAX_KEPT_S,
             'use seconds above 0, or "none"',
         ),
         (
@@ -215,7 +215,7 @@ def _stream_rules(spec: StreamSpec) -> tuple[tuple[str, bool, str], ...]:
             spec.retention_bytes is None or spec.retention_bytes > 0,
             'use bytes above 0, or "none"',
         ),
-        ("dedupe_window", 0 <= spec.dedupe_window < math.inf, "use seconds, 0 or more"),
+        ("dedupe_window", 0 <= spec.dedupe_window <= MAX_KEPT_S, "use seconds, 0 or more"),
         (
             "max_event_bytes",
             1 <= spec.max_event_bytes <= MAX_BATCH_BYTES,

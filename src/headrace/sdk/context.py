@@ -17,7 +17,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.policy import MAX_VISIBILITY
 from headrace.sdk.consumer import Consumer
 from headrace.sdk.event import Event
-from headrace.sdk.state import Ledger, State
+from headrace.sdk.state import Ledger, Reserved, State
 from headrace.sdk.stream import Stream
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -82,6 +82,7 @@ class Context:
         "_invocation",
         "_logger",
         "_monotonic",
+        "_platform",
         "_random",
         "_state",
         "instance",
@@ -106,6 +107,7 @@ class Context:
         self.version = version
         self.instance = instance
         self._state: State | None = None
+        self._platform: Context | None = None
 
     @property
     def state(self) -> State:
@@ -113,6 +115,16 @@ class Context:
         if self._state is None:
             self._state = State(self._desk.ledger())
         return self._state
+
+    def _for_platform(self) -> Context:
+        """This context, but with the state that the platform itself keeps for the app."""
+        if self._platform is None:
+            self._platform = found = Context(
+                self._invocation, self._desk, 0.0, self._monotonic, self.version, self.instance
+            )
+            found._ends = self._ends
+            found._state = State(Reserved(self._desk.ledger()))
+        return self._platform
 
     @property
     def consumer(self) -> Consumer:

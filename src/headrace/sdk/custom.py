@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from headrace.model.codec import Coder
-from headrace.model.errors import Misuse
+from headrace.model.errors import Invalid, Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.policy import MAX_BATCH
 from headrace.model.spans import seconds_in
@@ -198,8 +198,16 @@ class _Said:
         """Take one; whether that is enough for this turn."""
         if not isinstance(emit, Emit):
             raise Misuse(f"{self._where} yields `{emit!r}`; yield `Emit(value, checkpoint=...)`")
-        value = _json.encode(emit.value)
-        moment = emit.time.timestamp() if isinstance(emit.time, datetime) else emit.time
+        try:
+            value = _json.encode(emit.value)
+        except Invalid as error:
+            raise Invalid(f"{self._where} yields {emit!r:.200}: {error}") from error
+        moment: object = emit.time.timestamp() if isinstance(emit.time, datetime) else emit.time
+        if moment is not None and not (isinstance(moment, (int, float)) and abs(moment) < 1e11):
+            raise Misuse(
+                f"{self._where} yields an `Emit` with `time={emit.time!r}`; use an aware datetime, or "
+                "seconds since the epoch"
+            )
         self._events.append(
             {
                 "value": base64.b64encode(value).decode(),

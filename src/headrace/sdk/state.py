@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar, overload
 
 from headrace.model.codec import encode_state, open_state, state_decoder
 from headrace.model.errors import Invalid, Misuse
-from headrace.model.policy import MAX_KEY_BYTES, MAX_STATE_BYTES
+from headrace.model.policy import MAX_KEPT_S, MAX_KEY_BYTES, MAX_STATE_BYTES, RESERVED_STATE
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -83,12 +83,15 @@ class State:
 
         Raises:
             Invalid: The value has no msgpack form, or is too large.
+            Misuse: `key` or `ttl` cannot be used.
         """
         expires = 0
         if ttl is not None:
-            if not ttl > 0:
+            seconds: object = ttl
+            if not isinstance(seconds, (int, float)) or not 0 < seconds <= MAX_KEPT_S:
                 raise Misuse(
-                    f"state `{key}`: `ttl={ttl}` is over before it begins; use seconds above 0"
+                    f"state `{key}`: `ttl={ttl!r}` is not a time that can be kept; use seconds above 0 "
+                    f"and up to {MAX_KEPT_S:,}, or leave it out to keep the value for good"
                 )
             expires = self._ledger.now + int(ttl * 1e6)
         raw = encode_state(value, expires)
@@ -126,8 +129,10 @@ class State:
         """The keys that start with `prefix`, ascending, with their values.
 
         Raises:
-            Misuse: There are more than `limit`.
+            Misuse: There are more than `limit`, or no key can start so.
         """
+        if prefix.startswith(RESERVED_STATE):
+            raise Misuse(f"`{prefix!r:.80}` cannot be the beginning of a state key; use text")
         found = self._ledger.scan(prefix, limit + 1)
         if len(found) > limit:
             raise Misuse(
@@ -138,15 +143,58 @@ class State:
             yield key, _opened(key, raw, type)
 
 
+class Reserved:
+    """A ledger for what the platform itself keeps for an app, under keys that no author can name.
+
+    Args:
+        ledger: The invocation's.
+    """
+
+    __slots__ = ("_ledger",)
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def read(self, key: str) -> bytes | None:
+        """The value as this invocation sees it."""
+        return self._ledger.read(RESERVED_STATE + key)
+
+    def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values, asked for together."""
+        return self._ledger.read_many([RESERVED_STATE + key for key in keys])
+
+    def write(self, key: str, value: bytes | None, expires: int) -> None:
+        """Change a value; None deletes it."""
+        self._ledger.write(RESERVED_STATE + key, value, expires)
+
+    def scan(self, prefix: str, limit: int) -> list[tuple[str, bytes]]:
+        """The keys that start with `prefix`, ascending, with their values."""
+        found = self._ledger.scan(RESERVED_STATE + prefix, limit)
+        return [(key.removeprefix(RESERVED_STATE), raw) for key, raw in found]
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other threads of the handler from reading and writing meanwhile."""
+        return self._ledger.alone()
+
+    @property
+    def now(self) -> int:
+        """When the invocation was dispatched, in microseconds since the epoch."""
+        return self._ledger.now
+
+
 def _checked(key: object) -> str:
     # Four bytes a letter at most: short keys need not be measured.
     if (
         isinstance(key, str)
         and key
+        and key[0] != RESERVED_STATE
         and (len(key) * 4 <= MAX_KEY_BYTES or len(key.encode("utf-8", "replace")) <= MAX_KEY_BYTES)
     ):
         return key
-    raise Misuse(f"`{key!r:.80}` cannot be a state key; use text of 1 to {MAX_KEY_BYTES:,} bytes")
+    raise Misuse(
+        f"`{key!r:.80}` cannot be a state key; use text of 1 to {MAX_KEY_BYTES:,} bytes that does not "
+        "begin with a NUL"
+    )
 
 
 def _opened(key: str, raw: bytes, of: Any) -> Any:

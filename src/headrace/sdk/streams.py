@@ -14,7 +14,7 @@ from headrace.model.bus import DEFAULT_BUS
 from headrace.model.codec import Coder
 from headrace.model.errors import Misuse
 from headrace.model.function import Cleanup, Codec, QueueSpec, StreamSpec
-from headrace.model.policy import MAX_BATCH_BYTES
+from headrace.model.policy import MAX_BATCH_BYTES, MAX_KEPT_S
 from headrace.sdk.declared import QueueSettings, StreamSettings, check_whole, coder_of
 from headrace.sdk.place import here
 from headrace.sdk.queue import Queue, check_queue
@@ -96,16 +96,19 @@ class Streams:
         check_name(name, "a stream", place)
         where = f"{place}: stream `{name}`"
         check_whole(partitions, 1, 100_000, "partitions", where)
-        if retention_age is not None and not retention_age > 0:
+        if retention_age is not None and not 0 < retention_age <= MAX_KEPT_S:
             raise Misuse(
-                f"{where}: `retention_age={retention_age}` keeps nothing; use seconds above 0"
+                f"{where}: `retention_age={retention_age}` is out of range; use seconds above 0 and up "
+                f"to {MAX_KEPT_S:,}, or leave it out to keep events for good"
             )
         if retention_bytes is not None:
             check_whole(retention_bytes, 1, 1 << 62, "retention_bytes", where)
         if cleanup not in {"delete", "compact"}:
             raise Misuse(f"{where}: `cleanup={cleanup!r}` is unknown; use `delete` or `compact`")
-        if not dedupe_window >= 0:
-            raise Misuse(f"{where}: `dedupe_window={dedupe_window}` is not a time; use 0 or more")
+        if not 0 <= dedupe_window <= MAX_KEPT_S:
+            raise Misuse(
+                f"{where}: `dedupe_window={dedupe_window}` is out of range; use 0 to {MAX_KEPT_S:,} seconds"
+            )
         settings: dict[str, Any] = {}
         if max_event_bytes is not None:
             check_whole(max_event_bytes, 1, MAX_BATCH_BYTES, "max_event_bytes", where)

@@ -73,7 +73,7 @@ def declare_window(
     )  # fmt: skip
 
     def handler(event: Event[Any], context: Context) -> None:
-        folding.take(event, context)
+        folding.take(event, context._for_platform())
 
     told = unbound(hints.get(code.co_varnames[1]))
     if get_origin(told) is Event:

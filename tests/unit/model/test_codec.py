@@ -19,6 +19,7 @@ from headrace.model.codec import (
     Coder,
     codec_for,
     decode_state,
+    encode_json,
     encode_state,
     open_state,
     plain,
@@ -102,6 +103,83 @@ def test_a_lone_surrogate_cannot_be_written_as_text() -> None:
 def test_what_has_no_json_form_is_named() -> None:
     with pytest.raises(Invalid, match="`object` cannot be written as json"):
         Coder("json").encode(object())
+
+
+class Measured(msgspec.Struct):
+    at: float
+    by: dict[str, float] = {}
+    more: list[Any] = []
+
+
+class Numbered(pydantic.BaseModel):
+    by: dict[int | str, float]
+
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (NAN, "the value at `/` is nan"),
+        (INFINITY, "the value at `/` is inf"),
+        ([None, {"a": -INFINITY}], "the value at `/1/a` is -inf"),
+        ({"a/b": {"c~d": (1, NAN)}}, "the value at `/a~1b/c~0d/1` is nan"),
+        (2**64, "the value at `/` is the integer 1.84467e+19"),
+        ({"n": -(2**63) - 1}, "the value at `/n` is the integer -9.22337e+18"),
+        ({1: "a", "1": "b"}, "the value at `/` has the keys 1 and '1'"),
+        ([{"deep": {2.5: 1, "2.5": 2}}], "the value at `/0/deep` has the keys 2.5 and '2.5'"),
+        (Measured(NAN), "the value at `/at` is nan"),
+        (Measured(1.0, {"x": INFINITY}), "the value at `/by/x` is inf"),
+        (Measured(1.0, {}, [{1: 1, "1": 2}]), "the value at `/more/0` has the keys 1 and '1'"),
+        (Numbered(by={1: NAN}), "the value at `/by/1` is nan"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_with_its_place(value: Any, told: str) -> None:
+    of = type(value) if isinstance(value, (msgspec.Struct, pydantic.BaseModel)) else Any
+    for encode in (Coder("json", of).encode, Coder("json").encode, encode_json):
+        with pytest.raises(Invalid) as refused:
+            encode(value)
+        assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": None, "b": 1.5, "c": "null", "d": "1" * 40},
+        {"n": MAX_INTEGER, "m": MIN_INTEGER, "none": None},
+        {1: "a", "2": {3.5: "b", "4": None}},
+        [{"a": {"b": [{"c": None}]}}, None],
+        Measured(1e308, {"x": -0.0}, [None, {1: 2}]),
+        Numbered(by={1: 1.0, "2": 2.0}),
+        # Bytes of these look like an infinity in msgpack.
+        {"a": None, "t": "\u02df\x7f\uffff", "i": 0xCB7FF0000000},
+    ],
+)
+def test_what_json_can_hold_is_written_as_ever(value: Any) -> None:
+    assert encode_json(value) == msgspec.json.encode(plain(value))
+
+
+json_like: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**66), 2**66) | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=2) | st.integers(0, 3), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(json_like)
+def test_whatever_is_written_passes_the_door_and_comes_back(value: Any) -> None:
+    try:
+        raw = encode_json(value)
+    except Invalid:
+        with pytest.raises(Invalid):
+            validate_json(json.dumps(value).encode())
+        return
+    validate_json(raw)
+    assert json.loads(raw) == json.loads(json.dumps(value))
 
 
 def test_an_unknown_codec_lists_the_known_ones() -> None:

@@ -24,6 +24,7 @@ from headrace import (
     Misuse,
     Output,
     Permanent,
+    Reply,
     Unknown,
 )
 from headrace.model.event import Event as Fact
@@ -636,6 +637,55 @@ def test_a_batch_of_nothing_but_poison_gives_up_after_a_bounded_number_of_runs()
     returned = Rig(double_batch, mode="unordered").run(*[b"x"] * 40)
     assert returned.error is not None
     assert returned.error.kind == "Undecodable"
+
+
+def returns(event: Event[int]) -> Any:
+    return [[1, float("nan")]]
+
+
+def yields(event: Event[int]) -> Iterator[Any]:
+    yield [1, float("nan")]
+
+
+def returns_an_output(event: Event[int]) -> Any:
+    return Output([1, float("nan")], key="k")
+
+
+async def returns_later(event: Event[int]) -> Any:
+    return [[1, float("nan")]]
+
+
+@pytest.mark.parametrize("handler", [returns, yields, returns_an_output, returns_later])
+def test_an_output_that_json_cannot_hold_fails_its_event(handler: Callable[..., Any]) -> None:
+    (failure,) = Rig(handler, output=True).run(1).failures
+    assert failure.cause.kind == "Invalid"
+    assert "publishing to `out`: the value at `/1` is nan" in failure.cause.message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"a": float("nan")},
+        {1: 1, "1": 2},
+        2**70,
+        [float("inf")],
+        Reply({"a": float("nan")}),
+        Output(2**70),
+        [Output(float("nan"))],
+    ],
+)
+def test_an_answer_that_json_cannot_hold_fails_its_call(answer: Any) -> None:
+    def work(event: Event[int]) -> Any:
+        return answer
+
+    def part(event: Event[int]) -> Iterator[Any]:
+        yield answer
+
+    for handler in (work, part):
+        rig = Rig(handler, output=handler is part)
+        returned = rig.run(1, mode="call")
+        assert returned.error is not None
+        assert returned.error.kind == "Invalid"
 
 
 # -- what user code may raise -----------------------------------------------------------------------

@@ -158,7 +158,24 @@ def test_another_apps_stream_needs_to_exist_and_to_be_declared() -> None:
         (lambda c: c.state.get("k" * 1_025), Misuse, "1 to 1,024 bytes"),
         (lambda c: c.state.put("k", object()), Invalid, "cannot be kept as state"),
         (lambda c: c.state.put("k", b"x" * (4 << 20)), Invalid, "the limit is 4,194,304"),
-        (lambda c: c.state.put("k", 1, ttl=0), Misuse, "over before it begins"),
+        (lambda c: c.state.put("k", 1, ttl=0), Misuse, "use seconds above 0"),
+        (lambda c: c.state.put("k", 1, ttl=float("inf")), Misuse, "`ttl=inf` is not a time"),
+        (lambda c: c.state.put("k", 1, ttl=float("nan")), Misuse, "`ttl=nan` is not a time"),
+        (lambda c: c.state.put("k", 1, ttl=1e300), Misuse, "leave it out to keep"),
+        (lambda c: c.state.put("k", 1, ttl="5"), Misuse, "`ttl='5'` is not a time"),
+        (lambda c: c.state.update("k", str, ttl=float("inf")), Misuse, "`ttl=inf` is not a time"),
+        (lambda c: c.state.put("\0k", 1), Misuse, "does not begin with a NUL"),
+        (lambda c: list(c.state.items("\0")), Misuse, "cannot be the beginning"),
+        (lambda c: c.state.put("k", 2**70), Invalid, "cannot be kept as state"),
+        (lambda c: c.extend(float("inf")), Misuse, "out of range"),
+        (lambda c: c.publish("out", 1, time=float("inf")), Invalid, "neither an aware datetime"),
+        (
+            lambda c: c.publish("out", {"a": [float("nan")]}),
+            Invalid,
+            "`out`: the value at `/a/0` is nan",
+        ),
+        (lambda c: c.publish("out", 2**70), Invalid, "beyond 64 bits"),
+        (lambda c: c.publish("out", {1: 1, "1": 2}), Invalid, "the keys 1 and '1'"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_at_once(
@@ -167,8 +184,16 @@ def test_what_cannot_be_kept_is_refused_at_once(
     assert message in Rig().refused(work, error)
 
 
-def test_not_a_number_is_written_as_null_because_json_has_no_word_for_it() -> None:
-    (append,) = Rig().run(lambda events, context: context.publish("out", [float("nan")])).appends
+def test_not_a_number_is_kept_as_state_which_has_a_word_for_it() -> None:
+    def work(events: Batch[Order], context: Context) -> None:
+        context.state.put("k", [float("inf"), {1: "a", "1": "b"}])
+        assert context.state.get("k") == [float("inf"), {1: "a", "1": "b"}]
+
+    assert Rig().run(work).error is None
+
+
+def test_none_is_written_as_null() -> None:
+    (append,) = Rig().run(lambda events, context: context.publish("out", [None])).appends
     assert decode_events(append.body)[0].value == b"[null]"
 
 

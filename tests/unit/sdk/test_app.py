@@ -250,7 +250,10 @@ def _declare(**options: Any) -> Callable[[App], None]:
             lambda shop: shop.stream("x", "4"),
             r"`partitions='4'` is no whole number; use one from 1",
         ),
-        (lambda shop: shop.stream("x", retention_age=0), r"keeps nothing"),
+        (lambda shop: shop.stream("x", retention_age=0), r"use seconds above 0"),
+        (lambda shop: shop.stream("x", retention_age=float("inf")), r"leave it out to keep"),
+        (lambda shop: shop.stream("x", retention_age=float("nan")), r"out of range"),
+        (lambda shop: shop.stream("x", dedupe_window=float("inf")), r"use 0 to 3,155,760,000 sec"),
         (lambda shop: shop.stream("x", cleanup="shred"), r"use `delete` or `compact`"),
         (lambda shop: shop.stream("x", codec="xml"), r"codec `xml` is unknown"),
         (

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace import App, Event, Hopping, Misuse, Session, Tumbling, Unavailable, Window
+from headrace import App, Context, Event, Hopping, Misuse, Session, Tumbling, Unavailable, Window
 from headrace.sdk.windows import Windows, spans_at
 from headrace.testing import World
 
@@ -204,3 +204,29 @@ def test_a_window_that_cannot_work_is_refused(by: Any, more: dict[str, Any], say
 def test_a_span_that_cannot_work_is_refused(wrong: Any) -> None:
     with pytest.raises(Misuse):
         wrong()
+
+
+def test_what_windows_keep_is_not_among_the_authors_state() -> None:
+    app = App("a")
+    stream, out, asked, told = app.stream("s"), app.stream("o"), app.stream("u"), app.stream("t")
+
+    @app.window(stream, Tumbling(10), output=out)
+    def total(so_far: int | None, event: Event[Any]) -> int:
+        return (so_far or 0) + 1
+
+    @app.function(asked)
+    def mine(event: Event[Any], context: Context) -> None:
+        context.state.put("_window/a.total/s/0/at", 1)
+        context.state.put("mine", 2)
+        context.publish(told, dict(context.state.items("", int)))
+
+    with World(app) as world:
+        world.publish("s", 1, key="k", time=1000.0)
+        world.publish("u", 1)
+        world.run_until_idle()
+        assert world.values("t") == [{"_window/a.total/s/0/at": 1, "mine": 2}]
+        assert set(world.state("a")) == {"_window/a.total/s/0/at", "mine"}
+        world.publish("s", 1, key="k", time=1005.0)
+        world.publish("s", 1, key="k", time=1010.0)
+        world.run_until_idle()
+        assert len(world.values("o")) == 1

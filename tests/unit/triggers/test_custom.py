@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -92,6 +92,38 @@ def test_a_host_that_dies_between_two_steps_neither_loses_nor_doubles_an_event(l
         found = world.values("seen")
         assert found == list(range(len(found)))
         assert len(found) >= 9
+
+
+@pytest.mark.parametrize(
+    ("emit", "told"),
+    [
+        (lambda: Emit({"a": float("nan")}), "the value at `/a` is nan"),
+        (lambda: Emit(2**70), "beyond 64 bits"),
+        (lambda: Emit({1: 1, "1": 2}), "the keys 1 and '1'"),
+        (lambda: Emit(1, checkpoint={"at": float("inf")}), "the value at `/checkpoint/at` is inf"),
+        (lambda: Emit(1, time=float("inf")), "`time=inf`; use an aware datetime"),
+        (lambda: Emit(1, time=float("nan")), "`time=nan`; use an aware datetime"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_with_its_trigger(
+    emit: Callable[[], Emit], told: str
+) -> None:
+    app = App("count")
+
+    @app.trigger(every="1m")
+    def numbers(checkpoint: Any) -> Iterator[Emit]:
+        yield emit()
+
+    @app.function(numbers, output=app.stream("seen"))
+    def note(event: Event[int]) -> int:
+        return event.value
+
+    with World(app) as world:
+        world._lives.loop.run_for(70)
+        ((_, error),) = set(world._lives.failures[:1])
+        assert told in str(error)
+        world._lives.failures.clear()
+        assert world.values("seen") == []
 
 
 def test_an_asynchronous_generator_that_waits_hands_over_what_it_has() -> None:

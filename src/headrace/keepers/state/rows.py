@@ -10,18 +10,24 @@ import struct
 
 from headrace.keepers.storage.keys import pack
 from headrace.model.errors import Corrupt
+from headrace.model.policy import RESERVED_STATE
 
 _head = struct.Struct(">QQ")
 
 
 def state_key(app: str, key: str) -> bytes:
-    """Where the app keeps `key`."""
+    """Where the app keeps `key`; what the platform keeps for it is not among the author's keys."""
+    if key[:1] == RESERVED_STATE:
+        return pack(RESERVED_STATE + app, key[1:])
     return pack(app, key)
 
 
 def state_name(app: str, packed: bytes) -> str:
-    """The author's key of a packed one; the inverse of `state_key`."""
-    return packed[len(pack(app)) : -1].replace(b"\x00\xff", b"\x00").decode()
+    """The key of a packed one; the inverse of `state_key`."""
+    own, front = pack(app), ""
+    if not packed.startswith(own):
+        own, front = pack(RESERVED_STATE + app), RESERVED_STATE
+    return front + packed[len(own) : -1].replace(b"\x00\xff", b"\x00").decode()
 
 
 def version_prefix(version: int) -> bytes:
