@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from tests.integration.launched_hosts import NOBODY, Host, launched
+from tests.integration.launched_hosts import NOBODY, SOURCE, Host, launched
 from tests.integration.runtime_fleets import eventually, lives
 
 from headrace.runtime import kernel
@@ -165,3 +167,48 @@ async def test_what_a_living_instance_has_detached_is_left_alone(
     with launched(tmp_path, uid=uid, namespaces=namespaces, stays=False) as host:
         assert await eventually(lambda: is_complete(host))
         assert not await eventually(lambda: not is_complete(host), within=0.5)
+
+
+HOST_OF_A_STOPPED_WARDEN = """
+import asyncio, sys
+sys.path[:0] = [{source!r}]
+from pathlib import Path
+from tests.integration.runtime_fleets import House
+async def main():
+    home = House(Path({folder!r}))
+    await home.fleet.deploy(home.write(""), interpreter={interpreter!r})
+asyncio.run(main())
+"""
+
+
+async def test_a_warden_that_is_stopped_before_its_first_line_ends_with_its_host(
+    tmp_path: Path,
+) -> None:
+    # It stops itself where an interpreter would begin to start.
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f'#!/bin/sh\nkill -STOP $$\nexec {sys.executable} "$@"\n')
+    interpreter.chmod(0o755)
+    program = HOST_OF_A_STOPPED_WARDEN.format(
+        source=str(SOURCE), folder=str(tmp_path), interpreter=str(interpreter)
+    )
+    host = subprocess.Popen([sys.executable, "-c", program])  # noqa: ASYNC220 - over in a moment
+    try:
+        assert await eventually(lambda: bool(stopped_children(host.pid)), within=20)
+        (warden,) = stopped_children(host.pid)
+    finally:
+        host.kill()
+        host.wait()
+    try:
+        assert await eventually(lambda: not lives(warden))
+    finally:
+        if lives(warden):
+            os.kill(warden, signal.SIGKILL)
+
+
+def stopped_children(pid: int) -> list[int]:
+    """The children of a process that stand still."""
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [int(child) for child in found if status_of(int(child))["State"].startswith("T")]

@@ -54,6 +54,16 @@ def _fail(what: str) -> OSError:
     return OSError(number, f"{what}: {os.strerror(number)}")
 
 
+def die_with(parent: int) -> None:
+    """Between fork and exec: be killed when the parent's thread ends, from the first moment on.
+
+    It outlives the exec, and reaches a process that is stopped before it has run a line.
+    """
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
 def prctl(option: int, first: int = 0, second: int = 0) -> int:
     """One of the process's own settings."""
     result: int = _prctl(option, first, second, 0, 0)

@@ -16,10 +16,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from headrace.model.errors import Misuse, Unavailable, denied
 from headrace.model.function import AppSpec
+from headrace.runtime import kernel
 from headrace.runtime.instance import Instance
 from headrace.runtime.line import LogPipes
 from headrace.runtime.logs import LogLine
@@ -257,6 +259,7 @@ class Zygote:
                 stderr=mouth,
                 pass_fds=(zygote.fileno(),),
                 start_new_session=True,
+                preexec_fn=partial(kernel.die_with, os.getpid()),
                 env={**environment, **EAGER, **SINGLE_THREADED, **self._environment},
             )
         except OSError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import py_compile
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,3 +196,60 @@ def test_a_file_that_cannot_be_opened_is_a_sentence_too(tmp_path: Path) -> None:
     assert said(PermissionError(13, "Permission denied", str(file))) == (
         f"[Errno 13] Permission denied: '{file}'", "",
     )  # fmt: skip
+
+
+def stale(folder: Path, name: str, old: str, new: str) -> Path:
+    """A source whose bytecode is of another one that looks alike by size and second."""
+    file = written(folder, name, old)
+    os.utime(file, (1_700_000_000, 1_700_000_000))
+    py_compile.compile(str(file), doraise=True)
+    assert len(old) == len(new)
+    file.write_text(new)
+    os.utime(file, (1_700_000_000, 1_700_000_000))
+    return file
+
+
+def test_an_app_is_what_its_source_says_whatever_bytecode_lies_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "stale_app_folder"
+    stale(folder, "stale_neighbour.py", "TITLE = 'old'\n", "TITLE = 'new'\n")
+    stale(folder / "stale_inner", "__init__.py", "MORE = 'old'\n", "MORE = 'new'\n")
+    text = (
+        "from headrace import App\nfrom stale_neighbour import TITLE\nfrom stale_inner import MORE\n"
+        "app = App(TITLE + MORE + '{}')\n"
+    )
+    file = stale(folder, "stale_app.py", text.format("-old"), text.format("-new"))
+    assert load(str(file)).name == "newnew-new"
+
+
+def test_an_app_named_as_a_module_is_what_its_source_says_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stale(tmp_path / "stale_company", "titles.py", "TITLE = 'old'\n", "TITLE = 'new'\n")
+    written(tmp_path / "stale_company", "__init__.py", "")
+    text = "from headrace import App\nfrom stale_company.titles import TITLE\napp = App(TITLE)\n"
+    written(tmp_path / "stale_company", "shop.py", text)
+    assert load("stale_company.shop").name == "new"
+
+
+def test_bytecode_of_what_is_not_the_apps_is_read_as_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = tmp_path / "lib" / "site-packages"
+    stale(packages, "stale_package.py", "TITLE = 'old'\n", "TITLE = 'new'\n")
+    monkeypatch.syspath_prepend(packages)
+    text = "from headrace import App\nfrom stale_package import TITLE\napp = App(TITLE)\n"
+    assert load(str(written(tmp_path, "with_packages.py", text))).name == "old"
+
+
+def test_a_mistake_in_a_neighbour_is_told_with_the_lines_that_led_there(tmp_path: Path) -> None:
+    written(tmp_path, "broken_neighbour.py", "def (:\n")
+    file = written(tmp_path, "leads_to_broken.py", "import broken_neighbour\n")
+    with pytest.raises(SyntaxError) as raised:
+        load(str(file))
+    _, trace = said(raised.value)
+    assert [line.split(",")[0].strip() for line in trace.splitlines() if "File" in line] == [
+        f'File "{file}"',
+        f'File "{tmp_path / "broken_neighbour.py"}"',
+    ]
+    assert "import broken_neighbour" in trace

@@ -18,13 +18,14 @@ from types import ModuleType
 from typing import Any, Final
 
 from headrace.model.errors import HeadraceError, Misuse
+from headrace.runtime.child import sources
+from headrace.runtime.child.sources import SKIPPED, FromSource, import_from_source
 from headrace.sdk.app import App
 from headrace.sdk.place import near
 
 MAX_SOURCES: Final = 2_000
 MAX_SOURCE_BYTES: Final = 64 << 20
 _OURS: Final = f"{Path(__file__).parents[2]}{os.sep}"
-_SKIPPED: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
 def load(target: str) -> App:
@@ -34,6 +35,7 @@ def load(target: str) -> App:
         Misuse: Nothing is there, or no app, or several.
     """
     where, _, attribute = target.partition(":")
+    import_from_source(_roots(where))
     module = _module(where)
     if attribute:
         found: Any = module
@@ -86,8 +88,13 @@ def _leave_theirs(shown: traceback.TracebackException) -> traceback.FrameSummary
     )
     while begin < len(stack) and stack[begin].filename.startswith("<frozen importlib"):
         begin += 1
-    del stack[:begin]
+    # Nor do those of the import system between their lines, as with any other import.
+    stack[:] = [each for each in stack[begin:] if not _imports(each.filename)]
     return next((each for each in reversed(stack) if not each.filename.startswith(_OURS)), None)
+
+
+def _imports(filename: str) -> bool:
+    return filename == sources.__file__ or filename.startswith("<frozen importlib")
 
 
 def fingerprint(target: str) -> str:
@@ -112,6 +119,25 @@ def fingerprint(target: str) -> str:
         name = file.relative_to(root).as_posix().encode()
         hashed.update(len(name).to_bytes(4, "big") + name + len(raw).to_bytes(8, "big") + raw)
     return hashed.hexdigest()[:12]
+
+
+def _roots(where: str) -> list[Path]:
+    """Where the code of a target is, without importing any of it."""
+    if _is_path(where):
+        return [_file(where).parent]
+    top = where.partition(".")[0]
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    spec = importlib.util.find_spec(top) if top else None
+    if spec is None:
+        return []
+    if spec.submodule_search_locations is not None:
+        return [Path(each).resolve() for each in spec.submodule_search_locations]
+    if spec.origin is None:
+        return []
+    origin = Path(spec.origin).resolve()
+    # What lies beside a module where we stand is the app's; beside an installed one it is not.
+    return [origin.parent if origin.parent == Path.cwd() else origin]
 
 
 def _module(where: str) -> ModuleType:
@@ -142,7 +168,8 @@ def _module(where: str) -> ModuleType:
     if loaded is not None:
         # `json.py` or the like must not take the place of a module already in use.
         name = f"_headrace_app_{sha256(str(path).encode()).hexdigest()[:8]}_{name}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    loader = FromSource(name, str(path)) if path.suffix == ".py" else None
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     if spec is None or spec.loader is None:
         raise Misuse(f"`{path}` is not a Python file; use one that ends in `.py`")
     module = importlib.util.module_from_spec(spec)
@@ -207,7 +234,7 @@ def _sources(source: Path) -> list[Path]:
                 # A virtual environment beside the app is not the app's code.
                 if (
                     each.name[0] != "."
-                    and each.name not in _SKIPPED
+                    and each.name not in SKIPPED
                     and not (each / "pyvenv.cfg").exists()
                 ):
                     waiting.append(each)

@@ -272,7 +272,8 @@ def run(descriptor: int, held: Sequence[Hooks]) -> NoReturn:
     if descriptor != CONTROL:
         os.close(descriptor)
     control = Control(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=CONTROL))
-    # It is tied to the thread of the host that started us, which is the one its loop runs on.
+    # Once more, for interpreters that were started by a program in between: the host has seen to
+    # that one. It is tied to the thread that started us, in the host the one its loop runs on.
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         order = _first(control)
