@@ -35,7 +35,7 @@ class Ledger(Protocol):
         """The keys that start with `prefix`, ascending, with their values."""
         ...
 
-    def alone(self) -> AbstractContextManager[None]:
+    def alone(self) -> AbstractContextManager[Any]:
         """Keep other threads of the handler from reading and writing meanwhile."""
         ...
 
@@ -172,7 +172,7 @@ class Reserved:
         found = self._ledger.scan(RESERVED_STATE + prefix, limit)
         return [(key.removeprefix(RESERVED_STATE), raw) for key, raw in found]
 
-    def alone(self) -> AbstractContextManager[None]:
+    def alone(self) -> AbstractContextManager[Any]:
         """Keep other threads of the handler from reading and writing meanwhile."""
         return self._ledger.alone()
 

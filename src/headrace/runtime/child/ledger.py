@@ -7,13 +7,16 @@ computed from something that is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Protocol
+from _thread import RLock
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from headrace.model.codec import open_state
+from headrace.model.errors import Misuse
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, StateRead, StateWrite
+from headrace.runtime.child import forks
 from headrace.runtime.child.statecache import StateCache
 
 
@@ -37,6 +40,9 @@ class Notes(Protocol):
     """The recorder, as far as the ledger needs it."""
 
     dropped: dict[int, Cause]
+    lock: RLock
+    is_over: bool
+    forks: int
 
     def tag(self) -> int:
         """What is noted now belongs to this."""
@@ -46,12 +52,8 @@ class Notes(Protocol):
         """As `tag`, for what changes something."""
         ...
 
-    def enter(self, what: str) -> None:
-        """Wait until no other thread notes anything; raises once the run is over."""
-        ...
-
-    def leave(self) -> None:
-        """The end of what `enter` began."""
+    def refusal(self, what: str) -> Misuse:
+        """Why something cannot be noted: the run is over, or this is a forked process."""
         ...
 
 
@@ -93,46 +95,52 @@ class StateLedger:
         """When the invocation was dispatched, in microseconds since the epoch."""
         return self._invocation.now
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[Any]:
         """Keep other threads of the handler from reading and writing meanwhile."""
-        self._notes.enter("`context.state`")
-        try:
-            yield
-        finally:
-            self._notes.leave()
+        if forks.count != self._notes.forks:
+            # Another thread may have held the lock, and is not here to give it back.
+            raise self._notes.refusal("`context.state`")
+        return self._notes.lock
 
     def read(self, key: str) -> bytes | None:
         """The value as this invocation sees it."""
-        self._notes.enter(f"reading state `{key}`")
-        try:
+        notes = self._notes
+        if forks.count != notes.forks:
+            raise notes.refusal(f"reading state `{key}`")
+        with notes.lock:
+            if notes.is_over:
+                raise notes.refusal(f"reading state `{key}`")
             return self._read(key)
-        finally:
-            self._notes.leave()
 
     def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The values, those not known yet in one question."""
-        self._notes.enter(f"reading {len(keys)} keys of state")
-        try:
+        notes = self._notes
+        if forks.count != notes.forks:
+            raise notes.refusal(f"reading {len(keys)} keys of state")
+        with notes.lock:
+            if notes.is_over:
+                raise notes.refusal(f"reading {len(keys)} keys of state")
             return self._read_many(keys)
-        finally:
-            self._notes.leave()
 
     def write(self, key: str, value: bytes | None, expires: int) -> None:
         """Note a change."""
-        self._notes.enter(f"writing state `{key}`")
-        try:
+        notes = self._notes
+        if forks.count != notes.forks:
+            raise notes.refusal(f"writing state `{key}`")
+        with notes.lock:
+            if notes.is_over:
+                raise notes.refusal(f"writing state `{key}`")
             self._write(key, value, expires)
-        finally:
-            self._notes.leave()
 
     def scan(self, prefix: str, limit: int) -> list[tuple[str, bytes]]:
         """The keys that start with `prefix`, ascending, this invocation's changes among them."""
-        self._notes.enter(f"listing state `{prefix}`")
-        try:
+        notes = self._notes
+        if forks.count != notes.forks:
+            raise notes.refusal(f"listing state `{prefix}`")
+        with notes.lock:
+            if notes.is_over:
+                raise notes.refusal(f"listing state `{prefix}`")
             return self._scan(prefix, limit)
-        finally:
-            self._notes.leave()
 
     def _read(self, key: str) -> bytes | None:
         written = self._written(key)

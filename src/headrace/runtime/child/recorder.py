@@ -67,17 +67,17 @@ class Recorder(Cursor):
 
     Attributes:
         loose: The tags of effects that belong to no event at hand.
+        lock: Held by the thread of the handler that notes something.
+        is_over: Whether nothing can be noted any more.
+        forks: `forks.count` in the process the run is in.
     """
 
     __slots__ = (
         "_app",
         "_cache",
-        "_forks",
         "_host",
         "_invocation",
-        "_is_over",
         "_ledger",
-        "_lock",
         "_may_publish",
         "_outlets",
         "_partitions",
@@ -88,6 +88,9 @@ class Recorder(Cursor):
         "dropped",
         "events",
         "finished",
+        "forks",
+        "is_over",
+        "lock",
         "loose",
     )
 
@@ -115,9 +118,9 @@ class Recorder(Cursor):
         self._outlets: dict[Any, Outlet] = {}
         self._seals = 0
         self._ledger: StateLedger | None = None
-        self._forks = forks.count
-        self._lock = RLock()
-        self._is_over = False
+        self.forks = forks.count
+        self.lock = RLock()
+        self.is_over = False
         self._thread = 0
         self._task: Callable[[], bool] | None = None
         self.loose: set[int] = set()
@@ -167,54 +170,47 @@ class Recorder(Cursor):
         id: str | None = None,
     ) -> Lane:
         """Note an output, checked."""
-        if self._is_over or forks.count != self._forks:
-            raise self._refusal(f"publishing to `{_name_of(stream)}`")
-        with self._lock:
-            if self._is_over:
-                raise self._refusal(f"publishing to `{_name_of(stream)}`")
-            return self._publish(stream, value, key, headers, time, id)
-
-    def _publish(
-        self,
-        stream: Stream[Any] | str,
-        value: Any,
-        key: str | None,
-        headers: Mapping[str, str] | None,
-        time: datetime | float | None,
-        id: str | None,
-    ) -> Lane:
-        outlet = self._outlets.get(stream)
-        if outlet is None:
-            outlet = self._outlets[stream] = self._outlet(stream)
-        try:
-            raw = outlet.encode(value)
-        except Invalid as error:
-            raise Invalid(f"publishing to `{outlet.name}`: {error}") from error
-        if len(raw) > outlet.limit:
-            raise TooLarge(
-                f"publishing to `{outlet.name}`: the event has {len(raw):,} bytes and the stream "
-                f"allows {outlet.limit:,}; publish a reference, or raise `max_event_bytes`"
-            )
-        if key is None:
-            partition = self._keyless(outlet.partitions)
-        else:
-            partition = crc32(_key_bytes(key, outlet.name)) % outlet.partitions
-        lane = outlet.lanes.get(partition)
-        if lane is None:
-            lane = outlet.lanes[partition] = Lane(outlet.name, partition)
-        lane.tags.append(self.effect_tag())
-        if headers is None and time is None and id is None:
-            lane.facts.append(Fact(raw, key))
+        if self.is_over or forks.count != self.forks:
+            raise self.refusal(f"publishing to `{_name_of(stream)}`")
+        with self.lock:
+            if self.is_over:
+                raise self.refusal(f"publishing to `{_name_of(stream)}`")
+            outlet = self._outlets.get(stream)
+            if outlet is None:
+                outlet = self._outlets[stream] = self._outlet(stream)
+            try:
+                raw = outlet.encode(value)
+            except Invalid as error:
+                raise Invalid(f"publishing to `{outlet.name}`: {error}") from error
+            if len(raw) > outlet.limit:
+                raise TooLarge(
+                    f"publishing to `{outlet.name}`: the event has {len(raw):,} bytes and the stream "
+                    f"allows {outlet.limit:,}; publish a reference, or raise `max_event_bytes`"
+                )
+            if key is None:
+                partition = self._keyless(outlet.partitions)
+            else:
+                partition = crc32(_key_bytes(key, outlet.name)) % outlet.partitions
+            lane = outlet.lanes.get(partition)
+            if lane is None:
+                lane = outlet.lanes[partition] = Lane(outlet.name, partition)
+            at = self.at
+            if at < 0 or (self._thread and not self._is_walking()):
+                at = -1 - self._seals
+                self.loose.add(at)
+            lane.tags.append(at)
+            if headers is None and time is None and id is None:
+                lane.facts.append(Fact(raw, key))
+                return lane
+            if id is not None:
+                lane.has_ids = True
+            try:
+                fact = Fact(raw, key, _micros(time), _checked_id(id), _checked_headers(headers))
+            except Invalid as error:
+                lane.tags.pop()
+                raise Invalid(f"publishing to `{outlet.name}`: {error}") from error
+            lane.facts.append(fact)
             return lane
-        if id is not None:
-            lane.has_ids = True
-        try:
-            fact = Fact(raw, key, _micros(time), _checked_id(id), _checked_headers(headers))
-        except Invalid as error:
-            lane.tags.pop()
-            raise Invalid(f"publishing to `{outlet.name}`: {error}") from error
-        lane.facts.append(fact)
-        return lane
 
     def done(self, event: Event[Any]) -> None:
         """Note that the event needs nothing more."""
@@ -265,20 +261,21 @@ class Recorder(Cursor):
         Raises:
             Misuse: The run is over, or this is not the process it runs in.
         """
-        if forks.count != self._forks:
+        if forks.count != self.forks:
             # Another thread may have held the lock, and is not here to give it back.
-            raise self._refusal(what)
-        self._lock.acquire()
-        if self._is_over:
-            self._lock.release()
-            raise self._refusal(what)
+            raise self.refusal(what)
+        self.lock.acquire()
+        if self.is_over:
+            self.lock.release()
+            raise self.refusal(what)
 
     def leave(self) -> None:
         """The end of what `enter` began."""
-        self._lock.release()
+        self.lock.release()
 
-    def _refusal(self, what: str) -> Misuse:
-        if forks.count != self._forks:
+    def refusal(self, what: str) -> Misuse:
+        """Why something cannot be noted: the run is over, or this is a forked process."""
+        if forks.count != self.forks:
             return forks.refusal(what)
         function = self._invocation.function
         error = Misuse(
@@ -315,13 +312,13 @@ class Recorder(Cursor):
 
     def leave_if_forked(self) -> None:
         """Go on, unless this is a process that the handler forked, which ends here."""
-        if forks.count != self._forks:
+        if forks.count != self.forks:
             forks.leave()
 
     def close(self) -> None:
         """The handler is through: whatever it left running can note nothing more."""
-        with self._lock:
-            self._is_over = True
+        with self.lock:
+            self.is_over = True
             self.at = -1
 
     def drop(self, index: int, cause: Cause) -> None:
