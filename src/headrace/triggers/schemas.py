@@ -33,6 +33,7 @@ _INNER = frozenset(
 )  # fmt: skip
 _WHOLE_REAL = re.compile(rb"[0-9](?:\.0+(?![0-9])|[eE])")
 """A number such as `1.0` or `1e3`: JSON Schema counts it among the integers, the functions do not."""
+_DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
 _KINDS: Final[tuple[tuple[str, tuple[type, ...]], ...]] = (
     ("boolean", (bool,)), ("object", (dict,)), ("array", (list,)), ("string", (str,)),
     ("integer", (int,)), ("number", (float,)), ("null", (type(None),)),
@@ -79,7 +80,7 @@ class Checker:
             Mismatch: It is not; the first place that is wrong.
         """
         fits = self._quick.is_valid(value)
-        if fits and _WHOLE_REAL.search(raw) is None:
+        if fits and not _may_hold_whole(raw):
             return
         # Callbacks tell numbers apart that JSON Schema does not, and stop at the first mismatch of
         # a choice, of which the engine would list all.
@@ -299,6 +300,16 @@ def as_python_reads(expression: str) -> str:
             inside = False
         made.append(piece)
     return "".join(made)
+
+
+def _may_hold_whole(raw: bytes) -> bool:
+    """Whether a number such as `1.0` or `1e3` stands there, or a text looks like one."""
+    if b".0" not in raw:
+        # The way nearly every body goes.
+        alike = raw.translate(_DIGITS_ALIKE)
+        if b"0e" not in alike and b"0E" not in alike:
+            return False
+    return _WHOLE_REAL.search(raw) is not None
 
 
 def _is_whole(schema: Mapping[str, Any]) -> bool:
