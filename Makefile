@@ -10,6 +10,7 @@ SEED ?= 0
 SEEDS ?= 5000
 WORKERS ?= $(shell nproc 2>/dev/null || echo 1)
 QUICK ?=
+MINUTES ?= 10
 ARGS ?=
 
 # A set-up is current while the pyproject.toml it was made from is still the same, byte for byte;
@@ -18,7 +19,7 @@ BASE := $(VENV)/installed.toml
 DEMO := $(VENV)/installed-demo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help all setup setup-demo check format test unit integration e2e sim campaign demo bench bench-peers dev docs sizes services clean
+.PHONY: help all setup setup-demo check format test unit integration e2e sim mutants campaign demo bench bench-peers dev docs sizes services clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -60,6 +61,9 @@ e2e: setup ## a node from outside: the guides, typed
 
 sim: setup ## simulated seeds on virtual time: SEED= the first, SEEDS= how many
 	$(PY) -m headrace.testing.simulation --start $(SEED) --seeds $(SEEDS) --workers $(WORKERS) $(ARGS)
+
+mutants: setup ## change one thing at a time and list what no test notices: SEED= which, MINUTES= how long
+	$(PY) scripts/mutants.py --seed $(SEED) --minutes $(MINUTES) $(ARGS)
 
 demo: setup-demo ## the main job: a year of flights, exactly once, under kills (QUICK=1: a slice)
 	$(PY) examples/flights/demo.py $(if $(filter-out 0,$(QUICK)),--quick) $(ARGS)

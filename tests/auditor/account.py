@@ -37,6 +37,7 @@ class Function(msgspec.Struct):
         least: The lowest number it means; None means every event, even one that is no JSON.
         flow: Its flow control, by policy.
         keeps_state: Whether every event is noted in the state.
+        window: Microseconds that a batch waits for more events.
         bisect: Whether a batch that fails is cut; else one permanent failure gives all of it up.
     """
 
@@ -57,6 +58,7 @@ class Function(msgspec.Struct):
     least: int | None = None
     flow: dict[str, Any] = {}
     bisect: bool = True
+    window: int = 0
     keeps_state: bool = True
 
 

@@ -3,19 +3,23 @@
 In: the begins and ends of a history, and the log. Out: findings.
 
 F1 a throttle's pace · F2 how many at once, and one key in a batch where that was asked for · F3 what
-is left out, and what is not, by rate, debounce and singleton · F4 no event goes before it was quiet
+is left out, and what is not, by rate, debounce and singleton · F4 no event goes before it was quiet ·
+F5 no event waits longer than its key's window, or than a debounce's longest
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tests.auditor.account import Account, Finding, Function, Held, Log, Place
 
 SLACK_US = 2_500_000
 """How much a slow store may delay a run that the pace has let go, where things go wrong."""
+
+PATIENCE_US = 5_000
+"""How much later than its time a key may go."""
 
 Means = Callable[[str, Held], bool]
 
@@ -110,7 +114,43 @@ def check_runs(
             findings += _check_pace(name, throttle, begun[name], slack)
         if (debounce := asked.flow.get("debounce")) and not (account.is_skewed or asked.resets):
             findings += _check_quiet(account, name, debounce)
+        # Where nothing fails nothing else holds an event back; runs take no time here.
+        is_free = asked.calm and not (asked.poison or asked.resets)
+        if is_free and not account.is_skewed:
+            findings += _check_patience(account, name, log)
     return findings
+
+
+def _check_patience(
+    account: Account, name: str, log: Mapping[str, Mapping[tuple[int, int], Held]]
+) -> Iterator[Finding]:
+    """A key waits for its window, and no longer, from the first of its events that has not gone."""
+    asked = account.functions[name]
+    longest = (asked.flow.get("debounce") or {}).get("longest")
+    if longest is not None:
+        most = round(longest * 1_000_000)
+    elif "batch_per_key" in asked.flow:
+        most = asked.window
+    else:
+        return
+    begun: dict[tuple[str, int, str | None], list[tuple[int, int]]] = defaultdict(list)
+    for entry in account.history:
+        match entry:
+            case ["begin", _, _, function, places, at] if function == name:
+                for stream, partition, offset in places:
+                    key = log[stream][partition, offset].key
+                    begun[stream, partition, key].append((offset, at))
+            case _:
+                pass
+    for stream in asked.streams:
+        held = Log(account.log[stream], account.appended[stream])
+        for (partition, offset), appended in sorted(held.appended.items()):
+            lane = begun[stream, partition, held.held[partition, offset].key]
+            # It went itself, or a later one of its key went in its place.
+            went = min((at for each, at in lane if each >= offset), default=None)
+            if went is not None and went > appended + most + PATIENCE_US:
+                waited = went - appended
+                yield Finding("F5", f"{name} let {partition}/{offset} wait {waited} µs of {most}")
 
 
 def _too_many(

@@ -335,7 +335,14 @@ class _Books:
         held = self.log[stream][partition, offset]
         key, time, id_, headers, type_, source = held.look
         appended = self.appended[stream][partition, offset]
-        look = [key, time or appended, at if id_ is None else id_, headers, type_, source]
+        look = [
+            key,
+            appended if time is None else time,
+            at if id_ is None else id_,
+            headers,
+            type_,
+            source,
+        ]
         if output.saw is not None and output.saw != look:
             self.find("I5", f"{name} saw {output.saw} at {at}, which is {look}")
         if output.key != key:

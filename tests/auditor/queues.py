@@ -238,6 +238,8 @@ class _Books:
         for number in self.sent:
             if there[number] != 1:
                 self.find("Q1", f"message {number} is there {there[number]} times")
+        for place in sorted(self.dead_now):
+            self.find("Q1", f"{place} is dead still, though it was redriven")
         for place in self.held:
             if place not in self.done | self.maybe_done | self.dead_now:
                 self.find("Q1", f"{place} was never acknowledged, and is no dead letter")

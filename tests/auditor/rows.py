@@ -93,12 +93,12 @@ def events(body: bytes) -> list[tuple[bytes, str | None]]:
     return [(event[0], event[1] if len(event) > 1 else None) for event in _decode(body)]
 
 
-def looks(body: bytes) -> list[tuple[str | None, int, str | None, dict[str, str], Any, Any]]:
-    """Key, time (µs; 0 for when it was appended), id, headers, type and source of every event."""
+def looks(body: bytes) -> list[tuple[str | None, int | None, str | None, dict[str, str], Any, Any]]:
+    """Key, time (µs; None for when it was appended), id, headers, type and source of every event."""
     return [
         (
             _at(event, 1),
-            _at(event, 2) or 0,
+            _at(event, 2),
             _at(event, 3),
             _at(event, 4) or {},
             _at(event, 5),

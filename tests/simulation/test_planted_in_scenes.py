@@ -19,9 +19,11 @@ from headrace.delivery import settle as settling
 from headrace.delivery.commit import change_of
 from headrace.delivery.direct import Direct
 from headrace.delivery.flow import Flow, Sieve
+from headrace.delivery.lanes import Lanes
 from headrace.delivery.merge import Merge
 from headrace.delivery.mergebook import MergeBook
 from headrace.delivery.outside import Outside
+from headrace.delivery.queues import Queues
 from headrace.delivery.repeats import Keeping as KeptRequests
 from headrace.delivery.repeats import KeyReused
 from headrace.delivery.retry import gives_up
@@ -44,7 +46,7 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 PLANTS: dict[str, tuple[Plant, str, str]] = {}
 
 INVARIANTS = {
-    "P1", "F1", "F2", "F3", "F4", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "B1", "B2", "B3", "B4",
+    "P1", "F1", "F2", "F3", "F4", "F5", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "B1", "B2", "B3", "B4",
     "S1", "S2", "S3", "L1", "L2", "L3", "M1", "M2", "D1", "D2", "D3", "D4", "D5",
 }  # fmt: skip
 
@@ -104,6 +106,23 @@ def a_debounce_waits_half_as_long(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(gate, "_rules", hasty)
 
 
+@plant("F5", "batch_per_key")
+def a_window_begins_anew_with_each_event(patch: pytest.MonkeyPatch) -> None:
+    real = Lanes._hold
+
+    def anew(self: Any, lane: Any, waiting: Any) -> None:
+        self._due.pop(lane, None)
+        real(self, lane, waiting)
+
+    patch.setattr(Lanes, "_hold", anew)
+
+
+@plant("F5", "debounce")
+def a_debounce_has_no_longest(patch: pytest.MonkeyPatch) -> None:
+    real = gate._rules
+    patch.setattr(gate, "_rules", lambda spec, flow: _changed(real(spec, flow), longest=0))
+
+
 # --- queues --------------------------------------------------------------------------------------
 
 
@@ -153,6 +172,16 @@ def a_delay_is_cut_short(patch: pytest.MonkeyPatch) -> None:
 @plant("Q6", "queue")
 def a_priority_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(outside, "rank_of", lambda appended, event, header: appended)
+
+
+@plant("Q1", "queue")
+def only_a_page_of_dead_messages_is_redriven(patch: pytest.MonkeyPatch) -> None:
+    real = Queues._dead_of
+
+    async def first_page(self: Any, group: str, name: str) -> Any:
+        return (await real(self, group, name))[:50]
+
+    patch.setattr(Queues, "_dead_of", first_page)
 
 
 # --- buses ---------------------------------------------------------------------------------------

@@ -62,6 +62,10 @@ NAMED = {
     151: "a redrive of a stopped partition began it anew once for every event that stopped it",
     480: "the attempts of an event that lanes read after later ones were forgotten by the next host",
     2674: "a partition that was stopped for good ran on after a crash, as lanes read it out of order",
+    1714: "a unit that was taken back lost the attempts that had been spent on it",
+    1811: "a unit that was taken back ran behind a later event of its key, cut from the same batch",
+    11864: "a host that slept while it claimed a partition passed for the next owner",
+    12104: "as 1811, where a batch had been halved",
     41592: "a receipt was refused because the message was offered anew while it was being given out",
 }
 

@@ -182,7 +182,8 @@ class Lanes:
             due = (appended if appended <= self._now + rules.quiet else self._now) + rules.quiet
             if rules.longest:
                 due = min(due, self._since[lane] + rules.longest)
-        elif len(waiting) >= self._limit:
+        elif len(waiting) >= self._limit or lane in self._open:
+            # Its window is over, and what comes while it waits to be taken begins no other.
             due = 0
         else:
             due = self._due.get(lane, self._now + self._patience)

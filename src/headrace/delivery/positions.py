@@ -150,7 +150,7 @@ async def claim(
     """Take the partition over: raise its epoch and read what is open.
 
     Raises:
-        Fenced: Somebody else claims it at the same moment, again and again.
+        Fenced: Its row was deleted meanwhile.
     """
     key = position_key(function, stream, partition)
     while True:
@@ -173,7 +173,12 @@ async def claim(
             continue
         hit("claim:after-write")
         break
-    return Claim(*await stored(storage, function, stream, partition))
+    there, standing = await stored(storage, function, stream, partition)
+    if standing.epoch == found.epoch + 1:
+        return Claim(there, standing)
+    # Ours, whatever stands there by now: with the row of who claimed it meanwhile we would pass for it.
+    # Like this the first look at the store finds that the partition is lost.
+    return Claim(row, msgspec.structs.replace(standing, epoch=found.epoch + 1))
 
 
 async def stored(

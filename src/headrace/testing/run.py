@@ -329,6 +329,7 @@ class Run:
             "healed": self.deeds.healed,
             "least": each.least,
             "bisect": each.bisect,
+            "window": round(each.batch_window * 1e6),
             "flow": {
                 policy: msgspec.to_builtins(getattr(each, policy))
                 for policy in FLOW

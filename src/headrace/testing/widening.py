@@ -17,6 +17,7 @@ from headrace.testing.planned import HORIZON_S, Action, Plan, PlannedEvent, Plan
 from headrace.testing.scenes.casting import PlannedScene, draw_scenes
 from headrace.testing.scenes.desks import draw_desk
 from headrace.testing.scenes.merges import draw_merge
+from headrace.testing.scenes.queues import PlannedQueue, crowded
 
 replace = msgspec.structs.replace
 SCENE_LABELS = (
@@ -27,7 +28,7 @@ SCENE_LABELS = (
 
 def widened(plan: Plan) -> Plan:
     """The plan with what its seed adds to it; some of the seeds add nothing."""
-    return _forgetting(_dressed(_beyond(plan)))
+    return _patient(_crowded(_forgetting(_dressed(_beyond(plan)))))
 
 
 def _beyond(plan: Plan) -> Plan:
@@ -101,6 +102,48 @@ def _forgetting(plan: Plan) -> Plan:
         actions, lambda event: event if event.key is not None else replace(event, key="k0")
     )
     return replace(plan, actions=keyed, compacted=frozenset({"in0"}))
+
+
+def _crowded(plan: Plan) -> Plan:
+    """A queue in which more messages die than are listed at once."""
+    chance = Random(f"the crowd in {plan.seed}")
+    if chance.random() > 0.1:
+        return plan
+    scenes = tuple(
+        crowded(each, chance) if isinstance(each, PlannedQueue) else each for each in plan.scenes
+    )
+    return replace(plan, scenes=scenes)
+
+
+def _patient(plan: Plan) -> Plan:
+    """Nothing but a function whose keys wait: for their window, or until they are quiet."""
+    chance = Random(f"the patience of {plan.seed}")
+    lanes = [each for each in plan.functions if each.streams == ("in0",) and each.commit == "after"]
+    if not lanes or plan.queues or chance.random() > 0.06:
+        return plan
+    quiet = chance.choice((0.2, 0.4))
+    waits: dict[str, Any] = chance.choice((
+        {"batch_per_key": True, "batch_window": chance.choice((0.2, 0.5))},
+        {"debounce": Debounce(quiet, longest=quiet * chance.choice((2, 3))), "batch_window": 0.0},
+    ))  # fmt: skip
+    function = replace(
+        lanes[0], mode="keyed", parallelism=chance.choice((1, 2, 4)), batch_size=50,
+        batch_bytes=4 << 20, poison=frozenset(), permanent=frozenset(), flaky={}, slow=frozenset(),
+        concurrency=None, throttle=None, rate=None, debounce=None, singleton=None, priority=None,
+        least=None, batch_per_key=False,
+    )  # fmt: skip
+    function = replace(function, **waits)
+    at, actions = 0.0, []
+    for number in range(chance.choice((10, 20, 40))):
+        event = PlannedEvent(number, f"k{chance.choice((0, 0, 1))}", 0, garbage=False)
+        actions.append(Action(at, "publish", "in0", events=(event,)))
+        at += chance.choice((0.05, 0.1, 0.1, 1.0))
+    streams = {name: plan.streams[name] for name in ("in0", function.output)}
+    return replace(
+        plan, calm=True, odds={}, mishaps=0.0, stale_reads=0.0, actions=tuple(actions),
+        functions=(function,), streams=streams, scenes=(), dedupe={}, kept={},
+        compacted=frozenset(), tells=False,
+    )  # fmt: skip
 
 
 def _each(

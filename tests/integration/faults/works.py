@@ -59,10 +59,12 @@ def tick(event: Event[dict]):
 
 @app.function(
     parts, mode="keyed", parallelism=3, on_failure=ParkKey(), output=made, breaker=None,
-    retry=Retry(attempts=2, base=0.01, cap=0.02),
+    retry=Retry(attempts=5, base=0.01, cap=0.02),
 )
-def make(event: Event[dict]):
-    """Fails on some until they are cured."""
+def make(event: Event[dict], context: Context):
+    """Fails on some until they are cured, and on some for a while."""
+    if context.attempt <= event.value.get("fails", 0):
+        raise ValueError("not yet")
     if event.value.get("bad") and not os.path.exists("{{folder}}/cured"):
         raise ValueError("bad")
     return {{"n": event.value["n"]}}
@@ -210,7 +212,12 @@ class Works:
     def _publish(self, random: Random) -> None:
         key = f"k{random.randrange(KEYS)}"
         number = sum(map(len, self.made.values()))
-        value = {"n": number} | ({"bad": True} if random.random() < 0.05 else {})
+        kind = random.random()
+        value: dict[str, Any] = {"n": number}
+        if kind < 0.05:
+            value["bad"] = True
+        elif kind < 0.15:
+            value["fails"] = random.choice((1, 2, 3, 4))
         line = json.dumps({"id": f"p{number}", "key": key, "value": value}).encode() + b"\n"
         self.site.ask("/streams/parts", body=line, media=EVENTS)
         self.made[key].append(number)

@@ -48,6 +48,21 @@ def test_a_released_key_goes_on_with_its_next_event() -> None:
     assert taken(given_lanes.take(0.0)) == [("a", 1)]
 
 
+def test_a_window_that_is_over_does_not_begin_anew_with_what_comes_next() -> None:
+    given_lanes = lanes(window=1.0, rules=Rules(one_key=True))
+    given_lanes.look(0)
+    given_lanes.add(0, [chunk_of(["a"], 0)], 0.0)
+    assert given_lanes.wait(0.0) == 1.0
+    given_lanes.look(400_000)
+    given_lanes.add(0, [chunk_of(["a"], 1)], 0.4)
+    assert given_lanes.wait(0.4) == 0.6
+    # Nobody was free to take it as its time came, and then another one comes.
+    given_lanes.look(1_000_000)
+    given_lanes.add(0, [chunk_of(["a"], 2)], 1.0)
+    assert given_lanes.wait(1.0) == 0.0
+    assert taken(given_lanes.take(1.0)) == [("a", 0), ("a", 1), ("a", 2)]
+
+
 def test_events_without_a_key_wait_for_nobody() -> None:
     given_lanes = lanes(events=1)
     given_lanes.add(0, [chunk_of([None, None], 0)], 0.0)

@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from headrace.delivery.deadletters import DeadLetters
 from headrace.delivery.outside import Message
 from headrace.model.effects import Change, Space
 from headrace.model.errors import HeadraceError, Unavailable
@@ -102,6 +101,16 @@ def draw_queue(chance: Random) -> PlannedQueue:
     )
 
 
+def crowded(planned: PlannedQueue, chance: Random) -> PlannedQueue:
+    """The queue with more messages than a page of dead letters, all of which die at first."""
+    numbers = range(chance.choice((51, 70, 120)))
+    messages = tuple(PlannedMessage(number, None, 0, None) for number in numbers)
+    return msgspec.structs.replace(
+        planned, fifo=False, delay=0.0, sends=((0.0, messages),), most=10, max_receives=1,
+        poison=frozenset(numbers), redrive=0.0,
+    )  # fmt: skip
+
+
 class QueueScene:
     """The queue, played."""
 
@@ -165,7 +174,7 @@ class QueueScene:
 
     async def _redrive(self) -> None:
         async def wish(node: Node) -> int:
-            return await DeadLetters(node.door, node.dispatcher).redrive(GROUP)
+            return await node.rooms.queues.redrive(QUEUE)
 
         self.journal.append(["redrive", self._now()])
         await self._stage.insist(wish)
