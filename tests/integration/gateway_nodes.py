@@ -23,6 +23,7 @@ from headrace.keepers.storage.memory import MemoryStorage
 from headrace.model.function import StreamSpec
 from headrace.node.assembly import Node
 from headrace.node.config import Settings
+from headrace.security.operator import read_key
 from headrace.testing.served import Served
 from headrace.world.clock import SystemClock
 from headrace.world.entropy import SystemEntropy
@@ -92,6 +93,20 @@ def wear_gloves(event, context):
 '''
 
 
+_folders: dict[str, Path] = {}
+"""The data folder of each node that was started, by its address."""
+
+
+def operator(url: str) -> Client:
+    """A client that operates the node at `url`."""
+    return Client(url, token=read_key(_folders[url]))
+
+
+def at(url: str) -> tuple[str, str]:
+    """The option by which a command operates the node at `url`."""
+    return "--data", str(_folders[url])
+
+
 @contextlib.contextmanager
 def served(folder: Path, app: str = APP) -> Iterator[Served]:
     """A node in a process of its own, running `app`."""
@@ -99,6 +114,7 @@ def served(folder: Path, app: str = APP) -> Iterator[Served]:
         each.chmod(0o755)
     (folder / "app.py").write_text(app)
     with testing.serving(folder / "app.py", folder / "data") as node:
+        _folders[node.url] = node.data
         yield node
 
 
@@ -216,4 +232,6 @@ def start(folder: Path, *apps: str) -> tuple[subprocess.Popen[bytes], str]:
         process.kill()
         process.wait()
         raise
-    return process, msgspec.json.decode(note.read_bytes())["url"]
+    url: str = msgspec.json.decode(note.read_bytes())["url"]
+    _folders[url] = note.parent
+    return process, url

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_nodes import records, start, wait_for
+from tests.integration.gateway_nodes import at, operator, records, start, wait_for
 
 from headrace.cli.main import main
 from headrace.client.http import ENVELOPES, Client
@@ -129,14 +129,14 @@ def test_events_go_to_functions_streams_and_addresses_and_can_be_replayed(
 ) -> None:
     url = place.start()
     partner.answers.extend([500, 404])
-    with Client(url) as client:
+    with operator(url) as client:
         publish(client, *range(10))
         wait_for(lambda: len(records(client, "archive")) == 10)
         wait_for(lambda: len(records(client, "even")) == 5)
         wait_for(lambda: len(partner.bodies) == 9)
         (dead,) = wait_for(lambda: client.get("dead")["dead"])
         assert (dead["function"], dead["cause"]["kind"]) == ("_bus.http.desk.tell", "Http404")
-        assert main(["dead", "redrive", dead["function"], "--all", "--url", url]) == 0
+        assert main(["dead", "redrive", dead["function"], "--all", *at(url)]) == 0
         wait_for(lambda: len(partner.bodies) == 10)
         assert sorted(one["n"] for one in partner.bodies) == list(range(10))
         assert {one["text"] for one in partner.bodies} == {f"number {n}" for n in range(10)}
@@ -148,7 +148,7 @@ def test_events_go_to_functions_streams_and_addresses_and_can_be_replayed(
         wait_for(lambda: records(client, "everywhere") == [{"a": 1}])
 
         words = ["--from", "2020-01-01T00:00:00Z", "--rule", "desk.take", "--name", "again"]
-        assert main(["replay", "start", "happenings", *words, "--url", url]) == 0
+        assert main(["replay", "start", "happenings", *words, *at(url)]) == 0
         assert "`again` is running: 10 events" in capsys.readouterr().out
         again = wait_for(lambda: [n for n in records(client, "even") if n["replay"]][4:] and 1)
         assert again
@@ -157,10 +157,10 @@ def test_events_go_to_functions_streams_and_addresses_and_can_be_replayed(
             lambda: [r for r in client.get("replays")["replays"] if r["state"] == "done"]
         )
         assert (row["read"], row["sent"], row["left"]) == (10, 5, 0)
-        assert main(["replay", "list", "--url", url]) == 0
-        assert main(["replay", "cancel", "again", "--url", url]) == 0
+        assert main(["replay", "list", *at(url)]) == 0
+        assert main(["replay", "cancel", "again", *at(url)]) == 0
         assert "`again` is done" in capsys.readouterr().out
-        assert main(["replay", "start", "happenings", *words, "--url", url]) == 1
+        assert main(["replay", "start", "happenings", *words, *at(url)]) == 1
         assert "give this one another name" in capsys.readouterr().err
         with pytest.raises(HeadraceError, match="no replay `other`"):
             client.get("replays", "other")
@@ -172,14 +172,14 @@ def test_a_node_killed_again_and_again_routes_everything_once(
 ) -> None:
     published = 0
     for life in range(4):
-        with Client(place.start()) as client:
+        with operator(place.start()) as client:
             for _ in range(10):
                 publish(client, *range(published, published + 10))
                 published += 10
                 time.sleep(0.004 * life)
         place.end(signal.SIGKILL)
     url = place.start()
-    with Client(url) as client:
+    with operator(url) as client:
         wait_for(lambda: len(records(client, "archive")) >= published)
         wait_for(lambda: len(records(client, "even")) >= published // 2)
         wait_for(lambda: len({one["n"] for one in partner.bodies}) >= 20)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_nodes import records, start, wait_for
+from tests.integration.gateway_nodes import operator, records, start, wait_for
 from tests.services.systems import Kafka
 
 from headrace.client.http import Client
@@ -112,7 +112,7 @@ async def test_every_change_is_told_once_in_order_per_row_and_poison_is_a_dead_l
         await asyncio.to_thread(produce, kafka.port, topic, last)
         process, url = await asyncio.to_thread(start, place)
         try:
-            with Client(url) as client:
+            with operator(url) as client:
                 await asyncio.to_thread(wait_for, lambda: len(records(client, "told")) >= 270)
                 await asyncio.to_thread(wait_for, lambda: client.get("dead")["dead"])
                 told = records(client, "told")

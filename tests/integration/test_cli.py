@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.gateway_nodes import serving, settle
+from tests.integration.gateway_nodes import at, operator, serving, settle
 
 from headrace.cli.main import main
 from headrace.client.http import Client
@@ -28,7 +28,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def client(url: str) -> Iterator[Client]:
-    with Client(url) as found:
+    with operator(url) as found:
         yield found
 
 
@@ -38,6 +38,7 @@ def say(
 ) -> Say:
     """Run a command and return what it printed."""
     monkeypatch.setenv("HEADRACE_URL", url)
+    monkeypatch.setenv("HEADRACE_DATA", at(url)[1])
     monkeypatch.chdir(tmp_path)
 
     def command(*words: str, status: int = 0) -> str:
@@ -109,7 +110,7 @@ def test_a_wrong_line_stops_the_file_and_is_named(say: Say, tmp_path: Path) -> N
 
 def test_standard_input_is_a_file_too(say: Say, url: str) -> None:
     command = [sys.executable, "-m", "headrace.cli.main", "publish", "notes", "--file", "-",
-               "--format", "text", "--url", url]  # fmt: skip
+               "--format", "text", *at(url)]  # fmt: skip
     done = subprocess.run(command, input=b"one\ntwo\n", capture_output=True, check=True)
     assert done.stdout == b"published 2 events on `notes`\n"
     # Not a terminal: no bar, no colour.
@@ -242,10 +243,10 @@ def test_state_is_listed_by_prefix(say: Say, client: Client) -> None:
 
 def test_a_stream_is_followed(url: str) -> None:
     command = [sys.executable, "-m", "headrace.cli.main", "tail", "notes", "-n", "2", "-f",
-               "--from", "latest", "--json", "--url", url]  # fmt: skip
+               "--from", "latest", "--json", *at(url)]  # fmt: skip
 
     def publish() -> None:
-        with Client(url) as other:
+        with operator(url) as other:
             for number in range(3):
                 other.publish("notes", b"followed %d" % number)
 

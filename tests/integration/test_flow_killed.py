@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tests.integration.gateway_nodes import records, start, wait_for
+from tests.integration.gateway_nodes import operator, records, start, wait_for
 
 from headrace.client.http import Client
 
@@ -103,7 +103,7 @@ def lives(place: Path) -> Iterator[Client]:
     for _ in range(4):
         process, url = start(place)
         try:
-            with Client(url) as client:
+            with operator(url) as client:
                 yield client
         finally:
             process.send_signal(signal.SIGKILL)
@@ -122,7 +122,7 @@ def test_a_node_killed_again_and_again_forgets_no_flow_control(tmp_path: Path) -
             time.sleep(0.2)
     process, url = start(tmp_path)
     try:
-        with Client(url) as client:
+        with operator(url) as client:
             everything = list(range(sent))
             for name in ("throttled", "alone", "waited", "batched", "urgent"):
                 wait_for(partial(has, client, name, sent * len(KEYS)))

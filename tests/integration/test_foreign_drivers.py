@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pamqp import encode
 from pamqp.commands import Basic
-from tests.integration.gateway_nodes import records, start, wait_for
+from tests.integration.gateway_nodes import operator, records, start, wait_for
 from tests.services.systems import (
     AWS,
     SYSTEMS,
@@ -27,7 +27,6 @@ from tests.services.systems import (
     System,
 )
 
-from headrace.client.http import Client
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.foreign import (
     ForeignTrigger,
@@ -548,7 +547,7 @@ async def test_a_whole_node_killed_again_and_again_reads_two_systems_once(
         process.wait()
     process, url = await asyncio.to_thread(start, tmp_path)
     try:
-        with Client(url) as client:
+        with operator(url) as client:
             await asyncio.to_thread(wait_for, lambda: len(records(client, "seen")) >= len(sent))
             await asyncio.sleep(1.5)
             assert sorted(records(client, "seen")) == sorted(sent)

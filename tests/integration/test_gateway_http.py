@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_nodes import serving, settle
+from tests.integration.gateway_nodes import operator, serving, settle
 
 from headrace.client.http import ENVELOPES, Client
 from headrace.model.errors import (
@@ -34,7 +34,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def client(url: str) -> Iterator[Client]:
-    with Client(url) as found:
+    with operator(url) as found:
         yield found
 
 
@@ -280,7 +280,7 @@ def test_a_long_poll_wakes_when_a_record_arrives(url: str, client: Client) -> No
     assert found["records"] == []
 
     def publish() -> None:
-        with Client(url) as other:
+        with operator(url) as other:
             other.publish("notes", b"news")
 
     timer = threading.Timer(0.2, publish)
@@ -408,7 +408,7 @@ def test_where_nothing_answers_the_client_says_what_to_do() -> None:
 @pytest.mark.parametrize("url", ["", "ftp://x.test", "http://", "http://x.test:port"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(Misuse, match="is no address"):
-        Client(url)
+        operator(url)
 
 
 def test_the_node_writes_its_address_down_and_takes_it_away(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.integration.gateway_nodes import settle, start
+from tests.integration.gateway_nodes import operator, settle, start
 
 from headrace.client.http import ENVELOPES, Client
 
@@ -67,7 +67,7 @@ def test_what_a_lag_starts_consumes_exactly_once_though_it_and_its_node_are_kill
     tmp_path.chmod(0o755)
     process, url = start(tmp_path)
     try:
-        with Client(url) as client:
+        with operator(url) as client:
             _publish(client, range(1_500))
             deadline = time.monotonic() + 15
             while len(_booked(client)) < 300:
@@ -76,7 +76,7 @@ def test_what_a_lag_starts_consumes_exactly_once_though_it_and_its_node_are_kill
             process.send_signal(signal.SIGKILL)
             process.wait()
         process, url = start(tmp_path)
-        with Client(url) as client:
+        with operator(url) as client:
             _publish(client, range(1_500, 1_600))
             settle(client)
             booked = _booked(client)

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from time import sleep
 
-from tests.integration.gateway_nodes import records, start, wait_for
+from tests.integration.gateway_nodes import operator, records, start, wait_for
 
 from headrace.client.http import ENVELOPES, Client
 
@@ -56,7 +56,7 @@ def test_a_merge_that_was_killed_again_and_again_takes_the_same_order_twice(tmp_
     for _ in range(4):
         process, url = start(tmp_path)
         try:
-            with Client(url) as client:
+            with operator(url) as client:
                 for _ in range(15):
                     # Now the one speaks, now the other, and each late in turn.
                     stream, time = chance.choice(("doors", "rooms")), chance.randint(0, 99)
@@ -69,7 +69,7 @@ def test_a_merge_that_was_killed_again_and_again_takes_the_same_order_twice(tmp_
             process.wait()
     process, url = start(tmp_path)
     try:
-        with Client(url) as client:
+        with operator(url) as client:
             wait_for(lambda: len(records(client, "seen")) == len(told))
             first = records(client, "seen")
             assert sorted(first) == list(range(len(told)))

@@ -10,10 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tests.integration.gateway_nodes import records, serving, start, wait_for
+from tests.integration.gateway_nodes import at, operator, records, serving, start, wait_for
 
 from headrace.cli.main import main
-from headrace.client.http import Client
 from headrace.model.errors import HeadraceError
 
 APP = '''
@@ -68,7 +67,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def test_every_trigger_of_ours_sets_its_function_off(place: Path) -> None:
-    with serving(place, app=APP) as url, Client(url) as client:
+    with serving(place, app=APP) as url, operator(url) as client:
         (place / "inbox" / "a.txt").write_text("one")
         wait_for(lambda: "created a.txt" in records(client, "files"))
         (place / "inbox" / "a.txt").unlink()
@@ -81,7 +80,7 @@ def test_every_trigger_of_ours_sets_its_function_off(place: Path) -> None:
 
 
 def test_a_file_is_told_only_when_its_writer_has_closed_it(place: Path) -> None:
-    with serving(place, app=APP) as url, Client(url) as client:
+    with serving(place, app=APP) as url, operator(url) as client:
         # A writer is known from where the kernel is listened to, a moment after the door opens.
         (place / "inbox" / "first").write_text("z")
         wait_for(lambda: "created first" in records(client, "files"))
@@ -100,7 +99,7 @@ def test_a_file_is_told_only_when_its_writer_has_closed_it(place: Path) -> None:
 def test_a_schedule_is_listed_and_fired_by_hand(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with serving(place, app=APP) as url, Client(url) as client:
+    with serving(place, app=APP) as url, operator(url) as client:
         rows = wait_for(
             lambda: (
                 all(row["next"] for row in client.get("schedules")["schedules"])
@@ -111,11 +110,11 @@ def test_a_schedule_is_listed_and_fired_by_hand(
             ("own.tick", "every"),
             ("own.yearly", "cron"),
         ]
-        assert main(["schedule", "list", "own.yearly", "--json", "--url", url]) == 0
+        assert main(["schedule", "list", "own.yearly", "--json", *at(url)]) == 0
         (row,) = json.loads(capsys.readouterr().out)
         assert (row["schedule"], row["misfire"], row["fired"]) == ("0 0 1 1 *", "once", None)
         assert row["next"].endswith("-01-01T00:00:00Z")
-        assert main(["schedule", "fire", "own.yearly", "--url", url]) == 0
+        assert main(["schedule", "fire", "own.yearly", *at(url)]) == 0
         assert "_own.yearly.cron.0@by-hand-" in capsys.readouterr().out
         wait_for(lambda: {"fired": {"hello": "year"}} in records(client, "quiet"))
         (after,) = client.get("schedules", "own.yearly")["schedules"]
@@ -125,7 +124,7 @@ def test_a_schedule_is_listed_and_fired_by_hand(
             (["own.yearly", "--number", "1"], "there is no number 1"),
             (["own.nothing"], "there is no function `own.nothing`"),
         ):
-            assert main(["schedule", "fire", *words, "--url", url]) == 1
+            assert main(["schedule", "fire", *words, *at(url)]) == 1
             assert says in capsys.readouterr().err
         with pytest.raises(HeadraceError, match=r"no function `own\.nothing`"):
             client.get("schedules", "own.nothing")
@@ -149,7 +148,7 @@ def test_a_node_killed_again_and_again_tells_everything_once(place: Path) -> Non
         dropped += 1
     process, url = start(place)
     try:
-        with Client(url) as client:
+        with operator(url) as client:
             wait_for(lambda: len(records(client, "files")) >= dropped)
             time.sleep(0.5)
             assert Counter(records(client, "files")) == Counter(

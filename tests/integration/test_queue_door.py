@@ -15,7 +15,7 @@ from typing import Any
 from unittest.mock import ANY
 
 import pytest
-from tests.integration.gateway_nodes import start
+from tests.integration.gateway_nodes import at, operator, start
 
 from headrace.cli.main import main
 from headrace.client.http import Client
@@ -67,7 +67,7 @@ class Node:
 
     def start(self) -> None:
         self._process, url = start(self._folder)
-        self.client = Client(url)
+        self.client = operator(url)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         assert self._process is not None
@@ -251,7 +251,7 @@ def test_operators_list_look_redrive_and_purge(
 ) -> None:
     def say(*words: str, status: int = 0) -> str:
         capsys.readouterr()
-        assert main([*words, "--url", node.client.url]) == status
+        assert main([*words, *at(node.client.url)]) == status
         said = capsys.readouterr()
         return said.err if status else said.out
 
@@ -301,7 +301,7 @@ def test_operators_redrive_what_a_queue_gave_up(
         (message,) = node.receive("letters")
         node.ask("letters", "nack", receipts=[message["receipt"]], reason="no")
     soon(lambda: node.client.get("queues", "letters")["readers"][0]["dead"] == 1)
-    assert main(["queue", "redrive", "letters", "--url", node.client.url]) == 0
+    assert main(["queue", "redrive", "letters", *at(node.client.url)]) == 0
     assert capsys.readouterr().out == "1 dead message of `letters` given out again\n"
     (message,) = node.receive("letters")
     assert node.ask("letters", "ack", receipts=[message["receipt"]])["settled"] == 1

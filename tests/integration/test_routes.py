@@ -16,13 +16,15 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from openapi_spec_validator import validate
-from tests.integration.gateway_nodes import raw, serving
+from tests.integration.gateway_nodes import at, operator, raw, serving
 
 from headrace.client.http import Client
+from headrace.security.operator import read_key
 from headrace.testing.served import ask
 
 APP = '''
@@ -125,6 +127,11 @@ def after(reply):
     found = msgspec.json.decode(reply.body)
     found["status"] = reply.status
     return Reply(found, status=202, headers={"x-after": "yes"})
+
+
+@app.function(Http("POST", "/shown", headers=["authorization"]))
+def shown(event: Event):
+    return Request.of(event).headers.get("authorization")
 
 
 app.proxy("/legacy", upstream="UPSTREAM/base", before=before, after=after)
@@ -304,11 +311,17 @@ def test_a_page_that_may_call_a_route_can_read_why_it_was_refused(
     assert "access-control-allow-origin" not in other.headers
 
 
+def created(url: str, name: str, scope: str) -> Any:
+    """A token, made by the operator."""
+    with operator(url) as client:
+        return client.post("tokens", data={"name": name, "scopes": [scope]})
+
+
 def test_a_kept_request_is_guarded_by_a_token_and_can_be_asked_after(url: str) -> None:
     assert ask("POST", f"{url}/later/ada", TEA)[0] == 401
-    made = ask("POST", f"{url}/tokens", {"name": "till", "scopes": ["orders:write"]})[2]
+    made = created(url, "till", "orders:write")
     good = f"Bearer {made['token']}"
-    wrong = ask("POST", f"{url}/tokens", {"name": "reader", "scopes": ["read"]})[2]["token"]
+    wrong = created(url, "reader", "read")["token"]
     status, headers, _ = ask("POST", f"{url}/later/ada", TEA, authorization=f"Bearer {wrong}")
     assert status == 403
     assert "www-authenticate" not in headers
@@ -322,9 +335,10 @@ def test_a_kept_request_is_guarded_by_a_token_and_can_be_asked_after(url: str) -
         for _ in range(3)
     ]
     assert [each["duplicate"] for each in once] == [False, True, True]
-    assert ask("DELETE", f"{url}/tokens/{made['id']}")[0] == 200
+    with operator(url) as client:
+        client.request("DELETE", ("tokens", made["id"]))
     assert ask("POST", f"{url}/later/ada", TEA, authorization=good)[0] == 401
-    with Client(url) as client:
+    with operator(url) as client:
         assert client.get("state", "shop", "later/ada")["value"] == 1
 
 
@@ -374,7 +388,7 @@ async def test_what_comes_several_times_is_handed_on_whole(url: str) -> None:
 
 def test_a_guarded_proxy_keeps_the_nodes_token_to_itself(url: str) -> None:
     assert ask("GET", f"{url}/plain/x")[0] == 401
-    token = ask("POST", f"{url}/tokens", {"name": "p", "scopes": ["plain"]})[2]["token"]
+    token = created(url, "p", "plain")["token"]
     status, headers, body = ask("GET", f"{url}/plain/x%2Fy?q=1", authorization=f"Bearer {token}")
     assert status == 200
     assert body["path"] == "/x%2Fy?q=1"
@@ -387,6 +401,18 @@ def test_a_guarded_proxy_keeps_the_nodes_token_to_itself(url: str) -> None:
 def test_a_service_that_is_away_is_a_bad_gateway(url: str) -> None:
     status, _, body = ask("GET", f"{url}/gone")
     assert (status, body["code"]) == (502, "upstream-failed")
+
+
+def test_what_lets_a_client_in_here_goes_on_to_nobody(url: str) -> None:
+    token = created(url, "r", "read")["token"]
+    for brought, seen in ((token, False), (read_key(Path(at(url)[1])), False), ("own", True)):
+        places = ("/legacy/a", *(f"/strangled/{number}" for number in range(20)))
+        for place in places:
+            answer = ask("GET", url + place, authorization=f"bearer  {brought}")[2]
+            if answer["by"] == "old":
+                assert ("authorization" in answer["headers"]) is seen, (place, brought)
+        told = ask("POST", f"{url}/shown", {}, authorization=f"Bearer {brought}")[2]
+        assert (told is not None) is seen
 
 
 def test_a_strangled_route_shares_its_customers_and_keeps_them(url: str) -> None:
@@ -406,7 +432,7 @@ def test_no_path_climbs_to_the_system_behind(url: str, step: str) -> None:
 
 
 def test_the_map_says_what_routes_answer_and_what_guards_them(url: str) -> None:
-    with Client(url) as client:
+    with operator(url) as client:
         said = {row["trigger"] for row in client.get("map")["map"]}
     assert "http POST /later/{who}, async, token for orders:write" in said
     assert "webhook /hooks/in, github" in said
@@ -433,7 +459,7 @@ def test_the_routes_are_described_as_valid_openapi(url: str) -> None:
     }  # fmt: skip
     assert found["paths"]["/later/{who}"]["post"]["security"] == [{"token": []}]
     run = subprocess.run(
-        [sys.executable, "-m", "headrace.cli.main", "export", "openapi", "--url", url],
+        [sys.executable, "-m", "headrace.cli.main", "export", "openapi", *at(url)],
         capture_output=True, check=True,
     )  # fmt: skip
     assert json.loads(run.stdout) == found
@@ -441,7 +467,7 @@ def test_the_routes_are_described_as_valid_openapi(url: str) -> None:
 
 def test_tokens_are_made_listed_and_revoked_on_the_command_line(url: str) -> None:
     def headrace(*arguments: str) -> str:
-        command = [sys.executable, "-m", "headrace.cli.main", "token", *arguments, "--url", url]
+        command = [sys.executable, "-m", "headrace.cli.main", "token", *arguments, *at(url)]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     text = headrace("create", "till", "--scope", "plain", "--expires", "1h").strip()
@@ -495,7 +521,7 @@ def test_a_node_killed_between_two_steps_loses_and_doubles_no_message(
                 assert process.wait(timeout=20) == -signal.SIGKILL, "the failpoint was not reached"
                 continue
             assert waiting == []
-            with Client(url) as client:
+            with Client(url, token=read_key(tmp_path / "data")) as client:
                 deadline = time.monotonic() + 20
                 while sum(row["lag"] for row in client.get("lag")["lag"]):
                     assert time.monotonic() < deadline

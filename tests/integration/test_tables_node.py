@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_nodes import records, start, wait_for
+from tests.integration.gateway_nodes import operator, records, start, wait_for
 from tests.services.servers import Server, absent, missing
-
-from headrace.client.http import Client
 
 psycopg = pytest.importorskip("psycopg")
 
@@ -83,7 +81,7 @@ def test_a_node_killed_again_and_again_tells_every_row_once(server: Server, tmp_
             number += 2
         process, node = start(place)
         try:
-            with Client(node) as client:
+            with operator(node) as client:
                 wait_for(lambda: len(records(client, "seen")) >= 2 * number, 30)
                 time.sleep(0.5)
                 assert Counter(records(client, "seen")) == Counter(

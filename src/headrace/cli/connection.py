@@ -56,7 +56,8 @@ def connect(url: str | None, data: Path | None) -> Client:
                 f"no node runs on the data folder `{data}`: it holds no `node.json`; start one with "
                 f"`headrace serve app.py --data {data}`, or name another folder"
             )
-    return Client(url or client_url(), token=client_token())
+    url = url or client_url()
+    return Client(url, token=client_token(url, data=data))
 
 
 def split_position(text: str) -> tuple[str, str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from headrace.cli.connection import connect, json_option
+from headrace.cli.connection import json_option
 from headrace.cli.output import print_json, print_table
 from headrace.cli.sources import slot_warning_option, source_findings
 from headrace.model.errors import HeadraceError
@@ -92,10 +92,12 @@ def _folder(data: Path) -> dict[str, Any]:
 
 
 def _node(url: str | None, data: Path | None, slot_warning: int) -> list[dict[str, Any]]:
-    from headrace.node.config import client_url
+    from headrace.client.http import Client
+    from headrace.node.config import client_token, client_url
 
     # Here `--data` names a folder to look at, which need not be a node's.
-    client = connect(url or client_url(data=data), None)
+    where = url or client_url(data=data)
+    client = Client(where, token=client_token(where, data=data))
     try:
         with client:
             found = client.get("")

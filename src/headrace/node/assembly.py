@@ -35,6 +35,7 @@ from headrace.node.config import Settings, secrets_of
 from headrace.node.furnishing import furnish
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.logs import LogLine
+from headrace.security.operator import Operator, fresh_key
 from headrace.services.bus.bus import Bus
 from headrace.services.bus.internal import InternalInvoker
 from headrace.services.bus.posting import posts_over
@@ -99,10 +100,11 @@ class Node:
             on_failure=_failed,
         )  # fmt: skip
         self.secrets = secrets_of(settings)
+        self.operator = Operator(fresh_key(entropy))
         self._rooms = furnish(
             self.dispatcher, invoker=self.fleet, answers=answers, replays=self.replays,
             runs=self.runs, storage=storage, broker=broker, clock=clock, entropy=entropy,
-            secrets=self.secrets, outgoing=self.outgoing, access=settings.access, health=self.health,
+            secrets=self.secrets, operator=self.operator, outgoing=self.outgoing, access=settings.access, health=self.health,
             instances=self.fleet.instances, cold_starts=lambda: self.fleet.cold_starts,
         )  # fmt: skip
         self.publisher, self.tokens = self._rooms.publisher, self._rooms.tokens

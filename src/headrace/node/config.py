@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -22,6 +23,7 @@ from headrace.model.signing import Secret
 from headrace.node.overrides import Override, apply_overrides, checked
 from headrace.node.settings_file import SettingsFile, choices, nearest
 from headrace.security.access import Access
+from headrace.security.operator import read_key
 from headrace.security.secrets import PREFIX as SECRET_PREFIX
 from headrace.security.secrets import Secrets
 from headrace.world.failpoints import LABELS
@@ -217,9 +219,29 @@ def client_url(environ: Mapping[str, str] | None = None, data: Path | None = Non
     return node_url(folder) or f"http://127.0.0.1:{DEFAULT_PORT}"
 
 
-def client_token(environ: Mapping[str, str] | None = None) -> str:
-    """The token a command brings; "" where none is set."""
-    return (os.environ if environ is None else environ).get("HEADRACE_TOKEN", "")
+def client_token(
+    url: str, environ: Mapping[str, str] | None = None, data: Path | None = None
+) -> str:
+    """What a command brings to be let in: `HEADRACE_TOKEN`, else the key of the node that is meant.
+
+    The key is that of the data folder, and is shown to the very address that folder's node wrote
+    down, to no other; "" where there is neither.
+    """
+    environ = os.environ if environ is None else environ
+    if token := environ.get("HEADRACE_TOKEN"):
+        return token
+    folder = data or Path(environ.get("HEADRACE_DATA", ".headrace"))
+    noted = node_url(folder)
+    return read_key(folder) if noted is not None and _same_door(noted, url) else ""
+
+
+def _same_door(one: str, other: str) -> bool:
+    """Whether two addresses are the same door of this machine, by whichever of its names."""
+    ends = [urlsplit(url if "//" in url else f"http://{url}") for url in (one, other)]
+    hosts = {"127.0.0.1" if end.hostname == "localhost" else end.hostname for end in ends}
+    return (
+        len(hosts) == 1 and ends[0].netloc.rpartition(":")[2] == ends[1].netloc.rpartition(":")[2]
+    )
 
 
 def _find_file(file: Path | None, environ: Mapping[str, str], folder: Path) -> SettingsFile | None:

@@ -30,6 +30,7 @@ from headrace.runtime.base import Invoker
 from headrace.runtime.views import ColdStarts
 from headrace.security.access import Access
 from headrace.security.marks import Marks
+from headrace.security.operator import Operator
 from headrace.security.secrets import Secrets
 from headrace.security.tokens import Tokens
 from headrace.services.bus.replay import Replays
@@ -49,6 +50,7 @@ def furnish(
     clock: Clock,
     entropy: Entropy,
     secrets: Secrets,
+    operator: Operator,
     outgoing: Outgoing,
     access: Access,
     health: Callable[[], Health],
@@ -69,6 +71,7 @@ def furnish(
         entropy: Chance.
         secrets: What operators keep, by name.
         outgoing: Connections to other services.
+        operator: Who operates the node.
         access: Whom the platform's own paths are for.
         health: Whether work is taken now.
         instances: Processes of functions.
@@ -104,6 +107,7 @@ def furnish(
         secrets=secrets,
         marks=Marks(storage, entropy),
         outgoing=outgoing,
+        operator=operator,
         access=access,
         cold_starts=cold_starts,
     )  # fmt: skip

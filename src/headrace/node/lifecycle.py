@@ -22,6 +22,7 @@ from headrace.faces.gateway.app import Gateway
 from headrace.model.errors import HeadraceError, Misuse, denied
 from headrace.node.assembly import Node, door, running
 from headrace.node.config import Settings, write_note
+from headrace.security.operator import write_key
 from headrace.world.backoff import Backoff
 from headrace.world.failpoints import kill_at
 
@@ -54,6 +55,13 @@ def run(settings: Settings) -> int:
         print(f"headrace: {error}", file=sys.stderr)  # noqa: T201 - this is the process's last word
         return 1
     return 0
+
+
+def _key(settings: Settings, node: Node) -> Path:
+    try:
+        return write_key(settings.data, node.operator.key)
+    except OSError as error:
+        raise denied(f"the operator's key cannot be written to `{settings.data}`", error) from error
 
 
 def _note(settings: Settings, url: str) -> Path:
@@ -138,6 +146,7 @@ async def _serve_until(stopping: Stopping, settings: Settings) -> None:
         gateway = door(node)
         url = await gateway.start(settings.host, settings.port)
         stopping.starting = None
+        key = _key(settings, node)
         note = stopping.note = _note(settings, url)
         keep_for_good()
         node.tasks.start(settle(node), name="settle")
@@ -152,6 +161,7 @@ async def _serve_until(stopping: Stopping, settings: Settings) -> None:
             await stop.wait()
         finally:
             note.unlink(missing_ok=True)
+            key.unlink(missing_ok=True)
             await _drain(node, gateway)
 
 

@@ -37,6 +37,8 @@ DESCRIPTORS_PER_INSTANCE = 8
 SPARE_DESCRIPTORS = 1_024
 MAX_BLOCKS = 1 << 12
 """Zygotes after which their blocks of ids are used again."""
+INSTANCE_UIDS = range(FIRST_UID, FIRST_UID + (1 << UID_BITS) + MAX_BLOCKS * IDS_PER_ZYGOTE)
+"""Where the ids of zygotes and instances lie, of whatever node that runs as root on a machine."""
 
 
 class Family(Protocol):

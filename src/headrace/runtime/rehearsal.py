@@ -74,7 +74,12 @@ def rehearse(scratch: str) -> None:
         _unless(broken, "landlock", f"version {landlock.version()}: files beyond the app are shut"),
         _unless(broken, "seccomp", f"{len(seccomp.NUMBERS)} system calls are refused"),
         _either("limits", stands, "memory, files, processes", "an instance fails"),
-        _either("uid", rung.uids and stands, "one per instance", "the host's own"),
+        _either(
+            "uid",
+            rung.uids and stands,
+            "one per instance",
+            'the host\'s own: the HTTP door cannot tell functions from people; set `access = "token"`',
+        ),
         Finding("isolation", stands, f"level {ground.level if stands else 0} of 2 is reached"),
     ]
     sys.stdout.write(msgspec.json.encode(found).decode())

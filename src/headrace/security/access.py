@@ -1,7 +1,8 @@
 """What a request for one of the platform's own paths must be good for. Pure.
 
 An author's routes say for themselves who may come in; everything else (publishing, calling,
-looking, operating) is judged here: by the node's `access` setting and by where the client is.
+reading, operating) is judged here: by the node's `access` setting and by who holds the other end of
+the connection. An address alone proves nothing: the functions of this node have it as well.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import ipaddress
 from functools import lru_cache
 from typing import Literal
 
+import msgspec
+
 from headrace.security.tokens import ADMIN
 
 Access = Literal["open", "local", "token"]
@@ -17,8 +20,21 @@ READ = "read"
 WORK = (["receive"], ["ack"], ["nack"], ["extend"])
 
 
+class Peer(msgspec.Struct, frozen=True):
+    """Who holds the other end of a connection.
+
+    Attributes:
+        address: Its IP address, as the socket says; "" where it has none.
+        neighbour: Whether it is a process of this machine that is known not to be an instance of a
+            function; looked up only where `access` is `local`.
+    """
+
+    address: str
+    neighbour: bool = False
+
+
 def scope_of(method: str, parts: list[str]) -> str:
-    """The scope a token must have for a path of the platform; "" where none is needed.
+    """The scope a client must prove for a path of the platform; "" where none is needed.
 
     `parts` are the path's segments. A run's own address (`/runs/{id}`) cannot be guessed, which is
     all the leave it needs.
@@ -39,19 +55,17 @@ def scope_of(method: str, parts: list[str]) -> str:
     return ADMIN
 
 
-def needs_token(access: Access, scope: str, client: str) -> bool:
-    """Whether a client must show a token for `scope`.
+def needs_proof(access: Access, scope: str, peer: Peer) -> bool:
+    """Whether a client must show a token, or be the operator, for `scope`.
 
-    `open`: only to make tokens from elsewhere. `local`: whoever is on another machine. `token`:
-    everybody.
+    `open`: only to operate the node. `local`: also for all the rest, where it is not a neighbour.
+    `token`: for everything.
     """
     if not scope:
         return False
-    if access == "token":
+    if access == "token" or scope == ADMIN:
         return True
-    if access == "open" and scope != ADMIN:
-        return False
-    return not is_local(client)
+    return access == "local" and not peer.neighbour
 
 
 @lru_cache(maxsize=4_096)

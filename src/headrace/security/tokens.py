@@ -33,6 +33,14 @@ _FORM = re.compile(r"hr_([0-9a-f]{16})_([0-9a-f]{64})")
 _NAME = re.compile(r"[ -~]{1,100}")
 
 
+_OURS = re.compile(rb"\bhro?_[0-9a-f]{16}", re.I)
+
+
+def is_ours(authorization: bytes) -> bool:
+    """Whether an `Authorization` header brings what only this platform gives out; nobody else is to see it."""
+    return _OURS.search(authorization) is not None
+
+
 class Unauthenticated(Refused):
     """A token is missing, unknown, revoked or over; get one with `headrace token create`."""
 
@@ -159,8 +167,9 @@ class Tokens:
         form = _FORM.fullmatch(text.strip()) if kind.lower() == "bearer" else None
         if form is None:
             raise Unauthenticated(
-                "a token is needed; send `Authorization: Bearer hr_...` (commands: `HEADRACE_TOKEN`); "
-                "`headrace token create` on the node's machine makes one"
+                "a token is needed; send `Authorization: Bearer hr_...` (commands: `HEADRACE_TOKEN`). "
+                "Commands on the node's machine need none: name its data folder with `--data`; "
+                "`headrace token create` makes one for others"
             )
         token = await self._find(form.group(1))
         # Compared even where there is no row, so that time does not tell which ids exist.

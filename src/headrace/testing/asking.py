@@ -26,10 +26,11 @@ from headrace.faces.gateway.responses import Response
 from headrace.faces.gateway.rooms import Rooms
 from headrace.model.errors import Invalid, Unavailable
 from headrace.node.config import Settings
-from headrace.testing.served import Answer, opened
+from headrace.security.access import Peer
+from headrace.testing.served import Answer, as_operator, opened
 from headrace.world.tasks import Tasks
 
-CLIENT = "127.0.0.1"
+CLIENT = Peer("127.0.0.1", neighbour=True)
 _LIMITS = Settings()
 
 
@@ -67,7 +68,7 @@ class Wicket:
         fields = [(b"host", b"localhost"), (b"content-length", b"%d" % len(data))]
         fields += [
             (name.replace("_", "-").lower().encode(), text.encode())
-            for name, text in headers.items()
+            for name, text in as_operator(rooms.operator.key, headers).items()
         ]
         listening = _Listening()
         exchange = Exchange(go_on=_nothing, invite=None, speaker=listening)

@@ -35,6 +35,7 @@ from headrace.node.furnishing import furnish
 from headrace.runtime.inline import InlineInvoker
 from headrace.runtime.views import ColdStarts
 from headrace.sdk.app import App
+from headrace.security.operator import Operator
 from headrace.security.secrets import Secrets
 from headrace.services.bus.bus import Bus
 from headrace.services.bus.internal import InternalInvoker
@@ -48,6 +49,8 @@ from headrace.world.entropy import SeededEntropy
 T = TypeVar("T")
 
 MANY = 1_000_000
+OPERATOR_KEY = "hro_of-a-world"
+"""Always the same: a key that is drawn would be another draw of the world's chance."""
 
 Before = Callable[[Host, Invocation], Awaitable[Outcome | None]]
 After = Callable[[Host, Invocation, Outcome], Awaitable[Outcome | None]]
@@ -232,7 +235,7 @@ class Lives:
         rooms = furnish(
             dispatcher, invoker=invoker, answers=answers, replays=replays, runs=runs, storage=door,
             broker=self.broker, clock=self.clock, entropy=self._entropy, secrets=self._secrets,
-            outgoing=Outgoing(), access="open", health=lambda: Health(ready=True), instances=tuple, cold_starts=ColdStarts,
+            outgoing=Outgoing(), operator=Operator(OPERATOR_KEY), access="open", health=lambda: Health(ready=True), instances=tuple, cold_starts=ColdStarts,
         )  # fmt: skip
         return Node(host, door, dispatcher, invoker, rooms)
 

@@ -18,6 +18,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from headrace.node.config import environment_of
+from headrace.security.operator import read_key
 from headrace.world.clock import SystemClock
 
 PATIENCE_S = 20.0
@@ -60,20 +61,27 @@ def opened(status: int, headers: dict[str, str], raw: bytes) -> Answer:
     return Answer(status, headers, json.loads(raw) if raw and is_json else raw)
 
 
+def as_operator(key: str, headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers, with the operator's key where they bring nothing else to be let in by."""
+    return {**({"authorization": f"Bearer {key}"} if key else {}), **headers}
+
+
 class Served:
     """A node that runs, made by `serving`.
 
     Attributes:
         url: Its address.
+        key: What its operator shows to be let in.
+        data: Where it keeps what must survive.
     """
 
-    def __init__(self, url: str, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
-        self.url = url
+    def __init__(self, data: Path, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+        self.url, self.key, self.data = "", "", data
         self._process, self._log = process, log
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """Send a request to a path of the node; see `ask`."""
-        return ask(method, self.url + path, body, **headers)
+        """Send a request to a path of the node, as its operator unless `authorization` is given; see `ask`."""
+        return ask(method, self.url + path, body, **as_operator(self.key, headers))
 
     def wait_for(self, location: str, status: str = "committed") -> Any:
         """Wait until a request that was taken for later has come as far as `status`; what is told.
@@ -125,13 +133,13 @@ def serving(
              "--data", str(data), "--port", "0"],
             cwd=app.parent, env=environment_of(environ or {}), stdout=log, stderr=log,
         )  # fmt: skip
-        node = Served("", process, log)
+        node = Served(data, process, log)
         try:
             clock = SystemClock()
             deadline = clock.monotonic() + PATIENCE_S
             while not note.is_file():
                 node._pause(clock.monotonic() < deadline, f"`{app}` is not served")
-            node.url = json.loads(note.read_bytes())["url"]
+            node.url, node.key = json.loads(note.read_bytes())["url"], read_key(data)
             yield node
             process.send_signal(signal.SIGTERM)
             ended = process.wait(PATIENCE_S)

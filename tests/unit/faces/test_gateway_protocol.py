@@ -18,6 +18,7 @@ from headrace.faces.gateway.heads import Head
 from headrace.faces.gateway.protocol import Connection
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response
+from headrace.security.access import Peer
 from headrace.world.clock import SystemClock
 from headrace.world.tasks import Tasks
 
@@ -37,7 +38,7 @@ class Desk:
         self.seen.append(seen)
         return Response(200, b"%d" % len(self.seen))
 
-    def begin(self, head: Head, body: bytes, client: str, caller: Caller) -> bool:
+    def begin(self, head: Head, body: bytes, peer: Peer, caller: Caller) -> bool:
         if not head.path.startswith("/soon"):
             return False
         seen = (head.method, head.path, body)
@@ -91,7 +92,7 @@ def opened(desk: Desk) -> tuple[Hall, Connection, Wire]:
     """A connection to the desk."""
     hall = Hall(
         desk, admission=Admission(), tasks=Tasks(lambda name, error: None), clock=SystemClock(),
-        patience=Patience(), max_connections=8,
+        patience=Patience(), max_connections=8, identify=lambda _: Peer("127.0.0.1"),
     )  # fmt: skip
     connection, wire = Connection(hall), Wire()
     connection.connection_made(cast(asyncio.Transport, wire))

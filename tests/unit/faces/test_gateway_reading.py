@@ -14,6 +14,7 @@ from headrace.faces.gateway.reading import carried, payload_of, picked, query_te
 from headrace.faces.gateway.requests import Request
 from headrace.model.errors import Invalid, TooLarge
 from headrace.model.schemas import Mismatch
+from headrace.security.access import Peer
 from headrace.triggers.schemas import Checker
 
 
@@ -30,7 +31,7 @@ def _nothing() -> None: ...
 def request(query: bytes = b"", method: str = "POST", **headers: str) -> Request:
     named = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
     exchange = Exchange(go_on=_nothing, invite=None)
-    return Request(method, "/x", query, named, dict(named), "10.0.0.9", exchange, Admission())
+    return Request(method, "/x", query, named, dict(named), Peer("10.0.0.9"), exchange, Admission())
 
 
 def resolved(route: Http | Webhook, of: Any) -> Http | Webhook:

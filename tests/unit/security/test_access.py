@@ -9,7 +9,7 @@ import pytest
 from headrace.keepers.storage.memory import MemoryStorage
 from headrace.model.errors import Misuse
 from headrace.model.signing import Secret
-from headrace.security.access import Access, is_local, needs_token, scope_of
+from headrace.security.access import Access, Peer, is_local, needs_proof, scope_of
 from headrace.security.marks import Marks
 from headrace.security.secrets import Secrets
 from headrace.world.clock import SystemClock
@@ -43,23 +43,24 @@ def test_every_path_of_the_platform_has_a_scope(method: str, path: str, scope: s
 
 
 @pytest.mark.parametrize(
-    ("access", "scope", "client", "needed"),
+    ("access", "scope", "peer", "needed"),
     [
-        ("open", "read", "10.0.0.9", False),
-        ("open", "admin", "10.0.0.9", True),
-        ("open", "admin", "127.0.0.1", False),
-        ("local", "read", "10.0.0.9", True),
-        ("local", "admin", "::1", False),
-        ("local", "admin", "::ffff:127.0.0.1", False),
-        ("local", "read", "", True),
-        ("token", "read", "127.0.0.1", True),
-        ("token", "", "10.0.0.9", False),
+        ("open", "read", Peer("10.0.0.9"), False),
+        ("open", "admin", Peer("10.0.0.9"), True),
+        ("open", "admin", Peer("127.0.0.1", neighbour=True), True),
+        ("local", "read", Peer("10.0.0.9"), True),
+        ("local", "read", Peer("127.0.0.1"), True),
+        ("local", "call:shop.f", Peer("127.0.0.1"), True),
+        ("local", "call:shop.f", Peer("127.0.0.1", neighbour=True), False),
+        ("local", "admin", Peer("::1", neighbour=True), True),
+        ("token", "read", Peer("127.0.0.1", neighbour=True), True),
+        ("token", "", Peer("10.0.0.9"), False),
     ],
 )
-def test_the_setting_and_the_address_decide_who_needs_a_token(
-    access: Access, scope: str, client: str, needed: bool
+def test_the_setting_and_the_peer_decide_who_must_prove_himself(
+    access: Access, scope: str, peer: Peer, needed: bool
 ) -> None:
-    assert needs_token(access, scope, client) is needed
+    assert needs_proof(access, scope, peer) is needed
 
 
 def test_an_address_that_is_none_is_not_local() -> None:

@@ -44,18 +44,6 @@ class Admission:
         if host not in _WILDCARDS:
             self._hosts = self._hosts | {host.lower().strip("[]")}
 
-    def check_headers(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Refuse names that are not ours.
-
-        Raises:
-            Invalid: There is not exactly one `Host`.
-            Refused: It, or the `Origin`, is foreign.
-        """
-        self.check_host(headers, dict(headers))
-        for name, value in headers:
-            if name == b"origin":
-                self.check_origin(value)
-
     def check_host(
         self, fields: Sequence[tuple[bytes, bytes]], by_name: Mapping[bytes, bytes]
     ) -> None:
@@ -71,7 +59,7 @@ class Admission:
         """
         if len(by_name) == len(fields) and (sole := by_name.get(b"host")) is not None:
             if not (self._any_host or sole in self._seen):
-                self._check_name(sole, "Host")
+                self._check_name(sole)
             return
         host = None
         for name, value in fields:
@@ -81,23 +69,15 @@ class Admission:
                 host = value
         if host is None:
             raise Invalid("the request has no `Host` header; HTTP/1.1 requires one")
-        self._check_name(host, "Host")
+        self._check_name(host)
 
-    def check_origin(self, origin: bytes) -> None:
-        """Refuse a page of another origin.
-
-        Raises:
-            Refused: It is foreign.
-        """
-        self._check_name(origin.partition(b"://")[2], "Origin")
-
-    def _check_name(self, raw: bytes, header: str) -> None:
+    def _check_name(self, raw: bytes) -> None:
         if self._any_host or raw in self._seen:
             return
         name = _host_name(raw.decode("latin-1"))
         if name not in self._hosts:
             raise Refused(
-                f"`{header}: {raw.decode('latin-1')}` is not a name this node answers to; "
+                f"`Host: {raw.decode('latin-1')}` is not a name this node answers to; "
                 "add it to `allowed_hosts` (docs/reference/settings.md)"
             )
         if len(self._seen) < 64:
@@ -158,6 +138,28 @@ class Admission:
     def stop_waiting(self) -> None:
         """End a long poll."""
         self.waiting -= 1
+
+
+def check_origin(origin: bytes, host: bytes) -> None:
+    """Refuse a page of another origin: scheme, host and port must be those that were asked.
+
+    Another port of this machine is another origin, whoever serves there. A node behind a proxy that
+    speaks TLS is asked by `https` under a name that is not this machine's own.
+
+    Args:
+        origin: Of the page that asks.
+        host: The `Host` it asks, which was checked before.
+
+    Raises:
+        Refused: It is foreign.
+    """
+    schemes = ("http",) if _host_name(host.decode("latin-1")) in LOOPBACK else ("http", "https")
+    asked = origin.decode("latin-1").lower()
+    if asked not in {f"{scheme}://{host.decode('latin-1').lower()}" for scheme in schemes}:
+        raise Refused(
+            f"`Origin: {asked:.200}` is another page's than the node that it asks; let its own server ask, or "
+            "declare a route with `cors=` for it (docs/reference/triggers.md#http)"
+        )
 
 
 def _host_name(text: str) -> str:

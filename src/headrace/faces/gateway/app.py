@@ -21,6 +21,9 @@ from headrace.faces.gateway.metrics import Metrics
 from headrace.faces.gateway.protocol import Connection
 from headrace.faces.gateway.rooms import Rooms
 from headrace.model.errors import Misuse
+from headrace.runtime.births import INSTANCE_UIDS
+from headrace.security.access import Peer, is_local
+from headrace.security.peers import owner
 from headrace.world.tasks import Tasks
 
 _log = logging.getLogger("headrace.gateway")
@@ -71,6 +74,7 @@ class Gateway:
             clock=rooms.clock,
             patience=patience,
             max_connections=limits.max_connections,
+            identify=self._identify,
         )
         self._server: asyncio.Server | None = None
         self.url = ""
@@ -89,6 +93,16 @@ class Gateway:
         )
         self.url = f"http://{reachable_name(host)}:{taken}"
         return self.url
+
+    def _identify(self, transport: asyncio.BaseTransport) -> Peer:
+        """Who holds the other end of a connection."""
+        far = transport.get_extra_info("peername")
+        if not isinstance(far, tuple) or not far:
+            return Peer("")
+        if self._door.rooms.access != "local" or not is_local(far[0]):
+            return Peer(far[0])
+        uid = owner(far[:2], transport.get_extra_info("sockname")[:2])
+        return Peer(far[0], neighbour=uid is not None and uid not in INSTANCE_UIDS)
 
     @property
     def busy(self) -> dict[str, int]:

@@ -21,6 +21,7 @@ from headrace.faces.gateway import (
     streams,
     trouble,
 )
+from headrace.faces.gateway.admission import check_origin
 from headrace.faces.gateway.answering import answer
 from headrace.faces.gateway.authored import Found, Table
 from headrace.faces.gateway.calling import Calls
@@ -32,7 +33,7 @@ from headrace.faces.gateway.responses import Response
 from headrace.faces.gateway.routes import Router, unquoted
 from headrace.model.errors import HeadraceError
 from headrace.model.http import Webhook
-from headrace.security.access import needs_token, scope_of
+from headrace.security.access import needs_proof, scope_of
 
 _log = logging.getLogger("headrace.gateway")
 MAX_PLACES = 1_024
@@ -86,8 +87,8 @@ class Application:
                 place = self._places.get((request.method, request.path))
                 if place is None:
                     place = await self._place(request)
-                elif b"origin" in request.headers or needs_token(
-                    door.rooms.access, place.scope, request.client
+                elif b"origin" in request.headers or needs_proof(
+                    door.rooms.access, place.scope, request.peer
                 ):
                     await self._guard(request, place.scope)
                 pattern = place.pattern
@@ -129,8 +130,9 @@ class Application:
         """Who answers at one of the platform's own paths, once the request may ask for it."""
         parts = [unquoted(part) for part in request.path.split("/")[1:]]
         scope = scope_of(request.method, parts)
-        await self._guard(request, scope)
+        # A path that is nobody's is said to be so to everybody: no proof would help.
         handler, names, pattern = self._routes.find(request.method, request.path)
+        await self._guard(request, scope)
         place = Place(scope, handler, names, pattern)
         if len(request.path) <= MAX_KNOWN_PATH:
             if len(self._places) >= MAX_PLACES:
@@ -142,9 +144,11 @@ class Application:
         """Let in who may use the platform's own paths."""
         rooms = self._door.rooms
         if (origin := request.headers.get(b"origin")) is not None:
-            self._door.admission.check_origin(origin)
-        if needs_token(rooms.access, scope, request.client):
-            await rooms.tokens.check(request.header("authorization"), scope)
+            check_origin(origin, request.headers.get(b"host", b""))
+        if needs_proof(rooms.access, scope, request.peer):
+            shown = request.header("authorization")
+            if not rooms.operator.shows(shown):
+                await rooms.tokens.check(shown, scope)
 
     def _check_origin(self, request: Request, found: Found) -> Headers:
         """What an answer says to a page of another origin, where it may ask at all."""
@@ -158,7 +162,7 @@ class Application:
         ):
             if request.method == "OPTIONS":
                 return ()
-            self._door.admission.check_origin(origin.encode())
+            check_origin(origin.encode("latin-1"), request.headers.get(b"host", b""))
         return answer_headers(target.cors, origin)
 
 

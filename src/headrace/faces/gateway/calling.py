@@ -31,7 +31,7 @@ from headrace.model.errors import HeadraceError
 from headrace.model.http import Http
 from headrace.model.outcome import Outcome
 from headrace.runtime.life import Lost
-from headrace.security.access import needs_token, scope_of
+from headrace.security.access import Peer, needs_proof, scope_of
 
 _log = logging.getLogger("headrace.gateway")
 _PARTICULAR = (b"origin", b"content-encoding", b"idempotency-key", b"expect")
@@ -63,11 +63,11 @@ class Calls:
         self.admission, self.metrics, self.tasks = door.admission, door.metrics, door.tasks
         self.direct, self.clock = door.rooms.direct, door.rooms.clock
 
-    def begin(self, head: Head, body: bytes, client: str, caller: Caller) -> bool:
+    def begin(self, head: Head, body: bytes, peer: Peer, caller: Caller) -> bool:
         """Begin a call; False, and nothing was done, where it is `Application.answer`'s."""
         plan = head.plan
-        if plan is None or plan.client != client or not self._table.holds(plan.apps):
-            plan = head.plan = self._plan(head, client)
+        if plan is None or plan.peer != peer or not self._table.holds(plan.apps):
+            plan = head.plan = self._plan(head, peer)
         size = len(body)
         if not plan.function or size > plan.max_bytes or not self.admission.take(size):
             return False
@@ -91,9 +91,9 @@ class Calls:
         call.begun = begun
         return True
 
-    def _plan(self, head: Head, client: str) -> Plan:
+    def _plan(self, head: Head, peer: Peer) -> Plan:
         """What the head asks for; where it is to be refused, that is `Application.answer`'s as well."""
-        none = Plan(self._table.apps, client)
+        none = Plan(self._table.apps, peer)
         headers = head.headers
         if head.raw_query or head.method in {"HEAD", "OPTIONS"}:
             return none
@@ -103,20 +103,20 @@ class Calls:
             self._door.admission.check_host(head.fields, headers)
             found = self._table.find(head.method, head.path, None)
             if found is None:
-                return self._by_name(head, client) if head.path.startswith(_BY_NAME) else none
-            return self._at_route(head, client, found) or none
+                return self._by_name(head, peer) if head.path.startswith(_BY_NAME) else none
+            return self._at_route(head, peer, found) or none
         except Exception:  # noqa: BLE001 - what is wrong with it is for `answer` to find and say
             return none
 
-    def _by_name(self, head: Head, client: str) -> Plan:
+    def _by_name(self, head: Head, peer: Peer) -> Plan:
         handler, names, pattern = self._routes.find(head.method, head.path)
         scope = scope_of(head.method, ["functions", *names])
-        if handler is not functions.call or needs_token(self._door.rooms.access, scope, client):
-            return Plan(self._table.apps, client)
+        if handler is not functions.call or needs_proof(self._door.rooms.access, scope, peer):
+            return Plan(self._table.apps, peer)
         most = self.admission.max_body_bytes
-        return Plan(self._table.apps, client, names[0], pattern, head.method, most)
+        return Plan(self._table.apps, peer, names[0], pattern, head.method, most)
 
-    def _at_route(self, head: Head, client: str, found: Found) -> Plan | None:
+    def _at_route(self, head: Head, peer: Peer, found: Found) -> Plan | None:
         target = found.target
         says = target.says
         if not isinstance(says, Http) or target.function is None or says.mode != "sync":
@@ -134,12 +134,12 @@ class Calls:
             b"",
             head.fields,
             head.headers,
-            client,
+            peer,
             _NOTHING,
             self.admission,
         )
         return Plan(
-            self._table.apps, client, target.function.name, target.name, head.method,
+            self._table.apps, peer, target.function.name, target.name, head.method,
             min(says.max_bytes, self.admission.max_body_bytes), target, found.params,
             carried(says, request, found.params, {}), answer_headers(target.cors, None),
         )  # fmt: skip

@@ -17,6 +17,7 @@ from headrace.faces.gateway.heads import Head, Heads
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response
 from headrace.faces.gateway.writing import Date
+from headrace.security.access import Peer
 from headrace.world.clock import Clock
 from headrace.world.tasks import Tasks
 
@@ -42,7 +43,7 @@ DEFAULT_PATIENCE = Patience()
 class Answerer(Protocol):
     """What answers requests."""
 
-    def begin(self, head: Head, body: bytes, client: str, caller: Caller) -> bool:
+    def begin(self, head: Head, body: bytes, peer: Peer, caller: Caller) -> bool:
         """Begin a plain call, whose caller is told later; False where `answer` is to be asked."""
         ...
 
@@ -75,12 +76,14 @@ class Hall:
         clock: Clock,
         patience: Patience,
         max_connections: int,
+        identify: Callable[[asyncio.BaseTransport], Peer],
     ) -> None:
-        self.begin: Callable[[Head, bytes, str, Caller], bool] = answerer.begin
+        self.begin: Callable[[Head, bytes, Peer, Caller], bool] = answerer.begin
         self.answer: Callable[[Request], Awaitable[tuple[Response, Headers] | None]]
         self.answer = answerer.answer
         self.admission, self.tasks = admission, tasks
         self.patience, self.max_connections = patience, max_connections
+        self.identify = identify
         self.connections: set[Leaving] = set()
         self.date = Date(clock.now)
         self.heads = Heads()

@@ -22,6 +22,7 @@ from headrace.model.errors import Corrupt, Invalid
 from headrace.model.http import METHODS, Http, Legacy, Proxy
 from headrace.model.reply import open_reply
 from headrace.model.route import segments_of
+from headrace.security.tokens import is_ours
 
 _FORWARDED = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-real-ip"}
@@ -64,7 +65,7 @@ async def pass_on(door: Door, request: Request, says: Http, raw: bytes) -> Respo
     """
     legacy = says.legacy
     assert legacy is not None  # noqa: S101 - asked before
-    headers = _forwarded(request, drop_token=says.auth is not None)
+    headers = _forwarded(request)
     ask = Ask(
         legacy.upstream, request.method, _target(request.path, request), headers, raw,
         seconds=float(legacy.timeout), max_bytes=says.max_bytes,
@@ -82,7 +83,7 @@ async def pass_through(
         CallFailed: A function that shapes failed.
     """
     path = "/" + "/".join(request.path.split("/")[1 + len(segments_of(says.path, says.path)) :])
-    headers = _forwarded(request, drop_token=says.auth is not None)
+    headers = _forwarded(request)
     method, target, body = request.method, _target(path if path != "/" else "", request), raw
     if says.before:
         shown = {
@@ -153,14 +154,14 @@ def _target(path: str, request: Request) -> str:
     return f"{path}?{raw.decode('latin-1')}" if raw else path
 
 
-def _forwarded(request: Request, *, drop_token: bool) -> Headers:
+def _forwarded(request: Request) -> Headers:
     """The request's headers for the next hop."""
     kept = [
         (name, value)
         for name, value in end_to_end(request.fields)
         if name not in _FORWARDED
         and name not in {b"host", b"content-length"}
-        and not (drop_token and name == b"authorization")
+        and not (name == b"authorization" and is_ours(value))
     ]
     host = request.headers.get(b"host", b"")
     return (

@@ -12,14 +12,15 @@ from typing import Any
 from headrace.faces.gateway.authored import Target
 from headrace.faces.gateway.cors import Headers
 from headrace.model.function import AppSpec
+from headrace.security.access import Peer
 
 
 class Plan:
-    """What one head asks for, of one client, among the apps as they are deployed.
+    """What one head asks for, of one peer, among the apps as they are deployed.
 
     Attributes:
         apps: The apps it was made for.
-        client: The client's address.
+        peer: Who holds the other end.
         function: Whom it calls; "" where it is no plain call.
         pattern: Of the path, for metrics.
         method: In capitals.
@@ -31,14 +32,14 @@ class Plan:
     """
 
     __slots__ = (
-        "apps", "client", "extra", "function", "headers", "max_bytes", "method", "params", "pattern",
+        "apps", "extra", "function", "headers", "max_bytes", "method", "params", "pattern", "peer",
         "target",
     )  # fmt: skip
 
     def __init__(
         self,
         apps: list[AppSpec],
-        client: str,
+        peer: Peer,
         function: str = "",
         pattern: str = "",
         method: str = "",
@@ -48,7 +49,7 @@ class Plan:
         headers: dict[str, str] | None = None,
         extra: Headers = (),
     ) -> None:
-        self.apps, self.client = apps, client
+        self.apps, self.peer = apps, peer
         self.function, self.pattern, self.method = function, pattern, method
         self.max_bytes, self.target, self.params = max_bytes, target, params or {}
         self.headers, self.extra = headers, extra

@@ -61,9 +61,7 @@ class Connection(asyncio.Protocol):
         """Begin to wait for headers, or close at once where there are too many."""
         hall = self._hall
         self._transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        client = str(peer[0]) if isinstance(peer, tuple) and peer else ""
-        self._turns = Turns(hall, self._transport, client, self)
+        self._turns = Turns(hall, self._transport, hall.identify(transport), self)
         hall.connections.add(self)
         if len(hall.connections) > hall.max_connections:
             self._refuse(Overloaded("this node holds as many connections as it may; try again"))

@@ -17,6 +17,7 @@ from headrace.faces.gateway.cors import Headers
 from headrace.faces.gateway.errors import Unsupported
 from headrace.faces.gateway.outlet import Outlet, Speaker
 from headrace.model.errors import Invalid, TooLarge
+from headrace.security.access import Peer
 
 MAX_QUERY_PARAMETERS = 100
 _DRAIN_FACTOR = 4
@@ -60,7 +61,7 @@ class Request:
         raw_query: What stands behind the `?`.
         fields: The headers in their order, names in small letters.
         headers: The same by name; of a repeated one, the last (`header` has all of it).
-        client: The address of who asks, as the socket says; "" where it has none.
+        peer: Who holds the other end of the connection.
         reserved: Bytes taken out of the door's budget.
     """
 
@@ -68,11 +69,11 @@ class Request:
         "_admission",
         "_incoming",
         "_query",
-        "client",
         "fields",
         "headers",
         "method",
         "path",
+        "peer",
         "raw_query",
         "reserved",
     )
@@ -84,16 +85,21 @@ class Request:
         raw_query: bytes,
         fields: Sequence[tuple[bytes, bytes]],
         headers: Mapping[bytes, bytes],
-        client: str,
+        peer: Peer,
         incoming: Incoming,
         admission: Admission,
     ) -> None:
         self.method, self.path, self.raw_query = method, path, raw_query
-        self.fields, self.headers, self.client = fields, headers, client
+        self.fields, self.headers, self.peer = fields, headers, peer
         self.reserved = 0
         self._query: dict[str, str] | None = None
         self._incoming = incoming
         self._admission = admission
+
+    @property
+    def client(self) -> str:
+        """The address of who asks; "" where it has none."""
+        return self.peer.address
 
     @property
     def query(self) -> dict[str, str]:

@@ -24,6 +24,7 @@ from headrace.keepers.storage.base import Storage
 from headrace.runtime.views import ColdStarts
 from headrace.security.access import Access
 from headrace.security.marks import Marks
+from headrace.security.operator import Operator
 from headrace.security.secrets import Secrets
 from headrace.security.tokens import Tokens
 from headrace.services.bus.replay import Replays
@@ -78,5 +79,6 @@ class Rooms:
     secrets: Secrets
     marks: Marks
     outgoing: Outgoing
+    operator: Operator
     access: Access = "local"
     cold_starts: Callable[[], ColdStarts] = ColdStarts

@@ -22,6 +22,7 @@ from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response
 from headrace.faces.gateway.writing import closes, written
 from headrace.model.errors import Invalid, Unavailable
+from headrace.security.access import Peer
 
 _log = logging.getLogger("headrace.gateway")
 STOPPING: Final = answer_error(
@@ -46,12 +47,12 @@ class Turns:
     """
 
     def __init__(
-        self, hall: Hall, transport: asyncio.Transport, client: str, reader: Reader
+        self, hall: Hall, transport: asyncio.Transport, peer: Peer, reader: Reader
     ) -> None:
         self.final = False
         self.answered: Exchange | None = None
         self._hall, self._transport = hall, transport
-        self._client, self._reader = client, reader
+        self._peer, self._reader = peer, reader
         self._loop = asyncio.get_running_loop()
         self._queue: deque[tuple[Head, Exchange]] = deque()
         self._calling = self._beginning = self._has_task = False
@@ -114,7 +115,7 @@ class Turns:
     def _begin(self, head: Head, body: bytes) -> bool:
         """Begin a plain call; False where the request is none. `reply` may come at once."""
         self._calling = self._beginning = True
-        begun = self._hall.begin(head, body, self._client, self)
+        begun = self._hall.begin(head, body, self._peer, self)
         self._beginning = False
         if not begun:
             self._calling = False
@@ -160,7 +161,7 @@ class Turns:
             self._waiter = None
         elif not self._has_task:
             self._has_task = True
-            self._hall.tasks.start(self._work(), name=f"connection of {self._client}")
+            self._hall.tasks.start(self._work(), name=f"connection of {self._peer.address}")
 
     async def _work(self) -> None:
         """Answer one request after the other, as long as the connection lives."""
@@ -181,7 +182,7 @@ class Turns:
                 self._working = exchange
                 request = Request(
                     head.method, head.path, head.raw_query, head.fields, head.headers,
-                    self._client, exchange, hall.admission,
+                    self._peer, exchange, hall.admission,
                 )  # fmt: skip
                 answered = await hall.answer(request)
                 self._working = None

@@ -1,0 +1,62 @@
+"""The operator of a node, and how a client proves to be him: by the key of the running node.
+
+The key is made anew at each start and lies in the data folder, readable by the node's user and root
+only; commands on the node's machine find it there. It is good for every path of the platform and for
+none of the authors' routes, so that no function is ever handed it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from pathlib import Path
+
+from headrace.world.entropy import Entropy
+
+FILE_NAME = "operator.key"
+_PREFIX = "hro_"
+
+
+class Operator:
+    """What the operator of one running node can show. Owned by assembly.
+
+    Attributes:
+        key: The key, as a bearer token.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def shows(self, authorization: str | None) -> bool:
+        """Whether an `Authorization` header brings the key; compared in constant time."""
+        kind, _, text = (authorization or "").partition(" ")
+        return kind.lower() == "bearer" and hmac.compare_digest(
+            text.strip().encode("utf-8", "replace"), self.key.encode()
+        )
+
+
+def fresh_key(entropy: Entropy) -> str:
+    """A key that nobody can guess."""
+    return _PREFIX + entropy.token(32)
+
+
+def write_key(data: Path, key: str) -> Path:
+    """Write the key into the data folder, for its owner alone; another node's key there is replaced.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    place, whole = data / FILE_NAME, data / f"{FILE_NAME}.new"
+    whole.unlink(missing_ok=True)
+    descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key)
+    return whole.replace(place)
+
+
+def read_key(data: Path) -> str:
+    """The key of the node that owns the data folder; "" where there is none that we may read."""
+    try:
+        return (data / FILE_NAME).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,167 @@
+"""What a hostile function, a neighbour and a stranger are refused by a real node."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.gateway_nodes import served
+
+from headrace.testing.served import Served, ask
+
+root = pytest.mark.skipif(os.geteuid() != 0, reason="instances have uids of their own under root")
+LEVELS = (0, 1, 2)
+APP = """
+import os
+import urllib.error
+import urllib.request
+
+from headrace import App, Resources
+
+app = App("hostile")
+kept = app.stream("kept")
+
+
+def told(event):
+    \"\"\"The status of a request that the function makes by itself.\"\"\"
+    method, url, data, headers = (event.value[name] for name in ("method", "url", "data", "headers"))
+    body = None if data is None else data.encode()
+    request = urllib.request.Request(url, data=body, headers=headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def opened(event):
+    \"\"\"The first bytes of a file, or the name of the error.\"\"\"
+    try:
+        with open(event.value, "rb") as file:
+            return len(file.read(64))
+    except OSError as error:
+        return type(error).__name__
+"""
+APP += "".join(
+    f"""
+
+@app.function(resources=Resources(isolation={level}))
+def ask{level}(event):
+    return told(event)
+
+
+@app.function(resources=Resources(isolation={level}))
+def open{level}(event):
+    return opened(event)
+"""
+    for level in LEVELS
+)
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("walls"), APP) as found:
+        yield found
+
+
+def within(node: Served, function: str, value: Any) -> Any:
+    """What a function of the hostile app answers."""
+    answer = node.ask("POST", f"/functions/hostile.{function}", value)
+    assert answer.status == 200, answer
+    return answer.body
+
+
+TOKEN = json.dumps({"name": "mine", "scopes": ["admin"]})
+ADMIN = [
+    ("POST", "/tokens", TOKEN),
+    ("GET", "/tokens", None),
+    ("POST", "/groups/hostile.ask0/pause", "{}"),
+]
+REST = [
+    ("POST", "/streams/kept", "{}"),
+    ("POST", "/functions/hostile.open0", '"/etc/hostname"'),
+    ("GET", "/state/hostile", None),
+    ("GET", "/streams/kept/records", None),
+    ("GET", "/console", None),
+]
+
+
+def request(node: Served, method: str, path: str, data: str | None, **headers: str) -> Any:
+    return {"method": method, "url": node.url + path, "data": data, "headers": headers}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("method", "path", "data"), ADMIN)
+def test_a_function_does_not_operate_its_node(
+    node: Served, level: int, method: str, path: str, data: str | None
+) -> None:
+    assert within(node, f"ask{level}", request(node, method, path, data)) == 401
+
+
+@root
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("method", "path", "data"), REST)
+def test_a_function_with_a_uid_of_its_own_is_not_taken_for_a_neighbour(
+    node: Served, level: int, method: str, path: str, data: str | None
+) -> None:
+    assert within(node, f"ask{level}", request(node, method, path, data)) == 401
+
+
+def test_a_neighbour_publishes_and_calls_but_does_not_operate(node: Served) -> None:
+    assert ask("POST", f"{node.url}/streams/kept", {}).status == 202
+    assert ask("POST", f"{node.url}/functions/hostile.open0", "/nowhere").status == 200
+    for method, path, data in ADMIN:
+        body = None if data is None else data.encode()
+        assert ask(method, node.url + path, body).status == 401, path
+
+
+def test_the_operators_key_is_for_his_user_alone_and_is_made_anew(
+    node: Served, tmp_path: Path
+) -> None:
+    key = Path(node.data) / "operator.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert node.ask("GET", "/tokens").status == 200
+    assert node.ask("GET", "/tokens", authorization=f"Bearer {node.key[:-1]}x").status == 401
+    with served(tmp_path, APP) as other:
+        assert other.ask("GET", "/tokens", authorization=f"Bearer {node.key}").status == 401
+
+
+def test_commands_find_the_key_by_the_data_folder_and_show_it_to_no_other_address(
+    node: Served,
+) -> None:
+    environ = {name: text for name, text in os.environ.items() if "HEADRACE" not in name}
+    for words, status in (
+        (["--data", str(node.data)], 0),
+        (["--data", str(node.data), "--url", node.url], 0),
+        (["--url", node.url], 1),
+    ):
+        run = subprocess.run(
+            [sys.executable, "-m", "headrace.cli.main", "token", "list", *words],
+            env=environ, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert run.returncode == status, run.stderr
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:9999", "http://127.0.0.1:1", "null"])
+def test_a_page_that_another_program_of_this_machine_serves_changes_nothing(
+    node: Served, origin: str
+) -> None:
+    sent = {"origin": origin, "content_type": "text/plain"}
+    for path, body in (("/streams/kept", b"{}"), ("/tokens", TOKEN.encode())):
+        assert ask("POST", node.url + path, body, **sent).status == 403, path
+        assert node.ask("POST", path, body, **sent).status == 403, path
+    assert ask("POST", f"{node.url}/streams/kept", b"{}", origin=node.url).status == 202
+
+
+@root
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_function_does_not_read_the_operators_key(node: Served, level: int) -> None:
+    place = str(node.data / "operator.key")
+    assert within(node, f"open{level}", place) in {"PermissionError", "FileNotFoundError"}
