@@ -22,6 +22,7 @@ from pathlib import Path
 from headrace.model.errors import Misuse, Unavailable, denied
 from headrace.model.function import AppSpec
 from headrace.runtime import kernel
+from headrace.runtime.claims import check_claims
 from headrace.runtime.instance import Instance
 from headrace.runtime.line import LogPipes
 from headrace.runtime.logs import LogLine
@@ -193,6 +194,11 @@ class Zygote:
         if isinstance(answer, LoadFailed):
             await self.close()
             raise Misuse(_explain(self.target, answer))
+        try:
+            check_claims(answer.spec)
+        except Misuse:
+            await self.close()
+            raise
         if not self.alive:
             raise Unavailable(f"the process that imported `{self.target}` died right afterwards")
         self.loaded = answer
@@ -340,12 +346,20 @@ class Zygote:
                 pidfd = self._orders.take_descriptor()
                 if pidfd is None:
                     self._died("it announced a process without a descriptor of it")
-                else:
+                elif self._ordered(message.instance):
                     self._on_forked(message, pidfd)
+                else:
+                    os.close(pidfd)
             case ForkFailed():
-                self._on_fork_failed(message)
+                if self._ordered(message.instance):
+                    self._on_fork_failed(message)
             case Exited():
-                self._on_exit(message)
+                if self._ordered(message.instance):
+                    self._on_exit(message)
+
+    def _ordered(self, identity: str) -> bool:
+        """Whether the instance was ordered from this very zygote: of others it has nothing to say."""
+        return any(instance.identity == identity for instance in self.instances)
 
 
 def search_paths(target: str) -> list[Path]:
