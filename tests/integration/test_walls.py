@@ -41,6 +41,13 @@ def told(event):
         return error.code
 
 
+def capabilities():
+    \"\"\"Those inheritable, permitted and effective, as the kernel prints them.\"\"\"
+    with open("/proc/self/status") as file:
+        rows = dict(line.split(":", 1) for line in file)
+    return [rows[name].strip() for name in ("CapInh", "CapPrm", "CapEff")]
+
+
 def opened(event):
     \"\"\"The first bytes of a file, or the name of the error.\"\"\"
     try:
@@ -55,6 +62,11 @@ APP += "".join(
 @app.function(resources=Resources(isolation={level}))
 def ask{level}(event):
     return told(event)
+
+
+@app.function(resources=Resources(isolation={level}))
+def has{level}(event):
+    return capabilities()
 
 
 @app.function(resources=Resources(isolation={level}))
@@ -160,8 +172,114 @@ def test_a_page_that_another_program_of_this_machine_serves_changes_nothing(
     assert ask("POST", f"{node.url}/streams/kept", b"{}", origin=node.url).status == 202
 
 
+def closed(data: Path) -> None:
+    """What a node keeps is for its user alone."""
+    assert stat.S_IMODE(data.stat().st_mode) == 0o711
+    files = [file for file in data.iterdir() if file.is_file()]
+    assert {"headrace.db", "headrace.db-wal", "node.json"} <= {file.name for file in files}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+def test_what_a_node_keeps_is_for_its_user_alone(node: Served) -> None:
+    closed(node.data)
+
+
+def test_what_lay_open_before_is_closed_at_the_start(tmp_path: Path) -> None:
+    with served(tmp_path, APP) as first:
+        data = first.data
+    for file in data.iterdir():
+        file.chmod(0o755 if file.is_dir() else 0o644)
+    data.chmod(0o777)
+    with served(tmp_path, APP) as again:
+        closed(again.data)
+
+
+@root
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_function_reads_neither_the_store_nor_its_log(node: Served, level: int) -> None:
+    for name in ("headrace.db", "headrace.db-wal", "headrace.db-shm", "node.json"):
+        found = within(node, f"open{level}", str(node.data / name))
+        assert found in {"PermissionError", "FileNotFoundError"}, name
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_function_has_no_capability(node: Served, level: int) -> None:
+    assert within(node, f"has{level}", None) == ["0000000000000000"] * 3
+
+
 @root
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_function_does_not_read_the_operators_key(node: Served, level: int) -> None:
     place = str(node.data / "operator.key")
     assert within(node, f"open{level}", place) in {"PermissionError", "FileNotFoundError"}
+
+
+VICTIM = """
+from headrace import App
+
+app = App("victim")
+
+
+@app.function()
+def keep(event, context):
+    context.state.put("card", event.value)
+"""
+FORGED = """
+import msgspec
+from headrace import App, Proxy
+
+app = App("forger")
+kept = app.stream("forged")
+
+
+@app.function()
+def peep(event, context):
+    return context.state.get("card", str, "")
+
+
+true = app.spec
+
+
+def forged(version=""):
+    said = true(version)
+    function = msgspec.structs.replace(said.functions[0], CHANGE)
+    return msgspec.structs.replace(said, functions=(function,) SPEC)
+
+
+app.spec = forged
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "spec", "why"),
+    [
+        ('app="victim"', "", "as app `victim`'s"),
+        ('name="victim.keep"', "", "whose name begins otherwise"),
+        ("batch_size=10**9", "", "out of range"),
+        ("parallelism=10**6", "", "out of range"),
+        ("triggers=function_triggers * 1000", "", "triggers"),
+        ("", ', name="_bus"', "cannot be the name of an app"),
+        ("", ', streams=(msgspec.structs.replace(said.streams[0], owner="victim"),)', "own streams"),
+        ("", ', streams=(msgspec.structs.replace(said.streams[0], name="_victim.keep.call.0"),)', "cannot be the name of a stream"),
+        ("", ', proxies=(Proxy(path="/x", upstream="http://127.0.0.1:1", before="victim.keep"),)', "whose name begins otherwise"),
+    ],
+)  # fmt: skip
+def test_an_app_that_claims_what_is_anothers_is_not_served(
+    tmp_path: Path, change: str, spec: str, why: str
+) -> None:
+    change = change.replace("function_triggers", "said.functions[0].triggers")
+    for each in (tmp_path, *tmp_path.parents[:2]):
+        each.chmod(0o755)
+    (tmp_path / "victim.py").write_text(VICTIM)
+    code = FORGED.replace("CHANGE", change).replace(" SPEC", spec)
+    (tmp_path / "forger.py").write_text(code.replace("import App, Proxy", "import App").replace(
+        "import msgspec\n", "import msgspec\nfrom headrace.model.http import Proxy\n"
+    ))  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-m", "headrace.cli.main", "serve", "victim.py", "forger.py",
+         "--data", "data", "--port", "0"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        env={name: text for name, text in os.environ.items() if "HEADRACE" not in name},
+    )  # fmt: skip
+    assert run.returncode == 1, run.stderr
+    assert why in run.stderr

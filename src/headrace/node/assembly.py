@@ -25,6 +25,7 @@ from headrace.keepers.brokers.base import Broker
 from headrace.keepers.brokers.embedded.log import EmbeddedBroker
 from headrace.keepers.state.expiry import sweep
 from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.sqlite.file import FOLDER_MODE
 from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.effects import Space
 from headrace.model.errors import Corrupt, Fenced, Misuse, Unavailable
@@ -276,7 +277,7 @@ async def running(settings: Settings) -> AsyncIterator[Node]:
     clock, entropy = SystemClock(), SystemEntropy()
     tasks = Tasks(_failed)
     try:
-        settings.data.mkdir(parents=True, exist_ok=True)
+        settings.data.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     except OSError as error:
         raise Misuse(
             f"the data folder `{settings.data}` cannot be made: {error.strerror}; "

@@ -190,6 +190,8 @@ def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> 
 def write_note(data: Path, url: str) -> Path:
     """Write down where the node that owns the data folder is; whoever looks sees all of it or nothing."""
     note, whole = data / "node.json", data / "node.json.new"
+    whole.unlink(missing_ok=True)
+    whole.touch(mode=0o600)
     whole.write_bytes(msgspec.json.encode({"url": url, "pid": os.getpid()}))
     return whole.replace(note)
 

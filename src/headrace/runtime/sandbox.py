@@ -213,6 +213,8 @@ def steps(walls: Walls, *, uid: int, scratch: str, parent: int) -> list[Step]:
             (kernel.prctl, (kernel.PR_SET_DUMPABLE, 1)),
         ]
     else:
+        # What its zygote needs to give others their uids is not its own to use.
+        taken.append((kernel.give_up_capabilities, ()))
         # By whose uid it is, nobody can tell whose offspring a process is that lost its parent:
         # let it come to the instance, so that only a dead instance's comes to the zygote.
         taken.append((kernel.prctl, (kernel.PR_SET_CHILD_SUBREAPER, 1)))

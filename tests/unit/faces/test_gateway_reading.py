@@ -98,7 +98,7 @@ def test_a_header_that_came_several_times_is_one_text() -> None:
     route = resolved(Http("POST", "/x", headers=("X-Many", "Cookie")), Any)
     fields = [(b"x-many", b"1"), (b"cookie", b"a=1"), (b"x-many", b"2"), (b"cookie", b"b=2")]
     exchange = Exchange(go_on=_nothing, invite=None)
-    given = Request("POST", "/x", b"", fields, dict(fields), "", exchange, Admission())
+    given = Request("POST", "/x", b"", fields, dict(fields), Peer(""), exchange, Admission())
     found = carried(route, given, {}, {})
     assert (found["http-header-x-many"], found["http-header-cookie"]) == ("1, 2", "a=1; b=2")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 import apsw
@@ -24,6 +25,9 @@ PAGE_BYTES = 4096
 JOURNAL_LIMIT_BYTES = 64 << 20
 LEAST_ROOM_BYTES = 256 << 10
 """What an open file needs beside it, at most: an index of its write-ahead log, and its first pages."""
+FOLDER_MODE = 0o711
+"""Other users pass through to what instances have in there, and list nothing."""
+FILE_MODE = 0o600
 MIGRATIONS = Path(__file__).parent.parent / "sql"
 
 
@@ -54,6 +58,8 @@ class DataFile:
         self._vfs = vfs
         self._lock = _take_lock(folder)
         try:
+            # Its log is made with the same mode by SQLite.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
             self.writer = self._open()
             self._prepare(self.writer)
             migrate(self.writer, folder)
@@ -134,8 +140,9 @@ def _check_version(found: str) -> None:
 
 def _take_lock(folder: Path) -> int:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        _close_to_others(folder)
+        handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     except OSError as error:
         if error.errno in NO_ROOM:
             raise denied(f"the data folder `{folder}` cannot be used", error) from error
@@ -159,6 +166,23 @@ def _take_lock(folder: Path) -> int:
         os.close(handle)
         raise denied(f"the data folder `{folder}` cannot be used", error) from error
     return handle
+
+
+def _close_to_others(folder: Path) -> None:
+    """Take from other users what is in the folder, whoever made it and with whatever mask.
+
+    A folder that held other things before it was ours keeps its own mode, save that nobody else may write there.
+    """
+    mode = folder.stat().st_mode
+    if (folder / FILE_NAME).exists() or not any(folder.iterdir()):
+        wanted = FOLDER_MODE
+    else:
+        wanted = mode & ~0o022
+    if stat.S_IMODE(mode) != wanted:
+        folder.chmod(wanted)
+    for file in folder.iterdir():
+        if file.name.startswith("headrace.") and file.is_file() and not file.is_symlink():
+            file.chmod(FILE_MODE)
 
 
 def migrate(connection: apsw.Connection, folder: Path) -> None:
