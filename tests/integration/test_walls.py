@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import stat
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_nodes import served
+from tests.integration.gateway_nodes import served, wait_for
 
 from headrace.testing.served import Served, ask
 
@@ -283,3 +285,102 @@ def test_an_app_that_claims_what_is_anothers_is_not_served(
     )  # fmt: skip
     assert run.returncode == 1, run.stderr
     assert why in run.stderr
+
+
+OWNER = """
+from headrace import App
+
+app = App("owner")
+inner = app.stream("inner", private=True)
+start = app.stream("start")
+
+
+@app.function(start, publishes=[inner], on_failure=Discard())
+def fill(event, context):
+    context.publish(inner, {"secret": 1}, key="k")
+
+
+@app.function(inner)
+def use(event): ...
+""".replace("import App\n", "import App, Discard\n")
+INTRUDER = """
+from headrace import App
+
+app = App("NAME")
+inner = app.external("inner")
+mine = app.stream("mine")
+
+
+@app.function(WAY)
+def intrude(event): ...
+"""
+
+
+@pytest.mark.parametrize("name", ["intruder", "owner.intruder"])
+@pytest.mark.parametrize("way", ["inner", "mine, output=inner", "mine, publishes=[inner]"])
+def test_a_private_stream_is_its_apps_alone(tmp_path: Path, name: str, way: str) -> None:
+    for each in (tmp_path, *tmp_path.parents[:2]):
+        each.chmod(0o755)
+    (tmp_path / "owner.py").write_text(OWNER)
+    (tmp_path / "intruder.py").write_text(INTRUDER.replace("WAY", way).replace("NAME", name))
+    run = subprocess.run(
+        [sys.executable, "-m", "headrace.cli.main", "serve", "intruder.py", "owner.py",
+         "--data", "data", "--port", "0"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        env={name: text for name, text in os.environ.items() if "HEADRACE" not in name},
+    )  # fmt: skip
+    assert run.returncode == 1, run.stderr
+    assert "private to app `owner`" in run.stderr
+
+
+def test_what_a_private_stream_holds_is_shown_to_its_apps_readers_and_the_operator(
+    tmp_path: Path,
+) -> None:
+    with served(tmp_path, OWNER) as node:
+        assert node.ask("POST", "/streams/start", {}).status == 202
+        wait_for(lambda: node.ask("GET", "/streams/inner/records").body["records"])
+
+        def token(*scopes: str) -> str:
+            made = node.ask("POST", "/tokens", {"name": "reader", "scopes": list(scopes)})
+            return f"Bearer {made.body['token']}"
+
+        path = "/streams/inner/records"
+        for page in (path, "/console/streams/inner", "/console/events/inner/0/0"):
+            assert ask("GET", node.url + page).status == 401, page
+        assert node.ask("GET", path, authorization=token("read")).status == 403
+        assert node.ask("GET", path, authorization=token("read", "read:other")).status == 403
+        assert node.ask("GET", path, authorization=token("read", "read:owner")).status == 200
+        assert ask("GET", f"{node.url}/streams/start/records").status == 200
+
+
+def test_a_link_lets_one_browser_in_once_and_only_to_look(tmp_path: Path) -> None:
+    with served(tmp_path, OWNER) as node:
+        link = node.ask("POST", "/console/links").body["path"]
+        assert ask("POST", f"{node.url}/console/links").status == 401
+        host, _, port = node.url.removeprefix("http://").partition(":")
+
+        def get(path: str, **headers: str) -> http.client.HTTPResponse:
+            with contextlib.closing(
+                http.client.HTTPConnection(host, int(port), timeout=20)
+            ) as connection:
+                connection.request("GET", path, headers=headers)
+                answer = connection.getresponse()
+                answer.read()
+                return answer
+
+        entered = get(link)
+        assert (entered.status, entered.headers["location"]) == (303, "/console")
+        cookie = entered.headers["set-cookie"]
+        assert "HttpOnly; SameSite=Strict" in cookie
+        assert "Domain" not in cookie
+        assert get(link).status == 401
+        brought = {"cookie": f"other=1; {cookie.partition(';')[0]}"}
+        private = "/console/streams/inner"
+        assert get(private).status == 401
+        assert get(private, **brought).status == 200
+        assert get(private, **brought, **{"sec-fetch-site": "cross-site"}).status == 401
+        assert get(private, **brought, **{"sec-fetch-site": "same-site"}).status == 401
+        assert get(private, **brought, **{"sec-fetch-dest": "empty"}).status == 401
+        assert get("/streams/inner/records", **brought).status == 401
+        assert ask("POST", f"{node.url}/tokens", json.loads(TOKEN), **brought).status == 401
+        assert ask("POST", f"{node.url}/console/links", **brought).status == 401

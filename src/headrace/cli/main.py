@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("logs", "Show what functions wrote."),
     "runs": ("logs", "Show the latest invocations."),
     "state": ("state", "Look at what an app keeps."),
+    "console": ("console", "Print a link that lets a browser into the console."),
     "token": ("tokens", "Make, list and revoke the tokens clients bring."),
     "export": ("export", "Describe what is deployed for other tools (OpenAPI)."),
     "doctor": ("doctor", "Say what this machine can give, and what is wrong."),

@@ -29,7 +29,7 @@ from headrace.keepers.storage.sqlite.file import FOLDER_MODE
 from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.effects import Space
 from headrace.model.errors import Corrupt, Fenced, Misuse, Unavailable
-from headrace.model.function import AppSpec
+from headrace.model.function import AppSpec, StreamSpec
 from headrace.model.http import Webhook
 from headrace.model.routing import check_routes
 from headrace.node.config import Settings, secrets_of
@@ -41,6 +41,7 @@ from headrace.services.bus.bus import Bus
 from headrace.services.bus.internal import InternalInvoker
 from headrace.services.bus.posting import posts_over
 from headrace.services.bus.replay import Replays
+from headrace.topology.checks import refusals
 from headrace.world.backoff import Backoff
 from headrace.world.clock import Clock, SystemClock
 from headrace.world.entropy import Entropy, SystemEntropy
@@ -159,9 +160,9 @@ class Node:
         return app
 
     async def _deliver(self, app: AppSpec) -> None:
-        _refuse_taken(app, self.dispatcher.apps.values())
-        await self.bus.prepare(app)
         others = [other for other in self.dispatcher.apps.values() if other.name != app.name]
+        _refuse_wrong([*others, app], self.broker.streams())
+        await self.bus.prepare(app)
         check_routes(
             [spec for each in (*others, app) for spec in each.functions],
             [proxy for each in (*others, app) for proxy in each.proxies],
@@ -188,8 +189,7 @@ class Node:
     async def start(self) -> None:
         """Deploy what the settings name, and begin housekeeping."""
         apps = [await self._load(target) for target in self.settings.targets]
-        for place, app in enumerate(apps):
-            _refuse_taken(app, apps[:place])
+        _refuse_wrong(apps, self.broker.streams())
         # Their streams first: apps may read each other's, in whatever order they are named.
         for app in apps:
             for stream in app.streams:
@@ -250,14 +250,14 @@ class Node:
         )
 
 
-def _refuse_taken(app: AppSpec, others: Iterable[AppSpec]) -> None:
-    for other in others:
-        taken = {spec.name for spec in other.streams} & {spec.name for spec in app.streams}
-        if other.name != app.name and taken:
-            raise Misuse(
-                f"apps `{other.name}` and `{app.name}` both declare the stream `{min(taken)}`; "
-                "let one own it and the other use `app.external(...)`"
-            )
+def _refuse_wrong(apps: Iterable[AppSpec], existing: Iterable[StreamSpec]) -> None:
+    """Pass, where the apps may be served together, by the same checks as `headrace validate`.
+
+    Raises:
+        Misuse: They may not: one uses another's private stream, or declares what is another's.
+    """
+    for finding in refusals(apps, existing):
+        raise Misuse(finding.message)
 
 
 def _failed(name: str, error: BaseException) -> None:

@@ -42,6 +42,9 @@ def scope_of(method: str, parts: list[str]) -> str:
     first = parts[0] if parts else ""
     if first in {"healthz", "readyz"} or (first == "runs" and len(parts) == 2 and parts[1]):
         return ""
+    if parts[:2] == ["console", "enter"] and len(parts) == 3:
+        # The code in it is good once, and is the proof.
+        return ""
     if first == "tokens":
         return ADMIN
     if method in {"GET", "HEAD"}:

@@ -1,19 +1,25 @@
 """The operator of a node, and how a client proves to be him: by the key of the running node.
 
-The key is made anew at each start and lies in the data folder, readable by the node's user and root
+A browser is let in by a link that is good once, and known again by a cookie: to look, not to act. The
+key is made anew at each start and lies in the data folder, readable by the node's user and root
 only; commands on the node's machine find it there. It is good for every path of the platform and for
 none of the authors' routes, so that no function is ever handed it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import os
+from collections import deque
 from pathlib import Path
 
 from headrace.world.entropy import Entropy
 
 FILE_NAME = "operator.key"
+COOKIE = "headrace_session"
+MAX_LINKS = 16
+MAX_SESSIONS = 64
 _PREFIX = "hro_"
 
 
@@ -26,6 +32,32 @@ class Operator:
 
     def __init__(self, key: str) -> None:
         self.key = key
+        self._codes: deque[str] = deque(maxlen=MAX_LINKS)
+        self._sessions: deque[str] = deque(maxlen=MAX_SESSIONS)
+
+    def link(self, entropy: Entropy) -> str:
+        """A code that lets one browser in, once; of many that nobody used the latest count."""
+        code = entropy.token(32)
+        self._codes.append(_hash(code))
+        return code
+
+    def enter(self, code: str, entropy: Entropy) -> str | None:
+        """The session of a browser that brings a code, which is good no more; None for any other."""
+        try:
+            self._codes.remove(_hash(code))
+        except ValueError:
+            return None
+        session = entropy.token(32)
+        self._sessions.append(_hash(session))
+        return session
+
+    def knows(self, cookies: str | None) -> bool:
+        """Whether a `Cookie` header brings a session of this node."""
+        for cookie in (cookies or "").split(";"):
+            name, _, text = cookie.strip().partition("=")
+            if name == COOKIE and _hash(text) in self._sessions:
+                return True
+        return False
 
     def shows(self, authorization: str | None) -> bool:
         """Whether an `Authorization` header brings the key; compared in constant time."""
@@ -33,6 +65,11 @@ class Operator:
         return kind.lower() == "bearer" and hmac.compare_digest(
             text.strip().encode("utf-8", "replace"), self.key.encode()
         )
+
+
+def _hash(text: str) -> str:
+    # Compared by their hashes, so that time tells nothing of the text.
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def fresh_key(entropy: Entropy) -> str:

@@ -40,12 +40,8 @@ def check(apps: Iterable[AppSpec], existing: Iterable[StreamSpec] = ()) -> list[
     """Everything found, errors first; `existing` are streams of apps that are not in `apps`."""
     apps = list(apps)
     graph = graph_of(apps)
-    known = {stream.name: stream for stream in existing} | graph.streams
     findings = [
-        *_owners(apps),
-        *_unknown(graph, known),
-        *_foreign(graph, known),
-        *_merges(graph, known),
+        *refusals(apps, existing),
         *_cycles(graph),
         *_orphans(graph),
         *_amplification(graph),
@@ -53,10 +49,36 @@ def check(apps: Iterable[AppSpec], existing: Iterable[StreamSpec] = ()) -> list[
     return sorted(set(findings))
 
 
+def refusals(apps: Iterable[AppSpec], existing: Iterable[StreamSpec] = ()) -> list[Finding]:
+    """The errors alone, for which a node refuses an app; cheap enough for every deployment."""
+    apps = list(apps)
+    graph = graph_of(apps)
+    known = {stream.name: stream for stream in existing} | graph.streams
+    return sorted(
+        {
+            *_owners(apps),
+            *_unknown(graph, known),
+            *_foreign(apps, graph, known),
+            *_merges(graph, known),
+        }
+    )
+
+
 def _owners(apps: list[AppSpec]) -> Iterable[Finding]:
     owners: dict[str, str] = {}
+    functions: dict[str, str] = {}
     names: set[str] = set()
     for app in apps:
+        for function in app.functions:
+            first = functions.setdefault(function.name, app.name)
+            if first != app.name:
+                yield Finding(
+                    "error",
+                    "function-twice",
+                    function.name,
+                    f"apps `{first}` and `{app.name}` both have a function `{function.name}`; rename "
+                    "one of the apps",
+                )
         if app.name in names:
             yield Finding(
                 "error", "app-twice", app.name, f"two apps are called `{app.name}`; rename one"
@@ -69,7 +91,7 @@ def _owners(apps: list[AppSpec]) -> Iterable[Finding]:
                     "error",
                     "stream-twice",
                     stream.name,
-                    f"apps `{first}` and `{app.name}` both declare stream `{stream.name}`; one of "
+                    f"apps `{first}` and `{app.name}` both declare the stream `{stream.name}`; one of "
                     f'them must own it, the other says `external("{stream.name}")`',
                 )
 
@@ -93,18 +115,15 @@ def _unknown(graph: Graph, known: dict[str, StreamSpec]) -> Iterable[Finding]:
         )
 
 
-def _foreign(graph: Graph, known: dict[str, StreamSpec]) -> Iterable[Finding]:
+def _foreign(apps: list[AppSpec], graph: Graph, known: dict[str, StreamSpec]) -> Iterable[Finding]:
+    app_of = {function.name: app.name for app in apps for function in app.functions}
+    app_of |= {forward.name: app.name for app in apps for forward in app.forwards}
     for edge in graph.edges:
         publishes = edge.kind == "publishes"
         who, name = (edge.source, edge.target) if publishes else (edge.target, edge.source)
         what = "function" if who in graph.functions else "forward"
         stream = known.get(name)
-        # The names of functions and forwards begin with their app's.
-        if (
-            stream is not None
-            and stream.private
-            and stream.owner not in {"", who.partition(".")[0]}
-        ):
+        if stream is not None and stream.private and stream.owner not in {"", app_of.get(who)}:
             does = {"listens": "listens to", "publishes": "publishes to", "watches": "watches"}
             yield Finding(
                 "error",

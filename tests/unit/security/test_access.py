@@ -36,6 +36,10 @@ from headrace.world.entropy import SeededEntropy
         ("GET", "tokens", "admin"),
         ("POST", "tokens", "admin"),
         ("POST", "whatever/comes", "admin"),
+        ("GET", "console/enter/0f", ""),
+        ("GET", "console/enter", "read"),
+        ("POST", "console/enter/0f", ""),
+        ("POST", "console/links", "admin"),
     ],
 )
 def test_every_path_of_the_platform_has_a_scope(method: str, path: str, scope: str) -> None:

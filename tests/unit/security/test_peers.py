@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.security.operator import Operator, fresh_key, read_key, write_key
+from headrace.security.operator import MAX_SESSIONS, Operator, fresh_key, read_key, write_key
 from headrace.security.peers import ends, owner_in
 from headrace.security.tokens import is_ours
 from headrace.world.entropy import SeededEntropy
@@ -44,8 +44,27 @@ def test_the_owner_of_the_very_socket_is_found_and_of_a_closed_one_nobody(
     assert owner_in(ROWS, ends(far, near)) == uid
 
 
+def operator_of(seed: int) -> Operator:
+    return Operator(fresh_key(SeededEntropy(seed)))
+
+
+def test_a_link_is_good_once_and_a_session_is_known_until_many_others_came() -> None:
+    operator, chance = operator_of(1), SeededEntropy(3)
+    code = operator.link(chance)
+    session = operator.enter(code, chance)
+    assert session is not None
+    assert operator.enter(code, chance) is None
+    assert operator.enter("", chance) is None
+    assert operator.knows(f"a=b; headrace_session={session}")
+    for other in (None, "", f"headrace_session={session}x", f"session={session}", code):
+        assert not operator.knows(other)
+    for _ in range(MAX_SESSIONS):
+        operator.enter(operator.link(chance), chance)
+    assert not operator.knows(f"headrace_session={session}")
+
+
 def test_a_key_is_shown_whole_and_as_a_bearer_token() -> None:
-    operator = Operator(fresh_key(SeededEntropy(1)))
+    operator = operator_of(1)
     assert operator.shows(f"Bearer {operator.key}")
     assert operator.shows(f"bearer  {operator.key} ")
     for other in (None, "", operator.key, f"Bearer {operator.key[:-1]}", f"Basic {operator.key}"):

@@ -28,6 +28,7 @@ from headrace.faces.gateway.calling import Calls
 from headrace.faces.gateway.cors import Headers, allows, answer_headers, preflight
 from headrace.faces.gateway.door import Door, Handler, Routes
 from headrace.faces.gateway.errors import HungUp, answer_error, answer_surprise
+from headrace.faces.gateway.proofs import prove
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response
 from headrace.faces.gateway.routes import Router, unquoted
@@ -146,9 +147,7 @@ class Application:
         if (origin := request.headers.get(b"origin")) is not None:
             check_origin(origin, request.headers.get(b"host", b""))
         if needs_proof(rooms.access, scope, request.peer):
-            shown = request.header("authorization")
-            if not rooms.operator.shows(shown):
-                await rooms.tokens.check(shown, scope)
+            await prove(self._door, request, scope)
 
     def _check_origin(self, request: Request, found: Found) -> Headers:
         """What an answer says to a page of another origin, where it may ask at all."""

@@ -17,6 +17,7 @@ from headrace.faces.console.overview import Overview
 from headrace.faces.console.records import Browsed, Held
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.errors import answer_error
+from headrace.faces.gateway.proofs import prove_reader
 from headrace.faces.gateway.records import (
     cursor_text,
     parse_cursor,
@@ -24,11 +25,13 @@ from headrace.faces.gateway.records import (
     starting_cursor,
 )
 from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, event_view
+from headrace.faces.gateway.responses import Response, event_view, json_response
 from headrace.faces.gateway.streams import place, readers_of
-from headrace.faces.gateway.trouble import position_of
+from headrace.faces.gateway.trouble import held_by, position_of
 from headrace.model.errors import HeadraceError
 from headrace.model.function import StreamSpec
+from headrace.security.operator import COOKIE
+from headrace.security.tokens import Unauthenticated
 from headrace.topology.map import map_rows
 
 DEAD_SHOWN, RUNS_SHOWN, LINES_SHOWN = 20, 50, 30
@@ -54,6 +57,32 @@ def add_routes(routes: Routes) -> None:
         ("/console/runs", list_runs),
     ):
         routes.add("GET", pattern, _shown(page))
+    routes.add("GET", "/console/enter/{code}", enter)
+    routes.add("POST", "/console/links", make_link)
+
+
+async def make_link(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+    """A path that lets one browser into the console, once."""
+    return json_response(
+        {"path": f"/console/enter/{door.rooms.operator.link(door.rooms.entropy)}"}, status=201
+    )
+
+
+async def enter(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+    """Let a browser in by the code of its link, and know it from then on."""
+    session = door.rooms.operator.enter(names[0], door.rooms.entropy)
+    if session is None:
+        raise Unauthenticated(
+            "this link was used before, or is another node's; `headrace console` gives a new one"
+        )
+    cookie = f"{COOKIE}={session}; Path=/console; HttpOnly; SameSite=Strict"
+    return Response(
+        303, b"", b"text/plain",
+        (
+            (b"location", b"/console"), (b"set-cookie", cookie.encode()),
+            (b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer"),
+        ),
+    )  # fmt: skip
 
 
 def _shown(page: Page) -> Callable[[Door, Request, tuple[str, ...]], Awaitable[Response]]:
@@ -141,6 +170,7 @@ async def browse(door: Door, request: Request, names: tuple[str, ...]) -> Markup
     """A page of a stream's records: the latest, or from a place or cursor on."""
     broker = door.rooms.broker
     spec = broker.stream(names[0])
+    await prove_reader(door, request, spec)
     held = await _held(door, spec)
     only = request.number("partition", 0, high=1_000_000) if "partition" in request.query else None
     if (text := request.query.get("cursor")) is not None:
@@ -174,10 +204,11 @@ def _browsed(
     )  # fmt: skip
 
 
-async def show_event(door: Door, _: Request, names: tuple[str, ...]) -> Markup:
+async def show_event(door: Door, request: Request, names: tuple[str, ...]) -> Markup:
     """One event, and what each function has made of it."""
     at = position_of(*names)
     spec = door.rooms.broker.stream(at.stream)
+    await prove_reader(door, request, spec)
     found = await door.rooms.explainer.explain(at.stream, at.partition, at.offset)
     page = await read_page(door.rooms.broker, spec, {at.partition: at.offset}, 1)
     record = next((each for each in page.records if each["offset"] == at.offset), {})
@@ -206,10 +237,12 @@ async def list_failures(door: Door, request: Request, _: tuple[str, ...]) -> Mar
     return failures.page(_frame(door), dead, parked[:1_000], after=more)
 
 
-async def show_letter(door: Door, _: Request, names: tuple[str, ...]) -> Markup:
+async def show_letter(door: Door, request: Request, names: tuple[str, ...]) -> Markup:
     """One dead letter."""
     function, *where = names
-    dead = await door.rooms.dead_letters.get(function, position_of(*where))
+    at = position_of(*where)
+    await prove_reader(door, request, *held_by(door, at.stream))
+    dead = await door.rooms.dead_letters.get(function, at)
     return failures.letter_page(_frame(door), dead, event_view(decode_event(dead.event)))
 
 

@@ -17,6 +17,7 @@ from headrace.delivery.outside import Message
 from headrace.delivery.queues import Seen
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.intake import read_events
+from headrace.faces.gateway.proofs import prove_reader
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import (
     Response,
@@ -190,6 +191,7 @@ async def list_queues(door: Door, __: Request, ___: tuple[str, ...]) -> Response
 async def peek(door: Door, request: Request, names: tuple[str, ...]) -> Response:
     """The first messages, taken by nobody."""
     limit = request.number("limit", 10, low=1, high=MAX_PEEKED)
+    await prove_reader(door, request, door.rooms.broker.stream(names[0]))
     found = await door.rooms.queues.peek(names[0], request.query.get("group"), limit=limit)
     return json_response({"messages": [_seen(seen) for seen in found]})
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.intake import read_events
+from headrace.faces.gateway.proofs import prove_reader
 from headrace.faces.gateway.records import (
     MAX_RECORDS,
     MAX_WAIT_S,
@@ -106,6 +107,7 @@ def readers_of(door: Door, stream: str) -> list[str]:
 async def browse(door: Door, request: Request, names: tuple[str, ...]) -> Response:
     """A page of records, from a cursor or a place; with `wait`, a long poll."""
     spec = door.rooms.broker.stream(names[0])
+    await prove_reader(door, request, spec)
     limit = request.number("limit", 100, low=1, high=MAX_RECORDS)
     seconds = request.seconds("wait", 0.0, high=MAX_WAIT_S) or 0.0
     if (text := request.query.get("cursor")) is not None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import msgspec
 
 from headrace.faces.gateway.door import Door, Routes
+from headrace.faces.gateway.proofs import prove_reader
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response, dead_view, json_response, view, views
 from headrace.model.errors import Invalid
+from headrace.model.function import StreamSpec
 from headrace.model.record import Position
 
 MAX_PAGE = 1_000
@@ -54,12 +56,17 @@ async def list_dead(door: Door, request: Request, _: tuple[str, ...]) -> Respons
     return json_response({"dead": [dead_view(dead) for dead in found], "after": more})
 
 
-async def show_dead(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+async def show_dead(door: Door, request: Request, names: tuple[str, ...]) -> Response:
     """One dead letter."""
     function, *place = names
-    return json_response(
-        dead_view(await door.rooms.dead_letters.get(function, position_of(*place)))
-    )
+    at = position_of(*place)
+    await prove_reader(door, request, *held_by(door, at.stream))
+    return json_response(dead_view(await door.rooms.dead_letters.get(function, at)))
+
+
+def held_by(door: Door, stream: str) -> list[StreamSpec]:
+    """The stream, where there still is one: a dead letter outlives it."""
+    return [spec for spec in door.rooms.broker.streams() if spec.name == stream]
 
 
 async def redrive_dead(door: Door, request: Request, names: tuple[str, ...]) -> Response:
