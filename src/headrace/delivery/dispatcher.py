@@ -35,6 +35,7 @@ from headrace.model.errors import Corrupt, Fenced, Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.lag import Lag
 from headrace.model.trigger import StreamTrigger, listeners, own_settings
+from headrace.model.watches import Ends
 from headrace.runtime.base import Invoker, Lead
 from headrace.topology.consumers import consumer_of
 from headrace.triggers.agenda import Agenda
@@ -153,7 +154,9 @@ class Dispatcher:
             if isinstance(trigger, Lag):
                 follow = self._roster(function, trigger, subscription).follow
             else:
-                follow = partial(self._follow, function, reads, subscription, deque())
+                # What an author lets be left out is events, never what became of them.
+                spec = function.for_ends() if isinstance(trigger, Ends) else function
+                follow = partial(self._follow, spec, reads, subscription, deque())
             following = self._supervise(follow, f"follow {function.name}")
             self._subscriptions[function.name, reads.streams] = subscription, following
             if reads is not trigger and not isinstance(trigger, Lag):
@@ -403,15 +406,22 @@ class Dispatcher:
             Unknown: There is no such function.
             Misuse: `start` is not a place, or the two do not merge the same streams.
         """
+        spec = self.known(function)
         if order_of is not None:
-            must_merge_alike(self.known(function), self.known(order_of))
-        for _, reads in listeners(function, self.known(function).triggers):
+            must_merge_alike(spec, self.known(order_of))
+        for trigger, reads in listeners(function, spec.triggers):
+            if isinstance(trigger, Ends):
+                # Windows that have closed are told once; those that are folded anew close anew.
+                continue
             for partition in range(self._broker.stream(reads.streams[0]).partitions):
                 offsets = {
                     stream: await start_offset(self._broker, stream, partition, start)
                     for stream in reads.streams
                 }
-                work = partial(move, self._storage, function, partition, offsets, order_of)
+                work = partial(
+                    move, self._storage, function, partition, offsets, order_of,
+                    app=spec.app if spec.folds else "",
+                )  # fmt: skip
                 await self.with_owner(function, reads.streams[0], partition, work)
 
     async def empty(self, function: str, stream: str, partition: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from headrace.delivery.answers import Answers
 from headrace.delivery.shifts import Shifts
-from headrace.keepers.state.rows import decode_row, state_key, state_name
+from headrace.keepers.state.rows import decode_row, state_key, state_name, state_prefix
 from headrace.keepers.storage.base import Storage
 from headrace.keepers.storage.keys import after
 from headrace.model.effects import Space
@@ -48,7 +48,7 @@ class HostCalls:
         # A run may begin before its partition's last commit has landed. Of a key asked for by name
         # the instance knows that; of keys nobody has named yet only the store can tell.
         await self._storage.settled()
-        low = state_key(app, prefix)[:-1]
+        low = state_prefix(app, prefix)
         page = await self._storage.scan(Space.STATE, low, after(low), limit=min(limit, MAX_SCAN))
         found = []
         for packed, row in page:

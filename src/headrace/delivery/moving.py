@@ -11,11 +11,17 @@ from headrace.delivery.mergebook import copy_order, forget_order
 from headrace.delivery.positions import encode_position, position_key, stored
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.brokers.queues import lease_keys
+from headrace.keepers.state.rows import state_prefix
 from headrace.keepers.storage.base import Storage
+from headrace.keepers.storage.keys import after
 from headrace.model.effects import Change, Check, Delete, Progress, Put, Space
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
+from headrace.model.policy import RESERVED_STATE
 from headrace.model.trigger import StreamTrigger
+from headrace.model.watches import windows_place
+
+PAGE = 1_000
 
 
 def must_merge_alike(function: FunctionSpec, other: FunctionSpec) -> None:
@@ -41,10 +47,12 @@ async def move(
     partition: int,
     offsets: dict[str, int],
     order_of: str | None = None,
+    app: str = "",
 ) -> None:
     """Let the function go on at these offsets of its streams, one for each stream.
 
-    Streams that are merged move together: from halfway, their order would be another one.
+    Streams that are merged move together: from halfway, their order would be another one. Where `app` is
+    given, the function's windows there are forgotten: they begin anew with what comes next.
     """
     if order_of is not None and order_of != function:
         await copy_order(storage, order_of, function, tuple(offsets), partition)
@@ -61,7 +69,20 @@ async def move(
         # What a queue's consumers said of messages does not count when they come again.
         leases = await lease_keys(storage, function, stream, partition)
         deletes += (Delete(Space.META, key) for key in leases)
+        if app:
+            place = windows_place(function, stream, partition)
+            deletes += await _open_windows(storage, app, RESERVED_STATE + place)
     await storage.apply(Change(checks=tuple(checks), puts=tuple(puts), deletes=tuple(deletes)))
+
+
+async def _open_windows(storage: Storage, app: str, place: str) -> list[Delete]:
+    """What forgets the windows that are open, and how late it is in the partition."""
+    low, end = state_prefix(app, place), after(state_prefix(app, place))
+    found: list[Delete] = []
+    while page := await storage.scan(Space.STATE, low, end, limit=PAGE):
+        found += (Delete(Space.STATE, key) for key, _ in page)
+        low = page[-1][0] + b"\x00"
+    return found
 
 
 async def move_to_end(

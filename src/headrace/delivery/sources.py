@@ -19,6 +19,7 @@ from headrace.model.lag import Lag
 from headrace.model.slots import Slot
 from headrace.model.tables import Table
 from headrace.model.trigger import StreamTrigger, Trigger, listener
+from headrace.model.watches import Ends
 from headrace.world.clock import Clock
 
 FRESH_S: Final = 5.0
@@ -125,7 +126,7 @@ class Sources:
 def sources_of(spec: FunctionSpec) -> Iterator[tuple[int, Trigger, str]]:
     """The function's triggers that have a source: which, what, and the stream it feeds."""
     for place, trigger in enumerate(spec.triggers):
-        if isinstance(trigger, (StreamTrigger, Lag, Http, Webhook, Rule)):
+        if isinstance(trigger, (StreamTrigger, Lag, Http, Webhook, Rule, Ends)):
             continue
         reads = listener(spec.name, place, trigger)
         if reads is not None:

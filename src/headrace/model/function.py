@@ -25,6 +25,7 @@ from headrace.model.policy import (
     Scaling,
 )
 from headrace.model.trigger import StreamTrigger, Trigger, listeners
+from headrace.model.watches import Ends
 
 Cleanup = Literal["delete", "compact"]
 Codec = Literal["json", "msgpack", "bytes", "text"]
@@ -157,6 +158,15 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
             if isinstance(trigger, (StreamTrigger, ForeignTrigger))
             for name in reads.streams
         )
+
+    @property
+    def folds(self) -> bool:
+        """Whether it folds events into windows."""
+        return any(isinstance(trigger, Ends) for trigger in self.triggers)
+
+    def for_ends(self) -> FunctionSpec:
+        """As it takes its windows' ends: flow control may leave out events, never what came of them."""
+        return msgspec.structs.replace(self, rate=None, debounce=None, singleton=None)
 
     @property
     def works_in_lanes(self) -> bool:

@@ -12,7 +12,7 @@ from headrace.model.http import Http, Webhook
 from headrace.model.lag import Lag
 from headrace.model.schedules import At, Cron, Every
 from headrace.model.tables import Table
-from headrace.model.watches import Custom, Files, Missing, Objects, Sftp, Silence
+from headrace.model.watches import Custom, Ends, Files, Missing, Objects, Sftp, Silence
 
 
 class StreamTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="stream"):
@@ -52,6 +52,7 @@ Trigger = (
     | Missing
     | Lag
     | Custom
+    | Ends
     | ForeignTrigger
     | Http
     | Webhook
@@ -92,4 +93,7 @@ def own_settings(trigger: Trigger) -> dict[str, Any]:
             "max_event_bytes": trigger.max_bytes,
             "codec": trigger.codec,
         }
+    if isinstance(trigger, Ends):
+        # What a window holds is kept as exactly as state is.
+        return {"partitions": trigger.partitions, "codec": "msgpack"}
     return {}

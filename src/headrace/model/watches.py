@@ -217,6 +217,21 @@ class Custom(msgspec.Struct, frozen=True, tag="custom"):
     timeout: float = 60.0
 
 
+class Ends(msgspec.Struct, frozen=True, tag="window"):
+    """Windows of the function's own have closed; made by `@app.window`, not by hand.
+
+    Attributes:
+        partitions: How many the stream of closed windows has: as many as the stream that is read.
+    """
+
+    partitions: int = 1
+
+
+def windows_place(function: str, stream: str, partition: int) -> str:
+    """What the reserved state keys begin with under which a function keeps the windows of a partition."""
+    return f"_window/{function}/{stream}/{partition}/"
+
+
 Watch = Files | Objects | Sftp | Silence | Missing | Custom
 
 

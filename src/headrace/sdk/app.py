@@ -65,6 +65,7 @@ class App(Streams):
         owner: Who answers for it.
         streams: Its own streams, by name.
         externals: Other apps' streams it meets, by name.
+        closed: Where its window functions put windows that have closed, by name.
         functions: Its functions, by full name.
         triggers: Its custom triggers, by their generators.
         proxies: The paths it passes on to other services.
@@ -78,6 +79,7 @@ class App(Streams):
         self.owner = owner
         self.functions: dict[str, Declared] = {}
         self.triggers: dict[Callable[..., Any], Custom] = {}
+        self.closed: dict[str, Stream[Any]] = {}
         self.proxies: list[Proxy] = []
         self.forwards: dict[str, Forward] = {}
         self.hooks: dict[str, list[Callable[[], Any]]] = {hook: [] for hook in HOOKS}

@@ -7,9 +7,12 @@ from typing import Any, Protocol, get_origin, get_type_hints
 
 from msgspec.structs import replace
 
-from headrace.model.codec import unbound
+from headrace.model.codec import Coder, unbound
 from headrace.model.errors import Misuse
+from headrace.model.function import StreamSpec
 from headrace.model.spans import seconds_in
+from headrace.model.trigger import listener, own_settings
+from headrace.model.watches import Ends
 from headrace.sdk.context import Context
 from headrace.sdk.declared import Declared
 from headrace.sdk.event import Event
@@ -23,6 +26,7 @@ class Registry(Protocol):
 
     name: str
     functions: dict[str, Declared]
+    closed: dict[str, Stream[Any]]
 
     def function(self, *sources: Any, **options: Any) -> Callable[[Any], Any]:
         """Declare a function."""
@@ -67,10 +71,8 @@ def declare_window(
         raise Misuse(f"{where}: windows close by a partition's order; leave out `mode=`")
     wait = seconds_in(lateness, f"{where}: `lateness`", low=0, high=MAX_SPAN_S)
     hints = get_type_hints(fold, include_extras=True)
-    folding = Folding(
-        full, by, fold, of=hints.get("return", Any), combine=combine,
-        lateness=wait, output=output, late=late, close=close,
-    )  # fmt: skip
+    # The handler is declared first: which of its triggers the ends are is known only then.
+    folding: Folding
 
     def handler(event: Event[Any], context: Context) -> None:
         folding.take(event, context._for_platform())
@@ -82,5 +84,25 @@ def declare_window(
     named = {**options, "name": options.get("name") or fold.__name__, "mode": "ordered"}
     app.function(stream, output=output, **named)(handler)
     declared = app.functions[full]
+    ends = Ends(max(stream.spec.partitions, 1))
+    closed = _closed(app.name, full, len(declared.spec.triggers), ends, place)
+    folding = Folding(
+        full, by, fold, of=hints.get("return", Any), combine=combine,
+        lateness=wait, output=output, late=late, close=close, closed=closed,
+    )  # fmt: skip
+    app.closed[closed.name] = closed
+    declared.decoders = {**declared.decoders, closed.name: closed.decode}
     declared.shape = replace(declared.shape, place=of_code(code), summary=summary)
-    declared.spec = replace(declared.spec, summary=summary, source=of_code(code))
+    declared.spec = replace(
+        declared.spec, summary=summary, source=of_code(code),
+        triggers=(*declared.spec.triggers, ends),
+    )  # fmt: skip
+
+
+def _closed(app: str, function: str, at: int, ends: Ends, place: str) -> Stream[Window]:
+    """Where a window function puts what has closed, to tell of each by itself."""
+    reads = listener(function, at, ends)
+    assert reads is not None  # noqa: S101 - it has a stream of its own
+    settings = own_settings(ends)
+    spec = StreamSpec(name=reads.streams[0], owner=app, private=True, **settings)
+    return Stream(spec, Coder(spec.codec, Window), app=app, external=False, place=place)

@@ -2,7 +2,8 @@
 
 Everything is decided from one partition's events in their order, and kept in the app's state in the
 event's own transaction. So the results are the same however the events are batched, tried again or
-cut off by a crash. A partition's watermark is its latest event time less the lateness.
+cut off by a crash. A partition's watermark is its latest event time less the lateness. A window that
+closes becomes an event on a stream of the function's own; what is told of it is told from there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from msgspec.structs import force_setattr
 
 from headrace.model.errors import Misuse
 from headrace.model.spans import seconds_in
+from headrace.model.watches import windows_place
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event
 from headrace.sdk.stream import Stream
@@ -156,6 +158,7 @@ class Folding:
     Args:
         name: The function's full name.
         of: The type of what a window holds.
+        closed: Takes the windows that have closed; the function reads it as well.
     """
 
     def __init__(
@@ -170,10 +173,12 @@ class Folding:
         output: Stream[Any],
         late: Stream[Any] | None,
         close: Callable[[Window], Any] | None,
+        closed: Stream[Window],
     ) -> None:
         self._name, self._by, self._fold, self._of = name, by, fold, of
         self._combine, self._lateness = combine, _micros(lateness)
         self._output, self._late, self._close = output, late, close
+        self._closed = closed
         match by:
             case Tumbling(size=size):
                 self._width = _micros(size)
@@ -183,9 +188,16 @@ class Folding:
                 self._width = max(1, _micros(gap) // 16)
 
     def take(self, event: Event[Any], context: Context) -> None:
-        """Fold the event into its windows, then close those that are over."""
+        """Fold the event into its windows, then close those that are over.
+
+        Or tell of a window that was closed so: that is an event of its own, with its own attempts, so
+        what fails there holds up neither other windows nor the event that came after them.
+        """
+        if event.stream == self._closed.name:
+            self._tell(event.value, context)
+            return
         time = event._micros
-        place = f"_window/{self._name}/{event.stream}/{event.partition}/"
+        place = windows_place(self._name, event.stream, event.partition)
         standing = context.state.get(f"{place}at", Standing, Standing())
         taken = self._put(place, event, time, standing, context)
         mark = time - self._lateness
@@ -255,7 +267,7 @@ class Folding:
             standing.due = end if standing.due is None else min(standing.due, end)
 
     def _close_due(self, place: str, standing: Standing, context: Context) -> None:
-        """Tell what every window holds that ends at the watermark or before, the earliest first."""
+        """Close every window that ends at the watermark or before, the earliest first."""
         mark = 0 if standing.watermark is None else standing.watermark
         reached = [each for each in standing.buckets if (each - 1) * self._width < mark]
         rows = [f"{place}due/{bucket}/{shard}" for bucket in reached for shard in range(SHARDS)]
@@ -278,16 +290,14 @@ class Folding:
         self._schedule(place, later, standing, context)
 
     def _close_key(self, row: str, end: int, context: Context) -> list[int]:
-        """Tell of the key's windows that end at `end`; the ends of sessions that grew over it."""
+        """Close the key's windows that end at `end`; the ends of sessions that grew over it."""
         opened = context.state.get(row, Opened)
         if opened is None:
             return []
         left = [window for window in opened.windows if window[1] != end]
         for start, _, value in (window for window in opened.windows if window[1] == end):
-            window = Window(opened.key, _moment(start), _moment(end), self._opened(value))
-            told = window if self._close is None else self._close(window)
-            if told is not None:
-                context.publish(self._output, told, key=opened.key, time=window.end)
+            window = Window(opened.key, _moment(start), _moment(end), value)
+            context.publish(self._closed, window, key=opened.key, time=window.end)
         if not left:
             context.state.delete(row)
         elif len(left) < len(opened.windows):
@@ -295,6 +305,13 @@ class Folding:
         if not isinstance(self._by, Session):
             return []
         return [window[1] for window in left if window[0] < end < window[1]]
+
+    def _tell(self, closed: Window, context: Context) -> None:
+        """Publish what is to be told of a window."""
+        window = msgspec.structs.replace(closed, value=self._opened(closed.value))
+        told = window if self._close is None else self._close(window)
+        if told is not None:
+            context.publish(self._output, told, key=window.key, time=window.end)
 
     def _opened(self, value: Any) -> Any:
         return value if self._of is Any else msgspec.convert(value, self._of)

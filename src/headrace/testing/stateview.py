@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from headrace.keepers.state.rows import decode_row, state_key, state_name
+from headrace.keepers.state.rows import decode_row, state_key, state_name, state_prefix
 from headrace.keepers.storage.base import Storage
 from headrace.keepers.storage.keys import after
 from headrace.model.codec import decode_state
@@ -44,7 +44,7 @@ class StateView:
 
     def items(self, prefix: str = "") -> dict[str, Any]:
         """Every key that starts with `prefix`, with its value."""
-        low = state_key(self._app, prefix)[:-1]
+        low = state_prefix(self._app, prefix)
         rows = at_once(self._storage.scan(Space.STATE, low, after(low), limit=MOST_KEYS))
         found = ((state_name(self._app, key), self._open(row)) for key, row in rows)
         return {name: decode_state(value) for name, value in found if value is not None}

@@ -17,7 +17,7 @@ from headrace.model.outcome import Outcome
 from headrace.model.schedules import At, Cron, Every
 from headrace.model.tables import Table
 from headrace.model.trigger import Trigger
-from headrace.model.watches import Custom, Files, Missing, Objects, Sftp, Silence
+from headrace.model.watches import Custom, Ends, Files, Missing, Objects, Sftp, Silence
 from headrace.triggers.agenda import Agenda
 from headrace.triggers.source import Outlet, Source
 from headrace.world.clock import Clock
@@ -52,7 +52,7 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) 
         Misuse: The trigger cannot work as configured, or a library it needs is not installed.
     """
     match trigger:
-        case Http() | Webhook() | Rule():
+        case Http() | Webhook() | Rule() | Ends():
             return Fed()
         case Cron() | Every() | At() if around.agenda is not None:
             from headrace.triggers.schedules.source import ScheduleSource
@@ -106,7 +106,7 @@ def _replication(trigger: Table, around: Surroundings) -> Source:
 
 
 class Fed:
-    """Needs no source: the HTTP door appends what comes in."""
+    """Needs no source: the HTTP door, a router or the function itself appends what comes in."""
 
     async def run(self, outlet: Outlet) -> None:
         """Nothing to do."""

@@ -22,6 +22,11 @@ def state_key(app: str, key: str) -> bytes:
     return pack(app, key)
 
 
+def state_prefix(app: str, prefix: str) -> bytes:
+    """What the rows of the app's keys begin with that begin with `prefix`."""
+    return state_key(app, prefix)[:-1]
+
+
 def state_name(app: str, packed: bytes) -> str:
     """The key of a packed one; the inverse of `state_key`."""
     own, front = pack(app), ""

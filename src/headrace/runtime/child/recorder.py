@@ -386,7 +386,7 @@ class Recorder(Cursor):
     def _outlet(self, target: Stream[Any] | str) -> Outlet:
         app = self._app
         name = _name_of(target)
-        stream = app.streams.get(name) or app.externals.get(name)
+        stream = app.streams.get(name) or app.externals.get(name) or app.closed.get(name)
         if stream is None:
             known = [*app.streams, *app.externals]
             raise Unknown(
