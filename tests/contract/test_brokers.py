@@ -506,6 +506,49 @@ async def test_old_events_leave_by_size_per_partition(log: OpenBroker) -> None:
     assert await everything(log.broker, partition=1) == [(0, b"elsewhere")]
 
 
+async def test_retention_stops_at_what_a_reader_is_owed(
+    log: OpenBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "ROWS_AT_ONCE", 2)
+    await log.broker.declare(msgspec.structs.replace(ORDERS, retention_age=1.0, retention_bytes=1))
+    for number in range(10):
+        await log.broker.append([append(b"%d" % number, b"-"), append(b"other", partition=1)])
+    log.clock.advance(10)
+    owed: dict[tuple[str, int], int] | None = None
+
+    async def hold() -> dict[tuple[str, int], int] | None:
+        return owed
+
+    log.broker.hold(hold)
+    await log.broker.sweep()
+    assert (await log.broker.extent("orders", 0)).low == 0  # nobody could tell yet
+    # A batch goes whole or not at all, so the one that holds what is owed stays.
+    owed = {("orders", 0): 7}
+    await log.broker.sweep()
+    assert (await log.broker.extent("orders", 0)).low == 6
+    assert (await log.broker.extent("orders", 1)).low == 10
+    owed = {}
+    await log.broker.sweep()
+    assert (await log.broker.extent("orders", 0)).low == 20
+
+
+async def test_compaction_leaves_what_a_reader_is_owed(log: OpenBroker) -> None:
+    await log.broker.declare(TABLE)
+    for number in range(6):
+        await log.broker.append([row("k", b"%d" % number)])
+    owed = {("table", 0): 3}
+
+    async def hold() -> dict[tuple[str, int], int]:
+        return owed
+
+    log.broker.hold(hold)
+    await log.broker.compact("table")
+    assert [offset for offset, _ in await everything(log.broker, "table")] == [2, 3, 4, 5]
+    owed.clear()
+    await log.broker.compact("table")
+    assert await everything(log.broker, "table") == [(5, b"5")]
+
+
 async def test_without_retention_everything_is_kept(log: OpenBroker) -> None:
     await log.broker.declare(ORDERS)
     await log.broker.append([append(b"x")])

@@ -17,7 +17,7 @@ from headrace.delivery.parking import decode_event, encode_event, lane_of, tried
 from headrace.delivery.positions import Standing
 from headrace.delivery.settle import GivenUp, Verdict
 from headrace.delivery.unit import FOREVER, Unit, cut, pick, runs
-from headrace.delivery.watermark import Watermark
+from headrace.delivery.watermark import Missed, Watermark
 from headrace.model.effects import DeadEvent, Effects, Progress, Trouble
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import BEHIND, Cause, Returned
@@ -34,7 +34,7 @@ class Ledger:
     """Owned by one pump. `pending` are units to run before anything is read; `running` runs now.
 
     `gathered_units` and `gathered_bytes` are the light landings that are not written up yet, and
-    the size of their outputs.
+    the size of their outputs. `missed` is what was found gone and nobody has told yet.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Ledger:
             (name, partition): Watermark(known.progress) for name, known in standing.items()
         }
         self._expected = {at: mark.low for at, mark in self._marks.items()}
+        self.missed: list[Missed] = []
         self._trouble = {(name, partition): known.trouble for name, known in standing.items()}
         self._trouble_left = {at: ranges for at, ranges in self._trouble.items() if ranges}
         self._diverted: list[DeadEvent] = []
@@ -137,8 +138,10 @@ class Ledger:
         at = (stream, self._partition)
         mark = self._marks[at]
         for chunk in chunks:
-            if chunk.start > self._expected[at]:
-                mark.skip(self._expected[at], chunk.start)
+            if (low := self._expected[at]) < chunk.start:
+                if count := chunk.start - low - mark.finished_in(low, chunk.start):
+                    self.missed.append(Missed(stream, low, chunk.start, count))
+                mark.skip(low, chunk.start)
             if chunk.offsets is not None:
                 known = chunk.offsets[chunk.low : chunk.high]
                 for before, after in itertools.pairwise(known):

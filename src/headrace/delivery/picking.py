@@ -40,6 +40,7 @@ class Picker:
     Args:
         streams: What the partition is of, as its readers are ordered.
         in_lanes: Whether order is per key, or there is none.
+        compacted: Which of the streams keep the last event of each key only.
         wait: Sleeps for some seconds (None: for ever), or until a reader has something or the pump
             is woken.
         wake: Wakes the pump.
@@ -66,6 +67,7 @@ class Picker:
         lateness: float,
         width: int,
         in_lanes: bool,
+        compacted: frozenset[str],
         wait: Callable[..., Awaitable[None]],
         wake: Callable[[], None],
     ) -> None:
@@ -75,6 +77,7 @@ class Picker:
         self._storage, self._clock, self._runs = storage, clock, runs
         self._gate, self._breaker, self._landing, self._merges = gate, breaker, landing, merges
         self._lateness, self._width, self._in_lanes = lateness, width, in_lanes
+        self._compacted = compacted
         self._wait, self._wake = wait, wake
         # Their events go as they lie; other rules have to be asked each time.
         self._plain_lanes = gate.rules in (Rules(), Rules(by_key=False))
@@ -200,10 +203,20 @@ class Picker:
                 hit("pump:after-read")
                 read_any = True
                 stream = self._streams[index]
-                passing, left = self._gate.sift(stream, self._ledger.admit(stream, chunks))
+                admitted = self._ledger.admit(stream, chunks)
+                if self._ledger.missed:
+                    self._tell_missed()
+                passing, left = self._gate.sift(stream, admitted)
                 self._leave_out("rate", left)
                 self.intake.add(index, passing, now)
         return read_any
+
+    def _tell_missed(self) -> None:
+        """What retention has taken; what compaction takes, nobody is meant to see."""
+        missed, self._ledger.missed = self._ledger.missed, []
+        for each in missed:
+            if each.stream not in self._compacted:
+                self._runs.missed(self._spec.name, self._partition, each, self._clock.now())
 
     def _take(self, now: float) -> tuple[Chunk, ...]:
         """The next batch, or a convoy where nothing holds anything up."""

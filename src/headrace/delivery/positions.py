@@ -71,6 +71,12 @@ def position_key(function: str, stream: str, partition: int) -> bytes:
     return pack(function, stream, partition)
 
 
+def place_of(key: bytes) -> tuple[str, str, int]:
+    """Function, stream and partition of a position row's key: the names hold no NUL."""
+    function, stream, partition = key.split(b"\x00", 2)
+    return function.decode(), stream.decode(), int.from_bytes(partition, "big")
+
+
 def encode_position(epoch: int, progress: Progress) -> bytes:
     """The stored row."""
     if not progress.sparse:

@@ -74,6 +74,7 @@ class Pump:
         landed: Callable[[Sequence[Append]], None] = lambda appends: None,
         merges: MergeBook | None = None,
         lead: Lead | None = None,
+        compacted: frozenset[str] = frozenset(),
     ) -> None:
         self.spec = spec
         self.partition = partition
@@ -104,7 +105,8 @@ class Pump:
         self._picker = Picker(
             spec, partition, self._streams, readers, storage=storage, clock=clock, runs=runs,
             gate=self._gate, breaker=breaker, landing=self._landing, merges=merges, lateness=lateness,
-            width=self._width, in_lanes=self._in_lanes, wait=self._wait, wake=self._waiting.wake,
+            width=self._width, in_lanes=self._in_lanes, compacted=compacted, wait=self._wait,
+            wake=self._waiting.wake,
         )  # fmt: skip
         self._errands: deque[Callable[[], Awaitable[None]]] = deque()
         self._picking = asyncio.Lock()

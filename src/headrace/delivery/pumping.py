@@ -103,6 +103,9 @@ class Pumping:
             recall=functools.partial(self._queues.recall, function.name),
             landed=self._vetting.landed, merges=self._merges(function, trigger, partition),
             lead=self._lead,
+            compacted=frozenset(
+                name for name in claims if self._broker.stream(name).cleanup == "compact"
+            ),
         )  # fmt: skip
 
     def _selection(self, trigger: StreamTrigger) -> Selection:

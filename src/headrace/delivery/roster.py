@@ -247,6 +247,8 @@ class Roster:
         finally:
             self._shifts.end(invocation.token)
             self._on.pop(share, None)
+            for partition, missed in shift.missed:
+                self._runs.missed(self._spec.name, partition, missed, self._clock.now())
             self._note(share, failed)
             self.wake()
 

@@ -6,16 +6,19 @@ Kept in memory only; the durable facts are in the store. Read by the door, the c
 from __future__ import annotations
 
 import itertools
+import logging
 from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from headrace.delivery.watermark import Missed
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
 from headrace.model.record import Chunk, positions
 
+_logger = logging.getLogger("headrace.delivery")
 MAX_RUNS = 1_000
 MAX_LINES = 5_000
 MAX_LINES_BYTES = 8 << 20
@@ -134,6 +137,17 @@ class Runs:
                 text=f"left out by its `{why}`: "
                 f"{chunk.stream}/{chunk.partition}/{chunk.start}{last}",
             )  # fmt: skip
+
+    def missed(self, function: str, partition: int, missed: Missed, now: int) -> None:
+        """Count events that retention removed before the function had them, and say so."""
+        self.skipped(function, "retention", missed.count)
+        place = f"{missed.stream}/{partition}/{missed.low} to {missed.high - 1}"
+        text = (
+            f"lost to retention: {missed.count:,} events ({place}) were removed before they were "
+            f"delivered; raise the retention of `{missed.stream}`, or let `{function}` work faster"
+        )
+        _logger.error("`%s`: %s", function, text)
+        self.write(time=now, function=function, instance="", key="", level="error", text=text)
 
     def skipped(self, function: str, why: str, count: int) -> None:
         """Count records that tell the function nothing; of them there are too many to log."""

@@ -19,6 +19,7 @@ from headrace.delivery.positions import Claim
 from headrace.delivery.settle import RUNAWAY
 from headrace.delivery.unit import pick
 from headrace.delivery.vetting import Vetting
+from headrace.delivery.watermark import Missed
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.storage.base import Storage
 from headrace.model.effects import DeadEvent, Effects, Progress
@@ -41,6 +42,7 @@ class Shift:
         partitions: What it holds.
         token: The version of the state it writes next; one more with each commit, as in the child.
         given: Events handed out so far.
+        missed: What retention had taken before it was handed out, by partition.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Shift:
     ) -> None:
         self.partitions = tuple(claims)
         self.token, self.given = token, 0
+        self.missed: list[tuple[int, Missed]] = []
         self._spec, self._stream, self._ends = spec, stream, ends
         self._storage, self._broker, self._clock = storage, broker, clock
         self._vetting = vetting
@@ -121,8 +124,11 @@ class Shift:
         chunks = await self._broker.fetch(self._stream, partition, at, events=events, size=size)
         if not chunks:
             # Only what retention or compaction has removed can lie here.
-            self._at[partition] = max(at, (await self._broker.extent(self._stream, partition)).high)
+            high = (await self._broker.extent(self._stream, partition)).high
+            self._miss(partition, at, high)
+            self._at[partition] = max(at, high)
             return []
+        self._miss(partition, at, chunks[0].start)
         self._at[partition] = max(at, chunks[-1].end)
         done, passing = self._sparse[partition], list[Chunk]()
         for chunk in chunks:
@@ -135,6 +141,13 @@ class Shift:
                 [i for i, offset in enumerate(offsets) if offset >= at and offset not in done],
             )
         return passing
+
+    def _miss(self, partition: int, low: int, high: int) -> None:
+        """Note what retention has taken; what compaction takes, nobody is meant to see."""
+        if low < high and self._broker.stream(self._stream).cleanup == "delete":
+            done = sum(1 for offset in self._sparse[partition] if low <= offset < high)
+            if count := high - low - done:
+                self.missed.append((partition, Missed(self._stream, low, high, count)))
 
     def _buried(self, chunk: Chunk) -> list[DeadEvent]:
         """The events of a chain that does not end."""

@@ -9,11 +9,22 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Collection
 
+import msgspec
+
 from headrace.model.effects import Progress
 from headrace.model.record import Chunk
 
 MAX_TAKEN_BACK = 20_000
 """How far below the watermark an offset may be that is taken back: every one above it is then noted."""
+
+
+class Missed(msgspec.Struct, frozen=True, gc=False):
+    """Offsets `[low, high)` of a stream that are not there any more; `count` of them were not finished."""
+
+    stream: str
+    low: int
+    high: int
+    count: int
 
 
 class Watermark:
@@ -33,6 +44,11 @@ class Watermark:
     def is_finished(self, offset: int) -> bool:
         """Whether this offset needs no more work."""
         return offset < self.low or offset in self._sparse
+
+    def finished_in(self, low: int, high: int) -> int:
+        """How many of the offsets `[low, high)` need no more work."""
+        below = min(max(self.low - low, 0), high - low)
+        return below + sum(1 for offset in self._sparse if max(low, self.low) <= offset < high)
 
     @property
     def has_gaps(self) -> bool:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 
 from headrace.client.outgoing import Outgoing
 from headrace.delivery.answers import Answers
 from headrace.delivery.dispatcher import Dispatcher
 from headrace.delivery.hostcalls import HostCalls
 from headrace.delivery.leftovers import leftovers
+from headrace.delivery.owed import lowest_owed
 from headrace.delivery.runs import Runs
 from headrace.delivery.shifts import Shifts
 from headrace.delivery.spent import clear_spent
@@ -111,6 +112,13 @@ class Node:
         )  # fmt: skip
         self.publisher, self.tokens = self._rooms.publisher, self._rooms.tokens
         self._ready = False
+        broker.hold(self._owed)
+
+    async def _owed(self) -> Mapping[tuple[str, int], int] | None:
+        """What retention may not take; until every app is there, nobody can tell."""
+        if not self._ready:
+            return None
+        return await lowest_owed(self.storage, self.dispatcher.functions)
 
     def rooms(self) -> Rooms:
         """What the HTTP door may call."""

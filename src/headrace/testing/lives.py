@@ -17,6 +17,7 @@ from headrace.client.outgoing import Outgoing
 from headrace.delivery.answers import Answers
 from headrace.delivery.dispatcher import Dispatcher
 from headrace.delivery.hostcalls import HostCalls
+from headrace.delivery.owed import lowest_owed
 from headrace.delivery.publisher import Published
 from headrace.delivery.runs import Runs
 from headrace.delivery.shifts import Shifts
@@ -218,6 +219,7 @@ class Lives:
             entropy=self._entropy, runs=runs, on_failure=self._failed, outside=False,
             shifts=shifts, lead=invoker.lead,
         )  # fmt: skip
+        self.broker.hold(lambda: lowest_owed(self.storage, dispatcher.functions))
         for spec in self.specs:
             for stream in spec.streams:
                 await self.broker.declare(stream)

@@ -90,3 +90,11 @@ def test_nothing_is_taken_back_from_far_below() -> None:
 
     assert not mark.take_back({0})
     assert mark.progress() == Progress(MAX_TAKEN_BACK + 1)
+
+
+@given(st.sets(st.integers(0, 15)), st.integers(0, 15), st.integers(0, 6))
+def test_what_is_finished_in_a_range_is_counted(done: set[int], low: int, count: int) -> None:
+    mark = Watermark(Progress(0))
+    for offset in done:
+        mark.finish(offset)
+    assert mark.finished_in(low, low + count) == len(done & set(range(low, low + count)))

@@ -9,8 +9,8 @@ is kept by `delivery/positions` in the storage, for every driver; a foreign log 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -41,6 +41,18 @@ class Revoked(msgspec.Struct, frozen=True, gc=False):
 
     partitions: tuple[int, ...]
     lost: bool = False
+
+
+Owed: TypeAlias = Callable[[], Awaitable[Mapping[tuple[str, int], int] | None]]
+"""By stream and partition, the offset from which on a reader that has failed is owed what it reads.
+
+Where there is none, none has failed; None as a whole: nobody can tell yet.
+"""
+
+
+async def nothing_owed() -> Mapping[tuple[str, int], int]:
+    """No reader has failed."""
+    return {}
 
 
 class Reader(Protocol):
@@ -163,6 +175,10 @@ class Broker(Protocol):
             Unknown: The stream or partition does not exist.
             DiskFull, Overloaded, Unavailable: As `Storage.apply`.
         """
+        ...
+
+    def hold(self, owed: Owed) -> None:
+        """Ask this before retention or compaction removes anything: what is owed stays."""
         ...
 
     def subscribe(self, group: str, streams: tuple[str, ...]) -> Subscription:

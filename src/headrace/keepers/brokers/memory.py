@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from functools import partial
 
-from headrace.keepers.brokers.base import Extent
+from headrace.keepers.brokers.base import Extent, Owed, nothing_owed
 from headrace.keepers.brokers.catalog import check_spec, redeclare
 from headrace.keepers.brokers.compacting import compact
 from headrace.keepers.brokers.ledger import Ledger, Partition, Stream
@@ -72,6 +72,7 @@ class MemoryBroker:
             partition.waiters = {}
         self._subscriptions: list[LocalSubscription] = []
         self._closed = False
+        self._owed: Owed = nothing_owed
         storage.attach(self)
         self._sweeper = (
             None
@@ -170,21 +171,32 @@ class MemoryBroker:
         self._subscriptions.append(subscription)
         return subscription
 
+    def hold(self, owed: Owed) -> None:
+        """Ask this before anything is removed; see the port."""
+        self._owed = owed
+
     async def sweep(self) -> None:
-        """Remove what streams no longer keep, and ids whose window is over."""
-        now = self._clock.now()
+        """Remove what streams no longer keep and nobody is owed, and ids whose window is over."""
+        now, owed = self._clock.now(), await self._owed()
         for stream in self._kept.streams.values():
-            if stream.spec.cleanup == "delete":
+            if owed is not None and stream.spec.cleanup == "delete":
                 for partition in stream.partitions:
-                    _retain(partition, stream.spec, now)
+                    below = owed.get((stream.spec.name, partition.number), partition.high)
+                    _retain(partition, stream.spec, now, below)
         for mark in [mark for mark, expires in self._kept.marks.items() if expires < now]:
             del self._kept.marks[mark]
 
     async def compact(self, stream: str) -> None:
         """Compact the stream now."""
         until = self._clock.now() - TOMBSTONE_MICROS
+        if (owed := await self._owed()) is None:
+            return
         for partition in self._ledger.stream(stream).partitions:
-            left = compact(partition.shelf.chunks, tombstones_until=until)
+            below = owed.get((stream, partition.number), partition.high)
+            chunks = partition.shelf.chunks
+            held = [chunk for chunk in chunks if chunk.end > below]
+            passed = [chunk for chunk in chunks if chunk.end <= below]
+            left = compact(passed, tombstones_until=until) + held
             partition.shelf.replace(left)
             partition.size = sum(len(chunk.body) for chunk in left)
             partition.low = left[0].first if left else partition.high
@@ -204,14 +216,14 @@ class MemoryBroker:
         self._storage.detach()
 
 
-def _retain(partition: Partition, spec: StreamSpec, now: int) -> None:
+def _retain(partition: Partition, spec: StreamSpec, now: int, below: int) -> None:
     gone, size = 0, partition.size
     oldest = None if spec.retention_age is None else now - int(spec.retention_age * 1_000_000)
     for chunk in partition.shelf.chunks:
         left = size - len(chunk.body)
         expired = oldest is not None and chunk.appended < oldest
         surplus = spec.retention_bytes is not None and left >= spec.retention_bytes
-        if not (expired or surplus):
+        if chunk.end > below or not (expired or surplus):
             break
         gone, size = gone + 1, left
     _drop(partition, gone)

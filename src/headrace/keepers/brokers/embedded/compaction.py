@@ -37,11 +37,14 @@ class Compactor:
         growth = partition.high - ended
         return growth >= LEAST_GROWTH and growth * 2 >= ended - partition.low
 
-    async def compact(self, partition: Partition, *, now: int) -> int:
-        """Keep the last event of every key; says how many rows were rewritten or removed."""
+    async def compact(self, partition: Partition, *, now: int, below: int) -> int:
+        """Keep the last event of every key; says how many rows were rewritten or removed.
+
+        What stands at `below` or above stays as it is.
+        """
         survivors = Survivors(tombstones_until=now - int(self._tombstones * 1_000_000))
         high = partition.high
-        end = row_id(partition.uid, high)
+        end = row_id(partition.uid, min(high, below))
         newest = True
         changed = 0
         while rows := self._storage.query(_NEWEST, (row_id(partition.uid, 0), end, ROWS_AT_ONCE)):

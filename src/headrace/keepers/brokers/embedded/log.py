@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from headrace.keepers.brokers.base import Extent
+from headrace.keepers.brokers.base import Extent, Owed, nothing_owed
 from headrace.keepers.brokers.catalog import check_spec, redeclare
 from headrace.keepers.brokers.embedded import reading, streams
 from headrace.keepers.brokers.embedded.compaction import Compactor
@@ -64,6 +64,7 @@ class EmbeddedBroker:
         self._declaring = asyncio.Lock()
         self._compactor = Compactor(storage)
         self._subscriptions: list[LocalSubscription] = []
+        self._owed: Owed = nothing_owed
         storage.attach(self)
         self._sweeper = tasks.supervise(
             partial(self._keep_house, sweep), name="log-housekeeping", backoff=Backoff(clock)
@@ -162,20 +163,29 @@ class EmbeddedBroker:
 
     # Housekeeping --------------------------------------------------------------------------
 
+    def hold(self, owed: Owed) -> None:
+        """Ask this before anything is removed; see the port."""
+        self._owed = owed
+
     async def sweep(self) -> None:
-        """Remove what streams no longer keep, and ids whose window is over."""
+        """Remove what streams no longer keep and nobody is owed, and ids whose window is over."""
         now = self._clock.now()
-        for stream in list(self._ledger.streams.values()):
-            for partition in stream.partitions:
-                await retain(self._storage, partition, stream.spec, now=now)
-                if stream.spec.cleanup == "compact" and self._compactor.due(partition):
-                    await self._compactor.compact(partition, now=now)
+        if (owed := await self._owed()) is not None:
+            for stream in list(self._ledger.streams.values()):
+                for partition in stream.partitions:
+                    below = owed.get((stream.spec.name, partition.number), partition.high)
+                    await retain(self._storage, partition, stream.spec, now=now, below=below)
+                    if stream.spec.cleanup == "compact" and self._compactor.due(partition):
+                        await self._compactor.compact(partition, now=now, below=below)
         await self._marks.sweep(now)
 
     async def compact(self, stream: str) -> None:
         """Compact the stream now, whether or not it is worth it."""
+        if (owed := await self._owed()) is None:
+            return
         for partition in self._ledger.stream(stream).partitions:
-            await self._compactor.compact(partition, now=self._clock.now())
+            below = owed.get((stream, partition.number), partition.high)
+            await self._compactor.compact(partition, now=self._clock.now(), below=below)
 
     async def _keep_house(self, every: float) -> None:
         while True:

@@ -26,14 +26,14 @@ _DELETE = "DELETE FROM log WHERE id >= ? AND id < ?"
 
 
 async def retain(
-    storage: SqliteStorage, partition: Partition, spec: StreamSpec, *, now: int
+    storage: SqliteStorage, partition: Partition, spec: StreamSpec, *, now: int, below: int
 ) -> int:
-    """Remove what is too old or too much; says how many rows went."""
+    """Remove what is too old or too much and ends at `below`; says how many rows went."""
     unbounded = spec.retention_age is None and spec.retention_bytes is None
     if unbounded or spec.cleanup == "compact":
         return 0
     removed = 0
-    while rows := _surplus(storage, partition, spec, now):
+    while rows := _surplus(storage, partition, spec, now, below):
         await _remove(storage, partition, rows)
         removed += len(rows)
     return removed
@@ -70,14 +70,15 @@ def _passed(
 
 
 def _surplus(
-    storage: SqliteStorage, partition: Partition, spec: StreamSpec, now: int
+    storage: SqliteStorage, partition: Partition, spec: StreamSpec, now: int, below: int
 ) -> list[_Row]:
     """The oldest rows that have to go, some of them."""
-    if partition.low >= partition.high:
+    if partition.low >= min(partition.high, below):
         return []
     limit = row_id(partition.uid, partition.high)
     start = row_id(partition.uid, partition.low)
-    rows = storage.query(_OLDEST, (start, limit, ROWS_AT_ONCE))
+    end = limit if below >= partition.high else row_start(storage, partition, below)
+    rows = storage.query(_OLDEST, (start, end, ROWS_AT_ONCE))
     expired = start
     if spec.retention_age is not None:
         kept = offset_at(storage, partition, now - int(spec.retention_age * 1_000_000))
