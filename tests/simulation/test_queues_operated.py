@@ -8,7 +8,7 @@ import pytest
 
 from headrace import App, Event, Misuse, Retry, Unknown
 from headrace.delivery.lag import Lag
-from headrace.delivery.queues import QueueRow, Queues
+from headrace.delivery.queues import COUNT_PAGE, QueueRow, Queues
 from headrace.testing import World
 
 
@@ -138,6 +138,28 @@ def test_a_redrive_gives_out_the_queues_dead_messages_and_no_others() -> None:
         world.run_until_idle()
         assert world.values(done) == [["jobs", 1]]
         assert [dead.position.stream for dead in world.dead_letters()] == ["orders"]
+
+
+def test_a_redrive_gives_out_every_dead_message_however_many_there_are() -> None:
+    app = App("shop")
+    jobs, done = app.queue("jobs", partitions=2), app.stream("done")
+    broken = True
+
+    @app.function(jobs, output=done, retry=Retry(attempts=1))
+    def take(event: Event[int]) -> int:
+        if broken:
+            raise ValueError("not now")
+        return event.value
+
+    count = 2 * COUNT_PAGE + 1
+    with World(app) as world:
+        world.publish(jobs, *range(count), key=str)
+        world.run_until_idle()
+        broken = False
+        assert world._drive(desk(world).redrive("jobs")) == count
+        world.run_until_idle()
+        assert sorted(world.values(done)) == list(range(count))
+        assert world.dead_letters() == []
 
 
 def test_a_stream_is_no_queue_and_a_reader_has_to_be_one() -> None:

@@ -8,7 +8,9 @@ ranges that failed and the order of a merge, is forgotten with it.
 from __future__ import annotations
 
 from headrace.delivery.mergebook import copy_order, forget_order
+from headrace.delivery.parking import parked_offsets
 from headrace.delivery.positions import encode_position, position_key, stored
+from headrace.delivery.watermark import Watermark
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.brokers.queues import lease_keys
 from headrace.keepers.state.rows import state_prefix
@@ -63,7 +65,11 @@ async def move(
         key = position_key(function, stream, partition)
         row, standing = await stored(storage, function, stream, partition)
         checks.append(Check(Space.POSITIONS, key, row, fence=True))
-        moved = encode_position(standing.epoch, Progress(offset))
+        # What is parked stays so, with what is known of it: it does not come a second time.
+        mark = Watermark(Progress(offset))
+        for parked in sorted(await parked_offsets(storage, function, stream, partition)):
+            mark.finish(parked)
+        moved = encode_position(standing.epoch, mark.progress())
         puts.append(Put(Space.POSITIONS, key, moved))
         deletes.append(Delete(Space.TROUBLE, key))
         # What a queue's consumers said of messages does not count when they come again.

@@ -21,6 +21,7 @@ from headrace.keepers.storage.base import Storage
 from headrace.keepers.storage.keys import after, pack
 from headrace.model.effects import Change, Check, Delete, Put, Space
 from headrace.model.errors import Unknown
+from headrace.model.outcome import BEHIND
 
 PAGE = 500
 
@@ -107,7 +108,11 @@ class ParkingLot:
             Space.PARKED_KEYS, prefix, after(prefix), limit=10_000
         ):
             rows = await self._storage.scan(Space.PARKED, packed, parked_end(packed), limit=10_000)
-            first = decode_waiting(rows[0][1]) if rows else None
+            waiting = (decode_waiting(value) for _, value in rows)
+            # After a reset, events that come again before the one that failed lie in front of it.
+            first = next((each for each in waiting if each.cause.kind != BEHIND), None)
+            if first is None and rows:
+                first = decode_waiting(rows[0][1])
             lane = packed[len(prefix) :]
             found.append(
                 ParkedKey(
