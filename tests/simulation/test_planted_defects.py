@@ -147,7 +147,9 @@ def the_event_behind_a_gap_counts_as_finished(patch: pytest.MonkeyPatch) -> None
 def retention_takes_what_is_not_old_enough(patch: pytest.MonkeyPatch) -> None:
     real = memory._retain
     patch.setattr(
-        memory, "_retain", lambda partition, spec, now: real(partition, spec, now + 200_000)
+        memory,
+        "_retain",
+        lambda partition, spec, now, below: real(partition, spec, now + 200_000, below),
     )
 
 
