@@ -167,7 +167,7 @@ def _publishes(chance: Random, sources: list[str], numbers: range) -> list[Actio
         PlannedEvent(
             number,
             None if chance.random() < keyless else chance.choice(keys),
-            chance.choice((0, 1_000_000 * number)),
+            chance.choice((None, 1_000_000 * number)),
             chance.random() < garbage,
         )
         for number in numbers

@@ -89,11 +89,11 @@ class PlannedFunction(msgspec.Struct, frozen=True):
 
 
 class PlannedEvent(msgspec.Struct, frozen=True):
-    """An event to be published; `garbage` is not even JSON."""
+    """An event to be published; `garbage` is not even JSON, `time` None is when it is appended."""
 
     number: int
     key: str | None
-    time: int
+    time: int | None
     garbage: bool
     priority: int = 0
     delay: float = 0.0
