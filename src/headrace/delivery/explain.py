@@ -87,7 +87,7 @@ class Explainer:
             if (stream, partition) in self._dispatcher.partitions(name)
         ]
         return Explanation(
-            stream, partition, offset, event.key, event.id or f"{stream}/{partition}/{offset}",
+            stream, partition, offset, event.key, event.id_or(f"{stream}/{partition}/{offset}"),
             chunk.appended, chunk.hops, chunk.origin, rows,
         )  # fmt: skip
 

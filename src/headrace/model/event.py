@@ -6,7 +6,12 @@ open to route it. Pure values; nothing here knows where an event is stored.
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 import msgspec
+
+_LIKE_A_POSITION: Final = re.compile(r":*[A-Za-z0-9._-]+/[0-9]+/[0-9]+", re.ASCII)
 
 
 class Event(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -35,6 +40,22 @@ class Event(msgspec.Struct, array_like=True, frozen=True, gc=False):
         """When it happened, for an event that was appended at `appended` (both in microseconds)."""
         # The epoch is a time like any other.
         return appended if self.time is None else self.time
+
+    def id_or(self, position: str) -> str:
+        """What it is known by, where it stands at `position`: see `known_by`."""
+        return known_by(self.id, position)
+
+
+def known_by(id: str | None, position: str) -> str:
+    """What an event is known by outside of its stream: its producer's id, else its position.
+
+    Another event's id may be written like a position (`orders/0/7`): it gets a `:` in front, which the
+    name of a stream cannot hold. So two events of one stream with different ids are known by
+    different texts, and an id that is not written like a position stays as it is.
+    """
+    if id is None:
+        return position
+    return f":{id}" if _LIKE_A_POSITION.fullmatch(id) else id
 
 
 def fenced(text: str, mark: str) -> str:

@@ -107,7 +107,7 @@ class LogReader:
             dropped, self._dropped = self._dropped, 0
             self._emit(
                 "", self._stream, "WARNING", "headrace",
-                f"{dropped} lines were dropped: more than {MAX_LINES_PER_SECOND} a second", 0,
+                f"{dropped} lines were dropped: more than {MAX_LINES_PER_SECOND} a second", None,
             )  # fmt: skip
 
     def _hand_on(self, line: bytes, running: str) -> None:
@@ -135,10 +135,10 @@ class LogReader:
 
     def _bare(self, line: bytes, running: str) -> None:
         text = line[:MAX_LINE_BYTES].decode("utf-8", "backslashreplace")
-        self._emit(running, self._stream, self._level, "", text, 0)
+        self._emit(running, self._stream, self._level, "", text, None)
 
     def _emit(
-        self, invocation: str, stream: str, level: str, logger: str, message: str, time: int
+        self, invocation: str, stream: str, level: str, logger: str, message: str, time: int | None
     ) -> None:
         self._on_log(
             LogLine(
@@ -149,6 +149,6 @@ class LogReader:
                 level=level,
                 logger=logger,
                 message=message,
-                time=time or self._clock.now(),
+                time=self._clock.now() if time is None else time,
             )
         )

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from headrace.model.event import known_by
 from headrace.model.record import Chunk
 
 T = TypeVar("T")
@@ -113,8 +114,11 @@ class Event(msgspec.Struct, Generic[T], array_like=True, gc=False, eq=False):
 
     @property
     def id(self) -> str:
-        """The producer's id, or the position where it gave none."""
-        return self._id if self._id is not None else self.position
+        """The producer's id, or the position where it gave none.
+
+        An id that is written like a position has a `:` in front, so that it is not another event's.
+        """
+        return known_by(self._id, self.position)
 
     @property
     def timestamp(self) -> float:

@@ -3,7 +3,7 @@
 A pattern sees `{"key", "value", "type", "source", "headers", "time"}`, with the value as JSON (AWS Lambda
 shows a Kafka record's key and value to its filters under the same names). A value that is not JSON
 is shown as text where it is UTF-8, and as null where it is not; one of a msgpack stream as the JSON
-it would be. A pattern over anything else would never match, and is refused.
+it would be. The time of an event that gave none is when it was appended. A pattern over anything else would never match, and is refused.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ class Selection:
         return {
             index
             for index, event in enumerate(chunk.events())
-            if self._pattern.matches(_shown(event, value_of(event.value)))
+            if self._pattern.matches(_shown(event, value_of(event.value), chunk.appended))
         }
 
 
-def _shown(event: Event, value: Any) -> dict[str, Any]:
+def _shown(event: Event, value: Any, appended: int) -> dict[str, Any]:
     return {
         "key": event.key,
         "value": value,
         "type": event.type,
         "source": event.source,
         "headers": event.headers or {},
-        "time": event.time,
+        "time": event.time_or(appended),
     }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from headrace.faces.gateway.answering import in_parts
 from headrace.faces.gateway.cors import Headers
-from headrace.faces.gateway.outlet import COMMITTED, Outlet, State
+from headrace.faces.gateway.outlet import COMMITTED, Outlet, State, framed
 from headrace.faces.gateway.responses import Response
 from headrace.faces.gateway.writing import LAST_CHUNK, chunk, written
 from headrace.model.errors import Corrupt
@@ -109,3 +109,12 @@ def test_a_status_that_is_none_is_no_reply(status: int) -> None:
     forged = pack_reply(WireReply(status, {}, "text/plain", b""))
     with pytest.raises(Corrupt):
         open_reply(forged)
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "*/*"])
+def test_a_value_that_was_given_as_lines_of_json_stays_one_value(accept: str) -> None:
+    client = Client()
+    outlet = Outlet(client, accept, ())
+    told(outlet, b'{\r\n "a":\r1}\n', head=WireReply(200, {}, "application/json", b""))
+    assert chunk(framed(b'{   "a": 1} ', client.heads[0][0].media)) == client.sent
+    assert client.sent.count(b"1}") == 1

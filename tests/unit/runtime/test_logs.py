@@ -60,6 +60,14 @@ def test_a_record_names_its_own_invocation() -> None:
     assert (lines[1].level, lines[1].logger, lines[1].time) == ("WARNING", "shop", 77)
 
 
+def test_the_epoch_is_the_time_of_a_record() -> None:
+    made, lines = reader()
+    made.feed(
+        MARK + msgspec.json.encode(Spoken("k", "log", "INFO", "", "old", 0)) + b"\n", running=""
+    )
+    assert lines[0].time == 0
+
+
 def test_a_forged_record_is_a_bare_line() -> None:
     made, lines = reader()
     made.feed(MARK + b"[1, 2\n" + MARK + b"[" * 5000 + b"\n" + MARK + b"\xff\xfe\n", running="k")

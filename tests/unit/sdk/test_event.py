@@ -45,10 +45,15 @@ def test_an_event_knows_what_and_where_it_is() -> None:
 
 def test_what_the_producer_left_out_comes_from_the_log() -> None:
     (event,) = opened([Fact(b"{}")])
-    assert event.id == "orders/3/10"
+    assert event.id == event.position == "orders/3/10"
     assert event.timestamp == 5.0
     assert event.headers == {}
     assert event.key is None
+
+
+def test_an_id_that_is_written_like_a_position_is_not_another_events() -> None:
+    first, second = opened([Fact(b"{}"), Fact(b"{}", id="orders/3/10")])
+    assert first.id != second.id == ":orders/3/10"
 
 
 def test_headers_cannot_be_changed() -> None:

@@ -14,7 +14,7 @@ from headrace.triggers.selection import Selection
 
 
 def chosen(pattern: dict[str, Any], *events: Event, packed: bool = False) -> set[int]:
-    chunk = Chunk("s", 0, 0, len(events), encode_events(events), 0, 0, len(events))
+    chunk = Chunk("s", 0, 0, len(events), encode_events(events), 5, 0, len(events))
     return Selection(pattern, msgpack={"s"} if packed else ())(chunk)
 
 
@@ -53,3 +53,10 @@ def test_a_record_without_a_key_is_seen_without() -> None:
 def test_a_pattern_over_what_no_record_has_is_refused(pattern: dict[str, Any]) -> None:
     with pytest.raises(Invalid, match=r"which no record has; it sees `key`, `value`"):
         Selection(pattern)
+
+
+def test_the_time_of_an_event_that_gave_none_is_when_it_was_appended() -> None:
+    events = (Event(b"1"), Event(b"1", time=0), Event(b"1", time=7))
+    assert chosen({"time": [{"numeric": ["<", 5]}]}, *events) == {1}
+    assert chosen({"time": [5]}, *events) == {0}
+    assert chosen({"time": [None]}, *events) == set()

@@ -23,7 +23,10 @@ COMMITTED: Final = b"event: committed\ndata: {}\n\n"
 
 
 def framed(value: bytes, media: bytes) -> bytes:
-    """A value, which is JSON and so one line, as an event or as a line."""
+    """A value, which is JSON, as an event or as a line."""
+    if b"\n" in value or b"\r" in value:
+        # Bytes that a handler gave as JSON may be of several lines; between tokens a space is as good.
+        value = value.replace(b"\r", b" ").replace(b"\n", b" ")
     return b"data: %b\n\n" % value if media == EVENTS else value + b"\n"
 
 

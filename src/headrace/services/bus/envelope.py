@@ -24,7 +24,7 @@ def shown(event: Event, *, stream: str, position: str, appended: int) -> dict[st
     value = _value(event.value)
     envelope: dict[str, Any] = {
         "version": "0",
-        "id": event.id or position,
+        "id": event.id_or(position),
         "detail-type": event.type or "",
         "source": event.source or stream,
         "account": "",

@@ -85,7 +85,7 @@ class Router:
             )
             groups.setdefault((to.stream, number), []).append(
                 Event(
-                    value, event.key, event.time_or(chunk.appended), event.id or position,
+                    value, event.key, event.time_or(chunk.appended), event.id_or(position),
                     headers, event.type, event.source or chunk.stream,
                 )
             )  # fmt: skip

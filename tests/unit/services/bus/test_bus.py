@@ -151,6 +151,15 @@ def test_an_http_target_is_posted_to_and_asked_again_while_it_cannot() -> None:
         assert world.dead_letters() == []
 
 
+def test_an_id_that_is_written_like_a_position_is_posted_as_another_one() -> None:
+    with World(http()) as world:
+        world.publish("events", {"go": True, "n": 1})
+        world.publish("events", {"go": True, "n": 2}, id="events/0/0")
+        world.run_until_idle()
+        keys = [each.headers["idempotency-key"] for each in world.posted]
+        assert keys == ["events/0/0", ":events/0/0"]
+
+
 def test_an_http_target_that_refuses_makes_a_dead_letter_that_can_be_redriven() -> None:
     with World(http()) as world:
         world.answers.append(404)
