@@ -120,6 +120,31 @@ def test_an_edit_is_loaded_while_the_node_runs_and_a_broken_one_is_not(
     assert client.get("state", "shop", "still")["value"]["sold"] == 1
 
 
+def test_data_that_change_are_loaded_too_but_not_what_the_node_writes(
+    project: Path, node: tuple[Client, subprocess.Popen[bytes]]
+) -> None:
+    client, _ = node
+    settle(client)
+
+    def reloads() -> int:
+        return (project / "node.log").read_text().count("reloaded")
+
+    began = reloads()
+    for name in ("notes.log", "shop.db", ".hidden"):
+        (project / name).write_text("x")
+    client.publish("shop.orders", b'{"item":"tea","quantity":1,"price":1.0}', key="tea")
+    settle(client)
+    first = client.get("functions")["functions"][0]["version"]
+    (project / "prices.csv").write_text("tea,3\n")
+    deadline = time.monotonic() + 20
+    while client.get("functions")["functions"][0]["version"] == first:
+        assert time.monotonic() < deadline, (project / "node.log").read_text()
+        time.sleep(0.05)
+    # The line in the log about it asks for no other one.
+    settle(client)
+    assert reloads() == began + 1
+
+
 def test_ctrl_c_drains_a_node_and_another_ends_it_at_once(project: Path) -> None:
     code = (project / "app.py").read_text()
     slow = code.replace("order = event.value", "import time; time.sleep(60)")

@@ -86,6 +86,19 @@ async def test_a_zygote_is_not_replaced_by_other_code_than_was_deployed(tmp_path
         assert isinstance(await home.run("price"), Returned)
 
 
+async def test_data_that_have_changed_keep_no_zygote_from_being_replaced(tmp_path: Path) -> None:
+    async with house(tmp_path, limits=FleetLimits(zygote_forks=2)) as home:
+        await home.deploy(ROUND)
+        await home.run("price")
+        [first] = zygotes(home)
+        (home.folder / "prices.csv").write_text("apple,3\n")
+        for _ in range(3):
+            await home.run("price")
+        assert await eventually(lambda: not lives(first))
+        assert any("other data files" in line for line in home.said())
+        assert isinstance(await home.run("price"), Returned)
+
+
 async def test_a_zygote_that_dies_while_it_is_replaced_is_replaced(tmp_path: Path) -> None:
     async with house(tmp_path, limits=FleetLimits(zygote_forks=1)) as home:
         await home.deploy("time.sleep(0.3)\n" + ROUND)

@@ -25,9 +25,9 @@ _INSPECT = """
 import sys
 import msgspec
 from headrace.model.errors import HeadraceError
-from headrace.runtime.child.loader import fingerprint, load, said
+from headrace.runtime.child.loader import described, load, said
 try:
-    answer = {"app": msgspec.to_builtins(load(sys.argv[1]).spec(fingerprint(sys.argv[1])))}
+    answer = {"app": msgspec.to_builtins(described(load(sys.argv[1]), sys.argv[1])[0])}
 except BaseException as error:
     sentence, trace = said(error)
     if not isinstance(error, HeadraceError):

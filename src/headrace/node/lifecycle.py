@@ -7,12 +7,14 @@ data folder once the door is open, and taken away when it closes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from headrace.faces.gateway.app import Gateway
 from headrace.model.errors import HeadraceError, Misuse, denied
 from headrace.node.assembly import Node, door, running
 from headrace.node.config import Settings, write_note
+from headrace.runtime.child.versions import is_part, watched_by
 from headrace.security.operator import write_key
 from headrace.world.backoff import Backoff
 from headrace.world.failpoints import kill_at
@@ -209,13 +212,26 @@ async def _reload(node: Node, stop: asyncio.Event, stale: set[str]) -> None:
         stop: Ends it.
         stale: Apps that have changed and are not loaded yet; outlives a failure of this.
     """
-    from watchfiles import PythonFilter, awatch
+    from watchfiles import Change, awatch
 
     folders = {folder_of(target) for target in node.settings.targets}
+    own = {node.settings.data.resolve(), *_said_to()}
+
+    def matters(_: Change, path: str) -> bool:
+        apart = own.union(*(watched_by(app.functions) for app in node.dispatcher.apps.values()))
+        return any(is_part(Path(path), folder, apart) for folder in folders)
+
     await load_again(node, stale)
-    async for _ in awatch(*folders, watch_filter=PythonFilter(), stop_event=stop):
+    async for _ in awatch(*folders, watch_filter=matters, stop_event=stop):
         stale.update(node.settings.targets)
         await load_again(node, stale)
+
+
+def _said_to() -> Iterator[Path]:
+    """The files that the node itself writes to: a reload is told there, and must not ask for another."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            yield Path(f"/proc/self/fd/{descriptor}").readlink()
 
 
 async def load_again(node: Node, stale: set[str]) -> None:
@@ -240,4 +256,4 @@ def folder_of(target: str) -> Path:
     path = Path(target.partition(":")[0]).expanduser().resolve()
     if path.suffix == ".py":
         return path.parent
-    return path if path.is_dir() else Path()
+    return path if path.is_dir() else Path.cwd()

@@ -214,7 +214,7 @@ class Deployment:
         if self.retired:
             await fresh.close()
             return
-        if old.alive and loaded.spec.version != old.spec.version:
+        if old.alive and loaded.code != old.code:
             await fresh.close()
             self._complain(
                 self.target,
@@ -222,6 +222,13 @@ class Deployment:
                 f"since, and {old.spec.version} is deployed; deploy it anew",
             )
             return
+        # Its data may be others by now: a node that runs for months does not stop for that.
+        if loaded.spec.version != old.spec.version:
+            self._complain(
+                self.target,
+                f"its new zygote found other data files than the one before: version "
+                f"{loaded.spec.version}, of the same code as {old.spec.version}",
+            )
         self.zygote = fresh
         self._loaded_at = self._clock.monotonic()
         self._renewable_at = 0.0

@@ -215,6 +215,7 @@ class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
         weight: Bytes of its own, which instances share until they write to them.
         greets: Whether its instances say hello, since they have start hooks to run first; others
             take up runs from the fork on.
+        code: A hash of what was imported: a part of what the spec's version is of.
     """
 
     spec: AppSpec
@@ -226,6 +227,7 @@ class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
     resident: int = 0
     weight: int = 0
     greets: bool = True
+    code: str = ""
 
 
 class LoadFailed(msgspec.Struct, array_like=True, frozen=True, tag=22, gc=False):

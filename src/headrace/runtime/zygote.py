@@ -135,6 +135,11 @@ class Zygote:
         return self.loaded.spec
 
     @property
+    def code(self) -> str:
+        """A hash of what it imported; "" before it has."""
+        return "" if self.loaded is None else self.loaded.code
+
+    @property
     def greets(self) -> bool:
         """Whether its instances say hello before they take up runs."""
         return self.loaded is None or self.loaded.greets

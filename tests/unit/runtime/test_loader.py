@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from headrace.model.errors import Misuse
-from headrace.runtime.child.loader import fingerprint, load, said
+from headrace.runtime.child.loader import load, said
 
 APP = "from headrace import App\n{name} = App('{title}')\n"
 
@@ -65,7 +65,6 @@ def test_a_package_is_loaded_by_its_dotted_name(
     monkeypatch.chdir(tmp_path)
     assert load("company_x.shop").name == "shop"
     assert load("company_x.shop:app").name == "shop"
-    assert len(fingerprint("company_x.shop")) == 12
 
 
 def test_a_folder_is_looked_through_for_the_usual_files(tmp_path: Path) -> None:
@@ -112,31 +111,6 @@ def test_what_the_module_raises_comes_out_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(ModuleNotFoundError, match="a_library_that_is_not_there"):
         load(str(file))
     assert "broken_file" not in sys.modules
-
-
-def test_the_fingerprint_follows_every_python_file_of_the_folder(tmp_path: Path) -> None:
-    file = written(tmp_path, "app.py", "a = 1\n")
-    first = fingerprint(str(file))
-    written(tmp_path, "notes.txt", "not code")
-    written(tmp_path, ".venv/lib/x.py", "not the app's")
-    written(tmp_path, "env/pyvenv.cfg", "")
-    written(tmp_path, "env/lib/x.py", "not the app's")
-    assert fingerprint(f"{file}:app") == first
-    beside = written(tmp_path, "sub/more.py", "b = 1\n")
-    second = fingerprint(str(file))
-    assert second != first
-    beside.rename(tmp_path / "sub/other.py")
-    assert fingerprint(str(file)) not in {first, second}
-
-
-def test_a_folder_too_large_for_a_version_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("headrace.runtime.child.loader.MAX_SOURCES", 3)
-    for number in range(5):
-        written(tmp_path, f"f{number}.py", "")
-    with pytest.raises(Misuse, match="folder of its own"):
-        fingerprint(str(tmp_path / "f0.py"))
 
 
 @pytest.mark.parametrize(

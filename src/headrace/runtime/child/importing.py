@@ -34,7 +34,7 @@ def load(
     notes = sandbox.filter_zygote() if standing.rung.drops else []
     try:
         app = forks.guarded(lambda: loader.load(order.target))
-        spec = app.spec(version=loader.fingerprint(order.target))
+        spec, code = loader.described(app, order.target)
         check_forkable(CONTROL)
     except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too
         sentence, trace = loader.said(error)
@@ -62,6 +62,6 @@ def load(
     greets = bool(app.hooks["init"])
     size, resident, weight = limits.sizes()
     loaded = Loaded(
-        spec, size, ground.level, standing.rung.name, notes, seconds, resident, weight, greets
+        spec, size, ground.level, standing.rung.name, notes, seconds, resident, weight, greets, code
     )
     return life, loaded, ground

@@ -1,4 +1,4 @@
-"""Finds and imports the author's `App`, and hashes the code it came from.
+"""Finds and imports the author's `App`, and says which version it is.
 
 In: a target such as `shop.py`, `shop.py:app`, `company.shop` or `company.shop:app`. Out: the `App`.
 What the author's module raises while it is imported comes out as it is; a target that leads nowhere
@@ -18,13 +18,13 @@ from types import ModuleType
 from typing import Any, Final
 
 from headrace.model.errors import HeadraceError, Misuse
+from headrace.model.function import AppSpec
 from headrace.runtime.child import sources
-from headrace.runtime.child.sources import SKIPPED, FromSource, import_from_source
+from headrace.runtime.child.sources import FromSource, import_from_source
+from headrace.runtime.child.versions import version_of, watched_by
 from headrace.sdk.app import App
 from headrace.sdk.place import near
 
-MAX_SOURCES: Final = 2_000
-MAX_SOURCE_BYTES: Final = 64 << 20
 _OURS: Final = f"{Path(__file__).parents[2]}{os.sep}"
 
 
@@ -97,28 +97,15 @@ def _imports(filename: str) -> bool:
     return filename == sources.__file__ or filename.startswith("<frozen importlib")
 
 
-def fingerprint(target: str) -> str:
-    """The version of the code at `target`: a hash over the Python files of its folder.
+def described(app: App, target: str) -> tuple[AppSpec, str]:
+    """What the app at `target` declares, with its version, and the hash of what was imported alone.
 
     Raises:
-        Misuse: Nothing is there, or there is more than a version should hold.
+        Misuse: It declares what cannot be, or there is more code than a version should hold.
     """
-    source = _source(target.partition(":")[0])
-    hashed = sha256()
-    size = 0
-    files = _sources(source)
-    root = source if source.is_dir() else source.parent
-    for file in files:
-        raw = file.read_bytes()
-        size += len(raw)
-        if size > MAX_SOURCE_BYTES:
-            raise Misuse(
-                f"the Python files beside `{source}` are over {MAX_SOURCE_BYTES >> 20} MiB; "
-                "give the app a folder of its own"
-            )
-        name = file.relative_to(root).as_posix().encode()
-        hashed.update(len(name).to_bytes(4, "big") + name + len(raw).to_bytes(8, "big") + raw)
-    return hashed.hexdigest()[:12]
+    watched = watched_by(each.spec for each in app.functions.values())
+    version = version_of(_roots(target.partition(":")[0]), watched)
+    return app.spec(version.shown), version.code
 
 
 def _roots(where: str) -> list[Path]:
@@ -199,50 +186,3 @@ def _file(where: str) -> Path:
         beside = [each.name for each in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise Misuse(f"there is no file `{path}`{near(path.name, beside)}")
     return path
-
-
-def _source(where: str) -> Path:
-    """The file or package folder a target's code is in."""
-    if _is_path(where):
-        return _file(where).parent
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        spec = importlib.util.find_spec(where) if where else None
-    except ModuleNotFoundError as error:
-        raise Misuse(f"there is no module `{where}`") from error
-    if spec is None or spec.origin is None:
-        raise Misuse(f"there is no module `{where}`")
-    origin = Path(spec.origin)
-    return origin.parent if origin.name == "__init__.py" else origin
-
-
-def _sources(source: Path) -> list[Path]:
-    if source.is_file():
-        return [source]
-    found: list[Path] = []
-    waiting = [source]
-    while waiting:
-        folder = waiting.pop()
-        for each in sorted(folder.iterdir()):
-            if each.is_symlink() and each.is_dir():
-                continue
-            # What the app's uid may not read, the app cannot import: no code of its.
-            if not os.access(each, os.R_OK):
-                continue
-            if each.is_dir():
-                # A virtual environment beside the app is not the app's code.
-                if (
-                    each.name[0] != "."
-                    and each.name not in SKIPPED
-                    and not (each / "pyvenv.cfg").exists()
-                ):
-                    waiting.append(each)
-            elif each.suffix == ".py":
-                found.append(each)
-        if len(found) > MAX_SOURCES:
-            raise Misuse(
-                f"there are over {MAX_SOURCES:,} Python files beside `{source}`; give the app a "
-                "folder of its own"
-            )
-    return sorted(found)
