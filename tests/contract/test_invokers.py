@@ -15,7 +15,7 @@ from headrace.model.codec import decode_state
 from headrace.model.errors import Fenced, Unknown
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Outcome, Returned, TimedOut
+from headrace.model.outcome import Outcome, Range, Returned, Scanned, TimedOut
 from headrace.model.record import Chunk, decode_events, encode_events
 from headrace.model.reply import WireReply
 from headrace.runtime.base import Invoker
@@ -103,15 +103,13 @@ class StateOfATest:
                 found.append((version, value))
         return found
 
-    async def scan_state(
-        self, app: str, prefix: str, *, limit: int
-    ) -> list[tuple[str, int, bytes]]:
+    async def scan_state(self, app: str, prefix: str, *, limit: int) -> Scanned:
         found = []
         for (owner, key), row in sorted(self.rows.items()):
             if owner == app and key.startswith(prefix):
                 version, _, value = decode_row(row)
                 found.append((key, version, value))
-        return found[:limit]
+        return Scanned(found[:limit], Range(None, len(found), b"all"))
 
     def keep(self, outcome: Returned, token: int) -> None:
         """Commit the writes."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.contract.contract_drivers import STORAGES, AnyStorage, ManualClock, Place
 
 from headrace.keepers.storage.keys import after, pack
-from headrace.model.effects import Change, Check, Delete, Put, Space
+from headrace.model.effects import Change, Check, Delete, Put, RangeCheck, Space, digest_of
 from headrace.model.errors import Conflict, Fenced, Unavailable
 
 
@@ -139,6 +139,56 @@ async def test_changes_given_together_land_in_the_order_given(storage: AnyStorag
     ]
     await asyncio.gather(*map(storage.apply, steps))
     assert await storage.get(Space.STATE, b"count") == b"50"
+
+
+async def test_a_range_is_as_it_was_seen_or_nothing_lands(storage: AnyStorage) -> None:
+    for key in (b"b", b"c", b"d"):
+        await storage.apply(put(key, b"version1 of it"))
+    seen = await storage.scan(Space.STATE, b"b", b"d")
+    as_seen = RangeCheck(Space.STATE, b"b", b"d", len(seen), digest_of(seen))
+    mine = Change(puts=(Put(Space.STATE, b"mine", b"1"),), ranges=(as_seen,))
+    await storage.apply(mine)
+    for change, back in (
+        (put(b"bb", b"version1"), Change(deletes=(Delete(Space.STATE, b"bb"),))),
+        (Change(deletes=(Delete(Space.STATE, b"c"),)), put(b"c", b"version1 again")),
+        (put(b"c", b"version2"), put(b"c", b"version1")),
+    ):
+        await storage.apply(change)
+        with pytest.raises(Conflict):
+            await storage.apply(mine)
+        await storage.apply(back)
+        await storage.apply(mine)
+    # What is beside it, or with it in one change, is not in it.
+    await storage.apply(put(b"d", b"version2"))
+    await storage.apply(put(b"a", b"version2"))
+    await storage.apply(Change(puts=(Put(Space.STATE, b"bb", b"1"),), ranges=(as_seen,)))
+    with pytest.raises(Conflict):
+        await storage.apply(mine)
+
+
+async def test_of_rivals_that_saw_an_empty_range_one_lands(storage: AnyStorage) -> None:
+    empty = RangeCheck(Space.STATE, b"seat/", b"seat0", 0, digest_of(()))
+
+    async def take(name: bytes) -> bool:
+        try:
+            change = Change(puts=(Put(Space.STATE, b"seat/" + name, name),), ranges=(empty,))
+            await storage.apply(change)
+        except Conflict:
+            return False
+        return True
+
+    won = await asyncio.gather(*(take(b"%d" % n) for n in range(8)))
+    assert sum(won) == 1
+    assert len(await storage.scan(Space.STATE, b"seat/", b"seat0")) == 1
+
+
+async def test_a_range_to_the_end_counts_what_is_far_behind(storage: AnyStorage) -> None:
+    empty = RangeCheck(Space.STATE, b"x", None, 0, digest_of(()))
+    await storage.apply(Change(puts=(Put(Space.STATE, b"a", b"1"),), ranges=(empty,)))
+    await storage.apply(put(b"\xff\xff", b"1"))
+    with pytest.raises(Conflict):
+        await storage.apply(Change(puts=(Put(Space.STATE, b"a", b"2"),), ranges=(empty,)))
+    assert await storage.get(Space.STATE, b"a") == b"1"
 
 
 async def test_get_many_answers_in_the_order_asked(storage: AnyStorage) -> None:

@@ -10,7 +10,7 @@ from textwrap import dedent
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Outcome
+from headrace.model.outcome import Outcome, Range, Scanned
 from headrace.model.policy import FleetLimits
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.fleet import Fleet
@@ -40,11 +40,9 @@ class Services:
         await CLOCK.sleep(0)
         return [self.rows.get(key, (0, None)) for key in keys]
 
-    async def scan_state(
-        self, app: str, prefix: str, *, limit: int
-    ) -> list[tuple[str, int, bytes]]:
+    async def scan_state(self, app: str, prefix: str, *, limit: int) -> Scanned:
         found = [(key, *row) for key, row in sorted(self.rows.items()) if key.startswith(prefix)]
-        return found[:limit]
+        return Scanned(found[:limit], Range(None, len(found), b"all"))
 
 
 class House:

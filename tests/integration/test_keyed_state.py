@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from zlib import crc32
 
 import pytest
-from tests.integration.gateway_nodes import serving, settle
+from tests.integration.gateway_nodes import records, serving, settle
 
 from headrace.client.http import Client
 from headrace.faces.gateway.intake import ENVELOPES
@@ -49,3 +50,32 @@ def test_a_keyed_function_with_state_runs_once_for_each_event(
         kept = client.get("state", "a", prefix="of/", limit=1_000)["state"]
         assert sum(row["value"] for row in kept) == EVENTS
         assert handled(client) == EVENTS
+
+
+LISTING = """
+import time
+from headrace import App, Context, Event
+
+app = App("a")
+s = app.stream("s", partitions=2)
+o = app.stream("o")
+
+
+@app.function(s, batch_size=1)
+def book(event: Event[int], context: Context) -> None:
+    taken = list(context.state.items("seat/"))
+    time.sleep(0.4)
+    if not taken:
+        context.state.put(f"seat/{event.key}", 1)
+        context.publish(o, event.key)
+"""
+
+
+def test_of_two_partitions_that_list_and_find_nothing_one_wins(tmp_path: Path) -> None:
+    # One key for each of the partitions.
+    keys = {crc32(key.encode()) % 2: key for key in "abcdefgh"}.values()
+    with serving(tmp_path, app=LISTING) as url, Client(url) as client:
+        for key in keys:
+            client.publish("s", b"0", key=key)
+        settle(client, 60)
+        assert len(records(client, "o")) == 1

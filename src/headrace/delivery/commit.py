@@ -14,9 +14,9 @@ from headrace.delivery.positions import (
     encode_waiting,
     position_key,
 )
-from headrace.keepers.state.rows import encode_row, state_key, version_prefix
+from headrace.keepers.state.rows import encode_row, range_of, state_key, version_prefix
 from headrace.keepers.storage.keys import pack
-from headrace.model.effects import Change, Check, DeadEvent, Delete, Effects, Put, Space
+from headrace.model.effects import Change, Check, DeadEvent, Delete, Effects, Put, RangeCheck, Space
 
 
 def change_of(
@@ -42,8 +42,9 @@ def change_of(
         if row != rows[at]:
             puts.append(Put(Space.POSITIONS, key, row))
         standing[at] = row
+    ranges: list[RangeCheck] = []
     if effects.reads or effects.writes:
-        _stage_state(effects, checks, puts, deletes)
+        _stage_state(effects, checks, ranges, puts, deletes)
     for at, trouble in effects.trouble.items():
         key = position_key(effects.function, at[0], at[1])
         if trouble:
@@ -57,7 +58,9 @@ def change_of(
             puts.append(more)
         else:
             deletes.append(more)
-    return Change(tuple(checks), tuple(puts), tuple(deletes), effects.appends), standing
+    return Change(
+        tuple(checks), tuple(puts), tuple(deletes), effects.appends, tuple(ranges)
+    ), standing
 
 
 def dead_row_key(event: DeadEvent) -> bytes:
@@ -74,9 +77,17 @@ def waiting_row_key(event: DeadEvent) -> bytes:
 
 
 def _stage_state(
-    effects: Effects, checks: list[Check], puts: list[Put], deletes: list[Delete]
+    effects: Effects,
+    checks: list[Check],
+    ranges: list[RangeCheck],
+    puts: list[Put],
+    deletes: list[Delete],
 ) -> None:
     for read in effects.reads:
+        if read.seen is not None:
+            low, high = range_of(effects.app, read.key, read.seen.last)
+            ranges.append(RangeCheck(Space.STATE, low, high, read.seen.count, read.seen.digest))
+            continue
         prefix = version_prefix(read.version) if read.version else None
         checks.append(Check(Space.STATE, state_key(effects.app, read.key), prefix))
     for write in effects.writes:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from headrace.delivery.answers import Answers
 from headrace.delivery.shifts import Shifts
-from headrace.keepers.state.rows import decode_row, state_key, state_name, state_prefix
+from headrace.keepers.state.rows import decode_row, range_of, state_key, state_name
 from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import after
-from headrace.model.effects import Space
-from headrace.model.outcome import Returned
+from headrace.model.effects import Space, digest_of
+from headrace.model.outcome import Range, Returned, Scanned
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
 from headrace.world.clock import Clock
@@ -41,21 +40,29 @@ class HostCalls:
         rows = await self._storage.get_many(Space.STATE, [state_key(app, key) for key in keys])
         return [(0, None) if row is None else self._open(row) for row in rows]
 
-    async def scan_state(
-        self, app: str, prefix: str, *, limit: int
-    ) -> list[tuple[str, int, bytes]]:
-        """Key, version and value of the keys that start with `prefix`, ascending."""
+    async def scan_state(self, app: str, prefix: str, *, limit: int) -> Scanned:
+        """The first `limit` keys that start with `prefix`; `MAX_SCAN` rows are looked at at most."""
         # A run may begin before its partition's last commit has landed. Of a key asked for by name
         # the instance knows that; of keys nobody has named yet only the store can tell.
         await self._storage.settled()
-        low = state_prefix(app, prefix)
-        page = await self._storage.scan(Space.STATE, low, after(low), limit=min(limit, MAX_SCAN))
-        found = []
-        for packed, row in page:
-            version, value = self._open(row)
-            if value is not None:
-                found.append((state_name(app, packed), version, value))
-        return found
+        low, high = range_of(app, prefix)
+        rows: list[tuple[str, int, bytes]] = []
+        seen: list[tuple[bytes, bytes]] = []
+        last: str | None = None
+        while (asked := min(limit - len(rows), MAX_SCAN - len(seen))) > 0:
+            page = await self._storage.scan(Space.STATE, low, high, limit=asked)
+            seen += page
+            for packed, row in page:
+                version, value = self._open(row)
+                if value is not None:
+                    rows.append((state_name(app, packed), version, value))
+            if len(page) < asked:
+                last = None
+                break
+            # What has expired is passed over: there may be more behind it.
+            last = state_name(app, page[-1][0])
+            low = page[-1][0] + b"\x00"
+        return Scanned(rows, Range(last, len(seen), digest_of(seen)))
 
     async def fetch(self, token: int, events: int) -> tuple[list[Chunk], int]:
         """The next events of the run (none: it is to end), and how many were not fetched."""

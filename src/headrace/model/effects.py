@@ -7,6 +7,8 @@ pump builds `Effects`; `delivery/commit` turns it into a `Change` and nothing el
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
+from hashlib import blake2b
 
 import msgspec
 
@@ -43,6 +45,31 @@ class Check(msgspec.Struct, frozen=True, gc=False):
     fence: bool = False
 
 
+class RangeCheck(msgspec.Struct, frozen=True, gc=False):
+    """The rows with `low <= key < high` must be `count`, of this `digest`, or it is a `Conflict`.
+
+    The digest is that of `digest_of`; `high` None is the end of the space.
+    """
+
+    space: Space
+    low: bytes
+    high: bytes | None
+    count: int
+    digest: bytes
+
+
+VERSION_BYTES = 8
+"""What a value begins with and a digest counts: where rows have versions, the version."""
+
+
+def digest_of(rows: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """What tells rows from others with other keys or versions, 16 bytes."""
+    found = blake2b(digest_size=16)
+    for key, value in rows:
+        found.update(len(key).to_bytes(4, "big") + key + value[:VERSION_BYTES])
+    return found.digest()
+
+
 class Put(msgspec.Struct, frozen=True, gc=False):
     """Store `value` at `key`, replacing what was there."""
 
@@ -61,7 +88,7 @@ class Delete(msgspec.Struct, frozen=True, gc=False):
 class Change(msgspec.Struct, frozen=True, gc=False):
     """Everything that must land together or not at all.
 
-    Checks are all judged before anything is written. `appends` are for a log that lives in the
+    Checks and ranges are all judged before anything is written. `appends` are for a log that lives in the
     same store; `delivery/commit` moves them to the outbox where the log is elsewhere.
     """
 
@@ -69,6 +96,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     puts: tuple[Put, ...] = ()
     deletes: tuple[Delete, ...] = ()
     appends: tuple[Append, ...] = ()
+    ranges: tuple[RangeCheck, ...] = ()
 
 
 class Progress(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -131,7 +159,7 @@ class Effects(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         epoch: The owner's epoch of each partition in `progress`.
         progress: New progress by (stream, partition).
         appends: Outputs.
-        reads: State versions relied upon.
+        reads: State versions relied upon, and ranges of state.
         writes: State changes, with `token` as their version.
         token: The invocation's token.
         trouble: By (stream, partition): ranges still failing; empty clears.

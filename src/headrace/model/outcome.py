@@ -37,11 +37,36 @@ class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):
     cause: Cause
 
 
+class Range(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The rows of the app's state under a prefix as they were seen, to be found so at the commit.
+
+    Attributes:
+        last: The last key that was looked at; None where all of the prefix were.
+        count: How many rows, those that have expired and are not swept yet among them.
+        digest: Of their keys and versions.
+    """
+
+    last: str | None
+    count: int
+    digest: bytes
+
+
+class Scanned(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Key, version and value of the state under a prefix, ascending; and all that was looked at."""
+
+    rows: list[tuple[str, int, bytes]]
+    seen: Range
+
+
 class StateRead(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A key of the app's state and the version that was seen (0: absent)."""
+    """A key of the app's state and the version that was seen (0: absent).
+
+    With `seen`, it is the keys that start with `key` that were read, in one scan.
+    """
 
     key: str
     version: int
+    seen: Range | None = None
 
 
 class StateWrite(msgspec.Struct, array_like=True, frozen=True, gc=False):

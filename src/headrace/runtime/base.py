@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Cause, Crashed, Outcome, Returned
+from headrace.model.outcome import Cause, Crashed, Outcome, Returned, Scanned
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
 from headrace.runtime.life import Waiter
@@ -88,10 +88,8 @@ class HostServices(Protocol):
         """Version (0: absent) and value of each key of the app's state; expired ones are absent."""
         ...
 
-    async def scan_state(
-        self, app: str, prefix: str, *, limit: int
-    ) -> list[tuple[str, int, bytes]]:
-        """Key, version and value of the app's state keys that start with `prefix`, ascending."""
+    async def scan_state(self, app: str, prefix: str, *, limit: int) -> Scanned:
+        """The app's state keys that start with `prefix`, ascending, and all that was looked at."""
         ...
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
+from headrace.model.outcome import Cause, Crashed, Outcome, Returned, Scanned, TimedOut
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
 from headrace.runtime.base import AnswerServices, ConsumerServices, HostServices
@@ -39,7 +39,7 @@ class _Host:
     def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
         return _at_once(self._services.read_state(self._app, keys))
 
-    def scan_state(self, prefix: str, limit: int) -> list[tuple[str, int, bytes]]:
+    def scan_state(self, prefix: str, limit: int) -> Scanned:
         return _at_once(self._services.scan_state(self._app, prefix, limit=limit))
 
     def extend(self, invocation: Invocation, seconds: float) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from headrace.model.function import AppSpec
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Cause, Returned
+from headrace.model.outcome import Cause, Returned, Scanned
 from headrace.model.policy import MAX_FRAME_BYTES, Resources
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
@@ -85,7 +85,7 @@ class Rows(msgspec.Struct, array_like=True, frozen=True, tag=6, gc=False):
 class Scan(msgspec.Struct, array_like=True, frozen=True, tag=7, gc=False):
     """Host to child: the answer to `ScanState`."""
 
-    rows: list[tuple[str, int, bytes]]
+    scanned: Scanned
 
 
 class Denied(msgspec.Struct, array_like=True, frozen=True, tag=8, gc=False):

@@ -17,6 +17,7 @@ from headrace.model.codec import Coder, decode_state, encode_json, encode_state
 from headrace.model.errors import Misuse
 from headrace.model.function import StreamSpec
 from headrace.model.invocation import Invocation
+from headrace.model.outcome import Range, Scanned
 from headrace.model.record import Chunk
 from headrace.runtime.child.recorder import Lane, Outlet, Recorder
 from headrace.runtime.child.statecache import StateCache
@@ -84,9 +85,9 @@ class _Rows:
     def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
         return [(1, self._raw[key]) if key in self._raw else (0, None) for key in keys]
 
-    def scan_state(self, prefix: str, limit: int) -> list[tuple[str, int, bytes]]:
-        found = sorted(key for key in self._raw if key.startswith(prefix))
-        return [(key, 1, self._raw[key]) for key in found[:limit]]
+    def scan_state(self, prefix: str, limit: int) -> Scanned:
+        found = sorted(key for key in self._raw if key.startswith(prefix))[:limit]
+        return Scanned([(key, 1, self._raw[key]) for key in found], Range(None, len(found), b""))
 
     def extend(self, invocation: Invocation, seconds: float) -> None:
         """Nothing ends a handler that is called directly."""

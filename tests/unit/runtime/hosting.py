@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Returned
+from headrace.model.outcome import Range, Returned, Scanned
 
 
 class Host:
@@ -17,9 +17,11 @@ class Host:
         self.asked.append(keys)
         return [self.rows.get(key, (0, None)) for key in keys]
 
-    def scan_state(self, prefix: str, limit: int) -> list[tuple[str, int, bytes]]:
+    def scan_state(self, prefix: str, limit: int) -> Scanned:
         found = sorted(key for key in self.rows if key.startswith(prefix))
-        return [(key, *self.rows[key]) for key in found[:limit]]
+        return Scanned(
+            [(key, *self.rows[key]) for key in found[:limit]], Range(None, len(found), b"all")
+        )
 
     def extend(self, invocation: Invocation, seconds: float) -> None:
         raise NotImplementedError
@@ -27,7 +29,7 @@ class Host:
     def commit(self, returned: Returned, token: int) -> None:
         """Take the writes, as a commit does, having checked what was read."""
         for read in returned.reads:
-            assert self.rows.get(read.key, (0, None))[0] == read.version
+            assert read.seen or self.rows.get(read.key, (0, None))[0] == read.version
         for write in returned.writes:
             if write.value is None:
                 self.rows.pop(write.key, None)

@@ -14,7 +14,7 @@ from headrace import App, Batch, Context, Event, Invalid, Misuse, Refused, TooLa
 from headrace.model.codec import decode_state, encode_state
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Returned, StateRead
+from headrace.model.outcome import Range, Returned, StateRead
 from headrace.model.partitioning import partition_of
 from headrace.model.record import Chunk, decode_events, encode_events
 from headrace.runtime.child.executor import Executor
@@ -327,7 +327,8 @@ def test_items_merge_what_is_stored_with_what_was_changed() -> None:
 
     returned = rig.run(work)
     assert returned.error is None
-    assert returned.reads == (StateRead("p/b", 1),)
+    all_there_are = StateRead("p/", 0, Range(None, 3, b"all"))
+    assert returned.reads == (StateRead("p/b", 1), all_there_are)
 
 
 def test_state_of_another_type_is_told() -> None:

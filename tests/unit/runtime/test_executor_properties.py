@@ -14,7 +14,7 @@ from headrace import App, Batch, Context, Event, Failures
 from headrace.model.codec import decode_state, encode_state
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Returned
+from headrace.model.outcome import Returned, Scanned
 from headrace.model.record import Chunk, decode_events, encode_events
 from headrace.runtime.child.executor import Executor
 
@@ -121,7 +121,7 @@ class Host:
     def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
         return [self.rows.get(key, (0, None)) for key in keys]
 
-    def scan_state(self, prefix: str, limit: int) -> list[tuple[str, int, bytes]]:
+    def scan_state(self, prefix: str, limit: int) -> Scanned:
         raise NotImplementedError
 
     def extend(self, invocation: Invocation, seconds: float) -> None:

@@ -12,7 +12,7 @@ from headrace import App, Context, Event, Misuse, Unavailable, Unknown
 from headrace.model.codec import encode_state
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Crashed, Outcome, Returned, TimedOut
+from headrace.model.outcome import Crashed, Outcome, Range, Returned, Scanned, TimedOut
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.inline import InlineInvoker, crashed
 
@@ -33,10 +33,8 @@ class Services:
             await asyncio.Future()
         return [self.rows.get((app, key), (0, None)) for key in keys]
 
-    async def scan_state(
-        self, app: str, prefix: str, *, limit: int
-    ) -> list[tuple[str, int, bytes]]:
-        return []
+    async def scan_state(self, app: str, prefix: str, *, limit: int) -> Scanned:
+        return Scanned([], Range(None, 0, b""))
 
 
 class ImpatientClock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from headrace.keepers.storage.keys import pack
+from headrace.keepers.storage.keys import after, pack
 from headrace.model.errors import Corrupt
 from headrace.model.policy import RESERVED_STATE
 
@@ -33,6 +33,12 @@ def state_name(app: str, packed: bytes) -> str:
     if not packed.startswith(own):
         own, front = pack(RESERVED_STATE + app), RESERVED_STATE
     return front + packed[len(own) : -1].replace(b"\x00\xff", b"\x00").decode()
+
+
+def range_of(app: str, prefix: str, last: str | None = None) -> tuple[bytes, bytes | None]:
+    """From which key on the app keeps what starts with `prefix`, and before which: up to `last`."""
+    low = state_prefix(app, prefix)
+    return low, after(low) if last is None else state_key(app, last) + b"\x00"
 
 
 def version_prefix(version: int) -> bytes:

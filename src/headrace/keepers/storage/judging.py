@@ -7,18 +7,25 @@ takes nobody with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from headrace.keepers.storage.base import Applied
-from headrace.model.effects import Change, Check, Space
+from headrace.model.effects import Change, Check, RangeCheck, Space, digest_of
 from headrace.model.errors import Conflict, Fenced
 
 Overlay = dict[Space, dict[bytes, bytes | None]]
 Look = Callable[[Space, bytes], bytes | None]
+Scan = Callable[[Space, bytes, bytes | None, int], list[tuple[bytes, bytes]]]
 
 
-def judge(change: Change, overlay: Overlay, look: Look) -> None:
+def judge(change: Change, overlay: Overlay, look: Look, scan: Scan) -> None:
     """Let the change pass.
+
+    Args:
+        change: What is to land.
+        overlay: What the changes before it in the group will write.
+        look: The value at a key, as committed.
+        scan: Up to so many pairs of a range, as committed.
 
     Raises:
         Fenced: A check that fences does not hold.
@@ -34,6 +41,28 @@ def judge(change: Change, overlay: Overlay, look: Look) -> None:
         holds = found is None if check.prefix is None else _starts(found, check.prefix)
         if not holds:
             raise _broken(check, found)
+    for wanted in change.ranges:
+        rows = _rows_of(wanted, overlay.get(wanted.space, {}), scan)
+        if len(rows) != wanted.count or digest_of(rows) != wanted.digest:
+            raise Conflict(
+                f"`{wanted.space}` holds other rows from `{wanted.low!r}` on than the "
+                f"{wanted.count} that were seen: read them again and repeat"
+            )
+
+
+def _rows_of(
+    wanted: RangeCheck, waiting: Mapping[bytes, bytes | None], scan: Scan
+) -> list[tuple[bytes, bytes]]:
+    """The rows of the range as they would be found; of many more than were seen, some."""
+    low, high = wanted.low, wanted.high
+    changed = {
+        key: value for key, value in waiting.items() if low <= key and (high is None or key < high)
+    }
+    found = scan(wanted.space, low, high, wanted.count + 1 + len(changed))
+    if not changed:
+        return found
+    rows = dict(found) | changed
+    return [(key, value) for key, value in sorted(rows.items()) if value is not None]
 
 
 def _starts(found: bytes | None, prefix: bytes) -> bool:
@@ -65,4 +94,6 @@ def overlay_change(change: Change, applied: Applied, overlay: Overlay) -> None:
 
 def only_appends(change: Change) -> bool:
     """Whether it brings new work and finishes none: a producer's change."""
-    return bool(change.appends) and not (change.puts or change.deletes or change.checks)
+    return bool(change.appends) and not (
+        change.puts or change.deletes or change.checks or change.ranges
+    )

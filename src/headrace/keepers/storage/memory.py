@@ -76,7 +76,7 @@ class MemoryStorage:
 
     def _land(self, change: Change) -> Applied:
         failpoints.hit("commit:before-write")
-        judge(change, {}, self._look)
+        judge(change, {}, self._look, self._scan)
         result = Applied()
         if change.appends:
             if self._appender is None:
@@ -113,6 +113,11 @@ class MemoryStorage:
     ) -> list[tuple[bytes, bytes]]:
         """Up to `limit` pairs in ascending order."""
         self._require_open()
+        return self._scan(space, low, high, limit)
+
+    def _scan(
+        self, space: Space, low: bytes, high: bytes | None, limit: int
+    ) -> list[tuple[bytes, bytes]]:
         held = self._maps[space]
         start = bisect_left(held.keys, low)
         end = len(held.keys) if high is None else bisect_left(held.keys, high)

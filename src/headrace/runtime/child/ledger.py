@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from headrace.model.codec import open_state
 from headrace.model.errors import Misuse
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Cause, StateRead, StateWrite
+from headrace.model.outcome import Cause, Scanned, StateRead, StateWrite
 from headrace.runtime.child import forks
 from headrace.runtime.child.statecache import StateCache
 
@@ -27,8 +27,8 @@ class Host(Protocol):
         """Version (0: absent) and value of each key of the app's state."""
         ...
 
-    def scan_state(self, prefix: str, limit: int) -> list[tuple[str, int, bytes]]:
-        """Key, version and value of the keys that start with `prefix`, ascending."""
+    def scan_state(self, prefix: str, limit: int) -> Scanned:
+        """The keys that start with `prefix`, ascending, and all that was looked at."""
         ...
 
     def extend(self, invocation: Invocation, seconds: float) -> None:
@@ -76,6 +76,7 @@ class StateLedger:
         "_host",
         "_invocation",
         "_notes",
+        "_scans",
         "_versions",
         "_writes",
     )
@@ -89,6 +90,7 @@ class StateLedger:
         self._base: dict[str, bytes | None] = {}
         self._writes: dict[str, list[Written]] = {}
         self._edges: set[tuple[int, int]] = set()
+        self._scans: dict[StateRead, None] = {}
 
     @property
     def now(self) -> int:
@@ -185,7 +187,9 @@ class StateLedger:
             key for key in self._writes if key.startswith(prefix) and self._written(key) is not None
         ]
         found: dict[str, bytes | None] = {}
-        for key, version, raw in self._host.scan_state(prefix, limit + len(changed)):
+        scanned = self._host.scan_state(prefix, limit + len(changed))
+        self._scans[StateRead(prefix, 0, scanned.seen)] = None
+        for key, version, raw in scanned.rows:
             if key not in self._base and self._written(key) is None:
                 self._cache.put(key, version, raw)
                 self._note(key, version, raw)
@@ -216,7 +220,7 @@ class StateLedger:
     def begin_anew(self, invocation: Invocation) -> None:
         """What was noted has landed; what is noted next is written as `invocation`."""
         self._invocation = invocation
-        for kept in (self._versions, self._base, self._writes, self._edges):
+        for kept in (self._versions, self._base, self._writes, self._edges, self._scans):
             kept.clear()
 
     def entangled(self, kept: Callable[[int], bool]) -> bool:
@@ -236,5 +240,6 @@ class StateLedger:
         return tuple(found)
 
     def reads(self) -> tuple[StateRead, ...]:
-        """The versions the effects rely on."""
-        return tuple(StateRead(key, version) for key, version in self._versions.items())
+        """The versions the effects rely on, and the ranges."""
+        versions = (StateRead(key, version) for key, version in self._versions.items())
+        return (*versions, *self._scans)

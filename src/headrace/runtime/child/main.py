@@ -20,7 +20,7 @@ import msgspec
 
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Cause, Returned, Usage
+from headrace.model.outcome import Cause, Range, Returned, Scanned, Usage
 from headrace.model.policy import MAX_TRACEBACK
 from headrace.model.record import Chunk, encode_events
 from headrace.model.reply import WireReply
@@ -72,10 +72,10 @@ class HostLine:
         answer = self._channel.ask(ReadState(keys))
         return answer.rows if isinstance(answer, Rows) else []
 
-    def scan_state(self, prefix: str, limit: int) -> list[tuple[str, int, bytes]]:
-        """Key, version and value under a prefix."""
+    def scan_state(self, prefix: str, limit: int) -> Scanned:
+        """What there is under a prefix."""
         answer = self._channel.ask(ScanState(prefix, limit))
-        return answer.rows if isinstance(answer, Scan) else []
+        return answer.scanned if isinstance(answer, Scan) else Scanned([], Range(None, 0, b""))
 
     def extend(self, invocation: Invocation, seconds: float) -> None:
         """Let the run at hand take `seconds` from now."""

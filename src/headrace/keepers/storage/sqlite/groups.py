@@ -14,7 +14,14 @@ import apsw
 
 from headrace.keepers.storage.appending import Appender, Statement
 from headrace.keepers.storage.base import Applied
-from headrace.keepers.storage.judging import Look, Overlay, judge, only_appends, overlay_change
+from headrace.keepers.storage.judging import (
+    Look,
+    Overlay,
+    Scan,
+    judge,
+    only_appends,
+    overlay_change,
+)
 from headrace.model.effects import Change, Space
 from headrace.model.errors import DiskFull, HeadraceError
 from headrace.world import failpoints
@@ -71,7 +78,9 @@ class Group:
         appends = sum(len(entry.change.appends) for entry in self.waiting)
         return appends > MANY * len(self.waiting)
 
-    def judge(self, look: Look, appender: Appender | None, *, low: bool) -> list[Waiting]:
+    def judge(
+        self, look: Look, scan: Scan, appender: Appender | None, *, low: bool
+    ) -> list[Waiting]:
         """Decide who may land; the others have their error, and are left out of what is returned."""
         passed = []
         for entry in self.waiting:
@@ -80,7 +89,7 @@ class Group:
             try:
                 if low and only_appends(change):
                     raise full()
-                judge(change, self.overlay, look)
+                judge(change, self.overlay, look, scan)
                 if change.appends:
                     if appender is None:
                         raise RuntimeError("a change appends, but no log is attached")
@@ -130,7 +139,13 @@ class Group:
 
 
 def stage(
-    group: Group, writer: apsw.Connection, look: Look, appender: Appender | None, *, low: bool
+    group: Group,
+    writer: apsw.Connection,
+    look: Look,
+    scan: Scan,
+    appender: Appender | None,
+    *,
+    low: bool,
 ) -> bool:
     """Judge and write the group; False where nothing is left to commit.
 
@@ -138,7 +153,7 @@ def stage(
         apsw.Error: SQLite refused a write; the transaction is open and must be rolled back.
     """
     failpoints.hit("commit:before-write")
-    passed = group.judge(look, appender, low=low)
+    passed = group.judge(look, scan, appender, low=low)
     if not passed:
         return False
     writer.execute("BEGIN IMMEDIATE")

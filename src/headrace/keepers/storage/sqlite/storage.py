@@ -204,7 +204,12 @@ class SqliteStorage:
         """Whether a transaction stands ready to be committed for the group."""
         try:
             ready = stage(
-                group, self._file.writer, self._rows.get, self._appender, low=self._room.look()
+                group,
+                self._file.writer,
+                self._rows.get,
+                self._rows.scan,
+                self._appender,
+                low=self._room.look(),
             )
         except Exception as error:  # noqa: BLE001 - told apart, and given to the waiters
             self._undo()
