@@ -23,6 +23,9 @@ from headrace import (
     Stream,
     Throttle,
 )
+from headrace.keepers.storage.keys import pack
+from headrace.model.effects import Space
+from headrace.testing.lives import at_once
 from headrace.testing.world import World
 
 
@@ -274,3 +277,45 @@ def test_a_debounced_backlog_is_read_before_anything_of_it_runs() -> None:
         world.run_until_idle()
         assert seen(world) == [1_999]
         assert left_out(world) == {"debounce": 1_999}
+
+
+@pytest.mark.parametrize("crashes", [(30,), (5, 25, 45), tuple(range(3, 60, 7))], ids=str)
+def test_the_longest_wait_of_a_debounced_key_holds_over_crashes(crashes: tuple[int, ...]) -> None:
+    app, orders, output = shop()
+
+    @app.function(orders, debounce=Debounce(10, longest=60))
+    def handle(event: Event[dict[str, int]], context: Context) -> None:
+        context.publish(output, event.value)
+
+    with World(app) as world:
+        for n in range(130):
+            world.publish("orders", {"n": n}, key="k")
+            world.advance("1s")
+            if n in crashes:
+                world.crash()
+        # And the next wait is one of its own.
+        assert seen(world) == [59, 119]
+        world.advance("1m")
+        assert seen(world) == [59, 119, 129]
+        rows = at_once(world._lives.storage.scan(Space.META, b"", b"\xff", limit=100))
+        assert not [key for key, _ in rows if key.startswith(pack("debounce"))]
+
+
+@pytest.mark.parametrize("more", [{}, {"mode": "keyed"}, {"batch_per_key": True}], ids=str)
+def test_a_window_of_a_batch_ends_in_time_over_crashes(more: dict[str, Any]) -> None:
+    app, orders, output = shop()
+
+    @app.function(orders, batch_size=10, batch_window=10, **more)
+    def handle(events: Batch[dict[str, int]], context: Context) -> None:
+        for event in events:
+            context.publish(output, event.value)
+
+    with World(app) as world:
+        world.publish("orders", {"n": 1}, key="k")
+        for _ in range(2):
+            world.advance("4s")
+            world.crash()
+        world.advance("1s")
+        assert seen(world) == []
+        world.advance("2s")
+        assert seen(world) == [1]

@@ -39,10 +39,10 @@ class Batcher:
         """Which readers to ask for more: reader 0, unless a whole batch waits already."""
         return (0,) if self._events < self._limit else ()
 
-    def add(self, reader: int, chunks: Sequence[Chunk], now: float) -> None:
-        """Take what reader 0 read (`now` monotonic)."""
+    def add(self, reader: int, chunks: Sequence[Chunk], begun: float) -> None:
+        """Take what reader 0 read; a window has begun then (monotonic)."""
         if not self._events:
-            self._opened = now
+            self._opened = begun
         for chunk in chunks:
             self._chunks.append(chunk)
             self._events += chunk.size

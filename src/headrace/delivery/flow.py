@@ -156,10 +156,10 @@ class Flow:
         if self._pace is None:
             return
         prefix = pack("throttle", self._function)
-        async for packed, value in _rows(storage, prefix):
+        async for packed, value in rows_of(storage, prefix):
             full = _decode(value)
             if full > now:
-                self._full[_key_of(packed[len(prefix) :])] = full
+                self._full[key_of(packed[len(prefix) :])] = full
 
 
 class Sieve:
@@ -221,7 +221,7 @@ class Sieve:
             for stream in {stream for stream, _ in self._unsaved}
         ]
         for stream, key in self._unsaved:
-            place = self._prefix[stream] + b"\x01" + _key_name(key)
+            place = self._prefix[stream] + b"\x01" + key_name(key)
             rows.append(_full_row(place, self._full.get((stream, key), 0), self._newest))
         self._unsaved.clear()
         if len(self._full) > MAX_KEYS:
@@ -236,24 +236,25 @@ class Sieve:
         if self._pace is None:
             return
         for stream, prefix in self._prefix.items():
-            async for packed, value in _rows(storage, prefix):
+            async for packed, value in rows_of(storage, prefix):
                 name = packed[len(prefix) :]
                 if name == b"\x00":
                     self._judged[stream] = _decode(value)
                 else:
-                    self._full[stream, _key_of(name[1:])] = _decode(value)
+                    self._full[stream, key_of(name[1:])] = _decode(value)
 
 
 def _throttle_key(function: str, key: Key) -> bytes:
-    return pack("throttle", function) + _key_name(key)
+    return pack("throttle", function) + key_name(key)
 
 
-def _key_name(key: Key) -> bytes:
+def key_name(key: Key) -> bytes:
     """A key's place among rows; one that tells no key from the empty key."""
     return pack(0) if key is None else b"\x01" + pack(key)
 
 
-def _key_of(name: bytes) -> Key:
+def key_of(name: bytes) -> Key:
+    """The key whose place that is."""
     return None if name == pack(0) else name[1:-1].replace(b"\x00\xff", b"\x00").decode()
 
 
@@ -270,7 +271,8 @@ def _decode(row: bytes) -> int:
     return int.from_bytes(row, "big")
 
 
-async def _rows(storage: Storage, prefix: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
+async def rows_of(storage: Storage, prefix: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
+    """All rows of flow control under a prefix."""
     low = prefix
     while True:
         page = await storage.scan(Space.META, low, after(prefix), limit=PAGE)

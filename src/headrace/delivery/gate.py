@@ -6,11 +6,12 @@ It knows the function's policies, the `Flow` it shares with the other pumps, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from headrace.delivery.flow import MICROS, Flow, Key, Row, Sieve
 from headrace.delivery.lanes import Rules
 from headrace.delivery.unit import FOREVER, Unit
+from headrace.delivery.waits import Waits
 from headrace.keepers.storage.base import Storage
 from headrace.model.function import FunctionSpec
 from headrace.model.record import Chunk
@@ -19,7 +20,13 @@ NO_ROOM_US = 100_000
 
 
 class Gate:
-    """Owned by one pump. `keeps_time` is whether its rules make lanes wait for a date."""
+    """Owned by one pump.
+
+    Attributes:
+        rules: What it asks of lanes.
+        waits: When the waits of debounced keys began.
+        keeps_time: Whether its rules make lanes wait for a date.
+    """
 
     def __init__(
         self,
@@ -31,6 +38,7 @@ class Gate:
     ) -> None:
         self._flow, self._now = flow, now
         self._sieve = Sieve(spec, streams, partition)
+        self.waits = Waits(spec, streams, partition)
         self._spec = spec
         self._inside: dict[int, frozenset[Key]] = {}
         self.rules = _rules(spec, flow)
@@ -84,13 +92,15 @@ class Gate:
         """Rows to be durable before what was begun runs."""
         return () if self._is_open else self._flow.unsaved(self._now())
 
-    def rows(self) -> tuple[Row, ...]:
-        """Rows that belong to the positions as they stand now."""
-        return self._sieve.unsaved()
+    def rows(self, finished: Iterable[Chunk]) -> tuple[Row, ...]:
+        """Rows that belong to the positions as they stand now, these events being finished."""
+        self.waits.finished(finished)
+        return self._sieve.unsaved() + self.waits.unsaved()
 
     async def load(self, storage: Storage) -> None:
         """Begin (again) at what the store says."""
         await self._sieve.load(storage)
+        await self.waits.load(storage)
 
     def watch(self, told: Callable[[Key], None]) -> Callable[[], None]:
         """Call `told` with a key when a run that held it ends; the answer ends that."""

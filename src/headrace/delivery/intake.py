@@ -12,6 +12,7 @@ from typing import TypeAlias
 from headrace.delivery.batcher import Batcher
 from headrace.delivery.lanes import Lanes, Rules
 from headrace.delivery.merge import Merge
+from headrace.delivery.waits import Waits
 from headrace.model.function import FunctionSpec
 
 Intake: TypeAlias = Batcher | Lanes | Merge
@@ -20,13 +21,20 @@ MIN_LOOK_AHEAD, MAX_LOOK_AHEAD = 1_000, 10_000
 
 
 def intake_of(
-    spec: FunctionSpec, *, streams: int, lanes: bool, width: int, rules: Rules, lateness: float
+    spec: FunctionSpec,
+    *,
+    streams: int,
+    lanes: bool,
+    width: int,
+    rules: Rules,
+    lateness: float,
+    waits: Waits | None = None,
 ) -> Intake:
     """The intake of a pump that runs `width` units at once."""
     events, size, window = spec.batch_size, spec.batch_bytes, spec.batch_window
     if lanes:
         room = min(max(events * width * 4, MIN_LOOK_AHEAD), MAX_LOOK_AHEAD)
-        return Lanes(events=events, size=size, window=window, room=room, rules=rules)
+        return Lanes(events=events, size=size, window=window, room=room, rules=rules, waits=waits)
     if streams == 1:
         return Batcher(events=events, size=size, window=window)
     return Merge(streams, events=events, size=size, window=window, lateness=lateness)

@@ -38,13 +38,13 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True):
     """What a landing asks and tells its pump.
 
     Attributes:
-        beside: Rows that must land with the positions these effects bring.
+        beside: Rows that must land with the positions these effects bring, and events they finish.
         landed: Is told what was appended, once it is.
         on_finished: Called with the events that a change has finished, once it has landed.
         wake: Called when there is something to do: a change did not land, or a unit runs again.
     """
 
-    beside: Callable[[Effects], tuple[Put | Delete, ...]]
+    beside: Callable[[Effects, Iterable[Chunk]], tuple[Put | Delete, ...]]
     landed: Callable[[Sequence[Append]], None]
     on_finished: Callable[[Iterable[Chunk]], None]
     wake: Callable[[], None]
@@ -194,7 +194,7 @@ class Landing:
         return taken
 
     def _write(self, effects: Effects, finished: tuple[Chunk, ...], unit: Unit | None) -> _Commit:
-        if rows := self._hooks.beside(effects):
+        if rows := self._hooks.beside(effects, finished):
             effects = msgspec.structs.replace(effects, extra=effects.extra + rows)
         commit = _Commit(effects, finished, unit)
         if self._mending:

@@ -19,6 +19,7 @@ import msgspec
 
 from headrace.delivery.batcher import assemble, split
 from headrace.delivery.unit import FOREVER
+from headrace.delivery.waits import Waits
 from headrace.model.event import Event
 from headrace.model.policy import MAX_PRIORITY
 from headrace.model.record import Chunk
@@ -72,7 +73,14 @@ class Lanes:
     """The events of one partition that wait for their key's turn. Owned by one pump."""
 
     def __init__(
-        self, *, events: int, size: int, window: float, room: int, rules: Rules | None = None
+        self,
+        *,
+        events: int,
+        size: int,
+        window: float,
+        room: int,
+        rules: Rules | None = None,
+        waits: Waits | None = None,
     ) -> None:
         rules = rules or Rules()
         self._limit, self._size = events, size
@@ -86,6 +94,8 @@ class Lanes:
         self._flying: dict[At, Lane] = {}
         self._due: dict[Lane, int] = {}
         self._since: dict[Lane, int] = {}
+        self._waits = waits
+        self._carried_on: dict[Lane, tuple[str | None, int]] = {}
         self._held: list[tuple[int, int, Lane]] = []
         self._blocked: dict[str | None, deque[Lane]] = {}
         self._ranked: list[tuple[int, int, Lane]] = []
@@ -128,13 +138,17 @@ class Lanes:
 
     def left_out(self) -> list[Left]:
         """What was left out since the last time: it counts as done."""
+        if self._waits is not None:
+            for lane, (key, offset) in self._carried_on.items():
+                self._waits.carried_on((lane[0], key), (lane[0], offset), self._since[lane])
+            self._carried_on.clear()
         found, self._left = self._left, []
         return found
 
-    def add(self, reader: int, chunks: Sequence[Chunk], now: float) -> None:
-        """Lay what reader 0 read behind the last of its key (`now` monotonic)."""
+    def add(self, reader: int, chunks: Sequence[Chunk], begun: float) -> None:
+        """Lay what reader 0 read behind the last of its key; a window has begun then (monotonic)."""
         if not self._open:
-            self._opened = now
+            self._opened = begun
         for chunk in chunks:
             self._number += 1
             raws = split(chunk.body)
@@ -154,7 +168,7 @@ class Lanes:
         rank = 0 if rules.priority is None else rank_of(chunk.appended, event, rules.priority)
         waiting = self._lanes[lane]
         if rules.quiet:
-            self._supersede(lane, waiting, chunk.appended)
+            self._supersede(lane, waiting, event.key, offset, chunk.appended)
         waiting.append(_Waiting(raw, offset, chunk, self._number, event.key, rank))
         self._waiting += 1
         if lane in self._closed:
@@ -164,12 +178,18 @@ class Lanes:
         else:
             self._admit(lane)
 
-    def _supersede(self, lane: Lane, waiting: deque[_Waiting], appended: int) -> None:
+    def _supersede(
+        self, lane: Lane, waiting: deque[_Waiting], key: str | None, offset: int, appended: int
+    ) -> None:
         """The last event wins: those that wait before it are left out."""
         if not waiting:
-            self._since[lane] = appended
+            self._since[lane] = (
+                appended if self._waits is None else self._waits.since((lane[0], offset), appended)
+            )
+            return
         for one in waiting:
             self._left.append((_chunk([one]), "debounce"))
+        self._carried_on[lane] = (key, offset)
         self._waiting -= len(waiting)
         waiting.clear()
 
@@ -186,7 +206,8 @@ class Lanes:
             # Its window is over, and what comes while it waits to be taken begins no other.
             due = 0
         else:
-            due = self._due.get(lane, self._now + self._patience)
+            # Counted from when the log took the first of them, which no crash makes later.
+            due = min(waiting[0].chunk.appended, self._now) + self._patience
         if due <= self._now:
             self._due.pop(lane, None)
             self._admit(lane)
@@ -241,6 +262,7 @@ class Lanes:
                 waiting.clear()
             if not waiting:
                 del self._lanes[lane]
+                self._since.pop(lane, None)
             if rules.one_key:
                 break
         self._waiting -= count

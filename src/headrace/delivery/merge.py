@@ -112,10 +112,10 @@ class Merge:
             self._lanes[index].exhausted = True
         return wanting
 
-    def add(self, reader: int, chunks: Sequence[Chunk], now: float) -> None:
-        """Take what is left of what a reader read (`now` monotonic), even if that is nothing."""
+    def add(self, reader: int, chunks: Sequence[Chunk], begun: float) -> None:
+        """Take what is left of what a reader read, even if nothing; a window has begun then (monotonic)."""
         if not len(self):
-            self._opened = now
+            self._opened = begun
         lane = self._lanes[reader]
         lane.exhausted = False
         was_dry = not lane.events

@@ -90,7 +90,7 @@ class Picker:
         self._read_size = spec.batch_bytes * 2
         self.intake = intake_of(
             spec, streams=len(self._streams), lanes=self._in_lanes, width=self._width,
-            rules=self._gate.rules, lateness=self._lateness,
+            rules=self._gate.rules, lateness=self._lateness, waits=self._gate.waits,
         )  # fmt: skip
         for stream, reader in zip(self._streams, self._readers, strict=True):
             reader.seek(ledger.watermark(stream))
@@ -208,7 +208,7 @@ class Picker:
                     self._tell_missed()
                 passing, left = self._gate.sift(stream, admitted)
                 self._leave_out("rate", left)
-                self.intake.add(index, passing, now)
+                self.intake.add(index, passing, now - self._age(passing))
         return read_any
 
     def _tell_missed(self) -> None:
@@ -217,6 +217,10 @@ class Picker:
         for each in missed:
             if each.stream not in self._compacted:
                 self._runs.missed(self._spec.name, self._partition, each, self._clock.now())
+
+    def _age(self, chunks: Sequence[Chunk]) -> float:
+        """Seconds since the log took the first of these: a window counts from then, over any crash."""
+        return max(self._clock.now() - chunks[0].appended, 0) / MICROS if chunks else 0.0
 
     def _take(self, now: float) -> tuple[Chunk, ...]:
         """The next batch, or a convoy where nothing holds anything up."""

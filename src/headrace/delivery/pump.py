@@ -479,9 +479,9 @@ class Pump:
         if self._picker.release(finished):
             self._waiting.wake()
 
-    def _beside(self, effects: Effects) -> tuple[Put | Delete, ...]:
+    def _beside(self, effects: Effects, finished: Iterable[Chunk]) -> tuple[Put | Delete, ...]:
         """What flow control and a merge must remember with the positions."""
-        rows = self._gate.rows()
+        rows = self._gate.rows(finished)
         if self._merges is not None and isinstance(self._picker.intake, Merge):
             rows += self._merges.rows(self._picker.intake, effects.progress)
         return rows

@@ -94,7 +94,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
         publishes: Streams of other apps it may publish to.
         batch_size: Events in one invocation at most; 1 to 10,000.
         batch_bytes: Bytes of events in one invocation at most.
-        batch_window: Seconds to wait for a fuller batch.
+        batch_window: Seconds to wait for a fuller batch, from when the log took its first event.
         mode: Ordering; see `Mode`.
         parallelism: Batches of one partition in flight (keyed and unordered only).
         commit: When positions move: `after` the effects (default), or `before` the run.

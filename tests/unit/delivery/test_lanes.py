@@ -207,3 +207,25 @@ def test_a_clock_that_is_set_back_keeps_no_lane_waiting_for_as_long() -> None:
     assert given_lanes.take(0.0) == ()
     given_lanes.look(450)
     assert taken(given_lanes.take(0.0)) == [("a", 0), ("b", 1)]
+
+
+def test_a_window_of_a_key_counts_from_its_first_event_whoever_reads_it() -> None:
+    def given(events: list[tuple[int, int]]) -> Lanes:
+        found = lanes(window=50e-6, rules=Rules(together=True, one_key=True))
+        for offset, appended in events:
+            found.look(max(appended, 130))
+            body = encode_events([Event(b"", "a")])
+            found.add(0, [Chunk("s", 0, offset, 1, body, appended, 0, 1)], 0.0)
+        return found
+
+    one_life = lanes(window=50e-6, rules=Rules(together=True, one_key=True))
+    for offset, appended in enumerate((100, 120, 140)):
+        one_life.look(appended)
+        body = encode_events([Event(b"", "a")])
+        one_life.add(0, [Chunk("s", 0, offset, 1, body, appended, 0, 1)], 0.0)
+    # The same events, read at 130 or later by another host.
+    for found in (one_life, given([(0, 100), (1, 120), (2, 140)])):
+        found.look(149)
+        assert found.take(0.0) == ()
+        found.look(150)
+        assert taken(found.take(0.0)) == [("a", 0), ("a", 1), ("a", 2)]
