@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.delivery.making import TROUBLE, chunk, offsets_of
 
-from headrace.delivery.ledger import Ledger
+from headrace.delivery.ledger import Ledger, without
 from headrace.delivery.parking import lane_of
 from headrace.delivery.positions import Standing
 from headrace.delivery.settle import GivenUp, Verdict
@@ -230,3 +230,58 @@ def test_where_nothing_has_an_order_only_who_parks_keys_lays_followers_behind(
 
     lays_behind = isinstance(on_failure, ParkKey) or singleton is not None
     assert (left is None, bool(aside)) == (lays_behind, lays_behind)
+
+
+def test_the_event_behind_a_compaction_gap_is_not_finished() -> None:
+    books = ledger()
+    within = chunk(3, 0, offsets=(0, 4, 5))
+    behind = chunk(2, 9)
+    assert offsets_of(books.admit("s", (within, behind))) == [0, 4, 5, 9, 10]
+
+    for first, mark in ((0, 4), (4, 5), (5, 9), (9, 10)):
+        one = next(
+            one.window(one.low + n, one.low + n + 1)
+            for one in (within, behind)
+            for n in range(one.size)
+            if one.offset_of(one.low + n) == first
+        )
+        effects = landed(books, Unit((one,)), Verdict(finished=(one,), kept=True))
+        assert effects.progress["s", 0] == Progress(mark)
+
+
+def test_attempts_of_a_range_that_is_read_in_part_are_not_forgotten() -> None:
+    books = ledger(trouble=(Trouble(0, 10, 2, cause=TROUBLE),))
+    (first,) = books.units(tuple(books.admit("s", (chunk(4),))))
+    assert first.attempts == 2
+
+    # The part that was read fails again, then it is done with; of the rest nobody has heard.
+    again = msgspec.structs.replace(first, attempts=3)
+    effects = landed(books, first, Verdict(again=(again,)))
+    assert effects.trouble["s", 0] == (
+        Trouble(0, 4, 3, cause=TROUBLE),
+        Trouble(4, 10, 2, cause=TROUBLE),
+    )
+    books.pending.clear()
+    effects = landed(books, again, Verdict(finished=again.chunks, kept=True))
+    assert effects.trouble["s", 0] == (Trouble(4, 10, 2, cause=TROUBLE),)
+
+    (rest,) = books.units(tuple(books.admit("s", (chunk(6, 4),))))
+    assert rest.attempts == 2
+
+
+def test_what_was_taken_back_runs_again_and_no_change_says_it_is_done() -> None:
+    books = ledger()
+    (read,) = books.admit("s", (chunk(6),))
+    mine, others = Unit((read.window(0, 2),)), Unit((read.window(2, 6),))
+    first = landed(books, mine, Verdict(finished=mine.chunks, kept=True))
+    second = landed(books, others, Verdict(finished=others.chunks, kept=True))
+    assert second.progress["s", 0] == Progress(6)
+
+    assert books.take_back(mine)
+    assert list(books.pending) == [mine]
+    assert without(first, mine.chunks).progress["s", 0] == Progress(0)
+    assert without(second, mine.chunks).progress["s", 0] == Progress(0, (2, 3, 4, 5))
+    assert not books.is_ahead
+    books.pending.clear()
+    third = landed(books, mine, Verdict(finished=mine.chunks, kept=True))
+    assert third.progress["s", 0] == Progress(6)

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 
+import pytest
+from msgspec.structs import replace
+
 from headrace.delivery.breaker import CircuitBreaker
 from headrace.delivery.convoy import MOST
 from headrace.delivery.flow import Flow
@@ -23,8 +26,8 @@ from headrace.model.event import Event
 from headrace.model.flow import Throttle
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Outcome, Returned
-from headrace.model.policy import MAX_HOPS
+from headrace.model.outcome import Cause, Failure, Outcome, Returned
+from headrace.model.policy import MAX_HOPS, Mode, Retry
 from headrace.model.record import Append, Chunk, encode_events
 from headrace.testing.loop import VirtualClock, VirtualLoop
 from headrace.world.entropy import SeededEntropy
@@ -237,3 +240,68 @@ def test_what_another_partition_has_begun_meanwhile_counts_for_the_throttle() ->
         loop.close()
     assert len(began) == 4
     assert all(after - before > 0.9 for before, after in pairwise(began))
+
+
+class FailingFirst:
+    """An invoker whose first event fails a few times; it notes what it was handed."""
+
+    def __init__(self, times: int) -> None:
+        self.values: list[int] = []
+        self._left = times
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        found = [int(each.value) for chunk in invocation.chunks for each in chunk.events()]
+        self.values += found
+        if found[0] == 0 and self._left:
+            self._left -= 1
+            return Returned(failures=(Failure(0, Cause("ValueError", "not yet")),))
+        return Returned()
+
+    async def close(self) -> None:
+        return
+
+
+@pytest.mark.parametrize("mode", ["ordered", "keyed"])
+@pytest.mark.parametrize("times", range(1, 7))
+def test_later_events_of_a_key_wait_through_every_attempt(mode: Mode, times: int) -> None:
+    async def work(loop: VirtualLoop) -> list[int]:
+        rig = Rig(loop)
+        await rig.declare()
+        await rig.publisher.publish("s", [Event(b"%d" % n, "k") for n in range(4)])
+        failing = FailingFirst(times)
+        rig.invoker = failing  # type: ignore[assignment]  # it counts values
+        retry = Retry(attempts=times + 1, base=0.5, jitter=False)
+        rig.spec = replace(rig.spec, mode=mode, parallelism=3, retry=retry)
+        pump = await rig.claim()
+        running = rig.tasks.start(pump.run(), name="pump")
+        await rig.clock.sleep(3_000)
+        pump.stop()
+        await running
+        await rig.close()
+        assert not rig.failures
+        return failing.values
+
+    loop = VirtualLoop()
+    try:
+        assert loop.drive(work(loop)) == [0] * times + [0, 1, 2, 3]
+    finally:
+        loop.close()
+
+
+def test_a_pump_whose_partition_has_another_owner_ends_and_runs_nothing() -> None:
+    async def work(loop: VirtualLoop) -> tuple[bool, int]:
+        rig = Rig(loop)
+        await rig.declare()
+        await rig.publisher.publish("s", [Event(b"1")] * 3)
+        former = await rig.claim()
+        await rig.claim()
+        await asyncio.wait_for(former.run(), 60)
+        await rig.close()
+        assert not rig.failures
+        return former.fenced, rig.invoker.runs
+
+    loop = VirtualLoop()
+    try:
+        assert loop.drive(work(loop)) == (True, 0)
+    finally:
+        loop.close()
