@@ -319,3 +319,58 @@ def test_a_window_of_a_batch_ends_in_time_over_crashes(more: dict[str, Any]) -> 
         assert seen(world) == []
         world.advance("2s")
         assert seen(world) == [1]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"rate": Rate(1, per=30.0)},
+        {"throttle": Throttle(1, per=30.0, per_key=True)},
+        {"debounce": Debounce(30, longest=60)},
+        {"singleton": Singleton("skip")},
+    ],
+    ids=lambda option: next(iter(option)),
+)
+@pytest.mark.parametrize("crashes", [False, True])
+def test_nothing_is_kept_of_keys_that_are_long_quiet(option: dict[str, Any], crashes: bool) -> None:
+    app, orders, output = shop()
+
+    @app.function(orders, **option)
+    def handle(event: Event[dict[str, int]], context: Context) -> None:
+        context.publish(output, event.value, key=event.key)
+
+    def kept(world: World) -> int:
+        return len(at_once(world._lives.storage.scan(Space.META, b"", b"\xff", limit=10_000)))
+
+    with World(app) as world:
+        before = kept(world)
+        for n in range(40):
+            world.publish("orders", {"n": n}, {"n": n + 1_000}, key=f"k{n}")
+        world.advance("5s")
+        if not isinstance(option.get("singleton"), Singleton):
+            assert kept(world) - before >= 40
+        if crashes:
+            world.crash()
+            world.advance("40s")
+            world.crash()
+        world.advance("1h")
+        # Where a rate has judged everything until then stays known.
+        assert kept(world) - before <= 1
+
+
+def test_a_row_that_still_says_something_stays() -> None:
+    app, orders, output = shop()
+
+    @app.function(orders, rate=Rate(1, per=3_600))
+    def handle(event: Event[dict[str, int]], context: Context) -> None:
+        context.publish(output, event.value)
+
+    with World(app) as world:
+        world.publish("orders", {"n": 1}, key="k")
+        world.advance("30m")
+        world.crash()
+        world.publish("orders", {"n": 2}, key="k")
+        world.advance("31m")
+        world.publish("orders", {"n": 3}, key="k")
+        world.run_until_idle()
+        assert seen(world) == [1, 3]

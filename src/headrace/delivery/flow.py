@@ -8,7 +8,9 @@ would be full again. What a crash must not forget is handed over as rows that ri
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -22,6 +24,8 @@ from headrace.model.record import Chunk
 MICROS = 1_000_000
 PAGE = 1_000
 MAX_KEYS = 100_000
+CLEAR_US = 60 * MICROS
+"""How often full buckets are looked for: their rows say nothing any more."""
 
 Row = Put | Delete
 Key = str | None
@@ -57,6 +61,58 @@ def pace_of(limit: int, per: float, burst: int) -> Pace:
     return Pace(max(int(per * MICROS / limit), 1), burst)
 
 
+class Fullness:
+    """When buckets are full again, by what they are of, and which of their rows can go."""
+
+    def __init__(self) -> None:
+        self.full: dict[Any, int] = {}
+        self._gone: set[Any] = set()
+        self._next = 0
+
+    def spend(self, pace: Pace, of: Any, now: int) -> None:
+        """Take a token out of a bucket."""
+        self.full[of] = spent(pace, self.full.get(of, 0), now)
+        self._gone.discard(of)
+
+    def found(self, of: Any, full: int, now: int) -> None:
+        """The store has a row of this bucket."""
+        if full > now:
+            self.full[of] = full
+        else:
+            self._gone.add(of)
+
+    def forget_full(self, now: int) -> None:
+        """Let go of buckets that are full, and remember that their rows can go."""
+        gone = [of for of, full in self.full.items() if full <= now]
+        for of in gone:
+            del self.full[of]
+        self._gone.update(gone)
+        self._next = max(now + CLEAR_US, min(self.full.values(), default=0))
+
+    def clears(self, now: int) -> bool:
+        """Whether rows can go now; to be asked while no event of before now is still to be judged."""
+        if self.full and now >= self._next:
+            self.forget_full(now)
+        return bool(self._gone)
+
+    def clears_in(self, now: int) -> float | None:
+        """Seconds until it is worth asking again; None while there are no rows."""
+        if not self.full and not self._gone:
+            return None
+        return max(self._next - now, MICROS) / MICROS
+
+    def gone(self) -> list[Any]:
+        """The buckets whose rows can go, a page of them at a time."""
+        found = list(itertools.islice(self._gone, PAGE))
+        self._gone.difference_update(found)
+        return found
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.full.clear()
+        self._gone.clear()
+
+
 class Flow:
     """How much of one function runs now, and how often it began. On one event loop."""
 
@@ -69,7 +125,7 @@ class Flow:
         self._function = spec.name
         self._running = 0
         self._by_key: dict[Key, int] = {}
-        self._full: dict[Key, int] = {}
+        self._buckets = Fullness()
         self._unsaved: set[Key] = set()
         self._watchers: list[Callable[[Key], None]] = []
 
@@ -90,7 +146,7 @@ class Flow:
             return FOREVER
         if self._pace is None or self._pace_per_key:
             return now
-        return paced(self._pace, self._full.get(None, 0), now)
+        return paced(self._pace, self._buckets.full.get(None, 0), now)
 
     def until_key(self, key: Key, now: int) -> int:
         """When a run that holds this key may begin, as far as the key is concerned."""
@@ -103,7 +159,7 @@ class Flow:
             return FOREVER
         if self._pace is None or not self._pace_per_key:
             return now
-        return paced(self._pace, self._full.get(key, 0), now)
+        return paced(self._pace, self._buckets.full.get(key, 0), now)
 
     def until_keys(self, keys: Iterable[Key], now: int) -> int:
         """When a run that holds all these keys may begin, as far as they are concerned."""
@@ -116,10 +172,10 @@ class Flow:
             self._by_key[key] = self._by_key.get(key, 0) + 1
         if self._pace is not None:
             for key in keys if self._pace_per_key else (None,):
-                self._full[key] = spent(self._pace, self._full.get(key, 0), now)
+                self._buckets.spend(self._pace, key, now)
                 self._unsaved.add(key)
-            if len(self._full) > MAX_KEYS:
-                self._full = {key: full for key, full in self._full.items() if full > now}
+            if len(self._buckets.full) > MAX_KEYS:
+                self._buckets.forget_full(now)
 
     def end(self, keys: Collection[Key]) -> None:
         """It has ended; whoever waits for its place is told."""
@@ -148,7 +204,7 @@ class Flow:
         return rows
 
     def _row(self, key: Key, now: int) -> Row:
-        full = self._full.get(key, 0)
+        full = self._buckets.full.get(key, 0)
         return _full_row(_throttle_key(self._function, key), full, now)
 
     async def load(self, storage: Storage, now: int) -> None:
@@ -157,9 +213,22 @@ class Flow:
             return
         prefix = pack("throttle", self._function)
         async for packed, value in rows_of(storage, prefix):
-            full = _decode(value)
-            if full > now:
-                self._full[key_of(packed[len(prefix) :])] = full
+            self._buckets.found(key_of(packed[len(prefix) :]), _decode(value), now)
+
+    # --- what says nothing any more -----------------------------------------------------------
+
+    def clears(self, now: int) -> bool:
+        """Whether rows can go now."""
+        return self._buckets.clears(now)
+
+    def clears_in(self, now: int) -> float | None:
+        """Seconds until it is worth asking again; None while there are no rows."""
+        return self._buckets.clears_in(now)
+
+    def cleared(self) -> tuple[Row, ...]:
+        """What deletes them."""
+        gone = self._buckets.gone()
+        return tuple(Delete(Space.META, _throttle_key(self._function, key)) for key in gone)
 
 
 class Sieve:
@@ -170,7 +239,7 @@ class Sieve:
         self._pace = None if rate is None else pace_of(rate.limit, rate.per, rate.limit)
         self._per_key = rate is not None and rate.per_key
         self._prefix = {name: pack("rate", spec.name, name, partition) for name in streams}
-        self._full: dict[tuple[str, Key], int] = {}
+        self._buckets = Fullness()
         self._judged: dict[str, int] = {}
         self._newest = 0
         self._unsaved: set[tuple[str, Key]] = set()
@@ -205,32 +274,44 @@ class Sieve:
         return pick(chunks, passing), pick(chunks, left_out)
 
     def _spend(self, pace: Pace, stream: str, key: Key, at: int) -> bool:
-        full = self._full.get((stream, key), 0)
-        if paced(pace, full, at) > at:
+        if paced(pace, self._buckets.full.get((stream, key), 0), at) > at:
             return False
-        self._full[stream, key] = spent(pace, full, at)
+        self._buckets.spend(pace, (stream, key), at)
         self._unsaved.add((stream, key))
         return True
 
     def unsaved(self) -> tuple[Row, ...]:
         """Rows that must ride with the positions that say what was left out."""
-        if not self._unsaved:
+        gone = self._buckets.gone()
+        if not (self._unsaved or gone):
             return ()
         rows: list[Row] = [
             Put(Space.META, self._prefix[stream] + b"\x00", _encode(self._judged[stream]))
             for stream in {stream for stream, _ in self._unsaved}
         ]
         for stream, key in self._unsaved:
-            place = self._prefix[stream] + b"\x01" + key_name(key)
-            rows.append(_full_row(place, self._full.get((stream, key), 0), self._newest))
+            full = self._buckets.full.get((stream, key), 0)
+            rows.append(_full_row(self._place(stream, key), full, self._newest))
         self._unsaved.clear()
-        if len(self._full) > MAX_KEYS:
-            self._full = {at: full for at, full in self._full.items() if full > self._newest}
+        rows += (Delete(Space.META, self._place(stream, key)) for stream, key in gone)
+        if len(self._buckets.full) > MAX_KEYS:
+            self._buckets.forget_full(self._newest)
         return tuple(rows)
+
+    def clears(self, now: int) -> bool:
+        """Whether rows can go now; to be asked while there is nothing to judge."""
+        return self._buckets.clears(now)
+
+    def clears_in(self, now: int) -> float | None:
+        """Seconds until it is worth asking again; None while there are no rows."""
+        return self._buckets.clears_in(now)
+
+    def _place(self, stream: str, key: Key) -> bytes:
+        return self._prefix[stream] + b"\x01" + key_name(key)
 
     async def load(self, storage: Storage) -> None:
         """Begin (again) at what the store says."""
-        self._full.clear()
+        self._buckets.clear()
         self._judged.clear()
         self._unsaved.clear()
         if self._pace is None:
@@ -241,7 +322,7 @@ class Sieve:
                 if name == b"\x00":
                     self._judged[stream] = _decode(value)
                 else:
-                    self._full[stream, key_of(name[1:])] = _decode(value)
+                    self._buckets.full[stream, key_of(name[1:])] = _decode(value)
 
 
 def _throttle_key(function: str, key: Key) -> bytes:

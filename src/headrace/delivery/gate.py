@@ -95,7 +95,19 @@ class Gate:
     def rows(self, finished: Iterable[Chunk]) -> tuple[Row, ...]:
         """Rows that belong to the positions as they stand now, these events being finished."""
         self.waits.finished(finished)
-        return self._sieve.unsaved() + self.waits.unsaved()
+        return self._sieve.unsaved() + self.waits.unsaved() + self._flow.cleared()
+
+    def clears(self) -> bool:
+        """Whether rows can go that say nothing any more; asked while there is nothing to read."""
+        now = self._now()
+        sieve, flow = self._sieve.clears(now), self._flow.clears(now)
+        return sieve or flow
+
+    def clears_in(self) -> float | None:
+        """Seconds until it is worth asking again; None while there are no rows."""
+        now = self._now()
+        waits = (self._sieve.clears_in(now), self._flow.clears_in(now))
+        return min((seconds for seconds in waits if seconds is not None), default=None)
 
     async def load(self, storage: Storage) -> None:
         """Begin (again) at what the store says."""

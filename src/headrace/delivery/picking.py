@@ -186,11 +186,15 @@ class Picker:
             self._ledger.pending.extend(units)
         self._look_over()
         if wait_s != 0.0 and not read_any:
-            if self._ledger.is_ahead and not self._landing.commits:
+            has_read_all = len(wanting) == len(self._readers)
+            if not self._landing.commits and (
+                self._ledger.is_ahead or (has_read_all and self._gate.clears())
+            ):
                 # Nothing to run, but something was filtered out or is gone: that is progress too.
                 await self._landing.commit(self._ledger.progressed)
                 return None
-            waits = [seconds for seconds in (wait_s, retry_s) if seconds is not None]
+            all_waits = (wait_s, retry_s, self._gate.clears_in())
+            waits = [seconds for seconds in all_waits if seconds is not None]
             await self._wait(min(waits, default=None), *(self._readers[index] for index in wanting))
         return None
 
