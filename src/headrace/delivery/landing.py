@@ -30,6 +30,8 @@ from headrace.model.record import Append, Chunk
 from headrace.world.tasks import Tasks
 
 COMMITS_IN_FLIGHT = 4
+CALM = 8
+"""Changes with state that land before one more unit at a time is tried, after stale state was met."""
 MAX_GATHERED = 256
 """Units that may have run while a commit is on its way: what a crash at that moment runs again."""
 
@@ -106,6 +108,8 @@ class Landing:
         self._function, self._rows = function, rows
         self._storage, self._tasks = storage, tasks
         self._most = COMMITS_IN_FLIGHT * width
+        self._at_once = self._all_at_once = self._most + width
+        self._calm = 0
         self._hooks = hooks
         self._name = f"commit {function}"
         self._gathering = False
@@ -174,6 +178,15 @@ class Landing:
         """Wait while as much as may be is on its way, or gathered."""
         if len(self.commits) >= self._most or self._ledger.gathered_units >= MAX_GATHERED:
             await asyncio.wait((self.commits[0],))
+
+    def is_crowded(self, running: int) -> bool:
+        """Whether one unit more would likely meet stale state: so many run or are on their way.
+
+        Where units share keys of state, one of those that run at once lands. So there are half as
+        many after each that did not, and one more after some that did.
+        """
+        at_once = self._at_once
+        return at_once < self._all_at_once and running + len(self.commits) >= at_once
 
     async def _land_gathered(self, before: asyncio.Task[None] | None) -> None:
         if before is not None and not before.done():
@@ -267,6 +280,8 @@ class Landing:
         if not self._ledger.take_back(unit):
             return False
         self._mending = True
+        self._at_once = max(min(self._at_once, len(self.commits)) // 2, 1)
+        self._calm = 0
         commit.unit, commit.finished = None, ()
         commit.effects = msgspec.structs.replace(commit.effects, appends=(), reads=(), writes=())
         for later in self._written:
@@ -292,6 +307,11 @@ class Landing:
         self._written.remove(commit)
         commit.end()
         self._landed_rows = commit.rows
+        if commit.effects.reads and self._at_once < self._all_at_once:
+            self._calm += 1
+            if self._calm >= CALM:
+                self._at_once += 1
+                self._calm = 0
         if commit.change.appends:
             self._hooks.landed(commit.change.appends)
         if commit.finished:

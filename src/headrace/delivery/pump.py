@@ -277,7 +277,13 @@ class Pump:
     @property
     def _is_free(self) -> bool:
         """Whether a unit may be taken up without waiting for somebody else."""
-        return not (self._picking.locked() or self._errands or self._stopping or self.paused)
+        return not (
+            self._picking.locked()
+            or self._errands
+            or self._stopping
+            or self.paused
+            or self._landing.is_crowded(len(self.ledger.running))
+        )
 
     def _begin_unit(self, unit: Unit) -> None:
         self.ledger.running.append(unit)
@@ -305,6 +311,8 @@ class Pump:
                     await self._wait(None)
                 elif (pause := self._breaker.remaining(self._clock.monotonic())) > 0:
                     await self._wait(pause)
+                elif self._landing.is_crowded(len(self.ledger.running)):
+                    await self._wait(None)
                 elif (room := self._gate.wait()) != 0.0:
                     await self._wait(room)
                 elif (picked := await self._picker.pick()) is not None and (
@@ -542,7 +550,9 @@ class Pump:
         landing = self._landing
         # A commit that lands changes nothing for a pump that sleeps, but for progress that waits to
         # be told; one that does not land wakes it.
-        tells = not self.ledger.gathered_units and self.ledger.is_ahead
+        tells = landing.is_crowded(len(self.ledger.running)) or (
+            not self.ledger.gathered_units and self.ledger.is_ahead
+        )
         if self._errands or self._stopping or landing.broken or (tells and landing.has_ended):
             return
         await self._waiting.wait(seconds, readers, landing.commits if tells else ())

@@ -22,10 +22,10 @@ from headrace.testing.loop import VirtualLoop
 class Noting:
     """An invoker that notes the keys it was handed, and counts them in state where it is told to."""
 
-    def __init__(self, rig: Rig, *, counts: bool = False) -> None:
+    def __init__(self, rig: Rig, *, counts: bool = False, shared: bool = False) -> None:
         self.keys: list[str | None] = []
         self.fresh: set[bool] = set()
-        self._rig, self._counts = rig, counts
+        self._rig, self._counts, self._shared = rig, counts, shared
 
     async def invoke(self, invocation: Invocation) -> Outcome:
         self.fresh.add(invocation.fresh)
@@ -34,7 +34,7 @@ class Noting:
         if not self._counts:
             return Returned()
         # All events of one key count in one row, which others write too.
-        key = f"of/{keys[0]}"
+        key = "of/all" if self._shared else f"of/{keys[0]}"
         row = await self._rig.storage.get(Space.STATE, state_key("shop", key))
         version, value = (0, b"0") if row is None else decode_row(row)[::2]
         await self._rig.clock.sleep(0.1)
@@ -120,6 +120,37 @@ def test_stale_state_costs_its_own_unit_and_nobody_else() -> None:
             assert row is not None
             counted[key] = int(decode_row(row)[2])
         assert counted == {"a": 41, "b": 2, "c": 2, "d": 2, "e": 1, "f": 1}
+        await rig.close()
+        assert not rig.failures
+
+    driven(work)
+
+
+def test_where_all_keys_count_in_one_row_few_runs_are_in_vain() -> None:
+    async def work(loop: VirtualLoop) -> None:
+        in_turn = asyncio.Lock()
+
+        async def faults(moment: str) -> None:
+            if moment == "before":
+                async with in_turn:
+                    await rig.clock.sleep(0.05)
+
+        rig = Rig(loop)
+        await rig.declare()
+        events = 200
+        await rig.publisher.publish("s", [Event(b"1", f"k{n % 40}") for n in range(events)])
+        noting = Noting(rig, counts=True, shared=True)
+        keyed(rig, noting)
+        pump = await rig.claim()
+        rig.storage.faults = faults
+        running = rig.tasks.start(pump.run(), name="pump")
+        await rig.clock.sleep(600)
+        pump.stop()
+        await running
+        row = await rig.storage.get(Space.STATE, state_key("shop", "of/all"))
+        assert row is not None
+        assert int(decode_row(row)[2]) == events
+        assert len(noting.keys) < 1.5 * events
         await rig.close()
         assert not rig.failures
 
