@@ -42,6 +42,7 @@ NAMED_CORES = {
 
 # The same for whole seeds, with flow control and scenes.
 NAMED = {
+    530299: "a unit whose retry was on its way to the disk was written down with its old attempts as well",
     706: "a reset while a partition was being claimed was noticed only at the next event",
     202: "a receipt was refused after an answer about it had been lost",
     236: "a clock that was set back held a throttled function up for as long",

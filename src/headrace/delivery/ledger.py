@@ -342,13 +342,21 @@ class Ledger:
         The unit that is landing is in none of them: what is left of it is pending by now.
         """
         found: dict[At, list[Trouble]] = {at: [*self._still_open(at)] for at in self._trouble}
-        for unit in (*self.running, *self.pending):
+        told: dict[At, set[int]] = {at: set() for at in self._trouble}
+        # What waits comes first: a unit that failed runs, as it was, until its commit has landed.
+        for unit in (*self.pending, *self.running):
             if unit.attempts and not unit.parked and unit is not landing:
-                for chunk in unit.chunks:
+                for at, offsets in _offsets_of(unit.chunks).items():
+                    fresh = {
+                        offset
+                        for offset in offsets - told[at]
+                        if not self._marks[at].is_finished(offset)
+                    }
+                    told[at] |= fresh
                     # Run by run: what lies between the events of a lane has not failed with them.
-                    found[chunk.stream, self._partition].extend(
+                    found[at].extend(
                         Trouble(low, high, unit.attempts, unit.due, unit.cause)
-                        for low, high in _runs_of(chunk)
+                        for low, high in runs(sorted(fresh))
                     )
         changed = {
             at: ranges
@@ -424,12 +432,6 @@ def _offsets_of(chunks: Iterable[Chunk]) -> dict[At, set[int]]:
         offsets = (chunk.offset_of(place) for place in range(chunk.low, chunk.high))
         found.setdefault((chunk.stream, chunk.partition), set()).update(offsets)
     return found
-
-
-def _runs_of(chunk: Chunk) -> list[tuple[int, int]]:
-    if chunk.offsets is None:
-        return [(chunk.start, chunk.end)]
-    return runs(chunk.offsets[chunk.low : chunk.high])
 
 
 def _first(trouble: Trouble) -> int:

@@ -138,6 +138,20 @@ def test_a_unit_to_be_tried_again_goes_before_what_waits_and_its_attempts_are_ke
     assert effects.progress == {("s", 0): Progress(0)}
 
 
+def test_a_unit_that_runs_until_its_commit_has_landed_is_in_trouble_once_and_as_it_is_now() -> None:
+    books = ledger()
+    first, other = Unit((chunk(1),), 1, 0, TROUBLE), Unit((chunk(1, 1),), 1, 0, TROUBLE)
+    books.running += [first, other]
+    landed(books, first, Verdict(again=(Unit(first.chunks, 2, 50, TROUBLE),)))
+
+    # Another one ends while the commit of the first is on its way: it counts as running still.
+    effects = landed(books, other, Verdict(finished=other.chunks, kept=True))
+    assert effects.trouble == {("s", 0): (Trouble(0, 1, 2, 50, TROUBLE),)}
+    books.running.remove(first)
+    effects = landed(books, Unit((chunk(1, 2),)), Verdict(again=(Unit((chunk(1, 2),), 1, 9),)))
+    assert effects.trouble == {("s", 0): (Trouble(0, 1, 2, 50, TROUBLE), Trouble(2, 3, 1, 9))}
+
+
 def test_what_lies_between_the_events_of_a_lane_is_in_no_trouble_with_them() -> None:
     books = ledger()
     lane = chunk(3, 2, offsets=(2, 5, 6))
