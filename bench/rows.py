@@ -361,6 +361,20 @@ def schedules() -> Iterator[Metric]:
         yield Metric(18, name, "firings", read(ours, "wrong"), (at_most(0),))
 
 
+def looking() -> Iterator[Metric]:
+    """Row 25: what a page of many rows costs, and holds up."""
+    ours = "workloads.looking"
+    yield Metric(25, "lag of 4,000 rows", "ms", read(ours, "rows_4000_ms"), ())
+    yield Metric(25, "standstill in it", "ms", read(ours, "held_ms"), (at_most(5),))
+    yield Metric(25, "10 times the rows", "x", read(ours, "tenfold"), (at_most(12),))
+
+
+def memory() -> Iterator[Metric]:
+    """Row 26: whether a host under steady load stops growing."""
+    name = "growth in the last two fifths of ten minutes against the first two"
+    yield Metric(26, name, "x", read("workloads.memory", "growth"), (at_most(0.25),))
+
+
 METRICS = lettered((
     *cold_starts("empty", "empty app"),
     *cold_starts("frames", "numpy and pandas"),
@@ -375,4 +389,6 @@ METRICS = lettered((
     *http_calls(),
     *files(),
     *schedules(),
+    *looking(),
+    *memory(),
 ))  # fmt: skip

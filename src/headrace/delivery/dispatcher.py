@@ -81,6 +81,8 @@ class Dispatcher:
         self._tasks = Tasks(on_failure)
         self._pumps: dict[Key, tuple[Pump, Supervised]] = {}
         self._subscriptions: dict[tuple[str, tuple[str, ...]], tuple[Subscription, Supervised]] = {}
+        # By function and stream: what is read together with it. Whoever looks asks for thousands.
+        self._reads: dict[str, dict[str, list[tuple[str, ...]]]] = {}
         self._paused: set[str] = set()
         # Held while an operator's wish is done to rows of a partition that nobody owns here.
         self._unowned: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -149,8 +151,11 @@ class Dispatcher:
     def _begin(self, function: FunctionSpec) -> None:
         self.functions[function.name] = function
         self.breakers[function.name] = CircuitBreaker(function.breaker)
+        self._reads[function.name] = {}
         for trigger, reads in listeners(function.name, function.triggers):
             subscription = self._broker.subscribe(function.name, reads.streams)
+            for stream in reads.streams:
+                self._reads[function.name].setdefault(stream, []).append(reads.streams)
             if isinstance(trigger, Lag):
                 follow = self._roster(function, trigger, subscription).follow
             else:
@@ -189,6 +194,7 @@ class Dispatcher:
             # Pumps first: closing the subscription takes their readers away.
             await self._stop([running for running in self._pumps if running[:2] == key])
             await subscription.close()
+        self._reads.pop(name, None)
         self.functions.pop(name, None)
 
     async def close(self, grace: float) -> None:
@@ -317,9 +323,9 @@ class Dispatcher:
 
     def pump(self, function: str, stream: str, partition: int) -> Pump | None:
         """The pump that owns the partition here."""
-        for (name, streams, number), (pump, _) in self._pumps.items():
-            if name == function and number == partition and stream in streams:
-                return pump
+        for streams in self._reads.get(function, {}).get(stream, ()):
+            if (found := self._pumps.get((function, streams, partition))) is not None:
+                return found[0]
         return None
 
     def partitions(self, function: str) -> list[tuple[str, int]]:
@@ -338,8 +344,8 @@ class Dispatcher:
     def state_of(self, function: str, stream: str, partition: int) -> str:
         """What delivery to this partition is doing, in words."""
         pump = self.pump(function, stream, partition)
-        for key, why in self.halted.items():
-            if key[0] == function and key[2] == partition and stream in key[1]:
+        for streams in (*self._reads.get(function, {}).get(stream, ()), (stream, "source")):
+            if (why := self.halted.get((function, streams, partition))) is not None:
                 return f"halted: {why}"
         if (roster := self._rosters.get(function)) is not None:
             return roster.state_of(partition)

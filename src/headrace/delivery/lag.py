@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from headrace.delivery.dispatcher import Dispatcher
@@ -10,6 +12,9 @@ from headrace.keepers.brokers.base import Broker
 from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Space
 from headrace.world.clock import Clock
+
+SLICE_S: Final = 0.002
+"""How long rows are put together before others come in between."""
 
 
 class LagRow(msgspec.Struct, frozen=True):
@@ -55,11 +60,18 @@ class Lag:
             Unknown: There is no such function.
         """
         names = [function] if function is not None else sorted(self._dispatcher.functions)
-        return [
-            await self._row(name, stream, partition)
-            for name in names
-            for stream, partition in self._dispatcher.partitions(name)
-        ]
+        rows: list[LagRow] = []
+        began = self._clock.monotonic()
+        for name in names:
+            if function is None and name not in self._dispatcher.functions:
+                continue  # withdrawn meanwhile
+            for stream, partition in self._dispatcher.partitions(name):
+                rows.append(await self._row(name, stream, partition))
+                if self._clock.monotonic() - began > SLICE_S:
+                    # A node may have thousands of them, and a console asks again and again.
+                    await self._clock.sleep(0)
+                    began = self._clock.monotonic()
+        return rows
 
     async def _row(self, function: str, stream: str, partition: int) -> LagRow:
         extent = await self._broker.extent(stream, partition)

@@ -1,0 +1,64 @@
+"""Who looks at many rows lets others come in between, and finds what belongs to each by its key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace import App, Batch
+from headrace.delivery.lag import SLICE_S, Lag
+from headrace.testing import World
+from headrace.testing.loop import VirtualClock
+
+PARTITIONS = 64
+
+
+class Slow(VirtualClock):
+    """Every look at it takes a tenth of a slice; counts how often others came in between."""
+
+    rested = 0
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        self.seconds += SLICE_S / 10
+        return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.rested += 1
+        await super().sleep(seconds)
+
+
+def two_streams() -> App:
+    app = App("shop")
+    one, two = app.stream("one", partitions=PARTITIONS), app.stream("two", partitions=PARTITIONS)
+
+    @app.function(one)
+    def first(events: Batch[Any]) -> None: ...
+
+    @app.function(two)
+    def second(events: Batch[Any]) -> None: ...
+
+    return app
+
+
+def test_others_come_in_between_many_rows() -> None:
+    with World(two_streams()) as world:
+        world.advance("1s")
+        node = world._lives.node
+        clock = Slow(world._lives.loop)
+        lag = Lag(node.door, world._lives.broker, node.dispatcher, clock)
+        rows = world._lives.loop.drive(lag.rows())
+        assert len(rows) == 2 * PARTITIONS
+        assert clock.rested > 5
+
+
+def test_each_row_tells_of_its_own_partition() -> None:
+    with World(two_streams()) as world:
+        world.advance("1s")
+        dispatcher = world._lives.node.dispatcher
+        dispatcher.halted["shop.first", ("one",), 3] = "Corrupt: a page"
+        assert dispatcher.state_of("shop.first", "one", 3) == "halted: Corrupt: a page"
+        assert dispatcher.state_of("shop.first", "one", 4) == "running"
+        assert dispatcher.state_of("shop.second", "two", 3) == "running"
+        assert dispatcher.state_of("shop.first", "two", 3) == "stopped"
+        assert dispatcher.pump("shop.first", "one", 3) is not None
+        assert dispatcher.pump("shop.first", "one", PARTITIONS) is None
