@@ -12,7 +12,7 @@ import msgspec
 
 from headrace.model.outcome import Cause, Crashed, Outcome, TimedOut, Usage
 from headrace.runtime.life import Doom, Lost
-from headrace.runtime.wire import EXIT_HOOK, EXIT_MEMORY, Exited
+from headrace.runtime.wire import EXIT_HOOK, EXIT_MEMORY, EXIT_UNBORN, Exited
 
 START_TIMEOUT_S = 30.0
 NEARLY = 0.85
@@ -59,6 +59,8 @@ def verdict(death: Death, usage: Usage, *, function: str, timeout: float) -> Out
             pass
     if death.refusal is not None:
         return Crashed(death.refusal, usage)
+    if death.doom is Doom.NONE and death.exit.status == EXIT_UNBORN:
+        return Lost("its process could not be set up; the reason stands in its log")
     if not death.alone or (death.doom is Doom.NONE and death.exit.status == EXIT_HOOK):
         return Lost(death.doom.value)
     if death.doom is Doom.TIMEOUT:

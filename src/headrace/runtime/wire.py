@@ -29,6 +29,8 @@ MARK = b"\x1e"
 EXIT_HOOK = 70
 """An instance's exit code after a hook of the author failed."""
 EXIT_MEMORY = 71
+EXIT_UNBORN = 231
+"""It could not be made ready to run anything: no room for its folder, say."""
 """An instance's exit code when it ran out of memory outside the handler."""
 EXIT_CHANNEL = 72
 """An instance's exit code when its channel broke under it."""

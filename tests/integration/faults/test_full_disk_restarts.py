@@ -20,7 +20,10 @@ from tests.integration.faults.disks import small
 from tests.integration.faults.full_disks import fill
 from tests.integration.faults.processes import wait_until
 from tests.integration.faults.sites import Site
-from tests.integration.runtime_fleets import parent_of
+from tests.integration.runtime_fleets import house, parent_of
+
+from headrace.model.errors import Unavailable
+from headrace.model.outcome import Returned
 
 SIZE_BYTES = 64 << 20
 FILES = 300
@@ -157,3 +160,22 @@ def test_a_node_that_is_started_on_a_full_disk_says_so_in_a_sentence(
             assert "space" in said
         finally:
             place.close()
+
+
+@pytest.mark.root
+async def test_a_run_is_not_blamed_for_an_instance_that_finds_no_room(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)  # noqa: ASYNC240 - nothing else runs on this loop
+    with small(tmp_path / "disk", SIZE_BYTES, files=60):
+        async with house(tmp_path / "disk") as home:
+            await home.deploy("""
+@app.function(orders, scaling=Scaling(max_invocations=1))
+def price(events, context): pass
+""")
+            assert isinstance(await home.run("price"), Returned)
+            with no_files_left(tmp_path / "disk"):
+                # The next one's folder was made ahead of need.
+                assert isinstance(await home.run("price"), Returned)
+                with pytest.raises(Unavailable, match="could not be set up"):
+                    await home.run("price")
+                assert any("No space left on device" in line for line in home.said())
+            assert isinstance(await home.run("price"), Returned)

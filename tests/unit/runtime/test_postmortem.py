@@ -10,7 +10,7 @@ import pytest
 from headrace.model.outcome import Cause, Crashed, TimedOut, Usage
 from headrace.runtime.life import TRANSITIONS, Doom, Lost, State
 from headrace.runtime.postmortem import Death, verdict
-from headrace.runtime.wire import EXIT_HOOK, EXIT_MEMORY, Exited
+from headrace.runtime.wire import EXIT_HOOK, EXIT_MEMORY, EXIT_UNBORN, Exited
 
 USAGE = Usage(1.0, 0.5, 0, True, "shop.price-1")
 MIB = 1 << 20
@@ -70,6 +70,11 @@ def test_the_heaviest_of_a_fleet_is_told_why_it_had_to_go() -> None:
 def test_with_several_runs_in_hand_none_is_blamed() -> None:
     for each in (death(-9, alone=False), death(EXIT_HOOK), death(-9, doom=Doom.ZYGOTE)):
         assert isinstance(verdict(each, USAGE, function="shop.price", timeout=3.0), Lost)
+
+
+def test_a_run_whose_process_could_not_be_set_up_is_not_blamed() -> None:
+    said = verdict(death(EXIT_UNBORN), USAGE, function="shop.price", timeout=3.0)
+    assert isinstance(said, Lost)
 
 
 def test_a_timeout_is_no_crash() -> None:

@@ -28,6 +28,7 @@ from headrace.runtime.child.importing import CONTROL, RULES
 from headrace.runtime.frames import Frames
 from headrace.runtime.wire import (
     EXIT_MEMORY,
+    EXIT_UNBORN,
     Cradle,
     Fork,
     Load,
@@ -189,7 +190,7 @@ class Nursery:
 
     def be_born(self, steps: list[sandbox.Step]) -> NoReturn:
         """Be the instance that was ordered."""
-        code = 1
+        code = EXIT_UNBORN
         try:
             for act, arguments in steps:
                 act(*arguments)

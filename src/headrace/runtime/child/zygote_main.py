@@ -29,6 +29,7 @@ from headrace.runtime.child.forkable import NotForkable, count_descriptors
 from headrace.runtime.child.importing import CONTROL, load
 from headrace.runtime.child.reaping import Child, Living
 from headrace.runtime.wire import (
+    EXIT_UNBORN,
     Cradle,
     Fork,
     Forked,
@@ -203,7 +204,7 @@ class Zygote:
         except BaseException:  # noqa: BLE001 - the zygote's stack must not go on in its child
             traceback.print_exc()
             sys.stderr.flush()
-        os._exit(1)
+        os._exit(EXIT_UNBORN)
 
     def _check(self, expected: int) -> None:
         """What was true after the import must still be so; both looks cost microseconds."""
