@@ -35,6 +35,8 @@ TESTS = {
 SIMULATED = ROOMS[0]
 """The room that the simulation runs for real; of the others it has twins in memory."""
 PATIENCE_S = 180.0
+SHOWN = 2_000
+"""How much of what a failing test says is told, in characters."""
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
@@ -171,16 +173,18 @@ class Trial:
         file.write_text(mutant.applied(whole))
         try:
             for name, command in self._attempts(mutant.file):
-                if not self._passes(command):
+                if self._failure(command):
                     return name
             return ""
         finally:
             file.write_text(whole)
 
     def fails(self, room: str) -> str:
-        """What fails of a room that nobody changed; "" where nothing does."""
-        attempts = self._attempts(Path(room) / "none.py")
-        return next((name for name, command in attempts if not self._passes(command)), "")
+        """What fails of a room that nobody changed, and how; "" where nothing does."""
+        for name, command in self._attempts(Path(room) / "none.py"):
+            if failure := self._failure(command):
+                return f"{failure}\n{name}"
+        return ""
 
     def _attempts(self, file: Path) -> Iterator[tuple[str, list[str]]]:
         room = next(each for each in ROOMS if file.is_relative_to(each))
@@ -208,15 +212,18 @@ class Trial:
             if any(mark in each.read_text() for mark in marks)
         ]
 
-    def _passes(self, command: Sequence[str]) -> bool:
+    def _failure(self, command: Sequence[str]) -> str:
+        """How a command fails, by the end of what it says; "" where it succeeds."""
         try:
             done = subprocess.run(
                 [sys.executable, *command], cwd=self._folder, env=self._world, check=False,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=PATIENCE_S,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE_S,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return False
-        return done.returncode == 0
+            return f"took longer than {PATIENCE_S:.0f} s"
+        if not done.returncode:
+            return ""
+        return done.stdout.decode(errors="replace")[-SHOWN:] or f"status {done.returncode}"
 
 
 PYTEST = ("-m", "pytest", "-x", "-q")

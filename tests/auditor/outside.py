@@ -50,7 +50,8 @@ class Listener(NamedTuple):
     """A function and what it does with each event: one output, one entry in its key's state.
 
     `output` and `state` may be "": it then keeps none. `kinds` are the causes its poison may be given
-    up for: the class it raises, and where instances are killed also that.
+    up for: the class it raises, and where instances are killed also that. `repeats` is how many events
+    of a key may at most be begun again together: what runs before its commit has landed.
     """
 
     function: str
@@ -59,6 +60,7 @@ class Listener(NamedTuple):
     state: str
     attempts: int
     kinds: tuple[str, ...]
+    repeats: int
 
 
 class Account(NamedTuple):
@@ -335,25 +337,43 @@ def check_lag(read: Read) -> list[Finding]:
 
 
 def check_trace(account: Account, logs: Mapping[str, Sequence[Record]]) -> list[Finding]:
-    """A key's events were begun, the first time, in the order they were appended."""
+    """Every time that a key's events were begun was in the order they were appended."""
     assert account.trace is not None
-    first: dict[str, dict[int, int]] = defaultdict(dict)
+    begun: dict[str, list[int]] = defaultdict(list)
     for line in account.trace.read_text().splitlines():
         function, *numbers = line.split()
-        for number in map(int, numbers):
-            first[function].setdefault(number, len(first[function]))
-    findings: list[Finding] = []
-    for listener in account.listeners:
-        begun = first[listener.function]
-        for key, lane in _lanes(logs[listener.stream]).items():
-            lane_numbers = [_number(record) for record in lane]
-            never = [number for number in lane_numbers if number not in begun]
-            if never:
-                findings.append(Finding("I1", f"{listener.function} never began {never[:SHOWN]}"))
-            order = [begun[number] for number in lane_numbers if number in begun]
-            if order != sorted(order):
-                findings.append(Finding("I3", f"{listener.function} began {key} out of order"))
-    return findings
+        begun[function] += map(int, numbers)
+    return [
+        finding
+        for listener in account.listeners
+        for finding in _check_begun(listener, begun[listener.function], logs[listener.stream])
+    ]
+
+
+def _check_begun(
+    listener: Listener, begun: Sequence[int], log: Sequence[Record]
+) -> Iterator[Finding]:
+    """A key may go back to what had not landed, whatever the reason, but from there it skips nothing."""
+    name = listener.function
+    lanes = _lanes(log)
+    place = {
+        _number(record): (key, at) for key, lane in lanes.items() for at, record in enumerate(lane)
+    }
+    if never := sorted(place.keys() - set(begun)):
+        yield Finding("I1", f"{name} never began {never[:SHOWN]}")
+    last: dict[str, int] = {}
+    furthest: dict[str, int] = {}
+    for number in begun:
+        if number not in place:
+            yield Finding("I2", f"{name} began {number}, which is not in {listener.stream}")
+            continue
+        key, at = place[number]
+        if at > last.get(key, -1) + 1:
+            yield Finding("I3", f"{name} began {key} out of order: {number} was not next")
+        if at <= furthest.get(key, -1) - listener.repeats:
+            yield Finding("I3", f"{name} began {number} of {key} again after much that follows it")
+        last[key] = at
+        furthest[key] = max(at, furthest.get(key, -1))
 
 
 def check_file(path: Path) -> list[Finding]:

@@ -88,10 +88,14 @@ def relay(events: Batch[dict], context: Context) -> None:
 KINDS = "ValueError", "Crashed", "TimedOut"
 """Poison raises; its last attempt may also be the one that is killed or stopped."""
 
+AHEAD, AHEAD_PUBLISHING = 4, 256
+"""Commits that an ordered function may be ahead of the disk; more where it only publishes."""
+
 LISTENERS = (
-    Listener("load.tally", "orders", "told", "tally", ATTEMPTS, KINDS),
-    Listener("load.single", "orders", "seen", "single", ATTEMPTS, KINDS),
-    Listener("load.relay", "told", "ends", "", ATTEMPTS, KINDS),
+    Listener("load.tally", "orders", "told", "tally", ATTEMPTS, KINDS, 64 * (AHEAD + 1)),
+    # In lanes, a key waits for its commit: no more than one batch of it is begun again.
+    Listener("load.single", "orders", "seen", "single", ATTEMPTS, KINDS, 16),
+    Listener("load.relay", "told", "ends", "", ATTEMPTS, KINDS, 20 * (AHEAD_PUBLISHING + 1)),
 )
 
 

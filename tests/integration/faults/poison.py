@@ -97,7 +97,7 @@ def poison(site: Site, times: int, seed: int) -> Result:
     listeners = tuple(
         Listener(
             f"poison.{name}", name, f"{name}.out", name,
-            ATTEMPTS[name.partition("_")[0].rstrip("0123456789")], ("ValueError",),
+            ATTEMPTS[name.partition("_")[0].rstrip("0123456789")], ("ValueError",), SIZE,
         )
         for name in names
     )  # fmt: skip

@@ -7,8 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from tests.auditor.outside import Account, Finding, Sent, check_file, judge
+from tests.auditor.outside import (
+    Account,
+    Finding,
+    Listener,
+    Record,
+    Sent,
+    check_file,
+    check_trace,
+    judge,
+)
 from tests.integration.faults.load import APP, EVENTS, account, envelope
 from tests.integration.faults.sites import Site
 
@@ -149,6 +159,31 @@ def test_events_begun_out_of_order_are_found_out(
     trace.write_text("\n".join([*others, *reversed(lines)]))
     found = judge(right[0]._replace(trace=trace), Told(right[1]))
     assert {finding.invariant for finding in found} == {"I3"}
+
+
+@pytest.mark.parametrize(
+    ("begun", "invariants"),
+    [
+        (["0 1 2 3"], set()),
+        # A try again, a batch that was cut, and a host that died before two commits had landed.
+        (["0 1 2", "0", "0", "1 2", "3", "1", "2 3"], set()),
+        (["0 1", "3", "2", "3"], {"I3"}),
+        # From where it went back to, a retry or the next life skipped an event.
+        (["0 1 2 3", "0", "2", "3"], {"I3"}),
+        (["0", "1", "2", "3", "0 1 2 3"], {"I3"}),
+        (["0 1 3"], {"I1", "I3"}),
+        (["0 1 2 3 7"], {"I2"}),
+    ],
+)
+def test_every_time_an_event_is_begun_is_looked_at(
+    tmp_path: Path, begun: list[str], invariants: set[str]
+) -> None:
+    trace = tmp_path / "trace"
+    trace.write_text("".join(f"f {numbers}\n" for numbers in begun))
+    log = [Record(key="k", offset=n, value=msgspec.Raw(b'{"n": %d}' % n)) for n in range(4)]
+    listener = Listener("f", "orders", "", "", 3, (), 3)
+    found = check_trace(Account({}, (listener,), "load", trace), {"orders": log})
+    assert {finding.invariant for finding in found} == invariants
 
 
 def test_a_damaged_file_is_found_out(place: Site) -> None:
