@@ -221,6 +221,7 @@ class Executor:
         """Event by event. An ordered function stops at the first failure, others go round it."""
         order = invocation.order or prepared.mode
         recorder, context = self._desk(invocation, prepared, events, began)
+        output = prepared.output
         closed: set[str] = set()
         untouched = -1
         index = -1
@@ -233,8 +234,12 @@ class Executor:
             recorder.at = index
             try:
                 result = prepared.call(event, context)
-                if result is not None:
+                if type(result) not in PLAIN:
                     await take(prepared, recorder, result, event)
+                elif result is not None and output is not None:
+                    # Most outputs: there is nothing to await, to walk over or to unwrap.
+                    recorder.leave_if_forked()
+                    recorder.publish(output, result, key)
             except BaseException as error:  # user code may raise anything
                 cause = self._cause(error, prepared)
                 if index in recorder.finished:

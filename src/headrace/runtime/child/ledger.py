@@ -48,10 +48,6 @@ class Notes(Protocol):
         """What is noted now belongs to this."""
         ...
 
-    def effect_tag(self) -> int:
-        """As `tag`, for what changes something."""
-        ...
-
     def refusal(self, what: str) -> Misuse:
         """Why something cannot be noted: the run is over, or this is a forked process."""
         ...
@@ -109,10 +105,26 @@ class StateLedger:
         notes = self._notes
         if forks.count != notes.forks:
             raise notes.refusal(f"reading state `{key}`")
-        with notes.lock:
+        lock = notes.lock
+        lock.acquire()  # As `with lock:`, which takes twice as long.
+        try:
             if notes.is_over:
                 raise notes.refusal(f"reading state `{key}`")
-            return self._read(key)
+            written = self._written(key)
+            if written is not None:
+                mine = notes.tag()
+                if written[0] != mine:
+                    self._edges.add((mine, written[0]))
+                return written[1]
+            if key in self._base:
+                return self._base[key]
+            known = self._cache.get(key)
+            if known is None:
+                known = self._host.read_state([key])[0]
+                self._cache.put(key, *known)
+            return self._note(key, *known)
+        finally:
+            lock.release()
 
     def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The values, those not known yet in one question."""
@@ -129,10 +141,21 @@ class StateLedger:
         notes = self._notes
         if forks.count != notes.forks:
             raise notes.refusal(f"writing state `{key}`")
-        with notes.lock:
+        lock = notes.lock
+        lock.acquire()  # As `with lock:`, which takes twice as long.
+        try:
             if notes.is_over:
                 raise notes.refusal(f"writing state `{key}`")
-            self._write(key, value, expires)
+            written = (notes.tag(), value, expires)
+            stack = self._writes.get(key)
+            if stack is None:
+                self._writes[key] = [written]
+            elif stack and stack[-1][0] == written[0]:
+                stack[-1] = written
+            else:
+                stack.append(written)
+        finally:
+            lock.release()
 
     def scan(self, prefix: str, limit: int) -> list[tuple[str, bytes]]:
         """The keys that start with `prefix`, ascending, this invocation's changes among them."""
@@ -143,21 +166,6 @@ class StateLedger:
             if notes.is_over:
                 raise notes.refusal(f"listing state `{prefix}`")
             return self._scan(prefix, limit)
-
-    def _read(self, key: str) -> bytes | None:
-        written = self._written(key)
-        if written is not None:
-            mine = self._notes.tag()
-            if written[0] != mine:
-                self._edges.add((mine, written[0]))
-            return written[1]
-        if key in self._base:
-            return self._base[key]
-        known = self._cache.get(key)
-        if known is None:
-            known = self._host.read_state([key])[0]
-            self._cache.put(key, *known)
-        return self._note(key, *known)
 
     def _read_many(self, keys: Sequence[str]) -> list[bytes | None]:
         missing = [
@@ -170,17 +178,7 @@ class StateLedger:
             for key, (version, raw) in zip(missing, answers, strict=True):
                 self._cache.put(key, version, raw)
                 self._note(key, version, raw)
-        return [self._read(key) for key in keys]
-
-    def _write(self, key: str, value: bytes | None, expires: int) -> None:
-        written = (self._notes.effect_tag(), value, expires)
-        stack = self._writes.get(key)
-        if stack is None:
-            self._writes[key] = [written]
-        elif stack and stack[-1][0] == written[0]:
-            stack[-1] = written
-        else:
-            stack.append(written)
+        return [self.read(key) for key in keys]
 
     def _scan(self, prefix: str, limit: int) -> list[tuple[str, bytes]]:
         changed = [
@@ -195,7 +193,7 @@ class StateLedger:
                 self._note(key, version, raw)
             found[key] = self._base.get(key)
         for key in changed:
-            found[key] = self._read(key)
+            found[key] = self.read(key)
         return [(key, raw) for key, raw in sorted(found.items()) if raw is not None][:limit]
 
     def _written(self, key: str) -> Written | None:
@@ -222,6 +220,10 @@ class StateLedger:
         self._invocation = invocation
         for kept in (self._versions, self._base, self._writes, self._edges, self._scans):
             kept.clear()
+
+    def tags(self) -> set[int]:
+        """What the changes belong to."""
+        return {written[0] for stack in self._writes.values() for written in stack}
 
     def entangled(self, kept: Callable[[int], bool]) -> bool:
         """Whether something kept was computed from what is dropped."""
