@@ -46,18 +46,18 @@ def connect(url: str | None, data: Path | None) -> Client:
     Raises:
         Misuse: No node runs on the data folder that was named.
     """
-    from headrace.node.config import client_token, client_url, node_url
+    from headrace.node.config import client_address, read_note
 
-    if url is None and data is not None:
-        url = node_url(data)
-        if url is None:
-            # To ask another node instead, perhaps to delete there, is nobody's wish.
-            raise Misuse(
-                f"no node runs on the data folder `{data}`: it holds no `node.json`; start one with "
-                f"`headrace serve app.py --data {data}`, or name another folder"
-            )
-    url = url or client_url()
-    return Client(url, token=client_token(url, data=data))
+    if url is None and data is not None and read_note(data) is None:
+        # To ask another node instead, perhaps to delete there, is nobody's wish.
+        raise Misuse(
+            f"no node runs on the data folder `{data}`: it holds no `node.json`; start one with "
+            f"`headrace serve app.py --data {data}`, or name another folder"
+        )
+    # What is typed wins: the environment names no node where a folder was named.
+    note = read_note(data) if url is None and data is not None else None
+    found = client_address(url if note is None else note.url, data=data)
+    return Client(found.url, token=found.token, certificate=found.certificate)
 
 
 def split_position(text: str) -> tuple[str, str, str]:

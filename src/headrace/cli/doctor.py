@@ -93,11 +93,11 @@ def _folder(data: Path) -> dict[str, Any]:
 
 def _node(url: str | None, data: Path | None, slot_warning: int) -> list[dict[str, Any]]:
     from headrace.client.http import Client
-    from headrace.node.config import client_token, client_url
+    from headrace.node.config import client_address
 
     # Here `--data` names a folder to look at, which need not be a node's.
-    where = url or client_url(data=data)
-    client = Client(where, token=client_token(where, data=data))
+    found_at = client_address(url, data=data)
+    client = Client(found_at.url, token=found_at.token, certificate=found_at.certificate)
     try:
         with client:
             found = client.get("")

@@ -7,9 +7,11 @@ repeated (it only reads, or carries an idempotency key) is, where the connection
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import socket
+import ssl
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -38,6 +40,20 @@ _FAMILY: dict[str, type[errors.HeadraceError]] = {
 _BROKEN = (ConnectionError, http.client.HTTPException, TimeoutError, socket.gaierror, OSError)
 
 
+def _only(certificate: str) -> ssl.SSLContext:
+    """A context that trusts this certificate itself and no authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        context.load_verify_locations(certificate)
+    except OSError as error:
+        raise errors.Unavailable(
+            f"the node's certificate `{certificate}` cannot be read: {error.strerror or error}"
+        ) from error
+    return context
+
+
 class Answer:
     """What came back: status, headers and body. Only successful ones reach the caller."""
 
@@ -61,9 +77,19 @@ class Answer:
 
 
 class Client:
-    """Talks to one node. Close it, or use it as a context manager."""
+    """Talks to one node. Close it, or use it as a context manager.
 
-    def __init__(self, url: str, *, timeout: float = 60.0, token: str = "") -> None:
+    Args:
+        url: Its address.
+        timeout: Seconds until a read is given up.
+        token: Sent as a bearer token; "" for none.
+        certificate: A PEM file: the one certificate that is trusted, whatever name it is for; ""
+            trusts what the system does.
+    """
+
+    def __init__(
+        self, url: str, *, timeout: float = 60.0, token: str = "", certificate: str = ""
+    ) -> None:
         parts = urlsplit(url if "//" in url else f"http://{url}")
         try:
             port = parts.port
@@ -75,10 +101,16 @@ class Client:
             )
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._base = parts.path.rstrip("/")
-        kind = FinalTlsConnection if parts.scheme == "https" else FinalConnection
-        self._connect: Callable[[], http.client.HTTPConnection] = lambda: kind(
-            parts.hostname or "", port, timeout=timeout
-        )
+        self._connect: Callable[[], http.client.HTTPConnection]
+        if parts.scheme == "https":
+            trusted = _only(certificate) if certificate else None
+            self._connect = functools.partial(
+                FinalTlsConnection, parts.hostname, port, timeout=timeout, context=trusted
+            )
+        else:
+            self._connect = functools.partial(
+                FinalConnection, parts.hostname, port, timeout=timeout
+            )
         self._connection: http.client.HTTPConnection | None = None
         self._token = token
 

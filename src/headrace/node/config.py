@@ -42,6 +42,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         data: The folder that holds the log, the state and `node.json`.
         host: The address the HTTP door listens on; loopback unless asked otherwise.
         port: Its port; 0 takes a free one, which `node.json` then names.
+        tls_certificate: The PEM file with the certificate (and its chain) that the HTTP server shows; with
+            it and `tls_key` the server speaks https, and shows a renewed one within half a minute.
+        tls_key: The PEM file with the certificate's private key.
         allowed_hosts: Host names the door answers to besides its own; `*` answers to all.
         reload: Load the apps again when their files change.
         drain: Seconds that requests and running invocations get to end when the node stops.
@@ -68,6 +71,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data: Path = Path(".headrace")
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
     reload: bool = False
     drain: float = 10.0
@@ -187,23 +192,35 @@ def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> 
     return Secrets(settings.secrets, os.environ if environ is None else environ)
 
 
-def write_note(data: Path, url: str) -> Path:
+class Note(msgspec.Struct, frozen=True):
+    """What a running node writes into its data folder, as `node.json`.
+
+    Attributes:
+        url: Its address.
+        pid: Its process.
+        certificate: The path of the certificate it shows; "" where it speaks plain HTTP.
+    """
+
+    url: str
+    pid: int = 0
+    certificate: str = ""
+
+
+def write_note(data: Path, note: Note) -> Path:
     """Write down where the node that owns the data folder is; whoever looks sees all of it or nothing."""
-    note, whole = data / "node.json", data / "node.json.new"
+    place, whole = data / "node.json", data / "node.json.new"
     whole.unlink(missing_ok=True)
     whole.touch(mode=0o600)
-    whole.write_bytes(msgspec.json.encode({"url": url, "pid": os.getpid()}))
-    return whole.replace(note)
+    whole.write_bytes(msgspec.json.encode(note))
+    return whole.replace(place)
 
 
-def node_url(data: Path) -> str | None:
-    """The address of the node that owns the data folder, as it wrote it down; None where none did."""
+def read_note(data: Path) -> Note | None:
+    """What the node that owns the data folder wrote down; None where none did."""
     try:
-        found = msgspec.json.decode((data / "node.json").read_bytes(), type=dict[str, Any])
+        return msgspec.json.decode((data / "node.json").read_bytes(), type=Note)
     except (OSError, msgspec.DecodeError):
         return None
-    url = found.get("url")
-    return url if isinstance(url, str) else None
 
 
 def environment_of(more: Mapping[str, str]) -> dict[str, str]:
@@ -212,29 +229,38 @@ def environment_of(more: Mapping[str, str]) -> dict[str, str]:
     return {**ours, **more}
 
 
-def client_url(environ: Mapping[str, str] | None = None, data: Path | None = None) -> str:
-    """The node a command talks to: `HEADRACE_URL`, else the data folder's own, else the default."""
-    environ = os.environ if environ is None else environ
-    if url := environ.get("HEADRACE_URL"):
-        return url
-    folder = data or Path(environ.get("HEADRACE_DATA", ".headrace"))
-    return node_url(folder) or f"http://127.0.0.1:{DEFAULT_PORT}"
+class Address(msgspec.Struct, frozen=True):
+    """Where a command finds a node, and what it shows and trusts there.
+
+    Attributes:
+        url: The node's address.
+        token: `HEADRACE_TOKEN`, else the key of the node that is meant; "" where there is neither.
+        certificate: The certificate of the node that is meant, which alone is trusted; "" for another
+            machine's node, which the system's authorities must vouch for.
+    """
+
+    url: str
+    token: str = ""
+    certificate: str = ""
 
 
-def client_token(
-    url: str, environ: Mapping[str, str] | None = None, data: Path | None = None
-) -> str:
-    """What a command brings to be let in: `HEADRACE_TOKEN`, else the key of the node that is meant.
+def client_address(
+    url: str | None = None, environ: Mapping[str, str] | None = None, data: Path | None = None
+) -> Address:
+    """The node a command talks to: `url`, else `HEADRACE_URL`, else the data folder's own.
 
-    The key is that of the data folder, and is shown to the very address that folder's node wrote
-    down, to no other; "" where there is neither.
+    The key and the certificate are those of the data folder, for the very address that folder's
+    node wrote down and for no other.
     """
     environ = os.environ if environ is None else environ
-    if token := environ.get("HEADRACE_TOKEN"):
-        return token
     folder = data or Path(environ.get("HEADRACE_DATA", ".headrace"))
-    noted = node_url(folder)
-    return read_key(folder) if noted is not None and _same_door(noted, url) else ""
+    note = read_note(folder)
+    ours = f"http://127.0.0.1:{DEFAULT_PORT}" if note is None else note.url
+    url = url or environ.get("HEADRACE_URL") or ours
+    token = environ.get("HEADRACE_TOKEN", "")
+    if note is None or not _same_door(note.url, url):
+        return Address(url, token)
+    return Address(url, token or read_key(folder), note.certificate)
 
 
 def _same_door(one: str, other: str) -> bool:
@@ -348,7 +374,7 @@ def _typed(name: str, value: Any, where: str, *, lax: bool) -> Any:
     wanted = _FIELDS[name].type
     if lax and name in {"targets", "allowed_hosts"}:
         value = [part.strip() for part in value.split(",") if part.strip()]
-    if name == "data" and isinstance(value, Path):
+    if isinstance(value, Path):
         return value
     try:
         return msgspec.convert(value, wanted, strict=not lax, dec_hook=_path_of)
@@ -360,7 +386,7 @@ def _typed(name: str, value: Any, where: str, *, lax: bool) -> Any:
 def _path_of(wanted: type, value: Any) -> Any:
     if wanted is Path and isinstance(value, str) and value:
         return Path(value)
-    raise msgspec.ValidationError(f"Expected a folder's path, got `{type(value).__name__}`")
+    raise msgspec.ValidationError(f"Expected a path, got `{type(value).__name__}`")
 
 
 def _check_ranges(settings: Settings) -> None:
@@ -372,6 +398,11 @@ def _check_ranges(settings: Settings) -> None:
             f"use `label:passes`, where the label is one of {', '.join(LABELS)}",
         ),
         (0 <= settings.port <= 65_535, f"port = {settings.port}", "use 0 (any free one) to 65535"),
+        (
+            (settings.tls_certificate is None) == (settings.tls_key is None),
+            f"{'tls_key' if settings.tls_key is None else 'tls_certificate'} = none",
+            "name both files, `tls_certificate` and `tls_key`, or neither",
+        ),
         (0 <= settings.drain <= 3_600, f"drain = {settings.drain}", "use 0 to 3600 seconds"),
         (
             1_024 <= settings.max_body_bytes <= 64 << 20,

@@ -23,7 +23,7 @@ import uvloop
 from headrace.faces.gateway.app import Gateway
 from headrace.model.errors import HeadraceError, Misuse, denied
 from headrace.node.assembly import Node, door, running
-from headrace.node.config import Settings, write_note
+from headrace.node.config import Note, Settings, write_note
 from headrace.runtime.child.versions import is_part, watched_by
 from headrace.security.operator import write_key
 from headrace.world.backoff import Backoff
@@ -68,8 +68,10 @@ def _key(settings: Settings, node: Node) -> Path:
 
 
 def _note(settings: Settings, url: str) -> Path:
+    certificate = settings.tls_certificate
+    shown = "" if certificate is None else str(certificate.absolute())
     try:
-        return write_note(settings.data, url)
+        return write_note(settings.data, Note(url, os.getpid(), shown))
     except OSError as error:
         raise denied(f"the address cannot be written to `{settings.data}`", error) from error
 

@@ -47,7 +47,7 @@ def test_a_foreign_host_name_stays_out(host: str) -> None:
 )
 def test_a_page_of_another_origin_stays_out(origin: str, host: str) -> None:
     with pytest.raises(Refused, match="Origin"):
-        check_origin(origin.encode(), host.encode())
+        check_origin(origin.encode(), host.encode(), "http")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,18 @@ def test_a_page_of_another_origin_stays_out(origin: str, host: str) -> None:
     ],
 )
 def test_our_own_page_comes_in(origin: str, host: str) -> None:
-    check_origin(origin.encode(), host.encode())
+    check_origin(origin.encode(), host.encode(), "http")
+
+
+def test_a_node_that_speaks_tls_has_pages_of_https_alone() -> None:
+    check_origin(b"https://localhost:4280", b"localhost:4280", "https")
+    check_origin(b"https://shop.test", b"shop.test", "https")
+    for origin, host in (
+        (b"http://localhost:4280", b"localhost:4280"),
+        (b"http://shop.test", b"shop.test"),
+    ):
+        with pytest.raises(Refused, match="Origin"):
+            check_origin(origin, host, "https")
 
 
 def test_a_request_without_a_host_is_refused() -> None:

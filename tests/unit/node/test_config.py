@@ -9,7 +9,7 @@ import pytest
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.policy import DeadLetter, ParkKey, Retry
-from headrace.node.config import Settings, client_url, load, node_url, write_note
+from headrace.node.config import Note, Settings, client_address, load, read_note, write_note
 
 
 def settings(
@@ -165,17 +165,17 @@ def test_lists_in_variables_are_separated_by_commas(tmp_path: Path) -> None:
 
 
 def test_a_node_is_found_by_the_note_in_its_data_folder(tmp_path: Path) -> None:
-    assert node_url(tmp_path) is None
+    assert read_note(tmp_path) is None
     (tmp_path / "node.json").write_text('{"url": "http://127.0.0.1:9", "pid": 1}')
-    assert client_url({}, tmp_path) == "http://127.0.0.1:9"
-    assert client_url({"HEADRACE_URL": "http://x.test"}, tmp_path) == "http://x.test"
+    assert client_address(None, {}, tmp_path).url == "http://127.0.0.1:9"
+    assert client_address(None, {"HEADRACE_URL": "http://x.test"}, tmp_path).url == "http://x.test"
     (tmp_path / "node.json").write_text("half a no")
-    assert client_url({}, tmp_path) == "http://127.0.0.1:4280"
+    assert client_address(None, {}, tmp_path).url == "http://127.0.0.1:4280"
 
 
 def test_a_reader_of_the_nodes_address_sees_all_of_it_or_nothing(tmp_path: Path) -> None:
-    with write_note(tmp_path, "http://127.0.0.1:1").open() as being_read:
-        write_note(tmp_path, "http://127.0.0.1:2")
+    with write_note(tmp_path, Note("http://127.0.0.1:1")).open() as being_read:
+        write_note(tmp_path, Note("http://127.0.0.1:2"))
         assert "http://127.0.0.1:1" in being_read.read()
-    assert node_url(tmp_path) == "http://127.0.0.1:2"
+    assert read_note(tmp_path) == Note("http://127.0.0.1:2")
     assert [path.name for path in tmp_path.iterdir()] == ["node.json"]

@@ -140,22 +140,25 @@ class Admission:
         self.waiting -= 1
 
 
-def check_origin(origin: bytes, host: bytes) -> None:
+def check_origin(origin: bytes, host: bytes, scheme: str) -> None:
     """Refuse a page of another origin: scheme, host and port must be those that were asked.
 
-    Another port of this machine is another origin, whoever serves there. A node behind a proxy that
-    speaks TLS is asked by `https` under a name that is not this machine's own.
+    Another port of this machine is another origin, whoever serves there. A node that speaks plain HTTP
+    may stand behind a proxy that speaks TLS: then it is asked by `https`, under a name that is not
+    this machine's own.
 
     Args:
         origin: Of the page that asks.
         host: The `Host` it asks, which was checked before.
+        scheme: What the node speaks: `http` or `https`.
 
     Raises:
         Refused: It is foreign.
     """
-    schemes = ("http",) if _host_name(host.decode("latin-1")) in LOOPBACK else ("http", "https")
+    is_behind = scheme == "http" and _host_name(host.decode("latin-1")) not in LOOPBACK
+    schemes = ("http", "https") if is_behind else (scheme,)
     asked = origin.decode("latin-1").lower()
-    if asked not in {f"{scheme}://{host.decode('latin-1').lower()}" for scheme in schemes}:
+    if asked not in {f"{each}://{host.decode('latin-1').lower()}" for each in schemes}:
         raise Refused(
             f"`Origin: {asked:.200}` is another page's than the node that it asks; let its own server ask, or "
             "declare a route with `cors=` for it (docs/reference/triggers.md#http)"

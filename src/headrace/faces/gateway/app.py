@@ -11,7 +11,8 @@ import errno
 import ipaddress
 import logging
 import socket
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from headrace.faces.gateway.admission import Admission
 from headrace.faces.gateway.application import Application
@@ -20,6 +21,7 @@ from headrace.faces.gateway.hall import DEFAULT_PATIENCE, Hall, Patience
 from headrace.faces.gateway.metrics import Metrics
 from headrace.faces.gateway.protocol import Connection
 from headrace.faces.gateway.rooms import Rooms
+from headrace.faces.gateway.tls import HANDSHAKE_S, LOOK_S, Certificate
 from headrace.model.errors import Misuse
 from headrace.runtime.births import INSTANCE_UIDS
 from headrace.security.access import Peer, is_local
@@ -53,6 +55,16 @@ class Limits(Protocol):
         """Open connections."""
         ...
 
+    @property
+    def tls_certificate(self) -> Path | None:
+        """The certificate it shows; without one it speaks plain HTTP."""
+        ...
+
+    @property
+    def tls_key(self) -> Path | None:
+        """The certificate's private key."""
+        ...
+
 
 class Gateway:
     """The HTTP door of a node: closed -> open -> closed. Owned by assembly."""
@@ -64,9 +76,15 @@ class Gateway:
             max_requests=limits.max_requests,
         )
         self._tasks = Tasks(_broke)
-        self._door = Door(
-            rooms=rooms, admission=self._admission, metrics=Metrics(), tasks=self._tasks
+        self._certificate = (
+            Certificate(limits.tls_certificate, limits.tls_key)
+            if limits.tls_certificate is not None and limits.tls_key is not None
+            else None
         )
+        self._door = Door(
+            rooms=rooms, admission=self._admission, metrics=Metrics(), tasks=self._tasks,
+            scheme="http" if self._certificate is None else "https",
+        )  # fmt: skip
         self._hall = Hall(
             Application(self._door),
             admission=self._admission,
@@ -89,9 +107,11 @@ class Gateway:
         taken = listener.getsockname()[1]
         self._admission.listen(host)
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self._hall), sock=listener, backlog=_BACKLOG
+            lambda: Connection(self._hall), sock=listener, backlog=_BACKLOG, **self._tls()
         )
-        self.url = f"http://{reachable_name(host)}:{taken}"
+        self.url = f"{self._door.scheme}://{reachable_name(host)}:{taken}"
+        if self._certificate is not None:
+            self._tasks.start(self._renew(self._certificate), name="certificate")
         return self.url
 
     def _identify(self, transport: asyncio.BaseTransport) -> Peer:
@@ -103,6 +123,20 @@ class Gateway:
             return Peer(far[0])
         uid = owner(far[:2], transport.get_extra_info("sockname")[:2])
         return Peer(far[0], neighbour=uid is not None and uid not in INSTANCE_UIDS)
+
+    def _tls(self) -> dict[str, Any]:
+        if self._certificate is None:
+            return {}
+        return {"ssl": self._certificate.context, "ssl_handshake_timeout": HANDSHAKE_S}
+
+    async def _renew(self, certificate: Certificate) -> None:
+        while not self._door.closing.is_set():
+            await self._door.rooms.clock.sleep(LOOK_S)
+            try:
+                if certificate.renew():
+                    _log.info("the renewed certificate is in use")
+            except Misuse as error:
+                _log.warning("the certificate was not renewed: %s", error)
 
     @property
     def busy(self) -> dict[str, int]:

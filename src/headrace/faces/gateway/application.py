@@ -145,7 +145,7 @@ class Application:
         """Let in who may use the platform's own paths."""
         rooms = self._door.rooms
         if (origin := request.headers.get(b"origin")) is not None:
-            check_origin(origin, request.headers.get(b"host", b""))
+            check_origin(origin, request.headers.get(b"host", b""), self._door.scheme)
         if needs_proof(rooms.access, scope, request.peer):
             await prove(self._door, request, scope)
 
@@ -161,7 +161,9 @@ class Application:
         ):
             if request.method == "OPTIONS":
                 return ()
-            check_origin(origin.encode("latin-1"), request.headers.get(b"host", b""))
+            check_origin(
+                origin.encode("latin-1"), request.headers.get(b"host", b""), self._door.scheme
+            )
         return answer_headers(target.cors, origin)
 
 

@@ -76,6 +76,8 @@ async def enter(door: Door, _: Request, names: tuple[str, ...]) -> Response:
             "this link was used before, or is another node's; `headrace console` gives a new one"
         )
     cookie = f"{COOKIE}={session}; Path=/console; HttpOnly; SameSite=Strict"
+    if door.scheme == "https":
+        cookie += "; Secure"
     return Response(
         303, b"", b"text/plain",
         (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from headrace.faces.gateway.admission import Admission
 from headrace.faces.gateway.buckets import Buckets
@@ -18,12 +19,17 @@ from headrace.world.tasks import Tasks
 
 @dataclass(frozen=True, kw_only=True)
 class Door:
-    """One per gateway; handlers read it and change only its counters."""
+    """One per gateway; handlers read it and change only its counters.
+
+    Attributes:
+        scheme: What clients speak: `http` or `https`.
+    """
 
     rooms: Rooms
     admission: Admission
     metrics: Metrics
     tasks: Tasks
+    scheme: Literal["http", "https"] = "http"
     buckets: Buckets = field(default_factory=Buckets)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 

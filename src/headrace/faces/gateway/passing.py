@@ -65,7 +65,7 @@ async def pass_on(door: Door, request: Request, says: Http, raw: bytes) -> Respo
     """
     legacy = says.legacy
     assert legacy is not None  # noqa: S101 - asked before
-    headers = _forwarded(request)
+    headers = _forwarded(door, request)
     ask = Ask(
         legacy.upstream, request.method, _target(request.path, request), headers, raw,
         seconds=float(legacy.timeout), max_bytes=says.max_bytes,
@@ -83,7 +83,7 @@ async def pass_through(
         CallFailed: A function that shapes failed.
     """
     path = "/" + "/".join(request.path.split("/")[1 + len(segments_of(says.path, says.path)) :])
-    headers = _forwarded(request)
+    headers = _forwarded(door, request)
     method, target, body = request.method, _target(path if path != "/" else "", request), raw
     if says.before:
         shown = {
@@ -154,7 +154,7 @@ def _target(path: str, request: Request) -> str:
     return f"{path}?{raw.decode('latin-1')}" if raw else path
 
 
-def _forwarded(request: Request) -> Headers:
+def _forwarded(door: Door, request: Request) -> Headers:
     """The request's headers for the next hop."""
     kept = [
         (name, value)
@@ -167,7 +167,7 @@ def _forwarded(request: Request) -> Headers:
     return (
         *kept,
         (b"x-forwarded-for", request.client.encode("ascii", "replace")),
-        (b"x-forwarded-proto", b"http"),
+        (b"x-forwarded-proto", door.scheme.encode()),
         (b"x-forwarded-host", host),
     )
 
