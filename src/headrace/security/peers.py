@@ -1,18 +1,44 @@
 """Who of this machine holds the other end of a TCP connection, as the kernel says.
 
-Asked of `/proc/net/tcp`, and only for loopback connections. Refuses to guess: a socket that its
-process has closed already belongs to nobody, since the kernel then shows it as root's.
+Asked of the kernel's socket diagnostics (sock_diag(7)), which find one connection in some 20 µs however
+many there are. Asked for loopback connections only. Refuses to guess: a socket that its process has
+closed already belongs to nobody, since the kernel then shows it as root's.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import socket
 import struct
-from pathlib import Path
+import threading
+from functools import cached_property
+from typing import Final
 
-TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-_MAPPED = "0000000000000000FFFF0000"
-_LOCAL, _REMOTE, _UID, _INODE = 1, 2, 7, 9
+_NETLINK_SOCK_DIAG: Final = 4
+_SOCK_DIAG_BY_FAMILY: Final = 20
+_NLM_F_REQUEST: Final = 1
+_ANY_STATE: Final = 0xFFFFFFFF
+_ANY_COOKIE: Final = b"\xff" * 8
+_LARGEST: Final = 4_096
+_HEADER: Final = struct.Struct("=IHHII")
+"""`struct nlmsghdr`: length, type, flags, sequence number, port."""
+_REQUEST: Final = struct.Struct("=BBBxI")
+"""`struct inet_diag_req_v2` without the socket: family, protocol, extensions, states."""
+_ENDS: Final = struct.Struct(">HH16s16s4x8s")
+"""`struct inet_diag_sockid`: both ports, both addresses, any interface, the cookie."""
+_ANSWER: Final = struct.Struct("=4x4s44x12xII")
+"""`struct inet_diag_msg`: the ports of the socket, its uid and the inode of its open file."""
+
+
+class _Kernel(threading.local):
+    """Where the kernel is asked. Kept open, one for each thread: to open one costs more than to ask."""
+
+    @cached_property
+    def socket(self) -> socket.socket:
+        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
+
+
+_kernel = _Kernel()
 
 
 def owner(far: tuple[str, int], near: tuple[str, int]) -> int | None:
@@ -22,37 +48,44 @@ def owner(far: tuple[str, int], near: tuple[str, int]) -> int | None:
         far: Address and port of the other end.
         near: Address and port of our end.
     """
-    wanted = ends(far, near)
-    for table in TABLES:
-        try:
-            rows = table.read_text().splitlines()[1:]
-        except OSError:
-            continue
-        if (found := owner_in(rows, wanted)) is not None:
-            return found
-    return None
+    try:
+        _kernel.socket.send(question(far, near))
+        # It has answered by now. What an earlier question left unread has other ports.
+        answer = _kernel.socket.recv(_LARGEST, socket.MSG_DONTWAIT)
+    except OSError:
+        # A kernel or sandbox without socket diagnostics: nobody is known, so all prove themselves.
+        return None
+    return uid_in(answer, far[1], near[1])
 
 
-def ends(far: tuple[str, int], near: tuple[str, int]) -> dict[str, str]:
-    """The pairs of ends by which the kernel may know the connection, seen from its far end."""
-    return dict(zip(_forms(*far), _forms(*near), strict=True))
+def question(far: tuple[str, int], near: tuple[str, int]) -> bytes:
+    """What the kernel is asked: the one socket with these ends, seen from the far one."""
+    one, other = _plain(far[0]), _plain(near[0])
+    # The kernel keeps IPv6 sockets with mapped addresses among those of IPv4, and finds both there.
+    family = socket.AF_INET if one.version == 4 else socket.AF_INET6
+    body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _ANY_STATE) + _ENDS.pack(
+        far[1], near[1], one.packed, other.packed, _ANY_COOKIE
+    )
+    size = _HEADER.size + len(body)
+    return _HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0) + body
 
 
-def owner_in(rows: list[str], wanted: dict[str, str]) -> int | None:
-    """The owner of the socket with one of these pairs of ends, in rows of the kernel's table."""
-    for row in rows:
-        fields = row.split()
-        if wanted.get(fields[_LOCAL]) == fields[_REMOTE]:
-            return int(fields[_UID]) if fields[_INODE] != "0" else None
-    return None
+def uid_in(answer: bytes, far_port: int, near_port: int) -> int | None:
+    """The owner that an answer names; None for an error, or a socket without an open file.
+
+    Where no socket has these ends the kernel names one that listens at the far port. It has no far
+    end of its own, so the ports tell.
+    """
+    if len(answer) < _HEADER.size + _ANSWER.size:
+        return None
+    if _HEADER.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY:
+        return None
+    ports, uid, inode = _ANSWER.unpack_from(answer, _HEADER.size)
+    if ports != struct.pack(">HH", far_port, near_port) or not inode:
+        return None
+    return int(uid)
 
 
-def _forms(address: str, port: int) -> tuple[str, str]:
-    """An end as the kernel prints it: of an IPv4 socket, and of an IPv6 socket."""
+def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     found = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None)
-    if (ip := mapped or found).version == 4:
-        word = f"{struct.unpack('=I', ip.packed)[0]:08X}"
-        return f"{word}:{port:04X}", f"{_MAPPED}{word}:{port:04X}"
-    words = "".join(f"{word:08X}" for word in struct.unpack("=4I", ip.packed))
-    return f"{words}:{port:04X}", f"{words}:{port:04X}"
+    return getattr(found, "ipv4_mapped", None) or found

@@ -1,47 +1,59 @@
-"""The owner of the other end of a connection, in the kernel's table; and the operator's key."""
+"""The owner of the other end of a connection, as the kernel answers; and the operator's key."""
 
 from __future__ import annotations
 
+import socket
 import stat
+import struct
 from pathlib import Path
 
 import pytest
 
 from headrace.security.operator import MAX_SESSIONS, Operator, fresh_key, read_key, write_key
-from headrace.security.peers import ends, owner_in
+from headrace.security.peers import question, uid_in
 from headrace.security.tokens import is_ours
 from headrace.world.entropy import SeededEntropy
 
-ROWS = [
-    "   0: 0100007F:10B8 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 900 1 0",
-    "   1: 0100007F:9C40 0100007F:10B8 01 00000000:00000000 00:00000000 00000000  1000        0 901 1 0",
-    "   2: 0200007F:9C41 0100007F:10B8 01 00000000:00000000 00:00000000 00000000  1001        0 902 1 0",
-    "   3: 0100007F:9C42 0100007F:10B8 06 00000000:00000000 00:00000000 00000000     0        0 0 3 0",
-    "   4: 0000000000000000FFFF00000100007F:9C43 0000000000000000FFFF00000100007F:10B8 01 "
-    "00000000:00000000 00:00000000 00000000  1002        0 903 1 0",
-    "   5: 00000000000000000000000001000000:9C44 00000000000000000000000001000000:10B8 01 "
-    "00000000:00000000 00:00000000 00000000  1003        0 904 1 0",
-]
 DOOR = ("127.0.0.1", 4280)
 
 
+def answer(kind: int, far: int, near: int, uid: int, inode: int) -> bytes:
+    """A kernel's answer about one socket."""
+    body = b"\2\1\0\0" + struct.pack(">HH", far, near) + bytes(44 + 12)
+    body += struct.pack("=II", uid, inode)
+    return struct.pack("=IHHII", 16 + len(body), kind, 0, 1, 0) + body
+
+
 @pytest.mark.parametrize(
-    ("far", "near", "uid"),
+    ("said", "uid"),
     [
-        (("127.0.0.1", 40_000), DOOR, 1000),
-        (("127.0.0.2", 40_001), DOOR, 1001),
-        (("127.0.0.1", 40_001), DOOR, None),
-        (("127.0.0.1", 40_002), DOOR, None),
-        (("127.0.0.1", 40_003), DOOR, 1002),
-        (("::ffff:127.0.0.1", 40_003), ("::ffff:127.0.0.1", 4280), 1002),
-        (("::1", 40_004), ("::1", 4280), 1003),
-        (("127.0.0.1", 40_000), ("127.0.0.1", 4281), None),
+        (answer(20, 40_000, 4280, 1000, 901), 1000),
+        (answer(20, 40_000, 4280, 0, 901), 0),
+        # Closed: the kernel says root, without an open file.
+        (answer(20, 40_000, 4280, 0, 0), None),
+        # One that listens at the far port, and one of another connection.
+        (answer(20, 40_000, 0, 1000, 901), None),
+        (answer(20, 40_001, 4280, 1000, 901), None),
+        # An error: no such socket.
+        (answer(2, 40_000, 4280, 1000, 901), None),
+        (answer(20, 40_000, 4280, 1000, 901)[:40], None),
+        (b"", None),
     ],
 )
-def test_the_owner_of_the_very_socket_is_found_and_of_a_closed_one_nobody(
-    far: tuple[str, int], near: tuple[str, int], uid: int | None
+def test_the_owner_of_the_very_socket_is_read_and_of_a_closed_one_nobody(
+    said: bytes, uid: int | None
 ) -> None:
-    assert owner_in(ROWS, ends(far, near)) == uid
+    assert uid_in(said, 40_000, 4280) == uid
+
+
+def test_a_mapped_address_is_asked_for_as_the_ipv4_address_that_it_is() -> None:
+    plain = question(("127.0.0.1", 40_003), DOOR)
+    assert question(("::ffff:127.0.0.1", 40_003), ("::ffff:127.0.0.1", 4280)) == plain
+    assert plain[16] == socket.AF_INET
+    assert len(plain) == struct.unpack_from("=I", plain)[0] == 72
+    sixth = question(("fe80::1%lo", 40_003), ("::1", 4280))
+    assert sixth[16] == socket.AF_INET6
+    assert len(sixth) == len(plain)
 
 
 def operator_of(seed: int) -> Operator:
