@@ -317,9 +317,12 @@ class Recorder(Cursor):
 
     def close(self) -> None:
         """The handler is through: whatever it left running can note nothing more."""
-        with self.lock:
+        self.lock.acquire()  # As `with lock:`, which takes twice as long.
+        try:
             self.is_over = True
             self.at = -1
+        finally:
+            self.lock.release()
 
     def drop(self, index: int, cause: Cause) -> None:
         """The event failed: forget what was done for it."""
