@@ -172,8 +172,9 @@ def plan_walls(
         settings = limits.bounded(
             limits.plan(resources, size=size, own_uid=own_uid, own_ids=ground.ids)
         )
-        if not resources.network:
-            program = seccomp.no_network(kernel.ARCHITECTURE)
+    # Nothing that a level adds is needed for it: who asks for no network gets none at level 0 too.
+    if not resources.network:
+        program = seccomp.no_network(kernel.ARCHITECTURE)
     # Instances that share a uid get a domain each, whatever the zygote stands in.
     return Walls(settings, ground.rules if level >= 2 else -1, program)
 

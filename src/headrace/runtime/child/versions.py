@@ -145,7 +145,7 @@ def _files(root: Path, apart: Collection[Path]) -> tuple[list[Path], list[Path]]
                 )
         elif len(others) < MAX_DATA:
             others.append(file)
-    return sorted(sources), others
+    return sources, others
 
 
 def _walk(folder: Path, *, is_apart: bool, apart: Collection[Path]) -> Iterator[Path]:
