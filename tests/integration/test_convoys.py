@@ -10,6 +10,8 @@ from tests.integration.runtime_fleets import eventually, house, invocation
 from headrace.model.invocation import key_of
 from headrace.model.outcome import Crashed, Returned
 
+MAX_TRIES = 50
+
 
 async def test_every_batch_of_a_convoy_speaks_and_counts_for_itself(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
@@ -19,11 +21,17 @@ def price(event):
     print("said for", event.offset, end="")
 """)
         convoy = replace(invocation("shop.price", events=3), each=1)
-        outcome = await home.fleet.invoke(convoy)
-
-        assert isinstance(outcome, Returned)
-        assert (outcome.error, outcome.failures, outcome.untouched) == (None, (), -1)
         (chunk,) = convoy.chunks
+        # A machine that is busy leaves batches for the next convoy: none begins after its first moments.
+        low = handed = 0
+        while low >= 0:
+            rest = replace(convoy, chunks=(chunk.window(low, chunk.high),))
+            handed += rest.batches
+            outcome = await home.fleet.invoke(rest)
+            assert isinstance(outcome, Returned)
+            assert (outcome.error, outcome.failures) == (None, ())
+            assert outcome.untouched != 0
+            low = low + outcome.untouched if outcome.untouched > 0 else -1
         keys = [key_of("shop.price", chunk.window(n, n + 1)) for n in range(3)]
         assert await eventually(lambda: len(home.lines) == 3)
         assert [line.invocation for line in home.lines] == keys
@@ -31,7 +39,7 @@ def price(event):
             f"said for {chunk.offset_of(n)}" for n in range(3)
         ]
         (instance,) = home.fleet.instances()
-        assert instance.invocations == 3
+        assert instance.invocations == handed
 
 
 async def test_a_death_in_the_middle_of_a_convoy_comes_back_as_one_crash(tmp_path: Path) -> None:
@@ -42,7 +50,15 @@ def price(event):
     if event.offset == 1:
         os._exit(3)
 """)
-        outcome = await home.fleet.invoke(replace(invocation("shop.price", events=3), each=1))
+        convoy = replace(invocation("shop.price", events=3), each=1)
+        outcome = await home.fleet.invoke(convoy)
+        for _ in range(MAX_TRIES):
+            if isinstance(outcome, Crashed):
+                break
+            # A machine that is busy ends a convoy before its second batch.
+            assert isinstance(outcome, Returned)
+            assert outcome.untouched == 1
+            outcome = await home.fleet.invoke(convoy)
 
         assert isinstance(outcome, Crashed)
         assert "code 3" in outcome.cause.message

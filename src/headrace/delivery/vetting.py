@@ -51,6 +51,13 @@ class Vetting:
                 f"`{name}` published to `{append.stream}`, which is not its app's; add "
                 "`publishes=[...]` or `output=` to the function"
             )
+        # The platform's own apps route events for others: what a rule's function is to hear lands
+        # in a stream that is private to that function's app.
+        routed = function.app.startswith("_")
+        if stream.private and not routed and stream.owner not in {"", function.app}:
+            raise Refused(
+                f"`{name}` published to `{append.stream}`, which is private to app `{stream.owner}`"
+            )
         if not 0 <= append.partition < stream.partitions:
             raise Unknown(
                 f"`{append.stream}` has no partition {append.partition}; it has {stream.partitions}"

@@ -3,11 +3,14 @@
 An instance writes records of its own (prints, log records) as one JSON array behind the control
 character RS, so that they name their invocation however late they are read. Bare lines (C code,
 subprocesses) belong to whatever runs when they arrive. Lines are capped in length and in rate, long
-ones counting for several; what is dropped is counted and said once.
+ones counting for several; what is dropped is counted and said once. What a record claims is held
+against what the host knows: its run is one of its own function, its time is about now, its level a
+level, and no text reaches a terminal as a command.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import msgspec
@@ -17,6 +20,15 @@ from headrace.world.clock import Clock
 
 MAX_LINES_PER_SECOND = 2_000
 MAX_LINES_BURST = 10_000
+MAX_LATE_US = 10_000_000
+"""How long before it was read a record may have been written; longer ago is not believed."""
+MAX_WORD = 200
+_STREAMS = frozenset({"stdout", "stderr", "log"})
+_LEVEL = re.compile(r"[A-Za-z][A-Za-z0-9 _-]{0,31}")
+_CONTROLS = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"
+}
+"""Characters that a terminal takes for commands, and how they are shown instead."""
 LINE_BYTES = 1_024
 """A line counts as one for every so many bytes that it begins."""
 
@@ -43,6 +55,11 @@ class LogLine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     level: str = "INFO"
     logger: str = ""
     time: int = 0
+
+
+def shown(text: str) -> str:
+    """The text, with what a terminal would obey written out."""
+    return text if text.isprintable() else text.translate(_CONTROLS)
 
 
 _spoken = msgspec.json.Decoder(Spoken)
@@ -126,12 +143,22 @@ class LogReader:
             except (msgspec.DecodeError, RecursionError):
                 self._bare(line[mark + 1 :], running)
             else:
-                message = said.message[:MAX_LINE_BYTES]
-                self._emit(
-                    said.invocation, said.stream, said.level, said.logger, message, said.time
-                )
+                self._record(said, running)
         else:
             self._bare(line, running)
+
+    def _record(self, said: Spoken, running: str) -> None:
+        """Hand on what an instance says of itself, as far as it can be so."""
+        own = said.invocation == running or said.invocation.startswith(f"{self._function}:")
+        now = self._clock.now()
+        self._emit(
+            said.invocation[:MAX_WORD] if own else running,
+            said.stream if said.stream in _STREAMS else self._stream,
+            said.level if _LEVEL.fullmatch(said.level) else self._level,
+            said.logger[:MAX_WORD],
+            said.message[:MAX_LINE_BYTES],
+            said.time if now - MAX_LATE_US <= said.time <= now else now,
+        )
 
     def _bare(self, line: bytes, running: str) -> None:
         text = line[:MAX_LINE_BYTES].decode("utf-8", "backslashreplace")
@@ -144,11 +171,11 @@ class LogReader:
             LogLine(
                 function=self._function,
                 instance=self._instance,
-                invocation=invocation,
+                invocation=shown(invocation),
                 stream=stream,
                 level=level,
-                logger=logger,
-                message=message,
+                logger=shown(logger),
+                message=shown(message),
                 time=self._clock.now() if time is None else time,
             )
         )

@@ -18,16 +18,17 @@ class Streams:
     """The part of a log that is asked for."""
 
     def stream(self, name: str) -> StreamSpec:
-        return StreamSpec(name=name, owner="a" if name == "own" else "b", partitions=2)
+        owner = "a" if name.startswith("own") else "b"
+        return StreamSpec(name=name, owner=owner, partitions=2, private=name.endswith("inner"))
 
 
-SPEC = FunctionSpec(name="a.f", app="a", publishes=("said",))
+SPEC = FunctionSpec(name="a.f", app="a", publishes=("said", "their-inner"))
 
 
-def kind(outcome: Outcome) -> str:
+def kind(outcome: Outcome, spec: FunctionSpec = SPEC) -> str:
     streams = Streams()
     vetting = vetting_of(MemoryStorage(SystemClock()), streams)  # type: ignore[arg-type] # all it asks for
-    vetted = vetting(SPEC, outcome)
+    vetted = vetting(spec, outcome)
     if isinstance(vetted, Returned) and vetted.error is not None:
         return vetted.error.kind
     assert vetted is outcome
@@ -45,6 +46,17 @@ def test_its_own_streams_and_those_it_named_are_open_to_it() -> None:
 
 def test_a_stream_of_another_app_is_refused() -> None:
     assert kind(output("theirs")) == "Refused"
+
+
+def test_another_apps_private_stream_is_refused_even_where_it_was_declared() -> None:
+    assert kind(output("their-inner")) == "Refused"
+    assert kind(output("own-inner")) == "passed"
+
+
+def test_the_platforms_own_apps_route_into_private_streams() -> None:
+    router = FunctionSpec(name="_bus.rules", app="_bus", publishes=("their-inner",))
+    assert kind(output("their-inner"), router) == "passed"
+    assert kind(output("theirs"), router) == "Refused"
 
 
 def test_what_the_log_would_refuse_is_a_failure() -> None:

@@ -50,14 +50,17 @@ def test_lines_are_whole_however_they_arrive() -> None:
 
 
 def test_a_record_names_its_own_invocation() -> None:
-    made, lines = reader()
-    said = Spoken("orders/0/9", "log", "WARNING", "shop", "two\nlines", 77)
+    clock = Clock()
+    made, lines = reader(clock)
+    said = Spoken("shop.price:orders/0/9", "log", "WARNING", "shop", "two\nlines", clock.now() - 1)
     made.feed(b"bare" + MARK + msgspec.json.encode(said) + b"\n", running="later")
     assert [(line.message, line.invocation) for line in lines] == [
         ("bare", "later"),
-        ("two\nlines", "orders/0/9"),
+        ("two\nlines", "shop.price:orders/0/9"),
     ]
-    assert (lines[1].level, lines[1].logger, lines[1].time) == ("WARNING", "shop", 77)
+    assert (lines[1].level, lines[1].logger, lines[1].time) == (
+        "WARNING", "shop", clock.now() - 1,
+    )  # fmt: skip
 
 
 def test_the_epoch_is_the_time_of_a_record() -> None:
