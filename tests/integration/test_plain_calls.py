@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,65 @@ def test_calls_that_find_no_instance_wait_for_one(node: Served) -> None:
 
     with ThreadPoolExecutor(4) as threads:
         assert list(threads.map(work, range(4))) == [(200, "held")] * 4
+
+
+async def waits_for(condition: Callable[[], bool]) -> bool:
+    """Whether it holds within a few seconds."""
+    for _ in range(500):
+        if condition():
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+async def test_calls_wait_for_an_instance_without_a_task_and_only_while_their_client_is_there(
+    tmp_path: Path,
+) -> None:
+    for each in (tmp_path, *tmp_path.parents[:2]):
+        each.chmod(0o755)
+    (tmp_path / "till.py").write_text(APP)
+    async with memory_gateway(tmp_path) as (gateway, node):
+        await node.deploy(str(tmp_path / "till.py"))
+        lines = [Line(gateway.url) for _ in range(3)]
+        asked = [asyncio.to_thread(line.ask, "/functions/till.hold", None) for line in lines]
+        answers = asyncio.gather(*asked)
+        assert await waits_for(lambda: gateway.busy.get("requests") == 3)
+        gone = socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2])))
+        gone.sendall(
+            b"POST /functions/till.hold HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+        )
+        assert await waits_for(lambda: gateway.busy.get("requests") == 4)
+        assert "tasks" not in gateway.busy
+        gone.close()
+        assert await waits_for(lambda: gateway.busy.get("requests") == 3)
+        assert await answers == [(200, "held")] * 3
+        assert await asyncio.to_thread(lines[0].ask, "/functions/till.hold", None) == (200, "held")
+        runs = await asyncio.to_thread(lines[0].ask, "/runs?function=till.hold", None, "GET")
+        assert len(runs[1]["runs"]) == 4
+        for line in lines:
+            line.close()
+        assert await waits_for(lambda: gateway.busy == {})
+
+
+async def test_calls_that_wait_when_their_app_is_deployed_anew_run_in_the_new_version(
+    tmp_path: Path,
+) -> None:
+    for each in (tmp_path, *tmp_path.parents[:2]):
+        each.chmod(0o755)
+    app = tmp_path / "till.py"
+    app.write_text(APP)
+    async with memory_gateway(tmp_path) as (gateway, node):
+        await node.deploy(str(app))
+        lines = [Line(gateway.url) for _ in range(6)]
+        asked = [asyncio.to_thread(line.ask, "/functions/till.hold", None) for line in lines]
+        answers = asyncio.gather(*asked)
+        assert await waits_for(lambda: gateway.busy.get("requests") == 6)
+        app.write_text(APP.replace('return "held"', 'return "held anew"'))
+        await node.redeploy(str(app))
+        assert sorted(body for _, body in await answers)[-1] == "held anew"
+        assert {status for status, _ in await answers} == {200}
+        for line in lines:
+            line.close()
 
 
 async def test_a_known_head_follows_what_is_deployed(tmp_path: Path) -> None:

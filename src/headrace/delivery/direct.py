@@ -29,7 +29,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.base import Invoker, PromptInvoker
-from headrace.runtime.life import Lost, Waiter
+from headrace.runtime.life import Lost, Queued, Waiter
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 
@@ -49,9 +49,12 @@ class CallFailed(HeadraceError):
 
 
 class Begun(msgspec.Struct):
-    """A call that an instance has taken, what it was begun with, and what came of it.
+    """A call that an instance has taken or will take, what it was begun with, and what came of it.
 
     Made by `Direct.begin`.
+
+    Attributes:
+        queued: Where it waited for an instance, if it did.
     """
 
     spec: FunctionSpec
@@ -60,6 +63,7 @@ class Begun(msgspec.Struct):
     headers: dict[str, str] | None
     invocation: Invocation
     started: float
+    queued: Queued | None = None
     returned: Returned | None = None
 
 
@@ -182,12 +186,13 @@ class Direct:
         timeout_s: float | None = None,
         headers: dict[str, str] | None = None,
     ) -> Begun | None:
-        """Begin a call without a key where an instance can take it now; None where `call` has to wait.
+        """Begin a call without a key, now or when its turn comes; None where only `call` can.
 
         The waiter is told its outcome, for which `plain` has the answer, or else `finish` has.
 
         Raises:
             Unknown: There is no such function.
+            Overloaded: Too many wait for an instance already.
             Unavailable: No instance could be had.
         """
         if self._prompt is None:
@@ -195,9 +200,8 @@ class Direct:
         spec = self._functions.get(function) or self._spec(function)
         invocation = self._invocation(spec, payload, "", timeout_s, 1, headers)
         started = self._clock.monotonic()
-        if not self._prompt.begin(invocation, waiter):
-            return None
-        return Begun(spec, payload, timeout_s, headers, invocation, started)
+        queued = self._prompt.begin(invocation, waiter)
+        return Begun(spec, payload, timeout_s, headers, invocation, started, queued)
 
     def plain(self, begun: Begun, outcome: Outcome | Lost) -> bytes | None:
         """The answer of a call that has run; None where `finish` has something left to do for it.

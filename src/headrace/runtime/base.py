@@ -13,7 +13,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, Scanned
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
-from headrace.runtime.life import Waiter
+from headrace.runtime.life import Queued, Waiter
 
 RECALLED = Crashed(Cause("Recalled", "the platform took the run back"), blameless=True)
 """It never ran: nothing to judge, nothing to count."""
@@ -59,15 +59,20 @@ class Invoker(Protocol):
 
 @runtime_checkable
 class PromptInvoker(Protocol):
-    """Runs functions, and may begin at once without anybody waiting: where processes stand ready."""
+    """Runs functions without a task for each: where processes stand ready."""
 
-    def begin(self, invocation: Invocation, waiter: Waiter) -> bool:
-        """Begin it where an instance can take it now; False where it has to wait, for `invoke`.
+    def begin(self, invocation: Invocation, waiter: Waiter) -> Queued | None:
+        """Begin it, now or when its turn comes, in one line with those of `invoke`.
 
         The waiter is told what came of it, and stops nothing by going away.
 
+        Returns:
+            Where it waits; None where an instance has taken it.
+
         Raises:
-            Unavailable: No instance could be had.
+            Unknown: No such function is deployed here.
+            Overloaded: Too many wait already.
+            Unavailable: No instance can be had now.
         """
         ...
 
@@ -76,6 +81,7 @@ class PromptInvoker(Protocol):
 
         Raises:
             Unknown: No such function is deployed here.
+            Overloaded: Too many wait for an instance already.
             Unavailable: No instance can be had now.
         """
         ...

@@ -175,7 +175,7 @@ class Deployment:
 
     def _call_all(self) -> None:
         for pool in self.pools.values():
-            pool.call_all()
+            pool.call_next(everyone=True)
 
     # -- a fresh zygote --------------------------------------------------------------------------
 

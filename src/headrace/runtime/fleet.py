@@ -25,7 +25,7 @@ from headrace.runtime.births import Births, allow_descriptors, remove
 from headrace.runtime.budget import Budget
 from headrace.runtime.deployment import Deployment
 from headrace.runtime.instance import Instance
-from headrace.runtime.life import Doom, Lost, State, Waiter
+from headrace.runtime.life import Doom, Lost, Queued, State, Waiter
 from headrace.runtime.logs import LogLine
 from headrace.runtime.memory import KernelKills
 from headrace.runtime.pool import Pool
@@ -188,38 +188,52 @@ class Fleet:
 
     # -- invoking --------------------------------------------------------------------------------
 
-    def begin(self, invocation: Invocation, waiter: Waiter) -> bool:
-        """Begin it where an instance can take it now; False where it has to wait, for `invoke`.
+    def begin(self, invocation: Invocation, waiter: Waiter) -> Queued | None:
+        """Begin it, now or when its turn comes; the waiter is told what came of it.
+
+        Returns:
+            Where it waits; None where an instance has taken it.
 
         Raises:
-            Unavailable: No instance could be forked.
+            Unknown: No such function is deployed here.
+            Overloaded: Too many wait already.
+            Unavailable: No instance can be had now.
         """
-        instance = self._placed(invocation)
-        if instance is None:
-            return False
-        instance.hand(invocation, waiter)
-        return True
+        return self._pool(invocation).begin(invocation, waiter)
 
     def lead(self, invocation: Invocation) -> Sent | None:
-        """As `begin`, for a run that others may follow; whoever began it waits for its outcome.
+        """Begin a run that others may follow where an instance can take it now; else None.
 
         Raises:
             Unavailable: No instance could be forked.
         """
-        instance = self._placed(invocation)
+        if self._draining or invocation.function not in self._pools:
+            # `invoke` says why not.
+            return None
+        pool = self._pool(invocation)
+        instance = pool.place(invocation)
         if instance is None:
             return None
-        pool = self._pools[invocation.function]
         return Sent(invocation, instance.run(invocation), pool, instance, self)
 
-    def _placed(self, invocation: Invocation) -> Instance | None:
-        """The instance that can take it now, if one can."""
-        pool = None if self._draining else self._pools.get(invocation.function)
+    def _pool(self, invocation: Invocation) -> Pool:
+        """Whose instances run it.
+
+        Raises:
+            Unknown: No such function is deployed here.
+            Unavailable: The fleet is draining.
+        """
+        if self._draining:
+            raise Unavailable(f"`{invocation.function}` is draining; try again later")
+        pool = self._pools.get(invocation.function)
         if pool is None:
-            return None
+            raise Unknown(
+                f"no function `{invocation.function}` is deployed here; "
+                f"there are {', '.join(sorted(self._pools)) or 'none'}"
+            )
         if self._upkeep.rests:
             self._upkeep.begun()
-        return pool.place(invocation)
+        return pool
 
     async def invoke(self, invocation: Invocation, *, lost: str = "") -> Outcome:
         """Run it to its end and say what came back.
@@ -230,29 +244,14 @@ class Fleet:
 
         Raises:
             Unknown: No such function is deployed here.
+            Overloaded: Too many wait for an instance already.
             Unavailable: No instance can be had now.
         """
         for _ in range(MAX_SWITCHES):
-            if self._draining:
-                raise Unavailable(f"`{invocation.function}` is draining; try again later")
-            pool = self._pools.get(invocation.function)
-            if pool is None:
-                raise Unknown(
-                    f"no function `{invocation.function}` is deployed here; "
-                    f"there are {', '.join(sorted(self._pools)) or 'none'}"
-                )
-            if self._upkeep.rests:
-                self._upkeep.begun()
-            # Nearly every run finds an instance at once and needs nobody to wait for one.
-            if not lost and (running := pool.begin(invocation)) is not None:
-                outcome = await running
-                if not isinstance(outcome, Lost):
-                    return outcome
-                lost = outcome.reason
-            outcome = await pool.invoke(invocation, lost=lost)
+            outcome = await self._pool(invocation).invoke(invocation, lost=lost)
             if not isinstance(outcome, Lost):
                 return outcome
-            lost = ""
+            lost = outcome.reason
         raise Unavailable(f"`{invocation.function}` is being redeployed; try again later")
 
     def _deployments(self) -> list[Deployment]:

@@ -53,7 +53,11 @@ class Doom(enum.Enum):
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """The run did not come back and nothing is proven against it: run it again, alone."""
+    """The run did not come back and nothing is proven against it: run it again, alone.
+
+    Attributes:
+        reason: Why; "" where it was never begun, so that it need not be alone.
+    """
 
     reason: str
 
@@ -66,7 +70,19 @@ class Waiter(Protocol):
         ...
 
     def set_result(self, result: Outcome | Lost, /) -> None:
-        """This came of it. Called on the loop, once, and never before the run was handed over."""
+        """This came of it. Called on the loop, once, and never before `begin` has returned."""
+        ...
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """It waited for an instance in vain. Called as `set_result`, in its place."""
+        ...
+
+
+class Queued(Protocol):
+    """A run that waits for an instance."""
+
+    def withdraw(self) -> bool:
+        """Wait no more; False, and nothing was done, where it has been begun meanwhile."""
         ...
 
 

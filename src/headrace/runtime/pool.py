@@ -3,14 +3,15 @@
 A run goes to the instance its affinity remembers, else to the one used last, else a hibernating
 one is revived, else a new one is forked, else it waits in a bounded line. While runs are known to
 be shorter than a fork, a busy instance takes several at once. An instance that dies is dropped;
-a run lost with it through no fault of its own is run again, alone. The pool decides; time comes in
-through `tend`, which its fleet calls.
+a run lost with it through no fault of its own is run again, alone. Who waits is a value in the line,
+not a task: whoever frees an instance hands it the first. The pool decides; time comes in through
+`tend`, which its fleet calls.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 
 from headrace.model.errors import Overloaded, Unavailable
@@ -18,7 +19,7 @@ from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.runtime.instance import Instance
-from headrace.runtime.life import Lost, State
+from headrace.runtime.life import Lost, State, Waiter
 
 MAX_WAITING = 4_096
 MAX_AFFINITIES = 4_096
@@ -42,6 +43,20 @@ SMOOTHING = 0.1
 FADING = 0.9
 
 
+class Entry:
+    """A run that stands in line; implements `runtime.life.Queued`."""
+
+    __slots__ = ("_pool", "alone", "invocation", "waiter")
+
+    def __init__(self, pool: Pool, invocation: Invocation, waiter: Waiter, *, alone: bool) -> None:
+        self._pool = pool
+        self.invocation, self.waiter, self.alone = invocation, waiter, alone
+
+    def withdraw(self) -> bool:
+        """Wait no more; False, and nothing was done, where it has been begun meanwhile."""
+        return self._pool.withdraw(self)
+
+
 class Pool:
     """All instances of one version of one function."""
 
@@ -63,7 +78,8 @@ class Pool:
         self._sleeping: OrderedDict[Instance, None] = OrderedDict()
         self._sharing: OrderedDict[Instance, None] = OrderedDict()
         self._homes: OrderedDict[str, Instance] = OrderedDict()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: OrderedDict[Entry, None] = OrderedDict()
+        self._calling = False
         self._run_s = 1.0
         self._slowest_s = 1.0
         self._short = False
@@ -79,14 +95,45 @@ class Pool:
         """How many runs its instances have not answered."""
         return sum(instance.in_hand for instance in self.instances)
 
-    def begin(self, invocation: Invocation) -> asyncio.Future[Outcome | Lost] | None:
-        """Hand it to an instance that can take it now; None where `invoke` has to wait for one.
+    def begin(self, invocation: Invocation, waiter: Waiter, *, alone: bool = False) -> Entry | None:
+        """Hand it to an instance, now or when its turn comes.
+
+        Args:
+            invocation: What to run.
+            waiter: Told what came of it; `Lost` without a reason where the pool drains first.
+            alone: Whether it is to share its instance with no other run.
+
+        Returns:
+            Where it waits; None where an instance has taken it.
 
         Raises:
+            Overloaded: The line is full.
             Unavailable: No instance could be forked.
         """
-        instance = self.place(invocation)
-        return None if instance is None else instance.run(invocation)
+        # What consumes by itself goes on for long: nothing waits behind it.
+        alone = alone or invocation.mode == "consume"
+        waiting = self._waiting
+        instance = None if waiting else self._choose(invocation.affinity, alone=alone)
+        if instance is not None:
+            instance.hand(invocation, waiter)
+            return None
+        if len(waiting) >= MAX_WAITING:
+            raise Overloaded(
+                f"{MAX_WAITING} invocations of `{self.spec.name}` wait for an instance already; "
+                "send slower, or raise `Scaling(max=...)`"
+            )
+        entry = Entry(self, invocation, waiter, alone=alone)
+        waiting[entry] = None
+        return entry
+
+    def withdraw(self, entry: Entry) -> bool:
+        """Take it out of the line; False where it is not there any more."""
+        if entry not in self._waiting:
+            return False
+        del self._waiting[entry]
+        # It may have held up others: what is to run alone waits for longer.
+        self.call_next()
+        return True
 
     def place(self, invocation: Invocation) -> Instance | None:
         """An instance that can take it now; None where it has to wait for one.
@@ -121,24 +168,20 @@ class Pool:
             Overloaded: The line is full.
             Unavailable: No instance could be forked, several times over.
         """
-        # What consumes by itself goes on for long: nothing waits behind it.
-        alone = bool(lost) or invocation.mode == "consume"
-        reason = lost
+        loop = asyncio.get_running_loop()
         for _ in range(MAX_RERUNS - bool(lost)):
-            instance = None if self._waiting else self._choose(invocation.affinity, alone=alone)
-            called = False
-            while instance is None:
-                await self._wait_turn(first=called)
-                if self.draining:
-                    return Lost("the function was replaced by a newer version")
-                instance = self._choose(invocation.affinity, alone=alone)
-                called = True
-            outcome = await instance.run(invocation)
+            told: asyncio.Future[Outcome | Lost] = loop.create_future()
+            entry = self.begin(invocation, told, alone=bool(lost))
+            try:
+                outcome = await told
+            except asyncio.CancelledError:
+                if entry is not None:
+                    entry.withdraw()
+                raise
             if not isinstance(outcome, Lost) or self.draining:
                 return outcome
-            reason = outcome.reason
-            alone = True
-        raise Unavailable(f"no instance of `{self.spec.name}` stays up: {reason}")
+            lost = outcome.reason
+        raise Unavailable(f"no instance of `{self.spec.name}` stays up: {lost}")
 
     # -- choosing --------------------------------------------------------------------------------
 
@@ -209,38 +252,39 @@ class Pool:
             self.instances.add(instance)
         return instance
 
-    async def _wait_turn(self, *, first: bool) -> None:
-        if len(self._waiting) >= MAX_WAITING:
-            raise Overloaded(
-                f"{MAX_WAITING} invocations of `{self.spec.name}` wait for an instance already; "
-                "send slower, or raise `Scaling(max=...)`"
-            )
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if first:
-            self._waiting.appendleft(turn)
-        else:
-            self._waiting.append(turn)
+    # -- the line --------------------------------------------------------------------------------
+
+    def call_next(self, *, everyone: bool = False) -> None:
+        """Begin those first in line, as many as instances can take now.
+
+        Args:
+            everyone: Go on where no instance can be forked, and tell each of them; else only the
+                first is told, since the rest may yet have an instance that is busy now.
+        """
+        if self._calling:
+            # Whoever is at it already looks at the rest as well.
+            return
+        self._calling = True
         try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.call_next()
-            raise
-
-    def call_next(self) -> None:
-        """Let the first in line choose again."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-
-    def call_all(self) -> None:
-        """Let everyone in line choose again; those in vain line up anew."""
-        waiting, self._waiting = list(self._waiting), deque()
-        for turn in waiting:
-            if not turn.done():
-                turn.set_result(None)
+            while self._waiting:
+                entry = next(iter(self._waiting))
+                instance, trouble = None, None
+                if not entry.waiter.done():
+                    try:
+                        instance = self._choose(entry.invocation.affinity, alone=entry.alone)
+                    except Exception as error:  # noqa: BLE001 - whoever waits is told, not whoever calls
+                        trouble = error
+                    if instance is None and trouble is None:
+                        return
+                del self._waiting[entry]
+                if instance is not None:
+                    instance.hand(entry.invocation, entry.waiter)
+                elif trouble is not None:
+                    entry.waiter.set_exception(trouble)
+                    if not everyone:
+                        return
+        finally:
+            self._calling = False
 
     # -- what instances tell ---------------------------------------------------------------------
 
@@ -343,4 +387,7 @@ class Pool:
         self.draining = True
         for instance in self.resting:
             self.evict(instance)
-        self.call_all()
+        waiting, self._waiting = self._waiting, OrderedDict()
+        for entry in waiting:
+            if not entry.waiter.done():
+                entry.waiter.set_result(Lost(""))

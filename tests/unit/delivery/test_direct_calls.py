@@ -36,9 +36,8 @@ class Says:
     async def invoke(self, invocation: Invocation, *, lost: str = "") -> Outcome:
         return Returned(appends=self.appends)
 
-    def begin(self, invocation: Invocation, waiter: Waiter) -> bool:
+    def begin(self, invocation: Invocation, waiter: Waiter) -> None:
         waiter.set_result(Returned(appends=self.appends))
-        return True
 
     async def close(self) -> None:
         """Nothing runs."""
@@ -60,6 +59,9 @@ class Told:
     def set_result(self, result: object) -> None:
         assert isinstance(result, Returned)
         self.outcome = result
+
+    def set_exception(self, exception: Exception) -> None:
+        raise exception
 
 
 class Rig:

@@ -33,14 +33,15 @@ class Desk:
         self.begun: list[Seen] = []
         self.later: list[Callable[[], None]] = []
         self.at_once = True
+        self.hung_up = 0
 
     def _answer(self, seen: Seen) -> Response:
         self.seen.append(seen)
         return Response(200, b"%d" % len(self.seen))
 
-    def begin(self, head: Head, body: bytes, peer: Peer, caller: Caller) -> bool:
+    def begin(self, head: Head, body: bytes, peer: Peer, caller: Caller) -> Desk | None:
         if not head.path.startswith("/soon"):
-            return False
+            return None
         seen = (head.method, head.path, body)
         self.begun.append(seen)
         response = self._answer(seen)
@@ -48,7 +49,10 @@ class Desk:
             caller.reply(response, ())
         else:
             self.later.append(lambda: caller.reply(response, ()))
-        return True
+        return self
+
+    def hang_up(self) -> None:
+        self.hung_up += 1
 
     async def answer(self, request: Request) -> tuple[Response, Headers] | None:
         return self._answer((request.method, request.path, await request.body())), ()
@@ -293,5 +297,22 @@ def test_rubbish_behind_a_plain_call_closes_after_its_answer() -> None:
         desk.later.pop()()
         assert wire.answers == [1]
         assert wire.closed
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_call_under_way_hears_that_its_client_is_gone(answered: bool) -> None:
+    async def run() -> None:
+        desk = Desk()
+        desk.at_once = False
+        hall, connection, _ = opened(desk)
+        connection.data_received(raw("/soon", b"1"))
+        (reply,) = desk.later
+        if answered:
+            reply()
+        connection.connection_lost(None)
+        assert desk.hung_up == (0 if answered else 1)
+        await hall.tasks.close()
 
     asyncio.run(run())

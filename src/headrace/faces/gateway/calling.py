@@ -1,9 +1,9 @@
 """Plain calls: begun as soon as their request is whole, answered as soon as the function has.
 
 In: a head, a body and who is to be told. Out: an answer, by a call of `reply`. What a plain call does
-is what `Application.answer` would do for it, in the same order and by the same checks, but nothing of
-it waits, so it needs no task. Where something has to wait after all (an outcome with effects, an
-instance that was lost), a task finishes it; whatever else is no plain call is left to `answer`.
+is what `Application.answer` would do for it, in the same order and by the same checks, but without a
+task: where all instances are busy it waits in their pool's line. An outcome with effects, or an instance
+that was lost, is left to a task to finish, and whatever else is not a plain call to `answer`.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ class Calls:
         self.admission, self.metrics, self.tasks = door.admission, door.metrics, door.tasks
         self.direct, self.clock = door.rooms.direct, door.rooms.clock
 
-    def begin(self, head: Head, body: bytes, peer: Peer, caller: Caller) -> bool:
-        """Begin a call; False, and nothing was done, where it is `Application.answer`'s."""
+    def begin(self, head: Head, body: bytes, peer: Peer, caller: Caller) -> Call | None:
+        """Begin a call; None, and nothing was done, where it is `Application.answer`'s."""
         plan = head.plan
         if plan is None or plan.peer != peer or not self._table.holds(plan.apps):
             plan = head.plan = self._plan(head, peer)
         size = len(body)
         if not plan.function or size > plan.max_bytes or not self.admission.take(size):
-            return False
+            return None
         call = Call(self, plan, size, caller, self.clock.monotonic())
         try:
             target, timeout_s = plan.target, None
@@ -83,13 +83,13 @@ class Calls:
                 timeout_s = target.says.timeout
             begun = self.direct.begin(plan.function, payload, call, timeout_s, plan.headers)
         except Exception as error:  # noqa: BLE001 - whatever it is becomes an answer
-            call.fail(error)
-            return True
+            call.set_exception(error)
+            return call
         if begun is None:
             self.admission.leave(size)
-            return False
+            return None
         call.begun = begun
-        return True
+        return call
 
     def _plan(self, head: Head, peer: Peer) -> Plan:
         """What the head asks for; where it is to be refused, that is `Application.answer`'s as well."""
@@ -156,7 +156,7 @@ class Call(msgspec.Struct):
         size: Bytes of the body.
         caller: Who is answered.
         arrived: When its last byte was there.
-        begun: What runs, once it does.
+        begun: What runs, or waits for an instance.
     """
 
     calls: Calls
@@ -166,13 +166,19 @@ class Call(msgspec.Struct):
     arrived: float
     begun: Begun | None = None
 
-    def fail(self, error: Exception) -> None:
-        """Answer what went wrong."""
-        self._reply(self._failed(error))
+    def hang_up(self) -> None:
+        """The client is gone: whoever was called is heard to the end, but nobody is called for it."""
+        begun = self.begun
+        if begun is not None and begun.queued is not None and begun.queued.withdraw():
+            self.calls.admission.leave(self.size)
 
     def done(self) -> bool:
-        """Whoever was called is heard to the end."""
+        """What waits in vain is withdrawn."""
         return False
+
+    def set_exception(self, error: Exception, /) -> None:
+        """It did not run: answer what went wrong."""
+        self._reply(self._failed(error))
 
     def set_result(self, outcome: Outcome | Lost, /) -> None:
         """It has run: answer, or let a task do what is left to do."""

@@ -40,11 +40,19 @@ class Patience:
 DEFAULT_PATIENCE = Patience()
 
 
+class Called(Protocol):
+    """A plain call whose caller is not told yet."""
+
+    def hang_up(self) -> None:
+        """The client is gone."""
+        ...
+
+
 class Answerer(Protocol):
     """What answers requests."""
 
-    def begin(self, head: Head, body: bytes, peer: Peer, caller: Caller) -> bool:
-        """Begin a plain call, whose caller is told later; False where `answer` is to be asked."""
+    def begin(self, head: Head, body: bytes, peer: Peer, caller: Caller) -> Called | None:
+        """Begin a plain call, whose caller is told later; None where `answer` is to be asked."""
         ...
 
     async def answer(self, request: Request) -> tuple[Response, Headers] | None:
@@ -78,7 +86,7 @@ class Hall:
         max_connections: int,
         identify: Callable[[asyncio.BaseTransport], Peer],
     ) -> None:
-        self.begin: Callable[[Head, bytes, Peer, Caller], bool] = answerer.begin
+        self.begin: Callable[[Head, bytes, Peer, Caller], Called | None] = answerer.begin
         self.answer: Callable[[Request], Awaitable[tuple[Response, Headers] | None]]
         self.answer = answerer.answer
         self.admission, self.tasks = admission, tasks

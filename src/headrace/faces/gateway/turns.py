@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from headrace.faces.gateway.cors import Headers
 from headrace.faces.gateway.errors import answer_error, problem
 from headrace.faces.gateway.exchange import Exchange
-from headrace.faces.gateway.hall import Hall
+from headrace.faces.gateway.hall import Called, Hall
 from headrace.faces.gateway.heads import Head
 from headrace.faces.gateway.outlet import Outlet, State
 from headrace.faces.gateway.requests import Request
@@ -56,6 +56,7 @@ class Turns:
         self._loop = asyncio.get_running_loop()
         self._queue: deque[tuple[Head, Exchange]] = deque()
         self._calling = self._beginning = self._has_task = False
+        self._call: Called | None = None
         self._working: Exchange | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -82,6 +83,8 @@ class Turns:
 
     def hang_up(self) -> None:
         """The client is gone."""
+        if self._call is not None:
+            self._call.hang_up()
         if self._working is not None:
             self._working.hang_up()
         _settle(self._waiter)
@@ -115,15 +118,17 @@ class Turns:
     def _begin(self, head: Head, body: bytes) -> bool:
         """Begin a plain call; False where the request is none. `reply` may come at once."""
         self._calling = self._beginning = True
-        begun = self._hall.begin(head, body, self._peer, self)
+        call = self._hall.begin(head, body, self._peer, self)
         self._beginning = False
-        if not begun:
+        if call is None:
             self._calling = False
-        return begun
+        elif self._calling:
+            self._call = call
+        return call is not None
 
     def reply(self, response: Response, extra: Headers) -> None:
         """Answer the call that was begun."""
-        self._calling = False
+        self._calling, self._call = False, None
         if self._transport.is_closing():
             return
         if self._say(response, extra, ""):

@@ -1,0 +1,213 @@
+"""The line of a pool whose instances are all busy: one for tasks and for values, in order, bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from headrace import App, Event, Overloaded, Scaling, Unavailable
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome, Returned
+from headrace.runtime.instance import Instance
+from headrace.runtime.life import Lost, State, Waiter
+from headrace.runtime.pool import MAX_WAITING, Pool
+
+app = App("shop")
+DONE = Returned(result=b"1")
+
+
+@app.function(scaling=Scaling(max=1))
+def price(event: Event[int]) -> int:
+    return 1
+
+
+class Process:
+    """What a pool sees of an instance, without a process behind it."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.state = State.IDLE
+        self.in_hand = self.invocations = 0
+        self.tainted = False
+        self._rig = rig
+        self._runs: list[Waiter] = []
+
+    def hand(self, invocation: Invocation, waiter: Waiter) -> None:
+        if invocation.key == "too large":
+            # As an instance does that cannot send it.
+            self._rig.refused.append(waiter)
+            self._rig.pool.freed(cast(Instance, self))
+            return
+        self.in_hand += 1
+        self.state = State.BUSY
+        self._runs.append(waiter)
+        self._rig.begun.append(invocation.key)
+
+    def end(self, outcome: Outcome | Lost = DONE) -> None:
+        """Answer the first run it has in hand."""
+        waiter = self._runs.pop(0)
+        self.in_hand -= 1
+        self.state = State.BUSY if self._runs else State.IDLE
+        self._rig.pool.freed(cast(Instance, self))
+        if not waiter.done():
+            waiter.set_result(outcome)
+
+    def stop(self) -> None:
+        """It goes when it likes."""
+
+
+class Told:
+    """A waiter that is not a task."""
+
+    def __init__(self) -> None:
+        self.heard: list[Outcome | Lost | Exception] = []
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, result: Outcome | Lost, /) -> None:
+        self.heard.append(result)
+
+    def set_exception(self, exception: Exception, /) -> None:
+        self.heard.append(exception)
+
+
+class Rig:
+    """A pool of one instance, which is busy with `first`."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.refused: list[Waiter] = []
+        self.trouble: Exception | None = None
+        spec = app.functions["shop.price"].spec
+        self.process = Process(self)
+        self.pool = Pool(spec, fork=self._fork, make_room=lambda: True, now=lambda: 0.0)
+        self.first = Told()
+        assert self.begin("first", self.first) is None
+
+    def _fork(self, _: Pool) -> Instance:
+        if self.trouble is not None:
+            raise self.trouble
+        return cast(Instance, self.process)
+
+    def begin(self, key: str, told: Told | None = None, *, alone: bool = False) -> object:
+        return self.pool.begin(asked(key), told or Told(), alone=alone)
+
+
+def asked(key: str) -> Invocation:
+    return Invocation("shop.price", (), key=key, mode="call")
+
+
+async def test_tasks_and_values_stand_in_one_line() -> None:
+    rig = Rig()
+    rig.begin("value")
+    task = asyncio.create_task(rig.pool.invoke(asked("task")))
+    await asyncio.sleep(0)
+    rig.begin("last")
+    assert rig.pool.waiting == 3
+    for _ in range(3):
+        rig.process.end()
+    assert rig.begun == ["first", "value", "task", "last"]
+    assert await task == DONE
+
+
+def test_whoever_comes_when_an_instance_is_free_does_not_overtake() -> None:
+    rig = Rig()
+    rig.begin("waits")
+    rig.process.end()
+    # Nothing of the loop ran in between.
+    assert rig.begin("comes") is not None
+    assert rig.begun == ["first", "waits"]
+
+
+def test_what_is_withdrawn_is_never_begun() -> None:
+    rig = Rig()
+    gone, stays = Told(), Told()
+    entry = rig.pool.begin(asked("gone"), gone)
+    rig.begin("stays", stays)
+    assert entry is not None
+    assert entry.withdraw()
+    assert not entry.withdraw()
+    rig.process.end()
+    rig.process.end()
+    assert rig.begun == ["first", "stays"]
+    assert (gone.heard, stays.heard) == ([], [DONE])
+
+
+def test_what_has_begun_is_not_withdrawn() -> None:
+    rig = Rig()
+    told = Told()
+    entry = rig.pool.begin(asked("begun"), told)
+    rig.process.end()
+    assert entry is not None
+    assert not entry.withdraw()
+    rig.process.end()
+    assert told.heard == [DONE]
+
+
+async def test_a_task_that_is_cancelled_leaves_the_line() -> None:
+    rig = Rig()
+    task = asyncio.create_task(rig.pool.invoke(asked("cancelled")))
+    await asyncio.sleep(0)
+    rig.begin("next")
+    task.cancel()
+    # It is cancelled, and has not heard of it yet.
+    rig.process.end()
+    assert rig.begun == ["first", "next"]
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert rig.pool.waiting == 0
+
+
+def test_what_waits_behind_a_run_that_is_to_be_alone_goes_once_that_is_withdrawn() -> None:
+    rig = Rig()
+    for _ in range(1_000):
+        rig.pool.took(1e-6)
+    rig.process.end()
+    rig.begin("short")
+    entry = rig.pool.begin(asked("alone"), Told(), alone=True)
+    rig.begin("behind")
+    assert entry is not None
+    assert rig.begun == ["first", "short"]
+    assert entry.withdraw()
+    assert rig.begun == ["first", "short", "behind"]
+
+
+def test_the_line_has_an_end() -> None:
+    rig = Rig()
+    for _ in range(MAX_WAITING):
+        rig.begin("waits")
+    with pytest.raises(Overloaded, match="wait for an instance already"):
+        rig.begin("too many")
+    assert rig.pool.waiting == MAX_WAITING
+
+
+def test_a_pool_that_drains_tells_whoever_waits_that_nothing_was_begun() -> None:
+    rig = Rig()
+    told = Told()
+    rig.begin("waits", told)
+    rig.pool.drain()
+    assert told.heard == [Lost("")]
+    assert rig.pool.waiting == 0
+
+
+@pytest.mark.parametrize("everyone", [False, True])
+def test_where_no_instance_can_be_forked_somebody_is_told(everyone: bool) -> None:
+    rig = Rig()
+    waits = [Told(), Told()]
+    for told in waits:
+        rig.begin("waits", told)
+    rig.pool.instances.clear()
+    rig.trouble = Unavailable("no")
+    rig.pool.call_next(everyone=everyone)
+    heard = [rig.trouble]
+    assert [told.heard for told in waits] == [heard, heard if everyone else []]
+
+
+def test_a_long_line_of_runs_that_cannot_be_sent_is_refused_one_by_one() -> None:
+    rig = Rig()
+    for _ in range(MAX_WAITING):
+        rig.begin("too large")
+    rig.process.end()
+    assert len(rig.refused) == MAX_WAITING
