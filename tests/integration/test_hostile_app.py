@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 from tests.integration.hostile_app import page
@@ -17,11 +19,12 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answers]:
-    folder = tmp_path_factory.mktemp("hostile")
-    for each in (folder, *folder.parents[:2]):
-        each.chmod(0o755)
-    return all_answers(folder)
+def found() -> dict[str, Answers]:
+    # Not in pytest's own folder, which every other session that begins closes to other users again.
+    with tempfile.TemporaryDirectory(prefix="hostile") as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        return all_answers(folder)
 
 
 def test_every_answer_is_the_one_that_the_page_documents(found: dict[str, Answers]) -> None:
