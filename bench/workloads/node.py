@@ -62,13 +62,21 @@ class WatchedStorage:
     async def get(self, space: Space, key: bytes) -> bytes | None:
         return await self._storage.get(space, key)
 
-    async def get_many(self, space: Space, keys: Sequence[bytes]) -> list[bytes | None]:
-        return await self._storage.get_many(space, keys)
+    async def get_many(
+        self, space: Space, keys: Sequence[bytes], *, most: int | None = None
+    ) -> list[bytes | None]:
+        return await self._storage.get_many(space, keys, most=most)
 
     async def scan(
-        self, space: Space, low: bytes, high: bytes | None = None, *, limit: int = 1_000
+        self,
+        space: Space,
+        low: bytes,
+        high: bytes | None = None,
+        *,
+        limit: int = 1_000,
+        most: int | None = None,
     ) -> list[tuple[bytes, bytes]]:
-        return await self._storage.scan(space, low, high, limit=limit)
+        return await self._storage.scan(space, low, high, limit=limit, most=most)
 
     async def settled(self) -> None:
         await self._storage.settled()

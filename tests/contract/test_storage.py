@@ -13,7 +13,7 @@ from tests.contract.contract_drivers import STORAGES, AnyStorage, ManualClock, P
 
 from headrace.keepers.storage.keys import after, pack
 from headrace.model.effects import Change, Check, Delete, Put, RangeCheck, Space, digest_of
-from headrace.model.errors import Conflict, Fenced, Unavailable
+from headrace.model.errors import Conflict, Fenced, TooLarge, Unavailable
 
 
 def put(key: bytes, value: bytes, space: Space = Space.STATE) -> Change:
@@ -215,6 +215,20 @@ async def test_scan_is_ascending_half_open_and_limited(storage: AnyStorage) -> N
     ]
     assert [key for key, _ in await storage.scan(Space.DEAD, b"", limit=2)] == ordered[:2]
     assert await storage.scan(Space.DEAD, b"x", b"a") == []
+
+
+async def test_no_more_is_read_than_was_allowed(storage: AnyStorage) -> None:
+    keys = [b"%d" % each for each in range(9)]
+    await storage.apply(Change(puts=tuple(Put(Space.DEAD, key, bytes(100)) for key in keys)))
+    assert len(await storage.scan(Space.DEAD, b"", most=900)) == 9
+    assert len(await storage.scan(Space.DEAD, b"", limit=8, most=800)) == 8
+    assert len(await storage.get_many(Space.DEAD, keys, most=900)) == 9
+    with pytest.raises(TooLarge, match="limit"):
+        await storage.scan(Space.DEAD, b"", most=899)
+    for asked in (keys, [keys[0]] * 9):
+        with pytest.raises(TooLarge, match="fewer keys"):
+            await storage.get_many(Space.DEAD, asked, most=899)
+    assert await storage.get_many(Space.DEAD, [b"x"] * 9, most=0) == [None] * 9
 
 
 async def test_a_prefix_of_a_tuple_finds_its_rows_and_no_others(storage: AnyStorage) -> None:

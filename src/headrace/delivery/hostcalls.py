@@ -9,7 +9,9 @@ from headrace.delivery.shifts import Shifts
 from headrace.keepers.state.rows import decode_row, range_of, state_key, state_name
 from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Space, digest_of
+from headrace.model.errors import TooLarge
 from headrace.model.outcome import Range, Returned, Scanned
+from headrace.model.policy import MAX_ANSWER_BYTES, MAX_ASKED_KEYS
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
 from headrace.world.clock import Clock
@@ -36,12 +38,27 @@ class HostCalls:
         self._answers = Answers() if answers is None else answers
 
     async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
-        """Version (0: never written) and value of each key; what has expired has no value."""
-        rows = await self._storage.get_many(Space.STATE, [state_key(app, key) for key in keys])
+        """Version (0: never written) and value of each key; what has expired has no value.
+
+        Raises:
+            TooLarge: They are more, or their values larger together, than one answer may have.
+        """
+        if len(keys) > MAX_ASKED_KEYS:
+            raise TooLarge(
+                f"{len(keys):,} keys of state were asked for at once; ask for at most "
+                f"{MAX_ASKED_KEYS:,} at a time"
+            )
+        rows = await self._storage.get_many(
+            Space.STATE, [state_key(app, key) for key in keys], most=MAX_ANSWER_BYTES
+        )
         return [(0, None) if row is None else self._open(row) for row in rows]
 
     async def scan_state(self, app: str, prefix: str, *, limit: int) -> Scanned:
-        """The first `limit` keys that start with `prefix`; `MAX_SCAN` rows are looked at at most."""
+        """The first `limit` keys that start with `prefix`; `MAX_SCAN` rows are looked at at most.
+
+        Raises:
+            TooLarge: The rows are larger together than one answer may be.
+        """
         # A run may begin before its partition's last commit has landed. Of a key asked for by name
         # the instance knows that; of keys nobody has named yet only the store can tell.
         await self._storage.settled()
@@ -49,9 +66,11 @@ class HostCalls:
         rows: list[tuple[str, int, bytes]] = []
         seen: list[tuple[bytes, bytes]] = []
         last: str | None = None
+        most = MAX_ANSWER_BYTES
         while (asked := min(limit - len(rows), MAX_SCAN - len(seen))) > 0:
-            page = await self._storage.scan(Space.STATE, low, high, limit=asked)
+            page = await self._storage.scan(Space.STATE, low, high, limit=asked, most=most)
             seen += page
+            most -= sum(len(row) for _, row in page)
             for packed, row in page:
                 version, value = self._open(row)
                 if value is not None:

@@ -29,6 +29,13 @@ MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16_384
 MAX_NAME = 200
 MAX_STATE_BYTES = 4 << 20
+MAX_ASKED_KEYS = 10_000
+"""Keys of state in one question of a handler's."""
+MAX_ANSWER_BYTES = 32 << 20
+"""Of all values of state in the answer to one question."""
+MAX_UNREAD_BYTES = 1 << 20
+"""Of questions and answers that an instance and its host have not finished with: beyond it, the host reads
+nothing more from the instance."""
 MAX_KEPT_S = 3_155_760_000
 """A hundred years."""
 RESERVED_STATE = "\x00"

@@ -40,10 +40,13 @@ from headrace.runtime.wire import (
     Done,
     Exited,
     Extend,
+    Fetch,
     FromChild,
     Hello,
     Partitions,
+    ReadState,
     Run,
+    ScanState,
     Skipped,
     Stop,
     Suspend,
@@ -133,6 +136,7 @@ class Instance:
         self._loop = asyncio.get_running_loop()
         self._runs: dict[int, InHand] = {}
         self._claims: Claims | None = None
+        self._large = asyncio.Lock()
         self._behind = self._skipping = 0
         self._head_since = 0.0
         self._leaving_since = 0.0
@@ -418,11 +422,13 @@ class Instance:
                 elif isinstance(message, ProtocolError):
                     self._break(Doom.PROTOCOL, message.reason)
                     return
-                elif (problem := self._hear(nonce, message)) is not None:
+                elif (problem := self._hear(nonce, message, len(body))) is not None:
                     self._break(Doom.PROTOCOL, problem)
                     return
                 if self._deaf:
                     return
+            # Not another frame before it has taken what it asked for.
+            more = more and not self._line.is_full
 
     def _done(self, nonce: int, message: Done) -> None:
         run = self._runs.pop(nonce, None)
@@ -447,7 +453,7 @@ class Instance:
         # Last of all: whoever is told may hand over the next run at once.
         _tell(run.waiter, returned)
 
-    def _hear(self, nonce: int, message: FromChild) -> str | None:
+    def _hear(self, nonce: int, message: FromChild, size: int) -> str | None:
         match message:
             case Hello():
                 if self.state is not State.STARTING:
@@ -463,7 +469,8 @@ class Instance:
                 if nonce not in self._runs:
                     return "it asked on behalf of a run that nobody gave it"
                 token = self._runs[nonce].invocation.token
-                self._start(self._answer(nonce, token, message), f"answer {self.identity}")
+                self._line.owe(size)
+                self._start(self._answer(nonce, token, message, size), f"answer {self.identity}")
             case Acted():
                 if nonce and nonce == self._suspending:
                     self._suspending = 0
@@ -484,10 +491,23 @@ class Instance:
             began = self._clock.monotonic() + seconds - run.invocation.timeout
             self._head_since = max(self._head_since, began)
 
-    async def _answer(self, nonce: int, token: int, asked: Ask) -> None:
-        frame = await answer(self._services, self.app, nonce, token, asked)
+    async def _answer(self, nonce: int, token: int, asked: Ask, size: int) -> None:
+        try:
+            # Whose answers are large come one after the other: the last must be taken before.
+            if isinstance(asked.question, ReadState | ScanState | Fetch):
+                async with self._large:
+                    await self._line.room()
+                    await self._tell_answer(nonce, token, asked)
+            else:
+                await self._tell_answer(nonce, token, asked)
+        finally:
+            self._line.settle(size)
+
+    async def _tell_answer(self, nonce: int, token: int, asked: Ask) -> None:
         if self._line.connected:
-            self._send(frame)
+            frame = await answer(self._services, self.app, nonce, token, asked)
+            if self._line.connected:
+                self._send(frame)
 
     def _break(self, doom: Doom, reason: str) -> None:
         self._hurt = reason

@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 
+from headrace.model.policy import MAX_UNREAD_BYTES
 from headrace.runtime.frames import RECEIVE_BYTES, Frames, ProtocolError
 from headrace.runtime.logs import LogLine, LogReader
 from headrace.world.clock import Clock
@@ -36,26 +37,67 @@ class Line:
         self._frames = Frames()
         self._outbox = bytearray()
         self._flushing = self._writing = False
+        self._listening = self._paused = False
+        self._owed = 0
+        self._room = asyncio.Event()
+        self._room.set()
         widen(link)
         link.setblocking(False)
 
     def listen(self) -> None:
         """Hear from now on."""
         if self.connected:
+            self._listening = True
             self._loop.add_reader(self._link, self._on_readable)
 
     def mute(self) -> None:
         """Hear no more."""
+        self._listening = False
         self._loop.remove_reader(self._link)
 
     def disconnect(self) -> None:
         """Let go of the socket."""
         if self.connected:
-            self.connected = False
+            self.connected = self._listening = False
             self._loop.remove_reader(self._link)
             self._loop.remove_writer(self._link)
             self._link.close()
             self._outbox.clear()
+            self._ease()
+
+    def owe(self, size: int) -> None:
+        """A question of so many bytes is to be answered; where too much waits, nothing more is heard.
+
+        What a child does not take is the host's to hold, and so is what it asks.
+        """
+        self._owed += size
+        if self.is_full and self._listening and not self._paused:
+            self._paused = True
+            self._loop.remove_reader(self._link)
+
+    def settle(self, size: int) -> None:
+        """The question of so many bytes was answered."""
+        self._owed -= size
+        self._ease()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits, questions and answers together, than may."""
+        return self._owed + len(self._outbox) > MAX_UNREAD_BYTES
+
+    async def room(self) -> None:
+        """Return once the other end has taken most of what was sent, or is gone."""
+        while self.connected and len(self._outbox) > MAX_UNREAD_BYTES:
+            self._room.clear()
+            await self._room.wait()
+
+    def _ease(self) -> None:
+        """Go on with what waited for the other end to take what was sent."""
+        self._room.set()
+        if self._paused and not self.is_full:
+            self._paused = False
+            if self._listening:
+                self._loop.add_reader(self._link, self._on_readable)
 
     def receive(self) -> tuple[list[tuple[int, bytes]], bool] | ProtocolError | None:
         """Frames, and whether there may be more; None once the other end is closed."""
@@ -118,8 +160,11 @@ class Line:
             if self._writing:
                 self._writing = False
                 self._loop.remove_writer(self._link)
+                self._ease()
             return
         del self._outbox[:sent]
+        if self._writing and len(self._outbox) <= MAX_UNREAD_BYTES:
+            self._ease()
         if not self._writing:
             self._writing = True
             self._loop.add_writer(self._link, self._flush)

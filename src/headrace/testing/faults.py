@@ -279,17 +279,25 @@ class Door:
         self._host.must_live()
         return await self._storage.get(space, key)
 
-    async def get_many(self, space: Space, keys: Sequence[bytes]) -> list[bytes | None]:
+    async def get_many(
+        self, space: Space, keys: Sequence[bytes], *, most: int | None = None
+    ) -> list[bytes | None]:
         """The values at `keys`."""
         self._host.must_live()
-        return await self._storage.get_many(space, keys)
+        return await self._storage.get_many(space, keys, most=most)
 
     async def scan(
-        self, space: Space, low: bytes, high: bytes | None = None, *, limit: int = 1_000
+        self,
+        space: Space,
+        low: bytes,
+        high: bytes | None = None,
+        *,
+        limit: int = 1_000,
+        most: int | None = None,
     ) -> list[tuple[bytes, bytes]]:
         """Up to `limit` pairs, ascending."""
         self._host.must_live()
-        return await self._storage.scan(space, low, high, limit=limit)
+        return await self._storage.scan(space, low, high, limit=limit, most=most)
 
     async def settled(self) -> None:
         """Changes land as they are handed in."""

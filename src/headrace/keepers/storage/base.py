@@ -54,14 +54,30 @@ class Storage(Protocol):
         """The value at `key`, as last committed."""
         ...
 
-    async def get_many(self, space: Space, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values at `keys`, of one snapshot, in the order asked."""
+    async def get_many(
+        self, space: Space, keys: Sequence[bytes], *, most: int | None = None
+    ) -> list[bytes | None]:
+        """The values at `keys`, of one snapshot, in the order asked.
+
+        Raises:
+            TooLarge: They have more than `most` bytes together, each as often as it was asked for.
+        """
         ...
 
     async def scan(
-        self, space: Space, low: bytes, high: bytes | None = None, *, limit: int = 1_000
+        self,
+        space: Space,
+        low: bytes,
+        high: bytes | None = None,
+        *,
+        limit: int = 1_000,
+        most: int | None = None,
     ) -> list[tuple[bytes, bytes]]:
-        """Up to `limit` pairs with `low <= key < high` (to the end where `high` is None), ascending."""
+        """Up to `limit` pairs with `low <= key < high` (to the end where `high` is None), ascending.
+
+        Raises:
+            TooLarge: Their values have more than `most` bytes together.
+        """
         ...
 
     async def settled(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from headrace.keepers.storage.appending import Appender
 from headrace.keepers.storage.base import Applied
+from headrace.keepers.storage.bounds import weigh, within
 from headrace.keepers.storage.judging import Overlay, judge, overlay_change
 from headrace.model.effects import Change, Space
 from headrace.model.errors import Unavailable
@@ -103,17 +104,29 @@ class MemoryStorage:
         self._require_open()
         return self._look(space, key)
 
-    async def get_many(self, space: Space, keys: Sequence[bytes]) -> list[bytes | None]:
+    async def get_many(
+        self, space: Space, keys: Sequence[bytes], *, most: int | None = None
+    ) -> list[bytes | None]:
         """The values at `keys`, in the order asked."""
         self._require_open()
-        return [self._look(space, key) for key in keys]
+        found = [self._look(space, key) for key in keys]
+        if most is not None:
+            weigh(found, most)
+        return found
 
     async def scan(
-        self, space: Space, low: bytes, high: bytes | None = None, *, limit: int = 1_000
+        self,
+        space: Space,
+        low: bytes,
+        high: bytes | None = None,
+        *,
+        limit: int = 1_000,
+        most: int | None = None,
     ) -> list[tuple[bytes, bytes]]:
         """Up to `limit` pairs in ascending order."""
         self._require_open()
-        return self._scan(space, low, high, limit)
+        found = self._scan(space, low, high, limit)
+        return found if most is None else list(within(found, most))
 
     def _scan(
         self, space: Space, low: bytes, high: bytes | None, limit: int

@@ -6,12 +6,14 @@ it; `landed` brings it up to date. The cache is bounded in bytes and simply star
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 
 import apsw
 
+from headrace.keepers.storage.bounds import weigh, within
 from headrace.keepers.storage.sqlite.pages import told
 from headrace.model.effects import Space
 
@@ -53,38 +55,65 @@ class Rows:
         self._keep(space, key, value)
         return value
 
-    def get_many(self, space: Space, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values at `keys`, of one snapshot."""
-        cached = self._cache[space]
+    def get_many(
+        self, space: Space, keys: Sequence[bytes], most: int | None = None
+    ) -> list[bytes | None]:
+        """The values at `keys`, of one snapshot.
+
+        Raises:
+            TooLarge: They have more than `most` bytes together.
+        """
+        cached, bound = self._cache[space], most
         missing = [key for key in dict.fromkeys(keys) if key not in cached]
         found: dict[bytes, bytes | None] = {key: cached.get(key) for key in keys}
         if len(missing) > KEYS_PER_QUERY:
             self._fetch("BEGIN", ())
         try:
             for start in range(0, len(missing), KEYS_PER_QUERY):
-                found.update(self._look_up(space, missing[start : start + KEYS_PER_QUERY]))
+                some = self._look_up(space, missing[start : start + KEYS_PER_QUERY], most)
+                found.update(some)
+                if most is not None:
+                    most -= sum(len(value) for _, value in some)
         finally:
             if len(missing) > KEYS_PER_QUERY:
                 self._fetch("COMMIT", ())
         for key in missing:
             self._keep(space, key, found[key])
-        return [found[key] for key in keys]
+        answer = [found[key] for key in keys]
+        if bound is not None:
+            weigh(answer, bound)
+        return answer
 
-    def _look_up(self, space: Space, keys: Sequence[bytes]) -> Iterable[tuple[bytes, bytes]]:
+    def _look_up(
+        self, space: Space, keys: Sequence[bytes], most: int | None
+    ) -> list[tuple[bytes, bytes]]:
         marks = ",".join("?" * len(keys))
-        rows = self._fetch(f"SELECT key, value FROM {space} WHERE key IN ({marks})", tuple(keys))
-        return cast("list[tuple[bytes, bytes]]", rows)
+        sql = f"SELECT key, value FROM {space} WHERE key IN ({marks})"
+        return self._pairs(sql, tuple(keys), most)
 
     def scan(
-        self, space: Space, low: bytes, high: bytes | None, limit: int
+        self, space: Space, low: bytes, high: bytes | None, limit: int, most: int | None = None
     ) -> list[tuple[bytes, bytes]]:
-        """Pairs in ascending order."""
+        """Pairs in ascending order.
+
+        Raises:
+            TooLarge: Their values have more than `most` bytes together.
+        """
         if high is None:
-            rows = self._fetch(_SCAN_REST[space], (low, limit))
-        else:
-            rows = self._fetch(_SCAN[space], (low, high, limit))
+            return self._pairs(_SCAN_REST[space], (low, limit), most)
+        return self._pairs(_SCAN[space], (low, high, limit), most)
+
+    def _pairs(
+        self, sql: str, values: tuple[bytes | int, ...], most: int | None
+    ) -> list[tuple[bytes, bytes]]:
         # STRICT tables hold nothing but blobs here.
-        return cast("list[tuple[bytes, bytes]]", rows)
+        if most is None:
+            return cast("list[tuple[bytes, bytes]]", self._fetch(sql, values))
+        try:
+            with closing(self._connection.execute(sql, values)) as rows:
+                return list(within(cast("Iterator[tuple[bytes, bytes]]", rows), most))
+        except apsw.Error as error:
+            raise told(error, self._path) from error
 
     def _fetch(self, sql: str, values: tuple[bytes | int, ...]) -> list[tuple[object, ...]]:
         try:

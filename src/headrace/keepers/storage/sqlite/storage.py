@@ -327,17 +327,25 @@ class SqliteStorage:
         self._require_open()
         return self._rows.get(space, key)
 
-    async def get_many(self, space: Space, keys: Sequence[bytes]) -> list[bytes | None]:
+    async def get_many(
+        self, space: Space, keys: Sequence[bytes], *, most: int | None = None
+    ) -> list[bytes | None]:
         """The values at `keys`, of one snapshot, in the order asked."""
         self._require_open()
-        return self._rows.get_many(space, keys)
+        return self._rows.get_many(space, keys, most)
 
     async def scan(
-        self, space: Space, low: bytes, high: bytes | None = None, *, limit: int = 1_000
+        self,
+        space: Space,
+        low: bytes,
+        high: bytes | None = None,
+        *,
+        limit: int = 1_000,
+        most: int | None = None,
     ) -> list[tuple[bytes, bytes]]:
         """Up to `limit` pairs in ascending order."""
         self._require_open()
-        return self._rows.scan(space, low, high, limit)
+        return self._rows.scan(space, low, high, limit, most)
 
     def query(self, sql: str, values: apsw.Bindings = ()) -> list[tuple[Cell, ...]]:
         """Committed rows of a log's own tables."""

@@ -1,0 +1,47 @@
+"""What an instance asks for at once is bounded, however often it names the same key."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.delivery.hostcalls import HostCalls
+from headrace.keepers.state.rows import encode_row, state_key
+from headrace.keepers.storage.memory import MemoryStorage
+from headrace.model.effects import Change, Put, Space
+from headrace.model.errors import TooLarge
+from headrace.model.policy import MAX_ANSWER_BYTES, MAX_ASKED_KEYS
+from headrace.world.clock import SystemClock
+
+BIG = bytes(900_000)
+TOO_MANY = MAX_ANSWER_BYTES // len(BIG) + 1
+
+
+async def calls_on(count: int, value: bytes) -> HostCalls:
+    """State with so many keys of that value."""
+    storage = MemoryStorage(SystemClock())
+    rows = [
+        Put(Space.STATE, state_key("shop", f"k/{n:05}"), encode_row(1, value, 0))
+        for n in range(count)
+    ]
+    await storage.apply(Change((), tuple(rows)))
+    return HostCalls(storage, SystemClock())
+
+
+async def test_values_that_are_too_large_together_are_refused() -> None:
+    calls = await calls_on(TOO_MANY, BIG)
+    every = [f"k/{n:05}" for n in range(TOO_MANY)]
+    for keys in (every, ["k/00000"] * TOO_MANY):
+        with pytest.raises(TooLarge, match="fewer keys"):
+            await calls.read_state("shop", keys)
+        assert len(await calls.read_state("shop", keys[1:])) == TOO_MANY - 1
+    with pytest.raises(TooLarge, match="smaller `limit`"):
+        await calls.scan_state("shop", "k/", limit=MAX_ASKED_KEYS)
+    assert len((await calls.scan_state("shop", "k/", limit=TOO_MANY - 1)).rows) == TOO_MANY - 1
+
+
+async def test_keys_that_are_too_many_are_refused() -> None:
+    calls = await calls_on(1, b"1")
+    keys = ["k/00000"] * MAX_ASKED_KEYS
+    assert await calls.read_state("shop", keys) == [(1, b"1")] * MAX_ASKED_KEYS
+    with pytest.raises(TooLarge, match="10,001 keys"):
+        await calls.read_state("shop", [*keys, "one more"])
