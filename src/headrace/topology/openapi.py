@@ -9,6 +9,7 @@ from typing import Any, Final
 from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.http import Http, Proxy, Webhook
 from headrace.model.route import Segment, segments_of
+from headrace.topology.components import Components
 
 _KINDS: Final[dict[str, dict[str, Any]]] = {
     "str": {"type": "string"},
@@ -21,7 +22,6 @@ _BODYLESS: Final = frozenset({"GET", "DELETE"})
 _SAID_ELSEWHERE: Final = frozenset({"accept", "authorization", "content-type"})
 """Headers that OpenAPI describes by other means, and wants no parameter for."""
 _NAMES = re.compile(r"\{([^}]+)\}")
-_NO_COMPONENT = re.compile(r"[^A-Za-z0-9._-]")
 PROBLEM: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["type", "title", "status", "code", "detail"],
@@ -56,7 +56,7 @@ def document(apps: Iterable[AppSpec], *, version: str = "") -> dict[str, Any]:
     """The document of these apps' routes."""
     # The platform's own apps have no routes, and no place in the title.
     known = [app for app in apps if not app.name.startswith("_")]
-    schemas: dict[str, Any] = {"Problem": PROBLEM, "Accepted": ACCEPTED}
+    components = Components({"Problem": PROBLEM, "Accepted": ACCEPTED})
     paths: dict[str, dict[str, Any]] = {}
     scopes = False
     for app in known:
@@ -66,7 +66,7 @@ def document(apps: Iterable[AppSpec], *, version: str = "") -> dict[str, Any]:
                     scopes = scopes or trigger.auth is not None
                     for method in trigger.methods:
                         _put(paths, trigger.segments, method, _operation(
-                            app, function, trigger, method, schemas
+                            app, function, trigger, method, components
                         ))  # fmt: skip
         for proxy in app.proxies:
             scopes = scopes or proxy.auth is not None
@@ -81,7 +81,7 @@ def document(apps: Iterable[AppSpec], *, version: str = "") -> dict[str, Any]:
             "version": version or "+".join(app.version[:12] for app in known if app.version) or "0",
         },
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {"schemas": components.schemas},
     }
     if scopes:
         found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
@@ -128,14 +128,14 @@ def _operation(
     function: FunctionSpec,
     route: Http | Webhook,
     method: str,
-    schemas: dict[str, Any],
+    components: Components,
 ) -> dict[str, Any]:
     found: dict[str, Any] = {
         "operationId": _operation_id(function.name, method, route.methods, route.path),
         "tags": [app.name],
         "parameters": [
             *_path_parameters(route.segments),
-            *_query_parameters(route, function, schemas),
+            *_query_parameters(route, function, components),
             *_header_parameters(route),
         ],
         "responses": _responses(route),
@@ -148,7 +148,7 @@ def _operation(
     if isinstance(route, Webhook):
         found["description"] = f"Signed as `{route.signature.__struct_config__.tag}` says."
     if method not in _BODYLESS:
-        found["requestBody"] = _body(route, function, schemas)
+        found["requestBody"] = _body(route, function, components)
     return found
 
 
@@ -167,13 +167,11 @@ def _path_parameters(segments: tuple[Segment, ...]) -> list[dict[str, Any]]:
 
 
 def _query_parameters(
-    route: Http | Webhook, function: FunctionSpec, schemas: dict[str, Any]
+    route: Http | Webhook, function: FunctionSpec, components: Components
 ) -> list[dict[str, Any]]:
     if route.query_schema is None:
         return []
-    whole = _lifted(route.query_schema, function, schemas)
-    if "$ref" in whole:
-        whole = schemas[whole["$ref"].rpartition("/")[2]]
+    whole = components.resolve(components.lift(route.query_schema, function.app))
     in_path = {each.name for each in route.segments if each.name}
     required = set(whole.get("required", ()))
     return [
@@ -193,11 +191,11 @@ def _header_parameters(route: Http | Webhook) -> list[dict[str, Any]]:
     ]
 
 
-def _body(route: Http | Webhook, function: FunctionSpec, schemas: dict[str, Any]) -> dict[str, Any]:
+def _body(route: Http | Webhook, function: FunctionSpec, components: Components) -> dict[str, Any]:
     if route.codec != "json":
         media = "text/plain" if route.codec == "text" else "application/octet-stream"
         return {"required": True, "content": {media: {"schema": {"type": "string"}}}}
-    schema = {} if route.schema is None else _lifted(route.schema, function, schemas)
+    schema = {} if route.schema is None else components.lift(route.schema, function.app)
     required = route.schema is not None or isinstance(route, Webhook)
     return {"required": required, "content": {"application/json": {"schema": schema}}}
 
@@ -254,36 +252,3 @@ def _problem() -> dict[str, Any]:
 
 def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _lifted(
-    schema: dict[str, Any], function: FunctionSpec, schemas: dict[str, Any]
-) -> dict[str, Any]:
-    """The schema with its definitions among the components, where names of two apps may meet."""
-    definitions: dict[str, Any] = schema.get("$defs", {})
-    names: dict[str, str] = {}
-    for name in definitions:
-        plain = _NO_COMPONENT.sub("_", name)
-        known = schemas.get(plain)
-        moved = f"{function.app}.{plain}"
-        same = known is not None and known.get("x-app") == function.app
-        names[name] = plain if known is None or same else moved
-    for name, definition in definitions.items():
-        schemas[names[name]] = {**_moved(definition, names), "x-app": function.app}
-    found: dict[str, Any] = _moved(
-        {name: value for name, value in schema.items() if name != "$defs"}, names
-    )
-    return found
-
-
-def _moved(value: Any, names: dict[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {
-            name: f"#/components/schemas/{names[member.rpartition('/')[2]]}"
-            if name == "$ref" and isinstance(member, str) and member.rpartition("/")[2] in names
-            else _moved(member, names)
-            for name, member in value.items()
-        }
-    if isinstance(value, list):
-        return [_moved(member, names) for member in value]
-    return value

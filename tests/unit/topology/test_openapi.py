@@ -77,3 +77,60 @@ def test_every_example_with_routes_is_described_validly(folder: str) -> None:
 def test_the_platforms_own_apps_are_not_named() -> None:
     found = document([AppSpec(name="_bus"), AppSpec(name="shop", version="1")])
     assert found["info"] == {"title": "shop", "version": "1"}
+
+
+def named(name: str, **fields: Any) -> type[msgspec.Struct]:
+    return msgspec.defstruct(name, list(fields.items()))
+
+
+def routed(app: App, **bodies: Any) -> App:
+    """The app with a route for each body."""
+    typed: Any = Event
+    for path, body in bodies.items():
+
+        def take(event: Any) -> None: ...
+
+        take.__name__ = path
+        take.__annotations__ = {"event": typed[body]}
+        app.function(Http("POST", f"/{app.name}/{path}"))(take)
+    return app
+
+
+def body_at(found: dict[str, Any], path: str) -> tuple[str, dict[str, Any]]:
+    """The name and the properties of what a route takes."""
+    content = found["paths"][path]["post"]["requestBody"]["content"]
+    name = content["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    return name, found["components"]["schemas"][name]["properties"]
+
+
+def test_two_types_of_one_name_are_two_components() -> None:
+    text, number, again = named("Item", a=str), named("Item", a=int), named("Item", a=str)
+    problem = named("Problem", mine=bool)
+    shop = routed(App("shop"), text=text, number=number, again=again, problem=problem)
+    till = routed(App("till"), text=text, number=number)
+    found = document([shop.spec(), till.spec()])
+    validate(found)
+    names = {}
+    for path, kind in [
+        ("/shop/text", "string"), ("/shop/number", "integer"), ("/shop/again", "string"),
+        ("/till/text", "string"), ("/till/number", "integer"),
+    ]:  # fmt: skip
+        names[path], properties = body_at(found, path)
+        assert properties["a"]["type"] == kind, path
+    assert names["/shop/text"] == names["/shop/again"] == "Item"
+    assert len(set(names.values())) == 4
+    name, properties = body_at(found, "/shop/problem")
+    assert (name, list(properties)) == ("shop.Problem", ["mine"])
+    assert found["components"]["schemas"]["Problem"]["required"][0] == "type"
+
+
+def test_types_that_hold_others_of_one_name_are_two_components() -> None:
+    first, second = named("Item", a=str), named("Item", a=int)
+    shop = routed(App("shop"), one=named("Order", item=first), two=named("Order", item=second))
+    found = document([shop.spec()])
+    validate(found)
+    schemas = found["components"]["schemas"]
+    for path, kind in (("/shop/one", "string"), ("/shop/two", "integer")):
+        _, properties = body_at(found, path)
+        item = schemas[properties["item"]["$ref"].rpartition("/")[2]]
+        assert item["properties"]["a"]["type"] == kind, path

@@ -18,6 +18,9 @@ import msgspec
 from headrace.model.event import Event
 from headrace.model.tables import SLOT_LENGTH, Row, RowOp, Table, key_of
 
+_PLAIN = re.compile(r"_[a-z0-9]+\.[a-z0-9_]+\.[a-z]+\.[0-9]+")
+"""Streams whose name can be told from its words with `_` between them: the first one is the app."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowChange:
@@ -71,11 +74,11 @@ def plain(value: Any) -> Any:
 
 
 def slot_of(trigger: Table, stream: str) -> str:
-    """What the database calls this reader."""
+    """What the database calls this reader: no two streams have one name."""
     if trigger.slot is not None:
         return trigger.slot
     name = "headrace" + re.sub(r"[^a-z0-9_]", "_", stream.lower())
-    if len(name) <= SLOT_LENGTH and stream == stream.lower():
+    if len(name) <= SLOT_LENGTH and _PLAIN.fullmatch(stream):
         return name
     digest = hashlib.blake2b(stream.encode(), digest_size=6).hexdigest()
     return f"{name[: SLOT_LENGTH - 13]}_{digest}"
