@@ -34,7 +34,6 @@ TESTS = {
 }
 SIMULATED = ROOMS[0]
 """The room that the simulation runs for real; of the others it has twins in memory."""
-PATIENCE_S = 180.0
 SHOWN = 2_000
 """How much of what a failing test says is told, in characters."""
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
@@ -150,8 +149,8 @@ def _short(node: ast.AST) -> str:
 class Trial:
     """A copy of the checkout, in which one mutant at a time is tried."""
 
-    def __init__(self, folder: Path, seeds: int) -> None:
-        self._folder, self._seeds = folder, seeds
+    def __init__(self, folder: Path, seeds: int, patience: float) -> None:
+        self._folder, self._seeds, self._patience = folder, seeds, patience
         for name in COPIED:
             source = ROOT / name
             if source.is_dir():
@@ -217,10 +216,10 @@ class Trial:
         try:
             done = subprocess.run(
                 [sys.executable, *command], cwd=self._folder, env=self._world, check=False,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE_S,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=self._patience,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return f"took longer than {PATIENCE_S:.0f} s"
+            return f"took longer than {self._patience:.0f} s"
         if not done.returncode:
             return ""
         return done.stdout.decode(errors="replace")[-SHOWN:] or f"status {done.returncode}"
@@ -238,6 +237,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--seeds", type=int, default=60, help="simulated seeds a mutant must survive"
     )
+    parser.add_argument(
+        "--patience", type=float, default=180.0, help="seconds that a step of a trial may take"
+    )
     parser.add_argument("--only", action="append", default=[], help="a file or folder; repeatable")
     asked = parser.parse_args(arguments)
     ends = time.monotonic() + asked.minutes * 60  # noqa: TID251 - how long a person waits
@@ -251,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     survivors: list[Mutant] = []
     tried = 0
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        trial = Trial(Path(folder), asked.seeds)
+        trial = Trial(Path(folder), asked.seeds, asked.patience)
         drawn = [mutant for file in files for mutant in mutants_of(file)]
         chance.shuffle(drawn)
         for room in ROOMS:

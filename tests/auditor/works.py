@@ -1,10 +1,10 @@
-"""Judges what came of queues, tables, schedules, parked keys and requests, seen from outside.
+"""Judges what came of queues, tables, schedules, requests, a bus, windows and flow control, from outside.
 
 In: what their users did and were told, moment by moment on one clock, and the records that came of it.
 Out: findings. As everywhere in the auditor, nothing of the platform is imported.
 
 I1 nothing lost · I2 once · I3 in order · I5 nothing is left parked · I6 never early, and one holder
-at a time
+at a time · F1 no more runs begin than a throttle allows · F2 no more run at once than is allowed
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any, NamedTuple
 
 from tests.auditor.outside import PAGE, SHOWN, Finding, Read
 
 SLACK_S = 0.02
+LATE_S = 2.0
+"""How much later than it was let go a run may begin, on a busy machine."""
 TELLING_S = 5.0
 """How long an event of the schedule may be on its way to whoever writes it down."""
 
@@ -59,6 +61,9 @@ class Notes(NamedTuple):
         clock: When (by the true wall clock) the node's was set, and how wrong it was from then on.
         orders: How many requests were answered, numbered from 0.
         differing: Those that were answered otherwise when they were repeated.
+        news: By key, the numbers that were told on the bus, in order; the time of each is its number.
+        per_window: How many numbers a window holds.
+        gap: Seconds between two runs of a key that is throttled.
     """
 
     messages: Mapping[int, tuple[float, float]]
@@ -71,6 +76,9 @@ class Notes(NamedTuple):
     clock: Sequence[tuple[float, float]] = ((0.0, 0.0),)
     orders: int = 0
     differing: Sequence[int] = ()
+    news: Mapping[str, Sequence[int]] = {}
+    per_window: int = 10
+    gap: float = 0.0
 
     @property
     def shifted(self) -> bool:
@@ -88,7 +96,8 @@ def judge_works(notes: Notes, read: Read) -> list[Finding]:
     """Every broken promise."""
     return [
         *check_queue(notes), *check_rows(notes, read), *check_ticks(notes, read),
-        *check_made(notes, read), *check_orders(notes, read),
+        *check_made(notes, read), *check_orders(notes, read), *check_bus(notes, read),
+        *check_windows(notes, read), *check_flow(notes, read),
     ]  # fmt: skip
 
 
@@ -182,6 +191,73 @@ def check_ticks(notes: Notes, read: Read) -> list[Finding]:
     elif not notes.shifted and any(abs(step - notes.period) > 0.001 for step in steps):
         findings.append(Finding("I1", f"the schedule left times out: {max(steps):.3f} s apart"))
     return findings
+
+
+def check_bus(notes: Notes, read: Read) -> list[Finding]:
+    """What the rule means was handed over, each once and in order of its key."""
+    lanes = _by_key(read, "ruled")
+    wanted = {key: [n for n in news if n >= 3 and n % 2 == 0] for key, news in notes.news.items()}
+    return [
+        finding
+        for key in wanted.keys() | lanes.keys()
+        for finding in _same(
+            f"news of {key}", wanted.get(key, []), [each["n"] for each in lanes.get(key, ())]
+        )
+    ]
+
+
+def check_windows(notes: Notes, read: Read) -> list[Finding]:
+    """Every window of every key was told once, with its numbers in order."""
+    wanted: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for key, news in notes.news.items():
+        for number in news:
+            wanted[key, number // notes.per_window].append(number)
+    found: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for record in everything(read, "sums"):
+        window = record["value"]
+        found[window["key"], round(_moment(window["start"]))] += window["value"]
+    return [
+        finding
+        for at in wanted.keys() | found.keys()
+        for finding in _same(f"window {at}", wanted.get(at, []), found.get(at, []))
+    ]
+
+
+def check_flow(notes: Notes, read: Read) -> list[Finding]:
+    """A throttle spaces, a limit keeps runs apart, and what is debounced tells the last; none loses any."""
+    findings: list[Finding] = []
+    told = {name: _by_key(read, name) for name in ("throttled", "alone", "settled")}
+    for key, news in notes.news.items():
+        runs = {name: [each for each in told[name][key] if each["n"] >= 0] for name in told}
+        findings += _same(f"throttled {key}", list(news), [each["n"] for each in runs["throttled"]])
+        findings += _same(
+            f"one at a time {key}", list(news), sorted(each["n"] for each in runs["alone"])
+        )
+        # How much sooner than the throttle has it each run began: none much more than one before.
+        late = [each["began"] - at * notes.gap for at, each in enumerate(runs["throttled"])]
+        ahead = max((before - after for before, after in combinations(late, 2)), default=0.0)
+        if ahead > LATE_S and not notes.shifted:
+            findings.append(Finding("F1", f"throttled runs of {key} are {ahead:.2f} s too close"))
+        for before, after in pairwise(sorted(runs["alone"], key=lambda each: float(each["began"]))):
+            if after["began"] < before["ended"]:
+                findings.append(Finding("F2", f"{key}: {before} and {after} ran at once"))
+        last = [each["n"] for each in told["settled"][key]]
+        if last[-1:] != [-1]:
+            findings.append(
+                Finding("I1", f"the last news of {key} did not settle: {last[-SHOWN:]}")
+            )
+        ranks = {number: at for at, number in enumerate([*news, -1])}
+        order = [ranks.get(number, -1) for number in last]
+        if any(after <= before for before, after in pairwise(order)) or -1 in order:
+            findings.append(Finding("I3", f"what settled of {key} came twice or out of order"))
+    return findings
+
+
+def _by_key(read: Read, stream: str) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = defaultdict(list)
+    for record in everything(read, stream):
+        found[record["key"]].append(record["value"])
+    return found
 
 
 def everything(read: Read, stream: str) -> Iterator[dict[str, Any]]:

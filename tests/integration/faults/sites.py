@@ -32,6 +32,8 @@ from tests.integration.faults.processes import (
     wait_until,
 )
 
+from headrace.security.operator import read_key
+
 START_S = 20.0
 PATIENCE_S = 60.0
 AGAIN = frozenset({429, 503, 507})
@@ -225,9 +227,10 @@ class Site:
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
         *,
+        operates: bool = False,
         timeout: float = 10.0,
     ) -> tuple[int, bytes]:
-        """Ask one time, over this thread's connection to the present life.
+        """Ask one time, over this thread's connection to the present life; as its operator if need be.
 
         Raises:
             OSError, HTTPException: There was no answer.
@@ -238,8 +241,9 @@ class Site:
             self._local.address = address
             self._local.connection = http.client.HTTPConnection(*address, timeout=timeout)
         connection: http.client.HTTPConnection = self._local.connection
+        shown = {"authorization": f"Bearer {read_key(self.data)}"} if operates else {}
         try:
-            connection.request(method, path, body, headers or {})
+            connection.request(method, path, body, shown | (headers or {}))
             answer = connection.getresponse()
             return answer.status, answer.read()
         except BaseException:
@@ -253,6 +257,7 @@ class Site:
         body: bytes | None = None,
         media: str = "application/json",
         key: str = "",
+        operates: bool = False,
         seconds: float = PATIENCE_S,
     ) -> bytes:
         """Ask until there is a good answer, through as many lives as that takes.
@@ -266,7 +271,8 @@ class Site:
         headers = {"content-type": media} | ({"idempotency-key": key} if key else {})
         while time.monotonic() - began < seconds:
             try:
-                status, answer = self.once("GET" if body is None else "POST", path, body, headers)
+                method = "GET" if body is None else "POST"
+                status, answer = self.once(method, path, body, headers, operates=operates)
             except (OSError, http.client.HTTPException) as error:
                 last = repr(error)
             else:

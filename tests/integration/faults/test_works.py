@@ -27,11 +27,21 @@ def tick(second: int, late: int = 0) -> dict[str, Any]:
     return {"value": {"time": due.isoformat(), "told": due.timestamp() + late + 0.5}}
 
 
+def runs(*told: tuple[int, float, float]) -> list[dict[str, Any]]:
+    return [{"key": "k", "value": {"n": n, "began": at, "ended": end}} for n, at, end in told]
+
+
+def window(start: int, *numbers: int) -> dict[str, Any]:
+    at = datetime.fromtimestamp(start, UTC).isoformat()
+    return {"value": {"key": "k", "start": at, "value": list(numbers)}}
+
+
 RIGHT = Notes(
     messages={0: (0.0, 0.0), 1: (0.0, 1.0)},
     given=[Given(0, 0.1, 0.2), Given(1, 1.0, 1.1), Given(1, 3.1, 3.2)],
     told=[Told(0, "ack", 0.3, 0.4, sure=True), Told(1, "ack", 3.3, 3.4, sure=True)],
     visibility=2.0, rows=3, made={"k": [0, 2], "l": [1]}, period=1.0, orders=2,
+    news={"k": [0, 4, 9, 12]}, gap=3.0,
 )  # fmt: skip
 RECORDS: dict[str, list[dict[str, Any]]] = {
     "changes": [{"value": {"n": number}} for number in range(3)],
@@ -39,6 +49,11 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
              {"key": "k", "value": {"n": 2}}],
     "ticks": [tick(1), tick(2), tick(3)],
     "orders": [{"value": {"n": 1}}, {"value": {"n": 0}}],
+    "ruled": [{"key": "k", "value": {"n": 4}}, {"key": "k", "value": {"n": 12}}],
+    "sums": [window(0, 0, 4, 9), window(1, 12)],
+    "throttled": runs((0, 1, 1.1), (4, 4.5, 4.6), (9, 7.1, 7.2), (12, 10.1, 10.2)),
+    "alone": runs((4, 1, 2), (0, 2, 3), (9, 4, 5), (12, 5, 6)),
+    "settled": runs((4, 2, 2.1), (12, 8, 8.1), (-1, 9, 9.1)),
 }  # fmt: skip
 
 
@@ -87,6 +102,19 @@ def test_the_judge_sees_what_users_were_told_wrongly(
         ("I2", "ticks", [tick(1), tick(2), tick(2)]),
         ("I3", "ticks", [tick(2), tick(1)]),
         ("I6", "ticks", [tick(1), tick(2), tick(3, late=-2)]),
+        ("I1", "ruled", RECORDS["ruled"][:1]),
+        ("I3", "ruled", RECORDS["ruled"][::-1]),
+        ("I3", "ruled", [*RECORDS["ruled"], {"key": "k", "value": {"n": 9}}]),
+        ("I1", "sums", RECORDS["sums"][:1]),
+        ("I1", "sums", [window(0, 0, 9), window(1, 12)]),
+        ("I2", "sums", [*RECORDS["sums"], RECORDS["sums"][0]]),
+        ("I3", "sums", [window(0, 4, 0, 9), window(1, 12)]),
+        ("I1", "throttled", RECORDS["throttled"][:3]),
+        ("F1", "throttled", runs((0, 1, 1.1), (4, 4, 4.1), (9, 5, 5.1), (12, 6, 6.1))),
+        ("F2", "alone", runs((0, 1, 2), (4, 1.9, 3), (9, 4, 5), (12, 5, 6))),
+        ("I2", "alone", [*RECORDS["alone"], *runs((9, 7, 8))]),
+        ("I1", "settled", RECORDS["settled"][:2]),
+        ("I3", "settled", RECORDS["settled"][1::-1] + RECORDS["settled"][2:]),
     ],
 )
 def test_the_judge_sees_what_came_of_it_wrongly(

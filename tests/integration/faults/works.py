@@ -1,4 +1,4 @@
-"""A second load: a queue with workers outside, a table, a schedule, parked keys, and requests.
+"""A second load: queues, tables, schedules, parked keys, requests, a bus, windows and flow control.
 
 Each has a user in a thread of its own, who insists through every restart and writes down what was
 asked and answered, and when. What the node is killed amid, they do not know.
@@ -27,16 +27,33 @@ VISIBILITY_S = 2.0
 PERIOD_S = 0.25
 KEYS = 6
 DONE_S = 20.0
+PLACES = 2
+"""Partitions of the bus."""
+WINDOW_S = 1
+NEWS_PER_WINDOW = 10
+GAP_S = 0.5
+"""How far apart a key's throttled runs are."""
+QUIET_S, LONGEST_S = 0.3, 1.0
 
 APP = f'''
 """The app behind the second load."""
 
 import os
+import threading
 import time
 
-from headrace import App, Context, Event, Every, Http, ParkKey, Retry, Table
+from headrace import (
+    App, Concurrency, Context, Debounce, Event, Every, Http, ParkKey, Retry, Rule, Table, Throttle,
+    Tumbling,
+)
 
 app = App("works", owner="campaign")
+news = app.bus("news", partitions={PLACES})
+ruled = app.stream("ruled", partitions=2)
+sums = app.stream("sums")
+throttled = app.stream("throttled")
+alone = app.stream("alone")
+settled = app.stream("settled")
 jobs = app.queue("jobs", visibility={VISIBILITY_S}, max_receives=1000)
 changes = app.stream("changes")
 ticks = app.stream("ticks")
@@ -62,7 +79,19 @@ def tick(event: Event[dict]):
     retry=Retry(attempts=5, base=0.01, cap=0.02),
 )
 def make(event: Event[dict], context: Context):
-    """Fails on some until they are cured, and on some for a while."""
+    """Fails on some until they are cured, and on some for a while; some fork, some use threads."""
+    if event.value.get("forks") and os.fork() == 0:
+        if event.value["forks"] == "exits":
+            raise SystemExit(3)
+        return {{"n": -1}}
+    if event.value.get("threads"):
+        outcome = []
+        thread = threading.Thread(
+            target=lambda: outcome.append(context.state.get("nobody's", int, 0)), daemon=True
+        )
+        thread.start()
+        thread.join()
+        assert outcome == [0], outcome
     if context.attempt <= event.value.get("fails", 0):
         raise ValueError("not yet")
     if event.value.get("bad") and not os.path.exists("{{folder}}/cured"):
@@ -93,6 +122,42 @@ def live(event: Event[dict], context: Context):
 def later(event: Event[dict], context: Context):
     """Answers before it is done."""
     serve(event, context)
+
+
+@app.function(Rule({{"detail": {{"n": [{{"numeric": [">=", 3]}}], "even": [True]}}}}, bus=news), output=ruled)
+def even(event: Event[dict]):
+    """What a rule of the bus chooses."""
+    return {{"n": event.value["n"]}}
+
+
+@app.window(news, Tumbling({WINDOW_S}), output=sums)
+def numbers(held: list[int] | None, event: Event[dict]) -> list[int]:
+    """The numbers of every key and window, in order."""
+    return [*(held or ()), event.value["n"]]
+
+
+def timed(event):
+    began = time.monotonic()
+    time.sleep(0.005)
+    return {{"n": event.value["n"], "began": began, "ended": time.monotonic()}}
+
+
+@app.function(news, throttle=Throttle(1, per={GAP_S}, per_key=True), batch_size=1, output=throttled)
+def slow(event: Event[dict]):
+    return timed(event)
+
+
+@app.function(
+    news, mode="unordered", parallelism=4, concurrency=Concurrency(4, per_key=1), batch_size=1,
+    output=alone,
+)
+def one(event: Event[dict]):
+    return timed(event)
+
+
+@app.function(news, debounce=Debounce({QUIET_S}, longest={LONGEST_S}), output=settled)
+def last(event: Event[dict]):
+    return timed(event)
 '''
 
 
@@ -110,6 +175,7 @@ class Works:
         self.clock: list[tuple[float, float]] = [(0.0, 0.0)]
         self.redrives = 0
         self.orders = 0
+        self.news: defaultdict[str, list[int]] = defaultdict(list)
         self.differing: list[int] = []
         self._random = Random(seed)
         self._failure: BaseException | None = None
@@ -120,7 +186,7 @@ class Works:
             for work, pause, over in (
                 (self._send, 0.03, self._over), (self._insert, 0.02, self._over),
                 (self._publish, 0.04, self._over), (self._redrive, 0.2, self._over),
-                (self._order, 0.02, self._over),
+                (self._order, 0.02, self._over), (self._tell, 0.15, self._over),
                 (self._work, 0.0, self._idle), (self._work, 0.0, self._idle),
             )
         ]  # fmt: skip
@@ -148,6 +214,7 @@ class Works:
                 ),
             )
             self._wait(self._empty, lambda: "nothing is parked or left over")
+            self._close_windows()
             # What was said while the node died may not have been heard: then it comes again.
             self.site.wait_drained()
         finally:
@@ -159,12 +226,13 @@ class Works:
         site = self.site
         notes = Notes(
             self.messages, self.given, self.told, VISIBILITY_S, self.rows, self.made, PERIOD_S,
-            self.clock, self.orders, self.differing,
+            self.clock, self.orders, self.differing, self.news, NEWS_PER_WINDOW, GAP_S,
         )  # fmt: skip
         findings = [*judge_works(notes, site.ask), *leave(site)]
         return Result(
             fault=fault, times=times, findings=[str(finding) for finding in findings],
-            events=len(self.messages) + self.rows + sum(map(len, self.made.values())) + self.orders,
+            events=len(self.messages) + self.rows + sum(map(len, self.made.values())) + self.orders
+            + sum(map(len, self.news.values())),
             figures=figures | figures_of(site),
         )  # fmt: skip
 
@@ -176,7 +244,7 @@ class Works:
 
     def _empty(self) -> bool:
         body = b'{"all": true}'
-        self.site.ask("/parked/works.make/redrive", body=body)
+        self.site.ask("/parked/works.make/redrive", body=body, operates=True)
         parked = self.site.get("/parked")["parked"]
         told = self.site.get("/streams/changes")
         return not parked and sum(each["high"] for each in told["extents"]) >= self.rows
@@ -218,9 +286,30 @@ class Works:
             value["bad"] = True
         elif kind < 0.15:
             value["fails"] = random.choice((1, 2, 3, 4))
+        elif kind < 0.2:
+            value["forks"] = random.choice(("returns", "exits"))
+        elif kind < 0.25:
+            value["threads"] = True
         line = json.dumps({"id": f"p{number}", "key": key, "value": value}).encode() + b"\n"
         self.site.ask("/streams/parts", body=line, media=EVENTS)
         self.made[key].append(number)
+
+    def _tell(self, random: Random) -> None:
+        """The news, whose times are their numbers: so it is known which window each is in."""
+        key = f"k{random.randrange(KEYS)}"
+        number = sum(map(len, self.news.values()))
+        self._bring(f"n{number}", key, number, number / NEWS_PER_WINDOW)
+        self.news[key].append(number)
+
+    def _close_windows(self) -> None:
+        """In every partition something comes that is much later."""
+        for place in range(KEYS):
+            self._bring(f"end{place}", f"k{place}", -1, 1e9)
+
+    def _bring(self, name: str, key: str, number: int, at: float) -> None:
+        value = {"n": number, "even": number % 2 == 0}
+        line = json.dumps({"id": name, "key": key, "time": at, "value": value}).encode() + b"\n"
+        self.site.ask("/streams/news", body=line, media=EVENTS)
 
     def _order(self, random: Random) -> None:
         """Ask under a key until there is a whole answer; now and then once more, in vain."""
@@ -238,7 +327,7 @@ class Works:
 
     def _redrive(self, _: Random) -> None:
         """Parked keys are given another try that they may not pass."""
-        answer = self.site.ask("/parked/works.make/redrive", body=b'{"all": true}')
+        answer = self.site.ask("/parked/works.make/redrive", body=b'{"all": true}', operates=True)
         self.redrives += json.loads(answer)["redriven"]
 
     def _work(self, random: Random) -> None:
