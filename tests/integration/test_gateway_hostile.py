@@ -161,13 +161,32 @@ async def test_a_compressed_body_is_refused(tmp_path: Path) -> None:
 
 
 async def test_connections_beyond_the_bound_are_turned_away_at_once(tmp_path: Path) -> None:
-    async with memory_gateway(tmp_path, max_connections=3) as (gateway, _):
+    async with memory_gateway(tmp_path, max_connections=3, max_connections_per_client=3) as (
+        gateway,
+        _,
+    ):
         host, _, port = gateway.url.removeprefix("http://").rpartition(":")
         open_ = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
         await asyncio.sleep(0.05)
         assert status(await raw(gateway.url)) == 429
         for _, writer in open_:
             writer.close()
+        await asyncio.sleep(0.05)
+        assert await healthy(gateway.url)
+
+
+async def test_a_client_that_holds_many_connections_keeps_no_other_one_out(tmp_path: Path) -> None:
+    async with memory_gateway(tmp_path, max_connections=8) as (gateway, _):
+        host, _, port = gateway.url.removeprefix("http://").rpartition(":")
+        open_ = [await asyncio.open_connection(host, int(port)) for _ in range(20)]
+        await asyncio.sleep(0.05)
+        assert status(await raw(gateway.url)) == 429
+        other, writer = await asyncio.open_connection(host, int(port), local_addr=("127.0.0.2", 0))
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        assert status(await other.read()) == 200
+        writer.close()
+        for _, held in open_:
+            held.close()
         await asyncio.sleep(0.05)
         assert await healthy(gateway.url)
 

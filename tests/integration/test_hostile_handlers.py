@@ -56,6 +56,23 @@ def bad(events, context):
         assert gone(home)
 
 
+async def test_a_handler_that_asks_for_more_time_for_ever_is_killed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.runtime.instance.MAX_EXTENDED_S", 1.0)
+    async with house(tmp_path) as home:
+        await home.deploy("""
+@app.function(orders)
+def bad(events, context):
+    while True:
+        context.extend(3_600)
+        time.sleep(0.05)
+""")
+        outcome = await home.run("bad", within=0.5)
+        assert isinstance(outcome, TimedOut)
+        assert gone(home)
+
+
 async def test_a_handler_that_ignores_signals_is_killed_on_time(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         outcome = await attack(home, """

@@ -31,7 +31,7 @@ async def hooked(
     (folder / "key").write_bytes(KEY)
     secrets = {"HOOK": f"file:{folder}/key", "STD": f"file:{folder}/std"}
     (folder / "std").write_bytes(b"whsec_b25seSB0aGUgc2VuZGVyIGtub3dz")
-    settings = {"secrets": secrets, "max_connections": 1_200, "max_requests": 256}
+    settings = {"secrets": secrets, "max_connections": 2_400, "max_requests": 256}
     async with memory_gateway(folder, patience=patience, **settings) as (gateway, node):
         scheme = route.pop("signature", GitHub("HOOK"))
         hook = Webhook("/hooks/in", scheme, **route)  # type: ignore[arg-type]

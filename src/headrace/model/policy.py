@@ -46,6 +46,8 @@ MAX_FLOW_LIMIT = 1_000_000
 MAX_FLOW_SECONDS = 31_536_000
 MAX_PRIORITY = 86_400
 MAX_VISIBILITY = 43_200
+MAX_EXTENDED_S = 43_200
+"""Seconds from its beginning for which a run may put off its end, however often it asks: 12 hours."""
 MAX_DELAY = 31_536_000
 MAX_RECEIVES = 10_000
 MAX_MESSAGES = 100

@@ -51,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         max_body_bytes: The largest request body.
         max_requests: Requests worked on at once; more are answered 429.
         max_connections: Open connections; more are closed at once.
+        max_connections_per_client: Those of one address (IPv6: of one /64); 0 is half of `max_connections`.
         max_instances: Instances of functions at once; beyond, idle ones go, and then runs wait.
         max_memory: Bytes that all instances and zygotes may use; 0 is three quarters of what the machine
             or its cgroup has.
@@ -79,6 +80,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_body_bytes: int = 8 << 20
     max_requests: int = 512
     max_connections: int = 1_024
+    max_connections_per_client: int = 0
     max_instances: int = FleetLimits().instances
     max_memory: int = FleetLimits().memory
     zygote_forks: int = FleetLimits().zygote_forks
@@ -414,6 +416,11 @@ def _check_ranges(settings: Settings) -> None:
             settings.max_connections >= 1,
             f"max_connections = {settings.max_connections}",
             "use 1 or more",
+        ),
+        (
+            settings.max_connections_per_client >= 0,
+            f"max_connections_per_client = {settings.max_connections_per_client}",
+            "use 1 or more, or 0 for half of `max_connections`",
         ),
         (
             settings.log_level in {"debug", "info", "warning", "error"},

@@ -23,7 +23,7 @@ import msgspec
 
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, Usage
-from headrace.model.policy import MAX_VISIBILITY
+from headrace.model.policy import MAX_EXTENDED_S, MAX_VISIBILITY
 from headrace.runtime.ahead import Claims
 from headrace.runtime.answering import answer
 from headrace.runtime.base import RECALLED, HostServices
@@ -138,7 +138,7 @@ class Instance:
         self._claims: Claims | None = None
         self._large = asyncio.Lock()
         self._behind = self._skipping = 0
-        self._head_since = 0.0
+        self._head_since = self._head_began = 0.0
         self._leaving_since = 0.0
         self._doomed_since = 0.0
         self._suspending = 0
@@ -185,7 +185,7 @@ class Instance:
             return
         asleep = self.state is State.HIBERNATING
         if not self._runs:
-            self._head_since = self._clock.monotonic()
+            self._head_since = self._head_began = self._clock.monotonic()
             if self.state is not State.STARTING:
                 self.become(State.BUSY)
         self._runs[nonce] = InHand(invocation, waiter)
@@ -293,7 +293,7 @@ class Instance:
             return
         now = self._clock.monotonic()
         self.started_after = now - self.born
-        self._head_since = now
+        self._head_since = self._head_began = now
         self.become(State.BUSY if self._runs else State.IDLE)
         self._owner.started(self)
         self._owner.freed(self)
@@ -444,7 +444,7 @@ class Instance:
         if self.doom is Doom.NONE:
             self._behind = 0
         if self._runs:
-            self._head_since = self._clock.monotonic()
+            self._head_since = self._head_began = self._clock.monotonic()
         else:
             self.idle_since = self._clock.monotonic()
             if self.state is State.BUSY:
@@ -485,11 +485,11 @@ class Instance:
         return None
 
     def _extend(self, nonce: int, seconds: float) -> None:
-        """Its first run may take so long from now; never less than it had."""
+        """Its first run may take so long from now; never less than it had, nor without end."""
         head, run = next(iter(self._runs.items()))
         if nonce == head and 0 < seconds <= MAX_VISIBILITY:
-            began = self._clock.monotonic() + seconds - run.invocation.timeout
-            self._head_since = max(self._head_since, began)
+            ends = min(self._clock.monotonic() + seconds, self._head_began + MAX_EXTENDED_S)
+            self._head_since = max(self._head_since, ends - run.invocation.timeout)
 
     async def _answer(self, nonce: int, token: int, asked: Ask, size: int) -> None:
         try:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from headrace.model.errors import Misuse
 from headrace.model.invocation import Invocation
-from headrace.model.policy import MAX_VISIBILITY
+from headrace.model.policy import MAX_EXTENDED_S, MAX_VISIBILITY
 from headrace.sdk.consumer import Consumer
 from headrace.sdk.event import Event
 from headrace.sdk.state import Ledger, Reserved, State
@@ -80,6 +80,7 @@ class Context:
         "_desk",
         "_ends",
         "_invocation",
+        "_latest",
         "_logger",
         "_monotonic",
         "_platform",
@@ -101,6 +102,7 @@ class Context:
         self._invocation = invocation
         self._desk = desk
         self._ends = began + invocation.timeout
+        self._latest = began + MAX_EXTENDED_S
         self._monotonic = monotonic
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
         self._random: random.Random | None = None
@@ -123,6 +125,7 @@ class Context:
                 self._invocation, self._desk, 0.0, self._monotonic, self.version, self.instance
             )
             found._ends = self._ends
+            found._latest = self._latest
             found._state = State(Reserved(self._desk.ledger()))
         return self._platform
 
@@ -223,6 +226,8 @@ class Context:
     def extend(self, seconds: float) -> None:
         """Take `seconds` from now, where that is later than the timeout; again as often as needed.
 
+        No run lasts longer for it than 12 hours in all; `remaining()` tells what it got.
+
         Raises:
             Misuse: `seconds` is no time, or longer than 12 hours.
         """
@@ -230,9 +235,10 @@ class Context:
             raise Misuse(
                 f"`context.extend({seconds!r})` is out of range; use up to {MAX_VISIBILITY:,} seconds"
             )
-        ends = self._monotonic() + seconds
+        now = self._monotonic()
+        ends = min(now + seconds, self._latest)
         if ends > self._ends:
-            self._desk.extend(seconds)
+            self._desk.extend(ends - now)
             self._ends = ends
 
     def publish(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from headrace.faces.gateway.admission import Admission
 from headrace.faces.gateway.calling import Caller
 from headrace.faces.gateway.cors import Headers
+from headrace.faces.gateway.crowd import Crowd
 from headrace.faces.gateway.hall import Hall, Patience
 from headrace.faces.gateway.heads import Head
 from headrace.faces.gateway.protocol import Connection
@@ -96,7 +97,7 @@ def opened(desk: Desk) -> tuple[Hall, Connection, Wire]:
     """A connection to the desk."""
     hall = Hall(
         desk, admission=Admission(), tasks=Tasks(lambda name, error: None), clock=SystemClock(),
-        patience=Patience(), max_connections=8, identify=lambda _: Peer("127.0.0.1"),
+        patience=Patience(), crowd=Crowd(8, 8), identify=lambda _: Peer("127.0.0.1"),
     )  # fmt: skip
     connection, wire = Connection(hall), Wire()
     connection.connection_made(cast(asyncio.Transport, wire))

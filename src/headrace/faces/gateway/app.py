@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from headrace.faces.gateway.admission import Admission
 from headrace.faces.gateway.application import Application
+from headrace.faces.gateway.crowd import Crowd
 from headrace.faces.gateway.door import Door
 from headrace.faces.gateway.hall import DEFAULT_PATIENCE, Hall, Patience
 from headrace.faces.gateway.metrics import Metrics
@@ -56,6 +57,11 @@ class Limits(Protocol):
         ...
 
     @property
+    def max_connections_per_client(self) -> int:
+        """Those of one address; 0 for half of all."""
+        ...
+
+    @property
     def tls_certificate(self) -> Path | None:
         """The certificate it shows; without one it speaks plain HTTP."""
         ...
@@ -91,7 +97,7 @@ class Gateway:
             tasks=self._tasks,
             clock=rooms.clock,
             patience=patience,
-            max_connections=limits.max_connections,
+            crowd=Crowd(limits.max_connections, limits.max_connections_per_client),
             identify=self._identify,
         )
         self._server: asyncio.Server | None = None

@@ -13,6 +13,7 @@ from typing import Protocol
 from headrace.faces.gateway.admission import Admission
 from headrace.faces.gateway.calling import Caller
 from headrace.faces.gateway.cors import Headers
+from headrace.faces.gateway.crowd import Crowd
 from headrace.faces.gateway.heads import Head, Heads
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response
@@ -83,14 +84,14 @@ class Hall:
         tasks: Tasks,
         clock: Clock,
         patience: Patience,
-        max_connections: int,
+        crowd: Crowd,
         identify: Callable[[asyncio.BaseTransport], Peer],
     ) -> None:
         self.begin: Callable[[Head, bytes, Peer, Caller], Called | None] = answerer.begin
         self.answer: Callable[[Request], Awaitable[tuple[Response, Headers] | None]]
         self.answer = answerer.answer
         self.admission, self.tasks = admission, tasks
-        self.patience, self.max_connections = patience, max_connections
+        self.patience, self.crowd = patience, crowd
         self.identify = identify
         self.connections: set[Leaving] = set()
         self.date = Date(clock.now)

@@ -50,6 +50,7 @@ class Connection(asyncio.Protocol):
         self._loose_bytes = 0
         self._url = b""
         self._fields: list[tuple[bytes, bytes]] = []
+        self._client = ""
         self._exchange: Exchange | None = None
         self._head: Head
         self._heads_read = 0
@@ -61,16 +62,19 @@ class Connection(asyncio.Protocol):
         """Begin to wait for headers, or close at once where there are too many."""
         hall = self._hall
         self._transport = cast(asyncio.Transport, transport)
-        self._turns = Turns(hall, self._transport, hall.identify(transport), self)
+        peer = hall.identify(transport)
+        self._client = peer.address
+        self._turns = Turns(hall, self._transport, peer, self)
         hall.connections.add(self)
-        if len(hall.connections) > hall.max_connections:
-            self._refuse(Overloaded("this node holds as many connections as it may; try again"))
+        if problem := hall.crowd.enter(self._client):
+            self._refuse(Overloaded(problem))
             return
         self._wait_until(self._loop.time() + hall.patience.headers)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting, and tell whoever reads or writes."""
         self._hall.connections.discard(self)
+        self._hall.crowd.leave(self._client)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,0 +1,61 @@
+"""How many connections there may be, and how many of them one client may hold.
+
+A client is an address; of IPv6 it is a /64, which is what one customer or machine is given.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+
+PREFIX = 64
+ALL = "this node holds as many connections as it may; try again"
+
+
+class Crowd:
+    """Counts the connections of a door. Owned by its hall.
+
+    Args:
+        most: Connections at once.
+        most_of_one: Those of one client; 0 for half of all.
+    """
+
+    def __init__(self, most: int, most_of_one: int = 0) -> None:
+        self._most, self._most_of_one = most, most_of_one or max(most // 2, 1)
+        self._all = 0
+        self._of: Counter[str] = Counter()
+
+    def enter(self, address: str) -> str:
+        """Count a connection; why it is one too many, "" where it is not.
+
+        Either way it is to `leave`.
+        """
+        client = client_of(address)
+        self._all += 1
+        self._of[client] += 1
+        if self._all > self._most:
+            return ALL
+        if self._of[client] > self._most_of_one:
+            return (
+                f"your address holds {self._most_of_one:,} connections, as many as one client may; "
+                "close some, or raise `max_connections_per_client`"
+            )
+        return ""
+
+    def leave(self, address: str) -> None:
+        """A connection that was counted is closed."""
+        client = client_of(address)
+        self._all -= 1
+        self._of[client] -= 1
+        if not self._of[client]:
+            del self._of[client]
+
+
+def client_of(address: str) -> str:
+    """The client that an address belongs to."""
+    if ":" not in address:
+        return address
+    found = ipaddress.IPv6Address(address.partition("%")[0])
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.IPv6Network((found, PREFIX), strict=False))
