@@ -329,6 +329,14 @@ def http_calls() -> Iterator[Metric]:
                 (at_least(0.45, read(gateway, figure), label="prototype"), *targets),
                 of(marks, figure) + latencies,
             )
+    ours = "workloads.calls --at function"
+    yield Metric(
+        16,
+        "processor time of the host, an HTTP call by name, 256 connections",
+        "µs",
+        read(ours, "host_us_at_256"),
+        (at_most(1.2, read(ours, "host_us_at_32"), label="over 32"),),
+    )
 
 
 def files() -> Iterator[Metric]:

@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.figures import cores, skip
@@ -60,8 +60,19 @@ def free_port() -> int:
         return port
 
 
-def shoot(url: str, folder: Path, *, quick: bool) -> dict[str, float]:
-    """Requests per second and latency in microseconds at each number of connections."""
+def shoot(
+    url: str,
+    folder: Path,
+    *,
+    quick: bool,
+    connections: Sequence[int] = CONNECTIONS,
+    processor_s: Callable[[], float] | None = None,
+) -> dict[str, float]:
+    """Requests per second and latency in microseconds at each number of connections.
+
+    With `processor_s`, which tells what the server has had of the processor in seconds, that as well, in
+    microseconds a request.
+    """
     script = folder / "post.lua"
     script.write_text(
         'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n'
@@ -70,9 +81,12 @@ def shoot(url: str, folder: Path, *, quick: bool) -> dict[str, float]:
     seconds = QUICK_SECONDS if quick else SECONDS
     figures: dict[str, float] = {}
     _run(url, script, 32, QUICK_SECONDS)
-    for connections in CONNECTIONS:
-        told = _run(url, script, connections, seconds)
-        figures |= {f"{name}_at_{connections}": value for name, value in told.items()}
+    for count in connections:
+        before = 0.0 if processor_s is None else processor_s()
+        told = _run(url, script, count, seconds)
+        if processor_s is not None:
+            told["host_us"] = (processor_s() - before) * 1e6 / (told["per_s"] * seconds)
+        figures |= {f"{name}_at_{count}": value for name, value in told.items()}
     return figures
 
 
