@@ -111,7 +111,7 @@ def _ask(host: Host, level: int, about: dict[str, Any], mark: str) -> dict[tuple
             said if said != REACHED or landed else "dropped"
         )
     found["host", "write garbage to the host"] = host.end_of(f"{app}.garble")
-    found["share", "run longer than `timeout=` by asking for more time"] = host.end_of(
+    found["share", "run longer than `timeout=` by raw requests for more time"] = host.end_of(
         f"{app}.linger"
     )
     found["share", "take more memory than it may by child processes"] = host.end_of(f"{app}.swarm")
