@@ -19,6 +19,12 @@ from headrace.client.outgoing import (
     UpstreamFailed,
     UpstreamLate,
 )
+from headrace.model.bus import HttpTarget
+from headrace.model.event import Event
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Returned
+from headrace.model.record import Chunk, encode_events
+from headrace.services.bus.posting import Posting, posts_over
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -152,6 +158,41 @@ async def test_who_wants_only_the_status_does_not_mind_a_large_body(outgoing: Ou
     async with says_once(endless, then_wait=True) as address:
         ask = Ask(address, "POST", "/", (), b"", seconds=10, max_bytes=50, keeps_body=False)
         assert (await outgoing.ask(ask)).status == 202
+
+
+async def test_a_target_that_drips_holds_its_event_no_longer_than_its_timeout(
+    outgoing: Outgoing,
+) -> None:
+    gone = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A byte of the answer now and then: every one of them well within any timeout of a read."""
+        with contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n" + b"x" * 999:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0.1)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        gone.set()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    target = HttpTarget(f"http://127.0.0.1:{port}/in", timeout=0.5)
+    event = Chunk("s", 0, 0, 1, encode_events([Event(b"1")]), 0, 0, 1)
+    invocation = Invocation("_bus.http.a.b", (event,), timeout=30, token=1, key="s/0/0")
+    # The whole answer would take a minute and a half.
+    async with asyncio.timeout(30):
+        outcome = await Posting(target, posts_over(outgoing))(invocation)
+        assert isinstance(outcome, Returned)
+        assert outcome.error is not None
+        assert (outcome.error.kind, outcome.error.retryable) == ("NoAnswer", True)
+        # The connection is closed, as the other side finds.
+        await gone.wait()
+    server.close()
+    await server.wait_closed()
 
 
 async def test_a_service_that_drips_is_given_up_on_one_deadline(outgoing: Outgoing) -> None:

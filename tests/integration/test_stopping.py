@@ -17,7 +17,7 @@ import pytest
 
 from headrace.node.config import environment_of
 from headrace.testing import serving
-from headrace.testing.served import Answer, Served
+from headrace.testing.served import Answer, Served, ask
 from headrace.world.clock import SystemClock
 
 LONG = 300.0
@@ -139,6 +139,25 @@ def test_whatever_runs_when_the_drain_is_over_is_taken_back_and_clients_are_told
             # The attempt that was taken back is not counted.
             until(lambda: out_of(node.ask("GET", "/streams/out/records")) == [[7, 1]])
             assert node.ask("GET", "/dead").body["dead"] == []
+
+
+def test_a_second_ctrl_c_leaves_neither_the_key_nor_the_address(home: Path, silent: str) -> None:
+    (home / "slow.py").write_text(APP.replace("UPSTREAM", silent))
+    with launched(home, "serve", "slow.py") as process:
+        note, key = home / "data" / "node.json", home / "data" / "operator.key"
+        until(note.is_file)
+        url = json.loads(note.read_bytes())["url"]
+        shown = {"authorization": f"Bearer {key.read_text()}"}
+        with ThreadPoolExecutor() as pool:
+            late = pool.submit(ask, "POST", f"{url}/ask", 1)
+            until(lambda: "begun" in str(ask("GET", f"{url}/logs", **shown).body))
+            process.send_signal(signal.SIGINT)
+            until(lambda: b"another Ctrl-C" in (home / "said.log").read_bytes())
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+            assert late.exception() is not None
+    assert not note.exists()
+    assert not key.exists()
 
 
 def out_of(answer: Answer) -> list[object]:

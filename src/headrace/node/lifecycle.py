@@ -95,14 +95,14 @@ class Stopping:
     Attributes:
         asked: Set by the first signal.
         starting: What brings the node up, as long as it does: the first signal cancels it.
-        note: Where this node has written down its address, once it has.
+        written: What is there only as long as the node serves: its operator's key, its address.
     """
 
     def __init__(self, drain: float, starting: asyncio.Task[None] | None) -> None:
         self._drain = drain
         self.asked = asyncio.Event()
         self.starting = starting
-        self.note: Path | None = None
+        self.written: list[Path] = []
 
     def heed(self, number: int) -> None:
         """A signal has come."""
@@ -120,14 +120,18 @@ class Stopping:
         elif number == signal.SIGINT:
             self._end("ended at once; what was not committed is delivered again", 130)
 
+    def erase(self) -> None:
+        """Take away what says that this node serves."""
+        for place in self.written:
+            place.unlink(missing_ok=True)
+
     def _cut_off(self) -> None:
         seconds = self._drain + CLOSE_S
         self._end(f"did not close within {seconds:g} s and was cut off; nothing is lost", EXIT_CUT)
 
     def _end(self, why: str, status: int) -> None:
         """End as if killed, which costs nobody more than a repeated run."""
-        if self.note is not None:
-            self.note.unlink(missing_ok=True)
+        self.erase()
         _logger.warning("%s", why)
         os._exit(status)
 
@@ -151,12 +155,12 @@ async def _serve_until(stopping: Stopping, settings: Settings) -> None:
         gateway = door(node)
         url = await gateway.start(settings.host, settings.port)
         stopping.starting = None
-        key = _key(settings, node)
-        note = stopping.note = _note(settings, url)
-        keep_for_good()
-        node.tasks.start(settle(node), name="settle")
-        _announce(node, url)
         try:
+            stopping.written.append(_key(settings, node))
+            stopping.written.append(_note(settings, url))
+            keep_for_good()
+            node.tasks.start(settle(node), name="settle")
+            _announce(node, url)
             if settings.reload:
                 node.tasks.supervise(
                     partial(_reload, node, stop, set()),
@@ -165,8 +169,7 @@ async def _serve_until(stopping: Stopping, settings: Settings) -> None:
                 )
             await stop.wait()
         finally:
-            note.unlink(missing_ok=True)
-            key.unlink(missing_ok=True)
+            stopping.erase()
             await _drain(node, gateway)
 
 

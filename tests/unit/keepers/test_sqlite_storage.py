@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -52,6 +53,26 @@ def test_a_second_process_is_refused_with_folder_and_holder(tmp_path: Path) -> N
     assert f"`{tmp_path}`" in told
     assert f"process {os.getpid()};" in told
     assert "stop that node" in told
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, DiskFull), (errno.EISDIR, Unavailable)]
+)
+def test_a_file_that_cannot_be_made_is_told_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    really = os.open
+
+    def refuse(path: Path, *rest: int) -> int:
+        if Path(path).name == "headrace.db":
+            raise OSError(number, os.strerror(number))
+        return really(path, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        with pytest.raises(kind, match=r"headrace\.db` cannot be opened"):
+            DataFile(tmp_path)
+    DataFile(tmp_path).close()
 
 
 async def test_the_folder_is_free_again_after_closing(tmp_path: Path) -> None:

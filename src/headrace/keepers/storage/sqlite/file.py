@@ -58,8 +58,7 @@ class DataFile:
         self._vfs = vfs
         self._lock = _take_lock(folder)
         try:
-            # Its log is made with the same mode by SQLite.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+            _make(self.path)
             self.writer = self._open()
             self._prepare(self.writer)
             migrate(self.writer, folder)
@@ -136,6 +135,18 @@ def _check_version(found: str) -> None:
             f"SQLite {found} can corrupt a write-ahead log when it is reset; install "
             f"`apsw>={oldest}`, which brings a SQLite of its own"
         )
+
+
+def _make(path: Path) -> None:
+    """See to it that the file is there, for its owner alone; its log is made so by SQLite.
+
+    Raises:
+        Unavailable: It cannot be made or opened; `DiskFull` where there is no room for it.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+    except OSError as error:
+        raise denied(f"the file `{path}` cannot be opened", error) from error
 
 
 def _take_lock(folder: Path) -> int:
