@@ -31,5 +31,5 @@ if ! "${pip[@]}" --version 2>/dev/null | awk '{ split($2, v, "."); exit !(v[1] *
     "${pip[@]}" install --quiet --upgrade 'pip>=25.1'
 fi
 echo "setup: installing the dependencies${extra:+ and the $extra extra}"
-"${pip[@]}" install --quiet --editable ".${extra:+[$extra]}" --group dev
+"${pip[@]}" install --quiet --editable ".${extra:+[$extra]}" --group dev --group drivers
 cp pyproject.toml "$stamp"

@@ -3,79 +3,52 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from headrace.testing import serving
+from headrace import GitHub, Slack, StandardWebhooks, Stripe
+from headrace.model.signing import Signature
+from headrace.testing import serving, signed
 from headrace.testing.served import Served
 
 APP = Path(__file__).with_name("function.py")
-SECRET = b"known to both sides"
+SECRETS = {
+    "GITHUB_HOOK": "known to both sides",
+    "STRIPE_HOOK": "known to both sides",
+    "SLACK_HOOK": "known to both sides",
+    "TENANT_HOOK_NEW": "whsec_" + base64.b64encode(b"not used yet").decode(),
+    "TENANT_HOOK": "whsec_" + base64.b64encode(b"known to both sides").decode(),
+}
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A node that runs the example, and knows every sender's secret."""
-    secrets = {
-        "HEADRACE_SECRET_GITHUB_HOOK": SECRET.decode(),
-        "HEADRACE_SECRET_STRIPE_HOOK": SECRET.decode(),
-        "HEADRACE_SECRET_SLACK_HOOK": SECRET.decode(),
-        "HEADRACE_SECRET_TENANT_HOOK_NEW": "whsec_" + base64.b64encode(b"not used yet").decode(),
-        "HEADRACE_SECRET_TENANT_HOOK": "whsec_" + base64.b64encode(SECRET).decode(),
-    }
+    secrets = {f"HEADRACE_SECRET_{name}": value for name, value in SECRETS.items()}
     with serving(APP, tmp_path_factory.mktemp("kept") / "data", environ=secrets) as node:
         yield node
 
 
-def digest(content: bytes) -> bytes:
-    """What a sender computes."""
-    return hmac.new(SECRET, content, hashlib.sha256).digest()
-
-
-def signed(sender: str, body: bytes) -> tuple[str, dict[str, str]]:
-    """The path a sender posts to, and its headers."""
-    now = str(int(time.time()))
-    match sender:
-        case "github":
-            signature = "sha256=" + digest(body).hex()
-            return "github", {"X-Hub-Signature-256": signature, "X-GitHub-Event": "push"}
-        case "stripe":
-            signature = digest(now.encode() + b"." + body).hex()
-            return "stripe", {"Stripe-Signature": f"t={now},v1={signature}"}
-        case "slack":
-            signature = "v0=" + digest(b"v0:" + now.encode() + b":" + body).hex()
-            return "slack", {"X-Slack-Request-Timestamp": now, "X-Slack-Signature": signature}
-    signature = base64.b64encode(digest(b"msg_1." + now.encode() + b"." + body)).decode()
-    headers = {
-        "webhook-id": "msg_1",
-        "webhook-timestamp": now,
-        "webhook-signature": f"v1,{signature}",
-    }
-    return "acme/in", headers
-
-
-BODIES = {
-    "github": b'{"ref": "refs/heads/main"}',
-    "stripe": b'{"id": "evt_1", "type": "charge.succeeded"}',
-    "slack": b'{"event_id": "Ev1", "event": {"type": "message"}}',
-    "acme": b'{"type": "contact.created"}',
-}
+# Where each sender posts to, how it signs, and what it says.
+MESSAGES: list[tuple[str, Signature, bytes]] = [
+    ("github", GitHub("GITHUB_HOOK"), b'{"ref": "refs/heads/main"}'),
+    ("stripe", Stripe("STRIPE_HOOK"), b'{"id": "evt_1", "type": "charge.succeeded"}'),
+    ("slack", Slack("SLACK_HOOK"), b'{"event_id": "Ev1", "event": {"type": "message"}}'),
+    ("acme/in", StandardWebhooks("TENANT_HOOK"), b'{"type": "contact.created"}'),
+]
 
 
 def test_every_message_becomes_one_event_however_often_it_is_sent(node: Served) -> None:
-    for sender, body in BODIES.items():
-        path, headers = signed(sender, body)
+    for path, scheme, body in MESSAGES:
+        headers = {**signed(scheme, body, SECRETS), "X-GitHub-Event": "push"}
         place = f"/hooks/{path}"
         status, got, _ = node.ask("POST", place, body, **headers)
-        assert status == 202, sender
+        assert status == 202, path
         node.wait_for(got["location"])
-        assert node.ask("POST", place, body, **headers).body["duplicate"], sender
-        assert node.ask("POST", place, body + b" ", **headers).status == 401, sender
+        assert node.ask("POST", place, body, **headers).body["duplicate"], path
+        assert node.ask("POST", place, body + b" ", **headers).status == 401, path
     records = node.ask("GET", "/streams/news/records").body["records"]
     assert {(each["value"]["from"], each["value"]["what"]) for each in records} == {
         ("github", "push"),
@@ -88,5 +61,5 @@ def test_every_message_becomes_one_event_however_often_it_is_sent(node: Served) 
 
 def test_slacks_challenge_is_answered(node: Served) -> None:
     body = b'{"type": "url_verification", "challenge": "\\"hello\\""}'
-    path, headers = signed("slack", body)
-    assert node.ask("POST", f"/hooks/{path}", body, **headers).body == b'"hello"'
+    headers = signed(Slack("SLACK_HOOK"), body, SECRETS)
+    assert node.ask("POST", "/hooks/slack", body, **headers).body == b'"hello"'

@@ -75,7 +75,8 @@ def test_the_public_names_are_those_we_promised() -> None:
 
 
 def test_the_door_for_tests_offers_what_we_promised_and_loads_a_node_only_when_asked() -> None:
-    assert set(testing.__all__) == {"Published", "World", "batch", "context", "event", "serving"}
+    promised = {"Published", "World", "batch", "context", "event", "serving", "signed"}
+    assert set(testing.__all__) == promised
     assert all(getattr(testing, name).__doc__ for name in testing.__all__)
     loaded = loaded_by("import headrace.testing")
     rooms = {name.split(".")[1] for name in loaded if name.startswith("headrace.")}

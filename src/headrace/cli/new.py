@@ -1,4 +1,4 @@
-"""`headrace new`: a small project that runs, with its test. Writes only into a new or empty folder."""
+"""`headrace new`: a small project that runs, with its tests. Writes only into a new or empty folder."""
 
 from __future__ import annotations
 
@@ -51,24 +51,65 @@ def count(events: Batch[Order], context: Context) -> None:
 
 TEST = '''"""A handler is an ordinary function: call it."""
 
-from headrace.testing.direct import batch, context
-
 from app import Order, Total, count, orders
 
+from headrace.testing import batch, context
 
-def test_orders_of_an_item_are_added_up():
+
+def test_orders_of_an_item_are_added_up() -> None:
     given = context()
     count(batch([Order("tea", 2, 3.5), Order("tea", 1, 3.5)], stream=orders, key="tea"), given)
     assert given.state.get("tea", Total) == Total("tea", sold=3, revenue=10.5)
     assert [total.value.sold for total in given.published] == [2, 3]
 
 
-def test_an_order_of_nothing_fails_alone():
+def test_an_order_of_nothing_fails_alone() -> None:
     given = context()
     count(batch([Order("tea", 0, 3.5), Order("tea", 1, 3.5)], stream=orders, key="tea"), given)
-    assert given.state.get("tea", Total).sold == 1
+    assert given.state.get("tea", Total) == Total("tea", sold=1, revenue=3.5)
     assert [event.value.quantity for event in given.failed] == [0]
 '''
+
+WORLD = '''"""The app on a whole node, on virtual time: crashes and retries take milliseconds."""
+
+from app import Order, Total, app, orders, totals
+
+from headrace.testing import World
+
+
+def test_orders_are_counted_once_though_the_node_dies() -> None:
+    with World(app) as world:
+        world.publish(orders, Order("tea", 2, 3.5), Order("tea", 1, 3.5), key="tea")
+        world.deliver_twice()
+        world.run_until_idle()
+        assert world.values(totals)[-1] == Total("tea", sold=3, revenue=10.5)
+        assert world.deaths
+
+
+def test_an_order_of_nothing_becomes_a_dead_letter() -> None:
+    with World(app) as world:
+        world.publish(orders, Order("tea", 0, 3.5), key="tea")
+        world.run_until_idle()
+        assert [letter.function for letter in world.dead_letters()] == ["{name}.count"]
+        assert world.values(totals) == []
+'''
+
+PROJECT = """[project]
+name = "{project}"
+version = "0.1.0"
+requires-python = ">=3.11"
+dependencies = ["headrace"]
+
+[dependency-groups]
+dev = ["headrace[test]", "mypy"]
+
+[tool.mypy]
+strict = true
+files = ["."]
+
+[tool.pytest.ini_options]
+pythonpath = ["."]
+"""
 
 README = """# {name}
 
@@ -94,7 +135,13 @@ One line of `orders.jsonl` is wrong on purpose: it ends as a dead letter, and th
 headrace dead list
 ```
 
-Test it with `python -m pytest`.
+Test it, and check its types:
+
+```console
+pip install 'headrace[test]' mypy
+python -m pytest
+mypy
+```
 """
 
 SETTINGS = """# Settings of the node; docs/reference/settings.md of Headrace lists them all.
@@ -119,7 +166,7 @@ ORDERS = """{"item": "tea", "quantity": 2, "price": 3.5}
 {"item": "tea", "quantity": 5, "price": 3.5}
 """
 
-IGNORE = ".headrace/\n__pycache__/\n"
+IGNORE = ".headrace/\n.venv/\n__pycache__/\n.mypy_cache/\n.pytest_cache/\n"
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,59}")
 
@@ -131,7 +178,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,59}")
     help="Write into this folder  [default: one called NAME].",
 )  # fmt: skip
 def new_command(name: str, folder: Path | None) -> None:
-    """Write a small project called NAME that runs, with a test."""
+    """Write a small project called NAME that runs, with tests."""
     if not _NAME.fullmatch(name):
         raise click.BadParameter(
             f"`{name}` cannot be an app's name; use lower-case letters, digits, `_` and `-`, "
@@ -139,13 +186,13 @@ def new_command(name: str, folder: Path | None) -> None:
             param_hint="NAME",
         )
     where = folder or Path(name)
-    write_project(name, where)
-    click.echo(f"wrote `{where}`: app.py, test_app.py, orders.jsonl, headrace.toml, README.md")
+    written = write_project(name, where)
+    click.echo(f"wrote `{where}`: {', '.join(written)}")
     click.echo(f"go on with: cd {where} && headrace dev")
 
 
-def write_project(name: str, folder: Path) -> None:
-    """Write the files.
+def write_project(name: str, folder: Path) -> list[str]:
+    """Write the files; their names.
 
     Raises:
         Misuse: The folder is not empty, or cannot be written.
@@ -153,8 +200,10 @@ def write_project(name: str, folder: Path) -> None:
     files = {
         "app.py": APP.format(name=name),
         "test_app.py": TEST,
+        "test_world.py": WORLD.format(name=name),
         "orders.jsonl": ORDERS,
         "headrace.toml": SETTINGS.format(name=name),
+        "pyproject.toml": PROJECT.format(project=name.rstrip("-_")),
         "README.md": README.format(name=name),
         ".gitignore": IGNORE,
     }
@@ -168,3 +217,4 @@ def write_project(name: str, folder: Path) -> None:
         raise Misuse(
             f"`{folder}` cannot be written: {error.strerror}; choose another folder with `--in`"
         ) from error
+    return list(files)
