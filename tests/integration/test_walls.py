@@ -353,6 +353,68 @@ def test_what_a_private_stream_holds_is_shown_to_its_apps_readers_and_the_operat
         assert ask("GET", f"{node.url}/streams/start/records").status == 200
 
 
+BROKEN = """
+from headrace import App, DeadLetter, ParkKey, Retry
+
+app = App("owner")
+inner = app.stream("inner", private=True)
+outer = app.stream("outer")
+start = app.stream("start")
+
+
+@app.function(start, publishes=[inner, outer])
+def fill(event, context):
+    for stream in (inner, outer):
+        context.publish(stream, {"inside": stream.name}, key=f"key-{stream.name}")
+
+
+@app.function(inner, retry=Retry(attempts=1), on_failure=DeadLetter())
+def drop(event):
+    raise ValueError("no")
+
+
+@app.function(outer, retry=Retry(attempts=1), on_failure=DeadLetter())
+def drop_too(event):
+    raise ValueError("no")
+
+
+@app.function(inner, retry=Retry(attempts=1), on_failure=ParkKey())
+def park(event):
+    raise ValueError("no")
+
+
+@app.function(outer, retry=Retry(attempts=1), on_failure=ParkKey())
+def park_too(event):
+    raise ValueError("no")
+"""
+
+
+def test_what_failed_of_a_private_stream_is_listed_to_its_apps_readers_and_the_operator(
+    tmp_path: Path,
+) -> None:
+    with served(tmp_path, BROKEN) as node:
+        assert node.ask("POST", "/streams/start", {}).status == 202
+        wait_for(lambda: len(node.ask("GET", "/dead").body["dead"]) == 2)
+        wait_for(lambda: len(node.ask("GET", "/parked").body["parked"]) == 2)
+
+        def token(*scopes: str) -> str:
+            made = node.ask("POST", "/tokens", {"name": "reader", "scopes": list(scopes)})
+            return f"Bearer {made.body['token']}"
+
+        plain, own = token("read", "read:other"), token("read", "read:owner")
+        for path, listed in (("/dead", "dead"), ("/parked", "parked")):
+            assert len(node.ask("GET", path, authorization=own).body[listed]) == 2
+            for shown in (ask("GET", node.url + path), node.ask("GET", path, authorization=plain)):
+                assert len(shown.body[listed]) == 1, path
+                assert "key-inner" not in str(shown.body), path
+        failures = "/console/failures"
+        assert "key-inner" in str(node.ask("GET", failures, authorization=own).body)
+        for page in (failures, "/console", "/console/functions/owner.park"):
+            assert "key-inner" not in str(node.ask("GET", page, authorization=plain).body), page
+        for path in ("/state/%00owner", "/state/owner/%00anything"):
+            assert node.ask("GET", path, authorization=plain).status == 403, path
+
+
 def test_a_link_lets_one_browser_in_once_and_only_to_look(tmp_path: Path) -> None:
     with served(tmp_path, OWNER) as node:
         link = node.ask("POST", "/console/links").body["path"]

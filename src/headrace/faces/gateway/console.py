@@ -17,7 +17,7 @@ from headrace.faces.console.overview import Overview
 from headrace.faces.console.records import Browsed, Held
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.errors import answer_error
-from headrace.faces.gateway.proofs import prove_reader
+from headrace.faces.gateway.proofs import prove_reader, readable
 from headrace.faces.gateway.records import (
     cursor_text,
     parse_cursor,
@@ -113,7 +113,7 @@ def _shown(page: Page) -> Callable[[Door, Request, tuple[str, ...]], Awaitable[R
     return handler
 
 
-async def show_overview(door: Door, _: Request, __: tuple[str, ...]) -> Markup:
+async def show_overview(door: Door, request: Request, __: tuple[str, ...]) -> Markup:
     """What runs here, how far it is, and what waits for a person."""
     rooms = door.rooms
     return overview.page(
@@ -126,15 +126,15 @@ async def show_overview(door: Door, _: Request, __: tuple[str, ...]) -> Markup:
             sources=rooms.sources.at_hand(),
             counters=dict(rooms.runs.counters),
             instances=rooms.instances(),
-            dead=await rooms.dead_letters.list(limit=DEAD_SHOWN),
-            parked=await rooms.parking.keys(),
+            dead=await readable(door, request, await rooms.dead_letters.list(limit=DEAD_SHOWN)),
+            parked=await readable(door, request, await rooms.parking.keys()),
             runs=_remembered(door),
             logs=rooms.runs.logs(limit=LINES_SHOWN),
         )
     )
 
 
-async def show_function(door: Door, _: Request, names: tuple[str, ...]) -> Markup:
+async def show_function(door: Door, request: Request, names: tuple[str, ...]) -> Markup:
     """One function whole."""
     rooms, name = door.rooms, names[0]
     rooms.dispatcher.known(name)
@@ -147,8 +147,10 @@ async def show_function(door: Door, _: Request, names: tuple[str, ...]) -> Marku
             lag=await rooms.lag.rows(name),
             sources=[row for row in rooms.sources.at_hand() if row.function == name],
             schedules=await rooms.schedules.rows(name),
-            dead=await rooms.dead_letters.list(name, limit=DEAD_SHOWN),
-            parked=await rooms.parking.keys(name),
+            dead=await readable(
+                door, request, await rooms.dead_letters.list(name, limit=DEAD_SHOWN)
+            ),
+            parked=await readable(door, request, await rooms.parking.keys(name)),
             instances=[each for each in rooms.instances() if getattr(each, "function", "") == name],
             runs=rooms.runs.recent(name, RUNS_SHOWN),
             logs=rooms.runs.logs(name, limit=LINES_SHOWN),
@@ -235,7 +237,8 @@ async def list_failures(door: Door, request: Request, _: tuple[str, ...]) -> Mar
     place_after = request.query.get("after", "")
     dead = await door.rooms.dead_letters.list(limit=PAGE, after=place_after)
     more = f"{dead[-1].function}@{dead[-1].position}" if len(dead) == PAGE else ""
-    parked = await door.rooms.parking.keys()
+    dead = await readable(door, request, dead)
+    parked = await readable(door, request, await door.rooms.parking.keys())
     return failures.page(_frame(door), dead, parked[:1_000], after=more)
 
 

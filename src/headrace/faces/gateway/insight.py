@@ -7,6 +7,7 @@ from typing import Any
 from headrace.delivery.sources import SourceRow
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.metrics import MEDIA
+from headrace.faces.gateway.proofs import prove
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response, json_response, rfc3339, view, views
 from headrace.keepers.state.rows import decode_row, state_key, state_name
@@ -14,6 +15,7 @@ from headrace.keepers.storage.keys import after, pack
 from headrace.model.codec import decode_state, open_state, plain
 from headrace.model.effects import Space
 from headrace.model.errors import Unknown
+from headrace.model.policy import RESERVED_STATE
 from headrace.model.slots import SLOT_WARNING_BYTES
 from headrace.sdk.place import near
 
@@ -100,6 +102,7 @@ async def logs(door: Door, request: Request, _: tuple[str, ...]) -> Response:
 async def list_state(door: Door, request: Request, names: tuple[str, ...]) -> Response:
     """An app's state by key; `after` is the last page's last key."""
     app = names[0]
+    await _prove_owner(door, request, app)
     limit = request.number("limit", 100, low=1, high=MAX_PAGE)
     prefix = request.query.get("prefix", "")
     low = whole = pack(app) + prefix.encode().replace(b"\x00", b"\x00\xff")
@@ -116,9 +119,10 @@ async def list_state(door: Door, request: Request, names: tuple[str, ...]) -> Re
     return json_response({"state": [entry for entry in shown if entry], "after": more})
 
 
-async def show_state(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+async def show_state(door: Door, request: Request, names: tuple[str, ...]) -> Response:
     """One key of an app's state."""
     app, key = names
+    await _prove_owner(door, request, app, key)
     row = await door.rooms.storage.get(Space.STATE, state_key(app, key))
     entry = None if row is None else _entry(key, row, door.rooms.clock.now())
     if entry is None:
@@ -126,6 +130,16 @@ async def show_state(door: Door, _: Request, names: tuple[str, ...]) -> Response
             f"app `{app}` keeps nothing under `{key}`; `headrace state list {app}` shows its keys"
         )
     return json_response(entry)
+
+
+async def _prove_owner(door: Door, request: Request, app: str, key: str = "") -> None:
+    """Let what the platform keeps for an app be read as its private streams are: open windows hold events.
+
+    Raises:
+        Unauthenticated, Refused: The request may not read those.
+    """
+    if RESERVED_STATE in (app[:1], key[:1]):
+        await prove(door, request, f"read:{app.removeprefix(RESERVED_STATE)}")
 
 
 def _entry(key: str, row: bytes, now: int) -> dict[str, Any] | None:

@@ -6,10 +6,18 @@ another origin, or a script, that asks with it is refused by what browsers say o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
+from headrace.delivery.parking import ParkedKey
 from headrace.faces.gateway.door import Door
 from headrace.faces.gateway.requests import Request
+from headrace.model.effects import DeadEvent
+from headrace.model.errors import Refused
 from headrace.model.function import StreamSpec
+from headrace.security.tokens import Unauthenticated
 
+Kept = TypeVar("Kept", DeadEvent, ParkedKey)
 CONSOLE = "/console"
 _SITES = (None, b"none", b"same-origin")
 
@@ -34,6 +42,27 @@ async def prove_reader(door: Door, request: Request, *streams: StreamSpec) -> No
     for stream in streams:
         if stream.private:
             await prove(door, request, f"read:{stream.owner}")
+
+
+async def proves(door: Door, request: Request, scope: str) -> bool:
+    """Whether the request shows that it may."""
+    try:
+        await prove(door, request, scope)
+    except (Unauthenticated, Refused):
+        return False
+    return True
+
+
+async def readable(door: Door, request: Request, found: Sequence[Kept]) -> list[Kept]:
+    """Of what is kept of streams, such as dead letters: what the request may see."""
+    owners = {spec.name: spec.owner for spec in door.rooms.broker.streams() if spec.private}
+    asked = {owners[each] for each in map(_stream_of, found) if each in owners}
+    shut = {owner for owner in asked if not await proves(door, request, f"read:{owner}")}
+    return [each for each in found if owners.get(_stream_of(each)) not in shut]
+
+
+def _stream_of(kept: DeadEvent | ParkedKey) -> str:
+    return kept.position.stream if isinstance(kept, DeadEvent) else kept.stream
 
 
 def _is_session(door: Door, request: Request) -> bool:

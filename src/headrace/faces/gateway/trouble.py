@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from headrace.faces.gateway.door import Door, Routes
-from headrace.faces.gateway.proofs import prove_reader
+from headrace.faces.gateway.proofs import prove_reader, readable
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response, dead_view, json_response, view, views
 from headrace.model.errors import Invalid
@@ -45,7 +45,7 @@ def add_routes(routes: Routes) -> None:
 
 
 async def list_dead(door: Door, request: Request, _: tuple[str, ...]) -> Response:
-    """A page of dead letters, by function and position."""
+    """A page of dead letters, by function and position; those of private streams to who may read them."""
     limit = request.number("limit", 100, low=1, high=MAX_PAGE)
     function, place = request.query.get("function"), request.query.get("after", "")
     found = await door.rooms.dead_letters.list(function, limit=limit, after=place)
@@ -53,7 +53,8 @@ async def list_dead(door: Door, request: Request, _: tuple[str, ...]) -> Respons
         # Dead letters outlive their function; a name without any may be a slip.
         door.rooms.dispatcher.known(function)
     more = f"{found[-1].function}@{found[-1].position}" if len(found) == limit else ""
-    return json_response({"dead": [dead_view(dead) for dead in found], "after": more})
+    shown = await readable(door, request, found)
+    return json_response({"dead": [dead_view(dead) for dead in shown], "after": more})
 
 
 async def show_dead(door: Door, request: Request, names: tuple[str, ...]) -> Response:
@@ -84,9 +85,8 @@ async def discard_dead(door: Door, request: Request, names: tuple[str, ...]) -> 
 
 async def list_parked(door: Door, request: Request, _: tuple[str, ...]) -> Response:
     """What waits behind a failure."""
-    return json_response(
-        {"parked": views(await door.rooms.parking.keys(request.query.get("function")))}
-    )
+    found = await door.rooms.parking.keys(request.query.get("function"))
+    return json_response({"parked": views(await readable(door, request, found))})
 
 
 async def redrive_parked(door: Door, request: Request, names: tuple[str, ...]) -> Response:
