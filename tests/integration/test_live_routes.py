@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPResponse, IncompleteRead
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from tests.integration.gateway_nodes import serving, wait_for
+from tests.integration.runtime_fleets import parent_of
 
 from headrace.testing.served import ask
 
@@ -41,6 +45,13 @@ def count(event: Event, context: Context):
             os._exit(3)
         time.sleep(float(query.get("wait", "0")))
     context.state.put(query["name"], True)
+
+
+@app.function(Http("GET", "/live/waits", mode="live"))
+def waits(event: Event):
+    yield "begun"
+    time.sleep(float(Request.of(event).query.get("wait", "0")))
+    yield "over"
 
 
 @app.function(Http("GET", "/live/words", mode="live", cors=Cors("https://a.test")))
@@ -130,6 +141,23 @@ def test_a_failure_in_the_middle_cuts_the_answer_and_leaves_nothing_behind(url: 
     assert not kept(url, "fail")
     assert not kept(url, "die")
     assert published(url) == before
+
+
+def test_an_answer_that_has_begun_fails_with_its_zygote_and_does_not_begin_again(url: str) -> None:
+    with asked(url, "/live/waits?wait=10") as answer:
+        assert answer.readline() == b'"begun"\n'
+        # The handler itself knows no numbers that mean anything out here.
+        shown = ask("GET", f"{url}/instances").body["instances"]
+        [instance] = [each["pid"] for each in shown if each["function"] == "live.waits"]
+        zygote = parent_of(instance)
+        assert b"headrace" in Path(f"/proc/{zygote}/cmdline").read_bytes()
+        os.kill(zygote, signal.SIGKILL)
+        with pytest.raises(IncompleteRead) as cut:
+            answer.read()
+        assert cut.value.partial == b""
+    # The function itself goes on under another zygote.
+    with asked(url, "/live/waits") as answer:
+        assert answer.read() == b'"begun"\n"over"\n'
 
 
 def test_a_failure_before_the_first_part_is_an_ordinary_answer(url: str) -> None:

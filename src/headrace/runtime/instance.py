@@ -43,6 +43,7 @@ from headrace.runtime.wire import (
     Fetch,
     FromChild,
     Hello,
+    Part,
     Partitions,
     ReadState,
     Run,
@@ -68,11 +69,12 @@ GRACE_S = 0.1
 
 
 class InHand(msgspec.Struct, gc=False):
-    """A run that was sent and not answered."""
+    """A run that was sent and not answered; `heard`: its caller may have a part of the answer."""
 
     invocation: Invocation
     waiter: Waiter
     ahead: bool = False
+    heard: bool = False
 
 
 class Instance:
@@ -383,8 +385,11 @@ class Instance:
         )  # fmt: skip
         self._owner.gone(self)
         for run in runs:
-            timeout = run.invocation.timeout
-            _tell(run.waiter, verdict(death, usage, function=self.function, timeout=timeout))
+            outcome = verdict(
+                death, usage, function=self.function, timeout=run.invocation.timeout,
+                heard=run.heard,
+            )  # fmt: skip
+            _tell(run.waiter, outcome)
 
     def _settle_ahead(self) -> None:
         """Of runs sent ahead: which were never begun, and which one nobody can blame."""
@@ -468,9 +473,11 @@ class Instance:
             case Ask():
                 if nonce not in self._runs:
                     return "it asked on behalf of a run that nobody gave it"
-                token = self._runs[nonce].invocation.token
+                run = self._runs[nonce]
+                run.heard = run.heard or isinstance(message.question, Part)
                 self._line.owe(size)
-                self._start(self._answer(nonce, token, message, size), f"answer {self.identity}")
+                answering = self._answer(nonce, run.invocation.token, message, size)
+                self._start(answering, f"answer {self.identity}")
             case Acted():
                 if nonce and nonce == self._suspending:
                     self._suspending = 0

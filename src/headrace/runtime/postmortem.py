@@ -46,8 +46,22 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
     kernel: str
 
 
-def verdict(death: Death, usage: Usage, *, function: str, timeout: float) -> Outcome | Lost:
-    """What comes of a run that was not answered."""
+def verdict(
+    death: Death, usage: Usage, *, function: str, timeout: float, heard: bool = False
+) -> Outcome | Lost:
+    """What comes of a run that was not answered.
+
+    One of which its caller has heard a part is not run again, whoever is to blame: it would say all of
+    it a second time.
+    """
+    found = _found(death, usage, function, timeout)
+    if heard and isinstance(found, Lost):
+        message = f"{found.reason}; part of its answer was sent, so it is not run again"
+        return Crashed(Cause("Crashed", message), usage, blameless=True)
+    return found
+
+
+def _found(death: Death, usage: Usage, function: str, timeout: float) -> Outcome | Lost:
     match death.doom:
         case Doom.TAKEN:
             return Crashed(Cause("Crashed", death.doom.value), usage, blameless=True)

@@ -77,6 +77,19 @@ def test_a_run_whose_process_could_not_be_set_up_is_not_blamed() -> None:
     assert isinstance(said, Lost)
 
 
+def test_a_run_that_its_caller_has_heard_of_fails_and_is_not_lost() -> None:
+    for each in (death(-9, alone=False), death(EXIT_HOOK), death(-9, doom=Doom.ZYGOTE)):
+        said = verdict(each, USAGE, function="shop.price", timeout=3.0, heard=True)
+        assert isinstance(said, Crashed)
+        assert said.blameless
+        assert "part of its answer was sent" in said.cause.message
+    # What is proven stays so.
+    over = verdict(
+        death(-9, doom=Doom.TIMEOUT), USAGE, function="shop.price", timeout=3.0, heard=True
+    )
+    assert isinstance(over, TimedOut)
+
+
 def test_a_timeout_is_no_crash() -> None:
     said = verdict(death(-9, doom=Doom.TIMEOUT), USAGE, function="shop.price", timeout=3.0)
     assert isinstance(said, TimedOut)
