@@ -13,6 +13,7 @@ pattern means is run. Flow control is judged in `flow`, each scene in a module o
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -70,6 +71,7 @@ class _Books:
         self.failed: Counter[tuple[str, Place]] = Counter()
         self.tries = Tries(account)
         self.gone: set[Place] = set()
+        self.waiting: dict[Where, list[tuple[int, int, int]]] = {}
         self.given_up_together: set[tuple[str, Place]] = set()
 
     def find(self, invariant: str, what: str) -> None:
@@ -162,6 +164,15 @@ class _Books:
             lane = self.lanes[stream, partition, str(self.log[stream][partition, offset].key)]
             if kept is None and not any(each > offset for each in lane):
                 self.find("I1", f"{place} was let go, the last of its key")
+            for where in self.waiting:
+                if where[1:] == (stream, partition) and offset >= self.lowest_owed(where):
+                    self.find("I1", f"{place} was let go, though {where.function} is owed it")
+
+    def lowest_owed(self, where: Where) -> float:
+        """From which offset on the log must be kept: there an event waits for its next attempt."""
+        low = self.low.get(where, 0)
+        ranges = self.waiting[where]
+        return min((max(begin, low) for begin, end, _ in ranges if end > low), default=math.inf)
 
     def means(self, function: str, held: Held) -> bool:
         """Whether the function's pattern means the event."""
@@ -222,6 +233,7 @@ class _Books:
         asked = self.account.functions[where.function]
         # An operator who lets a stopped partition go on lets its event begin anew.
         begins_anew = asked.on_failure == "park-partition" and (asked.redrives or asked.discards)
+        self.waiting[where] = ranges
         low, sparse = self.low.get(where, 0), self.sparse.get(where, frozenset())
         for offset, known, now in self.tries.written(where, ranges):
             is_gone = (where.stream, where.partition, offset) in self.gone

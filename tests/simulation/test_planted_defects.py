@@ -20,6 +20,7 @@ from headrace.delivery.parking import encode_event
 from headrace.delivery.picking import Picker
 from headrace.delivery.publisher import Publisher
 from headrace.delivery.retry import gives_up
+from headrace.delivery.waits import Waits
 from headrace.delivery.watermark import Watermark
 from headrace.keepers.brokers import memory
 from headrace.keepers.brokers.compacting import compact
@@ -28,6 +29,7 @@ from headrace.keepers.storage.memory import MemoryStorage
 from headrace.model.effects import Change, Progress, Space
 from headrace.model.errors import Conflict, Fenced
 from headrace.model.record import encode_events
+from headrace.testing import lives
 from headrace.testing.simulation import play
 
 SEEDS = 400
@@ -151,6 +153,19 @@ def retention_takes_what_is_not_old_enough(patch: pytest.MonkeyPatch) -> None:
         "_retain",
         lambda partition, spec, now, below: real(partition, spec, now + 200_000, below),
     )
+
+
+@plant("I1", first=100)
+def retention_takes_what_waits_for_its_next_attempt(patch: pytest.MonkeyPatch) -> None:
+    async def nothing(storage: Any, functions: Any) -> dict[tuple[str, int], int]:
+        return {}
+
+    patch.setattr(lives, "lowest_owed", nothing)
+
+
+@plant("F5", first=100)
+def a_debounced_key_waits_anew_after_a_crash(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Waits, "unsaved", lambda self: ())
 
 
 @plant("I1")
@@ -290,5 +305,5 @@ def test_the_simulation_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_every_invariant_has_a_defect_that_shows_it() -> None:
     assert {each for _, invariants, _ in PLANTS.values() for each in invariants} == {
-        "I1", "I2", "I3", "I4", "I5", "I6", "I7",
+        "I1", "I2", "I3", "I4", "I5", "I6", "I7", "F5",
     }  # fmt: skip

@@ -138,6 +138,11 @@ def _patient(plan: Plan) -> Plan:
         event = PlannedEvent(number, f"k{chance.choice((0, 0, 1))}", 0, garbage=False)
         actions.append(Action(at, "publish", "in0", events=(event,)))
         at += chance.choice((0.05, 0.1, 0.1, 1.0))
+    if chance.random() < 0.5:
+        # However often hosts come and go: a key waits from its first event on, over all of them.
+        every = chance.choice((0.15, 0.3))
+        actions += [Action(every * (number + 1), "crash") for number in range(int(at / every))]
+        actions.sort(key=lambda action: action.at)
     streams = {name: plan.streams[name] for name in ("in0", function.output)}
     return replace(
         plan, calm=True, odds={}, mishaps=0.0, stale_reads=0.0, actions=tuple(actions),
