@@ -19,7 +19,7 @@ BASE := $(VENV)/installed.toml
 DEMO := $(VENV)/installed-demo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help all setup setup-demo check format test unit integration e2e sim mutants campaign demo bench bench-peers dev docs sizes services clean
+.PHONY: help all setup setup-demo check format test unit integration e2e sim mutants campaign demo bench bench-peers dev docs sizes services dist clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -88,6 +88,10 @@ sizes: setup ## what has outgrown a screen or its room (for information)
 
 services: setup ## install the real servers that tests start, and try each
 	@$(PY) -m tests.services.bring
+
+dist: setup ## write a wheel into dist/
+	$(PY) -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
 
 clean: ## remove what was built (not your data folders)
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache

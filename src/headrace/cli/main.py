@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "console": ("console", "Print a link that lets a browser into the console."),
     "token": ("tokens", "Make, list and revoke the tokens clients bring."),
     "export": ("export", "Describe what is deployed for other tools (OpenAPI)."),
+    "backup": ("backup", "Copy what a node keeps, while it runs."),
     "doctor": ("doctor", "Say what this machine can give, and what is wrong."),
     "bench": ("bench", "Measure this machine: publish -> function -> commit."),
     "validate": ("validate", "Check an app and its settings without running it."),

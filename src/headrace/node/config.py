@@ -9,6 +9,7 @@ the wrong type and a policy that cannot hold are refused with file, line and fix
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ FILE_NAME = "headrace.toml"
 DEFAULT_PORT = 4280
 _SECTIONS = ("node", "functions", "streams", "secrets", "env")
 _ELSEWHERE = {"URL", "TOKEN", "CONFIG", "ENV"}
+_OF_A_SERVICE = re.compile(
+    r"HEADRACE_(\w+_)?("
+    r"SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -194,6 +200,11 @@ def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> 
     return Secrets(settings.secrets, os.environ if environ is None else environ)
 
 
+def service_manager(environ: Mapping[str, str] | None = None) -> str:
+    """The address of the socket on which a service manager wants to hear of this process, or ""."""
+    return (os.environ if environ is None else environ).get("NOTIFY_SOCKET", "")
+
+
 class Note(msgspec.Struct, frozen=True):
     """What a running node writes into its data folder, as `node.json`.
 
@@ -334,6 +345,8 @@ def _from_environment(
             continue
         name, *path = variable.removeprefix("HEADRACE_").split("__")
         text = environ[variable]
+        if _is_of_a_service(variable, text):
+            continue
         if name in _ELSEWHERE and not path:
             continue
         if name in {"FUNCTIONS", "STREAMS"} and len(path) >= 2:
@@ -352,6 +365,17 @@ def _from_environment(
                 "unset it or correct its name (docs/reference/settings.md lists all)"
             )
         values[key] = _typed(key, text, f"`{variable}`", lax=True)
+
+
+def _is_of_a_service(variable: str, text: str) -> bool:
+    """Whether Kubernetes made the variable up for a Service whose name begins with `headrace`.
+
+    It tells every container where the Services of its namespace are, as
+    `HEADRACE_PORT=tcp://10.0.0.1:4280` and `HEADRACE_SERVICE_HOST=10.0.0.1`.
+    """
+    if _OF_A_SERVICE.fullmatch(variable):
+        return True
+    return variable.endswith("_PORT") and _SERVICE_URL.match(text) is not None
 
 
 def _check_secret(name: str, reference: object, where: str) -> None:

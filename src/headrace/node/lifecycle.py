@@ -23,7 +23,8 @@ import uvloop
 from headrace.faces.gateway.app import Gateway
 from headrace.model.errors import HeadraceError, Misuse, denied
 from headrace.node.assembly import Node, door, running
-from headrace.node.config import Note, Settings, write_note
+from headrace.node.config import Note, Settings, service_manager, write_note
+from headrace.node.notify import notify
 from headrace.runtime.child.versions import is_part, watched_by
 from headrace.security.operator import write_key
 from headrace.world.backoff import Backoff
@@ -161,6 +162,7 @@ async def _serve_until(stopping: Stopping, settings: Settings) -> None:
             keep_for_good()
             node.tasks.start(settle(node), name="settle")
             _announce(node, url)
+            notify(service_manager(), "READY=1")
             if settings.reload:
                 node.tasks.supervise(
                     partial(_reload, node, stop, set()),
@@ -169,6 +171,7 @@ async def _serve_until(stopping: Stopping, settings: Settings) -> None:
                 )
             await stop.wait()
         finally:
+            notify(service_manager(), "STOPPING=1")
             stopping.erase()
             await _drain(node, gateway)
 

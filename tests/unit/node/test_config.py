@@ -179,3 +179,31 @@ def test_a_reader_of_the_nodes_address_sees_all_of_it_or_nothing(tmp_path: Path)
         assert "http://127.0.0.1:1" in being_read.read()
     assert read_note(tmp_path) == Note("http://127.0.0.1:2")
     assert [path.name for path in tmp_path.iterdir()] == ["node.json"]
+
+
+@pytest.mark.parametrize("service", ["HEADRACE", "HEADRACE_SHOP", "HEADRACE_DATA"])
+def test_what_kubernetes_makes_up_for_a_service_is_passed_over(
+    service: str, tmp_path: Path
+) -> None:
+    port = f"{service}_PORT_4280_TCP"
+    env = {
+        f"{service}_SERVICE_HOST": "10.0.0.1",
+        f"{service}_SERVICE_PORT": "4280",
+        f"{service}_SERVICE_PORT_HTTP": "4280",
+        f"{service}_PORT": "tcp://10.0.0.1:4280",
+        port: "tcp://10.0.0.1:4280",
+        f"{port}_PROTO": "tcp",
+        f"{port}_PORT": "4280",
+        f"{port}_ADDR": "10.0.0.1",
+    }
+    assert settings(tmp_path, env=env) == Settings()
+    assert settings(tmp_path, env={**env, "HEADRACE_DRAIN": "3"}).drain == 3
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [("HEADRACE_PORT", "http://x"), ("HEADRACE_SERVICE", "x"), ("HEADRACE_PORT_HTTP", "80")],
+)
+def test_what_only_looks_like_it_is_refused(variable: str, text: str, tmp_path: Path) -> None:
+    with pytest.raises(Misuse, match=variable):
+        settings(tmp_path, env={variable: text})

@@ -1,0 +1,83 @@
+"""A copy of the data file while a node writes to it.
+
+SQLite's backup reads one committed state: what was acknowledged before it began is in the copy, what
+comes meanwhile is not, and no writer waits. Pages keep their checksums.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import apsw
+
+from headrace.keepers.storage.sqlite.file import FILE_MODE, FILE_NAME
+from headrace.keepers.storage.sqlite.pages import load_layer, told
+from headrace.model.errors import DiskFull, Misuse, denied
+
+_BUSY_MS = 5_000
+
+
+def back_up(folder: Path, target: Path) -> int:
+    """Copy the data file of `folder` to `target`; the copy's bytes.
+
+    The file appears under its name once it is whole, checked and on the disk.
+
+    Raises:
+        Misuse: There is no data file, or `target` exists already.
+        Corrupt: The data file is damaged.
+        DiskFull: There is no room for the copy.
+        Unavailable: The disk does not give the file back, or the copy cannot be written.
+    """
+    source = folder / FILE_NAME
+    if not source.is_file():
+        raise Misuse(f"`{source}` is not there; name the node's data folder with `--data`")
+    if target.exists():
+        raise Misuse(f"`{target}` exists already; name a new file for the backup")
+    whole = target.with_name(f"{target.name}.part")
+    load_layer()
+    try:
+        whole.unlink(missing_ok=True)
+        os.close(os.open(whole, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+        try:
+            _copy(source, whole)
+        except BaseException:
+            whole.unlink(missing_ok=True)
+            raise
+        _sync(whole)
+        whole.replace(target)
+        _sync(target.parent)
+        return target.stat().st_size
+    except apsw.FullError as error:
+        raise DiskFull(
+            f"`{target}` cannot be written: the disk is full; free some space"
+        ) from error
+    except apsw.Error as error:
+        raise told(error, source) from error
+    except OSError as error:
+        raise denied(f"`{target}` cannot be written", error) from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    read = apsw.Connection(str(source), flags=apsw.SQLITE_OPEN_READONLY)
+    written = apsw.Connection(str(target), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        read.set_busy_timeout(_BUSY_MS)
+        with written.backup("main", read, "main") as backup:
+            backup.step()
+        # The copy is one file: it has no log of its own until a node opens it.
+        written.pragma("journal_mode", "delete")
+        for (found,) in written.execute("PRAGMA quick_check(1)"):
+            if found != "ok":
+                raise apsw.CorruptError(found)
+    finally:
+        written.close()
+        read.close()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

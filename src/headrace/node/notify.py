@@ -1,0 +1,32 @@
+"""Tell the service manager (systemd, `Type=notify`) that the node is ready, or stops.
+
+In: the address of its socket and a state such as `READY=1`. Out: one datagram. Nothing depends on its
+arrival: a manager that does not listen costs the node nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+_logger = logging.getLogger("headrace.node")
+
+
+def notify(address: str, state: str) -> bool:
+    """Send a state to the socket; whether it was sent.
+
+    Args:
+        address: A path, or `@` and a name in the abstract namespace; "" where nobody asked.
+        state: As of `sd_notify(3)`.
+    """
+    if not address:
+        return False
+    place = "\0" + address[1:] if address.startswith("@") else address
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.setblocking(False)
+            sender.sendto(state.encode(), place)
+    except OSError as error:
+        _logger.warning("the service manager was not told `%s`: %s", state, error.strerror)
+        return False
+    return True
