@@ -56,6 +56,75 @@ def bad(events, context):
         assert gone(home)
 
 
+@pytest.mark.parametrize("way", ["children", "strays", "thread"])
+@pytest.mark.parametrize("isolation", [1, 2])
+async def test_what_comes_of_a_handler_counts_as_its_memory(
+    tmp_path: Path, isolation: int, way: str
+) -> None:
+    async with house(tmp_path, isolation=isolation) as home:
+        await home.deploy(
+            GOOD
+            + f"""
+import threading
+
+def swell():
+    kept = bytearray(60 << 20)
+    kept[::4096] = b"x" * len(kept[::4096])
+    time.sleep(60)
+    os._exit(0)
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        if {way!r} == "strays":
+            os.setsid()
+            if os.fork():
+                os._exit(0)
+        swell()
+
+@app.function(orders, resources=Resources(memory=128 << 20, isolation={isolation}))
+def bad(events, context):
+    for _ in range(4):
+        if {way!r} == "thread":
+            threading.Thread(target=fork, daemon=True).start()
+        else:
+            fork()
+    time.sleep(30)
+"""
+        )
+        outcome = await home.run("bad", within=60.0)
+        assert isinstance(outcome, Crashed)
+        assert outcome.cause.kind == "OutOfMemory"
+        assert "child processes" in outcome.cause.message
+        assert gone(home)
+
+
+async def test_children_that_stay_within_its_memory_are_let_be(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy(
+            GOOD
+            + """
+@app.function(orders, resources=Resources(memory=256 << 20))
+def bad(events, context):
+    kept = bytearray(100 << 20)
+    kept[::4096] = b"x" * len(kept[::4096])
+    # Forks share what they do not write.
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if child == 0:
+            time.sleep(3)
+            os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+"""
+        )
+        outcome = await home.run("bad", within=60.0)
+        assert isinstance(outcome, Returned)
+        assert outcome.error is None
+
+
 async def test_a_handler_that_asks_for_more_time_for_ever_is_killed_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -182,7 +182,8 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     """What one instance may use.
 
     Attributes:
-        memory: Bytes of address space beyond what the zygote had; None means no limit.
+        memory: Bytes of address space beyond what the zygote had, and of memory that it and all
+            processes that come of it have together, looked at once a second; None means no limit.
         cpu: Seconds of processor time for one invocation; None means no limit.
         files: Open files.
         processes: Processes and threads.

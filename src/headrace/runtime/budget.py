@@ -14,12 +14,13 @@ from headrace.model.policy import FleetLimits
 from headrace.runtime.deployment import Deployment
 from headrace.runtime.eviction import GreedyDual
 from headrace.runtime.instance import Instance
+from headrace.runtime.kin import children, offspring, uid_of
 from headrace.runtime.life import Doom, State
 from headrace.runtime.memory import limit_of, memory_of
 from headrace.runtime.postmortem import in_mib
 
 WEIGH_EVERY_S = 1.0
-"""How often memory is looked at while functions run; it takes some 15 µs for each instance."""
+"""How often memory is looked at while functions run; it takes some 25 µs for each instance."""
 
 
 class Budget:
@@ -67,13 +68,19 @@ class Budget:
     def weigh(self, now: float) -> None:
         """See to it that all of them together stay within their memory."""
         self._weighed_at = now
+        zygotes = [zygote for each in self._deployments() for zygote in each.zygotes]
+        strays = self._strays([zygote.pid for zygote in zygotes])
         self._weights = weights = {
-            instance: instance.weight()
-            for instance in self._instances.values()
+            instance: instance.weight(
+                [
+                    *offspring(instance.pid),
+                    *(strays.get(uid_of(instance.pid), ()) if strays else ()),
+                ]
+            )
+            for instance in list(self._instances.values())
             # What is on its way out gives its memory back by itself.
             if instance.state is not State.DRAINING
         }
-        zygotes = [zygote for each in self._deployments() for zygote in each.zygotes]
         self._used = sum(weights.values()) + sum(zygote.weight for zygote in zygotes)
         while self._used > self._memory and self._evict_one():
             pass
@@ -85,6 +92,21 @@ class Budget:
                 f"functions used {in_mib(self._used)} of the {in_mib(self._memory)} they may on "
                 f"this node, and this one most: {in_mib(weights[heaviest])}; raise `max_memory`",
             )
+
+    def _strays(self, zygotes: list[int]) -> dict[int, list[int]]:
+        """By uid, the processes that lost their parent and came to a zygote: whose they are, the uid tells.
+
+        Where instances have no uids of their own, such processes come to the instance itself.
+        """
+        known = {instance.pid for instance in self._instances.values()}
+        found: dict[int, list[int]] = {}
+        for warden in zygotes:
+            inner = [pid for pid in children(warden) if pid not in known]
+            platforms = {uid_of(pid) for pid in (warden, *inner)}
+            for pid in (each for zygote in inner for each in children(zygote)):
+                if pid not in known and (uid := uid_of(pid)) not in platforms:
+                    found.setdefault(uid, []).extend((pid, *offspring(pid)))
+        return found
 
     def forget(self, instance: Instance) -> None:
         """It gives its memory back, or has: what it weighed when it was looked at last."""

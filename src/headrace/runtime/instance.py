@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ from headrace.runtime.frames import ProtocolError
 from headrace.runtime.life import TRANSITIONS, Doom, Lost, Owner, State, Waiter
 from headrace.runtime.line import Line, LogPipes
 from headrace.runtime.logs import LogLine
-from headrace.runtime.memory import memory_of
-from headrace.runtime.postmortem import START_TIMEOUT_S, Death, verdict
+from headrace.runtime.memory import memory_of, share_of
+from headrace.runtime.postmortem import START_TIMEOUT_S, Death, in_mib, verdict
 from headrace.runtime.process import Process
 from headrace.runtime.wire import (
     Acted,
@@ -153,9 +153,28 @@ class Instance:
     def _deaf(self) -> bool:
         return not self._line.connected or self.doom is not Doom.NONE
 
-    def weight(self) -> int:
-        """Bytes of memory it has taken beyond what its zygote gave it; a fair guess, and quick."""
-        return max(memory_of(self.pid) - self._inherited, 0)
+    def weight(self, offspring: Sequence[int] = ()) -> int:
+        """Bytes of memory it has taken beyond what its zygote gave it; a fair guess, and quick.
+
+        Args:
+            offspring: The processes that come of it, which count as its own.
+        """
+        own = max(memory_of(self.pid) - self._inherited, 0)
+        if not offspring:
+            return own
+        whole = own + sum(memory_of(each) for each in offspring)
+        if self._memory is None or whole <= self._memory:
+            return whole
+        # What a fork shares with its parent was counted twice: look closer.
+        shares = sum(share_of(each) for each in (self.pid, *offspring))
+        whole = min(whole, shares) if shares else whole
+        if whole > self._memory:
+            self.kill(
+                Doom.MEMORY,
+                f"it and its {len(offspring)} child processes used {in_mib(whole)}; its limit is "
+                f"{in_mib(self._memory)} (`Resources(memory=...)`)",
+            )
+        return whole
 
     def become(self, state: State) -> None:
         """Move along an arrow of `TRANSITIONS`."""

@@ -13,17 +13,57 @@ import signal
 
 from headrace.runtime import kernel
 
+ALONE = 3
+"""Links of the folder of a process's threads, where it has one."""
+MAX_OFFSPRING = 1_024
+READ_BYTES = 1 << 16
 MAX_PASSES = 64
 """How often a family that multiplies is looked at again until every member stands still."""
 
 
 def children(pid: int) -> list[int]:
-    """The pids of a process's children."""
+    """The pids of a process's children, whichever of its threads they came of."""
+    tasks = f"/proc/{pid}/task"
     try:
-        with open(f"/proc/{pid}/task/{pid}/children") as file:  # noqa: PTH123 - hot
-            return [int(child) for child in file.read().split()]
+        # Of a folder whose entries are folders the links tell how many there are.
+        threads = os.listdir(tasks) if os.stat(tasks).st_nlink != ALONE else [str(pid)]  # noqa: PTH116, PTH208 - hot
     except OSError:
         return []
+    found: list[int] = []
+    for thread in threads:
+        try:
+            file = os.open(f"{tasks}/{thread}/children", os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            # No file object: it is asked for every instance, every second.
+            said = b"".join(iter(lambda: os.read(file, READ_BYTES), b""))  # noqa: B023 - used at once
+            found += [int(child) for child in said.split()]
+        except OSError:
+            continue
+        finally:
+            os.close(file)
+    return found
+
+
+def offspring(pid: int) -> list[int]:
+    """The pids of all that descends from a process, as far as a bound: a guess, since they come and go."""
+    found = children(pid)
+    for child in found:
+        if len(found) >= MAX_OFFSPRING:
+            break
+        found += children(child)
+    return found
+
+
+def uid_of(pid: int) -> int:
+    """The real uid of a process, also of one that hides its files; -1 where it is gone."""
+    try:
+        with open(f"/proc/{pid}/status") as file:  # noqa: PTH123 - a kernel file
+            lines = file.read().splitlines()
+    except OSError:
+        return -1
+    return next((int(line.split()[1]) for line in lines if line.startswith("Uid:")), -1)
 
 
 def owner(pid: int) -> int:

@@ -25,6 +25,14 @@ def own_memory_of(pid: int) -> int:
     return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_"))
 
 
+def share_of(pid: int) -> int:
+    """Bytes a process has, those it shares with others divided among them; 0 where it is gone. Slow."""
+    for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
 def memory_of(pid: int) -> int:
     """Bytes of resident memory a process does not share with files; 0 where it is gone. Fast."""
     try:
