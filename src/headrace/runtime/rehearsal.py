@@ -78,7 +78,9 @@ def rehearse(scratch: str) -> None:
             "uid",
             rung.uids and stands,
             "one per instance",
-            'the host\'s own: the HTTP door cannot tell functions from people; set `access = "token"`',
+            'the host\'s own: the HTTP door cannot tell functions from people; set `access = "token"`, '
+            "and `isolation=2` for what you do not trust: below it functions read the data folder, "
+            "the operator's key included",
         ),
         Finding("isolation", stands, f"level {ground.level if stands else 0} of 2 is reached"),
     ]
