@@ -345,11 +345,13 @@ def test_what_a_private_stream_holds_is_shown_to_its_apps_readers_and_the_operat
             return f"Bearer {made.body['token']}"
 
         path = "/streams/inner/records"
-        for page in (path, "/console/streams/inner", "/console/events/inner/0/0"):
+        explained = "/explain/inner/0/0"
+        for page in (path, explained, "/console/streams/inner", "/console/events/inner/0/0"):
             assert ask("GET", node.url + page).status == 401, page
         assert node.ask("GET", path, authorization=token("read")).status == 403
         assert node.ask("GET", path, authorization=token("read", "read:other")).status == 403
         assert node.ask("GET", path, authorization=token("read", "read:owner")).status == 200
+        assert node.ask("GET", explained, authorization=token("read", "read:owner")).status == 200
         assert ask("GET", f"{node.url}/streams/start/records").status == 200
 
 

@@ -101,11 +101,11 @@ async def discard_parked(door: Door, request: Request, names: tuple[str, ...]) -
     return json_response({"discarded": await door.rooms.parking.discard(names[0], key)})
 
 
-async def explain(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+async def explain(door: Door, request: Request, names: tuple[str, ...]) -> Response:
     """Where an event is, function by function."""
     at = position_of(*names)
     # Ask for the stream first: its error lists near names.
-    door.rooms.broker.stream(at.stream)
+    await prove_reader(door, request, door.rooms.broker.stream(at.stream))
     return json_response(
         view(await door.rooms.explainer.explain(at.stream, at.partition, at.offset))
     )
