@@ -17,9 +17,12 @@ ARGS ?=
 # so a second call, a fresh checkout of the same version and a machine without network cost nothing.
 BASE := $(VENV)/installed.toml
 DEMO := $(VENV)/installed-demo.toml
+ALL := $(VENV)/installed-all.toml
+# Not empty where the caller chose PYTHON.
+ASKED := $(filter-out file default undefined,$(origin PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help all setup setup-demo check format test unit integration e2e sim mutants campaign demo bench bench-peers dev docs sizes services dist clean
+.PHONY: help all setup setup-all setup-demo packages check format test unit integration e2e sim mutants campaign demo bench bench-peers dev docs sizes services dist clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -27,17 +30,16 @@ help: ## list the targets
 
 all: check test integration e2e sim ## everything that CI runs
 
-setup: ## make .venv with everything a developer needs (PYTHON=python3.12 chooses another Python)
-	@$(MAKE) --no-print-directory .installed
+setup: ## make .venv for the quick tests (PYTHON=python3.12 chooses another Python)
+	@bash scripts/setup.sh "$(PYTHON)" "$(VENV)" "$(BASE)" "$(ASKED)"
 
-.PHONY: .installed .installed-demo
-.installed:
-	@cmp -s pyproject.toml $(BASE) || bash scripts/setup.sh "$(PYTHON)" "$(VENV)" "$(BASE)"
+setup-all: setup ## also the libraries of the ten foreign drivers, which check, services and integration need
+	@bash scripts/setup.sh "$(PYTHON)" "$(VENV)" "$(ALL)" "$(ASKED)" "" drivers
 
 setup-demo: setup ## also what the demo needs (pandas and the flight data)
-	@cmp -s pyproject.toml $(DEMO) || bash scripts/setup.sh "$(PYTHON)" "$(VENV)" "$(DEMO)" demo
+	@bash scripts/setup.sh "$(PYTHON)" "$(VENV)" "$(DEMO)" "$(ASKED)" demo
 
-check: setup ## format, lint, types, floors
+check: setup-all ## format, lint, types, floors
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -53,7 +55,7 @@ test: setup ## unit, contract, architecture, and a smoke share of the simulation
 unit: setup ## the unit tests alone: under ten seconds
 	$(BIN)/pytest -n auto tests/unit $(ARGS)
 
-integration: setup ## real processes, files, kills and full disks
+integration: setup-all ## real processes, files, kills and full disks
 	$(BIN)/pytest tests/integration $(ARGS)
 
 e2e: setup ## a node from outside: the guides, typed
@@ -74,7 +76,7 @@ bench: setup-demo ## measure against the limits of this machine; ARGS="--peers" 
 bench-peers: ## install the peers that the bench compares with, in an environment of their own
 	sh bench/peers/setup.sh
 
-campaign: setup ## the long fault campaign: ARGS="--scale 0.1 --only kill-host --times 20 --seed 7 --record"
+campaign: setup-all ## the long fault campaign: ARGS="--scale 0.1 --only kill-host --times 20 --seed 7 --record"
 	$(PY) -m tests.integration.faults $(ARGS)
 
 dev: setup ## a node with the flights app, reloading on change
@@ -86,12 +88,15 @@ docs: setup ## links, code blocks and reference pages against the code
 sizes: setup ## what has outgrown a screen or its room (for information)
 	@$(PY) scripts/sizes.py
 
-services: setup ## install the real servers that tests start, and try each
+services: setup-all ## install the real servers that tests start, and try each
 	@$(PY) -m tests.services.bring
 
-dist: setup ## write a wheel into dist/
-	$(PY) -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
-	@ls dist/*.whl
+dist: setup ## write a wheel and an sdist into dist/
+	@$(PY) -m pip --disable-pip-version-check install --quiet 'hatchling>=1.27'
+	$(PY) -m hatchling build --directory dist
+
+packages: dist ## try the wheel and the sdist in a bare environment of every Python at hand
+	bash scripts/try_packages.sh dist
 
 clean: ## remove what was built (not your data folders)
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .import_linter_cache .hypothesis .pytest_cache

@@ -9,13 +9,27 @@ from __future__ import annotations
 
 import gc
 import os
+from importlib.util import find_spec
 
+import pytest
 from hypothesis import settings
 
 EXAMPLES = int(os.environ.get("PROPERTY_EXAMPLES", "50"))
 
 settings.register_profile("headrace", max_examples=EXAMPLES, deadline=None, print_blob=True)
 settings.load_profile("headrace")
+
+
+DRIVERS = (
+    "obstore", "asyncssh", "redis", "nats", "paho", "aio_pika", "aiobotocore", "confluent_kafka",
+    "pulsar", "psycopg", "moto",
+)  # fmt: skip
+
+
+def pytest_configure() -> None:
+    """Where all must be there, a driver that is absent is a failure; elsewhere its tests are skipped."""
+    if os.environ.get("CI") == "true" and (absent := [n for n in DRIVERS if not find_spec(n)]):
+        pytest.exit(f"CI=true needs {', '.join(absent)}: run `make setup-all`", returncode=1)
 
 
 def pytest_collection_finish() -> None:

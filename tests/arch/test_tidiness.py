@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -32,13 +33,13 @@ HOSTS = {
 @cache
 def files() -> tuple[Path, ...]:
     """Every file of the repository that is text and not ignored."""
-    listed = subprocess.run(
+    listed = shutil.which("git") and subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    if listed.returncode == 0:
+    if listed and listed.returncode == 0:
         found = [ROOT / name for name in listed.stdout.split("\0") if name]
-    else:  # an unpacked archive
+    else:  # an unpacked archive, or a machine without git
         found = [
             path
             for path in ROOT.rglob("*")

@@ -14,7 +14,7 @@ import click
 from headrace.cli.connection import json_option
 from headrace.cli.output import print_json, print_table
 from headrace.cli.sources import slot_warning_option, source_findings
-from headrace.model.errors import HeadraceError
+from headrace.model.errors import HeadraceError, Refused
 from headrace.world.clock import SystemClock
 
 _SYNCS = 20
@@ -66,14 +66,17 @@ def _platform() -> list[dict[str, Any]]:
 
 
 def _isolation() -> list[dict[str, Any]]:
-    from headrace.runtime.rehearsal import probe
-
+    try:
+        from headrace.runtime.rehearsal import probe
+    except Refused as error:
+        return [_finding("isolation", False, str(error), required=True)]
     return [_finding(str(found.name), bool(found.ok), str(found.detail)) for found in probe()]
 
 
 def _folder(data: Path) -> dict[str, Any]:
     parent = data if data.is_dir() else data.absolute().parent
     clock = SystemClock()
+    sync = getattr(os, "fdatasync", os.fsync)
     try:
         with tempfile.NamedTemporaryFile(dir=parent, prefix=".headrace-doctor-") as file:
             times = []
@@ -81,7 +84,7 @@ def _folder(data: Path) -> dict[str, Any]:
                 file.write(b"x" * 4096)
                 file.flush()
                 began = clock.monotonic()
-                os.fdatasync(file.fileno())
+                sync(file.fileno())
                 times.append(clock.monotonic() - began)
     except OSError as error:
         return _finding(

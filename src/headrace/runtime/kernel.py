@@ -1,7 +1,8 @@
 """Linux calls the standard library does not have, through ctypes.
 
 Loaded once by a zygote before it forks, so that its children find every function bound already.
-Each call raises `OSError` with the kernel's reason, and decides nothing.
+Each call raises `OSError` with the kernel's reason, and decides nothing. Another system than Linux is
+refused here, at import: everything that starts processes for functions goes through this file.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 import platform
 import signal
 import struct
+
+from headrace.model.errors import Refused
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -35,6 +38,12 @@ _CAPABILITY_VERSION = 0x2008_0522
 _CLONE = {"x86_64": 56, "aarch64": 220}
 
 _libc = ctypes.CDLL(None, use_errno=True)
+if not hasattr(_libc, "prctl"):
+    raise Refused(
+        f"a node needs Linux, whose `prctl` this system ({platform.system()}) does not have: run it on "
+        "Linux, in a container or a virtual machine; `World`, `headrace validate` and `headrace new` "
+        "work here"
+    )
 _libc.syscall.restype = ctypes.c_long
 _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 _libc.mount.argtypes = [
