@@ -42,6 +42,7 @@ NAMED_CORES = {
 
 # The same for whole seeds, with flow control and scenes.
 NAMED = {
+    820161: "a unit that ran again before its last commit had landed was written down with its old attempts",
     530299: "a unit whose retry was on its way to the disk was written down with its old attempts as well",
     706: "a reset while a partition was being claimed was noticed only at the next event",
     202: "a receipt was refused after an answer about it had been lost",

@@ -343,8 +343,9 @@ class Ledger:
         """
         found: dict[At, list[Trouble]] = {at: [*self._still_open(at)] for at in self._trouble}
         told: dict[At, set[int]] = {at: set() for at in self._trouble}
-        # What waits comes first: a unit that failed runs, as it was, until its commit has landed.
-        for unit in (*self.pending, *self.running):
+        # A unit that failed counts as running, as it was, until its commit has landed; meanwhile it
+        # waits anew, or runs again, with one more attempt.
+        for unit in (*self.pending, *sorted(self.running, key=_attempts, reverse=True)):
             if unit.attempts and not unit.parked and unit is not landing:
                 for at, offsets in _offsets_of(unit.chunks).items():
                     fresh = {
@@ -432,6 +433,10 @@ def _offsets_of(chunks: Iterable[Chunk]) -> dict[At, set[int]]:
         offsets = (chunk.offset_of(place) for place in range(chunk.low, chunk.high))
         found.setdefault((chunk.stream, chunk.partition), set()).update(offsets)
     return found
+
+
+def _attempts(unit: Unit) -> int:
+    return unit.attempts
 
 
 def _first(trouble: Trouble) -> int:

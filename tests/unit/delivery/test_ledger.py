@@ -147,8 +147,10 @@ def test_a_unit_that_runs_until_its_commit_has_landed_is_in_trouble_once_and_as_
     # Another one ends while the commit of the first is on its way: it counts as running still.
     effects = landed(books, other, Verdict(finished=other.chunks, kept=True))
     assert effects.trouble == {("s", 0): (Trouble(0, 1, 2, 50, TROUBLE),)}
-    books.running.remove(first)
-    effects = landed(books, Unit((chunk(1, 2),)), Verdict(again=(Unit((chunk(1, 2),), 1, 9),)))
+    # So it does where it runs again already.
+    books.running.append(books.pending.popleft())
+    failed = Unit((chunk(1, 2),))
+    effects = landed(books, failed, Verdict(again=(Unit(failed.chunks, 1, 9),)))
     assert effects.trouble == {("s", 0): (Trouble(0, 1, 2, 50, TROUBLE), Trouble(2, 3, 1, 9))}
 
 
