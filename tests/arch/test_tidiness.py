@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -157,3 +158,9 @@ def test_unit_tests_never_sleep() -> None:
         if line.startswith("tests/unit/") and "sleep(0)" not in line
     ]
     assert sleepers == []
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """Pytest takes the second for the first one's module, so a run over both fails."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
