@@ -139,13 +139,14 @@ class _Notes(Recorder):
 
     def publish(self, *given: Any, **named: Any) -> Lane:
         lane = super().publish(*given, **named)
-        self.log.append((lane, len(lane.facts) - 1))
+        self.log.append((lane, len(lane.notes) // 2 - 1))
         return lane
 
     def published(self) -> list[Published]:
         found = []
         for lane, index in self.log:
-            if lane.tags[index] in self.dropped or (lane.tags[index] < 0 and self._alone()):
+            tag = lane.tags[index]
+            if tag in self.dropped or (tag < 0 and self._alone()):
                 continue
             fact, decode = lane.facts[index], self._streams[lane.stream].decode
             found.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from threading import Thread
 from typing import Any
 
 import msgspec
@@ -480,3 +481,74 @@ def test_an_event_of_another_batch_cannot_be_failed() -> None:
     kept: list[Event[Any]] = []
     rig.run(lambda events, context: kept.append(events[0]))
     assert "not an event of this batch" in rig.refused(lambda c: c.fail(kept[0], ""), Misuse)
+
+
+# -- outputs that readers of JSON would misread ------------------------------------------------
+
+
+MISREAD = [{"n": 2**64}, {"n": -(2**63) - 1}, {1: "a", "1": "b"}]
+
+
+@pytest.mark.parametrize("value", MISREAD)
+def test_what_would_be_misread_fails_the_event_it_was_published_for_alone(value: Any) -> None:
+    rig = Rig()
+
+    def work(events: Batch[Order], context: Context) -> None:
+        for event in events:
+            try:
+                context.publish("out", value if event.key == "k1" else {"n": 2**63}, key="k")
+            except Invalid as error:
+                context.fail(event, str(error))
+
+    returned = rig.run(work)
+    (failure,) = returned.failures
+    assert (returned.error, failure.index) == (None, 1)
+    assert "publishing to `out`: the value at `/" in failure.cause.message
+    (append,) = returned.appends
+    assert append.count == 2
+
+
+@pytest.mark.parametrize("value", MISREAD)
+def test_what_would_be_misread_is_told_whatever_the_handler_raises_behind_it(value: Any) -> None:
+    def work(events: Batch[Order], context: Context) -> None:
+        context.publish("out", value, key="k")
+        raise LookupError("too late")
+
+    cause = Rig().run(work).error
+    assert cause is not None
+    assert (cause.kind, "publishing to `out`" in cause.message) == ("Invalid", True)
+
+
+def test_what_only_looks_as_if_it_were_misread_is_published_by_one_call_of_the_handler() -> None:
+    calls: list[int] = []
+
+    def work(events: Batch[Order], context: Context) -> None:
+        calls.append(len(events))
+        context.publish("out", {"n": 10**19, "t": "1" * 40, "a1": {1: None, "2": -(10**18)}})
+
+    assert Rig().run(work).error is None
+    assert calls == [3]
+
+
+def test_outputs_of_many_threads_are_all_kept_in_one_blob_for_each_partition() -> None:
+    def work(events: Batch[Order], context: Context) -> None:
+        def publish(number: int) -> None:
+            for each in range(50):
+                context.publish("out" if each % 2 else rig.out, [number, each], key=str(each))
+
+        threads = [Thread(target=publish, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    rig = Rig()
+    returned = rig.run(work)
+    assert returned.error is None
+    assert len({append.partition for append in returned.appends}) == len(returned.appends)
+    found = [
+        tuple(msgspec.json.decode(fact.value))
+        for append in returned.appends
+        for fact in decode_events(append.body)
+    ]
+    assert sorted(found) == [(number, each) for number in range(8) for each in range(50)]

@@ -31,7 +31,7 @@ from headrace.runtime.child.consuming import Consuming, Supply
 from headrace.runtime.child.handing import Prepared, emit, forget_cancellation, settled, take
 from headrace.runtime.child.ledger import Host
 from headrace.runtime.child.parting import answer_in_parts, sender
-from headrace.runtime.child.recorder import Recorder
+from headrace.runtime.child.recorder import Misread, Recorder
 from headrace.runtime.child.statecache import StateCache
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
@@ -168,9 +168,10 @@ class Executor:
             return self._run_call(invocation, prepared, events, began)
         if invocation.mode == "consume":
             return self._run_consumer(invocation, prepared, began)
-        if prepared.many:
-            return self._run_batch(invocation, prepared, events, began)
-        return self._run_single(invocation, prepared, events, began)
+        if len(events) == 1:
+            run = self._run_batch if prepared.many else self._run_single
+            return run(invocation, prepared, events, began, at_once=True)
+        return self._run_stream(invocation, prepared, events, began)
 
     def _open(self, invocation: Invocation, prepared: Prepared) -> list[Event[Any]]:
         events: list[Event[Any]] = []
@@ -197,6 +198,7 @@ class Executor:
         prepared: Prepared,
         events: list[Event[Any]],
         began: float,
+        at_once: bool = True,
     ) -> tuple[Recorder, Context]:
         recorder = Recorder(
             invocation,
@@ -206,10 +208,27 @@ class Executor:
             self._host,
             self.partitions,
             prepared.may_publish,
+            at_once,
         )
         return recorder, Context(
             invocation, recorder, began, self._monotonic, self._version, self.instance
         )
+
+    async def _run_stream(
+        self,
+        invocation: Invocation,
+        prepared: Prepared,
+        events: list[Event[Any]],
+        began: float,
+    ) -> Returned:
+        """Many events. Their outputs are checked together, which takes a fifth of the time."""
+        run = self._run_batch if prepared.many else self._run_single
+        try:
+            return await run(invocation, prepared, events, began, at_once=False)
+        except Misread:
+            # Run again, the handler is told of it where it publishes. It may have changed events.
+            events = self._open(invocation, prepared)
+            return await run(invocation, prepared, events, began, at_once=True)
 
     async def _run_single(
         self,
@@ -217,10 +236,12 @@ class Executor:
         prepared: Prepared,
         events: list[Event[Any]],
         began: float,
+        *,
+        at_once: bool,
     ) -> Returned:
         """Event by event. An ordered function stops at the first failure, others go round it."""
         order = invocation.order or prepared.mode
-        recorder, context = self._desk(invocation, prepared, events, began)
+        recorder, context = self._desk(invocation, prepared, events, began, at_once)
         output = prepared.output
         closed: set[str] = set()
         untouched = -1
@@ -257,6 +278,8 @@ class Executor:
                 if order == "keyed" and key is not None:
                     closed.add(key)
         recorder.close()
+        if recorder.dropped:
+            recorder.check()
         return collect(recorder, untouched)
 
     async def _run_batch(
@@ -265,6 +288,8 @@ class Executor:
         prepared: Prepared,
         events: list[Event[Any]],
         began: float,
+        *,
+        at_once: bool,
     ) -> Returned:
         """All at once. Events that cannot be decoded are set aside and the rest is run again."""
         order = invocation.order or prepared.mode
@@ -279,7 +304,7 @@ class Executor:
             if end < len(events):
                 # `end` itself failed; what comes after it was not looked at.
                 untouched = end + 1 if end + 1 < len(events) else -1
-            recorder, context = self._desk(invocation, prepared, events, began)
+            recorder, context = self._desk(invocation, prepared, events, began, at_once)
             recorder.begin_walk(_own_task() if prepared.awaits else None)
             if seen:
                 try:
@@ -290,6 +315,7 @@ class Executor:
                 except BaseException as error:  # noqa: BLE001  # user code may raise anything
                     cause = self._cause(error, prepared)
                     recorder.close()
+                    recorder.check()
                     poison = poison_in(error, events)
                     if poison is None or recorder.finished:
                         return collect_error(recorder, cause)
@@ -306,6 +332,8 @@ class Executor:
             if forks.count != self._forks:
                 forks.leave()
             recorder.close()
+            if recorder.dropped:
+                recorder.check()
             if recorder.dropped and not recorder.divides(lambda tag: tag not in recorder.dropped):  # noqa: B023  # called at once
                 # Nobody can say which effects are the good ones': run those by themselves.
                 cause = next(iter(recorder.dropped.values()))
