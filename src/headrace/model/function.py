@@ -170,10 +170,14 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def works_in_lanes(self) -> bool:
-        """Whether events may overtake each other on their way to it."""
+        """Whether each key has a lane of its own, or each event where there is no order.
+
+        With order per key that is so for a single worker too: a key's next run begins when the
+        commit before has landed, which only its lane knows.
+        """
         if self.mode == "ordered" or self.commit == "before":
             return False
-        return self.parallelism > 1 or self.has_lane_rules
+        return self.mode == "keyed" or self.parallelism > 1 or self.has_lane_rules
 
     @property
     def has_lane_rules(self) -> bool:

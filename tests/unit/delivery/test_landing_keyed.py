@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
 
+import pytest
 from msgspec.structs import replace
 from tests.unit.delivery.test_pump import Rig
 
@@ -50,7 +51,7 @@ class Noting:
 def keyed(rig: Rig, invoker: Noting, **more: int) -> FunctionSpec:
     """The rig's function, by key."""
     rig.invoker = invoker  # type: ignore[assignment]  # it counts keys instead of runs
-    rig.spec = replace(rig.spec, mode="keyed", parallelism=4, **more)
+    rig.spec = replace(rig.spec, mode="keyed", **{"parallelism": 4, **more})
     return rig.spec
 
 
@@ -63,7 +64,8 @@ def driven(work: Callable[[VirtualLoop], Coroutine[None, None, None]]) -> None:
         loop.close()
 
 
-def test_the_next_run_of_a_key_begins_when_the_commit_before_has_landed() -> None:
+@pytest.mark.parametrize("parallelism", [1, 4])
+def test_the_next_run_of_a_key_begins_when_the_commit_before_has_landed(parallelism: int) -> None:
     async def work(loop: VirtualLoop) -> None:
         going = asyncio.Event()
 
@@ -77,7 +79,7 @@ def test_the_next_run_of_a_key_begins_when_the_commit_before_has_landed() -> Non
         keys = ["a", "a", "b", "a", None, None]
         await rig.publisher.publish("s", [Event(b"1", key) for key in keys])
         noting = Noting(rig)
-        keyed(rig, noting)
+        keyed(rig, noting, parallelism=parallelism)
         pump = await rig.claim()
         going.clear()
         running = rig.tasks.start(pump.run(), name="pump")
