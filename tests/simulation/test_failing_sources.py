@@ -30,14 +30,14 @@ def test_a_generator_that_raises_is_told_with_its_error_until_it_has_run_for_a_w
         sources = Sources(node.dispatcher, world._lives.clock, outside=False)
         with pytest.raises(AssertionError, match="stopped by its own fault"):
             world.advance("5s")
-        (row,) = sources.at_hand()
+        (row,) = world._lives.loop.drive(sources.at_hand())
         assert (row.function, row.trigger, row.state) == ("shop.take", "custom", "failing")
         assert "ValueError: no such page" in row.error
         assert row.failures > 1
         broken = False
         with suppress(AssertionError):  # a world remembers what has failed once
             world.advance("70s")
-        (row,) = sources.at_hand()
+        (row,) = world._lives.loop.drive(sources.at_hand())
         assert (row.state, row.error) == ("running", "")
 
 
@@ -49,4 +49,9 @@ def test_streams_and_calls_have_no_source() -> None:
 
     with World(app) as world:
         node = world._lives.node
-        assert Sources(node.dispatcher, world._lives.clock, outside=False).at_hand() == []
+        assert (
+            world._lives.loop.drive(
+                Sources(node.dispatcher, world._lives.clock, outside=False).at_hand()
+            )
+            == []
+        )

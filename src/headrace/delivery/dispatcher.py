@@ -79,9 +79,12 @@ class Dispatcher:
         self._clock, self._entropy, self._runs = clock, entropy, runs
         self._on_failure = on_failure
         self._tasks = Tasks(on_failure)
-        self._pumps: dict[Key, tuple[Pump, Supervised]] = {}
-        self._subscriptions: dict[tuple[str, tuple[str, ...]], tuple[Subscription, Supervised]] = {}
-        # By function and stream: what is read together with it. Whoever looks asks for thousands.
+        # All by function first: there may be thousands, and each finds its own only.
+        self._pumps: defaultdict[str, dict[Key, tuple[Pump, Supervised]]] = defaultdict(dict)
+        self._subscriptions: defaultdict[
+            str, dict[tuple[str, ...], tuple[Subscription, Supervised]]
+        ] = defaultdict(dict)
+        # By stream then: what is read together with it.
         self._reads: dict[str, dict[str, list[tuple[str, ...]]]] = {}
         self._paused: set[str] = set()
         # Held while an operator's wish is done to rows of a partition that nobody owns here.
@@ -163,7 +166,7 @@ class Dispatcher:
                 spec = function.for_ends() if isinstance(trigger, Ends) else function
                 follow = partial(self._follow, spec, reads, subscription, deque())
             following = self._supervise(follow, f"follow {function.name}")
-            self._subscriptions[function.name, reads.streams] = subscription, following
+            self._subscriptions[function.name][reads.streams] = subscription, following
             if reads is not trigger and not isinstance(trigger, Lag):
                 self.sources.start(function, trigger, reads.streams[0])
 
@@ -185,15 +188,18 @@ class Dispatcher:
 
     async def _withdraw(self, name: str) -> None:
         """Stop delivering to a function; what is in flight ends first."""
-        for key in [key for key in self._subscriptions if key[0] == name]:
-            await self.sources.stop(key[1][0])
-            subscription, following = self._subscriptions.pop(key)
+        subscriptions = self._subscriptions[name]
+        for streams in list(subscriptions):
+            await self.sources.stop(streams[0])
+            subscription, following = subscriptions.pop(streams)
             await following.stop()
             if (roster := self._rosters.pop(name, None)) is not None:
                 await roster.close()
             # Pumps first: closing the subscription takes their readers away.
-            await self._stop([running for running in self._pumps if running[:2] == key])
+            await self._stop([key for key in self._pumps[name] if key[1] == streams])
             await subscription.close()
+        self._subscriptions.pop(name, None)
+        self._pumps.pop(name, None)
         self._reads.pop(name, None)
         self.functions.pop(name, None)
 
@@ -247,7 +253,7 @@ class Dispatcher:
         partition: int,
     ) -> None:
         key = (function.name, trigger.streams, partition)
-        if key in self._pumps:
+        if key in self._pumps[key[0]]:
             # Begun before another partition of the same assignment could not be claimed.
             return
         name = f"pump {function.name} {','.join(trigger.streams)}/{partition}"
@@ -259,7 +265,7 @@ class Dispatcher:
             self._on_failure(name, error)
             return
         watch = partial(self._watch, key, deque([pump]), function, trigger, subscription)
-        self._pumps[key] = pump, self._supervise(watch, name, halts=(Corrupt,))
+        self._pumps[key[0]][key] = pump, self._supervise(watch, name, halts=(Corrupt,))
 
     async def _pump(
         self,
@@ -293,10 +299,11 @@ class Dispatcher:
         try:
             if not made:
                 made.append(await self._pump(function, trigger, subscription, key[2]))
-            if key not in self._pumps:
+            pumps = self._pumps[key[0]]
+            if key not in pumps:
                 return
             pump = made.popleft()
-            self._pumps[key] = pump, self._pumps[key][1]
+            pumps[key] = pump, pumps[key][1]
             self.halted.pop(key, None)
             async with self._unowned[function.name, key[2]]:
                 pass
@@ -311,7 +318,7 @@ class Dispatcher:
             raise Fenced(self.halted[key])
 
     async def _stop(self, keys: Sequence[Key]) -> None:
-        found = [self._pumps.pop(key) for key in keys if key in self._pumps]
+        found = [self._pumps[key[0]].pop(key) for key in keys if key in self._pumps[key[0]]]
         for pump, _ in found:
             pump.stop()
         await asyncio.gather(*(watch.task for _, watch in found), return_exceptions=True)
@@ -319,12 +326,13 @@ class Dispatcher:
     # --- operators' wishes ------------------------------------------------------------------
 
     def _of(self, function: str) -> list[tuple[Pump, Supervised]]:
-        return [found for key, found in self._pumps.items() if key[0] == function]
+        return list(self._pumps.get(function, {}).values())
 
     def pump(self, function: str, stream: str, partition: int) -> Pump | None:
         """The pump that owns the partition here."""
+        pumps = self._pumps.get(function, {})
         for streams in self._reads.get(function, {}).get(stream, ()):
-            if (found := self._pumps.get((function, streams, partition))) is not None:
+            if (found := pumps.get((function, streams, partition))) is not None:
                 return found[0]
         return None
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from headrace.delivery.dispatcher import Dispatcher
@@ -12,9 +10,7 @@ from headrace.keepers.brokers.base import Broker
 from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Space
 from headrace.world.clock import Clock
-
-SLICE_S: Final = 0.002
-"""How long rows are put together before others come in between."""
+from headrace.world.slices import Slices
 
 
 class LagRow(msgspec.Struct, frozen=True):
@@ -61,16 +57,14 @@ class Lag:
         """
         names = [function] if function is not None else sorted(self._dispatcher.functions)
         rows: list[LagRow] = []
-        began = self._clock.monotonic()
+        # A node may have thousands of them, and a console asks again and again.
+        slices = Slices(self._clock)
         for name in names:
             if function is None and name not in self._dispatcher.functions:
                 continue  # withdrawn meanwhile
             for stream, partition in self._dispatcher.partitions(name):
                 rows.append(await self._row(name, stream, partition))
-                if self._clock.monotonic() - began > SLICE_S:
-                    # A node may have thousands of them, and a console asks again and again.
-                    await self._clock.sleep(0)
-                    began = self._clock.monotonic()
+                await slices.step()
         return rows
 
     async def _row(self, function: str, stream: str, partition: int) -> LagRow:

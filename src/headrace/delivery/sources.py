@@ -21,6 +21,7 @@ from headrace.model.tables import Table
 from headrace.model.trigger import StreamTrigger, Trigger, listener
 from headrace.model.watches import Ends
 from headrace.world.clock import Clock
+from headrace.world.slices import Slices
 
 FRESH_S: Final = 5.0
 """What was asked of a database is good for so long."""
@@ -80,24 +81,29 @@ class Sources:
         ]
         gate = asyncio.Semaphore(MAX_ASKED)
 
-        async def row(spec: FunctionSpec, place: int, trigger: Trigger, stream: str) -> SourceRow:
+        async def ask(trigger: Table, stream: str) -> None:
             async with gate:
-                slot = await self._slot(trigger, stream)
-            return self._row(spec.name, place, trigger, stream, slot)
+                await self._ask(trigger, stream)
 
-        return list(await asyncio.gather(*(row(*each) for each in found)))
+        due = [
+            (trigger, stream)
+            for _, _, trigger, stream in found
+            if isinstance(trigger, Table) and self._is_due(trigger, stream)
+        ]
+        await asyncio.gather(*(ask(*each) for each in due))
+        return [self._row(*each) async for each in Slices(self._clock).over(found)]
 
-    def at_hand(self) -> list[SourceRow]:
+    async def at_hand(self) -> list[SourceRow]:
         """The rows of all functions without asking any database; slots as last seen."""
+        specs = [spec for _, spec in sorted(self._dispatcher.functions.items())]
         return [
-            self._row(name, place, trigger, stream, self._slots.get(stream, (0.0, None))[1])
-            for name, spec in sorted(self._dispatcher.functions.items())
-            for place, trigger, stream in sources_of(spec)
+            self._row(spec, *each)
+            async for spec in Slices(self._clock).over(specs)
+            for each in sources_of(spec)
         ]
 
-    def _row(
-        self, function: str, place: int, trigger: Trigger, stream: str, slot: Slot | None
-    ) -> SourceRow:
+    def _row(self, spec: FunctionSpec, place: int, trigger: Trigger, stream: str) -> SourceRow:
+        function, (_, slot) = spec.name, self._slots.get(stream, (0.0, None))
         kind = str(trigger.__struct_config__.tag)
         trouble = self._dispatcher.sources.trouble(stream)
         if trouble is None:
@@ -107,20 +113,20 @@ class Sources:
             trouble.error, trouble.failures, trouble.since, slot,
         )  # fmt: skip
 
-    async def _slot(self, trigger: Trigger, stream: str) -> Slot | None:
-        if not (self._outside and isinstance(trigger, Table) and trigger.scheme == "postgresql"):
-            return None
-        asked, slot = self._slots.get(stream, (float("-inf"), None))
-        if self._clock.monotonic() - asked < FRESH_S:
-            return slot
+    def _is_due(self, trigger: Table, stream: str) -> bool:
+        """Whether its database is to be asked again."""
+        asked, _ = self._slots.get(stream, (float("-inf"), None))
+        stale = self._clock.monotonic() - asked >= FRESH_S
+        return self._outside and trigger.scheme == "postgresql" and stale
+
+    async def _ask(self, trigger: Table, stream: str) -> None:
         try:
             from headrace.triggers.tables.slots import slot_standing
         except ImportError:
             # The source itself says what is not installed.
-            return None
+            return
         slot = await slot_standing(trigger, stream, self._clock)
         self._slots[stream] = self._clock.monotonic(), slot
-        return slot
 
 
 def sources_of(spec: FunctionSpec) -> Iterator[tuple[int, Trigger, str]]:

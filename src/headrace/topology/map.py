@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 import msgspec.structs
@@ -60,14 +60,17 @@ class MapRow(msgspec.Struct, frozen=True):
 
 
 def map_rows(apps: Iterable[AppSpec]) -> list[MapRow]:
-    """The rows, by app and in the order declared; queues' consumers and forwards come last."""
-    rows: list[MapRow] = []
+    """All the rows of `rows_of`."""
+    return list(rows_of(apps))
+
+
+def rows_of(apps: Iterable[AppSpec]) -> Iterator[MapRow]:
+    """The rows one by one, by app and in the order declared; queues' consumers and forwards come last."""
     for app in apps:
-        rows += [_row(app, each, trigger) for each in app.functions for trigger in each.triggers]
-        consumers = [each for stream in app.streams if (each := consumer_of(stream, app.name))]
-        rows += [_row(app, each, each.triggers[0]) for each in consumers]
-        rows += [_forward(app, forward) for forward in app.forwards]
-    return rows
+        yield from (_row(app, each, trigger) for each in app.functions for trigger in each.triggers)
+        consumers = (each for stream in app.streams if (each := consumer_of(stream, app.name)))
+        yield from (_row(app, each, each.triggers[0]) for each in consumers)
+        yield from (_forward(app, forward) for forward in app.forwards)
 
 
 def map_table(rows: Sequence[MapRow]) -> str:

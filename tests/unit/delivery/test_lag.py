@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from headrace import App, Batch
-from headrace.delivery.lag import SLICE_S, Lag
+from headrace.delivery.lag import Lag
 from headrace.testing import World
 from headrace.testing.loop import VirtualClock
+from headrace.world.slices import SLICE_S
 
 PARTITIONS = 64
 

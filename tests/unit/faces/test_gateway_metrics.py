@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from headrace import App, Event, Rate
+from headrace.delivery.lag import LagRow
 from headrace.delivery.sources import SourceRow
-from headrace.faces.gateway.metrics import Metrics
+from headrace.faces.gateway.metrics import PIECE, Metrics, Seen
 from headrace.model.slots import Slot
 from headrace.runtime.views import ColdStarts
+from headrace.testing.loop import VirtualClock, VirtualLoop
+from headrace.world.slices import SLICE_S, Slices
+
+
+def rendered(metrics: Metrics, clock: VirtualClock | None = None, **more: Any) -> str:
+    loop = VirtualLoop()
+    seen: dict[str, Any] = {"counters": {}, "lag": (), "instances": (), "cold_starts": ColdStarts()}
+    slices = Slices(clock or VirtualClock(loop))
+    return loop.drive(metrics.render(Seen(**seen | more), slices)).decode()
 
 
 def lines_of(metrics: Metrics, name: str) -> list[str]:
-    text = metrics.render(counters={}, lag=(), instances=(), cold_starts=ColdStarts()).decode()
+    text = rendered(metrics)
     return [line for line in text.splitlines() if line.startswith(name)]
 
 
@@ -52,10 +64,8 @@ def test_sources_and_slots_are_told_and_what_is_not_known_is_left_out() -> None:
         SourceRow("shop.b", 0, "table", "_b", slot=Slot("two", error="away")),
         SourceRow("shop.c", 0, "custom", "_c", "failing", "ValueError", 3),
     ]
-    text = Metrics().render(
-        counters={}, lag=(), instances=(), cold_starts=ColdStarts(), sources=rows
-    )
-    found = [line for line in text.decode().splitlines() if line.startswith("headrace_s")]
+    text = rendered(Metrics(), sources=rows)
+    found = [line for line in text.splitlines() if line.startswith("headrace_s")]
     assert found == [
         'headrace_source_running{function="shop.a",stream="_a",trigger="table"} 1.0',
         'headrace_source_running{function="shop.b",stream="_b",trigger="table"} 1.0',
@@ -72,10 +82,8 @@ def test_what_is_deployed_counts_from_nothing() -> None:
     @app.function(orders, rate=Rate(1))
     def count(event: Event[int]) -> None: ...
 
-    text = Metrics().render(
-        counters={}, lag=(), instances=(), cold_starts=ColdStarts(), apps=[app.spec()]
-    )
-    found = set(text.decode().splitlines())
+    text = rendered(Metrics(), apps=[app.spec()])
+    found = set(text.splitlines())
     assert {
         'headrace_published_events_total{stream="orders"} 0.0',
         'headrace_published_bytes_total{stream="orders"} 0.0',
@@ -94,7 +102,7 @@ def test_what_is_deployed_counts_from_nothing() -> None:
 
 def test_cold_starts_are_a_summary() -> None:
     starts = ColdStarts((0.1, 0.3, 0.2), 5, 1.5)
-    text = Metrics().render(counters={}, lag=(), instances=(), cold_starts=starts).decode()
+    text = rendered(Metrics(), cold_starts=starts)
     assert [line for line in text.splitlines() if "cold_start" in line][1:] == [
         "# TYPE headrace_cold_start_seconds summary",
         "headrace_cold_start_seconds_count 5.0",
@@ -103,3 +111,39 @@ def test_cold_starts_are_a_summary() -> None:
         'headrace_cold_start_seconds{quantile="0.95"} 0.3',
         'headrace_cold_start_seconds{quantile="0.99"} 0.3',
     ]
+
+
+class Slow(VirtualClock):
+    """Every look at it takes a third of a slice; counts how often others came in between."""
+
+    rested = 0
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        self.seconds += SLICE_S / 3
+        return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.rested += 1
+        await super().sleep(seconds)
+
+
+def test_a_family_of_many_rows_is_told_once_and_others_come_in_between() -> None:
+    rows = [
+        LagRow("shop.f", "orders", number, 0, 5, 0, 5, 0, 1.0, 1, "running")
+        for number in range(40 * PIECE + 1)
+    ]
+    clock = Slow(VirtualLoop())
+    lines = rendered(Metrics(), clock, lag=rows).splitlines()
+    assert lines.count("# TYPE headrace_lag_events gauge") == 1
+    assert [line for line in lines if line.startswith("headrace_lag_events")] == [
+        f'headrace_lag_events{{function="shop.f",partition="{row.partition}",stream="orders"}} 5.0'
+        for row in rows
+    ]
+    # A slice is over at the fourth look at the clock at most: no more than four pieces at a time.
+    assert clock.rested >= 40 // 4
+
+
+def test_every_family_is_told_even_without_rows() -> None:
+    types = [line for line in rendered(Metrics()).splitlines() if line.startswith("# TYPE")]
+    assert len(types) == len(set(types)) == 17

@@ -15,8 +15,8 @@ from headrace.delivery.sources import SourceRow
 from headrace.faces.console.failures import dead_table, parked_table
 from headrace.faces.console.frame import Frame, document
 from headrace.faces.console.overview import (
-    behind_table,
-    failing_table,
+    behind_pieces,
+    failing_pieces,
     instances_table,
     logs_table,
     runs_table,
@@ -27,6 +27,7 @@ from headrace.faces.console.parts import (
     facts,
     listed,
     section,
+    section_pieces,
     table,
     to_stream,
     toned,
@@ -63,8 +64,8 @@ def page(frame: Frame, shown: Shown) -> Markup:
     """One function whole: what sets it off, under which policies, and how it fares."""
     parts = [
         Markup("<section>{}</section>").format(_about(shown)),
-        section("Triggers that fail", failing_table(shown.sources)),
-        section("Partitions that are behind or not running", behind_table(shown.lag)),
+        *section_pieces("Triggers that fail", failing_pieces(shown.sources)),
+        *section_pieces("Partitions that are behind or not running", behind_pieces(shown.lag)),
         section("Parked keys", parked_table(shown.parked)),
         section("Dead letters", dead_table(shown.dead)),
         section("Schedules", schedules_table(shown.schedules)),

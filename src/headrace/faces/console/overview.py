@@ -6,8 +6,9 @@ command.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from markupsafe import Markup
 
@@ -26,10 +27,12 @@ from headrace.faces.console.parts import (
     paragraph,
     rate,
     section,
+    section_pieces,
     short,
     span,
     stacked,
     table,
+    table_pieces,
     to,
     to_event,
     to_function,
@@ -41,7 +44,7 @@ from headrace.model.effects import DeadEvent
 from headrace.model.function import AppSpec
 from headrace.model.trigger import StreamTrigger
 from headrace.topology.graph import Edge, Graph, graph_of
-from headrace.topology.map import map_rows
+from headrace.topology.map import MapRow, map_rows, rows_of
 
 REFRESH_S = 2
 DEAD_SHOWN, FUNCTIONS_SHOWN = 8, 200
@@ -74,22 +77,29 @@ class Overview:
 
 def page(shown: Overview) -> Markup:
     """The page."""
-    parts = [
-        section(
-            "Topology", _topology(shown), "No app is deployed: `headrace dev app.py` runs one."
-        ),
-        section("Triggers that fail", failing_table(shown.sources)),
-        section("Partitions that are behind or not running", behind_table(shown.lag)),
-        section("Parked keys", parked_table(shown.parked[:20])),
-        section("Dead letters", _dead(shown.dead)),
-        section("Functions", _functions(shown)),
-        section("Latest failed runs", runs_table(newest(shown.runs, 20, failed=True))),
-        section(
-            "Instances", instances_table(shown.instances), "None runs: nothing is asked of one."
-        ),
-        section("Log", logs_table(shown.logs), "No function has written anything."),
-    ]
-    return document(shown.frame, "Overview", "Overview", NOTHING.join(parts), refresh_s=REFRESH_S)
+    return framed(shown.frame, pieces_of(shown))
+
+
+def framed(frame: Frame, pieces: Iterable[Markup]) -> Markup:
+    """The page, of all the pieces of `pieces_of`."""
+    return document(frame, "Overview", "Overview", NOTHING.join(pieces), refresh_s=REFRESH_S)
+
+
+def pieces_of(shown: Overview) -> Iterator[Markup]:
+    """What stands on the page, a row or a section at a time."""
+    yield section(
+        "Topology", _topology(shown), "No app is deployed: `headrace dev app.py` runs one."
+    )
+    yield from section_pieces("Triggers that fail", failing_pieces(shown.sources))
+    yield from section_pieces("Partitions that are behind or not running", behind_pieces(shown.lag))
+    yield section("Parked keys", parked_table(shown.parked[:20]))
+    yield section("Dead letters", _dead(shown.dead))
+    yield from section_pieces("Functions", _functions(shown))
+    yield section("Latest failed runs", runs_table(newest(shown.runs, 20, failed=True)))
+    yield section(
+        "Instances", instances_table(shown.instances), "None runs: nothing is asked of one."
+    )
+    yield section("Log", logs_table(shown.logs), "No function has written anything.")
 
 
 def _dead(dead: Sequence[DeadEvent]) -> Markup:
@@ -101,8 +111,15 @@ def _dead(dead: Sequence[DeadEvent]) -> Markup:
 
 def _topology(shown: Overview) -> Markup:
     apps = [app for app in shown.apps if app.name != OWN]
+    doing = sum(len(app.functions) + len(app.forwards) for app in apps)
+    streams = {stream.name for app in apps for stream in app.streams}
+    if doing + len(streams) > MAX_NODES:
+        # Before anything is built that grows with them.
+        count = f"{doing:,} functions and {len(streams):,} streams"
+        return Markup("<p>{} are too many to draw; {} lists them.</p>").format(
+            count, code("headrace map")
+        )
     declared = graph_of(apps)
-    drawn = set(declared.functions) | set(declared.forwards)
     # What a function publishes need not be declared; what it was seen to publish is drawn too.
     seen = {
         Edge(name, stream, "publishes")
@@ -112,12 +129,7 @@ def _topology(shown: Overview) -> Markup:
     }
     edges = tuple(sorted({*declared.edges, *seen}))
     graph = Graph(declared.streams, declared.functions, edges, declared.forwards)
-    if len(drawn) + len(graph.streams) <= MAX_NODES:
-        return picture(graph, _notes(shown, apps), _lines(shown, graph))
-    count = f"{len(drawn):,} functions and {len(graph.streams):,} streams"
-    return Markup("<p>{} are too many to draw; {} lists them.</p>").format(
-        count, code("headrace map")
-    )
+    return picture(graph, _notes(shown, apps), _lines(shown, graph))
 
 
 def _notes(shown: Overview, apps: Sequence[AppSpec]) -> dict[str, Note]:
@@ -169,42 +181,41 @@ def _by_function(lag: Sequence[LagRow]) -> dict[str, list[LagRow]]:
     return found
 
 
-def _functions(shown: Overview) -> Markup:
-    rows = []
-    told = map_rows(shown.apps)
-    for row in told[:FUNCTIONS_SHOWN]:
-        counters = shown.counters.get(row.function, Counters())
-        runs = sum(counters.outcomes.values())
-        failed = sum(count for kind, count in counters.outcomes.items() if kind != "succeeded")
-        mean = f"{1_000 * counters.seconds / runs:.2f}" if runs else "-"
-        rows.append(
-            (
-                stacked(to_function(row.function), row.summary),
-                stacked(row.trigger, listed(to_stream(each) for each in row.streams)),
-                stacked(row.batch, row.order),
-                stacked(row.retry, row.on_failure),
-                f"{counters.events:,}",
-                f"{runs:,}",
-                toned(f"{failed:,}", "bad" if failed else "soft"),
-                mean,
-            )
-        )
+def _functions(shown: Overview) -> Iterator[Markup]:
+    told = rows_of(shown.apps)
     heads = (
         "~function", "~trigger", "?batch, order", "?retry, then", "#events", "#runs", "#failed",
         "#?mean ms",
     )  # fmt: skip
-    left = len(told) - FUNCTIONS_SHOWN
-    shown_rows = table(heads, rows)
-    if left <= 0:
-        return shown_rows
-    return shown_rows + Markup("<p>and {} more: {} lists all</p>").format(
-        f"{left:,}", code("headrace map")
+    cells = (_function(shown, row) for row in islice(told, FUNCTIONS_SHOWN))
+    yield from table_pieces(heads, cells)
+    left = 0
+    for _ in told:
+        left += 1
+        yield NOTHING
+    if left:
+        yield Markup("<p>and {} more: {} lists all</p>").format(f"{left:,}", code("headrace map"))
+
+
+def _function(shown: Overview, row: MapRow) -> Sequence[str]:
+    counters = shown.counters.get(row.function, Counters())
+    runs = sum(counters.outcomes.values())
+    failed = sum(count for kind, count in counters.outcomes.items() if kind != "succeeded")
+    return (
+        stacked(to_function(row.function), row.summary),
+        stacked(row.trigger, listed(to_stream(each) for each in row.streams)),
+        stacked(row.batch, row.order),
+        stacked(row.retry, row.on_failure),
+        f"{counters.events:,}",
+        f"{runs:,}",
+        toned(f"{failed:,}", "bad" if failed else "soft"),
+        f"{1_000 * counters.seconds / runs:.2f}" if runs else "-",
     )
 
 
-def behind_table(lag: Sequence[LagRow]) -> Markup:
-    """Partitions in which a function is behind, or does not run."""
-    rows = [
+def behind_pieces(lag: Sequence[LagRow]) -> Iterator[Markup]:
+    """Partitions in which a function is behind, or does not run, a row at a time."""
+    rows = (
         (
             to_function(row.function),
             to_partition(row.stream, row.partition),
@@ -216,15 +227,16 @@ def behind_table(lag: Sequence[LagRow]) -> Markup:
         )
         for row in lag
         if row.lag or row.state != "running"
-    ]
-    return table(
-        ("function", "partition", "#?position", "#?end", "#lag", "#oldest", "~state"), rows[:50]
+    )
+    return table_pieces(
+        ("function", "partition", "#?position", "#?end", "#lag", "#oldest", "~state"),
+        islice(rows, 50),
     )
 
 
-def failing_table(sources: Sequence[SourceRow]) -> Markup:
-    """Triggers that bring nothing in, with their error."""
-    rows = [
+def failing_pieces(sources: Sequence[SourceRow]) -> Iterator[Markup]:
+    """Triggers that bring nothing in, with their error, a row at a time."""
+    rows = (
         (
             to_function(row.function),
             row.trigger,
@@ -234,8 +246,8 @@ def failing_table(sources: Sequence[SourceRow]) -> Markup:
         )
         for row in sources
         if row.state != "running"
-    ]
-    return table(("function", "trigger", "state", "#times", "~error"), rows[:50])
+    )
+    return table_pieces(("function", "trigger", "state", "#times", "~error"), islice(rows, 50))
 
 
 def instances_table(instances: Sequence[object]) -> Markup:

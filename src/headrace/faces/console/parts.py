@@ -5,7 +5,7 @@ What is HTML already has the type `Markup`; any other text is escaped where it i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -19,10 +19,21 @@ NOTHING = Markup()
 
 def section(title: str, body: Markup, empty: str = "") -> Markup:
     """A part of a page under a heading; with nothing to show the sentence `empty`, or nothing at all."""
-    if not body and not empty:
-        return NOTHING
-    held = body or Markup("<p>{}</p>").format(empty)
-    return Markup("<h2>{}</h2><section>{}</section>").format(title, held)
+    return NOTHING.join(section_pieces(title, [body], empty))
+
+
+def section_pieces(title: str, body: Iterable[Markup], empty: str = "") -> Iterator[Markup]:
+    """As `section`, one piece of the body after the other."""
+    begun = False
+    for piece in body:
+        if piece and not begun:
+            yield Markup("<h2>{}</h2><section>").format(title)
+            begun = True
+        yield piece
+    if not begun and empty:
+        yield Markup("<h2>{}</h2><section><p>{}</p>").format(title, empty)
+    if begun or empty:
+        yield Markup("</section>")
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
@@ -31,6 +42,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
     A head that starts with `#` holds numbers, with `~` long text that may wrap, and with `?` what a
     narrow screen leaves out.
     """
+    return NOTHING.join(table_pieces(heads, rows))
+
+
+def table_pieces(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[Markup]:
+    """As `table`, one row after the other: there may be thousands, and others want their turn."""
     marks = [_mark(head) for head in heads]
     # On a narrow screen there is no line of heads: a number says beside itself what it counts.
     told = [
@@ -38,21 +54,23 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
         for mark, head in zip(marks, heads, strict=True)
     ]
     cell = Markup("<td{}>{}</td>")
-    lines = [
-        Markup("<tr>{}</tr>").format(
-            NOTHING.join(cell.format(*each) for each in zip(told, row, strict=True))
-        )
-        for row in rows
-    ]
-    if not lines:
-        return NOTHING
+    begun = False
+    for row in rows:
+        if not begun:
+            yield _heads(heads, marks)
+            begun = True
+        cells = (cell.format(*each) for each in zip(told, row, strict=True))
+        yield Markup("<tr>{}</tr>").format(NOTHING.join(cells))
+    if begun:
+        yield Markup("</tbody></table>")
+
+
+def _heads(heads: Sequence[str], marks: Sequence[Markup]) -> Markup:
     top = NOTHING.join(
         Markup("<th{}>{}</th>").format(mark, head.lstrip("#~?"))
         for mark, head in zip(marks, heads, strict=True)
     )
-    return Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(
-        top, NOTHING.join(lines)
-    )
+    return Markup("<table><thead><tr>{}</tr></thead><tbody>").format(top)
 
 
 def _mark(head: str) -> Markup:

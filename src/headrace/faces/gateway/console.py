@@ -26,13 +26,14 @@ from headrace.faces.gateway.records import (
 )
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response, event_view, json_response
-from headrace.faces.gateway.streams import place, readers_of
+from headrace.faces.gateway.streams import place, readers_by_stream
 from headrace.faces.gateway.trouble import held_by, position_of
 from headrace.model.errors import HeadraceError
 from headrace.model.function import StreamSpec
 from headrace.security.operator import COOKIE
 from headrace.security.tokens import Unauthenticated
-from headrace.topology.map import map_rows
+from headrace.topology.map import rows_of
+from headrace.world.slices import Slices
 
 DEAD_SHOWN, RUNS_SHOWN, LINES_SHOWN = 20, 50, 30
 PAGE = 50
@@ -116,36 +117,39 @@ def _shown(page: Page) -> Callable[[Door, Request, tuple[str, ...]], Awaitable[R
 async def show_overview(door: Door, request: Request, __: tuple[str, ...]) -> Markup:
     """What runs here, how far it is, and what waits for a person."""
     rooms = door.rooms
-    return overview.page(
-        Overview(
-            frame=_frame(door),
-            now=rooms.clock.now(),
-            apps=list(rooms.dispatcher.apps.values()),
-            ends=await _ends(door),
-            lag=await rooms.lag.rows(),
-            sources=rooms.sources.at_hand(),
-            counters=dict(rooms.runs.counters),
-            instances=rooms.instances(),
-            dead=await readable(door, request, await rooms.dead_letters.list(limit=DEAD_SHOWN)),
-            parked=await readable(door, request, await rooms.parking.keys()),
-            runs=_remembered(door),
-            logs=rooms.runs.logs(limit=LINES_SHOWN),
-        )
+    shown = Overview(
+        frame=_frame(door),
+        now=rooms.clock.now(),
+        apps=list(rooms.dispatcher.apps.values()),
+        ends=await _ends(door),
+        lag=await rooms.lag.rows(),
+        sources=await rooms.sources.at_hand(),
+        counters=dict(rooms.runs.counters),
+        instances=rooms.instances(),
+        dead=await readable(door, request, await rooms.dead_letters.list(limit=DEAD_SHOWN)),
+        parked=await readable(door, request, await rooms.parking.keys()),
+        runs=_remembered(door),
+        logs=rooms.runs.logs(limit=LINES_SHOWN),
     )
+    pieces = Slices(rooms.clock).over(overview.pieces_of(shown))
+    return overview.framed(shown.frame, [each async for each in pieces])
 
 
 async def show_function(door: Door, request: Request, names: tuple[str, ...]) -> Markup:
     """One function whole."""
     rooms, name = door.rooms, names[0]
     rooms.dispatcher.known(name)
+    apps = list(rooms.dispatcher.apps.values())
     return functions.page(
         _frame(door),
         functions.Shown(
             name=name,
-            rows=[row for row in map_rows(rooms.dispatcher.apps.values()) if row.function == name],
+            rows=[
+                row async for row in Slices(rooms.clock).over(rows_of(apps)) if row.function == name
+            ],
             counters=rooms.runs.counters.get(name, Counters()),
             lag=await rooms.lag.rows(name),
-            sources=[row for row in rooms.sources.at_hand() if row.function == name],
+            sources=[row for row in await rooms.sources.at_hand() if row.function == name],
             schedules=await rooms.schedules.rows(name),
             dead=await readable(
                 door, request, await rooms.dead_letters.list(name, limit=DEAD_SHOWN)
@@ -166,7 +170,11 @@ async def list_runs(door: Door, _: Request, __: tuple[str, ...]) -> Markup:
 
 async def list_streams(door: Door, _: Request, __: tuple[str, ...]) -> Markup:
     """Every stream with what it holds."""
-    found = [await _held(door, spec) for spec in door.rooms.broker.streams()]
+    readers = readers_by_stream(door)
+    found = [
+        await _held(door, spec, readers[spec.name])
+        async for spec in Slices(door.rooms.clock).over(door.rooms.broker.streams())
+    ]
     return records.list_page(_frame(door), found)
 
 
@@ -175,7 +183,7 @@ async def browse(door: Door, request: Request, names: tuple[str, ...]) -> Markup
     broker = door.rooms.broker
     spec = broker.stream(names[0])
     await prove_reader(door, request, spec)
-    held = await _held(door, spec)
+    held = await _held(door, spec, readers_by_stream(door)[spec.name])
     only = request.number("partition", 0, high=1_000_000) if "partition" in request.query else None
     if (text := request.query.get("cursor")) is not None:
         cursor = parse_cursor(text, spec)
@@ -224,7 +232,7 @@ async def list_triggers(door: Door, _: Request, __: tuple[str, ...]) -> Markup:
     rooms = door.rooms
     apps = list(rooms.dispatcher.apps.values())
     schedules = await rooms.schedules.rows()
-    return sources.triggers_page(_frame(door), apps, schedules, rooms.sources.at_hand())
+    return sources.triggers_page(_frame(door), apps, schedules, await rooms.sources.at_hand())
 
 
 async def list_queues(door: Door, _: Request, __: tuple[str, ...]) -> Markup:
@@ -251,10 +259,10 @@ async def show_letter(door: Door, request: Request, names: tuple[str, ...]) -> M
     return failures.letter_page(_frame(door), dead, event_view(decode_event(dead.event)))
 
 
-async def _held(door: Door, spec: StreamSpec) -> Held:
+async def _held(door: Door, spec: StreamSpec, readers: list[str]) -> Held:
     found = [await door.rooms.broker.extent(spec.name, each) for each in range(spec.partitions)]
     extents = [(extent.low, extent.high, extent.bytes) for extent in found]
-    return Held(spec=spec, extents=extents, readers=readers_of(door, spec.name))
+    return Held(spec=spec, extents=extents, readers=readers)
 
 
 async def _ends(door: Door) -> dict[str, int]:

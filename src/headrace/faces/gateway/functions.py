@@ -10,11 +10,12 @@ import msgspec
 from headrace.faces.gateway.answering import digest_of_body, idempotency_key, reply_of
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, json_response, views
+from headrace.faces.gateway.responses import Response, json_list, json_response, view, views
 from headrace.faces.gateway.streams import place
 from headrace.model.codec import validate_json
 from headrace.model.errors import Invalid
-from headrace.topology.map import map_rows
+from headrace.topology.map import MapRow, rows_of
+from headrace.world.slices import Slices
 
 MAX_CALL_S = 3_600.0
 
@@ -56,10 +57,8 @@ async def call(door: Door, request: Request, names: tuple[str, ...]) -> Response
 
 async def list_functions(door: Door, _: Request, __: tuple[str, ...]) -> Response:
     """Every function as deployed."""
-    found = [
-        msgspec.to_builtins(spec) for _, spec in sorted(door.rooms.dispatcher.functions.items())
-    ]
-    return json_response({"functions": found})
+    specs = [spec for _, spec in sorted(door.rooms.dispatcher.functions.items())]
+    return await json_list("functions", map(msgspec.to_builtins, specs), Slices(door.rooms.clock))
 
 
 async def show_function(door: Door, _: Request, names: tuple[str, ...]) -> Response:
@@ -81,16 +80,19 @@ async def show_function(door: Door, _: Request, names: tuple[str, ...]) -> Respo
 async def show_map(door: Door, _: Request, __: tuple[str, ...]) -> Response:
     """The function-trigger map."""
     apps = [app for _, app in sorted(door.rooms.dispatcher.apps.items())]
-    rows: list[dict[str, Any]] = views(map_rows(apps))
     # A function's rows stand in the order of its triggers.
-    sources = {(row.function, row.place): row for row in door.rooms.sources.at_hand()}
+    sources = {(row.function, row.place): row for row in await door.rooms.sources.at_hand()}
     places: Counter[str] = Counter()
-    for row in rows:
-        source = sources.get((row["function"], places[row["function"]]))
-        places[row["function"]] += 1
-        row["state"] = "" if source is None else source.state
-        row["error"] = "" if source is None else source.error
-    return json_response({"map": rows})
+
+    def shown(row: MapRow) -> dict[str, Any]:
+        source = sources.get((row.function, places[row.function]))
+        places[row.function] += 1
+        said: dict[str, Any] = view(row)
+        said["state"] = "" if source is None else source.state
+        said["error"] = "" if source is None else source.error
+        return said
+
+    return await json_list("map", map(shown, rows_of(apps)), Slices(door.rooms.clock))
 
 
 async def reset(door: Door, request: Request, names: tuple[str, ...]) -> Response:

@@ -6,10 +6,17 @@ from typing import Any
 
 from headrace.delivery.sources import SourceRow
 from headrace.faces.gateway.door import Door, Routes
-from headrace.faces.gateway.metrics import MEDIA
+from headrace.faces.gateway.metrics import MEDIA, Seen
 from headrace.faces.gateway.proofs import prove
 from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, json_response, rfc3339, view, views
+from headrace.faces.gateway.responses import (
+    Response,
+    json_list,
+    json_response,
+    rfc3339,
+    view,
+    views,
+)
 from headrace.keepers.state.rows import decode_row, state_key, state_name
 from headrace.keepers.storage.keys import after, pack
 from headrace.model.codec import decode_state, open_state, plain
@@ -18,6 +25,7 @@ from headrace.model.errors import Unknown
 from headrace.model.policy import RESERVED_STATE
 from headrace.model.slots import SLOT_WARNING_BYTES
 from headrace.sdk.place import near
+from headrace.world.slices import Slices
 
 MAX_PAGE = 1_000
 
@@ -57,14 +65,16 @@ async def lag(door: Door, request: Request, _: tuple[str, ...]) -> Response:
     name = request.query.get("function")
     if name is not None:
         door.rooms.dispatcher.known(name)
-    return json_response({"lag": views(await door.rooms.lag.rows(name))})
+    rows = await door.rooms.lag.rows(name)
+    return await json_list("lag", map(view, rows), Slices(door.rooms.clock))
 
 
 async def sources(door: Door, request: Request, _: tuple[str, ...]) -> Response:
     """Every trigger that brings events in, whether it does, and how its replication slot stands."""
     warning = request.number("warning", SLOT_WARNING_BYTES, high=1 << 62)
     found = await door.rooms.sources.rows(request.query.get("function"))
-    return json_response({"sources": [source_view(row, warning) for row in found]})
+    shown = (source_view(row, warning) for row in found)
+    return await json_list("sources", shown, Slices(door.rooms.clock))
 
 
 def source_view(row: SourceRow, warning_bytes: int = SLOT_WARNING_BYTES) -> dict[str, Any]:
@@ -155,7 +165,8 @@ def _entry(key: str, row: bytes, now: int) -> dict[str, Any] | None:
 
 async def instances(door: Door, _: Request, __: tuple[str, ...]) -> Response:
     """Every running or hibernating instance."""
-    return json_response({"instances": views(door.rooms.instances())})
+    shown = map(view, door.rooms.instances())
+    return await json_list("instances", shown, Slices(door.rooms.clock))
 
 
 async def alive(_: Door, __: Request, ___: tuple[str, ...]) -> Response:
@@ -172,12 +183,14 @@ async def ready(door: Door, _: Request, __: tuple[str, ...]) -> Response:
 
 async def metrics(door: Door, _: Request, __: tuple[str, ...]) -> Response:
     """Prometheus exposition."""
-    body = door.metrics.render(
-        counters=door.rooms.runs.counters,
-        lag=await door.rooms.lag.rows(),
-        instances=door.rooms.instances(),
-        cold_starts=door.rooms.cold_starts(),
-        sources=await door.rooms.sources.rows(),
-        apps=list(door.rooms.dispatcher.apps.values()),
+    rooms = door.rooms
+    seen = Seen(
+        counters=rooms.runs.counters,
+        lag=await rooms.lag.rows(),
+        instances=rooms.instances(),
+        cold_starts=rooms.cold_starts(),
+        sources=await rooms.sources.rows(),
+        apps=list(rooms.dispatcher.apps.values()),
     )
+    body = await door.metrics.render(seen, Slices(rooms.clock))
     return Response(200, body, MEDIA)

@@ -18,6 +18,7 @@ from headrace.model.effects import DeadEvent
 from headrace.model.event import Event
 from headrace.model.outcome import Cause
 from headrace.model.record import Position
+from headrace.world.slices import Slices
 
 _encoder = msgspec.json.Encoder()
 _raw = msgspec.json.Decoder(msgspec.Raw)
@@ -49,6 +50,12 @@ def json_response(
 ) -> Response:
     """An answer whose body is `value` as JSON."""
     return Response(status, _encoder.encode(value), media.encode(), headers)
+
+
+async def json_list(name: str, members: Iterable[Any], slices: Slices) -> Response:
+    """An answer whose body is `{name: [members]}`, of which there may be thousands."""
+    found = [_encoder.encode(member) async for member in slices.over(members)]
+    return Response(200, b'{"%s":[%s]}' % (name.encode(), b",".join(found)))
 
 
 def rfc3339(micros: int) -> str:

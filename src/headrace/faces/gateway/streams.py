@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from headrace.faces.gateway.door import Door, Routes
@@ -17,11 +18,12 @@ from headrace.faces.gateway.records import (
     wait_page,
 )
 from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, json_response, position_texts
+from headrace.faces.gateway.responses import Response, json_list, json_response, position_texts
 from headrace.faces.gateway.times import parse_time
 from headrace.model.errors import Invalid, Refused
 from headrace.model.function import StreamSpec
 from headrace.model.trigger import listeners
+from headrace.world.slices import Slices
 
 
 def add_routes(routes: Routes) -> None:
@@ -55,15 +57,18 @@ async def publish(door: Door, request: Request, names: tuple[str, ...]) -> Respo
 
 async def list_streams(door: Door, _: Request, __: tuple[str, ...]) -> Response:
     """Every stream with what it holds."""
-    return json_response(
-        {"streams": [await _summary(door, spec) for spec in door.rooms.broker.streams()]}
-    )
+    readers, slices = readers_by_stream(door), Slices(door.rooms.clock)
+    found = [
+        await _summary(door, spec, readers[spec.name])
+        async for spec in slices.over(door.rooms.broker.streams())
+    ]
+    return await json_list("streams", found, slices)
 
 
 async def show_stream(door: Door, _: Request, names: tuple[str, ...]) -> Response:
     """One stream, partition by partition."""
     spec = door.rooms.broker.stream(names[0])
-    shown = await _summary(door, spec)
+    shown = await _summary(door, spec, readers_by_stream(door)[spec.name])
     shown["extents"] = []
     for number in range(spec.partitions):
         extent = await door.rooms.broker.extent(spec.name, number)
@@ -74,7 +79,7 @@ async def show_stream(door: Door, _: Request, names: tuple[str, ...]) -> Respons
     return json_response(shown)
 
 
-async def _summary(door: Door, spec: StreamSpec) -> dict[str, Any]:
+async def _summary(door: Door, spec: StreamSpec, readers: list[str]) -> dict[str, Any]:
     extents = [
         await door.rooms.broker.extent(spec.name, number) for number in range(spec.partitions)
     ]
@@ -91,17 +96,20 @@ async def _summary(door: Door, spec: StreamSpec) -> dict[str, Any]:
         "max_event_bytes": spec.max_event_bytes,
         "records": sum(extent.high - extent.low for extent in extents),
         "bytes": sum(extent.bytes for extent in extents),
-        "readers": readers_of(door, spec.name),
+        "readers": readers,
     }
 
 
-def readers_of(door: Door, stream: str) -> list[str]:
-    """The functions that read the stream: by its name, or as the place where a trigger keeps its events."""
-    return sorted(
-        name
-        for name, function in door.rooms.dispatcher.functions.items()
-        if any(stream in reads.streams for _, reads in listeners(name, function.triggers))
-    )
+def readers_by_stream(door: Door) -> defaultdict[str, list[str]]:
+    """The functions that read each stream: by its name, or as the place where a trigger keeps its events."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for name, function in sorted(door.rooms.dispatcher.functions.items()):
+        reads = (
+            stream for _, each in listeners(name, function.triggers) for stream in each.streams
+        )
+        for stream in dict.fromkeys(reads):
+            found[stream].append(name)
+    return found
 
 
 async def browse(door: Door, request: Request, names: tuple[str, ...]) -> Response:

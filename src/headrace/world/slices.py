@@ -1,0 +1,33 @@
+"""Long work on the loop in slices: whoever goes over many rows lets others come in between."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Final, TypeVar
+
+from headrace.world.clock import Clock
+
+T = TypeVar("T")
+
+SLICE_S: Final = 0.002
+"""How long one slice takes, and the step beyond it."""
+
+
+class Slices:
+    """One for each long work, which begins its first slice by making it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._began = clock.monotonic()
+
+    async def step(self) -> None:
+        """Called between two steps; where the slice is over, everybody else has a turn first."""
+        if self._clock.monotonic() - self._began > SLICE_S:
+            await self._clock.sleep(0)
+            self._began = self._clock.monotonic()
+
+    async def over(self, rows: Iterable[T]) -> AsyncIterator[T]:
+        """Each of the rows; making one and what is done to it are a step."""
+        for row in rows:
+            yield row
+            await self.step()
