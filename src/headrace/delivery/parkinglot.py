@@ -22,6 +22,8 @@ from headrace.keepers.storage.keys import after, pack
 from headrace.model.effects import Change, Check, Delete, Put, Space
 from headrace.model.errors import Unknown
 from headrace.model.outcome import BEHIND
+from headrace.world.clock import Clock
+from headrace.world.slices import Slices
 
 PAGE = 500
 
@@ -29,17 +31,22 @@ PAGE = 500
 class ParkingLot:
     """Lists what waits; redrives it in order, or discards it by name."""
 
-    def __init__(self, storage: Storage, dispatcher: Dispatcher) -> None:
-        self._storage, self._dispatcher = storage, dispatcher
+    def __init__(self, storage: Storage, dispatcher: Dispatcher, clock: Clock) -> None:
+        self._storage, self._dispatcher, self._clock = storage, dispatcher, clock
 
     async def keys(self, function: str | None = None) -> list[ParkedKey]:
         """Every parked key and stopped partition, of one function or of all."""
         found: list[ParkedKey] = []
         names = [function] if function is not None else sorted(self._dispatcher.functions)
+        # A node may have thousands of partitions, and a console asks again and again.
+        slices = Slices(self._clock)
         for name in names:
+            if function is None and name not in self._dispatcher.functions:
+                continue  # withdrawn meanwhile
             for stream, partition in self._partitions(name):
                 found.extend(await self._parked(name, stream, partition))
                 found.extend(await self._stopped(name, stream, partition))
+                await slices.step()
         return found
 
     async def redrive(self, function: str, key: str | None = None) -> int:

@@ -86,7 +86,7 @@ def furnish(
             runs=runs, answers=answers, vetting=dispatcher.vetting,
         ),
         dead_letters=dead_letters,
-        parking=ParkingLot(storage, dispatcher),
+        parking=ParkingLot(storage, dispatcher, clock),
         explainer=Explainer(storage, broker, dispatcher),
         lag=lag,
         sources=Sources(dispatcher, clock),

@@ -200,10 +200,10 @@ class Run:
                 case "redrive":
                     self._redrives[target] = self._redrives.get(target, 0) + 1
                     await DeadLetters(node.door, node.dispatcher).redrive(target)
-                    await ParkingLot(node.door, node.dispatcher).redrive(target)
+                    await ParkingLot(node.door, node.dispatcher, self.lives.clock).redrive(target)
                 case "discard":
                     self._discards.add(target)
-                    await ParkingLot(node.door, node.dispatcher).discard(target)
+                    await ParkingLot(node.door, node.dispatcher, self.lives.clock).discard(target)
                 case "reset":
                     self._resets[target] = self._resets.get(target, 0) + 1
                     await node.dispatcher.reset(target, "earliest")

@@ -429,7 +429,7 @@ class World:
 
     @property
     def _lot(self) -> ParkingLot:
-        return ParkingLot(self._lives.storage, self._lives.node.dispatcher)
+        return ParkingLot(self._lives.storage, self._lives.node.dispatcher, self._lives.clock)
 
     def _coder(self, stream: str) -> Coder:
         for app in self._lives.apps.values():
