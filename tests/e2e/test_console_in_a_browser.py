@@ -47,7 +47,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         absent("no chromium is installed", "on Debian `apt-get install chromium` brings it")
     folder = tmp_path_factory.mktemp("desk")
     for each in (folder, *folder.parents[:2]):
-        each.chmod(0o755)
+        each.chmod(each.stat().st_mode | 0o755)
     file = folder / "desk.py"
     file.write_text(APP)
     with serving(file, folder / "data") as found:

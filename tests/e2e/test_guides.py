@@ -111,7 +111,7 @@ def do(page: Path, folder: Path, *, within: str) -> str:
 def folder(tmp_path: Path) -> Path:
     """An empty folder that instances of another uid may look into."""
     for place in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        place.chmod(0o755)
+        place.chmod(place.stat().st_mode | 0o755)
     return tmp_path
 
 

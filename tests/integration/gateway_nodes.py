@@ -111,7 +111,7 @@ def at(url: str) -> tuple[str, str]:
 def served(folder: Path, app: str = APP) -> Iterator[Served]:
     """A node in a process of its own, running `app`."""
     for each in (folder, *folder.parents[:2]):
-        each.chmod(0o755)
+        each.chmod(each.stat().st_mode | 0o755)
     (folder / "app.py").write_text(app)
     with testing.serving(folder / "app.py", folder / "data") as node:
         _folders[node.url] = node.data

@@ -46,7 +46,7 @@ def answer(event: Event[Any]) -> int:
 @pytest.mark.parametrize("order", [("asks.py", "answers.py"), ("answers.py", "asks.py")])
 def test_two_apps_read_each_other_in_either_order(tmp_path: Path, order: tuple[str, ...]) -> None:
     for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)
+        each.chmod(each.stat().st_mode | 0o755)
     (tmp_path / "asks.py").write_text(ASKS)
     (tmp_path / "answers.py").write_text(ANSWERS)
     process, url = start(tmp_path, *order)
@@ -62,7 +62,7 @@ def test_two_apps_read_each_other_in_either_order(tmp_path: Path, order: tuple[s
 
 def test_two_apps_that_both_declare_a_stream_are_refused(tmp_path: Path) -> None:
     for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)
+        each.chmod(each.stat().st_mode | 0o755)
     (tmp_path / "asks.py").write_text(ASKS)
     (tmp_path / "other.py").write_text(ASKS.replace('App("asks")', 'App("other")'))
     with pytest.raises(AssertionError, match="both declare the stream `asked`"):

@@ -93,7 +93,7 @@ class Place:
     """A folder with the app, and the node that runs in it."""
 
     def __init__(self, folder: Path, partner: Partner) -> None:
-        folder.chmod(0o755)
+        folder.chmod(folder.stat().st_mode | 0o755)
         (folder / "app.py").write_text(APP.replace("URL", partner.url))
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None

@@ -26,7 +26,7 @@ COMMAND = [sys.executable, "-m", "headrace.cli.main"]
 def project(tmp_path: Path) -> Path:
     # Instances run under users of their own, who must be able to come here.
     for folder in (tmp_path, tmp_path.parent):
-        folder.chmod(0o755)
+        folder.chmod(folder.stat().st_mode | 0o755)
     where = tmp_path / "shop"
     assert main(["new", "shop", "--in", str(where)]) == 0
     return where

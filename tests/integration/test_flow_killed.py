@@ -112,7 +112,7 @@ def lives(place: Path) -> Iterator[Client]:
 
 def test_a_node_killed_again_and_again_forgets_no_flow_control(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
-    tmp_path.chmod(0o755)
+    tmp_path.chmod(tmp_path.stat().st_mode | 0o755)
     sent = 0
     for client in lives(tmp_path):
         for _ in range(2):

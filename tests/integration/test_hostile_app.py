@@ -23,7 +23,7 @@ def found() -> dict[str, Answers]:
     # Not in pytest's own folder, which every other session that begins closes to other users again.
     with tempfile.TemporaryDirectory(prefix="hostile") as made:
         folder = Path(made)
-        folder.chmod(0o755)
+        folder.chmod(folder.stat().st_mode | 0o755)
         return all_answers(folder)
 
 

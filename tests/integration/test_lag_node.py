@@ -64,7 +64,7 @@ def test_what_a_lag_starts_consumes_exactly_once_though_it_and_its_node_are_kill
     tmp_path: Path,
 ) -> None:
     (tmp_path / "app.py").write_text(APP)
-    tmp_path.chmod(0o755)
+    tmp_path.chmod(tmp_path.stat().st_mode | 0o755)
     process, url = start(tmp_path)
     try:
         with operator(url) as client:

@@ -51,7 +51,7 @@ def by_the_logs(told: list[tuple[str, int]]) -> list[int]:
 
 def test_a_merge_that_was_killed_again_and_again_takes_the_same_order_twice(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
-    tmp_path.chmod(0o755)
+    tmp_path.chmod(tmp_path.stat().st_mode | 0o755)
     chance, told = Random(7), list[tuple[str, int]]()
     for _ in range(4):
         process, url = start(tmp_path)

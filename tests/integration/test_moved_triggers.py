@@ -25,7 +25,7 @@ STREAM = "_clockwork.tick.every.0"
 
 
 def settings(folder: Path, triggers: str) -> Settings:
-    folder.chmod(0o755)
+    folder.chmod(folder.stat().st_mode | 0o755)
     target = folder / "clockwork.py"
     target.write_text(APP.format(triggers=triggers))
     return Settings(targets=(str(target),), data=folder / "data")

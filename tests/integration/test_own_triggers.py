@@ -132,7 +132,7 @@ def test_a_schedule_is_listed_and_fired_by_hand(
 
 def test_a_node_killed_again_and_again_tells_everything_once(place: Path) -> None:
     (place / "app.py").write_text(APP)
-    place.chmod(0o755)
+    place.chmod(place.stat().st_mode | 0o755)
     dropped = 0
     for life in range(4):
         process, _ = start(place)

@@ -231,7 +231,7 @@ async def test_calls_wait_for_an_instance_without_a_task_and_only_while_their_cl
     tmp_path: Path,
 ) -> None:
     for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)
+        each.chmod(each.stat().st_mode | 0o755)
     (tmp_path / "till.py").write_text(APP)
     async with memory_gateway(tmp_path) as (gateway, node):
         await node.deploy(str(tmp_path / "till.py"))
@@ -260,7 +260,7 @@ async def test_calls_that_wait_when_their_app_is_deployed_anew_run_in_the_new_ve
     tmp_path: Path,
 ) -> None:
     for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)
+        each.chmod(each.stat().st_mode | 0o755)
     app = tmp_path / "till.py"
     app.write_text(APP)
     async with memory_gateway(tmp_path) as (gateway, node):
@@ -279,7 +279,7 @@ async def test_calls_that_wait_when_their_app_is_deployed_anew_run_in_the_new_ve
 
 async def test_a_known_head_follows_what_is_deployed(tmp_path: Path) -> None:
     for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)
+        each.chmod(each.stat().st_mode | 0o755)
     app = tmp_path / "shop.py"
     text = (
         "from headrace import *\napp = App('shop')\n\n\n"
@@ -312,7 +312,7 @@ async def test_a_known_head_follows_what_is_deployed(tmp_path: Path) -> None:
 
 async def test_a_call_under_way_is_answered_when_the_door_closes(tmp_path: Path) -> None:
     for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)
+        each.chmod(each.stat().st_mode | 0o755)
     (tmp_path / "till.py").write_text(APP)
     async with memory_gateway(tmp_path) as (gateway, node):
         await node.deploy(str(tmp_path / "till.py"))

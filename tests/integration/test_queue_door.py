@@ -58,7 +58,7 @@ class Node:
     """A node in a process of its own, on one data folder, that can be killed and started again."""
 
     def __init__(self, folder: Path) -> None:
-        folder.chmod(0o755)
+        folder.chmod(folder.stat().st_mode | 0o755)
         (folder / "app.py").write_text(APP)
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None

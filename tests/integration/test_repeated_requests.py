@@ -103,7 +103,7 @@ def test_a_kept_request_is_found_again_by_its_key(node: Served) -> None:
 
 def test_keys_outlive_a_node_that_is_killed(tmp_path: Path) -> None:
     for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)
+        each.chmod(each.stat().st_mode | 0o755)
     (tmp_path / "app.py").write_text(APP)
     process, url = start(tmp_path)
     try:

@@ -195,7 +195,7 @@ def upstream() -> Iterator[str]:
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("routes")
     for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)
+        parent.chmod(parent.stat().st_mode | 0o755)
     (folder / "headrace.toml").write_text('[secrets]\nHOOK = "file:hook"\n')
     (folder / "hook").write_text("known\n")
     with upstream() as old:
@@ -492,7 +492,7 @@ def test_a_node_killed_between_two_steps_loses_and_doubles_no_message(
 ) -> None:
     """The sender repeats what was not acknowledged, as every sender does."""
     for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
+        parent.chmod(parent.stat().st_mode | 0o755)
     (tmp_path / "headrace.toml").write_text('[secrets]\nHOOK = "file:hook"\n')
     (tmp_path / "hook").write_text("known\n")
     app = APP.replace("UPSTREAM", "http://127.0.0.1:1").replace("SHARE", "0")

@@ -30,7 +30,7 @@ def seen(event, context):
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
     for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+        folder.chmod(folder.stat().st_mode | 0o755)
     file = tmp_path / "desk.py"
     file.write_text(APP)
     return file

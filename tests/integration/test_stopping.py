@@ -85,7 +85,7 @@ def wake(event, context):
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+        folder.chmod(folder.stat().st_mode | 0o755)
     return tmp_path
 
 

@@ -57,7 +57,7 @@ def write(databases: list[Any], first: int, count: int) -> None:
 def test_a_node_killed_again_and_again_tells_every_row_once(server: Server, tmp_path: Path) -> None:
     place = tmp_path / "node"
     place.mkdir()
-    place.chmod(0o755)
+    place.chmod(place.stat().st_mode | 0o755)
     (place / "app.py").write_text(APP.format(port=server.port))
     url = f"postgresql://postgres@127.0.0.1:{server.port}/postgres"
     with (

@@ -102,7 +102,7 @@ def node(
 ) -> Iterator[tuple[Served, Path]]:
     folder = tmp_path_factory.mktemp("tls")
     for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)
+        parent.chmod(parent.stat().st_mode | 0o755)
     issue(authority, folder, "localhost")
     (folder / "headrace.toml").write_text(SETTINGS)
     with upstream() as old:

@@ -271,7 +271,7 @@ def test_an_app_that_claims_what_is_anothers_is_not_served(
 ) -> None:
     change = change.replace("function_triggers", "said.functions[0].triggers")
     for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)
+        each.chmod(each.stat().st_mode | 0o755)
     (tmp_path / "victim.py").write_text(VICTIM)
     code = FORGED.replace("CHANGE", change).replace(" SPEC", spec)
     (tmp_path / "forger.py").write_text(code.replace("import App, Proxy", "import App").replace(
@@ -320,7 +320,7 @@ def intrude(event): ...
 @pytest.mark.parametrize("way", ["inner", "mine, output=inner", "mine, publishes=[inner]"])
 def test_a_private_stream_is_its_apps_alone(tmp_path: Path, name: str, way: str) -> None:
     for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)
+        each.chmod(each.stat().st_mode | 0o755)
     (tmp_path / "owner.py").write_text(OWNER)
     (tmp_path / "intruder.py").write_text(INTRUDER.replace("WAY", way).replace("NAME", name))
     run = subprocess.run(

@@ -333,7 +333,7 @@ class Site:
 def site() -> Iterator[Site]:
     """Open a site in a folder that any uid may pass through; close and remove it at the end."""
     folder = Path(tempfile.mkdtemp(prefix="headrace-fault-"))
-    folder.chmod(0o755)
+    folder.chmod(folder.stat().st_mode | 0o755)
     adopt_orphans(True)
     opened = Site(folder, below(os.getpid()))
     try:

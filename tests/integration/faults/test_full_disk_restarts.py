@@ -164,7 +164,7 @@ def test_a_node_that_is_started_on_a_full_disk_says_so_in_a_sentence(
 
 @pytest.mark.root
 async def test_a_run_is_not_blamed_for_an_instance_that_finds_no_room(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)  # noqa: ASYNC240 - nothing else runs on this loop
+    tmp_path.chmod(tmp_path.stat().st_mode | 0o755)  # noqa: ASYNC240 - nothing else runs on this loop
     with small(tmp_path / "disk", SIZE_BYTES, files=60):
         async with house(tmp_path / "disk") as home:
             await home.deploy("""
