@@ -32,7 +32,7 @@ from headrace.runtime.views import ColdStarts
 from headrace.world.slices import Slices
 
 MEDIA = b"text/plain; version=0.0.4; charset=utf-8"
-PIECE: Final = 25
+PIECE: Final = 10
 """How many rows of a family are written at a time; a row may be a histogram."""
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
