@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -54,19 +53,11 @@ def f(events, context):
 
 
 class Slow(Services):
-    """Answers what is asked about `slow` only when something else was asked after it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.next = asyncio.Event()
+    """Answers what is asked about `slow` when nobody waits for it any more."""
 
     async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
         if keys == ["slow"]:
-            await self.next.wait()
-        elif not self.next.is_set():
-            self.next.set()
-            # So that the answer to the question before goes out first.
-            await CLOCK.sleep(0.05)
+            await CLOCK.sleep(0.6)
         return await super().read_state(app, keys)
 
 
