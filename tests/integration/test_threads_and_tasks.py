@@ -102,8 +102,8 @@ def threaded(events, context):
 @app.function(orders)
 async def tasked(events, context):
     async def straggle():
-        # Due while the next run waits: between runs the loop stands still.
-        await asyncio.sleep(0.01)
+        # Until a later run is under way: between runs the loop stands still.
+        while kept[-1] is asyncio.current_task(): await asyncio.sleep(0.001)
         context.publish(priced, "late")
     kept.append(asyncio.create_task(straggle()))
     await asyncio.sleep(0 if len(kept) == 1 else 0.02)
