@@ -63,7 +63,7 @@ def test_a_new_project_passes_its_own_test(project: Path) -> None:
         cwd=project, capture_output=True, text=True, env=ENVIRON, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
+    assert "4 passed" in done.stdout
 
 
 def test_a_new_project_is_valid(

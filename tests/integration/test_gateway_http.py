@@ -354,7 +354,7 @@ def test_the_console_shows_streams_events_functions_and_failures(client: Client)
         "console/triggers": "No function has a schedule.",
         "console/queues": "No queue is declared",
         "console/failures": f"headrace dead redrive shop.count {position}",
-        f"console/dead/shop.count/{position}": "&quot;item&quot;: &quot;shown&quot;",
+        f"console/dead/shop.count/{position}": "&#34;item&#34;: &#34;shown&#34;",
         "console/runs": 'href="/console/functions/shop.count"',
     }.items():
         words, _, query = path.partition("?")
@@ -408,7 +408,7 @@ def test_where_nothing_answers_the_client_says_what_to_do() -> None:
 @pytest.mark.parametrize("url", ["", "ftp://x.test", "http://", "http://x.test:port"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(Misuse, match="is no address"):
-        operator(url)
+        Client(url)
 
 
 def test_the_node_writes_its_address_down_and_takes_it_away(tmp_path: Path) -> None:

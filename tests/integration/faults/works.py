@@ -80,10 +80,14 @@ def tick(event: Event[dict]):
 )
 def make(event: Event[dict], context: Context):
     """Fails on some until they are cured, and on some for a while; some fork, some use threads."""
-    if event.value.get("forks") and os.fork() == 0:
-        if event.value["forks"] == "exits":
-            raise SystemExit(3)
-        return {{"n": -1}}
+    if event.value.get("forks"):
+        child = os.fork()
+        if child == 0:
+            if event.value["forks"] == "exits":
+                raise SystemExit(3)
+            return {{"n": -1}}
+        # Whoever forks collects; the judge asks the same of the platform.
+        os.waitpid(child, 0)
     if event.value.get("threads"):
         outcome = []
         thread = threading.Thread(
