@@ -287,8 +287,13 @@ def run(plan: Plan, host: Host, *, keep: bool) -> int:
 
 
 def console_of(host: Host) -> str:
-    """Where the node's pages are, in its present life."""
-    return f"http://{':'.join(map(str, host.address() or ()))}/console"
+    """A link to the node's pages, in its present life, that lets one browser in."""
+    door = Door(host)
+    try:
+        path = door.ask("POST", "/console/links")["path"]
+    finally:
+        door.close()
+    return f"http://{':'.join(map(str, host.address() or ()))}{path}"
 
 
 class Crash(NamedTuple):

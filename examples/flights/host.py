@@ -85,6 +85,10 @@ class Host:
         parts = urlsplit(written["url"])
         return (parts.hostname or "127.0.0.1", parts.port or 80)
 
+    def key(self) -> str:
+        """What the node's operator shows to be let in; made anew at each start."""
+        return (self._data / "operator.key").read_text()
+
     def kill(self) -> Death:
         """SIGKILL the host only; its zygotes and instances have to notice by themselves."""
         assert self._process is not None, "the host was not started"
@@ -135,6 +139,7 @@ class Door:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._connection: http.client.HTTPConnection | None = None
+        self._key = ""
         self.repeated = 0
 
     def publish(self, stream: str, lines: bytes) -> int:
@@ -186,7 +191,9 @@ class Door:
                 if address is None:
                     return 0, b"", 0.0
                 self._connection = http.client.HTTPConnection(*address, timeout=30)
-            self._connection.request(method, path, body, headers)
+                self._key = self._host.key()
+            shown = {"authorization": f"Bearer {self._key}", **headers}
+            self._connection.request(method, path, body, shown)
             response = self._connection.getresponse()
             answer = response.read()
             after = response.headers.get("retry-after", "0")
