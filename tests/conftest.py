@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
@@ -30,6 +31,18 @@ def pytest_configure() -> None:
     """Where all must be there, a driver that is absent is a failure; elsewhere its tests are skipped."""
     if os.environ.get("CI") == "true" and (absent := [n for n in DRIVERS if not find_spec(n)]):
         pytest.exit(f"CI=true needs {', '.join(absent)}: run `make setup-all`", returncode=1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _folders_of_other_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give each run of pytest that a test starts a root of its own for temporary folders.
+
+    Whoever starts closes the common root to other users, functions of nodes under test among them,
+    which then cannot read their own code any more.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_DEBUG_TEMPROOT", str(tmp_path_factory.mktemp("runs")))
+        yield
 
 
 def pytest_collection_finish() -> None:

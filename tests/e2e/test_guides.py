@@ -38,6 +38,7 @@ def commands(page: Path) -> list[str]:
 def environment(folder: Path) -> dict[str, str]:
     """Where `headrace` is found, and the node's address where there is one."""
     found = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder)}
+    found["PYTEST_DEBUG_TEMPROOT"] = os.environ["PYTEST_DEBUG_TEMPROOT"]
     note = folder / ".headrace" / "node.json"
     if note.exists():
         found["HEADRACE_URL"] = json.loads(note.read_bytes())["url"]

@@ -60,7 +60,8 @@ def wait_for_note(project: Path, process: subprocess.Popen[bytes]) -> str:
 def test_a_new_project_passes_its_own_test(project: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=project, capture_output=True, text=True, env=ENVIRON, check=False,
+        cwd=project, capture_output=True, text=True, check=False,
+        env={**ENVIRON, "PYTEST_DEBUG_TEMPROOT": os.environ["PYTEST_DEBUG_TEMPROOT"]},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "4 passed" in done.stdout
