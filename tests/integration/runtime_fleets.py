@@ -121,7 +121,8 @@ async def house(
     assert not opened.failures, opened.failures
     left = [describe(pid) for pid in children()]
     assert not left, (left, opened.said())
-    assert descriptors() == before
+    # Fewer where a driver of an earlier test lets go of its sockets only now.
+    assert descriptors() <= before
     assert not (folder / "scratch").exists()
 
 
