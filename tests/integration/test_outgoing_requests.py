@@ -12,10 +12,10 @@ import trustme
 
 from headrace.client.outgoing import (
     MAX_CONNECTIONS,
-    Answered,
-    Ask,
     Headers,
     Outgoing,
+    ServiceAnswer,
+    ServiceRequest,
     UpstreamFailed,
     UpstreamLate,
 )
@@ -31,8 +31,8 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 def asked(
     upstream: str, method: str = "GET", *, headers: Headers = (), seconds: float = 10,
-) -> Ask:  # fmt: skip
-    return Ask(upstream, method, "/", headers, b"", seconds=seconds, max_bytes=50)
+) -> ServiceRequest:  # fmt: skip
+    return ServiceRequest(upstream, method, "/", headers, b"", seconds=seconds, max_bytes=50)
 
 
 class Service:
@@ -156,7 +156,9 @@ async def test_an_answer_that_is_too_large_is_named_for_it(outgoing: Outgoing) -
 async def test_who_wants_only_the_status_does_not_mind_a_large_body(outgoing: Outgoing) -> None:
     endless = b"HTTP/1.1 202 Accepted\r\ncontent-length: 9999\r\n\r\n" + b"x" * 99
     async with says_once(endless, then_wait=True) as address:
-        ask = Ask(address, "POST", "/", (), b"", seconds=10, max_bytes=50, keeps_body=False)
+        ask = ServiceRequest(
+            address, "POST", "/", (), b"", seconds=10, max_bytes=50, keeps_body=False
+        )
         assert (await outgoing.ask(ask)).status == 202
 
 
@@ -309,7 +311,7 @@ async def test_tls_is_checked_and_its_connection_kept() -> None:
     service = Service()
     async with service.up(server_side) as address:
         outgoing = Outgoing(trusting)
-        answers: list[Answered] = [await outgoing.ask(asked(address)) for _ in range(3)]
+        answers: list[ServiceAnswer] = [await outgoing.ask(asked(address)) for _ in range(3)]
         assert [each.body for each in answers] == [b"ok"] * 3
         assert service.connections == 1
         outgoing.close()

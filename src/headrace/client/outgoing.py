@@ -50,7 +50,7 @@ class UpstreamLate(Unavailable):
     code: ClassVar[str] = "upstream-late"
 
 
-class Ask(msgspec.Struct, frozen=True):
+class ServiceRequest(msgspec.Struct, frozen=True):
     """A request to another service.
 
     Attributes:
@@ -75,7 +75,7 @@ class Ask(msgspec.Struct, frozen=True):
     keeps_body: bool = True
 
 
-class Answered(msgspec.Struct, frozen=True):
+class ServiceAnswer(msgspec.Struct, frozen=True):
     """What the service answered: status, end-to-end headers (names in small letters), and body."""
 
     status: int
@@ -105,7 +105,7 @@ class Outgoing:
         self._tls = tls
         self._making_tls = asyncio.Lock()
 
-    async def ask(self, ask: Ask) -> Answered:
+    async def ask(self, ask: ServiceRequest) -> ServiceAnswer:
         """Ask the service and take its whole answer.
 
         Raises:
@@ -135,8 +135,8 @@ class Outgoing:
                 service.idle.pop().close()
 
     async def _exchange(
-        self, origin: _Origin, service: _Service, ask: Ask, written: bytes
-    ) -> Answered:
+        self, origin: _Origin, service: _Service, ask: ServiceRequest, written: bytes
+    ) -> ServiceAnswer:
         if (kept := service.take()) is not None:
             try:
                 return await self._over(kept, service, ask, written)
@@ -151,8 +151,8 @@ class Outgoing:
         return await self._over(fresh, service, ask, written)
 
     async def _over(
-        self, connection: _Connection, service: _Service, ask: Ask, written: bytes
-    ) -> Answered:
+        self, connection: _Connection, service: _Service, ask: ServiceRequest, written: bytes
+    ) -> ServiceAnswer:
         try:
             answered = await connection.send(ask, written)
         except BaseException:
@@ -220,7 +220,7 @@ class _Connection(asyncio.Protocol):
 
     # --- for the pool -----------------------------------------------------------------------
 
-    async def send(self, ask: Ask, written: bytes) -> Answered:
+    async def send(self, ask: ServiceRequest, written: bytes) -> ServiceAnswer:
         """Send the request and read its answer."""
         answer = self._answer = _Answer(ask)
         self.is_reusable = self.has_answered = False
@@ -233,7 +233,7 @@ class _Connection(asyncio.Protocol):
         finally:
             self._answer = None
         self.is_reusable = answer.keeps_alive and not self._transport.is_closing()
-        return Answered(answer.status, end_to_end(answer.headers), bytes(answer.body))
+        return ServiceAnswer(answer.status, end_to_end(answer.headers), bytes(answer.body))
 
     def rest(self) -> None:
         """Wait for the next request, for a while."""
@@ -281,7 +281,7 @@ class _Connection(asyncio.Protocol):
 class _Answer:
     """An answer as it comes in; `whole` is done when it has ended, well or not."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: ServiceRequest) -> None:
         self.whole: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
@@ -369,7 +369,7 @@ def _origin_of(parts: SplitResult) -> _Origin:
     return _Origin(parts.scheme, parts.hostname or "", port)
 
 
-def _written(ask: Ask, parts: SplitResult) -> bytes:
+def _written(ask: ServiceRequest, parts: SplitResult) -> bytes:
     path = parts.path.rstrip("/") + ask.target
     lines = [
         f"{ask.method} {path if path.startswith('/') else f'/{path}'} HTTP/1.1".encode(),
@@ -384,5 +384,5 @@ def _written(ask: Ask, parts: SplitResult) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + ask.body
 
 
-def _may_repeat(ask: Ask) -> bool:
+def _may_repeat(ask: ServiceRequest) -> bool:
     return ask.method in _REPEATABLE or any(name == b"idempotency-key" for name, _ in ask.headers)

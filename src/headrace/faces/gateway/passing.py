@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.client.outgoing import Answered, Ask, Headers, end_to_end
+from headrace.client.outgoing import Headers, ServiceAnswer, ServiceRequest, end_to_end
 from headrace.faces.gateway.door import Door
 from headrace.faces.gateway.reading import plain_query, query_texts
 from headrace.faces.gateway.requests import Request, joint
@@ -66,7 +66,7 @@ async def pass_on(door: Door, request: Request, says: Http, raw: bytes) -> Respo
     legacy = says.legacy
     assert legacy is not None  # noqa: S101 - asked before
     headers = _forwarded(door, request)
-    ask = Ask(
+    ask = ServiceRequest(
         legacy.upstream, request.method, _target(request.path, request), headers, raw,
         seconds=float(legacy.timeout), max_bytes=says.max_bytes,
     )  # fmt: skip
@@ -99,7 +99,7 @@ async def pass_through(
         target = _written(asked)
     if says.after:
         headers = tuple(each for each in headers if each[0] != b"accept-encoding")
-    ask = Ask(
+    ask = ServiceRequest(
         says.upstream, method, target, headers, body, seconds=float(says.timeout),
         max_bytes=says.max_bytes,
     )  # fmt: skip
@@ -172,7 +172,7 @@ def _forwarded(door: Door, request: Request) -> Headers:
     )
 
 
-def _response(answered: Answered, *, headed: bool) -> Response:
+def _response(answered: ServiceAnswer, *, headed: bool) -> Response:
     """The service's answer; where only its head was asked for, with the length it told."""
     left = {b"date", b"server"} if headed else {b"content-length", b"date", b"server"}
     media = b"application/octet-stream"

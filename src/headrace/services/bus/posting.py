@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
 
-from headrace.client.outgoing import Ask, Outgoing
+from headrace.client.outgoing import Outgoing, ServiceRequest
 from headrace.model.bus import HttpTarget
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
@@ -87,7 +87,7 @@ def posts_over(outgoing: Outgoing) -> Post:
         headers = tuple((name.encode(), value.encode()) for name, value in request.headers.items())
         parts = urlsplit(request.url)
         target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
-        ask = Ask(
+        ask = ServiceRequest(
             f"{parts.scheme}://{parts.netloc}", "POST", target, headers, request.body, seconds=request.timeout,
             max_bytes=MAX_ANSWER, keeps_body=False,
         )  # fmt: skip
