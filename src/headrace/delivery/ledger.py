@@ -17,8 +17,8 @@ from headrace.delivery.parking import decode_event, encode_event, lane_of, tried
 from headrace.delivery.positions import Standing
 from headrace.delivery.settle import GivenUp, Verdict
 from headrace.delivery.unit import FOREVER, Unit, cut, pick, runs
-from headrace.delivery.watermark import Missed, Watermark
-from headrace.model.effects import DeadEvent, Effects, Progress, Trouble
+from headrace.delivery.watermark import Watermark
+from headrace.model.effects import DeadEvent, Effects, Missed, Progress, Trouble
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import BEHIND, Cause, Returned
 from headrace.model.policy import DeadLetter, Discard, OnFailure, ParkKey

@@ -19,10 +19,9 @@ from headrace.delivery.positions import Claim
 from headrace.delivery.settle import RUNAWAY
 from headrace.delivery.unit import pick
 from headrace.delivery.vetting import Vetting
-from headrace.delivery.watermark import Missed
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.storage.base import Storage
-from headrace.model.effects import DeadEvent, Effects, Progress
+from headrace.model.effects import DeadEvent, Effects, Missed, Progress
 from headrace.model.errors import Fenced, Misuse, Refused
 from headrace.model.function import FunctionSpec
 from headrace.model.lineage import next_hop, runs_away

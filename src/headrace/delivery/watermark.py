@@ -9,22 +9,11 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Collection
 
-import msgspec
-
 from headrace.model.effects import Progress
 from headrace.model.record import Chunk
 
 MAX_TAKEN_BACK = 20_000
 """How far below the watermark an offset may be that is taken back: every one above it is then noted."""
-
-
-class Missed(msgspec.Struct, frozen=True, gc=False):
-    """Offsets `[low, high)` of a stream that are not there any more; `count` of them were not finished."""
-
-    stream: str
-    low: int
-    high: int
-    count: int
 
 
 class Watermark:

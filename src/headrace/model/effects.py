@@ -111,6 +111,15 @@ class Progress(msgspec.Struct, array_like=True, frozen=True, gc=False):
     sparse: tuple[int, ...] = ()
 
 
+class Missed(msgspec.Struct, frozen=True, gc=False):
+    """Offsets `[low, high)` of a stream that are not there any more; `count` of them were not finished."""
+
+    stream: str
+    low: int
+    high: int
+    count: int
+
+
 class Trouble(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Events `[low, high)` of a partition have failed together `attempts` times.
 
