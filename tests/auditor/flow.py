@@ -117,12 +117,15 @@ def check_runs(
         # Where nothing fails nothing else holds an event back; runs take no time here.
         is_free = asked.calm and not (asked.poison or asked.resets)
         if is_free and not account.is_skewed:
-            findings += _check_patience(account, name, log)
+            findings += _check_patience(account, name, log, means)
     return findings
 
 
 def _check_patience(
-    account: Account, name: str, log: Mapping[str, Mapping[tuple[int, int], Held]]
+    account: Account,
+    name: str,
+    log: Mapping[str, Mapping[tuple[int, int], Held]],
+    means: Means,
 ) -> Iterator[Finding]:
     """A key waits for its window, and no longer, from the first of its events that has not gone."""
     asked = account.functions[name]
@@ -145,6 +148,8 @@ def _check_patience(
     for stream in asked.streams:
         held = Log(account.log[stream], account.appended[stream])
         for (partition, offset), appended in sorted(held.appended.items()):
+            if not means(name, held.held[partition, offset]):
+                continue
             lane = begun[stream, partition, held.held[partition, offset].key]
             # It went itself, or a later one of its key went in its place.
             went = min((at for each, at in lane if each >= offset), default=None)

@@ -129,14 +129,21 @@ class _Books:
         if ranks != sorted(ranks):
             self.find("Q6", f"{sorted(taken)} came together, but not by priority: {ranks}")
         for partition, offset, attempt, until, receipt in told:
-            self.check_received(began, ended, (partition, offset), attempt)
-            self.leases[partition, offset] = Lease(receipt, attempt, until)
-            self.attempts[partition, offset] = attempt
-            self.touched.add((partition, offset))
+            place = partition, offset
+            # An answer that is heard only when its lease is over makes nobody a holder: somebody else
+            # may hold the message by then, of a later attempt.
+            is_held = until > ended or self.is_skewed
+            self.check_received(began, ended, place, attempt, is_held=is_held)
+            if is_held or attempt > self.attempts.get(place, 0):
+                self.leases[place] = Lease(receipt, attempt, until)
+                self.attempts[place] = attempt
+            self.touched.add(place)
 
-    def check_received(self, began: int, ended: int, place: At, attempt: int) -> None:
+    def check_received(
+        self, began: int, ended: int, place: At, attempt: int, *, is_held: bool
+    ) -> None:
         held = self.held[place]
-        if place in self.done:
+        if is_held and place in self.done:
             self.find("Q1", f"{place} was acknowledged, and received again")
         if attempt > self.queue.max_receives:
             self.find("Q2", f"{place} was given out {attempt} times of {self.queue.max_receives}")
@@ -150,7 +157,7 @@ class _Books:
             return
         lease = self.leases.get(place)
         is_free = lease is not None and self.refused.get(lease.receipt, ended) < ended
-        if lease is not None and ended < lease.until and not is_free:
+        if is_held and lease is not None and ended < lease.until and not is_free:
             self.find("Q3", f"{place} has a second holder {lease.until - ended} µs too early")
         if ended < self.not_before.get(place, 0):
             self.find(

@@ -127,7 +127,13 @@ class MergeScene:
             if self._told() < len(self.published):
                 await self._stage.clock.sleep(AGAIN_S)
                 continue
-            self._is_sent_back = await self._stage.insist(_send_back) or False
+            self._is_sent_back = await self._stage.insist(self._sent_back_by) or False
+
+    async def _sent_back_by(self, node: Node) -> bool:
+        await node.dispatcher.reset(f"{APP}.{NAME}", "earliest")
+        # Where another host has taken over meanwhile, one that owns nothing any more has answered: the
+        # owner reads on from where it stood, so it is asked too.
+        return node is self._stage.lives.node
 
     def _told(self) -> int:
         blobs = self._stage.lives.log_of(OUTPUT)
@@ -144,8 +150,3 @@ class MergeScene:
             "logs": {name: lives.log_of(name) for name in self.planned.streams},
             "merged": lives.log_of(OUTPUT),
         }
-
-
-async def _send_back(node: Node) -> bool:
-    await node.dispatcher.reset(f"{APP}.{NAME}", "earliest")
-    return True
