@@ -11,6 +11,7 @@ import click
 from headrace.cli.connection import json_option, node_options
 from headrace.cli.output import print_json, print_table
 from headrace.cli.sources import print_failing, print_slots, slot_warning_option
+from headrace.cli.spans import SpanType
 from headrace.client.http import Client
 
 NOTHING = "no function is deployed; start one with `headrace dev app.py`"
@@ -32,9 +33,9 @@ LAG_COLUMNS = {
 @click.argument("payload", required=False)
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0.001),
-    metavar="SECONDS",
-    help="Give up after this long.",
+    type=SpanType(0.001, 86_400),
+    metavar="SPAN",
+    help="Give up after this long, such as `30` or `5m`.",
 )
 @click.option(
     "--key", metavar="TEXT", help="Idempotency key: a repeated call gets the first answer."

@@ -7,10 +7,9 @@ import click
 from headrace.cli.connection import json_option, node_options
 from headrace.cli.families import Family
 from headrace.cli.output import print_json, print_table
+from headrace.cli.spans import SpanType
 from headrace.client.http import Client
-from headrace.model.spans import seconds_in
-
-MAX_LIFETIME_S = 10 * 366 * 86_400
+from headrace.model.policy import MAX_LIFETIME_S
 
 
 @click.group("token", cls=Family)
@@ -25,18 +24,16 @@ def token_command() -> None:
     help="What it is good for, such as `orders:write`; may be repeated.",
 )  # fmt: skip
 @click.option(
-    "--expires", metavar="SPAN", help="How long it lives, such as `90d`  [default: until revoked]."
-)
+    "--expires", type=SpanType(1, MAX_LIFETIME_S), metavar="SPAN",
+    help="How long it lives, such as `90d`  [default: until revoked].",
+)  # fmt: skip
 @json_option
 @node_options
 def token_create(
-    name: str, scopes: tuple[str, ...], expires: str | None, as_json: bool, client: Client
+    name: str, scopes: tuple[str, ...], expires: float | None, as_json: bool, client: Client
 ) -> None:
     """Make a token called NAME, and print it. It is shown this once."""
-    lifetime = None
-    if expires is not None:
-        lifetime = seconds_in(expires, "`--expires`", low=1, high=MAX_LIFETIME_S)
-    made = client.post("tokens", data={"name": name, "scopes": scopes, "lifetime": lifetime})
+    made = client.post("tokens", data={"name": name, "scopes": scopes, "lifetime": expires})
     if as_json:
         print_json(made)
         return

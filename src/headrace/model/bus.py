@@ -13,6 +13,7 @@ from msgspec.structs import force_setattr
 
 from headrace.model.errors import Misuse
 from headrace.model.policy import Retry
+from headrace.model.spans import Seconds, default, keep_seconds
 
 DEFAULT_BUS: Final = "default"
 MAX_RULE_STREAMS: Final = 100
@@ -91,13 +92,13 @@ class HttpTarget(msgspec.Struct, frozen=True, tag="http"):
         url: `http://` or `https://`; redirects are not followed.
         headers: Sent with every request, beside `ce-id`, `ce-source`, `ce-type`, `ce-time` and
             `Idempotency-Key`.
-        timeout: Seconds one request may take, up to 300.
+        timeout: How long one request may take, up to 300 s.
         retry: When a failed request is made again.
     """
 
     url: str
     headers: dict[str, str] = {}
-    timeout: float = 10.0
+    timeout: Seconds = default(10.0)
     retry: Retry = Retry(attempts=10, base=1.0, cap=300.0)
 
     def __post_init__(self) -> None:
@@ -117,11 +118,8 @@ class HttpTarget(msgspec.Struct, frozen=True, tag="http"):
         for name, value in self.headers.items():
             if not (name.isascii() and value.isascii() and (name + value).isprintable()):
                 raise Misuse(f"`HttpTarget({self.url!r})`: header `{name}` is not plain ASCII text")
-        if not 0 < self.timeout <= MAX_HTTP_TIMEOUT_S:
-            raise Misuse(
-                f"`HttpTarget({self.url!r})`: `timeout={self.timeout}` is out of range; use up to "
-                f"{MAX_HTTP_TIMEOUT_S:g} s"
-            )
+        what = f"`timeout=` of `HttpTarget({self.url!r})`"
+        keep_seconds(self, "timeout", low=0.001, high=MAX_HTTP_TIMEOUT_S, what=what)
 
 
 class Forward(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 Written beside a function, like its other policies. What waits stays in the log; what is left out
 (`Rate`, `Debounce`, `Singleton("skip")`) counts as done, is counted by name and told in the logs.
-Durations are seconds. Events without a key count as one key.
+Durations are seconds, texts such as `"5m"`, or `timedelta`s. Events without a key count as one key.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 
 from headrace.model.errors import Misuse
 from headrace.model.policy import MAX_FLOW_LIMIT, MAX_FLOW_SECONDS
+from headrace.model.spans import MaybeSeconds, Seconds, default, keep_seconds
 
 
 def _require(holds: bool, what: str, fix: str) -> None:
@@ -39,63 +40,64 @@ class Concurrency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Throttle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """At most `limit` runs begin in `per` seconds, evenly spaced; the others wait.
+    """At most `limit` runs begin in `per`, evenly spaced; the others wait.
 
     Attributes:
         limit: Runs, 1 to 1,000,000.
-        per: Seconds, up to a year.
+        per: A time, up to a year.
         burst: How many may begin back to back after a quiet time, 1 to 1,000,000.
         per_key: Whether every key has a throttle of its own.
     """
 
     limit: int
-    per: float = 1.0
+    per: Seconds = default(1.0)
     burst: int = 1
     per_key: bool = False
 
     def __post_init__(self) -> None:
         _whole("Throttle", "limit", self.limit)
         _whole("Throttle", "burst", self.burst)
-        _seconds("Throttle", "per", self.per)
+        keep_seconds(self, "per", low=0.000_001, high=MAX_FLOW_SECONDS)
 
 
 class Rate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A token bucket over the events' own times: what exceeds it is left out.
 
-    The bucket holds `limit` tokens and is refilled evenly over `per` seconds. Judged by when the
+    The bucket holds `limit` tokens and is refilled evenly over `per`. Judged by when the
     log took the events, so that a backlog is judged as it would have been at the time.
 
     Attributes:
         limit: Events, 1 to 1,000,000.
-        per: Seconds, up to a year.
+        per: A time, up to a year.
         per_key: Whether every key has a bucket of its own; else every partition has one.
     """
 
     limit: int
-    per: float = 1.0
+    per: Seconds = default(1.0)
     per_key: bool = True
 
     def __post_init__(self) -> None:
         _whole("Rate", "limit", self.limit)
-        _seconds("Rate", "per", self.per)
+        keep_seconds(self, "per", low=0.000_001, high=MAX_FLOW_SECONDS)
 
 
 class Debounce(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Only the last event of a key counts, once the key has been quiet for `seconds`.
+    """Only the last event of a key counts, once the key has been quiet for so long.
 
     Attributes:
         seconds: The quiet time, up to a year.
-        longest: Seconds after the first event at which the last one goes, quiet or not; None
+        longest: The time after the first event at which the last one goes, quiet or not; None
             waits as long as it takes.
     """
 
-    seconds: float
-    longest: float | None = None
+    seconds: Seconds
+    longest: MaybeSeconds = default(None)
 
     def __post_init__(self) -> None:
-        _seconds("Debounce", "seconds", self.seconds)
+        for name in ("seconds", "longest"):
+            keep_seconds(self, name, low=0.000_001, high=MAX_FLOW_SECONDS)
         _require(
-            self.longest is None or self.seconds <= self.longest <= MAX_FLOW_SECONDS,
+            self.longest is None or self.seconds <= self.longest,
             f"`Debounce({self.seconds:g}, longest={self.longest!r})` cannot hold",
             "use a `longest` from `seconds` to a year, or None",
         )
@@ -139,12 +141,4 @@ def _whole(kind: str, name: str, value: object) -> None:
         isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_FLOW_LIMIT,
         f"`{kind}({name}={value!r})` is out of range",
         f"use 1 to {MAX_FLOW_LIMIT:,}",
-    )
-
-
-def _seconds(kind: str, name: str, value: float) -> None:
-    _require(
-        not isinstance(value, bool) and 0 < value <= MAX_FLOW_SECONDS,
-        f"`{kind}({name}={value!r})` is not a time",
-        "use seconds above 0, up to a year",
     )

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from headrace.model.errors import Misuse
+from headrace.model.spans import Seconds, default, keep_seconds
 
 MAX_IN_FLIGHT = 1_000
 Begin = Literal["earliest", "latest"]
@@ -28,7 +29,7 @@ class RedisStream(msgspec.Struct, frozen=True, tag="redis"):
         group: The consumer group; empty means a name made of the function's.
         start: Where a new group begins.
         in_flight: Entries taken and not acknowledged, at most; 1 to 1,000.
-        claim_after: Seconds after which entries of another consumer of the group, which has not
+        claim_after: The time after which entries of another consumer of the group, which has not
             acknowledged them, are taken over.
     """
 
@@ -38,13 +39,13 @@ class RedisStream(msgspec.Struct, frozen=True, tag="redis"):
     group: str = ""
     start: Begin = "earliest"
     in_flight: int = 200
-    claim_after: float = 60.0
+    claim_after: Seconds = default(60.0)
 
     def __post_init__(self) -> None:
         _named(self, stream=self.stream, field=self.field)
         _address(self, self.url, ("redis", "rediss", "unix"))
         _bounded(self, self.in_flight)
-        _seconds(self, claim_after=self.claim_after)
+        keep_seconds(self, "claim_after", low=0.001, high=86_400)
 
 
 class NatsStream(msgspec.Struct, frozen=True, tag="nats"):
@@ -57,7 +58,7 @@ class NatsStream(msgspec.Struct, frozen=True, tag="nats"):
         durable: The consumer's name; empty means a name made of the function's.
         start: Where a new consumer begins.
         in_flight: Messages taken and not acknowledged, at most; 1 to 1,000.
-        ack_wait: Seconds after which the server hands an unacknowledged message over again.
+        ack_wait: The time after which the server hands an unacknowledged message over again.
     """
 
     stream: str
@@ -66,14 +67,14 @@ class NatsStream(msgspec.Struct, frozen=True, tag="nats"):
     durable: str = ""
     start: Begin = "earliest"
     in_flight: int = 200
-    ack_wait: float = 30.0
+    ack_wait: Seconds = default(30.0)
 
     def __post_init__(self) -> None:
         _named(self, stream=self.stream)
         for url in self.url.split(","):
             _address(self, url, ("nats", "tls"))
         _bounded(self, self.in_flight)
-        _seconds(self, ack_wait=self.ack_wait)
+        keep_seconds(self, "ack_wait", low=0.001, high=86_400)
 
 
 class MqttTopic(msgspec.Struct, frozen=True, tag="mqtt"):
@@ -87,25 +88,22 @@ class MqttTopic(msgspec.Struct, frozen=True, tag="mqtt"):
         topic: A filter; `+` and `#` are wildcards.
         url: `mqtt://` or `mqtts://` (TLS), with user and password where needed. MQTT 5.
         client_id: Names the session; empty means a name made of the function's and the topic.
-        session: Seconds the server keeps the session of a node that is away; 0 to 4,294,967,295,
-            which means for ever.
+        session: How long the server keeps the session of a node that is away, in whole seconds; 0 to
+            4,294,967,295 s, which means for ever.
         in_flight: Messages taken and not acknowledged, at most; 1 to 1,000.
     """
 
     topic: str
     url: str = "mqtt://127.0.0.1:1883"
     client_id: str = ""
-    session: int = 0xFFFFFFFF
+    session: Seconds = default(0xFFFFFFFF)
     in_flight: int = 200
 
     def __post_init__(self) -> None:
         _named(self, topic=self.topic)
         _address(self, self.url, ("mqtt", "mqtts"))
         _bounded(self, self.in_flight)
-        if not 0 <= self.session <= 0xFFFFFFFF:
-            raise Misuse(
-                f"{_shown(self)}: `session={self.session}` is out of range; use 0 to 2**32-1"
-            )
+        keep_seconds(self, "session", low=0, high=0xFFFFFFFF)
 
 
 class RabbitQueue(msgspec.Struct, frozen=True, tag="rabbitmq"):
@@ -139,20 +137,17 @@ class SqsQueue(msgspec.Struct, frozen=True, tag="sqs"):
         queue: The queue's name or URL.
         region: The region; empty means what the AWS configuration of the machine says.
         endpoint: Another server that speaks the protocol, as a URL.
-        visibility: Seconds a message taken stays hidden; 1 to 43,200.
+        visibility: How long a message taken stays hidden, in whole seconds; 1 to 43,200 s.
     """
 
     queue: str
     region: str = ""
     endpoint: str = ""
-    visibility: int = 60
+    visibility: Seconds = default(60)
 
     def __post_init__(self) -> None:
         _named(self, queue=self.queue)
-        if not 1 <= self.visibility <= 43_200:
-            raise Misuse(
-                f"{_shown(self)}: `visibility={self.visibility}` is out of range; use 1 to 43,200"
-            )
+        keep_seconds(self, "visibility", low=1, high=43_200)
 
 
 class KinesisStream(msgspec.Struct, frozen=True, tag="kinesis"):
@@ -164,7 +159,7 @@ class KinesisStream(msgspec.Struct, frozen=True, tag="kinesis"):
         endpoint: Another server that speaks the protocol, as a URL.
         start: Where to begin the first time.
         in_flight: Records taken at a time, at most; 1 to 1,000.
-        poll: Seconds between two looks at shards that had nothing; Kinesis allows five looks a
+        poll: The time between two looks at shards that had nothing; Kinesis allows five looks a
             second and shard, among all readers.
     """
 
@@ -173,12 +168,12 @@ class KinesisStream(msgspec.Struct, frozen=True, tag="kinesis"):
     endpoint: str = ""
     start: Begin = "earliest"
     in_flight: int = 500
-    poll: float = 1.0
+    poll: Seconds = default(1.0)
 
     def __post_init__(self) -> None:
         _named(self, stream=self.stream)
         _bounded(self, self.in_flight)
-        _seconds(self, poll=self.poll)
+        keep_seconds(self, "poll", low=0.001, high=86_400)
 
 
 class KafkaTopic(msgspec.Struct, frozen=True, tag="kafka"):
@@ -291,11 +286,3 @@ def _bounded(trigger: msgspec.Struct, in_flight: object) -> None:
             f"{_shown(trigger)}: `in_flight={in_flight!r}` is out of range; "
             f"use 1 to {MAX_IN_FLIGHT:,}"
         )
-
-
-def _seconds(trigger: msgspec.Struct, **values: object) -> None:
-    for name, value in values.items():
-        if not isinstance(value, int | float) or not 0 < value <= 86_400:
-            raise Misuse(
-                f"{_shown(trigger)}: `{name}={value!r}` is not a time; use seconds above 0, up to 86,400"
-            )

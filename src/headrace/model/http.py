@@ -16,7 +16,7 @@ from headrace.model.errors import Misuse
 from headrace.model.policy import MAX_BATCH_BYTES, MAX_EVENT_BYTES
 from headrace.model.route import Segment, segments_of
 from headrace.model.signing import Signature
-from headrace.model.spans import seconds_in
+from headrace.model.spans import MaybeSeconds, Seconds, default, keep_seconds
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 MAX_TIMEOUT_S: Final = 3_600.0
@@ -55,14 +55,14 @@ class Cors(msgspec.Struct, frozen=True, tag="cors"):
         headers: Request headers they may send beside the usual ones.
         expose: Response headers they may read.
         credentials: Whether cookies and tokens may come along.
-        max_age: Seconds a browser may remember the answer.
+        max_age: How long a browser may remember the answer.
     """
 
     origins: str | tuple[str, ...]
     headers: str | tuple[str, ...] = ("authorization", "content-type", "idempotency-key")
     expose: str | tuple[str, ...] = ()
     credentials: bool = False
-    max_age: int = 600
+    max_age: Seconds = default(600)
 
     def __post_init__(self) -> None:
         """Refuse what browsers would, and what would let everybody in by accident.
@@ -82,6 +82,7 @@ class Cors(msgspec.Struct, frozen=True, tag="cors"):
             raise Misuse("`Cors` needs its origins by name where `credentials=True`; list them")
         for header in (*self.headers, *self.expose):
             _check_header(header, "Cors")
+        keep_seconds(self, "max_age", low=0, high=MAX_REMEMBERED_S)
 
 
 class PerClient(msgspec.Struct, frozen=True, tag="per-client"):
@@ -89,12 +90,12 @@ class PerClient(msgspec.Struct, frozen=True, tag="per-client"):
 
     Attributes:
         requests: How many in `per`.
-        per: Seconds, or a span such as `"1m"`.
+        per: A time, such as `"1m"`.
         burst: How many at once after a pause; `requests` where nothing is said.
     """
 
     requests: float
-    per: float | str = 1.0
+    per: Seconds = default(1.0)
     burst: int | None = None
 
     def __post_init__(self) -> None:
@@ -103,9 +104,7 @@ class PerClient(msgspec.Struct, frozen=True, tag="per-client"):
         Raises:
             Misuse: Naming the setting and the fix.
         """
-        force_setattr(
-            self, "per", seconds_in(self.per, "`per=` of `PerClient`", low=0.001, high=86_400)
-        )
+        keep_seconds(self, "per", low=0.001, high=86_400)
         if not 0 < self.requests <= 1e6:
             raise Misuse(f"`PerClient({self.requests!r})`: use more than 0 and at most 1,000,000")
         if self.burst is not None and not 1 <= self.burst <= 1_000_000:
@@ -114,7 +113,7 @@ class PerClient(msgspec.Struct, frozen=True, tag="per-client"):
     @property
     def speed(self) -> float:
         """Requests a second."""
-        return self.requests / float(self.per)
+        return self.requests / self.per
 
     @property
     def depth(self) -> float:
@@ -130,13 +129,13 @@ class Legacy(msgspec.Struct, frozen=True, tag="legacy"):
         share: From 0 (none) to 1 (all).
         sticky: What keeps its choice, so that one customer always meets the same system:
             `path.NAME`, `query.NAME`, `header.NAME` or `client`; by chance where nothing is said.
-        timeout: Seconds until its answer must be whole.
+        timeout: The time until its answer must be whole.
     """
 
     upstream: str
     share: float = 1.0
     sticky: str = ""
-    timeout: float = 30.0
+    timeout: Seconds = default(30.0)
 
     def __post_init__(self) -> None:
         """Refuse what is no address and no share.
@@ -149,7 +148,7 @@ class Legacy(msgspec.Struct, frozen=True, tag="legacy"):
             raise Misuse(f"`Legacy(share={self.share!r})`: use 0 (none) to 1 (all)")
         if self.sticky:
             _check_pick(self.sticky, "Legacy", "sticky", body=False)
-        seconds_in(self.timeout, "`timeout=` of `Legacy`", low=0.001, high=MAX_TIMEOUT_S)
+        keep_seconds(self, "timeout", low=0.001, high=MAX_TIMEOUT_S)
 
 
 class Http(msgspec.Struct, frozen=True, tag="http"):
@@ -168,11 +167,11 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
         cors: Which other pages may call it from a browser.
         rate: How often one client may.
         max_bytes: Of the body, also unpacked.
-        timeout: Seconds until the answer; the function's own where it is shorter.
+        timeout: The time until the answer; the function's own where it is shorter.
         headers: Request headers handed to the function.
         key: What keeps requests in order (`async`): `path.NAME`, `query.NAME`, `header.NAME` or
             `body.NAME`.
-        dedupe: Seconds an `Idempotency-Key` is remembered (`async`; 24 h in the other modes).
+        dedupe: How long an `Idempotency-Key` is remembered (`async`; 24 h in the other modes).
         legacy: The system it replaces step by step.
         schema: Of the body; filled in from `body`.
         query_schema: Of the query; filled in from `query`.
@@ -188,10 +187,10 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
     cors: Cors | None = None
     rate: PerClient | None = None
     max_bytes: int = MAX_EVENT_BYTES
-    timeout: float | None = None
+    timeout: MaybeSeconds = default(None)
     headers: str | tuple[str, ...] = ()
     key: str = ""
-    dedupe: float | str = 86_400.0
+    dedupe: Seconds = default(86_400.0)
     legacy: Legacy | None = None
     schema: dict[str, Any] | None = None
     query_schema: dict[str, Any] | None = None
@@ -218,8 +217,8 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
         _check_common(self, what)
         if self.legacy is not None:
             _check_named(self.legacy.sticky, what, "sticky", self.segments)
-        if self.timeout is not None:
-            seconds_in(self.timeout, f"`timeout=` of `{what}`", low=0.001, high=MAX_TIMEOUT_S)
+        limit = f"`timeout=` of `{what}`"
+        keep_seconds(self, "timeout", low=0.001, high=MAX_TIMEOUT_S, what=limit)
         if self.key and self.mode != "async":
             raise Misuse(f'`{what}`: `key=` orders what is kept, so it needs `mode="async"`')
 
@@ -246,7 +245,7 @@ class Webhook(msgspec.Struct, frozen=True, tag="webhook"):
         max_bytes: Of the body, also unpacked.
         headers: Request headers handed to the function.
         key: What keeps messages in order: `path.NAME`, `query.NAME`, `header.NAME`, `body.NAME`.
-        dedupe: Seconds, or a span, a message's id is remembered: a repetition becomes no event.
+        dedupe: How long a message's id is remembered: a repetition becomes no event.
         schema: Filled in from `body`.
         codec: Filled in.
     """
@@ -258,7 +257,7 @@ class Webhook(msgspec.Struct, frozen=True, tag="webhook"):
     max_bytes: int = 1 << 20
     headers: str | tuple[str, ...] = ()
     key: str = ""
-    dedupe: float | str = 3 * 86_400.0
+    dedupe: Seconds = default(3 * 86_400.0)
     schema: dict[str, Any] | None = None
     codec: Literal["json", "bytes", "text"] = "json"
 
@@ -279,7 +278,7 @@ class Webhook(msgspec.Struct, frozen=True, tag="webhook"):
             )
         _check_common(self, what)
         tolerance = float(getattr(self.signature, "tolerance", 0.0))
-        if float(self.dedupe) < 2 * tolerance:
+        if self.dedupe < 2 * tolerance:
             raise Misuse(
                 f"`{what}`: `dedupe={self.dedupe}` forgets a message before its signature is too "
                 f"old; use {2 * tolerance:g} or more"
@@ -311,7 +310,7 @@ class Proxy(msgspec.Struct, frozen=True, kw_only=True):
         cors: As of `Http`.
         rate: As of `Http`.
         max_bytes: Of a body, either way.
-        timeout: Seconds until the upstream's answer must be whole.
+        timeout: The time until the upstream's answer must be whole.
     """
 
     path: str
@@ -322,7 +321,7 @@ class Proxy(msgspec.Struct, frozen=True, kw_only=True):
     cors: Cors | None = None
     rate: PerClient | None = None
     max_bytes: int = MAX_EVENT_BYTES
-    timeout: float = 30.0
+    timeout: Seconds = default(30.0)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be served.
@@ -336,7 +335,8 @@ class Proxy(msgspec.Struct, frozen=True, kw_only=True):
             raise Misuse(f'`{what}` takes all beneath its path already; write it like `"/legacy"`')
         check_upstream(self.upstream, "proxy")
         _check_size(self.max_bytes, what)
-        seconds_in(self.timeout, f"`timeout=` of `{what}`", low=0.001, high=MAX_TIMEOUT_S)
+        limit = f"`timeout=` of `{what}`"
+        keep_seconds(self, "timeout", low=0.001, high=MAX_TIMEOUT_S, what=limit)
 
     methods = METHODS
 
@@ -378,11 +378,10 @@ def _check_common(route: Http | Webhook, what: str) -> None:
     if route.key:
         _check_pick(route.key, what, "key", body=True)
         _check_named(route.key, what, "key", route.segments)
-    seconds = seconds_in(
-        route.dedupe, f"`dedupe=` of `{what}`", low=0 if isinstance(route, Http) else 1,
-        high=MAX_REMEMBERED_S,
+    keep_seconds(
+        route, "dedupe", low=0 if isinstance(route, Http) else 1, high=MAX_REMEMBERED_S,
+        what=f"`dedupe=` of `{what}`",
     )  # fmt: skip
-    force_setattr(route, "dedupe", seconds)
 
 
 def _check_size(size: object, what: str) -> None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from msgspec.structs import force_setattr
 
 from headrace.model.errors import Misuse
-from headrace.model.spans import seconds_in
+from headrace.model.spans import Seconds, default, keep_seconds
 
 MAX_INSTANCES: Final = 1_000
 MAX_LIFESPAN_S: Final = 43_200.0
@@ -24,17 +23,17 @@ class Lag(msgspec.Struct, frozen=True, tag="lag"):
         stream: The stream's name. The function's group is its own, and this is its only trigger.
         thresholds: From which lag (events not finished, all partitions together) how many instances
             run; below the lowest none does. Never more than there are partitions.
-        lifespan: Seconds (or a span such as `"5m"`) after which an instance is given no more
+        lifespan: The time (such as `"5m"`) after which an instance is given no more
             events; it then has the function's `timeout` to come to its end.
-        every: Seconds between two looks at the lag, at least.
+        every: The time between two looks at the lag, at least.
         slack: By which share of a threshold the lag must have fallen below it before fewer run.
         start: Where the group begins, as for a stream: `earliest`, `latest`, an offset, `@micros`.
     """
 
     stream: str
     thresholds: dict[int, int] = msgspec.field(default_factory=lambda: {0: 0, 1: 1})
-    lifespan: float | str = 60.0
-    every: float | str = 0.5
+    lifespan: Seconds = default(60.0)
+    every: Seconds = default(0.5)
     slack: float = 0.2
     start: str = "earliest"
 
@@ -65,22 +64,19 @@ class Lag(msgspec.Struct, frozen=True, tag="lag"):
         slack: Any = self.slack
         if not isinstance(slack, (int, float)) or isinstance(slack, bool) or not 0 <= slack < 1:
             raise Misuse(f"`{what}`: `slack={slack!r}` is no share; use 0 up to less than 1")
-        lifespan = seconds_in(
-            self.lifespan, f"`lifespan=` of `{what}`", low=0.1, high=MAX_LIFESPAN_S
-        )
-        every = seconds_in(self.every, f"`every=` of `{what}`", low=0.05, high=3_600)
-        force_setattr(self, "lifespan", lifespan)
-        force_setattr(self, "every", every)
+        limit = f"`lifespan=` of `{what}`"
+        keep_seconds(self, "lifespan", low=0.1, high=MAX_LIFESPAN_S, what=limit)
+        keep_seconds(self, "every", low=0.05, high=3_600, what=f"`every=` of `{what}`")
 
     @property
     def lifespan_s(self) -> float:
         """Seconds."""
-        return float(self.lifespan)
+        return self.lifespan
 
     @property
     def every_s(self) -> float:
         """Seconds."""
-        return float(self.every)
+        return self.every
 
     def instances(self, lag: int, now: int) -> int:
         """How many instances are to run at this lag, while `now` of them do."""

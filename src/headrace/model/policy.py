@@ -1,7 +1,7 @@
 """Every limit, retry rule and window, with its default: what may be asked of the platform.
 
 Policies are values an author writes beside a function; the same names stand in `headrace.toml`.
-Durations are seconds, sizes bytes. A value that cannot work is refused when it is written.
+Durations are seconds, texts such as `"5m"`, or `timedelta`s; sizes are bytes. A value that cannot work is refused when it is written.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from headrace.model.errors import Misuse
+from headrace.model.spans import MaybeSeconds, Seconds, default, keep_seconds
 
 Mode = Literal["ordered", "keyed", "unordered"]
 Commit = Literal["after", "before"]
@@ -38,6 +39,8 @@ MAX_UNREAD_BYTES = 1 << 20
 nothing more from the instance."""
 MAX_KEPT_S = 3_155_760_000
 """A hundred years."""
+MAX_LIFETIME_S = 10 * 366 * 86_400
+"""Of a token, in seconds: ten years."""
 RESERVED_STATE = "\x00"
 """What the keys begin with under which the platform keeps state for an app; no author's key may."""
 MAX_CHANGES_PER_GROUP = 512
@@ -68,18 +71,18 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Attributes:
         attempts: How often an event is tried at most, the first time included; 1 to 10,000.
-        base: The first delay's upper bound, in seconds.
-        cap: No delay is longer, in seconds.
-        max_age: Give up once the event is older than this many seconds; None means never.
+        base: The first delay's upper bound.
+        cap: No delay is longer.
+        max_age: Give up once the event is older than this; None means never.
         jitter: Whether delays are drawn at random below their bound (else they are the bound).
         give_up_on: Names of exception classes that are never tried again.
         only_on: Names of the only exception classes that are tried again; empty means all.
     """
 
     attempts: int = 5
-    base: float = 0.2
-    cap: float = 60.0
-    max_age: float | None = None
+    base: Seconds = default(0.2)
+    cap: Seconds = default(60.0)
+    max_age: MaybeSeconds = default(None)
     jitter: bool = True
     give_up_on: tuple[str, ...] = ()
     only_on: tuple[str, ...] = ()
@@ -90,15 +93,13 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             f"`Retry(attempts={self.attempts})` is out of range",
             "use 1 to 10,000",
         )
+        keep_seconds(self, "base", low=0, high=MAX_KEPT_S)
+        keep_seconds(self, "cap", low=0, high=MAX_KEPT_S)
+        keep_seconds(self, "max_age", low=0.001, high=MAX_KEPT_S)
         _require(
-            0 <= self.base <= self.cap,
+            self.base <= self.cap,
             f"`Retry(base={self.base}, cap={self.cap})` cannot hold",
             "use 0 <= base <= cap",
-        )
-        _require(
-            self.max_age is None or self.max_age > 0,
-            f"`Retry(max_age={self.max_age})` is not a time",
-            "use seconds above 0, or None",
         )
 
 
@@ -126,11 +127,11 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         failures: This many failed invocations in a row open the breaker.
-        pause: Seconds the breaker stays open before one trial invocation.
+        pause: How long the breaker stays open before one trial invocation.
     """
 
     failures: int = 20
-    pause: float = 10.0
+    pause: Seconds = default(10.0)
 
     def __post_init__(self) -> None:
         _require(
@@ -138,9 +139,7 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
             f"`Breaker(failures={self.failures})` never lets anything run",
             "use 1 or more",
         )
-        _require(
-            self.pause > 0, f"`Breaker(pause={self.pause})` is not a time", "use seconds above 0"
-        )
+        keep_seconds(self, "pause", low=0.001, high=MAX_KEPT_S)
 
 
 class Scaling(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,9 +148,9 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         min: Kept even when idle.
         max: Never more at once.
-        keep_warm: Seconds an idle instance stays runnable before it hibernates.
-        keep_hibernating: Seconds a hibernating instance is kept before it is evicted.
-        max_age: Seconds after which an instance is replaced; None means never.
+        keep_warm: How long an idle instance stays runnable before it hibernates.
+        keep_hibernating: How long a hibernating instance is kept before it is evicted.
+        max_age: After which time an instance is replaced; None means never.
         max_invocations: Invocations after which an instance is replaced; None means never.
         spare: Keep one child of the app's process forked ahead of need, for whichever of the
             app's functions needs one next: starts are quicker, for a few MiB and a process.
@@ -159,9 +158,9 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True):
 
     min: int = 0
     max: int = 8
-    keep_warm: float = 60.0
-    keep_hibernating: float = 600.0
-    max_age: float | None = None
+    keep_warm: Seconds = default(60.0)
+    keep_hibernating: Seconds = default(600.0)
+    max_age: MaybeSeconds = default(None)
     max_invocations: int | None = None
     spare: bool = False
 
@@ -176,6 +175,9 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True):
             "`Scaling(max=0)` would never run",
             "use 1 or more, or remove the function",
         )
+        keep_seconds(self, "keep_warm", low=0, high=MAX_KEPT_S)
+        keep_seconds(self, "keep_hibernating", low=0, high=MAX_KEPT_S)
+        keep_seconds(self, "max_age", low=0.001, high=MAX_KEPT_S)
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,7 +186,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         memory: Bytes of address space beyond what the zygote had, and of memory that it and all
             processes that come of it have together, looked at once a second; None means no limit.
-        cpu: Seconds of processor time for one invocation; None means no limit.
+        cpu: Processor time for one invocation; None means no limit.
         files: Open files.
         processes: Processes and threads.
         file_size: Bytes of the largest file it may write.
@@ -195,7 +197,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     memory: int | None = 1 << 30
-    cpu: float | None = None
+    cpu: MaybeSeconds = default(None)
     files: int = 256
     processes: int = 64
     file_size: int = 1 << 30
@@ -208,6 +210,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
             f"`Resources(isolation={self.isolation})` is unknown",
             "use 0, 1 or 2",
         )
+        keep_seconds(self, "cpu", low=0.001, high=MAX_KEPT_S)
 
 
 class FleetLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -219,13 +222,13 @@ class FleetLimits(msgspec.Struct, frozen=True, kw_only=True):
             or its cgroup has. Idle instances go first; then runs wait; and if those at work grow
             beyond it, the one that uses most is ended.
         zygote_forks: Forks after which a zygote is replaced by a fresh one.
-        zygote_age: Seconds after which it is.
+        zygote_age: After which time it is.
     """
 
     instances: int = 256
     memory: int = 0
     zygote_forks: int = 10_000
-    zygote_age: float = 86_400.0
+    zygote_age: Seconds = default(86_400.0)
 
     def __post_init__(self) -> None:
         _require(
@@ -243,8 +246,4 @@ class FleetLimits(msgspec.Struct, frozen=True, kw_only=True):
             f"`zygote_forks = {self.zygote_forks}` is out of range",
             "use 1 to 16,000",
         )
-        _require(
-            self.zygote_age >= 1,
-            f"`zygote_age = {self.zygote_age}` is no time for one to come up",
-            "use seconds from 1 on",
-        )
+        keep_seconds(self, "zygote_age", low=1, high=MAX_KEPT_S, what="`zygote_age`")

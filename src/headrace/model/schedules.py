@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from headrace.model.errors import Misuse
-from headrace.model.spans import seconds_in
+from headrace.model.spans import MaybeSeconds, Seconds, default, keep_seconds
 
 Misfire = Literal["once", "skip", "all"]
 
@@ -65,12 +65,12 @@ class Every(msgspec.Struct, frozen=True, tag="every"):
     """A fixed time has passed since the last time, counted from when the app was first deployed.
 
     Attributes:
-        period: Seconds, or a span such as `"5m"` or `"1h30m"`; from 0.1 s to 366 days.
+        period: A time, such as `"5m"` or `"1h30m"`; from 0.1 s to 366 days.
         misfire: As for `Cron`.
         payload: As for `Cron`.
     """
 
-    period: float | str
+    period: Seconds
     misfire: Misfire = "once"
     payload: Any = None
 
@@ -81,14 +81,13 @@ class Every(msgspec.Struct, frozen=True, tag="every"):
             Misuse: It is no span of time, or out of range.
         """
         what = f"the period of `Every({self.period!r})`"
-        seconds = seconds_in(self.period, what, low=MIN_PERIOD_S, high=MAX_PERIOD_S)
-        force_setattr(self, "period", seconds)
+        keep_seconds(self, "period", low=MIN_PERIOD_S, high=MAX_PERIOD_S, what=what)
         _check(f"Every({self.period!r})", "UTC", self.misfire)
 
     @property
     def seconds(self) -> float:
         """The period."""
-        return float(self.period)
+        return self.period
 
 
 class At(msgspec.Struct, frozen=True, tag="at"):
@@ -99,7 +98,7 @@ class At(msgspec.Struct, frozen=True, tag="at"):
             daylight saving skips is the moment of the change, one that comes twice its first
             coming. A moment that is past when the app is first deployed does not fire.
         tz: An IANA time zone.
-        every: Seconds or a span such as `"1d"`: fires again after each. For "every day at nine"
+        every: A time such as `"1d"`: fires again after each. For "every day at nine"
             write `Cron`, which knows daylight saving.
         misfire: As for `Cron`.
         payload: As for `Cron`.
@@ -107,7 +106,7 @@ class At(msgspec.Struct, frozen=True, tag="at"):
 
     when: Any
     tz: str = "UTC"
-    every: float | str | None = None
+    every: MaybeSeconds = default(None)
     misfire: Misfire = "once"
     payload: Any = None
 
@@ -126,10 +125,8 @@ class At(msgspec.Struct, frozen=True, tag="at"):
             raise Misuse(
                 f'`{what}` is no moment ({error}); write a datetime, or "2026-12-24T18:00"'
             ) from error
-        if self.every is not None:
-            period = f"`every=` of `{what}`"
-            seconds = seconds_in(self.every, period, low=MIN_PERIOD_S, high=MAX_PERIOD_S)
-            force_setattr(self, "every", seconds)
+        period = f"`every=` of `{what}`"
+        keep_seconds(self, "every", low=MIN_PERIOD_S, high=MAX_PERIOD_S, what=period)
         _check(what, self.tz, self.misfire)
 
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from headrace.model.errors import Misuse
-from headrace.model.spans import seconds_in
+from headrace.model.spans import Seconds, default, keep_seconds
 
 MAX_SECRETS: Final = 8
 TOLERANCE_S: Final = 300.0
@@ -65,10 +65,8 @@ class _Scheme(msgspec.Struct, frozen=True):
                 "the newest first"
             )
         force_setattr(self, "secret", secrets)
-        tolerance = getattr(self, "tolerance", None)
-        if tolerance is not None:
-            what = f"`tolerance=` of `{type(self).__name__}`"
-            force_setattr(self, "tolerance", seconds_in(tolerance, what, low=1, high=86_400))
+        if hasattr(self, "tolerance"):
+            keep_seconds(self, "tolerance", low=1, high=86_400)
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
@@ -83,10 +81,10 @@ class StandardWebhooks(_Scheme, frozen=True, tag="standard-webhooks"):
     Attributes:
         secret: Of `v1` (HMAC-SHA256) the secret, as `whsec_...` or its base64; of `v1a` (ed25519)
             the public key, as `whpk_...`. Several while one replaces the other.
-        tolerance: Seconds the timestamp may lie in the past or the future.
+        tolerance: How far the timestamp may lie in the past or the future.
     """
 
-    tolerance: float = TOLERANCE_S
+    tolerance: Seconds = default(TOLERANCE_S)
 
 
 class GitHub(_Scheme, frozen=True, tag="github"):
@@ -98,10 +96,10 @@ class Stripe(_Scheme, frozen=True, tag="stripe"):
 
     Attributes:
         secret: The endpoint's secret, `whsec_...`, taken as it stands.
-        tolerance: Seconds the timestamp may lie in the past or the future.
+        tolerance: How far the timestamp may lie in the past or the future.
     """
 
-    tolerance: float = TOLERANCE_S
+    tolerance: Seconds = default(TOLERANCE_S)
 
 
 class Slack(_Scheme, frozen=True, tag="slack"):
@@ -109,10 +107,10 @@ class Slack(_Scheme, frozen=True, tag="slack"):
 
     Attributes:
         secret: The app's signing secret.
-        tolerance: Seconds the timestamp may lie in the past or the future.
+        tolerance: How far the timestamp may lie in the past or the future.
     """
 
-    tolerance: float = TOLERANCE_S
+    tolerance: Seconds = default(TOLERANCE_S)
 
 
 class Hmac(_Scheme, frozen=True, tag="hmac"):

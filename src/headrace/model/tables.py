@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from headrace.model.errors import Misuse
-from headrace.model.spans import seconds_in
+from headrace.model.spans import Seconds, default, keep_seconds
 
 RowOp = Literal["read", "insert", "update", "delete", "truncate"]
 Row = Mapping[str, Any]
@@ -35,7 +35,7 @@ class Table(msgspec.Struct, frozen=True, tag="table"):
         slot: What the database calls this reader: its outbox or its replication slot. None makes a
             name of the function's. Another name begins anew.
         snapshot: Whether rows that are there at the first start are told, as `read`.
-        poll: SQLite only: seconds between two looks.
+        poll: SQLite only: the time between two looks.
     """
 
     url: str
@@ -43,7 +43,7 @@ class Table(msgspec.Struct, frozen=True, tag="table"):
     key: str | tuple[str, ...] = ()
     slot: str | None = None
     snapshot: bool = True
-    poll: float = 0.2
+    poll: Seconds = default(0.2)
 
     def __post_init__(self) -> None:
         """Keep the key as a tuple; refuse what cannot be watched.
@@ -78,7 +78,7 @@ class Table(msgspec.Struct, frozen=True, tag="table"):
             raise Misuse(
                 f"`{what}`: `slot={self.slot!r}`; use up to {SLOT_LENGTH} of a-z, 0-9 and `_`"
             )
-        seconds_in(self.poll, f"`poll=` of `{what}`", low=0.05, high=86_400)
+        keep_seconds(self, "poll", low=0.05, high=86_400, what=f"`poll=` of `{what}`")
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from headrace.model.errors import Misuse
-from headrace.model.spans import seconds_in
+from headrace.model.spans import MaybeSeconds, Seconds, default, keep_seconds
 
 FileEvent = Literal["created", "modified", "deleted"]
 SliceBy = Literal["lines", "csv"]
@@ -29,8 +29,8 @@ class Files(msgspec.Struct, frozen=True, tag="files"):
             of it is looked at, and no symbolic link is followed.
         pattern: A glob that the file's name must match; with `recursive`, its path.
         events: Which of `created`, `modified`, `deleted`.
-        settle: Seconds a file must have stood still before it is told of.
-        poll: Seconds between two looks. None lets the kernel say when to look (inotify), and looks
+        settle: How long a file must have stood still before it is told of.
+        poll: The time between two looks. None lets the kernel say when to look (inotify), and looks
             every 60 s all the same; where there is no inotify, every second.
         recursive: Whether folders within are watched too.
         slices: Hand over what is in a file that came or changed, one event for each slice of whole
@@ -40,8 +40,8 @@ class Files(msgspec.Struct, frozen=True, tag="files"):
     path: str
     pattern: str = "*"
     events: tuple[FileEvent, ...] = ("created", "modified", "deleted")
-    settle: float = 0.5
-    poll: float | None = None
+    settle: Seconds = default(0.5)
+    poll: MaybeSeconds = default(None)
     recursive: bool = False
     slices: SliceBy | None = None
 
@@ -56,9 +56,8 @@ class Files(msgspec.Struct, frozen=True, tag="files"):
         if not isinstance(path, str) or not path or "\x00" in path:
             raise Misuse(f'`{what}`: the path is no folder; write one such as `"inbox"`')
         _check_looks(self, what)
-        seconds_in(self.settle, f"`settle=` of `{what}`", low=0, high=3_600)
-        if self.poll is not None:
-            seconds_in(self.poll, f"`poll=` of `{what}`", low=0.05, high=86_400)
+        keep_seconds(self, "settle", low=0, high=3_600, what=f"`settle=` of `{what}`")
+        keep_seconds(self, "poll", low=0.05, high=86_400, what=f"`poll=` of `{what}`")
         if self.slices is not None and self.slices not in get_args(SliceBy):
             raise Misuse(f"`{what}`: `slices={self.slices!r}`; use `lines` or `csv`")
 
@@ -71,7 +70,7 @@ class Objects(msgspec.Struct, frozen=True, tag="objects"):
             Credentials come from the node's environment, as the store's own tools read them.
         pattern: A glob that the object's path beneath the prefix must match; `*` matches `/` too.
         events: Which of `created`, `modified`, `deleted`.
-        poll: Seconds between two listings.
+        poll: The time between two listings.
         options: Settings of the store, such as `{"aws_endpoint": "https://..."}`. No secrets: they
             are shown with the function.
     """
@@ -79,7 +78,7 @@ class Objects(msgspec.Struct, frozen=True, tag="objects"):
     url: str
     pattern: str = "*"
     events: tuple[FileEvent, ...] = ("created", "modified", "deleted")
-    poll: float = 30.0
+    poll: Seconds = default(30.0)
     options: dict[str, str] = {}
 
     def __post_init__(self) -> None:
@@ -93,7 +92,7 @@ class Objects(msgspec.Struct, frozen=True, tag="objects"):
         if not isinstance(url, str) or "://" not in url or "@" in url.partition("://")[2]:
             raise Misuse(f'`{what}`: write the store as "s3://bucket/prefix", without credentials')
         _check_looks(self, what)
-        seconds_in(self.poll, f"`poll=` of `{what}`", low=0.05, high=86_400)
+        keep_seconds(self, "poll", low=0.05, high=86_400, what=f"`poll=` of `{what}`")
 
 
 class Sftp(msgspec.Struct, frozen=True, tag="sftp"):
@@ -103,8 +102,8 @@ class Sftp(msgspec.Struct, frozen=True, tag="sftp"):
         url: `sftp://user@host:22/folder`, without a password: keys are used.
         pattern: A glob that the file's name must match.
         events: Which of `created`, `modified`, `deleted`.
-        settle: Seconds a file must have stood still, over two looks at least: uploads grow.
-        poll: Seconds between two looks.
+        settle: How long a file must have stood still, over two looks at least: uploads grow.
+        poll: The time between two looks.
         key: The private key's file on the node; None for the keys and the agent that `ssh` uses.
         known_hosts: The file of server keys on the node; None for the one that `ssh` uses. A server
             that is not in it is not talked to.
@@ -113,8 +112,8 @@ class Sftp(msgspec.Struct, frozen=True, tag="sftp"):
     url: str
     pattern: str = "*"
     events: tuple[FileEvent, ...] = ("created", "modified", "deleted")
-    settle: float = 2.0
-    poll: float = 30.0
+    settle: Seconds = default(2.0)
+    poll: Seconds = default(30.0)
     key: str | None = None
     known_hosts: str | None = None
 
@@ -132,8 +131,8 @@ class Sftp(msgspec.Struct, frozen=True, tag="sftp"):
         if parts.password is not None:
             raise Misuse(f"`{what}`: take the password out of the address; use a key (`key=`)")
         _check_looks(self, what)
-        seconds_in(self.settle, f"`settle=` of `{what}`", low=0, high=3_600)
-        seconds_in(self.poll, f"`poll=` of `{what}`", low=0.05, high=86_400)
+        keep_seconds(self, "settle", low=0, high=3_600, what=f"`settle=` of `{what}`")
+        keep_seconds(self, "poll", low=0.05, high=86_400, what=f"`poll=` of `{what}`")
 
 
 class Silence(msgspec.Struct, frozen=True, tag="silence"):
@@ -141,12 +140,12 @@ class Silence(msgspec.Struct, frozen=True, tag="silence"):
 
     Attributes:
         stream: The stream's name.
-        after: Seconds, or a span such as `"10m"`, since the last record was appended.
+        after: The time, such as `"10m"`, since the last record was appended.
         per_key: Whether each key's own silence counts; a key counts from its first record on.
     """
 
     stream: str
-    after: float | str
+    after: Seconds
     per_key: bool = False
 
     def __post_init__(self) -> None:
@@ -157,13 +156,12 @@ class Silence(msgspec.Struct, frozen=True, tag="silence"):
         """
         what = f"Silence({self.stream!r})"
         _check_stream(self.stream, what)
-        seconds = seconds_in(self.after, f"`after=` of `{what}`", low=0.1, high=MAX_WAIT_S)
-        force_setattr(self, "after", seconds)
+        keep_seconds(self, "after", low=0.1, high=MAX_WAIT_S, what=f"`after=` of `{what}`")
 
     @property
     def seconds(self) -> float:
         """The time without a record."""
-        return float(self.after)
+        return self.after
 
 
 class Missing(msgspec.Struct, frozen=True, tag="missing"):
@@ -172,12 +170,12 @@ class Missing(msgspec.Struct, frozen=True, tag="missing"):
     Attributes:
         left: The stream whose records expect a partner.
         right: The stream where the partner should come, before or after it.
-        within: Seconds, or a span such as `"15m"`, between the two at most.
+        within: The time, such as `"15m"`, between the two at most.
     """
 
     left: str
     right: str
-    within: float | str
+    within: Seconds
 
     def __post_init__(self) -> None:
         """Keep the time as seconds.
@@ -190,13 +188,12 @@ class Missing(msgspec.Struct, frozen=True, tag="missing"):
         _check_stream(self.right, what)
         if self.left == self.right:
             raise Misuse(f"`{what}` joins a stream with itself; name two")
-        seconds = seconds_in(self.within, f"`within=` of `{what}`", low=0.1, high=MAX_WAIT_S)
-        force_setattr(self, "within", seconds)
+        keep_seconds(self, "within", low=0.1, high=MAX_WAIT_S, what=f"`within=` of `{what}`")
 
     @property
     def seconds(self) -> float:
         """The time between the two at most."""
-        return float(self.within)
+        return self.within
 
 
 class Custom(msgspec.Struct, frozen=True, tag="custom"):

@@ -19,8 +19,9 @@ import msgspec
 
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
-from headrace.model.policy import FleetLimits
+from headrace.model.policy import MAX_KEPT_S, FleetLimits
 from headrace.model.signing import Secret
+from headrace.model.spans import Seconds, default, seconds_in
 from headrace.node.overrides import Override, apply_overrides, checked
 from headrace.node.settings_file import SettingsFile, choices, nearest
 from headrace.security.access import Access
@@ -53,7 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         tls_key: The PEM file with the certificate's private key.
         allowed_hosts: Host names the door answers to besides its own; `*` answers to all.
         reload: Load the apps again when their files change.
-        drain: Seconds that requests and running invocations get to end when the node stops.
+        drain: How long requests and running invocations have to end when the node stops.
         max_body_bytes: The largest request body.
         max_requests: Requests worked on at once; more are answered 429.
         max_connections: Open connections; more are closed at once.
@@ -62,7 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         max_memory: Bytes that all instances and zygotes may use; 0 is three quarters of what the machine
             or its cgroup has.
         zygote_forks: Forks after which a zygote is replaced by a fresh one.
-        zygote_age: Seconds after which it is.
+        zygote_age: After which time it is.
         log_level: `debug`, `info`, `warning` or `error`.
         access: Whom the platform's own paths are for without a token: `open` everybody, `local` this
             machine, `token` nobody.
@@ -82,7 +83,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tls_key: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
     reload: bool = False
-    drain: float = 10.0
+    drain: Seconds = default(10.0)
     max_body_bytes: int = 8 << 20
     max_requests: int = 512
     max_connections: int = 1_024
@@ -90,7 +91,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_instances: int = FleetLimits().instances
     max_memory: int = FleetLimits().memory
     zygote_forks: int = FleetLimits().zygote_forks
-    zygote_age: float = FleetLimits().zygote_age
+    zygote_age: Seconds = default(FleetLimits().zygote_age)
     log_level: str = "info"
     access: Access = "local"
     failpoint: str = ""
@@ -393,6 +394,7 @@ def _check_secret(name: str, reference: object, where: str) -> None:
         )
 
 
+_SPANS = {"drain": (0, 3_600), "zygote_age": (1, MAX_KEPT_S)}
 _FIELDS = {field.name: field for field in msgspec.structs.fields(Settings)}
 
 
@@ -402,6 +404,9 @@ def _typed(name: str, value: Any, where: str, *, lax: bool) -> Any:
         value = [part.strip() for part in value.split(",") if part.strip()]
     if isinstance(value, Path):
         return value
+    if name in _SPANS:
+        low, high = _SPANS[name]
+        return seconds_in(value, f"{where}: `{name}`", low=low, high=high)
     try:
         return msgspec.convert(value, wanted, strict=not lax, dec_hook=_path_of)
     except msgspec.ValidationError as error:
@@ -429,7 +434,6 @@ def _check_ranges(settings: Settings) -> None:
             f"{'tls_key' if settings.tls_key is None else 'tls_certificate'} = none",
             "name both files, `tls_certificate` and `tls_key`, or neither",
         ),
-        (0 <= settings.drain <= 3_600, f"drain = {settings.drain}", "use 0 to 3600 seconds"),
         (
             1_024 <= settings.max_body_bytes <= 64 << 20,
             f"max_body_bytes = {settings.max_body_bytes}",

@@ -8,7 +8,6 @@ keeps the author's delays. Refuses keys an operator may not touch (names, trigge
 from __future__ import annotations
 
 import functools
-import math
 import re
 import types
 import typing
@@ -20,6 +19,7 @@ import msgspec
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.policy import MAX_BATCH, MAX_BATCH_BYTES, MAX_KEPT_S
+from headrace.model.spans import seconds_in
 from headrace.model.trigger import StreamTrigger
 from headrace.node.settings_file import choices, nearest
 
@@ -31,6 +31,10 @@ FUNCTION_KEYS = (
     "bisect", "on_failure", "breaker", "scaling", "resources", "concurrency", "throttle", "rate",
     "debounce", "singleton", "priority", "batch_per_key",
 )  # fmt: skip
+_SPANS = {
+    "batch_window": (0, 3_600), "timeout": (0.001, 86_400), "retention_age": (0.001, MAX_KEPT_S),
+    "dedupe_window": (0, MAX_KEPT_S),
+}  # fmt: skip
 STREAM_KEYS = ("retention_age", "retention_bytes", "dedupe_window", "max_event_bytes")
 
 
@@ -114,8 +118,8 @@ def merged(spec: Spec, override: Override, where: Where) -> Spec:
     """
     whole: dict[str, Any] = msgspec.to_builtins(spec)
     for key, value in override.values.items():
-        whole[key] = _merged_value(key, whole.get(key), value)
         try:
+            whole[key] = _merged_value(key, whole.get(key), value)
             msgspec.convert(whole, type(spec), strict=not override.from_text)
         except (msgspec.ValidationError, Misuse) as error:
             kinds = {field.name: field.type for field in msgspec.structs.fields(type(spec))}
@@ -135,6 +139,9 @@ def _merged_value(key: str, old: Any, new: Any) -> Any:
         return None
     if isinstance(new, str) and new in ("none", "null"):
         return None
+    if key in _SPANS:
+        low, high = _SPANS[key]
+        return seconds_in(new, "it", low=low, high=high)
     if isinstance(old, dict) and isinstance(new, dict):
         return {**old, **new}
     return new
@@ -197,25 +204,17 @@ def _function_rules(spec: FunctionSpec) -> tuple[tuple[str, bool, str], ...]:
     return (
         ("batch_size", 1 <= spec.batch_size <= MAX_BATCH, f"use 1 to {MAX_BATCH:,}"),
         ("batch_bytes", spec.batch_bytes >= 1, "use 1 or more"),
-        ("batch_window", 0 <= spec.batch_window < math.inf, "use seconds, 0 or more"),
         ("parallelism", spec.parallelism >= 1, "use 1 or more"),
-        ("timeout", 0 < spec.timeout < math.inf, "use seconds above 0"),
     )
 
 
 def _stream_rules(spec: StreamSpec) -> tuple[tuple[str, bool, str], ...]:
     return (
         (
-            "retention_age",
-            spec.retention_age is None or 0 < spec.retention_age <= MAX_KEPT_S,
-            'use seconds above 0, or "none"',
-        ),
-        (
             "retention_bytes",
             spec.retention_bytes is None or spec.retention_bytes > 0,
             'use bytes above 0, or "none"',
         ),
-        ("dedupe_window", 0 <= spec.dedupe_window <= MAX_KEPT_S, "use seconds, 0 or more"),
         (
             "max_event_bytes",
             1 <= spec.max_event_bytes <= MAX_BATCH_BYTES,

@@ -11,14 +11,14 @@ from collections.abc import Iterable
 
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec
+from headrace.model.spans import seconds_in
 from headrace.model.watches import Custom
-from headrace.sdk.options import RANGES
+from headrace.sdk.options import RANGES, SPANS
 from headrace.sdk.stream import check_name
 
 MAX_FUNCTIONS = 10_000
 MAX_STREAMS = 10_000
 MAX_TRIGGERS = 100
-_RANGED = ("batch_size", "batch_bytes", "batch_window", "parallelism", "timeout")
 
 
 def check_claims(app: AppSpec) -> None:
@@ -63,7 +63,11 @@ def _check_function(app: str, function: FunctionSpec) -> None:
         raise Misuse(
             f"`{function.name}` has {len(function.triggers):,} triggers, of {MAX_TRIGGERS} at most"
         )
-    for name in _RANGED:
+    for name, (least, most) in SPANS.items():
+        if name != "lateness":
+            where = f"`{function.name}`: `{name}`"
+            seconds_in(getattr(function, name), where, low=least, high=most)
+    for name in RANGES:
         low, high, fix = RANGES[name]
         if not low <= getattr(function, name) <= high:
             raise Misuse(

@@ -31,6 +31,7 @@ from headrace.model.policy import (
     Scaling,
 )
 from headrace.model.routing import check_routes
+from headrace.model.spans import Span
 from headrace.model.trigger import StreamTrigger, Trigger
 from headrace.model.watches import Custom
 from headrace.sdk.custom import Emitter, custom_trigger
@@ -109,11 +110,11 @@ class App(Streams):
         name: str | None = None,
         batch_size: int | None = None,
         batch_bytes: int | None = None,
-        batch_window: float | None = None,
+        batch_window: Span | None = None,
         mode: Mode | None = None,
         parallelism: int | None = None,
         commit: Commit | None = None,
-        timeout: float | None = None,
+        timeout: Span | None = None,
         retry: Retry | None = None,
         bisect: bool | None = None,
         on_failure: OnFailure | None = None,
@@ -132,7 +133,7 @@ class App(Streams):
         publishes: Sequence[Stream[Any]] = (),
         start: str | int | datetime | None = None,
         merge: str | None = None,
-        lateness: float | None = None,
+        lateness: Span | None = None,
         pattern: dict[str, Any] | None = None,
         **unknown: Never,
     ) -> Callable[[Handler], Handler]:
@@ -144,11 +145,11 @@ class App(Streams):
             name: Where the handler's own name should not be used.
             batch_size: Events in one invocation at most, 1 to 10,000.
             batch_bytes: Bytes of events in one invocation at most.
-            batch_window: Seconds to wait for a fuller batch.
+            batch_window: How long to wait for a fuller batch.
             mode: `ordered` (per partition), `keyed` (per key) or `unordered`.
             parallelism: Batches of one partition in flight, where the mode allows it.
             commit: When positions move: `after` the effects, or `before` the run.
-            timeout: Seconds one invocation may take.
+            timeout: How long one invocation may take.
             retry: When a failed event is tried again.
             bisect: Whether a failing batch is halved until the poison stands alone.
             on_failure: What becomes of an event whose attempts are spent.
@@ -168,7 +169,7 @@ class App(Streams):
             publishes: Other apps' streams it may publish to.
             start: Where it begins: `earliest`, `latest`, an offset, an aware datetime.
             merge: `time` hands over several co-partitioned streams in event-time order.
-            lateness: Seconds an idle stream may hold the others back in a merge.
+            lateness: How long an idle stream may hold the others back in a merge.
             pattern: An EventBridge pattern; other records count as done.
             **unknown: Refused, with the names that look alike.
 
@@ -210,10 +211,10 @@ class App(Streams):
         self,
         /,
         *,
-        every: float | str = ...,
+        every: Span = ...,
         events: int = ...,
-        seconds: float = ...,
-        timeout: float = ...,
+        seconds: Span = ...,
+        timeout: Span = ...,
     ) -> Callable[[Source], Source]: ...
 
     def trigger(
@@ -221,10 +222,10 @@ class App(Streams):
         emitter: Source | None = None,
         /,
         *,
-        every: float | str = 1.0,
+        every: Span = 1.0,
         events: int = 1_000,
-        seconds: float = 5.0,
-        timeout: float = 60.0,
+        seconds: Span = 5.0,
+        timeout: Span = 60.0,
     ) -> Source | Callable[[Source], Source]:
         """Declare the decorated generator a trigger: `@app.function(the_generator)` listens to it.
 
@@ -234,10 +235,10 @@ class App(Streams):
 
         Args:
             emitter: The generator, plain or asynchronous, where no setting is given.
-            every: Seconds (or a span such as `"5m"`) to the next turn when it had nothing more to say.
+            every: The time (such as `"5m"`) to the next turn when it had nothing more to say.
             events: Events taken in one turn at most.
-            seconds: Seconds one turn may go on. A plain generator is asked only when it yields.
-            timeout: Seconds after which a turn is given up, its instance killed.
+            seconds: How long one turn may go on. A plain generator is asked only when it yields.
+            timeout: The time after which a turn is given up, its instance killed.
 
         Raises:
             Misuse: It is no generator of one parameter, or a setting is out of range.
@@ -266,7 +267,7 @@ class App(Streams):
         by: Windows,
         *,
         output: Stream[Any],
-        lateness: float | str = 0.0,
+        lateness: Span = 0.0,
         late: Stream[Any] | None = None,
         combine: Callable[[Any, Any], Any] | None = None,
         close: Callable[[Window], Any] | None = None,
@@ -282,7 +283,7 @@ class App(Streams):
             by: `Tumbling(size)`, `Hopping(size, step)` or `Session(gap)`.
             output: Takes a `Window` (`key`, `start`, `end`, `value`) for each that closes, under
                 its key, with its end as the event's time.
-            lateness: Seconds, or a span, by which events may come out of order.
+            lateness: The time by which events may come out of order.
             late: Takes the events whose windows have closed; None drops them.
             combine: Makes one of what two sessions hold, where an event joins them.
             close: Makes what is told of a `Window`; None tells nothing.
@@ -313,7 +314,7 @@ class App(Streams):
         cors: Cors | None = None,
         rate: PerClient | None = None,
         max_bytes: int = MAX_EVENT_BYTES,
-        timeout: float = 30.0,
+        timeout: Span = 30.0,
     ) -> None:
         """Let requests at `path` and beneath it go to another service, shaped on the way.
 
@@ -326,7 +327,7 @@ class App(Streams):
             cors: Which other pages may call it from a browser.
             rate: How often one client may.
             max_bytes: Of a body, either way.
-            timeout: Seconds until the upstream's answer must be whole.
+            timeout: The time until the upstream's answer must be whole.
 
         Raises:
             Misuse: Something cannot work; the message names the setting and the fix.

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
-from headrace.model.errors import Misuse
 from headrace.model.invocation import Invocation
 from headrace.model.policy import MAX_EXTENDED_S, MAX_VISIBILITY
+from headrace.model.spans import Span, seconds_in
 from headrace.sdk.consumer import Consumer
 from headrace.sdk.event import Event
 from headrace.sdk.state import Ledger, Reserved, State
@@ -223,20 +223,17 @@ class Context:
         """Seconds left before the invocation is ended; never below 0."""
         return max(0.0, self._ends - self._monotonic())
 
-    def extend(self, seconds: float) -> None:
-        """Take `seconds` from now, where that is later than the timeout; again as often as needed.
+    def extend(self, seconds: Span) -> None:
+        """Take `seconds` (or a text such as `"5m"`) from now, where that is later than the timeout; again as often as needed.
 
         No run lasts longer for it than 12 hours in all; `remaining()` tells what it got.
 
         Raises:
-            Misuse: `seconds` is no time, or longer than 12 hours.
+            Misuse: `seconds` is not a time, or longer than 12 hours.
         """
-        if not 0 < seconds <= MAX_VISIBILITY:
-            raise Misuse(
-                f"`context.extend({seconds!r})` is out of range; use up to {MAX_VISIBILITY:,} seconds"
-            )
+        more_s = seconds_in(seconds, "`context.extend(...)`", low=0.001, high=MAX_VISIBILITY)
         now = self._monotonic()
-        ends = min(now + seconds, self._latest)
+        ends = min(now + more_s, self._latest)
         if ends > self._ends:
             self._desk.extend(ends - now)
             self._ends = ends

@@ -21,7 +21,7 @@ from headrace.model.codec import Coder
 from headrace.model.errors import Invalid, Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.policy import MAX_BATCH
-from headrace.model.spans import seconds_in
+from headrace.model.spans import Span, seconds_in
 from headrace.model.trigger import CallTrigger
 from headrace.model.watches import Custom
 from headrace.sdk.declared import Declared
@@ -87,10 +87,10 @@ def custom_trigger(
     app: str,
     emitter: Emitter,
     *,
-    every: float | str,
+    every: Span,
     events: int,
-    seconds: float,
-    timeout: float,
+    seconds: Span,
+    timeout: Span,
     place: str,
 ) -> tuple[Declared, Custom]:
     """The function that runs `emitter`, and the trigger that stands for it.
@@ -110,19 +110,21 @@ def custom_trigger(
     period = seconds_in(every, f"{where}: `every`", low=0.05, high=86_400)
     if not 1 <= events <= MAX_BATCH:
         raise Misuse(f"{where}: `events={events}` is out of range; use 1 to {MAX_BATCH:,}")
-    if not 0.05 <= seconds < timeout <= 3_600:
+    turn = seconds_in(seconds, f"{where}: `seconds`", low=0.05, high=3_600)
+    limit = seconds_in(timeout, f"{where}: `timeout`", low=0.05, high=3_600)
+    if turn >= limit:
         raise Misuse(
-            f"{where}: `seconds={seconds}, timeout={timeout}` cannot work; a run must be over "
-            "(0.05 s or more) before its timeout (3,600 s or less)"
+            f"{where}: `seconds={seconds!r}, timeout={timeout!r}` cannot work; a run must be over "
+            "before its timeout"
         )
     runner = _runner(emitter, bool(flags & _ASYNC_GENERATOR), where)
     summary = ((emitter.__doc__ or "").strip().splitlines() or [""])[0]
     shape = replace(shape_of(runner, full), place=of_code(code), summary=summary)
     spec = FunctionSpec(
-        name=full, app=app, triggers=(CallTrigger(),), timeout=timeout, summary=summary,
+        name=full, app=app, triggers=(CallTrigger(),), timeout=limit, summary=summary,
         source=of_code(code), breaker=None,
     )  # fmt: skip
-    trigger = Custom(full, every=period, events=events, seconds=seconds, timeout=timeout)
+    trigger = Custom(full, every=period, events=events, seconds=turn, timeout=limit)
     return Declared(spec, runner, shape, None, {}), trigger
 
 

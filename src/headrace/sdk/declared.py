@@ -10,6 +10,7 @@ from headrace.model.errors import Misuse
 from headrace.model.function import Cleanup, Codec, FunctionSpec
 from headrace.model.lag import Lag
 from headrace.model.schedules import Schedule
+from headrace.model.spans import Span
 from headrace.model.tables import Table
 from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger, listeners
 from headrace.model.watches import Watch
@@ -25,10 +26,10 @@ class StreamSettings(TypedDict, total=False):
     """The settings of a stream beside its name, partitions and type; see `App.stream`."""
 
     private: bool
-    retention_age: float | None
+    retention_age: Span | None
     retention_bytes: int | None
     cleanup: Cleanup
-    dedupe_window: float
+    dedupe_window: Span
     max_event_bytes: int | None
     codec: Codec | None
 
@@ -37,11 +38,11 @@ class QueueSettings(StreamSettings, total=False):
     """The settings of a queue beside its name and type; see `App.queue`."""
 
     partitions: int
-    visibility: float
+    visibility: Span
     max_receives: int
     fifo: bool
     outside: bool | None
-    delay: float
+    delay: Span
 
 
 class Declared:

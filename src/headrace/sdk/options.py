@@ -14,6 +14,7 @@ from typing import Any, Final, get_args, get_type_hints
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.policy import MAX_BATCH, MAX_BATCH_BYTES
+from headrace.model.spans import seconds_in
 from headrace.sdk.place import near
 
 SPEC_OPTIONS: Final = (
@@ -42,13 +43,15 @@ SPEC_OPTIONS: Final = (
 TRIGGER_OPTIONS: Final = ("start", "merge", "lateness", "pattern")
 OTHER_OPTIONS: Final = ("name", "output", "publishes")
 
-RANGES: Final[dict[str, tuple[float, float, str]]] = {
+RANGES: Final[dict[str, tuple[int, int, str]]] = {
     "batch_size": (1, MAX_BATCH, f"use 1 to {MAX_BATCH:,}"),
     "batch_bytes": (1, MAX_BATCH_BYTES, f"use 1 to {MAX_BATCH_BYTES:,} bytes"),
-    "batch_window": (0, 3_600, "use seconds from 0 to 3,600"),
     "parallelism": (1, 1_024, "use 1 to 1,024"),
-    "timeout": (0.001, 86_400, "use seconds from 0.001 to 86,400"),
-    "lateness": (0, 86_400, "use seconds from 0 to 86,400"),
+}
+SPANS: Final[dict[str, tuple[float, float]]] = {
+    "batch_window": (0, 3_600),
+    "timeout": (0.001, 86_400),
+    "lateness": (0, 86_400),
 }
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "mode": ("ordered", "keyed", "unordered"),
@@ -73,7 +76,7 @@ def refuse_unknown(unknown: Mapping[str, object], place: str) -> None:
 
 
 def check_options(given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The options that were given, those left at None taken out.
+    """The options that were given, those left at None taken out; spans of time are seconds.
 
     Raises:
         Misuse: One is of the wrong kind or out of range.
@@ -82,13 +85,13 @@ def check_options(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     for name, value in found.items():
         if name in RANGES:
             low, high, fix = RANGES[name]
-            whole = name in {"batch_size", "batch_bytes", "parallelism"}
-            number = isinstance(value, int if whole else (int, float))
-            if not number or isinstance(value, bool):
-                kind = "whole number" if whole else "number"
-                raise Misuse(f"{where}: `{name}={value!r}` is no {kind}; {fix}")
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise Misuse(f"{where}: `{name}={value!r}` is not a whole number; {fix}")
             if not low <= value <= high:
                 raise Misuse(f"{where}: `{name}={value!r}` is out of range; {fix}")
+        elif name in SPANS:
+            least, most = SPANS[name]
+            found[name] = seconds_in(value, f"{where}: `{name}=`", low=least, high=most)
         elif name in _CHOICES:
             if value not in _CHOICES[name]:
                 choices = _CHOICES[name]

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from headrace.model.errors import Misuse
 from headrace.model.flow import Priority
 from headrace.model.function import QueueSpec, StreamSpec
-from headrace.model.policy import MAX_RECEIVES, MAX_VISIBILITY, Retry
+from headrace.model.policy import MAX_DELAY, MAX_RECEIVES, MAX_VISIBILITY, Retry
+from headrace.model.spans import Span, seconds_in
 from headrace.sdk.stream import Stream
 
 T = TypeVar("T")
@@ -39,25 +40,31 @@ class Queue(Stream[T], Generic[T]):
         return f"Queue({self.spec.name!r})"
 
 
-def check_queue(
-    where: str, visibility: float, max_receives: int, delay: float, outside: bool | None
-) -> None:
-    """Pass, where a queue can be so.
+def queue_spec(
+    where: str,
+    *,
+    visibility: Span,
+    max_receives: int,
+    fifo: bool,
+    delay: Span,
+    outside: bool | None,
+) -> QueueSpec:
+    """What makes a stream such a queue.
 
     Raises:
         Misuse: A setting is out of range.
     """
-    for name, value, low in (("visibility", visibility, 0.001), ("delay", delay, 0.0)):
-        if isinstance(value, bool) or not low <= value <= MAX_VISIBILITY:
-            raise Misuse(
-                f"{where}: `{name}={value!r}` is out of range; use seconds up to {MAX_VISIBILITY:,}"
-            )
+    visible_s = seconds_in(visibility, f"{where}: `visibility=`", low=0.001, high=MAX_VISIBILITY)
+    delay_s = seconds_in(delay, f"{where}: `delay=`", low=0, high=MAX_DELAY)
     if isinstance(max_receives, (bool, float)) or not 1 <= max_receives <= MAX_RECEIVES:
         raise Misuse(
             f"{where}: `max_receives={max_receives!r}` is out of range; use 1 to {MAX_RECEIVES:,}"
         )
     if outside is not None and not isinstance(outside, bool):
         raise Misuse(f"{where}: `outside={outside!r}` is not a yes or no; use True or False")
+    return QueueSpec(
+        visibility=visible_s, max_receives=max_receives, fifo=fifo, delay=delay_s, outside=outside
+    )
 
 
 def queue_options(sources: tuple[object, ...], given: dict[str, Any]) -> dict[str, Any]:

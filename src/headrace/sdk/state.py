@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar, overload
 from headrace.model.codec import encode_state, open_state, state_decoder
 from headrace.model.errors import Invalid, Misuse
 from headrace.model.policy import MAX_KEPT_S, MAX_KEY_BYTES, MAX_STATE_BYTES, RESERVED_STATE
+from headrace.model.spans import Span, seconds_in
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -78,8 +79,8 @@ class State:
             if raw is not None
         }
 
-    def put(self, key: str, value: Any, ttl: float | None = None) -> None:
-        """Keep `value` at `key`, for `ttl` seconds or until it is replaced.
+    def put(self, key: str, value: Any, ttl: Span | None = None) -> None:
+        """Keep `value` at `key`, for `ttl` (such as `"30d"`) or until it is replaced.
 
         Raises:
             Invalid: The value has no msgpack form, or is too large.
@@ -87,13 +88,8 @@ class State:
         """
         expires = 0
         if ttl is not None:
-            seconds: object = ttl
-            if not isinstance(seconds, (int, float)) or not 0 < seconds <= MAX_KEPT_S:
-                raise Misuse(
-                    f"state `{key}`: `ttl={ttl!r}` is not a time that can be kept; use seconds above 0 "
-                    f"and up to {MAX_KEPT_S:,}, or leave it out to keep the value for good"
-                )
-            expires = self._ledger.now + int(ttl * 1e6)
+            kept_s = seconds_in(ttl, f"state `{key}`: `ttl=`", low=0.000_001, high=MAX_KEPT_S)
+            expires = self._ledger.now + int(kept_s * 1e6)
         raw = encode_state(value, expires)
         if len(raw) > MAX_STATE_BYTES:
             raise Invalid(
@@ -112,7 +108,7 @@ class State:
         change: Callable[[Any], Any],
         type: Any = None,
         default: Any = None,
-        ttl: float | None = None,
+        ttl: Span | None = None,
     ) -> Any:
         """Replace the value at `key` (or `default`) by `change(value)`, and return the new one."""
         with self._ledger.alone():

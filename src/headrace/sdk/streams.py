@@ -13,11 +13,12 @@ from msgspec import structs
 from headrace.model.bus import DEFAULT_BUS
 from headrace.model.codec import Coder
 from headrace.model.errors import Misuse
-from headrace.model.function import Cleanup, Codec, QueueSpec, StreamSpec
+from headrace.model.function import Cleanup, Codec, StreamSpec
 from headrace.model.policy import MAX_BATCH_BYTES, MAX_KEPT_S
+from headrace.model.spans import Span, seconds_in
 from headrace.sdk.declared import QueueSettings, StreamSettings, check_whole, coder_of
 from headrace.sdk.place import here
-from headrace.sdk.queue import Queue, check_queue
+from headrace.sdk.queue import Queue, queue_spec
 from headrace.sdk.stream import Stream, check_name
 
 T = TypeVar("T")
@@ -68,10 +69,10 @@ class Streams:
         value: Any = Any,
         *,
         private: bool = False,
-        retention_age: float | None = None,
+        retention_age: Span | None = None,
         retention_bytes: int | None = None,
         cleanup: Cleanup = "delete",
-        dedupe_window: float = 600.0,
+        dedupe_window: Span = 600.0,
         max_event_bytes: int | None = None,
         codec: Codec | None = None,
     ) -> Stream[Any]:
@@ -82,10 +83,10 @@ class Streams:
             partitions: From 1; fixed once the stream exists.
             value: The type of its values; `bytes` and `str` stay as they are, others are JSON.
             private: Only this app may read or publish.
-            retention_age: Seconds a record is kept; None means for ever.
+            retention_age: How long a record is kept; None means for ever.
             retention_bytes: Bytes kept per partition; None means without bound.
             cleanup: `delete` old records, or `compact` to the last one of every key.
-            dedupe_window: Seconds in which a repeated event id is dropped.
+            dedupe_window: The time in which a repeated event id is dropped.
             max_event_bytes: A larger event is refused.
             codec: `json`, `msgpack`, `bytes` or `text`, where the type should not decide.
 
@@ -96,19 +97,16 @@ class Streams:
         check_name(name, "a stream", place)
         where = f"{place}: stream `{name}`"
         check_whole(partitions, 1, 100_000, "partitions", where)
-        if retention_age is not None and not 0 < retention_age <= MAX_KEPT_S:
-            raise Misuse(
-                f"{where}: `retention_age={retention_age}` is out of range; use seconds above 0 and up "
-                f"to {MAX_KEPT_S:,}, or leave it out to keep events for good"
-            )
+        kept_s = (
+            None
+            if retention_age is None
+            else seconds_in(retention_age, f"{where}: `retention_age=`", low=0.001, high=MAX_KEPT_S)
+        )
+        dedupe_s = seconds_in(dedupe_window, f"{where}: `dedupe_window=`", low=0, high=MAX_KEPT_S)
         if retention_bytes is not None:
             check_whole(retention_bytes, 1, 1 << 62, "retention_bytes", where)
         if cleanup not in {"delete", "compact"}:
             raise Misuse(f"{where}: `cleanup={cleanup!r}` is unknown; use `delete` or `compact`")
-        if not 0 <= dedupe_window <= MAX_KEPT_S:
-            raise Misuse(
-                f"{where}: `dedupe_window={dedupe_window}` is out of range; use 0 to {MAX_KEPT_S:,} seconds"
-            )
         settings: dict[str, Any] = {}
         if max_event_bytes is not None:
             check_whole(max_event_bytes, 1, MAX_BATCH_BYTES, "max_event_bytes", where)
@@ -119,10 +117,10 @@ class Streams:
             owner=self.name,
             partitions=partitions,
             private=private,
-            retention_age=retention_age,
+            retention_age=kept_s,
             retention_bytes=retention_bytes,
             cleanup=cleanup,
-            dedupe_window=dedupe_window,
+            dedupe_window=dedupe_s,
             codec=coder.codec,  # type: ignore[arg-type]  # one of CODECS, checked by Coder
             schema=coder.schema(),
             **settings,
@@ -142,10 +140,10 @@ class Streams:
         name: str,
         value: Any = Any,
         *,
-        visibility: float = 30.0,
+        visibility: Span = 30.0,
         max_receives: int = 5,
         fifo: bool = False,
-        delay: float = 0.0,
+        delay: Span = 0.0,
         outside: bool | None = None,
         **settings: Any,
     ) -> Queue[Any]:
@@ -157,10 +155,10 @@ class Streams:
         Args:
             name: Unique on the platform.
             value: The type of its messages, as for `stream`.
-            visibility: Seconds a message is with whoever received it; a function's `timeout`.
+            visibility: How long a message is with whoever received it; a function's `timeout`.
             max_receives: How often it is given out at most, then it is a dead letter.
             fifo: Whether messages of one key are given out in order, one at a time.
-            delay: Seconds before a message may be received, where it says nothing itself.
+            delay: The time before a message may be received, where it says nothing itself.
             outside: Whether programs outside receive from it over HTTP; None means where no
                 function of this app listens to it.
             **settings: As for `stream`: partitions, private, retention, dedupe_window, codec.
@@ -170,17 +168,14 @@ class Streams:
         """
         place = here()
         where = f"{place}: queue `{name}`"
-        check_queue(where, visibility, max_receives, delay, outside)
+        made = queue_spec(
+            where, visibility=visibility, max_receives=max_receives, fifo=fifo, delay=delay,
+            outside=outside,
+        )  # fmt: skip
         if settings.get("cleanup", "delete") != "delete":
             raise Misuse(f"{where}: a queue keeps every message; leave out `cleanup=`")
         stream = self.stream(name, value=value, **settings)
-        spec = structs.replace(
-            stream.spec,
-            queue=QueueSpec(
-                visibility=visibility, max_receives=max_receives, fifo=fifo, delay=delay,
-                outside=outside,
-            ),
-        )  # fmt: skip
+        spec = structs.replace(stream.spec, queue=made)
         found: Queue[Any] = Queue(spec, stream.coder, app=self.name, external=False, place=place)
         self.streams[name] = found
         return found

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from headrace.model.codec import Coder, unbound
 from headrace.model.errors import Misuse
 from headrace.model.function import StreamSpec
-from headrace.model.spans import seconds_in
+from headrace.model.spans import Span, seconds_in
 from headrace.model.trigger import listener, own_settings
 from headrace.model.watches import Ends
 from headrace.sdk.context import Context
@@ -40,7 +40,7 @@ def declare_window(
     by: Windows,
     *,
     output: Stream[Any],
-    lateness: float | str,
+    lateness: Span,
     late: Stream[Any] | None,
     combine: Callable[[Any, Any], Any] | None,
     close: Callable[[Window], Any] | None,

@@ -16,10 +16,9 @@ from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
 import msgspec
-from msgspec.structs import force_setattr
 
 from headrace.model.errors import Misuse
-from headrace.model.spans import seconds_in
+from headrace.model.spans import Seconds, keep_seconds
 from headrace.model.watches import windows_place
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event
@@ -38,10 +37,10 @@ class Tumbling(msgspec.Struct, frozen=True):
     """Windows of one size, side by side, from the epoch on; each event is in one.
 
     Attributes:
-        size: Seconds, or a span such as `"1m"`.
+        size: A time, such as `"1m"`.
     """
 
-    size: float | str
+    size: Seconds
 
     def __post_init__(self) -> None:
         """Keep the size as seconds.
@@ -49,19 +48,19 @@ class Tumbling(msgspec.Struct, frozen=True):
         Raises:
             Misuse: It is no span, or out of range.
         """
-        force_setattr(self, "size", seconds_in(self.size, "`size`", low=0.001, high=MAX_SPAN_S))
+        keep_seconds(self, "size", low=0.001, high=MAX_SPAN_S)
 
 
 class Hopping(msgspec.Struct, frozen=True):
     """Windows of one size that begin every `step`; an event is in several.
 
     Attributes:
-        size: Seconds, or a span such as `"10m"`.
-        step: Seconds or a span, at most `size`.
+        size: A time, such as `"10m"`.
+        step: A time, at most `size`.
     """
 
-    size: float | str
-    step: float | str
+    size: Seconds
+    step: Seconds
 
     def __post_init__(self) -> None:
         """Keep both as seconds.
@@ -69,25 +68,24 @@ class Hopping(msgspec.Struct, frozen=True):
         Raises:
             Misuse: One is no span, or the two do not fit.
         """
-        size = seconds_in(self.size, "`size`", low=0.001, high=MAX_SPAN_S)
-        step = seconds_in(self.step, "`step`", low=0.001, high=MAX_SPAN_S)
+        keep_seconds(self, "size", low=0.001, high=MAX_SPAN_S)
+        keep_seconds(self, "step", low=0.001, high=MAX_SPAN_S)
+        size, step = self.size, self.step
         if not step <= size <= step * MAX_PER_EVENT:
             raise Misuse(
                 f"`Hopping({size:g}, {step:g})`: `step` is at most `size`, and `size` at most "
                 f"{MAX_PER_EVENT:,} times `step`"
             )
-        force_setattr(self, "size", size)
-        force_setattr(self, "step", step)
 
 
 class Session(msgspec.Struct, frozen=True):
     """Events of a key that follow each other within less than `gap`.
 
     Attributes:
-        gap: Seconds, or a span such as `"30m"`, of silence that end a session.
+        gap: The time, such as `"30m"`, of silence that end a session.
     """
 
-    gap: float | str
+    gap: Seconds
 
     def __post_init__(self) -> None:
         """Keep the gap as seconds.
@@ -95,7 +93,7 @@ class Session(msgspec.Struct, frozen=True):
         Raises:
             Misuse: It is no span, or out of range.
         """
-        force_setattr(self, "gap", seconds_in(self.gap, "`gap`", low=0.001, high=MAX_SPAN_S))
+        keep_seconds(self, "gap", low=0.001, high=MAX_SPAN_S)
 
 
 Windows = Tumbling | Hopping | Session
@@ -334,8 +332,8 @@ def _shard(name: str) -> int:
     return zlib.crc32(name.encode("utf-8", "replace")) % SHARDS
 
 
-def _micros(seconds: float | str) -> int:
-    return round(float(seconds) * 1_000_000)
+def _micros(seconds: float) -> int:
+    return round(seconds * 1_000_000)
 
 
 def _moment(micros: int) -> datetime:

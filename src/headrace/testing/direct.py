@@ -18,7 +18,9 @@ from headrace.model.errors import Misuse
 from headrace.model.function import StreamSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Range, Scanned
+from headrace.model.policy import MAX_KEPT_S
 from headrace.model.record import Chunk
+from headrace.model.spans import Span, seconds_in
 from headrace.runtime.child.recorder import Lane, Outlet, Recorder
 from headrace.runtime.child.statecache import StateCache
 from headrace.sdk.app import App
@@ -231,8 +233,8 @@ def context(
     function: str = "test.function",
     state: Mapping[str, Any] | None = None,
     attempt: int = 1,
-    timeout: float = 30.0,
-    remaining: float | None = None,
+    timeout: Span = 30.0,
+    remaining: Span | None = None,
     now: datetime = _START,
     seed: int = 0,
     key: str = "test",
@@ -246,7 +248,7 @@ def context(
         function: The function's full name.
         state: What the app's state holds at first.
         attempt: Which attempt it is to look like.
-        timeout: Seconds it may take.
+        timeout: How long it may take.
         remaining: What `remaining()` says; the timeout where nothing is given.
         now: What `now()` says.
         seed: What `random` is seeded with.
@@ -256,17 +258,20 @@ def context(
     """
     if now.tzinfo is None:
         raise Misuse(f"`now={now!r}` has no time zone; add one, such as `tzinfo=UTC`")
+    timeout_s = seconds_in(timeout, "`timeout=`", low=0, high=MAX_KEPT_S)
     invocation = Invocation(
         function,
         (),
         attempt=attempt,
-        timeout=timeout,
+        timeout=timeout_s,
         key=key,
         trace=trace,
         now=round(now.timestamp() * 1e6),
         seed=seed,
     )
-    left = timeout if remaining is None else remaining
+    left = timeout_s
+    if remaining is not None:
+        left = seconds_in(remaining, "`remaining=`", low=0, high=MAX_KEPT_S)
     return ContextByHand(invocation, _Notes(invocation, app, state or {}), version, left)
 
 

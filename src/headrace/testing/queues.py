@@ -7,6 +7,8 @@ from typing import Any
 
 from headrace.delivery.outside import Message, Outside
 from headrace.model.errors import Unavailable
+from headrace.model.policy import MAX_VISIBILITY
+from headrace.model.spans import Span, seconds_in
 from headrace.testing.faults import HostDied
 
 
@@ -24,10 +26,13 @@ class Consumer:
     ) -> None:
         self._name, self._outside, self._drive = name, outside, drive
 
-    def receive(self, most: int = 10, *, visibility: float | None = None) -> list[Message]:
+    def receive(self, most: int = 10, *, visibility: Span | None = None) -> list[Message]:
         """What is there to be received now."""
+        held_s = None
+        if visibility is not None:
+            held_s = seconds_in(visibility, "`visibility=`", low=0, high=MAX_VISIBILITY)
         found = self._ask(
-            self._outside().receive(self._name, most=most, wait=0.01, visibility=visibility)
+            self._outside().receive(self._name, most=most, wait=0.01, visibility=held_s)
         )
         return list(found)
 
@@ -35,13 +40,15 @@ class Consumer:
         """The message is done; False where its receipt is no longer good."""
         return bool(self._ask(self._outside().acknowledge(self._name, message.receipt)))
 
-    def refuse(self, message: Message, *, delay: float = 0.0) -> bool:
+    def refuse(self, message: Message, *, delay: Span = 0.0) -> bool:
         """Give it back."""
-        return bool(self._ask(self._outside().refuse(self._name, message.receipt, delay=delay)))
+        wait_s = seconds_in(delay, "`delay=`", low=0, high=MAX_VISIBILITY)
+        return bool(self._ask(self._outside().refuse(self._name, message.receipt, delay=wait_s)))
 
-    def extend(self, message: Message, seconds: float) -> bool:
+    def extend(self, message: Message, seconds: Span) -> bool:
         """Keep it for `seconds` from now."""
-        return bool(self._ask(self._outside().extend(self._name, message.receipt, seconds)))
+        more_s = seconds_in(seconds, "`seconds`", low=0, high=MAX_VISIBILITY)
+        return bool(self._ask(self._outside().extend(self._name, message.receipt, more_s)))
 
     def _ask(self, question: Coroutine[Any, Any, Any]) -> Any:
         try:

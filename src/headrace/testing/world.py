@@ -14,7 +14,7 @@ the clock and the processes.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from random import Random  # noqa: TID251 - mixes the scheduler's order, from the seed
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -27,7 +27,9 @@ from headrace.model.codec import Coder
 from headrace.model.effects import DeadEvent
 from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
+from headrace.model.policy import MAX_KEPT_S
 from headrace.model.record import Position
+from headrace.model.spans import Span, seconds_in
 from headrace.sdk.app import App
 from headrace.sdk.event import Event
 from headrace.sdk.stream import Stream
@@ -35,7 +37,6 @@ from headrace.services.bus.posting import HttpRequest
 from headrace.testing.asking import Wicket
 from headrace.testing.checks import check_exactly_once, check_finished, check_order
 from headrace.testing.deliveries import Deliveries, Delivery, fate_of
-from headrace.testing.durations import seconds_of
 from headrace.testing.faults import HostDied
 from headrace.testing.lives import Lives, at_once
 from headrace.testing.loop import EPOCH, Livelock
@@ -112,20 +113,23 @@ class World:
         """The wall clock in this world."""
         return datetime.fromtimestamp(self._lives.clock.now() / 1e6).astimezone()
 
-    def advance(self, duration: str | float | timedelta) -> None:
+    def advance(self, duration: Span) -> None:
         """Let time pass, with everything that happens in it: `"3d"`, `"2h30m"`, seconds."""
         self._require_open()
-        self._lives.loop.run_for(seconds_of(duration))
+        self._lives.loop.run_for(
+            seconds_in(duration, "`world.advance(...)`", low=0, high=MAX_KEPT_S)
+        )
         self._check_pumps()
 
-    def run_until_idle(self, limit: str | float | timedelta = "365d") -> None:
+    def run_until_idle(self, limit: Span = "365d") -> None:
         """Go on, retries and all, until nothing is left to do.
 
         Raises:
             Livelock: After `limit` there still is.
         """
         self._require_open()
-        if not self._lives.loop.run_until_idle(seconds_of(limit)):
+        limit_s = seconds_in(limit, "`limit=`", low=0, high=MAX_KEPT_S)
+        if not self._lives.loop.run_until_idle(limit_s):
             raise Livelock(f"still busy after {limit}, in {self!r}:\n{self._lives.loop.dump()}")
         self._check_pumps()
 

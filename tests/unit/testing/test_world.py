@@ -320,7 +320,7 @@ def test_mistakes_of_use_are_named() -> None:
     with pytest.raises(Misuse, match="with World"):
         World(_shop()).advance(1)
     with World(_shop()) as world:
-        with pytest.raises(Misuse, match="no duration"):
+        with pytest.raises(Misuse, match="write seconds, a text"):
             world.advance("soon")
         with pytest.raises(Misuse, match="names one event"):
             world.publish("orders", 1, 2, id="x")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
 
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response, json_response, rfc3339
 from headrace.model.errors import Unknown
+from headrace.model.policy import MAX_LIFETIME_S
+from headrace.model.spans import MaybeSeconds, default, keep_seconds
 from headrace.security.tokens import Token
 from headrace.topology.openapi import document
 
@@ -17,11 +17,15 @@ _WORDS = {"committed": "committed", "dead": "dead"}
 
 
 class Wanted(msgspec.Struct, forbid_unknown_fields=True):
-    """A token that is to be made; `lifetime` in seconds."""
+    """A token that is to be made."""
 
     name: str
     scopes: list[str]
-    lifetime: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    lifetime: MaybeSeconds = default(None)
+
+    def __post_init__(self) -> None:
+        """Keep the lifetime as seconds."""
+        keep_seconds(self, "lifetime", low=0.001, high=MAX_LIFETIME_S, what="`lifetime`")
 
 
 def add_routes(routes: Routes) -> None:

@@ -33,21 +33,26 @@ from headrace.model.errors import Invalid, Refused, Unknown
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_MESSAGES, MAX_VISIBILITY
+from headrace.model.spans import MaybeSeconds, Seconds, default, keep_seconds
 from headrace.topology.consumers import consumer_name
 
 MAX_WAIT_S = 20.0
 MAX_PEEKED = 1_000
 
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_VISIBILITY)]
 Receipts = Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
 
 
 class Receiving(msgspec.Struct, forbid_unknown_fields=True):
-    """How many messages, how long to wait for one (s), and how long they are the asker's (s)."""
+    """How many messages, how long to wait for one, and how long they are the asker's."""
 
     max: Annotated[int, msgspec.Meta(ge=1, le=MAX_MESSAGES)] = 1
-    wait: Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT_S)] = 0.0
-    visibility: Seconds | None = None
+    wait: Seconds = default(0.0)
+    visibility: MaybeSeconds = default(None)
+
+    def __post_init__(self) -> None:
+        """Keep times as seconds."""
+        keep_seconds(self, "wait", low=0, high=MAX_WAIT_S, what="`wait`")
+        keep_seconds(self, "visibility", low=0, high=MAX_VISIBILITY, what="`visibility`")
 
 
 class Purging(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,15 +66,20 @@ class Settling(msgspec.Struct, forbid_unknown_fields=True):
 
     Attributes:
         receipts: One to a hundred.
-        delay: `nack`: seconds before they may be received again.
+        delay: `nack`: the time before they may be received again.
         seconds: `extend`: how long they are kept, from now.
         reason: `nack`: why, for the dead letter.
     """
 
     receipts: Receipts
-    delay: Seconds = 0.0
-    seconds: Seconds = 0.0
+    delay: Seconds = default(0.0)
+    seconds: Seconds = default(0.0)
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Keep times as seconds."""
+        for name in ("delay", "seconds"):
+            keep_seconds(self, name, low=0, high=MAX_VISIBILITY, what=f"`{name}`")
 
 
 def add_routes(routes: Routes) -> None:

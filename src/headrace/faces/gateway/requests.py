@@ -16,7 +16,8 @@ from headrace.faces.gateway.admission import Admission
 from headrace.faces.gateway.cors import Headers
 from headrace.faces.gateway.errors import Unsupported
 from headrace.faces.gateway.outlet import Outlet, Speaker
-from headrace.model.errors import Invalid, TooLarge
+from headrace.model.errors import Invalid, Misuse, TooLarge
+from headrace.model.spans import seconds_in
 from headrace.security.access import Peer
 
 MAX_QUERY_PARAMETERS = 100
@@ -162,18 +163,15 @@ class Request:
         """A duration out of the query, in seconds.
 
         Raises:
-            Invalid: It is none, negative, or longer than `high`.
+            Invalid: It is not a span of time, or longer than `high`.
         """
         text = self.query.get(name)
         if text is None:
             return default
         try:
-            value = float(text)
-        except ValueError:
-            value = -1.0
-        if not 0 <= value <= high:
-            raise Invalid(f"`{name}={text}` is out of range; use seconds from 0 to {high:g}")
-        return value
+            return seconds_in(text, f"`{name}`", low=0, high=high)
+        except Misuse as error:
+            raise Invalid(f"{error}") from error
 
     async def body(self, most: int | None = None, *, packed: bool = False) -> bytes:
         """The whole body.
@@ -245,7 +243,7 @@ class Request:
         raw = await self.body() or b"{}"
         try:
             return msgspec.json.decode(raw, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Misuse) as error:
             raise Invalid(f"the body cannot be read: {error}") from error
 
     def reserve(self, size: int) -> None:

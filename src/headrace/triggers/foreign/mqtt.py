@@ -65,7 +65,7 @@ class MqttSource:
         client = self._client = self._made(asyncio.get_running_loop())
         parts = urlsplit(self._trigger.url)
         session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # theirs
-        session.SessionExpiryInterval = self._trigger.session
+        session.SessionExpiryInterval = int(self._trigger.session)
         session.ReceiveMaximum = self._trigger.in_flight
         port = parts.port or (8883 if parts.scheme == "mqtts" else 1883)
         try:

@@ -76,7 +76,7 @@ class SqsSource:
                 QueueUrl=self._url,
                 MaxNumberOfMessages=min(limit, TAKE),
                 WaitTimeSeconds=WAIT_S,
-                VisibilityTimeout=self._trigger.visibility,
+                VisibilityTimeout=int(self._trigger.visibility),
                 MessageSystemAttributeNames=["All"],
                 MessageAttributeNames=["All"],
             )
