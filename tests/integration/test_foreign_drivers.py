@@ -118,6 +118,27 @@ async def test_a_redis_entry_without_the_field_becomes_an_object_of_all(opened: 
     assert (other.value, other.headers) == (b"\xff", {"a": "1"})
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_a_redis_field_that_comes_several_times_keeps_all_its_values(
+    opened: Opened, protocol: int
+) -> None:
+    redis: Redis = opened("redis")
+    queue = await redis.make()
+    pairs = ("tag", "a", "other", "x", "tag", "b")
+    async with redis._client() as client:
+        await client.execute_command("XADD", queue, "*", *pairs)
+        await client.execute_command("XADD", queue, "*", "data", "1", *pairs)
+        await client.execute_command("XADD", queue, "*", *pairs, "data", "1", "data", "2")
+    url = f"redis://127.0.0.1:{redis.port}?protocol={protocol}"
+    async with connected(RedisStream(queue, url)) as driver:
+        events = [message.event for message in await received(driver, 3)]
+    assert [event.value for event in events] == [
+        b'{"tag":["a","b"],"other":"x"}', b"1", b'["1","2"]',
+    ]  # fmt: skip
+    told = {"tag": '["a","b"]', "other": "x"}
+    assert [event.headers for event in events] == [None, told, told]
+
+
 async def test_a_redis_key_that_is_no_stream_is_refused(opened: Opened) -> None:
     redis: Redis = opened("redis")
     async with redis._client() as client:

@@ -7,6 +7,7 @@ consumers of the group have left lying, then what is new. An entry's id is never
 from __future__ import annotations
 
 import base64
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
 from headrace.model.foreign import RedisStream
 from headrace.triggers.foreign.base import Message, Surroundings, address_of, lacking
+from headrace.triggers.foreign.feed import headers_of
 
 try:
     from redis import asyncio as redis
@@ -48,6 +50,9 @@ class RedisSource:
             trigger.url, socket_connect_timeout=PATIENCE_S, socket_timeout=PATIENCE_S,
             decode_responses=False, max_connections=2,
         )  # fmt: skip
+        for command in ("XREADGROUP", "XAUTOCLAIM"):
+            # As Redis answers: the library's own reading keeps the last field of each name only.
+            self._redis.set_response_callback(command, _as_it_is)
         begin = "0" if trigger.start == "earliest" else "$"
         try:
             await self._redis.xgroup_create(trigger.stream, self._group, id=begin, mkstream=True)
@@ -106,20 +111,17 @@ class RedisSource:
             min_idle_time=int(every * 1_000), start_id=self._cursor, count=limit,
         )  # fmt: skip
         self._cursor = answer[0].decode()
-        return list(answer[1])
+        # Redis 6.2 has nil for an entry that was deleted.
+        return [entry for entry in answer[1] if entry is not None]
 
     async def _read(self, after: str, limit: int) -> list[Any]:
         answer: Any = await self._open.xreadgroup(
             self._group, self._consumer, {self._trigger.stream: after}, count=limit,
             block=WAIT_MS if after == ">" else None,
         )  # fmt: skip
-        streams = answer.values() if isinstance(answer, dict) else [each[1] for each in answer]
-        entries: list[Any] = []
-        for found in streams:
-            # The newer protocol wraps a stream's entries in one more list.
-            nested = found and isinstance(found[0], list) and found[0] and not _is_entry(found[0])
-            entries += found[0] if nested else found
-        return entries
+        # The newer protocol has a map from streams to entries, the older one pairs, and nil for none.
+        streams = (answer if isinstance(answer, dict) else dict(answer or ())).values()
+        return [entry for entries in streams for entry in entries]
 
     async def _opened(self, entries: Sequence[Any]) -> list[Message[bytes]]:
         gone = [place for place, fields in entries if not fields]
@@ -128,24 +130,15 @@ class RedisSource:
             await self._open.xack(self._trigger.stream, self._group, *gone)
         return [self._message(place, fields) for place, fields in entries if fields]
 
-    def _message(self, place: bytes, fields: Mapping[bytes, bytes]) -> Message[bytes]:
+    def _message(self, place: bytes, fields: Sequence[bytes]) -> Message[bytes]:
         name = place.decode()
         mark = f"{self._trigger.stream}/{name}"
-        wanted = self._trigger.field.encode()
-        rest = {
-            key.decode("utf-8", "backslashreplace"): _text(value)
-            for key, value in fields.items()
-            if key != wanted
-        }
-        if wanted in fields:
-            value, headers = fields[wanted], {k: v for k, v in rest.items() if isinstance(v, str)}
-        else:
-            value, headers = msgspec.json.encode(rest), {}
+        value, headers = opened(fields, self._trigger.field)
         event = Event(
             value,
             time=int(name.partition("-")[0]) * 1_000,
             id=mark,
-            headers=headers or None,
+            headers=headers,
             source=f"redis/{self._trigger.stream}",
         )
         return Message(event, place, mark=mark)
@@ -164,8 +157,36 @@ class RedisSource:
         return Unavailable(f"{self._where} cannot be reached: {error}")
 
 
-def _is_entry(found: Sequence[Any]) -> bool:
-    return len(found) == 2 and isinstance(found[0], bytes)
+def opened(fields: Sequence[bytes], field: str) -> tuple[bytes, dict[str, str] | None]:
+    """An entry's value and headers, from its fields as Redis lists them: name, value, name, value ...
+
+    A name may come several times, and all its values count: a list of them in the value, a JSON array
+    in a header. Fields that are not texts are in no header.
+    """
+    wanted, pairs = field.encode(), list(zip(fields[::2], fields[1::2], strict=True))
+    own = [value for name, value in pairs if name == wanted]
+    rest = [(_name(name), _text(value)) for name, value in pairs if name != wanted]
+    if not own:
+        return msgspec.json.encode(_by_name(rest)), None
+    headers = headers_of((name, value) for name, value in rest if isinstance(value, str))
+    if len(own) == 1:
+        return own[0], headers
+    return msgspec.json.encode([_text(each) for each in own]), headers
+
+
+def _as_it_is(response: Any, **_: Any) -> Any:
+    return response
+
+
+def _by_name(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found: defaultdict[str, list[Any]] = defaultdict(list)
+    for name, value in pairs:
+        found[name].append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+
+
+def _name(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")
 
 
 def _text(raw: bytes) -> str | dict[str, str]:
