@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -130,6 +130,12 @@ class Landing:
         self.broken = self._gathering = self._mending = False
 
     # --- on its way -------------------------------------------------------------------------
+
+    def unfinished(self) -> Iterator[Chunk]:
+        """The events to tell of once what is on its way, or gathered, has landed."""
+        for commit in self._written:
+            yield from commit.finished
+        yield from self._gathered
 
     async def commit(self, write: Callable[[], Effects]) -> None:
         """Land what `write` writes up, or mark the books as broken: the next step is then to rewind.

@@ -157,9 +157,13 @@ class Picker:
         if not ledger.is_split:
             return 0, now
         rules = self._gate.rules
+        # A lane is one key's, but units cut from one batch may share keys: what one of them has done is
+        # kept before the next one runs, as between two batches.
+        landing = Unit(tuple(self._landing.unfinished()))
         return turn(
-            ledger.pending, ledger.running, now, by_key=rules.by_key, together=rules.together
-        )
+            ledger.pending, (*ledger.running, landing), now, by_key=rules.by_key,
+            together=rules.together,
+        )  # fmt: skip
 
     async def _batch(self, retry_s: float | None) -> Unit | None:
         """New events from the log, or None after a wait."""

@@ -465,10 +465,8 @@ class Pump:
             return
         if verdict.given_up:
             hit("dead-letter:before-commit")
-        # In order within the partition, what ran behind it has built on it; and so may a unit with one
-        # of its keys that was cut from the same batch, which no lane has held back.
-        alone = self._in_lanes and not self.ledger.is_split
-        spare = unit if alone and plain and not effects.trouble else None
+        # In order within the partition, what ran behind it has built on it.
+        spare = unit if self._in_lanes and plain and not effects.trouble else None
         commit = self._landing.begin(effects, finished, spare)
         if not plain:
             await asyncio.wait((commit,))

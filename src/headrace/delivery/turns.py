@@ -35,7 +35,7 @@ def turn(
 
     Args:
         pending: What waits, in order.
-        running: What runs.
+        running: What runs, or has run and is not kept yet.
         now: Microseconds since the epoch.
         by_key: Whether keys have an order at all.
         together: Whether events without a key have one too, as if they had one key.

@@ -16,7 +16,7 @@ from headrace.model.effects import Change, Put, Space
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Outcome, Returned, StateRead, StateWrite
+from headrace.model.outcome import Cause, Outcome, Returned, StateRead, StateWrite
 from headrace.testing.loop import VirtualLoop
 
 
@@ -153,6 +153,46 @@ def test_where_all_keys_count_in_one_row_few_runs_are_in_vain() -> None:
         assert row is not None
         assert int(decode_row(row)[2]) == events
         assert len(noting.keys) < 1.5 * events
+        await rig.close()
+        assert not rig.failures
+
+    driven(work)
+
+
+class Halving(Noting):
+    """Fails where it is handed more than one event at once."""
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        if invocation.size > 1:
+            return Returned(error=Cause("Full", "one at a time"))
+        return await super().invoke(invocation)
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_a_half_waits_for_the_commit_of_the_other_half(counts: bool) -> None:
+    async def work(loop: VirtualLoop) -> None:
+        going = asyncio.Event()
+
+        async def faults(moment: str) -> None:
+            if moment == "before":
+                await going.wait()
+
+        going.set()
+        rig = Rig(loop, faults)
+        await rig.declare()
+        await rig.publisher.publish("s", [Event(b"1", "a"), Event(b"1", "a")])
+        halving = Halving(rig, counts=counts)
+        keyed(rig, halving, batch_size=10)
+        pump = await rig.claim()
+        going.clear()
+        running = rig.tasks.start(pump.run(), name="pump")
+        await rig.clock.sleep(5)
+        assert halving.keys == ["a"]
+        going.set()
+        await rig.clock.sleep(5)
+        assert halving.keys == ["a", "a"]
+        pump.stop()
+        await running
         await rig.close()
         assert not rig.failures
 
