@@ -24,6 +24,8 @@ def export_openapi(targets: tuple[str, ...], client: Client) -> None:
         print_json(client.get("openapi.json"))
         return
     from headrace.cli.validate import inspect
+    from headrace.node.config import load, surroundings_of
     from headrace.topology.openapi import document
 
-    print_json(document([inspect(target) for target in targets]))
+    surroundings = surroundings_of(load())
+    print_json(document([inspect(target, surroundings) for target in targets]))

@@ -37,6 +37,8 @@ def map_command(targets: tuple[str, ...], as_json: bool, client: Client) -> None
     from headrace.topology.map import MapRow, map_table
 
     click.echo(map_table(msgspec.convert(rows, list[MapRow])))
+    for note in dict.fromkeys(note for row in rows for note in row["settings"]):
+        click.echo(note)
     print_failing(rows)
 
 
@@ -66,7 +68,10 @@ def _rows(targets: Sequence[str], client: Client) -> list[dict[str, Any]]:
     import msgspec
 
     from headrace.cli.validate import inspect
+    from headrace.node.config import load, surroundings_of
     from headrace.topology.map import map_rows
 
-    rows: list[dict[str, Any]] = msgspec.to_builtins(map_rows([inspect(each) for each in targets]))
+    surroundings = surroundings_of(load())
+    apps = [inspect(each, surroundings) for each in targets]
+    rows: list[dict[str, Any]] = msgspec.to_builtins(map_rows(apps))
     return rows

@@ -25,6 +25,8 @@ def _server_options(function: F) -> F:
                          help="The settings file  [default: headrace.toml, if it is there]."),
             click.option("--allow-host", "allowed_hosts", multiple=True, metavar="NAME",
                          help="A host name the door answers to besides its own; may be repeated."),
+            click.option("--set", "chosen", multiple=True, metavar="APP.NAME=VALUE",
+                         help="Give a setting of an app a value; may be repeated."),
             click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"])),
         )
     ):  # fmt: skip
@@ -51,9 +53,11 @@ def dev_command(targets: tuple[str, ...], **options: Any) -> int:
 def _run(targets: tuple[str, ...], *, reload: bool | None, options: dict[str, Any]) -> int:
     from headrace.node.config import load
 
-    file = options.pop("config")
+    file, chosen = options.pop("config"), options.pop("chosen")
     options["allowed_hosts"] = options["allowed_hosts"] or None
-    settings = load({"targets": targets or None, "reload": reload, **options}, file=file)
+    settings = load(
+        {"targets": targets or None, "reload": reload, **options}, file=file, chosen=chosen
+    )
     if not settings.targets:
         raise Misuse(
             "no app is named; write `headrace "

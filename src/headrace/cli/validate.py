@@ -19,15 +19,36 @@ from headrace.cli.connection import json_option
 from headrace.cli.output import plural, print_json
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec
+from headrace.model.settings import Surroundings
+from headrace.runtime.surroundings import environment_for_import, search_paths
 
 LOAD_S = 60
+_HOME = str(Path(__file__).parents[2])
 _INSPECT = """
-import sys
-import msgspec
-from headrace.model.errors import HeadraceError
-from headrace.runtime.child.loader import described, load, said
+import os, sys
+os.environ.pop("LD_BIND_NOW", None)
 try:
-    answer = {"app": msgspec.to_builtins(described(load(sys.argv[1]), sys.argv[1])[0])}
+    import headrace
+except ImportError:
+    sys.path.append(sys.argv[3])
+import msgspec
+from collections.abc import Mapping
+from headrace.model.errors import HeadraceError
+from headrace.model.settings import Surroundings
+from headrace.runtime.child.loader import described, load, said
+from headrace.runtime.child.variables import set_variables
+from headrace.sdk.surroundings import provided_by
+sys.path[:0] = sys.argv[4:]
+surroundings = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Surroundings)
+def provide(app, env):
+    own, names = (env, ()) if isinstance(env, Mapping) else ({}, env)
+    provision = surroundings.of(app, names)
+    set_variables({**provision.variables, **own})
+    return provision.settings
+try:
+    with provided_by(provide):
+        app = load(sys.argv[1])
+    answer = {"app": msgspec.to_builtins(described(app, sys.argv[1])[0])}
 except BaseException as error:
     sentence, trace = said(error)
     if not isinstance(error, HeadraceError):
@@ -44,18 +65,27 @@ with open(sys.argv[2], "wb") as out:
 @click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="The settings file."
 )
+@click.option(
+    "--set", "chosen", multiple=True, metavar="APP.NAME=VALUE",
+    help="Give a setting of an app a value; may be repeated.",
+)  # fmt: skip
 @json_option
-def validate_command(targets: tuple[str, ...], config: Path | None, as_json: bool) -> int:
+def validate_command(
+    targets: tuple[str, ...], config: Path | None, chosen: tuple[str, ...], as_json: bool
+) -> int:
     """Check TARGETS (`app.py`, a folder, `package.module:app`), their topology and settings."""
-    from headrace.node.config import load
+    from headrace.node.config import load, surroundings_of
+    from headrace.topology.map import setting_notes
 
-    settings = load({"targets": targets or None}, file=config)
+    settings = load({"targets": targets or None}, file=config, chosen=chosen)
     if not settings.targets:
         raise Misuse(
             "no app is named; write `headrace validate app.py`, or set `targets` in headrace.toml"
         )
-    apps = [settings.apply(inspect(target)) for target in settings.targets]
+    surroundings = surroundings_of(settings)
+    apps = [settings.apply(inspect(target, surroundings)) for target in settings.targets]
     findings = [
+        *_needs(apps),
         *_topology(apps),
         *_triggers(apps),
         *_rules(apps),
@@ -70,6 +100,8 @@ def validate_command(targets: tuple[str, ...], config: Path | None, as_json: boo
             f"app `{app.name}` (version {app.version[:12]}): "
             f"{plural(len(app.functions), 'function')}, {plural(len(app.streams), 'stream')}"
         )
+        for note in setting_notes([app]):
+            click.echo(note)
     for finding in findings:
         click.echo(f"{finding['severity']}: {finding['message']}")
     if not findings:
@@ -77,19 +109,22 @@ def validate_command(targets: tuple[str, ...], config: Path | None, as_json: boo
     return int(wrong)
 
 
-def inspect(target: str) -> AppSpec:
-    """What the code at `target` declares, read in a process of its own.
+def inspect(target: str, surroundings: Surroundings) -> AppSpec:
+    """What the code at `target` declares, read in a process of its own, in a node's surroundings.
 
     Raises:
         Misuse: It cannot be loaded; the message has the author's part of the traceback.
     """
     import tempfile
 
+    paths = [str(path) for path in search_paths(target)]
+
     with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
         out = Path(folder) / "app"
         try:
             done = subprocess.run(
-                [sys.executable, "-c", _INSPECT, target, str(out)],
+                [sys.executable, "-I", "-c", _INSPECT, target, str(out), _HOME, *paths],
+                input=msgspec.msgpack.encode(surroundings), env=environment_for_import(),
                 capture_output=True, timeout=LOAD_S, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
@@ -107,6 +142,12 @@ def inspect(target: str) -> AppSpec:
     if "error" in answer:
         raise Misuse(answer["error"])
     return msgspec.convert(answer["app"], AppSpec)
+
+
+def _needs(apps: Sequence[AppSpec]) -> list[dict[str, str]]:
+    from headrace.topology.needs import missing_settings
+
+    return [{"severity": "error", "message": sentence} for sentence in missing_settings(apps)]
 
 
 def _topology(apps: Sequence[AppSpec]) -> list[dict[str, str]]:

@@ -24,6 +24,7 @@ from headrace.model.policy import (
     Retry,
     Scaling,
 )
+from headrace.model.settings import SettingSpec
 from headrace.model.trigger import StreamTrigger, Trigger, listeners
 from headrace.model.watches import Ends
 
@@ -194,7 +195,12 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A bounded context: its streams and functions, and who answers for it."""
+    """A bounded context: its streams and functions, and who answers for it.
+
+    Attributes:
+        settings: What operators can set.
+        env: The node's variables it asks for, as names and patterns.
+    """
 
     name: str
     owner: str = ""
@@ -203,3 +209,5 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     functions: tuple[FunctionSpec, ...] = ()
     proxies: tuple[Proxy, ...] = ()
     forwards: tuple[Forward, ...] = ()
+    settings: tuple[SettingSpec, ...] = ()
+    env: tuple[str, ...] = ()

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+
+from msgspec import structs
 
 from headrace.client.outgoing import Outgoing
 from headrace.delivery.answers import Answers
@@ -33,7 +35,7 @@ from headrace.model.errors import Corrupt, Fenced, Misuse, Unavailable
 from headrace.model.function import AppSpec, StreamSpec
 from headrace.model.http import Webhook
 from headrace.model.routing import check_routes
-from headrace.node.config import Settings, secrets_of
+from headrace.node.config import Settings, secrets_of, surroundings_of
 from headrace.node.furnishing import furnish
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.logs import LogLine
@@ -43,6 +45,7 @@ from headrace.services.bus.internal import InternalInvoker
 from headrace.services.bus.posting import posts_over
 from headrace.services.bus.replay import Replays
 from headrace.topology.checks import refusals
+from headrace.topology.needs import missing_settings
 from headrace.world.backoff import Backoff
 from headrace.world.clock import Clock, SystemClock
 from headrace.world.entropy import Entropy, SystemEntropy
@@ -79,6 +82,7 @@ class Node:
             on_log=self._log,
             scratch=settings.data / "scratch",
             limits=settings.fleet,
+            surroundings=lambda: surroundings_of(self.settings),
         )
         self._internal = InternalInvoker(self.fleet, clock=clock)
         self.dispatcher = Dispatcher(
@@ -140,6 +144,18 @@ class Node:
             names = ", ".join(f"`{name}`" for name in sorted(down))
             return Health(ready=False, reason=f"{names} cannot run", checks=found)
         return Health(ready=True, checks=found)
+
+    def adopt(self, settings: Settings) -> None:
+        """Go on with what the settings now say of apps, functions and streams, from the next load on.
+
+        What the node itself was started with (its address, its limits) stays.
+        """
+        self.settings = structs.replace(
+            self.settings,
+            functions=settings.functions,
+            streams=settings.streams,
+            apps=settings.apps,
+        )
 
     async def deploy(self, target: str) -> AppSpec:
         """Load an app's code and deliver to its functions.
@@ -258,12 +274,15 @@ class Node:
         )
 
 
-def _refuse_wrong(apps: Iterable[AppSpec], existing: Iterable[StreamSpec]) -> None:
+def _refuse_wrong(apps: Sequence[AppSpec], existing: Iterable[StreamSpec]) -> None:
     """Pass, where the apps may be served together, by the same checks as `headrace validate`.
 
     Raises:
-        Misuse: They may not: one uses another's private stream, or declares what is another's.
+        Misuse: They may not: one uses another's private stream, declares what is another's, or lacks
+            what its operator must give.
     """
+    if missing := list(missing_settings(apps)):
+        raise Misuse("\n".join(missing))
     for finding in refusals(apps, existing):
         raise Misuse(finding.message)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,13 @@ import msgspec
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.policy import MAX_KEPT_S, FleetLimits
+from headrace.model.settings import (
+    APP_PREFIX,
+    Given,
+    Surroundings,
+    passed_on,
+    variable_form,
+)
 from headrace.model.signing import Secret
 from headrace.model.spans import Seconds, default, seconds_in
 from headrace.node.overrides import Override, apply_overrides, checked
@@ -32,7 +39,7 @@ from headrace.world.failpoints import LABELS
 
 FILE_NAME = "headrace.toml"
 DEFAULT_PORT = 4280
-_SECTIONS = ("node", "functions", "streams", "secrets", "env")
+_SECTIONS = ("node", "functions", "streams", "apps", "secrets", "env")
 _ELSEWHERE = {"URL", "TOKEN", "CONFIG", "ENV"}
 _OF_A_SERVICE = re.compile(
     r"HEADRACE_(\w+_)?("
@@ -70,9 +77,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         failpoint: For fault campaigns: `label:passes` kills the node at that pass of that label.
         functions: Overrides of functions, in order of precedence.
         streams: Overrides of streams, in order of precedence.
+        apps: Values of the settings that apps declare, in order of precedence.
         secrets: Where each secret is kept, by name: `file:/path` or `env:VARIABLE`.
         source: The settings file, or "".
         environment: The name of the `[env.NAME]` section in force, or "".
+        options: What the command line said of the node.
+        chosen: What it said of apps' settings.
     """
 
     targets: tuple[str, ...] = ()
@@ -97,9 +107,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     failpoint: str = ""
     functions: tuple[Override, ...] = ()
     streams: tuple[Override, ...] = ()
+    apps: tuple[Given, ...] = ()
     secrets: dict[str, str] = {}
     source: str = ""
     environment: str = ""
+    options: dict[str, Any] = {}
+    chosen: tuple[str, ...] = ()
 
     @property
     def fleet(self) -> FleetLimits:
@@ -134,7 +147,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         known = list(apps)
         functions = [spec.name for app in known for spec in app.functions]
         streams = [spec.name for app in known for spec in app.streams]
+        settings = [f"{app.name}.{spec.name}" for app in known for spec in app.settings]
         return [
+            f"{given.where}: no app declares a setting `{given.name}`"
+            f"{nearest(given.name, (variable_form(name) if given.from_text and '.' not in given.name else name for name in settings))}"
+            for given in self.apps
+            if not any(given.matches(name) for name in settings)
+        ] + [
             f"{override.where}: no {kind} is called `{override.name}`{nearest(override.name, names)}"
             for kind, names, overrides in (
                 ("function", functions, self.functions),
@@ -145,7 +164,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ]
 
 
-_TABLES = {"functions", "streams", "secrets", "source", "environment"}
+_TABLES = {"functions", "streams", "apps", "secrets", "source", "environment", "options", "chosen"}
 NODE_KEYS = tuple(name for name in Settings.__struct_fields__ if name not in _TABLES)
 
 
@@ -155,6 +174,7 @@ def load(
     file: Path | None = None,
     environ: Mapping[str, str] | None = None,
     folder: Path | None = None,
+    chosen: Sequence[str] = (),
 ) -> Settings:
     """Read every source and make one value of them.
 
@@ -163,6 +183,7 @@ def load(
         file: The settings file; else `HEADRACE_CONFIG`, else `headrace.toml` in `folder` if there.
         environ: The environment; the process's own by default.
         folder: Where to look for `headrace.toml`; the working folder by default.
+        chosen: Settings of apps as the command line said them, each `shop.RATE=2`.
 
     Raises:
         Misuse: A source is unreadable or holds something that cannot be; the message names the
@@ -174,14 +195,16 @@ def load(
     values: dict[str, Any] = {}
     functions: list[Override] = []
     streams: list[Override] = []
+    apps: list[Given] = []
     if source is not None:
-        _from_file(source, environment, values, functions, streams)
+        _from_file(source, environment, values, functions, streams, apps)
     elif environment:
         raise Misuse(
             f"`HEADRACE_ENV={environment}` chooses a section of `{FILE_NAME}`, and there is no such "
             "file here; write one, name one with `--config`, or unset the variable"
         )
-    _from_environment(environ, values, functions, streams)
+    _from_environment(environ, values, functions, streams, apps)
+    apps += [_chosen(text) for text in chosen]
     for name, value in (options or {}).items():
         if value is not None:
             values[name] = _typed(name, value, f"`--{name.replace('_', '-')}`", lax=False)
@@ -189,16 +212,43 @@ def load(
         **values,
         functions=tuple(functions),
         streams=tuple(streams),
+        apps=tuple(apps),
         source=str(source.path) if source else "",
         environment=environment,
+        options=dict(options or {}),
+        chosen=tuple(chosen),
     )
     _check_ranges(settings)
     return settings
 
 
+def reread(settings: Settings) -> Settings:
+    """The settings as their sources say them now.
+
+    Raises:
+        Misuse: As `load`.
+    """
+    file = Path(settings.source) if settings.source else None
+    return load(settings.options, file=file, chosen=settings.chosen)
+
+
 def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> Secrets:
     """The node's secrets, read where the settings say they are kept."""
     return Secrets(settings.secrets, os.environ if environ is None else environ)
+
+
+def surroundings_of(settings: Settings, environ: Mapping[str, str] | None = None) -> Surroundings:
+    """What apps may be given: their settings, and the environment but for what is the node's own.
+
+    Variables that hold secrets are never handed out with it, whatever an app names.
+    """
+    environ = os.environ if environ is None else environ
+    hidden = [
+        place.removeprefix("env:")
+        for place in settings.secrets.values()
+        if place.startswith("env:")
+    ]
+    return Surroundings(list(settings.apps), passed_on(environ, hidden))
 
 
 def service_manager(environ: Mapping[str, str] | None = None) -> str:
@@ -300,6 +350,7 @@ def _from_file(
     values: dict[str, Any],
     functions: list[Override],
     streams: list[Override],
+    apps: list[Given],
 ) -> None:
     source.only_keys((), _SECTIONS)
     source.only_keys(("env",), source.table("env"))
@@ -322,6 +373,13 @@ def _from_file(
         for name, reference in source.table(*layer, "secrets").items():
             _check_secret(name, reference, source.where(*layer, "secrets", name))
             values.setdefault("secrets", {})[name] = reference
+        for app in source.table(*layer, "apps"):
+            source.only_keys((*layer, "apps", app), ("settings",))
+            path = (*layer, "apps", app, "settings")
+            apps += [
+                Given(f"{app}.{name}", value, source.where(*path, name))
+                for name, value in source.table(*path).items()
+            ]
         for kind, into, like in (
             ("functions", functions, FunctionSpec),
             ("streams", streams, StreamSpec),
@@ -340,6 +398,7 @@ def _from_environment(
     values: dict[str, Any],
     functions: list[Override],
     streams: list[Override],
+    apps: list[Given],
 ) -> None:
     for variable in sorted(environ):
         if not variable.startswith("HEADRACE_") or variable.startswith(SECRET_PREFIX):
@@ -347,6 +406,9 @@ def _from_environment(
         name, *path = variable.removeprefix("HEADRACE_").split("__")
         text = environ[variable]
         if _is_of_a_service(variable, text):
+            continue
+        if variable.startswith(APP_PREFIX):
+            apps.append(Given(variable.removeprefix(APP_PREFIX), text, f"`{variable}`", True))
             continue
         if name in _ELSEWHERE and not path:
             continue
@@ -366,6 +428,18 @@ def _from_environment(
                 "unset it or correct its name (docs/reference/settings.md lists all)"
             )
         values[key] = _typed(key, text, f"`{variable}`", lax=True)
+
+
+def _chosen(text: str) -> Given:
+    """What `--set` says.
+
+    Raises:
+        Misuse: It is not `app.NAME=value`.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not all(name.rpartition(".")):
+        raise Misuse(f"`--set {text}` sets nothing; write `--set shop.RATE=2`")
+    return Given(name, value, f"`--set {text}`", True)
 
 
 def _is_of_a_service(variable: str, text: str) -> bool:

@@ -23,7 +23,7 @@ import uvloop
 from headrace.faces.gateway.app import Gateway
 from headrace.model.errors import HeadraceError, Misuse, denied
 from headrace.node.assembly import Node, door, running
-from headrace.node.config import Note, Settings, service_manager, write_note
+from headrace.node.config import Note, Settings, reread, service_manager, write_note
 from headrace.node.notify import notify
 from headrace.runtime.child.versions import is_part, watched_by
 from headrace.security.operator import write_key
@@ -243,11 +243,15 @@ def _said_to() -> Iterator[Path]:
 
 
 async def load_again(node: Node, stale: set[str]) -> None:
-    """Load what is stale, which it is no more once it is loaded or known to be broken.
+    """Load what is stale, with the settings as they are now; it is not stale once it is loaded or broken.
 
     Raises:
         Unavailable: The process of one of them does not come up; it stays stale.
     """
+    try:
+        node.adopt(reread(node.settings))
+    except Misuse as error:
+        _logger.warning("kept the old settings: %s", error)
     for target in sorted(stale):
         try:
             app = await node.redeploy(target)

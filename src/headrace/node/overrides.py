@@ -8,7 +8,6 @@ keeps the author's delays. Refuses keys an operator may not touch (names, trigge
 from __future__ import annotations
 
 import functools
-import re
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ import msgspec
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.policy import MAX_BATCH, MAX_BATCH_BYTES, MAX_KEPT_S
+from headrace.model.settings import variable_form
 from headrace.model.spans import seconds_in
 from headrace.model.trigger import StreamTrigger
 from headrace.node.settings_file import choices, nearest
@@ -57,7 +57,7 @@ class Override(msgspec.Struct, frozen=True):
         """Whether this is about `name`."""
         if not self.from_text:
             return self.name == name
-        return re.sub(r"[^A-Z0-9]", "_", name.upper()) == self.name.upper()
+        return variable_form(name) == self.name.upper()
 
 
 def checked(

@@ -12,11 +12,12 @@ import os
 import resource
 import shutil
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
 
 from headrace.model.errors import Unavailable, denied
+from headrace.model.settings import Surroundings
 from headrace.runtime.base import HostServices
 from headrace.runtime.deployment import Deployment
 from headrace.runtime.instance import Instance
@@ -86,7 +87,7 @@ class Births:
         services: HostServices,
         scratch: Path,
         on_log: Callable[[LogLine], None],
-        environment: Mapping[str, str],
+        surroundings: Callable[[], Surroundings],
         isolation: int,
         spin: float,
     ) -> None:
@@ -98,7 +99,7 @@ class Births:
         self._services = services
         self._scratch = scratch.resolve()
         self._on_log = on_log
-        self._environment = dict(environment)
+        self._surroundings = surroundings
         self._isolation = isolation
         self._spin = spin if (os.cpu_count() or 1) > 1 else 0.0
         self._privileged = os.geteuid() == 0
@@ -125,7 +126,7 @@ class Births:
             scratch=self._scratch / f"{self._zygotes:x}-{self._entropy.token(3)}",
             isolation=self._isolation,
             uid=self._uids + self._zygotes % MAX_BLOCKS * IDS_PER_ZYGOTE if self._privileged else 0,
-            environment=self._environment,
+            surroundings=self._surroundings,
             clock=self._clock,
             entropy=self._entropy,
             on_log=self._on_log,

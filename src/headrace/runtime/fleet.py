@@ -19,6 +19,7 @@ from headrace.model.function import AppSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.model.policy import FleetLimits
+from headrace.model.settings import Surroundings
 from headrace.runtime.base import HostServices
 from headrace.runtime.begun import Sent
 from headrace.runtime.births import Births, allow_descriptors, remove
@@ -56,7 +57,7 @@ class Fleet:
         services: HostServices,
         scratch: Path,
         on_log: Callable[[LogLine], None] | None = None,
-        environment: Mapping[str, str] | None = None,
+        surroundings: Callable[[], Surroundings] = Surroundings,
         limits: FleetLimits | None = None,
         isolation: int = 2,
         spin: float = DEFAULT_SPIN_S,
@@ -73,7 +74,7 @@ class Fleet:
             services=services,
             scratch=scratch,
             on_log=self._on_log,
-            environment=environment or {},
+            surroundings=surroundings,
             isolation=isolation,
             spin=spin,
         )

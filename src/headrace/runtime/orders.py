@@ -18,6 +18,7 @@ from headrace.runtime.wire import (
     Fork,
     FromZygote,
     Load,
+    Provided,
     encode,
     from_zygote,
 )
@@ -58,7 +59,7 @@ class Orders:
             _close(descriptors)
         self._outbox.clear()
 
-    def send(self, message: Load | Fork, descriptors: list[int]) -> None:
+    def send(self, message: Load | Provided | Fork, descriptors: list[int]) -> None:
         """Give an order; the descriptors stay yours."""
         frame = encode(0, message)
         if not self._outbox:

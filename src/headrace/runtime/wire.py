@@ -18,6 +18,7 @@ from headrace.model.outcome import Cause, Returned, Scanned
 from headrace.model.policy import MAX_FRAME_BYTES, Resources
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
+from headrace.model.settings import Provision
 from headrace.runtime.frames import HEAD, MASK, ProtocolError
 
 MAX_SCAN_ROWS = 10_000
@@ -203,6 +204,19 @@ class Load(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
     next: Cradle
 
 
+class Needs(msgspec.Struct, array_like=True, frozen=True, tag=30, gc=False):
+    """Zygote to host, while it imports: the app of this name asks for its settings and these variables."""
+
+    app: str
+    variables: list[str]
+
+
+class Provided(msgspec.Struct, array_like=True, frozen=True, tag=31, gc=False):
+    """Host to zygote: the answer to `Needs`."""
+
+    provision: Provision
+
+
 class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
     """Zygote to host: the app is imported, the sandbox stands.
 
@@ -311,8 +325,8 @@ Question: TypeAlias = ReadState | ScanState | Fetch | Land | Part
 Answer: TypeAlias = Rows | Scan | Fetched | Landed | Sent
 FromChild: TypeAlias = Hello | Done | Ask | Acted | Skipped | Extend
 ToChild: TypeAlias = Run | Answered | Suspend | Stop | Partitions
-FromZygote: TypeAlias = Loaded | LoadFailed | Forked | ForkFailed | Exited
-ToZygote: TypeAlias = Load | Fork
+FromZygote: TypeAlias = Needs | Loaded | LoadFailed | Forked | ForkFailed | Exited
+ToZygote: TypeAlias = Load | Provided | Fork
 Message: TypeAlias = FromChild | ToChild | FromZygote | ToZygote
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -15,12 +15,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from headrace.model.errors import Misuse, Unavailable, denied
 from headrace.model.function import AppSpec
+from headrace.model.settings import Surroundings
 from headrace.runtime import kernel
 from headrace.runtime.claims import check_claims
 from headrace.runtime.instance import Instance
@@ -28,6 +29,7 @@ from headrace.runtime.line import LogPipes
 from headrace.runtime.logs import LogLine
 from headrace.runtime.orders import Orders
 from headrace.runtime.postmortem import signal_name
+from headrace.runtime.surroundings import environment_for_import, search_paths
 from headrace.runtime.warden import IDS_PER_ZYGOTE, SIGNALLED
 from headrace.runtime.wire import (
     Cradle,
@@ -39,30 +41,20 @@ from headrace.runtime.wire import (
     Load,
     Loaded,
     LoadFailed,
+    Needs,
+    Provided,
 )
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 
 LOAD_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 2.0
+MAX_QUESTIONS = 64
+"""Apps that one import may make."""
 DEATH_TIMEOUT_S = 0.5
 """How long a warden gets to end what its zygote left behind, while everything else waits."""
 SCRATCH_MODE = 0o711
 """Instances pass through it to the folders they have in there, and see nobody else's."""
-
-PASSED_ON = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ")
-"""What an app sees of the host's environment: where things are, never secrets."""
-
-EAGER = {"LD_BIND_NOW": "1"}
-"""Libraries are linked while they are loaded; else every child would link what its birth calls."""
-
-SINGLE_THREADED = {
-    # Numeric libraries start threads while they are imported, which no fork survives.
-    "MKL_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
 
 _HOME = str(Path(__file__).parents[2])
 _PROGRAM = """
@@ -94,7 +86,7 @@ class Zygote:
         scratch: Path,
         isolation: int,
         uid: int,
-        environment: Mapping[str, str],
+        surroundings: Callable[[], Surroundings],
         clock: Clock,
         entropy: Entropy,
         on_log: Callable[[LogLine], None],
@@ -108,7 +100,8 @@ class Zygote:
         self.scratch = scratch
         self._isolation = isolation
         self._uid = uid
-        self._environment = environment
+        self._surroundings = surroundings
+        self._questions = 0
         self._clock = clock
         self._entropy = entropy
         self._on_log = on_log
@@ -261,7 +254,6 @@ class Zygote:
     def _spawn(self) -> None:
         host, zygote = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         voice, mouth = os.pipe2(os.O_CLOEXEC)
-        environment = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
         try:
             self._process = subprocess.Popen(
                 [self._interpreter, "-I", "-c", _PROGRAM, str(zygote.fileno()), _HOME],
@@ -271,7 +263,7 @@ class Zygote:
                 pass_fds=(zygote.fileno(),),
                 start_new_session=True,
                 preexec_fn=partial(kernel.die_with, os.getpid()),
-                env={**environment, **EAGER, **SINGLE_THREADED, **self._environment},
+                env=environment_for_import(),
             )
         except OSError as error:
             host.close()
@@ -347,6 +339,8 @@ class Zygote:
             case Loaded() | LoadFailed():
                 if self._loaded is not None and not self._loaded.done():
                     self._loaded.set_result(message)
+            case Needs():
+                self._provide(message)
             case Forked():
                 pidfd = self._orders.take_descriptor()
                 if pidfd is None:
@@ -362,17 +356,18 @@ class Zygote:
                 if self._ordered(message.instance):
                     self._on_exit(message)
 
+    def _provide(self, needs: Needs) -> None:
+        """Hand over what an app that is being imported names; afterwards it is asked for no more."""
+        self._questions += 1
+        if self.loaded is not None or self._questions > MAX_QUESTIONS:
+            self._died("it asked for settings out of its turn")
+            return
+        provision = self._surroundings().of(needs.app, needs.variables)
+        self._orders.send(Provided(provision), [])
+
     def _ordered(self, identity: str) -> bool:
         """Whether the instance was ordered from this very zygote: of others it has nothing to say."""
         return any(instance.identity == identity for instance in self.instances)
-
-
-def search_paths(target: str) -> list[Path]:
-    """What goes in front of an app's `sys.path`: its file's folder, or where we stand."""
-    path = target.rsplit(":", 1)[0] if ":" in target else target
-    if path.endswith(".py") or "/" in path:
-        return [Path(path).resolve().parent]
-    return [Path.cwd()]
 
 
 def _explain(target: str, failure: LoadFailed) -> str:

@@ -44,8 +44,10 @@ from headrace.sdk.options import refuse_unknown
 from headrace.sdk.place import here
 from headrace.sdk.queue import resolved
 from headrace.sdk.routes import After, Before, decorator_function
+from headrace.sdk.setting import NOT_GIVEN, Setting
 from headrace.sdk.stream import Stream, check_name
 from headrace.sdk.streams import Streams
+from headrace.sdk.surroundings import Environment, check_env, settings_given
 from headrace.sdk.windowing import declare_window
 from headrace.sdk.windows import Window, Windows
 
@@ -72,12 +74,25 @@ class App(Streams):
         proxies: The paths it passes on to other services.
         forwards: Rules whose events go to a stream or an address, by name.
         hooks: What to call when an instance starts, suspends, resumes and stops.
+        settings: What operators can set, by name.
+
+    Args:
+        name: The context's name.
+        owner: Who answers for it.
+        env: Variables of the node that its code sees, beside `HOME`, `LANG`, `PATH`, `TZ` and their
+            like: names and patterns (`["AWS_*"]`), or variables with their values (`{"K": "v"}`).
+
+    Raises:
+        Misuse: The name or `env` cannot be.
     """
 
-    def __init__(self, name: str, owner: str = "") -> None:
+    def __init__(self, name: str, owner: str = "", *, env: Environment = ()) -> None:
         self.place = here()
         super().__init__(check_name(name, "an app", self.place))
         self.owner = owner
+        self._env = check_env(env, self.place)
+        self._given = settings_given(name, self._env)
+        self.settings: dict[str, Setting[Any]] = {}
         self.functions: dict[str, Declared] = {}
         self.triggers: dict[Callable[..., Any], Custom] = {}
         self.closed: dict[str, Stream[Any]] = {}
@@ -87,6 +102,35 @@ class App(Streams):
 
     def __repr__(self) -> str:
         return f"App({self.name!r})"
+
+    @overload
+    def setting(self, name: str, type: type[T], default: T = ...) -> Setting[T]: ...
+
+    @overload
+    def setting(self, name: str, type: Any, default: T) -> Setting[T]: ...
+
+    def setting(self, name: str, type: Any, default: Any = NOT_GIVEN) -> Setting[Any]:
+        """Declare a value that operators choose; read it by `.value`, where it is needed.
+
+        Operators set it in `[apps.NAME.settings]` of headrace.toml, in the variable
+        `HEADRACE_APP_NAME_RATE`, or by `--set NAME.RATE=2`; the last of these wins.
+
+        Args:
+            name: Capital letters, digits and `_`, such as `RATE`.
+            type: Such as `int`, `float`, `bool`, `str`, `list[str]`, an enum, `Path`, `timedelta`
+                (written `"5m"`), or a struct for a table.
+            default: Its value where nobody gives one; without a default the node refuses to start
+                until somebody does.
+
+        Raises:
+            Misuse: The name cannot be, or what was given is not of the type.
+        """
+        place = here()
+        if name in self.settings:
+            raise Misuse(f"{place}: a setting `{name}` was declared before; declare it once")
+        found: Setting[Any] = Setting(self.name, name, type, default, self._given, place)
+        self.settings[name] = found
+        return found
 
     def forward(self, rule: Rule, *, to: Stream[Any] | HttpTarget, name: str) -> None:
         """Send what a rule means to a stream of this app, or to an address, without a function.
@@ -399,4 +443,6 @@ class App(Streams):
             ),
             proxies=tuple(self.proxies),
             forwards=tuple(self.forwards.values()),
+            settings=tuple(setting.spec for setting in self.settings.values()),
+            env=tuple(self._env),
         )

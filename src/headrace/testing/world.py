@@ -14,6 +14,7 @@ the clock and the processes.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from random import Random  # noqa: TID251 - mixes the scheduler's order, from the seed
 from types import TracebackType
@@ -36,6 +37,7 @@ from headrace.sdk.stream import Stream
 from headrace.services.bus.posting import HttpRequest
 from headrace.testing.asking import Wicket
 from headrace.testing.checks import check_exactly_once, check_finished, check_order
+from headrace.testing.chosen import chosen
 from headrace.testing.deliveries import Deliveries, Delivery, fate_of
 from headrace.testing.faults import HostDied
 from headrace.testing.lives import Lives, at_once
@@ -61,6 +63,7 @@ class World:
         seed: Decides every choice that is left to chance: delays, tokens, the order after `reorder`.
         start: When virtual time begins; an aware datetime.
         secrets: What the apps' secrets are, by name.
+        settings: What the apps' settings are, by name (`RATE`, or `shop.RATE`), while it is open.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class World:
         seed: int = 0,
         start: datetime | None = None,
         secrets: Mapping[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         if not apps:
             raise Misuse("a world needs an app; write `World(app)`")
@@ -79,15 +83,17 @@ class World:
             apps, seed=seed, epoch=epoch, before=self._runs.before, after=self._runs.after,
             secrets=secrets,
         )  # fmt: skip
+        self._apps, self._settings = apps, dict(settings or {})
+        self._held = ExitStack()
         self._wicket = Wicket()
         self._open = False
 
     def __enter__(self) -> Self:
-        try:
+        with ExitStack() as held:
+            held.callback(self._lives.close)
+            held.enter_context(chosen(self._apps, self._settings))
             self._lives.open()
-        except BaseException:
-            self._lives.close()
-            raise
+            self._held = held.pop_all()
         self._open = True
         return self
 
@@ -100,7 +106,7 @@ class World:
         if error is not None:
             error.add_note(f"in {self!r}")
         self._open = False
-        self._lives.close()
+        self._held.close()
 
     def __repr__(self) -> str:
         names = ", ".join(self._lives.apps)

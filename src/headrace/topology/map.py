@@ -39,6 +39,7 @@ class MapRow(msgspec.Struct, frozen=True):
         owner: Who answers for the app.
         summary: The first line of the handler's docstring.
         source: Where the handler stands.
+        settings: The settings of its app, each as a sentence; never their values.
     """
 
     function: str
@@ -57,6 +58,7 @@ class MapRow(msgspec.Struct, frozen=True):
     owner: str
     summary: str
     source: str
+    settings: tuple[str, ...] = ()
 
 
 def map_rows(apps: Iterable[AppSpec]) -> list[MapRow]:
@@ -71,6 +73,15 @@ def rows_of(apps: Iterable[AppSpec]) -> Iterator[MapRow]:
         consumers = (each for stream in app.streams if (each := consumer_of(stream, app.name)))
         yield from (_row(app, each, each.triggers[0]) for each in consumers)
         yield from (_forward(app, forward) for forward in app.forwards)
+
+
+def setting_notes(apps: Iterable[AppSpec]) -> Iterator[str]:
+    """Each setting that apps declare, with its type and where its value comes from."""
+    for app in apps:
+        for setting in app.settings:
+            told = f"from {setting.where}" if setting.where else f"default {setting.default}"
+            told = "not set" if setting.is_missing else told
+            yield f"setting `{app.name}.{setting.name}` ({setting.type}): {told}"
 
 
 def map_table(rows: Sequence[MapRow]) -> str:
@@ -122,6 +133,7 @@ def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger) -> MapRow:
         owner=app.owner,
         summary=function.summary,
         source=function.source,
+        settings=tuple(setting_notes([app])),
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from headrace.model.errors import DiskFull, Misuse
 from headrace.model.function import AppSpec
 from headrace.node.assembly import Node
+from headrace.node.config import Settings
 from headrace.node.lifecycle import folder_of, load_again
 
 
@@ -33,6 +34,10 @@ class Loading:
     def __init__(self, **errors: Exception) -> None:
         self.errors = errors
         self.loaded: list[str] = []
+        self.settings = Settings()
+
+    def adopt(self, settings: Settings) -> None:
+        self.settings = settings
 
     async def redeploy(self, target: str) -> AppSpec:
         if target in self.errors:
@@ -55,3 +60,18 @@ async def test_a_broken_edit_waits_for_the_next_edit() -> None:
     node, stale = Loading(a=Misuse("a comma is missing")), {"a", "b"}
     await load_again(cast("Node", node), stale)
     assert (node.loaded, stale) == (["b"], set())
+
+
+@pytest.mark.asyncio
+async def test_a_reload_takes_the_settings_as_they_are_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    node = Loading()
+    (tmp_path / "headrace.toml").write_text("[apps.shop.settings]\nRATE = 2\n")
+    await load_again(cast("Node", node), {"shop.py"})
+    assert [(each.name, each.value) for each in node.settings.apps] == [("shop.RATE", 2)]
+    (tmp_path / "headrace.toml").write_text("[apps.shop.settings\n")
+    await load_again(cast("Node", node), {"shop.py"})
+    assert [each.value for each in node.settings.apps] == [2]
+    assert node.loaded == ["shop.py", "shop.py"]

@@ -7,6 +7,7 @@ from typing import Any
 from headrace.model.outcome import Cause
 from headrace.model.policy import MAX_TRACEBACK
 from headrace.runtime.child.channel import HostRefused
+from headrace.runtime.child.variables import unset_variable
 from headrace.sdk.place import is_ours
 from headrace.sdk.results import Permanent
 
@@ -18,7 +19,7 @@ def cause_of(error: BaseException) -> Cause:
     return Cause(
         # What the host could not do is told by its name there, as it is where no pipe lies between.
         kind=error.kind if isinstance(error, HostRefused) else type(error).__name__,
-        message=_clean(_text(error))[:MAX_MESSAGE],
+        message=_clean(unset_variable(error) or _text(error))[:MAX_MESSAGE],
         traceback=_clean(_traceback(error)),
         retryable=not isinstance(error, Permanent),
     )

@@ -10,15 +10,19 @@ import gc
 import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from headrace.model.policy import MAX_TRACEBACK
+from headrace.model.settings import Given
 from headrace.runtime import limits, sandbox, warden
 from headrace.runtime.child import forks, loader, main
 from headrace.runtime.child.control import Control
 from headrace.runtime.child.forkable import check_forkable
-from headrace.runtime.wire import Load, Loaded, LoadFailed
+from headrace.runtime.child.variables import set_variables
+from headrace.runtime.wire import Load, Loaded, LoadFailed, Needs, Provided
+from headrace.sdk.surroundings import Environment, provided_by
 
 CONTROL = 3
 """Where the control socket is, and in an instance its channel."""
@@ -33,7 +37,8 @@ def load(
     began = time.perf_counter()
     notes = sandbox.filter_zygote() if standing.rung.drops else []
     try:
-        app = forks.guarded(lambda: loader.load(order.target))
+        with provided_by(lambda app, env: _ask(control, app, env)):
+            app = forks.guarded(lambda: loader.load(order.target))
         spec, code = loader.described(app, order.target)
         check_forkable(CONTROL)
     except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too
@@ -65,3 +70,14 @@ def load(
         spec, size, ground.level, standing.rung.name, notes, seconds, resident, weight, greets, code
     )
     return life, loaded, ground
+
+
+def _ask(control: Control, app: str, env: Environment) -> Sequence[Given]:
+    """Have the host say what an app is given, and set its variables."""
+    own, names = (env, []) if isinstance(env, Mapping) else ({}, list(env))
+    control.say(Needs(app, names))
+    while True:
+        for answer in control.receive():
+            if isinstance(answer, Provided):
+                set_variables({**answer.provision.variables, **own})
+                return answer.provision.settings

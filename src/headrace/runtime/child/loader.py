@@ -21,6 +21,7 @@ from headrace.model.errors import HeadraceError, Misuse
 from headrace.model.function import AppSpec
 from headrace.runtime.child import sources
 from headrace.runtime.child.sources import FromSource, import_from_source
+from headrace.runtime.child.variables import unset_variable
 from headrace.runtime.child.versions import version_of, watched_by
 from headrace.sdk.app import App
 from headrace.sdk.place import near
@@ -67,6 +68,8 @@ def said(error: BaseException) -> tuple[str, str]:
     """
     shown = traceback.TracebackException.from_exception(error)
     theirs = _leave_theirs(shown)
+    if (hint := unset_variable(error)) != "":
+        return hint, "".join(shown.format())
     if not isinstance(error, HeadraceError):
         # Without a line of theirs a traceback only repeats the sentence; that of a syntax error has one.
         told = shown.stack or shown.__cause__ or shown.__context__ or isinstance(error, SyntaxError)

@@ -1,0 +1,34 @@
+"""The author's side of the environment: variables are set here, and one that is missing is explained."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Final
+
+_LOOKUP: Final = type(os.environ).__getitem__.__code__
+
+
+def set_variables(variables: Mapping[str, str]) -> None:
+    """Set them for this process and those that are forked from it."""
+    os.environ.update(variables)
+    if "TZ" in variables:
+        time.tzset()
+
+
+def unset_variable(error: BaseException) -> str:
+    """What to write where the error is that `os.environ` lacks a variable; "" for any other error."""
+    trace = error.__traceback__
+    if not isinstance(error, KeyError) or trace is None:
+        return ""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace.tb_frame.f_code is not _LOOKUP:
+        return ""
+    name = error.args[0] if error.args else ""
+    return (
+        f"`os.environ` has no `{name}`: of the node's environment an app sees only what the node has and "
+        f'`App(..., env=["{name}"])` names; write that, set it with `env={{"{name}": "..."}}`, or declare '
+        f'`app.setting("{name}", str)`'
+    )

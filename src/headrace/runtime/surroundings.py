@@ -1,0 +1,40 @@
+"""How an app's code is imported, wherever that is: in which environment, and with which import path.
+
+A zygote imports so on a node, and `headrace validate` in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+PASSED_ON: Final = (
+    "HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ",
+)  # fmt: skip
+"""What every app sees of the host's environment: where things are, never secrets."""
+
+_EAGER: Final = {"LD_BIND_NOW": "1"}
+"""Libraries are linked while they are loaded; else every child would link what its birth calls."""
+
+_SINGLE_THREADED: Final = {
+    # Numeric libraries start threads while they are imported, which no fork survives.
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+def environment_for_import() -> dict[str, str]:
+    """The environment that an app's interpreter is started with."""
+    kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {**kept, **_EAGER, **_SINGLE_THREADED}
+
+
+def search_paths(target: str) -> list[Path]:
+    """What goes in front of an app's `sys.path`: its file's folder, or where we stand."""
+    path = target.rsplit(":", 1)[0] if ":" in target else target
+    if path.endswith(".py") or "/" in path:
+        return [Path(path).resolve().parent]
+    return [Path.cwd()]

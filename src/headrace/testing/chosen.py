@@ -1,0 +1,47 @@
+"""Settings as a test chooses them: which of the apps' settings are meant, and as what.
+
+In: apps, and values by name. Out: the settings hold these values until the block is left. Refuses a
+name that no app declares, a value of another type, and a setting that is left without a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from headrace.model.errors import Misuse
+from headrace.model.settings import Given
+from headrace.sdk.app import App
+from headrace.sdk.place import near
+from headrace.sdk.setting import Setting
+
+
+@contextmanager
+def chosen(apps: Sequence[App], values: Mapping[str, Any]) -> Iterator[None]:
+    """Let settings have these values; a name is `RATE`, or `shop.RATE` where several apps have one.
+
+    Raises:
+        Misuse: A name is unknown, a value is not of its setting's type, or a setting has none.
+    """
+    declared = [setting for app in apps for setting in app.settings.values()]
+    with ExitStack() as held:
+        for name, value in values.items():
+            for setting in _meant(declared, name):
+                where = f"`World(settings={{{name!r}: ...}})`"
+                held.enter_context(setting.override(setting.read(Given(name, value, where))))
+        for setting in declared:
+            if not setting.has_value:
+                raise Misuse(
+                    f"the setting `{setting.name}` has no value; write "
+                    f"`World(..., settings={{{setting.spec.name!r}: ...}})`, or give it a `default=`"
+                )
+        yield
+
+
+def _meant(declared: Sequence[Setting[Any]], name: str) -> list[Setting[Any]]:
+    found = [each for each in declared if name in (each.name, each.spec.name)]
+    if not found:
+        names = [each.spec.name for each in declared]
+        raise Misuse(f"no app here declares a setting `{name}`{near(name, names)}")
+    return found
