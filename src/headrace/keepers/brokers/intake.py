@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from headrace.model.effects import Put, Space
 from headrace.model.errors import Corrupt, Invalid, TooLarge
+from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_BATCH_BYTES
 from headrace.model.record import Append, decode_events
@@ -61,11 +62,20 @@ def check_append(append: Append, spec: StreamSpec) -> None:
     except Corrupt as error:
         raise Invalid(f"a body for {where} cannot be opened: {error}") from error
     for index, event in enumerate(events if large else ()):
-        if len(event.value) > spec.max_event_bytes:
-            raise TooLarge(
-                f"event {index} of an append to {where} has {len(event.value)} bytes; the stream "
-                f"takes {spec.max_event_bytes} (`max_event_bytes`)"
-            )
+        check_event(event, spec, f"event {index} of an append to {where}")
+
+
+def check_event(event: Event, spec: StreamSpec, what: str = "") -> None:
+    """Let a single event pass; `what` names it.
+
+    Raises:
+        TooLarge: It is larger than the stream takes.
+    """
+    if len(event.value) > spec.max_event_bytes:
+        raise TooLarge(
+            f"{what or f'an event for `{spec.name}`'} has {len(event.value)} bytes; the stream "
+            f"takes {spec.max_event_bytes} (`max_event_bytes`)"
+        )
 
 
 def waiting_row(append: Append, key: bytes) -> Put:

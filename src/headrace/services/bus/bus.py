@@ -21,11 +21,13 @@ from headrace.model.trigger import StreamTrigger, listener
 from headrace.services.bus.checks import check_rules, rules_of
 from headrace.services.bus.internal import InternalInvoker
 from headrace.services.bus.posting import Post, Posting
-from headrace.services.bus.router import Destination, Router
+from headrace.services.bus.router import Destination, Refusals, Router
 
 BUS_APP = "_bus"
 ROUTER = f"{BUS_APP}.rules."
 POSTER = f"{BUS_APP}.http."
+REFUSALS = f"{BUS_APP}.refused."
+"""Functions; the stream of one has a `_` in front."""
 ROUTER_BATCH = 1_000
 SPARE_S = 5.0
 
@@ -78,14 +80,20 @@ class Bus:
                 await self._broker.declare(StreamSpec(name=own, owner=BUS_APP, private=True))
         self._wanted = wanted = self._destinations(apps, posters)
         routers = [self._router(stream, found) for stream, found in wanted.items()]
+        refusals = [self._refusing(stream, found) for stream, found in wanted.items()]
         for stream in wanted:
+            refused = StreamSpec(name=refusals_of(stream), owner=BUS_APP, private=True)
+            await self._broker.declare(refused)
             await self._begin(stream)
+        handlers = {stream: self.router(stream) for stream in wanted}
         self._invoker.handlers = {
             **{name: Posting(forward, self._post) for name, forward in targets.items()},
-            **{ROUTER + stream: Router(stream, found) for stream, found in wanted.items()},
+            **{ROUTER + stream: handler for stream, handler in handlers.items()},
+            **{REFUSALS + stream: Refusals(handler) for stream, handler in handlers.items()},
         }
         if routers or BUS_APP in self._dispatcher.apps:
-            await self._dispatcher.deploy(AppSpec(name=BUS_APP, functions=(*posters, *routers)))
+            functions = (*posters, *routers, *refusals)
+            await self._dispatcher.deploy(AppSpec(name=BUS_APP, functions=functions))
             await self._forget(set(wanted))
 
     def _posters(self, apps: list[AppSpec]) -> tuple[list[FunctionSpec], dict[str, HttpTarget]]:
@@ -134,7 +142,7 @@ class Bus:
         rule: Rule,
         stream: str,
     ) -> None:
-        to = Destination(name, rule, stream, self._broker.stream(stream).partitions)
+        to = Destination(name, rule, self._broker.stream(stream))
         for watched in rule.watched:
             try:
                 spec = self._broker.stream(watched)
@@ -157,11 +165,25 @@ class Bus:
             name=ROUTER + stream,
             app=BUS_APP,
             triggers=(StreamTrigger(streams=(stream,), start="latest"),),
-            publishes=tuple(dict.fromkeys(each.stream for each in found)),
+            publishes=(*_targets(found), refusals_of(stream)),
             batch_size=ROUTER_BATCH,
             retry=Retry(attempts=3),
             breaker=None,
             summary=f"Puts the events of {stream} to {len(found)} rules",
+        )
+
+    def _refusing(self, stream: str, found: list[Destination]) -> FunctionSpec:
+        """What is a dead letter of it is one of a single rule."""
+        return FunctionSpec(
+            name=REFUSALS + stream,
+            app=BUS_APP,
+            triggers=(StreamTrigger(streams=(refusals_of(stream),), start="earliest"),),
+            publishes=_targets(found),
+            batch_size=1,
+            # What a rule makes of an event, it makes of it again.
+            retry=Retry(attempts=1),
+            breaker=None,
+            summary=f"Keeps the events of {stream} that single rules did not take",
         )
 
     async def _begin(self, stream: str) -> None:
@@ -186,6 +208,14 @@ class Bus:
                 Change(deletes=tuple(Delete(space, key) for space in spaces for key in gone))
             )
 
+    def router(self, stream: str, names: list[str] | None = None) -> Router:
+        """What puts a stream's events to the rules of these names, or to all.
+
+        Raises:
+            Unknown: There is no such rule.
+        """
+        return Router(stream, self.chosen(stream, names or []), refusals_of(stream))
+
     def chosen(self, stream: str, names: list[str]) -> list[Destination]:
         """The rules of a stream, those named or all.
 
@@ -199,6 +229,15 @@ class Bus:
                 listed = ", ".join(f"`{each}`" for each in sorted(known)) or "none"
                 raise Unknown(f"no rule `{name}` watches `{stream}`; there are: {listed}")
         return [each for each in there if not names or each.name in names]
+
+
+def refusals_of(stream: str) -> str:
+    """The private stream of what single rules of a stream did not take."""
+    return f"_{REFUSALS}{stream}"
+
+
+def _targets(found: list[Destination]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(each.stream.name for each in found))
 
 
 def _own_stream(function: str, place: int, trigger: object) -> str:

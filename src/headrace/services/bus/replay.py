@@ -22,7 +22,6 @@ from headrace.model.effects import Change, Check, Put, Space
 from headrace.model.errors import Conflict, Fenced, Misuse, Unavailable, Unknown
 from headrace.model.record import Append, Chunk
 from headrace.services.bus.bus import Bus
-from headrace.services.bus.router import Router
 from headrace.world.backoff import Backoff
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
@@ -214,7 +213,7 @@ class Replays:
         )
         chunks = _below(found, high)
         reached = chunks[-1].end if chunks else high
-        router = Router(row.stream, self._bus.chosen(row.stream, list(row.rules)))
+        router = self._bus.router(row.stream, list(row.rules))
         appends: tuple[Append, ...] = ()
         for chunk in chunks:
             origin = chunk.origin or f"{chunk.stream}/{chunk.partition}/{chunk.start}"

@@ -2,18 +2,26 @@
 
 In: chunks of a watched stream. Out: the appends to the streams of the rules that matched, in the
 order of the log. Nothing is written here: the pump that runs the router commits the appends together
-with its position, so an event reaches each rule exactly once.
+with its position, so an event reaches each rule exactly once. What one rule cannot make of an event, or
+its target does not take, goes to the stream of refusals, marked with the rule, and holds up no other rule;
+`Refusals` tries it once more, for that rule alone, and fails as any function does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
+from headrace.delivery.delays import check_priority, delay_of
+from headrace.keepers.brokers.intake import check_event
 from headrace.model.bus import Rule
+from headrace.model.errors import Unknown
 from headrace.model.event import Event
+from headrace.model.function import StreamSpec
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Outcome, Returned
+from headrace.model.outcome import Cause, Outcome, Returned
 from headrace.model.partitioning import partition_of
 from headrace.model.record import Append, Chunk, encode_events
 from headrace.services.bus.envelope import shown
@@ -21,6 +29,9 @@ from headrace.services.bus.transform import Transform, transform_of
 from headrace.triggers.rules import RuleIndex
 
 REPLAY_HEADER = "headrace-replay"
+RULE_HEADER, POSITION_HEADER = "headrace-rule", "headrace-position"
+
+Groups = dict[tuple[str, int], list[Event]]
 
 
 class Destination(NamedTuple):
@@ -28,15 +39,21 @@ class Destination(NamedTuple):
 
     name: str
     rule: Rule
-    stream: str
-    partitions: int
+    stream: StreamSpec
 
 
 class Router:
-    """The rules of one stream. The handler of its internal function."""
+    """The rules of one stream. The handler of its internal function.
 
-    def __init__(self, stream: str, destinations: Sequence[Destination]) -> None:
+    Args:
+        stream: What is watched.
+        destinations: Its rules.
+        refusals: The stream, of one partition, of what a rule did not take.
+    """
+
+    def __init__(self, stream: str, destinations: Sequence[Destination], refusals: str) -> None:
         self.stream = stream
+        self._refusals = refusals
         self._index = RuleIndex()
         self._destinations: dict[str, tuple[Destination, Transform | None]] = {}
         for each in destinations:
@@ -52,40 +69,91 @@ class Router:
         self, chunks: Sequence[Chunk], *, hops: int, origin: str, replay: str = ""
     ) -> tuple[Append, ...]:
         """What the rules make of the chunks; `replay` names what brings them again."""
-        groups: dict[tuple[str, int], list[Event]] = {}
+        groups: Groups = {}
         for chunk in chunks:
             for index, event in enumerate(chunk.events(), chunk.low):
                 self._route(event, chunk, chunk.offset_of(index), replay, groups)
-        # No ids are looked up: position and appends land together, so nothing can come twice.
-        return tuple(
-            Append(stream, partition, len(events), encode_events(events), hops, origin)
-            for (stream, partition), events in groups.items()
-        )
+        return _appends(groups, hops, origin)
 
-    def _route(
-        self,
-        event: Event,
-        chunk: Chunk,
-        offset: int,
-        replay: str,
-        groups: dict[tuple[str, int], list[Event]],
-    ) -> None:
+    def _route(self, event: Event, chunk: Chunk, offset: int, replay: str, groups: Groups) -> None:
         position = f"{chunk.stream}/{chunk.partition}/{offset}"
-        seen = shown(event, stream=chunk.stream, position=position, appended=chunk.appended)
-        headers = event.headers
-        if replay:
-            headers = {**(headers or {}), REPLAY_HEADER: replay}
+        seen = shown(event, stream=self.stream, position=position, appended=chunk.appended)
+        told = None
         for name in self._index.match(seen):
-            to, transform = self._destinations[name]
-            value = event.value if transform is None else transform(seen, name, seen["time"])
-            number = (
-                chunk.partition % to.partitions
-                if event.key is None
-                else partition_of(event.key, to.partitions)
-            )
-            groups.setdefault((to.stream, number), []).append(
-                Event(
-                    value, event.key, event.time_or(chunk.appended), event.id_or(position),
-                    headers, event.type, event.source or chunk.stream,
-                )
-            )  # fmt: skip
+            if told is None:
+                headers = event.headers
+                if replay:
+                    headers = {**(headers or {}), REPLAY_HEADER: replay}
+                # Wherever it is looked at again, it happened when it stands here.
+                told = replace(event, time=event.time_or(chunk.appended), headers=headers)
+            try:
+                self.put(name, told, seen, position, groups)
+            except Exception:  # noqa: BLE001 - told by `Refusals`, where it fails for this rule alone
+                marks = {RULE_HEADER: name, POSITION_HEADER: position}
+                refused = replace(told, headers={**(told.headers or {}), **marks})
+                groups.setdefault((self._refusals, 0), []).append(refused)
+
+    def put(
+        self, name: str, event: Event, seen: Mapping[str, Any], position: str, groups: Groups
+    ) -> None:
+        """Add what the rule makes of the event, which it sees like that.
+
+        Raises:
+            Unknown: The rule is gone.
+            TooLarge, Invalid: Its target does not take what it makes.
+            Exception: It can make nothing of the event.
+        """
+        if name not in self._destinations:
+            raise Unknown(f"no rule `{name}` watches `{self.stream}` any more; discard the event")
+        to, transform = self._destinations[name]
+        value = event.value if transform is None else transform(seen, name, seen["time"])
+        made = Event(
+            value, event.key, event.time, event.id_or(position), event.headers, event.type,
+            event.source or self.stream,
+        )  # fmt: skip
+        _check(made, to.stream)
+        count = to.stream.partitions
+        number = (
+            int(position.rsplit("/", 2)[1]) % count
+            if event.key is None
+            else partition_of(event.key, count)
+        )
+        groups.setdefault((to.stream.name, number), []).append(made)
+
+
+class Refusals:
+    """What single rules did not take, tried again. The handler of an internal function."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def __call__(self, invocation: Invocation) -> Outcome:
+        """Put each event to the rule that it is marked with."""
+        groups: Groups = {}
+        for event in (event for chunk in invocation.chunks for event in chunk.events()):
+            headers = dict(event.headers or {})
+            name, position = headers.pop(RULE_HEADER, ""), headers.pop(POSITION_HEADER, "")
+            plain = replace(event, headers=headers or None)
+            seen = shown(plain, stream=self._router.stream, position=position, appended=0)
+            try:
+                self._router.put(name, plain, seen, position, groups)
+            except Exception as error:  # noqa: BLE001 - as an author's, and it says whose it is
+                told = f"the rule `{name}` does not take {position}: {error}"
+                return Returned(error=Cause(type(error).__name__, told))
+        return Returned(appends=_appends(groups, invocation.hops, invocation.origin))
+
+
+def _check(event: Event, stream: StreamSpec) -> None:
+    """Pass, where the log would: what it refuses when it lands fails for all rules."""
+    check_event(event, stream)
+    if stream.queue is not None:
+        check_priority(event)
+        delay_of(event, stream.queue)
+
+
+def _appends(groups: Groups, hops: int, origin: str) -> tuple[Append, ...]:
+    # No ids are looked up: position and appends land together, so nothing can come twice.
+    return tuple(
+        Append(stream, partition, len(events), encode_events(events), hops, origin)
+        for (stream, partition), events in groups.items()
+    )

@@ -9,6 +9,7 @@ import pytest
 from headrace import App, Context, HttpTarget, Misuse, Rule, Unavailable
 from headrace.model.event import Event
 from headrace.sdk.event import Event as Given
+from headrace.services.bus.transform import transform_of
 from headrace.testing import World
 
 
@@ -242,7 +243,7 @@ def test_what_a_rule_makes_too_large_is_a_dead_letter_and_the_others_go_on() -> 
             world.publish("events", {"n": number, "text": "x" * (100 if number == 2 else 1)})
         world.run_until_idle()
         assert [one["n"] for one in world.values("small")] == [0, 1, 3, 4]
-        (dead,) = world.dead_letters("_bus.rules.events")
+        (dead,) = world.dead_letters("_bus.refused.events")
         assert "64" in dead.cause.message
 
 
@@ -305,3 +306,76 @@ def test_forwards_in_a_circle_are_stopped_and_parked() -> None:
         (parked,) = world.parked()
         assert parked.key == "k"
         assert len(world.values("ping")) < 100
+
+
+def sizes(limit: int) -> App:
+    app = App("sizes")
+    app.stream("events")
+    small, all_of_it = app.stream("small", max_event_bytes=limit), app.stream("all")
+    jobs = app.queue("jobs")
+    every = Rule({"detail": {"text": [{"exists": True}]}}, streams="events")
+    app.forward(every, to=all_of_it, name="all")
+    app.forward(every, to=jobs, name="jobs")
+    twice = Rule(
+        every.pattern, streams="events", paths={"text": "$.detail.text"},
+        template='{"text": "<text><text>"}',
+    )  # fmt: skip
+    app.forward(twice, to=small, name="small")
+    return app
+
+
+def test_what_one_rule_cannot_take_is_a_dead_letter_of_that_rule_alone() -> None:
+    with World(sizes(limit=40)) as world:
+        texts = ["a", "b" * 20, "c"]
+        world.publish("events", *({"text": text} for text in texts), key="k")
+        world.publish("events", {"text": "d"}, headers={"priority": "high"})
+        world.run_until_idle()
+        assert [one["text"] for one in world.values("all")] == [*texts, "d"]
+        assert [one["text"] for one in world.values("small")] == ["aa", "cc", "dd"]
+        assert [one["text"] for one in world.values("jobs")] == texts
+        large, urgent = world.dead_letters()
+        assert {large.function, urgent.function} == {"_bus.refused.events"}
+        assert (large.cause.kind, urgent.cause.kind) == ("TooLarge", "Invalid")
+        assert large.cause.message.startswith("the rule `sizes.small` does not take events/0/1:")
+        assert urgent.cause.message.startswith("the rule `sizes.jobs` does not take events/0/3:")
+
+
+def test_a_redrive_puts_an_event_to_the_rule_that_did_not_take_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_mended: list[bool] = []
+
+    def flawed(rule: Rule) -> Any:
+        made = transform_of(rule)
+        if made is None or is_mended:
+            return made
+        return lambda *seen: made(*seen)[1 // len(is_mended) :]
+
+    monkeypatch.setattr("headrace.services.bus.router.transform_of", flawed)
+    with World(sizes(limit=1_000)) as world:
+        world.publish("events", {"text": "b" * 20}, key="k", id="e", headers={"a": "1"})
+        world.run_until_idle()
+        assert [dead.cause.kind for dead in world.dead_letters()] == ["ZeroDivisionError"]
+        kept = world.values("all")
+        is_mended.append(True)
+        world.crash()
+        world.run_until_idle()
+        world.redrive("_bus.refused.events")
+        world.run_until_idle()
+        (event,) = world.published("small")
+        assert event.value == {"text": "b" * 40}
+        assert (event.key, event.id, event.headers) == ("k", "e", {"a": "1"})
+        assert event.source == "events"
+        assert world.values("all") == kept
+        assert world.dead_letters() == []
+
+
+def test_a_replay_goes_past_what_one_rule_cannot_take() -> None:
+    with World(sizes(limit=40)) as world:
+        world.publish("events", {"text": "a"}, {"text": "b" * 20}, {"text": "c"})
+        world.run_until_idle()
+        world.replay("events", "sizes.small", "sizes.all")
+        world.run_until_idle()
+        assert [one["text"] for one in world.values("small")] == ["aa", "cc"] * 2
+        assert len(world.values("all")) == 6
+        assert len(world.dead_letters()) == 2
