@@ -377,6 +377,10 @@ def looking() -> Iterator[Metric]:
         yield Metric(25, f"/{name} of 4,000 rows", "ms", read(ours, f"{name}_4000_ms"), ())
         yield Metric(25, f"standstill in /{name}", "ms", read(ours, f"{name}_held_ms"), most)
         yield Metric(25, f"/{name}, 10 times the rows", "x", read(ours, f"{name}_tenfold"), ten)
+    name = "standstill in any page or list"
+    yield Metric(25, name, "ms", read(ours, "all_held_ms"), (at_most(5),))
+    name = "any page or list, 10 times the rows"
+    yield Metric(25, name, "x", read(ours, "all_tenfold"), (at_most(12),))
 
 
 def memory() -> Iterator[Metric]:

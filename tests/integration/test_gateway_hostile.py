@@ -12,6 +12,7 @@ from tests.integration.gateway_nodes import memory_gateway, raw
 from headrace.faces.gateway.hall import Patience
 from headrace.faces.gateway.records import read_page
 from headrace.model.event import Event
+from headrace.world.slices import Slices
 
 HURRIED = Patience(headers=0.3, body=0.3)
 HEAD = b"POST /streams/orders HTTP/1.1\r\nhost: localhost\r\n"
@@ -227,11 +228,11 @@ async def test_a_page_is_bounded_in_bytes_and_nothing_is_left_out(tmp_path: Path
             await node.publisher.publish("orders", [event])
         spec = node.broker.stream("orders")
         seen: list[str] = []
-        page = await read_page(node.broker, spec, {0: 0, 1: 0}, 100)
+        page = await read_page(node.broker, spec, {0: 0, 1: 0}, 100, Slices(node.clock))
         while page.records:
             assert sum(len(bytes(record["value"])) for record in page.records) < 4 << 20
             seen += [record["position"] for record in page.records]
-            page = await read_page(node.broker, spec, page.cursor, 100)
+            page = await read_page(node.broker, spec, page.cursor, 100, Slices(node.clock))
         assert len(seen) == len(set(seen)) == 8
 
 

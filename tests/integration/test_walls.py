@@ -413,8 +413,67 @@ def test_what_failed_of_a_private_stream_is_listed_to_its_apps_readers_and_the_o
         assert "key-inner" in str(node.ask("GET", failures, authorization=own).body)
         for page in (failures, "/console", "/console/functions/owner.park"):
             assert "key-inner" not in str(node.ask("GET", page, authorization=plain).body), page
-        for path in ("/state/%00owner", "/state/owner/%00anything"):
+        for path in ("/state/%00owner", "/state/owner/%00anything", "/state/owner"):
             assert node.ask("GET", path, authorization=plain).status == 403, path
+        assert node.ask("GET", "/state/owner", authorization=own).status == 200
+
+
+TELLING = """
+from headrace import App, DeadLetter, Retry
+
+app = App("owner")
+inner = app.stream("inner", private=True)
+outer = app.stream("outer")
+
+
+@app.function(outer, publishes=[inner])
+def hand_on(event, context):
+    print("outer-text")
+    context.publish(inner, {"inside": 1}, key="k")
+
+
+@app.function(inner, retry=Retry(attempts=1), on_failure=DeadLetter())
+def drop(event):
+    print("inner-text")
+    raise ValueError("inner-value")
+
+
+@app.function(inner, outer, retry=Retry(attempts=1), on_failure=DeadLetter())
+def both(event):
+    print("inner-both")
+    raise ValueError("inner-error")
+"""
+
+
+def test_what_a_function_wrote_that_reads_a_private_stream_is_its_apps_as_well(
+    tmp_path: Path,
+) -> None:
+    with served(tmp_path, TELLING) as node:
+        assert node.ask("POST", "/streams/outer", {}).status == 202
+        wait_for(lambda: len(node.ask("GET", "/dead").body["dead"]) == 3)
+        wait_for(lambda: len(node.ask("GET", "/logs").body["logs"]) == 4)
+
+        def token(*scopes: str) -> str:
+            made = node.ask("POST", "/tokens", {"name": "reader", "scopes": list(scopes)})
+            return f"Bearer {made.body['token']}"
+
+        plain, own = token("read", "read:other"), token("read", "read:owner")
+        # What `both` failed with of a public event tells of the private ones that it holds.
+        places = (
+            "/logs", "/runs", "/dead", "/logs?function=owner.drop", "/runs?function=owner.both",
+            "/explain/outer/0/0", "/console", "/console/runs", "/console/failures",
+            "/console/functions/owner.drop", "/console/functions/owner.both", "/console/events/outer/0/0",
+        )  # fmt: skip
+        for path in places:
+            assert "inner-" in str(node.ask("GET", path, authorization=own).body), path
+            for shown in (ask("GET", node.url + path), node.ask("GET", path, authorization=plain)):
+                assert shown.status in ({401} if path[:8] == "/console" else {200}) | {200}, path
+                assert "inner-" not in str(shown.body), path
+        for listed in ("/logs", "/console/runs"):
+            assert "outer-text" in str(node.ask("GET", listed, authorization=plain).body)
+        for letter in ("/dead/owner.both/outer/0/0", "/console/dead/owner.both/outer/0/0"):
+            assert node.ask("GET", letter, authorization=plain).status == 403, letter
+            assert node.ask("GET", letter, authorization=own).status == 200, letter
 
 
 def test_a_link_lets_one_browser_in_once_and_only_to_look(tmp_path: Path) -> None:

@@ -20,15 +20,19 @@ from headrace.keepers.storage.keys import after, pack
 from headrace.model.effects import Change, DeadEvent, Delete, Put, Space
 from headrace.model.errors import Invalid, Unknown
 from headrace.model.record import Position
+from headrace.world.clock import Clock
+from headrace.world.slices import Slices
 
 PAGE = 500
+SHOWN = 50
+"""Dead letters that are read in one step: each row holds its event whole."""
 
 
 class DeadLetters:
     """The operator's view of the dead letters."""
 
-    def __init__(self, storage: Storage, dispatcher: Dispatcher) -> None:
-        self._storage, self._dispatcher = storage, dispatcher
+    def __init__(self, storage: Storage, dispatcher: Dispatcher, clock: Clock) -> None:
+        self._storage, self._dispatcher, self._clock = storage, dispatcher, clock
 
     async def list(
         self, function: str | None = None, *, limit: int = 100, after: str = ""
@@ -36,8 +40,17 @@ class DeadLetters:
         """Dead letters by function and position; `after` is the last page's `function@position`."""
         prefix = pack(function) if function is not None else b""
         low = _row_key(after) + b"\x00" if after else prefix
-        page = await self._storage.scan(Space.DEAD, low, _end(prefix), limit=limit)
-        return [decode_waiting(value) for _, value in page]
+        found: list[DeadEvent] = []
+        slices = Slices(self._clock)
+        while len(found) < limit:
+            size = min(SHOWN, limit - len(found))
+            page = await self._storage.scan(Space.DEAD, low, _end(prefix), limit=size)
+            found += [decode_waiting(value) for _, value in page]
+            if len(page) < size:
+                break
+            low = page[-1][0] + b"\x00"
+            await slices.step()
+        return found
 
     async def get(self, function: str, position: Position) -> DeadEvent:
         """One dead letter.

@@ -86,6 +86,7 @@ class Dispatcher:
         ] = defaultdict(dict)
         # By stream then: what is read together with it.
         self._reads: dict[str, dict[str, list[tuple[str, ...]]]] = {}
+        self._readers: defaultdict[str, set[str]] = defaultdict(set)
         self._paused: set[str] = set()
         # Held while an operator's wish is done to rows of a partition that nobody owns here.
         self._unowned: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -159,6 +160,7 @@ class Dispatcher:
             subscription = self._broker.subscribe(function.name, reads.streams)
             for stream in reads.streams:
                 self._reads[function.name].setdefault(stream, []).append(reads.streams)
+                self._readers[stream].add(function.name)
             if isinstance(trigger, Lag):
                 follow = self._roster(function, trigger, subscription).follow
             else:
@@ -200,7 +202,8 @@ class Dispatcher:
             await subscription.close()
         self._subscriptions.pop(name, None)
         self._pumps.pop(name, None)
-        self._reads.pop(name, None)
+        for stream in self._reads.pop(name, {}):
+            self._readers[stream].discard(name)
         self.functions.pop(name, None)
 
     async def close(self, grace: float) -> None:
@@ -348,6 +351,10 @@ class Dispatcher:
             for stream in reads.streams
             for partition in range(self._broker.stream(stream).partitions)
         ]
+
+    def readers(self, stream: str) -> list[str]:
+        """The functions that read a stream: by its name, or as the place where a trigger keeps its events."""
+        return sorted(self._readers.get(stream, ()))
 
     def state_of(self, function: str, stream: str, partition: int) -> str:
         """What delivery to this partition is doing, in words."""

@@ -81,11 +81,7 @@ class Explainer:
             raise Unknown(f"`{stream}/{partition}` holds no offset {offset}; {held}")
         chunk = chunks[0]
         event = chunk.events()[0]
-        rows = [
-            await self._where(name, chunk, event)
-            for name in sorted(self._dispatcher.functions)
-            if (stream, partition) in self._dispatcher.partitions(name)
-        ]
+        rows = [await self._where(name, chunk, event) for name in self._dispatcher.readers(stream)]
         return Explanation(
             stream, partition, offset, event.key, event.id_or(f"{stream}/{partition}/{offset}"),
             chunk.appended, chunk.hops, chunk.origin, rows,

@@ -19,13 +19,17 @@ from headrace.delivery.unit import FOREVER
 from headrace.delivery.watermark import Watermark
 from headrace.keepers.storage.base import Storage
 from headrace.keepers.storage.keys import after, pack
-from headrace.model.effects import Change, Check, Delete, Put, Space
+from headrace.model.effects import Change, Check, DeadEvent, Delete, Put, Space
 from headrace.model.errors import Unknown
 from headrace.model.outcome import BEHIND
 from headrace.world.clock import Clock
 from headrace.world.slices import Slices
 
 PAGE = 500
+MAX_KEYS, MAX_COUNTED = 10_000, 10_000
+"""Of one partition, and of one key."""
+COUNT_PAGE = 50
+"""Parked events that are read in one step: each row holds its event whole."""
 
 
 class ParkingLot:
@@ -34,8 +38,10 @@ class ParkingLot:
     def __init__(self, storage: Storage, dispatcher: Dispatcher, clock: Clock) -> None:
         self._storage, self._dispatcher, self._clock = storage, dispatcher, clock
 
-    async def keys(self, function: str | None = None) -> list[ParkedKey]:
-        """Every parked key and stopped partition, of one function or of all."""
+    async def keys(
+        self, function: str | None = None, *, most: int | None = None
+    ) -> list[ParkedKey]:
+        """Every parked key and stopped partition, of one function or of all; with `most` about so many."""
         found: list[ParkedKey] = []
         names = [function] if function is not None else sorted(self._dispatcher.functions)
         # A node may have thousands of partitions, and a console asks again and again.
@@ -44,9 +50,11 @@ class ParkingLot:
             if function is None and name not in self._dispatcher.functions:
                 continue  # withdrawn meanwhile
             for stream, partition in self._partitions(name):
-                found.extend(await self._parked(name, stream, partition))
+                found.extend(await self._parked(name, stream, partition, slices, most))
                 found.extend(await self._stopped(name, stream, partition))
                 await slices.step()
+                if most is not None and len(found) >= most:
+                    return found[:most]
         return found
 
     async def redrive(self, function: str, key: str | None = None) -> int:
@@ -108,27 +116,46 @@ class ParkingLot:
         lane = bytes.fromhex(parked.lane)
         return parked_key_key(parked.function, parked.stream, parked.partition, lane)
 
-    async def _parked(self, function: str, stream: str, partition: int) -> list[ParkedKey]:
+    async def _parked(
+        self, function: str, stream: str, partition: int, slices: Slices, most: int | None
+    ) -> list[ParkedKey]:
         prefix = pack(function, stream, partition)
         found: list[ParkedKey] = []
+        limit = MAX_KEYS if most is None else min(most, MAX_KEYS)
         for packed, status in await self._storage.scan(
-            Space.PARKED_KEYS, prefix, after(prefix), limit=10_000
+            Space.PARKED_KEYS, prefix, after(prefix), limit=limit
         ):
-            rows = await self._storage.scan(Space.PARKED, packed, parked_end(packed), limit=10_000)
-            waiting = (decode_waiting(value) for _, value in rows)
-            # After a reset, events that come again before the one that failed lie in front of it.
-            first = next((each for each in waiting if each.cause.kind != BEHIND), None)
-            if first is None and rows:
-                first = decode_waiting(rows[0][1])
+            await slices.step()
+            first, count = await self._first(packed, slices)
             lane = packed[len(prefix) :]
             found.append(
                 ParkedKey(
-                    function, stream, partition, lane_name(lane), status.decode(), len(rows),
+                    function, stream, partition, lane_name(lane), status.decode(), count,
                     first.failed if first else 0,
                     f"{first.cause.kind}: {first.cause.message}" if first else "", lane.hex(),
                 )
             )  # fmt: skip
         return found
+
+    async def _first(self, packed: bytes, slices: Slices) -> tuple[DeadEvent | None, int]:
+        """The event that a key is parked for, and how many wait; counted up to 10,000."""
+        low, end, count = packed, parked_end(packed), 0
+        found = begun = None
+        while count < MAX_COUNTED:
+            rows = await self._storage.scan(Space.PARKED, low, end, limit=COUNT_PAGE)
+            for _, value in rows if found is None else ():
+                # After a reset, events that come again before the one that failed lie in front of it.
+                waiting = decode_waiting(value)
+                begun = begun or waiting
+                if waiting.cause.kind != BEHIND:
+                    found = waiting
+                    break
+            count += len(rows)
+            if len(rows) < COUNT_PAGE:
+                break
+            low = rows[-1][0] + b"\x00"
+            await slices.step()
+        return found or begun, count
 
     async def _stopped(self, function: str, stream: str, partition: int) -> list[ParkedKey]:
         row = await self._storage.get(Space.TROUBLE, position_key(function, stream, partition))

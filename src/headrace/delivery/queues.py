@@ -28,6 +28,7 @@ from headrace.model.function import QueueSpec, StreamSpec
 from headrace.model.record import Position, decode_events
 from headrace.topology.consumers import consumer_name
 from headrace.world.clock import Clock
+from headrace.world.slices import Slices
 
 MAX_DELAYED: Final = 10_000
 """Delayed messages are counted up to here, of all queues together."""
@@ -136,9 +137,10 @@ class Queues:
             for stream in app.streams
             if stream.queue
         ]
+        slices = Slices(self._clock)
         return [
             await self._row(spec, delayed[spec.name])
-            for spec in sorted(specs, key=lambda spec: spec.name)
+            async for spec in slices.over(sorted(specs, key=lambda spec: spec.name))
         ]
 
     async def row(self, name: str) -> QueueRow:
@@ -165,11 +167,7 @@ class Queues:
 
     def readers(self, name: str) -> list[str]:
         """The groups that read the queue."""
-        return [
-            function
-            for function in sorted(self._dispatcher.functions)
-            if any(stream == name for stream, _ in self._dispatcher.partitions(function))
-        ]
+        return self._dispatcher.readers(name)
 
     async def peek(self, name: str, group: str | None = None, *, limit: int = 10) -> list[Seen]:
         """The first messages a reader has not finished, then those that are delayed; none is taken.
@@ -268,12 +266,14 @@ class Queues:
         at = max(progress.watermark, extent.low)
         last = at + MAX_LOOKED
         found: list[Seen] = []
+        slices = Slices(self._clock)
         while at < min(extent.high, last) and len(found) < limit:
             chunks = await self._broker.fetch(name, partition, at, events=PAGE, size=1 << 20)
             if not chunks:
                 break
             for chunk in chunks:
                 for index, event in enumerate(chunk.events(), start=chunk.low):
+                    await slices.step()
                     offset = chunk.offset_of(index)
                     if not mark.is_finished(offset) and len(found) < limit:
                         place = Position(name, partition, offset)
@@ -302,15 +302,18 @@ class Queues:
 
     async def _delayed(self) -> Counter[str]:
         counts: Counter[str] = Counter()
+        slices = Slices(self._clock)
         async for _, _, append in self._dispatcher.delays.waiting():
+            await slices.step()
             counts[append.stream] += append.count
             if counts.total() >= MAX_DELAYED:
                 break
         return counts
 
     async def _count(self, space: Space, prefix: bytes) -> int:
-        count, low = 0, prefix
+        count, low, slices = 0, prefix, Slices(self._clock)
         while count < MAX_COUNTED:
+            await slices.step()
             page = await self._storage.scan(space, low, after(prefix), limit=COUNT_PAGE)
             count += len(page)
             if len(page) < COUNT_PAGE:

@@ -9,7 +9,8 @@ import itertools
 import logging
 from bisect import bisect_left
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 import msgspec
 
@@ -20,6 +21,8 @@ from headrace.model.record import Chunk, positions
 
 _logger = logging.getLogger("headrace.delivery")
 MAX_RUNS = 1_000
+MAX_FAILED = 100
+"""Failed runs of all functions together, beside the latest of each."""
 MAX_LINES = 5_000
 MAX_LINES_BYTES = 8 << 20
 """What the texts of the log lines that are remembered take at most, together."""
@@ -41,6 +44,8 @@ BOUNDS = (
     30.0,
     60.0,
 )
+Of: TypeAlias = Callable[[str], bool]
+"""Whether what a function did is to be told."""
 
 
 class Run(msgspec.Struct, frozen=True, gc=False):
@@ -105,6 +110,8 @@ class Runs:
 
     def __init__(self) -> None:
         self._runs: dict[str, deque[Run]] = defaultdict(lambda: deque(maxlen=MAX_RUNS))
+        self._latest: deque[Run] = deque(maxlen=MAX_RUNS)
+        self._failed: deque[Run] = deque(maxlen=MAX_FAILED)
         self._lines: deque[LogLine] = deque()
         self._line_bytes = self._number = 0
         self.counters: dict[str, Counters] = defaultdict(Counters)
@@ -112,6 +119,9 @@ class Runs:
     def record(self, run: Run, batches: int = 1) -> None:
         """Remember a run that ended; of a convoy, all its batches as one, and count each of them."""
         self._runs[run.function].append(run)
+        self._latest.append(run)
+        if run.outcome != "succeeded":
+            self._failed.append(run)
         counters = self.counters[run.function]
         counters.outcomes[run.outcome] += batches
         counters.events += run.events
@@ -163,26 +173,37 @@ class Runs:
         while len(self._lines) > MAX_LINES or self._line_bytes > MAX_LINES_BYTES:
             self._line_bytes -= len(self._lines.popleft().text)
 
-    def recent(self, function: str | None = None, limit: int = 100) -> list[Run]:
-        """The newest runs, newest first."""
-        if function is not None:
-            found = list(self._runs.get(function, ()))
-        else:
-            found = sorted(
-                (run for known in self._runs.values() for run in known), key=lambda run: run.started
-            )
-        return found[::-1][:limit]
+    def recent(
+        self, function: str | None = None, limit: int = 100, of: Of = lambda _: True
+    ) -> list[Run]:
+        """The runs that ended last, the last first: of one function, or the functions that `of` says."""
+        known = self._latest if function is None else self._runs.get(function, ())
+        return _last(known, limit, of)
+
+    def failed(self, limit: int = MAX_FAILED, of: Of = lambda _: True) -> list[Run]:
+        """Those that did not succeed."""
+        return _last(self._failed, limit, of)
 
     def logs(
-        self, function: str | None = None, *, limit: int = 100, after: int = 0
+        self,
+        function: str | None = None,
+        *,
+        limit: int = 100,
+        after: int = 0,
+        of: Of = lambda _: True,
     ) -> list[LogLine]:
-        """The newest log lines numbered above `after`, oldest first."""
-        found = [
-            line
-            for line in self._lines
-            if line.number > after and (function is None or line.function == function)
-        ]
-        return found[-limit:]
+        """The newest log lines numbered above `after`, oldest first: of one function, or those `of` says."""
+        found: list[LogLine] = []
+        for line in reversed(self._lines):
+            if line.number <= after or len(found) == limit:
+                break
+            if (function is None or line.function == function) and of(line.function):
+                found.append(line)
+        return found[::-1]
+
+
+def _last(known: Sequence[Run], limit: int, of: Of) -> list[Run]:
+    return list(itertools.islice((run for run in reversed(known) if of(run.function)), limit))
 
 
 def runs_of(invocation: Invocation, outcome: Outcome, wall: float) -> list[tuple[Run, int]]:

@@ -20,6 +20,7 @@ from headrace.triggers.schedules.source import decode_standing, event_of, in_wor
 from headrace.triggers.source import checkpoint_key
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
+from headrace.world.slices import Slices
 
 
 class ScheduleRow(msgspec.Struct, frozen=True):
@@ -67,11 +68,13 @@ class Schedules:
             Unknown: There is no such function.
         """
         names = sorted(self._dispatcher.functions) if function is None else [function]
-        return [
-            await self._row(name, number, schedule, stream)
-            for name in names
-            for number, (schedule, stream) in enumerate(self._of(name))
-        ]
+        rows: list[ScheduleRow] = []
+        async for name in Slices(self._clock).over(names):
+            if function is None and name not in self._dispatcher.functions:
+                continue  # withdrawn meanwhile
+            for number, (schedule, stream) in enumerate(self._of(name)):
+                rows.append(await self._row(name, number, schedule, stream))
+        return rows
 
     async def fire(self, function: str, number: int = 0) -> str:
         """Let a schedule's event happen now, beside its timetable; the event's id.

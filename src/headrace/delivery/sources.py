@@ -76,7 +76,7 @@ class Sources:
         specs = [self._dispatcher.known(function)] if function is not None else known.values()
         found = [
             (spec, place, trigger, stream)
-            for spec in sorted(specs, key=lambda spec: spec.name)
+            async for spec in Slices(self._clock).over(sorted(specs, key=lambda spec: spec.name))
             for place, trigger, stream in sources_of(spec)
         ]
         gate = asyncio.Semaphore(MAX_ASKED)
@@ -93,9 +93,16 @@ class Sources:
         await asyncio.gather(*(ask(*each) for each in due))
         return [self._row(*each) async for each in Slices(self._clock).over(found)]
 
-    async def at_hand(self) -> list[SourceRow]:
-        """The rows of all functions without asking any database; slots as last seen."""
-        specs = [spec for _, spec in sorted(self._dispatcher.functions.items())]
+    async def at_hand(self, function: str | None = None) -> list[SourceRow]:
+        """The rows of one function or of all without asking any database; slots as last seen.
+
+        Raises:
+            Unknown: There is no such function.
+        """
+        if function is not None:
+            specs = [self._dispatcher.known(function)]
+        else:
+            specs = [spec for _, spec in sorted(self._dispatcher.functions.items())]
         return [
             self._row(spec, *each)
             async for spec in Slices(self._clock).over(specs)

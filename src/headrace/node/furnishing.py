@@ -78,7 +78,7 @@ def furnish(
         cold_starts: How long they took.
     """
     lag = Lag(storage, broker, dispatcher, clock)
-    dead_letters = DeadLetters(storage, dispatcher)
+    dead_letters = DeadLetters(storage, dispatcher, clock)
     return Rooms(
         publisher=Publisher(broker, dispatcher.delays),
         direct=Direct(

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import CodeType
 
+MAX_NEAR, MAX_NEAR_LETTERS = 200, 200
+"""Names that are looked at closely, and letters of a name for which any is."""
 _OURS = str(Path(__file__).resolve().parent.parent)
 
 
@@ -30,8 +32,15 @@ def of_code(code: CodeType) -> str:
 
 def near(name: str, known: Iterable[str]) -> str:
     """` (did you mean ...?)` where a known name looks like `name`, else nothing."""
+    if len(name) > MAX_NEAR_LETTERS:
+        return ""
     # Imported on the way to an error only: it is slow to load, and most programs never need it.
     from difflib import get_close_matches
+    from heapq import nsmallest
 
-    found = get_close_matches(name, list(known), n=3)
+    # Of thousands, most are told from it without a closer look, which takes time.
+    likely = nsmallest(
+        MAX_NEAR, known, key=lambda each: (each[:3] != name[:3], abs(len(each) - len(name)))
+    )
+    found = get_close_matches(name, likely, n=3)
     return f" (did you mean {', '.join(f'`{each}`' for each in found)}?)" if found else ""

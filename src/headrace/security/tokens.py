@@ -163,6 +163,19 @@ class Tokens:
             Unauthenticated: There is none that counts; the message does not say what was wrong.
             Refused: It counts, but not for this.
         """
+        token = await self.shown(authorization)
+        if not token.allows(scope):
+            raise Refused(
+                f"this token is not good for `{scope}`; it is for {', '.join(token.scopes)}"
+            )
+        return token
+
+    async def shown(self, authorization: str | None) -> Token:
+        """The token an `Authorization` header brings, whatever it is good for.
+
+        Raises:
+            Unauthenticated: There is none that counts; the message does not say what was wrong.
+        """
         kind, _, text = (authorization or "").partition(" ")
         form = _FORM.fullmatch(text.strip()) if kind.lower() == "bearer" else None
         if form is None:
@@ -184,10 +197,6 @@ class Tokens:
             or (token.expires and token.expires <= now)
         ):
             raise Unauthenticated("this token is unknown, revoked or over; get a new one")
-        if not token.allows(scope):
-            raise Refused(
-                f"this token is not good for `{scope}`; it is for {', '.join(token.scopes)}"
-            )
         return token
 
     async def _find(self, name: str) -> Token | None:

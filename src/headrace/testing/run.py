@@ -199,7 +199,7 @@ class Run:
             match deed:
                 case "redrive":
                     self._redrives[target] = self._redrives.get(target, 0) + 1
-                    await DeadLetters(node.door, node.dispatcher).redrive(target)
+                    await DeadLetters(node.door, node.dispatcher, self.lives.clock).redrive(target)
                     await ParkingLot(node.door, node.dispatcher, self.lives.clock).redrive(target)
                 case "discard":
                     self._discards.add(target)

@@ -435,7 +435,7 @@ class World:
 
     @property
     def _dead(self) -> DeadLetters:
-        return DeadLetters(self._lives.storage, self._lives.node.dispatcher)
+        return DeadLetters(self._lives.storage, self._lives.node.dispatcher, self._lives.clock)
 
     @property
     def _lot(self) -> ParkingLot:

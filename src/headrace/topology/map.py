@@ -69,7 +69,8 @@ def map_rows(apps: Iterable[AppSpec]) -> list[MapRow]:
 def rows_of(apps: Iterable[AppSpec]) -> Iterator[MapRow]:
     """The rows one by one, by app and in the order declared; queues' consumers and forwards come last."""
     for app in apps:
-        yield from (_row(app, each, trigger) for each in app.functions for trigger in each.triggers)
+        for function in app.functions:
+            yield from rows_of_function(app, function)
         consumers = (each for stream in app.streams if (each := consumer_of(stream, app.name)))
         yield from (_row(app, each, each.triggers[0]) for each in consumers)
         yield from (_forward(app, forward) for forward in app.forwards)
@@ -82,6 +83,11 @@ def setting_notes(apps: Iterable[AppSpec]) -> Iterator[str]:
             told = f"from {setting.where}" if setting.where else f"default {setting.default}"
             told = "not set" if setting.is_missing else told
             yield f"setting `{app.name}.{setting.name}` ({setting.type}): {told}"
+
+
+def rows_of_function(app: AppSpec, function: FunctionSpec) -> Iterator[MapRow]:
+    """One row for each of the function's triggers."""
+    return (_row(app, function, trigger) for trigger in function.triggers)
 
 
 def map_table(rows: Sequence[MapRow]) -> str:
@@ -119,7 +125,7 @@ def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger) -> MapRow:
     return MapRow(
         function=function.name,
         streams=streams_of(trigger) or watched_by(trigger),
-        trigger=_trigger(trigger) + _written(function, trigger),
+        trigger=trigger_words(function, trigger),
         group=function.name if listens else "-",
         batch=_batch(function) if listens else "-",
         order=_order(function) if listens else "-",
@@ -158,6 +164,11 @@ def _forward(app: AppSpec, forward: Forward) -> MapRow:
         summary="",
         source="",
     )
+
+
+def trigger_words(function: FunctionSpec, trigger: Trigger) -> str:
+    """A trigger of the function: its kind and its options."""
+    return _trigger(trigger) + _written(function, trigger)
 
 
 def _trigger(trigger: Trigger) -> str:

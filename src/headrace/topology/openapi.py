@@ -9,6 +9,7 @@ from typing import Any, Final
 from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.http import Http, Proxy, Webhook
 from headrace.model.route import Segment, segments_of
+from headrace.model.steps import Steps, at_once
 from headrace.topology.components import Components
 
 _KINDS: Final[dict[str, dict[str, Any]]] = {
@@ -54,10 +55,15 @@ ACCEPTED: Final[dict[str, Any]] = {
 
 def document(apps: Iterable[AppSpec], *, version: str = "") -> dict[str, Any]:
     """The document of these apps' routes."""
+    return at_once(document_of(apps, version=version))
+
+
+def document_of(apps: Iterable[AppSpec], *, version: str = "") -> Steps[dict[str, Any]]:
+    """The document of these apps' routes, a function or proxy at a time."""
     # The platform's own apps have no routes, and no place in the title.
     known = [app for app in apps if not app.name.startswith("_")]
     components = Components({"Problem": PROBLEM, "Accepted": ACCEPTED})
-    paths: dict[str, dict[str, Any]] = {}
+    paths = Paths()
     scopes = False
     for app in known:
         for function in app.functions:
@@ -65,22 +71,25 @@ def document(apps: Iterable[AppSpec], *, version: str = "") -> dict[str, Any]:
                 if isinstance(trigger, (Http, Webhook)):
                     scopes = scopes or trigger.auth is not None
                     for method in trigger.methods:
-                        _put(paths, trigger.segments, method, _operation(
+                        paths.put(trigger.segments, method, _operation(
                             app, function, trigger, method, components
                         ))  # fmt: skip
+            yield
         for proxy in app.proxies:
             scopes = scopes or proxy.auth is not None
             segments = segments_of(proxy.path, proxy.path)
             for method in proxy.methods:
-                _put(paths, segments, method, _passed(app, proxy, method, segments))
-    _number(paths)
+                paths.put(segments, method, _passed(app, proxy, method, segments))
+            yield
+    _number(paths.known)
+    yield
     found: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": ", ".join(app.name for app in known) or "headrace",
             "version": version or "+".join(app.version[:12] for app in known if app.version) or "0",
         },
-        "paths": paths,
+        "paths": paths.known,
         "components": {"schemas": components.schemas},
     }
     if scopes:
@@ -88,24 +97,27 @@ def document(apps: Iterable[AppSpec], *, version: str = "") -> dict[str, Any]:
     return found
 
 
-def _put(
-    paths: dict[str, dict[str, Any]],
-    segments: tuple[Segment, ...],
-    method: str,
-    operation: dict[str, Any],
-) -> None:
-    path = "/" + "/".join(
-        f"{{{segment.name}}}" if segment.name else segment.text for segment in segments
-    )
-    # To OpenAPI two paths that differ in nothing but names are one, and a reader may refuse both.
-    alike = next((each for each in paths if _unnamed(each) == _unnamed(path)), path)
-    if alike != path:
-        named = dict(zip(_NAMES.findall(path), _NAMES.findall(alike), strict=True))
-        operation["parameters"] = [
-            each | {"name": named[each["name"]]} if each["in"] == "path" else each
-            for each in operation["parameters"]
-        ]
-    paths.setdefault(alike, {})[method.lower()] = operation
+class Paths:
+    """Operations by path and method, as OpenAPI has them."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, dict[str, Any]] = {}
+        self._alike: dict[str, str] = {}
+
+    def put(self, segments: tuple[Segment, ...], method: str, operation: dict[str, Any]) -> None:
+        """Add an operation."""
+        path = "/" + "/".join(
+            f"{{{segment.name}}}" if segment.name else segment.text for segment in segments
+        )
+        # To OpenAPI two paths that differ in nothing but names are one, and a reader may refuse both.
+        alike = self._alike.setdefault(_unnamed(path), path)
+        if alike != path:
+            named = dict(zip(_NAMES.findall(path), _NAMES.findall(alike), strict=True))
+            operation["parameters"] = [
+                each | {"name": named[each["name"]]} if each["in"] == "path" else each
+                for each in operation["parameters"]
+            ]
+        self.known.setdefault(alike, {})[method.lower()] = operation
 
 
 def _number(paths: dict[str, dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from typing import Final, TypeVar
 
+from headrace.model.steps import Steps
 from headrace.world.clock import Clock
 
 T = TypeVar("T")
@@ -14,17 +15,30 @@ SLICE_S: Final = 0.002
 
 
 class Slices:
-    """One for each long work, which begins its first slice by making it."""
+    """One for each long work.
+
+    Others have a turn after its first step already: whoever makes it may have done other long work before.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._began = clock.monotonic()
+        self._due = clock.monotonic()
 
     async def step(self) -> None:
         """Called between two steps; where the slice is over, everybody else has a turn first."""
-        if self._clock.monotonic() - self._began > SLICE_S:
+        if self._clock.monotonic() > self._due:
             await self._clock.sleep(0)
-            self._began = self._clock.monotonic()
+            self._due = self._clock.monotonic() + SLICE_S
+
+    async def through(self, steps: Steps[T]) -> T:
+        """What the steps come to."""
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                found: T = end.value
+                return found
+            await self.step()
 
     async def over(self, rows: Iterable[T]) -> AsyncIterator[T]:
         """Each of the rows; making one and what is done to it are a step."""

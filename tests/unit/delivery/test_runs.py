@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.delivery.runs import MAX_LINES, MAX_LINES_BYTES, Runs
+from headrace.delivery.runs import MAX_FAILED, MAX_LINES, MAX_LINES_BYTES, Run, Runs
 
 
 def said(runs: Runs, text: str) -> None:
@@ -26,3 +26,21 @@ def test_long_lines_are_remembered_up_to_so_many_bytes() -> None:
     assert len(runs.logs(limit=1_000)) == 100
     said(runs, "short")
     assert runs.logs(limit=1_000)[-1].text == "short"
+
+
+def test_runs_and_lines_are_told_of_the_functions_that_may_be_seen() -> None:
+    runs = Runs()
+    for number in range(3 * MAX_FAILED):
+        function = f"shop.{'ab'[number % 2]}"
+        outcome = "failed" if number % 3 == 0 else "succeeded"
+        runs.record(Run(function, "k", "i", number, 0.1, 1, 1, outcome, "orders/0/3"))
+        runs.write(time=0, function=function, instance="i", key="", level="info", text=f"{number}")
+    only = "shop.a".__eq__
+    last = 3 * MAX_FAILED - 1
+    assert [run.started for run in runs.recent(limit=2)] == [last, last - 1]
+    assert [run.started for run in runs.recent(limit=2, of=only)] == [last - 1, last - 3]
+    assert [run.started for run in runs.failed(2)] == [last - 2, last - 5]
+    assert [run.started for run in runs.failed(2, only)] == [last - 5, last - 11]
+    assert len(runs.failed()) == MAX_FAILED
+    assert [line.text for line in runs.logs(limit=2, of=only)] == [f"{last - 3}", f"{last - 1}"]
+    assert [line.number for line in runs.logs(limit=9, after=last - 1)] == [last, last + 1]

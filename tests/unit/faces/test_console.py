@@ -9,8 +9,9 @@ from headrace.delivery.parking import ParkedKey
 from headrace.delivery.runs import Counters, LogLine, Run
 from headrace.delivery.sources import SourceRow
 from headrace.faces.console.drawing import picture
-from headrace.faces.console.frame import POLICY, Frame
-from headrace.faces.console.overview import Overview, page
+from headrace.faces.console.frame import POLICY, Frame, document
+from headrace.faces.console.overview import Overview
+from headrace.faces.console.overview import page as sheet_of
 from headrace.model.bus import Forward, Rule
 from headrace.model.effects import DeadEvent
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
@@ -22,6 +23,7 @@ from headrace.model.watches import Silence
 from headrace.topology.graph import Edge, Graph, graph_of
 
 EVIL = "<script>alert(1)</script>"
+FRAME = Frame(version="1", ready=True, reason="", apps=("shop",))
 SHOP = AppSpec(
     name="shop",
     owner="team",
@@ -42,8 +44,6 @@ def overview(**more: object) -> Overview:
     counters.outputs.add("priced")
     counters.outcomes["failed"] = 3
     fields: dict[str, object] = {
-        "frame": Frame(version="1", ready=True, reason="", apps=("shop",)),
-        "now": 1_000_000,
         "apps": [SHOP],
         "ends": {"orders": 9, "priced": 1_234},
         "lag": [LagRow("shop.price", "orders", 0, 0, 9, 4, 5, 1, 2.5, 1, "retrying")],
@@ -56,12 +56,15 @@ def overview(**more: object) -> Overview:
             )
         ],
         "parked": [ParkedKey("shop.price", "orders", 0, EVIL, "waiting", 2, 0, "broken")],
-        "runs": {
-            "shop.price": [Run("shop.price", "k", "i", 1, 0.1, 35, 1, "failed", "orders/0/3", EVIL)]
-        },
+        "rates": {("shop.price", "orders"): 3.5},
+        "failed": [Run("shop.price", "k", "i", 1, 0.1, 35, 1, "failed", "orders/0/3", EVIL)],
         "logs": [LogLine(1, 0, "shop.price", "i", "k", "INFO", EVIL)],
     } | more
     return Overview(**fields)  # type: ignore[arg-type] # by name
+
+
+def page(shown: Overview, frame: Frame = FRAME) -> str:
+    return document(frame, sheet_of(shown))
 
 
 def test_what_waits_for_a_person_is_shown_with_the_command_that_helps() -> None:
@@ -112,7 +115,7 @@ def test_a_trigger_that_fails_is_shown_with_its_error() -> None:
 
 
 def test_no_text_of_a_user_becomes_markup() -> None:
-    html = page(overview(frame=Frame(version="1", ready=False, reason=EVIL, apps=(EVIL,))))
+    html = page(overview(), Frame(version="1", ready=False, reason=EVIL, apps=(EVIL,)))
     assert EVIL not in html
     assert "&lt;script&gt;" in html
     assert "<script" not in html
@@ -132,10 +135,11 @@ def test_an_empty_node_has_a_page_too() -> None:
             counters={},
             dead=[],
             parked=[],
-            runs={},
+            rates={},
+            failed=[],
             logs=[],
-            frame=Frame(version="1", ready=True, reason="", apps=()),
-        )
+        ),
+        Frame(version="1", ready=True, reason="", apps=()),
     )
     assert "no app" in html
     assert "headrace dev app.py" in html
@@ -149,7 +153,9 @@ def test_a_node_stands_right_of_whatever_leads_to_it() -> None:
     )
     places = {
         name: int(x)
-        for name, x in re.findall(r"<title>([^<]+)</title><rect x=\"(\d+)\"", picture(drawn, {}))
+        for name, x in re.findall(
+            r"<title>([^<]+)</title><rect x=\"(\d+)\"", "".join(picture(drawn, {}))
+        )
     }
     assert places["orders"] < places["shop.price"] < places["priced"]
 
@@ -159,7 +165,7 @@ def test_a_loop_is_drawn_dashed_and_ends() -> None:
     looped = Graph(
         graph.streams, graph.functions, (*graph.edges, Edge("shop.price", "orders", "publishes"))
     )
-    assert picture(looped, {}).count('class="back"') >= 1
+    assert "".join(picture(looped, {})).count('class="back"') >= 1
 
 
 def test_a_forward_is_drawn_as_a_node_and_watching_dotted() -> None:

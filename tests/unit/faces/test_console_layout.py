@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from collections.abc import Iterable, Sequence
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.faces.console.layout import HEIGHT, MARGIN, WIDTH, columns_of, layout
+from headrace.faces.console.layout import HEIGHT, MARGIN, WIDTH, Edge, Layout, columns_of
+from headrace.faces.console.layout import layout as steps_of
+from headrace.model.steps import at_once
 
 NAMES = [f"n{number}" for number in range(9)]
 EDGES = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), max_size=20)
+
+
+def layout(names: Sequence[str], edges: Iterable[Edge]) -> Layout:
+    found = at_once(steps_of(names, edges))
+    assert found is not None
+    return found
 
 
 @given(EDGES)
@@ -53,3 +62,10 @@ def test_a_chain_has_a_column_for_each_and_a_short_cut_goes_through_gaps() -> No
 @pytest.mark.parametrize("edges", [[("n0", "n0")], [("n0", "n1"), ("n1", "n0")]])
 def test_a_loop_ends(edges: list[tuple[str, str]]) -> None:
     assert layout(NAMES, edges).back
+
+
+def test_lines_that_nobody_can_follow_are_not_laid_out() -> None:
+    names = [f"n{number}" for number in range(150)]
+    # Each of them passes all that stand between: to place their ways took minutes.
+    assert at_once(steps_of(names, combinations(names, 2))) is None
+    assert at_once(steps_of(names, pairwise(names))) is not None

@@ -6,16 +6,18 @@ watches is dotted. No library: a topology that people can read has few nodes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from markupsafe import Markup
 
-from headrace.faces.console.layout import HEIGHT, WIDTH, layout
+from headrace.faces.console.layout import HEIGHT, WIDTH, Layout, layout
+from headrace.faces.console.parts import NOTHING, code
+from headrace.model.steps import Steps
 from headrace.topology.graph import Graph
 
-MAX_NODES = 150
+MAX_NODES, MAX_LINES = 150, 600
 MAX_NAME, MAX_NOTE = 22, 27
 
 
@@ -38,8 +40,8 @@ class Flow:
 
 def picture(
     graph: Graph, notes: Mapping[str, Note], lines: Mapping[tuple[str, str], Flow] | None = None
-) -> Markup:
-    """The SVG; nothing for what is too large to read.
+) -> Iterator[Markup]:
+    """The SVG, a node or a line at a time; a sentence for what is too large to read, nothing for nothing.
 
     Args:
         graph: What to draw.
@@ -48,31 +50,52 @@ def picture(
     """
     doing = set(graph.functions) | set(graph.forwards)
     names = sorted(graph.named() | doing | set(graph.streams))
-    if not names or len(names) > MAX_NODES:
-        return Markup()
+    if not names:
+        return
     kinds = {(edge.source, edge.target): edge.kind for edge in graph.edges}
-    found = layout(names, kinds)
-    drawn = []
+    placing = layout(names, kinds) if len(names) <= MAX_NODES and len(kinds) <= MAX_LINES else None
+    found = None if placing is None else (yield from _waited(placing))
+    if found is None:
+        yield too_many(len(doing), len(names) - len(doing))
+        return
+    yield Markup(
+        '<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        'aria-label="topology"><defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" '
+        'markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0 8 4 0 8z" class="tip"/>'
+        "</marker></defs>"
+    ).format(width=found.width, height=found.height)
     for (source, target), kind in kinds.items():
         points = found.ways.get((source, target), [])
         back = (source, target) in found.back
         mark = "back" if back else "watch" if kind == "watches" else ""
         start, end = found.nodes[source], found.nodes[target]
-        drawn.append(_line(start, end, points, mark))
+        yield _line(start, end, points, mark)
         if (flow := (lines or {}).get((source, target))) is not None and not back:
-            drawn.append(_flow(flow, points[-1] if points else middle_of(start), middle_of(end)))
-    nodes = Markup().join(
-        _node(name, place, notes.get(name, Note("")), function=name in graph.functions,
-              forward=name in graph.forwards)
-        for name, place in found.nodes.items()
-    )  # fmt: skip
-    width, height = found.width, found.height
+            yield _flow(flow, points[-1] if points else middle_of(start), middle_of(end))
+    for name, place in found.nodes.items():
+        yield _node(
+            name, place, notes.get(name, Note("")), function=name in graph.functions,
+            forward=name in graph.forwards,
+        )  # fmt: skip
+    yield Markup("</svg>")
+
+
+def _waited(placing: Steps[Layout | None]) -> Generator[Markup, None, Layout | None]:
+    """What the steps come to; each of them is an empty piece."""
+    while True:
+        try:
+            next(placing)
+        except StopIteration as end:
+            found: Layout | None = end.value
+            return found
+        yield NOTHING
+
+
+def too_many(doing: int, streams: int) -> Markup:
+    """What is said of what is too large to read."""
     return Markup(
-        '<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        'aria-label="topology"><defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" '
-        'markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0 8 4 0 8z" class="tip"/>'
-        "</marker></defs>{lines}{nodes}</svg>"
-    ).format(width=width, height=height, lines=Markup().join(drawn), nodes=nodes)
+        "<p>{} functions and {} streams are too many to draw, or too much goes between them; {} lists them.</p>"
+    ).format(f"{doing:,}", f"{streams:,}", code("headrace map"))
 
 
 def middle_of(place: tuple[int, int]) -> tuple[int, int]:

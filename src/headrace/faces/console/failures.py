@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from markupsafe import Markup
 
 from headrace.delivery.parking import ParkedKey
-from headrace.faces.console.frame import Frame, document
+from headrace.faces.console.frame import Sheet
 from headrace.faces.console.parts import (
     NOTHING,
     code,
@@ -29,19 +31,19 @@ from headrace.faces.console.records import payload
 from headrace.model.effects import DeadEvent
 
 
-def page(
-    frame: Frame, dead: Sequence[DeadEvent], parked: Sequence[ParkedKey], *, after: str
-) -> Markup:
-    """Every parked key, and a page of dead letters; `after` leads to the next."""
-    more = paragraph(to(f"/console/failures?after={after}", "more")) if after else NOTHING
-    parts = [
-        section("Parked keys", parked_table(parked), "Nothing is parked."),
-        section("Dead letters", dead_table(dead) + more, "There are no dead letters."),
-    ]
-    return document(frame, "Failures", "Failures", NOTHING.join(parts))
+def page(dead: Sequence[DeadEvent], parked: Sequence[ParkedKey], *, after: str) -> Sheet:
+    """Parked keys, and a page of dead letters; `after` leads to the next."""
+    return Sheet(way="Failures", title="Failures", pieces=_pieces(dead, parked, after))
 
 
-def letter_page(frame: Frame, dead: DeadEvent, event: Mapping[str, Any]) -> Markup:
+def _pieces(dead: Sequence[DeadEvent], parked: Sequence[ParkedKey], after: str) -> Iterator[Markup]:
+    more = paragraph(to(f"/console/failures?after={quote(after)}", "more")) if after else NOTHING
+    yield from section("Parked keys", parked_table(parked), "Nothing is parked.")
+    letters = itertools.chain(dead_table(dead), [more])
+    yield from section("Dead letters", letters, "There are no dead letters.")
+
+
+def letter_page(dead: DeadEvent, event: Mapping[str, Any]) -> Sheet:
     """One dead letter whole; `event` is what it held, as JSON data."""
     name, place = dead.function, str(dead.position)
     found = facts(
@@ -59,17 +61,17 @@ def letter_page(frame: Frame, dead: DeadEvent, event: Mapping[str, Any]) -> Mark
         }
     )
     trace = dead.cause.traceback.rstrip()
-    parts = [
-        Markup("<section>{}</section>").format(found),
-        section("What it held", payload(event)),
-        section("Traceback", preformatted(trace) if trace else NOTHING),
-    ]
-    return document(frame, "Failures", f"Dead letter {place}", NOTHING.join(parts))
+    pieces = itertools.chain(
+        [Markup("<section>{}</section>").format(found)],
+        section("What it held", [payload(event)]),
+        section("Traceback", [preformatted(trace)] if trace else []),
+    )
+    return Sheet(way="Failures", title=f"Dead letter {place}", pieces=pieces)
 
 
-def dead_table(dead: Sequence[DeadEvent]) -> Markup:
+def dead_table(dead: Sequence[DeadEvent]) -> Iterator[Markup]:
     """Dead letters, each with its page."""
-    rows = [
+    rows = (
         (
             to_function(letter.function),
             to(f"/console/dead/{letter.function}/{letter.position}", str(letter.position)),
@@ -79,13 +81,13 @@ def dead_table(dead: Sequence[DeadEvent]) -> Markup:
             code(f"headrace dead redrive {letter.function} {letter.position}"),
         )
         for letter in dead
-    ]
+    )
     return table(("function", "event", "#attempts", "?failed", "~cause", "?try again"), rows)
 
 
-def parked_table(parked: Sequence[ParkedKey]) -> Markup:
+def parked_table(parked: Sequence[ParkedKey]) -> Iterator[Markup]:
     """Parked keys, and how each goes on."""
-    rows = [
+    rows = (
         (
             to_function(one.function),
             to_partition(one.stream, one.partition),
@@ -97,7 +99,7 @@ def parked_table(parked: Sequence[ParkedKey]) -> Markup:
             code(f"headrace parked redrive {one.function} {_shell(one.key)}"),
         )
         for one in parked
-    ]
+    )
     heads = ("function", "partition", "key", "#events", "?status", "?since", "~cause", "?let go on")
     return table(heads, rows)
 

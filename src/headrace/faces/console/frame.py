@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -74,8 +75,32 @@ class Frame:
     apps: tuple[str, ...]
 
 
-def document(frame: Frame, way: str, title: str, body: Markup, *, refresh_s: int = 0) -> Markup:
-    """A whole page; one that shows what moves asks again by itself every `refresh_s` seconds."""
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """What a page says beneath its head.
+
+    Attributes:
+        title: Its heading.
+        pieces: Its HTML, a row or less at a time: each is made when it is asked for, so that a long page holds nobody up.
+        way: Which of the ways to go is marked; "" for none.
+        refresh_s: How often a page that shows what moves asks again by itself, in seconds; 0 for never.
+    """
+
+    title: str
+    pieces: Iterable[Markup]
+    way: str = ""
+    refresh_s: int = 0
+
+
+def document(frame: Frame, sheet: Sheet) -> Markup:
+    """A whole page."""
+    before, after = around(frame, sheet)
+    return Markup().join((before, *sheet.pieces, after))
+
+
+def around(frame: Frame, sheet: Sheet) -> tuple[Markup, Markup]:
+    """What stands on the page before its pieces, and after them."""
+    title, way = sheet.title, sheet.way
     state = (
         Markup('<span class="good">ready</span>')
         if frame.ready
@@ -88,16 +113,16 @@ def document(frame: Frame, way: str, title: str, body: Markup, *, refresh_s: int
         )
         for name, address in WAYS.items()
     )
-    again = Markup('<meta http-equiv="refresh" content="{}">').format(refresh_s)
-    return Markup(
+    again = Markup('<meta http-equiv="refresh" content="{}">').format(sheet.refresh_s)
+    before = Markup(
         '<!doctype html><html lang="en"><head><meta charset="utf-8">{again}'
         "<title>{title} · Headrace</title>"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         "<style>{style}</style></head><body><header><h1>Headrace</h1><p>{state} · {apps} · "
         "version {version}</p><nav>{ways}</nav></header>"
-        "<main>{heading}{body}</main></body></html>"
+        "<main>{heading}"
     ).format(
-        again=again if refresh_s else "",
+        again=again if sheet.refresh_s else "",
         title=title,
         style=Markup(STYLE),
         state=state,
@@ -105,5 +130,5 @@ def document(frame: Frame, way: str, title: str, body: Markup, *, refresh_s: int
         version=frame.version,
         ways=ways,
         heading="" if title == way else Markup("<h2>{}</h2>").format(title),
-        body=body,
     )
+    return before, Markup("</main></body></html>")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -13,21 +14,19 @@ from headrace.delivery.runs import Counters, LogLine, Run
 from headrace.delivery.schedules import ScheduleRow
 from headrace.delivery.sources import SourceRow
 from headrace.faces.console.failures import dead_table, parked_table
-from headrace.faces.console.frame import Frame, document
+from headrace.faces.console.frame import Sheet
 from headrace.faces.console.overview import (
-    behind_pieces,
-    failing_pieces,
+    behind_table,
+    failing_table,
     instances_table,
     logs_table,
     runs_table,
 )
 from headrace.faces.console.parts import (
-    NOTHING,
     code,
     facts,
     listed,
     section,
-    section_pieces,
     table,
     to_stream,
     toned,
@@ -60,47 +59,55 @@ class Shown:
     logs: Sequence[LogLine]
 
 
-def page(frame: Frame, shown: Shown) -> Markup:
+def page(shown: Shown) -> Sheet:
     """One function whole: what sets it off, under which policies, and how it fares."""
-    parts = [
-        Markup("<section>{}</section>").format(_about(shown)),
-        *section_pieces("Triggers that fail", failing_pieces(shown.sources)),
-        *section_pieces("Partitions that are behind or not running", behind_pieces(shown.lag)),
-        section("Parked keys", parked_table(shown.parked)),
-        section("Dead letters", dead_table(shown.dead)),
-        section("Schedules", schedules_table(shown.schedules)),
-        section("Latest runs", runs_table(shown.runs), "It has not run since this node started."),
-        section("Instances", instances_table(shown.instances)),
-        section("Log", logs_table(shown.logs), "It has written nothing since this node started."),
-    ]
-    return document(frame, "Overview", shown.name, NOTHING.join(parts), refresh_s=REFRESH_S)
+    return Sheet(way="Overview", title=shown.name, pieces=_pieces(shown), refresh_s=REFRESH_S)
 
 
-def runs_page(frame: Frame, runs: Sequence[Run], logs: Sequence[LogLine]) -> Markup:
+def _pieces(shown: Shown) -> Iterator[Markup]:
+    yield Markup("<section>")
+    yield from _about(shown)
+    yield Markup("</section>")
+    yield from section("Triggers that fail", failing_table(shown.sources))
+    yield from section("Partitions that are behind or not running", behind_table(shown.lag))
+    yield from section("Parked keys", parked_table(shown.parked))
+    yield from section("Dead letters", dead_table(shown.dead))
+    yield from section("Schedules", schedules_table(shown.schedules))
+    yield from section(
+        "Latest runs", runs_table(shown.runs), "It has not run since this node started."
+    )
+    yield from section("Instances", instances_table(shown.instances))
+    yield from section(
+        "Log", logs_table(shown.logs), "It has written nothing since this node started."
+    )
+
+
+def runs_page(runs: Sequence[Run], logs: Sequence[LogLine]) -> Sheet:
     """The latest runs of all functions, and what they wrote."""
-    parts = [
+    pieces = itertools.chain(
         section("Latest runs", runs_table(runs), "Nothing has run since this node started."),
         section("Log", logs_table(logs), "No function has written anything."),
-    ]
-    return document(frame, "Runs", "Runs", NOTHING.join(parts), refresh_s=REFRESH_S)
+    )
+    return Sheet(way="Runs", title="Runs", pieces=pieces, refresh_s=REFRESH_S)
 
 
-def _about(shown: Shown) -> Markup:
+def _about(shown: Shown) -> Iterator[Markup]:
     counters = shown.counters
     outcomes = listed(
         toned(f"{count:,} {kind}", "soft" if kind == "succeeded" else "bad")
         for kind, count in sorted(counters.outcomes.items())
     )
     if not shown.rows:
-        return facts({"runs": outcomes or "none"})
+        yield facts({"runs": outcomes or "none"})
+        return
     row = shown.rows[0]
-    triggers = table(
+    yield from table(
         ("~trigger", "streams"),
         [(each.trigger, listed(to_stream(name) for name in each.streams)) for each in shown.rows],
     )
     outputs = sorted({*row.outputs, *counters.outputs})
     left_out = ", ".join(f"{count:,} by {why}" for why, count in sorted(counters.left_out.items()))
-    return triggers + facts(
+    yield facts(
         {
             "what it does": row.summary,
             "publishes to": listed(to_stream(name) for name in outputs),

@@ -12,10 +12,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from headrace.model.steps import Steps
+
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 166, 42, 84, 20, 12
 GAP_HEIGHT: Final = 12
 SWEEPS: Final = 4
-
+MAX_PASSED: Final = 2_000
+"""Columns that all lines together go through."""
 Edge = tuple[str, str]
 Gap = tuple[str, str, int]
 """A line's way through a column: where from, where to, which column."""
@@ -32,13 +35,22 @@ class Layout:
     height: int
 
 
-def layout(names: Sequence[str], edges: Iterable[Edge]) -> Layout:
-    """Places for every name; `ways` has an entry for each edge that passes columns."""
-    edges = sorted({edge for edge in edges if edge[0] in names and edge[1] in names})
+def layout(names: Sequence[str], edges: Iterable[Edge]) -> Steps[Layout | None]:
+    """Places for every name; `ways` has an entry for each edge that passes columns.
+
+    Takes steps, so that others have their turn in between; comes to None where more lines pass columns than
+    anybody can follow.
+    """
+    known = set(names)
+    edges = sorted({edge for edge in edges if edge[0] in known and edge[1] in known})
     columns = columns_of(names, edges)
     back = frozenset(edge for edge in edges if columns[edge[0]] >= columns[edge[1]])
-    ordered, joined = _ordered(names, [edge for edge in edges if edge not in back], columns)
-    middles = _middles(ordered, joined)
+    onward = [edge for edge in edges if edge not in back]
+    if sum(columns[target] - columns[source] for source, target in onward) > MAX_PASSED:
+        return None
+    yield
+    ordered, joined = yield from _ordered(names, onward, columns)
+    middles = yield from _middles(ordered, joined)
     x = {
         each: MARGIN + number * (WIDTH + GAP_X)
         for number, column in enumerate(ordered)
@@ -94,7 +106,7 @@ def columns_of(names: Sequence[str], edges: Sequence[Edge]) -> dict[str, int]:
 
 def _ordered(
     names: Sequence[str], edges: Sequence[Edge], columns: dict[str, int]
-) -> tuple[list[list[str | Gap]], dict[str | Gap, list[str | Gap]]]:
+) -> Steps[tuple[list[list[str | Gap]], dict[str | Gap, list[str | Gap]]]]:
     """What stands in each column, from above, and what each of it is joined to on its left."""
     found: list[list[str | Gap]] = [[] for _ in range(max(columns.values()) + 1)]
     for name in names:
@@ -111,12 +123,14 @@ def _ordered(
             last = gap
         left[target].append(last)
         right[last].append(target)
+    place = {each: at for column in found for at, each in enumerate(column)}
     for sweep in range(SWEEPS):
         forth = sweep % 2 == 0
         joined = left if forth else right
         for column in found if forth else reversed(found):
-            place = {each: at for other in found for at, each in enumerate(other)}
             column.sort(key=lambda each: (_mean(joined, each, place), place[each]))
+            place.update({each: at for at, each in enumerate(column)})
+            yield
     return found, left
 
 
@@ -129,7 +143,7 @@ def _mean(
 
 def _middles(
     ordered: Sequence[Sequence[str | Gap]], joined: dict[str | Gap, list[str | Gap]]
-) -> dict[str | Gap, int]:
+) -> Steps[dict[str | Gap, int]]:
     """How far below the top the middle of each stands: beside what leads to it, where there is room."""
     middles: dict[str | Gap, int] = {}
     for column in ordered:
@@ -140,4 +154,5 @@ def _middles(
             wished = sum(others) // len(others) if others else 0
             middles[each] = max(free + half, wished)
             free = middles[each] + half + (GAP_Y if isinstance(each, str) else GAP_Y // 2)
+        yield
     return middles

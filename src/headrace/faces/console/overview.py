@@ -6,7 +6,7 @@ command.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -16,10 +16,9 @@ from headrace.delivery.lag import LagRow
 from headrace.delivery.parking import ParkedKey
 from headrace.delivery.runs import Counters, LogLine, Run
 from headrace.delivery.sources import SourceRow
-from headrace.faces.console.drawing import MAX_NODES, Flow, Note, picture
+from headrace.faces.console.drawing import MAX_NODES, Flow, Note, picture, too_many
 from headrace.faces.console.failures import dead_table, parked_table
-from headrace.faces.console.flow import Remembered, newest, rates
-from headrace.faces.console.frame import Frame, document
+from headrace.faces.console.frame import Sheet
 from headrace.faces.console.parts import (
     NOTHING,
     code,
@@ -27,12 +26,10 @@ from headrace.faces.console.parts import (
     paragraph,
     rate,
     section,
-    section_pieces,
     short,
     span,
     stacked,
     table,
-    table_pieces,
     to,
     to_event,
     to_function,
@@ -44,10 +41,10 @@ from headrace.model.effects import DeadEvent
 from headrace.model.function import AppSpec
 from headrace.model.trigger import StreamTrigger
 from headrace.topology.graph import Edge, Graph, graph_of
-from headrace.topology.map import MapRow, map_rows, rows_of
+from headrace.topology.map import MapRow, rows_of, trigger_words
 
 REFRESH_S = 2
-DEAD_SHOWN, FUNCTIONS_SHOWN = 8, 200
+PARKED_SHOWN, DEAD_SHOWN, FUNCTIONS_SHOWN = 20, 8, 200
 OWN = "_bus"
 """The platform's own app: its routers are how rules work, and no part of what anybody declared."""
 
@@ -57,12 +54,11 @@ class Overview:
     """What the page shows, read at one moment.
 
     Attributes:
-        now: That moment, in microseconds since the epoch.
         ends: By stream, how many events were ever appended to it.
+        rates: By function and the stream they came from, events a second.
+        failed: The latest runs that did not succeed, newest first.
     """
 
-    frame: Frame
-    now: int
     apps: Sequence[AppSpec]
     ends: Mapping[str, int]
     lag: Sequence[LagRow]
@@ -71,55 +67,54 @@ class Overview:
     instances: Sequence[object]
     dead: Sequence[DeadEvent]
     parked: Sequence[ParkedKey]
-    runs: Remembered
+    rates: Mapping[tuple[str, str], float]
+    failed: Sequence[Run]
     logs: Sequence[LogLine]
 
 
-def page(shown: Overview) -> Markup:
+def page(shown: Overview) -> Sheet:
     """The page."""
-    return framed(shown.frame, pieces_of(shown))
+    return Sheet(way="Overview", title="Overview", pieces=_pieces(shown), refresh_s=REFRESH_S)
 
 
-def framed(frame: Frame, pieces: Iterable[Markup]) -> Markup:
-    """The page, of all the pieces of `pieces_of`."""
-    return document(frame, "Overview", "Overview", NOTHING.join(pieces), refresh_s=REFRESH_S)
-
-
-def pieces_of(shown: Overview) -> Iterator[Markup]:
-    """What stands on the page, a row or a section at a time."""
-    yield section(
+def _pieces(shown: Overview) -> Iterator[Markup]:
+    yield from section(
         "Topology", _topology(shown), "No app is deployed: `headrace dev app.py` runs one."
     )
-    yield from section_pieces("Triggers that fail", failing_pieces(shown.sources))
-    yield from section_pieces("Partitions that are behind or not running", behind_pieces(shown.lag))
-    yield section("Parked keys", parked_table(shown.parked[:20]))
-    yield section("Dead letters", _dead(shown.dead))
-    yield from section_pieces("Functions", _functions(shown))
-    yield section("Latest failed runs", runs_table(newest(shown.runs, 20, failed=True)))
-    yield section(
+    yield from section("Triggers that fail", failing_table(shown.sources))
+    yield from section("Partitions that are behind or not running", behind_table(shown.lag))
+    yield from section(
+        "Parked keys",
+        _few(parked_table(shown.parked[:PARKED_SHOWN]), len(shown.parked) > PARKED_SHOWN),
+    )
+    yield from section(
+        "Dead letters", _few(dead_table(shown.dead[:DEAD_SHOWN]), len(shown.dead) > DEAD_SHOWN)
+    )
+    yield from section("Functions", _functions(shown))
+    yield from section("Latest failed runs", runs_table(shown.failed))
+    yield from section(
         "Instances", instances_table(shown.instances), "None runs: nothing is asked of one."
     )
-    yield section("Log", logs_table(shown.logs), "No function has written anything.")
+    yield from section("Log", logs_table(shown.logs), "No function has written anything.")
 
 
-def _dead(dead: Sequence[DeadEvent]) -> Markup:
-    shown = dead_table(dead[:DEAD_SHOWN])
-    if len(dead) <= DEAD_SHOWN:
-        return shown
-    return shown + paragraph(to("/console/failures", "all failures"))
+def _few(shown: Iterator[Markup], more: bool) -> Iterator[Markup]:
+    """The first ones of a table, and where the others are."""
+    yield from shown
+    if more:
+        yield paragraph(to("/console/failures", "all failures"))
 
 
-def _topology(shown: Overview) -> Markup:
+def _topology(shown: Overview) -> Iterator[Markup]:
     apps = [app for app in shown.apps if app.name != OWN]
     doing = sum(len(app.functions) + len(app.forwards) for app in apps)
     streams = {stream.name for app in apps for stream in app.streams}
     if doing + len(streams) > MAX_NODES:
         # Before anything is built that grows with them.
-        count = f"{doing:,} functions and {len(streams):,} streams"
-        return Markup("<p>{} are too many to draw; {} lists them.</p>").format(
-            count, code("headrace map")
-        )
+        yield too_many(doing, len(streams))
+        return
     declared = graph_of(apps)
+    yield NOTHING
     # What a function publishes need not be declared; what it was seen to publish is drawn too.
     seen = {
         Edge(name, stream, "publishes")
@@ -129,19 +124,25 @@ def _topology(shown: Overview) -> Markup:
     }
     edges = tuple(sorted({*declared.edges, *seen}))
     graph = Graph(declared.streams, declared.functions, edges, declared.forwards)
-    return picture(graph, _notes(shown, apps), _lines(shown, graph))
+    lag = _by_function(shown.lag)
+    yield NOTHING
+    notes = _notes(shown, apps, lag)
+    yield NOTHING
+    yield from picture(graph, notes, _lines(shown, graph, lag))
 
 
-def _notes(shown: Overview, apps: Sequence[AppSpec]) -> dict[str, Note]:
+def _notes(
+    shown: Overview, apps: Sequence[AppSpec], lag: Mapping[str, Sequence[LagRow]]
+) -> dict[str, Note]:
     notes = {stream: Note(f"{count:,} events") for stream, count in shown.ends.items()}
-    triggers = {row.function: row.trigger for row in map_rows(apps)}
     for app in apps:
         for function in app.functions:
             if not any(isinstance(each, StreamTrigger) for each in function.triggers):
-                notes[function.name] = Note(triggers.get(function.name, ""))
+                last = function.triggers[-1] if function.triggers else None
+                notes[function.name] = Note("" if last is None else trigger_words(function, last))
         for forward in app.forwards:
             notes[forward.name] = Note("forward")
-    for name, rows in _by_function(shown.lag).items():
+    for name, rows in lag.items():
         behind = sum(row.lag for row in rows)
         states = [row.state for row in rows if row.state != "running"]
         if states:
@@ -156,10 +157,10 @@ def _notes(shown: Overview, apps: Sequence[AppSpec]) -> dict[str, Note]:
     return notes
 
 
-def _lines(shown: Overview, graph: Graph) -> dict[tuple[str, str], Flow]:
+def _lines(
+    shown: Overview, graph: Graph, lag: Mapping[str, Sequence[LagRow]]
+) -> dict[tuple[str, str], Flow]:
     """How many events a second go along the lines, and how many wait at their ends."""
-    flowing = rates(shown.runs, shown.now)
-    lag = _by_function(shown.lag)
     found = {}
     for edge in graph.edges:
         if edge.kind != "listens":
@@ -167,7 +168,7 @@ def _lines(shown: Overview, graph: Graph) -> dict[tuple[str, str], Flow]:
         rows = [row for row in lag.get(edge.target, ()) if row.stream == edge.source]
         behind = sum(row.lag for row in rows)
         stuck = any(row.state != "running" for row in rows)
-        above = rate(flowing.get((edge.target, edge.source), 0.0))
+        above = rate(shown.rates.get((edge.target, edge.source), 0.0))
         if above or behind:
             waits = f"{behind:,} behind" if behind else ""
             found[edge.source, edge.target] = Flow(above, waits, bad=stuck)
@@ -188,7 +189,7 @@ def _functions(shown: Overview) -> Iterator[Markup]:
         "#?mean ms",
     )  # fmt: skip
     cells = (_function(shown, row) for row in islice(told, FUNCTIONS_SHOWN))
-    yield from table_pieces(heads, cells)
+    yield from table(heads, cells)
     left = 0
     for _ in told:
         left += 1
@@ -213,7 +214,7 @@ def _function(shown: Overview, row: MapRow) -> Sequence[str]:
     )
 
 
-def behind_pieces(lag: Sequence[LagRow]) -> Iterator[Markup]:
+def behind_table(lag: Sequence[LagRow]) -> Iterator[Markup]:
     """Partitions in which a function is behind, or does not run, a row at a time."""
     rows = (
         (
@@ -228,13 +229,13 @@ def behind_pieces(lag: Sequence[LagRow]) -> Iterator[Markup]:
         for row in lag
         if row.lag or row.state != "running"
     )
-    return table_pieces(
+    return table(
         ("function", "partition", "#?position", "#?end", "#lag", "#oldest", "~state"),
         islice(rows, 50),
     )
 
 
-def failing_pieces(sources: Sequence[SourceRow]) -> Iterator[Markup]:
+def failing_table(sources: Sequence[SourceRow]) -> Iterator[Markup]:
     """Triggers that bring nothing in, with their error, a row at a time."""
     rows = (
         (
@@ -247,12 +248,12 @@ def failing_pieces(sources: Sequence[SourceRow]) -> Iterator[Markup]:
         for row in sources
         if row.state != "running"
     )
-    return table_pieces(("function", "trigger", "state", "#times", "~error"), islice(rows, 50))
+    return table(("function", "trigger", "state", "#times", "~error"), islice(rows, 50))
 
 
-def instances_table(instances: Sequence[object]) -> Markup:
+def instances_table(instances: Sequence[object]) -> Iterator[Markup]:
     """Processes that run functions, or are ready to."""
-    rows = [
+    rows = (
         (
             code(str(getattr(view, "id", ""))),
             to_function(str(getattr(view, "function", ""))),
@@ -263,13 +264,13 @@ def instances_table(instances: Sequence[object]) -> Markup:
             f"{getattr(view, 'memory', 0) / (1 << 20):.1f}",
         )
         for view in instances[:100]
-    ]
+    )
     return table(("instance", "function", "#?pid", "state", "#runs", "#?age", "#MiB"), rows)
 
 
-def runs_table(runs: Sequence[Run]) -> Markup:
+def runs_table(runs: Sequence[Run]) -> Iterator[Markup]:
     """Invocations as they ended."""
-    rows = [
+    rows = (
         (
             to_function(run.function),
             to_event(run.first),
@@ -281,15 +282,15 @@ def runs_table(runs: Sequence[Run]) -> Markup:
             short(run.cause),
         )
         for run in runs
-    ]
+    )
     return table(
         ("function", "first event", "#events", "#?attempt", "outcome", "#ms", "~cause"), rows
     )
 
 
-def logs_table(lines: Sequence[LogLine]) -> Markup:
+def logs_table(lines: Sequence[LogLine]) -> Iterator[Markup]:
     """What functions wrote, newest first."""
-    rows = [
+    rows = (
         (to_function(line.function), line.level, code(line.text[:300])) for line in reversed(lines)
-    ]
+    )
     return table(("function", "?level", "~line"), rows)

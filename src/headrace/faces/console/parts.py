@@ -1,6 +1,7 @@
 """The pieces that pages are made of: tables, facts, links, times and sizes. Values -> HTML.
 
-What is HTML already has the type `Markup`; any other text is escaped where it is put into a page.
+What is HTML already has the type `Markup`; any other text is escaped where it is put into a page. What may have
+thousands of rows comes in pieces, one after the other: others want their turn in between.
 """
 
 from __future__ import annotations
@@ -17,13 +18,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOTHING = Markup()
 
 
-def section(title: str, body: Markup, empty: str = "") -> Markup:
+def section(title: str, body: Iterable[Markup], empty: str = "") -> Iterator[Markup]:
     """A part of a page under a heading; with nothing to show the sentence `empty`, or nothing at all."""
-    return NOTHING.join(section_pieces(title, [body], empty))
-
-
-def section_pieces(title: str, body: Iterable[Markup], empty: str = "") -> Iterator[Markup]:
-    """As `section`, one piece of the body after the other."""
     begun = False
     for piece in body:
         if piece and not begun:
@@ -36,17 +32,12 @@ def section_pieces(title: str, body: Iterable[Markup], empty: str = "") -> Itera
         yield Markup("</section>")
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
-    """A table; nothing without rows.
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[Markup]:
+    """A table, one row after the other; nothing without rows.
 
     A head that starts with `#` holds numbers, with `~` long text that may wrap, and with `?` what a
     narrow screen leaves out.
     """
-    return NOTHING.join(table_pieces(heads, rows))
-
-
-def table_pieces(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[Markup]:
-    """As `table`, one row after the other: there may be thousands, and others want their turn."""
     marks = [_mark(head) for head in heads]
     # On a narrow screen there is no line of heads: a number says beside itself what it counts.
     told = [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -11,9 +12,8 @@ import msgspec
 from markupsafe import Markup
 
 from headrace.delivery.explain import Explanation
-from headrace.faces.console.frame import Frame, document
+from headrace.faces.console.frame import Sheet
 from headrace.faces.console.parts import (
-    NOTHING,
     code,
     facts,
     listed,
@@ -79,19 +79,20 @@ class Browsed:
     newer: str = ""
 
 
-def list_page(frame: Frame, streams: Sequence[Held]) -> Markup:
+def list_page(streams: Sequence[Held]) -> Sheet:
     """Every stream, the authors' first."""
-    public = [each for each in streams if not each.spec.name.startswith("_")]
-    own = [each for each in streams if each.spec.name.startswith("_")]
-    parts = [
-        section("Streams", _list(public), 'None is declared: `app.stream("orders")` declares one.'),
-        section("Streams that triggers write for their functions", _list(own)),
-    ]
-    return document(frame, "Streams", "Streams", NOTHING.join(parts))
+    pieces = itertools.chain(
+        section(
+            "Streams", _list(streams, own=False),
+            'None is declared: `app.stream("orders")` declares one.',
+        ),
+        section("Streams that triggers write for their functions", _list(streams, own=True)),
+    )  # fmt: skip
+    return Sheet(way="Streams", title="Streams", pieces=pieces)
 
 
-def _list(streams: Sequence[Held]) -> Markup:
-    rows = [
+def _list(streams: Sequence[Held], *, own: bool) -> Iterator[Markup]:
+    rows = (
         (
             to_stream(each.spec.name),
             each.spec.owner,
@@ -102,7 +103,8 @@ def _list(streams: Sequence[Held]) -> Markup:
             listed(to_function(name) for name in each.readers) or "-",
         )
         for each in streams
-    ]
+        if each.spec.name.startswith("_") == own
+    )
     heads = ("stream", "?owner", "#?partitions", "#records", "#bytes", "?keeps", "~read by")
     return table(heads, rows)
 
@@ -116,7 +118,7 @@ def _kept(spec: StreamSpec) -> str:
     return " or ".join(words) or "all"
 
 
-def browse_page(frame: Frame, shown: Browsed) -> Markup:
+def browse_page(shown: Browsed) -> Sheet:
     """A stream, its partitions, and a page of its records."""
     spec = shown.held.spec
     address = f"/console/streams/{quote(spec.name, safe='')}"
@@ -128,7 +130,7 @@ def browse_page(frame: Frame, shown: Browsed) -> Markup:
         to(f"{address}?{chosen[1:]}" if chosen else address, "the latest"),
         to(address, "all partitions") if shown.partition is not None else "",
     ]
-    rows = [
+    rows = (
         (
             to_event(str(record["position"])),
             str(record.get("appended", ""))[:19].replace("T", " "),
@@ -136,15 +138,15 @@ def browse_page(frame: Frame, shown: Browsed) -> Markup:
             code(short(flat(record), MAX_SHOWN)),
         )
         for record in reversed(shown.records)
-    ]
+    )
     records = table(("event", "?appended", "key", "~value"), rows)
     partitions = table(
         ("partition", "#oldest", "#next", "#records", "#bytes"),
-        [
+        (
             (to(f"{address}?partition={number}", f"{number}"), f"{low:,}", f"{high:,}",
              f"{high - low:,}", size(weight))
             for number, (low, high, weight) in enumerate(shown.held.extents[:64])
-        ],
+        ),
     )  # fmt: skip
     about = facts(
         {
@@ -155,15 +157,15 @@ def browse_page(frame: Frame, shown: Browsed) -> Markup:
         }
     )
     where = "" if shown.partition is None else f", partition {shown.partition}"
-    parts = [
-        Markup("<section>{}</section>{}").format(about, paragraph(*ways)),
+    pieces = itertools.chain(
+        [Markup("<section>{}</section>{}").format(about, paragraph(*ways))],
         section("Records", records, "No record is here (yet, or any more)."),
         section("Partitions", partitions),
-    ]
-    return document(frame, "Streams", f"{spec.name}{where}", NOTHING.join(parts))
+    )
+    return Sheet(way="Streams", title=f"{spec.name}{where}", pieces=pieces)
 
 
-def event_page(frame: Frame, record: Mapping[str, Any], found: Explanation) -> Markup:
+def event_page(record: Mapping[str, Any], found: Explanation) -> Sheet:
     """One event: what it holds, and what each function has made of it."""
     place = f"{found.stream}/{found.partition}/{found.offset}"
     headers = record.get("headers") or {}
@@ -183,7 +185,7 @@ def event_page(frame: Frame, record: Mapping[str, Any], found: Explanation) -> M
             ),
         }
     )
-    rows = [
+    rows = (
         (
             to_function(each.function),
             toned(
@@ -195,14 +197,14 @@ def event_page(frame: Frame, record: Mapping[str, Any], found: Explanation) -> M
             stacked(short(each.cause), each.policy),
         )
         for each in found.functions
-    ]
+    )
     functions = table(("function", "status", "~waits for", "#attempts", "~cause, policy"), rows)
-    parts = [
-        Markup("<section>{}</section>").format(about),
-        section("Value", payload(record)),
+    pieces = itertools.chain(
+        [Markup("<section>{}</section>").format(about)],
+        section("Value", [payload(record)]),
         section("Functions", functions, "No function reads this stream."),
-    ]
-    return document(frame, "Streams", f"Event {place}", NOTHING.join(parts))
+    )
+    return Sheet(way="Streams", title=f"Event {place}", pieces=pieces)
 
 
 def payload(record: Mapping[str, Any]) -> Markup:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from markupsafe import Markup
@@ -10,9 +11,8 @@ from markupsafe import Markup
 from headrace.delivery.queues import QueueRow
 from headrace.delivery.schedules import ScheduleRow
 from headrace.delivery.sources import SourceRow
-from headrace.faces.console.frame import Frame, document
+from headrace.faces.console.frame import Sheet
 from headrace.faces.console.parts import (
-    NOTHING,
     code,
     listed,
     section,
@@ -28,55 +28,56 @@ from headrace.faces.console.parts import (
     when,
 )
 from headrace.model.bus import Rule
-from headrace.model.function import AppSpec
+from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.http import Http, Webhook
-from headrace.topology.map import MapRow, map_rows
+from headrace.topology.map import trigger_words
 
 SHOWN_ELSEWHERE = frozenset({"cron", "every", "at", "http", "webhook", "rule"})
 
 
 def triggers_page(
-    frame: Frame,
-    apps: Sequence[AppSpec],
-    schedules: Sequence[ScheduleRow],
-    sources: Sequence[SourceRow],
-) -> Markup:
+    apps: Sequence[AppSpec], schedules: Sequence[ScheduleRow], sources: Sequence[SourceRow]
+) -> Sheet:
     """Every trigger that is no stream, and how it stands."""
-    rows = map_rows(apps)
-    parts = [
-        section("Sources", _sources(rows, sources), "No function listens to another system."),
+    pieces = itertools.chain(
+        section("Sources", _sources(apps, sources), "No function listens to another system."),
         section("Schedules", schedules_table(schedules), "No function has a schedule."),
         section("Routes and webhooks", _routes(apps), "No function has a route."),
         section("Rules of the event bus", _rules(apps), "No rule is declared."),
-    ]
-    return document(frame, "Triggers", "Triggers", NOTHING.join(parts))
-
-
-def _sources(rows: Sequence[MapRow], sources: Sequence[SourceRow]) -> Markup:
-    words = {(row.function, row.trigger.split(" ", 1)[0].rstrip(",")): row.trigger for row in rows}
-    return table(
-        ("function", "~trigger", "state", "?since", "#?failures", "?written to", "~error"),
-        [
-            (
-                to_function(row.function),
-                words.get((row.function, row.trigger), row.trigger),
-                toned(row.state, "good" if row.state == "running" else "bad"),
-                when(row.since),
-                f"{row.failures:,}",
-                to_stream(row.stream),
-                short(row.error, 300),
-            )
-            for row in sources
-            if row.trigger not in SHOWN_ELSEWHERE
-        ],
     )
+    return Sheet(way="Triggers", title="Triggers", pieces=pieces)
 
 
-def schedules_table(schedules: Sequence[ScheduleRow]) -> Markup:
+def _sources(apps: Sequence[AppSpec], sources: Sequence[SourceRow]) -> Iterator[Markup]:
+    functions = {each.name: each for app in apps for each in app.functions}
+    rows = (
+        (
+            to_function(row.function),
+            _in_words(functions.get(row.function), row),
+            toned(row.state, "good" if row.state == "running" else "bad"),
+            when(row.since),
+            f"{row.failures:,}",
+            to_stream(row.stream),
+            short(row.error, 300),
+        )
+        for row in sources
+        if row.trigger not in SHOWN_ELSEWHERE
+    )
+    heads = ("function", "~trigger", "state", "?since", "#?failures", "?written to", "~error")
+    return table(heads, rows)
+
+
+def _in_words(function: FunctionSpec | None, row: SourceRow) -> str:
+    if function is None or row.place >= len(function.triggers):
+        return row.trigger
+    return trigger_words(function, function.triggers[row.place])
+
+
+def schedules_table(schedules: Sequence[ScheduleRow]) -> Iterator[Markup]:
     """When each schedule fires next, and how to fire it by hand."""
     return table(
         ("function", "schedule", "?misfire", "next (UTC)", "?last fired for", "?fire now"),
-        [
+        (
             (
                 to_function(row.function),
                 code(row.schedule),
@@ -87,12 +88,15 @@ def schedules_table(schedules: Sequence[ScheduleRow]) -> Markup:
                      + (f" --number {row.number}" if row.number else "")),
             )
             for row in schedules
-        ],
+        ),
     )  # fmt: skip
 
 
-def _routes(apps: Sequence[AppSpec]) -> Markup:
-    rows = []
+def _routes(apps: Sequence[AppSpec]) -> Iterator[Markup]:
+    return table(("route", "function", "?answers", "~who may", "#?largest body"), _route_rows(apps))
+
+
+def _route_rows(apps: Sequence[AppSpec]) -> Iterator[Sequence[str]]:
     for app in apps:
         for function in app.functions:
             for each in function.triggers:
@@ -104,42 +108,42 @@ def _routes(apps: Sequence[AppSpec]) -> Markup:
                     methods, mode = "POST", "async"
                 else:
                     continue
-                rows.append(
-                    (code(f"{methods} {each.path}"), to_function(function.name), mode, guard,
-                     size(each.max_bytes))
+                yield (
+                    code(f"{methods} {each.path}"), to_function(function.name), mode, guard,
+                    size(each.max_bytes),
                 )  # fmt: skip
-    return table(("route", "function", "?answers", "~who may", "#?largest body"), rows)
 
 
-def _rules(apps: Sequence[AppSpec]) -> Markup:
-    rows = []
-    for app in apps:
-        found = [
-            (to_function(function.name), trigger)
-            for function in app.functions
-            for trigger in function.triggers
-            if isinstance(trigger, Rule)
-        ]
-        for forward in app.forwards:
-            target: str = to_stream(forward.stream) if forward.stream is not None else ""
-            if forward.http is not None:
-                target = forward.http.url
-            found.append((stacked(target, forward.name), forward.rule))
-        rows += [
-            (
-                listed(to_stream(name) for name in rule.watched),
-                code(msgspec.json.encode(rule.pattern).decode()),
-                target,
-                "rewritten" if rule.path or rule.template else "as it is",
-            )
-            for target, rule in found
-        ]
+def _rules(apps: Sequence[AppSpec]) -> Iterator[Markup]:
+    rows = (
+        (
+            listed(to_stream(name) for name in rule.watched),
+            code(msgspec.json.encode(rule.pattern).decode()),
+            target,
+            "rewritten" if rule.path or rule.template else "as it is",
+        )
+        for app in apps
+        for target, rule in _aims(app)
+    )
     return table(("watches", "~pattern", "target", "?event"), rows)
 
 
-def queues_page(frame: Frame, queues: Sequence[QueueRow]) -> Markup:
+def _aims(app: AppSpec) -> Iterator[tuple[str, Rule]]:
+    """An app's rules, and where each of them leads."""
+    for function in app.functions:
+        for trigger in function.triggers:
+            if isinstance(trigger, Rule):
+                yield to_function(function.name), trigger
+    for forward in app.forwards:
+        target: str = to_stream(forward.stream) if forward.stream is not None else ""
+        if forward.http is not None:
+            target = forward.http.url
+        yield stacked(target, forward.name), forward.rule
+
+
+def queues_page(queues: Sequence[QueueRow]) -> Sheet:
     """Every queue, and for each of its readers what waits."""
-    rows = [
+    rows = (
         (
             stacked(to_stream(queue.queue), _settings(queue)),
             "programs outside" if reader.outside else to_function(reader.group),
@@ -153,7 +157,7 @@ def queues_page(frame: Frame, queues: Sequence[QueueRow]) -> Markup:
         )
         for queue in queues
         for reader in queue.readers
-    ]
+    )
     heads = (
         "queue", "reader", "#waiting", "#in flight", "#?delayed", "#dead", "#?parked", "#?oldest",
         "?state",
@@ -165,7 +169,8 @@ def queues_page(frame: Frame, queues: Sequence[QueueRow]) -> Markup:
     more = Markup("<p>{} looks into one; {} wait elsewhere.</p>").format(
         code("headrace queue show QUEUE"), look
     )
-    return document(frame, "Queues", "Queues", body + more if rows else body)
+    pieces = itertools.chain(body, [more] if queues else [])
+    return Sheet(way="Queues", title="Queues", pieces=pieces)
 
 
 def _settings(queue: QueueRow) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from markupsafe import Markup
@@ -11,13 +12,13 @@ from headrace.delivery.parking import decode_event
 from headrace.delivery.runs import MAX_RUNS, Counters
 from headrace.faces.console import failures, functions, overview, records, sources
 from headrace.faces.console.drawing import MAX_NODES
-from headrace.faces.console.flow import Remembered, newest
-from headrace.faces.console.frame import POLICY, Frame, document
+from headrace.faces.console.flow import rates
+from headrace.faces.console.frame import POLICY, Frame, Sheet, around
 from headrace.faces.console.overview import Overview
 from headrace.faces.console.records import Browsed, Held
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.errors import answer_error
-from headrace.faces.gateway.proofs import prove_reader, readable
+from headrace.faces.gateway.proofs import Owners, prove_reader, sight_of
 from headrace.faces.gateway.records import (
     cursor_text,
     parse_cursor,
@@ -26,21 +27,21 @@ from headrace.faces.gateway.records import (
 )
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response, event_view, json_response
-from headrace.faces.gateway.streams import place, readers_by_stream
-from headrace.faces.gateway.trouble import held_by, position_of
+from headrace.faces.gateway.streams import place
+from headrace.faces.gateway.trouble import explained, position_of
 from headrace.model.errors import HeadraceError
 from headrace.model.function import StreamSpec
 from headrace.security.operator import COOKIE
 from headrace.security.tokens import Unauthenticated
-from headrace.topology.map import rows_of
+from headrace.topology.map import rows_of_function
 from headrace.world.slices import Slices
 
-DEAD_SHOWN, RUNS_SHOWN, LINES_SHOWN = 20, 50, 30
+DEAD_SHOWN, PARKED_SHOWN, FAILED_SHOWN, RUNS_SHOWN, LINES_SHOWN = 20, 1_000, 20, 50, 30
 PAGE = 50
 LATEST = 200
 """Records that are looked at to find the latest ones of all partitions."""
 
-Page = Callable[[Door, Request, tuple[str, ...]], Awaitable[Markup]]
+Page = Callable[[Door, Request, tuple[str, ...]], Awaitable[Sheet]]
 
 
 def add_routes(routes: Routes) -> None:
@@ -89,20 +90,26 @@ async def enter(door: Door, _: Request, names: tuple[str, ...]) -> Response:
 
 
 def _shown(page: Page) -> Callable[[Door, Request, tuple[str, ...]], Awaitable[Response]]:
-    """A handler that answers with a page, and with one that says so where something is not there."""
+    """A handler that answers with a page, and with one that says so where something is not there.
+
+    A page's pieces are made here, in slices, whichever page it is.
+    """
 
     async def handler(door: Door, request: Request, names: tuple[str, ...]) -> Response:
         status = 200
         try:
-            html = await page(door, request, names)
+            sheet = await page(door, request, names)
+            slices = Slices(door.rooms.clock)
+            pieces = [each.encode() async for each in slices.over(sheet.pieces)]
+            await slices.step()
         except HeadraceError as error:
             status = answer_error(error).status
-            html = document(
-                _frame(door), "", "That cannot be shown", Markup("<p>{}</p>").format(str(error))
-            )
+            sheet = Sheet(title="That cannot be shown", pieces=())
+            pieces = [Markup("<p>{}</p>").format(str(error)).encode()]
+        before, after = around(_frame(door), sheet)
         return Response(
             status,
-            html.encode(),
+            b"".join((before.encode(), *pieces, after.encode())),
             b"text/html; charset=utf-8",
             (
                 (b"content-security-policy", POLICY.encode()),
@@ -114,76 +121,72 @@ def _shown(page: Page) -> Callable[[Door, Request, tuple[str, ...]], Awaitable[R
     return handler
 
 
-async def show_overview(door: Door, request: Request, __: tuple[str, ...]) -> Markup:
+async def show_overview(door: Door, request: Request, __: tuple[str, ...]) -> Sheet:
     """What runs here, how far it is, and what waits for a person."""
-    rooms = door.rooms
-    shown = Overview(
-        frame=_frame(door),
-        now=rooms.clock.now(),
-        apps=list(rooms.dispatcher.apps.values()),
-        ends=await _ends(door),
-        lag=await rooms.lag.rows(),
-        sources=await rooms.sources.at_hand(),
-        counters=dict(rooms.runs.counters),
-        instances=rooms.instances(),
-        dead=await readable(door, request, await rooms.dead_letters.list(limit=DEAD_SHOWN)),
-        parked=await readable(door, request, await rooms.parking.keys()),
-        runs=_remembered(door),
-        logs=rooms.runs.logs(limit=LINES_SHOWN),
+    rooms, found = door.rooms, await sight_of(door, request)
+    return overview.page(
+        Overview(
+            apps=list(rooms.dispatcher.apps.values()),
+            ends=await _ends(door),
+            lag=await rooms.lag.rows(),
+            sources=await rooms.sources.at_hand(),
+            counters=dict(rooms.runs.counters),
+            instances=rooms.instances(),
+            dead=await found.kept(await rooms.dead_letters.list(limit=DEAD_SHOWN)),
+            parked=await found.kept(await rooms.parking.keys(most=PARKED_SHOWN)),
+            rates=await _rates(door),
+            failed=rooms.runs.failed(FAILED_SHOWN, found.function),
+            logs=rooms.runs.logs(limit=LINES_SHOWN, of=found.function),
+        )
     )
-    pieces = Slices(rooms.clock).over(overview.pieces_of(shown))
-    return overview.framed(shown.frame, [each async for each in pieces])
 
 
-async def show_function(door: Door, request: Request, names: tuple[str, ...]) -> Markup:
+async def show_function(door: Door, request: Request, names: tuple[str, ...]) -> Sheet:
     """One function whole."""
-    rooms, name = door.rooms, names[0]
-    rooms.dispatcher.known(name)
-    apps = list(rooms.dispatcher.apps.values())
+    rooms, name, found = door.rooms, names[0], await sight_of(door, request)
+    spec = rooms.dispatcher.known(name)
+    app = rooms.dispatcher.apps.get(spec.app)
     return functions.page(
-        _frame(door),
         functions.Shown(
             name=name,
-            rows=[
-                row async for row in Slices(rooms.clock).over(rows_of(apps)) if row.function == name
-            ],
+            rows=list(rows_of_function(app, spec)) if app is not None else [],
             counters=rooms.runs.counters.get(name, Counters()),
             lag=await rooms.lag.rows(name),
-            sources=[row for row in await rooms.sources.at_hand() if row.function == name],
+            sources=await rooms.sources.at_hand(name),
             schedules=await rooms.schedules.rows(name),
-            dead=await readable(
-                door, request, await rooms.dead_letters.list(name, limit=DEAD_SHOWN)
-            ),
-            parked=await readable(door, request, await rooms.parking.keys(name)),
+            dead=await found.kept(await rooms.dead_letters.list(name, limit=DEAD_SHOWN)),
+            parked=await found.kept(await rooms.parking.keys(name, most=PARKED_SHOWN)),
             instances=[each for each in rooms.instances() if getattr(each, "function", "") == name],
-            runs=rooms.runs.recent(name, RUNS_SHOWN),
-            logs=rooms.runs.logs(name, limit=LINES_SHOWN),
+            runs=rooms.runs.recent(name, RUNS_SHOWN, found.function),
+            logs=rooms.runs.logs(name, limit=LINES_SHOWN, of=found.function),
         ),
     )
 
 
-async def list_runs(door: Door, _: Request, __: tuple[str, ...]) -> Markup:
+async def list_runs(door: Door, request: Request, __: tuple[str, ...]) -> Sheet:
     """The latest runs, and what functions wrote."""
-    found = newest(_remembered(door), RUNS_SHOWN)
-    return functions.runs_page(_frame(door), found, door.rooms.runs.logs(limit=10 * LINES_SHOWN))
+    runs, found = door.rooms.runs, await sight_of(door, request)
+    return functions.runs_page(
+        runs.recent(None, RUNS_SHOWN, found.function),
+        runs.logs(limit=10 * LINES_SHOWN, of=found.function),
+    )
 
 
-async def list_streams(door: Door, _: Request, __: tuple[str, ...]) -> Markup:
+async def list_streams(door: Door, _: Request, __: tuple[str, ...]) -> Sheet:
     """Every stream with what it holds."""
-    readers = readers_by_stream(door)
     found = [
-        await _held(door, spec, readers[spec.name])
+        await _held(door, spec)
         async for spec in Slices(door.rooms.clock).over(door.rooms.broker.streams())
     ]
-    return records.list_page(_frame(door), found)
+    return records.list_page(found)
 
 
-async def browse(door: Door, request: Request, names: tuple[str, ...]) -> Markup:
+async def browse(door: Door, request: Request, names: tuple[str, ...]) -> Sheet:
     """A page of a stream's records: the latest, or from a place or cursor on."""
-    broker = door.rooms.broker
+    broker, slices = door.rooms.broker, Slices(door.rooms.clock)
     spec = broker.stream(names[0])
-    await prove_reader(door, request, spec)
-    held = await _held(door, spec, readers_by_stream(door)[spec.name])
+    await prove_reader(door, request, Owners(door).of_stream(spec.name))
+    held = await _held(door, spec)
     only = request.number("partition", 0, high=1_000_000) if "partition" in request.query else None
     if (text := request.query.get("cursor")) is not None:
         cursor = parse_cursor(text, spec)
@@ -193,13 +196,11 @@ async def browse(door: Door, request: Request, names: tuple[str, ...]) -> Markup
         cursor = await starting_cursor(broker, spec, only, "latest")
         back = max(LATEST // len(cursor), 1) if only is None else PAGE
         cursor = {each: max(held.extents[each][0], end - back) for each, end in cursor.items()}
-        page = await read_page(broker, spec, cursor, back * len(cursor))
+        page = await read_page(broker, spec, cursor, back * len(cursor), slices)
         # What was read beyond a page is older than what is shown.
-        return records.browse_page(
-            _frame(door), _browsed(held, only, page.records[-PAGE:], page.cursor)
-        )
-    page = await read_page(broker, spec, cursor, PAGE)
-    return records.browse_page(_frame(door), _browsed(held, only, page.records, page.cursor))
+        return records.browse_page(_browsed(held, only, page.records[-PAGE:], page.cursor))
+    page = await read_page(broker, spec, cursor, PAGE, slices)
+    return records.browse_page(_browsed(held, only, page.records, page.cursor))
 
 
 def _browsed(
@@ -216,50 +217,52 @@ def _browsed(
     )  # fmt: skip
 
 
-async def show_event(door: Door, request: Request, names: tuple[str, ...]) -> Markup:
+async def show_event(door: Door, request: Request, names: tuple[str, ...]) -> Sheet:
     """One event, and what each function has made of it."""
     at = position_of(*names)
     spec = door.rooms.broker.stream(at.stream)
-    await prove_reader(door, request, spec)
-    found = await door.rooms.explainer.explain(at.stream, at.partition, at.offset)
-    page = await read_page(door.rooms.broker, spec, {at.partition: at.offset}, 1)
+    found = await explained(door, request, at)
+    slices = Slices(door.rooms.clock)
+    page = await read_page(door.rooms.broker, spec, {at.partition: at.offset}, 1, slices)
     record = next((each for each in page.records if each["offset"] == at.offset), {})
-    return records.event_page(_frame(door), record, found)
+    return records.event_page(record, found)
 
 
-async def list_triggers(door: Door, _: Request, __: tuple[str, ...]) -> Markup:
+async def list_triggers(door: Door, _: Request, __: tuple[str, ...]) -> Sheet:
     """What sets functions off beside streams."""
     rooms = door.rooms
     apps = list(rooms.dispatcher.apps.values())
     schedules = await rooms.schedules.rows()
-    return sources.triggers_page(_frame(door), apps, schedules, await rooms.sources.at_hand())
+    return sources.triggers_page(apps, schedules, await rooms.sources.at_hand())
 
 
-async def list_queues(door: Door, _: Request, __: tuple[str, ...]) -> Markup:
+async def list_queues(door: Door, _: Request, __: tuple[str, ...]) -> Sheet:
     """Every queue with its readers."""
-    return sources.queues_page(_frame(door), await door.rooms.queues.rows())
+    return sources.queues_page(await door.rooms.queues.rows())
 
 
-async def list_failures(door: Door, request: Request, _: tuple[str, ...]) -> Markup:
+async def list_failures(door: Door, request: Request, _: tuple[str, ...]) -> Sheet:
     """Parked keys, and a page of dead letters."""
     place_after = request.query.get("after", "")
     dead = await door.rooms.dead_letters.list(limit=PAGE, after=place_after)
     more = f"{dead[-1].function}@{dead[-1].position}" if len(dead) == PAGE else ""
-    dead = await readable(door, request, dead)
-    parked = await readable(door, request, await door.rooms.parking.keys())
-    return failures.page(_frame(door), dead, parked[:1_000], after=more)
+    found = await sight_of(door, request)
+    parked = await door.rooms.parking.keys(most=PARKED_SHOWN)
+    return failures.page(await found.kept(dead), await found.kept(parked), after=more)
 
 
-async def show_letter(door: Door, request: Request, names: tuple[str, ...]) -> Markup:
+async def show_letter(door: Door, request: Request, names: tuple[str, ...]) -> Sheet:
     """One dead letter."""
     function, *where = names
     at = position_of(*where)
-    await prove_reader(door, request, *held_by(door, at.stream))
+    owners = Owners(door)
+    await prove_reader(door, request, owners.of_stream(at.stream) | owners.of_function(function))
     dead = await door.rooms.dead_letters.get(function, at)
-    return failures.letter_page(_frame(door), dead, event_view(decode_event(dead.event)))
+    return failures.letter_page(dead, event_view(decode_event(dead.event)))
 
 
-async def _held(door: Door, spec: StreamSpec, readers: list[str]) -> Held:
+async def _held(door: Door, spec: StreamSpec) -> Held:
+    readers = door.rooms.dispatcher.readers(spec.name)
     found = [await door.rooms.broker.extent(spec.name, each) for each in range(spec.partitions)]
     extents = [(extent.low, extent.high, extent.bytes) for extent in found]
     return Held(spec=spec, extents=extents, readers=readers)
@@ -269,17 +272,21 @@ async def _ends(door: Door) -> dict[str, int]:
     """How many events each stream took that can be drawn; of more streams than that none is."""
     found = [spec for spec in door.rooms.broker.streams() if not spec.name.startswith("_")]
     ends = {}
-    for spec in found[:MAX_NODES]:
+    async for spec in Slices(door.rooms.clock).over(found[:MAX_NODES]):
         extents = [await door.rooms.broker.extent(spec.name, at) for at in range(spec.partitions)]
         ends[spec.name] = sum(extent.high for extent in extents)
     return ends
 
 
-def _remembered(door: Door) -> Remembered:
-    """The runs of so many functions as can be drawn; of more nobody looks at each."""
-    runs = door.rooms.runs
+async def _rates(door: Door) -> dict[tuple[str, str], float]:
+    """What flows into so many functions as can be drawn; of more nobody looks at each."""
+    runs, now = door.rooms.runs, door.rooms.clock.now()
     names = sorted(runs.counters)[: 2 * MAX_NODES]
-    return {name: runs.recent(name, MAX_RUNS) for name in names}
+    return {
+        (name, stream): rate
+        async for name in Slices(door.rooms.clock).over(names)
+        for stream, rate in rates(runs.recent(name, MAX_RUNS), now).items()
+    }
 
 
 def _frame(door: Door) -> Frame:
@@ -292,6 +299,7 @@ def _frame(door: Door) -> Frame:
     )
 
 
+@cache
 def _version() -> str:
     try:
         return version("headrace")

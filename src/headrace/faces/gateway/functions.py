@@ -10,7 +10,7 @@ import msgspec
 from headrace.faces.gateway.answering import digest_of_body, idempotency_key, reply_of
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, json_list, json_response, view, views
+from headrace.faces.gateway.responses import Response, json_list, json_response, view
 from headrace.faces.gateway.streams import place
 from headrace.model.codec import validate_json
 from headrace.model.errors import Invalid
@@ -65,7 +65,8 @@ async def show_function(door: Door, _: Request, names: tuple[str, ...]) -> Respo
     """One function as deployed, with its lag and counters."""
     spec = door.rooms.dispatcher.known(names[0])
     shown: dict[str, Any] = msgspec.to_builtins(spec)
-    shown["lag"] = views(await door.rooms.lag.rows(spec.name))
+    rows = await door.rooms.lag.rows(spec.name)
+    shown["lag"] = [view(row) async for row in Slices(door.rooms.clock).over(rows)]
     if (counters := door.rooms.runs.counters.get(spec.name)) is not None:
         shown["counters"] = {
             "outcomes": dict(counters.outcomes),

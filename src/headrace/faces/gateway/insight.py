@@ -7,7 +7,7 @@ from typing import Any
 from headrace.delivery.sources import SourceRow
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.metrics import MEDIA, Seen
-from headrace.faces.gateway.proofs import prove
+from headrace.faces.gateway.proofs import Owners, prove_reader, sight_of
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import (
     Response,
@@ -15,7 +15,6 @@ from headrace.faces.gateway.responses import (
     json_response,
     rfc3339,
     view,
-    views,
 )
 from headrace.keepers.state.rows import decode_row, state_key, state_name
 from headrace.keepers.storage.keys import after, pack
@@ -91,11 +90,12 @@ async def runs(door: Door, request: Request, _: tuple[str, ...]) -> Response:
     """The newest runs, newest first."""
     limit = request.number("limit", 100, low=1, high=MAX_PAGE)
     name = request.query.get("function")
-    found = door.rooms.runs.recent(name, limit)
+    sight = await sight_of(door, request)
+    found = door.rooms.runs.recent(name, limit, sight.function)
     if name is not None and not found:
         # What has run may be deployed no more; what has not must be.
         door.rooms.dispatcher.known(name)
-    return json_response({"runs": views(found)})
+    return await json_list("runs", map(view, found), Slices(door.rooms.clock))
 
 
 async def logs(door: Door, request: Request, _: tuple[str, ...]) -> Response:
@@ -103,10 +103,12 @@ async def logs(door: Door, request: Request, _: tuple[str, ...]) -> Response:
     limit = request.number("limit", 100, low=1, high=MAX_PAGE)
     start = request.number("after", 0, high=1 << 62)
     name = request.query.get("function")
-    found = door.rooms.runs.logs(name, limit=limit, after=start)
+    sight = await sight_of(door, request)
+    found = door.rooms.runs.logs(name, limit=limit, after=start, of=sight.function)
     if name is not None and not found and not start:
         door.rooms.dispatcher.known(name)
-    return json_response({"logs": views(found), "after": found[-1].number if found else start})
+    after = found[-1].number if found else start
+    return await json_list("logs", map(view, found), Slices(door.rooms.clock), after=after)
 
 
 async def list_state(door: Door, request: Request, names: tuple[str, ...]) -> Response:
@@ -124,9 +126,9 @@ async def list_state(door: Door, request: Request, names: tuple[str, ...]) -> Re
         known = ", ".join(f"`{name}`" for name in apps) or "none"
         raise Unknown(f"there is no app `{app}`{near(app, apps) or f'; deployed are: {known}'}")
     now = door.rooms.clock.now()
-    shown = [_entry(state_name(app, packed), row, now) for packed, row in rows]
+    shown = (_entry(state_name(app, packed), row, now) for packed, row in rows)
     more = state_name(app, rows[-1][0]) if len(rows) == limit else ""
-    return json_response({"state": [entry for entry in shown if entry], "after": more})
+    return await json_list("state", filter(None, shown), Slices(door.rooms.clock), after=more)
 
 
 async def show_state(door: Door, request: Request, names: tuple[str, ...]) -> Response:
@@ -143,13 +145,16 @@ async def show_state(door: Door, request: Request, names: tuple[str, ...]) -> Re
 
 
 async def _prove_owner(door: Door, request: Request, app: str, key: str = "") -> None:
-    """Let what the platform keeps for an app be read as its private streams are: open windows hold events.
+    """Let state be read as the private streams are that it was made of; open windows hold events themselves.
 
     Raises:
         Unauthenticated, Refused: The request may not read those.
     """
-    if RESERVED_STATE in (app[:1], key[:1]):
-        await prove(door, request, f"read:{app.removeprefix(RESERVED_STATE)}")
+    if app not in door.rooms.dispatcher.apps or key.startswith(RESERVED_STATE):
+        owners = frozenset({app.removeprefix(RESERVED_STATE)})
+    else:
+        owners = Owners(door).of_state(app)
+    await prove_reader(door, request, owners)
 
 
 def _entry(key: str, row: bytes, now: int) -> dict[str, Any] | None:

@@ -6,12 +6,13 @@ import msgspec
 
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, json_response, rfc3339
+from headrace.faces.gateway.responses import Response, json_list, json_response, rfc3339
 from headrace.model.errors import Unknown
 from headrace.model.policy import MAX_LIFETIME_S
 from headrace.model.spans import MaybeSeconds, default, keep_seconds
 from headrace.security.tokens import Token
-from headrace.topology.openapi import document
+from headrace.topology.openapi import document_of
+from headrace.world.slices import Slices
 
 _WORDS = {"committed": "committed", "dead": "dead"}
 
@@ -46,7 +47,8 @@ async def create(door: Door, request: Request, _: tuple[str, ...]) -> Response:
 
 async def list_tokens(door: Door, _: Request, __: tuple[str, ...]) -> Response:
     """Every token, without what makes it one."""
-    return json_response({"tokens": [_shown(token) for token in await door.rooms.tokens.all()]})
+    tokens = await door.rooms.tokens.all()
+    return await json_list("tokens", map(_shown, tokens), Slices(door.rooms.clock))
 
 
 async def revoke(door: Door, _: Request, names: tuple[str, ...]) -> Response:
@@ -95,4 +97,4 @@ async def status(door: Door, __: Request, names: tuple[str, ...]) -> Response:
 async def openapi(door: Door, _: Request, __: tuple[str, ...]) -> Response:
     """The authors' routes as an OpenAPI 3.1 document."""
     apps = [app for _, app in sorted(door.rooms.dispatcher.apps.items())]
-    return json_response(document(apps))
+    return json_response(await Slices(door.rooms.clock).through(document_of(apps)))

@@ -211,10 +211,9 @@ def _source_families(sources: Sequence[SourceRow]) -> Iterator[Metric]:
 
 
 def _function_families(node: Seen) -> Iterator[Metric]:
-    deployed = [function for app in node.apps for function in app.functions]
-    policies = {each.name: _policies_of(each) for each in deployed}
-    counters = {each.name: Counters() for each in deployed} | dict(node.counters)
-    found = sorted(counters.items())
+    deployed = {each.name: each for app in node.apps for each in app.functions}
+    none = Counters()
+    found = [(name, node.counters.get(name, none)) for name in sorted({*deployed, *node.counters})]
     yield from _pieces(
         CounterMetricFamily, "headrace_invocations", "Invocations by outcome.",
         ("function", "outcome"),
@@ -245,7 +244,7 @@ def _function_families(node: Seen) -> Iterator[Metric]:
         (
             ((name, policy), known.left_out.get(policy, 0))
             for name, known in found
-            for policy in sorted({*policies.get(name, ()), *known.left_out})
+            for policy in sorted({*_policies_of(deployed.get(name)), *known.left_out})
         ),
     )  # fmt: skip
     yield from _pieces(
@@ -272,8 +271,8 @@ def _cold_start_family(starts: ColdStarts) -> Metric:
     return family
 
 
-def _policies_of(function: FunctionSpec) -> list[str]:
-    """The policies by which events of a function may be left out."""
+def _policies_of(function: FunctionSpec | None) -> list[str]:
+    """The policies by which events of a function may be left out; none where it is deployed no more."""
     said = {policy: getattr(function, policy) for policy in ("rate", "debounce", "singleton")}
     return [policy for policy, value in said.items() if value is not None]
 

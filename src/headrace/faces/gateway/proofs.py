@@ -6,19 +6,23 @@ another origin, or a script, that asks with it is refused by what browsers say o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Final, TypeVar
 
 from headrace.delivery.parking import ParkedKey
 from headrace.faces.gateway.door import Door
 from headrace.faces.gateway.requests import Request
 from headrace.model.effects import DeadEvent
-from headrace.model.errors import Refused
-from headrace.model.function import StreamSpec
+from headrace.model.errors import Unknown
+from headrace.model.trigger import listeners
 from headrace.security.tokens import Unauthenticated
+from headrace.world.clock import Clock
+from headrace.world.slices import Slices
 
 Kept = TypeVar("Kept", DeadEvent, ParkedKey)
 CONSOLE = "/console"
+_NOBODY: Final[frozenset[str]] = frozenset()
 _SITES = (None, b"none", b"same-origin")
 
 
@@ -33,36 +37,98 @@ async def prove(door: Door, request: Request, scope: str) -> None:
         await door.rooms.tokens.check(shown, scope)
 
 
-async def prove_reader(door: Door, request: Request, *streams: StreamSpec) -> None:
-    """Pass, where the request may see what these streams hold: private ones are their app's.
+class Owners:
+    """The apps that what is kept belongs to: what a private stream holds is its app's own.
+
+    So is what a function that reads a private stream wrote, failed with or stored: it tells of what was in it. Made
+    for one request.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self._broker, self._dispatcher = door.rooms.broker, door.rooms.dispatcher
+        self._streams: dict[str, frozenset[str]] = {}
+        self._functions: dict[str, frozenset[str]] = {}
+
+    def of_stream(self, name: str) -> frozenset[str]:
+        """The owner of a private stream; nobody of a public one, or of one that is no more."""
+        found = self._streams.get(name)
+        if found is None:
+            try:
+                spec = self._broker.stream(name)
+            except Unknown:
+                found = _NOBODY
+            else:
+                found = frozenset({spec.owner}) if spec.private else _NOBODY
+            self._streams[name] = found
+        return found
+
+    def of_function(self, name: str) -> frozenset[str]:
+        """The owners of the private streams it reads; its app where it is deployed no more."""
+        found = self._functions.get(name)
+        if found is None:
+            function = self._dispatcher.functions.get(name)
+            if function is None:
+                found = frozenset({name.partition(".")[0]})
+            else:
+                reads = (each.streams for _, each in listeners(name, function.triggers))
+                found = _NOBODY.union(*map(self.of_stream, chain.from_iterable(reads)))
+            self._functions[name] = found
+        return found
+
+    def of_kept(self, kept: DeadEvent | ParkedKey) -> frozenset[str]:
+        """Those of an event that was given up, or waits."""
+        stream = kept.position.stream if isinstance(kept, DeadEvent) else kept.stream
+        return self.of_stream(stream) | self.of_function(kept.function)
+
+    def of_state(self, app: str) -> frozenset[str]:
+        """Those of what an app's functions keep."""
+        # A function reads no private stream but its own app's.
+        streams = self._broker.streams()
+        own = (spec.name for spec in streams if spec.private and spec.owner == app)
+        return frozenset({app}) if any(map(self._dispatcher.readers, own)) else _NOBODY
+
+
+async def prove_reader(door: Door, request: Request, owners: frozenset[str]) -> None:
+    """Pass, where the request may see what is these apps' own.
 
     Raises:
         Unauthenticated, Refused: It may not.
     """
-    for stream in streams:
-        if stream.private:
-            await prove(door, request, f"read:{stream.owner}")
+    for owner in sorted(owners):
+        await prove(door, request, f"read:{owner}")
 
 
-async def proves(door: Door, request: Request, scope: str) -> bool:
-    """Whether the request shows that it may."""
+class Sight:
+    """What a request may see in lists; what it may not see is left out."""
+
+    def __init__(self, owners: Owners, may: Callable[[frozenset[str]], bool], clock: Clock) -> None:
+        self._owners, self._may, self._clock = owners, may, clock
+
+    def function(self, name: str) -> bool:
+        """Whether it may see what the function wrote and failed with."""
+        return self._may(self._owners.of_function(name))
+
+    async def kept(self, found: Iterable[Kept]) -> list[Kept]:
+        """Those that it may see."""
+        slices = Slices(self._clock)
+        return [each async for each in slices.over(found) if self._may(self._owners.of_kept(each))]
+
+
+async def sight_of(door: Door, request: Request) -> Sight:
+    """What the request may see."""
+    return Sight(Owners(door), await _reach(door, request), door.rooms.clock)
+
+
+async def _reach(door: Door, request: Request) -> Callable[[frozenset[str]], bool]:
+    """Whether the request may see what is these apps' own."""
+    shown = request.header("authorization")
+    if door.rooms.operator.shows(shown) or _is_session(door, request):
+        return lambda _: True
     try:
-        await prove(door, request, scope)
-    except (Unauthenticated, Refused):
-        return False
-    return True
-
-
-async def readable(door: Door, request: Request, found: Sequence[Kept]) -> list[Kept]:
-    """Of what is kept of streams, such as dead letters: what the request may see."""
-    owners = {spec.name: spec.owner for spec in door.rooms.broker.streams() if spec.private}
-    asked = {owners[each] for each in map(_stream_of, found) if each in owners}
-    shut = {owner for owner in asked if not await proves(door, request, f"read:{owner}")}
-    return [each for each in found if owners.get(_stream_of(each)) not in shut]
-
-
-def _stream_of(kept: DeadEvent | ParkedKey) -> str:
-    return kept.position.stream if isinstance(kept, DeadEvent) else kept.stream
+        token = await door.rooms.tokens.shown(shown)
+    except Unauthenticated:
+        return lambda owners: not owners
+    return lambda owners: all(token.allows(f"read:{owner}") for owner in owners)
 
 
 def _is_session(door: Door, request: Request) -> bool:

@@ -17,16 +17,16 @@ from headrace.delivery.outside import Message
 from headrace.delivery.queues import Seen
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.intake import read_events
-from headrace.faces.gateway.proofs import prove_reader
+from headrace.faces.gateway.proofs import Owners, prove_reader
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import (
     Response,
     event_view,
+    json_list,
     json_response,
     position_texts,
     rfc3339,
     view,
-    views,
 )
 from headrace.keepers.brokers.queues import place_of
 from headrace.model.errors import Invalid, Refused, Unknown
@@ -35,6 +35,7 @@ from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_MESSAGES, MAX_VISIBILITY
 from headrace.model.spans import MaybeSeconds, Seconds, default, keep_seconds
 from headrace.topology.consumers import consumer_name
+from headrace.world.slices import Slices
 
 MAX_WAIT_S = 20.0
 MAX_PEEKED = 1_000
@@ -132,7 +133,8 @@ async def receive(door: Door, request: Request, names: tuple[str, ...]) -> Respo
         finally:
             over.cancel()
             door.admission.stop_waiting()
-    return json_response({"messages": [_view(message, spec) for message in messages]})
+    shown = (_view(message, spec) for message in messages)
+    return await json_list("messages", shown, Slices(door.rooms.clock))
 
 
 async def _over(door: Door, request: Request) -> None:
@@ -195,15 +197,17 @@ async def purge(door: Door, request: Request, names: tuple[str, ...]) -> Respons
 
 async def list_queues(door: Door, __: Request, ___: tuple[str, ...]) -> Response:
     """Every queue with what is in it."""
-    return json_response({"queues": views(await door.rooms.queues.rows())})
+    rows = await door.rooms.queues.rows()
+    return await json_list("queues", map(view, rows), Slices(door.rooms.clock))
 
 
 async def peek(door: Door, request: Request, names: tuple[str, ...]) -> Response:
     """The first messages, taken by nobody."""
     limit = request.number("limit", 10, low=1, high=MAX_PEEKED)
-    await prove_reader(door, request, door.rooms.broker.stream(names[0]))
+    door.rooms.queues.spec(names[0])
+    await prove_reader(door, request, Owners(door).of_stream(names[0]))
     found = await door.rooms.queues.peek(names[0], request.query.get("group"), limit=limit)
-    return json_response({"messages": [_seen(seen) for seen in found]})
+    return await json_list("messages", map(_seen, found), Slices(door.rooms.clock))
 
 
 async def show(door: Door, __: Request, names: tuple[str, ...]) -> Response:

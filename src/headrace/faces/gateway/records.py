@@ -20,6 +20,7 @@ from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.record import Position
 from headrace.world.clock import Clock
+from headrace.world.slices import Slices
 
 MAX_RECORDS = 1_000
 MAX_PAGE_BYTES = 1 << 20
@@ -76,7 +77,9 @@ def parse_cursor(text: str, stream: StreamSpec) -> dict[int, int]:
     return cursor
 
 
-async def read_page(broker: Broker, stream: StreamSpec, cursor: dict[int, int], limit: int) -> Page:
+async def read_page(
+    broker: Broker, stream: StreamSpec, cursor: dict[int, int], limit: int, slices: Slices
+) -> Page:
     """The next records after a cursor, up to `limit`, none where there are none."""
     size = max(MAX_PAGE_BYTES // len(cursor), 65_536)
     taken = 0
@@ -102,9 +105,10 @@ async def read_page(broker: Broker, stream: StreamSpec, cursor: dict[int, int], 
                         chunk.origin,
                     )
                 )
+        await slices.step()
     found.sort(key=lambda row: row[:3])
     records: list[dict[str, Any]] = []
-    for appended, partition, offset, event, hops, origin in found[:limit]:
+    async for appended, partition, offset, event, hops, origin in slices.over(found[:limit]):
         after[partition] = offset + 1
         records.append(record_view(stream.name, partition, offset, appended, event, hops, origin))
     return Page(records, after)
@@ -124,7 +128,7 @@ async def wait_page(
     deadline = clock.monotonic() + seconds
     pause = _FIRST_PAUSE_S
     while True:
-        page = await read_page(broker, stream, cursor, limit)
+        page = await read_page(broker, stream, cursor, limit, Slices(clock))
         left = deadline - clock.monotonic()
         if page.records or left <= 0 or over():
             return page

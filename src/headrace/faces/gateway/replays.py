@@ -8,10 +8,11 @@ import msgspec
 
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, json_response
+from headrace.faces.gateway.responses import Response, json_list, json_response
 from headrace.faces.gateway.times import parse_time
 from headrace.services.bus.replay import ReplayRow
 from headrace.triggers.schedules.source import written
+from headrace.world.slices import Slices
 
 
 class Wish(msgspec.Struct, forbid_unknown_fields=True, rename={"begin": "from", "end": "to"}):
@@ -34,7 +35,8 @@ def add_routes(routes: Routes) -> None:
 
 async def list_replays(door: Door, _: Request, __: tuple[str, ...]) -> Response:
     """Every replay."""
-    return json_response({"replays": [_shown(row) for row in await door.rooms.replays.list()]})
+    rows = await door.rooms.replays.list()
+    return await json_list("replays", map(_shown, rows), Slices(door.rooms.clock))
 
 
 async def start(door: Door, request: Request, _: tuple[str, ...]) -> Response:

@@ -52,10 +52,14 @@ def json_response(
     return Response(status, _encoder.encode(value), media.encode(), headers)
 
 
-async def json_list(name: str, members: Iterable[Any], slices: Slices) -> Response:
-    """An answer whose body is `{name: [members]}`, of which there may be thousands."""
+async def json_list(name: str, members: Iterable[Any], slices: Slices, **others: Any) -> Response:
+    """An answer whose body is `{name: [members], **others}`, of which there may be thousands."""
     found = [_encoder.encode(member) async for member in slices.over(members)]
-    return Response(200, b'{"%s":[%s]}' % (name.encode(), b",".join(found)))
+    after = b"".join(
+        b",%s:%s" % (_encoder.encode(other), _encoder.encode(value))
+        for other, value in others.items()
+    )
+    return Response(200, b'{"%s":[%s]%s}' % (name.encode(), b",".join(found), after))
 
 
 def rfc3339(micros: int) -> str:
@@ -89,11 +93,6 @@ def view(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [view(member) for member in value]
     return value
-
-
-def views(values: Iterable[Any]) -> list[Any]:
-    """Each as plain JSON data."""
-    return [view(value) for value in values]
 
 
 def payload(value: bytes) -> dict[str, Any]:

@@ -32,6 +32,15 @@ class Router(Generic[H]):
                 return
         rows.append((parts, pattern, {method: handler}))
 
+    def patterns(self) -> list[tuple[str, str]]:
+        """Every method and pattern of the table."""
+        return [
+            (method, text)
+            for rows in self._patterns.values()
+            for _, text, methods in rows
+            for method in methods
+        ]
+
     def find(self, method: str, raw_path: str) -> tuple[H, tuple[str, ...], str]:
         """The handler, the texts that stand in the braces, and the pattern.
 

@@ -9,8 +9,9 @@ import msgspec
 from headrace.delivery.schedules import ScheduleRow
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, json_response
+from headrace.faces.gateway.responses import Response, json_list, json_response
 from headrace.triggers.schedules.source import written
+from headrace.world.slices import Slices
 
 
 class Fire(msgspec.Struct, forbid_unknown_fields=True):
@@ -28,13 +29,16 @@ def add_routes(routes: Routes) -> None:
 
 async def list_schedules(door: Door, _: Request, __: tuple[str, ...]) -> Response:
     """Every schedule."""
-    return json_response({"schedules": [_shown(row) for row in await door.rooms.schedules.rows()]})
+    return await _listed(door, await door.rooms.schedules.rows())
 
 
 async def show_schedules(door: Door, _: Request, names: tuple[str, ...]) -> Response:
     """One function's schedules."""
-    rows = await door.rooms.schedules.rows(names[0])
-    return json_response({"schedules": [_shown(row) for row in rows]})
+    return await _listed(door, await door.rooms.schedules.rows(names[0]))
+
+
+async def _listed(door: Door, rows: list[ScheduleRow]) -> Response:
+    return await json_list("schedules", map(_shown, rows), Slices(door.rooms.clock))
 
 
 async def fire(door: Door, request: Request, names: tuple[str, ...]) -> Response:

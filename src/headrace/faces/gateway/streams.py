@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.intake import read_events
-from headrace.faces.gateway.proofs import prove_reader
+from headrace.faces.gateway.proofs import Owners, prove_reader
 from headrace.faces.gateway.records import (
     MAX_RECORDS,
     MAX_WAIT_S,
@@ -22,7 +21,6 @@ from headrace.faces.gateway.responses import Response, json_list, json_response,
 from headrace.faces.gateway.times import parse_time
 from headrace.model.errors import Invalid, Refused
 from headrace.model.function import StreamSpec
-from headrace.model.trigger import listeners
 from headrace.world.slices import Slices
 
 
@@ -57,18 +55,15 @@ async def publish(door: Door, request: Request, names: tuple[str, ...]) -> Respo
 
 async def list_streams(door: Door, _: Request, __: tuple[str, ...]) -> Response:
     """Every stream with what it holds."""
-    readers, slices = readers_by_stream(door), Slices(door.rooms.clock)
-    found = [
-        await _summary(door, spec, readers[spec.name])
-        async for spec in slices.over(door.rooms.broker.streams())
-    ]
+    slices = Slices(door.rooms.clock)
+    found = [await _summary(door, spec) async for spec in slices.over(door.rooms.broker.streams())]
     return await json_list("streams", found, slices)
 
 
 async def show_stream(door: Door, _: Request, names: tuple[str, ...]) -> Response:
     """One stream, partition by partition."""
     spec = door.rooms.broker.stream(names[0])
-    shown = await _summary(door, spec, readers_by_stream(door)[spec.name])
+    shown = await _summary(door, spec)
     shown["extents"] = []
     for number in range(spec.partitions):
         extent = await door.rooms.broker.extent(spec.name, number)
@@ -79,7 +74,7 @@ async def show_stream(door: Door, _: Request, names: tuple[str, ...]) -> Respons
     return json_response(shown)
 
 
-async def _summary(door: Door, spec: StreamSpec, readers: list[str]) -> dict[str, Any]:
+async def _summary(door: Door, spec: StreamSpec) -> dict[str, Any]:
     extents = [
         await door.rooms.broker.extent(spec.name, number) for number in range(spec.partitions)
     ]
@@ -96,26 +91,14 @@ async def _summary(door: Door, spec: StreamSpec, readers: list[str]) -> dict[str
         "max_event_bytes": spec.max_event_bytes,
         "records": sum(extent.high - extent.low for extent in extents),
         "bytes": sum(extent.bytes for extent in extents),
-        "readers": readers,
+        "readers": door.rooms.dispatcher.readers(spec.name),
     }
-
-
-def readers_by_stream(door: Door) -> defaultdict[str, list[str]]:
-    """The functions that read each stream: by its name, or as the place where a trigger keeps its events."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
-    for name, function in sorted(door.rooms.dispatcher.functions.items()):
-        reads = (
-            stream for _, each in listeners(name, function.triggers) for stream in each.streams
-        )
-        for stream in dict.fromkeys(reads):
-            found[stream].append(name)
-    return found
 
 
 async def browse(door: Door, request: Request, names: tuple[str, ...]) -> Response:
     """A page of records, from a cursor or a place; with `wait`, a long poll."""
     spec = door.rooms.broker.stream(names[0])
-    await prove_reader(door, request, spec)
+    await prove_reader(door, request, Owners(door).of_stream(spec.name))
     limit = request.number("limit", 100, low=1, high=MAX_RECORDS)
     seconds = request.seconds("wait", 0.0, high=MAX_WAIT_S) or 0.0
     if (text := request.query.get("cursor")) is not None:
@@ -138,8 +121,9 @@ async def browse(door: Door, request: Request, names: tuple[str, ...]) -> Respon
             left.cancel()
             door.admission.stop_waiting()
     else:
-        page = await read_page(door.rooms.broker, spec, cursor, limit)
-    return json_response({"records": page.records, "cursor": cursor_text(page.cursor)})
+        page = await read_page(door.rooms.broker, spec, cursor, limit, Slices(door.rooms.clock))
+    slices = Slices(door.rooms.clock)
+    return await json_list("records", page.records, slices, cursor=cursor_text(page.cursor))
 
 
 def place(text: str) -> str:

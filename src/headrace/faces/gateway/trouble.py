@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.delivery.explain import Explanation
 from headrace.faces.gateway.door import Door, Routes
-from headrace.faces.gateway.proofs import prove_reader, readable
+from headrace.faces.gateway.proofs import Owners, prove_reader, sight_of
 from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, dead_view, json_response, view, views
+from headrace.faces.gateway.responses import Response, dead_view, json_list, json_response, view
 from headrace.model.errors import Invalid
-from headrace.model.function import StreamSpec
 from headrace.model.record import Position
+from headrace.world.slices import Slices
 
 MAX_PAGE = 1_000
 
@@ -53,21 +54,17 @@ async def list_dead(door: Door, request: Request, _: tuple[str, ...]) -> Respons
         # Dead letters outlive their function; a name without any may be a slip.
         door.rooms.dispatcher.known(function)
     more = f"{found[-1].function}@{found[-1].position}" if len(found) == limit else ""
-    shown = await readable(door, request, found)
-    return json_response({"dead": [dead_view(dead) for dead in shown], "after": more})
+    shown = map(dead_view, await (await sight_of(door, request)).kept(found))
+    return await json_list("dead", shown, Slices(door.rooms.clock), after=more)
 
 
 async def show_dead(door: Door, request: Request, names: tuple[str, ...]) -> Response:
     """One dead letter."""
     function, *place = names
     at = position_of(*place)
-    await prove_reader(door, request, *held_by(door, at.stream))
+    owners = Owners(door)
+    await prove_reader(door, request, owners.of_stream(at.stream) | owners.of_function(function))
     return json_response(dead_view(await door.rooms.dead_letters.get(function, at)))
-
-
-def held_by(door: Door, stream: str) -> list[StreamSpec]:
-    """The stream, where there still is one: a dead letter outlives it."""
-    return [spec for spec in door.rooms.broker.streams() if spec.name == stream]
 
 
 async def redrive_dead(door: Door, request: Request, names: tuple[str, ...]) -> Response:
@@ -86,7 +83,8 @@ async def discard_dead(door: Door, request: Request, names: tuple[str, ...]) -> 
 async def list_parked(door: Door, request: Request, _: tuple[str, ...]) -> Response:
     """What waits behind a failure."""
     found = await door.rooms.parking.keys(request.query.get("function"))
-    return json_response({"parked": views(await readable(door, request, found))})
+    shown = map(view, await (await sight_of(door, request)).kept(found))
+    return await json_list("parked", shown, Slices(door.rooms.clock))
 
 
 async def redrive_parked(door: Door, request: Request, names: tuple[str, ...]) -> Response:
@@ -104,11 +102,26 @@ async def discard_parked(door: Door, request: Request, names: tuple[str, ...]) -
 async def explain(door: Door, request: Request, names: tuple[str, ...]) -> Response:
     """Where an event is, function by function."""
     at = position_of(*names)
+    return json_response(view(await explained(door, request, at)))
+
+
+async def explained(door: Door, request: Request, at: Position) -> Explanation:
+    """Where an event is, with the causes that the request may see.
+
+    Raises:
+        Unauthenticated, Refused: It may not see the event.
+        Unknown: There is no such event.
+    """
     # Ask for the stream first: its error lists near names.
-    await prove_reader(door, request, door.rooms.broker.stream(at.stream))
-    return json_response(
-        view(await door.rooms.explainer.explain(at.stream, at.partition, at.offset))
-    )
+    door.rooms.broker.stream(at.stream)
+    await prove_reader(door, request, Owners(door).of_stream(at.stream))
+    sight = await sight_of(door, request)
+    found = await door.rooms.explainer.explain(at.stream, at.partition, at.offset)
+    rows = [
+        each if sight.function(each.function) else msgspec.structs.replace(each, cause="")
+        for each in found.functions
+    ]
+    return msgspec.structs.replace(found, functions=rows)
 
 
 def position_of(stream: str, partition: str, offset: str) -> Position:

@@ -1,0 +1,21 @@
+"""Long work in steps: whoever does it on an event loop lets others come in between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+Steps: TypeAlias = Generator[None, None, T]
+"""Yields after each step, and returns what all of them come to."""
+
+
+def at_once(steps: Steps[T]) -> T:
+    """What the steps come to, where nobody else waits."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: T = end.value
+            return found

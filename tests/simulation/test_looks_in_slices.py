@@ -1,0 +1,122 @@
+"""Whoever looks at many rows lets others come in between, at every page and list there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from headrace import App, Context, DeadLetter, Event, Every, Http, ParkKey, Queue, Retry, Rule
+from headrace.faces.gateway.application import route_table
+from headrace.testing import World
+from headrace.world.slices import Slices
+
+MANY: Final = 30
+app = App("many")
+filled = app.stream("filled")
+
+
+def fail(event: Event[int]) -> None:
+    raise ValueError("no")
+
+
+def nothing(event: Event[Any]) -> None: ...
+
+
+app.function(filled, name="dead", retry=Retry(attempts=1), on_failure=DeadLetter())(fail)
+app.function(filled, name="parked", retry=Retry(attempts=1), on_failure=ParkKey())(fail)
+
+
+@app.function(filled, name="keeps")
+def keep(event: Event[int], context: Context) -> None:
+    context.state.put(f"key-{event.value}", event.value)
+
+
+jobs: Queue[Any] = app.queue("jobs", outside=True)
+for number in range(MANY):
+    app.function(app.stream(f"s_{number}"), name=f"f_{number}")(nothing)
+    app.function(Every(86_400), name=f"t_{number}")(nothing)
+    app.function(app.queue(f"q_{number}"), name=f"w_{number}")(nothing)
+    app.function(Http("POST", f"/r/{number}"), name=f"h_{number}")(nothing)
+    app.forward(
+        Rule({"detail-type": [f"t{number}"]}, streams=[filled]),
+        to=app.stream(f"o_{number}"),
+        name=f"o_{number}",
+    )
+
+LISTS: Final = {
+    "/streams": "/streams",
+    "/streams/{stream}/records": "/streams/filled/records",
+    "/functions": "/functions",
+    "/map": "/map",
+    "/dead": "/dead",
+    "/parked": "/parked",
+    "/lag": "/lag",
+    "/sources": "/sources",
+    "/runs": "/runs",
+    "/logs": "/logs",
+    "/state/{app}": "/state/many",
+    "/metrics": "/metrics",
+    "/schedules": "/schedules",
+    "/queues": "/queues",
+    "/queues/{queue}/messages": "/queues/jobs/messages?limit=100",
+    "/openapi.json": "/openapi.json",
+    "/console": "/console",
+    "/console/streams": "/console/streams",
+    "/console/streams/{stream}": "/console/streams/filled",
+    "/console/triggers": "/console/triggers",
+    "/console/queues": "/console/queues",
+    "/console/failures": "/console/failures",
+    "/console/runs": "/console/runs",
+    "/console/functions/{function}": "/console/functions/many.dead",
+}
+"""Each pattern with a path that tells of `MANY` rows."""
+FEW: Final = {
+    "/": "what there is to ask for", "/healthz": "one word", "/readyz": "what is wrong with the node",
+    "/streams/{stream}": "one stream", "/functions/{function}": "one function",
+    "/queues/{queue}": "one queue", "/dead/{function}/{stream}/{partition}/{offset}": "one letter",
+    "/explain/{stream}/{partition}/{offset}": "one event", "/runs/{run}": "one request",
+    "/state/{app}/{key}": "one key", "/schedules/{function}": "one function's",
+    "/replays/{name}": "one replay", "/console/events/{stream}/{partition}/{offset}": "one event",
+    "/console/dead/{function}/{stream}/{partition}/{offset}": "one letter",
+    "/console/enter/{code}": "a redirection",
+    "/replays": "goes the way of the lists, and has no rows here",
+    "/tokens": "goes the way of the lists, and has no rows here",
+    "/instances": "goes the way of the lists, and has no rows in a world",
+}  # fmt: skip
+"""What is not about many rows, or cannot be here."""
+
+
+def test_no_page_and_no_list_is_left_out() -> None:
+    patterns = {pattern for method, pattern in route_table().patterns() if method == "GET"}
+    assert patterns == {*LISTS, *FEW}
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with World(app) as world:
+        world.publish(filled, *range(MANY), key=str)
+        world.publish(jobs, *range(MANY))
+        world.run_until_idle("1h")
+        for number in range(MANY):
+            world._lives.node.rooms.runs.write(
+                time=1, function="many.dead", instance="", key="", level="info", text=str(number)
+            )
+        yield world
+
+
+@pytest.mark.parametrize("pattern", LISTS)
+def test_others_have_their_turn_between_any_two_rows(
+    world: World, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def step(_: Slices) -> None:
+        nonlocal asked
+        asked += 1
+
+    monkeypatch.setattr(Slices, "step", step)
+    answer = world.ask("GET", LISTS[pattern])
+    assert answer.status == 200
+    assert asked >= MANY
