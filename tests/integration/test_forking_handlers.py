@@ -139,7 +139,7 @@ def f(events, context):
     if pid == 0:
         for ask in (
             lambda: context.publish(priced, "child"), lambda: context.state.get("k"),
-            lambda: context.extend(3600),
+            lambda: context.extend(3600), lambda: context.state.update("k", str),
         ):
             try: ask()
             except Exception as error: print(error)
@@ -155,7 +155,32 @@ def f(events, context):
         refused = [line for line in home.said() if "in a process that the handler forked" in line]
         assert [line.split(" was asked")[0] for line in refused] == [
             "publishing to `priced`", "reading state `k`", "`context.extend`",
+            "changing state `k`",
         ]  # fmt: skip
+
+
+async def test_a_change_of_state_that_forks_is_noted_by_the_handlers_process_alone(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+def forking(number):
+    pid = os.fork()
+    if pid: os.waitpid(pid, 0)
+    return number + 1 if pid else 100
+
+@app.function(orders)
+def f(events, context):
+    born = os.getpid()
+    try: context.state.update("k", forking, default=0)
+    except Exception as error: print(error)
+    if os.getpid() != born: os._exit(0)
+    context.publish(priced, context.state.get("k"))
+""")
+        returned = await home.run("f")
+        assert isinstance(returned, Returned)
+        assert published(returned) == [1]
+        assert await eventually(lambda: any("changing state `k`" in line for line in home.said()))
 
 
 async def test_processes_of_multiprocessing_work(tmp_path: Path) -> None:

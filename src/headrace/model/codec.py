@@ -18,7 +18,10 @@ from headrace.model.formats import stamp
 
 CODECS: Final = ("json", "msgpack", "bytes", "text")
 EXPIRY_CODE: Final = 72
+EXTENSIONS: Final = frozenset((0xD4, 0xD5, 0xD6, 0xD7, 0xD8, 0xC7, 0xC8, 0xC9))
+"""What a msgpack extension can start with (fixext 1-16, ext 8, 16, 32); other state never expires."""
 MAX_DEPTH: Final = 200
+MAX_LOOKED_AT: Final = 16
 MIN_INTEGER: Final = -(2**63)
 MAX_INTEGER: Final = 2**64 - 1
 
@@ -33,9 +36,10 @@ class Coder:
         encode: Closes a value that was checked; raises `Invalid` where it cannot.
         write: As `encode`, for one of many values: whoever holds them asks `is_misread` of each for
             which `may_be_misread` says so of all.
+        names_keys: Whether values that `write` has written may have keys that no type names.
     """
 
-    __slots__ = ("_fits", "codec", "decode", "encode", "type", "write")
+    __slots__ = ("_fits", "codec", "decode", "encode", "names_keys", "type", "write")
 
     def __init__(self, codec: str, of: Any = Any) -> None:
         if codec not in CODECS:
@@ -44,6 +48,7 @@ class Coder:
         self.type = of
         self._fits: type | None = of if isinstance(of, type) and _is_record(of) else None
         self.decode: Callable[[bytes], Any] = _decoder(codec, of)
+        self.names_keys = codec != "json" or self._fits is None or _names_keys(of)
         self.encode: Callable[[Any], bytes] = self._encoder(codec, of, at_once=True)
         self.write: Callable[[Any], bytes] = self._encoder(codec, of, at_once=False)
 
@@ -60,17 +65,20 @@ class Coder:
         fits = dict if of is Any else self._fits
         binary = codec == "json"
         at_once = at_once and binary
+        # What is of another type, a subclass say, may have keys of its own.
+        others_at_once = at_once or (binary and not self.names_keys)
 
         def checked(value: Any) -> bytes:
-            if type(value) is fits:
-                pass
-            elif of is not Any and not isinstance(value, msgspec.Raw):
-                value = _conform(value, of)
-            elif binary and isinstance(value, (bytes, bytearray, memoryview)):
-                raise Invalid(
-                    "bytes were given to a stream of JSON values; declare the stream with "
-                    "`value=bytes`, or wrap finished JSON in `msgspec.Raw`"
-                )
+            whole = at_once
+            if type(value) is not fits:
+                whole = others_at_once
+                if of is not Any and not isinstance(value, msgspec.Raw):
+                    value = _conform(value, of)
+                elif binary and isinstance(value, (bytes, bytearray, memoryview)):
+                    raise Invalid(
+                        "bytes were given to a stream of JSON values; declare the stream with "
+                        "`value=bytes`, or wrap finished JSON in `msgspec.Raw`"
+                    )
             try:
                 raw = encode(value)
             except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -79,13 +87,10 @@ class Coder:
                 ) from error
             # Only the value itself tells None from NaN, and it may be another one soon. To look for
             # one byte takes a tenth of what a call takes.
-            if binary and _LETTER_U in raw and raw.partition(b"null")[1]:
+            if (binary and _LETTER_U in raw and raw.partition(b"null")[1]) or (
+                whole and not _is_plain(value)
+            ):
                 check_written(raw, value)
-            elif at_once:
-                # As `may_be_misread`, without a call for every value.
-                alike = raw.translate(_DIGITS_ALIKE)
-                if alike.find(_LONG_NUMBER) >= 0 or alike.find(_NUMBER_AS_KEY) >= 0:
-                    check_written(raw, value)
             return raw
 
         return checked
@@ -153,14 +158,20 @@ def encode_json(value: Any) -> bytes:
         raise Invalid(
             f"a value of type `{type(value).__name__}` cannot be written as json: {error}"
         ) from error
-    check_written(raw, value)
+    if not _is_plain(value):
+        check_written(raw, value)
     return raw
 
 
-def may_be_misread(raw: bytes) -> bool:
-    """Whether JSON somewhere in `raw` may hold what `is_misread` finds; False is certain."""
+def may_be_misread(raw: bytes, *, names_keys: bool = True) -> bool:
+    """Whether JSON somewhere in `raw` may hold what `is_misread` finds; False is certain.
+
+    Args:
+        raw: What holds it.
+        names_keys: Whether objects in it may have other keys than a type's fields (`Coder`).
+    """
     alike = raw.translate(_DIGITS_ALIKE)
-    if alike.find(_NUMBER_AS_KEY) >= 0:
+    if names_keys and alike.find(_NUMBER_AS_KEY) >= 0:
         return True
     return alike.find(_LONG_NUMBER) >= 0 and (_LONGER_NUMBER in alike or _LONG_NEGATIVE in alike)
 
@@ -192,6 +203,30 @@ def check_written(raw: bytes, value: Any) -> None:
         fault = _fault_in(plain(value), "")
         if fault:
             raise Invalid(fault)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is, for all to see, what JSON can hold; True is certain.
+
+    Most answers are a small dict of texts and numbers, and sooner looked at than what is written.
+    """
+    if type(value) is not dict:
+        return type(value) in _PLAIN
+    if len(value) > MAX_LOOKED_AT:
+        return False
+    for key, each in value.items():
+        if type(key) is not str:
+            return False
+        of = type(each)
+        if of is int:
+            if not MIN_INTEGER <= each <= MAX_INTEGER:
+                return False
+        elif of is float:
+            if each - each != 0:
+                return False
+        elif of not in _PLAIN:
+            return False
+    return True
 
 
 def _is_exact(value: Any) -> bool:
@@ -356,7 +391,7 @@ def encode_state(value: Any, expires: int = 0) -> bytes:
 
 def open_state(raw: bytes) -> tuple[bytes, int]:
     """The msgpack of a state value at rest, and when it expires (0: never)."""
-    if raw and raw[0] in _EXT_HEADS:
+    if raw and raw[0] in EXTENSIONS:
         found = msgspec.msgpack.decode(raw)
         if isinstance(found, msgspec.msgpack.Ext) and found.code == EXPIRY_CODE:
             inner = bytes(found.data)
@@ -388,6 +423,27 @@ def _is_pydantic(of: Any) -> bool:
 
 def _is_record(of: type) -> bool:
     return issubclass(of, msgspec.Struct) or hasattr(of, "__dataclass_fields__") or _is_pydantic(of)
+
+
+def _names_keys(of: Any) -> bool:
+    """Whether values of a type may have keys that it does not name itself; False is certain."""
+    seen: dict[int, msgspec.inspect.Type] = {}
+    waiting: list[Any] = [msgspec.inspect.type_info(of)]
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen or isinstance(each, _WITHOUT_KEYS):
+            continue
+        seen[id(each)] = each
+        match each:
+            case msgspec.inspect.StructType() | msgspec.inspect.DataclassType():
+                waiting += (field.type for field in each.fields)
+            case msgspec.inspect.UnionType():
+                waiting += each.types
+            case msgspec.inspect.ListType() | msgspec.inspect.VarTupleType():
+                waiting.append(each.item_type)
+            case _:
+                return True
+    return False
 
 
 def _encode_foreign(value: Any) -> Any:
@@ -460,6 +516,17 @@ def _encode_text(value: Any) -> bytes:
         raise Invalid(f"text that is not Unicode cannot be written: {error}") from error
 
 
+_PLAIN = frozenset((str, bool, type(None)))
+_WITHOUT_KEYS = (
+    msgspec.inspect.NoneType,
+    msgspec.inspect.BoolType,
+    msgspec.inspect.IntType,
+    msgspec.inspect.FloatType,
+    msgspec.inspect.StrType,
+    msgspec.inspect.LiteralType,
+    msgspec.inspect.DateTimeType,
+    msgspec.inspect.UUIDType,
+)
 # A run of 19 digits is found five times faster by making all digits alike than by a pattern.
 _DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 19
@@ -475,5 +542,3 @@ _BRACKET_OR_TEXT = re.compile(rb'[][{}]|"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _plain_json = msgspec.json.Encoder().encode
 _json = msgspec.json.Encoder(enc_hook=_encode_foreign)
 _msgpack = msgspec.msgpack.Encoder(enc_hook=_encode_foreign)
-# The first bytes a msgpack extension can start with: fixext 1-16, ext 8, 16, 32.
-_EXT_HEADS = frozenset((0xD4, 0xD5, 0xD6, 0xD7, 0xD8, 0xC7, 0xC8, 0xC9))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar, overload
 
-from headrace.model.codec import encode_state, open_state, state_decoder
+from headrace.model.codec import EXTENSIONS, encode_state, open_state, state_decoder
 from headrace.model.errors import Invalid, Misuse
 from headrace.model.policy import MAX_KEPT_S, MAX_KEY_BYTES, MAX_STATE_BYTES, RESERVED_STATE
 from headrace.model.spans import Span, seconds_in
@@ -36,8 +35,8 @@ class Ledger(Protocol):
         """The keys that start with `prefix`, ascending, with their values."""
         ...
 
-    def alone(self) -> AbstractContextManager[Any]:
-        """Keep other threads of the handler from reading and writing meanwhile."""
+    def change(self, key: str, change: Callable[[bytes | None], tuple[bytes, int]]) -> None:
+        """Replace a value by what `change` makes of it, and when that expires; nothing in between."""
         ...
 
     @property
@@ -86,16 +85,7 @@ class State:
             Invalid: The value has no msgpack form, or is too large.
             Misuse: `key` or `ttl` cannot be used.
         """
-        expires = 0
-        if ttl is not None:
-            kept_s = seconds_in(ttl, f"state `{key}`: `ttl=`", low=0.000_001, high=MAX_KEPT_S)
-            expires = self._ledger.now + int(kept_s * 1e6)
-        raw = encode_state(value, expires)
-        if len(raw) > MAX_STATE_BYTES:
-            raise Invalid(
-                f"state `{key}` would be {len(raw):,} bytes; the limit is {MAX_STATE_BYTES:,}: "
-                "spread it over several keys"
-            )
+        raw, expires = self._closed(key, value, ttl)
         self._ledger.write(_checked(key), raw, expires)
 
     def delete(self, key: str) -> None:
@@ -111,9 +101,14 @@ class State:
         ttl: Span | None = None,
     ) -> Any:
         """Replace the value at `key` (or `default`) by `change(value)`, and return the new one."""
-        with self._ledger.alone():
-            value = change(self.get(key, type, default))
-            self.put(key, value, ttl)
+        value: Any = None
+
+        def changed(raw: bytes | None) -> tuple[bytes, int]:
+            nonlocal value
+            value = change(default if raw is None else _opened(key, raw, type))
+            return self._closed(key, value, ttl)
+
+        self._ledger.change(_checked(key), changed)
         return value
 
     def items(
@@ -137,6 +132,20 @@ class State:
             )
         for key, raw in found:
             yield key, _opened(key, raw, type)
+
+    def _closed(self, key: str, value: Any, ttl: Span | None) -> tuple[bytes, int]:
+        """A value at rest, and when it expires."""
+        expires = 0
+        if ttl is not None:
+            kept_s = seconds_in(ttl, f"state `{key}`: `ttl=`", low=0.000_001, high=MAX_KEPT_S)
+            expires = self._ledger.now + int(kept_s * 1e6)
+        raw = encode_state(value, expires)
+        if len(raw) > MAX_STATE_BYTES:
+            raise Invalid(
+                f"state `{key}` would be {len(raw):,} bytes; the limit is {MAX_STATE_BYTES:,}: "
+                "spread it over several keys"
+            )
+        return raw, expires
 
 
 class Reserved:
@@ -168,9 +177,9 @@ class Reserved:
         found = self._ledger.scan(RESERVED_STATE + prefix, limit)
         return [(key.removeprefix(RESERVED_STATE), raw) for key, raw in found]
 
-    def alone(self) -> AbstractContextManager[Any]:
-        """Keep other threads of the handler from reading and writing meanwhile."""
-        return self._ledger.alone()
+    def change(self, key: str, change: Callable[[bytes | None], tuple[bytes, int]]) -> None:
+        """Replace a value by what `change` makes of it."""
+        self._ledger.change(RESERVED_STATE + key, change)
 
     @property
     def now(self) -> int:
@@ -203,6 +212,6 @@ def _opened(key: str, raw: bytes, of: Any) -> Any:
         if len(_decoders) < 1_024:
             _decoders[of] = decode
     try:
-        return decode(open_state(raw)[0])
+        return decode(open_state(raw)[0] if raw[0] in EXTENSIONS else raw)
     except Exception as error:
         raise Invalid(f"state `{key}` is not a `{getattr(of, '__name__', of)}`: {error}") from error

@@ -21,6 +21,7 @@ from headrace.model.codec import (
     decode_state,
     encode_json,
     encode_state,
+    may_be_misread,
     open_state,
     plain,
     state_decoder,
@@ -158,6 +159,35 @@ def test_what_json_cannot_hold_is_refused_with_its_place(value: Any, told: str) 
 )
 def test_what_json_can_hold_is_written_as_ever(value: Any) -> None:
     assert encode_json(value) == msgspec.json.encode(plain(value))
+
+
+class Line(msgspec.Struct):
+    price: float
+    parts: list[Line] = []
+
+
+class Extended(Line):
+    more: dict[Any, int] = {}
+
+
+@pytest.mark.parametrize(
+    ("of", "names_keys"),
+    [(Any, True), (dict[str, int], True), (Measured, True), (Numbered, True), (Line, False)],
+)
+def test_only_types_that_name_all_their_keys_are_written_without_a_look_at_keys(
+    of: Any, names_keys: bool
+) -> None:
+    assert Coder("json", of).names_keys is names_keys
+
+
+def test_a_subclass_that_brings_keys_of_its_own_is_looked_at_where_it_is_written() -> None:
+    write = Coder("json", Line).write
+    fine = write(Extended(1.0, [], {1: 1, "2": 2}))
+    assert may_be_misread(fine)
+    with pytest.raises(Invalid, match="has the keys 1 and '1'"):
+        write(Extended(1.0, [], {1: 1, "1": 2}))
+    with pytest.raises(Invalid, match="the value at `/parts/0/price` is nan"):
+        write(Line(1.0, [Line(NAN)]))
 
 
 json_like: st.SearchStrategy[Any] = st.recursive(

@@ -539,6 +539,7 @@ LATE: list[tuple[str, Callable[[Context, Event[int]], Any]]] = [
     ("publishing to `out`", lambda context, event: context.publish("out", 1)),
     ("reading state `k`", lambda context, event: context.state.get("k")),
     ("writing state `k`", lambda context, event: context.state.put("k", 1)),
+    ("changing state `k`", lambda context, event: context.state.update("k", str)),
     ("listing state `k`", lambda context, event: list(context.state.items("k"))),
     ("`context.extend`", lambda context, event: context.extend(9_000)),
     ("`context.done(Event(", lambda context, event: context.done(event)),
@@ -566,7 +567,7 @@ def test_what_comes_after_the_runs_end_is_refused_and_told(
         Misuse, match=r"came after the run of `shop[.]f` had ended, and is lost"
     ) as told:
         act(*kept[0])
-    if what.startswith(("reading", "writing", "listing")) and not state_before:
+    if what.startswith(("reading", "writing", "changing", "listing")) and not state_before:
         what = "`context.state`"
     assert str(told.value).startswith(what)
     assert str(told.value) in caplog.messages

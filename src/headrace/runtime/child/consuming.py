@@ -55,7 +55,7 @@ class Consuming:
         try:
             return self._fetch(events)
         finally:
-            self._recorder.leave()
+            self._recorder.lock.release()
 
     def _fetch(self, events: int) -> Batch[Any]:
         known = self._recorder.events
@@ -72,7 +72,7 @@ class Consuming:
         try:
             self._commit()
         finally:
-            self._recorder.leave()
+            self._recorder.lock.release()
 
     def _commit(self) -> None:
         recorder = self._recorder
@@ -112,4 +112,4 @@ class Consuming:
         try:
             return self._host.fetch(self._invocation, 0)[1]
         finally:
-            self._recorder.leave()
+            self._recorder.lock.release()

@@ -242,25 +242,27 @@ class Executor:
         """Event by event. An ordered function stops at the first failure, others go round it."""
         order = invocation.order or prepared.mode
         recorder, context = self._desk(invocation, prepared, events, began, at_once)
-        output = prepared.output
+        handler, output = prepared.handler, prepared.output
         closed: set[str] = set()
         untouched = -1
         index = -1
         for event in events:
             index += 1
-            key = event.key
-            if closed and key in closed:
+            if closed and event.key in closed:
                 recorder.drop(index, behind(event))
                 continue
             recorder.at = index
             try:
-                result = prepared.call(event, context)
-                if type(result) not in PLAIN:
+                # As `prepared.call`, without a call for every event.
+                result = handler(event, context) if prepared.context else handler(event)
+                if result is None:
+                    pass
+                elif type(result) not in PLAIN:
                     await take(prepared, recorder, result, event)
-                elif result is not None and output is not None:
+                elif output is not None:
                     # Most outputs: there is nothing to await, to walk over or to unwrap.
                     recorder.leave_if_forked()
-                    recorder.publish(output, result, key)
+                    recorder.publish(output, result, event.key)
             except BaseException as error:  # user code may raise anything
                 cause = self._cause(error, prepared)
                 if index in recorder.finished:
@@ -275,8 +277,8 @@ class Executor:
                 if order == "ordered":
                     untouched = index + 1 if index + 1 < len(events) else -1
                     break
-                if order == "keyed" and key is not None:
-                    closed.add(key)
+                if order == "keyed" and event.key is not None:
+                    closed.add(event.key)
         recorder.close()
         if recorder.dropped:
             recorder.check()

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from _thread import RLock
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 from headrace.model.codec import open_state
-from headrace.model.errors import Misuse
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Scanned, StateRead, StateWrite
-from headrace.runtime.child import forks
 from headrace.runtime.child.statecache import StateCache
 
 
@@ -41,15 +38,13 @@ class Notes(Protocol):
 
     dropped: dict[int, Cause]
     lock: RLock
-    is_over: bool
-    forks: int
 
-    def tag(self) -> int:
-        """What is noted now belongs to this."""
+    def enter(self, what: str, of: object = "") -> int:
+        """Take the lock; what is noted until it is released belongs to this tag."""
         ...
 
-    def refusal(self, what: str) -> Misuse:
-        """Why something cannot be noted: the run is over, or this is a forked process."""
+    def check_process(self, what: str, of: object = "") -> None:
+        """Pass, unless this is a process that the handler forked."""
         ...
 
 
@@ -68,6 +63,7 @@ class StateLedger:
     __slots__ = (
         "_base",
         "_cache",
+        "_dropped",
         "_edges",
         "_host",
         "_invocation",
@@ -79,6 +75,7 @@ class StateLedger:
 
     def __init__(self, notes: Notes, invocation: Invocation, cache: StateCache, host: Host) -> None:
         self._notes = notes
+        self._dropped = notes.dropped
         self._invocation = invocation
         self._cache = cache
         self._host = host
@@ -93,81 +90,84 @@ class StateLedger:
         """When the invocation was dispatched, in microseconds since the epoch."""
         return self._invocation.now
 
-    def alone(self) -> AbstractContextManager[Any]:
-        """Keep other threads of the handler from reading and writing meanwhile."""
-        if forks.count != self._notes.forks:
-            # Another thread may have held the lock, and is not here to give it back.
-            raise self._notes.refusal("`context.state`")
-        return self._notes.lock
-
     def read(self, key: str) -> bytes | None:
         """The value as this invocation sees it."""
         notes = self._notes
-        if forks.count != notes.forks:
-            raise notes.refusal(f"reading state `{key}`")
-        lock = notes.lock
-        lock.acquire()  # As `with lock:`, which takes twice as long.
+        tag = notes.enter("reading state", key)
         try:
-            if notes.is_over:
-                raise notes.refusal(f"reading state `{key}`")
-            written = self._written(key)
-            if written is not None:
-                mine = notes.tag()
-                if written[0] != mine:
-                    self._edges.add((mine, written[0]))
-                return written[1]
-            if key in self._base:
-                return self._base[key]
-            known = self._cache.get(key)
-            if known is None:
-                known = self._host.read_state([key])[0]
-                self._cache.put(key, *known)
-            return self._note(key, *known)
+            return self._read(key, tag)
         finally:
-            lock.release()
+            notes.lock.release()
 
     def read_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """The values, those not known yet in one question."""
         notes = self._notes
-        if forks.count != notes.forks:
-            raise notes.refusal(f"reading {len(keys)} keys of state")
-        with notes.lock:
-            if notes.is_over:
-                raise notes.refusal(f"reading {len(keys)} keys of state")
-            return self._read_many(keys)
+        tag = notes.enter("reading state", keys)
+        try:
+            return self._read_many(keys, tag)
+        finally:
+            notes.lock.release()
 
     def write(self, key: str, value: bytes | None, expires: int) -> None:
         """Note a change."""
         notes = self._notes
-        if forks.count != notes.forks:
-            raise notes.refusal(f"writing state `{key}`")
-        lock = notes.lock
-        lock.acquire()  # As `with lock:`, which takes twice as long.
+        tag = notes.enter("writing state", key)
         try:
-            if notes.is_over:
-                raise notes.refusal(f"writing state `{key}`")
-            written = (notes.tag(), value, expires)
-            stack = self._writes.get(key)
-            if stack is None:
-                self._writes[key] = [written]
-            elif stack and stack[-1][0] == written[0]:
-                stack[-1] = written
-            else:
-                stack.append(written)
+            self._write(key, (tag, value, expires))
         finally:
-            lock.release()
+            notes.lock.release()
+
+    def change(self, key: str, change: Callable[[bytes | None], tuple[bytes, int]]) -> None:
+        """Note a change that depends on the value; no other thread comes in between."""
+        notes = self._notes
+        tag = notes.enter("changing state", key)
+        try:
+            value, expires = change(self._read(key, tag))
+            # It is the author's code, which may have forked.
+            notes.check_process("changing state", key)
+            self._write(key, (tag, value, expires))
+        finally:
+            notes.lock.release()
 
     def scan(self, prefix: str, limit: int) -> list[tuple[str, bytes]]:
         """The keys that start with `prefix`, ascending, this invocation's changes among them."""
         notes = self._notes
-        if forks.count != notes.forks:
-            raise notes.refusal(f"listing state `{prefix}`")
-        with notes.lock:
-            if notes.is_over:
-                raise notes.refusal(f"listing state `{prefix}`")
-            return self._scan(prefix, limit)
+        tag = notes.enter("listing state", prefix)
+        try:
+            return self._scan(prefix, limit, tag)
+        finally:
+            notes.lock.release()
 
-    def _read_many(self, keys: Sequence[str]) -> list[bytes | None]:
+    # -- while no other thread does ---------------------------------------------------------
+
+    def _read(self, key: str, tag: int) -> bytes | None:
+        stack = self._writes.get(key)
+        if stack:
+            written: Written | None = stack[-1]
+            if stack[-1][0] in self._dropped:
+                written = self._written(key)
+            if written is not None:
+                if written[0] != tag:
+                    self._edges.add((tag, written[0]))
+                return written[1]
+        if key in self._base:
+            return self._base[key]
+        known = self._cache.get(key)
+        if known is None:
+            known = self._host.read_state([key])[0]
+            self._cache.put(key, *known)
+        return self._note(key, *known)
+
+    def _write(self, key: str, written: Written) -> None:
+        stack = self._writes.get(key)
+        if not stack:
+            self._writes[key] = [written]
+        elif stack[-1][0] == written[0]:
+            stack[-1] = written
+        else:
+            stack.append(written)
+
+    def _read_many(self, keys: Sequence[str], tag: int) -> list[bytes | None]:
         missing = [
             key
             for key in dict.fromkeys(keys)
@@ -178,9 +178,9 @@ class StateLedger:
             for key, (version, raw) in zip(missing, answers, strict=True):
                 self._cache.put(key, version, raw)
                 self._note(key, version, raw)
-        return [self.read(key) for key in keys]
+        return [self._read(key, tag) for key in keys]
 
-    def _scan(self, prefix: str, limit: int) -> list[tuple[str, bytes]]:
+    def _scan(self, prefix: str, limit: int, tag: int) -> list[tuple[str, bytes]]:
         changed = [
             key for key in self._writes if key.startswith(prefix) and self._written(key) is not None
         ]
@@ -193,7 +193,7 @@ class StateLedger:
                 self._note(key, version, raw)
             found[key] = self._base.get(key)
         for key in changed:
-            found[key] = self.read(key)
+            found[key] = self._read(key, tag)
         return [(key, raw) for key, raw in sorted(found.items()) if raw is not None][:limit]
 
     def _written(self, key: str) -> Written | None:
@@ -201,8 +201,7 @@ class StateLedger:
         stack = self._writes.get(key)
         if not stack:
             return None
-        dropped = self._notes.dropped
-        while stack and stack[-1][0] in dropped:
+        while stack and stack[-1][0] in self._dropped:
             stack.pop()
         return stack[-1] if stack else None
 

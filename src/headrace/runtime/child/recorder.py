@@ -12,7 +12,7 @@ can be noted any more.
 from __future__ import annotations
 
 import logging
-from _thread import RLock, get_ident
+from _thread import RLock, allocate_lock, get_ident
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -37,6 +37,9 @@ from headrace.sdk.event import Event
 from headrace.sdk.place import near
 from headrace.sdk.state import Ledger
 from headrace.sdk.stream import Stream
+
+_one_lock = allocate_lock()
+"""Held while a run's lock is made, so that there is one."""
 
 
 class Lane:
@@ -80,15 +83,27 @@ class Outlet:
         at_once: Whether a value is checked to its end when it is published.
     """
 
-    __slots__ = ("encode", "lanes", "limit", "name", "partitions", "unchecked")
+    __slots__ = ("encode", "lanes", "limit", "name", "names_keys", "partitions", "unchecked")
 
     def __init__(self, stream: Stream[Any], partitions: int, at_once: bool = True) -> None:
         self.name = stream.name
         self.unchecked = stream.coder.codec == "json" and not at_once
         self.encode = stream.coder.encode if at_once else stream.coder.write
+        self.names_keys = stream.coder.names_keys
         self.limit = stream.spec.max_event_bytes
         self.partitions = partitions
         self.lanes: dict[int, Lane] = {}
+
+    def check(self, facts: list[Fact], body: bytes) -> None:
+        """Pass, where no value of `facts`, all of which `body` holds, would be misread.
+
+        Raises:
+            Misread: One would be.
+        """
+        if may_be_misread(body, names_keys=self.names_keys) and any(
+            is_misread(fact.value) for fact in facts
+        ):
+            raise Misread
 
 
 class Recorder(Cursor):
@@ -99,8 +114,8 @@ class Recorder(Cursor):
             raises `Misread` where one would be misread, and the run is to be made again with this.
 
     Attributes:
-        lock: Held by the thread of the handler that notes something.
         is_over: Whether nothing can be noted any more.
+        lock: Held by the thread that notes something, but for outputs; made when it is first needed.
         forks: `forks.count` in the process the run is in.
     """
 
@@ -110,6 +125,7 @@ class Recorder(Cursor):
         "_cache",
         "_host",
         "_invocation",
+        "_is_shared",
         "_ledger",
         "_may_publish",
         "_named",
@@ -155,7 +171,8 @@ class Recorder(Cursor):
         self._seals = 0
         self._ledger: StateLedger | None = None
         self.forks = forks.count
-        self.lock = RLock()
+        self._is_shared = False
+        self.lock: RLock
         self.is_over = False
         self._thread = 0
         self._task: Callable[[], bool] | None = None
@@ -170,7 +187,7 @@ class Recorder(Cursor):
                 if self._ledger is None:
                     self._ledger = StateLedger(self, self._invocation, self._cache, self._host)
             finally:
-                self.leave()
+                self.lock.release()
         return self._ledger
 
     def tag(self) -> int:
@@ -212,8 +229,9 @@ class Recorder(Cursor):
                 f"publishing to `{outlet.name}`: the event has {len(raw):,} bytes and the stream "
                 f"allows {outlet.limit:,}; publish a reference, or raise `max_event_bytes`"
             )
+        partitions = outlet.partitions
         if key is None:
-            partition = self._keyless(outlet.partitions)
+            partition = 0 if partitions == 1 else self._keyless(partitions)
         else:
             try:
                 name = key.encode()
@@ -226,7 +244,7 @@ class Recorder(Cursor):
                     f"publishing to `{outlet.name}`: the key has {len(name):,} bytes; "
                     f"the limit is {MAX_KEY_BYTES:,}"
                 )
-            partition = crc32(name) % outlet.partitions
+            partition = crc32(name) % partitions
         lane = outlet.lanes.get(partition)
         if lane is None:
             # Whichever thread is the first, it is one lane.
@@ -258,7 +276,7 @@ class Recorder(Cursor):
             self.finished.add(self.index_of(event))
             self._seals += 1
         finally:
-            self.leave()
+            self.lock.release()
 
     def fail(self, event: Event[Any], reason: str) -> None:
         """Note that the event failed, and forget what was done for it."""
@@ -266,7 +284,7 @@ class Recorder(Cursor):
         try:
             self.drop(self.index_of(event), Cause("Failed", str(reason)[:4_096]))
         finally:
-            self.leave()
+            self.lock.release()
 
     def extend(self, seconds: float) -> None:
         """Let the run take `seconds` from now."""
@@ -274,7 +292,7 @@ class Recorder(Cursor):
         try:
             self._host.extend(self._invocation, seconds)
         finally:
-            self.leave()
+            self.lock.release()
 
     def consumer(self) -> Consumer:
         """What a run that was started by a lag fetches with."""
@@ -291,26 +309,48 @@ class Recorder(Cursor):
             raise Misuse(f"{event!r} is not an event of this batch")
         return index
 
-    def enter(self, what: str) -> None:
-        """Wait until no other thread notes anything; `leave` must follow.
+    def enter(self, what: str, of: object = "") -> int:
+        """Take the lock, so that no other thread notes anything until it is released.
 
         Args:
             what: What is asked for, should it have to be refused.
+            of: Whose; the name of one, or several.
+
+        Returns:
+            The tag of what is noted until then.
 
         Raises:
             Misuse: The run is over, or this is not the process it runs in.
         """
         if forks.count != self.forks:
             # Another thread may have held the lock, and is not here to give it back.
-            raise self.refusal(what)
-        self.lock.acquire()
+            raise self.refusal(_asked(what, of))
+        if not self._is_shared:
+            self._make_lock()
+        lock = self.lock
+        lock.acquire()
         if self.is_over:
-            self.lock.release()
-            raise self.refusal(what)
+            lock.release()
+            raise self.refusal(_asked(what, of))
+        # As `self.tag()`, without a call for every key of state.
+        at = self.at
+        return self.tag() if at < 0 or self._thread else at
 
-    def leave(self) -> None:
-        """The end of what `enter` began."""
-        self.lock.release()
+    def _make_lock(self) -> None:
+        """The lock of this run, made for whoever asks first: most runs need none."""
+        with _one_lock:
+            if not self._is_shared:
+                self.lock = RLock()
+                self._is_shared = True
+
+    def check_process(self, what: str, of: object = "") -> None:
+        """Pass, unless this is a process that the handler forked.
+
+        Raises:
+            Misuse: It is; see `enter`.
+        """
+        if forks.count != self.forks:
+            raise self.refusal(_asked(what, of))
 
     def refusal(self, what: str) -> Misuse:
         """Why something cannot be noted: the run is over, or this is a forked process."""
@@ -358,12 +398,12 @@ class Recorder(Cursor):
 
     def close(self) -> None:
         """The handler is through: whatever it left running can note nothing more."""
-        self.lock.acquire()  # As `with lock:`, which takes twice as long.
-        try:
-            self.is_over = True
-            self.at = -1
-        finally:
-            self.lock.release()
+        # First this: whoever makes the lock after we have looked for it finds the run over.
+        self.is_over = True
+        if self._is_shared:
+            with self.lock:
+                """Whoever has noted something until now has finished it."""
+        self.at = -1
 
     def drop(self, index: int, cause: Cause) -> None:
         """The event failed: forget what was done for it."""
@@ -379,7 +419,7 @@ class Recorder(Cursor):
             if outlet.unchecked:
                 for lane in list(outlet.lanes.values()):
                     facts = lane.facts
-                    _check_together(facts, encode_events(facts))
+                    outlet.check(facts, encode_events(facts))
 
     def sealed(self, tag: int) -> bool:
         """Whether a note outside any iteration was made before the last `done()`."""
@@ -426,7 +466,7 @@ class Recorder(Cursor):
                     continue
                 body = encode_events(facts)
                 if outlet.unchecked:
-                    _check_together(facts, body)
+                    outlet.check(facts, body)
                 ids = None
                 if lane.has_ids:
                     ids = tuple(fact.id or "" for fact in facts)
@@ -484,8 +524,6 @@ class Recorder(Cursor):
 
     def _keyless(self, partitions: int) -> int:
         """Where an event without a key goes: beside its input if it can, else spread by the token."""
-        if partitions == 1:
-            return 0
         chunks = self._invocation.chunks
         if chunks and self._invocation.mode != "call":
             event = self.events[self.at] if self.at >= 0 else None
@@ -498,10 +536,10 @@ class Recorder(Cursor):
         return (self._invocation.token + max(self.at, 0)) % partitions
 
 
-def _check_together(facts: list[Fact], body: bytes) -> None:
-    """Pass, where no value of `facts`, all of which `body` holds, would be misread."""
-    if may_be_misread(body) and any(is_misread(fact.value) for fact in facts):
-        raise Misread
+def _asked(what: str, of: object) -> str:
+    if isinstance(of, str):
+        return f"{what} `{of}`" if of else what
+    return f"{what} {of!r:.80}"
 
 
 def _name_of(stream: Stream[Any] | str) -> str:
