@@ -19,6 +19,7 @@ orders = app.stream("orders", partitions=1)
 
 @app.function(orders)
 def add_up(event, context):
+    (app.folder / "kept").touch()
     context.state.update("total", lambda known: known + event.value, int, 0)
 """
 
@@ -44,6 +45,7 @@ def test_a_backup_of_a_running_node_is_restored_and_goes_on(tmp_path: Path) -> N
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
             assert "checked" in done.stdout
+            assert f"copy them too: `{first / 'files' / 'shop'}`" in done.stdout
             node.ask("POST", "/streams/orders", 7)
         assert manager.recv(64) == b"STOPPING=1"
     with serving(app, second) as node:

@@ -14,8 +14,20 @@ import click
     envvar="HEADRACE_DATA", metavar="DIR", help="The node's data folder  [default: .headrace].",
 )  # fmt: skip
 def backup_command(target: Path, data: Path) -> None:
-    """Copy all that the node keeps into the new file TARGET."""
+    """Copy all that the node keeps into the new file TARGET, but for the files that apps keep themselves."""
     from headrace.keepers.storage.sqlite.backup import back_up
 
     size = back_up(data, target)
     click.echo(f"wrote `{target}`: {size:,} bytes, checked")
+    if kept := _folders(data):
+        click.echo(f"not in it, copy them too: {', '.join(f'`{each}`' for each in kept)}")
+
+
+def _folders(data: Path) -> list[Path]:
+    """The folders of apps that keep files of their own there."""
+    from headrace.runtime.files import FILES
+
+    try:
+        return sorted(each for each in (data / FILES).iterdir() if any(each.iterdir()))
+    except OSError:
+        return []

@@ -37,6 +37,7 @@ from headrace.model.http import Webhook
 from headrace.model.routing import check_routes
 from headrace.node.config import Settings, secrets_of, surroundings_of
 from headrace.node.furnishing import furnish
+from headrace.runtime.files import FILES
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.logs import LogLine
 from headrace.security.operator import Operator, fresh_key
@@ -81,6 +82,7 @@ class Node:
             services=HostCalls(storage, clock, shifts, answers),
             on_log=self._log,
             scratch=settings.data / "scratch",
+            files=settings.data / FILES,
             limits=settings.fleet,
             surroundings=lambda: surroundings_of(self.settings),
         )

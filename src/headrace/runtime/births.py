@@ -20,6 +20,7 @@ from headrace.model.errors import Unavailable, denied
 from headrace.model.settings import Surroundings
 from headrace.runtime.base import HostServices
 from headrace.runtime.deployment import Deployment
+from headrace.runtime.files import GROUPS, Files
 from headrace.runtime.instance import Instance
 from headrace.runtime.logs import LogLine
 from headrace.runtime.pool import Pool
@@ -40,6 +41,8 @@ MAX_BLOCKS = 1 << 12
 """Zygotes after which their blocks of ids are used again."""
 INSTANCE_UIDS = range(FIRST_UID, FIRST_UID + (1 << UID_BITS) + MAX_BLOCKS * IDS_PER_ZYGOTE)
 """Where the ids of zygotes and instances lie, of whatever node that runs as root on a machine."""
+APP_GROUPS = range(INSTANCE_UIDS.stop, INSTANCE_UIDS.stop + GROUPS)
+"""Where the groups lie by which instances of an app share its files."""
 
 
 class Family(Protocol):
@@ -86,6 +89,7 @@ class Births:
         tasks: Tasks,
         services: HostServices,
         scratch: Path,
+        files: Files,
         on_log: Callable[[LogLine], None],
         surroundings: Callable[[], Surroundings],
         isolation: int,
@@ -98,6 +102,7 @@ class Births:
         self._tasks = tasks
         self._services = services
         self._scratch = scratch.resolve()
+        self._files = files
         self._on_log = on_log
         self._surroundings = surroundings
         self._isolation = isolation
@@ -126,6 +131,7 @@ class Births:
             scratch=self._scratch / f"{self._zygotes:x}-{self._entropy.token(3)}",
             isolation=self._isolation,
             uid=self._uids + self._zygotes % MAX_BLOCKS * IDS_PER_ZYGOTE if self._privileged else 0,
+            files=self._files.share(deployment.target),
             surroundings=self._surroundings,
             clock=self._clock,
             entropy=self._entropy,

@@ -7,6 +7,7 @@ brings is looked after in `upkeep`.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import signal
@@ -22,9 +23,10 @@ from headrace.model.policy import FleetLimits
 from headrace.model.settings import Surroundings
 from headrace.runtime.base import HostServices
 from headrace.runtime.begun import Sent
-from headrace.runtime.births import Births, allow_descriptors, remove
+from headrace.runtime.births import APP_GROUPS, Births, allow_descriptors, remove
 from headrace.runtime.budget import Budget
 from headrace.runtime.deployment import Deployment
+from headrace.runtime.files import FILES, Files
 from headrace.runtime.instance import Instance
 from headrace.runtime.life import Doom, Lost, Queued, State, Waiter
 from headrace.runtime.logs import LogLine
@@ -56,6 +58,7 @@ class Fleet:
         tasks: Tasks,
         services: HostServices,
         scratch: Path,
+        files: Path | None = None,
         on_log: Callable[[LogLine], None] | None = None,
         surroundings: Callable[[], Surroundings] = Surroundings,
         limits: FleetLimits | None = None,
@@ -66,6 +69,7 @@ class Fleet:
         self._tasks = tasks
         self._on_log = on_log or _ignore
         self._limits = limits or FleetLimits()
+        self._files = Files(files or scratch.with_name(FILES), first=APP_GROUPS.start)
         self._births = Births(
             self,
             clock=clock,
@@ -73,6 +77,7 @@ class Fleet:
             tasks=tasks,
             services=services,
             scratch=scratch,
+            files=self._files,
             on_log=self._on_log,
             surroundings=surroundings,
             isolation=isolation,
@@ -129,8 +134,19 @@ class Fleet:
                 f"an app called `{spec.name}` is deployed from `{known.target}`; "
                 f"give the one in `{target}` another name"
             )
+        await self._give_files(spec.name, deployment)
         self._switch(spec, deployment)
         return spec
+
+    async def _give_files(self, app: str, deployment: Deployment) -> None:
+        zygote = deployment.zygote
+        shared = zygote is not None and zygote.loaded is not None and zygote.loaded.shares
+        try:
+            # Every file of it, where the group has changed.
+            await asyncio.to_thread(self._files.give, app, deployment.target, shared=shared)
+        except BaseException:
+            await deployment.close()
+            raise
 
     async def redeploy(self, target: str) -> AppSpec:
         """Bring up what the target is now, switch to it, and let the old version finish.

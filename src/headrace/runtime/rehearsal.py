@@ -53,13 +53,18 @@ def rehearse(scratch: str) -> None:
     ours, _ = socket.socketpair()
     standing = warden.divide(
         uid,
+        group=uid,
         isolation=2,
         close=ours.fileno(),
-        prepare=lambda rung: sandbox.prepare_zygote(rung, uid=uid, scratch=scratch, paths=sys.path),
+        prepare=lambda rung: sandbox.prepare_zygote(
+            rung, uid=uid, scratch=scratch, files=scratch, paths=sys.path
+        ),
     )
     rung = standing.rung
     notes = [*standing.notes, *sandbox.filter_zygote()]
-    ground = sandbox.seal_zygote(rung, common=2, most=2, scratch=scratch, paths=sys.path)
+    ground = sandbox.seal_zygote(
+        rung, common=2, most=2, scratch=scratch, own=scratch, paths=sys.path
+    )
     notes += ground.notes
     stands = _stand(ground, uid if rung.uids else 0, scratch)
     broken = {note.split(":", 1)[0]: note.split(":", 1)[-1].strip() for note in notes}
@@ -119,7 +124,7 @@ def _stand(ground: sandbox.Ground, uid: int, scratch: str) -> bool:
             scratch, uid = f"{scratch}/one", uid and uid + 1
             sandbox.furnish(scratch, uid)
             for act, arguments in sandbox.steps(
-                walls, uid=uid, scratch=scratch, parent=os.getppid()
+                walls, uid=uid, groups=[], scratch=scratch, parent=os.getppid()
             ):
                 act(*arguments)
             __import__("wave")

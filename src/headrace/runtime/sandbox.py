@@ -22,7 +22,7 @@ from headrace.model.policy import Resources
 from headrace.runtime import kernel, landlock, limits, mounts, seccomp
 from headrace.runtime.warden import Rung
 
-SCRATCH_MODE = 0o700
+SCRATCH_MODE = OWN_MODE = 0o700
 OOM_SCORE = 500
 """How much rather than others the kernel takes a process where memory runs out; 1,000 is most."""
 SIGKILL = int(signal.SIGKILL)
@@ -32,18 +32,21 @@ SYSTEM = ("/bin", "/etc", "/lib", "/lib64", "/opt", "/proc", "/sys", "/usr", "/r
 DEVICES = ("/dev",)
 
 
-def prepare_zygote(rung: Rung, *, uid: int, scratch: str, paths: Sequence[str]) -> list[str]:
+def prepare_zygote(
+    rung: Rung, *, uid: int, scratch: str, files: str, paths: Sequence[str]
+) -> list[str]:
     """What needs all rights still, before a line of the author's is read; what failed, and why.
 
     Args:
         rung: What the zygote stands on.
         uid: The uid it will have.
         scratch: The folder in which instances get theirs.
+        files: The folder in which apps have theirs.
         paths: What instances must be able to read.
     """
     notes: list[str] = []
     if rung.uids:
-        _try(notes, "mounts", lambda: mounts.unlock([*_readable(paths), scratch]))
+        _try(notes, "mounts", lambda: mounts.unlock([*_readable(paths), scratch, files]))
         os.chown(scratch, uid, uid)
     # Where memory runs out, the host is the last to be taken.
     _try(notes, "memory", _volunteer)
@@ -69,7 +72,7 @@ def filter_zygote() -> list[str]:
 
 
 def seal_zygote(
-    rung: Rung, *, common: int, most: int, scratch: str, paths: Sequence[str]
+    rung: Rung, *, common: int, most: int, scratch: str, own: str, paths: Sequence[str]
 ) -> Ground:
     """Close off files, once the app has said which level its functions ask for.
 
@@ -78,6 +81,7 @@ def seal_zygote(
         common: The level every function of the app asked for at least.
         most: The highest level one of them asked for.
         scratch: The folder in which instances get theirs.
+        own: Where the app's own files are, or all apps' where modes keep others out.
         paths: What instances must still be able to read.
     """
     notes: list[str] = []
@@ -92,7 +96,7 @@ def seal_zygote(
     if level >= 2:
         try:
             rules = landlock.ruleset(
-                readable=[*SYSTEM, *_readable(paths)], writable=[*DEVICES, scratch]
+                readable=[*SYSTEM, *_readable(paths)], writable=[*DEVICES, scratch, own]
             )
         except OSError as error:
             notes.append(f"landlock: {error}")
@@ -197,16 +201,23 @@ Step = tuple[Callable[..., object], tuple[object, ...]]
 """Something to call and what with."""
 
 
-def steps(walls: Walls, *, uid: int, scratch: str, parent: int) -> list[Step]:
+def steps(walls: Walls, *, uid: int, groups: list[int], scratch: str, parent: int) -> list[Step]:
     """What the freshly forked child does to give up the rest, in order.
 
     They are laid out before the fork, since every name that is looked up after it writes to pages
     that would be shared.
+
+    Args:
+        walls: What it gives up.
+        uid: The uid of its own, 0 for none.
+        groups: The group by which it shares its app's files, if it does.
+        scratch: Its folder.
+        parent: The zygote's pid.
     """
     taken: list[Step] = [(setrlimit, setting) for setting in walls.settings]
     if uid:
         taken += [
-            (os.setgroups, ([],)),
+            (os.setgroups, (groups,)),
             (os.setresgid, (uid, uid, uid)),
             (os.setresuid, (uid, uid, uid)),
             (kernel.give_up_capabilities, ()),
@@ -214,6 +225,8 @@ def steps(walls: Walls, *, uid: int, scratch: str, parent: int) -> list[Step]:
             (kernel.prctl, (kernel.PR_SET_DUMPABLE, 1)),
         ]
     else:
+        if groups:
+            taken.append((os.setgroups, (groups,)))
         # What its zygote needs to give others their uids is not its own to use.
         taken.append((kernel.give_up_capabilities, ()))
         # By whose uid it is, nobody can tell whose offspring a process is that lost its parent:

@@ -84,12 +84,18 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 def divide(
-    uid: int, *, isolation: int, close: int, prepare: Callable[[Rung], list[str]]
+    uid: int,
+    *,
+    group: int,
+    isolation: int,
+    close: int,
+    prepare: Callable[[Rung], list[str]],
 ) -> Standing:
     """Become warden and zygote; returns in the zygote only.
 
     Args:
         uid: The first of the ids that are the zygote's; its own. Of use to root only.
+        group: The group that its instances share, for the app's own files. Of use to root only.
         isolation: The highest level an instance may ask for; at 0 all rights are kept.
         close: The descriptor that is the zygote's alone.
         prepare: What the zygote does while it has all rights still; gives notes.
@@ -115,7 +121,7 @@ def divide(
             ours.close()
             return _settle(rung, uid, theirs, notes, prepare, root=root)
         theirs.close()
-        reason = _assist(ours, pid, uid)
+        reason = _assist(ours, pid, uid, group)
         ours.close()
         if reason is None:
             os.close(close)
@@ -187,13 +193,13 @@ def _change_ids(uid: int) -> None:
 # -- the warden's side ---------------------------------------------------------------------------
 
 
-def _assist(link: socket.socket, pid: int, uid: int) -> str | None:
+def _assist(link: socket.socket, pid: int, uid: int, group: int) -> str | None:
     """Do for the zygote what only somebody outside can; why it does not stand, or None."""
     while True:
         said = link.recv(MAX_NOTE + 1)
         if said == _MAP:
             try:
-                _map_ids(pid, uid)
+                _map_ids(pid, uid, group)
             except OSError:
                 link.sendall(_REFUSED)
             else:
@@ -204,11 +210,11 @@ def _assist(link: socket.socket, pid: int, uid: int) -> str | None:
             return said[1:].decode("utf-8", "replace") or "namespaces: the zygote ended"
 
 
-def _map_ids(pid: int, uid: int) -> None:
+def _map_ids(pid: int, uid: int, group: int) -> None:
     """Same numbers inside and outside, so that a uid means one thing everywhere."""
     if os.geteuid() == 0:
-        line = f"{uid} {uid} {IDS_PER_ZYGOTE}"
-        users, groups = line, line
+        users = f"{uid} {uid} {IDS_PER_ZYGOTE}"
+        groups = f"{users}\n{group} {group} 1"
     else:
         users, groups = f"{os.geteuid()} {os.geteuid()} 1", f"{os.getegid()} {os.getegid()} 1"
         _write(f"/proc/{pid}/setgroups", "deny")

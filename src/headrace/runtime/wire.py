@@ -193,7 +193,8 @@ class Load(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
     """Host to zygote: import this, then be ready to fork; the first thing ever said.
 
     `uid` is the first of the ids that are this zygote's, 0 where the host has none to give;
-    `next` is what the first instance will be given.
+    `next` is what the first instance will be given. `files` is the folder in which apps have theirs,
+    `group` the one that instances share there, of use where there is a uid.
     """
 
     target: str
@@ -202,6 +203,8 @@ class Load(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
     isolation: int
     uid: int
     next: Cradle
+    files: str
+    group: int
 
 
 class Needs(msgspec.Struct, array_like=True, frozen=True, tag=30, gc=False):
@@ -232,6 +235,7 @@ class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
         greets: Whether its instances say hello, since they have start hooks to run first; others
             take up runs from the fork on.
         code: A hash of what was imported: a part of what the spec's version is of.
+        shares: Its instances have uids of their own, and share the app's files by their group.
     """
 
     spec: AppSpec
@@ -244,6 +248,7 @@ class Loaded(msgspec.Struct, array_like=True, frozen=True, tag=21, gc=False):
     weight: int = 0
     greets: bool = True
     code: str = ""
+    shares: bool = False
 
 
 class LoadFailed(msgspec.Struct, array_like=True, frozen=True, tag=22, gc=False):

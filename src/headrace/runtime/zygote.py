@@ -24,6 +24,7 @@ from headrace.model.function import AppSpec
 from headrace.model.settings import Surroundings
 from headrace.runtime import kernel
 from headrace.runtime.claims import check_claims
+from headrace.runtime.files import Share
 from headrace.runtime.instance import Instance
 from headrace.runtime.line import LogPipes
 from headrace.runtime.logs import LogLine
@@ -86,6 +87,7 @@ class Zygote:
         scratch: Path,
         isolation: int,
         uid: int,
+        files: Share,
         surroundings: Callable[[], Surroundings],
         clock: Clock,
         entropy: Entropy,
@@ -100,6 +102,7 @@ class Zygote:
         self.scratch = scratch
         self._isolation = isolation
         self._uid = uid
+        self._files = files
         self._surroundings = surroundings
         self._questions = 0
         self._clock = clock
@@ -169,9 +172,11 @@ class Zygote:
                 f"the process that imports `{self.target}` cannot be started", error
             ) from error
         paths = [str(path) for path in search_paths(self.target)]
-        self._orders.send(
-            Load(self.target, paths, str(self.scratch), self._isolation, self._uid, self._next), []
-        )
+        order = Load(
+            self.target, paths, str(self.scratch), self._isolation, self._uid, self._next,
+            self._files.root, self._files.group,
+        )  # fmt: skip
+        self._orders.send(order, [])
         try:
             answer = await self._clock.timeout(self._loaded, LOAD_TIMEOUT_S)
         except TimeoutError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Never, TypeVar, overload
 
 from msgspec import structs
@@ -38,6 +39,7 @@ from headrace.sdk.custom import Emitter, custom_trigger
 from headrace.sdk.declared import (
     Declared,
 )
+from headrace.sdk.folder import folders
 from headrace.sdk.forwarding import forward_of
 from headrace.sdk.functions import declare_function
 from headrace.sdk.options import refuse_unknown
@@ -131,6 +133,16 @@ class App(Streams):
         found: Setting[Any] = Setting(self.name, name, type, default, self._given, place)
         self.settings[name] = found
         return found
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this app's own files, kept over restarts and reloads; no other app's code reaches it.
+
+        It lies beneath the node's data folder (`files/NAME`) and is there for the hooks of `init` and
+        for handlers, not while the code is imported. Without a node, in a test, it is a temporary
+        folder, which each `World` begins empty.
+        """
+        return folders.folder(self.name)
 
     def forward(self, rule: Rule, *, to: Stream[Any] | HttpTarget, name: str) -> None:
         """Send what a rule means to a stream of this app, or to an address, without a function.

@@ -33,6 +33,7 @@ from headrace.model.record import Position
 from headrace.model.spans import Span, seconds_in
 from headrace.sdk.app import App
 from headrace.sdk.event import Event
+from headrace.sdk.folder import folders
 from headrace.sdk.stream import Stream
 from headrace.services.bus.posting import HttpRequest
 from headrace.testing.asking import Wicket
@@ -57,6 +58,8 @@ PAGE = 10_000
 
 class World:
     """Apps on a node that you can break. Use it as a context manager, from a plain test.
+
+    It begins with each app's `folder` empty.
 
     Args:
         apps: What is deployed.
@@ -92,6 +95,8 @@ class World:
         with ExitStack() as held:
             held.callback(self._lives.close)
             held.enter_context(chosen(self._apps, self._settings))
+            for app in self._apps:
+                folders.empty(app.name)
             self._lives.open()
             self._held = held.pop_all()
         self._open = True

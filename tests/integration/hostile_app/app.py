@@ -36,8 +36,9 @@ def early(event: Event[Any]) -> dict[str, str]:
 @app.function(resources=Resources(**MAY))
 def sibling(event: Event[Any]) -> dict[str, Any]:
     """Somebody else of the app, with a file of its own."""
-    Path("mine").write_text("secret")
-    return {"sibling": os.getpid(), "scratch": str(Path.cwd())}
+    for folder in (Path.cwd(), app.folder):
+        (folder / "mine").write_text("secret")
+    return {"sibling": os.getpid(), "scratch": str(Path.cwd()), "kept": str(app.folder)}
 
 
 @app.function(resources=Resources(**MAY), timeout=60.0)

@@ -164,7 +164,7 @@ def _served(folder: Path, uid: int) -> Iterator[tuple[Host, dict[str, Any]]]:
         about = {
             "data": str(place / "data"), "place": str(place), "apps": str(apps),
             "victim": str(apps / "victim"), "etc": "/etc", "port": port, "abstract": abstract,
-            "host_uid": uid,
+            "host_uid": uid, "folders": str(place / "data" / "files"),
         }  # fmt: skip
         targets = []
         for name in ("victim", *(f"hostile{level}" for level in LEVELS)):

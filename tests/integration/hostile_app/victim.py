@@ -14,4 +14,5 @@ opened = app.stream("open")
 @app.function()
 def keep(event: Event[Any], context: Context) -> None:
     """Keep a secret."""
+    (app.folder / "card").write_text("4000")
     context.state.put("card", event.value)

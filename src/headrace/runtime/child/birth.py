@@ -71,6 +71,7 @@ class Nursery:
         self._next: Cradle | None = load.next
         self._ready: Cradle | None = None
         self._parent = os.getpid()
+        self._groups = [load.group] if ground.uids else []
         self.first_free = RULES + 1 if ground.rules >= 0 else RULES
         """The descriptor from which on nothing is an instance's."""
         self._example = b""
@@ -151,7 +152,9 @@ class Nursery:
         scratch = self._place(order.cradle)
         if not ready:
             steps += [(sandbox.furnish, (scratch, uid)), (reseed, ())]
-        steps += sandbox.steps(plan.walls, uid=uid, scratch=scratch, parent=self._parent)
+        steps += sandbox.steps(
+            plan.walls, uid=uid, groups=self._groups, scratch=scratch, parent=self._parent
+        )
         if self.first_free > RULES:
             steps.append((close, (RULES,)))
         return [*steps, self._renumber, (self._release, ()), (self._life.live, ())]

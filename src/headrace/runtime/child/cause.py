@@ -6,6 +6,7 @@ from typing import Any
 
 from headrace.model.outcome import Cause
 from headrace.model.policy import MAX_TRACEBACK
+from headrace.runtime.child.advice import advice
 from headrace.runtime.child.channel import HostRefused
 from headrace.runtime.child.variables import unset_variable
 from headrace.sdk.place import is_ours
@@ -19,10 +20,17 @@ def cause_of(error: BaseException) -> Cause:
     return Cause(
         # What the host could not do is told by its name there, as it is where no pipe lies between.
         kind=error.kind if isinstance(error, HostRefused) else type(error).__name__,
-        message=_clean(unset_variable(error) or _text(error))[:MAX_MESSAGE],
+        message=_clean(told(error))[:MAX_MESSAGE],
         traceback=_clean(_traceback(error)),
         retryable=not isinstance(error, Permanent),
     )
+
+
+def told(error: BaseException) -> str:
+    """The error's own text, with what to do about it where we know."""
+    text = unset_variable(error) or _text(error)
+    more = advice(error)
+    return f"{text}; {more}" if more else text
 
 
 def _text(error: BaseException) -> str:

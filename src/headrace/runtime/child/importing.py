@@ -20,8 +20,10 @@ from headrace.runtime import limits, sandbox, warden
 from headrace.runtime.child import forks, loader, main
 from headrace.runtime.child.control import Control
 from headrace.runtime.child.forkable import check_forkable
+from headrace.runtime.child.sharing import UMASK, share
 from headrace.runtime.child.variables import set_variables
 from headrace.runtime.wire import Load, Loaded, LoadFailed, Needs, Provided
+from headrace.sdk.folder import folders
 from headrace.sdk.surroundings import Environment, provided_by
 
 CONTROL = 3
@@ -35,6 +37,8 @@ def load(
 ) -> tuple[main.Life, Loaded, sandbox.Ground] | LoadFailed:
     """Import the app and make this process fit to be forked."""
     began = time.perf_counter()
+    shares = standing.rung.uids
+    folders.stand(order.files, share if shares else None)
     notes = sandbox.filter_zygote() if standing.rung.drops else []
     try:
         with provided_by(lambda app, env: _ask(control, app, env)):
@@ -47,29 +51,42 @@ def load(
     life = main.prepare(app, spec.version, control.link)
     main.rehearse()
     seconds = time.perf_counter() - began
+    own = _own_files(order.files, spec.name, shared=shares)
     gc.collect()
     gc.freeze()
     asked = [min(each.resources.isolation, order.isolation) for each in spec.functions]
-    ground = sandbox.seal_zygote(
+    base = sandbox.seal_zygote(
         standing.rung,
         common=min(asked, default=0),
         most=max(asked, default=0),
         scratch=order.scratch,
+        own=own,
         paths=sys.path,
     )
-    if ground.rules >= 0:
-        if ground.rules != RULES:
+    if base.rules >= 0:
+        if base.rules != RULES:
             # Nothing else is open there: that was looked at above.
-            os.dup2(ground.rules, RULES, False)
-            os.close(ground.rules)
-        ground = msgspec.structs.replace(ground, rules=RULES)
-    notes = [*standing.notes, *notes, *ground.notes]
+            os.dup2(base.rules, RULES, False)
+            os.close(base.rules)
+        base = msgspec.structs.replace(base, rules=RULES)
+    notes = [*standing.notes, *notes, *base.notes]
     greets = bool(app.hooks["init"])
     size, resident, weight = limits.sizes()
     loaded = Loaded(
-        spec, size, ground.level, standing.rung.name, notes, seconds, resident, weight, greets, code
-    )
-    return life, loaded, ground
+        spec, size, base.level, standing.rung.name, notes, seconds, resident, weight, greets, code, shares,
+    )  # fmt: skip
+    return life, loaded, base
+
+
+def _own_files(files: str, app: str, *, shared: bool) -> str:
+    """Where the app's instances may write, made ready where that is ours to do."""
+    if shared:
+        # Whose folder it is, its group says; the host gives it one once it knows the app's name.
+        os.umask(UMASK)
+        return files
+    own = f"{files}/{app}"
+    os.makedirs(own, sandbox.OWN_MODE, exist_ok=True)  # noqa: PTH103 - a string is what there is
+    return own
 
 
 def _ask(control: Control, app: str, env: Environment) -> Sequence[Given]:

@@ -20,6 +20,7 @@ from typing import Any, Final
 from headrace.model.errors import HeadraceError, Misuse
 from headrace.model.function import AppSpec
 from headrace.runtime.child import sources
+from headrace.runtime.child.advice import too_early
 from headrace.runtime.child.sources import FromSource, import_from_source
 from headrace.runtime.child.variables import unset_variable
 from headrace.runtime.child.versions import version_of, watched_by
@@ -73,7 +74,8 @@ def said(error: BaseException) -> tuple[str, str]:
     if not isinstance(error, HeadraceError):
         # Without a line of theirs a traceback only repeats the sentence; that of a syntax error has one.
         told = shown.stack or shown.__cause__ or shown.__context__ or isinstance(error, SyntaxError)
-        return str(error), "".join(shown.format()) if told else ""
+        more = too_early(error)
+        return f"{error}; {more}" if more else str(error), "".join(shown.format()) if told else ""
     sentence = str(error)
     if theirs is None or theirs.filename in sentence:
         return sentence, ""

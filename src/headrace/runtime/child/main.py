@@ -24,6 +24,7 @@ from headrace.model.outcome import Cause, Range, Returned, Scanned, Usage
 from headrace.model.policy import MAX_TRACEBACK
 from headrace.model.record import Chunk, encode_events
 from headrace.model.reply import WireReply
+from headrace.runtime.child.cause import told
 from headrace.runtime.child.channel import Channel
 from headrace.runtime.child.executor import Executor
 from headrace.runtime.child.speech import Running, Speech, speak_up
@@ -286,7 +287,7 @@ class Life:
             self._end(EXIT_MEMORY)
         except BaseException as error:  # noqa: BLE001 - the author's hooks may raise anything
             trace = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
-            return Cause(type(error).__name__, str(error)[:MAX_TRACEBACK], trace)
+            return Cause(type(error).__name__, told(error)[:MAX_TRACEBACK], trace)
         return None
 
     def _end(self, code: int) -> NoReturn:

@@ -287,10 +287,11 @@ def run(descriptor: int, held: Sequence[Hooks]) -> NoReturn:
     gc.freeze()
     standing = warden.divide(
         order.uid,
+        group=order.group,
         isolation=order.isolation,
         close=CONTROL,
         prepare=lambda rung: sandbox.prepare_zygote(
-            rung, uid=order.uid, scratch=order.scratch, paths=sys.path
+            rung, uid=order.uid, scratch=order.scratch, files=order.files, paths=sys.path
         ),
     )
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
