@@ -11,10 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import jsonschema  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from openapi_spec_validator import validate
 from tests.integration.gateway_nodes import at, operator, raw, serving
+from tests.integration.old_service import upstream
 
 from headrace.client.http import Client
 from headrace.security.operator import read_key
@@ -139,56 +138,6 @@ app.proxy("/plain", upstream="UPSTREAM", auth=Bearer("plain"))
 app.proxy("/bare", upstream="UPSTREAM")
 app.proxy("/gone", upstream="http://127.0.0.1:1")
 '''
-
-
-class Upstream(BaseHTTPRequestHandler):
-    """A service that says what it was asked."""
-
-    protocol_version = "HTTP/1.1"
-
-    def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        said = {
-            "by": "old", "method": self.command, "path": self.path, "body": body.decode(),
-            "headers": {name.lower(): text for name, text in self.headers.items()},
-        }  # fmt: skip
-        answer = json.dumps(said).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(answer)))
-        self.send_header("connection", "x-hop")
-        self.send_header("x-hop", "1")
-        self.send_header("set-cookie", "a=1")
-        self.send_header("set-cookie", "b=2")
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def _tell_length(self) -> None:
-        self.send_response(200)
-        self.send_header("content-type", "image/png")
-        if "unknown" in self.path:
-            self.send_header("transfer-encoding", "chunked")
-        else:
-            self.send_header("content-length", "12345")
-        self.end_headers()
-
-    do_GET = do_POST = do_DELETE = _answer  # noqa: N815 - the names the library calls
-    do_HEAD = _tell_length  # noqa: N815
-
-    def log_message(self, *_: object) -> None: ...
-
-
-@contextlib.contextmanager
-def upstream() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture(scope="module")

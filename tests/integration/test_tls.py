@@ -12,12 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import trustme
+from tests.integration.old_service import upstream
 
 from headrace.faces.gateway.tls import Certificate
 from headrace.model.errors import Misuse
@@ -67,30 +66,6 @@ def serial(port: int, context: ssl.SSLContext) -> str:
     return str(found["serialNumber"])
 
 
-class Upstream(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:  # the name that the library calls
-        body = (self.headers["x-forwarded-proto"] or "").encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None: ...
-
-
-@contextlib.contextmanager
-def upstream() -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), Upstream)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
     return trustme.CA()
@@ -129,7 +104,8 @@ def test_routes_answer_over_tls_and_services_behind_are_told_so(
     found, _ = node
     assert found.url.startswith("https://")
     assert json.loads(asked(found, authority, "/hello")) == "hello"
-    assert asked(found, authority, "/old/anything") == b"https"
+    seen = json.loads(asked(found, authority, "/old/anything"))["headers"]
+    assert seen["x-forwarded-proto"] == "https"
 
 
 def test_plain_http_and_old_tls_are_turned_away(node: tuple[Served, Path]) -> None:

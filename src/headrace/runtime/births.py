@@ -21,10 +21,10 @@ from headrace.model.settings import Surroundings
 from headrace.runtime.base import HostServices
 from headrace.runtime.deployment import Deployment
 from headrace.runtime.files import GROUPS, Files
+from headrace.runtime.idranges import INSTANCE_UIDS, IdRange
 from headrace.runtime.instance import Instance
 from headrace.runtime.logs import LogLine
 from headrace.runtime.pool import Pool
-from headrace.runtime.warden import IDS_PER_ZYGOTE
 from headrace.runtime.wire import Exited, Fork, Forked, ForkFailed, pack_resources
 from headrace.runtime.zygote import Zygote
 from headrace.world import failpoints
@@ -32,15 +32,9 @@ from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 from headrace.world.tasks import Tasks
 
-FIRST_UID = 1 << 20
-UID_BITS = 29
 DESCRIPTORS_PER_INSTANCE = 8
 """Five it keeps at most, three more while it is forked."""
 SPARE_DESCRIPTORS = 1_024
-MAX_BLOCKS = 1 << 12
-"""Zygotes after which their blocks of ids are used again."""
-INSTANCE_UIDS = range(FIRST_UID, FIRST_UID + (1 << UID_BITS) + MAX_BLOCKS * IDS_PER_ZYGOTE)
-"""Where the ids of zygotes and instances lie, of whatever node that runs as root on a machine."""
 APP_GROUPS = range(INSTANCE_UIDS.stop, INSTANCE_UIDS.stop + GROUPS)
 """Where the groups lie by which instances of an app share its files."""
 
@@ -108,7 +102,7 @@ class Births:
         self._isolation = isolation
         self._spin = spin if (os.cpu_count() or 1) > 1 else 0.0
         self._privileged = os.geteuid() == 0
-        self._uids = FIRST_UID + (entropy.integer(UID_BITS) & ~0xFFFF)
+        self._ids: IdRange | None = None
         self._zygotes = 0
         self._count = 0
 
@@ -116,7 +110,7 @@ class Births:
         """A zygote for a version of an app, not started yet.
 
         Raises:
-            DiskFull, Unavailable: There is no folder to be had for it.
+            DiskFull, Unavailable: There is no folder to be had for it, or there are no ids.
         """
         try:
             self._scratch.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -124,13 +118,15 @@ class Births:
                 self._clear_scratch()
         except OSError as error:
             raise denied(f"the folder `{self._scratch}` cannot be made", error) from error
+        if self._privileged and self._ids is None:
+            self._ids = IdRange(self._entropy)
         self._zygotes += 1
         return Zygote(
             deployment.target,
             interpreter=deployment.interpreter,
             scratch=self._scratch / f"{self._zygotes:x}-{self._entropy.token(3)}",
             isolation=self._isolation,
-            uid=self._uids + self._zygotes % MAX_BLOCKS * IDS_PER_ZYGOTE if self._privileged else 0,
+            uid=0 if self._ids is None else self._ids.block(self._zygotes),
             files=self._files.share(deployment.target),
             surroundings=self._surroundings,
             clock=self._clock,
@@ -219,6 +215,8 @@ class Births:
     def clear(self) -> None:
         """Take the scratch folder away, once nobody lives."""
         shutil.rmtree(self._scratch, ignore_errors=True)
+        if self._ids is not None:
+            self._ids.give_back()
 
 
 class Watched:

@@ -24,7 +24,7 @@ from headrace.faces.gateway.protocol import Connection
 from headrace.faces.gateway.rooms import Rooms
 from headrace.faces.gateway.tls import HANDSHAKE_S, LOOK_S, Certificate
 from headrace.model.errors import Misuse
-from headrace.runtime.births import INSTANCE_UIDS
+from headrace.runtime.idranges import INSTANCE_UIDS
 from headrace.security.access import Peer, is_local
 from headrace.security.peers import owner
 from headrace.world.tasks import Tasks

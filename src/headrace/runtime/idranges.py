@@ -1,0 +1,77 @@
+"""Which ids the instances of a node that runs as root get: a range that no other node of the machine has.
+
+A range is held by a lock on a file in the system's folder for what runs now, as long as the node lives, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+from headrace.model.errors import Unavailable
+from headrace.runtime.warden import IDS_PER_ZYGOTE
+from headrace.world.entropy import Entropy
+
+_log = logging.getLogger("headrace.runtime")
+FIRST_UID: Final = 1 << 20
+MAX_BLOCKS: Final = 1 << 10
+"""Zygotes after which their blocks of ids are used again."""
+RANGE: Final = MAX_BLOCKS * IDS_PER_ZYGOTE
+MAX_NODES: Final = 32
+"""Nodes of a machine that run as root, at most."""
+INSTANCE_UIDS: Final = range(FIRST_UID, FIRST_UID + MAX_NODES * RANGE)
+"""Where the ids of zygotes and instances lie, of whatever node that runs as root on a machine."""
+FOLDER: Final = Path("/run/headrace")
+
+
+class IdRange:
+    """A range of ids that is ours until it is given back, or this process ends."""
+
+    def __init__(self, entropy: Entropy, folder: Path = FOLDER) -> None:
+        """Take a range that nobody has; where the folder cannot be written, one by chance.
+
+        Raises:
+            Unavailable: All are taken.
+        """
+        number = entropy.integer(16) % MAX_NODES
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            number, self._lock = _locked(folder, number)
+        except OSError as error:
+            self._lock = -1
+            _log.warning(
+                "the user ids of instances may be those of another node of this machine: `%s` cannot "
+                "be written (%s)", folder, error.strerror,
+            )  # fmt: skip
+        self.first = FIRST_UID + number * RANGE
+
+    def block(self, number: int) -> int:
+        """The first of the ids of a zygote."""
+        return self.first + number % MAX_BLOCKS * IDS_PER_ZYGOTE
+
+    def give_back(self) -> None:
+        """Let another node have it; once nobody lives under its ids."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _locked(folder: Path, start: int) -> tuple[int, int]:
+    """The number of a free range, and the descriptor that holds its lock."""
+    for step in range(MAX_NODES):
+        number = (start + step) % MAX_NODES
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        lock = os.open(folder / f"ids-{number}.lock", flags, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            continue
+        return number, lock
+    raise Unavailable(
+        f"{MAX_NODES} nodes run as root on this machine, which is the most whose instances have user ids of "
+        "their own; stop one, or run this one as another user"
+    )
