@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
+from tests.integration.app_folders import command, write
 
-from headrace.node.config import environment_of
 from headrace.testing import serving
 from headrace.world.clock import SystemClock
 
@@ -38,23 +34,6 @@ def tell(event, context: Context):
 def lack(event, context: Context):
     return os.environ["THEIRS_KEY"]
 """
-
-
-def write(folder: Path, code: str, settings: str = "") -> Path:
-    app = folder / "app.py"
-    app.write_text(dedent(code))
-    (folder / "headrace.toml").write_text(dedent(settings))
-    return app
-
-
-def command(
-    folder: Path, *words: str, environ: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "headrace.cli.main", *words],
-        cwd=folder, env=environment_of(environ or {}), capture_output=True, text=True,
-        check=False, timeout=60,
-    )  # fmt: skip
 
 
 def test_an_app_runs_with_what_it_was_given_and_sees_what_it_named(tmp_path: Path) -> None:

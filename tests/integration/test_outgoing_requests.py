@@ -24,6 +24,7 @@ from headrace.model.event import Event
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Returned
 from headrace.model.record import Chunk, encode_events
+from headrace.security.secrets import Secrets
 from headrace.services.bus.posting import Posting, posts_over
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -187,7 +188,7 @@ async def test_a_target_that_drips_holds_its_event_no_longer_than_its_timeout(
     invocation = Invocation("_bus.http.a.b", (event,), timeout=30, token=1, key="s/0/0")
     # The whole answer would take a minute and a half.
     async with asyncio.timeout(30):
-        outcome = await Posting(target, posts_over(outgoing))(invocation)
+        outcome = await Posting(target, posts_over(outgoing), Secrets({}, {}))(invocation)
         assert isinstance(outcome, Returned)
         assert outcome.error is not None
         assert (outcome.error.kind, outcome.error.retryable) == ("NoAnswer", True)

@@ -147,6 +147,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         parent.chmod(parent.stat().st_mode | 0o755)
     (folder / "headrace.toml").write_text('[secrets]\nHOOK = "file:hook"\n')
     (folder / "hook").write_text("known\n")
+    (folder / "hook").chmod(0o600)
     with upstream() as old:
         app = APP.replace("UPSTREAM", old).replace("SHARE", "0.5")
         with serving(folder, app=app) as found:
@@ -444,6 +445,7 @@ def test_a_node_killed_between_two_steps_loses_and_doubles_no_message(
         parent.chmod(parent.stat().st_mode | 0o755)
     (tmp_path / "headrace.toml").write_text('[secrets]\nHOOK = "file:hook"\n')
     (tmp_path / "hook").write_text("known\n")
+    (tmp_path / "hook").chmod(0o600)
     app = APP.replace("UPSTREAM", "http://127.0.0.1:1").replace("SHARE", "0")
     (tmp_path / "app.py").write_text(app)
     waiting = list(range(40))

@@ -34,10 +34,16 @@ def map_command(targets: tuple[str, ...], as_json: bool, client: Client) -> None
         return
     import msgspec
 
-    from headrace.topology.map import MapRow, map_table
+    from headrace.topology.map import MapRow, map_table, secret_notes
 
     click.echo(map_table(msgspec.convert(rows, list[MapRow])))
     for note in dict.fromkeys(note for row in rows for note in row["settings"]):
+        click.echo(note)
+    users: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for name in row["secrets"]:
+            users.setdefault(name, {})[row["function"]] = None
+    for note in secret_notes({name: list(each) for name, each in users.items()}):
         click.echo(note)
     print_failing(rows)
 

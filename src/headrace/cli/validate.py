@@ -21,6 +21,7 @@ from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec
 from headrace.model.settings import Surroundings
 from headrace.runtime.surroundings import environment_for_import, search_paths
+from headrace.security.secrets import Secrets
 
 LOAD_S = 60
 _HOME = str(Path(__file__).parents[2])
@@ -44,7 +45,7 @@ def provide(app, env):
     own, names = (env, ()) if isinstance(env, Mapping) else ({}, env)
     provision = surroundings.of(app, names)
     set_variables({**provision.variables, **own})
-    return provision.settings
+    return provision
 try:
     with provided_by(provide):
         app = load(sys.argv[1])
@@ -74,8 +75,9 @@ def validate_command(
     targets: tuple[str, ...], config: Path | None, chosen: tuple[str, ...], as_json: bool
 ) -> int:
     """Check TARGETS (`app.py`, a folder, `package.module:app`), their topology and settings."""
-    from headrace.node.config import load, surroundings_of
-    from headrace.topology.map import setting_notes
+    from headrace.node.config import load, secrets_of, surroundings_of
+    from headrace.topology.map import secret_notes, setting_notes
+    from headrace.topology.needs import needed_secrets
 
     settings = load({"targets": targets or None}, file=config, chosen=chosen)
     if not settings.targets:
@@ -85,7 +87,7 @@ def validate_command(
     surroundings = surroundings_of(settings)
     apps = [settings.apply(inspect(target, surroundings)) for target in settings.targets]
     findings = [
-        *_needs(apps),
+        *_needs(apps, secrets_of(settings)),
         *_topology(apps),
         *_triggers(apps),
         *_rules(apps),
@@ -100,7 +102,7 @@ def validate_command(
             f"app `{app.name}` (version {app.version[:12]}): "
             f"{plural(len(app.functions), 'function')}, {plural(len(app.streams), 'stream')}"
         )
-        for note in setting_notes([app]):
+        for note in (*setting_notes([app]), *secret_notes(needed_secrets([app]))):
             click.echo(note)
     for finding in findings:
         click.echo(f"{finding['severity']}: {finding['message']}")
@@ -144,10 +146,11 @@ def inspect(target: str, surroundings: Surroundings) -> AppSpec:
     return msgspec.convert(answer["app"], AppSpec)
 
 
-def _needs(apps: Sequence[AppSpec]) -> list[dict[str, str]]:
-    from headrace.topology.needs import missing_settings
+def _needs(apps: Sequence[AppSpec], secrets: Secrets) -> list[dict[str, str]]:
+    from headrace.topology.needs import missing_settings, needed_secrets
 
-    return [{"severity": "error", "message": sentence} for sentence in missing_settings(apps)]
+    missing = [*missing_settings(apps), *secrets.missing(needed_secrets(apps))]
+    return [{"severity": "error", "message": sentence} for sentence in missing]
 
 
 def _topology(apps: Sequence[AppSpec]) -> list[dict[str, str]]:

@@ -14,6 +14,8 @@ from headrace.model.outcome import Range, Returned, Scanned
 from headrace.model.policy import MAX_ANSWER_BYTES, MAX_ASKED_KEYS
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
+from headrace.model.signing import Secret
+from headrace.security.secrets import Secrets
 from headrace.world.clock import Clock
 
 MAX_SCAN = 10_000
@@ -32,10 +34,17 @@ class HostCalls:
         clock: Clock,
         shifts: Shifts | None = None,
         answers: Answers | None = None,
+        secrets: Secrets | None = None,
     ) -> None:
         self._storage, self._clock = storage, clock
         self._shifts = Shifts() if shifts is None else shifts
         self._answers = Answers() if answers is None else answers
+        self._secrets = Secrets({}, {}) if secrets is None else secrets
+        self.blot = self._secrets.blots.blot
+
+    def read_secret(self, name: str) -> str:
+        """The value of a secret; whether the function may have it was asked before."""
+        return self._secrets.text(Secret(name))
 
     async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
         """Version (0: never written) and value of each key; what has expired has no value.

@@ -13,6 +13,7 @@ from msgspec.structs import force_setattr
 
 from headrace.model.errors import Misuse
 from headrace.model.policy import Retry
+from headrace.model.signing import Secret
 from headrace.model.spans import Seconds, default, keep_seconds
 
 DEFAULT_BUS: Final = "default"
@@ -91,13 +92,13 @@ class HttpTarget(msgspec.Struct, frozen=True, tag="http"):
     Attributes:
         url: `http://` or `https://`; redirects are not followed.
         headers: Sent with every request, beside `ce-id`, `ce-source`, `ce-type`, `ce-time` and
-            `Idempotency-Key`.
+            `Idempotency-Key`. `Secret("PARTNER")` in the place of a value sends what that secret is.
         timeout: How long one request may take, up to 300 s.
         retry: When a failed request is made again.
     """
 
     url: str
-    headers: dict[str, str] = {}
+    headers: dict[str, str | Secret] = {}
     timeout: Seconds = default(10.0)
     retry: Retry = Retry(attempts=10, base=1.0, cap=300.0)
 
@@ -116,10 +117,17 @@ class HttpTarget(msgspec.Struct, frozen=True, tag="http"):
         if not fine or any(ord(char) <= 32 for char in self.url):
             raise Misuse(f'`HttpTarget({self.url!r})` is no address; write "https://host/path"')
         for name, value in self.headers.items():
+            if isinstance(value, Secret):
+                value = ""
             if not (name.isascii() and value.isascii() and (name + value).isprintable()):
                 raise Misuse(f"`HttpTarget({self.url!r})`: header `{name}` is not plain ASCII text")
         what = f"`timeout=` of `HttpTarget({self.url!r})`"
         keep_seconds(self, "timeout", low=0.001, high=MAX_HTTP_TIMEOUT_S, what=what)
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """The secrets that are sent."""
+        return tuple(each for each in self.headers.values() if isinstance(each, Secret))
 
 
 class Forward(msgspec.Struct, frozen=True):

@@ -114,6 +114,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
         priority: Which waiting event goes first.
         batch_per_key: Whether a batch holds events of one key only.
         changes: How row changes are written in what it reads, or None for anything else.
+        secrets: The names of the secrets it may ask for, its app's among them.
         summary: The first line of the handler's docstring.
         source: Where the handler is defined, `file:line`.
     """
@@ -145,6 +146,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
     priority: Priority | None = None
     batch_per_key: bool = False
     changes: Debezium | None = None
+    secrets: tuple[str, ...] = ()
     summary: str = ""
     source: str = ""
 
@@ -200,6 +202,9 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         settings: What operators can set.
         env: The node's variables it asks for, as names and patterns.
+        secrets: The names of the secrets that all its functions may ask for.
+        generation: How often what operators gave to settings had changed when it was loaded: with other
+            values it is another app, though its code is the same.
     """
 
     name: str
@@ -211,3 +216,5 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True):
     forwards: tuple[Forward, ...] = ()
     settings: tuple[SettingSpec, ...] = ()
     env: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    generation: int = 0

@@ -64,10 +64,14 @@ class SettingSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Provision(msgspec.Struct, frozen=True, array_like=True):
-    """What one app is given when it is imported: its settings' values, and variables by name."""
+    """What one app is given when it is imported: its settings' values, and variables by name.
+
+    `generation` says how often what operators gave had changed by then.
+    """
 
     settings: list[Given] = []
     variables: dict[str, str] = {}
+    generation: int = 0
 
 
 class Surroundings(msgspec.Struct, frozen=True, array_like=True):
@@ -76,10 +80,12 @@ class Surroundings(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         settings: Values of settings of all apps, in order of precedence, the last one winning.
         variables: The node's environment without what is the node's own.
+        generation: How often the values have changed since the node started.
     """
 
     settings: list[Given] = []
     variables: dict[str, str] = {}
+    generation: int = 0
 
     def of(self, app: str, patterns: Sequence[str]) -> Provision:
         """The part for one app: its own settings, and the variables that match a pattern.
@@ -95,7 +101,8 @@ class Surroundings(msgspec.Struct, frozen=True, array_like=True):
                 if size > MAX_VARIABLES_BYTES:
                     break
                 found[name] = self.variables[name]
-        return Provision([each for each in self.settings if each.name.startswith(prefixes)], found)
+        own = [each for each in self.settings if each.name.startswith(prefixes)]
+        return Provision(own, found, self.generation)
 
 
 def variable_form(name: str) -> str:

@@ -16,6 +16,8 @@ from headrace.model.errors import Misuse
 from headrace.model.spans import Seconds, default, keep_seconds
 
 MAX_SECRETS: Final = 8
+MAX_SECRETS_NAMED: Final = 100
+"""Those that one function or app may ask for."""
 TOLERANCE_S: Final = 300.0
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")

@@ -33,20 +33,21 @@ from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.effects import Space
 from headrace.model.errors import Corrupt, Fenced, Misuse, Unavailable
 from headrace.model.function import AppSpec, StreamSpec
-from headrace.model.http import Webhook
 from headrace.model.routing import check_routes
+from headrace.model.settings import Surroundings
 from headrace.node.config import Settings, secrets_of, surroundings_of
 from headrace.node.furnishing import furnish
 from headrace.runtime.files import FILES
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.logs import LogLine
 from headrace.security.operator import Operator, fresh_key
+from headrace.security.secrets import Secrets
 from headrace.services.bus.bus import Bus
 from headrace.services.bus.internal import InternalInvoker
 from headrace.services.bus.posting import posts_over
 from headrace.services.bus.replay import Replays
 from headrace.topology.checks import refusals
-from headrace.topology.needs import missing_settings
+from headrace.topology.needs import missing_settings, needed_secrets
 from headrace.world.backoff import Backoff
 from headrace.world.clock import Clock, SystemClock
 from headrace.world.entropy import Entropy, SystemEntropy
@@ -75,16 +76,17 @@ class Node:
         self.storage, self.broker, self.clock, self.tasks = storage, broker, clock, tasks
         self.runs = Runs()
         shifts, answers = Shifts(), Answers()
+        self.secrets = secrets_of(settings)
         self.fleet = Fleet(
             clock=clock,
             entropy=entropy,
             tasks=tasks,
-            services=HostCalls(storage, clock, shifts, answers),
+            services=HostCalls(storage, clock, shifts, answers, self.secrets),
             on_log=self._log,
             scratch=settings.data / "scratch",
             files=settings.data / FILES,
             limits=settings.fleet,
-            surroundings=lambda: surroundings_of(self.settings),
+            surroundings=self._surroundings,
         )
         self._internal = InternalInvoker(self.fleet, clock=clock)
         self.dispatcher = Dispatcher(
@@ -102,13 +104,12 @@ class Node:
         self.outgoing = Outgoing()
         self.bus = Bus(
             self.dispatcher, self._internal, storage=storage, broker=broker,
-            post=posts_over(self.outgoing),
+            post=posts_over(self.outgoing), secrets=self.secrets,
         )  # fmt: skip
         self.replays = Replays(
             self.bus, storage=storage, broker=broker, clock=clock, entropy=entropy,
             on_failure=_failed,
         )  # fmt: skip
-        self.secrets = secrets_of(settings)
         self.operator = Operator(fresh_key(entropy))
         self._rooms = furnish(
             self.dispatcher, invoker=self.fleet, answers=answers, replays=self.replays,
@@ -117,7 +118,7 @@ class Node:
             instances=self.fleet.instances, cold_starts=lambda: self.fleet.cold_starts,
         )  # fmt: skip
         self.publisher, self.tokens = self._rooms.publisher, self._rooms.tokens
-        self._ready = False
+        self._ready, self._generation = False, 0
         broker.hold(self._owed)
 
     async def _owed(self) -> Mapping[tuple[str, int], int] | None:
@@ -147,17 +148,25 @@ class Node:
             return Health(ready=False, reason=f"{names} cannot run", checks=found)
         return Health(ready=True, checks=found)
 
+    def _surroundings(self) -> Surroundings:
+        """What an app may be given that is loaded now."""
+        return structs.replace(surroundings_of(self.settings), generation=self._generation)
+
     def adopt(self, settings: Settings) -> None:
         """Go on with what the settings now say of apps, functions and streams, from the next load on.
 
         What the node itself was started with (its address, its limits) stays.
         """
+        self._generation += settings.apps != self.settings.apps
         self.settings = structs.replace(
             self.settings,
             functions=settings.functions,
             streams=settings.streams,
             apps=settings.apps,
+            secrets=settings.secrets,
+            secrets_folder=settings.secrets_folder,
         )
+        self.secrets.follow(secrets_of(self.settings))
 
     async def deploy(self, target: str) -> AppSpec:
         """Load an app's code and deliver to its functions.
@@ -187,6 +196,7 @@ class Node:
 
     async def _deliver(self, app: AppSpec) -> None:
         others = [other for other in self.dispatcher.apps.values() if other.name != app.name]
+        _refuse_lacking([app], self.secrets)
         _refuse_wrong([*others, app], self.broker.streams())
         await self.bus.prepare(app)
         check_routes(
@@ -194,27 +204,16 @@ class Node:
             [proxy for each in (*others, app) for proxy in each.proxies],
         )
         await self.dispatcher.deploy(app)
-        self._warn_of_secrets(app)
         for left in await leftovers(app, storage=self.storage, broker=self.broker):
             _logger.warning("%s", left)
         if self._ready:
             await self.bus.refresh()
         self.fleet.set_partitions({spec.name: spec.partitions for spec in self.broker.streams()})
 
-    def _warn_of_secrets(self, app: AppSpec) -> None:
-        """Tell the operator at once what every webhook would be refused for."""
-        for function in app.functions:
-            for trigger in function.triggers:
-                if isinstance(trigger, Webhook):
-                    for secret in trigger.signature.secrets:
-                        try:
-                            self.secrets.value(secret)
-                        except Misuse as error:
-                            _logger.warning("`%s` takes nothing yet: %s", function.name, error)
-
     async def start(self) -> None:
         """Deploy what the settings name, and begin housekeeping."""
         apps = [await self._load(target) for target in self.settings.targets]
+        _refuse_lacking(apps, self.secrets)
         _refuse_wrong(apps, self.broker.streams())
         # Their streams first: apps may read each other's, in whatever order they are named.
         for app in apps:
@@ -276,15 +275,23 @@ class Node:
         )
 
 
-def _refuse_wrong(apps: Sequence[AppSpec], existing: Iterable[StreamSpec]) -> None:
+def _refuse_lacking(apps: Sequence[AppSpec], secrets: Secrets) -> None:
+    """Pass, where the apps have all that their operator must give them.
+
+    Raises:
+        Misuse: They lack settings or secrets; all of them are named.
+    """
+    missing = [*missing_settings(apps), *secrets.missing(needed_secrets(apps))]
+    if missing:
+        raise Misuse("\n".join(missing))
+
+
+def _refuse_wrong(apps: Iterable[AppSpec], existing: Iterable[StreamSpec]) -> None:
     """Pass, where the apps may be served together, by the same checks as `headrace validate`.
 
     Raises:
-        Misuse: They may not: one uses another's private stream, declares what is another's, or lacks
-            what its operator must give.
+        Misuse: They may not: one uses another's private stream, or declares what is another's.
     """
-    if missing := list(missing_settings(apps)):
-        raise Misuse("\n".join(missing))
     for finding in refusals(apps, existing):
         raise Misuse(finding.message)
 

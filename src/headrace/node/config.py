@@ -74,6 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         log_level: `debug`, `info`, `warning` or `error`.
         access: Whom the platform's own paths are for without a token: `open` everybody, `local` this
             machine, `token` nobody.
+        secrets_folder: A folder whose files bear secrets' names, and hold their values.
         failpoint: For fault campaigns: `label:passes` kills the node at that pass of that label.
         functions: Overrides of functions, in order of precedence.
         streams: Overrides of streams, in order of precedence.
@@ -104,6 +105,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     zygote_age: Seconds = default(FleetLimits().zygote_age)
     log_level: str = "info"
     access: Access = "local"
+    secrets_folder: Path | None = None
     failpoint: str = ""
     functions: tuple[Override, ...] = ()
     streams: tuple[Override, ...] = ()
@@ -234,7 +236,12 @@ def reread(settings: Settings) -> Settings:
 
 def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> Secrets:
     """The node's secrets, read where the settings say they are kept."""
-    return Secrets(settings.secrets, os.environ if environ is None else environ)
+    environ = os.environ if environ is None else environ
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    folders = [Path(credentials)] if credentials else []
+    if settings.secrets_folder is not None:
+        folders.append(settings.secrets_folder)
+    return Secrets(settings.secrets, environ, folders)
 
 
 def surroundings_of(settings: Settings, environ: Mapping[str, str] | None = None) -> Surroundings:

@@ -26,6 +26,7 @@ from headrace.node.assembly import Node, door, running
 from headrace.node.config import Note, Settings, reread, service_manager, write_note
 from headrace.node.notify import notify
 from headrace.runtime.child.versions import is_part, watched_by
+from headrace.runtime.kernel import keep_memory_private
 from headrace.security.operator import write_key
 from headrace.world.backoff import Backoff
 from headrace.world.failpoints import kill_at
@@ -50,6 +51,7 @@ def run(settings: Settings) -> int:
     an end that something held up for so long that it was cut off.
     """
     speak(settings.log_level.upper())
+    keep_memory_private()
     if settings.failpoint:
         label, _, passes = settings.failpoint.rpartition(":")
         kill_at(label, int(passes))

@@ -100,6 +100,23 @@ class HostServices(Protocol):
 
 
 @runtime_checkable
+class SecretServices(Protocol):
+    """What hosts that keep secrets answer beside. Who may ask for which is known to whoever calls."""
+
+    def read_secret(self, name: str) -> str:
+        """The value of a secret.
+
+        Raises:
+            Misuse: It is not set, or cannot be read.
+        """
+        ...
+
+    def blot(self, text: str) -> str:
+        """The text without the values of secrets."""
+        ...
+
+
+@runtime_checkable
 class AnswerServices(Protocol):
     """What hosts answer beside where calls are answered part by part, by the calls' tokens."""
 

@@ -187,8 +187,7 @@ class Births:
             os.close(child_err)
         instance = Instance(
             identity,
-            function=function.name,
-            app=function.app,
+            spec=function,
             owner=Watched(pool, zygote, self._hears),
             link=link,
             out=out,

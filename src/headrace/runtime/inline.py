@@ -11,10 +11,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from headrace.model.errors import Misuse, Unavailable, Unknown
+from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, Scanned, TimedOut
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
+from headrace.runtime.answering import blot_of, secret_for
 from headrace.runtime.base import AnswerServices, ConsumerServices, HostServices
 from headrace.runtime.child.executor import Executor
 from headrace.runtime.inline_ahead import InlineSent
@@ -31,10 +33,18 @@ After = Callable[[Invocation, Outcome], Outcome | Awaitable[Outcome | None] | No
 class _Host:
     """Asks the host's services for one app, at once."""
 
-    def __init__(self, app: str, services: HostServices) -> None:
-        self._app = app
+    def __init__(self, app: App, services: HostServices) -> None:
+        self._declared = app
+        self._app = app.name
         self._services = services
+        self.blot = blot_of(services)
         self.deadlines: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Timeout]] = {}
+
+    def secret(self, name: str, function: str) -> str:
+        specs = {spec.name: spec for spec in self._declared.spec().functions}
+        # The app asks for what it declares itself, which each of its functions may have.
+        own = FunctionSpec(name=self._app, app=self._app, secrets=self._declared.secrets)
+        return secret_for(specs.get(function, own), name, self._services)
 
     def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
         return _at_once(self._services.read_state(self._app, keys))
@@ -104,7 +114,7 @@ class InlineInvoker:
         self.on_invoke = on_invoke
         self.on_outcome = on_outcome
         self._executors: dict[str, Executor] = {}
-        self._hosts: dict[str, _Host] = {name: _Host(name, services) for name in apps}
+        self._hosts: dict[str, _Host] = {name: _Host(app, services) for name, app in apps.items()}
         self._instances = 0
         self._ending: set[asyncio.Task[Returned] | None] = set()
         self._closed = False

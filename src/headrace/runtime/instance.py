@@ -21,11 +21,13 @@ from typing import Any
 
 import msgspec
 
+from headrace.model.blotting import blotted, blotted_return
+from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, Usage
 from headrace.model.policy import MAX_EXTENDED_S, MAX_VISIBILITY
 from headrace.runtime.ahead import Claims
-from headrace.runtime.answering import answer
+from headrace.runtime.answering import answer, blot_of
 from headrace.runtime.base import RECALLED, HostServices
 from headrace.runtime.frames import ProtocolError
 from headrace.runtime.life import TRANSITIONS, Doom, Lost, Owner, State, Waiter
@@ -45,6 +47,7 @@ from headrace.runtime.wire import (
     Hello,
     Part,
     Partitions,
+    ReadSecret,
     ReadState,
     Run,
     ScanState,
@@ -84,8 +87,7 @@ class Instance:
         self,
         identity: str,
         *,
-        function: str,
-        app: str,
+        spec: FunctionSpec,
         owner: Owner[Instance],
         link: socket.socket,
         out: int,
@@ -102,8 +104,9 @@ class Instance:
         inherited: int,
     ) -> None:
         self.identity = identity
-        self.function = function
-        self.app = app
+        self.spec = spec
+        self.function = spec.name
+        self._blot = blot_of(services)
         self.scratch = scratch
         self.state = State.STARTING
         self._process = Process()
@@ -124,11 +127,12 @@ class Instance:
         self._line = Line(link, self._receive)
         self._pipes = LogPipes(
             {out: "stdout", err: "stderr"},
-            function=function,
+            function=spec.name,
             instance=identity,
             clock=clock,
             on_log=on_log,
             running=lambda: self.running,
+            blot=self._blot,
         )
         self._services = services
         self._clock = clock
@@ -408,7 +412,9 @@ class Instance:
                 death, usage, function=self.function, timeout=run.invocation.timeout,
                 heard=run.heard,
             )  # fmt: skip
-            _tell(run.waiter, outcome)
+            _tell(
+                run.waiter, outcome if isinstance(outcome, Lost) else blotted(outcome, self._blot)
+            )
 
     def _settle_ahead(self) -> None:
         """Of runs sent ahead: which were never begun, and which one nobody can blame."""
@@ -459,7 +465,7 @@ class Instance:
         if run is None:
             self._break(Doom.PROTOCOL, "it answered a run that nobody gave it")
             return
-        returned = message.returned
+        returned = blotted_return(message.returned, self._blot)
         self.in_hand -= 1
         self.invocations += run.invocation.batches
         self._owner.took(returned.usage.wall)
@@ -490,12 +496,15 @@ class Instance:
                     return "it asked for time for a run that nobody gave it"
                 self._extend(nonce, seconds)
             case Ask():
-                if nonce not in self._runs:
-                    return "it asked on behalf of a run that nobody gave it"
-                run = self._runs[nonce]
-                run.heard = run.heard or isinstance(message.question, Part)
+                token = 0
+                if nonce or not isinstance(message.question, ReadSecret):
+                    if nonce not in self._runs:
+                        return "it asked on behalf of a run that nobody gave it"
+                    run = self._runs[nonce]
+                    run.heard = run.heard or isinstance(message.question, Part)
+                    token = run.invocation.token
                 self._line.owe(size)
-                answering = self._answer(nonce, run.invocation.token, message, size)
+                answering = self._answer(nonce, token, message, size)
                 self._start(answering, f"answer {self.identity}")
             case Acted():
                 if nonce and nonce == self._suspending:
@@ -531,7 +540,7 @@ class Instance:
 
     async def _tell_answer(self, nonce: int, token: int, asked: Ask) -> None:
         if self._line.connected:
-            frame = await answer(self._services, self.app, nonce, token, asked)
+            frame = await answer(self._services, self.spec, nonce, token, asked)
             if self._line.connected:
                 self._send(frame)
 

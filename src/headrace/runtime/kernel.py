@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import resource
 import signal
 import struct
 
@@ -61,6 +62,20 @@ ARCHITECTURE = platform.machine()
 def _fail(what: str) -> OSError:
     number = ctypes.get_errno()
     return OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def keep_memory_private() -> None:
+    """Let nobody read this process's memory and environment but its own threads and root; no core dumps."""
+    prctl(PR_SET_DUMPABLE, 0)
+    try:
+        os.listdir("/proc/self/fdinfo")  # noqa: PTH208 - names are enough
+    except PermissionError:
+        # Kernels before 5.14 hide it from a process of another user than root then, and we need it.
+        prctl(PR_SET_DUMPABLE, 1)
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    # 1, unlike 0, also stops dumps into a pipe (`core_pattern`); those that descend from us keep it.
+    least = 1 if hard == resource.RLIM_INFINITY or hard >= 1 else hard
+    resource.setrlimit(resource.RLIMIT_CORE, (least, least))
 
 
 def die_with(parent: int) -> None:

@@ -42,7 +42,8 @@ def plan(
         own_ids: Whether nobody but its app's other instances counts for it.
     """
     limits = [
-        (resource.RLIMIT_CORE, 0),
+        # 1, unlike 0, also stops dumps into a pipe (`core_pattern`): memory may hold secrets.
+        (resource.RLIMIT_CORE, 1),
         (resource.RLIMIT_NOFILE, resources.files + CONTROL_FILES),
         (resource.RLIMIT_FSIZE, resources.file_size),
     ]

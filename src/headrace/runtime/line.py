@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 
+from headrace.model.blotting import Blot
 from headrace.model.policy import MAX_UNREAD_BYTES
 from headrace.runtime.frames import RECEIVE_BYTES, Frames, ProtocolError
 from headrace.runtime.logs import LogLine, LogReader
@@ -176,6 +177,7 @@ class LogPipes:
     Args:
         pipes: The ends to read, each with its name; they are closed with this.
         running: Names the run that bare lines belong to.
+        blot: Takes secrets out of what is said.
     """
 
     def __init__(
@@ -187,12 +189,18 @@ class LogPipes:
         clock: Clock,
         on_log: Callable[[LogLine], None],
         running: Callable[[], str],
+        blot: Blot = str,
     ) -> None:
         self._running = running
         self._loop = asyncio.get_running_loop()
         self._readers = {
             pipe: LogReader(
-                function=function, instance=instance, stream=name, clock=clock, on_log=on_log
+                function=function,
+                instance=instance,
+                stream=name,
+                clock=clock,
+                on_log=on_log,
+                blot=blot,
             )
             for pipe, name in pipes.items()
         }

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from headrace.model.blotting import Blot
 from headrace.runtime.wire import MARK, MAX_LINE_BYTES, Spoken
 from headrace.world.clock import Clock
 
@@ -76,7 +77,9 @@ class LogReader:
         stream: str,
         clock: Clock,
         on_log: Callable[[LogLine], None],
+        blot: Blot = str,
     ) -> None:
+        self._blot = blot
         self._function = function
         self._instance = instance
         self._stream = stream
@@ -156,13 +159,14 @@ class LogReader:
             said.stream if said.stream in _STREAMS else self._stream,
             said.level if _LEVEL.fullmatch(said.level) else self._level,
             said.logger[:MAX_WORD],
-            said.message[:MAX_LINE_BYTES],
+            self._blot(said.message)[:MAX_LINE_BYTES],
             said.time if now - MAX_LATE_US <= said.time <= now else now,
         )
 
     def _bare(self, line: bytes, running: str) -> None:
-        text = line[:MAX_LINE_BYTES].decode("utf-8", "backslashreplace")
-        self._emit(running, self._stream, self._level, "", text, None)
+        # Cut afterwards: what is left of a secret would be one nobody recognises.
+        text = self._blot(line.decode("utf-8", "backslashreplace"))
+        self._emit(running, self._stream, self._level, "", text[:MAX_LINE_BYTES], None)
 
     def _emit(
         self, invocation: str, stream: str, level: str, logger: str, message: str, time: int | None

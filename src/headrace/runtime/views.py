@@ -44,7 +44,7 @@ def views_of(pools: Iterable[Pool], now: float) -> list[InstanceView]:
         InstanceView(
             id=instance.identity,
             pid=instance.pid,
-            app=instance.app,
+            app=instance.spec.app,
             function=instance.function,
             version=pool.spec.version,
             state=instance.state.value,

@@ -98,18 +98,33 @@ class Denied(msgspec.Struct, array_like=True, frozen=True, tag=8, gc=False):
     message: str
 
 
+class ReadSecret(msgspec.Struct, array_like=True, frozen=True, tag=32, gc=False):
+    """Child to host: the value of this secret; the one question that no run has to be behind."""
+
+    name: str
+
+
+class SecretRead(msgspec.Struct, array_like=True, frozen=True, tag=33, gc=False):
+    """Host to child: the answer to `ReadSecret`."""
+
+    value: str
+
+    def __repr__(self) -> str:
+        return "SecretRead(...)"
+
+
 class Ask(msgspec.Struct, array_like=True, frozen=True, tag=28, gc=False):
     """Child to host: a question of the run at hand; its answer bears the same number."""
 
     number: int
-    question: ReadState | ScanState | Fetch | Land | Part
+    question: ReadState | ScanState | ReadSecret | Fetch | Land | Part
 
 
 class Answered(msgspec.Struct, array_like=True, frozen=True, tag=29, gc=False):
     """Host to child: the answer to the question of that number."""
 
     number: int
-    answer: Rows | Scan | Fetched | Landed | Sent | Denied
+    answer: Rows | Scan | SecretRead | Fetched | Landed | Sent | Denied
 
 
 class Suspend(msgspec.Struct, array_like=True, frozen=True, tag=9, gc=False):
@@ -326,8 +341,8 @@ class Spoken(msgspec.Struct, array_like=True, frozen=True, gc=False):
     time: int
 
 
-Question: TypeAlias = ReadState | ScanState | Fetch | Land | Part
-Answer: TypeAlias = Rows | Scan | Fetched | Landed | Sent
+Question: TypeAlias = ReadState | ScanState | ReadSecret | Fetch | Land | Part
+Answer: TypeAlias = Rows | Scan | SecretRead | Fetched | Landed | Sent
 FromChild: TypeAlias = Hello | Done | Ask | Acted | Skipped | Extend
 ToChild: TypeAlias = Run | Answered | Suspend | Stop | Partitions
 FromZygote: TypeAlias = Needs | Loaded | LoadFailed | Forked | ForkFailed | Exited

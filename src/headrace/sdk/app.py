@@ -15,7 +15,7 @@ from msgspec import structs
 
 from headrace.model.bus import Forward, HttpTarget, Rule
 from headrace.model.debezium import Debezium
-from headrace.model.errors import Misuse
+from headrace.model.errors import Misuse, Refused
 from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
 from headrace.model.function import (
     AppSpec,
@@ -32,6 +32,7 @@ from headrace.model.policy import (
     Scaling,
 )
 from headrace.model.routing import check_routes
+from headrace.model.signing import Secret
 from headrace.model.spans import Span
 from headrace.model.trigger import StreamTrigger, Trigger
 from headrace.model.watches import Custom
@@ -43,13 +44,14 @@ from headrace.sdk.folder import folders
 from headrace.sdk.forwarding import forward_of
 from headrace.sdk.functions import declare_function
 from headrace.sdk.options import refuse_unknown
-from headrace.sdk.place import here
+from headrace.sdk.place import here, near
 from headrace.sdk.queue import resolved
 from headrace.sdk.routes import After, Before, decorator_function
+from headrace.sdk.secrets import secret_names
 from headrace.sdk.setting import NOT_GIVEN, Setting
 from headrace.sdk.stream import Stream, check_name
 from headrace.sdk.streams import Streams
-from headrace.sdk.surroundings import Environment, check_env, settings_given
+from headrace.sdk.surroundings import Environment, check_env, provision_of
 from headrace.sdk.windowing import declare_window
 from headrace.sdk.windows import Window, Windows
 
@@ -77,23 +79,34 @@ class App(Streams):
         forwards: Rules whose events go to a stream or an address, by name.
         hooks: What to call when an instance starts, suspends, resumes and stops.
         settings: What operators can set, by name.
+        secrets: The names of the secrets that each of its functions may ask for.
 
     Args:
         name: The context's name.
         owner: Who answers for it.
         env: Variables of the node that its code sees, beside `HOME`, `LANG`, `PATH`, `TZ` and their
             like: names and patterns (`["AWS_*"]`), or variables with their values (`{"K": "v"}`).
+        secrets: Names of the secrets that each of its functions may ask for.
 
     Raises:
-        Misuse: The name or `env` cannot be.
+        Misuse: The name, `env` or `secrets` cannot be.
     """
 
-    def __init__(self, name: str, owner: str = "", *, env: Environment = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        owner: str = "",
+        *,
+        env: Environment = (),
+        secrets: Sequence[str | Secret] = (),
+    ) -> None:
         self.place = here()
         super().__init__(check_name(name, "an app", self.place))
         self.owner = owner
         self._env = check_env(env, self.place)
-        self._given = settings_given(name, self._env)
+        self._provision = provision_of(name, self._env)
+        self.secrets = secret_names(secrets, self.place)
+        self._read_secret: Callable[[str], str] | None = None
         self.settings: dict[str, Setting[Any]] = {}
         self.functions: dict[str, Declared] = {}
         self.triggers: dict[Callable[..., Any], Custom] = {}
@@ -110,6 +123,9 @@ class App(Streams):
 
     @overload
     def setting(self, name: str, type: Any, default: T) -> Setting[T]: ...
+
+    @overload
+    def setting(self, name: str, type: Any) -> Setting[Any]: ...
 
     def setting(self, name: str, type: Any, default: Any = NOT_GIVEN) -> Setting[Any]:
         """Declare a value that operators choose; read it by `.value`, where it is needed.
@@ -130,7 +146,9 @@ class App(Streams):
         place = here()
         if name in self.settings:
             raise Misuse(f"{place}: a setting `{name}` was declared before; declare it once")
-        found: Setting[Any] = Setting(self.name, name, type, default, self._given, place)
+        found: Setting[Any] = Setting(
+            self.name, name, type, default, self._provision.settings, place
+        )
         self.settings[name] = found
         return found
 
@@ -143,6 +161,29 @@ class App(Streams):
         folder, which each `World` begins empty.
         """
         return folders.folder(self.name)
+
+    def secret(self, name: str) -> str:
+        """The value of a secret that the app declares, in an instance: in `@app.init`, say.
+
+        Raises:
+            Refused: The app does not declare it.
+            Misuse: No instance runs here: the module is being imported, or a test calls it.
+        """
+        if name not in self.secrets:
+            raise Refused(
+                f"app `{self.name}` does not declare the secret `{name}`{near(name, self.secrets)}; write "
+                f'`App("{self.name}", secrets=["{name}"])`'
+            )
+        if self._read_secret is None:
+            raise Misuse(
+                f"the secret `{name}` cannot be had while the module is imported; read it in "
+                f"`@{self.name}.init`, or in a handler with `context.secret`"
+            )
+        return self._read_secret(name)
+
+    def lend(self, read_secret: Callable[[str], str]) -> None:
+        """An instance is made of this app: its secrets are read so from now on."""
+        self._read_secret = read_secret
 
     def forward(self, rule: Rule, *, to: Stream[Any] | HttpTarget, name: str) -> None:
         """Send what a rule means to a stream of this app, or to an address, without a function.
@@ -187,6 +228,7 @@ class App(Streams):
         changes: Debezium | None = None,
         output: Stream[Any] | None = None,
         publishes: Sequence[Stream[Any]] = (),
+        secrets: Sequence[str | Secret] = (),
         start: str | int | datetime | None = None,
         merge: str | None = None,
         lateness: Span | None = None,
@@ -223,6 +265,7 @@ class App(Streams):
                 over as a `Table`'s are.
             output: The stream that takes return values and what is yielded.
             publishes: Other apps' streams it may publish to.
+            secrets: Names of the secrets it may ask for with `context.secret`, beside the app's.
             start: Where it begins: `earliest`, `latest`, an offset, an aware datetime.
             merge: `time` hands over several co-partitioned streams in event-time order.
             lateness: How long an idle stream may hold the others back in a merge.
@@ -253,7 +296,7 @@ class App(Streams):
         def declare(handler: Handler) -> Handler:
             declare_function(
                 self, handler, sources, given, never_breaks=breaker is None, name=name,
-                output=output, publishes=publishes, start=start, pattern=pattern, place=place,
+                output=output, publishes=publishes, secrets=secrets, start=start, pattern=pattern, place=place,
             )  # fmt: skip
             return handler
 
@@ -450,11 +493,17 @@ class App(Streams):
             version=version,
             streams=tuple(resolved(stream.spec, heard) for stream in self.streams.values()),
             functions=tuple(
-                structs.replace(declared.spec, version=version)
+                structs.replace(
+                    declared.spec,
+                    version=version,
+                    secrets=tuple(dict.fromkeys((*self.secrets, *declared.spec.secrets))),
+                )
                 for declared in self.functions.values()
             ),
             proxies=tuple(self.proxies),
             forwards=tuple(self.forwards.values()),
             settings=tuple(setting.spec for setting in self.settings.values()),
             env=tuple(self._env),
+            secrets=self.secrets,
+            generation=self._provision.generation,
         )

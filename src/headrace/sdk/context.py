@@ -54,6 +54,10 @@ class Desk(Protocol):
         """Let the run take `seconds` from now."""
         ...
 
+    def secret(self, name: str) -> str:
+        """The value of a secret, asked for by the function that runs."""
+        ...
+
     def consumer(self) -> Consumer:
         """What a run that was started by a lag fetches with."""
         ...
@@ -214,6 +218,19 @@ class Context:
         if self._random is None:
             self._random = random.Random(self._invocation.seed)  # not for secrets
         return self._random
+
+    def secret(self, name: str) -> str:
+        """The value of a secret that the function or its app declares with `secrets=`.
+
+        Ask where it is needed, and keep it nowhere: a file that has changed is read again within a
+        second. The value is blotted out of logs and errors, and of nothing that the handler
+        publishes, stores or answers.
+
+        Raises:
+            Refused: Neither declares it.
+            Misuse: It cannot be read now, or the run is over.
+        """
+        return self._desk.secret(name)
 
     def now(self) -> datetime:
         """When the invocation was dispatched, in UTC; the same when it is replayed."""

@@ -14,6 +14,7 @@ from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.http import Http, Proxy
 from headrace.model.routing import check_routes
+from headrace.model.signing import Secret
 from headrace.model.trigger import Trigger
 from headrace.model.watches import Custom
 from headrace.sdk.changes import change_readers
@@ -30,6 +31,7 @@ from headrace.sdk.declared import (
 from headrace.sdk.options import TRIGGER_OPTIONS, check_options, start_of
 from headrace.sdk.queue import queue_options
 from headrace.sdk.routes import read_routes
+from headrace.sdk.secrets import secret_names
 from headrace.sdk.shape import shape_of
 from headrace.sdk.stream import Stream, check_name
 
@@ -55,6 +57,7 @@ def declare_function(
     name: str | None,
     output: Stream[Any] | None,
     publishes: Sequence[Stream[Any]],
+    secrets: Sequence[str | Secret],
     start: str | int | datetime | None,
     pattern: dict[str, Any] | None,
     place: str,
@@ -102,6 +105,7 @@ def declare_function(
         triggers=triggers,
         output=output.name if output is not None else None,
         publishes=tuple(stream.name for stream in publishes),
+        secrets=secret_names(secrets, where),
         summary=shape.summary,
         source=shape.place,
         **options,

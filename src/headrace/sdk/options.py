@@ -41,7 +41,7 @@ SPEC_OPTIONS: Final = (
     "changes",
 )
 TRIGGER_OPTIONS: Final = ("start", "merge", "lateness", "pattern")
-OTHER_OPTIONS: Final = ("name", "output", "publishes")
+OTHER_OPTIONS: Final = ("name", "output", "publishes", "secrets")
 
 RANGES: Final[dict[str, tuple[int, int, str]]] = {
     "batch_size": (1, MAX_BATCH, f"use 1 to {MAX_BATCH:,}"),

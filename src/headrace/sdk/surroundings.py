@@ -10,22 +10,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from headrace.model.errors import Misuse
-from headrace.model.settings import OWN_PREFIX, Given
+from headrace.model.settings import OWN_PREFIX, Provision
 
 Environment = Sequence[str] | Mapping[str, str]
 """Names and patterns of variables to be passed on, or variables with their values."""
-Provider = Callable[[str, Environment], Sequence[Given]]
-"""Gives an app its variables, and says which values its settings have."""
+Provider = Callable[[str, Environment], Provision]
+"""Sets an app's variables, and says which values its settings have."""
 
 
-def _nobody(_app: str, _env: Environment) -> Sequence[Given]:
-    return ()
+def _nobody(_app: str, _env: Environment) -> Provision:
+    return Provision()
 
 
 _provider: Provider = _nobody
 
 
-def settings_given(app: str, env: Environment) -> Sequence[Given]:
+def provision_of(app: str, env: Environment) -> Provision:
     """Have the variables of `env` set, where somebody does, and see what settings were given."""
     return _provider(app, env)
 

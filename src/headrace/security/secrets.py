@@ -1,20 +1,25 @@
 """Secrets by reference: a name in a spec -> the value, read where the operator keeps it.
 
-References are `file:/run/secrets/x` or `env:NAME`; a name nobody lists is looked for in the
-environment as `HEADRACE_SECRET_<NAME>`. Files are read again when they change, so that a secret can
-be replaced while the node runs. Values are never logged, shown or put into an error.
+References are `file:/run/secrets/x` or `env:NAME`. A name nobody lists is looked for in the variable
+`HEADRACE_SECRET_<NAME>`, among systemd's credentials, and in the folder of secrets. Files are read
+again when they change, so that a secret can be replaced while the node runs; one that every user may
+read is refused. Values are never logged, shown or put into an error: what was handed out is known
+here, to be blotted out of whatever is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from headrace.model.blotting import Blots
 from headrace.model.errors import Misuse
 from headrace.model.signing import Secret
 
 MAX_SECRET_BYTES = 65_536
 PREFIX = "HEADRACE_SECRET_"
+OTHERS = 0o007
+"""What the rights of a secret's file must not grant: those of users who have nothing to do with it."""
 
 
 class Secrets:
@@ -23,12 +28,27 @@ class Secrets:
     Args:
         references: Where each is kept, by name.
         environ: The environment.
+        folders: Where files are looked for that bear a secret's name, in this order.
+
+    Attributes:
+        blots: Every value that was handed out.
     """
 
-    def __init__(self, references: Mapping[str, str], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        references: Mapping[str, str],
+        environ: Mapping[str, str],
+        folders: Sequence[Path] = (),
+    ) -> None:
         self._references = references
         self._environ = environ
-        self._files: dict[str, tuple[tuple[int, int, int], bytes]] = {}
+        self._folders = folders
+        self._files: dict[str, tuple[tuple[str, int, int, int], bytes]] = {}
+        self.blots = Blots()
+
+    def follow(self, other: Secrets) -> None:
+        """Look from now on where `other` looks."""
+        self._references, self._folders = other._references, other._folders
 
     def value(self, secret: Secret) -> bytes:
         """The secret's value, without the line's end a file may have.
@@ -37,22 +57,88 @@ class Secrets:
             Misuse: It is kept nowhere, or cannot be read; the message names it, not its value.
         """
         name = secret.name
-        reference = self._references.get(name, f"env:{PREFIX}{name}")
-        kind, _, place = reference.partition(":")
+        kind, _, place = self._reference(name).partition(":")
         if kind == "file":
-            return self._read(name, Path(place))
-        found = self._environ.get(place, "").encode() if kind == "env" else b""
-        if not found:
+            found = self._read(name, Path(place))
+        else:
+            found = self._environ.get(place, "").encode() if kind == "env" else b""
+            if not found:
+                raise Misuse(self._unset(name))
+        self.blots.add(name, found.decode("utf-8", "backslashreplace"))
+        return found
+
+    def text(self, secret: Secret) -> str:
+        """The same as a text.
+
+        Raises:
+            Misuse: As `value`, or it is not a text.
+        """
+        try:
+            return self.value(secret).decode()
+        except UnicodeDecodeError:
             raise Misuse(
-                f"the secret `{name}` is not set (looked for it in `{reference}`); name its place in "
-                f'`[secrets]` of headrace.toml: `{name} = "file:/path"` or `"env:VARIABLE"`'
+                f"the secret `{secret.name}` is not UTF-8 text; keep it in another form, such as base64"
+            ) from None
+
+    def header(self, secret: Secret) -> str:
+        """The same as the value of an HTTP header.
+
+        Raises:
+            Misuse: As `text`, or no header may hold it.
+        """
+        found = self.text(secret)
+        if not (found.isascii() and found.isprintable()):
+            raise Misuse(
+                f"the secret `{secret.name}` is not plain ASCII text of one line, as headers are"
             )
         return found
+
+    def missing(self, needed: Mapping[str, Sequence[str]]) -> Iterator[str]:
+        """A sentence for each of these secrets that has no value now.
+
+        Args:
+            needed: Who uses it, by its name.
+        """
+        for name, users in needed.items():
+            try:
+                self.value(Secret(name))
+            except Misuse as error:
+                who = ", ".join(f"`{each}`" for each in users)
+                yield f"{who} cannot run: {error}"
+
+    def _reference(self, name: str) -> str:
+        """Where it is kept."""
+        variable = f"env:{PREFIX}{name}"
+        if (listed := self._references.get(name)) is not None:
+            return listed
+        if self._environ.get(PREFIX + name):
+            return variable
+        return next(
+            (f"file:{each / name}" for each in self._folders if _is_there(each / name)), variable
+        )
+
+    def _unset(self, name: str) -> str:
+        listed = self._references.get(name)
+        looked = (
+            [listed] if listed is not None
+            else [PREFIX + name, *(str(folder / name) for folder in self._folders)]
+        )  # fmt: skip
+        places = ", ".join(f"`{place}`" for place in looked)
+        return (
+            f"the secret `{name}` is not set (looked for it in {places}); set `{PREFIX}{name}`, put it into "
+            f"a file `{name}` of the folder `secrets_folder`, or name its place in `[secrets]` of "
+            f'headrace.toml: `{name} = "file:/path"` or `"env:VARIABLE"`'
+        )
 
     def _read(self, name: str, path: Path) -> bytes:
         try:
             seen = path.stat()
-            stamp = (seen.st_mtime_ns, seen.st_size, seen.st_ino)
+            if seen.st_mode & OTHERS:
+                raise Misuse(
+                    f"the secret `{name}`: every user may read `{path}` (its mode is "
+                    f"{seen.st_mode & 0o777:04o}); run `chmod 600 {path}`"
+                )
+            stamp = (str(path), seen.st_mtime_ns, seen.st_size, seen.st_ino)
             kept = self._files.get(name)
             if kept is not None and kept[0] == stamp:
                 return kept[1]
@@ -70,3 +156,11 @@ class Secrets:
             raise Misuse(f"the secret `{name}`: `{path}` is empty; put the value into it")
         self._files[name] = (stamp, found)
         return found
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        # Reading it will tell what is wrong with it.
+        return True

@@ -15,6 +15,7 @@ from headrace.model.settings import Given
 from headrace.sdk.app import App
 from headrace.sdk.place import near
 from headrace.sdk.setting import Setting
+from headrace.topology.needs import needed_secrets
 
 
 @contextmanager
@@ -37,6 +38,22 @@ def chosen(apps: Sequence[App], values: Mapping[str, Any]) -> Iterator[None]:
                     f"`World(..., settings={{{setting.spec.name!r}: ...}})`, or give it a `default=`"
                 )
         yield
+
+
+def check_secrets(apps: Sequence[App], values: Mapping[str, str]) -> None:
+    """Pass, where every secret that the apps use has a value, as a node asks for.
+
+    Raises:
+        Misuse: Some have none; all of them are named.
+    """
+    needed = needed_secrets([app.spec() for app in apps])
+    missing = [name for name in needed if not values.get(name)]
+    if missing:
+        told = "; ".join(
+            f"`{name}` for {', '.join(f'`{user}`' for user in needed[name])}" for name in missing
+        )
+        given = ", ".join(f"{name!r}: ..." for name in needed)
+        raise Misuse(f"secrets have no value: {told}; write `World(..., secrets={{{given}}})`")
 
 
 def _meant(declared: Sequence[Setting[Any]], name: str) -> list[Setting[Any]]:

@@ -21,6 +21,7 @@ from headrace.model.outcome import Range, Scanned
 from headrace.model.policy import MAX_KEPT_S
 from headrace.model.record import Chunk
 from headrace.model.spans import Span, seconds_in
+from headrace.runtime.answering import check_granted
 from headrace.runtime.child.recorder import Lane, Outlet, Recorder
 from headrace.runtime.child.statecache import StateCache
 from headrace.sdk.app import App
@@ -81,8 +82,27 @@ class StateByHand(State):
 class _Rows:
     """The state a test begins with; answers as the host would."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(
+        self, values: Mapping[str, Any], secrets: Mapping[str, str], app: App | None
+    ) -> None:
         self._raw = {key: encode_state(value) for key, value in values.items()}
+        self._secrets = secrets
+        self._app = app
+
+    def secret(self, name: str, function: str) -> str:
+        if self._app is not None:
+            for spec in self._app.spec().functions:
+                if spec.name == function:
+                    check_granted(spec, name)
+        if name not in self._secrets:
+            raise Misuse(
+                f"the secret `{name}` has no value here; write `context(secrets={{{name!r}: ...}})`"
+            )
+        return self._secrets[name]
+
+    def blot(self, text: str) -> str:
+        """What a test sees is what it gave."""
+        return text
 
     def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
         return [(1, self._raw[key]) if key in self._raw else (0, None) for key in keys]
@@ -111,7 +131,13 @@ _hand = _Hand()
 class _Notes(Recorder):
     """A recorder that takes any event made here for its own."""
 
-    def __init__(self, invocation: Invocation, app: App | None, state: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        invocation: Invocation,
+        app: App | None,
+        state: Mapping[str, Any],
+        secrets: Mapping[str, str],
+    ) -> None:
         self._given = app
         self._streams: dict[str, Stream[Any]] = {}
         self.log: list[tuple[Lane, int]] = []
@@ -122,7 +148,13 @@ class _Notes(Recorder):
             (*declared.spec.publishes, declared.spec.output or "") if declared else ()
         )
         super().__init__(
-            invocation, [], app or App("test"), StateCache(), _Rows(state), {}, may_publish
+            invocation,
+            [],
+            app or App("test"),
+            StateCache(),
+            _Rows(state, secrets, app),
+            {},
+            may_publish,
         )
 
     @property
@@ -240,6 +272,7 @@ def context(
     key: str = "test",
     trace: str = "",
     version: str = "test",
+    secrets: Mapping[str, str] | None = None,
 ) -> ContextByHand:
     """A context to call a handler with.
 
@@ -255,6 +288,7 @@ def context(
         key: The root of idempotency keys.
         trace: A W3C `traceparent`.
         version: The code's version.
+        secrets: What the secrets are, by name; with `app`, the function must declare them.
     """
     if now.tzinfo is None:
         raise Misuse(f"`now={now!r}` has no time zone; add one, such as `tzinfo=UTC`")
@@ -272,7 +306,9 @@ def context(
     left = timeout_s
     if remaining is not None:
         left = seconds_in(remaining, "`remaining=`", low=0, high=MAX_KEPT_S)
-    return ContextByHand(invocation, _Notes(invocation, app, state or {}), version, left)
+    return ContextByHand(
+        invocation, _Notes(invocation, app, state or {}, secrets or {}), version, left
+    )
 
 
 def event(

@@ -207,7 +207,7 @@ class Lives:
             in_order=self._in_order, on_landed=self.on_landed, on_refused=self.on_refused,
         )  # fmt: skip
         runs, shifts, answers = Runs(), Shifts(), Answers()
-        calls = HostCalls(door, self.clock, shifts, answers)
+        calls = HostCalls(door, self.clock, shifts, answers, self._secrets)
         invoker = InlineInvoker(
             self.apps, calls, clock=self.clock, partitions=self.partitions,
             on_invoke=lambda invocation: self._before(host, invocation),
@@ -224,7 +224,10 @@ class Lives:
             for stream in spec.streams:
                 await self.broker.declare(stream)
         self.partitions.update({spec.name: spec.partitions for spec in self.broker.streams()})
-        bus = Bus(dispatcher, internal, storage=door, broker=self.broker, post=self._answer)
+        bus = Bus(
+            dispatcher, internal, storage=door, broker=self.broker, post=self._answer,
+            secrets=self._secrets,
+        )  # fmt: skip
         for spec in self.specs:
             await bus.prepare(spec)
             await dispatcher.deploy(spec)

@@ -38,7 +38,7 @@ from headrace.sdk.stream import Stream
 from headrace.services.bus.posting import HttpRequest
 from headrace.testing.asking import Wicket
 from headrace.testing.checks import check_exactly_once, check_finished, check_order
-from headrace.testing.chosen import chosen
+from headrace.testing.chosen import check_secrets, chosen
 from headrace.testing.deliveries import Deliveries, Delivery, fate_of
 from headrace.testing.faults import HostDied
 from headrace.testing.lives import Lives, at_once
@@ -86,7 +86,7 @@ class World:
             apps, seed=seed, epoch=epoch, before=self._runs.before, after=self._runs.after,
             secrets=secrets,
         )  # fmt: skip
-        self._apps, self._settings = apps, dict(settings or {})
+        self._apps, self._settings, self._secrets = apps, dict(settings or {}), dict(secrets or {})
         self._held = ExitStack()
         self._wicket = Wicket()
         self._open = False
@@ -95,6 +95,7 @@ class World:
         with ExitStack() as held:
             held.callback(self._lives.close)
             held.enter_context(chosen(self._apps, self._settings))
+            check_secrets(self._apps, self._secrets)
             for app in self._apps:
                 folders.empty(app.name)
             self._lives.open()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 import msgspec.structs
@@ -40,6 +40,7 @@ class MapRow(msgspec.Struct, frozen=True):
         summary: The first line of the handler's docstring.
         source: Where the handler stands.
         settings: The settings of its app, each as a sentence; never their values.
+        secrets: The names of the secrets it may ask for.
     """
 
     function: str
@@ -59,6 +60,7 @@ class MapRow(msgspec.Struct, frozen=True):
     summary: str
     source: str
     settings: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
 
 
 def map_rows(apps: Iterable[AppSpec]) -> list[MapRow]:
@@ -88,6 +90,12 @@ def setting_notes(apps: Iterable[AppSpec]) -> Iterator[str]:
 def rows_of_function(app: AppSpec, function: FunctionSpec) -> Iterator[MapRow]:
     """One row for each of the function's triggers."""
     return (_row(app, function, trigger) for trigger in function.triggers)
+
+
+def secret_notes(needed: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Each secret that is used, with who uses it."""
+    for name, users in needed.items():
+        yield f"secret `{name}`: for {', '.join(f'`{each}`' for each in users)}"
 
 
 def map_table(rows: Sequence[MapRow]) -> str:
@@ -140,6 +148,7 @@ def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger) -> MapRow:
         summary=function.summary,
         source=function.source,
         settings=tuple(setting_notes([app])),
+        secrets=function.secrets,
     )
 
 

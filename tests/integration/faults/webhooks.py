@@ -56,6 +56,7 @@ def hook(event: Event[dict]):
 def hostile_webhooks(site: Site, times: int, seed: int) -> Result:
     """So many rounds of everything."""
     random = Random(seed)
+    (site.folder / "key").touch(mode=0o600)
     (site.folder / "key").write_bytes(KEY)
     (site.folder / "headrace.toml").write_text(f'[secrets]\nHOOK = "file:{site.folder}/key"\n')
     site.write(APP)

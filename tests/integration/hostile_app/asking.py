@@ -208,7 +208,7 @@ def _launch(folder: Path, place: Path, uid: int, words: list[str]) -> subprocess
             [sys.executable, "-c", LAUNCH.format(source=str(SOURCE)), str(uid), "namespaces",
              str(folder / "run"), program],
             stdout=log, stderr=log,
-            env={**environ, "HOSTILE_SECRET": "secret", "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**environ, "HOSTILE_SECRET": "secret", "HEADRACE_SECRET_VICTIMS_CARD": "4000", "PYTHONDONTWRITEBYTECODE": "1"},
         )  # fmt: skip
 
 

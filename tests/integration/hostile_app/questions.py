@@ -23,7 +23,7 @@ from typing import Any, Final
 from headrace.runtime import kernel
 from headrace.runtime.child.channel import Channel, HostRefused
 from headrace.runtime.seccomp import NUMBERS
-from headrace.runtime.wire import ReadState, Rows, ScanState
+from headrace.runtime.wire import ReadSecret, ReadState, Rows, ScanState
 
 REACHED: Final = "reached"
 NOTHING: Final = "nothing there"
@@ -397,6 +397,17 @@ def _raw_read(about: About) -> bool:
 @question("host", "scan another app's state by a raw question")
 def _raw_scan(about: About) -> bool:
     return "4000" in repr([channel().ask(ScanState(each, 100)) for each in ("", "victim", "../")])
+
+
+@question("host", "ask for another app's secret by a raw question")
+def _raw_secret(about: About) -> bool:
+    refused = "nothing"
+    for of_run in (True, False):
+        try:
+            return "4000" in repr(channel().ask(ReadSecret("VICTIMS_CARD"), of_run=of_run).value)  # type: ignore[union-attr]  # or it is refused
+        except HostRefused as error:
+            refused = error.kind
+    raise Refused(refused)
 
 
 # -- more than its share ----------------------------------------------------------------------------

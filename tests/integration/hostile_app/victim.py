@@ -6,7 +6,7 @@ from typing import Any
 
 from headrace import App, Context, Event
 
-app = App("victim")
+app = App("victim", secrets=["VICTIMS_CARD"])
 inner = app.stream("inner", private=True)
 opened = app.stream("open")
 

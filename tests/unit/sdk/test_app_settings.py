@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, assert_type
 
 import pytest
 
 from headrace import App, Misuse
-from headrace.model.settings import Given
+from headrace.model.settings import Given, Provision
 from headrace.sdk.surroundings import provided_by
 from headrace.testing import World, context
 
@@ -21,7 +21,7 @@ class Size(Enum):
 
 
 def shop(*given: Given) -> App:
-    with provided_by(lambda _app, _env: given):
+    with provided_by(lambda _app, _env: Provision(list(given))):
         return App("shop")
 
 
@@ -158,3 +158,21 @@ def test_a_world_chooses_settings_as_long_as_it_is_open() -> None:
     with pytest.raises(Misuse, match="World"), World(app, settings={"RATE": "x", "URL": ""}):
         pass
     assert rate.value == 1.0
+
+
+def test_an_app_with_other_values_is_another_app() -> None:
+    def given(generation: int) -> App:
+        with provided_by(lambda _app, _env: Provision(generation=generation)):
+            return App("shop")
+
+    assert given(1).spec() == given(1).spec() != given(2).spec()
+
+
+def test_type_checkers_know_what_a_setting_holds() -> None:
+    app = shop()
+    rate = app.setting("RATE", float, default=1)
+    names = app.setting("NAMES", list[str], default=[])
+    mode = app.setting("MODE", Literal["a", "b"], default="a")
+    assert_type(rate.value, float)
+    assert_type(names.value, list[str])
+    assert_type(mode.value, str)

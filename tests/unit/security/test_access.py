@@ -75,6 +75,7 @@ def test_a_secret_is_read_where_the_operator_keeps_it_and_again_when_it_changes(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "hook"
+    file.touch(mode=0o600)
     file.write_bytes(b"first\n")
     secrets = Secrets({"HOOK": f"file:{file}", "OTHER": "env:ELSEWHERE"}, {"ELSEWHERE": "second"})
     assert secrets.value(Secret("HOOK")) == b"first"
@@ -94,11 +95,70 @@ def test_a_secret_that_cannot_be_read_is_named_with_the_fix(reference: str) -> N
 
 
 def test_an_empty_secret_counts_as_none(tmp_path: Path) -> None:
+    (tmp_path / "hook").touch(mode=0o600)
     (tmp_path / "hook").write_bytes(b"\n")
     with pytest.raises(Misuse, match="empty"):
         Secrets({"HOOK": f"file:{tmp_path}/hook"}, {}).value(Secret("HOOK"))
     with pytest.raises(Misuse, match="not set"):
         Secrets({}, {"HEADRACE_SECRET_HOOK": ""}).value(Secret("HOOK"))
+
+
+def test_a_secret_nobody_lists_is_looked_for_in_folders_after_the_environment(
+    tmp_path: Path,
+) -> None:
+    first, second = tmp_path / "credentials", tmp_path / "keys"
+    for folder, value in ((first, "from first"), (second, "from second")):
+        folder.mkdir()
+        (folder / "HOOK").touch(mode=0o600)
+        (folder / "HOOK").write_text(value)
+    folders = [first, second]
+    assert Secrets({}, {}, folders).value(Secret("HOOK")) == b"from first"
+    assert Secrets({}, {"HEADRACE_SECRET_HOOK": "x"}, folders).value(Secret("HOOK")) == b"x"
+    listed = {"HOOK": f"file:{second}/HOOK"}
+    assert Secrets(listed, {"HEADRACE_SECRET_HOOK": "x"}, folders).value(Secret("HOOK")) == (
+        b"from second"
+    )
+    (first / "HOOK").unlink()
+    assert Secrets({}, {}, folders).value(Secret("HOOK")) == b"from second"
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o602, 0o644, 0o777])
+def test_a_file_that_every_user_may_read_or_write_is_refused_with_the_cure(
+    tmp_path: Path, mode: int
+) -> None:
+    file = tmp_path / "hook"
+    file.touch(mode=0o600)
+    file.write_text("value-of-it")
+    secrets = Secrets({"HOOK": f"file:{file}"}, {})
+    assert secrets.value(Secret("HOOK")) == b"value-of-it"
+    file.chmod(mode)
+    with pytest.raises(Misuse, match=f"chmod 600 {file}") as refused:
+        secrets.value(Secret("HOOK"))
+    assert "value-of-it" not in str(refused.value)
+
+
+def test_what_was_handed_out_is_blotted_out_also_when_it_has_been_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "hook"
+    file.touch(mode=0o600)
+    secrets = Secrets({"HOOK": f"file:{file}"}, {})
+    for value in ("first value", "second value"):
+        file.write_text(value)
+        secrets.value(Secret("HOOK"))
+    assert secrets.blots.blot("first value, second value") == "[secret HOOK], [secret HOOK]"
+
+
+def test_a_secret_that_is_no_text_or_no_header_is_told_by_name() -> None:
+    secrets = Secrets({}, {"HEADRACE_SECRET_A": "two\nlines", "HEADRACE_SECRET_B": "\udcff"})
+    assert secrets.text(Secret("A")) == "two\nlines"
+    with pytest.raises(Misuse, match="`A` is not plain ASCII"):
+        secrets.header(Secret("A"))
+
+
+def test_those_that_are_missing_are_told_with_who_uses_them() -> None:
+    secrets = Secrets({}, {"HEADRACE_SECRET_A": "here"})
+    (told,) = secrets.missing({"A": ["shop"], "B": ["shop.f", "shop.g"]})
+    assert told.startswith("`shop.f`, `shop.g` cannot run: the secret `B` is not set")
+    assert "HEADRACE_SECRET_B" in told
 
 
 async def test_a_mark_is_known_again_by_every_node_of_the_store_and_by_no_other() -> None:

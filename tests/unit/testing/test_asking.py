@@ -24,11 +24,12 @@ from headrace import (
     Unavailable,
     Webhook,
 )
-from headrace.model.errors import Invalid
+from headrace.model.errors import Invalid, Misuse
 from headrace.testing import World
 from headrace.world.failpoints import LABELS
 
 SECRET = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
+SECRETS = {"HOOK": f"whsec_{SECRET}"}
 
 
 def desk() -> App:
@@ -73,7 +74,7 @@ def desk() -> App:
 
 
 def test_a_route_is_asked_and_its_effects_are_there() -> None:
-    with World(desk()) as world:
+    with World(desk(), secrets=SECRETS) as world:
         answer = world.ask("PUT", "/desk/7?by=ada", {"item": "tea"})
         assert (answer.status, answer.body) == (201, {"count": 1})
         assert world.values("placed") == [{"item": "tea"}]
@@ -85,7 +86,7 @@ def test_a_route_is_asked_and_its_effects_are_there() -> None:
 
 
 def test_a_live_answer_that_breaks_off_leaves_nothing() -> None:
-    with World(desk()) as world:
+    with World(desk(), secrets=SECRETS) as world:
         with pytest.raises(Unavailable, match="poison"):
             world.ask("GET", "/desk/breaks")
         assert "broken" not in world.state("desk")
@@ -93,7 +94,7 @@ def test_a_live_answer_that_breaks_off_leaves_nothing() -> None:
 
 @pytest.mark.parametrize("label", sorted(each for each in LABELS if each.startswith("commit:")))
 def test_a_request_repeated_after_a_crash_happens_once(label: str) -> None:
-    with World(desk()) as world:
+    with World(desk(), secrets=SECRETS) as world:
         world.crash(at=label)
         answered = None
         while answered is None:
@@ -108,7 +109,7 @@ def test_a_request_repeated_after_a_crash_happens_once(label: str) -> None:
 
 
 def test_a_host_that_dies_before_the_commit_leaves_nothing_but_a_client_without_an_answer() -> None:
-    with World(desk()) as world:
+    with World(desk(), secrets=SECRETS) as world:
         world.deliver_twice()
         with pytest.raises(Unavailable, match="idempotency_key"):
             world.ask("PUT", "/desk/7", {"item": "tea"})
@@ -117,7 +118,7 @@ def test_a_host_that_dies_before_the_commit_leaves_nothing_but_a_client_without_
 
 
 def test_a_request_for_later_is_kept_and_told_of() -> None:
-    with World(desk()) as world:
+    with World(desk(), secrets=SECRETS) as world:
         taken = world.ask("POST", "/desk/later", {})
         assert taken.status == 202
         world.crash()
@@ -127,7 +128,7 @@ def test_a_request_for_later_is_kept_and_told_of() -> None:
 
 
 def test_rates_and_tokens_go_by_the_worlds_clock() -> None:
-    with World(desk()) as world:
+    with World(desk(), secrets=SECRETS) as world:
         assert world.ask("GET", "/desk/often").status == 200
         assert world.ask("GET", "/desk/often").status == 429
         world.advance("2m")
@@ -150,7 +151,7 @@ def signed(world: World, body: bytes, name: str) -> dict[str, str]:
 
 
 def test_a_webhook_counts_once_and_not_when_it_is_old() -> None:
-    with World(desk(), secrets={"HOOK": f"whsec_{SECRET}"}) as world:
+    with World(desk(), secrets=SECRETS) as world:
         body = json.dumps({"paid": 1}).encode()
         fresh = signed(world, body, "m1")
         assert world.ask("POST", "/desk/hook", body, **fresh).status == 202
@@ -164,5 +165,5 @@ def test_a_webhook_counts_once_and_not_when_it_is_old() -> None:
 
 
 def test_a_secret_nobody_gave_is_told_as_a_node_does() -> None:
-    with World(desk()) as world:
-        assert world.ask("POST", "/desk/hook", b"{}", **signed(world, b"{}", "m")).status == 503
+    with pytest.raises(Misuse, match=r"`HOOK` for `desk\.hook`"), World(desk()):
+        pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from headrace.model.blotting import Blot
 from headrace.model.outcome import Cause
 from headrace.model.policy import MAX_TRACEBACK
 from headrace.runtime.child.advice import advice
@@ -15,13 +16,13 @@ from headrace.sdk.results import Permanent
 MAX_MESSAGE = 4_096
 
 
-def cause_of(error: BaseException) -> Cause:
-    """The cause of a failure; never raises, whatever the exception's own methods do."""
+def cause_of(error: BaseException, blot: Blot = str) -> Cause:
+    """The cause of a failure, without secrets; never raises, whatever the exception's own methods do."""
     return Cause(
         # What the host could not do is told by its name there, as it is where no pipe lies between.
         kind=error.kind if isinstance(error, HostRefused) else type(error).__name__,
-        message=_clean(told(error))[:MAX_MESSAGE],
-        traceback=_clean(_traceback(error)),
+        message=blot(_clean(told(error)))[:MAX_MESSAGE],
+        traceback=_traceback(error, blot),
         retryable=not isinstance(error, Permanent),
     )
 
@@ -33,6 +34,11 @@ def told(error: BaseException) -> str:
     return f"{text}; {more}" if more else text
 
 
+def failed_for(reason: object, blot: Blot) -> Cause:
+    """The cause of a failure that an author told in words: without secrets, then cut to length."""
+    return Cause("Failed", blot(str(reason))[:MAX_MESSAGE])
+
+
 def _text(error: BaseException) -> str:
     try:
         return str(error)
@@ -40,14 +46,14 @@ def _text(error: BaseException) -> str:
         return f"<its text cannot be had: {type(worse).__name__}>"
 
 
-def _traceback(error: BaseException) -> str:
+def _traceback(error: BaseException, blot: Blot) -> str:
     # Imported on the way to a failure only: a child that never fails never loads it.
     from traceback import TracebackException
 
     try:
         found = TracebackException.from_exception(error, limit=-64)
         _strip(found, set())
-        text = "".join(found.format())
+        text = blot(_clean("".join(found.format())))
     except BaseException as worse:  # noqa: BLE001  # as above
         return f"<the traceback cannot be had: {type(worse).__name__}>"
     if len(text) <= MAX_TRACEBACK:

@@ -119,8 +119,8 @@ class Channel:
             self.say(self._nonce, message)
             self.flush()
 
-    def ask(self, question: Question) -> Answer:
-        """Put a question for the running invocation and wait for its answer.
+    def ask(self, question: Question, *, of_run: bool = True) -> Answer:
+        """Put a question and wait for its answer: for the running invocation, or for the instance itself.
 
         Raises:
             HostRefused: The host could not answer.
@@ -128,7 +128,7 @@ class Channel:
         with self._lock:
             self._asked += 1
             number = self._asked
-            self.say(self._nonce, Ask(number, question))
+            self.say(self._nonce if of_run else 0, Ask(number, question))
             self.flush()
             while number not in self._answers:
                 self._receive(0.0)
@@ -173,7 +173,7 @@ class Channel:
             if isinstance(message, ProtocolError):
                 leave()
             if type(message) is Answered:
-                if nonce == self._nonce:
+                if nonce in (self._nonce, 0):
                     self._answers[message.number] = message.answer
             else:
                 self._inbox.append((nonce, message))

@@ -18,7 +18,7 @@ from headrace.model.outcome import Cause, Returned
 from headrace.model.record import Chunk
 from headrace.runtime.child import forks
 from headrace.runtime.child.apart import run_apart
-from headrace.runtime.child.cause import cause_of
+from headrace.runtime.child.cause import cause_of, failed_for
 from headrace.runtime.child.collecting import (
     answer_of,
     behind,
@@ -29,6 +29,7 @@ from headrace.runtime.child.collecting import (
 )
 from headrace.runtime.child.consuming import Consuming, Supply
 from headrace.runtime.child.handing import Prepared, emit, forget_cancellation, settled, take
+from headrace.runtime.child.keys import keys_of
 from headrace.runtime.child.ledger import Host
 from headrace.runtime.child.parting import answer_in_parts, sender
 from headrace.runtime.child.recorder import Misread, Recorder
@@ -82,6 +83,9 @@ class Executor:
     ) -> None:
         self.app = app
         self._host = host
+        keys = keys_of(host)
+        self._blot = keys.blot
+        app.lend(lambda name: keys.secret(name, ""))
         self.partitions: Mapping[str, int] = {} if partitions is None else partitions
         self.instance = instance
         self._version = version
@@ -147,7 +151,7 @@ class Executor:
             else:
                 work = self._work(invocation, prepared, self._open(invocation, prepared))
         except BaseException as error:  # noqa: BLE001  # the author's init code may raise anything
-            return Returned(error=cause_of(error))
+            return Returned(error=cause_of(error, self._blot))
         return await work
 
     def _convoy(self, invocation: Invocation, prepared: Prepared) -> Coroutine[Any, Any, Returned]:
@@ -372,7 +376,7 @@ class Executor:
                 if hasattr(result, "__await__"):
                     result = await settled(prepared, result)
                 if isinstance(result, Failures):
-                    return Returned(error=Cause("Failed", result.reason[:4_096]))
+                    return Returned(error=failed_for(result.reason, self._blot))
                 answer = answer_of(result)
                 if result is not None and not isinstance(result, Reply):
                     emit(prepared, recorder, result, event)
@@ -425,7 +429,7 @@ class Executor:
             if self._is_ended():
                 raise error
             forget_cancellation()
-        return cause_of(error)
+        return cause_of(error, self._blot)
 
 
 def _unheeded(_invocation: Invocation) -> None:

@@ -11,7 +11,7 @@ from typing import Any, get_origin
 
 from headrace.model.codec import Coder, codec_for, unbound
 from headrace.model.errors import Misuse
-from headrace.model.outcome import Cause
+from headrace.runtime.child.cause import failed_for
 from headrace.runtime.child.recorder import Recorder
 from headrace.sdk.context import Context
 from headrace.sdk.declared import Declared
@@ -153,7 +153,7 @@ def emit_one(prepared: Prepared, recorder: Recorder, item: Any, event: Event[Any
 
 
 def _drop(recorder: Recorder, failures: Failures) -> None:
-    why = Cause("Failed", failures.reason[:4_096])
+    why = failed_for(failures.reason, recorder.blot)
     places: dict[int, list[int]] = {}
     if any(not isinstance(failed, Event) for failed in failures.events):
         for index, event in enumerate(recorder.events):

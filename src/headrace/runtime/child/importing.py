@@ -10,12 +10,12 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
 
 from headrace.model.policy import MAX_TRACEBACK
-from headrace.model.settings import Given
+from headrace.model.settings import Provision
 from headrace.runtime import limits, sandbox, warden
 from headrace.runtime.child import forks, loader, main
 from headrace.runtime.child.control import Control
@@ -89,7 +89,7 @@ def _own_files(files: str, app: str, *, shared: bool) -> str:
     return own
 
 
-def _ask(control: Control, app: str, env: Environment) -> Sequence[Given]:
+def _ask(control: Control, app: str, env: Environment) -> Provision:
     """Have the host say what an app is given, and set its variables."""
     own, names = (env, []) if isinstance(env, Mapping) else ({}, list(env))
     control.say(Needs(app, names))
@@ -97,4 +97,4 @@ def _ask(control: Control, app: str, env: Environment) -> Sequence[Given]:
         for answer in control.receive():
             if isinstance(answer, Provided):
                 set_variables({**answer.provision.variables, **own})
-                return answer.provision.settings
+                return answer.provision

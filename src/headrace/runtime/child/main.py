@@ -27,6 +27,7 @@ from headrace.model.reply import WireReply
 from headrace.runtime.child.cause import told
 from headrace.runtime.child.channel import Channel
 from headrace.runtime.child.executor import Executor
+from headrace.runtime.child.keys import Keys
 from headrace.runtime.child.speech import Running, Speech, speak_up
 from headrace.runtime.frames import RECEIVE_BYTES
 from headrace.runtime.kernel import trim_heap
@@ -44,11 +45,13 @@ from headrace.runtime.wire import (
     Land,
     Part,
     Partitions,
+    ReadSecret,
     ReadState,
     Rows,
     Run,
     Scan,
     ScanState,
+    SecretRead,
     Skipped,
     Stop,
     Suspend,
@@ -67,6 +70,17 @@ class HostLine:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self._keys = Keys(self._read_secret, time.monotonic)
+        self.blot = self._keys.blot
+
+    def secret(self, name: str, function: str) -> str:
+        """The value of a secret; whose instance asks, the host knows by itself."""
+        del function
+        return self._keys.value(name)
+
+    def _read_secret(self, name: str) -> str:
+        answer = self._channel.ask(ReadSecret(name), of_run=False)
+        return answer.value if isinstance(answer, SecretRead) else ""
 
     def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
         """Version and value of each key."""
@@ -123,9 +137,9 @@ class Life:
     ) -> None:
         self._partitions: dict[str, int] = {}
         self._channel = Channel(link)
-        self._executor = Executor(
-            app, HostLine(self._channel), partitions=self._partitions, version=version
-        )
+        host = HostLine(self._channel)
+        running.blot = host.blot
+        self._executor = Executor(app, host, partitions=self._partitions, version=version)
         self._running = running
         self._out, self._err = out, err
         self._executor.entering = self._enter

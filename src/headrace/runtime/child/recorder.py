@@ -20,6 +20,7 @@ from zlib import crc32
 
 from msgspec.structs import replace
 
+from headrace.model.blotting import Blot
 from headrace.model.codec import is_misread, may_be_misread
 from headrace.model.errors import Invalid, Misuse, Refused, TooLarge, Unknown
 from headrace.model.event import Event as Fact
@@ -28,6 +29,8 @@ from headrace.model.outcome import Cause, StateRead, StateWrite
 from headrace.model.policy import MAX_HEADER_BYTES, MAX_HEADERS, MAX_KEY_BYTES
 from headrace.model.record import Append, encode_events
 from headrace.runtime.child import forks
+from headrace.runtime.child.cause import failed_for
+from headrace.runtime.child.keys import keys_of
 from headrace.runtime.child.ledger import Host, StateLedger
 from headrace.runtime.child.statecache import StateCache
 from headrace.sdk.app import App
@@ -282,7 +285,20 @@ class Recorder(Cursor):
         """Note that the event failed, and forget what was done for it."""
         self.enter(f"`context.fail({event!r})`")
         try:
-            self.drop(self.index_of(event), Cause("Failed", str(reason)[:4_096]))
+            self.drop(self.index_of(event), failed_for(reason, self.blot))
+        finally:
+            self.lock.release()
+
+    @property
+    def blot(self) -> Blot:
+        """Takes out of a text what the handler was handed and must not tell."""
+        return keys_of(self._host).blot
+
+    def secret(self, name: str) -> str:
+        """The value of a secret, asked for by the function that runs."""
+        self.enter("`context.secret`")
+        try:
+            return keys_of(self._host).secret(name, self._invocation.function)
         finally:
             self.lock.release()
 

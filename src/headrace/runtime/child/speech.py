@@ -15,6 +15,7 @@ import traceback
 
 import msgspec
 
+from headrace.model.blotting import Blot
 from headrace.runtime.child import forks
 from headrace.runtime.wire import MARK, MAX_LINE_BYTES, Spoken
 
@@ -22,12 +23,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Running:
-    """Which invocation runs now."""
+    """Which invocation runs now, and what it was handed that must not be told."""
 
-    __slots__ = ("key",)
+    __slots__ = ("blot", "key")
 
     def __init__(self) -> None:
         self.key = ""
+        self.blot: Blot = str
 
 
 class Speech(io.TextIOBase):
@@ -77,8 +79,9 @@ class Speech(io.TextIOBase):
     def _speak(self, line: str) -> None:
         now = time.time_ns() // 1_000
         spoken = Spoken(
-            self._running.key, self._stream, self._level, "", line[:MAX_LINE_BYTES], now
-        )
+            self._running.key, self._stream, self._level, "",
+            self._running.blot(line)[:MAX_LINE_BYTES], now,
+        )  # fmt: skip
         write_record(self._descriptor, spoken)
 
 
@@ -99,8 +102,9 @@ class Records(logging.Handler):
             message = f"{message}\n{''.join(traceback.format_exception(*record.exc_info)).rstrip()}"
         when = int(record.created * 1e6)
         spoken = Spoken(
-            self._running.key, "log", record.levelname, record.name, message[:MAX_LINE_BYTES], when
-        )
+            self._running.key, "log", record.levelname, record.name,
+            self._running.blot(message)[:MAX_LINE_BYTES], when,
+        )  # fmt: skip
         write_record(2, spoken)
 
 

@@ -18,6 +18,7 @@ from headrace.model.errors import Misuse, Unknown
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.policy import Retry
 from headrace.model.trigger import StreamTrigger, listener
+from headrace.security.secrets import Secrets
 from headrace.services.bus.checks import check_rules, rules_of
 from headrace.services.bus.internal import InternalInvoker
 from headrace.services.bus.posting import Post, Posting
@@ -43,9 +44,11 @@ class Bus:
         storage: Storage,
         broker: Broker,
         post: Post,
+        secrets: Secrets,
     ) -> None:
         self._dispatcher, self._invoker = dispatcher, invoker
         self._storage, self._broker, self._post = storage, broker, post
+        self._secrets = secrets
         self._wanted: dict[str, list[Destination]] = {}
 
     @property
@@ -87,7 +90,10 @@ class Bus:
             await self._begin(stream)
         handlers = {stream: self.router(stream) for stream in wanted}
         self._invoker.handlers = {
-            **{name: Posting(forward, self._post) for name, forward in targets.items()},
+            **{
+                name: Posting(forward, self._post, self._secrets)
+                for name, forward in targets.items()
+            },
             **{ROUTER + stream: handler for stream, handler in handlers.items()},
             **{REFUSALS + stream: Refusals(handler) for stream, handler in handlers.items()},
         }

@@ -14,10 +14,12 @@ import msgspec
 
 from headrace.client.outgoing import Outgoing, ServiceRequest
 from headrace.model.bus import HttpTarget
-from headrace.model.errors import Unavailable
+from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned
+from headrace.model.signing import Secret
+from headrace.security.secrets import Secrets
 from headrace.services.bus.router import REPLAY_HEADER
 
 MAX_ANSWER = 64 << 10
@@ -44,14 +46,18 @@ Raises:
 class Posting:
     """The handler of an HTTP forward's internal function."""
 
-    def __init__(self, target: HttpTarget, post: Post) -> None:
-        self._target, self._post = target, post
+    def __init__(self, target: HttpTarget, post: Post, secrets: Secrets) -> None:
+        self._target, self._post, self._secrets = target, post, secrets
 
     async def __call__(self, invocation: Invocation) -> Outcome:
         """Send the invocation's events, of which there is one, in order."""
         for event in (event for chunk in invocation.chunks for event in chunk.events()):
             try:
-                status = await self._post(self._request(event, invocation))
+                request = self._request(event, invocation)
+            except Misuse as error:
+                return Returned(error=Cause("Misuse", str(error)))
+            try:
+                status = await self._post(request)
             except Unavailable as error:
                 why = f"`{self._target.url}` gave no answer: {error}"
                 return Returned(error=Cause("NoAnswer", why))
@@ -76,7 +82,10 @@ class Posting:
         }
         if event.headers and REPLAY_HEADER in event.headers:
             headers[REPLAY_HEADER] = _safe(event.headers[REPLAY_HEADER])
-        headers.update((name.lower(), value) for name, value in self._target.headers.items())
+        for name, value in self._target.headers.items():
+            if isinstance(value, Secret):
+                value = self._secrets.header(value)
+            headers[name.lower()] = value
         return HttpRequest(self._target.url, headers, event.value, self._target.timeout)
 
 

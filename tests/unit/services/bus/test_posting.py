@@ -12,6 +12,7 @@ from headrace.model.codec import encode_json
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
 from headrace.model.record import Chunk, encode_events
+from headrace.security.secrets import Secrets
 from headrace.services.bus.posting import HttpRequest, Posting
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -27,7 +28,7 @@ async def test_attributes_of_any_text_arrive_as_they_are(name: str, source: str,
 
     event = Event(encode_json({"a": 1}), None, 1_000_000, name, type=kind, source=source)
     chunk = Chunk("s", 0, 0, 1, encode_events([event]), 0, 0, 1)
-    await Posting(HttpTarget("http://localhost"), post)(Invocation("f", (chunk,)))
+    await Posting(HttpTarget("http://localhost"), post, Secrets({}, {}))(Invocation("f", (chunk,)))
     told = from_binary(HTTPMessage(sent[0].headers, sent[0].body), JSONFormat())
     assert (told.get_id(), told.get_source(), told.get_type()) == (name, source, kind)
     assert told.get_data() == {"a": 1}

@@ -1,0 +1,95 @@
+"""Which secrets an instance is answered with, and how long it keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from headrace.model.errors import Misuse
+from headrace.model.function import FunctionSpec
+from headrace.model.outcome import Range, Scanned
+from headrace.runtime.answering import answer
+from headrace.runtime.child.keys import FRESH_S, Keys
+from headrace.runtime.frames import Frames
+from headrace.runtime.wire import Answered, Ask, Denied, ReadSecret, SecretRead, to_child
+
+SPEC = FunctionSpec(name="shop.charge", app="shop", secrets=("STRIPE", "GONE"))
+
+
+class Stateless:
+    """A host that keeps no secrets."""
+
+    async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
+        return []
+
+    async def scan_state(self, app: str, prefix: str, *, limit: int) -> Scanned:
+        return Scanned([], Range(None, 0, b""))
+
+
+class Keeper(Stateless):
+    """One that keeps all secrets but one."""
+
+    def read_secret(self, name: str) -> str:
+        if name == "GONE":
+            raise Misuse("the secret `GONE` is not set")
+        return f"value of {name}"
+
+    def blot(self, text: str) -> str:
+        return text
+
+
+async def asked(name: str, services: Stateless) -> Any:
+    frame = await answer(services, SPEC, 0, 0, Ask(1, ReadSecret(name)))
+    frames = Frames().feed(frame)
+    assert isinstance(frames, list)
+    answered = to_child(frames[0][1])
+    assert isinstance(answered, Answered)
+    return answered.answer
+
+
+async def test_a_declared_secret_is_answered() -> None:
+    assert await asked("STRIPE", Keeper()) == SecretRead("value of STRIPE")
+
+
+async def test_a_secret_that_is_not_declared_is_refused_whatever_the_host_keeps() -> None:
+    for services in (Keeper(), Stateless()):
+        denied = await asked("STRIPES", services)
+        assert isinstance(denied, Denied)
+        assert denied.kind == "Refused"
+        assert "did you mean `STRIPE`" in denied.message
+
+
+async def test_a_secret_that_cannot_be_had_is_told() -> None:
+    assert await asked("GONE", Keeper()) == Denied("Misuse", "the secret `GONE` is not set")
+    assert (await asked("STRIPE", Stateless())).kind == "Misuse"
+
+
+def test_an_answer_does_not_show_its_value() -> None:
+    assert "hidden" not in repr(Answered(1, SecretRead("hidden")))
+
+
+def test_an_instance_asks_again_after_a_moment_and_blots_out_old_and_new() -> None:
+    now, values, questions = 0.0, ["first", "second"], []
+
+    def ask(name: str) -> str:
+        questions.append(name)
+        return values[len(questions) - 1]
+
+    keys = Keys(ask, lambda: now)
+    assert [keys.value("KEY"), keys.value("KEY")] == ["first", "first"]
+    now = FRESH_S
+    assert keys.value("KEY") == "second"
+    assert questions == ["KEY", "KEY"]
+    assert keys.blot("first second") == "[secret KEY] [secret KEY]"
+
+
+def test_a_secret_that_is_refused_is_not_kept() -> None:
+    def ask(name: str) -> str:
+        raise Misuse(name)
+
+    keys = Keys(ask, lambda: 0.0)
+    with pytest.raises(Misuse):
+        keys.value("KEY")
+    assert keys.blot("KEY") == "KEY"
