@@ -34,7 +34,9 @@ orders = app.stream("{name}.orders", partitions=4, value=Order)
 totals = app.stream("{name}.totals", partitions=4, value=Total)
 
 
-@app.function(orders, batch_size=500, retry=Retry(attempts=3), on_failure=DeadLetter())
+@app.function(
+    orders, publishes=[totals], batch_size=500, retry=Retry(attempts=3), on_failure=DeadLetter()
+)
 def count(events: Batch[Order], context: Context) -> None:
     """Add each order to the total of its item."""
     for event in events:

@@ -93,7 +93,7 @@ class Dispatcher:
         self.delays = Delays(
             storage=storage, broker=broker, clock=clock, entropy=entropy, on_failure=on_failure
         )
-        self.vetting = Vetting(broker, self.delays)
+        self.vetting = Vetting(broker, self.delays, runs)
         around = Surroundings(
             clock, entropy, folder, broker, invoker.invoke,
             outside=outside, agenda=Agenda(clock, self._tasks),

@@ -447,8 +447,6 @@ class Pump:
         if self.spec.commit == "before":
             verdict = at_most_once(verdict)
         kept = outcome if verdict.kept and isinstance(outcome, Returned) else None
-        if kept is not None and kept.appends:
-            self._runs.published(self.spec.name, (append.stream for append in kept.appends))
         finished = (*verdict.finished, *(lost.chunk for lost in verdict.given_up))
         if kept is not None and self.ledger.is_light(unit, verdict, kept):
             self.ledger.gather(unit, kept)

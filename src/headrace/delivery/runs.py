@@ -24,6 +24,8 @@ MAX_RUNS = 1_000
 MAX_FAILED = 100
 """Failed runs of all functions together, beside the latest of each."""
 MAX_LINES = 5_000
+MAX_OUTPUTS = 256
+"""Streams that one function is remembered to have published to."""
 MAX_LINES_BYTES = 8 << 20
 """What the texts of the log lines that are remembered take at most, together."""
 BOUNDS = (
@@ -106,9 +108,16 @@ class Counters:
 
 
 class Runs:
-    """Owned by the node; written by pumps and the fleet, on the loop."""
+    """Owned by the node; written by pumps and the fleet, on the loop.
 
-    def __init__(self) -> None:
+    Args:
+        on_output: Called when a function was seen to publish where it was not before, which is then
+            among `new_outputs`; without it that is not noted.
+    """
+
+    def __init__(self, on_output: Callable[[], object] | None = None) -> None:
+        self.new_outputs: list[tuple[str, str]] = []
+        self._on_output = on_output
         self._runs: dict[str, deque[Run]] = defaultdict(lambda: deque(maxlen=MAX_RUNS))
         self._latest: deque[Run] = deque(maxlen=MAX_RUNS)
         self._failed: deque[Run] = deque(maxlen=MAX_FAILED)
@@ -130,7 +139,17 @@ class Runs:
 
     def published(self, function: str, streams: Iterable[str]) -> None:
         """Remember where a function was seen to publish."""
-        self.counters[function].outputs.update(streams)
+        known = self.counters[function].outputs
+        for stream in streams:
+            if stream not in known and len(known) < MAX_OUTPUTS:
+                known.add(stream)
+                if self._on_output is not None:
+                    self.new_outputs.append((function, stream))
+                    self._on_output()
+
+    def observed(self) -> dict[str, set[str]]:
+        """By function, where it was seen to publish."""
+        return {name: counters.outputs for name, counters in self.counters.items()}
 
     def gave_up(self, function: str, *, dead: int, parked: int) -> None:
         """Count events that were dead-lettered or parked."""

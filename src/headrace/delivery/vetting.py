@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from headrace.delivery.delays import Delays
+from headrace.delivery.runs import Runs
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.brokers.intake import check_append
 from headrace.model.errors import Invalid, Misuse, Refused, Unknown
@@ -21,10 +22,13 @@ from headrace.model.record import Append
 
 
 class Vetting:
-    """Every function's permission to publish. One per node; asked by whoever lands outcomes."""
+    """Every function's permission to publish. One per node; asked by whoever lands outcomes.
 
-    def __init__(self, broker: Broker, delays: Delays) -> None:
-        self._broker, self._delays = broker, delays
+    What it lets pass is told to `runs`, as it is the one place that all outputs come by.
+    """
+
+    def __init__(self, broker: Broker, delays: Delays, runs: Runs) -> None:
+        self._broker, self._delays, self._runs = broker, delays, runs
 
     def __call__(self, spec: FunctionSpec, outcome: Outcome) -> Outcome:
         """The outcome of a run of this function as it may land."""
@@ -36,6 +40,7 @@ class Vetting:
             )
         except (Misuse, Refused, Invalid) as error:
             return Returned(error=Cause(type(error).__name__, str(error)), usage=outcome.usage)
+        self._runs.published(spec.name, (append.stream for append in outcome.appends))
         return outcome if appends == outcome.appends else replace(outcome, appends=appends)
 
     def landed(self, appends: Sequence[Append]) -> None:

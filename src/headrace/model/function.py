@@ -92,7 +92,8 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
         version: A hash of the code it was loaded from.
         triggers: What sets it off.
         output: The stream that takes return values, or None.
-        publishes: Streams of other apps it may publish to.
+        publishes: Streams it says it publishes to; of other apps', it may publish to these only.
+        in_code: Streams that its code publishes to by name, as far as its source says.
         batch_size: Events in one invocation at most; 1 to 10,000.
         batch_bytes: Bytes of events in one invocation at most.
         batch_window: Seconds to wait for a fuller batch, from when the log took its first event.
@@ -125,6 +126,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
     triggers: tuple[Trigger, ...] = ()
     output: str | None = None
     publishes: tuple[str, ...] = ()
+    in_code: tuple[str, ...] = ()
     batch_size: int = 100
     batch_bytes: int = 4 << 20
     batch_window: float = 0.0

@@ -18,6 +18,7 @@ from headrace.delivery.answers import Answers
 from headrace.delivery.dispatcher import Dispatcher
 from headrace.delivery.hostcalls import HostCalls
 from headrace.delivery.leftovers import leftovers
+from headrace.delivery.observed import Observed
 from headrace.delivery.owed import lowest_owed
 from headrace.delivery.runs import Runs
 from headrace.delivery.shifts import Shifts
@@ -31,7 +32,7 @@ from headrace.keepers.storage.base import Storage
 from headrace.keepers.storage.sqlite.file import FOLDER_MODE
 from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.effects import Space
-from headrace.model.errors import Corrupt, Fenced, Misuse, Unavailable
+from headrace.model.errors import Corrupt, Fenced, HeadraceError, Misuse, Unavailable
 from headrace.model.function import AppSpec, StreamSpec
 from headrace.model.routing import check_routes
 from headrace.model.settings import Surroundings
@@ -74,7 +75,8 @@ class Node:
     ) -> None:
         self.settings = settings
         self.storage, self.broker, self.clock, self.tasks = storage, broker, clock, tasks
-        self.runs = Runs()
+        self.runs = Runs(lambda: tasks.start(self._keep_outputs(), name="keep outputs"))
+        self._observed = Observed(storage, self.runs)
         shifts, answers = Shifts(), Answers()
         self.secrets = secrets_of(settings)
         self.fleet = Fleet(
@@ -221,6 +223,7 @@ class Node:
                 await self.broker.declare(stream)
         for app in apps:
             await self._deliver(app)
+        await self._observed.load(self.dispatcher.functions)
         # Only when every app is there: no rule may miss what another's router has passed.
         await self.bus.refresh()
         await self.replays.resume()
@@ -229,9 +232,16 @@ class Node:
         self.tasks.supervise(self._housekeeping, name="housekeeping", backoff=Backoff(self.clock))
         self._ready = True
 
+    async def _keep_outputs(self) -> None:
+        try:
+            await self._observed.keep()
+        except HeadraceError as error:
+            _logger.warning("where functions publish to was not kept yet: %s", error)
+
     async def _housekeeping(self) -> None:
         for turn in itertools.count():
             await self.clock.sleep(SWEEP_EVERY)
+            await self._keep_outputs()
             if turn % CLEAR_EVERY == 0:
                 try:
                     await clear_spent(

@@ -45,6 +45,7 @@ from headrace.sdk.forwarding import forward_of
 from headrace.sdk.functions import declare_function
 from headrace.sdk.options import refuse_unknown
 from headrace.sdk.place import here, near
+from headrace.sdk.publications import published_in
 from headrace.sdk.queue import resolved
 from headrace.sdk.routes import After, Before, decorator_function
 from headrace.sdk.secrets import secret_names
@@ -109,6 +110,7 @@ class App(Streams):
         self._read_secret: Callable[[str], str] | None = None
         self.settings: dict[str, Setting[Any]] = {}
         self.functions: dict[str, Declared] = {}
+        self._seen: dict[str, tuple[str, ...]] = {}
         self.triggers: dict[Callable[..., Any], Custom] = {}
         self.closed: dict[str, Stream[Any]] = {}
         self.proxies: list[Proxy] = []
@@ -478,6 +480,13 @@ class App(Streams):
         self.hooks[kind].append(hook)
         return hook
 
+    def _in_code(self, function: str) -> tuple[str, ...]:
+        found = self._seen.get(function)
+        if found is None:
+            known = {each.name for each in (*self.streams.values(), *self.externals.values())}
+            found = self._seen[function] = published_in(self.functions[function].handler, known)
+        return found
+
     def spec(self, version: str = "") -> AppSpec:
         """Everything declared, as plain values; `version` is the code's hash."""
         heard = {
@@ -497,8 +506,9 @@ class App(Streams):
                     declared.spec,
                     version=version,
                     secrets=tuple(dict.fromkeys((*self.secrets, *declared.spec.secrets))),
+                    in_code=self._in_code(name),
                 )
-                for declared in self.functions.values()
+                for name, declared in self.functions.items()
             ),
             proxies=tuple(self.proxies),
             forwards=tuple(self.forwards.values()),

@@ -316,7 +316,7 @@ class World:
 
     def map(self) -> str:
         """The function-trigger map, as a table."""
-        return map_table(map_rows(self._lives.specs))
+        return map_table(map_rows(self._lives.specs, self._lives.node.rooms.runs.observed()))
 
     # --- operating --------------------------------------------------------------------------
 

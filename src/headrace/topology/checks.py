@@ -15,7 +15,7 @@ import msgspec
 from headrace.model.bus import DEFAULT_BUS
 from headrace.model.function import AppSpec, StreamSpec
 from headrace.model.trigger import StreamTrigger
-from headrace.topology.graph import Graph, cycles, graph_of
+from headrace.topology.graph import Graph, cycles, declared_in, graph_of
 
 MAX_AMPLIFICATION: Final = 16
 
@@ -52,7 +52,8 @@ def check(apps: Iterable[AppSpec], existing: Iterable[StreamSpec] = ()) -> list[
 def refusals(apps: Iterable[AppSpec], existing: Iterable[StreamSpec] = ()) -> list[Finding]:
     """The errors alone, for which a node refuses an app; cheap enough for every deployment."""
     apps = list(apps)
-    graph = graph_of(apps)
+    # Nobody is refused for what their code may do: it is asked again when it does.
+    graph = declared_in(graph_of(apps))
     known = {stream.name: stream for stream in existing} | graph.streams
     return sorted(
         {
@@ -189,7 +190,7 @@ def _orphans(graph: Graph) -> Iterable[Finding]:
 
 
 def _amplification(graph: Graph) -> Iterable[Finding]:
-    """How many invocations one event can lead to along declared outputs, round trips aside."""
+    """How many invocations one event can lead to along known outputs, round trips aside."""
     memo: dict[str, int] = {}
 
     def spread(stream: str, way: frozenset[str]) -> int:
@@ -213,6 +214,6 @@ def _amplification(graph: Graph) -> Iterable[Finding]:
                 "warning",
                 "amplification",
                 stream,
-                f"one event on `{stream}` leads to {count} invocations or more along declared "
+                f"one event on `{stream}` leads to {count} invocations or more along known "
                 "outputs; see that this is meant",
             )

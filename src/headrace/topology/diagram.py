@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from headrace.topology.graph import HOW_SHOWN, How
 from headrace.topology.map import MapRow
 
 WATCHERS = ("silence", "missing")
@@ -22,8 +23,10 @@ def mermaid(rows: Sequence[MapRow]) -> str:
         else:
             beneath = f"<br/>{_escaped(kind)}" if kind else ""
             lines.append(f'  {number}["{_escaped(name)}{beneath}"]')
-    for source, target, watches in _edges(rows):
-        lines.append(f"  {names[source]} {'-.->' if watches else '-->'} {names[target]}")
+    for source, target, watches, how in _edges(rows):
+        arrow = "-.->" if watches else "-->"
+        note = f"|{HOW_SHOWN[how]}|" if HOW_SHOWN[how] else ""
+        lines.append(f"  {names[source]} {arrow}{note} {names[target]}")
     return "\n".join(lines)
 
 
@@ -37,8 +40,9 @@ def graphviz(rows: Sequence[MapRow]) -> str:
         else:
             label = json.dumps(f"{name}\n{kind}" if kind else name)
             lines.append(f"  {json.dumps(name)} [shape=box, label={label}];")
-    for source, target, watches in _edges(rows):
-        style = " [style=dotted]" if watches else ""
+    for source, target, watches, how in _edges(rows):
+        note = f" [label={json.dumps(HOW_SHOWN[how])}]" if HOW_SHOWN[how] else ""
+        style = " [style=dotted]" if watches else note
         lines.append(f"  {json.dumps(source)} -> {json.dumps(target)}{style};")
     return "\n".join([*lines, "}"])
 
@@ -60,15 +64,21 @@ def _trigger(rows: Sequence[MapRow], name: str) -> str | None:
     return ", ".join(row.trigger for row in own if not row.trigger.startswith(("stream", "merge")))
 
 
-def _edges(rows: Sequence[MapRow]) -> list[tuple[str, str, bool]]:
+def _edges(rows: Sequence[MapRow]) -> list[tuple[str, str, bool, How]]:
+    """Each line once: from, to, whether it only watches, and how it is known."""
     found: dict[tuple[str, str], bool] = {}
+    known: dict[tuple[str, str], How] = {}
     for row in rows:
         watches = row.trigger.startswith(WATCHERS)
         for stream in row.streams:
             found[stream, row.function] = watches and found.get((stream, row.function), True)
         for stream in row.outputs:
             found[row.function, stream] = False
-    return [(source, target, watches) for (source, target), watches in found.items()]
+            known[row.function, stream] = row.known_by.get(stream, "declared")
+    return [
+        (source, target, watches, known.get((source, target), "declared"))
+        for (source, target), watches in found.items()
+    ]
 
 
 def _escaped(text: str) -> str:

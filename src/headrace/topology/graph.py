@@ -1,14 +1,14 @@
 """Who listens to what and who publishes where, drawn from what apps declare. Pure.
 
-In: `AppSpec`s. Out: a `Graph` of nodes (streams, functions, forwards) and edges. A function's edges out are
-what it declared (`output`, `publishes`), and, unless it is told otherwise, any stream of its own app
-that nobody is declared to publish to is left open: code may publish there by name.
+In: `AppSpec`s, and where functions were seen to publish. Out: a `Graph` of nodes (streams, functions,
+forwards) and edges. A function's edges out are what it declared (`output`, `publishes`), what its code
+says by name, and what was observed; each says which of these it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -17,6 +17,13 @@ from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.lag import Lag
 from headrace.model.trigger import StreamTrigger, Trigger
 from headrace.model.watches import Missing, Silence
+
+How: TypeAlias = Literal["declared", "code", "observed"]
+"""How an edge is known: its function says so, its code does, or a run was seen to."""
+HOW_SHOWN: dict[How, str] = {"declared": "", "code": "in code", "observed": "observed"}
+"""What is put beside an edge; nothing where it is declared."""
+Observed: TypeAlias = Mapping[str, Collection[str]]
+"""By function, the streams that its runs were seen to publish to."""
 
 
 class Edge(msgspec.Struct, frozen=True, order=True):
@@ -29,6 +36,7 @@ class Edge(msgspec.Struct, frozen=True, order=True):
     source: str
     target: str
     kind: Literal["listens", "publishes", "watches"]
+    how: How = "declared"
 
 
 class Graph(msgspec.Struct, frozen=True):
@@ -55,7 +63,7 @@ class Graph(msgspec.Struct, frozen=True):
         return [e.target for e in self.edges if e.kind == "watches" and e.source == stream]
 
     def publishers(self, stream: str) -> list[str]:
-        """The functions and forwards that say they publish to a stream."""
+        """The functions and forwards that are known to publish to a stream."""
         return [e.source for e in self.edges if e.kind == "publishes" and e.target == stream]
 
     def named(self) -> set[str]:
@@ -63,12 +71,12 @@ class Graph(msgspec.Struct, frozen=True):
         return {e.target if e.kind == "publishes" else e.source for e in self.edges}
 
     def following(self, node: str) -> list[str]:
-        """The streams that a function or forward says it publishes to."""
+        """The streams that a function or forward is known to publish to."""
         return [e.target for e in self.edges if e.kind == "publishes" and e.source == node]
 
 
-def graph_of(apps: Iterable[AppSpec]) -> Graph:
-    """The graph of what `apps` declare."""
+def graph_of(apps: Iterable[AppSpec], observed: Observed | None = None) -> Graph:
+    """The graph of what `apps` declare, of what their code says, and of what was `observed`."""
     streams: dict[str, StreamSpec] = {}
     functions: dict[str, FunctionSpec] = {}
     forwards: dict[str, Forward] = {}
@@ -80,8 +88,8 @@ def graph_of(apps: Iterable[AppSpec]) -> Graph:
             functions[function.name] = function
             for name in inputs(function):
                 edges.add(Edge(name, function.name, "listens"))
-            for name in outputs(function):
-                edges.add(Edge(function.name, name, "publishes"))
+            for name, how in outputs(function, (observed or {}).get(function.name, ())).items():
+                edges.add(Edge(function.name, name, "publishes", how))
             for trigger in function.triggers:
                 for name in watched_by(trigger):
                     edges.add(Edge(name, function.name, "watches"))
@@ -124,10 +132,24 @@ def watched_by(trigger: Trigger) -> tuple[str, ...]:
             return ()
 
 
-def outputs(function: FunctionSpec) -> list[str]:
-    """The streams a function says it publishes to."""
+def outputs(function: FunctionSpec, observed: Iterable[str] = ()) -> dict[str, How]:
+    """The streams a function publishes to, and how that is known; first what it says itself."""
     first = [function.output] if function.output is not None else []
-    return list(dict.fromkeys([*first, *function.publishes]))
+    found: dict[str, How] = dict.fromkeys([*first, *function.publishes], "declared")
+    for name in function.in_code:
+        found.setdefault(name, "code")
+    for name in sorted(observed):
+        # The platform's own streams are how a publication travels, not where it goes.
+        if not name.startswith("_"):
+            found.setdefault(name, "observed")
+    return found
+
+
+def declared_in(graph: Graph) -> Graph:
+    """The graph without the edges that nobody declared."""
+    return msgspec.structs.replace(
+        graph, edges=tuple(edge for edge in graph.edges if edge.how == "declared")
+    )
 
 
 def cycles(nodes: Iterable[str], following: Mapping[str, Sequence[str]]) -> list[list[str]]:

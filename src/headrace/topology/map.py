@@ -8,13 +8,21 @@ import msgspec
 import msgspec.structs
 
 from headrace.model.bus import Forward, Rule
+from headrace.model.flow import (
+    Concurrency,
+    Debounce,
+    Priority,
+    Rate,
+    Singleton,
+    Throttle,
+)
 from headrace.model.foreign import ForeignTrigger
 from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.http import Http, Webhook
-from headrace.model.policy import Breaker, OnFailure, Retry, Scaling
+from headrace.model.policy import MAX_FLOW_LIMIT, Breaker, OnFailure, Retry, Scaling
 from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger
 from headrace.topology.consumers import consumer_of
-from headrace.topology.graph import outputs, streams_of, watched_by
+from headrace.topology.graph import HOW_SHOWN, How, Observed, outputs, streams_of, watched_by
 
 MAX_PATTERN = 60
 
@@ -33,7 +41,10 @@ class MapRow(msgspec.Struct, frozen=True):
         on_failure: What becomes of an event that cannot be done.
         breaker: The circuit breaker.
         scaling: How many instances.
-        outputs: Where it says it publishes to.
+        outputs: Where it publishes to.
+        known_by: How each of these is known: it is `declared`, it stands in the `code`, or it was
+            `observed`.
+        flow: How often, and how many at once, it may run.
         timeout: Seconds one invocation may take.
         version: The hash of the code.
         owner: Who answers for the app.
@@ -61,20 +72,28 @@ class MapRow(msgspec.Struct, frozen=True):
     source: str
     settings: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
+    known_by: dict[str, How] = {}
+    flow: str = "-"
+
+    @property
+    def shown_outputs(self) -> list[str]:
+        """Each output, with how it is known where it is not declared."""
+        notes = ((name, HOW_SHOWN[self.known_by.get(name, "declared")]) for name in self.outputs)
+        return [f"{name} ({note})" if note else name for name, note in notes]
 
 
-def map_rows(apps: Iterable[AppSpec]) -> list[MapRow]:
+def map_rows(apps: Iterable[AppSpec], observed: Observed | None = None) -> list[MapRow]:
     """All the rows of `rows_of`."""
-    return list(rows_of(apps))
+    return list(rows_of(apps, observed))
 
 
-def rows_of(apps: Iterable[AppSpec]) -> Iterator[MapRow]:
+def rows_of(apps: Iterable[AppSpec], observed: Observed | None = None) -> Iterator[MapRow]:
     """The rows one by one, by app and in the order declared; queues' consumers and forwards come last."""
     for app in apps:
         for function in app.functions:
-            yield from rows_of_function(app, function)
+            yield from rows_of_function(app, function, (observed or {}).get(function.name, ()))
         consumers = (each for stream in app.streams if (each := consumer_of(stream, app.name)))
-        yield from (_row(app, each, each.triggers[0]) for each in consumers)
+        yield from (_row(app, each, each.triggers[0], {}) for each in consumers)
         yield from (_forward(app, forward) for forward in app.forwards)
 
 
@@ -87,9 +106,12 @@ def setting_notes(apps: Iterable[AppSpec]) -> Iterator[str]:
             yield f"setting `{app.name}.{setting.name}` ({setting.type}): {told}"
 
 
-def rows_of_function(app: AppSpec, function: FunctionSpec) -> Iterator[MapRow]:
-    """One row for each of the function's triggers."""
-    return (_row(app, function, trigger) for trigger in function.triggers)
+def rows_of_function(
+    app: AppSpec, function: FunctionSpec, observed: Iterable[str] = ()
+) -> Iterator[MapRow]:
+    """One row for each of the function's triggers; `observed` is where its runs were seen to publish."""
+    known = outputs(function, observed)
+    return (_row(app, function, trigger, known) for trigger in function.triggers)
 
 
 def secret_notes(needed: Mapping[str, Sequence[str]]) -> Iterator[str]:
@@ -101,8 +123,8 @@ def secret_notes(needed: Mapping[str, Sequence[str]]) -> Iterator[str]:
 def map_table(rows: Sequence[MapRow]) -> str:
     """The rows as a table of plain text, each column as wide as it must be."""
     heads = (
-        "FUNCTION", "STREAMS", "TRIGGER", "BATCH", "ORDER", "RETRY", "ON FAILURE", "SCALING",
-        "OUTPUTS", "VERSION", "OWNER",
+        "FUNCTION", "STREAMS", "TRIGGER", "BATCH", "ORDER", "FLOW", "TIMEOUT", "RETRY", "BREAKER",
+        "ON FAILURE", "SCALING", "OUTPUTS", "VERSION", "OWNER",
     )  # fmt: skip
     lines = [heads, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
@@ -119,16 +141,19 @@ def _cells(row: MapRow) -> tuple[str, ...]:
         row.trigger,
         row.batch,
         row.order,
+        row.flow,
+        _seconds(row.timeout) if row.timeout else "-",
         row.retry,
+        row.breaker,
         row.on_failure,
         row.scaling,
-        ", ".join(row.outputs) or "-",
+        ", ".join(row.shown_outputs) or "-",
         row.version or "-",
         row.owner or "-",
     )
 
 
-def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger) -> MapRow:
+def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger, known: dict[str, How]) -> MapRow:
     listens = not isinstance(trigger, CallTrigger)
     return MapRow(
         function=function.name,
@@ -141,7 +166,9 @@ def _row(app: AppSpec, function: FunctionSpec, trigger: Trigger) -> MapRow:
         on_failure=_on_failure(function.on_failure),
         breaker=_breaker(function.breaker),
         scaling=_scaling(function.scaling),
-        outputs=tuple(outputs(function)),
+        outputs=tuple(known),
+        known_by=known,
+        flow=_flow(function),
         timeout=function.timeout,
         version=function.version or app.version,
         owner=app.owner,
@@ -252,6 +279,38 @@ def _retry(retry: Retry) -> str:
         return "once"
     age = f" within {_seconds(retry.max_age)}" if retry.max_age is not None else ""
     return f"{retry.attempts}x, {_seconds(retry.base)}..{_seconds(retry.cap)}{age}"
+
+
+def _flow(function: FunctionSpec) -> str:
+    """What holds runs back, or leaves events out."""
+    words = []
+    for name in ("concurrency", "throttle", "rate", "debounce", "singleton", "priority"):
+        policy = getattr(function, name)
+        if policy is not None:
+            words.append(_policy(name, policy))
+    if function.batch_per_key:
+        words.append("a key per batch")
+    return "; ".join(words) or "-"
+
+
+def _policy(name: str, policy: msgspec.Struct) -> str:
+    match policy:
+        case Concurrency():
+            each = f"{policy.per_key} per key" if policy.per_key is not None else ""
+            whole = f"{policy.limit}" if policy.limit != MAX_FLOW_LIMIT else ""
+            return f"{name} {', '.join(filter(None, (whole, each)))}".rstrip()
+        case Throttle() | Rate():
+            key = " per key" if policy.per_key else ""
+            return f"{name} {policy.limit} in {_seconds(policy.per)}{key}"
+        case Debounce():
+            longest = f", {_seconds(policy.longest)} at most" if policy.longest is not None else ""
+            return f"{name} {_seconds(policy.seconds)}{longest}"
+        case Singleton():
+            return f"{name}, others {policy.otherwise}"
+        case Priority():
+            return f"{name} by `{policy.header}`"
+        case _:
+            return name
 
 
 def _on_failure(policy: OnFailure) -> str:

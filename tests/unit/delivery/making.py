@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headrace.delivery.delays import Delays
+from headrace.delivery.runs import Runs
 from headrace.delivery.unit import Unit
 from headrace.delivery.vetting import Vetting
 from headrace.keepers.brokers.base import Broker
@@ -24,7 +25,7 @@ def vetting_of(storage: Storage, broker: Broker) -> Vetting:
         storage=storage, broker=broker, clock=SystemClock(), entropy=SystemEntropy(),
         on_failure=lambda _name, _error: None,
     )  # fmt: skip
-    return Vetting(broker, delays)
+    return Vetting(broker, delays, Runs())
 
 
 def chunk(

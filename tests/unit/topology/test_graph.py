@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.model.bus import DEFAULT_BUS, Forward, Rule
+from headrace.model.flow import Concurrency, Debounce, Singleton, Throttle
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.policy import Breaker, ParkKey, Retry, Scaling
 from headrace.model.trigger import CallTrigger, StreamTrigger
@@ -279,3 +280,46 @@ def test_the_table_lines_up(count: int) -> None:
     head, *lines = map_table(rows).splitlines()
     assert len(lines) == count
     assert all(line[head.index("STREAMS")] == "a" for line in lines)
+
+
+def test_every_edge_says_how_it_is_known() -> None:
+    count = FunctionSpec(
+        name="shop.count", app="shop", output="a", publishes=("b",), in_code=("b", "c")
+    )
+    app = shop(*(stream(name) for name in "abcd"), count)
+    observed = {"shop.count": {"a", "c", "d", "_count.http.0"}}
+    known = {edge.target: edge.how for edge in graph_of([app], observed).edges}
+    assert known == {"a": "declared", "b": "declared", "c": "code", "d": "observed"}
+    [row] = map_rows([msgspec.structs.replace(app, functions=(called(count),))], observed)
+    assert row.shown_outputs == ["a", "b", "c (in code)", "d (observed)"]
+    assert "a, b, c (in code), d (observed)" in map_table([row])
+
+
+def called(function: FunctionSpec) -> FunctionSpec:
+    return msgspec.structs.replace(function, triggers=(CallTrigger(),))
+
+
+def test_what_code_may_do_warns_of_cycles_and_refuses_nobody() -> None:
+    loop = FunctionSpec(
+        name="shop.loop", app="shop", triggers=(StreamTrigger(streams=("a",)),), in_code=("a", "x")
+    )
+    found = {finding.code: finding.severity for finding in check([shop(stream("a"), loop)])}
+    assert found == {"cycle": "warning"}
+
+
+def test_what_holds_runs_back_stands_in_the_map() -> None:
+    spec = FunctionSpec(
+        name="shop.f", app="shop", triggers=(CallTrigger(),), timeout=90.0,
+        concurrency=Concurrency(limit=4, per_key=1), throttle=Throttle(10, per=60.0, per_key=True),
+        debounce=Debounce(5.0, longest=60.0), singleton=Singleton(), breaker=Breaker(failures=3, pause=5),
+        batch_per_key=True,
+    )  # fmt: skip
+    [row] = map_rows([shop(spec)])
+    told = (
+        "concurrency 4, 1 per key; throttle 10 in 1m per key; debounce 5s, 1m at most; "
+        "singleton, others skip; a key per batch"
+    )
+    assert row.flow == told
+    table = map_table([row])
+    for each in (told, "90s", "after 3, for 5s"):
+        assert each in table

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from headrace.faces.console.layout import HEIGHT, WIDTH, Layout, layout
 from headrace.faces.console.parts import NOTHING, code
 from headrace.model.steps import Steps
-from headrace.topology.graph import Graph
+from headrace.topology.graph import HOW_SHOWN, Graph
 
 MAX_NODES, MAX_LINES = 150, 600
 MAX_NAME, MAX_NOTE = 22, 27
@@ -53,6 +53,7 @@ def picture(
     if not names:
         return
     kinds = {(edge.source, edge.target): edge.kind for edge in graph.edges}
+    known = {(edge.source, edge.target): HOW_SHOWN[edge.how] for edge in graph.edges}
     placing = layout(names, kinds) if len(names) <= MAX_NODES and len(kinds) <= MAX_LINES else None
     found = None if placing is None else (yield from _waited(placing))
     if found is None:
@@ -69,7 +70,7 @@ def picture(
         back = (source, target) in found.back
         mark = "back" if back else "watch" if kind == "watches" else ""
         start, end = found.nodes[source], found.nodes[target]
-        yield _line(start, end, points, mark)
+        yield _line(start, end, points, mark, known[source, target])
         if (flow := (lines or {}).get((source, target))) is not None and not back:
             yield _flow(flow, points[-1] if points else middle_of(start), middle_of(end))
     for name, place in found.nodes.items():
@@ -138,7 +139,11 @@ def _node(
 
 
 def _line(
-    start: tuple[int, int], end: tuple[int, int], through: list[tuple[int, int]], mark: str
+    start: tuple[int, int],
+    end: tuple[int, int],
+    through: list[tuple[int, int]],
+    mark: str,
+    note: str,
 ) -> Markup:
     x, y = start[0] + WIDTH, start[1] + HEIGHT // 2
     path = [f"M{x} {y}"]
@@ -147,7 +152,8 @@ def _line(
         x, y = left + WIDTH, middle
     path.append(_curve(x, y, end[0], end[1] + HEIGHT // 2))
     kind = Markup(' class="{}"').format(mark) if mark else ""
-    return Markup('<path d="{}" marker-end="url(#tip)"{}/>').format(" ".join(path), kind)
+    line = Markup('<path d="{}" marker-end="url(#tip)"{}/>').format(" ".join(path), kind)
+    return Markup("<g><title>{}</title>{}</g>").format(note, line) if note else line
 
 
 def _curve(x1: int, y1: int, x2: int, y2: int) -> str:

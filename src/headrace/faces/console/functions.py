@@ -33,6 +33,7 @@ from headrace.faces.console.parts import (
 )
 from headrace.faces.console.sources import schedules_table
 from headrace.model.effects import DeadEvent
+from headrace.topology.graph import HOW_SHOWN
 from headrace.topology.map import MapRow
 
 REFRESH_S = 5
@@ -91,6 +92,12 @@ def runs_page(runs: Sequence[Run], logs: Sequence[LogLine]) -> Sheet:
     return Sheet(way="Runs", title="Runs", pieces=pieces, refresh_s=REFRESH_S)
 
 
+def _output(row: MapRow, name: str) -> Markup:
+    """A stream, with how it is known where nobody declared it."""
+    note = HOW_SHOWN[row.known_by.get(name, "declared")]
+    return to_stream(name) + toned(f" ({note})", "soft") if note else to_stream(name)
+
+
 def _about(shown: Shown) -> Iterator[Markup]:
     counters = shown.counters
     outcomes = listed(
@@ -105,14 +112,14 @@ def _about(shown: Shown) -> Iterator[Markup]:
         ("~trigger", "streams"),
         [(each.trigger, listed(to_stream(name) for name in each.streams)) for each in shown.rows],
     )
-    outputs = sorted({*row.outputs, *counters.outputs})
     left_out = ", ".join(f"{count:,} by {why}" for why, count in sorted(counters.left_out.items()))
     yield facts(
         {
             "what it does": row.summary,
-            "publishes to": listed(to_stream(name) for name in outputs),
+            "publishes to": listed(_output(row, name) for name in row.outputs),
             "batch": row.batch,
             "order": row.order,
+            "held back by": row.flow if row.flow != "-" else "",
             "retry": row.retry,
             "then": row.on_failure,
             "breaker": row.breaker,

@@ -40,7 +40,7 @@ from headrace.faces.console.parts import (
 from headrace.model.effects import DeadEvent
 from headrace.model.function import AppSpec
 from headrace.model.trigger import StreamTrigger
-from headrace.topology.graph import Edge, Graph, graph_of
+from headrace.topology.graph import Graph, graph_of
 from headrace.topology.map import MapRow, rows_of, trigger_words
 
 REFRESH_S = 2
@@ -113,17 +113,8 @@ def _topology(shown: Overview) -> Iterator[Markup]:
         # Before anything is built that grows with them.
         yield too_many(doing, len(streams))
         return
-    declared = graph_of(apps)
-    yield NOTHING
     # What a function publishes need not be declared; what it was seen to publish is drawn too.
-    seen = {
-        Edge(name, stream, "publishes")
-        for name in declared.functions
-        for stream in shown.counters.get(name, Counters()).outputs
-        if not stream.startswith("_")
-    }
-    edges = tuple(sorted({*declared.edges, *seen}))
-    graph = Graph(declared.streams, declared.functions, edges, declared.forwards)
+    graph = graph_of(apps, {name: each.outputs for name, each in shown.counters.items()})
     lag = _by_function(shown.lag)
     yield NOTHING
     notes = _notes(shown, apps, lag)

@@ -149,7 +149,9 @@ async def show_function(door: Door, request: Request, names: tuple[str, ...]) ->
     return functions.page(
         functions.Shown(
             name=name,
-            rows=list(rows_of_function(app, spec)) if app is not None else [],
+            rows=list(rows_of_function(app, spec, rooms.runs.observed().get(name, ())))
+            if app is not None
+            else [],
             counters=rooms.runs.counters.get(name, Counters()),
             lag=await rooms.lag.rows(name),
             sources=await rooms.sources.at_hand(name),

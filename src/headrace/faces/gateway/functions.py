@@ -93,7 +93,9 @@ async def show_map(door: Door, _: Request, __: tuple[str, ...]) -> Response:
         said["error"] = "" if source is None else source.error
         return said
 
-    return await json_list("map", map(shown, rows_of(apps)), Slices(door.rooms.clock))
+    return await json_list(
+        "map", map(shown, rows_of(apps, door.rooms.runs.observed())), Slices(door.rooms.clock)
+    )
 
 
 async def reset(door: Door, request: Request, names: tuple[str, ...]) -> Response:

@@ -1,0 +1,61 @@
+"""Where functions were seen to publish, kept over restarts, for the map.
+
+In: what `Runs` notes of each run that landed. Out: a row for each function and stream, written when it
+is new; read again when the node starts. Rows of functions that are not deployed any more are taken away
+then. There are at most so many, and nothing waits for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from headrace.delivery.runs import MAX_OUTPUTS, Runs
+from headrace.keepers.storage.base import Storage
+from headrace.model.effects import Change, Delete, Put, Space
+from headrace.model.errors import HeadraceError
+
+PAGE: Final = 1_000
+_PREFIX: Final = b"outputs/"
+_BEHIND: Final = b"outputs0"
+_APART: Final = "\x00"
+
+
+class Observed:
+    """Owned by the node; used by one task at a time."""
+
+    def __init__(self, storage: Storage, runs: Runs) -> None:
+        self._storage = storage
+        self._runs = runs
+
+    async def load(self, functions: Collection[str]) -> None:
+        """Read what was kept of these functions, and take away what was kept of others."""
+        low = _PREFIX
+        while page := await self._storage.scan(Space.META, low, _BEHIND, limit=PAGE):
+            gone: list[Delete] = []
+            for key, _ in page:
+                function, _, stream = key[len(_PREFIX) :].decode().partition(_APART)
+                outputs = self._runs.counters[function].outputs if function in functions else None
+                if outputs is None or len(outputs) >= MAX_OUTPUTS:
+                    gone.append(Delete(Space.META, key))
+                else:
+                    outputs.add(stream)
+            if gone:
+                await self._storage.apply(Change(deletes=tuple(gone)))
+            low = page[-1][0] + b"\x00"
+
+    async def keep(self) -> None:
+        """Write what is new; what could not be written is tried again the next time."""
+        new, self._runs.new_outputs = self._runs.new_outputs, []
+        if not new:
+            return
+        puts = tuple(Put(Space.META, _key(*each), b"") for each in new)
+        try:
+            await self._storage.apply(Change(puts=puts))
+        except HeadraceError:
+            self._runs.new_outputs += new
+            raise
+
+
+def _key(function: str, stream: str) -> bytes:
+    return _PREFIX + f"{function}{_APART}{stream}".encode()
