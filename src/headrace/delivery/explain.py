@@ -91,7 +91,8 @@ class Explainer:
         stream, partition, offset = chunk.stream, chunk.partition, chunk.start
         spec = self._dispatcher.known(function)
         failing = type(spec.on_failure).__name__
-        policy = f"{spec.retry.attempts} attempts, then {failing}; {spec.mode}, batches of {spec.batch_size}"
+        tries = "one attempt" if spec.retry.attempts == 1 else f"{spec.retry.attempts} attempts"
+        policy = f"{tries}, then {failing}; {spec.mode}, batches of {spec.batch_size}"
         at = position_key(function, stream, partition)
         row = await self._storage.get(Space.POSITIONS, at)
         trouble = decode_trouble(await self._storage.get(Space.TROUBLE, at))
@@ -108,7 +109,8 @@ class Explainer:
             Space.PARKED, parked_row_key(function, stream, partition, lane, offset)
         ):
             attempts, cause = _given_up(row_parked)
-            blocked = f"its key `{lane_name(lane)}` is parked"
+            key = lane_name(lane)
+            blocked = "`headrace parked redrive`" if key is None else f"its key `{key}` is parked"
             return Whereabouts(function, "parked", blocked, attempts, 0, cause, policy)
         if row is not None and Watermark(decode_position(row).progress).is_finished(offset):
             return Whereabouts(function, "committed", "", 0, 0, "", policy)

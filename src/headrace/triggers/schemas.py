@@ -23,6 +23,10 @@ MAX_EXPRESSION_BYTES: Final = 1 << 20
 """Of a compiled expression: with the text's length it bounds what a match can cost."""
 MAX_MATCHED: Final = 32_768
 """Characters of a text that an expression is held against; a longer one is refused."""
+MAX_STEPS: Final = 600_000
+"""Characters times places of an expression: what a match takes at worst, some nanoseconds each."""
+MAX_ALONE: Final = 200
+MANY_TIMES, SLOWER, OF_LETTERS = 8, 5, 20
 _MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
 _INNER = frozenset(
@@ -51,6 +55,16 @@ _FORMATS: Final[dict[str, Callable[..., bool]]] = {
     name: functools.partial(is_of, name) for name in IN_WORDS
 }
 _PYTHON = {"w": r"\p{L}\p{N}_", "d": r"\p{Nd}"}
+_TOKEN = re.compile(
+    r"""\\[pP]\{[^}]*\} | \\. | \[\^?\]?(?:\\.|[^\]\\])*\] | \(\?[a-zA-Z-]+\)
+    | \((?:\?(?:[a-zA-Z-]*:|P?<[^>]*>|[=!]))? | \{[0-9]+(?:,[0-9]*)?\} | .""",
+    re.VERBOSE | re.DOTALL,
+)
+_NUMBER = re.compile("[0-9]+")
+_ONE_CLASS = re.compile(
+    r"\^(?:\.|\\.|\[\^?\]?(?:\\.|[^\]\\])*\])(?:[*+?]|\{[0-9]+(?:,[0-9]*)?\})?\$", re.DOTALL
+)
+_WORD_ENDS = re.compile(r"(?:^|[^\\])(?:\\\\)*\\[bB]")
 _PIECE = re.compile(r"\\.|.", re.DOTALL)
 
 
@@ -248,7 +262,7 @@ class Checker:
                 made[word] = self._read(said, here, thorough=thorough)
             elif word == "pattern" and isinstance(said, str):
                 made[word] = self._expression(said, path)
-                made["maxLength"] = min(schema.get("maxLength", MAX_MATCHED), MAX_MATCHED)
+                made["maxLength"] = _longest(said, schema.get("maxLength"), path)
             elif word == "format":
                 # A format that is not known here forbids nothing.
                 made |= {word: said} if said in IN_WORDS else {}
@@ -279,6 +293,61 @@ class Checker:
                 "much, or is none; write it without (a handler may still use `re` on the value)"
             ) from error
         return read
+
+
+def _longest(expression: str, asked: int | None, path: str) -> int:
+    """How many characters a text may have that the expression is held against.
+
+    Raises:
+        Misuse: More are asked for than can be matched in time.
+    """
+    places = places_of(expression)
+    most = min(MAX_MATCHED, MAX_STEPS // places)
+    if most == 0 or (asked is not None and asked > most < MAX_MATCHED):
+        raise Misuse(
+            f"the expression `{expression:.200}` at `{path or '/'}` of the route's type takes too long for texts of "
+            f"{asked or 'any number of'} characters: with its repetitions written out it has {places:,} "
+            f"places; write it with fewer, or allow at most {most:,} characters (`max_length=`)"
+        )
+    return most if asked is None else min(asked, most)
+
+
+def places_of(expression: str) -> int:
+    r"""How many characters and classes an expression has, with its repetitions written out.
+
+    A match holds each character of a text against so many of them at most. Of one class alone, before anything is
+    repeated without end, up to 200 repetitions count: seldom more are under way at a time. What makes the engine slower
+    counts several times: `\b` beyond ASCII, and a counted repetition of more than eight whose beginning is not certain.
+    """
+    if _ONE_CLASS.fullmatch(expression):
+        # The engine looks at the length alone.
+        return 1
+    groups, last, alone, endless, weight = [0], 0, False, False, 1
+    for piece in _TOKEN.findall(expression):
+        if piece[0] == "(" and piece[-1] != ")":
+            groups.append(0)
+            last = 0
+        elif piece == ")" and len(groups) > 1:
+            last, alone = groups.pop(), False
+            groups[-1] += last
+        elif piece[0] == "{" and len(piece) > 2:
+            endless = endless or piece.endswith(",}")
+            times = max(map(int, _NUMBER.findall(piece)), default=1)
+            if alone and not endless:
+                times = min(times, MAX_ALONE)
+            elif times > MANY_TIMES:
+                weight = SLOWER
+            groups[-1] += last * (max(times, 1) - 1)
+            last = 0
+        elif piece[0] in "*+":
+            endless = True
+        elif piece[0] not in "?|^$":
+            groups[-1] += 1
+            last, alone = 1, True
+    places = max(sum(groups), 1)
+    if _WORD_ENDS.search(expression):
+        return (places + OF_LETTERS) * SLOWER
+    return places * weight
 
 
 def as_python_reads(expression: str) -> str:

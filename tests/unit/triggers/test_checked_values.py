@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from headrace.model.codec import Coder
 from headrace.model.errors import Misuse
 from headrace.model.schemas import Mismatch
-from headrace.triggers.schemas import MAX_MATCHED, Checker
+from headrace.triggers.schemas import MAX_MATCHED, MAX_STEPS, Checker, places_of
 
 
 def check(schema: dict[str, Any], value: Any, raw: bytes = b"") -> None:
@@ -233,6 +233,29 @@ def test_a_text_beyond_what_is_matched_is_refused() -> None:
     check(schema, "a" * MAX_MATCHED)
     with pytest.raises(Mismatch, match="at most 32768"):
         check(schema, "a" * (MAX_MATCHED + 1))
+
+
+@pytest.mark.parametrize(
+    ("expression", "places"),
+    [
+        ("", 1), ("abc", 3), ("[]a]b", 2), ("(ab){3}", 6), ("(?:a|bc){2,5}x*", 16), (r"\d{4}-\d{2}", 7),
+        (r"^[\w-]{1,2048}$", 1), ("^a[a-z]{0,2047}$", 201), ("a*[a-z]{100}", 505), (r"\bab\b", 120),
+        ("(a|b)*a(a|b){100}c", 1020), (r"^(\\b|c)$", 3),
+    ],
+)  # fmt: skip
+def test_an_expressions_places_are_counted(expression: str, places: int) -> None:
+    assert places_of(expression) == places
+
+
+def test_a_text_is_matched_as_far_as_its_expression_allows() -> None:
+    expression = "^(a[ab]*){1,100}$"
+    most = MAX_STEPS // places_of(expression)
+    check({"type": "string", "pattern": expression}, "a" * most)
+    with pytest.raises(Mismatch, match=f"at most {most}"):
+        check({"type": "string", "pattern": expression}, "a" * (most + 1))
+    check({"type": "string", "pattern": expression, "maxLength": most}, "a" * most)
+    with pytest.raises(Misuse, match=f"allow at most {most:,} characters"):
+        check({"type": "string", "pattern": expression, "maxLength": most + 1}, "")
 
 
 def test_a_long_list_of_which_every_choice_is_wrong_is_refused_at_the_first() -> None:

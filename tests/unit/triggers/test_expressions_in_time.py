@@ -1,16 +1,22 @@
-"""No expression holds up the node: those of a public collection, and nasty ones, against long texts.
+"""No expression holds up the node: those of public collections, and nasty ones, against long texts.
 
-The collection is what Pygments knows of some hundred languages: 150 expressions of it by default,
-all of some 8,000 where `PROPERTY_EXAMPLES` is 1,000 or more. Time is the processor's, of this thread alone.
+The collections are what Pygments knows of some hundred languages (8,000) and what AWS describes the values of its services
+by (7,000): some of them by default, all where `PROPERTY_EXAMPLES` is 1,000 or more. Time is the processor's, of
+this thread alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gzip
+import json
 import os
 import time
+from collections.abc import Iterable, Sequence
 from importlib import import_module
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from pygments.lexers._mapping import LEXERS
@@ -18,14 +24,26 @@ from pygments.util import Future
 
 from headrace.model.errors import Misuse
 from headrace.model.schemas import Mismatch
-from headrace.triggers.schemas import Checker
+from headrace.triggers.schemas import MAX_STEPS, Checker, places_of
 
 LETTERS = 20_000
 MOST_S = 0.005
+FEW = 100
 MANY = int(os.environ.get("PROPERTY_EXAMPLES", "50")) >= 1_000
 TEXTS = [
     (piece * LETTERS)[:LETTERS]
-    for piece in ("a", "ab", "<a b='c' ", "1.2e3,", "\\\"'", " \t", "((((a")
+    for piece in (
+        "é",
+        "日本 a",
+        "arn:aws:s3:::a/",
+        "a",
+        "ab",
+        "<a b='c' ",
+        "1.2e3,",
+        "\\\"'",
+        " \t",
+        "((((a",
+    )
 ]
 # Widely copied, each of which takes an engine that tries again longer than anybody lives.
 NASTY = [
@@ -39,6 +57,8 @@ NASTY = [
     r"^(([a-z])+.)+[A-Z]([a-z])+$",
     r"(a*)*b",
     r".*.*=.*",
+    r"(a|b)*a(a|b){100}c",
+    r"^([^/]([!-~]+/){1,511})?[A-Za-z0-9_+=,.@-]{1,64}$",
 ]
 
 
@@ -55,12 +75,10 @@ def seconds(checker: Checker, text: str) -> float:
     return min(found)
 
 
-def collected() -> list[str]:
-    """The collection's expressions, in a fixed order."""
-    languages = sorted(LEXERS)
-    chosen = languages if MANY else Random(7).sample(languages, 25)
+def of_languages(languages: Sequence[str]) -> list[str]:
+    """What Pygments knows these languages by."""
     found: dict[str, None] = {}
-    for name in chosen:
+    for name in languages:
         lexer = getattr(import_module(LEXERS[name][0]), name)
         for rules in getattr(lexer, "tokens", {}).values():
             for rule in rules:
@@ -69,7 +87,63 @@ def collected() -> list[str]:
                     first = first.get()
                 if isinstance(first, str):
                     found[first] = None
-    return list(found) if MANY else list(found)[:150]
+    return list(found)
+
+
+def of_services() -> list[str]:
+    """What the descriptions of AWS's services hold values against: in requests (botocore) and templates (cfn-lint)."""
+    found: dict[str, None] = {}
+
+    def look(data: Any) -> None:
+        if isinstance(data, dict):
+            if isinstance(said := data.get("pattern"), str):
+                found[said] = None
+            for each in data.values():
+                look(each)
+        elif isinstance(data, list):
+            for each in data:
+                look(each)
+
+    for package, files in (("botocore", "data/*/*/service-2.json*"), ("cfnlint", "data/**/*.json")):
+        at = Path(str(pytest.importorskip(package, reason="`make setup-all` brings it").__file__))
+        for file in sorted(at.parent.glob(files)):
+            raw = file.read_bytes()
+            with contextlib.suppress(ValueError):
+                look(json.loads(gzip.decompress(raw) if file.suffix == ".gz" else raw))
+    return list(found)
+
+
+def chosen(found: list[str]) -> list[str]:
+    """All of them, or some where somebody waits for the answer."""
+    return found if MANY else Random(7).sample(found, FEW)
+
+
+def longest(expression: str) -> int:
+    """The longest text that is matched at all."""
+    return min(LETTERS, MAX_STEPS // places_of(expression))
+
+
+def slow(expressions: Iterable[str]) -> tuple[int, list[tuple[str, str, float]]]:
+    """How many can be used, and those that take too long, with the text and the seconds."""
+    ran, found = 0, []
+    for expression in expressions:
+        try:
+            checker = Checker({"type": "string", "pattern": expression})
+        except Misuse:
+            continue
+        ran += 1
+        chance = Random(expression)
+        letters = expression + "aé1"
+        own = (expression * LETTERS)[:LETTERS]
+        mixed = "".join(chance.choices(letters, k=LETTERS))
+        found += [
+            (expression, text[:20], spent)
+            for text in (*TEXTS, own, mixed)
+            # As much as is matched at all, where that is less.
+            for part in (text, text[: longest(expression)])
+            if (spent := seconds(checker, part)) > MOST_S
+        ]
+    return ran, found
 
 
 @pytest.mark.parametrize("expression", NASTY)
@@ -79,20 +153,15 @@ def test_a_nasty_expression_takes_no_time(expression: str) -> None:
         assert seconds(checker, text) < MOST_S
 
 
-def test_expressions_of_a_public_collection_take_no_time() -> None:
-    ran = 0
-    slow = []
-    for expression in collected():
-        try:
-            checker = Checker({"type": "string", "pattern": expression})
-        except Misuse:
-            continue
-        ran += 1
-        own = (expression * LETTERS)[:LETTERS] if expression.isascii() else ""
-        slow += [
-            (expression, text[:20], spent)
-            for text in (*TEXTS, own)
-            if (spent := seconds(checker, text)) > MOST_S
-        ]
-    assert slow == []
-    assert ran > (5_000 if MANY else 100)
+def test_what_languages_are_known_by_takes_no_time() -> None:
+    ran, found = slow(
+        chosen(of_languages(sorted(LEXERS) if MANY else Random(7).sample(sorted(LEXERS), 25)))
+    )
+    assert found == []
+    assert ran > (5_000 if MANY else FEW // 2)
+
+
+def test_what_services_hold_values_against_takes_no_time() -> None:
+    ran, found = slow(chosen(of_services()))
+    assert found == []
+    assert ran > (6_000 if MANY else FEW // 2)

@@ -91,7 +91,7 @@ def parked_table(parked: Sequence[ParkedKey]) -> Iterator[Markup]:
         (
             to_function(one.function),
             to_partition(one.stream, one.partition),
-            code(one.key) if one.key is not None else "(none)",
+            _waits(one),
             f"{one.events:,}",
             one.status,
             when(one.since),
@@ -100,8 +100,27 @@ def parked_table(parked: Sequence[ParkedKey]) -> Iterator[Markup]:
         )
         for one in parked
     )
-    heads = ("function", "partition", "key", "#events", "?status", "?since", "~cause", "?let go on")
+    heads = (
+        "function",
+        "partition",
+        "key, or event",
+        "#events",
+        "?status",
+        "?since",
+        "~cause",
+        "?let go on",
+    )
     return table(heads, rows)
+
+
+def _waits(one: ParkedKey) -> Markup:
+    """The key that waits; an event without a key waits by itself."""
+    if one.key is not None:
+        return code(one.key)
+    if not one.lane:
+        return Markup("all")
+    offset = int.from_bytes(bytes.fromhex(one.lane)[-8:], "big")
+    return to_event(f"{one.stream}/{one.partition}/{offset}")
 
 
 def _shell(key: str | None) -> str:

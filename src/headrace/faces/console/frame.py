@@ -119,7 +119,7 @@ def around(frame: Frame, sheet: Sheet) -> tuple[Markup, Markup]:
         "<title>{title} · Headrace</title>"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         "<style>{style}</style></head><body><header><h1>Headrace</h1><p>{state} · {apps} · "
-        "version {version}</p><nav>{ways}</nav></header>"
+        "version {version} · times in UTC</p><nav>{ways}</nav></header>"
         "<main>{heading}"
     ).format(
         again=again if sheet.refresh_s else "",
