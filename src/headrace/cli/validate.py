@@ -1,11 +1,12 @@
 """`headrace validate`: an app and its settings are checked without running a function.
 
-The code is imported in a process of its own, as a node would, so that what it does on import does
-not happen here.
+The code is imported as a node imports it, by a zygote behind its walls, so that what it does on import
+does not happen here. Where there are no zygotes (macOS), a plain process of its own imports it.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from headrace.runtime.surroundings import environment_for_import, search_paths
 from headrace.security.secrets import Secrets
 
 LOAD_S = 60
+_HAS_ZYGOTES = os.uname().sysname == "Linux"
 _HOME = str(Path(__file__).parents[2])
 _INSPECT = """
 import os, sys
@@ -88,6 +90,7 @@ def validate_command(
     apps = [settings.apply(inspect(target, surroundings)) for target in settings.targets]
     findings = [
         *_needs(apps, secrets_of(settings)),
+        *_unreadable(settings.targets),
         *_topology(apps),
         *_triggers(apps),
         *_rules(apps),
@@ -119,31 +122,49 @@ def inspect(target: str, surroundings: Surroundings) -> AppSpec:
     """
     import tempfile
 
-    paths = [str(path) for path in search_paths(target)]
-
     with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
-        out = Path(folder) / "app"
-        try:
-            done = subprocess.run(
-                [sys.executable, "-I", "-c", _INSPECT, target, str(out), _HOME, *paths],
-                input=msgspec.msgpack.encode(surroundings), env=environment_for_import(),
-                capture_output=True, timeout=LOAD_S, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as error:
-            raise Misuse(
-                f"`{target}` was not imported within {LOAD_S} s; do no work at import time, "
-                "use `@app.init`"
-            ) from error
-        if not out.is_file():
-            last = done.stderr.decode(errors="replace").strip()[-2_000:]
-            raise Misuse(
-                f"`{target}` ended Python while it was imported (status {done.returncode}); "
-                f"do no work at import time, use `@app.init`\n{last}".rstrip()
-            )
-        answer: dict[str, Any] = msgspec.msgpack.decode(out.read_bytes())
+        if _HAS_ZYGOTES:
+            import asyncio
+
+            from headrace.runtime import inspection
+
+            return asyncio.run(inspection.inspect(target, surroundings, Path(folder)))
+        return _inspect_unwalled(target, surroundings, Path(folder))
+
+
+def _inspect_unwalled(target: str, surroundings: Surroundings, folder: Path) -> AppSpec:
+    paths = [str(path) for path in search_paths(target)]
+    out = folder / "app"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", _INSPECT, target, str(out), _HOME, *paths],
+            input=msgspec.msgpack.encode(surroundings), env=environment_for_import(),
+            capture_output=True, timeout=LOAD_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise Misuse(
+            f"`{target}` was not imported within {LOAD_S} s; do no work at import time, "
+            "use `@app.init`"
+        ) from error
+    if not out.is_file():
+        last = done.stderr.decode(errors="replace").strip()[-2_000:]
+        raise Misuse(
+            f"`{target}` ended Python while it was imported (status {done.returncode}); "
+            f"do no work at import time, use `@app.init`\n{last}".rstrip()
+        )
+    answer: dict[str, Any] = msgspec.msgpack.decode(out.read_bytes())
     if "error" in answer:
         raise Misuse(answer["error"])
     return msgspec.convert(answer["app"], AppSpec)
+
+
+def _unreadable(targets: Sequence[str]) -> list[dict[str, str]]:
+    if not _HAS_ZYGOTES:
+        return []
+    from headrace.runtime.inspection import unreadable
+
+    found = dict.fromkeys(sentence for target in targets for sentence in unreadable(target))
+    return [{"severity": "warning", "message": sentence} for sentence in found]
 
 
 def _needs(apps: Sequence[AppSpec], secrets: Secrets) -> list[dict[str, str]]:

@@ -45,7 +45,7 @@ from headrace.sdk.forwarding import forward_of
 from headrace.sdk.functions import declare_function
 from headrace.sdk.options import refuse_unknown
 from headrace.sdk.place import here, near
-from headrace.sdk.publications import published_in
+from headrace.sdk.publications import forget_sources, published_in
 from headrace.sdk.queue import resolved
 from headrace.sdk.routes import After, Before, decorator_function
 from headrace.sdk.secrets import secret_names
@@ -496,6 +496,8 @@ class App(Streams):
             if isinstance(trigger, StreamTrigger)
             for name in trigger.streams
         }
+        seen = {name: self._in_code(name) for name in self.functions}
+        forget_sources()
         return AppSpec(
             name=self.name,
             owner=self.owner,
@@ -506,7 +508,7 @@ class App(Streams):
                     declared.spec,
                     version=version,
                     secrets=tuple(dict.fromkeys((*self.secrets, *declared.spec.secrets))),
-                    in_code=self._in_code(name),
+                    in_code=seen[name],
                 )
                 for name, declared in self.functions.items()
             ),

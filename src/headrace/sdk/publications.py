@@ -100,6 +100,11 @@ def _tree(file: str) -> ast.Module | None:
         return None
 
 
+def forget_sources() -> None:
+    """Let go of what was read, which takes more memory than all that came of it."""
+    _tree.cache_clear()
+
+
 def _streams_of(call: ast.Call, names: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(call.func, ast.Attribute) or call.func.attr != PUBLISH:
         return

@@ -1,0 +1,117 @@
+"""What the code of a target declares, read as a node reads it: by a zygote behind its walls.
+
+In: a target, and what its app is given. Out: its description. The fleet is there for this alone; no
+function is run, and nothing stays behind.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from headrace.model.errors import Misuse, Unavailable
+from headrace.model.function import AppSpec
+from headrace.model.outcome import Scanned
+from headrace.model.settings import Surroundings
+from headrace.runtime.child.versions import is_part
+from headrace.runtime.fleet import Fleet
+from headrace.runtime.logs import LogLine
+from headrace.runtime.surroundings import search_paths
+from headrace.world.clock import SystemClock
+from headrace.world.entropy import SystemEntropy
+from headrace.world.tasks import Tasks
+
+MAX_WORDS: Final = 2_000
+"""Characters of what was printed by an import that ended its process."""
+MAX_FILES: Final = 10_000
+MAX_NAMED: Final = 10
+FOLDER_MODE: Final = 0o711
+
+
+class _Nothing:
+    """What functions would ask, if any ran."""
+
+    async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
+        raise Unavailable(f"`{app}` is only imported here")
+
+    async def scan_state(self, app: str, prefix: str, *, limit: int) -> Scanned:
+        raise Unavailable(f"`{app}` is only imported here")
+
+
+async def inspect(target: str, surroundings: Surroundings, folder: Path) -> AppSpec:
+    """What the code at `target` declares.
+
+    Args:
+        target: What is imported.
+        surroundings: What its app is given.
+        folder: An empty one, for scratch.
+
+    Raises:
+        Misuse: It cannot be imported, or could not be forked afterwards; the message says why.
+    """
+    lines: list[LogLine] = []
+    # Every user passes through, and sees nothing.
+    folder.chmod(FOLDER_MODE)  # noqa: ASYNC240 - nobody else is on this loop
+    tasks = Tasks(lambda _name, _error: None)
+    fleet = Fleet(
+        clock=SystemClock(), entropy=SystemEntropy(), tasks=tasks, services=_Nothing(),
+        scratch=folder / "scratch", on_log=lines.append, surroundings=lambda: surroundings,
+    )  # fmt: skip
+    try:
+        return await fleet.deploy(target)
+    except Unavailable as error:
+        words = "\n".join(line.message for line in lines)[-MAX_WORDS:]
+        raise Misuse(
+            f"{error}; do no work at import time, use `@app.init`\n{words}".rstrip()
+        ) from error
+    finally:
+        await fleet.close(0.0)
+        await tasks.close()
+
+
+def unreadable(target: str) -> Iterator[str]:
+    """A sentence for each file beside the code that its app could not read on a node of this user."""
+    if os.geteuid() != 0:
+        # Whose own files they are, or who could not have imported them.
+        return
+    found = 0
+    for root in search_paths(target):
+        for file in _closed(root):
+            found += 1
+            if found > MAX_NAMED:
+                yield f"more files in `{root}` cannot be read by its app; `chmod -R a+rX {root}`"
+                return
+            yield (
+                f"`{file}` cannot be read by the app: its code never runs as root; let every user read "
+                f"it (`chmod a+rX`), or keep what is secret with `secrets=`"
+            )
+
+
+def _closed(root: Path) -> Iterator[Path]:
+    """Files, and folders, of the code that are shut to others than their owner and group."""
+    looked = 0
+    for place, folders, files in os.walk(root):
+        open_folders = []
+        for name in sorted(folders):
+            folder = Path(place, name)
+            if not is_part(folder / "a.py", root, ()):
+                continue
+            if folder.stat().st_mode & (stat.S_IROTH | stat.S_IXOTH) != stat.S_IROTH | stat.S_IXOTH:
+                yield folder
+            else:
+                open_folders.append(name)
+        folders[:] = open_folders
+        for name in sorted(files):
+            looked += 1
+            if looked > MAX_FILES:
+                return
+            file = Path(place, name)
+            if (
+                file.is_file()
+                and not file.stat().st_mode & stat.S_IROTH
+                and is_part(file, root, ())
+            ):
+                yield file
