@@ -38,6 +38,7 @@ class Function(msgspec.Struct):
         flow: Its flow control, by policy.
         keeps_state: Whether every event is noted in the state.
         window: Microseconds that a batch waits for more events.
+        waits: Whether the next run of a key begins when what the last one did is kept.
         bisect: Whether a batch that fails is cut; else one permanent failure gives all of it up.
     """
 
@@ -60,6 +61,7 @@ class Function(msgspec.Struct):
     bisect: bool = True
     window: int = 0
     keeps_state: bool = True
+    waits: bool = False
 
 
 class Account(msgspec.Struct):
@@ -75,10 +77,12 @@ class Account(msgspec.Struct):
         appended: By stream: when each of those chunks was appended (µs since the epoch).
         history: In order: ["begin", host, run, function, places, time], ["end", host, run, fates],
             ["gone", stream, places, time] (what a stream let go of then),
+            ["stop", host, time] (it is asked to end), ["stopped", host, time, grace in µs] (it has),
             ["refused", host] (a change that did not land, as far as the host knows) and
             ["commit", host, puts, deletes], with puts (space, key, value) and deletes (space, key).
         rows: By space: (key, value) at the end.
         dedupe: Microseconds in which a repeated event is dropped, by stream, where that is short.
+        takes: Microseconds that every run takes.
         is_skewed: Whether the wall clock was set.
         in_order: Whether changes landed in the order in which they were asked for.
         scenes: The accounts of what was played besides.
@@ -93,6 +97,7 @@ class Account(msgspec.Struct):
     dedupe: dict[str, int] = {}
     kept: dict[str, int] = {}
     sent: dict[int, list[Any]] = {}
+    takes: int = 0
     is_skewed: bool = False
     in_order: bool = True
     scenes: dict[str, Any] = {}

@@ -114,8 +114,8 @@ def check_runs(
             findings += _check_pace(name, throttle, begun[name], slack)
         if (debounce := asked.flow.get("debounce")) and not (account.is_skewed or asked.resets):
             findings += _check_quiet(account, name, debounce)
-        # Where nothing fails nothing else holds an event back; runs take no time here.
-        is_free = asked.calm and not (asked.poison or asked.resets)
+        # Where nothing fails, and runs take no time, nothing else holds an event back.
+        is_free = asked.calm and not (asked.poison or asked.resets or account.takes)
         if is_free and not account.is_skewed:
             findings += _check_patience(account, name, log, means)
     return findings

@@ -7,7 +7,8 @@ history once and keeps its own books; of the platform it knows only the formats.
 I1 nothing lost · I2 effects once · I3 order per key · I4 positions cover only what is finished ·
 I5 dead letters are the poison, byte for byte · I6 a stale owner commits nothing · I7 no event is tried
 more often than was asked for, and what it has been tried is not forgotten · P1 only what a
-pattern means is run. Flow control is judged in `flow`, each scene in a module of its own.
+pattern means is run · R1 a host that is stopped is gone in time · R2 what ends well before it is gone is
+kept. Flow control is judged in `flow`, each scene in a module of its own.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from collections import Counter, defaultdict
 from typing import Any
 
 import msgspec
-from tests.auditor import buses, calendars, consumers, desks, merges, queues, rows
+from tests.auditor import buses, calendars, consumers, desks, merges, queues, rows, windows
 from tests.auditor.account import Account, Finding, Function, Held, Log, Place
 from tests.auditor.flow import LeftOut, check_runs
 from tests.auditor.rows import Given, Where
 from tests.auditor.tries import Tries
 
 WAITING = frozenset(("dead", "parked"))
+PATIENCE_US = 5_000
+"""How much later than its time a host that is stopped may be gone."""
 
 
 def judge(account: dict[str, Any]) -> list[Finding]:
@@ -36,7 +39,7 @@ def judge(account: dict[str, Any]) -> list[Finding]:
     found = books.findings + check_runs(opened, books.log, books.means)
     scenes = {
         "queue": queues, "bus": buses, "calendar": calendars, "consumer": consumers,
-        "merge": merges, "desk": desks,
+        "merge": merges, "desk": desks, "windows": windows,
     }  # fmt: skip
     for kind, scene in opened.scenes.items():
         found += scenes[kind].check(scene, is_skewed=opened.is_skewed)
@@ -73,6 +76,8 @@ class _Books:
         self.gone: set[Place] = set()
         self.waiting: dict[Where, list[tuple[int, int, int]]] = {}
         self.given_up_together: set[tuple[str, Place]] = set()
+        self.stopping: dict[int, int] = {}
+        self.kept_by_stopped: dict[tuple[str, Place], int] = {}
 
     def find(self, invariant: str, what: str) -> None:
         self.findings.append(Finding(invariant, what))
@@ -90,16 +95,30 @@ class _Books:
                     self.commit(host, puts, deletes)
                 case ["gone", stream, places, now]:
                     self.let_go(stream, [(stream, *place) for place in places], now)
+                case ["stop", host, now]:
+                    self.stopping[host] = now
+                case ["stopped", host, now, grace]:
+                    self.stop(host, now, grace)
                 case ["refused", host]:
                     self.tries.refused(host)
                 case _:
                     raise ValueError(f"the history has an entry that is none: {entry!r}")
+
+    def stop(self, host: int, now: int, grace: int) -> None:
+        """A host that was stopped is gone."""
+        took = now - self.stopping[host]
+        if took > grace + PATIENCE_US:
+            self.find("R1", f"host {host} was gone after {took} µs of {grace}")
+        if grace:
+            done = ((function, place) for owner, function, place in self.done if owner == host)
+            self.kept_by_stopped.update((each, host) for each in done)
 
     def begin(self, host: int, run: int, function: str, places: list[Place]) -> None:
         self.running[run] = function, places
         if strangers := [place for place in places if self.held(place) is None]:
             self.find("I1", f"{function} was given {strangers}, which the log never held")
             return
+        self.check_kept(host, function, places)
         together = set(places)
         if self.account.functions[function].mode == "unordered":
             return
@@ -121,16 +140,28 @@ class _Books:
                 if before >= offset:
                     break
                 earlier = (stream, partition, before)
+                is_kept = before < self.low.get(where, 0) or before in self.sparse.get(where, ())
+                is_done = (host, function, earlier) in self.done
                 if not (
-                    before < self.low.get(where, 0)
-                    or before in self.sparse.get(where, ())
+                    is_kept
                     or earlier in together
-                    or (host, function, earlier) in self.done
+                    or (is_done and not self.account.functions[function].waits)
                     or self.is_spent(function, earlier)
                     or self.needs_no_run(function, earlier)
                 ):
-                    self.find("I3", f"{function} began {place} while {before} is unfinished")
+                    what = "is done and not kept" if is_done else "is unfinished"
+                    self.find("I3", f"{function} began {place} while {before} {what}")
                     break
+
+    def check_kept(self, host: int, function: str, places: list[Place]) -> None:
+        """Nothing runs again that ended well on a host which was then stopped in order."""
+        asked = self.account.functions[function]
+        if not asked.calm or asked.resets:
+            return
+        for place in places:
+            before = self.kept_by_stopped.get((function, place), host)
+            if before != host:
+                self.find("R2", f"{function} runs {place} again, which host {before} had done")
 
     def end(self, host: int, run: int, fates: list[str]) -> None:
         function, places = self.running.pop(run)

@@ -14,11 +14,13 @@ import headrace.delivery.pump as pump
 from headrace.delivery import landing, lanes, positions, turns
 from headrace.delivery import settle as settling
 from headrace.delivery.commit import change_of
+from headrace.delivery.dispatcher import Dispatcher
 from headrace.delivery.landing import Landing
 from headrace.delivery.ledger import Ledger
 from headrace.delivery.parking import encode_event
 from headrace.delivery.picking import Picker
 from headrace.delivery.publisher import Publisher
+from headrace.delivery.pump import Pump
 from headrace.delivery.retry import gives_up
 from headrace.delivery.waits import Waits
 from headrace.delivery.watermark import Watermark
@@ -263,6 +265,40 @@ def a_retry_lets_followers_pass(patch: pytest.MonkeyPatch) -> None:
 
 
 @plant("I3")
+def a_key_goes_on_before_its_commit_has_landed(patch: pytest.MonkeyPatch) -> None:
+    real = Landing.begin
+
+    def hasty(self: Any, effects: Any, finished: Any = (), unit: Any = None) -> Any:
+        task = real(self, effects, finished, unit)
+        self._hooks.on_finished(finished)
+        return task
+
+    patch.setattr(Landing, "begin", hasty)
+
+
+@plant("I3", first=500)
+def a_piece_goes_on_before_the_commit_of_the_last_has_landed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Landing, "unfinished", lambda self: iter(()))
+
+
+@plant("R1")
+def a_host_that_is_stopped_waits_for_its_runs(patch: pytest.MonkeyPatch) -> None:
+    real = Dispatcher.close
+    patch.setattr(Dispatcher, "close", lambda self, grace: real(self, 100.0))
+
+
+@plant("R2", first=480)
+def what_ends_while_its_host_is_stopped_is_not_kept(patch: pytest.MonkeyPatch) -> None:
+    real = Pump._land
+
+    async def careless(self: Any, *verdict: Any) -> None:
+        if not self._stopping:
+            await real(self, *verdict)
+
+    patch.setattr(Pump, "_land", careless)
+
+
+@plant("I3")
 def a_parked_key_does_not_hold_its_followers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Ledger, "divert", lambda self, unit, now: (unit, ()))
 
@@ -305,5 +341,5 @@ def test_the_simulation_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_every_invariant_has_a_defect_that_shows_it() -> None:
     assert {each for _, invariants, _ in PLANTS.values() for each in invariants} == {
-        "I1", "I2", "I3", "I4", "I5", "I6", "I7", "F5",
+        "I1", "I2", "I3", "I4", "I5", "I6", "I7", "F5", "R1", "R2",
     }  # fmt: skip

@@ -24,6 +24,8 @@ from headrace.delivery.lanes import Lanes
 from headrace.delivery.merge import Merge
 from headrace.delivery.mergebook import MergeBook
 from headrace.delivery.outside import Outside
+from headrace.delivery.picking import Picker
+from headrace.delivery.pump import Pump
 from headrace.delivery.queues import Queues
 from headrace.delivery.repeats import Keeping as KeptRequests
 from headrace.delivery.repeats import KeyReused
@@ -49,6 +51,7 @@ PLANTS: dict[str, tuple[Plant, str, str]] = {}
 INVARIANTS = {
     "P1", "F1", "F2", "F3", "F4", "F5", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "B1", "B2", "B3", "B4",
     "S1", "S2", "S3", "L1", "L2", "L3", "M1", "M2", "D1", "D2", "D3", "D4", "D5",
+    "W1", "W2", "W3",
 }  # fmt: skip
 
 
@@ -364,6 +367,41 @@ def a_call_does_not_see_that_state_has_changed(patch: pytest.MonkeyPatch) -> Non
         return _changed(change, checks=()), more
 
     patch.setattr(direct, "change_of", unchecked)
+
+
+# --- windows -------------------------------------------------------------------------------------
+
+
+@plant("W1", "windows")
+def what_is_told_of_a_window_does_not_land(patch: pytest.MonkeyPatch) -> None:
+    real = Pump._land
+
+    async def careless(self: Any, unit: Any, outcome: Any, *more: Any) -> None:
+        if ".window." in unit.chunks[0].stream and isinstance(outcome, Returned):
+            outcome = _changed(outcome, appends=())
+        await real(self, unit, outcome, *more)
+
+    patch.setattr(Pump, "_land", careless)
+
+
+@plant("W2", "windows")
+def a_window_is_given_up_one_attempt_too_early(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        settling,
+        "gives_up",
+        lambda policy, attempts, cause, age: gives_up(policy, attempts + 1, cause, age),
+    )
+
+
+@plant("W3", "windows")
+def a_window_that_fails_lets_others_of_its_key_pass(patch: pytest.MonkeyPatch) -> None:
+    def any_that_is_due(self: Any, now: int) -> Any:
+        for place, unit in enumerate(self._ledger.pending):
+            if unit.due <= now:
+                return place, now
+        return None, min(unit.due for unit in self._ledger.pending)
+
+    patch.setattr(Picker, "_turn", any_that_is_due)
 
 
 # --- the tests -----------------------------------------------------------------------------------

@@ -103,11 +103,11 @@ def test_the_seeds_reach_every_kind_of_trouble() -> None:
     assert {len(each.streams) for each in functions} == {1, 2}
     assert {action.deed for plan in plans for action in plan.actions} == {
         "publish", "crash", "crash at", "take over", "thaw", "skew", "redrive", "heal", "pause",
-        "resume", "reset", "discard", "sweep",
+        "resume", "reset", "discard", "sweep", "drain",
     }  # fmt: skip
     assert {len(plan.scenes) for plan in plans} == {0, 1, 2}
     assert {scene.__struct_config__.tag for plan in plans for scene in plan.scenes} == {
-        "queue", "bus", "calendar", "consumer", "merge", "desk",
+        "queue", "bus", "calendar", "consumer", "merge", "desk", "windows",
     }  # fmt: skip
     for policy in (*FLOW, "least"):
         assert any(getattr(each, policy) for each in functions), f"no function has {policy}"
@@ -143,7 +143,7 @@ def test_an_account_is_plain_values() -> None:
 
     assert set(account) == {
         "functions", "acknowledged", "log", "appended", "history", "rows", "dedupe", "is_skewed",
-        "in_order", "kept", "scenes", "sent",
+        "in_order", "kept", "scenes", "sent", "takes",
     }  # fmt: skip
     assert any(entry[0] == "commit" for entry in account["history"])
 

@@ -289,6 +289,22 @@ class Lives:
         """The host dies now, between two steps; a new one comes up at once."""
         self.node.host.end(why)
 
+    async def stop(self, node: Node, grace: float) -> bool:
+        """The host lets go of everything, as at SIGTERM, and ends; False where it dies before.
+
+        Whoever is outside waits for the next one. What has not landed within `grace` seconds is
+        abandoned.
+        """
+        self._up.clear()
+        closing = self.loop.create_task(_closed(node, grace), name="stop")
+        node.host.adopt(closing)
+        await asyncio.wait((closing,))
+        if not node.host.alive:
+            return False
+        closing.result()
+        node.host.end("stopped")
+        return True
+
     def crash_at(self, label: str, passes: int = 1) -> None:
         """The host dies at the given pass (from 1) of a failpoint."""
         self._strikes[label] = passes
@@ -392,6 +408,11 @@ class Lives:
         """The node, once one is up."""
         await self._up.wait()
         return self.node
+
+
+async def _closed(node: Node, grace: float) -> None:
+    inhabited.set(node.host)
+    await node.dispatcher.close(grace)
 
 
 def at_once(work: Coroutine[Any, Any, T]) -> T:

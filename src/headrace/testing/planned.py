@@ -23,7 +23,7 @@ from headrace.testing.scenes.casting import PlannedScene
 Shape = Literal["single", "async", "batch", "done", "failures", "async batch"]
 Deed = Literal[
     "publish", "crash", "crash at", "take over", "thaw", "skew", "redrive", "heal", "pause",
-    "resume", "reset", "discard", "sweep",
+    "resume", "reset", "discard", "sweep", "drain",
 ]  # fmt: skip
 
 HORIZON_S: Final = 6.0
@@ -103,7 +103,11 @@ class PlannedEvent(msgspec.Struct, frozen=True):
 
 
 class Action(msgspec.Struct, frozen=True):
-    """Something that is done at a moment (virtual seconds)."""
+    """Something that is done at a moment (virtual seconds).
+
+    `amount` says how far the clock is set, at which pass the host dies, or within how many seconds a
+    host that is stopped has to be gone.
+    """
 
     at: float
     deed: Deed
@@ -123,6 +127,7 @@ class Plan(msgspec.Struct, frozen=True):
         queues: Streams that are queues.
         kept: Seconds that a stream keeps its events, by stream; for ever where nothing is said.
         compacted: Streams that keep the last event of every key.
+        takes: Seconds that every run takes.
         tells: Whether every output says how its event looked to the handler.
         scenes: What else is played beside the functions.
     """
@@ -141,5 +146,6 @@ class Plan(msgspec.Struct, frozen=True):
     queues: frozenset[str] = frozenset()
     kept: dict[str, float] = {}
     compacted: frozenset[str] = frozenset()
+    takes: float = 0.0
     tells: bool = False
     scenes: tuple[PlannedScene, ...] = ()

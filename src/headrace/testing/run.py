@@ -46,6 +46,7 @@ class Run:
         self._runs = 0
         self._running: dict[int, int] = {}
         self._frozen: list[Host] = []
+        self._stops: list[asyncio.Task[None]] = []
         self._resets: dict[str, int] = {}
         self._redrives: dict[str, int] = {}
         self._discards: set[str] = set()
@@ -133,6 +134,7 @@ class Run:
         for action in self.plan.actions:
             await self._stages[0].wait_until(action.at)
             await self._act(action)
+        await asyncio.gather(*self._stops)
 
     async def _act(self, action: Action) -> None:
         lives = self.lives
@@ -145,6 +147,9 @@ class Run:
                 lives.crash()
             case "crash at":
                 lives.crash_at(action.target, int(action.amount))
+            case "drain":
+                # Not waited for: all else goes on meanwhile.
+                self._stops.append(lives.loop.create_task(self._stop(action.amount), name="drain"))
             case "take over":
                 node = await lives.standing()
                 node.host.freeze()
@@ -168,6 +173,12 @@ class Run:
                 (await lives.standing()).dispatcher.resume(target)
             case _:
                 await self._operate(action.deed, target)
+
+    async def _stop(self, grace: float) -> None:
+        node = await self.lives.standing()
+        self.history.append(["stop", node.host.number, self._now()])
+        if await self.lives.stop(node, grace):
+            self.history.append(["stopped", node.host.number, self._now(), round(grace * 1e6)])
 
     async def _sweep(self) -> None:
         """Every stream lets go of what it need not keep; what that was is written down."""
@@ -226,6 +237,8 @@ class Run:
             self.history.append(
                 ["begin", host.number, self._runs, invocation.function, places, self._now()]
             )
+        if self.plan.takes:
+            await self.lives.clock.sleep(self.plan.takes)
         if not self.plan.mishaps or self.lives.is_calm or self._chance.random() > self.plan.mishaps:
             return None
         outcome: Outcome
@@ -278,6 +291,7 @@ class Run:
         return {
             "functions": {name: self._asked(name, each) for name, each in self._functions.items()},
             "is_skewed": self._is_skewed,
+            "takes": round(self.plan.takes * 1e6),
             "in_order": self.plan.in_order and not self.plan.shuffle,
             "dedupe": {name: round(span * 1e6) for name, span in self.plan.dedupe.items()},
             "kept": {name: round(age * 1e6) for name, age in self.plan.kept.items()},
@@ -309,7 +323,7 @@ class Run:
 
     def _asked(self, name: str, each: PlannedFunction) -> dict[str, Any]:
         """What was asked for one function."""
-        # One that reports failures by name goes on to the next event by itself.
+        # One that reports failures by name goes on to the next event by itself, in whatever mode.
         goes_on = each.shape == "failures" and each.order == "ordered"
         return {
             "streams": list(each.streams),
@@ -317,6 +331,7 @@ class Run:
             "keeps_state": each.keeps_state,
             "commit": each.commit,
             "mode": "keyed" if goes_on else each.order,
+            "waits": each.order == "keyed" and each.commit == "after",
             "on_failure": type(each.on_failure).__struct_config__.tag,
             "discards": name in self._discards,
             "attempts": each.retry.attempts,

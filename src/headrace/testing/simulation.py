@@ -129,6 +129,8 @@ def describe(plan: Plan) -> str:
     lines = [
         f"  streams {plan.streams}; calm {plan.calm}; odds { {str(k): round(v, 3) for k, v in plan.odds.items()} }"
     ]
+    if plan.takes:
+        lines[0] += f"; a run takes {plan.takes} s"
     lines[0] += f"; mishaps {plan.mishaps}; shuffle {plan.shuffle}; in order {plan.in_order}"
     usual = {field.name: field.default for field in msgspec.structs.fields(PlannedFunction)}
     for each in plan.functions:

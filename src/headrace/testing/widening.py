@@ -13,11 +13,19 @@ from typing import Any
 import msgspec
 
 from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
-from headrace.testing.planned import HORIZON_S, Action, Plan, PlannedEvent, PlannedFunction
+from headrace.testing.planned import (
+    HORIZON_S,
+    LABELS,
+    Action,
+    Plan,
+    PlannedEvent,
+    PlannedFunction,
+)
 from headrace.testing.scenes.casting import PlannedScene, draw_scenes
 from headrace.testing.scenes.desks import draw_desk
 from headrace.testing.scenes.merges import draw_merge
 from headrace.testing.scenes.queues import PlannedQueue, crowded
+from headrace.testing.scenes.windows import draw_windows
 
 replace = msgspec.structs.replace
 SCENE_LABELS = (
@@ -28,7 +36,7 @@ SCENE_LABELS = (
 
 def widened(plan: Plan) -> Plan:
     """The plan with what its seed adds to it; some of the seeds add nothing."""
-    return _patient(_crowded(_forgetting(_dressed(_beyond(plan)))))
+    return _stopped(_windowed(_patient(_crowded(_forgetting(_dressed(_beyond(plan)))))))
 
 
 def _beyond(plan: Plan) -> Plan:
@@ -149,6 +157,30 @@ def _patient(plan: Plan) -> Plan:
         functions=(function,), streams=streams, scenes=(), dedupe={}, kept={},
         compacted=frozenset(), tells=False,
     )  # fmt: skip
+
+
+def _windowed(plan: Plan) -> Plan:
+    """Windows beside what is there, or instead of it."""
+    chance = Random(f"the windows of {plan.seed}")
+    if plan.scenes or chance.random() > 0.08:
+        return plan
+    return _beside(plan, chance, (draw_windows(chance),))
+
+
+def _stopped(plan: Plan) -> Plan:
+    """Hosts are stopped in order, some while they are about to die anyhow, and others take their place."""
+    chance = Random(f"who is asked to stop in what is drawn of {plan.seed}")
+    if chance.random() > 0.09:
+        return plan
+    found: list[Action] = []
+    for _ in range(chance.choice((1, 2, 4))):
+        at = chance.uniform(0.0, HORIZON_S)
+        found.append(Action(at, "drain", amount=chance.choice((0.0, 0.31, 1.7, 5.3))))
+        if not plan.calm and chance.random() < 0.5:
+            label = chance.choice(LABELS)
+            found.append(Action(at, "crash at", label, chance.randint(1, 3)))
+    actions = tuple(sorted((*plan.actions, *found), key=lambda action: action.at))
+    return replace(plan, actions=actions, takes=chance.choice((0.0, 0.05, 0.2, 0.2)))
 
 
 def _each(
@@ -276,7 +308,7 @@ def _beside(plan: Plan, chance: Random, scenes: tuple[PlannedScene, ...]) -> Pla
     actions, functions, streams = plan.actions, plan.functions, plan.streams
     if chance.random() < 0.7:
         functions, streams = (), {}
-        alone = {"crash", "crash at", "take over", "thaw", "skew"}
+        alone = {"crash", "crash at", "take over", "thaw", "skew", "drain"}
         actions = tuple(action for action in actions if action.deed in alone)
     if not plan.calm and chance.random() < 0.6:
         struck = Action(

@@ -12,10 +12,12 @@ from headrace.testing.scenes.desks import DeskScene, PlannedDesk
 from headrace.testing.scenes.merges import MergeScene, PlannedMerge
 from headrace.testing.scenes.queues import PlannedQueue, QueueScene, draw_queue
 from headrace.testing.scenes.stage import Scene
+from headrace.testing.scenes.windows import PlannedWindows, WindowScene
 
 PlannedScene = (
     PlannedQueue | PlannedBus | PlannedCalendar | PlannedConsumer | PlannedMerge | PlannedDesk
-)
+    | PlannedWindows
+)  # fmt: skip
 
 _DRAWS: tuple[Callable[[Random], PlannedScene], ...] = (
     draw_queue,
@@ -45,3 +47,5 @@ def scene_of(planned: PlannedScene) -> Scene:
             return MergeScene(planned)
         case PlannedDesk():
             return DeskScene(planned)
+        case PlannedWindows():
+            return WindowScene(planned)

@@ -1,0 +1,198 @@
+"""Windows that are told when they close, some of which cannot be told for a while, or until somebody mends it.
+
+In: planned windows. Out: what was published, what was given up as it landed, and what was told. Nothing
+is judged here; `tests/auditor/windows.py` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from random import Random  # noqa: TID251 - the windows' own chance, from the seed
+from typing import Any
+
+import msgspec
+
+from headrace.delivery.deadletters import DeadLetters
+from headrace.delivery.parkinglot import ParkingLot
+from headrace.model.effects import Change, Space
+from headrace.model.event import Event
+from headrace.model.policy import DeadLetter, ParkKey, Retry
+from headrace.sdk.app import App
+from headrace.sdk.event import Event as Seen
+from headrace.sdk.windows import Tumbling, Window
+from headrace.testing.faults import Host
+from headrace.testing.lives import Node
+from headrace.testing.loop import EPOCH
+from headrace.testing.scenes.stage import APP, WINDOW_S, Stage
+
+SECOND = 1_000_000
+SOURCE, TOLD, NAME = "fold.in", "fold.told", "fold"
+ATTEMPTS = 3
+FOR_GOOD = 1_000
+"""So often fails the close of a window that only a mended handler can tell."""
+END_S = 1e6
+PATIENCE_S = 30.0
+
+PlannedReading = tuple[int, str, float]
+"""Number, key, and when it happened: seconds since the beginning."""
+
+
+class PlannedWindows(msgspec.Struct, frozen=True, tag="windows"):
+    """Windows of a second, what is folded into them, and which cannot be told.
+
+    Attributes:
+        lateness: Seconds by which events come out of order.
+        sends: Moments, with what is sent then.
+        fails: How often the close of a window fails, by `KEY/SECOND`.
+        parks: Whether what fails parks its key; else it is a dead letter.
+        redrive: When an operator redrives what was given up, mended or not; 0 is never.
+    """
+
+    partitions: int
+    lateness: float
+    batch_size: int
+    sends: tuple[tuple[float, tuple[PlannedReading, ...]], ...]
+    fails: dict[str, int]
+    parks: bool
+    redrive: float
+
+
+def draw_windows(chance: Random) -> PlannedWindows:
+    """Windows."""
+    keys = [f"w{number}" for number in range(chance.choice((1, 2, 3)))]
+    lateness = chance.choice((0.0, 0.0, 0.5))
+    sends, at, moment, number = [], 0.0, 0.0, 0
+    for _ in range(chance.choice((4, 8, 16))):
+        group: list[PlannedReading] = []
+        for _ in range(chance.choice((1, 2, 5))):
+            late = chance.uniform(0.0, lateness)
+            group.append((number, chance.choice(keys), round(moment + lateness - late, 3)))
+            moment += chance.choice((0.0, 0.1, 0.4, 1.5))
+            number += 1
+        sends.append((at, tuple(group)))
+        at += chance.choice((0.0, 0.1, 0.5))
+    names = sorted({f"{key}/{int(when)}" for _, group in sends for _, key, when in group})
+    often = (1, 2, ATTEMPTS, FOR_GOOD, FOR_GOOD)
+    return PlannedWindows(
+        partitions=chance.choice((1, 1, 2)),
+        lateness=lateness,
+        batch_size=chance.choice((1, 3, 100)),
+        sends=tuple(sends),
+        fails={name: chance.choice(often) for name in names if chance.random() < 0.3},
+        parks=chance.random() < 0.5,
+        redrive=chance.choice((0.0, chance.uniform(0.5, 5.0))),
+    )
+
+
+class Untold(Exception):
+    """What a close raises that cannot tell its window."""
+
+
+class WindowScene:
+    """The windows, played."""
+
+    kind = "windows"
+
+    def __init__(self, planned: PlannedWindows) -> None:
+        self.planned = planned
+        self.published: list[int] = []
+        self.given_up: list[tuple[bytes, bytes]] = []
+        self._tries: Counter[str] = Counter()
+        self._is_mended = False
+        self._stage: Stage
+
+    def build(self, app: App, stage: Stage) -> None:
+        """Declare streams and windows."""
+        self._stage = stage
+        planned = self.planned
+        source = app.stream(SOURCE, partitions=planned.partitions, dedupe_window=WINDOW_S)
+        told = app.stream(TOLD, partitions=planned.partitions)
+
+        def close(window: Window) -> Any:
+            start = round(window.start.timestamp()) - EPOCH // SECOND
+            name = f"{window.key}/{start}"
+            self._tries[name] += 1
+            if not self._is_mended and self._tries[name] <= planned.fails.get(name, 0):
+                raise Untold(name)
+            return {"window": name, "numbers": window.value}
+
+        @app.window(
+            source, Tumbling(1), output=told, close=close, lateness=planned.lateness, name=NAME,
+            batch_size=planned.batch_size, breaker=None,
+            retry=Retry(attempts=ATTEMPTS, base=0.05, cap=0.2),
+            on_failure=ParkKey() if planned.parks else DeadLetter(),
+        )  # fmt: skip
+        def fold(held: list[int] | None, event: Seen[Any]) -> list[int]:
+            return [*(held or ()), event.value["n"]]
+
+    async def perform(self) -> None:
+        """Publish; an operator redrives what was given up, perhaps in vain."""
+        await asyncio.gather(self._publish(), self._operate())
+
+    async def _publish(self) -> None:
+        for at, group in self.planned.sends:
+            await self._stage.wait_until(at)
+            await self._bring(group)
+            self.published += (number for number, _, _ in group)
+
+    async def _bring(self, group: tuple[PlannedReading, ...]) -> None:
+        events = [
+            Event(b'{"n":%d}' % n, key, EPOCH + round(when * SECOND), f"fold{n}{key}")
+            for n, key, when in group
+        ]
+        await self._stage.publish(SOURCE, events)
+
+    async def _operate(self) -> None:
+        if self.planned.redrive:
+            await self._stage.wait_until(self.planned.redrive)
+            await self._stage.insist(self._redriven_by)
+
+    async def finish(self) -> None:
+        """Close what is open; from now on every window can be told, and what was given up is."""
+        keys = sorted({key for _, group in self.planned.sends for _, key, _ in group})
+        await self._bring(tuple((-1, key, END_S) for key in keys))
+        await self._stage.clock.sleep(PATIENCE_S)
+        self._is_mended = True
+        await self._stage.insist(self._redriven_by)
+        await self._stage.clock.sleep(PATIENCE_S)
+
+    async def _redriven_by(self, node: Node) -> bool:
+        name, clock = f"{APP}.{NAME}", self._stage.clock
+        await DeadLetters(node.door, node.dispatcher, clock).redrive(name)
+        await ParkingLot(node.door, node.dispatcher, clock).redrive(name)
+        return True
+
+    # --- what is seen -----------------------------------------------------------------------
+
+    def landed(self, host: Host, change: Change) -> None:
+        """Note what is given up."""
+        self.given_up += (
+            (put.key, put.value)
+            for put in change.puts
+            if put.space in {Space.DEAD, Space.PARKED} and put.key.startswith(_OURS)
+        )
+
+    def account(self) -> dict[str, Any]:
+        """What was published, given up and told."""
+        lives = self._stage.lives
+        return {
+            "function": f"{APP}.{NAME}",
+            "source": SOURCE,
+            "began": EPOCH,
+            "attempts": ATTEMPTS,
+            "fails": self.planned.fails,
+            "published": self.published,
+            "log": lives.log_of(SOURCE),
+            "told": lives.log_of(TOLD),
+            "given_up": self.given_up,
+            "left": [
+                key
+                for space in (Space.DEAD, Space.PARKED)
+                for key, _ in lives.rows_of(space)
+                if key.startswith(_OURS)
+            ],
+        }
+
+
+_OURS = f"{APP}.{NAME}\0".encode()
