@@ -8,8 +8,9 @@ the connection. An address alone proves nothing: the functions of this node have
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -17,6 +18,9 @@ from headrace.security.tokens import ADMIN
 
 Access = Literal["open", "local", "token"]
 READ = "read"
+FOR_OTHERS: Final = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via")
+"""What a proxy says of those for whom it asks."""
+NO_HEADERS: Final[Mapping[bytes, bytes]] = {}
 WORK = (["receive"], ["ack"], ["nack"], ["extend"])
 
 
@@ -58,17 +62,21 @@ def scope_of(method: str, parts: list[str]) -> str:
     return ADMIN
 
 
-def needs_proof(access: Access, scope: str, peer: Peer) -> bool:
+def needs_proof(
+    access: Access, scope: str, peer: Peer, headers: Mapping[bytes, bytes] = NO_HEADERS
+) -> bool:
     """Whether a client must show a token, or be the operator, for `scope`.
 
-    `open`: only to operate the node. `local`: also for all the rest, where it is not a neighbour.
-    `token`: for everything.
+    `open`: only to operate the node. `local`: also for all the rest, where it is not a neighbour, or is a
+    proxy that says by its `headers` that it asks for somebody else. `token`: for everything.
     """
     if not scope:
         return False
     if access == "token" or scope == ADMIN:
         return True
-    return access == "local" and not peer.neighbour
+    if access != "local":
+        return False
+    return not peer.neighbour or any(name in headers for name in FOR_OTHERS)
 
 
 @lru_cache(maxsize=4_096)

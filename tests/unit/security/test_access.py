@@ -67,6 +67,16 @@ def test_the_setting_and_the_peer_decide_who_must_prove_himself(
     assert needs_proof(access, scope, peer) is needed
 
 
+@pytest.mark.parametrize("name", [b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via"])
+def test_a_proxy_on_the_nodes_machine_asks_for_others(name: bytes) -> None:
+    neighbour, told = Peer("127.0.0.1", neighbour=True), {name: b"10.0.0.9"}
+    assert needs_proof("local", "call:shop.f", neighbour, told)
+    assert needs_proof("local", "read", neighbour, told)
+    assert not needs_proof("local", "", neighbour, told)
+    assert not needs_proof("open", "read", neighbour, told)
+    assert not needs_proof("local", "read", neighbour, {b"host": b"localhost"})
+
+
 def test_an_address_that_is_none_is_not_local() -> None:
     assert not any(is_local(text) for text in ("", "localhost", "127.0.0.1.evil.test", "127.1"))
 

@@ -157,11 +157,11 @@ def test_what_languages_are_known_by_takes_no_time() -> None:
     ran, found = slow(
         chosen(of_languages(sorted(LEXERS) if MANY else Random(7).sample(sorted(LEXERS), 25)))
     )
-    assert found == []
+    assert not found, found[:20]
     assert ran > (5_000 if MANY else FEW // 2)
 
 
 def test_what_services_hold_values_against_takes_no_time() -> None:
     ran, found = slow(chosen(of_services()))
-    assert found == []
+    assert not found, found[:20]
     assert ran > (6_000 if MANY else FEW // 2)

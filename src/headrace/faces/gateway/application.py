@@ -89,7 +89,7 @@ class Application:
                 if place is None:
                     place = await self._place(request)
                 elif b"origin" in request.headers or needs_proof(
-                    door.rooms.access, place.scope, request.peer
+                    door.rooms.access, place.scope, request.peer, request.headers
                 ):
                     await self._guard(request, place.scope)
                 pattern = place.pattern
@@ -146,7 +146,7 @@ class Application:
         rooms = self._door.rooms
         if (origin := request.headers.get(b"origin")) is not None:
             check_origin(origin, request.headers.get(b"host", b""), self._door.scheme)
-        if needs_proof(rooms.access, scope, request.peer):
+        if needs_proof(rooms.access, scope, request.peer, request.headers):
             await prove(self._door, request, scope)
 
     def _check_origin(self, request: Request, found: Found) -> Headers:

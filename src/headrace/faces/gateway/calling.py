@@ -111,7 +111,9 @@ class Calls:
     def _by_name(self, head: Head, peer: Peer) -> Plan:
         handler, names, pattern = self._routes.find(head.method, head.path)
         scope = scope_of(head.method, ["functions", *names])
-        if handler is not functions.call or needs_proof(self._door.rooms.access, scope, peer):
+        if handler is not functions.call or needs_proof(
+            self._door.rooms.access, scope, peer, head.headers
+        ):
             return Plan(self._table.apps, peer)
         most = self.admission.max_body_bytes
         return Plan(self._table.apps, peer, names[0], pattern, head.method, most)
