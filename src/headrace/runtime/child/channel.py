@@ -86,8 +86,8 @@ class Channel:
         return self._inbox.popleft()
 
     def say(self, nonce: int, message: FromChild) -> None:
-        """Answer; it leaves at the next flush or wait."""
-        self._check()
+        """Answer; it leaves at the next flush or wait. A forked process ends here."""
+        self.leave_if_forked()
         self._outbox += encode(nonce, message)
         if len(self._outbox) > GATHER_BYTES:
             self.flush()
@@ -106,7 +106,6 @@ class Channel:
         """Send what was gathered."""
         if not self._outbox:
             return
-        self._check()
         try:
             self._link.sendall(self._outbox)
         except OSError:
@@ -137,7 +136,8 @@ class Channel:
             raise HostRefused(answer.kind, answer.message)
         return answer
 
-    def _check(self) -> None:
+    def leave_if_forked(self) -> None:
+        """Go on, unless this is another process than the instance; to be asked after the author's code."""
         if os.getpid() != self._pid:
             # However it was forked, and whatever of ours it came to.
             forks.leave()

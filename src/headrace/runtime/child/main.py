@@ -305,6 +305,7 @@ class Life:
         return None
 
     def _end(self, code: int) -> NoReturn:
+        self._channel.leave_if_forked()
         self._channel.flush()
         self._out.finish()
         self._err.finish()
