@@ -135,6 +135,11 @@ class Flow:
         return self._concurrency is None and self._pace is None
 
     @property
+    def keeps_rows(self) -> bool:
+        """Whether a crash must not forget how often it began."""
+        return self._pace is not None
+
+    @property
     def is_per_key(self) -> bool:
         """Whether keys have limits of their own."""
         limits = self._concurrency

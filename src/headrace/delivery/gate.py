@@ -44,6 +44,7 @@ class Gate:
         self.rules = _rules(spec, flow)
         # Asked for every run, so it is asked once.
         self._is_open, self._is_per_key = flow.is_open, flow.is_per_key
+        self._keeps_rows = not self._sieve.is_open or flow.keeps_rows or self.waits.keeps_rows
         self.keeps_time = bool(self._is_per_key or spec.debounce or spec.batch_per_key)
 
     @property
@@ -94,17 +95,23 @@ class Gate:
 
     def rows(self, finished: Iterable[Chunk]) -> tuple[Row, ...]:
         """Rows that belong to the positions as they stand now, these events being finished."""
+        if not self._keeps_rows:
+            return ()
         self.waits.finished(finished)
         return self._sieve.unsaved() + self.waits.unsaved() + self._flow.cleared()
 
     def clears(self) -> bool:
         """Whether rows can go that say nothing any more; asked while there is nothing to read."""
+        if not self._keeps_rows:
+            return False
         now = self._now()
         sieve, flow = self._sieve.clears(now), self._flow.clears(now)
         return sieve or flow
 
     def clears_in(self) -> float | None:
         """Seconds until it is worth asking again; None while there are no rows."""
+        if not self._keeps_rows:
+            return None
         now = self._now()
         waits = (self._sieve.clears_in(now), self._flow.clears_in(now))
         return min((seconds for seconds in waits if seconds is not None), default=None)

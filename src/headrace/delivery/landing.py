@@ -63,23 +63,40 @@ class _Commit:
         change: As handed to the store.
         rows: The position rows as they stand once it has landed.
         waits: Whether it is to be handed over (again) once all that is with the store has ended.
-        ended: Done when it has landed, or nothing may land any more.
+        is_over: Whether it has landed, or nothing may land any more.
     """
 
-    __slots__ = ("change", "effects", "ended", "finished", "rows", "unit", "waits")
+    __slots__ = ("_ended", "change", "effects", "finished", "is_over", "rows", "unit", "waits")
 
     def __init__(self, effects: Effects, finished: tuple[Chunk, ...], unit: Unit | None) -> None:
         self.effects, self.finished, self.unit = effects, finished, unit
         self.change = Change()
         self.rows: dict[At, bytes] = {}
-        self.waits = False
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waits = self.is_over = False
+        # Made where somebody waits for it, which is only where it is handed over a second time.
+        self._ended: asyncio.Future[None] | None = None
 
     def end(self) -> None:
         """Nothing more comes of it."""
-        self.waits = False
-        if not self.ended.done():
-            self.ended.set_result(None)
+        self.waits, self.is_over = False, True
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        """Whoever waits for its end is told what went wrong."""
+        if not self.is_over:
+            self.is_over = True
+            self._end_to_be().set_exception(error)
+
+    async def until_over(self) -> None:
+        """Return once it is over, or raise what it failed with."""
+        if not self.is_over or self._ended is not None:
+            await self._end_to_be()
+
+    def _end_to_be(self) -> asyncio.Future[None]:
+        if self._ended is None:
+            self._ended = asyncio.get_running_loop().create_future()
+        return self._ended
 
 
 class Landing:
@@ -93,6 +110,7 @@ class Landing:
     Attributes:
         commits: What is on its way, oldest first.
         broken: A change did not land, or nobody knows.
+        is_wary: Whether stale state was met of late, so that fewer units run at once.
     """
 
     def __init__(
@@ -109,6 +127,7 @@ class Landing:
         self._storage, self._tasks = storage, tasks
         self._most = COMMITS_IN_FLIGHT * width
         self._at_once = self._all_at_once = self._most + width
+        self.is_wary = False
         self._calm = 0
         self._hooks = hooks
         self._name = f"commit {function}"
@@ -159,7 +178,7 @@ class Landing:
         assert not self._gathering  # noqa: S101 - its positions would land first, without these rows
         commit = self._write(effects, tuple(finished), unit)
         # Asked now: while it waits, others hand it over.
-        seen = self._ended(commit) if commit.waits else self._see_through(commit)
+        seen = commit.until_over() if commit.waits else self._see_through(commit)
         task = self._tasks.start(seen, name=self._name)
         self.commits.append(task)
         return task
@@ -191,8 +210,7 @@ class Landing:
         Where units share keys of state, one of those that run at once lands. So there are half as
         many after each that did not, and one more after some that did.
         """
-        at_once = self._at_once
-        return at_once < self._all_at_once and running + len(self.commits) >= at_once
+        return self.is_wary and running + len(self.commits) >= self._at_once
 
     async def _land_gathered(self, before: asyncio.Task[None] | None) -> None:
         if before is not None and not before.done():
@@ -205,7 +223,7 @@ class Landing:
         except BaseException:
             self.mistrust()
             raise
-        await (self._ended(commit) if commit.waits else self._see_through(commit))
+        await (commit.until_over() if commit.waits else self._see_through(commit))
 
     def _taken(self) -> tuple[Chunk, ...]:
         taken = tuple(self._gathered)
@@ -232,18 +250,14 @@ class Landing:
     async def _see_through(self, commit: _Commit) -> None:
         """Hand it over; return once it has landed, or nothing may land any more."""
         await self._hand_over(commit)
-        await commit.ended
-
-    async def _ended(self, commit: _Commit) -> None:
-        await commit.ended
+        if not commit.is_over:
+            await commit.until_over()
 
     async def _hand_over_again(self, commit: _Commit) -> None:
         try:
             await self._hand_over(commit)
         except BaseException as error:
-            # Whoever sees it through is told.
-            if not commit.ended.done():
-                commit.ended.set_exception(error)
+            commit.fail(error)
             if not isinstance(error, Exception):
                 raise
 
@@ -287,6 +301,7 @@ class Landing:
             return False
         self._mending = True
         self._at_once = max(min(self._at_once, len(self.commits)) // 2, 1)
+        self.is_wary = True
         self._calm = 0
         commit.unit, commit.finished = None, ()
         commit.effects = msgspec.structs.replace(commit.effects, appends=(), reads=(), writes=())
@@ -313,11 +328,12 @@ class Landing:
         self._written.remove(commit)
         commit.end()
         self._landed_rows = commit.rows
-        if commit.effects.reads and self._at_once < self._all_at_once:
+        if self.is_wary and commit.effects.reads:
             self._calm += 1
             if self._calm >= CALM:
                 self._at_once += 1
                 self._calm = 0
+                self.is_wary = self._at_once < self._all_at_once
         if commit.change.appends:
             self._hooks.landed(commit.change.appends)
         if commit.finished:

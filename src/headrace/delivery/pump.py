@@ -282,7 +282,7 @@ class Pump:
             or self._errands
             or self._stopping
             or self.paused
-            or self._landing.is_crowded(len(self.ledger.running))
+            or (self._landing.is_wary and self._landing.is_crowded(len(self.ledger.running)))
         )
 
     def _begin_unit(self, unit: Unit) -> None:
@@ -311,7 +311,7 @@ class Pump:
                     await self._wait(None)
                 elif (pause := self._breaker.remaining(self._clock.monotonic())) > 0:
                     await self._wait(pause)
-                elif self._landing.is_crowded(len(self.ledger.running)):
+                elif self._landing.is_wary and self._landing.is_crowded(len(self.ledger.running)):
                     await self._wait(None)
                 elif (room := self._gate.wait()) != 0.0:
                     await self._wait(room)
@@ -447,7 +447,9 @@ class Pump:
         if self.spec.commit == "before":
             verdict = at_most_once(verdict)
         kept = outcome if verdict.kept and isinstance(outcome, Returned) else None
-        finished = (*verdict.finished, *(lost.chunk for lost in verdict.given_up))
+        finished = verdict.finished
+        if verdict.given_up:
+            finished += tuple(lost.chunk for lost in verdict.given_up)
         if kept is not None and self.ledger.is_light(unit, verdict, kept):
             self.ledger.gather(unit, kept)
             self._landing.begin_gathered(finished if self._in_lanes else ())
@@ -546,8 +548,8 @@ class Pump:
         landing = self._landing
         # A commit that lands changes nothing for a pump that sleeps, but for progress that waits to
         # be told; one that does not land wakes it.
-        tells = landing.is_crowded(len(self.ledger.running)) or (
-            not self.ledger.gathered_units and self.ledger.is_ahead
+        tells = (not self.ledger.gathered_units and self.ledger.is_ahead) or (
+            self._landing.is_wary and self._landing.is_crowded(len(self.ledger.running))
         )
         if self._errands or self._stopping or landing.broken or (tells and landing.has_ended):
             return

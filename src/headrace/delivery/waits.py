@@ -22,10 +22,10 @@ At = tuple[str, int]
 
 
 class Waits:
-    """Owned by one pump; as many rows as keys wait in its lanes."""
+    """Owned by one pump; as many rows as keys wait in its lanes, where the function asks for any."""
 
     def __init__(self, spec: FunctionSpec, streams: Sequence[str], partition: int) -> None:
-        self._keeps = spec.debounce is not None and spec.debounce.longest is not None
+        self.keeps_rows = spec.debounce is not None and spec.debounce.longest is not None
         self._prefix = {name: pack("debounce", spec.name, name, partition) for name in streams}
         self._begun: dict[At, tuple[Place, int]] = {}
         self._carrier: dict[Place, At] = {}
@@ -38,7 +38,7 @@ class Waits:
 
     def carried_on(self, place: Place, at: At, since: int) -> None:
         """The events of this key before that one are left out; the wait goes on."""
-        if not self._keeps:
+        if not self.keeps_rows:
             return
         self._forget(place)
         self._carrier[place] = at
@@ -68,7 +68,7 @@ class Waits:
         self._begun.clear()
         self._carrier.clear()
         self._unsaved.clear()
-        if not self._keeps:
+        if not self.keeps_rows:
             return
         for stream, prefix in self._prefix.items():
             async for packed, row in rows_of(storage, prefix):

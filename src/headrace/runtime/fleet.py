@@ -265,7 +265,13 @@ class Fleet:
             Unavailable: No instance can be had now.
         """
         for _ in range(MAX_SWITCHES):
-            outcome = await self._pool(invocation).invoke(invocation, lost=lost)
+            pool = self._pool(invocation)
+            # Nearly every run finds an instance at once, and needs nobody to stand in line for it.
+            instance = None if lost else pool.place(invocation)
+            if instance is not None:
+                outcome = await instance.run(invocation)
+            else:
+                outcome = await pool.invoke(invocation, lost=lost)
             if not isinstance(outcome, Lost):
                 return outcome
             lost = outcome.reason
