@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from headrace import App, Emit, Event
 
-# Found out while the app is imported, where the node was started: instances stand elsewhere.
-LOG = Path("door.log").absolute()
-
 app = App("door", owner="porter")
 visits = app.stream("visits")
+LOG = app.folder / "door.log"
 
 
 @app.trigger(every="1s")

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import function
-import pytest
 
 from headrace.testing import World
 
 
-def test_every_line_becomes_one_visit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = tmp_path / "door.log"
-    monkeypatch.setattr(function, "LOG", log)
-
+def test_every_line_becomes_one_visit() -> None:
+    log = function.LOG
     with World(function.app) as world:
         world.advance("2s")
         for number in range(5):
