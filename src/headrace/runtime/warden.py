@@ -119,7 +119,7 @@ def divide(
             continue
         if pid == 0:
             ours.close()
-            return _settle(rung, uid, theirs, notes, prepare, root=root)
+            return _settle(rung, uid, group, theirs, notes, prepare, root=root)
         theirs.close()
         reason = _assist(ours, pid, uid, group)
         ours.close()
@@ -137,6 +137,7 @@ def divide(
 def _settle(
     rung: Rung,
     uid: int,
+    group: int,
     link: socket.socket,
     notes: list[str],
     prepare: Callable[[Rung], list[str]],
@@ -158,7 +159,7 @@ def _settle(
             kernel.unshare(kernel.CLONE_NEWUSER)
             _ask_for_ids(link)
         if rung.uids:
-            _change_ids(uid)
+            _change_ids(uid, group)
         elif rung.drops:
             kernel.keep_capabilities(0)
         if rung.drops:
@@ -182,8 +183,10 @@ def _ask_for_ids(link: socket.socket) -> None:
         raise OSError(errno.EPERM, "the user namespace got no ids")
 
 
-def _change_ids(uid: int) -> None:
+def _change_ids(uid: int, group: int) -> None:
     kernel.prctl(kernel.PR_SET_KEEPCAPS, 1)
+    # Where there is no such group here, there are none for the instances either: another rung then.
+    os.setgroups([group])
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)

@@ -388,3 +388,21 @@ def test_nothing_of_an_event_that_always_fails_is_kept_at_any_attempt() -> None:
         assert sorted(world.values("done")) == [0, 2]
         assert world.state("shop")["count"] == 2
         assert len(world.dead_letters()) == 1
+
+
+def test_the_map_of_a_world_has_what_its_code_says_and_what_was_observed() -> None:
+    app = App("mapped")
+    ins, said, chosen = (app.stream(f"mapped.{name}") for name in ("ins", "said", "chosen"))
+    by_name = {"chosen": chosen}
+
+    @app.function(ins)
+    def tell(event: Event[str], context: Context) -> None:
+        context.publish(said, 1)
+        context.publish(by_name[event.value], 1)
+
+    with World(app) as world:
+        assert "mapped.said (in code)" in world.map()
+        assert "(observed)" not in world.map()
+        world.publish(ins, "chosen")
+        world.run_until_idle()
+        assert "mapped.said (in code), mapped.chosen (observed)" in world.map()
