@@ -351,7 +351,7 @@ def places_of(expression: str) -> int:
 
 
 def as_python_reads(expression: str) -> str:
-    r"""A Python expression in the engine's words: `\w` and `\d` of every script, `\A` and `\Z`."""
+    r"""A Python expression in the engine's words: `\w` and `\d` of every script, `\A` and `\Z`, no ends of words but `\b`."""
     made: list[str] = []
     inside = False
     for piece in _PIECE.findall(expression):
@@ -360,6 +360,9 @@ def as_python_reads(expression: str) -> str:
             piece = _PYTHON[letter] if inside else f"[{_PYTHON[letter]}]"
         elif letter.lower() in _PYTHON and not inside:
             piece = f"[^{_PYTHON[letter.lower()]}]"
+        elif letter in {"<", ">"}:
+            # To Python only the sign itself; to the engine where a word begins and ends.
+            piece = letter
         elif letter in {"A", "Z"} and not inside:
             piece = "^" if letter == "A" else "$"
         elif piece == "[" and not inside:

@@ -247,6 +247,15 @@ def test_an_expressions_places_are_counted(expression: str, places: int) -> None
     assert places_of(expression) == places
 
 
+@pytest.mark.parametrize(
+    ("expression", "text"), [(r"^\<a\>$", "<a>"), (r"^[\<\>]+$", "<>"), (r"^a\\<$", "a\\<")]
+)
+def test_an_escaped_sign_is_the_sign_itself_as_to_python(expression: str, text: str) -> None:
+    check({"type": "string", "pattern": expression}, text)
+    with pytest.raises(Mismatch):
+        check({"type": "string", "pattern": expression}, "a")
+
+
 def test_a_text_is_matched_as_far_as_its_expression_allows() -> None:
     expression = "^(a[ab]*){1,100}$"
     most = MAX_STEPS // places_of(expression)
