@@ -140,7 +140,7 @@ def slow(expressions: Iterable[str]) -> tuple[int, list[tuple[str, str, float]]]
             (expression, text[:20], spent)
             for text in (*TEXTS, own, mixed)
             # As much as is matched at all, where that is less.
-            for part in (text, text[: longest(expression)])
+            for part in {text, text[: longest(expression)]}
             if (spent := seconds(checker, part)) > MOST_S
         ]
     return ran, found
