@@ -17,6 +17,9 @@ pytestmark = pytest.mark.skipif(
     landlock.version() < 6, reason="a kernel that scopes signals and sockets (landlock 6)"
 )
 
+SHARED = "write what a sibling keeps in their app's own folder"
+"""Reached by all, as it is meant to be."""
+
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Answers]:
@@ -49,8 +52,13 @@ def test_of_a_host_that_is_root_nothing_is_reached_beyond_the_app_at_level_2(
     found: dict[str, Answers],
 ) -> None:
     for (group, name), row in found["root"].items():
-        if group in {"door", "files", "processes", "kernel"}:
+        if group in {"door", "files", "processes", "kernel"} and name != SHARED:
             assert row[2] != REACHED, name
+
+
+def test_instances_of_an_app_share_its_own_folder_at_every_level(found: dict[str, Answers]) -> None:
+    for user, answers in found.items():
+        assert answers["files", SHARED] == dict.fromkeys(LEVELS, REACHED), user
 
 
 def test_nobody_operates_the_node_or_reaches_its_process(found: dict[str, Answers]) -> None:
