@@ -41,10 +41,11 @@ APP = f'''
 import os
 import threading
 import time
+from collections import Counter
 
 from headrace import (
     App, Concurrency, Context, Debounce, Event, Every, Http, ParkKey, Retry, Rule, Table, Throttle,
-    Tumbling,
+    Tumbling, Window,
 )
 
 app = App("works", owner="campaign")
@@ -134,7 +135,24 @@ def even(event: Event[dict]):
     return {{"n": event.value["n"]}}
 
 
-@app.window(news, Tumbling({WINDOW_S}), output=sums)
+closing = Counter()
+
+
+def told(window: Window) -> Window:
+    """Some windows cannot be told twice in each process, and some until they are cured."""
+    second = int(window.start.timestamp())
+    closing[window.key, second] += 1
+    if second % 4 == 0 and closing[window.key, second] <= 2:
+        raise ValueError("not yet")
+    if second % 4 == 1 and not os.path.exists("{{folder}}/cured"):
+        raise ValueError("bad")
+    return window
+
+
+@app.window(
+    news, Tumbling({WINDOW_S}), output=sums, close=told, on_failure=ParkKey(), breaker=None,
+    retry=Retry(attempts=5, base=0.01, cap=0.02),
+)
 def numbers(held: list[int] | None, event: Event[dict]) -> list[int]:
     """The numbers of every key and window, in order."""
     return [*(held or ()), event.value["n"]]
@@ -247,8 +265,7 @@ class Works:
         )  # fmt: skip
 
     def _empty(self) -> bool:
-        body = b'{"all": true}'
-        self.site.ask("/parked/works.make/redrive", body=body, operates=True)
+        self._redrive_all()
         parked = self.site.get("/parked")["parked"]
         told = self.site.get("/streams/changes")
         return not parked and sum(each["high"] for each in told["extents"]) >= self.rows
@@ -331,8 +348,14 @@ class Works:
 
     def _redrive(self, _: Random) -> None:
         """Parked keys are given another try that they may not pass."""
-        answer = self.site.ask("/parked/works.make/redrive", body=b'{"all": true}', operates=True)
-        self.redrives += json.loads(answer)["redriven"]
+        self.redrives += self._redrive_all()
+
+    def _redrive_all(self) -> int:
+        answers = [
+            self.site.ask(f"/parked/works.{name}/redrive", body=b'{"all": true}', operates=True)
+            for name in ("make", "numbers")
+        ]
+        return sum(json.loads(answer)["redriven"] for answer in answers)
 
     def _work(self, random: Random) -> None:
         asked = time.monotonic()
