@@ -18,6 +18,22 @@ from headrace.runtime.seccomp import (
     no_network,
 )
 
+HEADERS = """
+acct 163 89; add_key 248 217; bpf 321 280; clock_settime 227 112; clone 56 220;
+clone3 435 435; delete_module 176 106; fanotify_init 300 262; finit_module 313 273;
+fsconfig 431 431; fsmount 432 432; fsopen 430 430; fspick 433 433; init_module 175 105;
+io_uring_enter 426 426; io_uring_register 427 427; io_uring_setup 425 425; kcmp 312 272;
+kexec_file_load 320 294; kexec_load 246 104; keyctl 250 219; lookup_dcookie 212 18;
+mount 165 40; mount_setattr 442 442; move_mount 429 429; name_to_handle_at 303 264;
+open_by_handle_at 304 265; open_tree 428 428; perf_event_open 298 241; personality 135 92;
+pidfd_getfd 438 438; pivot_root 155 41; process_madvise 440 440; process_vm_readv 310 270;
+process_vm_writev 311 271; ptrace 101 117; quotactl 179 60; reboot 169 142;
+request_key 249 218; sethostname 170 161; setns 308 268; settimeofday 164 170;
+socket 41 198; swapoff 168 225; swapon 167 224; syslog 103 116; umount2 166 39;
+unshare 272 97; userfaultfd 323 282; vhangup 153 58
+"""
+"""Name, x86_64 (`asm/unistd_64.h`) and aarch64 (`asm-generic/unistd.h`), as the kernel's headers have them."""
+
 ALLOW, EPERM, EACCES, ENOSYS, KILL = 0x7FFF0000, 0x50001, 0x5000D, 0x50026, 0x80000000
 
 
@@ -53,6 +69,15 @@ def test_what_is_denied_fails_and_the_rest_passes(machine: str) -> None:
     denied = {numbers[column] for numbers in NUMBERS.values()} | {CLONE3[column]}
     for number in set(range(430)) - denied:
         assert judge(program, number, machine=machine) == ALLOW
+
+
+def test_every_call_has_the_number_that_the_kernel_knows_it_by() -> None:
+    known = {
+        name: (int(x86_64), int(aarch64))
+        for name, x86_64, aarch64 in (each.split() for each in HEADERS.split(";"))
+    }
+    ours = {**NUMBERS, "clone": CLONE, "clone3": CLONE3, "socket": SOCKET}
+    assert ours == known
 
 
 @pytest.mark.parametrize("machine", ARCHITECTURES)
