@@ -44,6 +44,7 @@ from headrace.model.policy import (
     Retry,
     Scaling,
 )
+from headrace.model.problem import Problem
 from headrace.model.schedules import At, Cron, Every
 from headrace.model.signing import GitHub, Hmac, Secret, Slack, StandardWebhooks, Stripe
 from headrace.model.tables import Table
@@ -109,6 +110,7 @@ __all__ = [
     "PerClient",
     "Permanent",
     "Priority",
+    "Problem",
     "PulsarTopic",
     "Queue",
     "RabbitQueue",

@@ -29,7 +29,7 @@ PUBLIC = {
         "Scaling", "Concurrency", "Debounce", "Priority", "Rate", "Singleton", "Throttle",
     },
     "routes": {
-        "Bearer", "Cors", "GitHub", "Hmac", "Http", "Legacy", "PerClient", "Reply", "Request", "Secret",
+        "Bearer", "Cors", "GitHub", "Hmac", "Http", "Legacy", "PerClient", "Reply", "Problem", "Request", "Secret",
         "Slack", "StandardWebhooks", "Stripe", "Webhook",
     },
     "raised by handlers": {"Permanent"},

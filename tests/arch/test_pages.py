@@ -43,7 +43,9 @@ TRIGGER_SECTIONS = {
     "Ends": "Windows",
 }  # fmt: skip
 """Where a trigger stands in `triggers.md`; all others come from foreign systems."""
-TRIGGER_WORKINGS = {"function", "streams", "schema", "query_schema", "codec", "partitions"}
+TRIGGER_WORKINGS = {
+    "function", "streams", "schema", "query_schema", "codec", "partitions", "answers", "any_status",
+}  # fmt: skip
 """Fields that are told from the handler and what it is given, not written by the author."""
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")

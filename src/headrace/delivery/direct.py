@@ -7,7 +7,8 @@ listens is given the parts of an answer as they come; the end comes with the com
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -33,6 +34,10 @@ from headrace.runtime.life import Lost, Queued, Waiter
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 
+Judge: TypeAlias = Callable[[bytes], str]
+"""Says what is wrong with an answer; "" where nothing is."""
+WRONG_ANSWER: Final = "headrace.WrongAnswer"
+"""The kind of a cause that says that a function answered something else than it declares."""
 TRIES = 5
 REMEMBERED = 86_400.0
 """Seconds an answer is kept for a repeated idempotency key."""
@@ -54,6 +59,7 @@ class Begun(msgspec.Struct):
     Made by `Direct.begin`.
 
     Attributes:
+        judge: Holds the answer against what is declared, before anything is committed.
         queued: Where it waited for an instance, if it did.
     """
 
@@ -63,6 +69,7 @@ class Begun(msgspec.Struct):
     headers: dict[str, str] | None
     invocation: Invocation
     started: float
+    judge: Judge | None = None
     queued: Queued | None = None
     returned: Returned | None = None
 
@@ -99,6 +106,7 @@ class Direct:
         timeout_s: float | None = None,
         headers: dict[str, str] | None = None,
         listener: Listener | None = None,
+        judge: Judge | None = None,
     ) -> bytes:
         """The function's answer, as JSON.
 
@@ -111,6 +119,7 @@ class Direct:
             headers: Short strings beside the payload.
             listener: Takes what the handler yields as it comes; what is returned is then of use
                 only where it was given nothing, for that was the answer to an earlier call.
+            judge: Holds the answer against what is declared; a wrong one fails the run.
 
         Raises:
             Conflict: State the run relied on has changed under it; it was tried again, as long as
@@ -123,7 +132,7 @@ class Direct:
         """
         spec = self._spec(function)
         if not key:
-            return await self._run(spec, payload, key, digest, timeout_s, headers, listener)
+            return await self._run(spec, payload, key, digest, timeout_s, headers, listener, judge)
         mark = pack(function, key)
         if (answer := await self._answered(mark, digest)) is not None:
             return answer
@@ -131,7 +140,7 @@ class Direct:
             # It may have been answered between the look and the turn.
             if (answer := await self._answered(mark, digest)) is not None:
                 return answer
-            return await self._run(spec, payload, key, digest, timeout_s, headers, listener)
+            return await self._run(spec, payload, key, digest, timeout_s, headers, listener, judge)
 
     async def _run(
         self,
@@ -142,6 +151,7 @@ class Direct:
         timeout_s: float | None,
         headers: dict[str, str] | None,
         listener: Listener | None,
+        judge: Judge | None,
         first: int = 1,
     ) -> bytes:
         """Run the function until what it did has landed; the answer. `first`: the next attempt."""
@@ -157,7 +167,7 @@ class Direct:
             else:
                 live = LiveAnswer(listener, remembered=bool(key))
                 outcome = await self._listened(invocation, live)
-            outcome = self._vetting(spec, outcome)
+            outcome = self._judged(spec, invocation, outcome, judge)
             self._runs.record(run_of(invocation, outcome, monotonic() - started))
             returned = _returned(function, outcome)
             answer = (returned.result if live is None else live.whole()) or b"null"
@@ -185,6 +195,7 @@ class Direct:
         waiter: Waiter,
         timeout_s: float | None = None,
         headers: dict[str, str] | None = None,
+        judge: Judge | None = None,
     ) -> Begun | None:
         """Begin a call without a key, now or when its turn comes; None where only `call` can.
 
@@ -201,7 +212,7 @@ class Direct:
         invocation = self._invocation(spec, payload, "", timeout_s, 1, headers)
         started = self._clock.monotonic()
         queued = self._prompt.begin(invocation, waiter)
-        return Begun(spec, payload, timeout_s, headers, invocation, started, queued)
+        return Begun(spec, payload, timeout_s, headers, invocation, started, judge, queued)
 
     def plain(self, begun: Begun, outcome: Outcome | Lost) -> bytes | None:
         """The answer of a call that has run; None where `finish` has something left to do for it.
@@ -212,7 +223,7 @@ class Direct:
         if isinstance(outcome, Lost):
             return None
         wall = self._clock.monotonic() - begun.started
-        outcome = self._vetting(begun.spec, outcome)
+        outcome = self._judged(begun.spec, begun.invocation, outcome, begun.judge)
         self._runs.record(run_of(begun.invocation, outcome, wall))
         returned = begun.returned = _returned(begun.spec.name, outcome)
         if returned.appends or returned.writes or returned.reads:
@@ -240,9 +251,27 @@ class Direct:
             await self._commit(spec, begun.invocation, returned, b"", answer)
         except Conflict:
             return await self._run(
-                spec, begun.payload, "", b"", begun.timeout_s, begun.headers, None, first=2
-            )
+                spec, begun.payload, "", b"", begun.timeout_s, begun.headers, None, begun.judge,
+                first=2,
+            )  # fmt: skip
         return answer
+
+    def _judged(
+        self, spec: FunctionSpec, invocation: Invocation, outcome: Outcome, judge: Judge | None
+    ) -> Outcome:
+        """The outcome as it may land: what it publishes is allowed, and its answer is what it declares."""
+        outcome = self._vetting(spec, outcome)
+        if judge is None or not isinstance(outcome, Returned):
+            return outcome
+        if outcome.error is not None or outcome.failures:
+            return outcome
+        if not (wrong := judge(outcome.result or b"null")):
+            return outcome
+        self._runs.write(
+            time=self._clock.now(), function=spec.name, instance=outcome.usage.instance,
+            key=invocation.key, level="error", text=wrong,
+        )  # fmt: skip
+        return Returned(error=Cause(WRONG_ANSWER, wrong), usage=outcome.usage)
 
     def _spec(self, function: str) -> FunctionSpec:
         spec = self._functions.get(function)

@@ -151,12 +151,25 @@ class Legacy(msgspec.Struct, frozen=True, tag="legacy"):
         keep_seconds(self, "timeout", low=0.001, high=MAX_TIMEOUT_S)
 
 
+class Answer(msgspec.Struct, frozen=True):
+    """What a route answers with one status.
+
+    Attributes:
+        schema: Of the JSON body; None where any will do.
+        media: The body's media type; "" where there is no body.
+    """
+
+    schema: dict[str, Any] | None = None
+    media: str = "application/json"
+
+
 class Http(msgspec.Struct, frozen=True, tag="http"):
     """A request comes in at a path.
 
     Attributes:
         method: `GET`, `POST`, `PUT`, `PATCH` or `DELETE`; several in a tuple.
-        path: Such as `/orders/{id}`; also `{id:int}`, `{id:float}`, `{id:uuid}`, `{rest:path}`.
+        path: Such as `/orders/{id}`; also `{id:int}`, `{id:float}`, `{id:decimal}`,
+            `{id:uuid}`, `{day:date}`, `{at:datetime}`, `{rest:path}`.
         mode: `sync` answers with what the function returned, once that is committed; `live` sends
             on what its handler yields, value by value, and ends the answer with the commit; `async`
             keeps the request in the log and answers 202 with a status URL.
@@ -173,9 +186,13 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
             `body.NAME`.
         dedupe: How long an `Idempotency-Key` is remembered (`async`; 24 h in the other modes).
         legacy: The system it replaces step by step.
+        responses: The type of the body by status, such as `{201: Order, 404: Problem}`; None for no
+            body. With it, a `Reply` of another status is not an answer of this route.
         schema: Of the body; filled in from `body`.
         query_schema: Of the query; filled in from `query`.
         codec: How the body is read; filled in.
+        answers: By status; filled in from `responses` and the handler's return annotation.
+        any_status: Whether it may answer with a status that is not in `answers`; filled in.
     """
 
     method: str | tuple[str, ...]
@@ -192,9 +209,12 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
     key: str = ""
     dedupe: Seconds = default(86_400.0)
     legacy: Legacy | None = None
+    responses: Any = None
     schema: dict[str, Any] | None = None
     query_schema: dict[str, Any] | None = None
     codec: Literal["json", "bytes", "text"] = "json"
+    answers: dict[int, Answer] = {}
+    any_status: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot be served.
@@ -221,6 +241,7 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
         keep_seconds(self, "timeout", low=0.001, high=MAX_TIMEOUT_S, what=limit)
         if self.key and self.mode != "async":
             raise Misuse(f'`{what}`: `key=` orders what is kept, so it needs `mode="async"`')
+        _check_responses(self.responses, self.mode, what)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -364,6 +385,21 @@ def check_upstream(upstream: object, what: str) -> None:
         raise Misuse(
             f"`{what}`: `{upstream!r}` is no address; write one such as `http://old.example:8080`"
         )
+
+
+def _check_responses(given: Any, mode: str, what: str) -> None:
+    if given is None:
+        return
+    if mode != "sync":
+        raise Misuse(
+            f"`{what}`: `responses=` says what a function answers, and with `mode={mode!r}` the node "
+            'answers by itself; leave it out, or use `mode="sync"`'
+        )
+    if not isinstance(given, dict) or not given:
+        raise Misuse(f"`{what}`: `responses=` is not a table; write `{{201: Order, 404: Problem}}`")
+    for status in given:
+        if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 599:
+            raise Misuse(f"`{what}`: `responses=` has {status!r}; use a final status, 200 to 599")
 
 
 def _check_common(route: Http | Webhook, what: str) -> None:

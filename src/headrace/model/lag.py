@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from headrace.model.errors import Misuse
+from headrace.model.names import StreamName, keep_name
 from headrace.model.spans import Seconds, default, keep_seconds
 
 MAX_INSTANCES: Final = 1_000
@@ -20,7 +21,7 @@ class Lag(msgspec.Struct, frozen=True, tag="lag"):
     """A stream's lag decides how many instances run; each fetches and commits by `context.consumer`.
 
     Attributes:
-        stream: The stream's name. The function's group is its own, and this is its only trigger.
+        stream: The stream, or its name. The function's group is its own, and this is its only trigger.
         thresholds: From which lag (events not finished, all partitions together) how many instances
             run; below the lowest none does. Never more than there are partitions.
         lifespan: The time (such as `"5m"`) after which an instance is given no more
@@ -30,7 +31,7 @@ class Lag(msgspec.Struct, frozen=True, tag="lag"):
         start: Where the group begins, as for a stream: `earliest`, `latest`, an offset, `@micros`.
     """
 
-    stream: str
+    stream: StreamName
     thresholds: dict[int, int] = msgspec.field(default_factory=lambda: {0: 0, 1: 1})
     lifespan: Seconds = default(60.0)
     every: Seconds = default(0.5)
@@ -43,9 +44,12 @@ class Lag(msgspec.Struct, frozen=True, tag="lag"):
         Raises:
             Misuse: Naming the setting and the fix.
         """
+        keep_name(self, "stream")
         stream: Any = self.stream
         if not isinstance(stream, str) or not stream:
-            raise Misuse(f'`Lag(...)`: `stream={stream!r}` is no stream\'s name; write `"orders"`')
+            raise Misuse(
+                f'`Lag(...)`: `stream={stream!r}` is not a stream; write the stream itself, or its name such as `"orders"`'
+            )
         what = f"Lag({stream!r})"
         table: Any = self.thresholds
         if not isinstance(table, dict) or not table:

@@ -13,11 +13,13 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from headrace.model.errors import Invalid, Misuse
+from headrace.model.formats import is_of
 from headrace.model.numbers import real, whole
 
 MAX_PATH: Final = 512
 MAX_SEGMENTS: Final = 32
-KINDS: Final = ("str", "int", "float", "uuid", "path")
+KINDS: Final = ("str", "int", "float", "uuid", "date", "datetime", "decimal", "path")
+_FORMATS: Final = {"date": "date", "datetime": "date-time", "decimal": "decimal"}
 RESERVED: Final = frozenset(
     {
         "", "streams", "functions", "groups", "map", "lag", "runs", "logs", "state", "instances",
@@ -117,6 +119,8 @@ def value_of(segment: Segment, text: str) -> Any:
         case "uuid" if _UUID.fullmatch(text):
             return text.lower()
         case "str" | "path":
+            return text
+        case kind if (known := _FORMATS.get(kind)) is not None and is_of(known, text):
             return text
         case _:
             raise Invalid(

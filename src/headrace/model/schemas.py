@@ -53,6 +53,11 @@ def coerce(schema: Schema, texts: Mapping[str, Sequence[str]]) -> dict[str, Any]
     }
 
 
+def names_in(schema: Schema) -> frozenset[str]:
+    """The names of an object's members that the schema knows."""
+    return frozenset(_Reader(schema).resolve(schema).get("properties", {}))
+
+
 def coerce_row(schema: Schema, row: Mapping[str, str]) -> dict[str, Any]:
     """A row of texts as the types an object's schema says, field by field.
 

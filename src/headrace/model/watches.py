@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from headrace.model.errors import Misuse
+from headrace.model.names import FolderPath, StreamName, keep_name, keep_path
 from headrace.model.spans import MaybeSeconds, Seconds, default, keep_seconds
 
 FileEvent = Literal["created", "modified", "deleted"]
@@ -25,7 +26,7 @@ class Files(msgspec.Struct, frozen=True, tag="files"):
     """Files come, change or go in a folder. Exactly one event for each version of a file.
 
     Attributes:
-        path: The folder; a relative one is looked for where the node was started. Nothing outside
+        path: The folder, as text or a `pathlib` path; a relative one is looked for where the node was started. Nothing outside
             of it is looked at, and no symbolic link is followed.
         pattern: A glob that the file's name must match; with `recursive`, its path.
         events: Which of `created`, `modified`, `deleted`.
@@ -37,7 +38,7 @@ class Files(msgspec.Struct, frozen=True, tag="files"):
             records: `lines`, or records of `csv`. None hands over the file's name alone.
     """
 
-    path: str
+    path: FolderPath
     pattern: str = "*"
     events: tuple[FileEvent, ...] = ("created", "modified", "deleted")
     settle: Seconds = default(0.5)
@@ -51,6 +52,7 @@ class Files(msgspec.Struct, frozen=True, tag="files"):
         Raises:
             Misuse: Naming the setting and the fix.
         """
+        keep_path(self, "path")
         what = f"Files({self.path!r})"
         path: Any = self.path
         if not isinstance(path, str) or not path or "\x00" in path:
@@ -139,12 +141,12 @@ class Silence(msgspec.Struct, frozen=True, tag="silence"):
     """A stream has been silent for so long. One event; the next only after there was activity.
 
     Attributes:
-        stream: The stream's name.
+        stream: The stream, or its name.
         after: The time, such as `"10m"`, since the last record was appended.
         per_key: Whether each key's own silence counts; a key counts from its first record on.
     """
 
-    stream: str
+    stream: StreamName
     after: Seconds
     per_key: bool = False
 
@@ -154,6 +156,7 @@ class Silence(msgspec.Struct, frozen=True, tag="silence"):
         Raises:
             Misuse: Naming the setting and the fix.
         """
+        keep_name(self, "stream")
         what = f"Silence({self.stream!r})"
         _check_stream(self.stream, what)
         keep_seconds(self, "after", low=0.1, high=MAX_WAIT_S, what=f"`after=` of `{what}`")
@@ -168,13 +171,13 @@ class Missing(msgspec.Struct, frozen=True, tag="missing"):
     """A join was left incomplete: a record came on one stream, none of its key on the other.
 
     Attributes:
-        left: The stream whose records expect a partner.
-        right: The stream where the partner should come, before or after it.
+        left: The stream whose records expect a partner, or its name.
+        right: The stream, or its name, where the partner should come, before or after it.
         within: The time, such as `"15m"`, between the two at most.
     """
 
-    left: str
-    right: str
+    left: StreamName
+    right: StreamName
     within: Seconds
 
     def __post_init__(self) -> None:
@@ -183,6 +186,7 @@ class Missing(msgspec.Struct, frozen=True, tag="missing"):
         Raises:
             Misuse: Naming the setting and the fix.
         """
+        keep_name(self, "left", "right")
         what = f"Missing({self.left!r}, {self.right!r})"
         _check_stream(self.left, what)
         _check_stream(self.right, what)
@@ -248,5 +252,5 @@ def _check_looks(trigger: Files | Objects | Sftp, what: str) -> None:
 def _check_stream(stream: object, what: str) -> None:
     if not isinstance(stream, str) or not stream:
         raise Misuse(
-            f'`{what}`: {stream!r} is no stream\'s name; write `"orders"` or `orders.name`'
+            f'`{what}`: {stream!r} is not a stream; write the stream itself, or its name such as `"orders"`'
         )

@@ -116,7 +116,8 @@ class Node:
         self._rooms = furnish(
             self.dispatcher, invoker=self.fleet, answers=answers, replays=self.replays,
             runs=self.runs, storage=storage, broker=broker, clock=clock, entropy=entropy,
-            secrets=self.secrets, operator=self.operator, outgoing=self.outgoing, access=settings.access, health=self.health,
+            secrets=self.secrets, operator=self.operator, outgoing=self.outgoing, access=settings.access,
+            check_answers=settings.check_answers or settings.reload, health=self.health,
             instances=self.fleet.instances, cold_starts=lambda: self.fleet.cold_starts,
         )  # fmt: skip
         self.publisher, self.tokens = self._rooms.publisher, self._rooms.tokens

@@ -75,6 +75,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         access: Whom the platform's own paths are for without a token: `open` everybody, `local` this
             machine, `token` nobody.
         secrets_folder: A folder whose files bear secrets' names, and hold their values.
+        check_answers: Hold what functions answer at routes against what these declare; an answer that is
+            not of its type is then 500. `dev` always does.
         failpoint: For fault campaigns: `label:passes` kills the node at that pass of that label.
         functions: Overrides of functions, in order of precedence.
         streams: Overrides of streams, in order of precedence.
@@ -106,6 +108,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: str = "info"
     access: Access = "local"
     secrets_folder: Path | None = None
+    check_answers: bool = False
     failpoint: str = ""
     functions: tuple[Override, ...] = ()
     streams: tuple[Override, ...] = ()

@@ -53,6 +53,7 @@ def furnish(
     operator: Operator,
     outgoing: Outgoing,
     access: Access,
+    check_answers: bool,
     health: Callable[[], Health],
     instances: Callable[[], Sequence[msgspec.Struct]],
     cold_starts: Callable[[], ColdStarts],
@@ -73,6 +74,7 @@ def furnish(
         outgoing: Connections to other services.
         operator: Who operates the node.
         access: Whom the platform's own paths are for.
+        check_answers: Whether answers are held against what routes declare.
         health: Whether work is taken now.
         instances: Processes of functions.
         cold_starts: How long they took.
@@ -109,5 +111,6 @@ def furnish(
         outgoing=outgoing,
         operator=operator,
         access=access,
+        check_answers=check_answers,
         cold_starts=cold_starts,
     )  # fmt: skip

@@ -6,7 +6,7 @@ function, its file and line, and the fix.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import UnionType
 from typing import Any, Final, get_args, get_type_hints
@@ -61,16 +61,32 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
 _KINDS = get_type_hints(FunctionSpec)
 
 
-def refuse_unknown(unknown: Mapping[str, object], place: str) -> None:
-    """Nothing, where nothing is unknown.
+FUNCTION_OPTIONS: Final = SPEC_OPTIONS + TRIGGER_OPTIONS + OTHER_OPTIONS
+STREAM_OPTIONS: Final = (
+    "partitions", "value", "private", "retention_age", "retention_bytes", "cleanup",
+    "dedupe_window", "max_event_bytes", "codec",
+)  # fmt: skip
+QUEUE_OPTIONS: Final = (
+    *(name for name in STREAM_OPTIONS if name != "cleanup"),
+    "visibility", "max_receives", "fifo", "delay", "outside",
+)  # fmt: skip
+EXTERNAL_OPTIONS: Final = ("value", "partitions", "codec")
+
+
+def refuse_unknown(
+    unknown: Mapping[str, object],
+    place: str,
+    what: str = "a function",
+    known: Sequence[str] = FUNCTION_OPTIONS,
+) -> None:
+    """Pass, where no option is unknown.
 
     Raises:
         Misuse: With the options that look like it.
     """
-    known = SPEC_OPTIONS + TRIGGER_OPTIONS + OTHER_OPTIONS
     for name in unknown:
         raise Misuse(
-            f"{place}: a function has no option `{name}`{near(name, known)}; "
+            f"{place}: {what} has no option `{name}`{near(name, known)}; "
             f"the options are {', '.join(sorted(known))}"
         )
 

@@ -14,6 +14,7 @@ import msgspec
 
 from headrace.model.codec import encode_json
 from headrace.model.errors import Invalid, Misuse
+from headrace.model.problem import MEDIA, Problem, filled_in
 from headrace.model.reply import WireReply, pack_reply
 from headrace.sdk.event import Event
 
@@ -72,9 +73,11 @@ class Request(msgspec.Struct, kw_only=True):
 class Reply:
     """An answer that is more than a JSON value.
 
+    The types of its values stand in `responses=` of the route, by status.
+
     Attributes:
         value: The body: any value as JSON; `bytes` and `str` stay as they are where `media` is
-            given.
+            given. A `Problem` is completed from the status.
         status: From 200 to 599.
         headers: Response headers.
         media: The body's media type.
@@ -92,7 +95,7 @@ class Reply:
     ) -> None:
         if not 200 <= status <= 599:
             raise Invalid(f"`Reply(status={status!r})` is no final status; use 200 to 599")
-        self.value = value
+        self.value: Any = filled_in(value, status) if isinstance(value, Problem) else value
         self.status = status
         self.headers = {name.lower(): text for name, text in (headers or {}).items()}
         for name, text in self.headers.items():
@@ -103,7 +106,7 @@ class Reply:
             if any(ord(each) < 32 or ord(each) > 255 for each in text):
                 raise Invalid(f"the header `{name}` of a `Reply` is no single line of Latin text")
         if media is None:
-            media = "application/octet-stream" if isinstance(value, bytes) else "application/json"
+            media = _media_of(value)
         if any(ord(each) < 32 or ord(each) > 126 for each in media):
             raise Invalid("the `media` of a `Reply` is no media type")
         self.media = media
@@ -125,3 +128,9 @@ class Reply:
     def pack(self) -> bytes:
         """For the host."""
         return pack_reply(WireReply(self.status, self.headers, self.media, self.body))
+
+
+def _media_of(value: object) -> str:
+    if isinstance(value, bytes):
+        return "application/octet-stream"
+    return MEDIA if isinstance(value, Problem) else "application/json"

@@ -18,6 +18,7 @@ from headrace.model.function import FunctionSpec
 from headrace.model.http import Http, Webhook
 from headrace.model.schemas import may_be_object
 from headrace.model.trigger import CallTrigger, Trigger
+from headrace.sdk.answers import answers_of
 from headrace.sdk.declared import Declared, coder_of
 from headrace.sdk.event import Event
 from headrace.sdk.place import of_code
@@ -59,6 +60,8 @@ def read_routes(
             if shape.value is Any and trigger.body is not None:
                 shape = replace(shape, value=trigger.body)
             trigger = _resolved(trigger, body, where)
+        if isinstance(trigger, Http):
+            trigger = _answering(trigger, shape, where)
         found.append(trigger)
     return tuple(found), shape
 
@@ -82,6 +85,15 @@ def _resolved(trigger: Http | Webhook, body: Any, where: str) -> Http | Webhook:
     if isinstance(trigger, Http):
         changes |= {"query": None, "query_schema": _schema(trigger.query, where)}
     return replace(trigger, **changes)
+
+
+def _answering(trigger: Http, shape: Shape, where: str) -> Http:
+    if trigger.mode != "sync":
+        return trigger
+    answers, any_status = answers_of(
+        shape.answer, trigger.responses, generates=shape.generates, where=where
+    )
+    return replace(trigger, responses=None, answers=answers, any_status=any_status)
 
 
 def _schema(of: Any, where: str, codec: str = "json") -> dict[str, Any] | None:

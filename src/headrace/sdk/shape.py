@@ -38,6 +38,7 @@ class Shape(msgspec.Struct, frozen=True):
         value: The type of value its annotation names; `Any` where it names none.
         place: `file:line`.
         summary: The first line of its docstring.
+        answer: The type its return annotation names; `Any` where it names none.
     """
 
     batch: bool
@@ -47,6 +48,7 @@ class Shape(msgspec.Struct, frozen=True):
     value: Any
     place: str
     summary: str
+    answer: Any = Any
 
 
 def shape_of(handler: Callable[..., Any], name: str) -> Shape:
@@ -84,6 +86,7 @@ def shape_of(handler: Callable[..., Any], name: str) -> Shape:
         value=value,
         place=place,
         summary=((handler.__doc__ or "").strip().splitlines() or [""])[0],
+        answer=hints.get("return", Any),
     )
 
 

@@ -17,6 +17,12 @@ from headrace.model.function import Cleanup, Codec, StreamSpec
 from headrace.model.policy import MAX_BATCH_BYTES, MAX_KEPT_S
 from headrace.model.spans import Span, seconds_in
 from headrace.sdk.declared import QueueSettings, StreamSettings, check_whole, coder_of
+from headrace.sdk.options import (
+    EXTERNAL_OPTIONS,
+    QUEUE_OPTIONS,
+    STREAM_OPTIONS,
+    refuse_unknown,
+)
 from headrace.sdk.place import here
 from headrace.sdk.queue import Queue, queue_spec
 from headrace.sdk.stream import Stream, check_name
@@ -75,6 +81,7 @@ class Streams:
         dedupe_window: Span = 600.0,
         max_event_bytes: int | None = None,
         codec: Codec | None = None,
+        **unknown: Any,
     ) -> Stream[Any]:
         """Declare a stream of this app.
 
@@ -89,11 +96,13 @@ class Streams:
             dedupe_window: The time in which a repeated event id is dropped.
             max_event_bytes: A larger event is refused.
             codec: `json`, `msgpack`, `bytes` or `text`, where the type should not decide.
+            **unknown: Refused, with the names that look alike.
 
         Raises:
             Misuse: The name is taken or a setting cannot work.
         """
         place = here()
+        refuse_unknown(unknown, place, "a stream", STREAM_OPTIONS)
         check_name(name, "a stream", place)
         where = f"{place}: stream `{name}`"
         check_whole(partitions, 1, 100_000, "partitions", where)
@@ -167,6 +176,8 @@ class Streams:
             Misuse: The name is taken or a setting cannot work.
         """
         place = here()
+        others = {each: of for each, of in settings.items() if each not in STREAM_OPTIONS}
+        refuse_unknown(others, place, "a queue", QUEUE_OPTIONS)
         where = f"{place}: queue `{name}`"
         made = queue_spec(
             where, visibility=visibility, max_receives=max_receives, fifo=fifo, delay=delay,
@@ -191,7 +202,13 @@ class Streams:
     ) -> Stream[Any]: ...
 
     def external(
-        self, name: str, *, value: Any = Any, partitions: int = 0, codec: Codec | None = None
+        self,
+        name: str,
+        *,
+        value: Any = Any,
+        partitions: int = 0,
+        codec: Codec | None = None,
+        **unknown: Any,
     ) -> Stream[Any]:
         """Name another app's public stream, to listen to it or publish to it.
 
@@ -200,8 +217,10 @@ class Streams:
             value: The type this app reads its values as.
             partitions: How many it has, where the deploy-time check should know; 0 means unsaid.
             codec: Where the type should not decide.
+            **unknown: Refused, with the names that look alike.
         """
         place = here()
+        refuse_unknown(unknown, place, "a stream of another app", EXTERNAL_OPTIONS)
         check_name(name, "a stream", place)
         where = f"{place}: stream `{name}`"
         check_whole(partitions, 0, 100_000, "partitions", where)
@@ -222,6 +241,8 @@ class Streams:
         Raises:
             Misuse: The name is taken, a setting cannot work, or the default bus is given any.
         """
+        others = {each: of for each, of in settings.items() if each not in STREAM_OPTIONS}
+        refuse_unknown(others, here(), "a bus", STREAM_OPTIONS)
         if name != DEFAULT_BUS:
             return self.stream(name, partitions, **settings)
         if partitions != 1 or settings:

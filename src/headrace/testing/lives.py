@@ -240,7 +240,7 @@ class Lives:
         rooms = furnish(
             dispatcher, invoker=invoker, answers=answers, replays=replays, runs=runs, storage=door,
             broker=self.broker, clock=self.clock, entropy=self._entropy, secrets=self._secrets,
-            outgoing=Outgoing(), operator=Operator(OPERATOR_KEY), access="open", health=lambda: Health(ready=True), instances=tuple, cold_starts=ColdStarts,
+            outgoing=Outgoing(), operator=Operator(OPERATOR_KEY), access="open", check_answers=True, health=lambda: Health(ready=True), instances=tuple, cold_starts=ColdStarts,
         )  # fmt: skip
         return Node(host, door, dispatcher, invoker, rooms)
 

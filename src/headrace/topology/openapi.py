@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any, Final
 
+from headrace.model import problem
 from headrace.model.function import AppSpec, FunctionSpec
-from headrace.model.http import Http, Proxy, Webhook
+from headrace.model.http import Answer, Http, Proxy, Webhook
 from headrace.model.route import Segment, segments_of
 from headrace.model.steps import Steps, at_once
 from headrace.topology.components import Components
@@ -18,30 +20,14 @@ _KINDS: Final[dict[str, dict[str, Any]]] = {
     "int": {"type": "integer"},
     "float": {"type": "number"},
     "uuid": {"type": "string", "format": "uuid"},
+    "date": {"type": "string", "format": "date"},
+    "datetime": {"type": "string", "format": "date-time"},
+    "decimal": {"type": "string", "format": "decimal"},
 }
 _BODYLESS: Final = frozenset({"GET", "DELETE"})
 _SAID_ELSEWHERE: Final = frozenset({"accept", "authorization", "content-type"})
 """Headers that OpenAPI describes by other means, and wants no parameter for."""
 _NAMES = re.compile(r"\{([^}]+)\}")
-PROBLEM: Final[dict[str, Any]] = {
-    "type": "object",
-    "required": ["type", "title", "status", "code", "detail"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "code": {"type": "string"},
-        "detail": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["path", "message"],
-                "properties": {"path": {"type": "string"}, "message": {"type": "string"}},
-            },
-        },
-    },
-}
 ACCEPTED: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["accepted", "duplicate"],
@@ -62,7 +48,7 @@ def document_of(apps: Iterable[AppSpec], *, version: str = "") -> Steps[dict[str
     """The document of these apps' routes, a function or proxy at a time."""
     # The platform's own apps have no routes, and no place in the title.
     known = [app for app in apps if not app.name.startswith("_")]
-    components = Components({"Problem": PROBLEM, "Accepted": ACCEPTED})
+    components = Components({"Problem": problem.SCHEMA, "Accepted": ACCEPTED})
     paths = Paths()
     scopes = False
     for app in known:
@@ -146,11 +132,11 @@ def _operation(
         "operationId": _operation_id(function.name, method, route.methods, route.path),
         "tags": [app.name],
         "parameters": [
-            *_path_parameters(route.segments),
+            *_path_parameters(route.segments, _described(route, function, components)),
             *_query_parameters(route, function, components),
             *_header_parameters(route),
         ],
-        "responses": _responses(route),
+        "responses": _responses(route, function, components),
     }
     if function.summary:
         found["summary"] = function.summary
@@ -170,12 +156,30 @@ def _operation_id(name: str, method: str, methods: tuple[str, ...], path: str) -
     return f"{name}.{method.lower()}.{slug}"
 
 
-def _path_parameters(segments: tuple[Segment, ...]) -> list[dict[str, Any]]:
+def _path_parameters(
+    segments: tuple[Segment, ...], described: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The names in the braces, each as the route's type says, else as its kind."""
+    known = described.get("properties", {}) if described else {}
     return [
-        {"name": each.name, "in": "path", "required": True, "schema": _KINDS[each.kind]}
+        {
+            "name": each.name,
+            "in": "path",
+            "required": True,
+            "schema": known.get(each.name, _KINDS[each.kind]),
+        }
         for each in segments
         if each.name
     ]
+
+
+def _described(
+    route: Http | Webhook, function: FunctionSpec, components: Components
+) -> dict[str, Any]:
+    """The schema of a value that the path and the query make together; empty where there is a body."""
+    if route.query_schema is None or not _BODYLESS.issuperset(route.methods):
+        return {}
+    return components.resolve(components.lift(route.query_schema, function.app))
 
 
 def _query_parameters(
@@ -212,7 +216,9 @@ def _body(route: Http | Webhook, function: FunctionSpec, components: Components)
     return {"required": required, "content": {"application/json": {"schema": schema}}}
 
 
-def _responses(route: Http | Webhook) -> dict[str, Any]:
+def _responses(
+    route: Http | Webhook, function: FunctionSpec, components: Components
+) -> dict[str, Any]:
     if route.mode == "async":
         good = {
             "202": {
@@ -230,14 +236,35 @@ def _responses(route: Http | Webhook) -> dict[str, Any]:
                 },
             }
         }
-    else:
+    elif isinstance(route, Http) and route.answers:
         good = {
-            "200": {
-                "description": "What the function answered, once that was committed.",
-                "content": {"application/json": {"schema": {}}},
-            }
+            str(status): _answer(status, answer, function, components)
+            for status, answer in sorted(route.answers.items())
         }
+    else:
+        good = {"200": _answer(200, Answer(), function, components)}
     return {**good, "default": _problem()}
+
+
+def _answer(
+    status: int, answer: Answer, function: FunctionSpec, components: Components
+) -> dict[str, Any]:
+    said: dict[str, Any] = {"description": _described_status(status)}
+    if answer.media == problem.MEDIA:
+        said["content"] = {problem.MEDIA: {"schema": _ref("Problem")}}
+    elif answer.media:
+        schema = {} if answer.schema is None else components.lift(answer.schema, function.app)
+        said["content"] = {answer.media: {"schema": schema}}
+    return said
+
+
+def _described_status(status: int) -> str:
+    if status == 200:
+        return "What the function answered, once that was committed."
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return f"Status {status}"
 
 
 def _passed(
@@ -247,7 +274,7 @@ def _passed(
         "operationId": _operation_id(app.name, method, proxy.methods, proxy.path),
         "tags": [app.name],
         "summary": "Passed on to another service, with all that lies beneath.",
-        "parameters": _path_parameters(segments),
+        "parameters": _path_parameters(segments, {}),
         "responses": {"default": {"description": "What the service answered."}},
     }
     if proxy.auth is not None:

@@ -19,7 +19,7 @@ STEPS = {0: 0, 1_000: 1, 10_000: 4}
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"stream": ""}, "is no stream's name"),
+        ({"stream": ""}, "is not a stream"),
         ({"thresholds": {}}, "`thresholds=` says nothing"),
         ({"thresholds": {-1: 1}}, "`thresholds=` has -1: 1"),
         ({"thresholds": {1: 2_000}}, "`thresholds=` has 1: 2000"),

@@ -121,7 +121,7 @@ def test_another_apps_private_stream_cannot_be_watched() -> None:
 @pytest.mark.parametrize(
     ("write", "says"),
     [
-        (lambda: Silence("", 1), "no stream's name"),
+        (lambda: Silence("", 1), "is not a stream"),
         (lambda: Silence("orders", 0), "out of range"),
         (lambda: Missing("orders", "orders", 1), "with itself"),
         (lambda: Missing("orders", "paid", "x"), "write seconds"),

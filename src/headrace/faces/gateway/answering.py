@@ -221,6 +221,7 @@ async def _call(
         answered = await door.rooms.direct.call(
             target.function.name, payload, key=once, digest=digest,
             timeout_s=target.says.timeout, headers=headers, listener=outlet,
+            judge=target.promise if door.rooms.check_answers else None,
         )  # fmt: skip
     except CallFailed as error:
         if (invalid := not_of_its_type(error)) is not None:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from headrace.faces.gateway.errors import NotAllowed
+from headrace.faces.gateway.promises import Promise
 from headrace.faces.gateway.routes import unquoted
 from headrace.model.errors import Invalid
 from headrace.model.function import AppSpec, FunctionSpec
@@ -61,6 +62,13 @@ class Target:
         """The same for queries."""
         schema = None if isinstance(self.says, Proxy) else self.says.query_schema
         return None if schema is None else Checker(schema)
+
+    @cached_property
+    def promise(self) -> Promise | None:
+        """What holds answers against their types; None where none is declared."""
+        says = self.says
+        declared = isinstance(says, Http) and (says.answers or not says.any_status)
+        return Promise(says) if isinstance(says, Http) and declared else None
 
     @property
     def cors(self) -> Cors | None:

@@ -73,7 +73,7 @@ class Calls:
             return None
         call = Call(self, plan, size, caller, self.clock.monotonic())
         try:
-            target, timeout_s = plan.target, None
+            target, timeout_s, judge = plan.target, None, None
             if target is None:
                 payload = body or b"null"
                 validate_json(payload)
@@ -81,7 +81,8 @@ class Calls:
                 assert isinstance(target.says, Http)  # noqa: S101 - others are no plain calls
                 payload = payload_of(target.says, target.body, plan.method, body, {}, plan.params)
                 timeout_s = target.says.timeout
-            begun = self.direct.begin(plan.function, payload, call, timeout_s, plan.headers)
+                judge = target.promise if self._door.rooms.check_answers else None
+            begun = self.direct.begin(plan.function, payload, call, timeout_s, plan.headers, judge)
         except Exception as error:  # noqa: BLE001 - whatever it is becomes an answer
             call.set_exception(error)
             return call

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from headrace.client.outgoing import UpstreamFailed, UpstreamLate
-from headrace.delivery.direct import CallFailed
+from headrace.delivery.direct import WRONG_ANSWER, CallFailed
 from headrace.delivery.repeats import KeyReused, UnderWay
 from headrace.faces.gateway.responses import Response, json_response
 from headrace.model import errors
@@ -119,6 +119,12 @@ def answer_error(error: errors.HeadraceError) -> Response:
 def answer_call_failure(error: CallFailed) -> Response:
     """The answer to a call whose function failed: 504 timed out, 502 crashed, 500 raised."""
     cause = error.cause
+    if cause.kind == WRONG_ANSWER:
+        # What the function holds is not for the client: only its log says what was wrong.
+        return problem(
+            500, "The function failed", f"`{error.function}` answered what its route does not "
+            "declare; nothing it did was kept, and its log says what was wrong", error.code,
+        )  # fmt: skip
     status, title = {
         "TimedOut": (504, "The function timed out"),
         "Crashed": (502, "The function crashed"),

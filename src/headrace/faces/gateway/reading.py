@@ -17,7 +17,7 @@ from headrace.model.codec import encode_json, validate_json
 from headrace.model.errors import Invalid, TooLarge
 from headrace.model.http import Http, Webhook
 from headrace.model.policy import MAX_HEADER_BYTES, MAX_KEY_BYTES
-from headrace.model.schemas import coerce
+from headrace.model.schemas import coerce, names_in
 from headrace.security.tokens import is_ours
 from headrace.triggers.schemas import Checker
 
@@ -68,7 +68,10 @@ def typed_query(
     found = coerce(schema, texts)
     if _BODYLESS.issuperset(route.methods):
         # What stands in the path wins: a query cannot pretend to be another's path.
-        found |= coerce(schema, {name: [str(value)] for name, value in params.items()})
+        # What the type says of it goes before its kind in the path.
+        typed = coerce(schema, {name: [str(value)] for name, value in params.items()})
+        known = names_in(schema)
+        found |= {name: typed[name] if name in known else params[name] for name in params}
     of.check(found)
     return found
 
@@ -87,6 +90,8 @@ def payload_of(
         Invalid: The body is not what the route takes.
     """
     if isinstance(route, Http) and (method in _BODYLESS or _BODYLESS.issuperset(route.methods)):
+        if route.query_schema is not None and _BODYLESS.issuperset(route.methods):
+            return encode_json(query)
         return encode_json({**query, **params})
     if route.codec == "bytes":
         return body

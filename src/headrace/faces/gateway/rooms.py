@@ -55,6 +55,7 @@ class Rooms:
         cold_starts: How long cold starts took.
         access: Whom the platform's own paths are for; see `security/access`.
         health: Whether the node takes work now; asked at every `/readyz`.
+        check_answers: Whether functions' answers are held against what their routes declare.
     """
 
     publisher: Publisher
@@ -81,4 +82,5 @@ class Rooms:
     outgoing: Outgoing
     operator: Operator
     access: Access = "local"
+    check_answers: bool = False
     cold_starts: Callable[[], ColdStarts] = ColdStarts
