@@ -58,6 +58,7 @@ from headrace.sdk.event import Event, Undecodable
 from headrace.sdk.queue import Queue
 from headrace.sdk.request import Reply, Request
 from headrace.sdk.results import Failures, Output, Permanent
+from headrace.sdk.setting import Setting
 from headrace.sdk.stream import Stream
 from headrace.sdk.windows import Hopping, Session, Tumbling, Window
 
@@ -125,6 +126,7 @@ __all__ = [
     "Scaling",
     "Secret",
     "Session",
+    "Setting",
     "Sftp",
     "Silence",
     "Singleton",

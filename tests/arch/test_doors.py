@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "headrace"
 PUBLIC = {
     "authors write": {
         "App", "Batch", "Consumer", "Context", "Event", "Failures", "Output", "Queue", "Stream", "Hopping",
-        "Session", "Tumbling", "Window",
+        "Session", "Setting", "Tumbling", "Window",
     },
     "set functions off": {
         "At", "Cron", "Emit", "Every", "Files", "Lag", "Missing", "Objects", "Sftp", "Silence", "Table",

@@ -144,3 +144,25 @@ def test_a_setting_that_changes_under_dev_is_in_force_after_the_reload(tmp_path:
         end = clock.monotonic() + 20
         while node.ask("POST", "/functions/shop.tell", {}).body.get("at_import") != 7.0:
             assert clock.monotonic() < end, "the new setting never came"
+
+
+def test_an_app_that_is_made_in_a_process_the_import_forks_does_not_disturb_the_node(
+    tmp_path: Path,
+) -> None:
+    code = """
+    import os
+    from headrace import App
+    if (pid := os.fork()) == 0:
+        for number in range(100):
+            App(f"inner{number}", env=["TZ"])
+        os._exit(0)
+    os.waitpid(pid, 0)
+    shop = App("shop")
+    rate = shop.setting("RATE", int)
+    @shop.function()
+    def tell(event):
+        return rate.value
+    """
+    app = write(tmp_path, code)
+    with serving(app, tmp_path / "data", environ={"HEADRACE_APP_SHOP_RATE": "4"}) as node:
+        assert node.ask("POST", "/functions/shop.tell", {}).body == 4

@@ -244,3 +244,51 @@ def test_a_process_that_keeps_its_memory_private_leaves_no_core() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGABRT
     assert done.stdout.strip() in {"0", "1"}
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        "raise SystemExit(shop.secret('BANK'))",
+        "sys.exit(['in a list', shop.secret('BANK')])",
+        "os.write(3, b'x' * 16 + shop.secret('BANK').encode()); time.sleep(9)",
+        "threading.Thread(target=lambda: 1 / len([]) and shop.secret('BANK')).start(); raise ValueError(shop.secret('BANK'))",
+        "os.write(2, shop.secret('BANK').encode()); os.abort()",
+    ],
+)
+def test_the_last_words_of_an_instance_hold_no_secret(tmp_path: Path, ends: str) -> None:
+    code = f"""
+import os, sys, threading, time
+from headrace import App
+shop = App("shop", secrets=["BANK"])
+@shop.function()
+def end(event):
+    {ends}
+@shop.function(timeout=5)
+def other(event):
+    return "there"
+"""
+    app = write(tmp_path, code)
+    with serving(app, tmp_path / "data", environ={"HEADRACE_SECRET_BANK": BANK}) as node:
+        failed = node.ask("POST", "/functions/shop.end", {})
+        assert failed.status >= 500
+        assert node.ask("POST", "/functions/shop.other", {}).body == "there"
+        told = repr([node.ask("GET", path) for path in ("/logs", "/runs", "/instances")])
+        assert BANK not in told + repr(failed)
+
+
+def test_what_a_start_hook_fails_with_holds_no_secret(tmp_path: Path) -> None:
+    code = """
+    from headrace import App
+    shop = App("shop", secrets=["BANK"])
+    @shop.init
+    def log_in():
+        raise ConnectionError(f"no login with {shop.secret('BANK')}")
+    @shop.function()
+    def pay(event): ...
+    """
+    app = write(tmp_path, code)
+    with serving(app, tmp_path / "data", environ={"HEADRACE_SECRET_BANK": BANK}) as node:
+        failed = node.ask("POST", "/functions/shop.pay", {})
+        assert "no login with [secret BANK]" in failed.body["detail"]
+        assert BANK not in repr([failed, *(node.ask("GET", path) for path in ("/logs", "/runs"))])

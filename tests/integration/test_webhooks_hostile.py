@@ -28,6 +28,8 @@ async def hooked(
     folder: Path, *, patience: Patience | None = None, **route: object
 ) -> AsyncIterator[tuple[str, Node]]:
     """A door with one webhook whose function is paused, so that what came in can be counted."""
+    for name in ("key", "std"):
+        (folder / name).touch(mode=0o600)
     (folder / "key").write_bytes(KEY)
     secrets = {"HOOK": f"file:{folder}/key", "STD": f"file:{folder}/std"}
     (folder / "std").write_bytes(b"whsec_b25seSB0aGUgc2VuZGVyIGtub3dz")

@@ -157,6 +157,11 @@ port = 4280
 timeout = 10.0
 retry = {{ attempts = 3, base = 0.1 }}
 
+# What the app declares with `app.setting("RATE", float, default=1.0)` is given here, by
+# HEADRACE_APP_..._RATE or by `--set {name}.RATE=2`; secrets are named in the app and kept elsewhere.
+# [apps."{name}".settings]
+# RATE = 2.0
+
 # Another environment: HEADRACE_ENV=production headrace serve
 [env.production.node]
 port = 8080

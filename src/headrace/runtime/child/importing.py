@@ -36,12 +36,12 @@ def load(
     order: Load, control: Control, standing: warden.Standing
 ) -> tuple[main.Life, Loaded, sandbox.Ground] | LoadFailed:
     """Import the app and make this process fit to be forked."""
-    began = time.perf_counter()
+    began, born = time.perf_counter(), forks.count
     shares = standing.rung.uids
     folders.stand(order.files, share if shares else None)
     notes = sandbox.filter_zygote() if standing.rung.drops else []
     try:
-        with provided_by(lambda app, env: _ask(control, app, env)):
+        with provided_by(lambda app, env: _ask(control, app, env, born)):
             app = forks.guarded(lambda: loader.load(order.target))
         spec, code = loader.described(app, order.target)
         check_forkable(CONTROL)
@@ -89,8 +89,11 @@ def _own_files(files: str, app: str, *, shared: bool) -> str:
     return own
 
 
-def _ask(control: Control, app: str, env: Environment) -> Provision:
+def _ask(control: Control, app: str, env: Environment, born: int) -> Provision:
     """Have the host say what an app is given, and set its variables."""
+    if forks.count != born:
+        # A process that the import forked: the control socket is not its own.
+        return Provision()
     own, names = (env, []) if isinstance(env, Mapping) else ({}, list(env))
     control.say(Needs(app, names))
     while True:
