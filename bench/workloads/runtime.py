@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.figures import scratch
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Outcome, Returned
+from headrace.model.outcome import Outcome, Returned, Scanned
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.fleet import Fleet
 from headrace.world.clock import SystemClock
@@ -27,10 +27,8 @@ class NoState:
     async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
         return [(0, None)] * len(keys)
 
-    async def scan_state(
-        self, app: str, prefix: str, *, limit: int
-    ) -> list[tuple[str, int, bytes]]:
-        return []
+    async def scan_state(self, app: str, prefix: str, *, limit: int) -> Scanned:
+        raise NotImplementedError("no function that is measured scans its state")
 
 
 def call(function: str, payload: bytes = b"{}") -> Invocation:

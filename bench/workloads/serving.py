@@ -48,7 +48,14 @@ class Serving:
         (data / "node.json").unlink(missing_ok=True)
         self.began = time.perf_counter()
         self.process = subprocess.Popen(
-            command(verb, str(APPS / f"{app}.py"), "--data", str(data), "--port", "0"),
+            command(
+                verb,
+                app if app.endswith(".py") else str(APPS / f"{app}.py"),
+                "--data",
+                str(data),
+                "--port",
+                "0",
+            ),
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
@@ -124,5 +131,4 @@ def serving(app: str, data: Path, *, verb: str = "serve") -> Iterator[Serving]:
         node.wait_ready()
         yield node
     finally:
-        if node.process.poll() is None:
-            node.stop()
+        node.stop()

@@ -146,7 +146,7 @@ async def test_a_database_with_a_write_ahead_log_is_everybodys_of_the_app(tmp_pa
     async with house(tmp_path) as found:
         await found.fleet.deploy(_write(tmp_path, "shop"))
         assert (await _answer(found, "shop.sell_a2"))[1] == 7
-        await found.fleet.redeploy(_write(tmp_path, "shop", KEEPER + "\n# changed\n"))
+        await found.fleet.deploy(_write(tmp_path, "shop", KEEPER + "\n# changed\n"))
         assert (await _answer(found, "shop.sell_b2"))[1] == 8
 
 

@@ -270,7 +270,7 @@ async def test_calls_that_wait_when_their_app_is_deployed_anew_run_in_the_new_ve
         answers = asyncio.gather(*asked)
         assert await waits_for(lambda: gateway.busy.get("requests") == 6)
         app.write_text(APP.replace('return "held"', 'return "held anew"'))
-        await node.redeploy(str(app))
+        await node.deploy(str(app))
         assert sorted(body for _, body in await answers)[-1] == "held anew"
         assert {status for status, _ in await answers} == {200}
         for line in lines:
@@ -298,7 +298,7 @@ async def test_a_known_head_follows_what_is_deployed(tmp_path: Path) -> None:
             .replace("function()\ndef two", "function(Http('POST', '/price'))\ndef two")
             .replace("return 2", "return 22")
         )
-        await node.redeploy(str(app))
+        await node.deploy(str(app))
         for _ in range(3):
             assert await asyncio.to_thread(line.ask, "/price", None) == (200, 22)
             assert await asyncio.to_thread(line.ask, "/functions/shop.one", None) == (200, 1)

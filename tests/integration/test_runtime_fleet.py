@@ -276,7 +276,7 @@ def price(events, context):
 @app.function(orders)
 def price(events, context): print("new")
 """)
-        await home.fleet.redeploy(target)
+        await home.fleet.deploy(target)
         await home.run("price")
         assert isinstance(await running, Returned)
         assert await eventually(lambda: len(home.lines) == 2)
@@ -288,7 +288,7 @@ async def test_a_broken_redeploy_leaves_the_old_version_at_work(tmp_path: Path) 
     async with house(tmp_path) as home:
         await home.deploy(PLAIN)
         with pytest.raises(Misuse):
-            await home.fleet.redeploy(home.write("oh no"))
+            await home.fleet.deploy(home.write("oh no"))
         assert isinstance(await home.run("price"), Returned)
 
 

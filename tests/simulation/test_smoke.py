@@ -104,6 +104,7 @@ def test_the_seeds_reach_every_kind_of_trouble() -> None:
     assert {action.deed for plan in plans for action in plan.actions} == {
         "publish", "crash", "crash at", "take over", "thaw", "skew", "redrive", "heal", "pause",
         "resume", "reset", "discard", "sweep", "drain",
+        "reload", "reload otherwise", "reload without",
     }  # fmt: skip
     assert {len(plan.scenes) for plan in plans} == {0, 1, 2}
     assert {scene.__struct_config__.tag for plan in plans for scene in plan.scenes} == {

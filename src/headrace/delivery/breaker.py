@@ -32,6 +32,11 @@ class CircuitBreaker:
         self._trial = False
         self.state = BreakerState.CLOSED
 
+    def renew(self, policy: Breaker | None) -> None:
+        """Begin again, closed: the function has other code, which has not failed yet."""
+        self._policy = policy
+        self.succeeded()
+
     @property
     def is_closed(self) -> bool:
         """Whether it lets everything through."""

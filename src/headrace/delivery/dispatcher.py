@@ -1,19 +1,22 @@
-"""Pumps come and go with assignments: one per function, trigger and partition this node owns.
+"""What is deployed here, and who delivers to it: a reading for each function and trigger.
 
-In come the deployed apps and what their subscriptions say; out go running pumps. An operator's wish
-about a partition is carried to the pump that owns it.
+In come apps, again and again as they change; out go readings, whose pumps deliver. Names switch at once and
+partitions follow one by one (ADR 0037). An operator's wish about a partition is carried to the pump that
+owns it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from headrace.delivery.breaker import BreakerState, CircuitBreaker
+from headrace.delivery.changeover import Step, Streams, steps
 from headrace.delivery.delays import Delays
 from headrace.delivery.feeding import Feeding, Key
 from headrace.delivery.flow import Flow
@@ -25,16 +28,17 @@ from headrace.delivery.positions import (
 )
 from headrace.delivery.pump import Pump
 from headrace.delivery.pumping import Pumping
+from headrace.delivery.reading import Reading, Shared
 from headrace.delivery.roster import Roster
 from headrace.delivery.runs import Runs
 from headrace.delivery.shifts import Shifts
 from headrace.delivery.vetting import Vetting
-from headrace.keepers.brokers.base import Assigned, Broker, Revoked, Subscription
+from headrace.keepers.brokers.base import Broker, Subscription
 from headrace.keepers.storage.base import Storage
-from headrace.model.errors import Corrupt, Fenced, Misuse
+from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.lag import Lag
-from headrace.model.trigger import StreamTrigger, listeners, own_settings
+from headrace.model.trigger import StreamTrigger, Trigger, listeners, own_settings
 from headrace.model.watches import Ends
 from headrace.runtime.base import Invoker, Lead
 from headrace.topology.consumers import consumer_of
@@ -44,9 +48,25 @@ from headrace.triggers.opening import Surroundings
 from headrace.world.backoff import Backoff
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
-from headrace.world.failpoints import hit
 from headrace.world.supervision import Supervised, Trouble, Work
 from headrace.world.tasks import Tasks
+
+
+@dataclass
+class Prepared:
+    """A deployment of an app that cannot fail any more; see `Dispatcher.prepare`.
+
+    Attributes:
+        app: As it is to be.
+        functions: Its functions, and consumers outside of its queues, by name.
+        flows: Of those that are new or changed, with what the store holds.
+        subscriptions: Of what is not read yet, by function and streams.
+    """
+
+    app: AppSpec
+    functions: dict[str, FunctionSpec]
+    flows: dict[str, Flow] = field(default_factory=dict)
+    subscriptions: dict[tuple[str, Streams], Subscription] = field(default_factory=dict)
 
 
 class Dispatcher:
@@ -73,20 +93,16 @@ class Dispatcher:
         self.halted: dict[Key, str] = {}
         self._flows: dict[str, Flow] = {}
         self._shifts = Shifts() if shifts is None else shifts
-        self._rosters: dict[str, Roster] = {}
         self.queues = Outside(invoker, storage=storage, clock=clock, entropy=entropy)
         self._broker, self._storage, self._invoker = broker, storage, self.queues
         self._clock, self._entropy, self._runs = clock, entropy, runs
         self._on_failure = on_failure
         self._tasks = Tasks(on_failure)
-        # All by function first: there may be thousands, and each finds its own only.
-        self._pumps: defaultdict[str, dict[Key, tuple[Pump, Supervised]]] = defaultdict(dict)
-        self._subscriptions: defaultdict[
-            str, dict[tuple[str, ...], tuple[Subscription, Supervised]]
-        ] = defaultdict(dict)
-        # By stream then: what is read together with it.
-        self._reads: dict[str, dict[str, list[tuple[str, ...]]]] = {}
+        # By function first: there may be thousands, and each finds its own only.
+        self._readings: defaultdict[str, dict[Streams, Reading]] = defaultdict(dict)
         self._readers: defaultdict[str, set[str]] = defaultdict(set)
+        # Those that are not wanted any more, while what they have in hand ends.
+        self._leaving: dict[tuple[str, Streams], asyncio.Task[None]] = {}
         self._paused: set[str] = set()
         # Held while an operator's wish is done to rows of a partition that nobody owns here.
         self._unowned: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -106,6 +122,11 @@ class Dispatcher:
             storage=storage, broker=broker, clock=clock, entropy=entropy, tasks=self._tasks,
             runs=runs, queues=self.queues, vetting=self.vetting, lead=lead,
         )  # fmt: skip
+        self._shared = Shared(
+            pumping=self._pumping, sources=self.sources, breakers=self.breakers, flows=self._flows,
+            paused=self._paused, halted=self.halted, unowned=self._unowned,
+            supervise=self._supervise, roster=self._roster, on_failure=on_failure,
+        )  # fmt: skip
         self._delaying: Supervised | None = None
 
     def troubles(self) -> dict[str, Trouble]:
@@ -117,7 +138,13 @@ class Dispatcher:
     async def deploy(self, app: AppSpec) -> None:
         """Declare the app's streams and deliver to its functions; again with a changed app is fine.
 
-        Functions that are gone or changed are stopped first, their last unit landed.
+        Raises:
+            Misuse: A stream or trigger cannot be what the app asks for; all goes on as before.
+        """
+        self.switch(await self.prepare(app))
+
+    async def prepare(self, app: AppSpec) -> Prepared:
+        """Do all that may fail of a deployment: declare, open and load; nothing is delivered otherwise yet.
 
         Raises:
             Misuse: A stream or trigger cannot be what the app asks for.
@@ -136,50 +163,112 @@ class Dispatcher:
         consumers = [found for stream in app.streams if (found := consumer_of(stream, app.name))]
         for consumer in consumers:
             await self.queues.open(consumer)
-        wanted = {function.name: function for function in (*app.functions, *consumers)}
-        for name, function in list(self.functions.items()):
-            if function.app == app.name and wanted.get(name) != function:
-                await self._withdraw(name)
+        prepared = Prepared(app, {each.name: each for each in (*app.functions, *consumers)})
+        for function in prepared.functions.values():
+            if self.functions.get(function.name) != function:
+                prepared.flows[function.name] = flow = Flow(function)
+                await flow.load(self._storage, self._clock.now())
+        for function in prepared.functions.values():
+            for streams, step in steps(self.functions.get(function.name), function).items():
+                if step in {Step.OPEN, Step.REPLACE}:
+                    joined = self._broker.subscribe(function.name, streams)
+                    prepared.subscriptions[function.name, streams] = joined
+        return prepared
+
+    def switch(self, prepared: Prepared) -> None:
+        """Deliver as it was prepared: names at once, partitions as what they have in hand lands."""
+        app = prepared.app
+        if self._delaying is None:
+            self._delaying = self._supervise(self.delays.run, "delays")
         if self.apps.get(app.name) != app:
             # Else the object that is known stays: whoever compares need not look into it.
             self.apps[app.name] = app
-        if self._delaying is None:
-            self._delaying = self._supervise(self.delays.run, "delays")
-        for function in wanted.values():
-            if function.name not in self.functions:
-                flow = Flow(function)
-                await flow.load(self._storage, self._clock.now())
-                self._flows[function.name] = flow
-                self._begin(function)
+        gone = [
+            name for name, function in self.functions.items()
+            if function.app == app.name and name not in prepared.functions
+        ]  # fmt: skip
+        for name in gone:
+            old = self.functions.pop(name)
+            for streams in steps(old, None):
+                self._close(name, streams)
+        for name, function in prepared.functions.items():
+            if (known := self.functions.get(name)) != function:
+                self.functions[name] = function
+                self._take_up(known, function, prepared)
 
-    def _begin(self, function: FunctionSpec) -> None:
-        self.functions[function.name] = function
-        self.breakers[function.name] = CircuitBreaker(function.breaker)
-        self._reads[function.name] = {}
-        for trigger, reads in listeners(function.name, function.triggers):
-            subscription = self._broker.subscribe(function.name, reads.streams)
-            for stream in reads.streams:
-                self._reads[function.name].setdefault(stream, []).append(reads.streams)
-                self._readers[stream].add(function.name)
-            if isinstance(trigger, Lag):
-                follow = self._roster(function, trigger, subscription).follow
+    def _take_up(
+        self, old: FunctionSpec | None, function: FunctionSpec, prepared: Prepared
+    ) -> None:
+        """Go from one version of a function to the next, or begin to deliver to it."""
+        name = function.name
+        if old is None:
+            self.breakers[name] = CircuitBreaker(function.breaker)
+            self._flows[name] = prepared.flows[name]
+        else:
+            self.breakers[name].renew(function.breaker)
+            self._flows[name].renew(function, prepared.flows[name])
+        triggers = {
+            reads.streams: (each, reads) for each, reads in listeners(name, function.triggers)
+        }
+        for streams, step in steps(old, function).items():
+            reading = self._readings[name].get(streams)
+            if reading is None or step in {Step.REPLACE, Step.CLOSE}:
+                self._close(name, streams)
+                if step is not Step.CLOSE:
+                    self._open(function, *triggers[streams], prepared)
+            elif step is Step.RENEW:
+                reading.renew(function, *triggers[streams])
             else:
-                # What an author lets be left out is events, never what became of them.
-                spec = function.for_ends() if isinstance(trigger, Ends) else function
-                follow = partial(self._follow, spec, reads, subscription, deque())
-            following = self._supervise(follow, f"follow {function.name}")
-            self._subscriptions[function.name][reads.streams] = subscription, following
-            if reads is not trigger and not isinstance(trigger, Lag):
-                self.sources.start(function, trigger, reads.streams[0])
+                reading.keep(function)
+
+    def _open(
+        self, function: FunctionSpec, trigger: Trigger, reads: StreamTrigger, prepared: Prepared
+    ) -> None:
+        subscription = prepared.subscriptions[function.name, reads.streams]
+        reading = Reading(function, trigger, reads, subscription, self._shared)
+        self._readings[function.name][reads.streams] = reading
+        for stream in reads.streams:
+            self._readers[stream].add(function.name)
+        reading.begin(self._leaving.get((function.name, reads.streams)))
+
+    def _close(self, name: str, streams: Streams) -> None:
+        """Take up nothing more of the streams for the function; what is in hand ends meanwhile."""
+        if (reading := self._readings[name].pop(streams, None)) is None:
+            return
+        if not self._readings[name]:
+            self._readings.pop(name)
+        for stream in streams:
+            if not any(stream in each for each in self._readings.get(name, ())):
+                self._readers[stream].discard(name)
+        reading.stop()
+        before = self._leaving.get((name, streams))
+        task = self._tasks.start(_let_go(reading, before), name=f"withdraw {name}")
+        self._leaving[name, streams] = task
+        task.add_done_callback(partial(self._left, (name, streams)))
+
+    def _left(self, key: tuple[str, Streams], task: asyncio.Task[None]) -> None:
+        if self._leaving.get(key) is task:
+            del self._leaving[key]
+
+    def leaving(self, prefix: str) -> set[str]:
+        """Functions that have ceased to read something, and have some of it in hand yet, by a prefix."""
+        return {name for name, _ in self._leaving if name.startswith(prefix)}
+
+    async def left(self, prefix: str) -> None:
+        """Wait until none of them has."""
+        while found := [
+            task for (name, _), task in self._leaving.items() if name.startswith(prefix)
+        ]:
+            await asyncio.wait(found)
 
     def _supervise(
-        self, work: Work, name: str, *, halts: tuple[type[Exception], ...] = ()
+        self, work: Work, name: str, halts: tuple[type[Exception], ...] = ()
     ) -> Supervised:
         backoff = Backoff(self._clock, self._entropy)
         return self._tasks.supervise(work, name=name, backoff=backoff, halts=halts)
 
     def _roster(self, function: FunctionSpec, trigger: Lag, subscription: Subscription) -> Roster:
-        roster = self._rosters[function.name] = Roster(
+        roster = Roster(
             function, trigger, subscription, storage=self._storage, broker=self._broker,
             invoker=self._invoker, clock=self._clock, entropy=self._entropy, tasks=self._tasks,
             runs=self._runs, shifts=self._shifts,
@@ -187,24 +276,6 @@ class Dispatcher:
         )  # fmt: skip
         roster.paused = function.name in self._paused
         return roster
-
-    async def _withdraw(self, name: str) -> None:
-        """Stop delivering to a function; what is in flight ends first."""
-        subscriptions = self._subscriptions[name]
-        for streams in list(subscriptions):
-            await self.sources.stop(streams[0])
-            subscription, following = subscriptions.pop(streams)
-            await following.stop()
-            if (roster := self._rosters.pop(name, None)) is not None:
-                await roster.close()
-            # Pumps first: closing the subscription takes their readers away.
-            await self._stop([key for key in self._pumps[name] if key[1] == streams])
-            await subscription.close()
-        self._subscriptions.pop(name, None)
-        self._pumps.pop(name, None)
-        for stream in self._reads.pop(name, {}):
-            self._readers[stream].discard(name)
-        self.functions.pop(name, None)
 
     async def close(self, grace: float) -> None:
         """Stop taking up work, let what is in flight end and land, then let go of everything.
@@ -214,130 +285,31 @@ class Dispatcher:
         """
         if self._tasks.closed:
             return
-        for name in list(self.functions):
-            for pump, _ in self._of(name):
-                pump.stop()
-        leaving = [
-            self._tasks.start(self._withdraw(name), name=f"withdraw {name}")
-            for name in self.functions
-        ]
-        with contextlib.suppress(TimeoutError):
-            await self._clock.timeout(asyncio.gather(*leaving, return_exceptions=True), grace)
+        for name, readings in list(self._readings.items()):
+            for streams in list(readings):
+                self._close(name, streams)
+        if self._leaving:
+            with contextlib.suppress(TimeoutError):
+                await self._clock.timeout(
+                    asyncio.gather(*self._leaving.values(), return_exceptions=True), grace
+                )
         await self._tasks.close()
-
-    # --- assignments ------------------------------------------------------------------------
-
-    async def _follow(
-        self,
-        function: FunctionSpec,
-        trigger: StreamTrigger,
-        subscription: Subscription,
-        told: deque[Assigned | Revoked],
-    ) -> None:
-        """Start and stop pumps as the subscription says; `told` holds what is not done yet."""
-        while True:
-            if not told:
-                told.append(await subscription.read())
-            match told[0]:
-                case Assigned(partitions=partitions):
-                    for partition in partitions:
-                        await self._assign(function, trigger, subscription, partition)
-                    hit("recovery:claimed")
-                case Revoked(partitions=partitions):
-                    await self._stop([(function.name, trigger.streams, p) for p in partitions])
-                    await subscription.released(partitions)
-            told.popleft()
-
-    async def _assign(
-        self,
-        function: FunctionSpec,
-        trigger: StreamTrigger,
-        subscription: Subscription,
-        partition: int,
-    ) -> None:
-        key = (function.name, trigger.streams, partition)
-        if key in self._pumps[key[0]]:
-            # Begun before another partition of the same assignment could not be claimed.
-            return
-        name = f"pump {function.name} {','.join(trigger.streams)}/{partition}"
-        try:
-            pump = await self._pump(function, trigger, subscription, partition)
-        except Corrupt as error:
-            # The other partitions are not damaged.
-            self.halted[key] = f"{type(error).__name__}: {error}"
-            self._on_failure(name, error)
-            return
-        watch = partial(self._watch, key, deque([pump]), function, trigger, subscription)
-        self._pumps[key[0]][key] = pump, self._supervise(watch, name, halts=(Corrupt,))
-
-    async def _pump(
-        self,
-        function: FunctionSpec,
-        trigger: StreamTrigger,
-        subscription: Subscription,
-        partition: int,
-    ) -> Pump:
-        claims = await self._pumping.claims(function.name, trigger, partition)
-        pump = self._pumping.pump(
-            function, trigger, subscription, partition, claims,
-            breaker=self.breakers[function.name], flow=self._flows[function.name],
-        )  # fmt: skip
-        pump.paused = function.name in self._paused
-        return pump
-
-    async def _watch(
-        self,
-        key: Key,
-        made: deque[Pump],
-        function: FunctionSpec,
-        trigger: StreamTrigger,
-        subscription: Subscription,
-    ) -> None:
-        """Run the pump that is `made`; after it failed another one, from what the store holds.
-
-        Raises:
-            Corrupt: Stored bytes are damaged: the partition halts until somebody has looked at them.
-            Exception: It ended by a fault of ours, or of the store's, and is to be begun anew.
-        """
-        try:
-            if not made:
-                made.append(await self._pump(function, trigger, subscription, key[2]))
-            pumps = self._pumps[key[0]]
-            if key not in pumps:
-                return
-            pump = made.popleft()
-            pumps[key] = pump, pumps[key][1]
-            self.halted.pop(key, None)
-            async with self._unowned[function.name, key[2]]:
-                pass
-            await pump.run()
-        except Exception as error:
-            again = "" if isinstance(error, Corrupt) else "; begins anew soon"
-            self.halted[key] = f"{type(error).__name__}: {error}{again}"
-            raise
-        if pump.fenced:
-            # Still assigned to us: whoever claimed it late has to let go, so claim it anew.
-            self.halted[key] = "another owner has taken the partition over; claimed anew soon"
-            raise Fenced(self.halted[key])
-
-    async def _stop(self, keys: Sequence[Key]) -> None:
-        found = [self._pumps[key[0]].pop(key) for key in keys if key in self._pumps[key[0]]]
-        for pump, _ in found:
-            pump.stop()
-        await asyncio.gather(*(watch.task for _, watch in found), return_exceptions=True)
 
     # --- operators' wishes ------------------------------------------------------------------
 
-    def _of(self, function: str) -> list[tuple[Pump, Supervised]]:
-        return list(self._pumps.get(function, {}).values())
+    def _of(self, function: str) -> list[Reading]:
+        return list(self._readings.get(function, {}).values())
 
     def pump(self, function: str, stream: str, partition: int) -> Pump | None:
         """The pump that owns the partition here."""
-        pumps = self._pumps.get(function, {})
-        for streams in self._reads.get(function, {}).get(stream, ()):
-            if (found := pumps.get((function, streams, partition))) is not None:
-                return found[0]
+        for reading in self._of(function):
+            if stream in reading.reads.streams and (found := reading.pump(partition)) is not None:
+                return found
         return None
+
+    def _roster_of(self, function: str) -> Roster | None:
+        """Who decides how many instances of the function consume a lag."""
+        return next((each.roster for each in self._of(function) if each.roster is not None), None)
 
     def partitions(self, function: str) -> list[tuple[str, int]]:
         """Every (stream, partition) the function reads.
@@ -359,10 +331,11 @@ class Dispatcher:
     def state_of(self, function: str, stream: str, partition: int) -> str:
         """What delivery to this partition is doing, in words."""
         pump = self.pump(function, stream, partition)
-        for streams in (*self._reads.get(function, {}).get(stream, ()), (stream, "source")):
+        reads = [each.reads.streams for each in self._of(function) if stream in each.reads.streams]
+        for streams in (*reads, (stream, "source")):
             if (why := self.halted.get((function, streams, partition))) is not None:
                 return f"halted: {why}"
-        if (roster := self._rosters.get(function)) is not None:
+        if (roster := self._roster_of(function)) is not None:
             return roster.state_of(partition)
         if pump is None:
             return "stopped"
@@ -391,7 +364,7 @@ class Dispatcher:
             # A pump that comes meanwhile waits, for it looks at the rows once, when it begins.
             async with self._unowned[function, partition]:
                 await work()
-            if (roster := self._rosters.get(function)) is not None:
+            if (roster := self._roster_of(function)) is not None:
                 # A run that holds the partition is fenced off by what was written.
                 roster.wake()
         else:
@@ -401,19 +374,20 @@ class Dispatcher:
         """Take up nothing new for the function."""
         self.known(function)
         self._paused.add(function)
-        for pump, _ in self._of(function):
-            pump.pause(True)
-        if (roster := self._rosters.get(function)) is not None:
-            roster.pause(True)
+        self._pause(function, paused=True)
 
     def resume(self, function: str) -> None:
         """Go on after `pause`."""
         self.known(function)
         self._paused.discard(function)
-        for pump, _ in self._of(function):
-            pump.pause(False)
-        if (roster := self._rosters.get(function)) is not None:
-            roster.pause(False)
+        self._pause(function, paused=False)
+
+    def _pause(self, function: str, *, paused: bool) -> None:
+        for reading in self._of(function):
+            if reading.roster is not None:
+                reading.roster.pause(paused)
+            for pump in reading.pumps:
+                pump.pause(paused)
 
     async def reset(self, function: str, start: str, *, order_of: str | None = None) -> None:
         """Send the function back (or forward) to `start` in all its streams; see `start_offset`.
@@ -464,3 +438,10 @@ class Dispatcher:
                 raise Misuse(f"`{function}` merges `{stream}` with other streams; reset it instead")
         await self.with_owner(function, stream, partition, work)
         return count
+
+
+async def _let_go(reading: Reading, before: asyncio.Task[None] | None) -> None:
+    """Close it; whoever read the same before it may not have ended yet."""
+    await reading.close()
+    if before is not None:
+        await asyncio.wait([before])

@@ -60,28 +60,31 @@ class Feeding:
             open_source(function, trigger, self._around)
 
     def start(self, function: FunctionSpec, trigger: Trigger, stream: str) -> None:
-        """Let the trigger's source feed `stream` from now on."""
+        """Let the trigger's source feed `stream` from now on, once the one before it has ended."""
         # Not the key of the pump that reads the stream: each clears only what it said itself.
         self._halted.pop((function.name, (stream, "source"), 0), None)
+        before = self.end(stream)
         self._feeds[stream] = self._tasks.supervise(
-            partial(self._feed, function, trigger, stream),
+            partial(self._feed, function, trigger, stream, before),
             name=_name(function, trigger),
             backoff=Backoff(self._clock, self._entropy),
             halts=Misuse,
         )
 
-    async def stop(self, stream: str) -> None:
-        """Let nothing more be said on `stream`; harmless where no source feeds it."""
-        feed = self._feeds.pop(stream, None)
-        if feed is not None:
-            await feed.stop()
+    def end(self, stream: str) -> Supervised | None:
+        """Let nothing more be said on `stream`; who says it now, to be stopped, where somebody does."""
+        return self._feeds.pop(stream, None)
 
     def trouble(self, stream: str) -> Trouble | None:
         """What is wrong with the source of `stream`; None where it is well, or there is none."""
         feed = self._feeds.get(stream)
         return None if feed is None else feed.trouble
 
-    async def _feed(self, function: FunctionSpec, trigger: Trigger, stream: str) -> None:
+    async def _feed(
+        self, function: FunctionSpec, trigger: Trigger, stream: str, before: Supervised | None
+    ) -> None:
+        if before is not None:
+            await before.stop()
         try:
             source = open_source(function, trigger, self._around)
             await source.run(Outlet(self._storage, self._broker, stream=stream))

@@ -117,17 +117,32 @@ class Flow:
     """How much of one function runs now, and how often it began. On one event loop."""
 
     def __init__(self, spec: FunctionSpec) -> None:
-        self._concurrency, throttle = spec.concurrency, spec.throttle
-        self._pace = (
-            None if throttle is None else pace_of(throttle.limit, throttle.per, throttle.burst)
-        )
-        self._pace_per_key = throttle is not None and throttle.per_key
+        self._limit(spec)
         self._function = spec.name
         self._running = 0
         self._by_key: dict[Key, int] = {}
         self._buckets = Fullness()
         self._unsaved: set[Key] = set()
         self._watchers: list[Callable[[Key], None]] = []
+
+    def _limit(self, spec: FunctionSpec) -> None:
+        self._concurrency, throttle = spec.concurrency, spec.throttle
+        self._pace = (
+            None if throttle is None else pace_of(throttle.limit, throttle.per, throttle.burst)
+        )
+        self._pace_per_key = throttle is not None and throttle.per_key
+
+    def renew(self, spec: FunctionSpec, loaded: Flow) -> None:
+        """Go on by other limits; what runs now counts against them as well.
+
+        Args:
+            spec: The function as it is from now on.
+            loaded: A flow of it that has read what the store holds, for buckets that we do not know.
+        """
+        knows = self._pace is not None and loaded._pace_per_key == self._pace_per_key
+        self._limit(spec)
+        if not knows:
+            self._buckets = loaded._buckets
 
     @property
     def is_open(self) -> bool:

@@ -113,6 +113,7 @@ class Pump:
         self._ahead = 0
         self._at_rest = asyncio.Event()
         self._stopping = False
+        self._is_over = False
         self._pause_s = PAUSE_MIN
         self._fresh = True
         self._begin({name: claimed.standing for name, claimed in claims.items()})
@@ -138,6 +139,7 @@ class Pump:
             self._stopping = True
             while self._errands:
                 await self._errands.popleft()()
+            self._is_over = True
             for reader in self._readers:
                 reader.close()
 
@@ -212,6 +214,15 @@ class Pump:
         self._recall()
         self._waiting.wake()
 
+    def wake(self) -> None:
+        """Look again at what holds it up."""
+        self._waiting.wake()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has let go of its partition."""
+        return self._is_over
+
     @property
     def in_flight(self) -> list[Unit]:
         """The units being run now."""
@@ -234,10 +245,10 @@ class Pump:
         This is how an operator's wish (redrive, reset) is carried out by the partition's one writer.
 
         Raises:
-            Unavailable: The pump has stopped.
+            Unavailable: The pump has let go of the partition.
         """
-        if self._stopping:
-            raise Unavailable(f"`{self.spec.name}` is letting go of partition {self.partition}")
+        if self._is_over:
+            raise Unavailable(f"`{self.spec.name}` has let go of partition {self.partition}")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         async def carry_out() -> None:

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from headrace.client.outgoing import Outgoing
 from headrace.delivery.answers import Answers
-from headrace.delivery.dispatcher import Dispatcher
+from headrace.delivery.dispatcher import Dispatcher, Prepared
 from headrace.delivery.hostcalls import HostCalls
 from headrace.delivery.leftovers import leftovers
 from headrace.delivery.observed import Observed
@@ -38,6 +38,7 @@ from headrace.model.routing import check_routes
 from headrace.model.settings import Surroundings
 from headrace.node.config import Settings, secrets_of, surroundings_of
 from headrace.node.furnishing import furnish
+from headrace.runtime.deployment import Deployment
 from headrace.runtime.files import FILES
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.logs import LogLine
@@ -172,32 +173,53 @@ class Node:
         self.secrets.follow(secrets_of(self.settings))
 
     async def deploy(self, target: str) -> AppSpec:
-        """Load an app's code and deliver to its functions.
+        """Load an app's code and deliver to its functions; what runs of it goes on until then.
 
         Raises:
-            Misuse: The code cannot be loaded, or asks for what cannot be.
+            Misuse: The code cannot be loaded, or asks for what cannot be; what runs goes on.
         """
-        app = await self._load(target)
-        await self._deliver(app)
-        return app
+        coming = await self.fleet.prepare(target)
+        return await self._deliver(coming, await self._judged(coming))
 
-    async def _load(self, target: str) -> AppSpec:
-        app = self.settings.apply(await self.fleet.deploy(target))
-        self.fleet.configure(app)
-        return app
-
-    async def redeploy(self, target: str) -> AppSpec:
-        """Load changed code; the old version runs until the new one is ready.
+    async def _judged(self, coming: Deployment) -> AppSpec:
+        """The app that was loaded, with the node's overrides on top.
 
         Raises:
-            Misuse: The new code cannot be loaded; the old version goes on.
+            Misuse: They cannot hold together.
         """
-        app = self.settings.apply(await self.fleet.redeploy(target))
-        self.fleet.configure(app)
-        await self._deliver(app)
+        try:
+            return self.settings.apply(coming.spec)
+        except BaseException:
+            await self.fleet.discard(coming)
+            raise
+
+    async def _deliver(self, coming: Deployment, app: AppSpec) -> AppSpec:
+        if self.dispatcher.apps.get(app.name) == app:
+            # The version is a hash of everything that runs: what is deployed is as good.
+            await self.fleet.discard(coming)
+            return app
+        try:
+            prepared = await self._prepared(app)
+        except BaseException:
+            await self.fleet.discard(coming)
+            raise
+        self.fleet.set_partitions({spec.name: spec.partitions for spec in self.broker.streams()})
+        # In one turn of the loop: nobody finds one version's names and another one's functions.
+        self.fleet.switch(coming, app)
+        self.dispatcher.switch(prepared)
+        self.tasks.start(self._release(app.name), name=f"release {app.name}")
+        for left in await leftovers(app, storage=self.storage, broker=self.broker):
+            _logger.warning("%s", left)
+        if self._ready:
+            await self.bus.refresh()
         return app
 
-    async def _deliver(self, app: AppSpec) -> None:
+    async def _prepared(self, app: AppSpec) -> Prepared:
+        """All that may fail of a deployment.
+
+        Raises:
+            Misuse: The app asks for what cannot be, by itself or beside the others.
+        """
         others = [other for other in self.dispatcher.apps.values() if other.name != app.name]
         _refuse_lacking([app], self.secrets)
         _refuse_wrong([*others, app], self.broker.streams())
@@ -206,24 +228,25 @@ class Node:
             [spec for each in (*others, app) for spec in each.functions],
             [proxy for each in (*others, app) for proxy in each.proxies],
         )
-        await self.dispatcher.deploy(app)
-        for left in await leftovers(app, storage=self.storage, broker=self.broker):
-            _logger.warning("%s", left)
-        if self._ready:
-            await self.bus.refresh()
-        self.fleet.set_partitions({spec.name: spec.partitions for spec in self.broker.streams()})
+        return await self.dispatcher.prepare(app)
+
+    async def _release(self, app: str) -> None:
+        """Once nothing runs any more of functions that are gone, take nothing on for them."""
+        await self.dispatcher.left(f"{app}.")
+        self.fleet.release(app)
 
     async def start(self) -> None:
         """Deploy what the settings name, and begin housekeeping."""
-        apps = [await self._load(target) for target in self.settings.targets]
+        coming = [await self.fleet.prepare(target) for target in self.settings.targets]
+        apps = [self.settings.apply(each.spec) for each in coming]
         _refuse_lacking(apps, self.secrets)
         _refuse_wrong(apps, self.broker.streams())
         # Their streams first: apps may read each other's, in whatever order they are named.
         for app in apps:
             for stream in app.streams:
                 await self.broker.declare(stream)
-        for app in apps:
-            await self._deliver(app)
+        for each, app in zip(coming, apps, strict=True):
+            await self._deliver(each, app)
         await self._observed.load(self.dispatcher.functions)
         # Only when every app is there: no rule may miss what another's router has passed.
         await self.bus.refresh()

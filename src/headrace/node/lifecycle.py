@@ -30,6 +30,7 @@ from headrace.runtime.kernel import keep_memory_private
 from headrace.security.operator import write_key
 from headrace.world.backoff import Backoff
 from headrace.world.failpoints import kill_at
+from headrace.world.supervision import Supervised
 
 _logger = logging.getLogger("headrace.node")
 MAX_NAMED = 12
@@ -158,23 +159,29 @@ async def _serve_until(stopping: Stopping, settings: Settings) -> None:
         gateway = door(node)
         url = await gateway.start(settings.host, settings.port)
         stopping.starting = None
+        reloads: Supervised | None = None
         try:
+            if settings.reload:
+                reloads = node.tasks.supervise(
+                    partial(_reload, node, stop, set()),
+                    name="reload",
+                    backoff=Backoff(node.clock),
+                )
+                # It watches when this is over: an edit is seen from when the node says that it serves.
+                await node.clock.sleep(0)
             stopping.written.append(_key(settings, node))
             stopping.written.append(_note(settings, url))
             keep_for_good()
             node.tasks.start(settle(node), name="settle")
             _announce(node, url)
             notify(service_manager(), "READY=1")
-            if settings.reload:
-                node.tasks.supervise(
-                    partial(_reload, node, stop, set()),
-                    name="reload",
-                    backoff=Backoff(node.clock),
-                )
             await stop.wait()
         finally:
             notify(service_manager(), "STOPPING=1")
             stopping.erase()
+            if reloads is not None:
+                # What is not loaded yet is not wanted any more.
+                await reloads.stop()
             await _drain(node, gateway)
 
 
@@ -189,7 +196,7 @@ async def _drain(node: Node, gateway: Gateway) -> None:
 
 
 def keep_for_good() -> None:
-    """Let the collector pass by what there is now; again after a reload, to find what that left.
+    """Let the collector pass by what there is now; again after reloads, to find what those left.
 
     A node of a thousand functions holds a few hundred thousand objects for as long as it lives; to
     look at each of them again stops everything for 50 to 80 ms, now and then.
@@ -200,7 +207,7 @@ def keep_for_good() -> None:
 
 
 async def settle(node: Node) -> None:
-    """Once a node that has started is at work, let the collector pass by its pumps as well."""
+    """Once a node that has started, or loaded apps again, is at work, look at what it holds by now."""
     await node.clock.sleep(SETTLED_S)
     keep_for_good()
 
@@ -232,9 +239,14 @@ async def _reload(node: Node, stop: asyncio.Event, stale: set[str]) -> None:
         return any(is_part(Path(path), folder, apart) for folder in folders)
 
     await load_again(node, stale)
+    settling: asyncio.Task[None] | None = None
     async for _ in awatch(*folders, watch_filter=matters, stop_event=stop):
         stale.update(node.settings.targets)
         await load_again(node, stale)
+        if settling is not None:
+            # Looking stops everything for a moment: not at every save, but once there is a pause.
+            settling.cancel()
+        settling = node.tasks.start(settle(node), name="settle")
 
 
 def _said_to() -> Iterator[Path]:
@@ -256,12 +268,11 @@ async def load_again(node: Node, stale: set[str]) -> None:
         _logger.warning("kept the old settings: %s", error)
     for target in sorted(stale):
         try:
-            app = await node.redeploy(target)
+            app = await node.deploy(target)
         except Misuse as error:
             _logger.warning("kept the old version of `%s`: %s", target, error)
         else:
             _logger.info("reloaded `%s` (version %s)", app.name, app.version)
-            keep_for_good()
         stale.discard(target)
 
 

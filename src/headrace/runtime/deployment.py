@@ -67,6 +67,7 @@ class Deployment:
         self._tasks = tasks
         self._complain = complain
         self._changed = changed
+        self._spec: AppSpec | None = None
         self._restarts = 0
         self._loaded_at = 0.0
         self._renewable_at = 0.0
@@ -74,6 +75,12 @@ class Deployment:
         self._life: Supervised | None = None
         self._death: asyncio.Future[str] | None = None
         self._renewing: asyncio.Task[None] | None = None
+
+    @property
+    def spec(self) -> AppSpec:
+        """What the app declared, as it was first imported; to be asked for once it has started."""
+        assert self._spec is not None  # noqa: S101 - it has started
+        return self._spec
 
     @property
     def zygotes(self) -> list[Zygote]:
@@ -99,13 +106,13 @@ class Deployment:
             Misuse: The app cannot be imported.
             Unavailable: The process did not come up.
         """
-        spec = await self._bring_up()
+        self._spec = await self._bring_up()
         self._life = self._tasks.supervise(
             self._live,
             name=f"zygote of {self.target}",
             backoff=Backoff(self._clock, least=RESTART_BASE_S, most=RESTART_CAP_S),
         )
-        return spec
+        return self._spec
 
     async def _bring_up(self) -> AppSpec:
         zygote = self._make(self)

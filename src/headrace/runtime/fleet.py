@@ -1,8 +1,8 @@
 """All instances of all apps on this node: deploys versions, invokes functions, tends the pools.
 
-One deployment per version of an app, one pool per function. A redeployed app gets its new zygote
-first; only then do invocations switch, while the old version finishes what it has in hand. What time
-brings is looked after in `upkeep`.
+One deployment per version of an app, one pool per function. An app that is deployed again gets its new
+zygote first (`prepare`); only then do invocations switch, while the old version finishes what it has in
+hand. What time brings is looked after in `upkeep`.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class Fleet:
             spin=spin,
         )
         self._apps: dict[str, Deployment] = {}
+        self._coming: list[Deployment] = []
         self._pools: dict[str, Pool] = {}
         self._retired: set[Deployment] = set()
         self._instances: dict[str, Instance] = {}
@@ -114,9 +115,29 @@ class Fleet:
             Misuse: It cannot be imported, or an app of its name is deployed from elsewhere.
             Unavailable: The process did not come up, or the fleet is draining.
         """
+        coming = await self.prepare(target, interpreter=interpreter)
+        self.switch(coming, coming.spec)
+        self.release(coming.spec.name)
+        return coming.spec
+
+    async def prepare(self, target: str, *, interpreter: str | None = None) -> Deployment:
+        """Import what the target is now, beside what runs; to be followed by `switch` or `discard`.
+
+        Args:
+            target: What is imported.
+            interpreter: The app's own Python; by default that of the version that runs, else ours.
+
+        Raises:
+            Misuse: It cannot be imported, or an app of its name is deployed from elsewhere.
+            Unavailable: The process did not come up, or the fleet is draining.
+        """
         if self._draining:
             raise Unavailable("the fleet is draining; deploy again after the restart")
-        deployment = Deployment(
+        if interpreter is None:
+            interpreter = next(
+                (app.interpreter for app in self._apps.values() if app.target == target), None
+            )
+        coming = Deployment(
             target,
             interpreter,
             make=self._births.zygote,
@@ -126,49 +147,72 @@ class Fleet:
             complain=self._complain,
             changed=self._upkeep.changed,
         )
-        spec = await deployment.start()
-        known = self._apps.get(spec.name)
-        if known is not None and known.target != target:
-            await deployment.close()
-            raise Misuse(
-                f"an app called `{spec.name}` is deployed from `{known.target}`; "
-                f"give the one in `{target}` another name"
-            )
-        await self._give_files(spec.name, deployment)
-        self._switch(spec, deployment)
-        return spec
-
-    async def _give_files(self, app: str, deployment: Deployment) -> None:
-        zygote = deployment.zygote
-        shared = zygote is not None and zygote.loaded is not None and zygote.loaded.shares
+        await coming.start()
+        self._coming.append(coming)
         try:
-            # Every file of it, where the group has changed.
-            await asyncio.to_thread(self._files.give, app, deployment.target, shared=shared)
+            self._refuse_another(coming)
+            await self._give_files(coming)
         except BaseException:
-            await deployment.close()
+            await self.discard(coming)
             raise
+        return coming
 
-    async def redeploy(self, target: str) -> AppSpec:
-        """Bring up what the target is now, switch to it, and let the old version finish.
+    def _refuse_another(self, coming: Deployment) -> None:
+        name, target = coming.spec.name, coming.target
+        for other in (*self._apps.values(), *self._coming):
+            if other.spec.name == name and other.target != target:
+                raise Misuse(
+                    f"an app called `{name}` is deployed from `{other.target}`; "
+                    f"give the one in `{target}` another name"
+                )
 
-        Raises:
-            Misuse: The new version cannot be imported; the old one goes on.
-            Unavailable: The process did not come up; the old version goes on.
+    async def _give_files(self, coming: Deployment) -> None:
+        zygote = coming.zygote
+        shared = zygote is not None and zygote.loaded is not None and zygote.loaded.shares
+        # Every file of it, where the group has changed.
+        await asyncio.to_thread(self._files.give, coming.spec.name, coming.target, shared=shared)
+
+    async def discard(self, coming: Deployment) -> None:
+        """End what was prepared; what runs goes on."""
+        await coming.close()
+        self._coming.remove(coming)
+
+    def switch(self, coming: Deployment, spec: AppSpec) -> None:
+        """Let runs that begin from now on be those of what was prepared.
+
+        What the version before has in hand ends there; what waits in its lines goes to the new one, save
+        where that has no such function: until `release`, those are run by the old one.
+
+        Args:
+            coming: What was prepared.
+            spec: Its app, with the node's overrides in the place of what its author says.
         """
-        interpreter = next(
-            (app.interpreter for app in self._apps.values() if app.target == target), None
-        )
-        return await self.deploy(target, interpreter=interpreter)
-
-    def configure(self, spec: AppSpec) -> None:
-        """Put the node's overrides of scaling, resources and the like in the place of the author's.
-
-        Instances that live already keep the resources they were forked with.
-        """
+        self._coming.remove(coming)
+        old = self._apps.get(spec.name)
         for function in spec.functions:
-            pool = self._pools.get(function.name)
-            if pool is not None:
-                pool.spec = function
+            coming.pools[function.name] = Pool(
+                function,
+                fork=lambda pool: self._births.instance(coming, pool),
+                make_room=self._budget.make_room,
+                now=self._clock.monotonic,
+            )
+        self._apps[spec.name] = coming
+        replaced = [self._pools[name] for name in coming.pools if name in self._pools]
+        self._pools.update(coming.pools)
+        if old is not None:
+            old.retired = True
+            self._retired.add(old)
+        for pool in replaced:
+            pool.drain()
+        self._upkeep.start()
+        self._upkeep.changed()
+
+    def release(self, app: str) -> None:
+        """Take on nothing more for functions that the app's version does not have any more."""
+        gone = [name for name in self._pools if name.startswith(f"{app}.")]
+        for name in gone:
+            if name not in self._apps[app].pools:
+                self._pools.pop(name).drain(serves_line=True)
         self._upkeep.changed()
 
     def set_partitions(self, counts: Mapping[str, int]) -> None:
@@ -176,32 +220,6 @@ class Fleet:
         self._births.partitions.update(counts)
         for instance in self._instances.values():
             instance.set_partitions(self._births.partitions)
-
-    def _switch(self, spec: AppSpec, deployment: Deployment) -> None:
-        old = self._apps.get(spec.name)
-        for function in spec.functions:
-            deployment.pools[function.name] = Pool(
-                function,
-                fork=lambda pool: self._births.instance(deployment, pool),
-                make_room=self._budget.make_room,
-                now=self._clock.monotonic,
-            )
-        self._apps[spec.name] = deployment
-        if old is not None:
-            for name in old.pools:
-                self._pools.pop(name, None)
-        self._pools.update(deployment.pools)
-        if old is not None:
-            self._retire(old)
-        self._upkeep.start()
-        self._upkeep.changed()
-
-    def _retire(self, old: Deployment) -> None:
-        old.retired = True
-        self._retired.add(old)
-        for pool in old.pools.values():
-            pool.drain()
-        self._upkeep.changed()
 
     # -- invoking --------------------------------------------------------------------------------
 
@@ -278,7 +296,7 @@ class Fleet:
         raise Unavailable(f"`{invocation.function}` is being redeployed; try again later")
 
     def _deployments(self) -> list[Deployment]:
-        return [*self._apps.values(), *self._retired]
+        return [*self._apps.values(), *self._retired, *self._coming]
 
     def _all_pools(self) -> list[Pool]:
         return [pool for deployment in self._deployments() for pool in deployment.pools.values()]
@@ -354,7 +372,8 @@ class Fleet:
 
     async def _bury_retired(self) -> None:
         for deployment in list(self._retired):
-            if not any(pool.instances for pool in deployment.pools.values()):
+            pools = deployment.pools.values()
+            if all(pool.draining and not (pool.instances or pool.waiting) for pool in pools):
                 # Known until it is closed: we may be cancelled meanwhile.
                 await deployment.close()
                 self._retired.discard(deployment)

@@ -292,7 +292,7 @@ class Pool:
         """It has answered a run, or has come up."""
         if instance.in_hand == 0 and instance.state is State.IDLE:
             self._sharing.pop(instance, None)
-            if self.draining or self._worn_out(instance):
+            if (self.draining and not self._waiting) or self._worn_out(instance):
                 instance.stop()
                 return
             self._idle[instance] = None
@@ -382,9 +382,15 @@ class Pool:
         self._sleeping.pop(instance, None)
         instance.stop()
 
-    def drain(self) -> None:
-        """Take no new run; stop what is idle now and the rest as it becomes idle."""
+    def drain(self, *, serves_line: bool = False) -> None:
+        """Take no new run; stop what is idle now and the rest as it becomes idle.
+
+        Args:
+            serves_line: Run what waits in line, which nobody else could; else each is told `Lost`.
+        """
         self.draining = True
+        if serves_line and self._waiting:
+            return
         for instance in self.resting:
             self.evict(instance)
         waiting, self._waiting = self._waiting, OrderedDict()

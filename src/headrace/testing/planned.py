@@ -23,7 +23,7 @@ from headrace.testing.scenes.casting import PlannedScene
 Shape = Literal["single", "async", "batch", "done", "failures", "async batch"]
 Deed = Literal[
     "publish", "crash", "crash at", "take over", "thaw", "skew", "redrive", "heal", "pause",
-    "resume", "reset", "discard", "sweep", "drain",
+    "resume", "reset", "discard", "sweep", "drain", "reload", "reload otherwise", "reload without",
 ]  # fmt: skip
 
 HORIZON_S: Final = 6.0

@@ -11,6 +11,7 @@ from random import Random  # noqa: TID251 - the mishaps' own chance, from the se
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from headrace.delivery.deadletters import DeadLetters
 from headrace.delivery.parkinglot import ParkingLot
@@ -43,7 +44,7 @@ class Run:
         self.acknowledged: list[tuple[str, int]] = []
         self.deeds = Deeds()
         self._chance = Random(plan.seed + 1)
-        self._runs = 0
+        self._runs = self._version = 0
         self._running: dict[int, int] = {}
         self._frozen: list[Host] = []
         self._stops: list[asyncio.Task[None]] = []
@@ -218,10 +219,27 @@ class Run:
                 case "reset":
                     self._resets[target] = self._resets.get(target, 0) + 1
                     await node.dispatcher.reset(target, "earliest")
+                case "reload" | "reload otherwise" | "reload without":
+                    await self._reload(node, deed, target)
                 case _:
                     raise RuntimeError(f"no deed is called {deed}")
         except HeadraceError:
             return
+
+    async def _reload(self, node: Node, deed: str, target: str) -> None:
+        """Deploy the app's next version: other code, a function delivered otherwise, or gone for a moment."""
+        dispatcher, self._version = node.dispatcher, self._version + 1
+        app = dispatcher.apps[APP]
+        functions = [replace(each, version=str(self._version)) for each in app.functions]
+        if deed == "reload without":
+            less = tuple(each for each in functions if each.name != target)
+            await dispatcher.deploy(replace(app, functions=less))
+        elif deed == "reload otherwise":
+            functions = [
+                replace(each, timeout=each.timeout + 1) if each.name == target else each
+                for each in functions
+            ]
+        await dispatcher.deploy(replace(app, functions=tuple(functions)))
 
     async def _redrive_all(self) -> None:
         for function in self.plan.functions:

@@ -17,6 +17,7 @@ from headrace.testing.planned import (
     HORIZON_S,
     LABELS,
     Action,
+    Deed,
     Plan,
     PlannedEvent,
     PlannedFunction,
@@ -36,7 +37,21 @@ SCENE_LABELS = (
 
 def widened(plan: Plan) -> Plan:
     """The plan with what its seed adds to it; some of the seeds add nothing."""
-    return _stopped(_windowed(_patient(_crowded(_forgetting(_dressed(_beyond(plan)))))))
+    return _reloaded(_stopped(_windowed(_patient(_crowded(_forgetting(_dressed(_beyond(plan))))))))
+
+
+def _reloaded(plan: Plan) -> Plan:
+    """Now and then another version of the app is deployed while it works."""
+    chance = Random(f"the reloads of {plan.seed}")
+    if not plan.functions or chance.random() > 0.25:
+        return plan
+    names = [function.name for function in plan.functions]
+    deeds: tuple[Deed, ...] = ("reload", "reload otherwise", "reload otherwise", "reload without")
+    added = [
+        Action(chance.uniform(0.0, HORIZON_S), chance.choice(deeds), chance.choice(names))
+        for _ in range(chance.choice((1, 2, 5)))
+    ]
+    return replace(plan, actions=tuple(sorted((*plan.actions, *added), key=lambda each: each.at)))
 
 
 def _beyond(plan: Plan) -> Plan:

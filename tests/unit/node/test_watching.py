@@ -39,7 +39,7 @@ class Loading:
     def adopt(self, settings: Settings) -> None:
         self.settings = settings
 
-    async def redeploy(self, target: str) -> AppSpec:
+    async def deploy(self, target: str) -> AppSpec:
         if target in self.errors:
             raise self.errors[target]
         self.loaded.append(target)

@@ -20,7 +20,7 @@ from headrace.model.policy import Retry
 from headrace.model.trigger import StreamTrigger, listener
 from headrace.security.secrets import Secrets
 from headrace.services.bus.checks import check_rules, rules_of
-from headrace.services.bus.internal import InternalInvoker
+from headrace.services.bus.internal import Handler, InternalInvoker
 from headrace.services.bus.posting import Post, Posting
 from headrace.services.bus.router import Destination, Refusals, Router
 
@@ -88,19 +88,27 @@ class Bus:
             refused = StreamSpec(name=refusals_of(stream), owner=BUS_APP, private=True)
             await self._broker.declare(refused)
             await self._begin(stream)
-        handlers = {stream: self.router(stream) for stream in wanted}
-        self._invoker.handlers = {
+        by_stream = {stream: self.router(stream) for stream in wanted}
+        handlers: dict[str, Handler] = {
             **{
                 name: Posting(forward, self._post, self._secrets)
                 for name, forward in targets.items()
             },
-            **{ROUTER + stream: handler for stream, handler in handlers.items()},
-            **{REFUSALS + stream: Refusals(handler) for stream, handler in handlers.items()},
+            **{ROUTER + stream: router for stream, router in by_stream.items()},
+            **{REFUSALS + stream: Refusals(router) for stream, router in by_stream.items()},
         }
+        # Those that are gone have something in hand yet, which goes the way it has begun.
+        self._invoker.handlers = {**self._invoker.handlers, **handlers}
         if routers or BUS_APP in self._dispatcher.apps:
             functions = (*posters, *routers, *refusals)
             await self._dispatcher.deploy(AppSpec(name=BUS_APP, functions=functions))
+            await self._dispatcher.left(ROUTER)
             await self._forget(set(wanted))
+        ending = self._dispatcher.leaving(f"{BUS_APP}.")
+        self._invoker.handlers = {
+            **{name: each for name, each in self._invoker.handlers.items() if name in ending},
+            **handlers,
+        }
 
     def _posters(self, apps: list[AppSpec]) -> tuple[list[FunctionSpec], dict[str, HttpTarget]]:
         functions, targets = [], {}

@@ -1,0 +1,237 @@
+"""What one function reads because of one trigger: a subscription, and a pump for each partition owned here.
+
+In come assignments of the subscription, and now and then another version of the function; out go running
+pumps. A partition passes from one version to the next between two units: the run in hand lands first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from headrace.delivery.breaker import CircuitBreaker
+from headrace.delivery.feeding import Feeding, Key
+from headrace.delivery.flow import Flow
+from headrace.delivery.pump import Pump
+from headrace.delivery.pumping import Pumping
+from headrace.delivery.roster import Roster
+from headrace.keepers.brokers.base import Assigned, Revoked, Subscription
+from headrace.model.errors import Corrupt, Fenced
+from headrace.model.function import FunctionSpec
+from headrace.model.lag import Lag
+from headrace.model.trigger import StreamTrigger, Trigger
+from headrace.model.watches import Ends
+from headrace.world.failpoints import hit
+from headrace.world.supervision import Supervised, Work
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all readings of a node share; the dispatcher's.
+
+    Attributes:
+        breakers: By function.
+        flows: By function.
+        paused: Functions for which nothing new is taken up.
+        halted: Is told which partitions stand still, and why.
+        unowned: Held while an operator's wish is done to a partition that no pump owns.
+        supervise: Starts a task by this name that must not end by a failure, save by those it halts for.
+        roster: Makes what decides how many instances consume a lag.
+    """
+
+    pumping: Pumping
+    sources: Feeding
+    breakers: dict[str, CircuitBreaker]
+    flows: dict[str, Flow]
+    paused: set[str]
+    halted: dict[Key, str]
+    unowned: dict[tuple[str, int], asyncio.Lock]
+    supervise: Callable[[Work, str, tuple[type[Exception], ...]], Supervised]
+    roster: Callable[[FunctionSpec, Lag, Subscription], Roster]
+    on_failure: Callable[[str, BaseException], None]
+
+
+class Reading:
+    """Owned by the dispatcher. It follows its subscription from `begin` until it is closed.
+
+    Attributes:
+        function: The version that is delivered to.
+        reads: What it reads, and from where it begins.
+        roster: Who decides over its instances, where its trigger is a lag.
+    """
+
+    def __init__(
+        self,
+        function: FunctionSpec,
+        trigger: Trigger,
+        reads: StreamTrigger,
+        subscription: Subscription,
+        shared: Shared,
+    ) -> None:
+        self.function, self.reads = function, reads
+        self.roster: Roster | None = None
+        self._trigger, self._subscription, self._shared = trigger, subscription, shared
+        self._pumps: dict[int, tuple[Pump, Supervised]] = {}
+        self._told: deque[Assigned | Revoked] = deque()
+        self._is_closing = False
+        self._following: Supervised | None = None
+        self._source: Supervised | None = None
+
+    @property
+    def is_fed(self) -> bool:
+        """Whether a source of the trigger's own appends what is read."""
+        return self.reads is not self._trigger and not isinstance(self._trigger, Lag)
+
+    @property
+    def pumps(self) -> list[Pump]:
+        """Those that own a partition now."""
+        return [pump for pump, _ in self._pumps.values() if not pump.is_over]
+
+    def pump(self, partition: int) -> Pump | None:
+        """The one that owns the partition; None between two of them."""
+        found = self._pumps.get(partition)
+        return None if found is None or found[0].is_over else found[0]
+
+    # --- its life ---------------------------------------------------------------------------
+
+    def begin(self, before: asyncio.Task[None] | None = None) -> None:
+        """Deliver from now on, once whoever read the same `before` has ended."""
+        follow: Work = self._follow
+        if isinstance(self._trigger, Lag):
+            self.roster = self._shared.roster(self.function, self._trigger, self._subscription)
+            follow = self.roster.follow
+        work = follow if before is None else partial(_after, before, follow)
+        self._following = self._shared.supervise(work, f"follow {self.function.name}", ())
+        self._feed()
+
+    def _feed(self) -> None:
+        if self.is_fed:
+            self._shared.sources.start(self.function, self._trigger, self.reads.streams[0])
+
+    def renew(self, function: FunctionSpec, trigger: Trigger, reads: StreamTrigger) -> None:
+        """Go on by another version: partition by partition, once the run in hand has landed."""
+        self.function, self._trigger, self.reads = function, trigger, reads
+        for pump, _ in self._pumps.values():
+            pump.stop()
+        self._feed()
+
+    def keep(self, function: FunctionSpec) -> None:
+        """Go on as before: only the code that runs is another, which has not failed yet."""
+        self.function = function
+        for pump, _ in self._pumps.values():
+            pump.wake()
+
+    def stop(self) -> None:
+        """Take up nothing new from now on; `close` follows."""
+        self._is_closing = True
+        if self.is_fed:
+            self._source = self._shared.sources.end(self.reads.streams[0])
+        for pump, _ in self._pumps.values():
+            pump.stop()
+
+    async def close(self) -> None:
+        """Let go, once what is in flight has ended and landed."""
+        self.stop()
+        if self._source is not None:
+            await self._source.stop()
+        if self._following is not None:
+            await self._following.stop()
+        if self.roster is not None:
+            await self.roster.close()
+        # Pumps first: closing the subscription takes their readers away.
+        await self._stop(list(self._pumps))
+        await self._subscription.close()
+
+    # --- assignments ------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        """Start and stop pumps as the subscription says; what is told stays so until it is done."""
+        while True:
+            if not self._told:
+                self._told.append(await self._subscription.read())
+            match self._told[0]:
+                case Assigned(partitions=partitions):
+                    for partition in partitions:
+                        await self._assign(partition)
+                    hit("recovery:claimed")
+                case Revoked(partitions=partitions):
+                    await self._stop(partitions)
+                    await self._subscription.released(partitions)
+            self._told.popleft()
+
+    async def _assign(self, partition: int) -> None:
+        if partition in self._pumps:
+            # Begun before another partition of the same assignment could not be claimed.
+            return
+        name = f"pump {self.function.name} {','.join(self.reads.streams)}/{partition}"
+        try:
+            pump = await self._made(partition)
+        except Corrupt as error:
+            # The other partitions are not damaged.
+            self._shared.halted[self._key(partition)] = f"{type(error).__name__}: {error}"
+            self._shared.on_failure(name, error)
+            return
+        watch = partial(self._watch, partition, deque([pump]))
+        self._pumps[partition] = pump, self._shared.supervise(watch, name, (Corrupt,))
+
+    def _key(self, partition: int) -> Key:
+        return self.function.name, self.reads.streams, partition
+
+    async def _made(self, partition: int) -> Pump:
+        """A pump by the version there is now, not yet running; the partition is claimed for it."""
+        while True:
+            function, reads = self.function, self.reads
+            claims = await self._shared.pumping.claims(function.name, reads, partition)
+            if function is self.function:
+                break
+        # What an author lets be left out is events, never what became of them.
+        spec = function.for_ends() if isinstance(self._trigger, Ends) else function
+        pump = self._shared.pumping.pump(
+            spec, reads, self._subscription, partition, claims,
+            breaker=self._shared.breakers[function.name], flow=self._shared.flows[function.name],
+        )  # fmt: skip
+        pump.paused = function.name in self._shared.paused
+        return pump
+
+    async def _watch(self, partition: int, made: deque[Pump]) -> None:
+        """Run the pump that is `made`; after it ended another one, from what the store holds.
+
+        Raises:
+            Corrupt: Stored bytes are damaged: the partition halts until somebody has looked at them.
+            Exception: It ended by a fault of ours, or of the store's, and is to be begun anew.
+        """
+        key, halted = self._key(partition), self._shared.halted
+        while True:
+            try:
+                if not made:
+                    made.append(await self._made(partition))
+                if partition not in self._pumps or self._is_closing:
+                    return
+                pump = made.popleft()
+                self._pumps[partition] = pump, self._pumps[partition][1]
+                halted.pop(key, None)
+                async with self._shared.unowned[self.function.name, partition]:
+                    pass
+                await pump.run()
+            except Exception as error:
+                again = "" if isinstance(error, Corrupt) else "; begins anew soon"
+                halted[key] = f"{type(error).__name__}: {error}{again}"
+                raise
+            if pump.fenced:
+                # Still assigned to us: whoever claimed it late has to let go, so claim it anew.
+                halted[key] = "another owner has taken the partition over; claimed anew soon"
+                raise Fenced(halted[key])
+
+    async def _stop(self, partitions: Sequence[int]) -> None:
+        found = [self._pumps.pop(each) for each in partitions if each in self._pumps]
+        for pump, _ in found:
+            pump.stop()
+        await asyncio.gather(*(watch.task for _, watch in found), return_exceptions=True)
+
+
+async def _after(before: asyncio.Task[None], follow: Work) -> None:
+    await asyncio.wait([before])
+    await follow()
