@@ -56,7 +56,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         started: Microseconds since the epoch.
         wall: Seconds from hand-over to outcome.
-        outcome: `succeeded`, `partial`, `failed`, `crashed` or `timed-out`.
+        outcome: `succeeded`, `partial` (some events did, others failed), `failed`, `crashed` or `timed-out`.
         first: The first event's position, as text.
         cause: Why it failed, as text; "" where it did not.
     """
@@ -262,7 +262,7 @@ def run_of(invocation: Invocation, outcome: Outcome, wall: float) -> Run:
     if type(outcome) is Returned and outcome.error is None and not outcome.failures:
         kind, cause = "succeeded", ""
     else:
-        kind, cause = _end_of(outcome)
+        kind, cause = _end_of(outcome, invocation)
     chunks = invocation.chunks
     if chunks:
         head = chunks[0]
@@ -279,12 +279,16 @@ def run_of(invocation: Invocation, outcome: Outcome, wall: float) -> Run:
     )  # fmt: skip
 
 
-def _end_of(outcome: Outcome) -> tuple[str, str]:
+def _end_of(outcome: Outcome, invocation: Invocation) -> tuple[str, str]:
     match outcome:
         case Returned(error=Cause() as failed):
             return "failed", f"{failed.kind}: {failed.message}"
-        case Returned(failures=(first, *_)):
-            return "partial", f"{first.cause.kind}: {first.cause.message}"
+        case Returned(failures=(first, *_) as failures):
+            ran = invocation.size if outcome.untouched < 0 else outcome.untouched
+            # Of a convoy it is the last batch that failed, and it is told by itself.
+            ran -= (ran - 1) // invocation.each * invocation.each if invocation.each else 0
+            kind = "failed" if len(failures) >= ran else "partial"
+            return kind, f"{first.cause.kind}: {first.cause.message}"
         case Crashed(cause=failed):
             return "crashed", f"{failed.kind}: {failed.message}"
         case TimedOut(cause=failed):

@@ -15,7 +15,7 @@ from headrace.delivery.delays import Delays
 from headrace.delivery.runs import Runs
 from headrace.keepers.brokers.base import Broker
 from headrace.keepers.brokers.intake import check_append
-from headrace.model.errors import Invalid, Misuse, Refused, Unknown
+from headrace.model.errors import Invalid, Misuse, Refused, Unknown, is_final
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import Cause, Outcome, Returned
 from headrace.model.record import Append
@@ -39,7 +39,8 @@ class Vetting:
                 part for append in outcome.appends for part in self._checked(spec, append)
             )
         except (Misuse, Refused, Invalid) as error:
-            return Returned(error=Cause(type(error).__name__, str(error)), usage=outcome.usage)
+            cause = Cause(type(error).__name__, str(error), retryable=not is_final(error))
+            return Returned(error=cause, usage=outcome.usage)
         self._runs.published(spec.name, (append.stream for append in outcome.appends))
         return outcome if appends == outcome.appends else replace(outcome, appends=appends)
 

@@ -79,6 +79,11 @@ class Refused(HeadraceError):
     code: ClassVar[str] = "refused"
 
 
+def is_final(error: BaseException) -> bool:
+    """Whether the same event would meet the same error again, so that another attempt is useless."""
+    return isinstance(error, (Refused, Invalid, Unknown))
+
+
 class Locked(Refused):
     """Another process owns the data folder."""
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+from headrace import Permanent
+from headrace.model.errors import Invalid, Misuse, Refused, Unavailable, Unknown
 from headrace.runtime.child.cause import cause_of
 from headrace.runtime.child.channel import HostRefused
 
@@ -13,3 +17,17 @@ def test_what_the_host_could_not_do_is_told_by_its_name_there() -> None:
 
 def test_what_the_author_raised_is_told_by_its_class() -> None:
     assert cause_of(KeyError("k")).kind == "KeyError"
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable"),
+    [
+        (Refused("no"), False), (Invalid("no"), False), (Unknown("no"), False), (Permanent("no"), False),
+        (HostRefused("Unknown", "no"), False), (HostRefused("Unavailable", "no"), True),
+        (Unavailable("no"), True), (Misuse("no"), True), (KeyError("no"), True),
+    ],
+)  # fmt: skip
+def test_what_the_same_event_would_meet_again_is_not_tried_again(
+    error: Exception, retryable: bool
+) -> None:
+    assert cause_of(error).retryable is retryable

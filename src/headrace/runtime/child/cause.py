@@ -5,25 +5,34 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.model.blotting import Blot
+from headrace.model.errors import Invalid, Refused, Unknown, is_final
 from headrace.model.outcome import Cause
 from headrace.model.policy import MAX_TRACEBACK
 from headrace.runtime.child.advice import advice
 from headrace.runtime.child.channel import HostRefused
 from headrace.runtime.child.variables import unset_variable
+from headrace.sdk.event import Undecodable
 from headrace.sdk.place import is_ours
 from headrace.sdk.results import Permanent
 
 MAX_MESSAGE = 4_096
+FINAL_KINDS = frozenset(each.__name__ for each in (Refused, Invalid, Unknown))
 
 
 def cause_of(error: BaseException, blot: Blot = str) -> Cause:
     """The cause of a failure, without secrets; never raises, whatever the exception's own methods do."""
+    # What the host could not do is told by its name there, as it is where no pipe lies between.
+    kind = error.kind if isinstance(error, HostRefused) else type(error).__name__
+    final = (
+        kind in FINAL_KINDS
+        if isinstance(error, HostRefused)
+        else isinstance(error, (Permanent, Undecodable)) or is_final(error)
+    )
     return Cause(
-        # What the host could not do is told by its name there, as it is where no pipe lies between.
-        kind=error.kind if isinstance(error, HostRefused) else type(error).__name__,
+        kind=kind,
         message=blot(_clean(told(error)))[:MAX_MESSAGE],
         traceback=_traceback(error, blot),
-        retryable=not isinstance(error, Permanent),
+        retryable=not final,
     )
 
 

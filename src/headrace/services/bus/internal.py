@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from msgspec.structs import replace
 
 from headrace.delivery.unit import cut
-from headrace.model.errors import Corrupt, Unavailable
+from headrace.model.errors import Corrupt, Unavailable, is_final
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, TimedOut
 from headrace.runtime.base import Invoker
@@ -58,7 +58,8 @@ class InternalInvoker:
         except (Corrupt, Unavailable):
             raise
         except Exception as error:  # noqa: BLE001 - judged like an author's
-            return Returned(error=Cause(type(error).__name__, str(error)))
+            final = is_final(error)
+            return Returned(error=Cause(type(error).__name__, str(error), retryable=not final))
 
     async def close(self) -> None:
         """Close the runtime below."""
