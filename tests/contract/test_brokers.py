@@ -13,12 +13,14 @@ from tests.contract.contract_drivers import AnyBroker, OpenBroker
 
 from headrace.keepers.brokers.base import Assigned, Extent, Reader
 from headrace.keepers.brokers.embedded import retention
+from headrace.keepers.brokers.waiting import opened
+from headrace.keepers.storage.keys import pack
 from headrace.model.effects import Change, Check, Put, Space
 from headrace.model.errors import Conflict, Fenced, Invalid, Misuse, TooLarge, Unavailable, Unknown
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_BATCH_BYTES
-from headrace.model.record import Append, Chunk, encode_events
+from headrace.model.record import Append, Chunk, decode_events, encode_events
 
 MANY = 1_000_000
 ORDERS = StreamSpec(name="orders", partitions=4)
@@ -278,9 +280,10 @@ async def test_what_is_due_later_is_kept_as_a_row_and_has_no_position(log: OpenB
     applied = await log.broker.append([later(b"k", b"a"), append(b"b")])
     assert applied.positions[0] is None
     assert str(applied.positions[1]) == "orders/0/0"
-    assert [row.key for row in applied.rows] == [b"k"]
+    assert (applied.later, [row.key for row in applied.rows]) == (1, [b"k"])
     assert await everything(log.broker) == [(0, b"b")]
-    assert await log.storage.scan(Space.TIMERS, b"") == [(b"k", applied.rows[0].value)]
+    ((key, row),) = await log.storage.scan(Space.TIMERS, b"")
+    assert (key, opened(row).count, opened(row).later) == (b"k", 1, b"")
 
 
 async def test_ids_are_judged_when_events_are_taken_however_late_they_are_due(
@@ -292,12 +295,75 @@ async def test_ids_are_judged_when_events_are_taken_however_late_they_are_due(
         applied = await log.broker.append([repeated])
         assert (applied.duplicates, applied.positions, applied.rows) == (1, (None,), ())
     mixed = await log.broker.append([later(b"k3", b"b", b"c", ids=("2", "3"))])
-    kept = msgspec.msgpack.decode(mixed.rows[0].value, type=Append)
-    assert (mixed.duplicates, kept.count, kept.ids, kept.later) == (1, 1, None, b"")
-    log.clock.advance(10.1)
-    assert (await log.broker.append([later(b"k4", b"a", ids=("1",))])).duplicates == 0
+    row = await log.storage.get(Space.TIMERS, b"k3")
+    assert row is not None
+    assert (mixed.duplicates, opened(row).count, opened(row).ids) == (1, 1, ("3",))
+    assert await waiting(log) == {b"k1": ("1", "2"), b"k3": ("3",)}
+
+
+async def test_an_id_is_known_as_long_as_its_message_waits(log: OpenBroker) -> None:
+    for window in (10.0, 0.0):
+        name = f"orders-{window:.0f}"
+        await log.broker.declare(msgspec.structs.replace(ORDERS, name=name, dedupe_window=window))
+        first = msgspec.structs.replace(
+            later(b"w%d" % window, b"a", b"b", ids=("1", "2")), stream=name
+        )
+        await log.broker.append([first])
+        log.clock.advance(10.1)
+        again = msgspec.structs.replace(
+            later(b"x%d" % window, b"a", b"c", ids=("1", "3")), stream=name
+        )
+        applied = await log.broker.append([again])
+        assert (applied.duplicates, applied.later) == (1, 1)
+
+
+def cancel(*ids: str) -> Append:
+    return msgspec.structs.replace(append(ids=ids), kind="cancel")
+
+
+async def waiting(log: OpenBroker) -> dict[bytes, tuple[str, ...] | None]:
+    """The ids in each row of what waits."""
     rows = await log.storage.scan(Space.TIMERS, b"")
-    assert [key for key, _ in rows] == [b"k1", b"k3", b"k4"]
+    return {key: opened(row).ids for key, row in rows if not key.startswith(pack("due-id"))}
+
+
+async def test_what_waits_is_taken_back_by_its_id_and_the_others_stay(log: OpenBroker) -> None:
+    await log.broker.declare(ORDERS)
+    await log.broker.append([later(b"k", b"a", b"b", b"c", ids=("1", "", "3")), append(b"d")])
+    applied = await log.broker.append([cancel("1", "nobody")])
+    assert (applied.cancelled, applied.positions) == (("1",), (None,))
+    assert await waiting(log) == {b"k": ("", "3")}
+    row = await log.storage.get(Space.TIMERS, b"k")
+    assert row is not None
+    assert [event.value for event in decode_events(opened(row).body)] == [b"b", b"c"]
+    assert (await log.broker.append([cancel("1")])).cancelled == ()
+    # Nothing of it is left in the log, and nothing in the log is taken back.
+    assert await everything(log.broker) == [(0, b"d")]
+
+
+async def test_changes_that_share_a_commit_see_what_the_ones_before_them_do(
+    log: OpenBroker,
+) -> None:
+    await log.broker.declare(ORDERS)
+    applied = await asyncio.gather(
+        log.broker.append([later(b"k1", b"a", ids=("1",))]),
+        log.broker.append([cancel("1")]),
+        log.broker.append([later(b"k2", b"b", ids=("1",))]),
+        log.broker.append([cancel("1"), later(b"k3", b"c", ids=("1",))]),
+        log.broker.append([later(b"k4", b"d", ids=("1",))]),
+    )
+    assert [each.cancelled for each in applied] == [(), ("1",), (), ("1",), ()]
+    assert [each.duplicates for each in applied] == [0, 0, 0, 0, 1]
+    assert await waiting(log) == {b"k3": ("1",)}
+
+
+@pytest.mark.parametrize("ids", [(), ("",), ("x" * 1_025,), ("x",) * 10_001])
+async def test_a_cancel_that_names_no_message_is_refused(
+    log: OpenBroker, ids: tuple[str, ...]
+) -> None:
+    await log.broker.declare(ORDERS)
+    with pytest.raises(Invalid):
+        await log.broker.append([cancel(*ids)])
 
 
 async def test_repeats_are_known_after_opening_again(log: OpenBroker) -> None:

@@ -306,3 +306,30 @@ def test_operators_redrive_what_a_queue_gave_up(
     (message,) = node.receive("letters")
     assert node.ask("letters", "ack", receipts=[message["receipt"]])["settled"] == 1
     soon(lambda: node.client.get("queues", "letters")["readers"][0]["parked"] == 0)
+
+
+def test_waiting_messages_outlive_a_kill_and_are_taken_back_by_http_and_by_command(
+    node: Node, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = [node.send("letters", {"n": n}, id=f"cart/{n}", delay="24h") for n in range(3)]
+    assert told == [{"positions": [None], "duplicates": 0, "delayed": 1}] * 3
+    assert node.send("letters", {"n": 9}, id="cart/0", delay="1h")["duplicates"] == 1
+    soonest = (datetime.now(UTC) + timedelta(seconds=3)).isoformat()
+    node.send("letters", {"n": 3}, id="cart/3", at=soonest)
+    node.stop(signal.SIGKILL)
+    node.start()
+    assert node.ask("letters", "cancel", ids=["cart/0", "nobody"]) == {
+        "cancelled": ["cart/0"], "unknown": ["nobody"],
+    }  # fmt: skip
+    url = ["--url", node.client.url, "--data", str(node._folder)]
+    assert main(["queue", "cancel", "letters", "cart/1", *url]) == 0
+    assert main(["queue", "cancel", "letters", "cart/1", *url]) == 1
+    assert main(["publish", "letters", "7", "--id", "cart/7", "--delay", "1d", *url]) == 0
+    out = capsys.readouterr().out
+    assert "`cart/1` will not be delivered" in out
+    assert "`headrace queue cancel letters cart/7` takes it back" in out
+    assert node.client.get("queues", "letters")["delayed"] in {2, 3}
+    (message,) = node.receive("letters")
+    assert message["value"] == {"n": 3}
+    with pytest.raises(Invalid, match="write seconds, a text such as"):
+        node.send("letters", 1, delay="tomorrow")

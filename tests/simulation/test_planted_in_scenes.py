@@ -32,6 +32,7 @@ from headrace.delivery.repeats import KeyReused
 from headrace.delivery.retry import gives_up
 from headrace.delivery.shifts import Shift
 from headrace.keepers.brokers.memory import MemoryBroker
+from headrace.model.due import wait_of
 from headrace.model.outcome import Returned
 from headrace.model.record import encode_events
 from headrace.services.bus.posting import Posting
@@ -169,8 +170,8 @@ def a_group_has_no_order(patch: pytest.MonkeyPatch) -> None:
 
 @plant("Q5", "queue")
 def a_delay_is_cut_short(patch: pytest.MonkeyPatch) -> None:
-    real = delays.delay_of
-    patch.setattr(delays, "delay_of", lambda event, queue: real(event, queue) / 2)
+    real = wait_of
+    patch.setattr(delays, "wait_of", lambda *asked: real(*asked) / 2)
 
 
 @plant("Q6", "queue")

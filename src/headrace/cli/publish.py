@@ -17,8 +17,10 @@ import click
 from headrace.cli.connection import json_option, node_options
 from headrace.cli.output import plural, print_json
 from headrace.cli.rows import Fields, csv_lines, jsonl_lines, text_lines
+from headrace.cli.spans import SpanType
 from headrace.client.http import ENVELOPES, Client, retry_after_of
 from headrace.model.errors import HeadraceError, Refused, Unavailable
+from headrace.model.policy import MAX_DELAY
 from headrace.world.clock import SystemClock
 from headrace.world.entropy import SystemEntropy
 
@@ -54,6 +56,21 @@ Reading = Callable[[Iterable[bytes], Fields, str], Iterator[bytes]]
 )
 @click.option("--id-field", metavar="NAME", help="The field by which a repeated event is known.")
 @click.option(
+    "--id",
+    "event_id",
+    metavar="TEXT",
+    help="The id of the event, by which it is known and can be cancelled.",
+)
+@click.option(
+    "--delay",
+    type=SpanType(0, MAX_DELAY),
+    metavar="SPAN",
+    help="To a queue: how long every message waits, such as `24h`.",
+)
+@click.option(
+    "--at", metavar="TIME", help="To a queue: when the messages may be received (RFC 3339)."
+)
+@click.option(
     "--batch",
     type=click.IntRange(1, 10_000),
     default=1_000,
@@ -72,6 +89,9 @@ def publish_command(
     key_field: str | None,
     time_field: str | None,
     id_field: str | None,
+    event_id: str | None,
+    delay: float | None,
+    at: str | None,
     batch: int,
     as_json: bool,
     client: Client,
@@ -86,22 +106,40 @@ def publish_command(
                 "a file; give one with `--file`."
             )
         found = client.publish(
-            stream, (value or "").encode(), key=key, idempotency_key=SystemEntropy().token()
-        )
+            stream, (value or "").encode(), key=key, id=event_id, delay=delay, at=at,
+            idempotency_key=SystemEntropy().token(),
+        )  # fmt: skip
         if as_json:
             print_json(found)
         else:
-            click.echo(f"published {found['positions'][0]}")
+            click.echo(_told(found, stream, event_id))
         return
+    if event_id is not None:
+        raise click.UsageError("`--id` is the id of one event; for a file give `--id-field`.")
     fields = Fields(key=key, key_field=key_field, time_field=time_field, id_field=id_field)
     form = form or {".csv": "csv", ".txt": "text"}.get(Path(source).suffix.lower(), "jsonl")
     schema = _schema(client, stream) if form == "csv" and types == "declared" else None
-    published, duplicates = _publish_file(client, stream, source, form, fields, batch, schema)
+    when = {"delay": delay, "at": at}
+    published, duplicates = _publish_file(client, stream, source, form, fields, batch, schema, when)
     if as_json:
         print_json({"stream": stream, "published": published, "duplicates": duplicates})
     else:
         dropped = f", {plural(duplicates, 'duplicate')} dropped" if duplicates else ""
         click.echo(f"published {plural(published, 'event')} on `{stream}`{dropped}")
+
+
+def _told(found: Mapping[str, Any], stream: str, event_id: str | None) -> str:
+    """What became of one event."""
+    if found["delayed"]:
+        cancel = (
+            ""
+            if event_id is None
+            else f"; `headrace queue cancel {stream} {event_id}` takes it back"
+        )
+        return f"kept for `{stream}` until it is due{cancel}"
+    if found["duplicates"]:
+        return f"dropped: `{stream}` has had an event of this id"
+    return f"published {found['positions'][0]}"
 
 
 def _publish_file(
@@ -112,6 +150,7 @@ def _publish_file(
     fields: Fields,
     batch: int,
     schema: Mapping[str, Any] | None,
+    when: Mapping[str, Any],
 ) -> tuple[int, int]:
     readings: dict[str, Reading] = {
         "jsonl": jsonl_lines, "csv": functools.partial(csv_lines, schema=schema), "text": text_lines,
@@ -126,7 +165,7 @@ def _publish_file(
             for number, lines in enumerate(
                 _with_progress(batches(read(counted, fields, source), batch), counted, size)
             ):
-                found = send(client, stream, b"\n".join(lines), f"{token}-{number}")
+                found = send(client, stream, b"\n".join(lines), f"{token}-{number}", when)
                 duplicates += found["duplicates"]
                 published += len(lines) - found["duplicates"]
     except (HeadraceError, KeyboardInterrupt) as error:
@@ -178,7 +217,9 @@ def batches(lines: Iterable[bytes], most: int) -> Iterator[list[bytes]]:
         yield batch
 
 
-def send(client: Client, stream: str, body: bytes, token: str) -> dict[str, int]:
+def send(
+    client: Client, stream: str, body: bytes, token: str, when: Mapping[str, Any] | None = None
+) -> dict[str, int]:
     """Publish a batch, waiting for a node that is overloaded, full or away.
 
     Raises:
@@ -188,7 +229,7 @@ def send(client: Client, stream: str, body: bytes, token: str) -> dict[str, int]
     for attempt in range(MAX_RETRIES + 1):
         try:
             found: dict[str, int] = client.publish(
-                stream, body, media=ENVELOPES, idempotency_key=token
+                stream, body, media=ENVELOPES, idempotency_key=token, **(when or {})
             )
         except Unavailable as error:
             seconds = retry_after_of(error)

@@ -124,6 +124,26 @@ def queue_redrive(queue: str, client: Client) -> None:
     click.echo(f"{plural(count, 'dead message')} of `{queue}` given out again")
 
 
+@queue_command.command("cancel")
+@click.argument("queue")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@json_option
+@node_options
+def queue_cancel(queue: str, ids: tuple[str, ...], as_json: bool, client: Client) -> int:
+    """Take back messages of QUEUE that wait for their time, by the ids they were published with."""
+    found = client.post("queues", queue, "cancel", data={"ids": ids})
+    if as_json:
+        print_json(found)
+    else:
+        for each in found["cancelled"]:
+            click.echo(f"`{each}` will not be delivered")
+        for each in found["unknown"]:
+            click.echo(
+                f"`{each}` does not wait in `{queue}`: it was delivered, or never sent", err=True
+            )
+    return 1 if found["unknown"] else 0
+
+
 @queue_command.command("purge")
 @click.argument("queue")
 @click.option("--yes", is_flag=True, help="Do not ask.")

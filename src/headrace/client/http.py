@@ -143,11 +143,15 @@ class Client:
         media: str = "application/json",
         key: str | None = None,
         idempotency_key: str | None = None,
+        id: str | None = None,
+        delay: float | None = None,
+        at: str | None = None,
     ) -> Any:
-        """Publish one value, or with `media=ENVELOPES` one envelope a line."""
+        """Publish one value, or with `media=ENVELOPES` one envelope a line; to a queue also later."""
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
         return self.request(
-            "POST", ("streams", stream), query={"key": key}, body=body, media=media,
+            "POST", ("streams", stream), query={"key": key, "id": id, "delay": delay, "at": at},
+            body=body, media=media,
             headers=headers, repeatable=idempotency_key is not None,
         ).json()  # fmt: skip
 

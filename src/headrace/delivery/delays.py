@@ -1,29 +1,32 @@
 """Messages that may not be received yet: they are kept beside the log, and appended when due.
 
 So a message that waits holds up nobody, however many there are, and a position never has to leap
-over it. In come appends to queues; out go those that may land at once, and rows for the others. The
-row goes and the message comes in one change, so neither a crash nor a second node doubles it. Ids are
-judged when a message is taken, by the log (`Ledger.stage`), and not again when it is due.
+over it. In come appends to queues; out go those that may land at once, and those for later. The row
+goes and the message comes in one change, so neither a crash nor a second node doubles it. Ids are
+judged when a message is taken, by the log (`Ledger.stage`), and not again when it is due; so is what
+takes a message back, which the log finds by its id as long as it waits.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-import msgspec
+from msgspec.structs import replace
 
 from headrace.keepers.brokers.base import Broker
+from headrace.keepers.brokers.waiting import BY_DUE, MAX_ROW, due_key, due_of, gone, opened
 from headrace.keepers.storage.base import Applied, Storage
-from headrace.keepers.storage.keys import after, pack
-from headrace.model.effects import Change, Check, Delete, Space
+from headrace.keepers.storage.keys import after
+from headrace.model.due import wait_of
+from headrace.model.effects import Change, Check, Space
 from headrace.model.errors import Conflict, Fenced, HeadraceError, Invalid, Unavailable
 from headrace.model.event import Event
 from headrace.model.flow import Priority
-from headrace.model.function import QueueSpec, StreamSpec
-from headrace.model.policy import MAX_DELAY, MAX_PRIORITY
-from headrace.model.record import Append, decode_events, encode_events
-from headrace.world.calendar import SLICE_S, Calendar
+from headrace.model.function import StreamSpec
+from headrace.model.policy import MAX_PRIORITY
+from headrace.model.record import NO_EVENTS, Append, decode_events, encode_events
+from headrace.world.calendar import wait_until
 from headrace.world.clock import Clock
 from headrace.world.entropy import Entropy
 from headrace.world.failpoints import hit
@@ -31,10 +34,9 @@ from headrace.world.failpoints import hit
 MICROS = 1_000_000
 PAGE = 500
 PAUSE_S = 0.5
-HEADER = "delay"
 
-_PREFIX = pack("due")
-_decoder = msgspec.msgpack.Decoder(Append)
+Part = tuple[Append, Sequence[int]]
+"""What lands, or waits, as one; and which of the events it is."""
 
 
 class Delays:
@@ -59,32 +61,42 @@ class Delays:
         """A row may have been written."""
         self._woken.set()
 
-    def held_back(self, spec: StreamSpec, append: Append) -> tuple[Append, ...]:
+    def held_back(self, spec: StreamSpec, append: Append) -> tuple[Part, ...]:
         """The append, cut into what may land at once and what is `later` (with its row's key).
 
         Raises:
-            Invalid: A message asks for a delay or a priority that cannot be.
+            Invalid: A message asks for a delay or a priority that cannot be, or what is to wait, or
+                is taken back, is an event of a stream.
         """
         if spec.queue is None:
-            return (append,)
+            if append.kind:
+                raise Invalid(
+                    f"`{spec.name}` is a stream, not a queue: its events come at once, in order; "
+                    f'declare it with `app.queue("{spec.name}")`'
+                )
+            return ((append, range(append.count)),)
+        if append.kind == "cancel":
+            return ((append, ()),)
         events = decode_events(append.body)
         now = self._clock.now()
         by_delay: dict[float, list[int]] = {}
         for index, event in enumerate(events):
             check_priority(event)
-            by_delay.setdefault(delay_of(event, spec.queue), []).append(index)
+            wait_s = wait_of(event.headers, spec.queue.delay, now)
+            by_delay.setdefault(wait_s, []).append(index)
         if list(by_delay) == [0.0]:
-            return (append,)
+            return ((append, range(append.count)),)
         return tuple(
-            self._part(append, [events[index] for index in indices], indices, seconds, now)
+            (self._part(append, [events[index] for index in some], some, seconds, now), some)
             for seconds, indices in by_delay.items()
+            for some in _rows_of(indices, seconds, append)
         )
 
     def _part(
-        self, append: Append, events: list[Event], indices: list[int], seconds: float, now: int
+        self, append: Append, events: list[Event], indices: Sequence[int], seconds: float, now: int
     ) -> Append:
         self._number += 1
-        key = _PREFIX + pack(now + int(seconds * MICROS), now, self._number, self._token)
+        key = due_key(now + round(seconds * MICROS), now, self._number, self._token)
         return Append(
             append.stream, append.partition, len(events), encode_events(events), append.hops,
             append.origin,
@@ -107,12 +119,12 @@ class Delays:
 
     async def waiting(self, stream: str | None = None) -> AsyncIterator[tuple[bytes, int, Append]]:
         """The rows of a queue (or of all), soonest first: key, when it is due, and what is appended."""
-        low: bytes = _PREFIX
-        while page := await self._storage.scan(Space.TIMERS, low, after(_PREFIX), limit=PAGE):
+        low: bytes = BY_DUE
+        while page := await self._storage.scan(Space.TIMERS, low, after(BY_DUE), limit=PAGE):
             for key, row in page:
-                append = _decoder.decode(row)
+                append = opened(row)
                 if stream is None or append.stream == stream:
-                    yield key, _due(key), append
+                    yield key, due_of(key), append
             low = page[-1][0] + b"\x00"
 
     async def forget(self, stream: str) -> int:
@@ -121,14 +133,28 @@ class Delays:
         One that is appended meanwhile is not among them.
         """
         count = 0
-        rows = [(key, append.count) async for key, _, append in self.waiting(stream)]
+        rows = [(key, append) async for key, _, append in self.waiting(stream)]
         for start in range(0, len(rows), PAGE):
             page = rows[start : start + PAGE]
-            deletes = tuple(Delete(Space.TIMERS, key) for key, _ in page)
+            deletes = tuple(each for key, append in page for each in gone(key, append))
             await self._storage.apply(Change(deletes=deletes))
             self._stuck.difference_update(key for key, _ in page)
-            count += sum(held for _, held in page)
+            count += sum(append.count for _, append in page)
         return count
+
+    async def cancel(self, stream: str, ids: Sequence[str]) -> tuple[str, ...]:
+        """Take back the messages of these ids that wait for their time; the ids of those that did.
+
+        One that is due was delivered, or is about to be, and stays.
+
+        Raises:
+            Unknown: There is no such stream.
+            Invalid: It is not a queue, or an id cannot be one.
+            DiskFull, Overloaded, Unavailable: As `Broker.append`.
+        """
+        append = cancel_of(stream, ids)
+        self.held_back(self._broker.stream(stream), append)
+        return (await self._broker.append([append])).cancelled
 
     # --- when it is time ----------------------------------------------------------------------
 
@@ -137,31 +163,27 @@ class Delays:
         while True:
             self._woken.clear()
             try:
-                wait = await self._turn()
+                due = await self._turn()
             except Unavailable:
-                wait = PAUSE_S
-            try:
-                await self._clock.timeout(self._woken.wait(), wait)
-            except TimeoutError:
-                continue
+                due = self._clock.now() + int(PAUSE_S * MICROS)
+            if due is None:
+                await self._woken.wait()
+            else:
+                await wait_until(self._clock, due, self._woken)
 
-    async def _turn(self) -> float | None:
-        """Append a page of what is due; seconds until there is more to do, None where unknown."""
+    async def _turn(self) -> int | None:
+        """Append a page of what is due; when there is more to do, None where nothing waits."""
         rows = await self._storage.scan(
-            Space.TIMERS, _PREFIX, after(_PREFIX), limit=PAGE + len(self._stuck)
+            Space.TIMERS, BY_DUE, after(BY_DUE), limit=PAGE + len(self._stuck)
         )
         rows = [row for row in rows if row[0] not in self._stuck]
         now = self._clock.now()
-        due = [row for row in rows if _due(row[0]) <= now]
+        due = [row for row in rows if due_of(row[0]) <= now]
         if due:
             hit("delay:before-append")
             await self._land(due)
-            return 0.0
-        if not rows:
-            return None
-        left = (_due(rows[0][0]) - now) / MICROS
-        # In slices, so that a wall clock set forward is noticed soon; virtual time has no need of it.
-        return left if isinstance(self._clock, Calendar) else min(left, SLICE_S)
+            return now
+        return due_of(rows[0][0]) if rows else None
 
     async def _land(self, rows: list[tuple[bytes, bytes]]) -> None:
         """All of them in one change; one by one where that does not go."""
@@ -178,35 +200,30 @@ class Delays:
                 self._on_failure("a delayed message cannot be appended", error)
 
     async def _move(self, rows: list[tuple[bytes, bytes]]) -> None:
-        appends = tuple(_decoder.decode(row) for _, row in rows)
+        held = [(key, opened(row)) for key, row in rows]
+        appends = tuple(replace(append, ids=None) for _, append in held)
         if not self._broker.colocated:
             await self._broker.append(appends)
             appends = ()
         await self._storage.apply(
             Change(
                 checks=tuple(Check(Space.TIMERS, key, row) for key, row in rows),
-                deletes=tuple(Delete(Space.TIMERS, key) for key, _ in rows),
+                deletes=tuple(each for key, append in held for each in gone(key, append)),
                 appends=appends,
             )
         )
 
 
-def delay_of(event: Event, queue: QueueSpec) -> float:
-    """Seconds before the message may be received.
+def cancel_of(stream: str, ids: Sequence[str]) -> Append:
+    """What takes messages back, on its way to the log."""
+    return Append(stream, 0, 0, NO_EVENTS, ids=tuple(ids), kind="cancel")
 
-    Raises:
-        Invalid: Its header says what cannot be.
-    """
-    text = (event.headers or {}).get(HEADER)
-    if text is None:
-        return queue.delay
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= MAX_DELAY:
-        raise Invalid(f"a message has the header `delay: {text}`; use seconds from 0 to a year")
-    return seconds
+
+def _rows_of(indices: Sequence[int], seconds: float, append: Append) -> Iterator[Sequence[int]]:
+    """The events of one row each: few, where one of them may be taken back by its id."""
+    size = MAX_ROW if seconds and append.ids is not None else len(indices)
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]
 
 
 def check_priority(event: Event) -> None:
@@ -227,7 +244,3 @@ def check_priority(event: Event) -> None:
             f"a message has the header `priority: {text:.40}`; use whole seconds from "
             f"{-MAX_PRIORITY:,} to {MAX_PRIORITY:,}"
         )
-
-
-def _due(key: bytes) -> int:
-    return int.from_bytes(key[len(_PREFIX) : len(_PREFIX) + 8], "big")

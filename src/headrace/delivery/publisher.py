@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from headrace.delivery.delays import Delays, delay_of
+from headrace.delivery.delays import Delays
 from headrace.keepers.brokers.base import Broker
 from headrace.model.errors import Invalid, Misuse, TooLarge
 from headrace.model.event import Event
-from headrace.model.function import QueueSpec, StreamSpec
+from headrace.model.function import StreamSpec
 from headrace.model.partitioning import partition_of
 from headrace.model.policy import (
     MAX_BATCH,
@@ -25,9 +25,14 @@ from headrace.model.record import Append, Position, encode_events
 
 
 class Published:
-    """Where each event landed; worked out when somebody asks, which most producers never do."""
+    """Where each event landed; worked out when somebody asks, which most producers never do.
 
-    __slots__ = ("_appends", "_firsts", "_order", "duplicates")
+    Attributes:
+        duplicates: How many were dropped, because their id had been seen.
+        later: How many wait for their time, and have no position yet.
+    """
+
+    __slots__ = ("_appends", "_firsts", "_order", "duplicates", "later")
 
     def __init__(
         self,
@@ -35,13 +40,16 @@ class Published:
         order: Sequence[Sequence[int]],
         firsts: Sequence[Position | None],
         duplicates: int,
+        *,
+        later: int = 0,
     ) -> None:
         self._appends, self._order, self._firsts = appends, order, firsts
         self.duplicates = duplicates
+        self.later = later
 
     @property
     def positions(self) -> list[Position | None]:
-        """One for each event in the order given; None for a duplicate that was dropped.
+        """One for each event in the order given; None for a duplicate, and for what is due later.
 
         Of a chunk that held duplicates only the first survivor's position is known.
         """
@@ -80,9 +88,21 @@ class Publisher:
         spec = self._broker.stream(stream)
         appends, order = self._checked(spec, events, hops, origin)
         if spec.queue is not None and self._delays is not None:
-            return await self._send(self._delays, spec, events, appends, order)
+            return await self._send(self._delays, spec, appends, order)
         applied = await self._broker.append(appends)
         return Published(appends, order, applied.positions, applied.duplicates)
+
+    async def cancel(self, queue: str, ids: Sequence[str]) -> tuple[str, ...]:
+        """Take back messages that wait for their time; the ids of those that did.
+
+        Raises:
+            Unknown: There is no such stream.
+            Invalid: It is not a queue, or an id cannot be one.
+            DiskFull, Overloaded, Unavailable: As `Broker.append`.
+        """
+        if self._delays is None:
+            return ()
+        return await self._delays.cancel(queue, ids)
 
     def bound(
         self, stream: str, events: Sequence[Event], *, hops: int = 0, origin: str = ""
@@ -109,7 +129,6 @@ class Publisher:
         self,
         delays: Delays,
         spec: StreamSpec,
-        events: Sequence[Event],
         appends: list[Append],
         order: Sequence[Sequence[int]],
     ) -> Published:
@@ -117,15 +136,11 @@ class Publisher:
         parts: list[Append] = []
         places: list[Sequence[int]] = []
         for append, indices in zip(appends, order, strict=True):
-            by_delay: dict[float, list[int]] = {}
-            for index in indices:
-                by_delay.setdefault(delay_of(events[index], spec.queue or QueueSpec()), []).append(
-                    index
-                )
-            parts += delays.held_back(spec, append)
-            places += by_delay.values()
+            for part, held in delays.held_back(spec, append):
+                parts.append(part)
+                places.append([indices[index] for index in held])
         applied = await delays.append(parts)
-        return Published(parts, places, applied.positions, applied.duplicates)
+        return Published(parts, places, applied.positions, applied.duplicates, later=applied.later)
 
     def _spread(
         self, spec: StreamSpec, events: Sequence[Event], hops: int, origin: str

@@ -71,4 +71,4 @@ class Vetting:
         if append.later:
             raise Refused(f"`{name}` named a row of the store, which no function may")
         check_append(append, stream)
-        return self._delays.held_back(stream, append)
+        return tuple(part for part, _ in self._delays.held_back(stream, append))

@@ -7,6 +7,7 @@ A chunk is a blob of events that share a partition. It is decoded only by whoeve
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -106,6 +107,9 @@ class Chunk(msgspec.Struct, array_like=True, frozen=True, gc=False):
         return sum(1 for known in self.offsets[self.low : self.high] if known < offset)
 
 
+AppendKind = Literal["", "delayed", "cancel"]
+
+
 class Append(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Events bound for one partition, as a blob.
 
@@ -119,6 +123,9 @@ class Append(msgspec.Struct, array_like=True, frozen=True, gc=False):
         ids: The ids the producer gave, one per event ("" where none was given), or None where no
             event has one; only events with ids are looked up in the dedupe window.
         later: Not to be appended now, but kept under this key until it is due; b"" for at once.
+        kind: `delayed` where some of the events say when they may be received, which only messages
+            of a queue can; `cancel` brings no events, but the `ids` of messages that wait for their
+            time and are not to be delivered.
     """
 
     stream: str
@@ -129,6 +136,11 @@ class Append(msgspec.Struct, array_like=True, frozen=True, gc=False):
     origin: str = ""
     ids: tuple[str, ...] | None = None
     later: bytes = b""
+    kind: AppendKind = ""
+
+
+NO_EVENTS = _encoder.encode([])
+"""The blob of no events."""
 
 
 def encode_events(events: Sequence[Event]) -> bytes:

@@ -10,13 +10,15 @@ import logging
 import random  # noqa: TID251  # seeded by the invocation, so that a run can be repeated
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
+from headrace.model.due import Moment, due_header
 from headrace.model.invocation import Invocation
 from headrace.model.policy import MAX_EXTENDED_S, MAX_VISIBILITY
 from headrace.model.spans import Span, seconds_in
 from headrace.sdk.consumer import Consumer
 from headrace.sdk.event import Event
+from headrace.sdk.queue import Queue
 from headrace.sdk.state import Ledger, Reserved, State
 from headrace.sdk.stream import Stream
 
@@ -40,6 +42,22 @@ class Desk(Protocol):
         id: str | None,
     ) -> object:
         """Note an output, checked."""
+        ...
+
+    def publish_later(
+        self,
+        stream: Stream[Any] | str,
+        value: Any,
+        key: str | None,
+        headers: Mapping[str, str],
+        time: datetime | float | None,
+        id: str | None,
+    ) -> object:
+        """Note an output that waits as its headers say, checked: it goes to a queue."""
+        ...
+
+    def cancel(self, queue: Stream[Any] | str, id: str) -> None:
+        """Note that a message that waits for its time is not to be delivered, checked."""
         ...
 
     def done(self, event: Event[Any]) -> None:
@@ -255,6 +273,32 @@ class Context:
             self._desk.extend(ends - now)
             self._ends = ends
 
+    @overload
+    def publish(
+        self,
+        stream: Queue[Any] | str,
+        value: Any,
+        *,
+        key: str | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        time: datetime | float | None = ...,
+        id: str | None = ...,
+        delay: Span | None = ...,
+        at: Moment | None = ...,
+    ) -> None: ...
+
+    @overload
+    def publish(
+        self,
+        stream: Stream[Any],
+        value: Any,
+        *,
+        key: str | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        time: datetime | float | None = ...,
+        id: str | None = ...,
+    ) -> None: ...
+
     def publish(
         self,
         stream: Stream[Any] | str,
@@ -264,6 +308,8 @@ class Context:
         headers: Mapping[str, str] | None = None,
         time: datetime | float | None = None,
         id: str | None = None,
+        delay: Span | None = None,
+        at: Moment | None = None,
     ) -> None:
         """Publish `value` when the invocation is committed.
 
@@ -273,16 +319,44 @@ class Context:
             key: Events of one key stay in order; None keeps to the input's partition if it can.
             headers: Short strings beside the payload.
             time: When it happened: an aware datetime, or seconds since the epoch.
-            id: The mark by which a repeated publish is dropped.
+            id: The mark by which a repeated publish is dropped, and by which `cancel` takes back
+                what waits.
+            delay: Of a queue's message: the time before it may be received, from the commit on;
+                up to a year.
+            at: Of a queue's message: when it may be received, in place of `delay`: an aware
+                datetime, seconds since the epoch, or RFC 3339.
 
         Raises:
             Unknown: This app knows no such stream.
             Refused: The function did not say that it publishes there.
             Invalid: The value is not of the stream's type.
             TooLarge: The event is larger than the stream allows.
-            Misuse: The run is over, or this is a process that the handler forked.
+            Misuse: The run is over, this is a process that the handler forked, or what is to wait
+                is an event of a stream.
         """
-        self._desk.publish(stream, value, key, headers, time, id)
+        if delay is None and at is None:
+            self._desk.publish(stream, value, key, headers, time, id)
+            return
+        later = {**(headers or {}), **due_header(delay, at)}
+        self._desk.publish_later(stream, value, key, later, time, id)
+
+    def cancel(self, queue: Queue[Any] | str, id: str) -> None:
+        """Take back the message of this id, if it still waits for its time when the run is committed.
+
+        What was delivered already stays. The id may then be used anew: `cancel`, then `publish` with
+        another `delay`, puts a message off.
+
+        Args:
+            queue: A queue of this app, or another app's that the function says it publishes to.
+            id: As it was given to `publish`.
+
+        Raises:
+            Unknown: This app knows no such queue.
+            Refused: The function did not say that it publishes there.
+            Invalid: It cannot be an id.
+            Misuse: It is a stream, the run is over, or this is a process that the handler forked.
+        """
+        self._desk.cancel(queue, id)
 
     def done(self, event: Event[Any]) -> None:
         """Say that `event` needs nothing more, even if the handler raises later.

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from headrace.model.due import Moment
+from headrace.model.spans import Span
 from headrace.sdk.event import Event
 
 T = TypeVar("T")
@@ -20,9 +22,11 @@ class Output(Generic[T]):
         headers: Short strings beside the payload.
         time: When it happened: an aware datetime or seconds since the epoch.
         id: The mark by which a repeated publish is dropped.
+        delay: Of a queue's message: the time before it may be received.
+        at: Of a queue's message: when it may be received, in place of `delay`.
     """
 
-    __slots__ = ("headers", "id", "key", "time", "value")
+    __slots__ = ("at", "delay", "headers", "id", "key", "time", "value")
 
     def __init__(
         self,
@@ -32,12 +36,16 @@ class Output(Generic[T]):
         headers: Mapping[str, str] | None = None,
         time: datetime | float | None = None,
         id: str | None = None,
+        delay: Span | None = None,
+        at: Moment | None = None,
     ) -> None:
         self.value = value
         self.key = key
         self.headers = headers
         self.time = time
         self.id = id
+        self.delay = delay
+        self.at = at
 
     def __repr__(self) -> str:
         return f"Output({self.value!r}, key={self.key!r})"

@@ -21,7 +21,7 @@ READ = "read"
 FOR_OTHERS: Final = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via")
 """What a proxy says of those for whom it asks."""
 NO_HEADERS: Final[Mapping[bytes, bytes]] = {}
-WORK = (["receive"], ["ack"], ["nack"], ["extend"])
+WORK = (["receive"], ["ack"], ["nack"], ["extend"], ["cancel"])
 
 
 class Peer(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ from headrace.model.policy import MAX_KEPT_S
 from headrace.model.record import Chunk
 from headrace.model.spans import Span, seconds_in
 from headrace.runtime.answering import check_granted
-from headrace.runtime.child.recorder import Lane, Outlet, Recorder
+from headrace.runtime.child.recorder import Lane, Outlet, Recorder, is_cancelled
 from headrace.runtime.child.statecache import StateCache
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch, Cursor
@@ -183,6 +183,8 @@ class _Notes(Recorder):
             if tag in self.dropped or (tag < 0 and self._alone()):
                 continue
             fact, decode = lane.facts[index], self._streams[lane.stream].decode
+            if is_cancelled(self._cancels, lane, index, fact):
+                continue
             found.append(
                 Published(
                     lane.stream,
@@ -194,6 +196,9 @@ class _Notes(Recorder):
                 )
             )
         return found
+
+    def cancelled(self) -> list[tuple[str, str]]:
+        return [(each.stream, each.id) for each in self._cancels if each.tag not in self.dropped]
 
     def done(self, event: Event[Any]) -> None:
         super().done(event)
@@ -247,6 +252,11 @@ class ContextByHand(Context):
     def published(self) -> list[Published]:
         """What was published, in order; without what was done for failed events."""
         return self._notes.published()
+
+    @property
+    def cancelled(self) -> list[tuple[str, str]]:
+        """The messages that were taken back, by queue and id, in order."""
+        return self._notes.cancelled()
 
     @property
     def failed(self) -> list[Event[Any]]:

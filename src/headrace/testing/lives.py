@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 from headrace.client.outgoing import Outgoing
 from headrace.delivery.answers import Answers
+from headrace.delivery.delays import Delays
 from headrace.delivery.dispatcher import Dispatcher
 from headrace.delivery.hostcalls import HostCalls
 from headrace.delivery.owed import lowest_owed
@@ -31,7 +32,7 @@ from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
-from headrace.model.record import Chunk, encode_events
+from headrace.model.record import Append, Chunk, encode_events
 from headrace.node.furnishing import furnish
 from headrace.runtime.inline import InlineInvoker
 from headrace.runtime.views import ColdStarts
@@ -404,6 +405,10 @@ class Lives:
         """Every row of the space."""
         return at_once(self.storage.scan(space, b"", limit=MANY))
 
+    def waiting(self) -> list[tuple[int, Append]]:
+        """What waits for its time in queues, the soonest first: when it is due, and what it is."""
+        return at_once(_dates(self.node.dispatcher.delays))
+
     async def standing(self) -> Node:
         """The node, once one is up."""
         await self._up.wait()
@@ -424,6 +429,10 @@ def at_once(work: Coroutine[Any, Any, T]) -> T:
         return found
     work.close()
     raise RuntimeError("the store in memory did not answer at once")
+
+
+async def _dates(delays: Delays) -> list[tuple[int, Append]]:
+    return [(due, append) async for _, due, append in delays.waiting()]
 
 
 def _adopting(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> asyncio.Task[Any]:

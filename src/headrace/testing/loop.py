@@ -219,16 +219,19 @@ class VirtualClock(SystemClock):
         self._epoch = epoch
         self._waiting: set[asyncio.Future[None]] = set()
 
-    async def until(self, when: int) -> None:
+    async def until(self, when: int, woken: asyncio.Event | None = None) -> None:
         """Wait for a date in one piece; begin anew where the clock is set meanwhile."""
-        while (left := when - self.now()) > 0:
+        while (left := when - self.now()) > 0 and not (woken is not None and woken.is_set()):
             waiter: asyncio.Future[None] = self._loop.create_future()
             timer = self._loop.call_later(left / 1_000_000, _wake, waiter)
             self._waiting.add(waiter)
             self._loop.patient.add(timer)
+            asked = None if woken is None else self._loop.create_task(_heed(woken, waiter))
             try:
                 await waiter
             finally:
+                if asked is not None:
+                    asked.cancel()
                 timer.cancel()
                 self._waiting.discard(waiter)
                 self._loop.patient.discard(timer)
@@ -246,6 +249,11 @@ class VirtualClock(SystemClock):
         self._epoch -= round(seconds * 1_000_000)
         for waiter in self._waiting:
             _wake(waiter)
+
+
+async def _heed(woken: asyncio.Event, waiter: asyncio.Future[None]) -> None:
+    await woken.wait()
+    _wake(waiter)
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

@@ -109,11 +109,18 @@ class Run:
             host.thaw()
         self._expel()
         self.lives.loop.drive(self._bow(), limit=LIMIT_S)
-        if not self.lives.loop.run_until_idle(LIMIT_S):
-            raise RuntimeError(f"still busy after {LIMIT_S} s:\n{self.lives.loop.dump()}")
+        self._run_out()
+        while dates := self.lives.waiting():
+            # What waits for a date is not busy, and its date must come.
+            self.lives.loop.run_for((dates[-1][0] - self._now()) / 1_000_000)
+            self._run_out()
         if self.lives.failures:
             name, error = self.lives.failures[0]
             raise RuntimeError(f"`{name}` stopped by its own fault") from error
+
+    def _run_out(self) -> None:
+        if not self.lives.loop.run_until_idle(LIMIT_S):
+            raise RuntimeError(f"still busy after {LIMIT_S} s:\n{self.lives.loop.dump()}")
 
     async def _bow(self) -> None:
         """Whoever is outside does what must still be done."""
@@ -355,7 +362,7 @@ class Run:
             "attempts": each.retry.attempts,
             "poison": sorted(each.poison | each.flaky.keys() | each.slow | self._garbage()),
             "permanent": sorted(each.permanent),
-            "gives_up": ["Permanent"],
+            "gives_up": ["Permanent", "Undecodable", "Refused", "Invalid", "Unknown"],
             "resets": self._resets.get(name, 0),
             "redrives": self._redrives.get(name, 0),
             "calm": self.plan.calm and each.bisect,

@@ -8,8 +8,10 @@ from typing import Any
 
 from headrace.keepers.brokers.base import Broker
 from headrace.model.codec import Coder
+from headrace.model.due import Moment, due_header
 from headrace.model.errors import Misuse
 from headrace.model.event import Event as Fact
+from headrace.model.spans import Span
 from headrace.sdk.event import Event, open_chunk
 from headrace.testing.lives import at_once
 
@@ -24,16 +26,20 @@ def facts_of(
     id: str | None,
     time: datetime | float | None,
     headers: dict[str, str] | None,
+    delay: Span | None = None,
+    at: Moment | None = None,
 ) -> list[Fact]:
     """The values as events that can be appended; what is an event already stays as it is.
 
     Raises:
-        Misuse: One id is to name several events.
+        Misuse: One id is to name several events, or `delay` and `at` cannot be.
     """
     if id is not None and len(values) != 1:
         raise Misuse(f"`id={id!r}` names one event, but {len(values)} are published")
     moment = time.timestamp() if isinstance(time, datetime) else time
     micros = None if moment is None else round(moment * 1e6)
+    due = due_header(delay, at)
+    headers = {**(headers or {}), **due} if due else headers
     return [
         value
         if isinstance(value, Fact)

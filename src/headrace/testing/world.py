@@ -18,18 +18,19 @@ from contextlib import ExitStack
 from datetime import datetime
 from random import Random  # noqa: TID251 - mixes the scheduler's order, from the seed
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from headrace.delivery.deadletters import DeadLetters
 from headrace.delivery.lag import Lag, LagRow
 from headrace.delivery.parking import ParkedKey
 from headrace.delivery.parkinglot import ParkingLot
 from headrace.model.codec import Coder
+from headrace.model.due import Moment
 from headrace.model.effects import DeadEvent
 from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
 from headrace.model.policy import MAX_KEPT_S
-from headrace.model.record import Position
+from headrace.model.record import Position, decode_events
 from headrace.model.spans import Span, seconds_in
 from headrace.sdk.app import App
 from headrace.sdk.event import Event
@@ -54,6 +55,24 @@ T = TypeVar("T")
 
 DAY_S = 86_400.0
 PAGE = 10_000
+
+
+class Due(NamedTuple):
+    """A message of a queue that may not be received yet.
+
+    Attributes:
+        queue: The queue's name.
+        id: The message's, or None.
+        key: The message's, or None.
+        value: What it holds.
+        at: When it may be received.
+    """
+
+    queue: str
+    id: str | None
+    key: str | None
+    value: Any
+    at: datetime
 
 
 class World:
@@ -133,17 +152,36 @@ class World:
         )
         self._check_pumps()
 
-    def run_until_idle(self, limit: Span = "365d") -> None:
-        """Go on, retries and all, until nothing is left to do.
+    def run_until_idle(self, limit: Span = "365d") -> list[Due]:
+        """Go on, retries and all, until nothing is left to do but wait for a date.
+
+        A date is not work: messages that are due later stay where they are, and schedules do not
+        fire; `advance` lets their time come.
+
+        Returns:
+            The messages that wait for their time, the soonest first.
 
         Raises:
-            Livelock: After `limit` there still is.
+            Livelock: After `limit` there is still something to do.
         """
         self._require_open()
         limit_s = seconds_in(limit, "`limit=`", low=0, high=MAX_KEPT_S)
         if not self._lives.loop.run_until_idle(limit_s):
             raise Livelock(f"still busy after {limit}, in {self!r}:\n{self._lives.loop.dump()}")
         self._check_pumps()
+        return self.waiting
+
+    @property
+    def waiting(self) -> list[Due]:
+        """The messages of queues that wait for their time, the soonest first."""
+        return [
+            Due(
+                append.stream, event.id, event.key, self._coder(append.stream).decode(event.value),
+                datetime.fromtimestamp(due / 1e6).astimezone(),
+            )
+            for due, append in self._lives.waiting()
+            for event in decode_events(append.body)
+        ]  # fmt: skip
 
     @property
     def deaths(self) -> list[str]:
@@ -212,6 +250,8 @@ class World:
         id: str | None = None,
         time: datetime | float | None = None,
         headers: dict[str, str] | None = None,
+        delay: Span | None = None,
+        at: Moment | None = None,
     ) -> list[Position | None]:
         """Publish values (or finished `headrace.model.event.Event`s), all in one batch.
 
@@ -222,17 +262,35 @@ class World:
             id: The mark by which a repeated publish is dropped; only with a single value.
             time: When it happened; None means now.
             headers: Short strings beside the payload.
+            delay: To a queue: the time before they may be received.
+            at: To a queue: when they may be received, in place of `delay`.
 
         Returns:
-            Where each landed; None for a duplicate that was dropped.
+            Where each landed; None for a duplicate that was dropped, and for what is due later.
 
         Raises:
             Unavailable: The host died under it; whether the events landed is unknown.
         """
         self._require_open()
         name = stream if isinstance(stream, str) else stream.name
-        facts = facts_of(values, self._coder(name), key=key, id=id, time=time, headers=headers)
+        if (delay is not None or at is not None) and self._lives.broker.stream(name).queue is None:
+            raise Misuse(f"`{name}` is a stream, not a queue: leave out `delay=` and `at=`")
+        facts = facts_of(
+            values,
+            self._coder(name),
+            key=key,
+            id=id,
+            time=time,
+            headers=headers,
+            delay=delay,
+            at=at,
+        )
         return self._drive(self._lives.publish(name, facts)).positions
+
+    def cancel(self, queue: str | Stream[Any], id: str) -> bool:
+        """Take back the message of this id, if it still waits for its time; whether it did."""
+        name = queue if isinstance(queue, str) else queue.name
+        return bool(self._drive(self._lives.node.rooms.publisher.cancel(name, [id])))
 
     # --- breaking ---------------------------------------------------------------------------
 

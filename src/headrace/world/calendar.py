@@ -6,6 +6,8 @@ A clock that knows when it is set (virtual time) waits in one piece and says so 
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Final, Protocol, runtime_checkable
 
 from headrace.world.clock import Clock
@@ -17,15 +19,26 @@ SLICE_S: Final = 1.0
 class Calendar(Protocol):
     """A clock that can wait for a date by itself."""
 
-    async def until(self, when: int) -> None:
-        """Return once `now()` is `when` or later."""
+    async def until(self, when: int, woken: asyncio.Event | None = None) -> None:
+        """Return once `now()` is `when` or later, or `woken` is set."""
         ...
 
 
-async def wait_until(clock: Clock, when: int) -> None:
-    """Return once the wall clock says `when` (µs since the epoch) or later, never before."""
+async def wait_until(clock: Clock, when: int, woken: asyncio.Event | None = None) -> None:
+    """Return once the wall clock says `when` (µs since the epoch) or later, never before.
+
+    Args:
+        clock: The source of time.
+        when: The date.
+        woken: Ends the wait where it is set.
+    """
     if isinstance(clock, Calendar):
-        await clock.until(when)
+        await clock.until(when, woken)
         return
-    while (left := when - clock.now()) > 0:
-        await clock.sleep(min(left / 1_000_000, SLICE_S))
+    while (left := when - clock.now()) > 0 and not (woken is not None and woken.is_set()):
+        slice_s = min(left / 1_000_000, SLICE_S)
+        if woken is None:
+            await clock.sleep(slice_s)
+            continue
+        with suppress(TimeoutError):
+            await clock.timeout(woken.wait(), slice_s)

@@ -130,7 +130,7 @@ async def test_a_message_that_a_called_function_delays_waits(rig: Rig, way: str)
 @ways
 async def test_a_delay_that_cannot_be_fails_the_call(rig: Rig, way: str) -> None:
     rig.says.appends = said("jobs", Event(b"1", headers={"delay": "soon"}))
-    with pytest.raises(CallFailed, match="delay: soon"):
+    with pytest.raises(CallFailed, match="`delay` of a message is 'soon'"):
         await rig.call(way)
 
 

@@ -70,7 +70,7 @@ async def test_a_new_broker_finds_what_a_crashed_one_had_landed() -> None:
     await crashed.declare(StreamSpec(name="s"))
     body = encode_events([Event(b"x")])
     await crashed.append([Append("s", 0, 1, body, ids=("1",))])
-    crashed.stage([Append("s", 0, 1, body)])
+    crashed.stage([Append("s", 0, 1, body)], lambda _space, _key: None)
     fresh = MemoryBroker(storage, clock=SystemClock())
     applied = await fresh.append([Append("s", 0, 1, body, ids=("1",)), Append("s", 0, 1, body)])
     assert applied.duplicates == 1

@@ -19,7 +19,8 @@ from headrace.faces.gateway.cloudevents import Holds, batch, binary, is_binary, 
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.times import micros_of
 from headrace.model.codec import validate_json
-from headrace.model.errors import Invalid, TooLarge
+from headrace.model.due import due_header
+from headrace.model.errors import Invalid, Misuse, TooLarge
 from headrace.model.event import Event, fenced
 from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_BATCH
@@ -45,6 +46,8 @@ class Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     headers: dict[str, str] | None = None
     type: str | None = None
     source: str | None = None
+    delay: float | str | None = None
+    at: float | str | None = None
 
 
 _envelope = msgspec.json.Decoder(Envelope)
@@ -65,7 +68,7 @@ async def read_events(request: Request, stream: StreamSpec) -> list[Event]:
     check = CHECKS[stream.codec]
     holds = Holds(check, NOTHING[stream.codec])
     if media == ENVELOPES or (media in LINES and request.query.get("envelope") in {"1", "true"}):
-        events = envelopes(body, key, check)
+        events = envelopes(body, key, check, now=None if stream.queue else _not_a_queue(stream))
     elif media in LINES:
         events = lines(body, key, check)
     elif media == CLOUDEVENT:
@@ -79,8 +82,45 @@ async def read_events(request: Request, stream: StreamSpec) -> list[Event]:
         events = [Event(value=body, key=key)]
     if not events:
         raise Invalid("the body holds no event; send at least one")
+    usual = _usual_headers(request, stream)
+    if usual:
+        events = [
+            msgspec.structs.replace(event, headers={**usual, **(event.headers or {})})
+            for event in events
+        ]
+    if (named := request.query.get("id")) is not None:
+        if len(events) != 1:
+            raise Invalid(f"`id={named}` names one event, but the body holds {len(events)}")
+        events = [msgspec.structs.replace(events[0], id=named)]
     token = request.header("idempotency-key")
     return events if token is None else with_ids(events, token)
+
+
+def _usual_headers(request: Request, stream: StreamSpec) -> dict[str, str]:
+    """What the query says for all messages: `delay` or `at`, `priority`; a message's own wins."""
+    query = request.query
+    if stream.queue is None:
+        if "delay" in query or "at" in query:
+            raise Invalid(_not_a_queue(stream))
+        return {}
+    found = _due(query.get("delay"), query.get("at"))
+    if "priority" in query:
+        found["priority"] = query["priority"]
+    return found
+
+
+def _due(delay: float | str | None, at: float | str | None) -> dict[str, str]:
+    try:
+        return due_header(delay, at)
+    except Misuse as error:
+        raise Invalid(f"{error}") from error
+
+
+def _not_a_queue(stream: StreamSpec) -> str:
+    return (
+        f"`{stream.name}` is a stream, not a queue: its events come at once, in order, so leave out "
+        "`delay` and `at`"
+    )
 
 
 def lines(body: bytes, key: str | None, check: Check) -> list[Event]:
@@ -103,25 +143,31 @@ def lines(body: bytes, key: str | None, check: Check) -> list[Event]:
     return events
 
 
-def envelopes(body: bytes, key: str | None, check: Check) -> list[Event]:
-    """One envelope a line: a value with its key, time, id and headers.
+def envelopes(body: bytes, key: str | None, check: Check, *, now: str | None = None) -> list[Event]:
+    """One envelope a line: a value with its key, time, id, headers, and when it may be received.
+
+    Args:
+        body: The lines.
+        key: Of those that have none of their own.
+        check: Passes what the stream holds.
+        now: Why nothing can wait; None where it can.
 
     Raises:
-        Invalid: A line is no envelope, or its value is not what the stream holds.
+        Invalid: A line is no envelope, its value is not what the stream holds, or it cannot wait.
     """
     events: list[Event] = []
     for number, line in enumerate(body.split(b"\n"), start=1):
         if not line.strip(b" \t\r"):
             continue
         try:
-            events.append(_open(line, key, check))
+            events.append(_open(line, key, check, now))
         except Invalid as error:
             raise Invalid(f"line {number}: {error}") from error
         _bound(len(events))
     return events
 
 
-def _open(line: bytes, key: str | None, check: Check) -> Event:
+def _open(line: bytes, key: str | None, check: Check, now: str | None) -> Event:
     try:
         found = _envelope.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -131,9 +177,14 @@ def _open(line: bytes, key: str | None, check: Check) -> Event:
     value = bytes(found.value) if plain and isinstance(found.value, msgspec.Raw) else _value(found)
     check(value)
     time = None if found.time is None else micros_of(found.time)
+    headers = found.headers
+    if found.delay is not None or found.at is not None:
+        if now is not None:
+            raise Invalid(now)
+        headers = {**(headers or {}), **_due(found.delay, found.at)}
     return Event(
         value, key if found.key is None else found.key, time,
-        found.id, found.headers, found.type, found.source,
+        found.id, headers, found.type, found.source,
     )  # fmt: skip
 
 

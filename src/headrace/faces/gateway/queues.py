@@ -24,13 +24,12 @@ from headrace.faces.gateway.responses import (
     event_view,
     json_list,
     json_response,
-    position_texts,
+    published_view,
     rfc3339,
     view,
 )
 from headrace.keepers.brokers.queues import place_of
 from headrace.model.errors import Invalid, Refused, Unknown
-from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_MESSAGES, MAX_VISIBILITY
 from headrace.model.spans import MaybeSeconds, Seconds, default, keep_seconds
@@ -62,6 +61,12 @@ class Purging(msgspec.Struct, forbid_unknown_fields=True):
     all: bool = False
 
 
+class Cancelling(msgspec.Struct, forbid_unknown_fields=True):
+    """The ids of messages that are not to be delivered."""
+
+    ids: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
+
+
 class Settling(msgspec.Struct, forbid_unknown_fields=True):
     """What is said of messages that were received.
 
@@ -89,6 +94,7 @@ def add_routes(routes: Routes) -> None:
     routes.add("GET", "/queues/{queue}", show)
     routes.add("GET", "/queues/{queue}/messages", peek)
     routes.add("POST", "/queues/{queue}", send)
+    routes.add("POST", "/queues/{queue}/cancel", cancel)
     routes.add("POST", "/queues/{queue}/receive", receive)
     routes.add("POST", "/queues/{queue}/ack", acknowledge)
     routes.add("POST", "/queues/{queue}/nack", refuse)
@@ -98,21 +104,23 @@ def add_routes(routes: Routes) -> None:
 
 
 async def send(door: Door, request: Request, names: tuple[str, ...]) -> Response:
-    """Put messages on the queue; `delay` and `priority` in the query are for all of them."""
+    """Put messages on the queue; `delay` or `at`, and `priority` in the query are for all of them."""
     spec, _ = _queue(door, names[0])
     if spec.private:
         raise Refused(f"queue `{spec.name}` is private to app `{spec.owner}`")
     events = await read_events(request, spec)
-    chosen: dict[str, str] = {}
-    for name in ("delay", "priority"):
-        if (text := request.query.get(name)) is not None:
-            chosen[name] = text
-    if chosen:
-        events = [_with_headers(event, chosen) for event in events]
     found = await door.rooms.publisher.publish(spec.name, events)
-    return json_response(
-        {"positions": position_texts(found.positions), "duplicates": found.duplicates}, status=202
-    )
+    return json_response(published_view(found), status=202)
+
+
+async def cancel(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """Take back messages that wait for their time, by their ids."""
+    spec, _ = _queue(door, names[0])
+    await prove_reader(door, request, Owners(door).of_stream(spec.name))
+    asked = await request.json(Cancelling)
+    found = await door.rooms.publisher.cancel(spec.name, asked.ids)
+    left = [id for id in asked.ids if id not in set(found)]
+    return json_response({"cancelled": found, "unknown": left})
 
 
 async def receive(door: Door, request: Request, names: tuple[str, ...]) -> Response:
@@ -244,10 +252,6 @@ def _queue(door: Door, name: str) -> tuple[StreamSpec, str]:
     if spec.queue is None:
         raise Unknown(f'`{name}` is a stream, not a queue; declare it with `app.queue("{name}")`')
     return spec, consumer_name(spec.owner, spec.name)
-
-
-def _with_headers(event: Event, chosen: dict[str, str]) -> Event:
-    return msgspec.structs.replace(event, headers={**chosen, **(event.headers or {})})
 
 
 def _view(message: Message, spec: StreamSpec) -> dict[str, Any]:

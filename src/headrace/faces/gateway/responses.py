@@ -7,13 +7,14 @@ JSON, else as `value_text` or `value_base64`.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from headrace.delivery.parking import decode_event
+from headrace.delivery.publisher import Published
 from headrace.model.effects import DeadEvent
 from headrace.model.event import Event
 from headrace.model.outcome import Cause
@@ -142,6 +143,10 @@ def dead_view(dead: DeadEvent) -> dict[str, Any]:
     }
 
 
-def position_texts(positions: Sequence[Position | None]) -> list[str | None]:
-    """Each position as `stream/partition/offset`."""
-    return [None if found is None else str(found) for found in positions]
+def published_view(found: Published) -> dict[str, Any]:
+    """What became of published events: each position as `stream/partition/offset`, and how many have none."""
+    return {
+        "positions": [None if each is None else str(each) for each in found.positions],
+        "duplicates": found.duplicates,
+        "delayed": found.later,
+    }

@@ -17,7 +17,7 @@ from headrace.faces.gateway.records import (
     wait_page,
 )
 from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, json_list, json_response, position_texts
+from headrace.faces.gateway.responses import Response, json_list, json_response, published_view
 from headrace.faces.gateway.times import parse_time
 from headrace.model.errors import Invalid, Refused
 from headrace.model.function import StreamSpec
@@ -48,9 +48,7 @@ async def publish(door: Door, request: Request, names: tuple[str, ...]) -> Respo
         duplicates=found.duplicates,
         size=sum(len(event.value) for event in events),
     )
-    return json_response(
-        {"positions": position_texts(found.positions), "duplicates": found.duplicates}, status=202
-    )
+    return json_response(published_view(found), status=202)
 
 
 async def list_streams(door: Door, _: Request, __: tuple[str, ...]) -> Response:

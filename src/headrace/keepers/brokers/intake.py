@@ -9,19 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-from msgspec.structs import replace
-
-from headrace.model.effects import Put, Space
 from headrace.model.errors import Corrupt, Invalid, TooLarge
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
-from headrace.model.policy import MAX_BATCH_BYTES
+from headrace.model.policy import MAX_BATCH, MAX_BATCH_BYTES, MAX_KEY_BYTES
 from headrace.model.record import Append, decode_events
 
 SMALL_EVENTS = 16
 SMALL_BYTES = 8 << 10
-_encoder = msgspec.msgpack.Encoder()
 
 
 def mergeable(append: Append) -> bool:
@@ -34,9 +29,13 @@ def check_append(append: Append, spec: StreamSpec) -> None:
 
     Raises:
         TooLarge: It, or one of its events, is larger than allowed.
-        Invalid: Its body is not an array of `count` events, or its ids are not one per event.
+        Invalid: Its body is not an array of `count` events, its ids are not one per event, or it
+            takes back what no id can name.
     """
     where = f"`{append.stream}/{append.partition}`"
+    if append.kind == "cancel":
+        _check_cancel(append, where)
+        return
     size = len(append.body)
     if size > MAX_BATCH_BYTES:
         raise TooLarge(
@@ -78,9 +77,12 @@ def check_event(event: Event, spec: StreamSpec, what: str = "") -> None:
         )
 
 
-def waiting_row(append: Append, key: bytes) -> Put:
-    """What keeps an append until it is due. Its ids have been judged, and are not again."""
-    return Put(Space.TIMERS, key, _encoder.encode(replace(append, ids=None, later=b"")))
+def _check_cancel(append: Append, where: str) -> None:
+    ids = append.ids or ()
+    if append.count or not 0 < len(ids) <= MAX_BATCH:
+        raise Invalid(f"{len(ids)} ids are taken back from {where}; name 1 to {MAX_BATCH:,}")
+    if not all(0 < len(id) <= MAX_KEY_BYTES for id in ids):
+        raise Invalid(f"an id taken back from {where} is not of 1 to {MAX_KEY_BYTES:,} characters")
 
 
 def array_length(body: bytes) -> int:

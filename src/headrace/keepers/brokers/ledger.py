@@ -12,10 +12,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from headrace.keepers.brokers.catalog import unknown_partition, unknown_stream
-from headrace.keepers.brokers.intake import check_append, join_bodies, mergeable, waiting_row
+from headrace.keepers.brokers.intake import check_append, join_bodies, mergeable
 from headrace.keepers.brokers.shelf import Shelf
+from headrace.keepers.brokers.waiting import Waiting
 from headrace.keepers.storage.base import Applied
-from headrace.model.effects import Put
+from headrace.keepers.storage.judging import Look
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, Chunk, Position, decode_events, encode_events
 from headrace.world.clock import Clock
@@ -139,41 +140,65 @@ class Ledger:
             raise unknown_partition(name, number, len(partitions))
         return partitions[number]
 
-    def stage(self, appends: Sequence[Append]) -> Applied:
+    def stage(self, appends: Sequence[Append], look: Look) -> Applied:
         """Give one change's appends their offsets, or raise and leave no trace."""
         for append in appends:
             self.partition(append.stream, append.partition)
             check_append(append, self.streams[append.stream].spec)
         now = self._clock.now()
         positions: list[Position | None] = []
-        rows: list[Put] = []
-        duplicates = 0
+        waiting = Waiting(look)
+        cancelled: list[str] = []
+        duplicates = later = 0
         for append in appends:
             stream = self.streams[append.stream]
+            if append.kind == "cancel":
+                positions.append(None)
+                cancelled += self._taken_back(append, stream, waiting)
+                continue
             kept = append
-            if append.ids is not None and stream.spec.dedupe_window > 0:
-                kept = self._without_duplicates(append, stream, now)
+            if append.ids is not None and (stream.spec.dedupe_window > 0 or append.later):
+                kept = self._without_duplicates(append, stream, now, waiting)
                 duplicates += append.count - kept.count
             if not kept.count:
                 positions.append(None)
             elif append.later:
                 positions.append(None)
-                rows.append(waiting_row(kept, append.later))
+                later += kept.count
+                waiting.keep(kept, append.later)
             else:
                 positions.append(self._place(kept, stream, now))
-        return Applied(tuple(positions), duplicates, tuple(rows))
+        return Applied(tuple(positions), duplicates, waiting.rows, later, tuple(cancelled))
 
-    def _without_duplicates(self, append: Append, stream: Stream, now: int) -> Append:
+    def _taken_back(self, append: Append, stream: Stream, waiting: Waiting) -> list[str]:
+        """The ids whose messages waited, and wait no more; each may be used anew."""
+        found = [id for id in append.ids or () if waiting.take_back(stream.spec.name, id)]
+        if stream.spec.dedupe_window > 0:
+            self.marks.update(dict.fromkeys(((stream.uid, id) for id in found), 0))
+        return found
+
+    def _without_duplicates(
+        self, append: Append, stream: Stream, now: int, waiting: Waiting
+    ) -> Append:
         ids = append.ids or ()
+        name, remembered = stream.spec.name, stream.spec.dedupe_window > 0
         asked = [each for each in ids if each and (stream.uid, each) not in self.marks]
+        asked = asked if remembered else []
         seen = self._seen(stream.uid, asked, now) if asked else set()
         expires = now + int(stream.spec.dedupe_window * 1_000_000)
         kept: list[int] = []
+        fresh: set[str] = set()
         for index, each in enumerate(ids):
             if each:
-                if each in seen or (stream.uid, each) in self.marks:
+                # One that was taken back has the mark 0, and is as good as new.
+                mark = self.marks.get((stream.uid, each))
+                if each in seen if mark is None else mark > 0:
                     continue
-                self.marks[stream.uid, each] = expires
+                if append.later and (each in fresh or waiting.holds(name, each)):
+                    continue
+                fresh.add(each)
+                if remembered:
+                    self.marks[stream.uid, each] = expires
             kept.append(index)
         if len(kept) == append.count:
             return append
@@ -181,6 +206,7 @@ class Ledger:
         return Append(
             append.stream, append.partition, len(kept),
             encode_events([events[index] for index in kept]), append.hops, append.origin,
+            tuple(ids[index] for index in kept),
         )  # fmt: skip
 
     def _place(self, append: Append, stream: Stream, now: int) -> Position:

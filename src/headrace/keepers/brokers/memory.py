@@ -17,6 +17,7 @@ from headrace.keepers.brokers.ledger import Ledger, Partition, Stream
 from headrace.keepers.brokers.subscribing import LocalSubscription
 from headrace.keepers.storage.appending import Statement
 from headrace.keepers.storage.base import Applied
+from headrace.keepers.storage.judging import Look
 from headrace.keepers.storage.memory import MemoryStorage
 from headrace.model.effects import Change
 from headrace.model.errors import Unavailable
@@ -117,9 +118,9 @@ class MemoryBroker:
             raise Unavailable("the log in memory is closed")
         return await self._storage.apply(Change(appends=tuple(appends)))
 
-    def stage(self, appends: Sequence[Append]) -> Applied:
+    def stage(self, appends: Sequence[Append], look: Look) -> Applied:
         """Give the events of one change their offsets."""
-        return self._ledger.stage(appends)
+        return self._ledger.stage(appends, look)
 
     def flush(self) -> list[Statement]:
         """Nothing to write: landing is enough."""

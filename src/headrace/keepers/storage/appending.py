@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from headrace.keepers.storage.base import Applied
+from headrace.keepers.storage.judging import Look
 from headrace.model.record import Append
 
 Cell = int | bytes | str | None
@@ -21,10 +22,11 @@ Statement = tuple[str, Sequence[tuple[Cell, ...]]]
 class Appender(Protocol):
     """A log within the store. All its methods are called on the loop's thread."""
 
-    def stage(self, appends: Sequence[Append]) -> Applied:
+    def stage(self, appends: Sequence[Append], look: Look) -> Applied:
         """Give the events their offsets; all appends of the change, or none and an error.
 
-        Ids are judged here, those of what is due `later` too: that is kept as a row until then.
+        Ids are judged here, those of what is due `later` too: that is kept as a row until then, and
+        taken back here. `look` is the value at a key as the changes before this one leave it.
 
         Raises:
             Unknown: A stream or partition does not exist.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from headrace.model.effects import Change, Put, Space
+from headrace.model.effects import Change, Delete, Put, Space
 from headrace.model.record import Position
 
 
@@ -17,20 +17,25 @@ class Applied:
     """What a change became: the first position of each append, None where it has none.
 
     It has none where all of it was a duplicate, or is due later: what waits is in `rows`, which the
-    storage writes in the same change.
+    storage writes in the same change. `later` counts the events of these, and `cancelled` are the ids
+    of those that were taken back.
     """
 
-    __slots__ = ("duplicates", "positions", "rows")
+    __slots__ = ("cancelled", "duplicates", "later", "positions", "rows")
 
     def __init__(
         self,
         positions: tuple[Position | None, ...] = (),
         duplicates: int = 0,
-        rows: tuple[Put, ...] = (),
+        rows: tuple[Put | Delete, ...] = (),
+        later: int = 0,
+        cancelled: tuple[str, ...] = (),
     ) -> None:
         self.positions = positions
         self.duplicates = duplicates
         self.rows = rows
+        self.later = later
+        self.cancelled = cancelled
 
 
 class Storage(Protocol):

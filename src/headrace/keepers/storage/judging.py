@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from headrace.keepers.storage.base import Applied
-from headrace.model.effects import Change, Check, RangeCheck, Space, digest_of
+from headrace.model.effects import Change, Check, Put, RangeCheck, Space, digest_of
 from headrace.model.errors import Conflict, Fenced
 
 Overlay = dict[Space, dict[bytes, bytes | None]]
@@ -50,6 +50,16 @@ def judge(change: Change, overlay: Overlay, look: Look, scan: Scan) -> None:
             )
 
 
+def look_through(overlay: Overlay, look: Look) -> Look:
+    """The value at a key as the changes in `overlay` leave it."""
+
+    def found(space: Space, key: bytes) -> bytes | None:
+        waiting = overlay.get(space)
+        return waiting[key] if waiting is not None and key in waiting else look(space, key)
+
+    return found
+
+
 def _rows_of(
     wanted: RangeCheck, waiting: Mapping[bytes, bytes | None], scan: Scan
 ) -> list[tuple[bytes, bytes]]:
@@ -86,10 +96,13 @@ def _broken(check: Check, found: bytes | None) -> Fenced | Conflict:
 
 def overlay_change(change: Change, applied: Applied, overlay: Overlay) -> None:
     """Add what the change writes; the last write of a key is the one that counts."""
-    for put in (*change.puts, *applied.rows) if applied.rows else change.puts:
+    for put in change.puts:
         overlay.setdefault(put.space, {})[put.key] = put.value
     for gone in change.deletes:
         overlay.setdefault(gone.space, {})[gone.key] = None
+    for row in applied.rows:
+        value = row.value if isinstance(row, Put) else None
+        overlay.setdefault(row.space, {})[row.key] = value
 
 
 def only_appends(change: Change) -> bool:

@@ -82,7 +82,7 @@ class MemoryStorage:
         if change.appends:
             if self._appender is None:
                 raise RuntimeError("a change appends, but no log is attached")
-            result = self._appender.stage(change.appends)
+            result = self._appender.stage(change.appends, self._look)
             self._appender.landed()
         overlay: Overlay = {}
         overlay_change(change, result, overlay)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, get_origin
 
 from headrace.model.codec import Coder, codec_for, unbound
+from headrace.model.due import due_header
 from headrace.model.errors import Misuse
 from headrace.runtime.child.cause import failed_for
 from headrace.runtime.child.recorder import Recorder
@@ -140,14 +141,12 @@ def emit_one(prepared: Prepared, recorder: Recorder, item: Any, event: Event[Any
         return
     key = event.key if event is not None else None
     if isinstance(item, Output):
-        recorder.publish(
-            output,
-            item.value,
-            item.key if item.key is not None else key,
-            item.headers,
-            item.time,
-            item.id,
-        )
+        key = item.key if item.key is not None else key
+        if item.delay is None and item.at is None:
+            recorder.publish(output, item.value, key, item.headers, item.time, item.id)
+            return
+        later = {**(item.headers or {}), **due_header(item.delay, item.at)}
+        recorder.publish_later(output, item.value, key, later, item.time, item.id)
     else:
         recorder.publish(output, item, key)
 

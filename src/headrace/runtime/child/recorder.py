@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import logging
 from _thread import RLock, allocate_lock, get_ident
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from msgspec.structs import replace
@@ -27,7 +27,7 @@ from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, StateRead, StateWrite
 from headrace.model.policy import MAX_HEADER_BYTES, MAX_HEADERS, MAX_KEY_BYTES
-from headrace.model.record import Append, encode_events
+from headrace.model.record import NO_EVENTS, Append, encode_events
 from headrace.runtime.child import forks
 from headrace.runtime.child.cause import failed_for
 from headrace.runtime.child.keys import keys_of
@@ -51,9 +51,11 @@ class Lane:
     Attributes:
         notes: Fact, tag, fact, tag, and so on: both are added in one step.
         taken: How many of `notes` are on their way out.
+        has_ids: Whether one of the events has an id.
+        has_later: Whether one of the events says when it may be received.
     """
 
-    __slots__ = ("has_ids", "notes", "partition", "stream", "taken")
+    __slots__ = ("has_ids", "has_later", "notes", "partition", "stream", "taken")
 
     def __init__(self, stream: str, partition: int) -> None:
         self.stream = stream
@@ -61,6 +63,7 @@ class Lane:
         self.notes: list[Any] = []
         self.taken = 0
         self.has_ids = False
+        self.has_later = False
 
     @property
     def facts(self) -> list[Fact]:
@@ -71,6 +74,22 @@ class Lane:
     def tags(self) -> list[int]:
         """What each of them belongs to."""
         return self.notes[1::2]
+
+
+class Cancelled(NamedTuple):
+    """A message that is not to be delivered.
+
+    Attributes:
+        stream: The queue.
+        id: The message's.
+        tag: What the cancel belongs to.
+        before: How many events each partition had been given: of these, none of that id is kept.
+    """
+
+    stream: str
+    id: str
+    tag: int
+    before: dict[int, int]
 
 
 class Misread(Exception):
@@ -126,6 +145,7 @@ class Recorder(Cursor):
         "_app",
         "_at_once",
         "_cache",
+        "_cancels",
         "_host",
         "_invocation",
         "_is_shared",
@@ -171,6 +191,7 @@ class Recorder(Cursor):
         self._may_publish = may_publish
         self._outlets: dict[Any, Outlet] = {}
         self._named: dict[str, Outlet] = {}
+        self._cancels: list[Cancelled] = []
         self._seals = 0
         self._ledger: StateLedger | None = None
         self.forks = forks.count
@@ -271,6 +292,49 @@ class Recorder(Cursor):
             # It ended at this very moment, and may or may not have taken this along.
             raise self.refusal(f"publishing to `{outlet.name}`")
         return lane
+
+    def publish_later(
+        self,
+        stream: Stream[Any] | str,
+        value: Any,
+        key: str | None,
+        headers: Mapping[str, str],
+        time: datetime | float | None = None,
+        id: str | None = None,
+    ) -> Lane:
+        """Note an output that waits as its headers say, checked."""
+        self._check_queue(stream, "`delay=` and `at=` are for messages")
+        lane = self.publish(stream, value, key, headers, time, id)
+        lane.has_later = True
+        return lane
+
+    def cancel(self, queue: Stream[Any] | str, id: str) -> None:
+        """Note that a message that waits for its time is not to be delivered, checked."""
+        tag = self.enter("`context.cancel` of", id)
+        try:
+            self._check_queue(queue, "`cancel` is for messages")
+            outlet = self._outlets.get(queue)
+            if outlet is None:
+                outlet = self._open_outlet(queue)
+            if not _checked_id(id):
+                raise Invalid(
+                    "a message is cancelled by its id; hand over the one it was published with"
+                )
+            before = {number: len(lane.notes) // 2 for number, lane in outlet.lanes.items()}
+            self._cancels.append(Cancelled(outlet.name, id, tag, before))
+        finally:
+            self.lock.release()
+
+    def _check_queue(self, stream: Stream[Any] | str, what: str) -> None:
+        """Pass, where it is a queue as far as this app knows; of another app's the host knows."""
+        known = self._app.streams.get(_name_of(stream))
+        if known is None and isinstance(stream, Stream) and not stream.external:
+            known = stream
+        if known is not None and known.spec.queue is None:
+            raise Misuse(
+                f"{what}, and `{known.name}` is a stream, whose events come at once, in order; declare "
+                f'it with `queue("{known.name}")`'
+            )
 
     def done(self, event: Event[Any]) -> None:
         """Note that the event needs nothing more."""
@@ -390,6 +454,7 @@ class Recorder(Cursor):
                 # What another thread has noted meanwhile lands the next time.
                 del lane.notes[: lane.taken]
                 lane.taken = 0
+        self._cancels.clear()
         self.dropped.clear()
         self.finished.clear()
         self.events.clear()
@@ -449,6 +514,7 @@ class Recorder(Cursor):
             for lane in list(outlet.lanes.values())
             for tag in lane.tags
         }
+        tags |= {cancel.tag for cancel in self._cancels}
         if self._ledger is not None:
             tags |= self._ledger.tags()
         if any(tag < 0 and kept(tag) for tag in tags):
@@ -464,20 +530,29 @@ class Recorder(Cursor):
     def appends(self, kept: Callable[[int], bool] | None) -> tuple[Append, ...]:
         """The outputs that are kept (None: all), one blob per partition, in order of publishing.
 
+        What is cancelled comes first: so an id may be used anew, and what this run itself published
+        before it cancelled it is left out here.
+
         Raises:
             Misread: One of them would be misread; only where they were not checked at once.
         """
         found: list[Append] = []
         hops, origin = self._invocation.hops, self._invocation.origin
+        cancels = [each for each in self._cancels if kept is None or kept(each.tag)]
         # A late thread may add to them meanwhile.
         for outlet in list(self._named.values()):
             for lane in list(outlet.lanes.values()):
                 facts: list[Fact] = lane.notes[::2]
                 lane.taken = len(facts) * 2
-                if kept is not None:
+                if kept is not None or cancels:
                     # A late one, whose fact was not seen, may have a tag here already.
-                    pairs = zip(facts, lane.tags, strict=False)
-                    facts = [fact for fact, tag in pairs if kept(tag)]
+                    pairs = enumerate(zip(facts, lane.tags, strict=False))
+                    facts = [
+                        fact
+                        for index, (fact, tag) in pairs
+                        if (kept is None or kept(tag))
+                        and not (cancels and is_cancelled(cancels, lane, index, fact))
+                    ]
                 if not facts:
                     continue
                 body = encode_events(facts)
@@ -496,10 +571,13 @@ class Recorder(Cursor):
                         hops,
                         origin,
                         ids,
+                        kind="delayed" if lane.has_later else "",
                     )
                 )
         if len(found) > 1:
             found.sort(key=lambda append: (append.stream, append.partition))
+        if cancels:
+            return (*_cancelling(cancels, hops, origin), *found)
         return tuple(found)
 
     def writes(self, kept: Callable[[int], bool] | None) -> tuple[StateWrite, ...]:
@@ -556,6 +634,27 @@ def _asked(what: str, of: object) -> str:
     if isinstance(of, str):
         return f"{what} `{of}`" if of else what
     return f"{what} {of!r:.80}"
+
+
+def is_cancelled(cancels: Sequence[Cancelled], lane: Lane, index: int, fact: Fact) -> bool:
+    """Whether an event was taken back by the run that published it, before it was sent."""
+    return fact.id is not None and any(
+        cancel.stream == lane.stream
+        and cancel.id == fact.id
+        and index < cancel.before.get(lane.partition, 0)
+        for cancel in cancels
+    )
+
+
+def _cancelling(cancels: Sequence[Cancelled], hops: int, origin: str) -> list[Append]:
+    """What takes messages back in the host, one for each queue."""
+    by_stream: dict[str, dict[str, None]] = {}
+    for cancel in cancels:
+        by_stream.setdefault(cancel.stream, {})[cancel.id] = None
+    return [
+        Append(stream, 0, 0, NO_EVENTS, hops, origin, tuple(ids), kind="cancel")
+        for stream, ids in sorted(by_stream.items())
+    ]
 
 
 def _name_of(stream: Stream[Any] | str) -> str:

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from headrace.delivery.delays import check_priority, delay_of
+from headrace.delivery.delays import check_priority
 from headrace.keepers.brokers.intake import check_event
 from headrace.model.bus import Rule
+from headrace.model.due import wait_of
 from headrace.model.errors import Unknown
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
@@ -148,7 +149,7 @@ def _check(event: Event, stream: StreamSpec) -> None:
     check_event(event, stream)
     if stream.queue is not None:
         check_priority(event)
-        delay_of(event, stream.queue)
+        wait_of(event.headers, stream.queue.delay, None)
 
 
 def _appends(groups: Groups, hops: int, origin: str) -> tuple[Append, ...]:

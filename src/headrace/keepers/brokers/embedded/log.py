@@ -24,6 +24,7 @@ from headrace.keepers.brokers.ledger import Ledger, Partition, Stream
 from headrace.keepers.brokers.subscribing import LocalSubscription
 from headrace.keepers.storage.appending import Statement
 from headrace.keepers.storage.base import Applied
+from headrace.keepers.storage.judging import Look
 from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.effects import Change
 from headrace.model.errors import Corrupt, Unavailable
@@ -111,9 +112,9 @@ class EmbeddedBroker:
         """Make the events durable, together; see the port."""
         return await self._storage.apply(Change(appends=tuple(appends)))
 
-    def stage(self, appends: Sequence[Append]) -> Applied:
+    def stage(self, appends: Sequence[Append], look: Look) -> Applied:
         """Give the events of one change their offsets."""
-        return self._ledger.stage(appends)
+        return self._ledger.stage(appends, look)
 
     def flush(self) -> list[Statement]:
         """The rows that everything staged became."""

@@ -19,6 +19,7 @@ from headrace.keepers.storage.judging import (
     Overlay,
     Scan,
     judge,
+    look_through,
     only_appends,
     overlay_change,
 )
@@ -83,6 +84,7 @@ class Group:
     ) -> list[Waiting]:
         """Decide who may land; the others have their error, and are left out of what is returned."""
         passed = []
+        overlaid = look_through(self.overlay, look)
         for entry in self.waiting:
             change = entry.change
             entry.result = applied = _NOTHING
@@ -93,7 +95,7 @@ class Group:
                 if change.appends:
                     if appender is None:
                         raise RuntimeError("a change appends, but no log is attached")
-                    entry.result = applied = appender.stage(change.appends)
+                    entry.result = applied = appender.stage(change.appends, overlaid)
             except HeadraceError as error:
                 entry.result = error
                 continue
