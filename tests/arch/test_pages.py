@@ -15,14 +15,23 @@ from typing import get_args
 import click
 import msgspec
 import pytest
+from msgspec import structs
 
 import headrace
 from headrace.cli.main import COMMANDS
+from headrace.delivery.lag import LagRow
+from headrace.delivery.runs import Run
+from headrace.faces.gateway.responses import dead_view
 from headrace.model import policy
+from headrace.model.effects import DeadEvent, Edit
+from headrace.model.event import Event
 from headrace.model.function import FunctionSpec, StreamSpec
+from headrace.model.outcome import Cause
+from headrace.model.record import Position, encode_events
 from headrace.model.trigger import StreamTrigger, Trigger
 from headrace.node.config import NODE_KEYS
 from headrace.node.overrides import FUNCTION_KEYS, STREAM_KEYS
+from headrace.runtime.views import InstanceView
 from headrace.sdk.options import OTHER_OPTIONS, RANGES, SPANS, SPEC_OPTIONS, TRIGGER_OPTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -319,6 +328,25 @@ def test_every_route_is_documented() -> None:
         if not re.search(rf"`{method} {re.escape(path)}(\?[^`]*)?`", text)
     ]
     assert missing == []
+
+
+def test_the_fields_of_what_operators_read_are_documented_and_nothing_else() -> None:
+    text = (REFERENCE / "http.md").read_text()
+    event = encode_events([Event(b"1")])
+    cause = Cause("Failed", "")
+    dead = DeadEvent("f", Position("s", 0, 0), event, cause, 1, 1, 1, original=event)
+    shown = {
+        "GET /lag": set(LagRow.__struct_fields__),
+        "GET /runs": set(Run.__struct_fields__),
+        "GET /instances": set(InstanceView.__struct_fields__),
+        "GET /dead": set(dead_view(structs.replace(dead, edits=(Edit(1, "operator", ""),)))),
+        "GET /state/{app}": {"key", "value", "bytes", "expires"},
+    }
+    for path, fields in shown.items():
+        found = re.search(rf"^#### `{re.escape(path)}`\n(.*?)(?=^##|\Z)", text, re.M | re.S)
+        assert found, path
+        cells = re.findall(r"^\| (`[^|]*`) \|", found[1], re.M)
+        assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == fields, path
 
 
 def test_the_changelog_has_a_place_for_what_is_not_released() -> None:

@@ -117,6 +117,27 @@ def test_standard_input_is_a_file_too(say: Say, url: str) -> None:
     assert done.stderr == b""
 
 
+def test_a_dead_letter_is_exported_edited_and_redriven(say: Say, client: Client) -> None:
+    (position,) = client.publish("orders", b'{"item":"d","quantity":0}', key="edit-1")["positions"]
+    deadline = time.monotonic() + 10
+    while position not in say("dead", "list"):
+        assert time.monotonic() < deadline
+    (letter,) = [
+        row
+        for row in map(json.loads, say("dead", "export", "shop.count").splitlines())
+        if row["position"] == position
+    ]
+    assert letter["event"]["value"] == {"item": "d", "quantity": 0}
+    said = say("dead", "edit", "shop.count", position, "--value", '{"item":"d","quantity":-1}')
+    assert "headrace dead redrive" in said
+    shown = say("dead", "show", "shop.count", position)
+    assert "by operator" in shown
+    assert "value before it was edited" in shown
+    said = say("dead", "redrive", "shop.count", position, "--value", '{"item":"d","quantity":1}')
+    assert said == "1 dead letter handed to `shop.count` again\n"
+    assert position not in say("dead", "list")
+
+
 def test_dead_letters_are_listed_shown_redriven_and_discarded(say: Say, client: Client) -> None:
     (position,) = client.publish("orders", b'{"item":"d","quantity":0}', key="dead-1")["positions"]
     settle(client)

@@ -59,7 +59,7 @@ def runs_command(function: str | None, limit: int, as_json: bool, client: Client
             "function": "function",
             "outcome": "outcome",
             "events": "events",
-            "first": "first",
+            "first": lambda row: row["first"] or "call",
             "attempt": "attempt",
             "ms": lambda row: round(row["wall"] * 1_000, 2),
             "cold": "cold",

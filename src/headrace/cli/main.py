@@ -15,38 +15,49 @@ import click
 from headrace.cli.families import Family
 from headrace.model.errors import HeadraceError
 
-# Name -> (file of this room, what it does); the attribute in the file is `NAME_command`.
+# Group -> name -> (file of this room, what it does); the attribute in the file is `NAME_command`.
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "Develop": {
+        "new": ("new", "Write a small project that runs."),
+        "dev": ("serve", "Run an app here and reload it when its files change."),
+        "validate": ("validate", "Check an app and its settings without running it."),
+        "invoke": ("functions", "Call a function and print its answer."),
+        "publish": ("publish", "Put events on a stream."),
+        "graph": ("maps", "Print the topology for a drawing tool."),
+        "export": ("export", "Describe what is deployed for other tools (OpenAPI)."),
+        "bench": ("bench", "Measure this machine: publish -> function -> commit."),
+        "completion": ("completion", "Print the completion script of a shell."),
+    },
+    "Look": {
+        "list": ("functions", "List functions and streams."),
+        "map": ("maps", "Print the function-trigger map."),
+        "lag": ("functions", "Show how far each function is behind."),
+        "tail": ("tail", "Show a stream's latest events, and follow it."),
+        "runs": ("logs", "Show the latest invocations."),
+        "logs": ("logs", "Show what functions wrote."),
+        "explain": ("trouble", "Say where an event is, or why a pattern does not match."),
+        "state": ("state", "Look at what an app keeps."),
+        "console": ("console", "Print a link that lets a browser into the console."),
+    },
+    "Mend": {
+        "dead": ("trouble", "List, show, export, edit, redrive or discard dead letters."),
+        "parked": ("trouble", "List, redrive or discard parked keys."),
+        "queue": ("queues", "List queues, look into one, redrive or purge it."),
+        "schedule": ("schedule", "List schedules and fire one by hand."),
+        "replay": ("replay", "Put what a stream held to its rules again."),
+        "pause": ("functions", "Feed a function no more events; its positions wait."),
+        "resume": ("functions", "Feed a paused function again."),
+        "reset": ("functions", "Send a function back, or forward, in its streams."),
+    },
+    "Operate": {
+        "serve": ("serve", "Run apps as a node."),
+        "token": ("tokens", "Make, list and revoke the tokens clients bring."),
+        "backup": ("backup", "Copy what a node keeps, while it runs."),
+        "doctor": ("doctor", "Say what this machine can give, and what is wrong."),
+    },
+}
 COMMANDS: dict[str, tuple[str, str]] = {
-    "new": ("new", "Write a small project that runs."),
-    "dev": ("serve", "Run an app here and reload it when its files change."),
-    "serve": ("serve", "Run apps as a node."),
-    "publish": ("publish", "Put events on a stream."),
-    "tail": ("tail", "Show a stream's latest events, and follow it."),
-    "invoke": ("functions", "Call a function and print its answer."),
-    "map": ("maps", "Print the function-trigger map."),
-    "graph": ("maps", "Print the topology for a drawing tool."),
-    "list": ("functions", "List functions and streams."),
-    "lag": ("functions", "Show how far each function is behind."),
-    "reset": ("functions", "Send a function back, or forward, in its streams."),
-    "pause": ("functions", "Feed a function no more events; its positions wait."),
-    "resume": ("functions", "Feed a paused function again."),
-    "schedule": ("schedule", "List schedules and fire one by hand."),
-    "replay": ("replay", "Put what a stream held to its rules again."),
-    "dead": ("trouble", "List, show, redrive or discard dead letters."),
-    "parked": ("trouble", "List, redrive or discard parked keys."),
-    "queue": ("queues", "List queues, look into one, redrive or purge it."),
-    "explain": ("trouble", "Say where an event is, or why a pattern does not match."),
-    "logs": ("logs", "Show what functions wrote."),
-    "runs": ("logs", "Show the latest invocations."),
-    "state": ("state", "Look at what an app keeps."),
-    "console": ("console", "Print a link that lets a browser into the console."),
-    "token": ("tokens", "Make, list and revoke the tokens clients bring."),
-    "export": ("export", "Describe what is deployed for other tools (OpenAPI)."),
-    "backup": ("backup", "Copy what a node keeps, while it runs."),
-    "doctor": ("doctor", "Say what this machine can give, and what is wrong."),
-    "bench": ("bench", "Measure this machine: publish -> function -> commit."),
-    "validate": ("validate", "Check an app and its settings without running it."),
-    "completion": ("completion", "Print the completion script of a shell."),
+    name: said for group in GROUPS.values() for name, said in group.items()
 }
 
 
@@ -68,8 +79,12 @@ class LazyCommands(Family):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        longest = max(map(len, COMMANDS))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name.ljust(longest), text) for name, (_, text) in commands.items()]
+                )
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from headrace.cli.connection import json_option, node_options
 from headrace.cli.families import Family
-from headrace.cli.output import print_json, print_table
+from headrace.cli.output import Cell, print_json, print_table
 from headrace.client.http import Client
 
-COLUMNS = {
+
+def _in_zone(row: Mapping[str, Any], name: str) -> str:
+    """A time as the schedule's own zone has it, with its distance from UTC."""
+    return str(row.get(f"{name}_local") or "")
+
+
+COLUMNS: dict[str, Cell] = {
     "function": "function",
     "number": "number",
     "schedule": "schedule",
     "misfire": "misfire",
-    "next": "next",
-    "last fired for": "fired",
+    "next": lambda row: _in_zone(row, "next"),
+    "last fired for": lambda row: _in_zone(row, "fired"),
 }
 
 
@@ -29,7 +38,7 @@ def schedule_command() -> None:
 @json_option
 @node_options
 def schedule_list(function: str | None, as_json: bool, client: Client) -> None:
-    """List every schedule, or those of FUNCTION: when it fires next, and when it last did."""
+    """List every schedule, or those of FUNCTION: when it fires next, and when it last did, in its own zone."""
     names = () if function is None else (function,)
     rows = client.get("schedules", *names)["schedules"]
     if as_json:

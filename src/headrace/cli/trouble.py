@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
 from headrace.cli.connection import json_option, node_options, split_position
 from headrace.cli.families import Family
-from headrace.cli.output import plural, print_json, print_table, short_time, value_text
+from headrace.cli.output import (
+    plural,
+    print_json,
+    print_json_line,
+    print_table,
+    short_time,
+    value_text,
+)
 from headrace.cli.patterns import explain_pattern
 from headrace.client.http import Client
+
+EXPORT_PAGE = 500
 
 
 @click.group("dead", cls=Family)
 def dead_command() -> None:
-    """List, show, redrive or discard dead letters."""
+    """List, show, export, edit, redrive or discard dead letters."""
 
 
 @dead_command.command("list")
@@ -72,21 +83,71 @@ def dead_show(function: str, event: str, as_json: bool, client: Client) -> None:
             "hops": found["hops"],
             "headers": found["event"].get("headers"),
             "cause": f"{found['cause']['kind']}: {found['cause']['message']}",
+            "edited": ", ".join(
+                f"{short_time(each['time'])} by {each['by']}" for each in found.get("edits", ())
+            ),
         }
     )
     click.echo(f"\nvalue\n{value_text(found['event'])}")
+    if "original" in found:
+        click.echo(f"\nvalue before it was edited\n{value_text(found['original'])}")
     if found["cause"]["traceback"]:
         click.echo(f"\ntraceback\n{found['cause']['traceback'].rstrip()}")
+
+
+@dead_command.command("export")
+@click.argument("function", required=False)
+@node_options
+def dead_export(function: str | None, client: Client) -> None:
+    """Print dead letters whole, of FUNCTION or of all: one JSON object a line."""
+    after = ""
+    while True:
+        found = client.get("dead", function=function, limit=EXPORT_PAGE, after=after or None)
+        for letter in found["dead"]:
+            print_json_line(letter)
+        if not (after := found["after"]):
+            return
+
+
+@dead_command.command("edit")
+@click.argument("function")
+@click.argument("event")
+@click.option("--value", metavar="JSON", help="The new value, or `@FILE`; else an editor opens.")
+@node_options
+def dead_edit(function: str, event: str, value: str | None, client: Client) -> None:
+    """Give the dead letter of FUNCTION at EVENT another value; what it was first is kept."""
+    position = split_position(event)
+    if value is None:
+        shown = client.get("dead", function, *position)["event"]
+        if "value" not in shown:
+            raise click.UsageError("This value is not JSON; say what it is to be with `--value`.")
+        written = click.edit(json.dumps(shown["value"], indent=2, ensure_ascii=False))
+        if written is None:
+            raise click.Abort
+        value = written
+    said = {"position": "/".join(position), "value": _json(value)}
+    client.post("dead", function, "edit", data=said)
+    click.echo(
+        f"`{'/'.join(position)}` of `{function}` changed; `headrace dead redrive` delivers it"
+    )
 
 
 @dead_command.command("redrive")
 @click.argument("function")
 @click.argument("events", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All dead letters of the function.")
+@click.option("--value", metavar="JSON", help="Another value for the one event, or `@FILE`.")
 @node_options
-def dead_redrive(function: str, events: tuple[str, ...], everything: bool, client: Client) -> None:
+def dead_redrive(
+    function: str, events: tuple[str, ...], everything: bool, value: str | None, client: Client
+) -> None:
     """Hand dead letters to FUNCTION again: EVENTS (`stream/partition/offset`) or --all."""
-    count = client.post("dead", function, "redrive", data=_chosen(events, everything))["redriven"]
+    chosen = _chosen(events, everything)
+    if value is not None:
+        if len(events) != 1:
+            raise click.UsageError("`--value` is for one event; name it.")
+        chosen["value"] = _json(value)
+    count = client.post("dead", function, "redrive", data=chosen)["redriven"]
     click.echo(f"{plural(count, 'dead letter')} handed to `{function}` again")
 
 
@@ -106,6 +167,18 @@ def dead_discard(
         click.confirm(f"Delete {what} of `{function}` for good?", abort=True, err=True)
     count = client.post("dead", function, "discard", data=chosen)["discarded"]
     click.echo(f"{plural(count, 'dead letter')} of `{function}` deleted")
+
+
+def _json(text: str) -> Any:
+    """A JSON value that was typed, or that stands in `@FILE`."""
+    try:
+        return json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
+    except OSError as error:
+        raise click.BadParameter(f"`{text[1:]}` cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise click.BadParameter(
+            f"`{text:.80}` is not JSON: {error}; a text needs quotes of its own, such as '\"tea\"'"
+        ) from error
 
 
 def _chosen(events: tuple[str, ...], everything: bool) -> dict[str, Any]:

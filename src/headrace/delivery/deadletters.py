@@ -6,23 +6,36 @@ partition's own pump: later events of the key queue behind it until it is throug
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
 
 from headrace.delivery.commit import dead_row_key, waiting_row_key
 from headrace.delivery.dispatcher import Dispatcher
-from headrace.delivery.parking import DRAINING, decode_event, lane_of, parked_key_key
+from headrace.delivery.parking import (
+    DRAINING,
+    decode_event,
+    encode_event,
+    lane_of,
+    parked_key_key,
+)
 from headrace.delivery.positions import decode_waiting, encode_waiting
 from headrace.keepers.brokers.queues import lease_key
 from headrace.keepers.storage.base import Storage
 from headrace.keepers.storage.keys import after, pack
-from headrace.model.effects import Change, DeadEvent, Delete, Put, Space
-from headrace.model.errors import Invalid, Unknown
+from headrace.model.effects import Change, DeadEvent, Delete, Edit, Put, Space
+from headrace.model.errors import Invalid, Misuse, Unknown
 from headrace.model.record import Position
 from headrace.world.clock import Clock
 from headrace.world.slices import Slices
 
+EDITED_HEADER: Final = "headrace-edited"
+"""When an operator gave the event another value, and who that was."""
+MAX_EDITS: Final = 16
+"""Changes of one dead letter that are remembered: the first, and the latest."""
 PAGE = 500
 SHOWN = 50
 """Dead letters that are read in one step: each row holds its event whole."""
@@ -66,12 +79,58 @@ class DeadLetters:
             )
         return decode_waiting(row)
 
-    async def redrive(self, function: str, positions: Sequence[Position] | None = None) -> int:
-        """Deliver dead letters to their function again; all of them where none is named."""
+    async def edit(self, function: str, position: Position, value: bytes, by: str) -> DeadEvent:
+        """Give a dead letter another value; what it was first, when it changed and by whom is kept.
+
+        Raises:
+            Unknown: There is none of this function at this position.
+        """
+        found: list[DeadEvent] = []
+
+        async def work() -> None:
+            # Read while the partition's one writer stands still: it may have been redriven meanwhile.
+            dead = edited(await self.get(function, position), value, by, self._clock.now())
+            put = Put(Space.DEAD, dead_row_key(dead), encode_waiting(dead))
+            await self._storage.apply(Change(puts=(put,)))
+            found.append(dead)
+
+        await self._dispatcher.with_owner(function, position.stream, position.partition, work)
+        return found[0]
+
+    async def redrive(
+        self,
+        function: str,
+        positions: Sequence[Position] | None = None,
+        *,
+        value: bytes | None = None,
+        by: str = "",
+    ) -> int:
+        """Deliver dead letters to their function again; all of them where none is named.
+
+        Args:
+            function: Whose.
+            positions: Which; None for all.
+            value: What the one that is named is to hold instead, changed and delivered in one step.
+            by: Who gave the value.
+
+        Raises:
+            Unknown: There is none at one of the positions.
+            Misuse: A value is given for all, or for several.
+        """
+        if value is not None and (positions is None or len(positions) != 1):
+            raise Misuse("a new value is for one dead letter; name its position")
         count = 0
         for dead in await self._chosen(function, positions):
 
             async def work(dead: DeadEvent = dead) -> None:
+                nonlocal count
+                # Read while the partition's one writer stands still: of two who ask one is too late.
+                row = await self._storage.get(Space.DEAD, dead_row_key(dead))
+                if row is None:
+                    return
+                dead = decode_waiting(row)
+                if value is not None:
+                    dead = edited(dead, value, by, self._clock.now())
                 at, anew = dead.position, msgspec.structs.replace(dead, spent=0, due=0)
                 lane = lane_of(decode_event(dead.event), at.offset)
                 key = parked_key_key(function, at.stream, at.partition, lane)
@@ -88,10 +147,10 @@ class DeadLetters:
                         ),
                     )
                 )
+                count += 1
 
             at = dead.position
             await self._dispatcher.with_owner(function, at.stream, at.partition, work)
-            count += 1
         return count
 
     async def discard(self, function: str, positions: Sequence[Position] | None = None) -> int:
@@ -114,6 +173,21 @@ class DeadLetters:
             chosen.extend(decode_waiting(value) for _, value in page)
             low = page[-1][0] + b"\x00"
         return chosen
+
+
+def edited(dead: DeadEvent, value: bytes, by: str, now: int) -> DeadEvent:
+    """The dead letter with another value. Its event says in a header when that was, and who did it."""
+    event = decode_event(dead.event)
+    mark = Edit(now, by, hashlib.sha256(event.value).hexdigest())
+    moment = datetime.fromtimestamp(now / 1_000_000, UTC).isoformat().replace("+00:00", "Z")
+    headers = {**(event.headers or {}), EDITED_HEADER: f"{moment} {by}"}
+    return msgspec.structs.replace(
+        dead,
+        event=encode_event(msgspec.structs.replace(event, value=value, headers=headers)),
+        original=dead.original or dead.event,
+        # The first is kept whatever comes: `original` is what was there before it.
+        edits=(*dead.edits[:1], *dead.edits[1:][-(MAX_EDITS - 2) :], mark),
+    )
 
 
 def _end(prefix: bytes) -> bytes | None:

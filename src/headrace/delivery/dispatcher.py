@@ -338,7 +338,8 @@ class Dispatcher:
         if (roster := self._roster_of(function)) is not None:
             return roster.state_of(partition)
         if pump is None:
-            return "stopped"
+            reading = (each for each in self._of(function) if stream in each.reads.streams)
+            return "starting" if any(each.is_coming(partition) for each in reading) else "stopped"
         if pump.paused:
             return "paused"
         if self.breakers[function].state is BreakerState.OPEN:

@@ -24,7 +24,7 @@ class LagRow(msgspec.Struct, frozen=True):
         in_flight: Events being run now.
         oldest_age: Seconds since the oldest unfinished event was appended; 0 without lag.
         epoch: The owner's epoch.
-        state: `running`, `paused`, `retrying`, `open` (circuit breaker), `halted: why`, `stopped`.
+        state: `running`, `starting`, `paused`, `retrying`, `open` (circuit breaker), `halted: why`, `stopped`.
     """
 
     function: str

@@ -310,7 +310,8 @@ class Ledger:
         if kept is None and not (verdict.given_up or trouble or retried or self._diverted):
             return None
         waiting = tuple(
-            self._waiting(lost.chunk, lost.cause, lost.attempts, now) for lost in verdict.given_up
+            self._waiting(lost.chunk, lost.cause, lost.attempts, now, unit.parked)
+            for lost in verdict.given_up
         )
         unparked = unit.parked if verdict.finished else ()
         dead: tuple[DeadEvent, ...] = ()
@@ -402,12 +403,20 @@ class Ledger:
         chunk = lost.chunk
         return chunk.stream, self._partition, lane_of(chunk.events()[0], chunk.start)
 
-    def _waiting(self, chunk: Chunk, cause: Cause, attempts: int, now: int) -> DeadEvent:
-        """A chunk of one as a dead or parked event."""
+    def _waiting(
+        self,
+        chunk: Chunk,
+        cause: Cause,
+        attempts: int,
+        now: int,
+        before: tuple[DeadEvent, ...] = (),
+    ) -> DeadEvent:
+        """A chunk of one as a dead or parked event; what it was `before` says who has edited it."""
+        original, edits = (before[0].original, before[0].edits) if before else (b"", ())
         return DeadEvent(
             self._spec.name, Position(chunk.stream, chunk.partition, chunk.start),
             encode_event(chunk.events()[0]), cause, attempts, chunk.appended, now,
-            chunk.hops, chunk.origin,
+            chunk.hops, chunk.origin, original=original, edits=edits,
         )  # fmt: skip
 
 

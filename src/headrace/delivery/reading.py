@@ -76,6 +76,8 @@ class Reading:
         self._trigger, self._subscription, self._shared = trigger, subscription, shared
         self._pumps: dict[int, tuple[Pump, Supervised]] = {}
         self._told: deque[Assigned | Revoked] = deque()
+        # Partitions that were taken away, and are not to be had again yet.
+        self._revoked: set[int] = set()
         self._is_closing = False
         self._following: Supervised | None = None
         self._source: Supervised | None = None
@@ -94,6 +96,10 @@ class Reading:
         """The one that owns the partition; None between two of them."""
         found = self._pumps.get(partition)
         return None if found is None or found[0].is_over else found[0]
+
+    def is_coming(self, partition: int) -> bool:
+        """Whether a partition that has no pump will get one, unless another node has it."""
+        return not self._is_closing and partition not in self._revoked
 
     # --- its life ---------------------------------------------------------------------------
 
@@ -154,10 +160,12 @@ class Reading:
                 self._told.append(await self._subscription.read())
             match self._told[0]:
                 case Assigned(partitions=partitions):
+                    self._revoked.difference_update(partitions)
                     for partition in partitions:
                         await self._assign(partition)
                     hit("recovery:claimed")
                 case Revoked(partitions=partitions):
+                    self._revoked.update(partitions)
                     await self._stop(partitions)
                     await self._subscription.released(partitions)
             self._told.popleft()

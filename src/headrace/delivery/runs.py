@@ -57,7 +57,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
         started: Microseconds since the epoch.
         wall: Seconds from hand-over to outcome.
         outcome: `succeeded`, `partial` (some events did, others failed), `failed`, `crashed` or `timed-out`.
-        first: The first event's position, as text.
+        first: The first event's position, as text; "" for a call, whose payload is in no stream.
         cause: Why it failed, as text; "" where it did not.
     """
 
@@ -267,7 +267,7 @@ def run_of(invocation: Invocation, outcome: Outcome, wall: float) -> Run:
     if chunks:
         head = chunks[0]
         start = head.first + head.low if head.offsets is None else head.start
-        place = f"{head.stream}/{head.partition}/{start}"
+        place = "" if invocation.mode == "call" else f"{head.stream}/{head.partition}/{start}"
         events = head.high - head.low if len(chunks) == 1 else invocation.size
     else:
         place = str(invocation.held[0]) if invocation.held else ""

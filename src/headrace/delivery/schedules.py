@@ -34,6 +34,7 @@ class ScheduleRow(msgspec.Struct, frozen=True):
         misfire: What becomes of missed times.
         next: When it fires next (µs since the epoch); None where it never will again.
         fired: The time it last fired for; None where it has not yet.
+        tz: The zone it is read in.
     """
 
     function: str
@@ -43,6 +44,7 @@ class ScheduleRow(msgspec.Struct, frozen=True):
     misfire: str
     next: int | None
     fired: int | None
+    tz: str = "UTC"
 
 
 class Schedules:
@@ -109,4 +111,5 @@ class Schedules:
             misfire=schedule.misfire,
             next=None if standing is None else standing.next,
             fired=standing.fired or None if standing is not None else None,
+            tz=getattr(schedule, "tz", "UTC"),
         )

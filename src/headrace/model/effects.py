@@ -138,6 +138,20 @@ class Trouble(msgspec.Struct, array_like=True, frozen=True, gc=False):
     cause: Cause | None = None
 
 
+class Edit(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An operator has changed the value of a dead letter.
+
+    Attributes:
+        time: When, in microseconds since the epoch.
+        by: Who: `operator`, or the name of a token.
+        was: SHA-256 of the value before it, in hex.
+    """
+
+    time: int
+    by: str
+    was: str
+
+
 class DeadEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An event that was given up, or waits parked: original bytes, origin, cause, attempts, lineage.
 
@@ -145,6 +159,8 @@ class DeadEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
         attempts: That it was given up after.
         spent: Attempts since it is being redriven.
         due: Not to be tried again before this time, in microseconds since the epoch.
+        original: The event as it was first given up, where an operator has changed it since; else empty.
+        edits: What operators have changed, oldest first.
     """
 
     function: str
@@ -158,6 +174,8 @@ class DeadEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
     origin: str = ""
     spent: int = 0
     due: int = 0
+    original: bytes = b""
+    edits: tuple[Edit, ...] = ()
 
 
 class Effects(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from headrace.cli.main import COMMANDS, main
+from headrace.cli.main import COMMANDS, GROUPS, main
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,8 +24,6 @@ Usage: headrace [OPTIONS] COMMAND [ARGS]...
 Options:
   --version   Print the version.
   -h, --help  Show this message and exit.
-
-Commands:
 """
 
 
@@ -44,8 +42,12 @@ def test_the_overview_names_every_command_with_its_purpose(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["--help"]) == 0
-    lines = [f"  {name:<10}  {text}" for name, (_, text) in COMMANDS.items()]
-    assert capsys.readouterr().out == HELP + "\n".join(lines) + "\n"
+    told = HELP
+    for title, commands in GROUPS.items():
+        told += f"\n{title}:\n"
+        told += "".join(f"  {name:<10}  {text}\n" for name, (_, text) in commands.items())
+    assert capsys.readouterr().out == told
+    assert list(GROUPS) == ["Develop", "Look", "Mend", "Operate"]
 
 
 def test_the_overview_imports_no_command() -> None:

@@ -52,6 +52,18 @@ def test_others_come_in_between_many_rows() -> None:
         assert clock.rested > 5
 
 
+def test_a_partition_that_is_not_delivered_to_yet_is_starting() -> None:
+    with World(two_streams()) as world:
+        world.advance("1s")
+        dispatcher = world._lives.node.dispatcher
+        reading = dispatcher._readings["shop.first"]["one",]
+        pump = reading._pumps.pop(3)
+        assert dispatcher.state_of("shop.first", "one", 3) == "starting"
+        reading._revoked.add(3)
+        assert dispatcher.state_of("shop.first", "one", 3) == "stopped"
+        reading._pumps[3] = pump
+
+
 def test_each_row_tells_of_its_own_partition() -> None:
     with World(two_streams()) as world:
         world.advance("1s")

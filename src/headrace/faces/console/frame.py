@@ -132,3 +132,18 @@ def around(frame: Frame, sheet: Sheet) -> tuple[Markup, Markup]:
         heading="" if title == way else Markup("<h2>{}</h2>").format(title),
     )
     return before, Markup("</main></body></html>")
+
+
+def bare_document(title: str, text: str) -> Markup:
+    """A page with one sentence, for whoever has not been let in: it tells nothing of the node."""
+    return Markup(
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} · Headrace</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        "<style>{style}</style></head><body><header><h1>Headrace</h1><nav>{way}</nav></header>"
+        "<main><h2>{title}</h2><p>{text}</p></main></body></html>"
+    ).format(
+        title=title,
+        style=Markup(STYLE),
+        way=Markup('<a href="{}">{}</a>').format("/console", "Console"),
+        text=text,
+    )

@@ -36,6 +36,7 @@ from headrace.faces.console.parts import (
     to_partition,
     to_stream,
     toned,
+    when,
 )
 from headrace.model.effects import DeadEvent
 from headrace.model.function import AppSpec
@@ -263,8 +264,9 @@ def runs_table(runs: Sequence[Run]) -> Iterator[Markup]:
     """Invocations as they ended."""
     rows = (
         (
+            when(run.started),
             to_function(run.function),
-            to_event(run.first),
+            _first(run),
             f"{run.events:,}",
             f"{run.attempt}",
             toned(run.outcome, "soft" if run.outcome == "succeeded" else "bad")
@@ -275,13 +277,29 @@ def runs_table(runs: Sequence[Run]) -> Iterator[Markup]:
         for run in runs
     )
     return table(
-        ("function", "first event", "#events", "#?attempt", "outcome", "#ms", "~cause"), rows
+        (
+            "started (UTC)",
+            "function",
+            "first event",
+            "#events",
+            "#?attempt",
+            "outcome",
+            "#ms",
+            "~cause",
+        ),
+        rows,
     )
+
+
+def _first(run: Run) -> Markup:
+    """The first event of a run; a call has none."""
+    return to_event(run.first) if run.first else toned("call", "soft")
 
 
 def logs_table(lines: Sequence[LogLine]) -> Iterator[Markup]:
     """What functions wrote, newest first."""
     rows = (
-        (to_function(line.function), line.level, code(line.text[:300])) for line in reversed(lines)
+        (when(line.time), to_function(line.function), line.level, code(line.text[:300]))
+        for line in reversed(lines)
     )
-    return table(("function", "?level", "~line"), rows)
+    return table(("time (UTC)", "function", "?level", "~line"), rows)

@@ -31,6 +31,7 @@ from headrace.model.bus import Rule
 from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.http import Http, Webhook
 from headrace.topology.map import trigger_words
+from headrace.triggers.schedules.source import in_zone
 
 SHOWN_ELSEWHERE = frozenset({"cron", "every", "at", "http", "webhook", "rule"})
 
@@ -76,20 +77,24 @@ def _in_words(function: FunctionSpec | None, row: SourceRow) -> str:
 def schedules_table(schedules: Sequence[ScheduleRow]) -> Iterator[Markup]:
     """When each schedule fires next, and how to fire it by hand."""
     return table(
-        ("function", "schedule", "?misfire", "next (UTC)", "?last fired for", "?fire now"),
+        ("function", "schedule", "?misfire", "next, in its zone", "?last fired for", "?fire now"),
         (
             (
                 to_function(row.function),
                 code(row.schedule),
                 row.misfire,
-                when(row.next),
-                when(row.fired),
+                _in_zone(row.next, row.tz),
+                _in_zone(row.fired, row.tz),
                 code(f"headrace schedule fire {row.function}"
                      + (f" --number {row.number}" if row.number else "")),
             )
             for row in schedules
         ),
     )  # fmt: skip
+
+
+def _in_zone(time: int | None, tz: str) -> str:
+    return "-" if time is None else in_zone(time, tz).replace("T", " ")
 
 
 def _routes(apps: Sequence[AppSpec]) -> Iterator[Markup]:

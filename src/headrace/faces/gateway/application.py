@@ -78,12 +78,15 @@ class Application:
         began = clock.monotonic()
         pattern = "-"
         extra: Headers = ()
+        is_authored = False
         try:
             door.admission.check_host(request.fields, request.headers)
             asked = None
             if request.method == "OPTIONS":
                 asked = request.header("access-control-request-method")
+            is_authored = True
             found = self._authored.find(request.method, request.path, asked)
+            is_authored = found is not None
             if found is None:
                 place = self._places.get((request.method, request.path))
                 if place is None:
@@ -113,6 +116,8 @@ class Application:
             return None
         except HeadraceError as error:
             response = answer_error(error)
+            if not is_authored and console.wants_page(request):
+                response = console.error_page(response, str(error))
             extra = extra or self._heard(request)
         except Exception:  # noqa: BLE001 - the last resort: a bug must be an answer, not a dead door
             reference = f"{clock.now():x}"

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
+import msgspec
 from markupsafe import Markup
 
 from headrace.delivery.parking import decode_event
@@ -13,7 +14,7 @@ from headrace.delivery.runs import MAX_RUNS, Counters
 from headrace.faces.console import failures, functions, overview, records, sources
 from headrace.faces.console.drawing import MAX_NODES
 from headrace.faces.console.flow import rates
-from headrace.faces.console.frame import POLICY, Frame, Sheet, around
+from headrace.faces.console.frame import POLICY, Frame, Sheet, around, bare_document
 from headrace.faces.console.overview import Overview
 from headrace.faces.console.records import Browsed, Held
 from headrace.faces.gateway.door import Door, Routes
@@ -107,18 +108,33 @@ def _shown(page: Page) -> Callable[[Door, Request, tuple[str, ...]], Awaitable[R
             sheet = Sheet(title="That cannot be shown", pieces=())
             pieces = [Markup("<p>{}</p>").format(str(error)).encode()]
         before, after = around(_frame(door), sheet)
-        return Response(
-            status,
-            b"".join((before.encode(), *pieces, after.encode())),
-            b"text/html; charset=utf-8",
-            (
-                (b"content-security-policy", POLICY.encode()),
-                (b"referrer-policy", b"no-referrer"),
-                (b"x-frame-options", b"DENY"),
-            ),
-        )
+        return _page(status, b"".join((before.encode(), *pieces, after.encode())))
 
     return handler
+
+
+def _page(status: int, body: bytes) -> Response:
+    return Response(
+        status,
+        body,
+        b"text/html; charset=utf-8",
+        (
+            (b"content-security-policy", POLICY.encode()),
+            (b"referrer-policy", b"no-referrer"),
+            (b"x-frame-options", b"DENY"),
+        ),
+    )
+
+
+def wants_page(request: Request) -> bool:
+    """Whether it is a browser that goes to an address, and not a program."""
+    return request.method in {"GET", "HEAD"} and "text/html" in (request.header("accept") or "")
+
+
+def error_page(problem: Response, text: str) -> Response:
+    """The page that says to a browser what `problem` says to a program; nothing of the node stands on it."""
+    page = _page(problem.status, bare_document("That cannot be shown", text).encode())
+    return msgspec.structs.replace(page, headers=(*page.headers, *problem.headers))
 
 
 async def show_overview(door: Door, request: Request, __: tuple[str, ...]) -> Sheet:

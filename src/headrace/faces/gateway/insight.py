@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headrace.delivery.sources import SourceRow
+from headrace.faces.gateway.console import wants_page
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.metrics import MEDIA, Seen
 from headrace.faces.gateway.proofs import Owners, prove_reader, sight_of
@@ -44,8 +45,10 @@ def add_routes(routes: Routes) -> None:
     routes.add("GET", "/metrics", metrics)
 
 
-async def index(door: Door, _: Request, __: tuple[str, ...]) -> Response:
-    """What this is and where to go on."""
+async def index(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+    """What this is and where to go on; a browser is sent to the console."""
+    if wants_page(request):
+        return Response(303, b"", b"text/plain", ((b"location", b"/console"),))
     return json_response(
         {
             "name": "headrace",

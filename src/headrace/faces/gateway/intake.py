@@ -34,12 +34,22 @@ MAX_IDEMPOTENCY_KEY = 200
 Check = Callable[[bytes], None]
 
 
-class Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """One line of an envelope body; exactly one of the three values is given."""
+class Payload(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A payload in one of three forms; exactly one is given."""
 
     value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     value_text: str | msgspec.UnsetType = msgspec.UNSET
     value_base64: str | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether none is given."""
+        return self.value is self.value_text is self.value_base64 is msgspec.UNSET
+
+
+class Envelope(Payload, forbid_unknown_fields=True, gc=False):
+    """One line of an envelope body."""
+
     key: str | None = None
     time: Annotated[float, msgspec.Meta(ge=0)] | datetime | None = None
     id: str | None = None
@@ -174,7 +184,9 @@ def _open(line: bytes, key: str | None, check: Check, now: str | None) -> Event:
         raise Invalid(f"this is no envelope: {error}") from error
     plain = found.value_text is msgspec.UNSET and found.value_base64 is msgspec.UNSET
     # The way nearly every line goes.
-    value = bytes(found.value) if plain and isinstance(found.value, msgspec.Raw) else _value(found)
+    value = (
+        bytes(found.value) if plain and isinstance(found.value, msgspec.Raw) else value_of(found)
+    )
     check(value)
     time = None if found.time is None else micros_of(found.time)
     headers = found.headers
@@ -188,13 +200,19 @@ def _open(line: bytes, key: str | None, check: Check, now: str | None) -> Event:
     )  # fmt: skip
 
 
-def _value(found: Envelope) -> bytes:
+def value_of(found: Payload) -> bytes:
+    """The payload's bytes.
+
+    Raises:
+        Invalid: None or several of the three are given, or one is not what it says.
+    """
+    if isinstance(found.value, msgspec.Raw) and found.value_text is found.value_base64:
+        return bytes(found.value)
     three = (found.value, found.value_text, found.value_base64)
     given = sum(part is not msgspec.UNSET for part in three)
     if given != 1:
         raise Invalid(
-            "an envelope has exactly one of `value`, `value_text` and `value_base64`, "
-            f"this one has {given}"
+            f"write exactly one of `value`, `value_text` and `value_base64`; there are {given}"
         )
     if isinstance(found.value_text, str):
         return found.value_text.encode()

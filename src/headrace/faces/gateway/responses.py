@@ -140,7 +140,15 @@ def dead_view(dead: DeadEvent) -> dict[str, Any]:
         "hops": dead.hops,
         "origin": dead.origin,
         "event": event_view(decode_event(dead.event)),
+        **_edited_view(dead),
     }
+
+
+def _edited_view(dead: DeadEvent) -> dict[str, Any]:
+    """What operators have changed, and what was there first; nothing where nobody has."""
+    if not dead.edits:
+        return {}
+    return {"edits": view(dead.edits), "original": event_view(decode_event(dead.original))}
 
 
 def published_view(found: Published) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from headrace.delivery.schedules import ScheduleRow
 from headrace.faces.gateway.door import Door, Routes
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response, json_list, json_response
-from headrace.triggers.schedules.source import written
+from headrace.triggers.schedules.source import in_zone, written
 from headrace.world.slices import Slices
 
 
@@ -51,5 +51,7 @@ async def fire(door: Door, request: Request, names: tuple[str, ...]) -> Response
 def _shown(row: ScheduleRow) -> dict[str, Any]:
     shown: dict[str, Any] = msgspec.to_builtins(row)
     for name in ("next", "fired"):
-        shown[name] = None if shown[name] is None else written(shown[name])
+        time = shown[name]
+        shown[name] = None if time is None else written(time)
+        shown[f"{name}_local"] = None if time is None else in_zone(time, row.tz)
     return shown

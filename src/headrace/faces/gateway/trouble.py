@@ -9,21 +9,30 @@ import msgspec
 
 from headrace.delivery.explain import Explanation
 from headrace.faces.gateway.door import Door, Routes
+from headrace.faces.gateway.intake import CHECKS, Payload, value_of
 from headrace.faces.gateway.proofs import Owners, prove_reader, sight_of
 from headrace.faces.gateway.requests import Request
 from headrace.faces.gateway.responses import Response, dead_view, json_list, json_response, view
+from headrace.keepers.brokers.intake import check_append
 from headrace.model.errors import Invalid
-from headrace.model.record import Position
+from headrace.model.event import Event
+from headrace.model.record import Append, Position, encode_events
 from headrace.world.slices import Slices
 
 MAX_PAGE = 1_000
 
 
-class Chosen(msgspec.Struct, forbid_unknown_fields=True):
-    """Which dead letters: some, by position, or all of the function's."""
+class Chosen(Payload, forbid_unknown_fields=True):
+    """Which dead letters: some, by position, or all of the function's; one may be given another value."""
 
     positions: list[str] | None = None
     all: bool = False
+
+
+class Edited(Payload, forbid_unknown_fields=True, kw_only=True):
+    """Which dead letter is to hold what."""
+
+    position: str
 
 
 class ChosenKey(msgspec.Struct, forbid_unknown_fields=True):
@@ -38,6 +47,7 @@ def add_routes(routes: Routes) -> None:
     routes.add("GET", "/dead", list_dead)
     routes.add("GET", "/dead/{function}/{stream}/{partition}/{offset}", show_dead)
     routes.add("POST", "/dead/{function}/redrive", redrive_dead)
+    routes.add("POST", "/dead/{function}/edit", edit_dead)
     routes.add("POST", "/dead/{function}/discard", discard_dead)
     routes.add("GET", "/parked", list_parked)
     routes.add("POST", "/parked/{function}/redrive", redrive_parked)
@@ -68,15 +78,54 @@ async def show_dead(door: Door, request: Request, names: tuple[str, ...]) -> Res
 
 
 async def redrive_dead(door: Door, request: Request, names: tuple[str, ...]) -> Response:
-    """Hand dead letters to their function again, in order."""
-    positions = _positions(await request.json(Chosen))
+    """Hand dead letters to their function again, in order; one of them with another value, if there is one."""
+    chosen: Chosen = await request.json(Chosen)
+    positions = _positions(chosen)
     door.rooms.dispatcher.known(names[0])
-    return json_response({"redriven": await door.rooms.dead_letters.redrive(names[0], positions)})
+    value, by = None, ""
+    if not chosen.is_empty:
+        if positions is None or len(positions) != 1:
+            raise Invalid("a new value is for one dead letter; name its position")
+        value, by = _value(door, positions[0], chosen), await _who(door, request)
+    count = await door.rooms.dead_letters.redrive(names[0], positions, value=value, by=by)
+    return json_response({"redriven": count})
+
+
+async def edit_dead(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    """Give a dead letter another value; what it was, when it changed and by whom stays with it."""
+    said: Edited = await request.json(Edited)
+    at = _position(said.position)
+    value = _value(door, at, said)
+    dead = await door.rooms.dead_letters.edit(names[0], at, value, await _who(door, request))
+    return json_response(dead_view(dead))
+
+
+def _value(door: Door, at: Position, said: Payload) -> bytes:
+    """The value that was sent, where the stream would take it.
+
+    Raises:
+        Invalid, TooLarge: It would not.
+    """
+    value, spec = value_of(said), door.rooms.broker.stream(at.stream)
+    CHECKS[spec.codec](value)
+    check_append(Append(at.stream, 0, 1, encode_events([Event(value)])), spec)
+    return value
+
+
+async def _who(door: Door, request: Request) -> str:
+    """Who asks, in words: the operator, or the name of a token."""
+    shown = request.header("authorization")
+    if door.rooms.operator.shows(shown):
+        return "operator"
+    return f"token {(await door.rooms.tokens.shown(shown)).name}"
 
 
 async def discard_dead(door: Door, request: Request, names: tuple[str, ...]) -> Response:
     """Delete dead letters for good."""
-    positions = _positions(await request.json(Chosen))
+    chosen: Chosen = await request.json(Chosen)
+    if not chosen.is_empty:
+        raise Invalid("what is deleted takes no value; leave it out")
+    positions = _positions(chosen)
     return json_response({"discarded": await door.rooms.dead_letters.discard(names[0], positions)})
 
 
@@ -144,13 +193,14 @@ def _positions(chosen: Chosen) -> list[Position] | None:
         raise Invalid('say which: `{"positions": ["orders/0/42"]}` or `{"all": true}`')
     if chosen.positions is None:
         return None
-    found = []
-    for text in chosen.positions:
-        parts = text.rsplit("/", 2)
-        if len(parts) != 3:
-            raise Invalid(f"`{text}` is no position; write `stream/partition/offset`")
-        found.append(position_of(*parts))
-    return found
+    return [_position(text) for text in chosen.positions]
+
+
+def _position(text: str) -> Position:
+    parts = text.rsplit("/", 2)
+    if len(parts) != 3:
+        raise Invalid(f"`{text}` is not a position; write `stream/partition/offset`")
+    return position_of(*parts)
 
 
 def _key(chosen: ChosenKey) -> str | None:

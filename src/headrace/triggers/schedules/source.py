@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -169,6 +170,11 @@ def in_words(schedule: Schedule) -> str:
 def fingerprint(schedule: Schedule) -> str:
     """What tells a changed timetable from the same one; policies and payloads may change."""
     return f"{schedule.__struct_config__.tag} {in_words(schedule)}"
+
+
+def in_zone(time: int, tz: str) -> str:
+    """A moment as ISO 8601 text, in a schedule's own zone."""
+    return datetime.fromtimestamp(time / 1_000_000, ZoneInfo(tz)).isoformat()
 
 
 def written(time: int) -> str:
