@@ -56,6 +56,8 @@ def test_an_edited_letter_says_what_it_was_and_who_changed_it(world: World) -> N
     (edit,) = letter["edits"]
     assert edit["by"] == "operator"
     assert edit["was"] == hashlib.sha256(b'{"item":"tea"}').hexdigest()
+    page = world.ask("GET", f"/console{LETTER}/{AT}").body.decode()
+    assert "by operator" in page
     # What was there first stays, however often it is changed.
     for price in range(20):
         said["value"] = {"price": price}

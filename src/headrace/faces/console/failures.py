@@ -56,6 +56,8 @@ def letter_page(dead: DeadEvent, event: Mapping[str, Any]) -> Sheet:
             "failed": when(dead.failed),
             "origin": dead.origin,
             "cause": f"{dead.cause.kind}: {dead.cause.message}",
+            "edited": "; ".join(f"{when(each.time)} by {each.by}" for each in dead.edits),
+            "change its value": code(f"headrace dead edit {name} {place}"),
             "hand it over again": code(f"headrace dead redrive {name} {place}"),
             "delete it": code(f"headrace dead discard {name} {place}"),
         }
