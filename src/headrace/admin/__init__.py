@@ -1,0 +1,1 @@
+"""What operators read and ask for: lag, dead letters, parked keys, queues, schedules."""

@@ -1,0 +1,1 @@
+"""From the effects of a run to one change of the store."""

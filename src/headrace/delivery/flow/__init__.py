@@ -1,0 +1,1 @@
+"""Flow control: when a function may run."""

@@ -1,0 +1,1 @@
+"""Several streams merged into one, in event-time order."""

@@ -1,0 +1,1 @@
+"""Queues: delayed messages and consumers outside."""

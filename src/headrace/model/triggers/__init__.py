@@ -1,0 +1,1 @@
+"""What an author can declare to set a function off, as plain values."""

@@ -1,0 +1,1 @@
+"""The messages between host, zygotes and instances, and the frames that carry them."""

@@ -1,0 +1,1 @@
+"""The isolation of an instance: limits, mounts, Landlock, seccomp."""
