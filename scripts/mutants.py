@@ -1,6 +1,6 @@
 """Changes one thing at a time in a copy of the code and asks whether any test notices.
 
-    python scripts/mutants.py --minutes 10 --seed 7 [--only src/headrace/delivery/lanes.py] [--seeds 60]
+    python scripts/mutants.py --minutes 10 --seed 7 [--only src/headrace/delivery/intake/lanes.py] [--seeds 60]
 
 In: the rooms whose faults cost most (`delivery`, `keepers/storage`, `runtime`). Out: the mutants that
 survived, as `file:line what -> what`. A seed draws the same mutants in the same order until the code
@@ -25,11 +25,11 @@ from random import Random  # noqa: TID251 - draws which mutants, from a seed
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("src/headrace/delivery", "src/headrace/keepers/storage", "src/headrace/runtime")
+ROOMS = ("src/headrace/delivery", "src/headrace/storage/kv", "src/headrace/runtime")
 COPIED = ("src", "tests", "pyproject.toml", "scripts", "examples", "bench", "docs")
 TESTS = {
-    "src/headrace/delivery": ("tests/unit/delivery", "tests/unit/services"),
-    "src/headrace/keepers/storage": ("tests/unit/keepers", "tests/contract/test_storage.py"),
+    "src/headrace/delivery": ("tests/unit/delivery", "tests/unit/admin", "tests/unit/bus"),
+    "src/headrace/storage/kv": ("tests/unit/storage", "tests/contract/test_storage.py"),
     "src/headrace/runtime": ("tests/unit/runtime", "tests/contract/test_invokers.py"),
 }
 SIMULATED = ROOMS[0]
@@ -193,7 +193,7 @@ class Trial:
         yield "its room's tests", [*PYTEST, *tests]
         if room == SIMULATED and self._seeds:
             count = ["--seeds", str(self._seeds)]
-            yield "simulated seeds", ["-m", "headrace.testing.simulation", *count]
+            yield "simulated seeds", ["-m", "headrace.simulation.campaign", *count]
 
     def _naming(self, file: Path, tests: Sequence[str]) -> list[str]:
         """The test files that import the mutant's module."""

@@ -9,12 +9,12 @@ import uvloop
 
 from bench.figures import arguments, report, scratch
 from bench.limits.store import blob
-from headrace.keepers.brokers.embedded.log import EmbeddedBroker
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment.clock import SystemClock
+from headrace.environment.tasks import Tasks
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append
-from headrace.world.clock import SystemClock
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.embedded.log import EmbeddedBroker
 
 BUDGET_S = 0.7
 

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from bench.figures import arguments, report
-from headrace.triggers.filters import Pattern, compile_pattern
-from headrace.triggers.rules import RuleIndex
+from headrace.patterns.pattern import Pattern, compile_pattern
+from headrace.patterns.rule_index import RuleIndex
 
 COUNTS = (1, 100, 10_000)
 EVENTS = 1_000

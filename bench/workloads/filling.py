@@ -6,13 +6,13 @@ import asyncio
 from pathlib import Path
 
 from bench.workloads.node import orders
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.brokers.embedded.log import EmbeddedBroker
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment.clock import SystemClock
+from headrace.environment.tasks import Tasks
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, encode_events
-from headrace.world.clock import SystemClock
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.base import Broker
+from headrace.storage.log.embedded.log import EmbeddedBroker
 
 BLOB = 1_000
 IN_FLIGHT = 8

@@ -18,18 +18,17 @@ import uvloop
 
 from bench.figures import arguments, report, scratch
 from bench.workloads.node import bench_of, orders
-from headrace.delivery.commit import dead_row_key, waiting_row_key
-from headrace.delivery.parking import WAITING, encode_event, lane_of, parked_key_key
+from headrace.delivery.commit.changes import dead_row_key, waiting_row_key
+from headrace.delivery.parked import WAITING, encode_event, lane_of, parked_key_key
 from headrace.delivery.positions import encode_waiting
-from headrace.delivery.runs import Run
-from headrace.faces.gateway.admission import Admission
-from headrace.faces.gateway.application import Application
-from headrace.faces.gateway.door import Door
-from headrace.faces.gateway.exchange import Exchange
-from headrace.faces.gateway.metrics import Metrics
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.rooms import Rooms
-from headrace.keepers.state.rows import encode_row, state_key
+from headrace.environment.tasks import Tasks
+from headrace.http.admission import Admission
+from headrace.http.context import Door
+from headrace.http.dependencies import Rooms
+from headrace.http.metrics import Metrics
+from headrace.http.pipeline.request_body import Exchange
+from headrace.http.request import Request
+from headrace.http.server.application import Application
 from headrace.model.codec import encode_state
 from headrace.model.effects import Change, DeadEvent, Put, Space
 from headrace.model.outcome import Cause
@@ -37,7 +36,8 @@ from headrace.model.record import Position
 from headrace.node.assembly import Node
 from headrace.node.lifecycle import SETTLED_S
 from headrace.security.access import Peer
-from headrace.world.tasks import Tasks
+from headrace.storage.state.rows import encode_row, state_key
+from headrace.telemetry.history import Run
 
 FUNCTIONS = (3, 25, 250, 1_000)
 PARTITIONS = 4

@@ -14,17 +14,17 @@ from pathlib import Path
 from bench.figures import scratch
 from bench.workloads.runtime import APPS
 from headrace.delivery.positions import decode_position, position_key
-from headrace.keepers.brokers.embedded.log import EmbeddedBroker
-from headrace.keepers.storage.base import Applied
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SystemEntropy
+from headrace.environment.tasks import Tasks
 from headrace.model.effects import Change, Space
 from headrace.model.event import Event
 from headrace.node.assembly import Node
 from headrace.node.config import Settings
 from headrace.node.lifecycle import keep_for_good, settle
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SystemEntropy
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.base import Applied
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.embedded.log import EmbeddedBroker
 
 VALUE = (
     b'{"id": "0123456789abcdef0123456789abcdef", "customer": "c-1029384", "amount": 129.95, '

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from bench.figures import scratch
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SystemEntropy
+from headrace.environment.tasks import Tasks
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned, Scanned
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.fleet import Fleet
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SystemEntropy
-from headrace.world.tasks import Tasks
 
 APPS = Path(__file__).parent.parent / "apps"
 _tokens = itertools.count(1)

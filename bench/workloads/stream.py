@@ -17,7 +17,7 @@ import uvloop
 from bench.figures import arguments, report
 from bench.workloads.node import VALUE, Bench, Committed, bench_of, orders
 from headrace.model.event import Event
-from headrace.model.partitioning import partition_of
+from headrace.model.partitioner import partition_of
 
 BUDGET_S = 2.0
 LEAD = 16

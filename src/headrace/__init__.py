@@ -3,7 +3,6 @@
 This is the authors' door: it loads the sdk and the model, the standard library and msgspec.
 """
 
-from headrace.model.bus import HttpTarget, Rule
 from headrace.model.debezium import Debezium
 from headrace.model.errors import (
     Conflict,
@@ -20,20 +19,7 @@ from headrace.model.errors import (
     Unavailable,
     Unknown,
 )
-from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
-from headrace.model.foreign import (
-    Foreign,
-    KafkaTopic,
-    KinesisStream,
-    MqttTopic,
-    NatsStream,
-    PulsarTopic,
-    RabbitQueue,
-    RedisStream,
-    SqsQueue,
-)
-from headrace.model.http import Bearer, Cors, Http, Legacy, PerClient, Webhook
-from headrace.model.lag import Lag
+from headrace.model.flow_control import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
 from headrace.model.policy import (
     Breaker,
     DeadLetter,
@@ -45,20 +31,34 @@ from headrace.model.policy import (
     Scaling,
 )
 from headrace.model.problem import Problem
-from headrace.model.schedules import At, Cron, Every
-from headrace.model.signing import GitHub, Hmac, Secret, Slack, StandardWebhooks, Stripe
-from headrace.model.tables import Table
-from headrace.model.watches import Files, Missing, Objects, Sftp, Silence
+from headrace.model.triggers.bus import HttpTarget, Rule
+from headrace.model.triggers.files import Files, Missing, Objects, Sftp, Silence
+from headrace.model.triggers.foreign import (
+    Foreign,
+    KafkaTopic,
+    KinesisStream,
+    MqttTopic,
+    NatsStream,
+    PulsarTopic,
+    RabbitQueue,
+    RedisStream,
+    SqsQueue,
+)
+from headrace.model.triggers.http import Bearer, Cors, Http, Legacy, PerClient, Webhook
+from headrace.model.triggers.lag import Lag
+from headrace.model.triggers.schedules import At, Cron, Every
+from headrace.model.triggers.tables import Table
+from headrace.model.webhook_signature import GitHub, Hmac, Secret, Slack, StandardWebhooks, Stripe
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
 from headrace.sdk.consumer import Consumer
 from headrace.sdk.context import Context
-from headrace.sdk.custom import Emit
+from headrace.sdk.custom_trigger import Emit
 from headrace.sdk.event import Event, Undecodable
 from headrace.sdk.queue import Queue
 from headrace.sdk.request import Reply, Request
 from headrace.sdk.results import Failures, Output, Permanent
-from headrace.sdk.setting import Setting
+from headrace.sdk.settings import Setting
 from headrace.sdk.stream import Stream
 from headrace.sdk.windows import Hopping, Session, Tumbling, Window
 

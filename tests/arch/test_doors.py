@@ -80,7 +80,7 @@ def test_the_door_for_tests_offers_what_we_promised_and_loads_a_node_only_when_a
     assert all(getattr(testing, name).__doc__ for name in testing.__all__)
     loaded = loaded_by("import headrace.testing")
     rooms = {name.split(".")[1] for name in loaded if name.startswith("headrace.")}
-    assert rooms & {"cli", "delivery", "faces", "keepers", "node"} == set()
+    assert rooms & {"cli", "delivery", "http", "storage", "node"} == set()
 
 
 def test_every_room_has_an_empty_door() -> None:

@@ -61,13 +61,13 @@ def test_what_is_forked_knows_only_the_ground_floor_its_own_room_and_the_wire() 
         "headrace.model",
         "headrace.sdk",
         "headrace.runtime.child",
-        "headrace.runtime.frames",
-        "headrace.runtime.wire",
-        "headrace.runtime.limits",
+        "headrace.runtime.protocol.frames",
+        "headrace.runtime.protocol.messages",
+        "headrace.runtime.sandbox.limits",
         "headrace.runtime.kernel",
-        "headrace.runtime.kin",
-        "headrace.runtime.sandbox",
-        "headrace.runtime.warden",
+        "headrace.runtime.process_tree",
+        "headrace.runtime.sandbox.isolation",
+        "headrace.runtime.sandbox.warden",
     )
     strangers = {
         f"{file.relative_to(ROOT)}: {name}"
@@ -102,4 +102,4 @@ def test_no_import_hides_behind_type_checking() -> None:
     }
     # pytest loads the plugin in every project, so it names what it makes without loading it; spans and names
     # import nothing there, but tell checkers that a field takes more than it holds.
-    assert hidden <= {"testing/plugin.py", "model/names.py", "model/spans.py"}
+    assert hidden <= {"testing/pytest_plugin.py", "model/named_fields.py", "model/durations.py"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from scripts.mutants import ROOMS, ROOT, mutants_of
 
-WATERMARK = Path("src/headrace/delivery/watermark.py")
+WATERMARK = Path("src/headrace/delivery/partition/watermark.py")
 
 
 @pytest.mark.parametrize("room", ROOMS)

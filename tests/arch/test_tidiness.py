@@ -9,7 +9,7 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
-from headrace.world.failpoints import LABELS
+from headrace.environment.failpoints import LABELS
 
 ROOT = Path(__file__).parents[2]
 OWN = Path(__file__)

@@ -36,7 +36,7 @@ class Rule(msgspec.Struct):
 
 
 class Bus(msgspec.Struct):
-    """What was asked for and done; see `headrace.testing.scenes.buses`."""
+    """What was asked for and done; see `headrace.simulation.scenes.buses`."""
 
     published: list[int]
     replays: list[tuple[str, int, int, list[str], int]]

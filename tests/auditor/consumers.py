@@ -19,7 +19,7 @@ Blobs = list[tuple[int, int, bytes]]
 
 
 class Consumer(msgspec.Struct):
-    """What was asked for and done; see `headrace.testing.scenes.consumers`."""
+    """What was asked for and done; see `headrace.simulation.scenes.consumers`."""
 
     function: str
     stream: str

@@ -29,7 +29,7 @@ class Told(msgspec.Struct):
 
 
 class Request(msgspec.Struct):
-    """What was asked; see `headrace.testing.scenes.desks`."""
+    """What was asked; see `headrace.simulation.scenes.http`."""
 
     number: int
     place: str

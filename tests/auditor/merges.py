@@ -19,7 +19,7 @@ Blobs = list[tuple[int, int, bytes]]
 
 
 class Merging(msgspec.Struct):
-    """What was done; see `headrace.testing.scenes.merges`."""
+    """What was done; see `headrace.simulation.scenes.merges`."""
 
     published: list[int]
     logs: dict[str, Blobs]

@@ -25,7 +25,7 @@ VISIBLE_US = 300_000
 
 
 class Queue(msgspec.Struct):
-    """What was asked for and done; see `headrace.testing.scenes.queues`."""
+    """What was asked for and done; see `headrace.simulation.scenes.queues`."""
 
     group: str
     stream: str

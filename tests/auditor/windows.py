@@ -26,7 +26,7 @@ SECOND = 1_000_000
 
 
 class Windows(msgspec.Struct):
-    """What was asked for and done; see `headrace.testing.scenes.windows`."""
+    """What was asked for and done; see `headrace.simulation.scenes.windows`."""
 
     function: str
     source: str

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.brokers.embedded.log import EmbeddedBroker
-from headrace.keepers.brokers.memory import MemoryBroker
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.memory import MemoryStorage
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
-from headrace.world.tasks import Tasks
+from headrace.environment.tasks import Tasks
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.base import Broker
+from headrace.storage.log.embedded.log import EmbeddedBroker
+from headrace.storage.log.memory import MemoryBroker
 
 T = TypeVar("T")
 AnyStorage = MemoryStorage | SqliteStorage

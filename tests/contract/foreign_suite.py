@@ -13,16 +13,16 @@ from dataclasses import dataclass
 import pytest
 from tests.services.systems import System
 
-from headrace.keepers.brokers.memory import MemoryBroker
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.environment import failpoints
+from headrace.environment.clock import SystemClock
+from headrace.environment.tasks import Tasks
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
-from headrace.model.foreign import ForeignTrigger
 from headrace.model.function import StreamSpec
-from headrace.triggers.source import Outlet
-from headrace.world import failpoints
-from headrace.world.clock import SystemClock
-from headrace.world.tasks import Tasks
+from headrace.model.triggers.foreign import ForeignTrigger
+from headrace.sources.base import Outlet
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.log.memory import MemoryBroker
 
 OWN = "_app.read.foreign.0"
 PATIENCE_S = 40.0

@@ -11,16 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.contract.contract_drivers import AnyBroker, OpenBroker
 
-from headrace.keepers.brokers.base import Assigned, Extent, Reader
-from headrace.keepers.brokers.embedded import retention
-from headrace.keepers.brokers.waiting import opened
-from headrace.keepers.storage.keys import pack
 from headrace.model.effects import Change, Check, Put, Space
 from headrace.model.errors import Conflict, Fenced, Invalid, Misuse, TooLarge, Unavailable, Unknown
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_BATCH_BYTES
 from headrace.model.record import Append, Chunk, decode_events, encode_events
+from headrace.storage.kv.keys import pack
+from headrace.storage.log.base import Assigned, Extent, Reader
+from headrace.storage.log.delayed_messages import opened
+from headrace.storage.log.embedded import retention
 
 MANY = 1_000_000
 ORDERS = StreamSpec(name="orders", partitions=4)

@@ -11,10 +11,10 @@ from tests.services.systems import POISON, System
 
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
-from headrace.model.foreign import Foreign, ForeignTrigger
-from headrace.triggers.foreign.base import Message
-from headrace.triggers.foreign.feed import ForeignFeed
-from headrace.triggers.source import Source
+from headrace.model.triggers.foreign import Foreign, ForeignTrigger
+from headrace.sources.base import Source
+from headrace.sources.foreign.base import Message
+from headrace.sources.foreign.feed import ForeignFeed
 
 __all__ = ["failing", "node"]
 

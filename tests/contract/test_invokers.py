@@ -10,7 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from headrace.keepers.state.rows import decode_row, encode_row
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SystemEntropy
+from headrace.environment.tasks import Tasks
 from headrace.model.codec import decode_state
 from headrace.model.errors import Fenced, Unknown
 from headrace.model.event import Event as Fact
@@ -22,9 +24,7 @@ from headrace.runtime.base import Invoker
 from headrace.runtime.child.loader import load
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.inline import InlineInvoker
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SystemEntropy
-from headrace.world.tasks import Tasks
+from headrace.storage.state.rows import decode_row, encode_row
 
 APP = """
 import asyncio

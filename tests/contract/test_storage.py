@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.contract.contract_drivers import STORAGES, AnyStorage, ManualClock, Place
 
-from headrace.keepers.storage.keys import after, pack
 from headrace.model.effects import Change, Check, Delete, Put, RangeCheck, Space, digest_of
 from headrace.model.errors import Conflict, Fenced, TooLarge, Unavailable
+from headrace.storage.kv.keys import after, pack
 
 
 def put(key: bytes, value: bytes, space: Space = Space.STATE) -> Change:

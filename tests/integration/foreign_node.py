@@ -13,17 +13,17 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.keepers.brokers.embedded.log import EmbeddedBroker
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment import failpoints
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SystemEntropy
+from headrace.environment.tasks import Tasks
 from headrace.model.errors import Unavailable
-from headrace.model.foreign import ForeignTrigger
 from headrace.model.function import StreamSpec
-from headrace.triggers.foreign.opening import open_foreign
-from headrace.triggers.source import Outlet
-from headrace.world import failpoints
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SystemEntropy
-from headrace.world.tasks import Tasks
+from headrace.model.triggers.foreign import ForeignTrigger
+from headrace.sources.base import Outlet
+from headrace.sources.foreign.open import open_foreign
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.embedded.log import EmbeddedBroker
 
 OWN = "_app.read.foreign.0"
 QUIET_S = 1.5

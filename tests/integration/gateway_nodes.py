@@ -16,18 +16,18 @@ import msgspec
 
 from headrace import testing
 from headrace.client.http import Client
-from headrace.faces.gateway.app import Gateway
-from headrace.faces.gateway.hall import Patience
-from headrace.keepers.brokers.memory import MemoryBroker
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SystemEntropy
+from headrace.environment.tasks import Tasks
+from headrace.http.server.server import Gateway
+from headrace.http.server.server_state import Patience
 from headrace.model.function import StreamSpec
 from headrace.node.assembly import Node
 from headrace.node.config import Settings
-from headrace.security.operator import read_key
+from headrace.security.operator_key import read_key
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.log.memory import MemoryBroker
 from headrace.testing.served import Served
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SystemEntropy
-from headrace.world.tasks import Tasks
 
 APP = '''
 """The app behind the tests of the door and the commands."""

@@ -7,6 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from textwrap import dedent
 
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SystemEntropy
+from headrace.environment.tasks import Tasks
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
@@ -14,10 +17,7 @@ from headrace.model.outcome import Outcome, Range, Scanned
 from headrace.model.policy import FleetLimits
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.fleet import Fleet
-from headrace.runtime.logs import LogLine
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SystemEntropy
-from headrace.world.tasks import Tasks
+from headrace.runtime.process.instance_logs import LogLine
 
 CLOCK = SystemClock()
 

@@ -10,15 +10,15 @@ import os
 import sys
 from pathlib import Path
 
-from headrace.keepers.brokers.embedded.log import EmbeddedBroker
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment import failpoints
+from headrace.environment.clock import SystemClock
+from headrace.environment.tasks import Tasks
 from headrace.model.effects import Change, Put, Space
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, encode_events
-from headrace.world import failpoints
-from headrace.world.clock import SystemClock
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.embedded.log import EmbeddedBroker
 
 WRITERS = 8
 

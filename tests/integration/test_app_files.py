@@ -239,7 +239,7 @@ async def test_an_app_without_files_hears_no_audit_event(tmp_path: Path) -> None
     """A folder that nobody asks for costs a run nothing."""
     code = """
     from headrace import App
-    from headrace.sdk.folder import folders
+    from headrace.sdk.app_folder import folders
     app = App("{name}")
     @app.function()
     def used(event):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from headrace.security.peers import owner
+from headrace.security.tcp_peers import owner
 
 Ends = tuple[tuple[str, int], tuple[str, int]]
 

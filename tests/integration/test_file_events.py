@@ -14,13 +14,13 @@ from typing import Any, TextIO
 import pytest
 
 from headrace import Files
-from headrace.keepers.brokers.embedded.log import EmbeddedBroker
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment.clock import SystemClock
+from headrace.environment.tasks import Tasks
 from headrace.model.function import StreamSpec
-from headrace.triggers.files.source import FilesSource
-from headrace.triggers.source import Outlet
-from headrace.world.clock import SystemClock
-from headrace.world.tasks import Tasks
+from headrace.sources.base import Outlet
+from headrace.sources.files.source import FilesSource
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.embedded.log import EmbeddedBroker
 
 OWN = "_app.read.files.0"
 PATIENCE_S = 10.0

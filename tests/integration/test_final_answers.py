@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from headrace.client.final import MAX_INTERIM, FinalConnection
-from headrace.client.outgoing import Outgoing
-from headrace.services.bus.posting import HttpRequest, posts_over
+from headrace.bus.http_target import HttpRequest, posts_over
+from headrace.client.final_response import MAX_INTERIM, FinalConnection
+from headrace.client.http_pool import Outgoing
 
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
 FINAL = b"HTTP/1.1 %d Whatever\r\nContent-Length: 0\r\n\r\n"

@@ -27,8 +27,11 @@ from tests.services.systems import (
     System,
 )
 
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SystemEntropy
 from headrace.model.errors import Misuse, Unavailable
-from headrace.model.foreign import (
+from headrace.model.record import decode_events, encode_events
+from headrace.model.triggers.foreign import (
     ForeignTrigger,
     KafkaTopic,
     KinesisStream,
@@ -39,12 +42,9 @@ from headrace.model.foreign import (
     RedisStream,
     SqsQueue,
 )
-from headrace.model.record import decode_events, encode_events
-from headrace.triggers.foreign.base import ForeignSource, Message, Surroundings
-from headrace.triggers.foreign.feed import fitted
-from headrace.triggers.foreign.opening import driver_of
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SystemEntropy
+from headrace.sources.foreign.base import ForeignSource, Message, Surroundings
+from headrace.sources.foreign.feed import fitted
+from headrace.sources.foreign.open import driver_of
 
 Opened = Callable[[str], Any]
 
@@ -196,7 +196,7 @@ async def test_a_nats_message_that_looks_like_the_servers_word_or_like_none_is_t
 async def test_a_nats_consumer_that_was_deleted_is_missed(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.triggers.foreign.nats.CHECK_S", 0.5)
+    monkeypatch.setattr("headrace.sources.foreign.nats.CHECK_S", 0.5)
     nats: Nats = opened("nats")
     name = await nats.make()
     async with connected(nats.trigger(name)) as driver, nats._client() as stream:
@@ -413,7 +413,7 @@ async def test_a_server_that_is_away_is_asked_for_again(trigger: ForeignTrigger)
 async def test_a_kafka_topic_that_is_made_anew_is_read_from_its_beginning(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.triggers.foreign.kafka.ROUND_S", 1.0)
+    monkeypatch.setattr("headrace.sources.foreign.kafka.ROUND_S", 1.0)
     kafka: Kafka = opened("kafka")
     topic = await kafka.make()
     await kafka.send(topic, [b"old"] * 3)
@@ -436,7 +436,7 @@ async def test_a_kafka_topic_that_is_made_anew_is_read_from_its_beginning(
 async def test_a_kafka_that_refuses_the_user_says_so(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.triggers.foreign.kafka.PATIENCE_S", 3.0)
+    monkeypatch.setattr("headrace.sources.foreign.kafka.PATIENCE_S", 3.0)
     kafka: Kafka = opened("kafka")
     user = {
         "security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN",

@@ -15,7 +15,7 @@ import pytest
 from tests.contract.foreign_suite import ForeignContract, failing, node, numbered
 from tests.services.systems import AWS, SYSTEMS, System
 
-from headrace.model.foreign import ForeignTrigger
+from headrace.model.triggers.foreign import ForeignTrigger
 
 NODE = Path(__file__).with_name("foreign_node.py")
 __all__ = ["failing", "node"]

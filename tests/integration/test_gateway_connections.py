@@ -11,8 +11,8 @@ from random import Random
 import pytest
 from tests.integration.gateway_nodes import memory_gateway, raw
 
-from headrace.faces.gateway.hall import Patience
-from headrace.faces.gateway.protocol import MAX_PIPELINED
+from headrace.http.server.http1 import MAX_PIPELINED
+from headrace.http.server.server_state import Patience
 
 LAST = b"host: localhost\r\nconnection: close\r\n"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from tests.integration.gateway_nodes import memory_gateway, raw
 
-from headrace.faces.gateway.hall import Patience
-from headrace.faces.gateway.records import read_page
+from headrace.environment.time_slices import Slices
+from headrace.http.api.records import read_page
+from headrace.http.server.server_state import Patience
 from headrace.model.event import Event
-from headrace.world.slices import Slices
 
 HURRIED = Patience(headers=0.3, body=0.3)
 HEAD = b"POST /streams/orders HTTP/1.1\r\nhost: localhost\r\n"
@@ -261,7 +261,7 @@ async def test_many_producers_at_once_are_all_answered_and_nothing_is_lost(tmp_p
 
 
 async def test_a_taken_port_is_named(tmp_path: Path) -> None:
-    from headrace.faces.gateway.app import Gateway
+    from headrace.http.server.server import Gateway
     from headrace.model.errors import Misuse
 
     async with memory_gateway(tmp_path) as (gateway, node):

@@ -11,7 +11,7 @@ from tests.integration.hostile_app import page
 from tests.integration.hostile_app.asking import LEVELS, Answers, all_answers
 from tests.integration.hostile_app.questions import NOTHING, REACHED
 
-from headrace.runtime import landlock
+from headrace.runtime.sandbox import landlock
 
 pytestmark = pytest.mark.skipif(
     landlock.version() < 6, reason="a kernel that scopes signals and sockets (landlock 6)"

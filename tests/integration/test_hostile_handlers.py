@@ -128,7 +128,7 @@ def bad(events, context):
 async def test_a_handler_that_asks_for_more_time_for_ever_is_killed_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.runtime.instance.MAX_EXTENDED_S", 1.0)
+    monkeypatch.setattr("headrace.runtime.process.instance.MAX_EXTENDED_S", 1.0)
     async with house(tmp_path) as home:
         await home.deploy("""
 @app.function(orders)
@@ -296,7 +296,7 @@ async def test_garbage_and_forgery_on_the_channel_cost_the_instance_its_life(
     async with house(tmp_path) as home:
         outcome = await attack(home, f"""
 import struct, zlib, msgspec
-from headrace.runtime.wire import *
+from headrace.runtime.protocol.messages import *
 def frame(body): return struct.pack("<IIQ", len(body), zlib.crc32(body, 1), 1) + body
 @app.function(orders)
 def bad(events, context):

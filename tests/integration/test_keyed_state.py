@@ -11,7 +11,7 @@ import pytest
 from tests.integration.gateway_nodes import records, serving, settle
 
 from headrace.client.http import Client
-from headrace.faces.gateway.intake import ENVELOPES
+from headrace.http.pipeline.event_bodies import ENVELOPES
 
 APP = """
 from headrace import App, Batch, Context

@@ -15,16 +15,16 @@ from tests.services.servers import absent
 from tests.services.systems import AWS
 
 from headrace import App, Event, Misuse, Objects, Sftp
-from headrace.keepers.brokers.embedded.log import EmbeddedBroker
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment.clock import SystemClock
+from headrace.environment.tasks import Tasks
 from headrace.model.errors import Unavailable
 from headrace.model.function import StreamSpec
+from headrace.sources.base import Outlet
+from headrace.sources.files.object_store import Bucket
+from headrace.sources.files.source import FilesSource
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.embedded.log import EmbeddedBroker
 from headrace.testing import World
-from headrace.triggers.files.bucket import Bucket
-from headrace.triggers.files.source import FilesSource
-from headrace.triggers.source import Outlet
-from headrace.world.clock import SystemClock
-from headrace.world.tasks import Tasks
 
 obstore: Any = pytest.importorskip("obstore", reason="install `headrace[objects]`")
 

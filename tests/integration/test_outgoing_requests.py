@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 import pytest
 import trustme
 
-from headrace.client.outgoing import (
+from headrace.bus.http_target import Posting, posts_over
+from headrace.client.http_pool import (
     MAX_CONNECTIONS,
     Headers,
     Outgoing,
@@ -19,13 +20,12 @@ from headrace.client.outgoing import (
     UpstreamFailed,
     UpstreamLate,
 )
-from headrace.model.bus import HttpTarget
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Returned
 from headrace.model.record import Chunk, encode_events
+from headrace.model.triggers.bus import HttpTarget
 from headrace.security.secrets import Secrets
-from headrace.services.bus.posting import Posting, posts_over
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 

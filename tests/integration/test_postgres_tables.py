@@ -13,11 +13,11 @@ import pytest
 from tests.services.servers import Server, absent, missing
 
 from headrace import Misuse, Table
+from headrace.environment.clock import SystemClock
+from headrace.environment.failpoints import arm, disarm
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
-from headrace.model.slots import Slot
-from headrace.world.clock import SystemClock
-from headrace.world.failpoints import arm, disarm
+from headrace.model.replication_slot import Slot
 
 psycopg = pytest.importorskip("psycopg")
 
@@ -90,7 +90,7 @@ async def life(
     url: str, outlet: Kept, folder: Path, *, until: Callable[[], bool], **more: Any
 ) -> None:
     """One life of the source, until `until`, or until it fails."""
-    from headrace.triggers.tables.postgres import ReplicationSource
+    from headrace.sources.tables.postgres import ReplicationSource
 
     trigger = Table(url, more.pop("table", "public.orders"), **more)
     source = ReplicationSource(trigger, SystemClock(), folder)
@@ -107,7 +107,7 @@ async def life(
 
 async def standing(trigger: Table) -> Slot:
     """The slot of the source that `life` runs."""
-    from headrace.triggers.tables.slots import slot_standing
+    from headrace.sources.tables.slot_lag import slot_standing
 
     return await slot_standing(trigger, Kept.stream, SystemClock())
 

@@ -23,7 +23,7 @@ from tests.integration.gateway_nodes import at, operator, raw, serving
 from tests.integration.old_service import upstream
 
 from headrace.client.http import Client
-from headrace.security.operator import read_key
+from headrace.security.operator_key import read_key
 from headrace.testing.served import ask
 
 APP = '''

@@ -18,7 +18,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Crashed, Returned, TimedOut
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.base import RECALLED
-from headrace.runtime.begun import Sent
+from headrace.runtime.run_handle import Sent
 
 APP = """
 @app.function(orders, mode="keyed", batch_size=1, scaling=Scaling(max=1))

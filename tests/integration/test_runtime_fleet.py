@@ -376,8 +376,8 @@ async def test_a_dying_idle_instance_is_never_given_a_run(tmp_path: Path) -> Non
 async def test_a_zygote_that_hangs_is_replaced_and_what_waited_for_it_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.runtime.instance.START_TIMEOUT_S", 0.3)
-    monkeypatch.setattr("headrace.runtime.instance.REAP_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("headrace.runtime.process.instance.START_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("headrace.runtime.process.instance.REAP_TIMEOUT_S", 0.3)
     async with house(tmp_path) as home:
         await home.deploy(PLAIN + "@app.function(orders)\ndef other(events, context): pass\n")
         await home.run("price")
@@ -398,7 +398,7 @@ async def test_a_zygote_that_hangs_is_replaced_and_what_waited_for_it_runs(
 async def test_a_kill_that_a_hung_zygote_does_not_report_is_a_crash_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.runtime.instance.REAP_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("headrace.runtime.process.instance.REAP_TIMEOUT_S", 0.3)
     async with house(tmp_path) as home:
         await home.deploy("""
 @app.function(orders)
@@ -417,7 +417,7 @@ def price(events, context): time.sleep(9)
 async def test_an_instance_whose_stop_hook_does_not_end_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.runtime.instance.LEAVE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("headrace.runtime.process.instance.LEAVE_TIMEOUT_S", 0.3)
     async with house(tmp_path) as home:
         await home.deploy("""
 @app.on_stop

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from tests.integration.app_folders import command, write
 
+from headrace.environment.clock import SystemClock
 from headrace.testing import serving
-from headrace.world.clock import SystemClock
 
 STRIPE, BANK, PEM = (
     "sk_live_4242xyz",

@@ -10,9 +10,9 @@ import pytest
 from tests.integration.test_object_stores import fed, told
 
 from headrace import Misuse, Sftp
+from headrace.environment.clock import SystemClock
 from headrace.model.errors import Unavailable
-from headrace.triggers.files.drop import Drop
-from headrace.world.clock import SystemClock
+from headrace.sources.files.sftp import Drop
 
 asyncssh: Any = pytest.importorskip("asyncssh", reason="install `headrace[sftp]`")
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from headrace.environment.clock import SystemClock
 from headrace.node.config import environment_of
 from headrace.testing import serving
 from headrace.testing.served import Answer, Served, ask
-from headrace.world.clock import SystemClock
 
 LONG = 300.0
 """What sleeps does so for far longer than `serving` waits for the node's end."""

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from headrace.keepers.brokers.embedded.log import EmbeddedBroker
-from headrace.keepers.storage.sqlite.room import RESERVE_NAME
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment.clock import SystemClock
+from headrace.environment.tasks import Tasks
 from headrace.model.effects import Change, Put, Space
 from headrace.model.errors import DiskFull
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, encode_events
-from headrace.world.clock import SystemClock
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.sqlite.disk_space import RESERVE_NAME
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.embedded.log import EmbeddedBroker
 
 BODY = encode_events([Event(os.urandom(100_000))])
 

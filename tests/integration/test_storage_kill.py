@@ -11,12 +11,12 @@ from pathlib import Path
 import apsw
 import pytest
 
-from headrace.keepers.brokers.embedded.log import EmbeddedBroker
-from headrace.keepers.storage.sqlite.file import FILE_NAME
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment.clock import SystemClock
+from headrace.environment.tasks import Tasks
 from headrace.model.effects import Space
-from headrace.world.clock import SystemClock
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.sqlite.data_folder import FILE_NAME
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.embedded.log import EmbeddedBroker
 
 WRITER = Path(__file__).with_name("storage_writer.py")
 LABELS = [

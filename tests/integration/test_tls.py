@@ -18,7 +18,7 @@ import pytest
 import trustme
 from tests.integration.old_service import upstream
 
-from headrace.faces.gateway.tls import Certificate
+from headrace.http.server.tls import Certificate
 from headrace.model.errors import Misuse
 from headrace.testing.served import Served, serving
 

@@ -12,7 +12,7 @@ from headrace.model.outcome import Returned, TimedOut
 ASKED = 40
 BIG = bytes(900_000)
 CODE = f"""
-from headrace.runtime.wire import Ask, ReadState
+from headrace.runtime.protocol.messages import Ask, ReadState
 
 def ask_and_take_nothing():
     frame = sys._getframe()

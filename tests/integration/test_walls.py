@@ -275,7 +275,7 @@ def test_an_app_that_claims_what_is_anothers_is_not_served(
     (tmp_path / "victim.py").write_text(VICTIM)
     code = FORGED.replace("CHANGE", change).replace(" SPEC", spec)
     (tmp_path / "forger.py").write_text(code.replace("import App, Proxy", "import App").replace(
-        "import msgspec\n", "import msgspec\nfrom headrace.model.http import Proxy\n"
+        "import msgspec\n", "import msgspec\nfrom headrace.model.triggers.http import Proxy\n"
     ))  # fmt: skip
     run = subprocess.run(
         [sys.executable, "-m", "headrace.cli.main", "serve", "victim.py", "forger.py",

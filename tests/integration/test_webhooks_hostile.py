@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tests.integration.gateway_nodes import memory_gateway, raw
 
-from headrace.faces.gateway.hall import Patience
+from headrace.http.server.server_state import Patience
 from headrace.model.function import AppSpec, FunctionSpec
-from headrace.model.http import PerClient, Webhook
-from headrace.model.signing import GitHub, StandardWebhooks
+from headrace.model.triggers.http import PerClient, Webhook
+from headrace.model.webhook_signature import GitHub, StandardWebhooks
 from headrace.node.assembly import Node
 
 KEY = b"only the sender knows"

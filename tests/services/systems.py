@@ -18,7 +18,9 @@ from typing import Any
 
 from tests.services.servers import Server, absent, missing
 
-from headrace.model.foreign import (
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SystemEntropy
+from headrace.model.triggers.foreign import (
     ForeignTrigger,
     KafkaTopic,
     KinesisStream,
@@ -29,10 +31,8 @@ from headrace.model.foreign import (
     RedisStream,
     SqsQueue,
 )
-from headrace.triggers.foreign.opening import open_foreign
-from headrace.triggers.source import Source
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SystemEntropy
+from headrace.sources.base import Source
+from headrace.sources.foreign.open import open_foreign
 
 POISON = (b"\xff\x00\xfe", b"{", b"null", b"\x80" * 200_000)
 AWS = {

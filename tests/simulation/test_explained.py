@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from headrace import App, Debezium, Event, ParkKey, Retry, Unknown
-from headrace.delivery.explain import Explainer, Explanation
+from headrace.admin.explain import Explainer, Explanation
 from headrace.testing import World
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from headrace import App, Event
-from headrace.delivery.sources import Sources
+from headrace.admin.sources import Sources
 from headrace.testing import World
 
 

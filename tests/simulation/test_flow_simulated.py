@@ -23,9 +23,9 @@ from headrace import (
     Stream,
     Throttle,
 )
-from headrace.keepers.storage.keys import pack
 from headrace.model.effects import Space
-from headrace.testing.lives import at_once
+from headrace.storage.kv.keys import pack
+from headrace.testing.hosts import at_once
 from headrace.testing.world import World
 
 

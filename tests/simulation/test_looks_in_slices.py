@@ -8,9 +8,9 @@ from typing import Any, Final
 import pytest
 
 from headrace import App, Context, DeadLetter, Event, Every, Http, ParkKey, Queue, Retry, Rule
-from headrace.faces.gateway.application import route_table
+from headrace.environment.time_slices import Slices
+from headrace.http.server.application import route_table
 from headrace.testing import World
-from headrace.world.slices import Slices
 
 MANY: Final = 30
 app = App("many")

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 
 from headrace import App, Batch, Context, Event, Failures, Retry, Tumbling
+from headrace.environment.randomness import SeededEntropy
 from headrace.model.effects import Space
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event as Fact
 from headrace.model.record import decode_events
 from headrace.testing.faults import Fault, Weather
-from headrace.testing.lives import Lives
-from headrace.testing.loop import EPOCH
-from headrace.world.entropy import SeededEntropy
+from headrace.testing.hosts import Lives
+from headrace.testing.virtual_time import EPOCH
 
 SECOND = 1_000_000
 LIMIT_S = 86_400.0

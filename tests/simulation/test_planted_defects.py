@@ -9,30 +9,32 @@ import msgspec
 import pytest
 from tests.auditor.judge import judge
 
-import headrace.delivery.ledger as ledger
-import headrace.delivery.pump as pump
-from headrace.delivery import landing, lanes, positions, turns
-from headrace.delivery import settle as settling
-from headrace.delivery.commit import change_of
-from headrace.delivery.dispatcher import Dispatcher
-from headrace.delivery.landing import Landing
-from headrace.delivery.ledger import Ledger
-from headrace.delivery.parking import encode_event
-from headrace.delivery.picking import Picker
+import headrace.delivery.partition.ledger as ledger
+import headrace.delivery.partition.worker as pump
+from headrace.delivery import positions
+from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.delivery.commit.changes import change_of
+from headrace.delivery.flow.debounce_waits import Waits
+from headrace.delivery.intake import lanes
+from headrace.delivery.parked import encode_event
+from headrace.delivery.partition import commit_pipeline, key_order
+from headrace.delivery.partition import settle as settling
+from headrace.delivery.partition.commit_pipeline import Landing
+from headrace.delivery.partition.ledger import Ledger
+from headrace.delivery.partition.retry import gives_up
+from headrace.delivery.partition.scheduler import Picker
+from headrace.delivery.partition.watermark import Watermark
+from headrace.delivery.partition.worker import Pump
 from headrace.delivery.publisher import Publisher
-from headrace.delivery.pump import Pump
-from headrace.delivery.retry import gives_up
-from headrace.delivery.waits import Waits
-from headrace.delivery.watermark import Watermark
-from headrace.keepers.brokers import memory
-from headrace.keepers.brokers.compacting import compact
-from headrace.keepers.brokers.memory import MemoryBroker
-from headrace.keepers.storage.memory import MemoryStorage
 from headrace.model.effects import Change, Progress, Space
 from headrace.model.errors import Conflict, Fenced
 from headrace.model.record import encode_events
-from headrace.testing import lives
-from headrace.testing.simulation import play
+from headrace.simulation.campaign import play
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.log import memory
+from headrace.storage.log.compaction import compact
+from headrace.storage.log.memory import MemoryBroker
+from headrace.testing import hosts
 
 SEEDS = 400
 
@@ -113,7 +115,7 @@ def state_is_written_without_looking_at_its_version(patch: pytest.MonkeyPatch) -
     def blind(effects: Any, rows: Any) -> Any:
         return change_of(msgspec.structs.replace(effects, reads=()), rows)
 
-    patch.setattr(landing, "change_of", blind)
+    patch.setattr(commit_pipeline, "change_of", blind)
 
 
 @plant("I2")
@@ -128,7 +130,7 @@ def a_stale_owner_is_not_fenced(patch: pytest.MonkeyPatch) -> None:
         checks = tuple(check for check in change.checks if check.space is not Space.POSITIONS)
         return msgspec.structs.replace(change, checks=checks), standing
 
-    patch.setattr(landing, "change_of", unfenced)
+    patch.setattr(commit_pipeline, "change_of", unfenced)
 
 
 @plant("I6")
@@ -162,7 +164,7 @@ def retention_takes_what_waits_for_its_next_attempt(patch: pytest.MonkeyPatch) -
     async def nothing(storage: Any, functions: Any) -> dict[tuple[str, int], int]:
         return {}
 
-    patch.setattr(lives, "lowest_owed", nothing)
+    patch.setattr(hosts, "lowest_owed", nothing)
 
 
 @plant("F5", first=100)
@@ -245,12 +247,12 @@ def an_attempt_is_not_counted_while_the_store_holds_none(patch: pytest.MonkeyPat
 
 @plant("I3")
 def a_third_attempt_lets_followers_pass(patch: pytest.MonkeyPatch) -> None:
-    real = turns.keys_of
+    real = key_order.keys_of
 
     def careless(unit: Any, *, together: bool = False) -> Any:
         return set() if unit.attempts >= 2 else real(unit, together=together)
 
-    patch.setattr(turns, "keys_of", careless)
+    patch.setattr(key_order, "keys_of", careless)
 
 
 @plant("I3")
@@ -324,7 +326,7 @@ def a_dead_letter_is_not_written(patch: pytest.MonkeyPatch) -> None:
     def careless(effects: Any, rows: Any) -> Any:
         return change_of(msgspec.structs.replace(effects, dead=()), rows)
 
-    patch.setattr(landing, "change_of", careless)
+    patch.setattr(commit_pipeline, "change_of", careless)
 
 
 @pytest.mark.parametrize("name", PLANTS)

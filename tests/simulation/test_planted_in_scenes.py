@@ -13,36 +13,39 @@ import msgspec
 import pytest
 from tests.auditor.judge import judge
 
-import headrace.delivery.ledger as ledger
-import headrace.delivery.pump as pump
-from headrace.delivery import delays, direct, flow, gate, outside
-from headrace.delivery import settle as settling
-from headrace.delivery.commit import change_of
-from headrace.delivery.direct import Direct
-from headrace.delivery.flow import Flow, Sieve
-from headrace.delivery.lanes import Lanes
-from headrace.delivery.merge import Merge
-from headrace.delivery.mergebook import MergeBook
-from headrace.delivery.outside import Outside
-from headrace.delivery.picking import Picker
-from headrace.delivery.pump import Pump
-from headrace.delivery.queues import Queues
-from headrace.delivery.repeats import Keeping as KeptRequests
-from headrace.delivery.repeats import KeyReused
-from headrace.delivery.retry import gives_up
-from headrace.delivery.shifts import Shift
-from headrace.keepers.brokers.memory import MemoryBroker
-from headrace.model.due import wait_of
+import headrace.delivery.partition.ledger as ledger
+import headrace.delivery.partition.worker as pump
+from headrace.admin.queues import Queues
+from headrace.bus.http_target import Posting
+from headrace.bus.router import Router
+from headrace.delivery.assignment.consumer_run import Shift
+from headrace.delivery.calls import direct
+from headrace.delivery.calls.direct import Direct
+from headrace.delivery.calls.idempotency import Keeping as KeptRequests
+from headrace.delivery.calls.idempotency import KeyReused
+from headrace.delivery.commit.changes import change_of
+from headrace.delivery.flow import limits as flow
+from headrace.delivery.flow.limits import Flow, Sieve
+from headrace.delivery.intake.lanes import Lanes
+from headrace.delivery.intake.merge.merge import Merge
+from headrace.delivery.intake.merge.order_store import MergeBook
+from headrace.delivery.partition import flow_gate
+from headrace.delivery.partition import settle as settling
+from headrace.delivery.partition.retry import gives_up
+from headrace.delivery.partition.scheduler import Picker
+from headrace.delivery.partition.worker import Pump
+from headrace.delivery.queues import delayed, external_consumers
+from headrace.delivery.queues.external_consumers import Outside
+from headrace.model.due_time import wait_of
 from headrace.model.outcome import Returned
 from headrace.model.record import encode_events
-from headrace.services.bus.posting import Posting
-from headrace.services.bus.router import Router
-from headrace.testing.plan import plan_of
-from headrace.testing.planned import Plan
-from headrace.testing.simulation import play_plan
-from headrace.topology.consumers import consumer_of
-from headrace.triggers.schedules import source as scheduling
-from headrace.triggers.schedules.source import Keeping
+from headrace.simulation.campaign import play_plan
+from headrace.simulation.plan import plan_of
+from headrace.simulation.plan_values import Plan
+from headrace.sources.schedules import source as scheduling
+from headrace.sources.schedules.source import Keeping
+from headrace.storage.log.memory import MemoryBroker
+from headrace.topology.external_consumers import consumer_of
 
 SEEDS = 400
 
@@ -91,8 +94,8 @@ def a_concurrency_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
 
 @plant("F2", "batch_per_key")
 def a_batch_holds_several_keys(patch: pytest.MonkeyPatch) -> None:
-    real = gate._rules
-    patch.setattr(gate, "_rules", lambda spec, flow: _changed(real(spec, flow), one_key=False))
+    real = flow_gate._rules
+    patch.setattr(flow_gate, "_rules", lambda spec, flow: _changed(real(spec, flow), one_key=False))
 
 
 @plant("F3", "rate")
@@ -102,13 +105,13 @@ def a_rate_lets_everything_pass(patch: pytest.MonkeyPatch) -> None:
 
 @plant("F4", "debounce")
 def a_debounce_waits_half_as_long(patch: pytest.MonkeyPatch) -> None:
-    real = gate._rules
+    real = flow_gate._rules
 
     def hasty(spec: Any, flow: Any) -> Any:
         rules = real(spec, flow)
         return _changed(rules, quiet=rules.quiet // 2)
 
-    patch.setattr(gate, "_rules", hasty)
+    patch.setattr(flow_gate, "_rules", hasty)
 
 
 @plant("F5", "batch_per_key")
@@ -124,8 +127,8 @@ def a_window_begins_anew_with_each_event(patch: pytest.MonkeyPatch) -> None:
 
 @plant("F5", "debounce")
 def a_debounce_has_no_longest(patch: pytest.MonkeyPatch) -> None:
-    real = gate._rules
-    patch.setattr(gate, "_rules", lambda spec, flow: _changed(real(spec, flow), longest=0))
+    real = flow_gate._rules
+    patch.setattr(flow_gate, "_rules", lambda spec, flow: _changed(real(spec, flow), longest=0))
 
 
 # --- queues --------------------------------------------------------------------------------------
@@ -165,18 +168,18 @@ def a_group_has_no_order(patch: pytest.MonkeyPatch) -> None:
         found = consumer_of(stream, app)
         return found and _changed(found, mode="unordered")
 
-    patch.setattr("headrace.delivery.dispatcher.consumer_of", unordered)
+    patch.setattr("headrace.delivery.assignment.supervisor.consumer_of", unordered)
 
 
 @plant("Q5", "queue")
 def a_delay_is_cut_short(patch: pytest.MonkeyPatch) -> None:
     real = wait_of
-    patch.setattr(delays, "wait_of", lambda *asked: real(*asked) / 2)
+    patch.setattr(delayed, "wait_of", lambda *asked: real(*asked) / 2)
 
 
 @plant("Q6", "queue")
 def a_priority_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(outside, "rank_of", lambda appended, event, header: appended)
+    patch.setattr(external_consumers, "rank_of", lambda appended, event, header: appended)
 
 
 @plant("Q1", "queue")
@@ -205,9 +208,7 @@ def a_router_overlooks_some_events(patch: pytest.MonkeyPatch) -> None:
 
 @plant("B2", "bus")
 def a_router_turns_its_batches_round(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        "headrace.services.bus.router.encode_events", lambda events: encode_events(events[::-1])
-    )
+    patch.setattr("headrace.bus.router.encode_events", lambda events: encode_events(events[::-1]))
 
 
 @plant("B3", "bus")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from headrace import App, Event, Misuse, Retry, Unknown
-from headrace.delivery.lag import Lag
-from headrace.delivery.queues import COUNT_PAGE, QueueRow, Queues
+from headrace.admin.lag import Lag
+from headrace.admin.queues import COUNT_PAGE, QueueRow, Queues
 from headrace.testing import World
 
 

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from headrace import App, Context, Event, Queue
-from headrace.delivery.outside import Message
+from headrace.delivery.queues.external_consumers import Message
 from headrace.model.errors import Unavailable
 from headrace.testing.faults import Fault
 from headrace.testing.world import World

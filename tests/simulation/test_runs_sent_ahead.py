@@ -11,7 +11,7 @@ import pytest
 
 from headrace import App, Context, Event, Retry
 from headrace.runtime.base import RECALLED
-from headrace.runtime.inline_ahead import InlineSent
+from headrace.runtime.inline_prefetch import InlineSent
 from headrace.testing.world import World
 
 Order = Event[dict[str, int]]

@@ -8,10 +8,10 @@ import sys
 import pytest
 from tests.auditor.judge import judge
 
-from headrace.testing.deeds import FLOW
-from headrace.testing.plan import core_of, plan_of
-from headrace.testing.run import Run
-from headrace.testing.simulation import campaign, describe, main, play, play_plan
+from headrace.simulation.campaign import campaign, describe, main, play, play_plan
+from headrace.simulation.plan import core_of, plan_of
+from headrace.simulation.run import Run
+from headrace.simulation.workload import FLOW
 
 SHARE = 8
 PER_SHARE = 25
@@ -123,7 +123,7 @@ def test_the_seeds_reach_every_kind_of_trouble() -> None:
 
 def test_a_run_comes_out_the_same_in_another_process() -> None:
     script = (
-        "from headrace.testing.simulation import play\n"
+        "from headrace.simulation.campaign import play\n"
         "print([play(seed, lambda _: [])[1] for seed in (4, 36, 42, 115, 196, 381, 444, 1293, 2250, 2300)])"
     )
     marks = {

@@ -12,14 +12,14 @@ from collections.abc import Iterable
 from typing import Final
 
 from headrace.delivery.positions import decode_position, position_key
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.storage.base import Storage
+from headrace.environment.clock import Clock
 from headrace.model.effects import Space
 from headrace.model.errors import Unknown
 from headrace.model.function import FunctionSpec, StreamSpec
-from headrace.model.lag import Lag
-from headrace.model.trigger import listeners
-from headrace.world.clock import Clock
+from headrace.model.triggers.base import listeners
+from headrace.model.triggers.lag import Lag
+from headrace.storage.kv.base import Storage
+from headrace.storage.log.base import Broker
 
 KEPT_S: Final = 86_400.0
 """How long a finished event is kept, at least."""

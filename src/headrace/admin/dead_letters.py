@@ -13,9 +13,9 @@ from typing import Final
 
 import msgspec
 
-from headrace.delivery.commit import dead_row_key, waiting_row_key
-from headrace.delivery.dispatcher import Dispatcher
-from headrace.delivery.parking import (
+from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.delivery.commit.changes import dead_row_key, waiting_row_key
+from headrace.delivery.parked import (
     DRAINING,
     decode_event,
     encode_event,
@@ -23,14 +23,14 @@ from headrace.delivery.parking import (
     parked_key_key,
 )
 from headrace.delivery.positions import decode_waiting, encode_waiting
-from headrace.keepers.brokers.queues import lease_key
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import after, pack
+from headrace.environment.clock import Clock
+from headrace.environment.time_slices import Slices
 from headrace.model.effects import Change, DeadEvent, Delete, Edit, Put, Space
 from headrace.model.errors import Invalid, Misuse, Unknown
 from headrace.model.record import Position
-from headrace.world.clock import Clock
-from headrace.world.slices import Slices
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import after, pack
+from headrace.storage.log.queue_leases import lease_key
 
 EDITED_HEADER: Final = "headrace-edited"
 """When an operator gave the event another value, and who that was."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.delivery.dispatcher import Dispatcher
-from headrace.delivery.envelopes import keyed
-from headrace.delivery.parking import lane_name, lane_of, parked_row_key
+from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.delivery.intake.row_changes import keyed
+from headrace.delivery.parked import lane_name, lane_of, parked_row_key
+from headrace.delivery.partition.watermark import Watermark
 from headrace.delivery.positions import (
     decode_position,
     decode_trouble,
@@ -14,14 +15,13 @@ from headrace.delivery.positions import (
     position_key,
 )
 from headrace.delivery.unit import FOREVER
-from headrace.delivery.watermark import Watermark
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import pack
 from headrace.model.effects import Space
 from headrace.model.errors import Unknown
 from headrace.model.event import Event
 from headrace.model.record import Chunk, Position, positions
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import pack
+from headrace.storage.log.base import Broker
 
 
 class Whereabouts(msgspec.Struct, frozen=True):

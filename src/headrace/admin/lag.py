@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.delivery.dispatcher import Dispatcher
+from headrace.delivery.assignment.supervisor import Dispatcher
 from headrace.delivery.positions import decode_position, position_key
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.storage.base import Storage
+from headrace.environment.clock import Clock
+from headrace.environment.time_slices import Slices
 from headrace.model.effects import Space
-from headrace.world.clock import Clock
-from headrace.world.slices import Slices
+from headrace.storage.kv.base import Storage
+from headrace.storage.log.base import Broker
 
 
 class LagRow(msgspec.Struct, frozen=True):

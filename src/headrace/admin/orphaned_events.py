@@ -13,11 +13,11 @@ from typing import Final
 import msgspec
 
 from headrace.delivery.positions import decode_position, position_key
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Progress, Space
 from headrace.model.function import AppSpec
-from headrace.model.trigger import listeners
+from headrace.model.triggers.base import listeners
+from headrace.storage.kv.base import Storage
+from headrace.storage.log.base import Broker
 
 _OWN: Final = re.compile(r"_(.+)\.[^.]+\.\d+")
 

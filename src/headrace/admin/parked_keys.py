@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.delivery.commit import waiting_row_key
-from headrace.delivery.dispatcher import Dispatcher
-from headrace.delivery.parking import DRAINING, ParkedKey, lane_name, parked_end, parked_key_key
+from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.delivery.commit.changes import waiting_row_key
+from headrace.delivery.parked import DRAINING, ParkedKey, lane_name, parked_end, parked_key_key
+from headrace.delivery.partition.watermark import Watermark
 from headrace.delivery.positions import (
     decode_trouble,
     decode_waiting,
@@ -16,14 +17,13 @@ from headrace.delivery.positions import (
     stored,
 )
 from headrace.delivery.unit import FOREVER
-from headrace.delivery.watermark import Watermark
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import after, pack
+from headrace.environment.clock import Clock
+from headrace.environment.time_slices import Slices
 from headrace.model.effects import Change, Check, DeadEvent, Delete, Put, Space
 from headrace.model.errors import Unknown
 from headrace.model.outcome import BEHIND
-from headrace.world.clock import Clock
-from headrace.world.slices import Slices
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import after, pack
 
 PAGE = 500
 MAX_KEYS, MAX_COUNTED = 10_000, 10_000

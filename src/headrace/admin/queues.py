@@ -12,23 +12,23 @@ from typing import Final
 
 import msgspec
 
-from headrace.delivery.deadletters import DeadLetters
-from headrace.delivery.dispatcher import Dispatcher
-from headrace.delivery.lag import Lag
+from headrace.admin.dead_letters import DeadLetters
+from headrace.admin.lag import Lag
+from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.delivery.partition.watermark import Watermark
 from headrace.delivery.positions import decode_position, position_key
-from headrace.delivery.watermark import Watermark
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.brokers.queues import Leases
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import after, pack
+from headrace.environment.clock import Clock
+from headrace.environment.time_slices import Slices
 from headrace.model.effects import Progress, Space
 from headrace.model.errors import Misuse, Unknown
 from headrace.model.event import Event
 from headrace.model.function import QueueSpec, StreamSpec
 from headrace.model.record import Position, decode_events
-from headrace.topology.consumers import consumer_name
-from headrace.world.clock import Clock
-from headrace.world.slices import Slices
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import after, pack
+from headrace.storage.log.base import Broker
+from headrace.storage.log.queue_leases import Leases
+from headrace.topology.external_consumers import consumer_name
 
 MAX_DELAYED: Final = 10_000
 """Delayed messages are counted up to here, of all queues together."""

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.delivery.dispatcher import Dispatcher
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.storage.base import Storage
+from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
+from headrace.environment.time_slices import Slices
 from headrace.model.effects import Space
 from headrace.model.errors import Unknown
 from headrace.model.record import Append, encode_events
-from headrace.model.schedules import At, Cron, Every, Schedule
-from headrace.model.trigger import listeners
-from headrace.triggers.schedules.source import decode_standing, event_of, in_words
-from headrace.triggers.source import checkpoint_key
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
-from headrace.world.slices import Slices
+from headrace.model.triggers.base import listeners
+from headrace.model.triggers.schedules import At, Cron, Every, Schedule
+from headrace.sources.base import checkpoint_key
+from headrace.sources.schedules.source import decode_standing, event_of, in_words
+from headrace.storage.kv.base import Storage
+from headrace.storage.log.base import Broker
 
 
 class ScheduleRow(msgspec.Struct, frozen=True):

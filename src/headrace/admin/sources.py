@@ -11,17 +11,17 @@ from typing import Final
 
 import msgspec
 
-from headrace.delivery.dispatcher import Dispatcher
-from headrace.model.bus import Rule
+from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.environment.clock import Clock
+from headrace.environment.time_slices import Slices
 from headrace.model.function import FunctionSpec
-from headrace.model.http import Http, Webhook
-from headrace.model.lag import Lag
-from headrace.model.slots import Slot
-from headrace.model.tables import Table
-from headrace.model.trigger import StreamTrigger, Trigger, listener
-from headrace.model.watches import Ends
-from headrace.world.clock import Clock
-from headrace.world.slices import Slices
+from headrace.model.replication_slot import Slot
+from headrace.model.triggers.base import StreamTrigger, Trigger, listener
+from headrace.model.triggers.bus import Rule
+from headrace.model.triggers.files import Ends
+from headrace.model.triggers.http import Http, Webhook
+from headrace.model.triggers.lag import Lag
+from headrace.model.triggers.tables import Table
 
 FRESH_S: Final = 5.0
 """What was asked of a database is good for so long."""
@@ -128,7 +128,7 @@ class Sources:
 
     async def _ask(self, trigger: Table, stream: str) -> None:
         try:
-            from headrace.triggers.tables.slots import slot_standing
+            from headrace.sources.tables.slot_lag import slot_standing
         except ImportError:
             # The source itself says what is not installed.
             return

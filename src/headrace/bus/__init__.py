@@ -1,1 +1,1 @@
-"""Built out of delivery: what is more than one function and one stream."""
+"""The event bus: rules that route events to functions, streams and HTTP targets; replays."""

@@ -7,22 +7,22 @@ position is durable by then.
 
 from __future__ import annotations
 
-from headrace.delivery.dispatcher import Dispatcher
+from headrace.bus.http_target import Post, Posting
+from headrace.bus.internal_functions import Handler, InternalInvoker
+from headrace.bus.router import Destination, Refusals, Router
+from headrace.bus.rule_checks import check_rules, rules_of
+from headrace.delivery.assignment.supervisor import Dispatcher
 from headrace.delivery.positions import claim, position_key
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import after
-from headrace.model.bus import DEFAULT_BUS, HttpTarget, Rule
 from headrace.model.effects import Change, Delete, Space
 from headrace.model.errors import Misuse, Unknown
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.policy import Retry
-from headrace.model.trigger import StreamTrigger, listener
+from headrace.model.triggers.base import StreamTrigger, listener
+from headrace.model.triggers.bus import DEFAULT_BUS, HttpTarget, Rule
 from headrace.security.secrets import Secrets
-from headrace.services.bus.checks import check_rules, rules_of
-from headrace.services.bus.internal import Handler, InternalInvoker
-from headrace.services.bus.posting import Post, Posting
-from headrace.services.bus.router import Destination, Refusals, Router
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import after
+from headrace.storage.log.base import Broker
 
 BUS_APP = "_bus"
 ROUTER = f"{BUS_APP}.rules."

@@ -12,15 +12,15 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
 
-from headrace.client.outgoing import Outgoing, ServiceRequest
-from headrace.model.bus import HttpTarget
+from headrace.bus.router import REPLAY_HEADER
+from headrace.client.http_pool import Outgoing, ServiceRequest
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned
-from headrace.model.signing import Secret
+from headrace.model.triggers.bus import HttpTarget
+from headrace.model.webhook_signature import Secret
 from headrace.security.secrets import Secrets
-from headrace.services.bus.router import REPLAY_HEADER
 
 MAX_ANSWER = 64 << 10
 _TRY_AGAIN = frozenset([408, 425, 429])

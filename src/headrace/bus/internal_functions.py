@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 from msgspec.structs import replace
 
 from headrace.delivery.unit import cut
+from headrace.environment.clock import Clock
 from headrace.model.errors import Corrupt, Unavailable, is_final
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, TimedOut
 from headrace.runtime.base import Invoker
-from headrace.world.clock import Clock
 
 Handler = Callable[[Invocation], Awaitable[Outcome]]
 

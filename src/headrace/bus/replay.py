@@ -15,19 +15,19 @@ from functools import partial
 
 import msgspec
 
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import after, pack
+from headrace.bus.bus import Bus
+from headrace.environment.clock import Clock
+from headrace.environment.failpoints import hit
+from headrace.environment.randomness import Entropy
+from headrace.environment.restart_backoff import Backoff
+from headrace.environment.supervised_task import Trouble
+from headrace.environment.tasks import Tasks
 from headrace.model.effects import Change, Check, Put, Space
 from headrace.model.errors import Conflict, Fenced, Misuse, Unavailable, Unknown
 from headrace.model.record import Append, Chunk
-from headrace.services.bus.bus import Bus
-from headrace.world.backoff import Backoff
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
-from headrace.world.failpoints import hit
-from headrace.world.supervision import Trouble
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import after, pack
+from headrace.storage.log.base import Broker
 
 MAX_RUNNING = 10
 MAX_REPLAYS = 1_000

@@ -14,20 +14,20 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from headrace.delivery.delays import check_priority
-from headrace.keepers.brokers.intake import check_event
-from headrace.model.bus import Rule
-from headrace.model.due import wait_of
+from headrace.bus.envelope import shown
+from headrace.bus.transform import Transform, transform_of
+from headrace.delivery.queues.delayed import check_priority
+from headrace.model.due_time import wait_of
 from headrace.model.errors import Unknown
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned
-from headrace.model.partitioning import partition_of
+from headrace.model.partitioner import partition_of
 from headrace.model.record import Append, Chunk, encode_events
-from headrace.services.bus.envelope import shown
-from headrace.services.bus.transform import Transform, transform_of
-from headrace.triggers.rules import RuleIndex
+from headrace.model.triggers.bus import Rule
+from headrace.patterns.rule_index import RuleIndex
+from headrace.storage.log.append_checks import check_event
 
 REPLAY_HEADER = "headrace-replay"
 RULE_HEADER, POSITION_HEADER = "headrace-rule", "headrace-position"

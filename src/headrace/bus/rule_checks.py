@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from headrace.model.bus import Rule
+from headrace.bus.transform import transform_of
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec
-from headrace.services.bus.transform import transform_of
-from headrace.triggers.filters import compile_pattern
+from headrace.model.triggers.bus import Rule
+from headrace.patterns.pattern import compile_pattern
 
 
 def rules_of(app: AppSpec) -> list[tuple[str, Rule]]:

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.model.bus import Rule
 from headrace.model.errors import Misuse
+from headrace.model.triggers.bus import Rule
 
 Transform = Callable[[Mapping[str, Any], str, str], bytes]
 """From the event as shown, the rule's name and the time it was taken in, to the new value."""

@@ -15,7 +15,7 @@ import click
 )  # fmt: skip
 def backup_command(target: Path, data: Path) -> None:
     """Copy all that the node keeps into the new file TARGET, but for the files that apps keep themselves."""
-    from headrace.keepers.storage.sqlite.backup import back_up
+    from headrace.storage.kv.sqlite.backup import back_up
 
     size = back_up(data, target)
     click.echo(f"wrote `{target}`: {size:,} bytes, checked")
@@ -25,7 +25,7 @@ def backup_command(target: Path, data: Path) -> None:
 
 def _folders(data: Path) -> list[Path]:
     """The folders of apps that keep files of their own there."""
-    from headrace.runtime.files import FILES
+    from headrace.runtime.app_folders import FILES
 
     try:
         return sorted(each for each in (data / FILES).iterdir() if any(each.iterdir()))

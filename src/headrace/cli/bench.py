@@ -21,8 +21,8 @@ import msgspec
 from headrace.cli.connection import json_option
 from headrace.cli.output import print_json
 from headrace.client.http import ENVELOPES, Client
+from headrace.environment.clock import SystemClock
 from headrace.model.errors import Unavailable
-from headrace.world.clock import SystemClock
 
 APP = """
 from headrace import App, Batch

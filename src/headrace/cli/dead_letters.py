@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from headrace.cli.command_groups import Family
 from headrace.cli.connection import json_option, node_options, split_position
-from headrace.cli.families import Family
 from headrace.cli.output import (
     plural,
     print_json,

@@ -13,9 +13,9 @@ import click
 
 from headrace.cli.connection import json_option
 from headrace.cli.output import print_json, print_table
-from headrace.cli.sources import slot_warning_option, source_findings
+from headrace.cli.source_status import slot_warning_option, source_findings
+from headrace.environment.clock import SystemClock
 from headrace.model.errors import HeadraceError, Refused
-from headrace.world.clock import SystemClock
 
 _SYNCS = 20
 
@@ -67,7 +67,7 @@ def _platform() -> list[dict[str, Any]]:
 
 def _isolation() -> list[dict[str, Any]]:
     try:
-        from headrace.runtime.rehearsal import probe
+        from headrace.runtime.sandbox.probe import probe
     except Refused as error:
         return [_finding("isolation", False, str(error), required=True)]
     return [_finding(str(found.name), bool(found.ok), str(found.detail)) for found in probe()]

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from headrace.model.durations import seconds_in
 from headrace.model.errors import Misuse
-from headrace.model.spans import seconds_in
 
 
 class SpanType(click.ParamType[float]):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from headrace.cli.command_groups import Family
 from headrace.cli.connection import node_options
-from headrace.cli.families import Family
 from headrace.cli.output import print_json
 from headrace.client.http import Client
 

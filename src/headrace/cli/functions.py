@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from headrace.cli.connection import json_option, node_options
+from headrace.cli.duration_type import SpanType
 from headrace.cli.output import print_json, print_table
-from headrace.cli.sources import print_failing, print_slots, slot_warning_option
-from headrace.cli.spans import SpanType
+from headrace.cli.source_status import print_failing, print_slots, slot_warning_option
 from headrace.client.http import Client
 
 NOTHING = "no function is deployed; start one with `headrace dev app.py`"

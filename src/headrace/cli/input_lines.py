@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from headrace.model.errors import Invalid
-from headrace.model.schemas import coerce_row
+from headrace.model.jsonschema import coerce_row
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode

@@ -7,7 +7,7 @@ import click
 from headrace.cli.connection import json_option, node_options
 from headrace.cli.output import print_json, print_json_line, print_table, short_time
 from headrace.client.http import Client
-from headrace.world.clock import SystemClock
+from headrace.environment.clock import SystemClock
 
 _POLL_S = 0.5
 

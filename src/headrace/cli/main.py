@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import click
 
-from headrace.cli.families import Family
+from headrace.cli.command_groups import Family
 from headrace.model.errors import HeadraceError
 
 # Group -> name -> (file of this room, what it does); the attribute in the file is `NAME_command`.
@@ -35,13 +35,13 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "tail": ("tail", "Show a stream's latest events, and follow it."),
         "runs": ("logs", "Show the latest invocations."),
         "logs": ("logs", "Show what functions wrote."),
-        "explain": ("trouble", "Say where an event is, or why a pattern does not match."),
+        "explain": ("dead_letters", "Say where an event is, or why a pattern does not match."),
         "state": ("state", "Look at what an app keeps."),
         "console": ("console", "Print a link that lets a browser into the console."),
     },
     "Mend": {
-        "dead": ("trouble", "List, show, export, edit, redrive or discard dead letters."),
-        "parked": ("trouble", "List, redrive or discard parked keys."),
+        "dead": ("dead_letters", "List, show, export, edit, redrive or discard dead letters."),
+        "parked": ("dead_letters", "List, redrive or discard parked keys."),
         "queue": ("queues", "List queues, look into one, redrive or purge it."),
         "schedule": ("schedule", "List schedules and fire one by hand."),
         "replay": ("replay", "Put what a stream held to its rules again."),

@@ -10,7 +10,7 @@ import click
 from headrace.cli.connection import json_option, node_options
 from headrace.cli.functions import NOTHING
 from headrace.cli.output import print_json
-from headrace.cli.sources import print_failing
+from headrace.cli.source_status import print_failing
 from headrace.client.http import Client
 
 LANGUAGES = ("mermaid", "dot")

@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from headrace.cli.output import print_json
-from headrace.triggers.filters import why
+from headrace.patterns.pattern import why
 
 
 def explain_pattern(pattern: str, event: str, *, as_json: bool) -> bool:

@@ -15,14 +15,14 @@ from typing import Any, BinaryIO
 import click
 
 from headrace.cli.connection import json_option, node_options
+from headrace.cli.duration_type import SpanType
+from headrace.cli.input_lines import Fields, csv_lines, jsonl_lines, text_lines
 from headrace.cli.output import plural, print_json
-from headrace.cli.rows import Fields, csv_lines, jsonl_lines, text_lines
-from headrace.cli.spans import SpanType
 from headrace.client.http import ENVELOPES, Client, retry_after_of
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SystemEntropy
 from headrace.model.errors import HeadraceError, Refused, Unavailable
 from headrace.model.policy import MAX_DELAY
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SystemEntropy
 
 MAX_BATCH_BYTES = 4 << 20
 MAX_RETRIES = 60

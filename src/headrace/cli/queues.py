@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from headrace.cli.command_groups import Family
 from headrace.cli.connection import json_option, node_options
-from headrace.cli.families import Family
 from headrace.cli.output import one_line, plural, print_json, print_table, short_time, value_text
 from headrace.client.http import Client
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from headrace.cli.command_groups import Family
 from headrace.cli.connection import json_option, node_options
-from headrace.cli.families import Family
 from headrace.cli.output import print_json, print_table
 from headrace.client.http import Client
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from headrace.cli.output import Cell, plural, print_table
-from headrace.model.slots import SLOT_WARNING_BYTES
+from headrace.model.replication_slot import SLOT_WARNING_BYTES
 
 Row = Mapping[str, Any]
 

@@ -6,8 +6,8 @@ import json
 
 import click
 
+from headrace.cli.command_groups import Family
 from headrace.cli.connection import json_option, node_options
-from headrace.cli.families import Family
 from headrace.cli.output import one_line, print_json, print_table
 from headrace.client.http import Client
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
+from headrace.cli.command_groups import Family
 from headrace.cli.connection import json_option, node_options
-from headrace.cli.families import Family
+from headrace.cli.duration_type import SpanType
 from headrace.cli.output import print_json, print_table
-from headrace.cli.spans import SpanType
 from headrace.client.http import Client
 from headrace.model.policy import MAX_LIFETIME_S
 

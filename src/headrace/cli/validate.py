@@ -21,7 +21,7 @@ from headrace.cli.output import plural, print_json
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec
 from headrace.model.settings import Surroundings
-from headrace.runtime.surroundings import environment_for_import, search_paths
+from headrace.runtime.import_environment import environment_for_import, search_paths
 from headrace.security.secrets import Secrets
 
 LOAD_S = 60
@@ -39,8 +39,8 @@ from collections.abc import Mapping
 from headrace.model.errors import HeadraceError
 from headrace.model.settings import Surroundings
 from headrace.runtime.child.loader import described, load, said
-from headrace.runtime.child.variables import set_variables
-from headrace.sdk.surroundings import provided_by
+from headrace.runtime.child.environment_variables import set_variables
+from headrace.sdk.import_values import provided_by
 sys.path[:0] = sys.argv[4:]
 surroundings = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Surroundings)
 def provide(app, env):
@@ -79,7 +79,7 @@ def validate_command(
     """Check TARGETS (`app.py`, a folder, `package.module:app`), their topology and settings."""
     from headrace.node.config import load, secrets_of, surroundings_of
     from headrace.topology.map import secret_notes, setting_notes
-    from headrace.topology.needs import needed_secrets
+    from headrace.topology.missing_settings import needed_secrets
 
     settings = load({"targets": targets or None}, file=config, chosen=chosen)
     if not settings.targets:
@@ -168,7 +168,7 @@ def _unreadable(targets: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _needs(apps: Sequence[AppSpec], secrets: Secrets) -> list[dict[str, str]]:
-    from headrace.topology.needs import missing_settings, needed_secrets
+    from headrace.topology.missing_settings import missing_settings, needed_secrets
 
     missing = [*missing_settings(apps), *secrets.missing(needed_secrets(apps))]
     return [{"severity": "error", "message": sentence} for sentence in missing]
@@ -183,9 +183,9 @@ def _topology(apps: Sequence[AppSpec]) -> list[dict[str, str]]:
 
 
 def _triggers(apps: Sequence[AppSpec]) -> list[dict[str, str]]:
-    from headrace.triggers.checks import refusals
-    from headrace.world.clock import SystemClock
-    from headrace.world.entropy import SystemEntropy
+    from headrace.environment.clock import SystemClock
+    from headrace.environment.randomness import SystemEntropy
+    from headrace.sources.trigger_checks import refusals
 
     clock, entropy = SystemClock(), SystemEntropy()
     return [
@@ -196,7 +196,7 @@ def _triggers(apps: Sequence[AppSpec]) -> list[dict[str, str]]:
 
 
 def _rules(apps: Sequence[AppSpec]) -> list[dict[str, str]]:
-    from headrace.services.bus.checks import check_rules
+    from headrace.bus.rule_checks import check_rules
 
     found = []
     for app in apps:

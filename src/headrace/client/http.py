@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from headrace.client.final import FinalConnection, FinalTlsConnection
+from headrace.client.final_response import FinalConnection, FinalTlsConnection
 from headrace.model import errors
 
 ENVELOPES = "application/vnd.headrace.events+x-ndjson"

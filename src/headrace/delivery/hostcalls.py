@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headrace.delivery.answers import Answers
-from headrace.delivery.shifts import Shifts
-from headrace.keepers.state.rows import decode_row, range_of, state_key, state_name
-from headrace.keepers.storage.base import Storage
+from headrace.delivery.assignment.consumer_run import Shifts
+from headrace.delivery.calls.streaming import Answers
+from headrace.environment.clock import Clock
 from headrace.model.effects import Space, digest_of
 from headrace.model.errors import TooLarge
 from headrace.model.outcome import Range, Returned, Scanned
 from headrace.model.policy import MAX_ANSWER_BYTES, MAX_ASKED_KEYS
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
-from headrace.model.signing import Secret
+from headrace.model.webhook_signature import Secret
 from headrace.security.secrets import Secrets
-from headrace.world.clock import Clock
+from headrace.storage.kv.base import Storage
+from headrace.storage.state.rows import decode_row, range_of, state_key, state_name
 
 MAX_SCAN = 10_000
 

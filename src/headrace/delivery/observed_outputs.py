@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from headrace.delivery.runs import MAX_OUTPUTS, Runs
-from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Change, Delete, Put, Space
 from headrace.model.errors import HeadraceError
+from headrace.storage.kv.base import Storage
+from headrace.telemetry.history import MAX_OUTPUTS, Runs
 
 PAGE: Final = 1_000
 _PREFIX: Final = b"outputs/"

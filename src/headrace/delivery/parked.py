@@ -11,11 +11,11 @@ import msgspec
 
 from headrace.delivery.positions import decode_waiting
 from headrace.delivery.unit import FOREVER, Unit
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import after, pack
 from headrace.model.effects import DeadEvent, Space
 from headrace.model.event import Event
 from headrace.model.record import Chunk, decode_events, encode_events
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import after, pack
 
 PAGE = 1_000
 WAITING = b"waiting"

@@ -12,12 +12,12 @@ import functools
 import msgspec
 
 from headrace.delivery.unit import runs
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import after, pack
+from headrace.environment.failpoints import hit
 from headrace.model.effects import Change, Check, DeadEvent, Progress, Put, Space, Trouble
 from headrace.model.errors import Conflict, Corrupt, Fenced, Misuse
-from headrace.world.failpoints import hit
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import after, pack
+from headrace.storage.log.base import Broker
 
 KEYS_KEPT = 1 << 14
 

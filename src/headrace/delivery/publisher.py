@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from headrace.delivery.delays import Delays
-from headrace.keepers.brokers.base import Broker
+from headrace.delivery.queues.delayed import Delays
 from headrace.model.errors import Invalid, Misuse, TooLarge
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
-from headrace.model.partitioning import partition_of
+from headrace.model.partitioner import partition_of
 from headrace.model.policy import (
     MAX_BATCH,
     MAX_BATCH_BYTES,
@@ -22,6 +21,7 @@ from headrace.model.policy import (
     MAX_KEY_BYTES,
 )
 from headrace.model.record import Append, Position, encode_events
+from headrace.storage.log.base import Broker
 
 
 class Published:

@@ -1,1 +1,1 @@
-"""The only door to time, chance, tasks and files."""
+"""The only way to clock, randomness, tasks and failpoints."""

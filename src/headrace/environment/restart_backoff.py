@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
 
 PAUSE_MIN_S: Final = 0.2
 PAUSE_MAX_S: Final = 30.0

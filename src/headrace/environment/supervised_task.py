@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
+from headrace.environment.restart_backoff import Backoff
 from headrace.model.errors import HeadraceError
-from headrace.world.backoff import Backoff
 
 WELL_AFTER_S: Final = 30.0
 """How long it must have run since it failed to count as well again."""

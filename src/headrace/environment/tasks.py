@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from headrace.world.backoff import Backoff
-from headrace.world.supervision import Supervised, Trouble, Work
+from headrace.environment.restart_backoff import Backoff
+from headrace.environment.supervised_task import Supervised, Trouble, Work
 
 AGAIN_S = 0.5
 

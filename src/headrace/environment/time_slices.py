@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from typing import Final, TypeVar
 
-from headrace.model.steps import Steps
-from headrace.world.clock import Clock
+from headrace.environment.clock import Clock
+from headrace.model.work_steps import Steps
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import asyncio
 from contextlib import suppress
 from typing import Final, Protocol, runtime_checkable
 
-from headrace.world.clock import Clock
+from headrace.environment.clock import Clock
 
 SLICE_S: Final = 1.0
 

@@ -1,1 +1,1 @@
-"""What is seen from outside."""
+"""HTTP: requests in, answers and pages out."""

@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from headrace.faces.gateway.admission import Admission
-from headrace.faces.gateway.buckets import Buckets
-from headrace.faces.gateway.metrics import Metrics
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response
-from headrace.faces.gateway.rooms import Rooms
-from headrace.faces.gateway.routes import Router
-from headrace.world.tasks import Tasks
+from headrace.environment.tasks import Tasks
+from headrace.http.admission import Admission
+from headrace.http.dependencies import Rooms
+from headrace.http.metrics import Metrics
+from headrace.http.rate_limit import Buckets
+from headrace.http.request import Request
+from headrace.http.response import Response
+from headrace.http.router import Router
 
 
 @dataclass(frozen=True, kw_only=True)

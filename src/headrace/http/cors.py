@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from headrace.faces.gateway.responses import Response
+from headrace.http.response import Response
 from headrace.model.errors import Refused
-from headrace.model.http import Cors
+from headrace.model.triggers.http import Cors
 
 Headers = tuple[tuple[bytes, bytes], ...]
 

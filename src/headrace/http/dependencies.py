@@ -7,29 +7,29 @@ from dataclasses import dataclass
 
 import msgspec
 
-from headrace.client.outgoing import Outgoing
-from headrace.delivery.deadletters import DeadLetters
-from headrace.delivery.direct import Direct
-from headrace.delivery.dispatcher import Dispatcher
-from headrace.delivery.explain import Explainer
-from headrace.delivery.lag import Lag
-from headrace.delivery.parkinglot import ParkingLot
+from headrace.admin.dead_letters import DeadLetters
+from headrace.admin.explain import Explainer
+from headrace.admin.lag import Lag
+from headrace.admin.parked_keys import ParkingLot
+from headrace.admin.queues import Queues
+from headrace.admin.schedules import Schedules
+from headrace.admin.sources import Sources
+from headrace.bus.replay import Replays
+from headrace.client.http_pool import Outgoing
+from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.delivery.calls.direct import Direct
 from headrace.delivery.publisher import Publisher
-from headrace.delivery.queues import Queues
-from headrace.delivery.runs import Runs
-from headrace.delivery.schedules import Schedules
-from headrace.delivery.sources import Sources
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.storage.base import Storage
-from headrace.runtime.views import ColdStarts
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
+from headrace.runtime.instance_views import ColdStarts
 from headrace.security.access import Access
-from headrace.security.marks import Marks
-from headrace.security.operator import Operator
+from headrace.security.operator_key import Operator
 from headrace.security.secrets import Secrets
+from headrace.security.signed_addresses import Marks
 from headrace.security.tokens import Tokens
-from headrace.services.bus.replay import Replays
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
+from headrace.storage.kv.base import Storage
+from headrace.storage.log.base import Broker
+from headrace.telemetry.history import Runs
 
 
 class Health(msgspec.Struct, frozen=True):

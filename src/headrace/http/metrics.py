@@ -24,12 +24,12 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from headrace.delivery.lag import LagRow
-from headrace.delivery.runs import BOUNDS, OUTCOMES, Counters
-from headrace.delivery.sources import SourceRow
+from headrace.admin.lag import LagRow
+from headrace.admin.sources import SourceRow
+from headrace.environment.time_slices import Slices
 from headrace.model.function import AppSpec, FunctionSpec
-from headrace.runtime.views import ColdStarts
-from headrace.world.slices import Slices
+from headrace.runtime.instance_views import ColdStarts
+from headrace.telemetry.history import BOUNDS, OUTCOMES, Counters
 
 MEDIA = b"text/plain; version=0.0.4; charset=utf-8"
 PIECE: Final = 10

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from headrace.client.outgoing import UpstreamFailed, UpstreamLate
-from headrace.delivery.direct import WRONG_ANSWER, CallFailed
-from headrace.delivery.repeats import KeyReused, UnderWay
-from headrace.faces.gateway.responses import Response, json_response
+from headrace.client.http_pool import UpstreamFailed, UpstreamLate
+from headrace.delivery.calls.direct import WRONG_ANSWER, CallFailed
+from headrace.delivery.calls.idempotency import KeyReused, UnderWay
+from headrace.http.response import Response, json_response
 from headrace.model import errors
-from headrace.model.schemas import Mismatch
-from headrace.security.signatures import Forged
+from headrace.model.jsonschema import Mismatch
 from headrace.security.tokens import Unauthenticated
+from headrace.security.webhook_signatures import Forged
 
 
 class NotAllowed(errors.Misuse):

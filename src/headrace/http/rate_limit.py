@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import ClassVar
 
 from headrace.model.errors import Overloaded
-from headrace.model.http import PerClient
+from headrace.model.triggers.http import PerClient
 
 MAX_BUCKETS = 16_384
 

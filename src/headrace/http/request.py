@@ -12,12 +12,12 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from headrace.faces.gateway.admission import Admission
-from headrace.faces.gateway.cors import Headers
-from headrace.faces.gateway.errors import Unsupported
-from headrace.faces.gateway.outlet import Outlet, Speaker
+from headrace.http.admission import Admission
+from headrace.http.cors import Headers
+from headrace.http.problem_details import Unsupported
+from headrace.http.streaming_response import Outlet, Speaker
+from headrace.model.durations import seconds_in
 from headrace.model.errors import Invalid, Misuse, TooLarge
-from headrace.model.spans import seconds_in
 from headrace.security.access import Peer
 
 MAX_QUERY_PARAMETERS = 100

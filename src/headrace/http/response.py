@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 
-from headrace.delivery.parking import decode_event
+from headrace.delivery.parked import decode_event
 from headrace.delivery.publisher import Published
+from headrace.environment.time_slices import Slices
 from headrace.model.effects import DeadEvent
 from headrace.model.event import Event
 from headrace.model.outcome import Cause
 from headrace.model.record import Position
-from headrace.world.slices import Slices
 
 _encoder = msgspec.json.Encoder()
 _raw = msgspec.json.Decoder(msgspec.Raw)

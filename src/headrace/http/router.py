@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from headrace.faces.gateway.errors import NotAllowed
+from headrace.http.problem_details import NotAllowed
 from headrace.model.errors import Invalid, Unknown
 
 H = TypeVar("H", bound=Callable[..., Awaitable[object]])

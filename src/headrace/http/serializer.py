@@ -11,8 +11,8 @@ from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 
-from headrace.faces.gateway.cors import Headers
-from headrace.faces.gateway.responses import JSON, Response
+from headrace.http.cors import Headers
+from headrace.http.response import JSON, Response
 from headrace.model.errors import Invalid
 
 FRESH_S = 0.25

@@ -12,9 +12,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final, Protocol
 
-from headrace.faces.gateway.cors import Headers
-from headrace.faces.gateway.responses import Response
-from headrace.faces.gateway.writing import LAST_CHUNK, chunk
+from headrace.http.cors import Headers
+from headrace.http.response import Response
+from headrace.http.serializer import LAST_CHUNK, chunk
 from headrace.model.reply import WireReply, is_raw
 
 EVENTS: Final = b"text/event-stream"
@@ -60,7 +60,7 @@ class State(Enum):
 
 
 class Outlet:
-    """One answer in parts; a `delivery.answers.Listener`. Owned by the request's task.
+    """One answer in parts; a `delivery.calls.streaming.Listener`. Owned by the request's task.
 
     Args:
         speaker: Where it is sent.

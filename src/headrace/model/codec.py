@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, get_args, get_origin
 import msgspec
 
 from headrace.model.errors import Invalid, Misuse
-from headrace.model.formats import stamp
+from headrace.model.text_values import stamp
 
 CODECS: Final = ("json", "msgpack", "bytes", "text")
 EXPIRY_CODE: Final = 72

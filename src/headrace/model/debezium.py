@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from headrace.model.errors import Invalid, Misuse
-from headrace.model.tables import RowOp, key_of
+from headrace.model.triggers.tables import RowOp, key_of
 
 NO_CHANGE: Final = "debezium/"
 """How the reasons begin for which a record tells of no row."""

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Invalid, Misuse
 from headrace.model.policy import MAX_DELAY
-from headrace.model.spans import Span, seconds_in
 
 DELAY: Final = "delay"
 UNTIL: Final = "delay-until"

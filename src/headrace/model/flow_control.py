@@ -11,9 +11,9 @@ from typing import Literal
 
 import msgspec
 
+from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
 from headrace.model.policy import MAX_FLOW_LIMIT, MAX_FLOW_SECONDS
-from headrace.model.spans import MaybeSeconds, Seconds, default, keep_seconds
 
 
 def _require(holds: bool, what: str, fix: str) -> None:

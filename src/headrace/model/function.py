@@ -9,11 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from headrace.model.bus import Forward
 from headrace.model.debezium import Debezium
-from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
-from headrace.model.foreign import ForeignTrigger
-from headrace.model.http import Proxy
+from headrace.model.flow_control import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
 from headrace.model.policy import (
     MAX_EVENT_BYTES,
     Breaker,
@@ -25,8 +22,11 @@ from headrace.model.policy import (
     Scaling,
 )
 from headrace.model.settings import SettingSpec
-from headrace.model.trigger import StreamTrigger, Trigger, listeners
-from headrace.model.watches import Ends
+from headrace.model.triggers.base import StreamTrigger, Trigger, listeners
+from headrace.model.triggers.bus import Forward
+from headrace.model.triggers.files import Ends
+from headrace.model.triggers.foreign import ForeignTrigger
+from headrace.model.triggers.http import Proxy
 
 Cleanup = Literal["delete", "compact"]
 Codec = Literal["json", "msgpack", "bytes", "text"]

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from headrace.model.errors import Invalid
-from headrace.model.numbers import real, whole
+from headrace.model.numeric_text import real, whole
 
 MAX_DEPTH: Final = 64
 _TRUE, _FALSE = frozenset({"true", "1", "on", "yes"}), frozenset({"false", "0", "off", "no"})

@@ -10,8 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
-from headrace.model.spans import MaybeSeconds, Seconds, default, keep_seconds
 
 Mode = Literal["ordered", "keyed", "unordered"]
 Commit = Literal["after", "before"]

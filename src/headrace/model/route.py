@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from headrace.model.errors import Invalid, Misuse
-from headrace.model.formats import is_of
-from headrace.model.numbers import real, whole
+from headrace.model.numeric_text import real, whole
+from headrace.model.text_values import is_of
 
 MAX_PATH: Final = 512
 MAX_SEGMENTS: Final = 32

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
-from headrace.model.http import Http, Proxy, Webhook
 from headrace.model.route import segments_of, shape_of
+from headrace.model.triggers.http import Http, Proxy, Webhook
 
 
 def check_routes(functions: Sequence[FunctionSpec], proxies: Sequence[Proxy]) -> None:

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec.structs import force_setattr
 
+from headrace.model.durations import Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
-from headrace.model.spans import Seconds, default, keep_seconds
 
 MAX_SECRETS: Final = 8
 MAX_SECRETS_NAMED: Final = 100

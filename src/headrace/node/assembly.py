@@ -13,47 +13,47 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 from msgspec import structs
 
-from headrace.client.outgoing import Outgoing
-from headrace.delivery.answers import Answers
-from headrace.delivery.dispatcher import Dispatcher, Prepared
+from headrace.admin.cleanup import clear_spent
+from headrace.admin.orphaned_events import leftovers
+from headrace.bus.bus import Bus
+from headrace.bus.http_target import posts_over
+from headrace.bus.internal_functions import InternalInvoker
+from headrace.bus.replay import Replays
+from headrace.client.http_pool import Outgoing
+from headrace.delivery.assignment.consumer_run import Shifts
+from headrace.delivery.assignment.supervisor import Dispatcher, Prepared
+from headrace.delivery.calls.streaming import Answers
 from headrace.delivery.hostcalls import HostCalls
-from headrace.delivery.leftovers import leftovers
-from headrace.delivery.observed import Observed
-from headrace.delivery.owed import lowest_owed
-from headrace.delivery.runs import Runs
-from headrace.delivery.shifts import Shifts
-from headrace.delivery.spent import clear_spent
-from headrace.faces.gateway.app import Gateway
-from headrace.faces.gateway.rooms import Health, Rooms
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.brokers.embedded.log import EmbeddedBroker
-from headrace.keepers.state.expiry import sweep
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.sqlite.file import FOLDER_MODE
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.delivery.observed_outputs import Observed
+from headrace.delivery.partition.retention_holds import lowest_owed
+from headrace.environment.clock import Clock, SystemClock
+from headrace.environment.randomness import Entropy, SystemEntropy
+from headrace.environment.restart_backoff import Backoff
+from headrace.environment.tasks import Tasks
+from headrace.http.dependencies import Health, Rooms
+from headrace.http.server.server import Gateway
 from headrace.model.effects import Space
 from headrace.model.errors import Corrupt, Fenced, HeadraceError, Misuse, Unavailable
 from headrace.model.function import AppSpec, StreamSpec
-from headrace.model.routing import check_routes
+from headrace.model.route_conflicts import check_routes
 from headrace.model.settings import Surroundings
 from headrace.node.config import Settings, secrets_of, surroundings_of
-from headrace.node.furnishing import furnish
+from headrace.node.http_services import furnish
+from headrace.runtime.app_folders import FILES
 from headrace.runtime.deployment import Deployment
-from headrace.runtime.files import FILES
 from headrace.runtime.fleet import Fleet
-from headrace.runtime.logs import LogLine
-from headrace.security.operator import Operator, fresh_key
+from headrace.runtime.process.instance_logs import LogLine
+from headrace.security.operator_key import Operator, fresh_key
 from headrace.security.secrets import Secrets
-from headrace.services.bus.bus import Bus
-from headrace.services.bus.internal import InternalInvoker
-from headrace.services.bus.posting import posts_over
-from headrace.services.bus.replay import Replays
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.sqlite.data_folder import FOLDER_MODE
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.base import Broker
+from headrace.storage.log.embedded.log import EmbeddedBroker
+from headrace.storage.state.expiry import sweep
+from headrace.telemetry.history import Runs
 from headrace.topology.checks import refusals
-from headrace.topology.needs import missing_settings, needed_secrets
-from headrace.world.backoff import Backoff
-from headrace.world.clock import Clock, SystemClock
-from headrace.world.entropy import Entropy, SystemEntropy
-from headrace.world.tasks import Tasks
+from headrace.topology.missing_settings import missing_settings, needed_secrets
 
 SWEEP_EVERY = 60.0
 CLEAR_EVERY = 10

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from headrace.environment.failpoints import LABELS
+from headrace.model.durations import Seconds, default, seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.policy import MAX_KEPT_S, FleetLimits
@@ -27,15 +29,13 @@ from headrace.model.settings import (
     passed_on,
     variable_form,
 )
-from headrace.model.signing import Secret
-from headrace.model.spans import Seconds, default, seconds_in
+from headrace.model.webhook_signature import Secret
 from headrace.node.overrides import Override, apply_overrides, checked
 from headrace.node.settings_file import SettingsFile, choices, nearest
 from headrace.security.access import Access
-from headrace.security.operator import read_key
+from headrace.security.operator_key import read_key
 from headrace.security.secrets import PREFIX as SECRET_PREFIX
 from headrace.security.secrets import Secrets
-from headrace.world.failpoints import LABELS
 
 FILE_NAME = "headrace.toml"
 DEFAULT_PORT = 4280

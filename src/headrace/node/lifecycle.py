@@ -20,17 +20,17 @@ from pathlib import Path
 
 import uvloop
 
-from headrace.faces.gateway.app import Gateway
+from headrace.environment.failpoints import kill_at
+from headrace.environment.restart_backoff import Backoff
+from headrace.environment.supervised_task import Supervised
+from headrace.http.server.server import Gateway
 from headrace.model.errors import HeadraceError, Misuse, denied
 from headrace.node.assembly import Node, door, running
 from headrace.node.config import Note, Settings, reread, service_manager, write_note
-from headrace.node.notify import notify
-from headrace.runtime.child.versions import is_part, watched_by
+from headrace.node.systemd import notify
+from headrace.runtime.child.code_version import is_part, watched_by
 from headrace.runtime.kernel import keep_memory_private
-from headrace.security.operator import write_key
-from headrace.world.backoff import Backoff
-from headrace.world.failpoints import kill_at
-from headrace.world.supervision import Supervised
+from headrace.security.operator_key import write_key
 
 _logger = logging.getLogger("headrace.node")
 MAX_NAMED = 12

@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from headrace.model.durations import seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.policy import MAX_BATCH, MAX_BATCH_BYTES, MAX_KEPT_S
 from headrace.model.settings import variable_form
-from headrace.model.spans import seconds_in
-from headrace.model.trigger import StreamTrigger
+from headrace.model.triggers.base import StreamTrigger
 from headrace.node.settings_file import choices, nearest
 
 Spec = TypeVar("Spec", FunctionSpec, StreamSpec)

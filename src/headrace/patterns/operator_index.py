@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from headrace.triggers.terms import Interval, Scalar, Term, Test, address_in
+from headrace.patterns.operators import Interval, Scalar, Term, Test, address_in
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from headrace.model.errors import Invalid
-from headrace.triggers.terms import (
+from headrace.patterns.operators import (
     PRESENT,
     RESERVED,
     Scalar,

@@ -16,7 +16,7 @@ import msgspec
 from headrace.model.errors import Invalid
 from headrace.model.event import Event
 from headrace.model.record import Chunk
-from headrace.triggers.filters import compile_pattern
+from headrace.patterns.pattern import compile_pattern
 
 SHOWN: Final = ("key", "value", "type", "source", "headers", "time")
 _json = msgspec.json.Decoder()

@@ -14,7 +14,9 @@ from itertools import count
 from typing import Any, Final, NamedTuple
 
 from headrace.model.errors import Unknown
-from headrace.triggers.filters import (
+from headrace.patterns.operator_index import TermIndex
+from headrace.patterns.operators import Scalar, Term
+from headrace.patterns.pattern import (
     Leaf,
     Pattern,
     Places,
@@ -23,8 +25,6 @@ from headrace.triggers.filters import (
     compile_pattern,
     flatten,
 )
-from headrace.triggers.termindex import TermIndex
-from headrace.triggers.terms import Scalar, Term
 
 FEW: Final = 3
 """So many alternatives are asked one by one; more become a node."""

@@ -16,8 +16,8 @@ import msgspec
 from jsonschema_rs import Draft202012Validator, RegexOptions, ValidationError, ValidationErrorKind
 
 from headrace.model.errors import Misuse
-from headrace.model.formats import IN_WORDS, is_of
-from headrace.model.schemas import Mismatch, Schema, below
+from headrace.model.jsonschema import Mismatch, Schema, below
+from headrace.model.text_values import IN_WORDS, is_of
 
 MAX_EXPRESSION_BYTES: Final = 1 << 20
 """Of a compiled expression: with the text's length it bounds what a match can cost."""

@@ -18,7 +18,7 @@ from zlib import crc32
 import msgspec
 
 from headrace.model.errors import denied
-from headrace.runtime.sandbox import OWN_MODE
+from headrace.runtime.sandbox.isolation import OWN_MODE
 
 FILES = "files"
 """Of the data folder: where apps have their folders."""

@@ -13,7 +13,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, Scanned
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
-from headrace.runtime.life import Queued, Waiter
+from headrace.runtime.states import Queued, Waiter
 
 RECALLED = Crashed(Cause("Recalled", "the platform took the run back"), blameless=True)
 """It never ran: nothing to judge, nothing to count."""

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from headrace.model.errors import Unavailable
 from headrace.model.policy import FleetLimits
 from headrace.runtime.deployment import Deployment
-from headrace.runtime.eviction import GreedyDual
-from headrace.runtime.instance import Instance
-from headrace.runtime.kin import children, offspring, uid_of
-from headrace.runtime.life import Doom, State
-from headrace.runtime.memory import limit_of, memory_of
-from headrace.runtime.postmortem import in_mib
+from headrace.runtime.process.eviction import GreedyDual
+from headrace.runtime.process.instance import Instance
+from headrace.runtime.process.memory_use import limit_of, memory_of
+from headrace.runtime.process.postmortem import in_mib
+from headrace.runtime.process_tree import children, offspring, uid_of
+from headrace.runtime.states import Doom, State
 
 WEIGH_EVERY_S = 1.0
 """How often memory is looked at while functions run; it takes some 25 µs for each instance."""

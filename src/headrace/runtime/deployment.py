@@ -12,18 +12,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from headrace.environment.clock import Clock
+from headrace.environment.restart_backoff import Backoff
+from headrace.environment.supervised_task import Supervised
+from headrace.environment.tasks import Tasks
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.function import AppSpec
 from headrace.model.policy import FleetLimits
-from headrace.runtime.instance import Instance
-from headrace.runtime.life import Doom
 from headrace.runtime.pool import Pool
-from headrace.runtime.wire import Exited
-from headrace.runtime.zygote import Zygote
-from headrace.world.backoff import Backoff
-from headrace.world.clock import Clock
-from headrace.world.supervision import Supervised
-from headrace.world.tasks import Tasks
+from headrace.runtime.process.instance import Instance
+from headrace.runtime.process.zygote import Zygote
+from headrace.runtime.protocol.messages import Exited
+from headrace.runtime.states import Doom
 
 RESTART_BASE_S = 0.05
 RESTART_CAP_S = 10.0

@@ -15,30 +15,30 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
+from headrace.environment.tasks import Tasks
 from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.function import AppSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.model.policy import FleetLimits
 from headrace.model.settings import Surroundings
+from headrace.runtime.app_folders import FILES, Files
 from headrace.runtime.base import HostServices
-from headrace.runtime.begun import Sent
-from headrace.runtime.births import APP_GROUPS, Births, allow_descriptors, remove
 from headrace.runtime.budget import Budget
 from headrace.runtime.deployment import Deployment
-from headrace.runtime.files import FILES, Files
-from headrace.runtime.instance import Instance
-from headrace.runtime.life import Doom, Lost, Queued, State, Waiter
-from headrace.runtime.logs import LogLine
-from headrace.runtime.memory import KernelKills
+from headrace.runtime.housekeeping import Upkeep
+from headrace.runtime.instance_views import ColdStarts, InstanceView, views_of
 from headrace.runtime.pool import Pool
-from headrace.runtime.upkeep import Upkeep
-from headrace.runtime.views import ColdStarts, InstanceView, views_of
-from headrace.runtime.wire import Exited, Forked, ForkFailed
-from headrace.runtime.zygote import Zygote
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
-from headrace.world.tasks import Tasks
+from headrace.runtime.process.instance import Instance
+from headrace.runtime.process.instance_logs import LogLine
+from headrace.runtime.process.memory_use import KernelKills
+from headrace.runtime.process.zygote import Zygote
+from headrace.runtime.protocol.messages import Exited, Forked, ForkFailed
+from headrace.runtime.run_handle import Sent
+from headrace.runtime.spawner import APP_GROUPS, Births, allow_descriptors, remove
+from headrace.runtime.states import Doom, Lost, Queued, State, Waiter
 
 MAX_COLD_STARTS = 1_000
 STOP_GRACE_S = 3.0

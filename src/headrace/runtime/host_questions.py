@@ -6,16 +6,16 @@ an answer too, for the child must hear something.
 
 from __future__ import annotations
 
-from headrace.model.blotting import Blot, blotted_return
 from headrace.model.errors import Misuse, Refused
 from headrace.model.function import FunctionSpec
+from headrace.model.redaction import Blot, blotted_return
 from headrace.runtime.base import (
     AnswerServices,
     ConsumerServices,
     HostServices,
     SecretServices,
 )
-from headrace.runtime.wire import (
+from headrace.runtime.protocol.messages import (
     MAX_SCAN_ROWS,
     Answer,
     Answered,
@@ -35,7 +35,7 @@ from headrace.runtime.wire import (
     Sent,
     encode,
 )
-from headrace.sdk.place import near
+from headrace.sdk.source_location import near
 
 
 async def answer(

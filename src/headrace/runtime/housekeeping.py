@@ -10,16 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+from headrace.environment.clock import Clock
+from headrace.environment.restart_backoff import Backoff
+from headrace.environment.supervised_task import Supervised
+from headrace.environment.tasks import Tasks
 from headrace.model.errors import Unavailable
 from headrace.runtime.budget import Budget
 from headrace.runtime.deployment import Deployment
-from headrace.runtime.instance import Instance
-from headrace.runtime.life import State
-from headrace.runtime.memory import KernelKills
-from headrace.world.backoff import Backoff
-from headrace.world.clock import Clock
-from headrace.world.supervision import Supervised
-from headrace.world.tasks import Tasks
+from headrace.runtime.process.instance import Instance
+from headrace.runtime.process.memory_use import KernelKills
+from headrace.runtime.states import State
 
 TICK_S = 0.1
 MOST_S = 2.0

@@ -11,9 +11,9 @@ import os
 from pathlib import Path
 from typing import Final
 
+from headrace.environment.randomness import Entropy
 from headrace.model.errors import Unavailable
-from headrace.runtime.warden import IDS_PER_ZYGOTE
-from headrace.world.entropy import Entropy
+from headrace.runtime.sandbox.warden import IDS_PER_ZYGOTE
 
 _log = logging.getLogger("headrace.runtime")
 FIRST_UID: Final = 1 << 20

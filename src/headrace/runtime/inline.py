@@ -10,19 +10,19 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
+from headrace.environment.clock import Clock
 from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, Scanned, TimedOut
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
-from headrace.runtime.answering import blot_of, secret_for
 from headrace.runtime.base import AnswerServices, ConsumerServices, HostServices
 from headrace.runtime.child.executor import Executor
-from headrace.runtime.inline_ahead import InlineSent
+from headrace.runtime.host_questions import blot_of, secret_for
+from headrace.runtime.inline_prefetch import InlineSent
 from headrace.sdk.app import App
-from headrace.sdk.place import near
-from headrace.world.clock import Clock
+from headrace.sdk.source_location import near
 
 T = TypeVar("T")
 

@@ -12,17 +12,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SystemEntropy
+from headrace.environment.tasks import Tasks
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.function import AppSpec
 from headrace.model.outcome import Scanned
 from headrace.model.settings import Surroundings
-from headrace.runtime.child.versions import is_part
+from headrace.runtime.child.code_version import is_part
 from headrace.runtime.fleet import Fleet
-from headrace.runtime.logs import LogLine
-from headrace.runtime.surroundings import search_paths
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SystemEntropy
-from headrace.world.tasks import Tasks
+from headrace.runtime.import_environment import search_paths
+from headrace.runtime.process.instance_logs import LogLine
 
 MAX_WORDS: Final = 2_000
 """Characters of what was printed by an import that ended its process."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from headrace.runtime.memory import own_memory_of
 from headrace.runtime.pool import Pool
+from headrace.runtime.process.memory_use import own_memory_of
 
 
 class ColdStarts(msgspec.Struct, frozen=True):

@@ -18,8 +18,8 @@ from headrace.model.errors import Overloaded, Unavailable
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
-from headrace.runtime.instance import Instance
-from headrace.runtime.life import Lost, State, Waiter
+from headrace.runtime.process.instance import Instance
+from headrace.runtime.states import Lost, State, Waiter
 
 MAX_WAITING = 4_096
 MAX_AFFINITIES = 4_096
@@ -44,7 +44,7 @@ FADING = 0.9
 
 
 class Entry:
-    """A run that stands in line; implements `runtime.life.Queued`."""
+    """A run that stands in line; implements `runtime.states.Queued`."""
 
     __slots__ = ("_pool", "alone", "invocation", "waiter")
 

@@ -11,9 +11,9 @@ import asyncio
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.runtime.base import PromptInvoker
-from headrace.runtime.instance import Instance
-from headrace.runtime.life import Lost
 from headrace.runtime.pool import Pool
+from headrace.runtime.process.instance import Instance
+from headrace.runtime.states import Lost
 
 
 class Sent:

@@ -16,21 +16,21 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
 
+from headrace.environment import failpoints
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
+from headrace.environment.tasks import Tasks
 from headrace.model.errors import Unavailable, denied
 from headrace.model.settings import Surroundings
+from headrace.runtime.app_folders import GROUPS, Files
 from headrace.runtime.base import HostServices
 from headrace.runtime.deployment import Deployment
-from headrace.runtime.files import GROUPS, Files
-from headrace.runtime.idranges import INSTANCE_UIDS, IdRange
-from headrace.runtime.instance import Instance
-from headrace.runtime.logs import LogLine
+from headrace.runtime.id_ranges import INSTANCE_UIDS, IdRange
 from headrace.runtime.pool import Pool
-from headrace.runtime.wire import Exited, Fork, Forked, ForkFailed, pack_resources
-from headrace.runtime.zygote import Zygote
-from headrace.world import failpoints
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
-from headrace.world.tasks import Tasks
+from headrace.runtime.process.instance import Instance
+from headrace.runtime.process.instance_logs import LogLine
+from headrace.runtime.process.zygote import Zygote
+from headrace.runtime.protocol.messages import Exited, Fork, Forked, ForkFailed, pack_resources
 
 DESCRIPTORS_PER_INSTANCE = 8
 """Five it keeps at most, three more while it is forked."""

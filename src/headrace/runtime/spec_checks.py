@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from headrace.model.durations import seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec
-from headrace.model.spans import seconds_in
-from headrace.model.watches import Custom
+from headrace.model.triggers.files import Custom
 from headrace.sdk.options import RANGES, SPANS
 from headrace.sdk.stream import check_name
 

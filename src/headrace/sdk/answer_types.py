@@ -11,8 +11,8 @@ from typing import Any, Final, Union, get_args, get_origin
 
 from headrace.model.codec import Coder
 from headrace.model.errors import Misuse
-from headrace.model.http import Answer
 from headrace.model.problem import MEDIA, SCHEMA, Problem
+from headrace.model.triggers.http import Answer
 from headrace.sdk.request import Reply
 from headrace.sdk.results import Failures
 

@@ -13,14 +13,13 @@ from typing import Any, Never, TypeVar, overload
 
 from msgspec import structs
 
-from headrace.model.bus import Forward, HttpTarget, Rule
 from headrace.model.debezium import Debezium
+from headrace.model.durations import Span
 from headrace.model.errors import Misuse, Refused
-from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
+from headrace.model.flow_control import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
 from headrace.model.function import (
     AppSpec,
 )
-from headrace.model.http import Bearer, Cors, PerClient, Proxy
 from headrace.model.policy import (
     MAX_EVENT_BYTES,
     Breaker,
@@ -31,29 +30,30 @@ from headrace.model.policy import (
     Retry,
     Scaling,
 )
-from headrace.model.routing import check_routes
-from headrace.model.signing import Secret
-from headrace.model.spans import Span
-from headrace.model.trigger import StreamTrigger, Trigger
-from headrace.model.watches import Custom
-from headrace.sdk.custom import Emitter, custom_trigger
-from headrace.sdk.declared import (
+from headrace.model.route_conflicts import check_routes
+from headrace.model.triggers.base import StreamTrigger, Trigger
+from headrace.model.triggers.bus import Forward, HttpTarget, Rule
+from headrace.model.triggers.files import Custom
+from headrace.model.triggers.http import Bearer, Cors, PerClient, Proxy
+from headrace.model.webhook_signature import Secret
+from headrace.sdk.app_folder import folders
+from headrace.sdk.bus_forward import forward_of
+from headrace.sdk.custom_trigger import Emitter, custom_trigger
+from headrace.sdk.declaration_checks import (
     Declared,
 )
-from headrace.sdk.folder import folders
-from headrace.sdk.forwarding import forward_of
-from headrace.sdk.functions import declare_function
+from headrace.sdk.function_declarations import declare_function
+from headrace.sdk.import_values import Environment, check_env, provision_of
 from headrace.sdk.options import refuse_unknown
-from headrace.sdk.place import here, near
 from headrace.sdk.publications import forget_sources, published_in
 from headrace.sdk.queue import resolved
 from headrace.sdk.routes import After, Before, decorator_function
-from headrace.sdk.secrets import secret_names
-from headrace.sdk.setting import NOT_GIVEN, Setting
+from headrace.sdk.secret_names import secret_names
+from headrace.sdk.settings import NOT_GIVEN, Setting
+from headrace.sdk.source_location import here, near
 from headrace.sdk.stream import Stream, check_name
-from headrace.sdk.streams import Streams
-from headrace.sdk.surroundings import Environment, check_env, provision_of
-from headrace.sdk.windowing import declare_window
+from headrace.sdk.stream_declarations import Streams
+from headrace.sdk.window_declaration import declare_window
 from headrace.sdk.windows import Window, Windows
 
 T = TypeVar("T")

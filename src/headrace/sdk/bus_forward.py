@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.model.bus import Forward, HttpTarget, Rule
 from headrace.model.errors import Misuse
+from headrace.model.triggers.bus import Forward, HttpTarget, Rule
 from headrace.sdk.stream import Stream, check_name
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, overload
 
-from headrace.model.due import Moment, due_header
+from headrace.model.due_time import Moment, due_header
+from headrace.model.durations import Span, seconds_in
 from headrace.model.invocation import Invocation
 from headrace.model.policy import MAX_EXTENDED_S, MAX_VISIBILITY
-from headrace.model.spans import Span, seconds_in
 from headrace.sdk.consumer import Consumer
 from headrace.sdk.event import Event
 from headrace.sdk.queue import Queue

@@ -18,16 +18,16 @@ import msgspec
 from msgspec.structs import replace
 
 from headrace.model.codec import Coder
+from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Invalid, Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.policy import MAX_BATCH
-from headrace.model.spans import Span, seconds_in
-from headrace.model.trigger import CallTrigger
-from headrace.model.watches import Custom
-from headrace.sdk.declared import Declared
+from headrace.model.triggers.base import CallTrigger
+from headrace.model.triggers.files import Custom
+from headrace.sdk.declaration_checks import Declared
 from headrace.sdk.event import Event
-from headrace.sdk.place import of_code
-from headrace.sdk.shape import shape_of
+from headrace.sdk.handler_signature import shape_of
+from headrace.sdk.source_location import of_code
 from headrace.sdk.stream import check_name
 
 MAX_ANSWER_BYTES: Final = 1 << 20

@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypedDict, get_args
 
 from headrace.model.codec import Coder, alike, codec_for, is_bound
+from headrace.model.durations import Span
 from headrace.model.errors import Misuse
 from headrace.model.function import Cleanup, Codec, FunctionSpec
-from headrace.model.lag import Lag
-from headrace.model.schedules import Schedule
-from headrace.model.spans import Span
-from headrace.model.tables import Table
-from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger, listeners
-from headrace.model.watches import Watch
-from headrace.sdk.place import near
-from headrace.sdk.shape import Shape
+from headrace.model.triggers.base import CallTrigger, StreamTrigger, Trigger, listeners
+from headrace.model.triggers.files import Watch
+from headrace.model.triggers.lag import Lag
+from headrace.model.triggers.schedules import Schedule
+from headrace.model.triggers.tables import Table
+from headrace.sdk.handler_signature import Shape
+from headrace.sdk.source_location import near
 from headrace.sdk.stream import Stream
 
 TRIGGERS: Final[tuple[type[Any], ...]] = get_args(Trigger)

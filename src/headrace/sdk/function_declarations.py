@@ -12,14 +12,13 @@ from typing import Any, Protocol
 
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
-from headrace.model.http import Http, Proxy
-from headrace.model.routing import check_routes
-from headrace.model.signing import Secret
-from headrace.model.trigger import Trigger
-from headrace.model.watches import Custom
-from headrace.sdk.changes import change_readers
-from headrace.sdk.custom import Emitter
-from headrace.sdk.declared import (
+from headrace.model.route_conflicts import check_routes
+from headrace.model.triggers.base import Trigger
+from headrace.model.triggers.files import Custom
+from headrace.model.triggers.http import Http, Proxy
+from headrace.model.webhook_signature import Secret
+from headrace.sdk.custom_trigger import Emitter
+from headrace.sdk.declaration_checks import (
     Declared,
     check_lag,
     check_streams,
@@ -28,11 +27,12 @@ from headrace.sdk.declared import (
     split_sources,
     triggers_of,
 )
+from headrace.sdk.handler_signature import shape_of
 from headrace.sdk.options import TRIGGER_OPTIONS, check_options, start_of
 from headrace.sdk.queue import queue_options
 from headrace.sdk.routes import read_routes
-from headrace.sdk.secrets import secret_names
-from headrace.sdk.shape import shape_of
+from headrace.sdk.row_changes import change_readers
+from headrace.sdk.secret_names import secret_names
 from headrace.sdk.stream import Stream, check_name
 
 

@@ -17,8 +17,8 @@ from headrace.model.codec import unbound
 from headrace.model.errors import Misuse
 from headrace.sdk.batch import Batch
 from headrace.sdk.event import Event
-from headrace.sdk.place import of_code
 from headrace.sdk.request import Request
+from headrace.sdk.source_location import of_code
 
 _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x200
 _VARARGS, _VARKEYWORDS = 0x04, 0x08

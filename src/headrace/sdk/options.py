@@ -11,11 +11,11 @@ from datetime import datetime
 from types import UnionType
 from typing import Any, Final, get_args, get_type_hints
 
+from headrace.model.durations import seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.policy import MAX_BATCH, MAX_BATCH_BYTES
-from headrace.model.spans import seconds_in
-from headrace.sdk.place import near
+from headrace.sdk.source_location import near
 
 SPEC_OPTIONS: Final = (
     "batch_size",

@@ -11,11 +11,11 @@ from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
+from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Misuse
-from headrace.model.flow import Priority
+from headrace.model.flow_control import Priority
 from headrace.model.function import QueueSpec, StreamSpec
 from headrace.model.policy import MAX_DELAY, MAX_RECEIVES, MAX_VISIBILITY, Retry
-from headrace.model.spans import Span, seconds_in
 from headrace.sdk.stream import Stream
 
 T = TypeVar("T")

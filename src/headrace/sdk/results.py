@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from headrace.model.due import Moment
-from headrace.model.spans import Span
+from headrace.model.due_time import Moment
+from headrace.model.durations import Span
 from headrace.sdk.event import Event
 
 T = TypeVar("T")

@@ -15,15 +15,15 @@ from msgspec.structs import replace
 from headrace.model.codec import Coder, codec_for
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
-from headrace.model.http import Http, Webhook
-from headrace.model.schemas import may_be_object
-from headrace.model.trigger import CallTrigger, Trigger
-from headrace.sdk.answers import answers_of
-from headrace.sdk.declared import Declared, coder_of
+from headrace.model.jsonschema import may_be_object
+from headrace.model.triggers.base import CallTrigger, Trigger
+from headrace.model.triggers.http import Http, Webhook
+from headrace.sdk.answer_types import answers_of
+from headrace.sdk.declaration_checks import Declared, coder_of
 from headrace.sdk.event import Event
-from headrace.sdk.place import of_code
+from headrace.sdk.handler_signature import Shape, shape_of
 from headrace.sdk.request import Reply, Request
-from headrace.sdk.shape import Shape, shape_of
+from headrace.sdk.source_location import of_code
 
 Before = Callable[[Request], Any]
 After = Callable[[Reply], Any]

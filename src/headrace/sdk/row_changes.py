@@ -12,9 +12,9 @@ from typing import Any
 from headrace.model.debezium import open_envelope, record_key, row_change
 from headrace.model.errors import Invalid, Misuse
 from headrace.model.function import FunctionSpec
-from headrace.sdk.declared import coder_of
+from headrace.sdk.declaration_checks import coder_of
 from headrace.sdk.event import Event, Origin
-from headrace.sdk.shape import Shape
+from headrace.sdk.handler_signature import Shape
 
 
 class ChangeReader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headrace.model.errors import Misuse
-from headrace.model.signing import MAX_SECRETS_NAMED, Secret
+from headrace.model.webhook_signature import MAX_SECRETS_NAMED, Secret
 
 
 def secret_names(given: Sequence[str | Secret], where: str) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ from typing import Any, Final, Generic, TypeVar, get_origin
 
 import msgspec
 
+from headrace.model.durations import seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.settings import SETTING_NAME, Given, SettingSpec, how_to_set
-from headrace.model.spans import seconds_in
 
 T = TypeVar("T")
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, overload
 
 from headrace.model.codec import EXTENSIONS, encode_state, open_state, state_decoder
+from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Invalid, Misuse
 from headrace.model.policy import MAX_KEPT_S, MAX_KEY_BYTES, MAX_STATE_BYTES, RESERVED_STATE
-from headrace.model.spans import Span, seconds_in
 
 T = TypeVar("T")
 D = TypeVar("D")

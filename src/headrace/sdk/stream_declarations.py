@@ -10,21 +10,21 @@ from typing import Any, TypeVar, Unpack, overload
 
 from msgspec import structs
 
-from headrace.model.bus import DEFAULT_BUS
 from headrace.model.codec import Coder
+from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.function import Cleanup, Codec, StreamSpec
 from headrace.model.policy import MAX_BATCH_BYTES, MAX_KEPT_S
-from headrace.model.spans import Span, seconds_in
-from headrace.sdk.declared import QueueSettings, StreamSettings, check_whole, coder_of
+from headrace.model.triggers.bus import DEFAULT_BUS
+from headrace.sdk.declaration_checks import QueueSettings, StreamSettings, check_whole, coder_of
 from headrace.sdk.options import (
     EXTERNAL_OPTIONS,
     QUEUE_OPTIONS,
     STREAM_OPTIONS,
     refuse_unknown,
 )
-from headrace.sdk.place import here
 from headrace.sdk.queue import Queue, queue_spec
+from headrace.sdk.source_location import here
 from headrace.sdk.stream import Stream, check_name
 
 T = TypeVar("T")

@@ -8,15 +8,15 @@ from typing import Any, Protocol, get_origin, get_type_hints
 from msgspec.structs import replace
 
 from headrace.model.codec import Coder, unbound
+from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.function import StreamSpec
-from headrace.model.spans import Span, seconds_in
-from headrace.model.trigger import listener, own_settings
-from headrace.model.watches import Ends
+from headrace.model.triggers.base import listener, own_settings
+from headrace.model.triggers.files import Ends
 from headrace.sdk.context import Context
-from headrace.sdk.declared import Declared
+from headrace.sdk.declaration_checks import Declared
 from headrace.sdk.event import Event
-from headrace.sdk.place import of_code
+from headrace.sdk.source_location import of_code
 from headrace.sdk.stream import Stream
 from headrace.sdk.windows import MAX_SPAN_S, Folding, Hopping, Session, Tumbling, Window, Windows
 

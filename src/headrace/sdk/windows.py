@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import msgspec
 
+from headrace.model.durations import Seconds, keep_seconds
 from headrace.model.errors import Misuse
-from headrace.model.spans import Seconds, keep_seconds
-from headrace.model.watches import windows_place
+from headrace.model.triggers.files import windows_place
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event
 from headrace.sdk.stream import Stream

@@ -14,7 +14,7 @@ import os
 from collections import deque
 from pathlib import Path
 
-from headrace.world.entropy import Entropy
+from headrace.environment.randomness import Entropy
 
 FILE_NAME = "operator.key"
 COOKIE = "headrace_session"

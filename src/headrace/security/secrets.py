@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from headrace.model.blotting import Blots
 from headrace.model.errors import Misuse
-from headrace.model.signing import Secret
+from headrace.model.redaction import Blots
+from headrace.model.webhook_signature import Secret
 
 MAX_SECRET_BYTES = 65_536
 PREFIX = "HEADRACE_SECRET_"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hmac
 
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import pack
+from headrace.environment.randomness import Entropy
 from headrace.model.effects import Change, Check, Put, Space
 from headrace.model.errors import Conflict
-from headrace.world.entropy import Entropy
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import pack
 
 _KEY = pack("marks", "key")
 DIGITS = 32

@@ -16,13 +16,13 @@ from typing import ClassVar
 import msgspec
 from msgspec.structs import replace
 
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import after, pack
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
 from headrace.model.effects import Change, Check, Put, Space
 from headrace.model.errors import Conflict, Misuse, Refused, Unknown
-from headrace.model.http import check_scope
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
+from headrace.model.triggers.http import check_scope
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import after, pack
 
 MAX_TOKENS = 10_000
 MAX_SCOPES = 32

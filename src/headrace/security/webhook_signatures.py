@@ -17,7 +17,7 @@ from typing import ClassVar
 import msgspec
 
 from headrace.model.errors import Misuse, Refused
-from headrace.model.signing import (
+from headrace.model.webhook_signature import (
     GitHub,
     Hmac,
     Signature,

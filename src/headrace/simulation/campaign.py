@@ -1,6 +1,6 @@
 """Whole topologies under seeded faults, on virtual time, judged by somebody who is not us.
 
-    python -m headrace.testing.simulation --seeds 5000 --start 0 [--workers 2] [--judge MODULE:NAME]
+    python -m headrace.simulation.campaign --seeds 5000 --start 0 [--workers 2] [--judge MODULE:NAME]
 
 In: a range of seeds. Each becomes a plan (`plan.py`) and is played (`run.py`). The judge gets nothing
 but the run's account. A seed it objects to is printed with its plan and can be run alone; every 50th
@@ -22,9 +22,9 @@ from typing import Any
 
 import msgspec
 
-from headrace.testing.plan import plan_of
-from headrace.testing.planned import Plan, PlannedFunction
-from headrace.testing.run import Run
+from headrace.simulation.plan import plan_of
+from headrace.simulation.plan_values import Plan, PlannedFunction
+from headrace.simulation.run import Run
 
 Judge = Callable[[dict[str, Any]], Sequence[object]]
 
@@ -92,7 +92,7 @@ def judge_by(name: str) -> Judge:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where a seed is bad."""
-    parser = argparse.ArgumentParser(prog="python -m headrace.testing.simulation")
+    parser = argparse.ArgumentParser(prog="python -m headrace.simulation.campaign")
     parser.add_argument("--seeds", type=int, default=200, help="how many")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--workers", type=int, default=1, help="how many processes")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from random import Random  # noqa: TID251 - the plan's own chance, from the seed
 
 from headrace.model.policy import Breaker, DeadLetter, Discard, Mode, ParkKey, ParkPartition, Retry
-from headrace.testing.faults import Fault
-from headrace.testing.planned import (
+from headrace.simulation.plan_extras import widened
+from headrace.simulation.plan_values import (
     HORIZON_S,
     LABELS,
     Action,
@@ -19,7 +19,7 @@ from headrace.testing.planned import (
     PlannedFunction,
     Shape,
 )
-from headrace.testing.widening import widened
+from headrace.testing.faults import Fault
 
 
 def plan_of(seed: int) -> Plan:

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
-from headrace.testing.planned import (
+from headrace.model.flow_control import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
+from headrace.simulation.plan_values import (
     HORIZON_S,
     LABELS,
     Action,
@@ -22,11 +22,11 @@ from headrace.testing.planned import (
     PlannedEvent,
     PlannedFunction,
 )
-from headrace.testing.scenes.casting import PlannedScene, draw_scenes
-from headrace.testing.scenes.desks import draw_desk
-from headrace.testing.scenes.merges import draw_merge
-from headrace.testing.scenes.queues import PlannedQueue, crowded
-from headrace.testing.scenes.windows import draw_windows
+from headrace.simulation.scenes.http import draw_desk
+from headrace.simulation.scenes.merges import draw_merge
+from headrace.simulation.scenes.queues import PlannedQueue, crowded
+from headrace.simulation.scenes.selection import PlannedScene, draw_scenes
+from headrace.simulation.scenes.windows import draw_windows
 
 replace = msgspec.structs.replace
 SCENE_LABELS = (

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from headrace.model.flow import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
+from headrace.model.flow_control import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
 from headrace.model.policy import (
     Breaker,
     Commit,
@@ -17,8 +17,8 @@ from headrace.model.policy import (
     OnFailure,
     Retry,
 )
+from headrace.simulation.scenes.selection import PlannedScene
 from headrace.testing.faults import Fault
-from headrace.testing.scenes.casting import PlannedScene
 
 Shape = Literal["single", "async", "batch", "done", "failures", "async batch"]
 Deed = Literal[

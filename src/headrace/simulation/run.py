@@ -13,22 +13,22 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from headrace.delivery.deadletters import DeadLetters
-from headrace.delivery.parkinglot import ParkingLot
+from headrace.admin.dead_letters import DeadLetters
+from headrace.admin.parked_keys import ParkingLot
+from headrace.environment.randomness import SeededEntropy
 from headrace.model.effects import Change, Space
 from headrace.model.errors import HeadraceError
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, TimedOut
 from headrace.model.record import decode_events, encode_events, positions
-from headrace.testing.deeds import FLOW, Deeds, app_of
+from headrace.simulation.plan_values import Action, Plan, PlannedEvent, PlannedFunction
+from headrace.simulation.scenes.base import APP, Stage
+from headrace.simulation.scenes.selection import scene_of
+from headrace.simulation.workload import FLOW, Deeds, app_of
 from headrace.testing.deliveries import fate_of
 from headrace.testing.faults import Fault, Host, Weather, inhabited
-from headrace.testing.lives import Lives, Node
-from headrace.testing.planned import Action, Plan, PlannedEvent, PlannedFunction
-from headrace.testing.scenes.casting import scene_of
-from headrace.testing.scenes.stage import APP, Stage
-from headrace.world.entropy import SeededEntropy
+from headrace.testing.hosts import Lives, Node
 
 MAX_STEPS = 60_000
 LIMIT_S = 86_400.0 * 30

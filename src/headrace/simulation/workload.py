@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from headrace.environment.clock import Clock
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event
 from headrace.sdk.results import Failures, Permanent
 from headrace.sdk.stream import Stream
-from headrace.testing.planned import TIMEOUT_S, Plan, PlannedFunction
-from headrace.testing.scenes.stage import APP, WINDOW_S
-from headrace.world.clock import Clock
+from headrace.simulation.plan_values import TIMEOUT_S, Plan, PlannedFunction
+from headrace.simulation.scenes.base import APP, WINDOW_S
 
 FLOW = (
     "concurrency", "throttle", "rate", "debounce", "singleton", "priority", "batch_per_key",

@@ -1,1 +1,1 @@
-"""What arrives."""
+"""Event sources: schedules, files, tables, foreign brokers. A source appends events to a stream."""

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import after, pack
 from headrace.model.effects import Change, Check, Delete, Put, Space
 from headrace.model.errors import Conflict, Fenced
 from headrace.model.event import Event
-from headrace.model.partitioning import partition_of
+from headrace.model.partitioner import partition_of
 from headrace.model.record import Append, encode_events
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import after, pack
+from headrace.storage.log.base import Broker
 
 NOTES_PAGE: Final = 1_000
 NAMED: Final = 3

@@ -13,17 +13,17 @@ from typing import Any, Final
 
 import msgspec
 
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
+from headrace.environment.wait_until import wait_until
 from headrace.model.errors import Fenced, HeadraceError, Unavailable
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned
 from headrace.model.policy import MAX_KEY_BYTES
 from headrace.model.record import Chunk, encode_events
-from headrace.model.watches import Custom
-from headrace.triggers.source import Outlet
-from headrace.world.calendar import wait_until
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
+from headrace.model.triggers.files import Custom
+from headrace.sources.base import Outlet
 
 UNAVAILABLE_PAUSE_S: Final = 0.5
 

@@ -6,22 +6,22 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.keepers.brokers.base import Broker
-from headrace.model.bus import Rule
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
 from headrace.model.errors import Misuse
-from headrace.model.foreign import ForeignTrigger
 from headrace.model.function import FunctionSpec
-from headrace.model.http import Http, Webhook
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
-from headrace.model.schedules import At, Cron, Every
-from headrace.model.tables import Table
-from headrace.model.trigger import Trigger
-from headrace.model.watches import Custom, Ends, Files, Missing, Objects, Sftp, Silence
-from headrace.triggers.agenda import Agenda
-from headrace.triggers.source import Outlet, Source
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
+from headrace.model.triggers.base import Trigger
+from headrace.model.triggers.bus import Rule
+from headrace.model.triggers.files import Custom, Ends, Files, Missing, Objects, Sftp, Silence
+from headrace.model.triggers.foreign import ForeignTrigger
+from headrace.model.triggers.http import Http, Webhook
+from headrace.model.triggers.schedules import At, Cron, Every
+from headrace.model.triggers.tables import Table
+from headrace.sources.base import Outlet, Source
+from headrace.sources.schedules.schedule_queue import Agenda
+from headrace.storage.log.base import Broker
 
 
 @dataclass(frozen=True)
@@ -55,37 +55,37 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) 
         case Http() | Webhook() | Rule() | Ends():
             return Fed()
         case Cron() | Every() | At() if around.agenda is not None:
-            from headrace.triggers.schedules.source import ScheduleSource
+            from headrace.sources.schedules.source import ScheduleSource
 
             return ScheduleSource(trigger, around.clock, around.agenda)
         case Objects() | Sftp() if not around.outside:
-            from headrace.triggers.foreign.opening import Unheard
+            from headrace.sources.foreign.open import Unheard
 
             return Unheard()
         case Files() | Objects() | Sftp():
-            from headrace.triggers.files.source import FilesSource
+            from headrace.sources.files.source import FilesSource
 
             return FilesSource(trigger, around.clock)
         case Table(scheme="sqlite"):
-            from headrace.triggers.tables.sqlite import OutboxSource
+            from headrace.sources.tables.sqlite import OutboxSource
 
             return OutboxSource(trigger, around.clock, threads=around.outside)
         case Table() if around.outside:
             return _replication(trigger, around)
         case Table():
-            from headrace.triggers.foreign.opening import Unheard
+            from headrace.sources.foreign.open import Unheard
 
             return Unheard()
         case Silence() | Missing() if around.broker is not None:
-            from headrace.triggers.freshness import FreshnessSource
+            from headrace.sources.silence import FreshnessSource
 
             return FreshnessSource(function, trigger, around.broker, around.clock)
         case Custom() if around.invoke is not None:
-            from headrace.triggers.custom import CustomSource
+            from headrace.sources.custom import CustomSource
 
             return CustomSource(trigger, around.invoke, around.clock, around.entropy)
         case _ if isinstance(trigger, ForeignTrigger):
-            from headrace.triggers.foreign.opening import Unheard, open_foreign
+            from headrace.sources.foreign.open import Unheard, open_foreign
 
             if not around.outside:
                 return Unheard()
@@ -97,9 +97,9 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) 
 
 def _replication(trigger: Table, around: Surroundings) -> Source:
     try:
-        from headrace.triggers.tables.postgres import ReplicationSource
+        from headrace.sources.tables.postgres import ReplicationSource
     except ImportError as error:
-        from headrace.triggers.foreign.base import lacking
+        from headrace.sources.foreign.base import lacking
 
         raise lacking("postgres", error) from error
     return ReplicationSource(trigger, around.clock, around.folder)

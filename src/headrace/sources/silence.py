@@ -13,16 +13,16 @@ from typing import Any, Final
 
 import msgspec
 
-from headrace.keepers.brokers.base import Broker
+from headrace.environment.clock import Clock
+from headrace.environment.wait_until import wait_until
 from headrace.model.errors import Fenced, Misuse
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec
 from headrace.model.record import Chunk
-from headrace.model.watches import Missing, Silence
-from headrace.triggers.absence import Case, Partners, Quiet
-from headrace.triggers.source import Outlet
-from headrace.world.calendar import wait_until
-from headrace.world.clock import Clock
+from headrace.model.triggers.files import Missing, Silence
+from headrace.sources.base import Outlet
+from headrace.sources.silence_rules import Case, Partners, Quiet
+from headrace.storage.log.base import Broker
 
 MAX_CASES: Final = 1_000
 """Events that one look appends at once."""

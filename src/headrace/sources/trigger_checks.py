@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
 from headrace.model.errors import Misuse
-from headrace.model.foreign import ForeignTrigger
 from headrace.model.function import AppSpec, FunctionSpec
-from headrace.model.http import Http
-from headrace.model.schedules import At, Cron, Every
-from headrace.model.trigger import StreamTrigger, Trigger
-from headrace.triggers.foreign.opening import open_foreign
-from headrace.triggers.schedules.timetable import timetable_of
-from headrace.triggers.schemas import Checker
-from headrace.triggers.selection import Selection
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
+from headrace.model.triggers.base import StreamTrigger, Trigger
+from headrace.model.triggers.foreign import ForeignTrigger
+from headrace.model.triggers.http import Http
+from headrace.model.triggers.schedules import At, Cron, Every
+from headrace.patterns.record_filter import Selection
+from headrace.patterns.schema_validation import Checker
+from headrace.sources.foreign.open import open_foreign
+from headrace.sources.schedules.timetable import timetable_of
 
 
 @contextmanager

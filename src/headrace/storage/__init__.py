@@ -1,1 +1,1 @@
-"""What survives a crash: storage, logs, state and timers."""
+"""What survives a crash: key-value rows, the log of streams, state."""

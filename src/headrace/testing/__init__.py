@@ -1,7 +1,7 @@
 """For authors' tests: handlers called by hand, and a whole node on virtual time.
 
-`context`, `event` and `batch` make what a handler is given (`testing.direct`), `signed` a webhook's
-headers (`testing.signing`). `World` runs an app on
+`context`, `event` and `batch` make what a handler is given (`testing.handler_calls`), `signed` a webhook's
+headers (`testing.signed_webhooks`). `World` runs an app on
 the real delivery engine (`testing.world`), `serving` a node in a process of its own, which a test
 asks over HTTP (`testing.served`). Both are loaded when first asked for, `World` because it needs all
 of the platform.
@@ -12,8 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from headrace.testing.direct import Published, batch, context, event
-from headrace.testing.signing import signed
+from headrace.testing.handler_calls import Published, batch, context, event
+from headrace.testing.signed_webhooks import signed
 
 __all__ = ["Published", "World", "batch", "context", "event", "serving", "signed"]
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import Any
 
-from headrace.delivery.lag import LagRow
+from headrace.admin.lag import LagRow
 
 SHOWN = 5
 

@@ -13,9 +13,9 @@ from typing import Any
 from headrace.model.errors import Misuse
 from headrace.model.settings import Given
 from headrace.sdk.app import App
-from headrace.sdk.place import near
-from headrace.sdk.setting import Setting
-from headrace.topology.needs import needed_secrets
+from headrace.sdk.settings import Setting
+from headrace.sdk.source_location import near
+from headrace.topology.missing_settings import needed_secrets
 
 
 @contextmanager

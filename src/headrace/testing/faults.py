@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Never
 
-from headrace.keepers.brokers.base import Broker, Reader, Subscription
-from headrace.keepers.storage.base import Applied, Storage
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
 from headrace.model.effects import Change, Space
 from headrace.model.errors import Conflict, DiskFull, HeadraceError, Unavailable
 from headrace.model.record import Chunk
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
+from headrace.storage.kv.base import Applied, Storage
+from headrace.storage.log.base import Broker, Reader, Subscription
 
 
 class HostDied(BaseException):

@@ -14,16 +14,16 @@ from typing import Any
 import msgspec
 
 from headrace.model.codec import Coder, decode_state, encode_json, encode_state
+from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.function import StreamSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Range, Scanned
 from headrace.model.policy import MAX_KEPT_S
 from headrace.model.record import Chunk
-from headrace.model.spans import Span, seconds_in
-from headrace.runtime.answering import check_granted
 from headrace.runtime.child.recorder import Lane, Outlet, Recorder, is_cancelled
-from headrace.runtime.child.statecache import StateCache
+from headrace.runtime.child.state_cache import StateCache
+from headrace.runtime.host_questions import check_granted
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch, Cursor
 from headrace.sdk.context import Context

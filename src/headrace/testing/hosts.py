@@ -13,19 +13,21 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from random import Random  # noqa: TID251 - mixes the scheduler's order, from the seed
 from typing import Any, TypeVar, cast
 
-from headrace.client.outgoing import Outgoing
-from headrace.delivery.answers import Answers
-from headrace.delivery.delays import Delays
-from headrace.delivery.dispatcher import Dispatcher
+from headrace.bus.bus import Bus
+from headrace.bus.http_target import HttpRequest
+from headrace.bus.internal_functions import InternalInvoker
+from headrace.bus.replay import Replays
+from headrace.client.http_pool import Outgoing
+from headrace.delivery.assignment.consumer_run import Shifts
+from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.delivery.calls.streaming import Answers
 from headrace.delivery.hostcalls import HostCalls
-from headrace.delivery.owed import lowest_owed
+from headrace.delivery.partition.retention_holds import lowest_owed
 from headrace.delivery.publisher import Published
-from headrace.delivery.runs import Runs
-from headrace.delivery.shifts import Shifts
-from headrace.faces.gateway.rooms import Health, Rooms
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.brokers.memory import MemoryBroker
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.delivery.queues.delayed import Delays
+from headrace.environment import failpoints
+from headrace.environment.randomness import SeededEntropy
+from headrace.http.dependencies import Health, Rooms
 from headrace.model.effects import Change, Space
 from headrace.model.errors import Conflict, Fenced, Unavailable
 from headrace.model.event import Event
@@ -33,20 +35,18 @@ from headrace.model.function import StreamSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.model.record import Append, Chunk, encode_events
-from headrace.node.furnishing import furnish
+from headrace.node.http_services import furnish
 from headrace.runtime.inline import InlineInvoker
-from headrace.runtime.views import ColdStarts
+from headrace.runtime.instance_views import ColdStarts
 from headrace.sdk.app import App
-from headrace.security.operator import Operator
+from headrace.security.operator_key import Operator
 from headrace.security.secrets import Secrets
-from headrace.services.bus.bus import Bus
-from headrace.services.bus.internal import InternalInvoker
-from headrace.services.bus.posting import HttpRequest
-from headrace.services.bus.replay import Replays
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.log.base import Broker
+from headrace.storage.log.memory import MemoryBroker
+from headrace.telemetry.history import Runs
 from headrace.testing.faults import Door, Host, HostDied, Spring, Weather, inhabited
-from headrace.testing.loop import EPOCH, MAX_STEPS, VirtualClock, VirtualLoop
-from headrace.world import failpoints
-from headrace.world.entropy import SeededEntropy
+from headrace.testing.virtual_time import EPOCH, MAX_STEPS, VirtualClock, VirtualLoop
 
 T = TypeVar("T")
 

@@ -14,21 +14,21 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
-from headrace.faces.gateway.admission import Admission
-from headrace.faces.gateway.application import Application
-from headrace.faces.gateway.cors import Headers
-from headrace.faces.gateway.door import Door
-from headrace.faces.gateway.exchange import Exchange
-from headrace.faces.gateway.metrics import Metrics
-from headrace.faces.gateway.outlet import State
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response
-from headrace.faces.gateway.rooms import Rooms
+from headrace.environment.tasks import Tasks
+from headrace.http.admission import Admission
+from headrace.http.context import Door
+from headrace.http.cors import Headers
+from headrace.http.dependencies import Rooms
+from headrace.http.metrics import Metrics
+from headrace.http.pipeline.request_body import Exchange
+from headrace.http.request import Request
+from headrace.http.response import Response
+from headrace.http.server.application import Application
+from headrace.http.streaming_response import State
 from headrace.model.errors import Invalid, Unavailable
 from headrace.node.config import Settings
 from headrace.security.access import Peer
 from headrace.testing.served import Answer, as_operator, opened
-from headrace.world.tasks import Tasks
 
 CLIENT = Peer("127.0.0.1", neighbour=True)
 _LIMITS = Settings()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from headrace.delivery.outside import Message, Outside
+from headrace.delivery.queues.external_consumers import Message, Outside
+from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Unavailable
 from headrace.model.policy import MAX_VISIBILITY
-from headrace.model.spans import Span, seconds_in
 from headrace.testing.faults import HostDied
 
 

@@ -17,9 +17,9 @@ from typing import IO, Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from headrace.environment.clock import SystemClock
 from headrace.node.config import environment_of
-from headrace.security.operator import read_key
-from headrace.world.clock import SystemClock
+from headrace.security.operator_key import read_key
 
 PATIENCE_S = 20.0
 LOOK_S = 0.02

@@ -14,8 +14,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from headrace.model.errors import Misuse
-from headrace.model.http import Webhook
-from headrace.model.signing import GitHub, Hmac, Signature, Slack, StandardWebhooks, Stripe
+from headrace.model.triggers.http import Webhook
+from headrace.model.webhook_signature import (
+    GitHub,
+    Hmac,
+    Signature,
+    Slack,
+    StandardWebhooks,
+    Stripe,
+)
 
 
 def signed(

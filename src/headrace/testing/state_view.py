@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from headrace.keepers.state.rows import decode_row, state_key, state_name, state_prefix
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import after
+from headrace.environment.clock import Clock
 from headrace.model.codec import decode_state
 from headrace.model.effects import Space
-from headrace.testing.lives import at_once
-from headrace.world.clock import Clock
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import after
+from headrace.storage.state.rows import decode_row, state_key, state_name, state_prefix
+from headrace.testing.hosts import at_once
 
 MOST_KEYS = 10_000
 

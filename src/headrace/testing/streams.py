@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from headrace.keepers.brokers.base import Broker
 from headrace.model.codec import Coder
-from headrace.model.due import Moment, due_header
+from headrace.model.due_time import Moment, due_header
+from headrace.model.durations import Span
 from headrace.model.errors import Misuse
 from headrace.model.event import Event as Fact
-from headrace.model.spans import Span
 from headrace.sdk.event import Event, open_chunk
-from headrace.testing.lives import at_once
+from headrace.storage.log.base import Broker
+from headrace.testing.hosts import at_once
 
 PAGE_EVENTS, PAGE_BYTES = 10_000, 64 << 20
 

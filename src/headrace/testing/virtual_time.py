@@ -14,8 +14,8 @@ from contextvars import Context
 from random import Random  # noqa: TID251 - the scheduler's own chance, seeded by the world
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
+from headrace.environment.clock import SystemClock
 from headrace.model.errors import HeadraceError
-from headrace.world.clock import SystemClock
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

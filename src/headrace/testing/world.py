@@ -20,35 +20,35 @@ from random import Random  # noqa: TID251 - mixes the scheduler's order, from th
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
-from headrace.delivery.deadletters import DeadLetters
-from headrace.delivery.lag import Lag, LagRow
-from headrace.delivery.parking import ParkedKey
-from headrace.delivery.parkinglot import ParkingLot
+from headrace.admin.dead_letters import DeadLetters
+from headrace.admin.lag import Lag, LagRow
+from headrace.admin.parked_keys import ParkingLot
+from headrace.bus.http_target import HttpRequest
+from headrace.delivery.parked import ParkedKey
 from headrace.model.codec import Coder
-from headrace.model.due import Moment
+from headrace.model.due_time import Moment
+from headrace.model.durations import Span, seconds_in
 from headrace.model.effects import DeadEvent
 from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
 from headrace.model.policy import MAX_KEPT_S
 from headrace.model.record import Position, decode_events
-from headrace.model.spans import Span, seconds_in
 from headrace.sdk.app import App
+from headrace.sdk.app_folder import folders
 from headrace.sdk.event import Event
-from headrace.sdk.folder import folders
 from headrace.sdk.stream import Stream
-from headrace.services.bus.posting import HttpRequest
-from headrace.testing.asking import Wicket
 from headrace.testing.checks import check_exactly_once, check_finished, check_order
-from headrace.testing.chosen import check_secrets, chosen
+from headrace.testing.chosen_settings import check_secrets, chosen
 from headrace.testing.deliveries import Deliveries, Delivery, fate_of
 from headrace.testing.faults import HostDied
-from headrace.testing.lives import Lives, at_once
-from headrace.testing.loop import EPOCH, Livelock
+from headrace.testing.hosts import Lives, at_once
+from headrace.testing.http_client import Wicket
 from headrace.testing.queues import Consumer
 from headrace.testing.served import Answer
-from headrace.testing.stateview import StateView
+from headrace.testing.state_view import StateView
 from headrace.testing.streams import events_of, facts_of
-from headrace.topology.consumers import consumer_name
+from headrace.testing.virtual_time import EPOCH, Livelock
+from headrace.topology.external_consumers import consumer_name
 from headrace.topology.map import map_rows, map_table
 
 T = TypeVar("T")
@@ -295,7 +295,7 @@ class World:
     # --- breaking ---------------------------------------------------------------------------
 
     def crash(self, at: str | None = None, passes: int = 1) -> None:
-        """The host dies: now, or at the given pass of a failpoint (see `headrace.world.failpoints`).
+        """The host dies: now, or at the given pass of a failpoint (see `headrace.environment.failpoints`).
 
         What was committed stays; everything in memory is gone. A new host comes up at once.
         """

@@ -12,9 +12,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from headrace.model.bus import DEFAULT_BUS
 from headrace.model.function import AppSpec, StreamSpec
-from headrace.model.trigger import StreamTrigger
+from headrace.model.triggers.base import StreamTrigger
+from headrace.model.triggers.bus import DEFAULT_BUS
 from headrace.topology.graph import Graph, cycles, declared_in, graph_of
 
 MAX_AMPLIFICATION: Final = 16

@@ -6,10 +6,10 @@ serves it, `map` shows it.
 
 from __future__ import annotations
 
-from headrace.model.flow import Priority
+from headrace.model.flow_control import Priority
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.policy import MAX_OFFERED, MAX_VISIBILITY, Retry
-from headrace.model.trigger import StreamTrigger
+from headrace.model.triggers.base import StreamTrigger
 
 
 def consumer_of(stream: StreamSpec, app: str) -> FunctionSpec | None:

@@ -12,11 +12,11 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from headrace.model.bus import Forward, Rule
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
-from headrace.model.lag import Lag
-from headrace.model.trigger import StreamTrigger, Trigger
-from headrace.model.watches import Missing, Silence
+from headrace.model.triggers.base import StreamTrigger, Trigger
+from headrace.model.triggers.bus import Forward, Rule
+from headrace.model.triggers.files import Missing, Silence
+from headrace.model.triggers.lag import Lag
 
 How: TypeAlias = Literal["declared", "code", "observed"]
 """How an edge is known: its function says so, its code does, or a run was seen to."""

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 import msgspec.structs
 
-from headrace.model.bus import Forward, Rule
-from headrace.model.flow import (
+from headrace.model.flow_control import (
     Concurrency,
     Debounce,
     Priority,
@@ -16,12 +15,13 @@ from headrace.model.flow import (
     Singleton,
     Throttle,
 )
-from headrace.model.foreign import ForeignTrigger
 from headrace.model.function import AppSpec, FunctionSpec
-from headrace.model.http import Http, Webhook
 from headrace.model.policy import MAX_FLOW_LIMIT, Breaker, OnFailure, Retry, Scaling
-from headrace.model.trigger import CallTrigger, StreamTrigger, Trigger
-from headrace.topology.consumers import consumer_of
+from headrace.model.triggers.base import CallTrigger, StreamTrigger, Trigger
+from headrace.model.triggers.bus import Forward, Rule
+from headrace.model.triggers.foreign import ForeignTrigger
+from headrace.model.triggers.http import Http, Webhook
+from headrace.topology.external_consumers import consumer_of
 from headrace.topology.graph import HOW_SHOWN, How, Observed, outputs, streams_of, watched_by
 
 MAX_PATTERN = 60

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from headrace.model.function import AppSpec
-from headrace.model.http import Webhook
 from headrace.model.settings import how_to_set
+from headrace.model.triggers.http import Webhook
 
 
 def missing_settings(apps: Iterable[AppSpec]) -> Iterator[str]:

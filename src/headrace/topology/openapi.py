@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from headrace.model import problem
 from headrace.model.function import AppSpec, FunctionSpec
-from headrace.model.http import Answer, Http, Proxy, Webhook
 from headrace.model.route import Segment, segments_of
-from headrace.model.steps import Steps, at_once
-from headrace.topology.components import Components
+from headrace.model.triggers.http import Answer, Http, Proxy, Webhook
+from headrace.model.work_steps import Steps, at_once
+from headrace.topology.openapi_components import Components
 
 _KINDS: Final[dict[str, dict[str, Any]]] = {
     "str": {"type": "string"},

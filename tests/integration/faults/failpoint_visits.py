@@ -14,7 +14,7 @@ from tests.integration.faults.results import Result
 from tests.integration.faults.rounds import at_work, judged
 from tests.integration.faults.sites import Site
 
-from headrace.world.failpoints import LABELS
+from headrace.environment.failpoints import LABELS
 
 DEATH_S = 30.0
 AT_START = frozenset(

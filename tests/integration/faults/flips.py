@@ -25,12 +25,12 @@ from tests.integration.faults.results import Result, figures_of, result, settle
 from tests.integration.faults.rounds import at_work
 from tests.integration.faults.sites import Site
 
-from headrace.keepers.brokers.embedded.log import EmbeddedBroker
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment.clock import SystemClock
+from headrace.environment.tasks import Tasks
 from headrace.model.effects import Space
 from headrace.model.errors import Corrupt
-from headrace.world.clock import SystemClock
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.embedded.log import EmbeddedBroker
 
 FILE, LOG = "headrace.db", "headrace.db-wal"
 FRAME_BYTES = 24 + 4096

@@ -7,7 +7,7 @@ from tests.integration.faults.failpoint_visits import ELSEWHERE, PASSES
 from tests.integration.faults.figures import PAGE, kept, shown, table
 from tests.integration.faults.results import Result
 
-from headrace.world.failpoints import LABELS
+from headrace.environment.failpoints import LABELS
 
 
 def test_the_page_shows_the_recorded_campaigns_and_nothing_else() -> None:

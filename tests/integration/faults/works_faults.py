@@ -12,7 +12,7 @@ from tests.integration.faults.rounds import instances_of
 from tests.integration.faults.sites import Site
 from tests.integration.faults.works import Works
 
-from headrace.world.failpoints import LABELS
+from headrace.environment.failpoints import LABELS
 
 PASSES = {"feed": 12, "delay": 8, "lease": 25, "commit": 80, "append": 40, "pump": 60, "claim": 4}
 ONLY_HERE = tuple(label for label in LABELS if label.partition(":")[0] in ELSEWHERE)

@@ -13,7 +13,7 @@ from headrace import App, Context, Event, Resources
 from headrace.model.event import Event as Fact
 from headrace.model.record import Append, encode_events
 from headrace.runtime.child.recorder import Recorder
-from headrace.runtime.wire import Extend
+from headrace.runtime.protocol.messages import Extend
 
 questions = importlib.import_module("questions")
 ABOUT = json.loads((Path(__file__).parent / "about.json").read_text())

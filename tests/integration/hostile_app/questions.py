@@ -22,8 +22,8 @@ from typing import Any, Final
 
 from headrace.runtime import kernel
 from headrace.runtime.child.channel import Channel, HostRefused
-from headrace.runtime.seccomp import NUMBERS
-from headrace.runtime.wire import ReadSecret, ReadState, Rows, ScanState
+from headrace.runtime.protocol.messages import ReadSecret, ReadState, Rows, ScanState
+from headrace.runtime.sandbox.seccomp import NUMBERS
 
 REACHED: Final = "reached"
 NOTHING: Final = "nothing there"

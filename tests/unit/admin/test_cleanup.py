@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from headrace import App, Event, Every, Retry
-from headrace.delivery.spent import clear_spent
-from headrace.keepers.brokers.base import Extent
+from headrace.admin.cleanup import clear_spent
+from headrace.storage.log.base import Extent
 from headrace.testing import World
 
 STREAM = "_clock.tick.every.0"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from headrace import App, Batch
-from headrace.delivery.lag import Lag
+from headrace.admin.lag import Lag
+from headrace.environment.time_slices import SLICE_S
 from headrace.testing import World
-from headrace.testing.loop import VirtualClock
-from headrace.world.slices import SLICE_S
+from headrace.testing.virtual_time import VirtualClock
 
 PARTITIONS = 64
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from headrace import App, Batch, Cron, Every
-from headrace.delivery.leftovers import Leftover, leftovers
-from headrace.model.schedules import Schedule
+from headrace.admin.orphaned_events import Leftover, leftovers
+from headrace.model.triggers.schedules import Schedule
 from headrace.testing import World
 
 

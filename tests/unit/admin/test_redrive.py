@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from headrace import App, Context, DeadLetter, Event, ParkKey, Retry
+from headrace.environment.failpoints import LABELS
 from headrace.testing import World
-from headrace.world.failpoints import LABELS
 
 RETRY = Retry(attempts=3, base=60.0, cap=60.0, jitter=False)
 

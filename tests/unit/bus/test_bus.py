@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from headrace import App, Context, HttpTarget, Misuse, Rule, Unavailable
+from headrace.bus.transform import transform_of
 from headrace.model.event import Event
 from headrace.sdk.event import Event as Given
-from headrace.services.bus.transform import transform_of
 from headrace.testing import World
 
 
@@ -351,7 +351,7 @@ def test_a_redrive_puts_an_event_to_the_rule_that_did_not_take_it(
             return made
         return lambda *seen: made(*seen)[1 // len(is_mended) :]
 
-    monkeypatch.setattr("headrace.services.bus.router.transform_of", flawed)
+    monkeypatch.setattr("headrace.bus.router.transform_of", flawed)
     with World(sizes(limit=1_000)) as world:
         world.publish("events", {"text": "b" * 20}, key="k", id="e", headers={"a": "1"})
         world.run_until_idle()

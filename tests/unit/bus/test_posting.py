@@ -7,13 +7,13 @@ from cloudevents.core.formats.json import JSONFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.model.bus import HttpTarget
+from headrace.bus.http_target import HttpRequest, Posting
 from headrace.model.codec import encode_json
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
 from headrace.model.record import Chunk, encode_events
+from headrace.model.triggers.bus import HttpTarget
 from headrace.security.secrets import Secrets
-from headrace.services.bus.posting import HttpRequest, Posting
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 

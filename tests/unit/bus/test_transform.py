@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from headrace.model.bus import Rule
+from headrace.bus.transform import transform_of
 from headrace.model.errors import Misuse
-from headrace.services.bus.transform import transform_of
+from headrace.model.triggers.bus import Rule
 
 EVENT = {
     "id": "e1",

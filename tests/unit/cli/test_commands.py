@@ -58,7 +58,7 @@ def test_the_overview_imports_no_command() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ast.literal_eval(done.stdout.splitlines()[-1]) == [
-        "headrace.cli.families",
+        "headrace.cli.command_groups",
         "headrace.cli.main",
     ]
 

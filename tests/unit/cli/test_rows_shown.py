@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from headrace.cli.input_lines import Fields, csv_lines, jsonl_lines, text_lines
 from headrace.cli.publish import batches
-from headrace.cli.rows import Fields, csv_lines, jsonl_lines, text_lines
 from headrace.model.errors import Invalid
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headrace.cli.sources import print_failing, print_slots, source_findings
+from headrace.cli.source_status import print_failing, print_slots, source_findings
 
 SLOT: dict[str, Any] = {
     "name": "headrace_shop_note_table_0", "active": True, "wal_status": "reserved",

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headrace.delivery.delays import Delays
-from headrace.delivery.runs import Runs
+from headrace.delivery.commit.publish_checks import Vetting
+from headrace.delivery.queues.delayed import Delays
 from headrace.delivery.unit import Unit
-from headrace.delivery.vetting import Vetting
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.storage.base import Storage
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SystemEntropy
 from headrace.model.event import Event
 from headrace.model.outcome import Cause
 from headrace.model.record import Chunk, encode_events
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SystemEntropy
+from headrace.storage.kv.base import Storage
+from headrace.storage.log.base import Broker
+from headrace.telemetry.history import Runs
 
 TROUBLE = Cause("ValueError", "no")
 

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 from tests.unit.delivery.making import chunk
 
-from headrace.delivery.merge import Merge
-from headrace.delivery.mergebook import MergeBook, forget_order
-from headrace.delivery.watermark import Watermark
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.delivery.intake.merge.merge import Merge
+from headrace.delivery.intake.merge.order_store import MergeBook, forget_order
+from headrace.delivery.partition.watermark import Watermark
+from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Delete, Progress, Put
 from headrace.model.record import Chunk
-from headrace.world.clock import SystemClock
+from headrace.storage.kv.memory import MemoryStorage
 
 T = TypeVar("T")
 Place = tuple[int, int]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.delivery.making import chunk, offsets_of
 
-from headrace.delivery.batcher import Batcher, compact
+from headrace.delivery.intake.batcher import Batcher, compact
 from headrace.model.record import Chunk
 
 

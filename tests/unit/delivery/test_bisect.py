@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.delivery.making import TROUBLE, offsets_of, unit
 
-from headrace.delivery.bisect import halves
-from headrace.delivery.settle import settle
+from headrace.delivery.partition.bisect import halves
+from headrace.delivery.partition.settle import settle
 from headrace.delivery.unit import Unit
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import Returned

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace import App, Event, Retry
-from headrace.delivery.breaker import BreakerState, CircuitBreaker
+from headrace.delivery.flow.breaker import BreakerState, CircuitBreaker
 from headrace.model.policy import Breaker
 from headrace.testing import World
 

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from headrace.delivery.changeover import Step, steps
-from headrace.model.flow import Concurrency
+from headrace.delivery.assignment.changeover import Step, steps
+from headrace.model.flow_control import Concurrency
 from headrace.model.function import FunctionSpec
-from headrace.model.http import Http
-from headrace.model.lag import Lag
 from headrace.model.policy import Retry
-from headrace.model.schedules import Every
-from headrace.model.trigger import StreamTrigger, Trigger
-from headrace.model.watches import Custom
+from headrace.model.triggers.base import StreamTrigger, Trigger
+from headrace.model.triggers.files import Custom
+from headrace.model.triggers.http import Http
+from headrace.model.triggers.lag import Lag
+from headrace.model.triggers.schedules import Every
 
 ORDERS = StreamTrigger(streams=("orders",))
 BOTH = StreamTrigger(streams=("orders", "stock"), merge="time")

@@ -8,17 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.delivery.making import TROUBLE, chunk, offsets_of, unit
 
-from headrace.delivery.batcher import Batcher
-from headrace.delivery.calls import call_of
-from headrace.delivery.convoy import ALONE_AFTER_A_CUT, MOST, TOGETHER_S, Convoy
-from headrace.delivery.runs import Runs, runs_of
-from headrace.delivery.settle import Verdict, settle
+from headrace.delivery.intake.batcher import Batcher
+from headrace.delivery.partition.coalesced_batches import (
+    ALONE_AFTER_A_CUT,
+    MOST,
+    TOGETHER_S,
+    Convoy,
+)
+from headrace.delivery.partition.invocation import call_of
+from headrace.delivery.partition.settle import Verdict, settle
 from headrace.delivery.unit import Unit, cut
+from headrace.environment.randomness import SeededEntropy
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import Cause, Crashed, Failure, Outcome, Returned, StateRead, Usage
 from headrace.model.policy import CONVOY_SPARE_S, Resources, Retry, Scaling
 from headrace.model.record import Append
-from headrace.world.entropy import SeededEntropy
+from headrace.telemetry.history import Runs, runs_of
 
 NOW = 1_000_000_000
 

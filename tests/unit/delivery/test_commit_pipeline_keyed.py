@@ -8,16 +8,16 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 from msgspec.structs import replace
-from tests.unit.delivery.test_pump import Rig
+from tests.unit.delivery.test_worker import Rig
 
 from headrace.delivery.positions import stored
-from headrace.keepers.state.rows import decode_row, encode_row, state_key
 from headrace.model.effects import Change, Put, Space
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, StateRead, StateWrite
-from headrace.testing.loop import VirtualLoop
+from headrace.storage.state.rows import decode_row, encode_row, state_key
+from headrace.testing.virtual_time import VirtualLoop
 
 
 class Noting:

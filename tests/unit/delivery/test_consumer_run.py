@@ -11,11 +11,10 @@ import pytest
 import pytest_asyncio
 from tests.unit.delivery.making import vetting_of
 
-from headrace.delivery import shifts
+from headrace.delivery.assignment import consumer_run
+from headrace.delivery.assignment.consumer_run import Shift, Shifts
 from headrace.delivery.positions import claim, decode_position, encode_position, position_key
-from headrace.delivery.shifts import Shift, Shifts
-from headrace.keepers.brokers.memory import MemoryBroker
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Progress, Put, Space
 from headrace.model.errors import Conflict, Fenced, Misuse, Refused
 from headrace.model.event import Event
@@ -23,7 +22,8 @@ from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.outcome import Cause, Failure, Returned, StateRead, StateWrite
 from headrace.model.policy import MAX_HOPS
 from headrace.model.record import Append, Chunk, encode_events
-from headrace.world.clock import SystemClock
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.log.memory import MemoryBroker
 
 SPEC = FunctionSpec(name="shop.drain", app="shop")
 
@@ -204,7 +204,7 @@ async def test_nothing_is_given_after_a_recall_or_the_lifespan(rig: Rig) -> None
 async def test_too_much_without_a_commit_is_refused(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shifts, "MAX_UNCOMMITTED", 4)
+    monkeypatch.setattr(consumer_run, "MAX_UNCOMMITTED", 4)
     await rig.publish(0, *range(10))
     shift = await rig.shift()
     assert await shift.fetch(-5) == ([], 10)

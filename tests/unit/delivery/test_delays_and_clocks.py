@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from headrace.delivery.delays import Delays
-from headrace.keepers.brokers.memory import MemoryBroker
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.delivery.queues.delayed import Delays
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SystemEntropy
+from headrace.environment.tasks import Tasks
 from headrace.model.event import Event
 from headrace.model.function import QueueSpec, StreamSpec
 from headrace.model.record import Append, encode_events
-from headrace.testing.loop import VirtualLoop
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SystemEntropy
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.log.memory import MemoryBroker
+from headrace.testing.virtual_time import VirtualLoop
 
 DELAY_S = 3_600.0
 

@@ -8,11 +8,10 @@ import pytest
 import pytest_asyncio
 from tests.unit.delivery.making import vetting_of
 
-from headrace.delivery.answers import Answers
-from headrace.delivery.direct import CallFailed, Direct
-from headrace.delivery.runs import Runs
-from headrace.keepers.brokers.memory import MemoryBroker
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.delivery.calls.direct import CallFailed, Direct
+from headrace.delivery.calls.streaming import Answers
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SystemEntropy
 from headrace.model.effects import Space
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec, QueueSpec, StreamSpec
@@ -20,9 +19,10 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned
 from headrace.model.record import Append, Chunk, encode_events
 from headrace.model.reply import WireReply
-from headrace.runtime.life import Waiter
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SystemEntropy
+from headrace.runtime.states import Waiter
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.log.memory import MemoryBroker
+from headrace.telemetry.history import Runs
 
 SPEC = FunctionSpec(name="shop.price", app="shop")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.delivery.flow import MICROS, Flow, Pace, Sieve, pace_of, paced, spent
+from headrace.delivery.flow.limits import MICROS, Flow, Pace, Sieve, pace_of, paced, spent
 from headrace.delivery.unit import FOREVER
 from headrace.model.event import Event
-from headrace.model.flow import Concurrency, Rate, Throttle
+from headrace.model.flow_control import Concurrency, Rate, Throttle
 from headrace.model.function import FunctionSpec
 from headrace.model.record import Chunk, encode_events
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from headrace.delivery.publisher import Publisher
-from headrace.delivery.repeats import (
+from headrace.delivery.calls.idempotency import (
     DIGEST_BYTES,
     Keeping,
     KeyReused,
@@ -17,15 +16,16 @@ from headrace.delivery.repeats import (
     opened,
     sealed,
 )
-from headrace.keepers.brokers.memory import MemoryBroker
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.delivery.publisher import Publisher
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SystemEntropy
 from headrace.model.effects import Change
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.record import Position
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SystemEntropy
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.log.memory import MemoryBroker
 
 ONE, OTHER = b"1" * DIGEST_BYTES, b"2" * DIGEST_BYTES
 TEA = Event(b'"tea"', id="k")

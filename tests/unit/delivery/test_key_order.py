@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.delivery.making import chunk
 
-from headrace.delivery.turns import keys_of, turn
+from headrace.delivery.partition.key_order import keys_of, turn
 from headrace.delivery.unit import FOREVER, Unit
 
 keys = st.sampled_from([None, "a", "b", "c"])

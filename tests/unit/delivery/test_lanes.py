@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.delivery.lanes import Lanes, Rules
+from headrace.delivery.intake.lanes import Lanes, Rules
 from headrace.delivery.unit import cut
 from headrace.model.event import Event
 from headrace.model.record import Chunk, encode_events

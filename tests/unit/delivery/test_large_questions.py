@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from headrace.delivery.hostcalls import HostCalls
-from headrace.keepers.state.rows import encode_row, state_key
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Put, Space
 from headrace.model.errors import TooLarge
 from headrace.model.policy import MAX_ANSWER_BYTES, MAX_ASKED_KEYS
-from headrace.world.clock import SystemClock
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.state.rows import encode_row, state_key
 
 BIG = bytes(900_000)
 TOO_MANY = MAX_ANSWER_BYTES // len(BIG) + 1

@@ -6,16 +6,16 @@ import asyncio
 
 import pytest
 
-from headrace.delivery.outside import Message, Outside
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.delivery.queues.external_consumers import Message, Outside
+from headrace.environment.randomness import SystemEntropy
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned
 from headrace.model.record import Chunk, encode_events
-from headrace.testing.loop import VirtualClock, VirtualLoop
-from headrace.world.entropy import SystemEntropy
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
 NAME, WAIT_S = "shop.jobs.outside", 20.0
 MESSAGE = Chunk("jobs", 0, 0, 1, encode_events([Event(b"1")]), 0, 0, 1)

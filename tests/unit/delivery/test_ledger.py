@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.delivery.making import TROUBLE, chunk, offsets_of
 
-from headrace.delivery.ledger import Ledger, without
-from headrace.delivery.parking import lane_of
+from headrace.delivery.parked import lane_of
+from headrace.delivery.partition.key_order import turn
+from headrace.delivery.partition.ledger import Ledger, without
+from headrace.delivery.partition.settle import GivenUp, Verdict
 from headrace.delivery.positions import Standing
-from headrace.delivery.settle import GivenUp, Verdict
-from headrace.delivery.turns import turn
 from headrace.delivery.unit import FOREVER, Unit
 from headrace.model.effects import Effects, Progress, Trouble
 from headrace.model.event import Event
-from headrace.model.flow import Singleton
+from headrace.model.flow_control import Singleton
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import Returned
 from headrace.model.policy import DeadLetter, Discard, OnFailure, ParkKey

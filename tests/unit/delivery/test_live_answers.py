@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from headrace.delivery.answers import MAX_REMEMBERED_BYTES, Answers, LiveAnswer
+from headrace.delivery.calls.streaming import MAX_REMEMBERED_BYTES, Answers, LiveAnswer
 from headrace.model.errors import Fenced, TooLarge
 from headrace.model.reply import WireReply, open_reply
 

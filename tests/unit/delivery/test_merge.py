@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.delivery.making import chunk
 
-from headrace.delivery.merge import Merge
+from headrace.delivery.intake.merge.merge import Merge
 from headrace.model.record import Chunk
 
 times = st.lists(st.integers(1, 20), min_size=1, max_size=10)

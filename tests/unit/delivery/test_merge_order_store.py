@@ -6,20 +6,20 @@ import pytest
 from tests.unit.delivery.making import chunk
 from tests.unit.delivery.merging import Group, Logs, at_once
 
-from headrace.delivery import mergebook
-from headrace.delivery.merge import Merge
-from headrace.delivery.mergebook import MergeBook
-from headrace.delivery.passes import Pass
-from headrace.keepers.storage.keys import after
+from headrace.delivery.intake.merge import order_store
+from headrace.delivery.intake.merge.merge import Merge
+from headrace.delivery.intake.merge.order import Pass
+from headrace.delivery.intake.merge.order_store import MergeBook
 from headrace.model.effects import Change, Put, Space
 from headrace.model.errors import Corrupt
+from headrace.storage.kv.keys import after
 
 
 def kept(group: Group, stream: int = 1) -> list[tuple[int, ...]]:
     """The cuts that are remembered of one stream's passes, the first first."""
     low = group.book._stream(stream)
     rows = at_once(group.storage.scan(Space.META, low, after(low), limit=1 << 20))
-    return sorted(mergebook._cut_decoder.decode(row) for _, row in rows)
+    return sorted(order_store._cut_decoder.decode(row) for _, row in rows)
 
 
 def land_all(group: Group) -> None:
@@ -143,8 +143,8 @@ def test_what_is_about_events_that_the_log_removed_is_removed() -> None:
 
 
 def test_the_oldest_are_forgotten_beyond_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mergebook, "MAX_PASSES", 4)
-    monkeypatch.setattr(mergebook, "PAGE", 3)
+    monkeypatch.setattr(order_store, "MAX_PASSES", 4)
+    monkeypatch.setattr(order_store, "PAGE", 3)
     group = Group(Logs(2))
     late_again_and_again(group, 10)
 
@@ -162,7 +162,7 @@ def test_it_is_time_to_trim_at_first_and_again_after_so_many() -> None:
     due = [group.book.is_due]
     at_once(group.book.trim())
     due.append(group.book.is_due)
-    group.book._untrimmed = mergebook.TRIM_EVERY - 1
+    group.book._untrimmed = order_store.TRIM_EVERY - 1
     group.logs.times[0].append(1)
     pass_over(group)
     due.append(group.book.is_due)
@@ -171,7 +171,7 @@ def test_it_is_time_to_trim_at_first_and_again_after_so_many() -> None:
 
 
 def test_more_than_a_page_is_remembered_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mergebook, "PAGE", 2)
+    monkeypatch.setattr(order_store, "PAGE", 2)
     group = Group(Logs(2))
     late_again_and_again(group, 7)
     before = group.reset()
@@ -214,7 +214,7 @@ def test_streams_that_would_wait_for_each_other_go_on() -> None:
     group = Group(Logs(2))
     group.logs.times = [[5, 5], [3, 3]]
     for one in (Pass(0, (0, 2)), Pass(1, (2, 0))):
-        row = mergebook._encoder.encode(one.cut)
+        row = order_store._encoder.encode(one.cut)
         put = Put(Space.META, group.book._key((one.stream, one.offset)), row)
         at_once(group.storage.apply(Change(puts=(put,))))
     group.live()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.delivery.observed import Observed
-from headrace.delivery.runs import MAX_OUTPUTS, Runs
-from headrace.keepers.storage.base import Applied
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.delivery.observed_outputs import Observed
+from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Space
 from headrace.model.errors import Unavailable
-from headrace.world.clock import SystemClock
+from headrace.storage.kv.base import Applied
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.telemetry.history import MAX_OUTPUTS, Runs
 
 
 def noting() -> tuple[Runs, list[int]]:

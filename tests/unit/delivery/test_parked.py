@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.delivery.making import TROUBLE
 
-from headrace.delivery.parking import (
+from headrace.delivery.parked import (
     chunk_of,
     decode_event,
     encode_event,

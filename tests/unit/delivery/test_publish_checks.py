@@ -5,13 +5,13 @@ from __future__ import annotations
 from tests.unit.delivery.making import TROUBLE, vetting_of
 
 from headrace import App, Context, Event, Retry
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.environment.clock import SystemClock
 from headrace.model.event import Event as Fact
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.outcome import Crashed, Outcome, Returned
 from headrace.model.record import Append, encode_events
+from headrace.storage.kv.memory import MemoryStorage
 from headrace.testing import World
-from headrace.world.clock import SystemClock
 
 
 class Streams:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.delivery.retry import bound, delay, gives_up
+from headrace.delivery.partition.retry import bound, delay, gives_up
 from headrace.model.outcome import Cause
 from headrace.model.policy import Retry
 

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import pytest
 
 from headrace.delivery import hostcalls
-from headrace.delivery.commit import change_of
+from headrace.delivery.commit.changes import change_of
 from headrace.delivery.hostcalls import HostCalls
-from headrace.keepers.state.rows import encode_row, state_key
-from headrace.keepers.storage.memory import MemoryStorage
 from headrace.model.effects import Change, Delete, Effects, Put, Space
 from headrace.model.errors import Conflict
 from headrace.model.outcome import Scanned, StateRead, StateWrite
-from headrace.testing.loop import VirtualClock, VirtualLoop
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.state.rows import encode_row, state_key
+from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
 
 class Rig:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.delivery.making import TROUBLE, offsets_of, unit
 
-from headrace.delivery.settle import Verdict, settle
+from headrace.delivery.partition.settle import Verdict, settle
 from headrace.delivery.unit import FOREVER, Unit
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import BEHIND, Cause, Crashed, Failure, Outcome, Returned, TimedOut

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.delivery.naming import unknown_function
+from headrace.delivery.unknown_function import unknown_function
 
 
 def test_a_near_name_is_offered() -> None:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from headrace import App, Batch, Context, Event, ParkPartition, Retry
-from headrace.delivery.waiting import Waiting
+from headrace.delivery.partition.wakeup import Waiting
+from headrace.environment.tasks import Tasks
 from headrace.model.event import Event as Fact
 from headrace.testing import World
-from headrace.testing.lives import Lives
-from headrace.testing.loop import VirtualClock, VirtualLoop
-from headrace.world.tasks import Tasks
+from headrace.testing.hosts import Lives
+from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
 
 class Source:

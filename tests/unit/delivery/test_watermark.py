@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.delivery.making import chunk
 
-from headrace.delivery.watermark import MAX_TAKEN_BACK, Watermark
+from headrace.delivery.partition.watermark import MAX_TAKEN_BACK, Watermark
 from headrace.model.effects import Progress
 
 

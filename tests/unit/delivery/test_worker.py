@@ -9,29 +9,29 @@ from itertools import pairwise
 import pytest
 from msgspec.structs import replace
 
-from headrace.delivery.breaker import CircuitBreaker
-from headrace.delivery.convoy import MOST
-from headrace.delivery.flow import Flow
-from headrace.delivery.landing import MAX_GATHERED
+from headrace.delivery.flow.breaker import CircuitBreaker
+from headrace.delivery.flow.limits import Flow
+from headrace.delivery.partition.coalesced_batches import MOST
+from headrace.delivery.partition.commit_pipeline import MAX_GATHERED
+from headrace.delivery.partition.worker import Pump
 from headrace.delivery.positions import claim, stored
 from headrace.delivery.publisher import Publisher
-from headrace.delivery.pump import Pump
-from headrace.delivery.runs import Runs
-from headrace.keepers.brokers.base import Reader
-from headrace.keepers.brokers.memory import MemoryBroker
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.environment.randomness import SeededEntropy
+from headrace.environment.tasks import Tasks
 from headrace.model.effects import Space
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
-from headrace.model.flow import Throttle
+from headrace.model.flow_control import Throttle
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Failure, Outcome, Returned
 from headrace.model.policy import MAX_HOPS, Mode, Retry
 from headrace.model.record import Append, Chunk, encode_events
-from headrace.testing.loop import VirtualClock, VirtualLoop
-from headrace.world.entropy import SeededEntropy
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.log.base import Reader
+from headrace.storage.log.memory import MemoryBroker
+from headrace.telemetry.history import Runs
+from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
 
 class Counting:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from headrace.delivery.breaker import CircuitBreaker
+from headrace.delivery.flow.breaker import CircuitBreaker
+from headrace.delivery.partition.worker import Pump
 from headrace.delivery.positions import claim
 from headrace.delivery.publisher import Publisher
-from headrace.delivery.pump import Pump
-from headrace.delivery.runs import Runs
-from headrace.keepers.brokers.memory import MemoryBroker
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.environment.randomness import SeededEntropy
+from headrace.environment.tasks import Tasks
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned
 from headrace.runtime.base import RECALLED
-from headrace.testing.loop import VirtualClock, VirtualLoop
-from headrace.world.entropy import SeededEntropy
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.log.memory import MemoryBroker
+from headrace.telemetry.history import Runs
+from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
 EVENTS, KEYS, WIDTH, RUN_S = 400, 37, 4, 0.01
 

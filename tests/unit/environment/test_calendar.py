@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from headrace.testing.loop import VirtualClock, VirtualLoop
-from headrace.world.calendar import SLICE_S, wait_until
+from headrace.environment.wait_until import SLICE_S, wait_until
+from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
 T = TypeVar("T")
 

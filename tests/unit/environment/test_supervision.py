@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
+from headrace.environment.restart_backoff import PAUSE_MAX_S, PAUSE_MIN_S, Backoff
+from headrace.environment.supervised_task import MAX_ERROR, WELL_AFTER_S, Supervised, Trouble
+from headrace.environment.tasks import Tasks
 from headrace.model.errors import Misuse, Unavailable
-from headrace.testing.loop import VirtualClock, VirtualLoop
-from headrace.world.backoff import PAUSE_MAX_S, PAUSE_MIN_S, Backoff
-from headrace.world.supervision import MAX_ERROR, WELL_AFTER_S, Supervised, Trouble
-from headrace.world.tasks import Tasks
+from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
 
 class Work:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from headrace.world.clock import SystemClock
-from headrace.world.tasks import Tasks
+from headrace.environment.clock import SystemClock
+from headrace.environment.tasks import Tasks
 
 
 async def test_a_member_that_swallows_a_cancellation_is_ended_all_the_same() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from headrace.testing.loop import VirtualClock, VirtualLoop
-from headrace.world.slices import SLICE_S, Slices
+from headrace.environment.time_slices import SLICE_S, Slices
+from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
 STEPS = 5
 """How many steps of `Ticking` fit into a slice."""

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from headrace import App, Http
-from headrace.faces.gateway.authored import MAX_FOUND, Table
-from headrace.faces.gateway.errors import NotAllowed
+from headrace.http.pipeline.app_routes import MAX_FOUND, Table
+from headrace.http.problem_details import NotAllowed
 from headrace.model.function import AppSpec
 
 

@@ -12,8 +12,8 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.faces.gateway.cloudevents import Holds, batch, binary, is_binary, structured
-from headrace.faces.gateway.intake import CHECKS, NOTHING
+from headrace.http.pipeline.cloudevents import Holds, batch, binary, is_binary, structured
+from headrace.http.pipeline.event_bodies import CHECKS, NOTHING
 from headrace.model.errors import Invalid
 from headrace.model.event import Event
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import re
 
-from headrace.delivery.lag import LagRow
-from headrace.delivery.parking import ParkedKey
-from headrace.delivery.runs import Counters, LogLine, Run
-from headrace.delivery.sources import SourceRow
-from headrace.faces.console.drawing import picture
-from headrace.faces.console.frame import POLICY, Frame, document
-from headrace.faces.console.overview import Overview
-from headrace.faces.console.overview import page as sheet_of
-from headrace.model.bus import Forward, Rule
+from headrace.admin.lag import LagRow
+from headrace.admin.sources import SourceRow
+from headrace.delivery.parked import ParkedKey
+from headrace.http.console.graph_svg import picture
+from headrace.http.console.overview import Overview
+from headrace.http.console.overview import page as sheet_of
+from headrace.http.console.page_frame import POLICY, Frame, document
 from headrace.model.effects import DeadEvent
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.outcome import Cause
 from headrace.model.record import Position
-from headrace.model.schedules import Every
-from headrace.model.trigger import StreamTrigger
-from headrace.model.watches import Silence
+from headrace.model.triggers.base import StreamTrigger
+from headrace.model.triggers.bus import Forward, Rule
+from headrace.model.triggers.files import Silence
+from headrace.model.triggers.schedules import Every
+from headrace.telemetry.history import Counters, LogLine, Run
 from headrace.topology.graph import Edge, Graph, graph_of
 
 EVIL = "<script>alert(1)</script>"

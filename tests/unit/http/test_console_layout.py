@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.faces.console.layout import HEIGHT, MARGIN, WIDTH, Edge, Layout, columns_of
-from headrace.faces.console.layout import layout as steps_of
-from headrace.model.steps import at_once
+from headrace.http.console.graph_layout import HEIGHT, MARGIN, WIDTH, Edge, Layout, columns_of
+from headrace.http.console.graph_layout import layout as steps_of
+from headrace.model.work_steps import at_once
 
 NAMES = [f"n{number}" for number in range(9)]
 EDGES = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), max_size=20)

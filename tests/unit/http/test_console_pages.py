@@ -6,23 +6,23 @@ import re
 
 import pytest
 
-from headrace.delivery.explain import Explanation, Whereabouts
-from headrace.delivery.parking import ParkedKey
-from headrace.delivery.queues import QueueRow, ReaderRow
-from headrace.delivery.runs import MAX_RUNS, Counters, LogLine, Run
-from headrace.delivery.schedules import ScheduleRow
-from headrace.delivery.sources import SourceRow
-from headrace.faces.console import failures, functions, records, sources
-from headrace.faces.console.flow import rates
-from headrace.faces.console.frame import Frame, document
-from headrace.faces.console.parts import size, span, table, when
-from headrace.faces.console.records import Browsed, Held
-from headrace.model.bus import Forward, Rule
+from headrace.admin.explain import Explanation, Whereabouts
+from headrace.admin.queues import QueueRow, ReaderRow
+from headrace.admin.schedules import ScheduleRow
+from headrace.admin.sources import SourceRow
+from headrace.delivery.parked import ParkedKey
+from headrace.http.console import failures, functions, records, triggers
+from headrace.http.console.html_parts import size, span, table, when
+from headrace.http.console.page_frame import Frame, document
+from headrace.http.console.records import Browsed, Held
+from headrace.http.console.throughput import rates
 from headrace.model.effects import DeadEvent
 from headrace.model.function import AppSpec, FunctionSpec, QueueSpec, StreamSpec
-from headrace.model.http import Http
 from headrace.model.outcome import Cause
 from headrace.model.record import Position
+from headrace.model.triggers.bus import Forward, Rule
+from headrace.model.triggers.http import Http
+from headrace.telemetry.history import MAX_RUNS, Counters, LogLine, Run
 from headrace.topology.map import map_rows
 
 EVIL = "<script>alert(1)</script>"
@@ -77,8 +77,8 @@ SHEETS = {
             [Whereabouts("shop.f", "retrying", EVIL, 2, 0, EVIL, EVIL)],
         ),
     ),
-    "triggers": sources.triggers_page([APP], SHOWN.schedules, SHOWN.sources),
-    "queues": sources.queues_page(
+    "triggers": triggers.triggers_page([APP], SHOWN.schedules, SHOWN.sources),
+    "queues": triggers.queues_page(
         [QueueRow("jobs", "shop", QueueSpec(fifo=True), 1, 2,
                   [ReaderRow("shop.f", False, 3, 1, 4, 0, 2.0, EVIL)])],
     ),
@@ -123,7 +123,7 @@ def test_triggers_of_every_kind_stand_on_their_page() -> None:
     assert "shop.keep" in page
     assert "headrace schedule fire shop.f" in page
     assert "failing" in page
-    empty = document(FRAME, sources.triggers_page([], [], []))
+    empty = document(FRAME, triggers.triggers_page([], [], []))
     assert empty.count("<p>No ") == 4
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.faces.gateway.crowd import ALL, Crowd, client_of
+from headrace.http.server.connection_limits import ALL, Crowd, client_of
 
 
 def test_one_client_holds_half_of_all_and_others_come_in_until_all_are_taken() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.faces.gateway.admission import Admission, check_origin
+from headrace.http.admission import Admission, check_origin
 from headrace.model.errors import Invalid, Overloaded, Refused
 
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from headrace.delivery.direct import CallFailed
-from headrace.faces.gateway import errors as door
+from headrace.delivery.calls.direct import CallFailed
+from headrace.http import problem_details as door
 from headrace.model import errors
 from headrace.model.outcome import Cause
 

@@ -8,14 +8,14 @@ import zlib
 
 import pytest
 
-from headrace.client.outgoing import end_to_end
-from headrace.faces.gateway.buckets import Buckets, TooOften, client_name
-from headrace.faces.gateway.cors import answer_headers, preflight
-from headrace.faces.gateway.errors import Unsupported, answer_error
-from headrace.faces.gateway.packed import unpack
-from headrace.faces.gateway.passing import takes_share
+from headrace.client.http_pool import end_to_end
+from headrace.http.cors import answer_headers, preflight
+from headrace.http.pipeline.content_encoding import unpack
+from headrace.http.pipeline.proxy import takes_share
+from headrace.http.problem_details import Unsupported, answer_error
+from headrace.http.rate_limit import Buckets, TooOften, client_name
 from headrace.model.errors import Invalid, Refused, TooLarge
-from headrace.model.http import Cors, Legacy, PerClient
+from headrace.model.triggers.http import Cors, Legacy, PerClient
 
 MIB = 1 << 20
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.faces.gateway.heads import Head, Heads
+from headrace.http.pipeline.head_cache import Head, Heads
 
 LINE = b"POST /x HTTP/1.1\r\n"
 

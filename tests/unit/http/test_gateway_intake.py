@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.faces.gateway.intake import CHECKS, envelopes, lines, with_ids
+from headrace.http.pipeline.event_bodies import CHECKS, envelopes, lines, with_ids
 from headrace.model.errors import Invalid, TooLarge
 from headrace.model.event import Event
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from headrace import App, Event, Rate
-from headrace.delivery.lag import LagRow
-from headrace.delivery.sources import SourceRow
-from headrace.faces.gateway.metrics import PIECE, Metrics, Seen
-from headrace.model.slots import Slot
-from headrace.runtime.views import ColdStarts
-from headrace.testing.loop import VirtualClock, VirtualLoop
-from headrace.world.slices import SLICE_S, Slices
+from headrace.admin.lag import LagRow
+from headrace.admin.sources import SourceRow
+from headrace.environment.time_slices import SLICE_S, Slices
+from headrace.http.metrics import PIECE, Metrics, Seen
+from headrace.model.replication_slot import Slot
+from headrace.runtime.instance_views import ColdStarts
+from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
 
 def rendered(metrics: Metrics, clock: VirtualClock | None = None, **more: Any) -> str:

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from headrace.faces.gateway.answering import in_parts
-from headrace.faces.gateway.cors import Headers
-from headrace.faces.gateway.outlet import COMMITTED, Outlet, State, framed
-from headrace.faces.gateway.responses import Response
-from headrace.faces.gateway.writing import LAST_CHUNK, chunk, written
+from headrace.http.cors import Headers
+from headrace.http.pipeline.app_route_handler import in_parts
+from headrace.http.response import Response
+from headrace.http.serializer import LAST_CHUNK, chunk, written
+from headrace.http.streaming_response import COMMITTED, Outlet, State, framed
 from headrace.model.errors import Corrupt
 from headrace.model.reply import WireReply, open_reply, pack_reply
 

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.faces.gateway.admission import Admission
-from headrace.faces.gateway.calling import Caller
-from headrace.faces.gateway.cors import Headers
-from headrace.faces.gateway.crowd import Crowd
-from headrace.faces.gateway.hall import Hall, Patience
-from headrace.faces.gateway.heads import Head
-from headrace.faces.gateway.protocol import Connection
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response
+from headrace.environment.clock import SystemClock
+from headrace.environment.tasks import Tasks
+from headrace.http.admission import Admission
+from headrace.http.cors import Headers
+from headrace.http.pipeline.head_cache import Head
+from headrace.http.request import Request
+from headrace.http.response import Response
+from headrace.http.server.connection_limits import Crowd
+from headrace.http.server.fast_path import Caller
+from headrace.http.server.http1 import Connection
+from headrace.http.server.server_state import Hall, Patience
 from headrace.security.access import Peer
-from headrace.world.clock import SystemClock
-from headrace.world.tasks import Tasks
 
 Seen = tuple[str, str, bytes]
 

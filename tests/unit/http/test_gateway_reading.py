@@ -8,14 +8,20 @@ import msgspec
 import pytest
 
 from headrace import App, Event, GitHub, Http, Webhook
-from headrace.faces.gateway.admission import Admission
-from headrace.faces.gateway.exchange import Exchange
-from headrace.faces.gateway.reading import carried, payload_of, picked, query_texts, typed_query
-from headrace.faces.gateway.requests import Request
+from headrace.http.admission import Admission
+from headrace.http.pipeline.payload_binding import (
+    carried,
+    payload_of,
+    picked,
+    query_texts,
+    typed_query,
+)
+from headrace.http.pipeline.request_body import Exchange
+from headrace.http.request import Request
 from headrace.model.errors import Invalid, TooLarge
-from headrace.model.schemas import Mismatch
+from headrace.model.jsonschema import Mismatch
+from headrace.patterns.schema_validation import Checker
 from headrace.security.access import Peer
-from headrace.triggers.schemas import Checker
 
 
 class Order(msgspec.Struct):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from headrace.faces.gateway.responses import payload
+from headrace.http.response import payload
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.faces.gateway.application import route_table
-from headrace.faces.gateway.errors import NotAllowed
+from headrace.http.problem_details import NotAllowed
+from headrace.http.server.application import route_table
 from headrace.model.errors import Invalid, Unknown
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.faces.gateway.responses import Response
-from headrace.faces.gateway.writing import FRESH_S, Date, closes, written
+from headrace.http.response import Response
+from headrace.http.serializer import FRESH_S, Date, closes, written
 from headrace.model.errors import Invalid
 
 DATE = b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"

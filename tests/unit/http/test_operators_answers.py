@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from headrace import App, Context, Cron, Event, Http, Retry
+from headrace.environment.failpoints import LABELS
 from headrace.testing import World
-from headrace.world.failpoints import LABELS
 
 app = App("shop")
 orders = app.stream("orders")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.model.blotting import MAX_KEPT, MIN_CHARACTERS, Blots, blotted
 from headrace.model.outcome import Cause, Crashed, Failure, Returned, TimedOut
+from headrace.model.redaction import MAX_KEPT, MIN_CHARACTERS, Blots, blotted
 
 VALUES = st.text(min_size=MIN_CHARACTERS, max_size=30).filter(lambda text: text.strip() == text)
 

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from headrace.model.errors import Misuse
-from headrace.model.foreign import (
+from headrace.model.triggers.base import StreamTrigger, Trigger, listener
+from headrace.model.triggers.foreign import (
     MAX_IN_FLIGHT,
     Foreign,
     ForeignTrigger,
@@ -19,7 +20,6 @@ from headrace.model.foreign import (
     RedisStream,
     SqsQueue,
 )
-from headrace.model.trigger import StreamTrigger, Trigger, listener
 
 PLAIN: tuple[ForeignTrigger, ...] = (
     RedisStream("orders"),

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from headrace import App, Event, Http, Misuse, PerClient, Request, Webhook
-from headrace.faces.gateway.application import route_table
+from headrace.http.server.application import route_table
 from headrace.model.errors import Invalid
-from headrace.model.http import Bearer, Cors, Legacy
 from headrace.model.route import RESERVED, fits, rank, segments_of, value_of
-from headrace.model.signing import GitHub
-from headrace.model.trigger import Trigger
+from headrace.model.triggers.base import Trigger
+from headrace.model.triggers.http import Bearer, Cors, Legacy
+from headrace.model.webhook_signature import GitHub
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from headrace.model.schemas import coerce, coerce_row
+from headrace.model.jsonschema import coerce, coerce_row
 
 
 class Search(msgspec.Struct):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.model.slots import SLOT_WARNING_BYTES, Slot
+from headrace.model.replication_slot import SLOT_WARNING_BYTES, Slot
 
 
 @pytest.mark.parametrize(

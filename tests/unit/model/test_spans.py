@@ -9,20 +9,10 @@ import msgspec
 import pytest
 
 from headrace import App, Context
-from headrace.model import (
-    bus,
-    flow,
-    foreign,
-    http,
-    lag,
-    policy,
-    schedules,
-    signing,
-    tables,
-    watches,
-)
+from headrace.model import flow_control, policy, webhook_signature
+from headrace.model.durations import seconds_in
 from headrace.model.errors import Misuse
-from headrace.model.spans import seconds_in
+from headrace.model.triggers import bus, files, foreign, http, lag, schedules, tables
 from headrace.sdk import windows
 from headrace.sdk.event import Event
 from headrace.testing import context, event
@@ -54,15 +44,15 @@ STRUCTS = [
     found
     for module in (
         bus,
-        flow,
+        flow_control,
         foreign,
         http,
         lag,
         policy,
         schedules,
-        signing,
+        webhook_signature,
         tables,
-        watches,
+        files,
         windows,
     )
     for found in vars(module).values()
@@ -92,11 +82,11 @@ def test_a_policy_keeps_any_span_as_seconds(span: float | str | timedelta) -> No
         policy.Breaker(pause=span),
         policy.Scaling(keep_warm=span, keep_hibernating=span, max_age=span),
         policy.Resources(cpu=span),
-        flow.Throttle(1, span),
-        flow.Debounce(span, longest=span),
+        flow_control.Throttle(1, span),
+        flow_control.Debounce(span, longest=span),
         http.Http("GET", "/x", timeout=span, legacy=http.Legacy("http://old", timeout=span)),
         bus.HttpTarget("http://x", timeout=span),
-        watches.Files("x", settle=span, poll=span),
+        files.Files("x", settle=span, poll=span),
         foreign.SqsQueue("q", visibility=span),
     )
     assert made[0].base == made[1].pause == made[4].per == made[6].timeout == 90
@@ -111,7 +101,7 @@ def test_an_error_names_the_setting_the_cause_and_the_fix() -> None:
     with pytest.raises(Misuse, match=r"`cap=` of `Retry` is '5 minutes'; write seconds, a text"):
         policy.Retry(cap="5 minutes")
     with pytest.raises(Misuse, match=r"`per=` of `Throttle` is \[5\]; write seconds, a text"):
-        flow.Throttle(3, [5])  # type: ignore[arg-type]  # that is the mistake
+        flow_control.Throttle(3, [5])  # type: ignore[arg-type]  # that is the mistake
 
 
 def test_streams_queues_functions_and_state_take_spans() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headrace.node.config import service_manager
-from headrace.node.notify import notify
+from headrace.node.systemd import notify
 
 
 def test_a_manager_at_a_path_hears_each_state(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from headrace.model.errors import Misuse
-from headrace.model.flow import Debounce, Singleton
+from headrace.model.flow_control import Debounce, Singleton
 from headrace.model.function import FunctionSpec
-from headrace.model.trigger import StreamTrigger
+from headrace.model.triggers.base import StreamTrigger
 from headrace.node.overrides import Override, apply_overrides
 
 

@@ -23,8 +23,8 @@ from pygments.lexers._mapping import LEXERS
 from pygments.util import Future
 
 from headrace.model.errors import Misuse
-from headrace.model.schemas import Mismatch
-from headrace.triggers.schemas import MAX_STEPS, Checker, places_of
+from headrace.model.jsonschema import Mismatch
+from headrace.patterns.schema_validation import MAX_STEPS, Checker, places_of
 
 LETTERS = 20_000
 MOST_S = 0.005

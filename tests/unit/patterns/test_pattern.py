@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.model.errors import Invalid
-from headrace.triggers.filters import compile_pattern, flatten, why
+from headrace.patterns.pattern import compile_pattern, flatten, why
 
 ORDER = {
     "source": "shop.eu",

@@ -10,7 +10,7 @@ import pytest
 from headrace.model.errors import Invalid
 from headrace.model.event import Event
 from headrace.model.record import Chunk, encode_events
-from headrace.triggers.selection import Selection
+from headrace.patterns.record_filter import Selection
 
 
 def chosen(pattern: dict[str, Any], *events: Event, packed: bool = False) -> set[int]:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.model.errors import Invalid, Unknown
-from headrace.triggers.filters import all_hold, compile_pattern, flatten
-from headrace.triggers.rules import RuleIndex
+from headrace.patterns.pattern import all_hold, compile_pattern, flatten
+from headrace.patterns.rule_index import RuleIndex
 
 MANY = 400
 

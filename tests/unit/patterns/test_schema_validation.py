@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from headrace.model.codec import Coder
 from headrace.model.errors import Misuse
-from headrace.model.schemas import Mismatch
-from headrace.triggers.schemas import MAX_MATCHED, MAX_STEPS, Checker, places_of
+from headrace.model.jsonschema import Mismatch
+from headrace.patterns.schema_validation import MAX_MATCHED, MAX_STEPS, Checker, places_of
 
 
 def check(schema: dict[str, Any], value: Any, raw: bytes = b"") -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from headrace import Permanent
 from headrace.model.errors import Invalid, Misuse, Refused, Unavailable, Unknown
-from headrace.runtime.child.cause import cause_of
 from headrace.runtime.child.channel import HostRefused
+from headrace.runtime.child.error_cause import cause_of
 
 
 def test_what_the_host_could_not_do_is_told_by_its_name_there() -> None:

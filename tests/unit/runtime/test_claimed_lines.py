@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from headrace.runtime.logs import MAX_LATE_US, LogLine, LogReader
-from headrace.runtime.wire import MARK, Spoken
-from headrace.world.clock import SystemClock
+from headrace.environment.clock import SystemClock
+from headrace.runtime.process.instance_logs import MAX_LATE_US, LogLine, LogReader
+from headrace.runtime.protocol.messages import MARK, Spoken
 
 CLOCK = SystemClock()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.runtime.eviction import GreedyDual
+from headrace.runtime.process.eviction import GreedyDual
 
 MIB = 1 << 20
 

@@ -16,10 +16,10 @@ from headrace.model.codec import decode_state, encode_state
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Range, Returned, StateRead
-from headrace.model.partitioning import partition_of
+from headrace.model.partitioner import partition_of
 from headrace.model.record import Chunk, decode_events, encode_events
 from headrace.runtime.child.executor import Executor
-from headrace.runtime.child.statecache import StateCache
+from headrace.runtime.child.state_cache import StateCache
 
 
 class Order(msgspec.Struct):

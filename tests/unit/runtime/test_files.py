@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from headrace.model.errors import Unavailable
-from headrace.runtime.child.advice import advice, too_early
-from headrace.runtime.child.sharing import database_file
-from headrace.runtime.files import GROUPS, Files
+from headrace.runtime.app_folders import GROUPS, Files
+from headrace.runtime.child.file_advice import advice, too_early
+from headrace.runtime.child.shared_files import database_file
 
 FIRST = 5_000
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from headrace.environment.randomness import SeededEntropy
 from headrace.model.errors import Unavailable
-from headrace.runtime.idranges import INSTANCE_UIDS, MAX_BLOCKS, MAX_NODES, IdRange
-from headrace.runtime.warden import IDS_PER_ZYGOTE
-from headrace.world.entropy import SeededEntropy
+from headrace.runtime.id_ranges import INSTANCE_UIDS, MAX_BLOCKS, MAX_NODES, IdRange
+from headrace.runtime.sandbox.warden import IDS_PER_ZYGOTE
 
 
 def test_nodes_that_draw_the_same_number_get_ranges_that_do_not_meet(tmp_path: Path) -> None:

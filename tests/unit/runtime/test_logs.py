@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.runtime.logs import LINE_BYTES, MAX_LINES_BURST, LogLine, LogReader
-from headrace.runtime.wire import MARK, MAX_LINE_BYTES, Spoken
+from headrace.runtime.process.instance_logs import LINE_BYTES, MAX_LINES_BURST, LogLine, LogReader
+from headrace.runtime.protocol.messages import MARK, MAX_LINE_BYTES, Spoken
 
 
 class Clock:

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.model.errors import Misuse
 from headrace.model.policy import FleetLimits
-from headrace.runtime.memory import (
+from headrace.runtime.process.memory_use import (
     UNLIMITED,
     Cgroup,
     KernelKills,

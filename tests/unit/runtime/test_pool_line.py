@@ -10,9 +10,9 @@ import pytest
 from headrace import App, Event, Overloaded, Scaling, Unavailable
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned
-from headrace.runtime.instance import Instance
-from headrace.runtime.life import Lost, State, Waiter
 from headrace.runtime.pool import MAX_WAITING, Pool
+from headrace.runtime.process.instance import Instance
+from headrace.runtime.states import Lost, State, Waiter
 
 app = App("shop")
 DONE = Returned(result=b"1")

@@ -8,9 +8,9 @@ import pytest
 
 from headrace import App, Event
 from headrace.model.invocation import Invocation
-from headrace.runtime.instance import Instance
-from headrace.runtime.life import State
 from headrace.runtime.pool import MAX_IN_HAND, Pool
+from headrace.runtime.process.instance import Instance
+from headrace.runtime.states import State
 
 app = App("shop")
 

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from headrace.model.outcome import Cause, Crashed, TimedOut, Usage
-from headrace.runtime.life import TRANSITIONS, Doom, Lost, State
-from headrace.runtime.postmortem import Death, verdict
-from headrace.runtime.wire import EXIT_HOOK, EXIT_MEMORY, EXIT_UNBORN, Exited
+from headrace.runtime.process.postmortem import Death, verdict
+from headrace.runtime.protocol.messages import EXIT_HOOK, EXIT_MEMORY, EXIT_UNBORN, Exited
+from headrace.runtime.states import TRANSITIONS, Doom, Lost, State
 
 USAGE = Usage(1.0, 0.5, 0, True, "shop.price-1")
 MIB = 1 << 20

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from headrace.runtime.seccomp import (
+from headrace.runtime.sandbox.seccomp import (
     AF_UNIX,
     ARCHITECTURES,
     CLONE,

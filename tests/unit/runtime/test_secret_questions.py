@@ -10,10 +10,17 @@ import pytest
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import Range, Scanned
-from headrace.runtime.answering import answer
-from headrace.runtime.child.keys import FRESH_S, Keys
-from headrace.runtime.frames import Frames
-from headrace.runtime.wire import Answered, Ask, Denied, ReadSecret, SecretRead, to_child
+from headrace.runtime.child.secrets import FRESH_S, Keys
+from headrace.runtime.host_questions import answer
+from headrace.runtime.protocol.frames import Frames
+from headrace.runtime.protocol.messages import (
+    Answered,
+    Ask,
+    Denied,
+    ReadSecret,
+    SecretRead,
+    to_child,
+)
 
 SPEC = FunctionSpec(name="shop.charge", app="shop", secrets=("STRIPE", "GONE"))
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from headrace.environment.tasks import Tasks
 from headrace.model.policy import FleetLimits
 from headrace.runtime.budget import Budget
-from headrace.runtime.memory import KernelKills
-from headrace.runtime.upkeep import TICK_S, Upkeep
-from headrace.testing.loop import VirtualClock, VirtualLoop
-from headrace.world.tasks import Tasks
+from headrace.runtime.housekeeping import TICK_S, Upkeep
+from headrace.runtime.process.memory_use import KernelKills
+from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
 
 class Fleet:

@@ -12,9 +12,9 @@ import pytest
 
 from headrace import App, Event, Files, Table
 from headrace.model.errors import Misuse
-from headrace.runtime.child import versions
+from headrace.runtime.child import code_version
+from headrace.runtime.child.code_version import Version, is_part, version_of, watched_by
 from headrace.runtime.child.loader import described
-from headrace.runtime.child.versions import Version, is_part, version_of, watched_by
 
 APP = App("shop")
 
@@ -115,7 +115,7 @@ def test_what_the_apps_own_triggers_watch_does_not_count(folder: Path) -> None:
 def test_a_large_file_counts_by_size_and_time(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(versions, "MAX_READ", 3)
+    monkeypatch.setattr(code_version, "MAX_READ", 3)
     file = written(folder, "model.bin", "large")
     os.utime(file, ns=(1, 1))
     first = version(folder)
@@ -129,7 +129,7 @@ def test_a_large_file_counts_by_size_and_time(
 def test_more_data_than_is_read_counts_by_size_and_time(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(versions, "MAX_DATA_BYTES", 3)
+    monkeypatch.setattr(code_version, "MAX_DATA_BYTES", 3)
     written(folder, "a.txt", "one")
     file = written(folder, "b.txt", "two")
     os.utime(file, ns=(1, 1))
@@ -180,7 +180,7 @@ def test_a_module_of_a_package_is_as_much_as_the_package(
 def test_a_folder_too_large_for_a_version_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(versions, "MAX_SOURCES", 3)
+    monkeypatch.setattr(code_version, "MAX_SOURCES", 3)
     for number in range(5):
         written(folder, f"f{number}.py", "")
     with pytest.raises(Misuse, match="folder of its own"):
@@ -190,7 +190,7 @@ def test_a_folder_too_large_for_a_version_is_refused(
 def test_of_too_many_data_files_the_first_count(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(versions, "MAX_DATA", 1)
+    monkeypatch.setattr(code_version, "MAX_DATA", 1)
     written(folder, "a.txt", "")
     first = version(folder)
     written(folder, "b.txt", "")

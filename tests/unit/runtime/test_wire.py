@@ -13,8 +13,8 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Failure, Returned
 from headrace.model.policy import MAX_FRAME_BYTES
 from headrace.model.record import Append, Chunk
-from headrace.runtime.frames import HEAD_BYTES, Frames, ProtocolError
-from headrace.runtime.wire import (
+from headrace.runtime.protocol.frames import HEAD_BYTES, Frames, ProtocolError
+from headrace.runtime.protocol.messages import (
     Answered,
     Ask,
     Cradle,

@@ -26,7 +26,7 @@ from headrace import (
     Throttle,
 )
 from headrace.model.function import AppSpec
-from headrace.model.trigger import CallTrigger, StreamTrigger
+from headrace.model.triggers.base import CallTrigger, StreamTrigger
 
 
 class Order(msgspec.Struct):

@@ -11,7 +11,7 @@ import pytest
 
 from headrace import App, Misuse
 from headrace.model.settings import Given, Provision
-from headrace.sdk.surroundings import provided_by
+from headrace.sdk.import_values import provided_by
 from headrace.testing import World, context
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from headrace import App, Event
-from headrace.sdk.folder import Folders
+from headrace.sdk.app_folder import Folders
 from headrace.testing import World
 
 

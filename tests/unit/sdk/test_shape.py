@@ -13,8 +13,8 @@ from headrace.model.errors import Misuse
 from headrace.sdk.batch import Batch
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event
+from headrace.sdk.handler_signature import Shape, shape_of
 from headrace.sdk.request import Request
-from headrace.sdk.shape import Shape, shape_of
 
 
 class Order(msgspec.Struct):

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SeededEntropy
 from headrace.model.errors import Misuse
-from headrace.model.signing import Secret
+from headrace.model.webhook_signature import Secret
 from headrace.security.access import Access, Peer, is_local, needs_proof, scope_of
-from headrace.security.marks import Marks
 from headrace.security.secrets import Secrets
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SeededEntropy
+from headrace.security.signed_addresses import Marks
+from headrace.storage.kv.memory import MemoryStorage
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from headrace.security.operator import MAX_SESSIONS, Operator, fresh_key, read_key, write_key
-from headrace.security.peers import question, uid_in
+from headrace.environment.randomness import SeededEntropy
+from headrace.security.operator_key import MAX_SESSIONS, Operator, fresh_key, read_key, write_key
+from headrace.security.tcp_peers import question, uid_in
 from headrace.security.tokens import is_ours
-from headrace.world.entropy import SeededEntropy
 
 DOOR = ("127.0.0.1", 4280)
 

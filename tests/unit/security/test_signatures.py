@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook as Oracle
 
 from headrace.model.errors import Misuse
-from headrace.model.signing import GitHub, Hmac, Secret, Slack, StandardWebhooks, Stripe
-from headrace.security.signatures import Forged, digest, verify
+from headrace.model.webhook_signature import GitHub, Hmac, Secret, Slack, StandardWebhooks, Stripe
+from headrace.security.webhook_signatures import Forged, digest, verify
 
 NOW = 1_700_000_000.0
 SHARED = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.keepers.storage.keys import pack
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SystemEntropy
 from headrace.model.effects import Space
 from headrace.model.errors import Misuse, Refused, Unknown
 from headrace.security.tokens import REMEMBER_S, Tokens, Unauthenticated
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SystemEntropy
+from headrace.storage.kv.keys import pack
+from headrace.storage.kv.memory import MemoryStorage
 
 
 class Hand(SystemClock):

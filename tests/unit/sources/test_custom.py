@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from headrace import App, Emit, Event, Misuse
+from headrace.environment.failpoints import LABELS
 from headrace.testing import World
-from headrace.world.failpoints import LABELS
 
 
 def counting(*, async_: bool = False, fails: int = 0) -> App:

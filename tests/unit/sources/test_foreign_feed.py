@@ -17,8 +17,8 @@ from headrace.model.policy import (
     MAX_KEY_BYTES,
 )
 from headrace.model.record import decode_events, encode_events
-from headrace.triggers.foreign.base import Message
-from headrace.triggers.foreign.feed import (
+from headrace.sources.foreign.base import Message
+from headrace.sources.foreign.feed import (
     HEADERS_DROPPED,
     MAX_LEFT,
     TOO_LARGE,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headrace.triggers.foreign.feed import headers_of
+from headrace.sources.foreign.feed import headers_of
 
 pytest.importorskip("pamqp")
 
@@ -39,6 +39,6 @@ def test_a_header_that_comes_several_times_keeps_all_its_values_in_order() -> No
     ],
 )
 def test_what_rabbitmq_has_in_a_table_is_told_as_json(value: Any, text: str) -> None:
-    from headrace.triggers.foreign.amqp import header_text
+    from headrace.sources.foreign.amqp_properties import header_text
 
     assert header_text(value) == text

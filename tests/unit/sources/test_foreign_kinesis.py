@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from tests.contract.contract_drivers import ManualClock
 
-from headrace.model.foreign import KinesisStream
-from headrace.world.entropy import SeededEntropy
+from headrace.environment.randomness import SeededEntropy
+from headrace.model.triggers.foreign import KinesisStream
 
 pytest.importorskip("aiobotocore")
 
-from headrace.triggers.foreign import kinesis
-from headrace.triggers.foreign.base import Message, Surroundings
-from headrace.triggers.foreign.kinesis import KinesisSource
+from headrace.sources.foreign import kinesis
+from headrace.sources.foreign.base import Message, Surroundings
+from headrace.sources.foreign.kinesis import KinesisSource
 
 
 class Clock(ManualClock):

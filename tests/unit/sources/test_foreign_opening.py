@@ -8,13 +8,13 @@ from importlib import metadata
 import pytest
 from tests.unit.model.test_foreign_triggers import PLAIN
 
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SeededEntropy
 from headrace.model.errors import Misuse
-from headrace.model.foreign import Foreign, ForeignTrigger, RedisStream
-from headrace.triggers.foreign.base import Surroundings, address_of
-from headrace.triggers.foreign.feed import ForeignFeed
-from headrace.triggers.foreign.opening import GROUP, driver_of, open_foreign
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SeededEntropy
+from headrace.model.triggers.foreign import Foreign, ForeignTrigger, RedisStream
+from headrace.sources.foreign.base import Surroundings, address_of
+from headrace.sources.foreign.feed import ForeignFeed
+from headrace.sources.foreign.open import GROUP, driver_of, open_foreign
 
 AROUND = Surroundings("app-f", SystemClock(), SeededEntropy(1))
 """Where drivers are opened; none of them is connected."""
@@ -80,7 +80,7 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(
             raise ModuleNotFoundError("No module named 'redis'", name="redis")
         return real(name, *rest)  # type: ignore[arg-type]  # handed on as it came
 
-    monkeypatch.delitem(sys.modules, "headrace.triggers.foreign.redis", raising=False)
+    monkeypatch.delitem(sys.modules, "headrace.sources.foreign.redis", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(
         Misuse, match=r"not installed \(redis\); run `pip install \"headrace\[redis"

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from headrace import App, Event, Missing, Misuse, Silence
+from headrace.environment.failpoints import LABELS
+from headrace.sources.silence_rules import Partners, Quiet
 from headrace.testing import World
-from headrace.triggers.absence import Partners, Quiet
-from headrace.world.failpoints import LABELS
 
 
 def watching(*triggers: Any) -> App:

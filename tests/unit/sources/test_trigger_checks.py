@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from headrace.environment.clock import SystemClock
+from headrace.environment.randomness import SystemEntropy
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec
-from headrace.model.schedules import At, Cron, Every
-from headrace.model.trigger import StreamTrigger, Trigger
-from headrace.triggers.checks import check_patterns, named, refusals
-from headrace.world.clock import SystemClock
-from headrace.world.entropy import SystemEntropy
+from headrace.model.triggers.base import StreamTrigger, Trigger
+from headrace.model.triggers.schedules import At, Cron, Every
+from headrace.sources.trigger_checks import check_patterns, named, refusals
 
 
 def said(*triggers: Trigger) -> list[str]:

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.keepers.brokers.intake import array_length, check_append, join_bodies
 from headrace.model.errors import Invalid
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, decode_events, encode_events
+from headrace.storage.log.append_checks import array_length, check_append, join_bodies
 
 SPEC = StreamSpec(name="s")
 

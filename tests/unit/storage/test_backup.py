@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from headrace.keepers.storage.sqlite.backup import back_up
-from headrace.keepers.storage.sqlite.file import FILE_NAME
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Put, Space
 from headrace.model.errors import Corrupt, Misuse, Unavailable
-from headrace.world.clock import SystemClock
+from headrace.storage.kv.sqlite.backup import back_up
+from headrace.storage.kv.sqlite.data_folder import FILE_NAME
+from headrace.storage.kv.sqlite.storage import SqliteStorage
 
 
 async def opened(folder: Path) -> SqliteStorage:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.unit.keepers.bad_disk import BadDisk, Ended, end
+from tests.unit.storage.bad_disk import BadDisk, Ended, end
 
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Put, Space
 from headrace.model.errors import DiskFull
-from headrace.world.clock import SystemClock
+from headrace.storage.kv.sqlite.storage import SqliteStorage
 
 VALUE = b"v" * 3_000
 

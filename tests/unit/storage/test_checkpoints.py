@@ -6,12 +6,12 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
-from headrace.keepers.storage.sqlite.checkpoint import CHECKPOINT_PAGES
-from headrace.keepers.storage.sqlite.file import PAGE_BYTES
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment import failpoints
+from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Put, Space
-from headrace.world import failpoints
-from headrace.world.clock import SystemClock
+from headrace.storage.kv.sqlite.checkpoint import CHECKPOINT_PAGES
+from headrace.storage.kv.sqlite.data_folder import PAGE_BYTES
+from headrace.storage.kv.sqlite.storage import SqliteStorage
 
 LARGE = bytes(1 << 20)
 PATIENCE_S = 60.0

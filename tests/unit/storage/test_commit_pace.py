@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.keepers.storage.sqlite.committing import (
+from headrace.storage.kv.sqlite.commit_thread import (
     LARGE_BYTES,
     LOOK_AGAIN_AFTER,
     QUICK_SECONDS,

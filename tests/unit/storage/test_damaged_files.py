@@ -10,11 +10,11 @@ from pathlib import Path
 import apsw
 import pytest
 
-from headrace.keepers.storage.sqlite.file import FILE_NAME, MIGRATIONS, PAGE_BYTES, run
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Put, Space
 from headrace.model.errors import Corrupt
-from headrace.world.clock import SystemClock
+from headrace.storage.kv.sqlite.data_folder import FILE_NAME, MIGRATIONS, PAGE_BYTES, run
+from headrace.storage.kv.sqlite.storage import SqliteStorage
 
 LOG_NAME = f"{FILE_NAME}-wal"
 FRAME_BYTES = 24 + PAGE_BYTES

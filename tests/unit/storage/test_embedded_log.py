@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from headrace.keepers.brokers.embedded.log import EmbeddedBroker
-from headrace.keepers.brokers.embedded.tail import CHUNK_OVERHEAD, Tail
-from headrace.keepers.brokers.ledger import Partition
-from headrace.keepers.brokers.memory import MemoryBroker
-from headrace.keepers.brokers.opening import open_broker
-from headrace.keepers.storage.memory import MemoryStorage
-from headrace.keepers.storage.opening import open_storage
-from headrace.keepers.storage.sqlite.file import FILE_NAME, DataFile
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment.clock import SystemClock
+from headrace.environment.tasks import Tasks
 from headrace.model.errors import Corrupt, Misuse
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, Chunk, encode_events
-from headrace.world.clock import SystemClock
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.kv.open import open_storage
+from headrace.storage.kv.sqlite.data_folder import FILE_NAME, DataFile
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.embedded.log import EmbeddedBroker
+from headrace.storage.log.embedded.tail_cache import CHUNK_OVERHEAD, Tail
+from headrace.storage.log.log_state import Partition
+from headrace.storage.log.memory import MemoryBroker
+from headrace.storage.log.open import open_broker
 
 MANY = 1_000_000
 

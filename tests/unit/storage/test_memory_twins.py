@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 import pytest
 
-from headrace.keepers.brokers.memory import MemoryBroker
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Put, Space
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, encode_events
-from headrace.world.clock import SystemClock
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.log.memory import MemoryBroker
 
 T = TypeVar("T")
 PUT = Change(puts=(Put(Space.STATE, b"key", b"value"),))

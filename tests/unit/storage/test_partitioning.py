@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.keepers.brokers.partitioning import STICKY_EVENTS, Sticky
 from headrace.model.event import Event
-from headrace.model.partitioning import partition_of, split
+from headrace.model.partitioner import partition_of, split
+from headrace.storage.log.partitioner import STICKY_EVENTS, Sticky
 
 KEYS = st.one_of(st.none(), st.text(max_size=5))
 

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.unit.keepers.bad_disk import BadDisk, Ended, end
+from tests.unit.storage.bad_disk import BadDisk, Ended, end
 
-from headrace.keepers.storage.sqlite import file as data_file
-from headrace.keepers.storage.sqlite import storage as module
-from headrace.keepers.storage.sqlite.file import FILE_NAME, DataFile
-from headrace.keepers.storage.sqlite.groups import Group, Waiting
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment import failpoints
+from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Check, Put, Space
 from headrace.model.errors import DiskFull, Locked, Misuse, Overloaded, Refused, Unavailable
 from headrace.model.policy import MAX_CHANGES_PER_GROUP
-from headrace.world import failpoints
-from headrace.world.clock import SystemClock
+from headrace.storage.kv.sqlite import data_folder as data_file
+from headrace.storage.kv.sqlite import storage as module
+from headrace.storage.kv.sqlite.data_folder import FILE_NAME, DataFile
+from headrace.storage.kv.sqlite.group_commit import Group, Waiting
+from headrace.storage.kv.sqlite.storage import SqliteStorage
 
 
 def put(key: bytes, value: bytes = b"v") -> Change:
@@ -41,7 +41,7 @@ def test_a_second_process_is_refused_with_folder_and_holder(tmp_path: Path) -> N
     holder = DataFile(tmp_path)
     program = (
         "import sys; from pathlib import Path\n"
-        "from headrace.keepers.storage.sqlite.file import DataFile\n"
+        "from headrace.storage.kv.sqlite.data_folder import DataFile\n"
         "from headrace.model.errors import Locked\n"
         "try: DataFile(Path(sys.argv[1]))\n"
         "except Locked as error: print(error)\n"

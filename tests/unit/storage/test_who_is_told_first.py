@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from headrace.keepers.brokers.embedded.log import EmbeddedBroker
-from headrace.keepers.storage.sqlite.groups import MANY
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment.clock import SystemClock
+from headrace.environment.tasks import Tasks
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, encode_events
-from headrace.world.clock import SystemClock
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.sqlite.group_commit import MANY
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.embedded.log import EmbeddedBroker
 
 
 @pytest.mark.parametrize(("partitions", "owner_goes_on"), [(4, "last"), (MANY + 1, "first")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.delivery.runs import Runs
+from headrace.telemetry.history import Runs
 
 
 def test_what_was_given_up_is_counted_by_where_it_went() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.delivery.runs import MAX_FAILED, MAX_LINES, MAX_LINES_BYTES, Run, Runs
+from headrace.telemetry.history import MAX_FAILED, MAX_LINES, MAX_LINES_BYTES, Run, Runs
 
 
 def said(runs: Runs, text: str) -> None:

@@ -24,9 +24,9 @@ from headrace import (
     Unavailable,
     Webhook,
 )
+from headrace.environment.failpoints import LABELS
 from headrace.model.errors import Invalid, Misuse
 from headrace.testing import World
-from headrace.world.failpoints import LABELS
 
 SECRET = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 SECRETS = {"HOOK": f"whsec_{SECRET}"}

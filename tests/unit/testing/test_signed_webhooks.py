@@ -9,8 +9,8 @@ import pytest
 
 from headrace import GitHub, Hmac, Slack, StandardWebhooks, Stripe, Webhook
 from headrace.model.errors import Misuse
-from headrace.model.signing import Signature
-from headrace.security.signatures import Forged, verify
+from headrace.model.webhook_signature import Signature
+from headrace.security.webhook_signatures import Forged, verify
 from headrace.testing import signed
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)

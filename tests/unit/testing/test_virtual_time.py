@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from headrace.testing.loop import EPOCH, Deadlock, Livelock, VirtualClock, VirtualLoop
+from headrace.testing.virtual_time import EPOCH, Deadlock, Livelock, VirtualClock, VirtualLoop
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from headrace import (
     Unavailable,
 )
 from headrace.testing import World
-from headrace.testing.loop import Livelock
+from headrace.testing.virtual_time import Livelock
 
 
 def _shop(**options: Any) -> App:

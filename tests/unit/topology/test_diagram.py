@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
-from headrace.model.schedules import Cron
-from headrace.model.trigger import StreamTrigger
-from headrace.model.watches import Silence
+from headrace.model.triggers.base import StreamTrigger
+from headrace.model.triggers.files import Silence
+from headrace.model.triggers.schedules import Cron
 from headrace.topology.diagram import graphviz, mermaid
 from headrace.topology.map import map_rows
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.model.bus import DEFAULT_BUS, Forward, Rule
-from headrace.model.flow import Concurrency, Debounce, Singleton, Throttle
+from headrace.model.flow_control import Concurrency, Debounce, Singleton, Throttle
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.policy import Breaker, ParkKey, Retry, Scaling
-from headrace.model.trigger import CallTrigger, StreamTrigger
-from headrace.model.watches import Missing, Silence
+from headrace.model.triggers.base import CallTrigger, StreamTrigger
+from headrace.model.triggers.bus import DEFAULT_BUS, Forward, Rule
+from headrace.model.triggers.files import Missing, Silence
 from headrace.topology.checks import Finding, check
 from headrace.topology.graph import Edge, cycles, graph_of
 from headrace.topology.map import map_rows, map_table

@@ -13,9 +13,9 @@ from typing import TypeAlias
 from msgspec.structs import replace
 
 from headrace.model.function import FunctionSpec
-from headrace.model.lag import Lag
-from headrace.model.trigger import Trigger, listeners
-from headrace.model.watches import Custom
+from headrace.model.triggers.base import Trigger, listeners
+from headrace.model.triggers.files import Custom
+from headrace.model.triggers.lag import Lag
 
 Streams: TypeAlias = tuple[str, ...]
 """Streams that are read together."""

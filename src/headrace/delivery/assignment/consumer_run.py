@@ -13,21 +13,21 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from headrace.delivery.commit import change_of
-from headrace.delivery.parking import encode_event
+from headrace.delivery.commit.changes import change_of
+from headrace.delivery.commit.publish_checks import Vetting
+from headrace.delivery.parked import encode_event
+from headrace.delivery.partition.settle import RUNAWAY
 from headrace.delivery.positions import Claim
-from headrace.delivery.settle import RUNAWAY
 from headrace.delivery.unit import pick
-from headrace.delivery.vetting import Vetting
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.storage.base import Storage
+from headrace.environment.clock import Clock
 from headrace.model.effects import DeadEvent, Effects, Missed, Progress
 from headrace.model.errors import Fenced, Misuse, Refused
 from headrace.model.function import FunctionSpec
-from headrace.model.lineage import next_hop, runs_away
+from headrace.model.hop_limit import next_hop, runs_away
 from headrace.model.outcome import Returned
 from headrace.model.record import Chunk, Position
-from headrace.world.clock import Clock
+from headrace.storage.kv.base import Storage
+from headrace.storage.log.base import Broker
 
 MAX_FETCH = 10_000
 MAX_UNCOMMITTED = 100_000

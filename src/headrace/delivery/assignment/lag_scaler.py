@@ -10,25 +10,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from headrace.delivery.assignment.consumer_run import Shift, Shifts
+from headrace.delivery.commit.publish_checks import Vetting
+from headrace.delivery.partition.wakeup import Waiting
 from headrace.delivery.positions import Claim, claim, decode_position, position_key
-from headrace.delivery.runs import Runs, run_of
-from headrace.delivery.shifts import Shift, Shifts
-from headrace.delivery.vetting import Vetting
-from headrace.delivery.waiting import Waiting
-from headrace.keepers.brokers.base import Assigned, Broker, Reader, Revoked, Subscription
-from headrace.keepers.storage.base import Storage
+from headrace.environment.clock import Clock
+from headrace.environment.failpoints import hit
+from headrace.environment.randomness import Entropy
+from headrace.environment.restart_backoff import Backoff
+from headrace.environment.tasks import Tasks
 from headrace.model.effects import Space
 from headrace.model.errors import Conflict, Fenced, HeadraceError, Unavailable
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
-from headrace.model.lag import Lag
 from headrace.model.outcome import Returned
+from headrace.model.triggers.lag import Lag
 from headrace.runtime.base import Invoker
-from headrace.world.backoff import Backoff
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
-from headrace.world.failpoints import hit
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.base import Storage
+from headrace.storage.log.base import Assigned, Broker, Reader, Revoked, Subscription
+from headrace.telemetry.history import Runs, run_of
 
 PAUSE_MIN_S, PAUSE_MAX_S = 0.2, 30.0
 AWAY = (Conflict, Fenced, Unavailable)

@@ -7,21 +7,21 @@ ranges that failed and the order of a merge, is forgotten with it.
 
 from __future__ import annotations
 
-from headrace.delivery.mergebook import copy_order, forget_order
-from headrace.delivery.parking import parked_offsets
+from headrace.delivery.intake.merge.order_store import copy_order, forget_order
+from headrace.delivery.parked import parked_offsets
+from headrace.delivery.partition.watermark import Watermark
 from headrace.delivery.positions import encode_position, position_key, stored
-from headrace.delivery.watermark import Watermark
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.brokers.queues import lease_keys
-from headrace.keepers.state.rows import state_prefix
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import after
 from headrace.model.effects import Change, Check, Delete, Progress, Put, Space
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.policy import RESERVED_STATE
-from headrace.model.trigger import StreamTrigger
-from headrace.model.watches import windows_place
+from headrace.model.triggers.base import StreamTrigger
+from headrace.model.triggers.files import windows_place
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import after
+from headrace.storage.log.base import Broker
+from headrace.storage.log.queue_leases import lease_keys
+from headrace.storage.state.rows import state_prefix
 
 PAGE = 1_000
 

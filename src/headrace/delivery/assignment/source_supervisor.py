@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from functools import partial
 
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.storage.base import Storage
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
+from headrace.environment.restart_backoff import Backoff
+from headrace.environment.supervised_task import Supervised, Trouble
+from headrace.environment.tasks import Tasks
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
-from headrace.model.trigger import Trigger
-from headrace.triggers.checks import named
-from headrace.triggers.opening import Surroundings, open_source
-from headrace.triggers.source import Outlet
-from headrace.world.backoff import Backoff
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
-from headrace.world.supervision import Supervised, Trouble
-from headrace.world.tasks import Tasks
+from headrace.model.triggers.base import Trigger
+from headrace.sources.base import Outlet
+from headrace.sources.open import Surroundings, open_source
+from headrace.sources.trigger_checks import named
+from headrace.storage.kv.base import Storage
+from headrace.storage.log.base import Broker
 
 Key = tuple[str, tuple[str, ...], int]
 """Whose delivery it is: a function, the streams that are read together, a partition."""

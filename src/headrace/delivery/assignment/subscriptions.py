@@ -12,20 +12,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from headrace.delivery.breaker import CircuitBreaker
-from headrace.delivery.feeding import Feeding, Key
-from headrace.delivery.flow import Flow
-from headrace.delivery.pump import Pump
-from headrace.delivery.pumping import Pumping
-from headrace.delivery.roster import Roster
-from headrace.keepers.brokers.base import Assigned, Revoked, Subscription
+from headrace.delivery.assignment.lag_scaler import Roster
+from headrace.delivery.assignment.source_supervisor import Feeding, Key
+from headrace.delivery.flow.breaker import CircuitBreaker
+from headrace.delivery.flow.limits import Flow
+from headrace.delivery.partition.worker import Pump
+from headrace.delivery.partition.worker_factory import Pumping
+from headrace.environment.failpoints import hit
+from headrace.environment.supervised_task import Supervised, Work
 from headrace.model.errors import Corrupt, Fenced
 from headrace.model.function import FunctionSpec
-from headrace.model.lag import Lag
-from headrace.model.trigger import StreamTrigger, Trigger
-from headrace.model.watches import Ends
-from headrace.world.failpoints import hit
-from headrace.world.supervision import Supervised, Work
+from headrace.model.triggers.base import StreamTrigger, Trigger
+from headrace.model.triggers.files import Ends
+from headrace.model.triggers.lag import Lag
+from headrace.storage.log.base import Assigned, Revoked, Subscription
 
 
 @dataclass(frozen=True)

@@ -15,41 +15,41 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from headrace.delivery.breaker import BreakerState, CircuitBreaker
-from headrace.delivery.changeover import Step, Streams, steps
-from headrace.delivery.delays import Delays
-from headrace.delivery.feeding import Feeding, Key
-from headrace.delivery.flow import Flow
-from headrace.delivery.moving import move, move_to_end, must_merge_alike
-from headrace.delivery.naming import unknown_function
-from headrace.delivery.outside import Outside
+from headrace.delivery.assignment.changeover import Step, Streams, steps
+from headrace.delivery.assignment.consumer_run import Shifts
+from headrace.delivery.assignment.lag_scaler import Roster
+from headrace.delivery.assignment.seek import move, move_to_end, must_merge_alike
+from headrace.delivery.assignment.source_supervisor import Feeding, Key
+from headrace.delivery.assignment.subscriptions import Reading, Shared
+from headrace.delivery.commit.publish_checks import Vetting
+from headrace.delivery.flow.breaker import BreakerState, CircuitBreaker
+from headrace.delivery.flow.limits import Flow
+from headrace.delivery.partition.worker import Pump
+from headrace.delivery.partition.worker_factory import Pumping
 from headrace.delivery.positions import (
     start_offset,
 )
-from headrace.delivery.pump import Pump
-from headrace.delivery.pumping import Pumping
-from headrace.delivery.reading import Reading, Shared
-from headrace.delivery.roster import Roster
-from headrace.delivery.runs import Runs
-from headrace.delivery.shifts import Shifts
-from headrace.delivery.vetting import Vetting
-from headrace.keepers.brokers.base import Broker, Subscription
-from headrace.keepers.storage.base import Storage
+from headrace.delivery.queues.delayed import Delays
+from headrace.delivery.queues.external_consumers import Outside
+from headrace.delivery.unknown_function import unknown_function
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
+from headrace.environment.restart_backoff import Backoff
+from headrace.environment.supervised_task import Supervised, Trouble, Work
+from headrace.environment.tasks import Tasks
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
-from headrace.model.lag import Lag
-from headrace.model.trigger import StreamTrigger, Trigger, listeners, own_settings
-from headrace.model.watches import Ends
+from headrace.model.triggers.base import StreamTrigger, Trigger, listeners, own_settings
+from headrace.model.triggers.files import Ends
+from headrace.model.triggers.lag import Lag
 from headrace.runtime.base import Invoker, Lead
-from headrace.topology.consumers import consumer_of
-from headrace.triggers.agenda import Agenda
-from headrace.triggers.checks import check_patterns
-from headrace.triggers.opening import Surroundings
-from headrace.world.backoff import Backoff
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
-from headrace.world.supervision import Supervised, Trouble, Work
-from headrace.world.tasks import Tasks
+from headrace.sources.open import Surroundings
+from headrace.sources.schedules.schedule_queue import Agenda
+from headrace.sources.trigger_checks import check_patterns
+from headrace.storage.kv.base import Storage
+from headrace.storage.log.base import Broker, Subscription
+from headrace.telemetry.history import Runs
+from headrace.topology.external_consumers import consumer_of
 
 
 @dataclass

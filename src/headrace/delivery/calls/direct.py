@@ -13,15 +13,13 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from headrace.delivery.answers import Answers, Listener, LiveAnswer
-from headrace.delivery.commit import change_of
-from headrace.delivery.naming import unknown_function
-from headrace.delivery.repeats import Turns, opened, sealed
-from headrace.delivery.runs import Runs, run_of
-from headrace.delivery.vetting import Vetting
-from headrace.keepers.state.rows import decode_row, encode_row
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import pack
+from headrace.delivery.calls.idempotency import Turns, opened, sealed
+from headrace.delivery.calls.streaming import Answers, Listener, LiveAnswer
+from headrace.delivery.commit.changes import change_of
+from headrace.delivery.commit.publish_checks import Vetting
+from headrace.delivery.unknown_function import unknown_function
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
 from headrace.model.effects import Change, Check, Effects, Put, Space
 from headrace.model.errors import Conflict, HeadraceError
 from headrace.model.event import Event
@@ -30,9 +28,11 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.base import Invoker, PromptInvoker
-from headrace.runtime.life import Lost, Queued, Waiter
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
+from headrace.runtime.states import Lost, Queued, Waiter
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import pack
+from headrace.storage.state.rows import decode_row, encode_row
+from headrace.telemetry.history import Runs, run_of
 
 Judge: TypeAlias = Callable[[bytes], str]
 """Says what is wrong with an answer; "" where nothing is."""

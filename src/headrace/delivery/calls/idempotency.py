@@ -14,15 +14,15 @@ from typing import ClassVar, Final
 import msgspec
 
 from headrace.delivery.publisher import Publisher
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.state.rows import decode_row, encode_row
-from headrace.keepers.storage.base import Storage
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
 from headrace.model.effects import Change, Check, Put, Space
 from headrace.model.errors import Conflict, Misuse, Unavailable
 from headrace.model.event import Event
 from headrace.model.record import Position
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
+from headrace.storage.kv.base import Storage
+from headrace.storage.log.base import Broker
+from headrace.storage.state.rows import decode_row, encode_row
 
 TRIES: Final = 5
 DIGEST_BYTES: Final = 16

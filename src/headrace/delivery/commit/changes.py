@@ -7,16 +7,16 @@ the outputs go to the outbox rows instead (ADR 0008).
 
 from __future__ import annotations
 
-from headrace.delivery.parking import WAITING, decode_event, lane_of, parked_key_key, parked_row_key
+from headrace.delivery.parked import WAITING, decode_event, lane_of, parked_key_key, parked_row_key
 from headrace.delivery.positions import (
     encode_position,
     encode_trouble,
     encode_waiting,
     position_key,
 )
-from headrace.keepers.state.rows import encode_row, range_of, state_key, version_prefix
-from headrace.keepers.storage.keys import pack
 from headrace.model.effects import Change, Check, DeadEvent, Delete, Effects, Put, RangeCheck, Space
+from headrace.storage.kv.keys import pack
+from headrace.storage.state.rows import encode_row, range_of, state_key, version_prefix
 
 
 def change_of(

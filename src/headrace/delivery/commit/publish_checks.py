@@ -11,14 +11,14 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from headrace.delivery.delays import Delays
-from headrace.delivery.runs import Runs
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.brokers.intake import check_append
+from headrace.delivery.queues.delayed import Delays
 from headrace.model.errors import Invalid, Misuse, Refused, Unknown, is_final
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import Cause, Outcome, Returned
 from headrace.model.record import Append
+from headrace.storage.log.append_checks import check_append
+from headrace.storage.log.base import Broker
+from headrace.telemetry.history import Runs
 
 
 class Vetting:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from headrace.delivery.flow import Key, Row, key_name, key_of, rows_of
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import pack
+from headrace.delivery.flow.limits import Key, Row, key_name, key_of, rows_of
 from headrace.model.effects import Delete, Put, Space
 from headrace.model.function import FunctionSpec
 from headrace.model.record import Chunk
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import pack
 
 Place = tuple[str, Key]
 At = tuple[str, int]

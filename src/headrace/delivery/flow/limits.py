@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 
 from headrace.delivery.unit import FOREVER, pick
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import after, pack
 from headrace.model.effects import Delete, Put, Space
 from headrace.model.function import FunctionSpec
 from headrace.model.record import Chunk
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import after, pack
 
 MICROS = 1_000_000
 PAGE = 1_000

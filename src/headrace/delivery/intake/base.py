@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from headrace.delivery.batcher import Batcher
-from headrace.delivery.lanes import Lanes, Rules
-from headrace.delivery.merge import Merge
-from headrace.delivery.waits import Waits
+from headrace.delivery.flow.debounce_waits import Waits
+from headrace.delivery.intake.batcher import Batcher
+from headrace.delivery.intake.lanes import Lanes, Rules
+from headrace.delivery.intake.merge.merge import Merge
 from headrace.model.function import FunctionSpec
 
 Intake: TypeAlias = Batcher | Lanes | Merge

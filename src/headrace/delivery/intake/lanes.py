@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from headrace.delivery.batcher import assemble, split
+from headrace.delivery.flow.debounce_waits import Waits
+from headrace.delivery.intake.batcher import assemble, split
 from headrace.delivery.unit import FOREVER
-from headrace.delivery.waits import Waits
 from headrace.model.event import Event
 from headrace.model.policy import MAX_PRIORITY
 from headrace.model.record import Chunk

@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from headrace.keepers.brokers.base import Reader
 from headrace.model.debezium import columns_key, open_envelope
 from headrace.model.errors import Invalid
 from headrace.model.event import Event
 from headrace.model.record import Chunk, encode_events
-from headrace.triggers.foreign.feed import fitted
+from headrace.sources.foreign.feed import fitted
+from headrace.storage.log.base import Reader
 
 Wants = Callable[[Chunk], set[int]]
 

@@ -18,16 +18,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
-from headrace.delivery.commit import change_of
-from headrace.delivery.ledger import At, Ledger, without
+from headrace.delivery.commit.changes import change_of
+from headrace.delivery.partition.ledger import At, Ledger, without
 from headrace.delivery.positions import Standing, stored
 from headrace.delivery.unit import Unit
-from headrace.keepers.storage.base import Storage
+from headrace.environment.tasks import Tasks
 from headrace.model.effects import Change, Delete, Effects, Put
 from headrace.model.errors import Conflict, Fenced, Unavailable
 from headrace.model.policy import MAX_BATCH_BYTES
 from headrace.model.record import Append, Chunk
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.base import Storage
 
 COMMITS_IN_FLIGHT = 4
 CALM = 8

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from headrace.delivery.flow import MICROS, Flow, Key, Row, Sieve
-from headrace.delivery.lanes import Rules
+from headrace.delivery.flow.debounce_waits import Waits
+from headrace.delivery.flow.limits import MICROS, Flow, Key, Row, Sieve
+from headrace.delivery.intake.lanes import Rules
 from headrace.delivery.unit import FOREVER, Unit
-from headrace.delivery.waits import Waits
-from headrace.keepers.storage.base import Storage
 from headrace.model.function import FunctionSpec
 from headrace.model.record import Chunk
+from headrace.storage.kv.base import Storage
 
 NO_ROOM_US = 100_000
 

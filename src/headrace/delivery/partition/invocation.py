@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headrace.delivery.unit import Unit
+from headrace.environment.randomness import Entropy
 from headrace.model.function import FunctionSpec
+from headrace.model.hop_limit import next_hop
 from headrace.model.invocation import Invocation, key_of
-from headrace.model.lineage import next_hop
 from headrace.model.policy import CONVOY_SPARE_S
 from headrace.runtime.base import Begun
-from headrace.world.entropy import Entropy
 
 WRITE_BITS = 62
 

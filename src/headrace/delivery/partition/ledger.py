@@ -13,11 +13,11 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 import msgspec
 
-from headrace.delivery.parking import decode_event, encode_event, lane_of, tried
+from headrace.delivery.parked import decode_event, encode_event, lane_of, tried
+from headrace.delivery.partition.settle import GivenUp, Verdict
+from headrace.delivery.partition.watermark import Watermark
 from headrace.delivery.positions import Standing
-from headrace.delivery.settle import GivenUp, Verdict
 from headrace.delivery.unit import FOREVER, Unit, cut, pick, runs
-from headrace.delivery.watermark import Watermark
 from headrace.model.effects import DeadEvent, Effects, Missed, Progress, Trouble
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import BEHIND, Cause, Returned

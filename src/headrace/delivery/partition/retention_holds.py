@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Container
 
 from headrace.delivery.positions import decode_position, decode_trouble, place_of
-from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Space
+from headrace.storage.kv.base import Storage
 
 PAGE = 1_000
 

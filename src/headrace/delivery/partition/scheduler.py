@@ -8,27 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from headrace.delivery.batcher import Batcher
-from headrace.delivery.breaker import CircuitBreaker
-from headrace.delivery.convoy import Convoy
-from headrace.delivery.flow import Key
-from headrace.delivery.gate import Gate
-from headrace.delivery.intake import intake_of
-from headrace.delivery.landing import Landing
-from headrace.delivery.lanes import Lanes, Rules
-from headrace.delivery.ledger import Lane, Ledger
-from headrace.delivery.mergebook import MergeBook
-from headrace.delivery.parking import parked_events, redriven
-from headrace.delivery.runs import Runs
-from headrace.delivery.turns import turn
+from headrace.delivery.flow.breaker import CircuitBreaker
+from headrace.delivery.flow.limits import Key
+from headrace.delivery.intake.base import intake_of
+from headrace.delivery.intake.batcher import Batcher
+from headrace.delivery.intake.lanes import Lanes, Rules
+from headrace.delivery.intake.merge.order_store import MergeBook
+from headrace.delivery.parked import parked_events, redriven
+from headrace.delivery.partition.coalesced_batches import Convoy
+from headrace.delivery.partition.commit_pipeline import Landing
+from headrace.delivery.partition.flow_gate import Gate
+from headrace.delivery.partition.key_order import turn
+from headrace.delivery.partition.ledger import Lane, Ledger
 from headrace.delivery.unit import FOREVER, Unit
-from headrace.keepers.brokers.base import Reader
-from headrace.keepers.storage.base import Storage
+from headrace.environment.clock import Clock
+from headrace.environment.failpoints import hit
 from headrace.model.function import FunctionSpec
-from headrace.model.lineage import runs_away
+from headrace.model.hop_limit import runs_away
 from headrace.model.record import Chunk
-from headrace.world.clock import Clock
-from headrace.world.failpoints import hit
+from headrace.storage.kv.base import Storage
+from headrace.storage.log.base import Reader
+from headrace.telemetry.history import Runs
 
 MICROS = 1_000_000
 SLICE_S = 30.0

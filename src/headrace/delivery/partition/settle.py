@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.delivery.bisect import halves
-from headrace.delivery.convoy import batches_of
-from headrace.delivery.retry import Draw, delay, gives_up
+from headrace.delivery.partition.bisect import halves
+from headrace.delivery.partition.coalesced_batches import batches_of
+from headrace.delivery.partition.retry import Draw, delay, gives_up
 from headrace.delivery.unit import FOREVER, Unit, cut, pick, runs
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import BEHIND, Cause, Crashed, Failure, Outcome, Returned, TimedOut

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from headrace.keepers.brokers.base import Reader
+from headrace.storage.log.base import Reader
 
 
 class Waiting:

@@ -16,35 +16,35 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 
-from headrace.delivery.breaker import CircuitBreaker
-from headrace.delivery.calls import Call, call_of
-from headrace.delivery.convoy import batches_of
-from headrace.delivery.flow import Flow
-from headrace.delivery.gate import Gate
-from headrace.delivery.landing import Hooks, Landing
-from headrace.delivery.ledger import Ledger
-from headrace.delivery.merge import Merge
-from headrace.delivery.mergebook import MergeBook
-from headrace.delivery.picking import Picker
+from headrace.delivery.flow.breaker import CircuitBreaker
+from headrace.delivery.flow.limits import Flow
+from headrace.delivery.intake.merge.merge import Merge
+from headrace.delivery.intake.merge.order_store import MergeBook
+from headrace.delivery.partition.coalesced_batches import batches_of
+from headrace.delivery.partition.commit_pipeline import Hooks, Landing
+from headrace.delivery.partition.flow_gate import Gate
+from headrace.delivery.partition.invocation import Call, call_of
+from headrace.delivery.partition.ledger import Ledger
+from headrace.delivery.partition.scheduler import Picker
+from headrace.delivery.partition.settle import RUNAWAY, Verdict, at_most_once, runaway, settle
+from headrace.delivery.partition.wakeup import Waiting
 from headrace.delivery.positions import Claim, Standing
-from headrace.delivery.runs import Runs, runs_of
-from headrace.delivery.settle import RUNAWAY, Verdict, at_most_once, runaway, settle
 from headrace.delivery.unit import Unit
-from headrace.delivery.waiting import Waiting
-from headrace.keepers.brokers.base import Reader
-from headrace.keepers.storage.base import Storage
+from headrace.environment.clock import Clock
+from headrace.environment.failpoints import hit
+from headrace.environment.randomness import Entropy
+from headrace.environment.tasks import Tasks
 from headrace.model.effects import Delete, Effects, Put
 from headrace.model.errors import Fenced, Unavailable
 from headrace.model.function import FunctionSpec
-from headrace.model.lineage import runs_away
+from headrace.model.hop_limit import runs_away
 from headrace.model.outcome import Outcome, Returned
 from headrace.model.policy import OnFailure, ParkKey
 from headrace.model.record import Append, Chunk
 from headrace.runtime.base import RECALLED, Begun, Invoker, Lead
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
-from headrace.world.failpoints import hit
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.base import Storage
+from headrace.storage.log.base import Reader
+from headrace.telemetry.history import Runs, runs_of
 
 PAUSE_MIN, PAUSE_MAX = 0.02, 2.0
 

@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import functools
 
-from headrace.delivery.breaker import CircuitBreaker
-from headrace.delivery.envelopes import ChangeFilter, KeyedReader, Wants
-from headrace.delivery.flow import Flow
-from headrace.delivery.mergebook import MergeBook
-from headrace.delivery.outside import Outside
+from headrace.delivery.commit.publish_checks import Vetting
+from headrace.delivery.flow.breaker import CircuitBreaker
+from headrace.delivery.flow.limits import Flow
+from headrace.delivery.intake.merge.order_store import MergeBook
+from headrace.delivery.intake.row_changes import ChangeFilter, KeyedReader, Wants
+from headrace.delivery.partition.worker import Pump
 from headrace.delivery.positions import Claim, claim
-from headrace.delivery.pump import Pump
-from headrace.delivery.runs import Runs
-from headrace.delivery.vetting import Vetting
-from headrace.keepers.brokers.base import Broker, Reader, Subscription
-from headrace.keepers.storage.base import Storage
+from headrace.delivery.queues.external_consumers import Outside
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
+from headrace.environment.tasks import Tasks
 from headrace.model.errors import Unavailable
 from headrace.model.function import FunctionSpec
-from headrace.model.trigger import StreamTrigger
+from headrace.model.triggers.base import StreamTrigger
+from headrace.patterns.record_filter import Selection
 from headrace.runtime.base import Lead
-from headrace.triggers.selection import Selection
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.base import Storage
+from headrace.storage.log.base import Broker, Reader, Subscription
+from headrace.telemetry.history import Runs
 
 CLAIM_PAUSE_S = 0.5
 

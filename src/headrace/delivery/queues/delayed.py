@@ -14,22 +14,22 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from msgspec.structs import replace
 
-from headrace.keepers.brokers.base import Broker
-from headrace.keepers.brokers.waiting import BY_DUE, MAX_ROW, due_key, due_of, gone, opened
-from headrace.keepers.storage.base import Applied, Storage
-from headrace.keepers.storage.keys import after
-from headrace.model.due import wait_of
+from headrace.environment.clock import Clock
+from headrace.environment.failpoints import hit
+from headrace.environment.randomness import Entropy
+from headrace.environment.wait_until import wait_until
+from headrace.model.due_time import wait_of
 from headrace.model.effects import Change, Check, Space
 from headrace.model.errors import Conflict, Fenced, HeadraceError, Invalid, Unavailable
 from headrace.model.event import Event
-from headrace.model.flow import Priority
+from headrace.model.flow_control import Priority
 from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_PRIORITY
 from headrace.model.record import NO_EVENTS, Append, decode_events, encode_events
-from headrace.world.calendar import wait_until
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
-from headrace.world.failpoints import hit
+from headrace.storage.kv.base import Applied, Storage
+from headrace.storage.kv.keys import after
+from headrace.storage.log.base import Broker
+from headrace.storage.log.delayed_messages import BY_DUE, MAX_ROW, due_key, due_of, gone, opened
 
 MICROS = 1_000_000
 PAGE = 500

@@ -17,23 +17,23 @@ from collections import defaultdict, deque
 
 import msgspec
 
-from headrace.delivery.lanes import rank_of
-from headrace.delivery.parking import parked_offsets
+from headrace.delivery.intake.lanes import rank_of
+from headrace.delivery.parked import parked_offsets
 from headrace.delivery.positions import stored
-from headrace.keepers.brokers.queues import Lease, Leases, place_of, receipt_of
-from headrace.keepers.storage.base import Storage
+from headrace.environment.clock import Clock
+from headrace.environment.failpoints import hit
+from headrace.environment.randomness import Entropy
 from headrace.model.errors import Fenced, HeadraceError, Invalid, Unavailable, Unknown
 from headrace.model.event import Event
-from headrace.model.flow import Priority
+from headrace.model.flow_control import Priority
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, TimedOut
 from headrace.model.policy import MAX_VISIBILITY
 from headrace.model.record import Position
 from headrace.runtime.base import RECALLED, Invoker
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
-from headrace.world.failpoints import hit
+from headrace.storage.kv.base import Storage
+from headrace.storage.log.queue_leases import Lease, Leases, place_of, receipt_of
 
 MICROS = 1_000_000
 SWEEP_AFTER = 256

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.delivery.explain import Explanation
-from headrace.faces.gateway.door import Door, Routes
-from headrace.faces.gateway.intake import CHECKS, Payload, value_of
-from headrace.faces.gateway.proofs import Owners, prove_reader, sight_of
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, dead_view, json_list, json_response, view
-from headrace.keepers.brokers.intake import check_append
+from headrace.admin.explain import Explanation
+from headrace.environment.time_slices import Slices
+from headrace.http.context import Door, Routes
+from headrace.http.pipeline.authentication import Owners, prove_reader, sight_of
+from headrace.http.pipeline.event_bodies import CHECKS, Payload, value_of
+from headrace.http.request import Request
+from headrace.http.response import Response, dead_view, json_list, json_response, view
 from headrace.model.errors import Invalid
 from headrace.model.event import Event
 from headrace.model.record import Append, Position, encode_events
-from headrace.world.slices import Slices
+from headrace.storage.log.append_checks import check_append
 
 MAX_PAGE = 1_000
 

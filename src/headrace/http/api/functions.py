@@ -7,15 +7,15 @@ from typing import Any
 
 import msgspec
 
-from headrace.faces.gateway.answering import digest_of_body, idempotency_key, reply_of
-from headrace.faces.gateway.door import Door, Routes
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, json_list, json_response, view
-from headrace.faces.gateway.streams import place
+from headrace.environment.time_slices import Slices
+from headrace.http.api.streams import place
+from headrace.http.context import Door, Routes
+from headrace.http.pipeline.app_route_handler import digest_of_body, idempotency_key, reply_of
+from headrace.http.request import Request
+from headrace.http.response import Response, json_list, json_response, view
 from headrace.model.codec import validate_json
 from headrace.model.errors import Invalid
 from headrace.topology.map import MapRow, rows_of
-from headrace.world.slices import Slices
 
 MAX_CALL_S = 3_600.0
 

@@ -13,13 +13,14 @@ from typing import Annotated, Any
 
 import msgspec
 
-from headrace.delivery.outside import Message
-from headrace.delivery.queues import Seen
-from headrace.faces.gateway.door import Door, Routes
-from headrace.faces.gateway.intake import read_events
-from headrace.faces.gateway.proofs import Owners, prove_reader
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import (
+from headrace.admin.queues import Seen
+from headrace.delivery.queues.external_consumers import Message
+from headrace.environment.time_slices import Slices
+from headrace.http.context import Door, Routes
+from headrace.http.pipeline.authentication import Owners, prove_reader
+from headrace.http.pipeline.event_bodies import read_events
+from headrace.http.request import Request
+from headrace.http.response import (
     Response,
     event_view,
     json_list,
@@ -28,13 +29,12 @@ from headrace.faces.gateway.responses import (
     rfc3339,
     view,
 )
-from headrace.keepers.brokers.queues import place_of
+from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
 from headrace.model.errors import Invalid, Refused, Unknown
 from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_MESSAGES, MAX_VISIBILITY
-from headrace.model.spans import MaybeSeconds, Seconds, default, keep_seconds
-from headrace.topology.consumers import consumer_name
-from headrace.world.slices import Slices
+from headrace.storage.log.queue_leases import place_of
+from headrace.topology.external_consumers import consumer_name
 
 MAX_WAIT_S = 20.0
 MAX_PEEKED = 1_000

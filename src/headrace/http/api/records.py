@@ -13,14 +13,14 @@ from typing import Any
 import msgspec
 
 from headrace.delivery.positions import start_offset
-from headrace.faces.gateway.responses import event_view, rfc3339
-from headrace.keepers.brokers.base import Broker
+from headrace.environment.clock import Clock
+from headrace.environment.time_slices import Slices
+from headrace.http.response import event_view, rfc3339
 from headrace.model.errors import Invalid, Unknown
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.record import Position
-from headrace.world.clock import Clock
-from headrace.world.slices import Slices
+from headrace.storage.log.base import Broker
 
 MAX_RECORDS = 1_000
 MAX_PAGE_BYTES = 1 << 20

@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 
-from headrace.faces.gateway.door import Door, Routes
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, json_list, json_response
-from headrace.faces.gateway.times import parse_time
-from headrace.services.bus.replay import ReplayRow
-from headrace.triggers.schedules.source import written
-from headrace.world.slices import Slices
+from headrace.bus.replay import ReplayRow
+from headrace.environment.time_slices import Slices
+from headrace.http.context import Door, Routes
+from headrace.http.pipeline.event_times import parse_time
+from headrace.http.request import Request
+from headrace.http.response import Response, json_list, json_response
+from headrace.sources.schedules.source import written
 
 
 class Wish(msgspec.Struct, forbid_unknown_fields=True, rename={"begin": "from", "end": "to"}):

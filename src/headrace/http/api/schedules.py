@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
-from headrace.delivery.schedules import ScheduleRow
-from headrace.faces.gateway.door import Door, Routes
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, json_list, json_response
-from headrace.triggers.schedules.source import in_zone, written
-from headrace.world.slices import Slices
+from headrace.admin.schedules import ScheduleRow
+from headrace.environment.time_slices import Slices
+from headrace.http.context import Door, Routes
+from headrace.http.request import Request
+from headrace.http.response import Response, json_list, json_response
+from headrace.sources.schedules.source import in_zone, written
 
 
 class Fire(msgspec.Struct, forbid_unknown_fields=True):

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.delivery.sources import SourceRow
-from headrace.faces.gateway.console import wants_page
-from headrace.faces.gateway.door import Door, Routes
-from headrace.faces.gateway.metrics import MEDIA, Seen
-from headrace.faces.gateway.proofs import Owners, prove_reader, sight_of
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import (
+from headrace.admin.sources import SourceRow
+from headrace.environment.time_slices import Slices
+from headrace.http.console.routes import wants_page
+from headrace.http.context import Door, Routes
+from headrace.http.metrics import MEDIA, Seen
+from headrace.http.pipeline.authentication import Owners, prove_reader, sight_of
+from headrace.http.request import Request
+from headrace.http.response import (
     Response,
     json_list,
     json_response,
     rfc3339,
     view,
 )
-from headrace.keepers.state.rows import decode_row, state_key, state_name
-from headrace.keepers.storage.keys import after, pack
 from headrace.model.codec import decode_state, open_state, plain
 from headrace.model.effects import Space
 from headrace.model.errors import Unknown
 from headrace.model.policy import RESERVED_STATE
-from headrace.model.slots import SLOT_WARNING_BYTES
-from headrace.sdk.place import near
-from headrace.world.slices import Slices
+from headrace.model.replication_slot import SLOT_WARNING_BYTES
+from headrace.sdk.source_location import near
+from headrace.storage.kv.keys import after, pack
+from headrace.storage.state.rows import decode_row, state_key, state_name
 
 MAX_PAGE = 1_000
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.faces.gateway.door import Door, Routes
-from headrace.faces.gateway.intake import read_events
-from headrace.faces.gateway.proofs import Owners, prove_reader
-from headrace.faces.gateway.records import (
+from headrace.environment.time_slices import Slices
+from headrace.http.api.records import (
     MAX_RECORDS,
     MAX_WAIT_S,
     cursor_text,
@@ -16,12 +14,14 @@ from headrace.faces.gateway.records import (
     starting_cursor,
     wait_page,
 )
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, json_list, json_response, published_view
-from headrace.faces.gateway.times import parse_time
+from headrace.http.context import Door, Routes
+from headrace.http.pipeline.authentication import Owners, prove_reader
+from headrace.http.pipeline.event_bodies import read_events
+from headrace.http.pipeline.event_times import parse_time
+from headrace.http.request import Request
+from headrace.http.response import Response, json_list, json_response, published_view
 from headrace.model.errors import Invalid, Refused
 from headrace.model.function import StreamSpec
-from headrace.world.slices import Slices
 
 
 def add_routes(routes: Routes) -> None:

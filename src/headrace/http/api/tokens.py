@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.faces.gateway.door import Door, Routes
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, json_list, json_response, rfc3339
+from headrace.environment.time_slices import Slices
+from headrace.http.context import Door, Routes
+from headrace.http.request import Request
+from headrace.http.response import Response, json_list, json_response, rfc3339
+from headrace.model.durations import MaybeSeconds, default, keep_seconds
 from headrace.model.errors import Unknown
 from headrace.model.policy import MAX_LIFETIME_S
-from headrace.model.spans import MaybeSeconds, default, keep_seconds
 from headrace.security.tokens import Token
 from headrace.topology.openapi import document_of
-from headrace.world.slices import Slices
 
 _WORDS = {"committed": "committed", "dead": "dead"}
 

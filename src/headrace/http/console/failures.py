@@ -9,9 +9,8 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from headrace.delivery.parking import ParkedKey
-from headrace.faces.console.frame import Sheet
-from headrace.faces.console.parts import (
+from headrace.delivery.parked import ParkedKey
+from headrace.http.console.html_parts import (
     NOTHING,
     code,
     facts,
@@ -27,7 +26,8 @@ from headrace.faces.console.parts import (
     to_stream,
     when,
 )
-from headrace.faces.console.records import payload
+from headrace.http.console.page_frame import Sheet
+from headrace.http.console.records import payload
 from headrace.model.effects import DeadEvent
 
 

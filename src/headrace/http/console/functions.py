@@ -8,21 +8,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from headrace.delivery.lag import LagRow
-from headrace.delivery.parking import ParkedKey
-from headrace.delivery.runs import Counters, LogLine, Run
-from headrace.delivery.schedules import ScheduleRow
-from headrace.delivery.sources import SourceRow
-from headrace.faces.console.failures import dead_table, parked_table
-from headrace.faces.console.frame import Sheet
-from headrace.faces.console.overview import (
-    behind_table,
-    failing_table,
-    instances_table,
-    logs_table,
-    runs_table,
-)
-from headrace.faces.console.parts import (
+from headrace.admin.lag import LagRow
+from headrace.admin.schedules import ScheduleRow
+from headrace.admin.sources import SourceRow
+from headrace.delivery.parked import ParkedKey
+from headrace.http.console.failures import dead_table, parked_table
+from headrace.http.console.html_parts import (
     code,
     facts,
     listed,
@@ -31,8 +22,17 @@ from headrace.faces.console.parts import (
     to_stream,
     toned,
 )
-from headrace.faces.console.sources import schedules_table
+from headrace.http.console.overview import (
+    behind_table,
+    failing_table,
+    instances_table,
+    logs_table,
+    runs_table,
+)
+from headrace.http.console.page_frame import Sheet
+from headrace.http.console.triggers import schedules_table
 from headrace.model.effects import DeadEvent
+from headrace.telemetry.history import Counters, LogLine, Run
 from headrace.topology.graph import HOW_SHOWN
 from headrace.topology.map import MapRow
 

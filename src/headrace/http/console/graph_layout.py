@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from headrace.model.steps import Steps
+from headrace.model.work_steps import Steps
 
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 166, 42, 84, 20, 12
 GAP_HEIGHT: Final = 12

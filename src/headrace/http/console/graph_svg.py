@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from headrace.faces.console.layout import HEIGHT, WIDTH, Layout, layout
-from headrace.faces.console.parts import NOTHING, code
-from headrace.model.steps import Steps
+from headrace.http.console.graph_layout import HEIGHT, WIDTH, Layout, layout
+from headrace.http.console.html_parts import NOTHING, code
+from headrace.model.work_steps import Steps
 from headrace.topology.graph import HOW_SHOWN, Graph
 
 MAX_NODES, MAX_LINES = 150, 600

@@ -12,14 +12,12 @@ from itertools import islice
 
 from markupsafe import Markup
 
-from headrace.delivery.lag import LagRow
-from headrace.delivery.parking import ParkedKey
-from headrace.delivery.runs import Counters, LogLine, Run
-from headrace.delivery.sources import SourceRow
-from headrace.faces.console.drawing import MAX_NODES, Flow, Note, picture, too_many
-from headrace.faces.console.failures import dead_table, parked_table
-from headrace.faces.console.frame import Sheet
-from headrace.faces.console.parts import (
+from headrace.admin.lag import LagRow
+from headrace.admin.sources import SourceRow
+from headrace.delivery.parked import ParkedKey
+from headrace.http.console.failures import dead_table, parked_table
+from headrace.http.console.graph_svg import MAX_NODES, Flow, Note, picture, too_many
+from headrace.http.console.html_parts import (
     NOTHING,
     code,
     listed,
@@ -38,9 +36,11 @@ from headrace.faces.console.parts import (
     toned,
     when,
 )
+from headrace.http.console.page_frame import Sheet
 from headrace.model.effects import DeadEvent
 from headrace.model.function import AppSpec
-from headrace.model.trigger import StreamTrigger
+from headrace.model.triggers.base import StreamTrigger
+from headrace.telemetry.history import Counters, LogLine, Run
 from headrace.topology.graph import Graph, graph_of
 from headrace.topology.map import MapRow, rows_of, trigger_words
 

@@ -11,9 +11,8 @@ from urllib.parse import quote
 import msgspec
 from markupsafe import Markup
 
-from headrace.delivery.explain import Explanation
-from headrace.faces.console.frame import Sheet
-from headrace.faces.console.parts import (
+from headrace.admin.explain import Explanation
+from headrace.http.console.html_parts import (
     code,
     facts,
     listed,
@@ -32,6 +31,7 @@ from headrace.faces.console.parts import (
     toned,
     when,
 )
+from headrace.http.console.page_frame import Sheet
 from headrace.model.function import StreamSpec
 
 MAX_SHOWN = 400

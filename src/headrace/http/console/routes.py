@@ -9,33 +9,33 @@ from importlib.metadata import PackageNotFoundError, version
 import msgspec
 from markupsafe import Markup
 
-from headrace.delivery.parking import decode_event
-from headrace.delivery.runs import MAX_RUNS, Counters
-from headrace.faces.console import failures, functions, overview, records, sources
-from headrace.faces.console.drawing import MAX_NODES
-from headrace.faces.console.flow import rates
-from headrace.faces.console.frame import POLICY, Frame, Sheet, around, bare_document
-from headrace.faces.console.overview import Overview
-from headrace.faces.console.records import Browsed, Held
-from headrace.faces.gateway.door import Door, Routes
-from headrace.faces.gateway.errors import answer_error
-from headrace.faces.gateway.proofs import Owners, prove_reader, sight_of
-from headrace.faces.gateway.records import (
+from headrace.delivery.parked import decode_event
+from headrace.environment.time_slices import Slices
+from headrace.http.api.dead_letters import explained, position_of
+from headrace.http.api.records import (
     cursor_text,
     parse_cursor,
     read_page,
     starting_cursor,
 )
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response, event_view, json_response
-from headrace.faces.gateway.streams import place
-from headrace.faces.gateway.trouble import explained, position_of
+from headrace.http.api.streams import place
+from headrace.http.console import failures, functions, overview, records, triggers
+from headrace.http.console.graph_svg import MAX_NODES
+from headrace.http.console.overview import Overview
+from headrace.http.console.page_frame import POLICY, Frame, Sheet, around, bare_document
+from headrace.http.console.records import Browsed, Held
+from headrace.http.console.throughput import rates
+from headrace.http.context import Door, Routes
+from headrace.http.pipeline.authentication import Owners, prove_reader, sight_of
+from headrace.http.problem_details import answer_error
+from headrace.http.request import Request
+from headrace.http.response import Response, event_view, json_response
 from headrace.model.errors import HeadraceError
 from headrace.model.function import StreamSpec
-from headrace.security.operator import COOKIE
+from headrace.security.operator_key import COOKIE
 from headrace.security.tokens import Unauthenticated
+from headrace.telemetry.history import MAX_RUNS, Counters
 from headrace.topology.map import rows_of_function
-from headrace.world.slices import Slices
 
 DEAD_SHOWN, PARKED_SHOWN, FAILED_SHOWN, RUNS_SHOWN, LINES_SHOWN = 20, 1_000, 20, 50, 30
 PAGE = 50
@@ -251,12 +251,12 @@ async def list_triggers(door: Door, _: Request, __: tuple[str, ...]) -> Sheet:
     rooms = door.rooms
     apps = list(rooms.dispatcher.apps.values())
     schedules = await rooms.schedules.rows()
-    return sources.triggers_page(apps, schedules, await rooms.sources.at_hand())
+    return triggers.triggers_page(apps, schedules, await rooms.sources.at_hand())
 
 
 async def list_queues(door: Door, _: Request, __: tuple[str, ...]) -> Sheet:
     """Every queue with its readers."""
-    return sources.queues_page(await door.rooms.queues.rows())
+    return triggers.queues_page(await door.rooms.queues.rows())
 
 
 async def list_failures(door: Door, request: Request, _: tuple[str, ...]) -> Sheet:

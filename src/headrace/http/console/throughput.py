@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from headrace.delivery.runs import MAX_RUNS, Run
+from headrace.telemetry.history import MAX_RUNS, Run
 
 WINDOW_S: Final = 10.0
 LEAST_S: Final = 1.0

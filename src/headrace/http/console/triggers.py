@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 import msgspec
 from markupsafe import Markup
 
-from headrace.delivery.queues import QueueRow
-from headrace.delivery.schedules import ScheduleRow
-from headrace.delivery.sources import SourceRow
-from headrace.faces.console.frame import Sheet
-from headrace.faces.console.parts import (
+from headrace.admin.queues import QueueRow
+from headrace.admin.schedules import ScheduleRow
+from headrace.admin.sources import SourceRow
+from headrace.http.console.html_parts import (
     code,
     listed,
     section,
@@ -27,11 +26,12 @@ from headrace.faces.console.parts import (
     toned,
     when,
 )
-from headrace.model.bus import Rule
+from headrace.http.console.page_frame import Sheet
 from headrace.model.function import AppSpec, FunctionSpec
-from headrace.model.http import Http, Webhook
+from headrace.model.triggers.bus import Rule
+from headrace.model.triggers.http import Http, Webhook
+from headrace.sources.schedules.source import in_zone
 from headrace.topology.map import trigger_words
-from headrace.triggers.schedules.source import in_zone
 
 SHOWN_ELSEWHERE = frozenset({"cron", "every", "at", "http", "webhook", "rule"})
 

@@ -10,10 +10,10 @@ from functools import cached_property
 
 import msgspec
 
-from headrace.model.http import Answer, Http
+from headrace.model.jsonschema import Mismatch
 from headrace.model.reply import open_reply
-from headrace.model.schemas import Mismatch
-from headrace.triggers.schemas import Checker
+from headrace.model.triggers.http import Answer, Http
+from headrace.patterns.schema_validation import Checker
 
 _json = msgspec.json.Decoder()
 

@@ -12,29 +12,35 @@ from typing import Any
 
 import msgspec
 
-from headrace.delivery.direct import CallFailed
-from headrace.delivery.repeats import DIGEST_BYTES, Keeping
-from headrace.faces.gateway.authored import Found, Target
-from headrace.faces.gateway.buckets import client_name
-from headrace.faces.gateway.cors import Headers
-from headrace.faces.gateway.door import Door
-from headrace.faces.gateway.intake import MAX_IDEMPOTENCY_KEY
-from headrace.faces.gateway.outlet import COMMITTED, EVENTS, LINES, Outlet, State, framed
-from headrace.faces.gateway.packed import unpack
-from headrace.faces.gateway.passing import pass_on, pass_through, takes_share
-from headrace.faces.gateway.reading import carried, payload_of, picked, query_texts, typed_query
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import JSON, Response, json_response
-from headrace.keepers.storage.keys import pack
+from headrace.delivery.calls.direct import CallFailed
+from headrace.delivery.calls.idempotency import DIGEST_BYTES, Keeping
+from headrace.http.context import Door
+from headrace.http.cors import Headers
+from headrace.http.pipeline.app_routes import Found, Target
+from headrace.http.pipeline.content_encoding import unpack
+from headrace.http.pipeline.event_bodies import MAX_IDEMPOTENCY_KEY
+from headrace.http.pipeline.payload_binding import (
+    carried,
+    payload_of,
+    picked,
+    query_texts,
+    typed_query,
+)
+from headrace.http.pipeline.proxy import pass_on, pass_through, takes_share
+from headrace.http.rate_limit import client_name
+from headrace.http.request import Request
+from headrace.http.response import JSON, Response, json_response
+from headrace.http.streaming_response import COMMITTED, EVENTS, LINES, Outlet, State, framed
 from headrace.model.errors import Invalid, Misuse, Refused, Unavailable
 from headrace.model.event import Event
-from headrace.model.http import Http, Proxy, Webhook
 from headrace.model.record import Position
 from headrace.model.reply import open_reply
-from headrace.model.signing import Slack
-from headrace.security.signatures import verify
+from headrace.model.triggers.http import Http, Proxy, Webhook
+from headrace.model.webhook_signature import Slack
+from headrace.security.webhook_signatures import verify
+from headrace.storage.kv.keys import pack
 
-_log = logging.getLogger("headrace.gateway")
+_log = logging.getLogger("headrace.http")
 _json = msgspec.json.Decoder()
 _parts = msgspec.json.Decoder(list[msgspec.Raw])
 

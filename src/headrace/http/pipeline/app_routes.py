@@ -12,15 +12,15 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
-from headrace.faces.gateway.errors import NotAllowed
-from headrace.faces.gateway.promises import Promise
-from headrace.faces.gateway.routes import unquoted
+from headrace.http.pipeline.answer_types import Promise
+from headrace.http.problem_details import NotAllowed
+from headrace.http.router import unquoted
 from headrace.model.errors import Invalid
 from headrace.model.function import AppSpec, FunctionSpec
-from headrace.model.http import Bearer, Cors, Http, PerClient, Proxy, Webhook
 from headrace.model.route import Segment, fits, rank, segments_of, value_of
-from headrace.model.trigger import listener
-from headrace.triggers.schemas import Checker
+from headrace.model.triggers.base import listener
+from headrace.model.triggers.http import Bearer, Cors, Http, PerClient, Proxy, Webhook
+from headrace.patterns.schema_validation import Checker
 
 MAX_FOUND = 1_024
 MAX_PATH = 256

@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Final, TypeVar
 
-from headrace.delivery.parking import ParkedKey
-from headrace.faces.gateway.door import Door
-from headrace.faces.gateway.requests import Request
+from headrace.delivery.parked import ParkedKey
+from headrace.environment.clock import Clock
+from headrace.environment.time_slices import Slices
+from headrace.http.context import Door
+from headrace.http.request import Request
 from headrace.model.effects import DeadEvent
 from headrace.model.errors import Unknown
-from headrace.model.trigger import listeners
+from headrace.model.triggers.base import listeners
 from headrace.security.tokens import Unauthenticated
-from headrace.world.clock import Clock
-from headrace.world.slices import Slices
 
 Kept = TypeVar("Kept", DeadEvent, ParkedKey)
 CONSOLE = "/console"

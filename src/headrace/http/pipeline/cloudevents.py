@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from headrace.faces.gateway.times import parse_time
+from headrace.http.pipeline.event_times import parse_time
 from headrace.model.codec import validate_json
 from headrace.model.errors import Invalid, TooLarge
 from headrace.model.event import Event, fenced

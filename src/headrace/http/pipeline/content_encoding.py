@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 
-from headrace.faces.gateway.errors import Unsupported
+from headrace.http.problem_details import Unsupported
 from headrace.model.errors import Invalid, TooLarge
 
 MAX_RATIO = 100

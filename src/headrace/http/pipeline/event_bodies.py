@@ -15,11 +15,11 @@ from typing import Annotated
 
 import msgspec
 
-from headrace.faces.gateway.cloudevents import Holds, batch, binary, is_binary, structured
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.times import micros_of
+from headrace.http.pipeline.cloudevents import Holds, batch, binary, is_binary, structured
+from headrace.http.pipeline.event_times import micros_of
+from headrace.http.request import Request
 from headrace.model.codec import validate_json
-from headrace.model.due import due_header
+from headrace.model.due_time import due_header
 from headrace.model.errors import Invalid, Misuse, TooLarge
 from headrace.model.event import Event, fenced
 from headrace.model.function import StreamSpec

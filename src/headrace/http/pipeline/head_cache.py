@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from headrace.faces.gateway.plans import Plan
+from headrace.http.pipeline.plain_call import Plan
 
 MAX_HEADS = 1_024
 MAX_KNOWN_BYTES = 2_048

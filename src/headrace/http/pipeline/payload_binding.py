@@ -12,14 +12,14 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from headrace.faces.gateway.requests import MAX_QUERY_PARAMETERS, Request
+from headrace.http.request import MAX_QUERY_PARAMETERS, Request
 from headrace.model.codec import encode_json, validate_json
 from headrace.model.errors import Invalid, TooLarge
-from headrace.model.http import Http, Webhook
+from headrace.model.jsonschema import coerce, names_in
 from headrace.model.policy import MAX_HEADER_BYTES, MAX_KEY_BYTES
-from headrace.model.schemas import coerce, names_in
+from headrace.model.triggers.http import Http, Webhook
+from headrace.patterns.schema_validation import Checker
 from headrace.security.tokens import is_ours
-from headrace.triggers.schemas import Checker
 
 _BODYLESS = frozenset({"GET", "HEAD", "DELETE"})
 _json = msgspec.json.Decoder()

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.faces.gateway.authored import Target
-from headrace.faces.gateway.cors import Headers
+from headrace.http.cors import Headers
+from headrace.http.pipeline.app_routes import Target
 from headrace.model.function import AppSpec
 from headrace.security.access import Peer
 

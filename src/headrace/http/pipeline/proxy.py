@@ -13,15 +13,15 @@ from typing import Any
 
 import msgspec
 
-from headrace.client.outgoing import Headers, ServiceAnswer, ServiceRequest, end_to_end
-from headrace.faces.gateway.door import Door
-from headrace.faces.gateway.reading import plain_query, query_texts
-from headrace.faces.gateway.requests import Request, joint
-from headrace.faces.gateway.responses import Response
+from headrace.client.http_pool import Headers, ServiceAnswer, ServiceRequest, end_to_end
+from headrace.http.context import Door
+from headrace.http.pipeline.payload_binding import plain_query, query_texts
+from headrace.http.request import Request, joint
+from headrace.http.response import Response
 from headrace.model.errors import Corrupt, Invalid
-from headrace.model.http import METHODS, Http, Legacy, Proxy
 from headrace.model.reply import open_reply
 from headrace.model.route import segments_of
+from headrace.model.triggers.http import METHODS, Http, Legacy, Proxy
 from headrace.security.tokens import is_ours
 
 _FORWARDED = frozenset(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from headrace.faces.gateway.errors import HungUp
-from headrace.faces.gateway.outlet import Outlet, Speaker
+from headrace.http.problem_details import HungUp
+from headrace.http.streaming_response import Outlet, Speaker
 
 HIGH_WATER = 65_536
 """Bytes of a body kept for a reader that does not come; then the connection stops reading."""

@@ -10,36 +10,36 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from headrace.faces.gateway import (
-    console,
+from headrace.http.admission import check_origin
+from headrace.http.api import (
+    dead_letters,
     functions,
-    insight,
-    keys,
     queues,
     replays,
     schedules,
+    status,
     streams,
-    trouble,
+    tokens,
 )
-from headrace.faces.gateway.admission import check_origin
-from headrace.faces.gateway.answering import answer
-from headrace.faces.gateway.authored import Found, Table
-from headrace.faces.gateway.calling import Calls
-from headrace.faces.gateway.cors import Headers, allows, answer_headers, preflight
-from headrace.faces.gateway.door import Door, Handler, Routes
-from headrace.faces.gateway.errors import HungUp, answer_error, answer_surprise
-from headrace.faces.gateway.proofs import prove
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response
-from headrace.faces.gateway.routes import Router, unquoted
+from headrace.http.console import routes as console
+from headrace.http.context import Door, Handler, Routes
+from headrace.http.cors import Headers, allows, answer_headers, preflight
+from headrace.http.pipeline.app_route_handler import answer
+from headrace.http.pipeline.app_routes import Found, Table
+from headrace.http.pipeline.authentication import prove
+from headrace.http.problem_details import HungUp, answer_error, answer_surprise
+from headrace.http.request import Request
+from headrace.http.response import Response
+from headrace.http.router import Router, unquoted
+from headrace.http.server.fast_path import Calls
 from headrace.model.errors import HeadraceError
-from headrace.model.http import Webhook
+from headrace.model.triggers.http import Webhook
 from headrace.security.access import needs_proof, scope_of
 
-_log = logging.getLogger("headrace.gateway")
+_log = logging.getLogger("headrace.http")
 MAX_PLACES = 1_024
 MAX_KNOWN_PATH = 256
-_ROOMS = (streams, functions, trouble, insight, console, schedules, keys, replays, queues)
+_ROOMS = (streams, functions, dead_letters, status, console, schedules, tokens, replays, queues)
 
 
 def route_table() -> Routes:

@@ -13,27 +13,27 @@ from typing import Protocol
 
 import msgspec
 
-from headrace.delivery.direct import Begun, CallFailed
-from headrace.faces.gateway import functions
-from headrace.faces.gateway.answering import not_of_its_type, reply_of
-from headrace.faces.gateway.authored import Found, Table
-from headrace.faces.gateway.cors import Headers, answer_headers
-from headrace.faces.gateway.door import Door, Routes
-from headrace.faces.gateway.errors import answer_error, answer_surprise
-from headrace.faces.gateway.exchange import Exchange
-from headrace.faces.gateway.heads import Head
-from headrace.faces.gateway.plans import Plan
-from headrace.faces.gateway.reading import carried, payload_of
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response
+from headrace.delivery.calls.direct import Begun, CallFailed
+from headrace.http.api import functions
+from headrace.http.context import Door, Routes
+from headrace.http.cors import Headers, answer_headers
+from headrace.http.pipeline.app_route_handler import not_of_its_type, reply_of
+from headrace.http.pipeline.app_routes import Found, Table
+from headrace.http.pipeline.head_cache import Head
+from headrace.http.pipeline.payload_binding import carried, payload_of
+from headrace.http.pipeline.plain_call import Plan
+from headrace.http.pipeline.request_body import Exchange
+from headrace.http.problem_details import answer_error, answer_surprise
+from headrace.http.request import Request
+from headrace.http.response import Response
 from headrace.model.codec import validate_json
 from headrace.model.errors import HeadraceError
-from headrace.model.http import Http
 from headrace.model.outcome import Outcome
-from headrace.runtime.life import Lost
+from headrace.model.triggers.http import Http
+from headrace.runtime.states import Lost
 from headrace.security.access import Peer, needs_proof, scope_of
 
-_log = logging.getLogger("headrace.gateway")
+_log = logging.getLogger("headrace.http")
 _PARTICULAR = (b"origin", b"content-encoding", b"idempotency-key", b"expect")
 """Headers that ask for more than a plain call."""
 _BY_NAME = "/functions/"

@@ -16,12 +16,12 @@ from typing import Final, cast
 
 import httptools
 
-from headrace.faces.gateway.errors import TooSlow, answer_error
-from headrace.faces.gateway.exchange import Exchange
-from headrace.faces.gateway.hall import Hall
-from headrace.faces.gateway.heads import END, MAX_KNOWN_BYTES, Head, without_upgrade
-from headrace.faces.gateway.turns import Turns
-from headrace.faces.gateway.writing import CONTINUE, written
+from headrace.http.pipeline.head_cache import END, MAX_KNOWN_BYTES, Head, without_upgrade
+from headrace.http.pipeline.request_body import Exchange
+from headrace.http.problem_details import TooSlow, answer_error
+from headrace.http.serializer import CONTINUE, written
+from headrace.http.server.request_order import Turns
+from headrace.http.server.server_state import Hall
 from headrace.model.errors import HeadraceError, Invalid, Overloaded, TooLarge
 
 MAX_HEADER_BYTES = 65_536

@@ -12,19 +12,19 @@ import logging
 from collections import deque
 from typing import Final, Protocol
 
-from headrace.faces.gateway.cors import Headers
-from headrace.faces.gateway.errors import answer_error, problem
-from headrace.faces.gateway.exchange import Exchange
-from headrace.faces.gateway.hall import Called, Hall
-from headrace.faces.gateway.heads import Head
-from headrace.faces.gateway.outlet import Outlet, State
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response
-from headrace.faces.gateway.writing import closes, written
+from headrace.http.cors import Headers
+from headrace.http.pipeline.head_cache import Head
+from headrace.http.pipeline.request_body import Exchange
+from headrace.http.problem_details import answer_error, problem
+from headrace.http.request import Request
+from headrace.http.response import Response
+from headrace.http.serializer import closes, written
+from headrace.http.server.server_state import Called, Hall
+from headrace.http.streaming_response import Outlet, State
 from headrace.model.errors import Invalid, Unavailable
 from headrace.security.access import Peer
 
-_log = logging.getLogger("headrace.gateway")
+_log = logging.getLogger("headrace.http")
 STOPPING: Final = answer_error(
     Unavailable("this node stops before your request is answered; send it again in a moment")
 )

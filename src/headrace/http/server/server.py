@@ -14,22 +14,22 @@ import socket
 from pathlib import Path
 from typing import Any, Protocol
 
-from headrace.faces.gateway.admission import Admission
-from headrace.faces.gateway.application import Application
-from headrace.faces.gateway.crowd import Crowd
-from headrace.faces.gateway.door import Door
-from headrace.faces.gateway.hall import DEFAULT_PATIENCE, Hall, Patience
-from headrace.faces.gateway.metrics import Metrics
-from headrace.faces.gateway.protocol import Connection
-from headrace.faces.gateway.rooms import Rooms
-from headrace.faces.gateway.tls import HANDSHAKE_S, LOOK_S, Certificate
+from headrace.environment.tasks import Tasks
+from headrace.http.admission import Admission
+from headrace.http.context import Door
+from headrace.http.dependencies import Rooms
+from headrace.http.metrics import Metrics
+from headrace.http.server.application import Application
+from headrace.http.server.connection_limits import Crowd
+from headrace.http.server.http1 import Connection
+from headrace.http.server.server_state import DEFAULT_PATIENCE, Hall, Patience
+from headrace.http.server.tls import HANDSHAKE_S, LOOK_S, Certificate
 from headrace.model.errors import Misuse
-from headrace.runtime.idranges import INSTANCE_UIDS
+from headrace.runtime.id_ranges import INSTANCE_UIDS
 from headrace.security.access import Peer, is_local
-from headrace.security.peers import owner
-from headrace.world.tasks import Tasks
+from headrace.security.tcp_peers import owner
 
-_log = logging.getLogger("headrace.gateway")
+_log = logging.getLogger("headrace.http")
 _BACKLOG = 512
 
 

@@ -10,17 +10,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from headrace.faces.gateway.admission import Admission
-from headrace.faces.gateway.calling import Caller
-from headrace.faces.gateway.cors import Headers
-from headrace.faces.gateway.crowd import Crowd
-from headrace.faces.gateway.heads import Head, Heads
-from headrace.faces.gateway.requests import Request
-from headrace.faces.gateway.responses import Response
-from headrace.faces.gateway.writing import Date
+from headrace.environment.clock import Clock
+from headrace.environment.tasks import Tasks
+from headrace.http.admission import Admission
+from headrace.http.cors import Headers
+from headrace.http.pipeline.head_cache import Head, Heads
+from headrace.http.request import Request
+from headrace.http.response import Response
+from headrace.http.serializer import Date
+from headrace.http.server.connection_limits import Crowd
+from headrace.http.server.fast_path import Caller
 from headrace.security.access import Peer
-from headrace.world.clock import Clock
-from headrace.world.tasks import Tasks
 
 HEADERS_S = 10.0
 BODY_S = 30.0

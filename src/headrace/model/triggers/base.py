@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from headrace.model.bus import Rule
-from headrace.model.foreign import ForeignTrigger
-from headrace.model.http import Http, Webhook
-from headrace.model.lag import Lag
-from headrace.model.schedules import At, Cron, Every
-from headrace.model.tables import Table
-from headrace.model.watches import Custom, Ends, Files, Missing, Objects, Sftp, Silence
+from headrace.model.triggers.bus import Rule
+from headrace.model.triggers.files import Custom, Ends, Files, Missing, Objects, Sftp, Silence
+from headrace.model.triggers.foreign import ForeignTrigger
+from headrace.model.triggers.http import Http, Webhook
+from headrace.model.triggers.lag import Lag
+from headrace.model.triggers.schedules import At, Cron, Every
+from headrace.model.triggers.tables import Table
 
 
 class StreamTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="stream"):

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import force_setattr
 
+from headrace.model.durations import Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
 from headrace.model.policy import Retry
-from headrace.model.signing import Secret
-from headrace.model.spans import Seconds, default, keep_seconds
+from headrace.model.webhook_signature import Secret
 
 DEFAULT_BUS: Final = "default"
 MAX_RULE_STREAMS: Final = 100

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from headrace.model.durations import Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
-from headrace.model.spans import Seconds, default, keep_seconds
 
 MAX_IN_FLIGHT = 1_000
 Begin = Literal["earliest", "latest"]
@@ -229,7 +229,7 @@ class Foreign(msgspec.Struct, frozen=True, tag="foreign"):
     """Messages of a source that somebody else's package can read.
 
     The package names a driver in the entry point group `headrace.sources`; see
-    `headrace.triggers.foreign.base`.
+    `headrace.sources.foreign.base`.
 
     Attributes:
         kind: The entry point's name.

@@ -12,11 +12,11 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec.structs import force_setattr
 
+from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
 from headrace.model.policy import MAX_BATCH_BYTES, MAX_EVENT_BYTES
 from headrace.model.route import Segment, segments_of
-from headrace.model.signing import Signature
-from headrace.model.spans import MaybeSeconds, Seconds, default, keep_seconds
+from headrace.model.webhook_signature import Signature
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 MAX_TIMEOUT_S: Final = 3_600.0

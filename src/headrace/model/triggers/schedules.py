@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec.structs import force_setattr
 
+from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
-from headrace.model.spans import MaybeSeconds, Seconds, default, keep_seconds
 
 Misfire = Literal["once", "skip", "all"]
 

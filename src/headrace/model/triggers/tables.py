@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 from msgspec.structs import force_setattr
 
+from headrace.model.durations import Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
-from headrace.model.spans import Seconds, default, keep_seconds
 
 RowOp = Literal["read", "insert", "update", "delete", "truncate"]
 Row = Mapping[str, Any]

@@ -16,15 +16,15 @@ import msgspec
 
 from headrace.model.policy import MAX_TRACEBACK
 from headrace.model.settings import Provision
-from headrace.runtime import limits, sandbox, warden
-from headrace.runtime.child import forks, loader, main
-from headrace.runtime.child.control import Control
-from headrace.runtime.child.forkable import check_forkable
-from headrace.runtime.child.sharing import UMASK, share
-from headrace.runtime.child.variables import set_variables
-from headrace.runtime.wire import Load, Loaded, LoadFailed, Needs, Provided
-from headrace.sdk.folder import folders
-from headrace.sdk.surroundings import Environment, provided_by
+from headrace.runtime.child import fork_detection, instance_main, loader
+from headrace.runtime.child.environment_variables import set_variables
+from headrace.runtime.child.fork_checks import check_forkable
+from headrace.runtime.child.shared_files import UMASK, share
+from headrace.runtime.child.zygote_control import Control
+from headrace.runtime.protocol.messages import Load, Loaded, LoadFailed, Needs, Provided
+from headrace.runtime.sandbox import isolation, limits, warden
+from headrace.sdk.app_folder import folders
+from headrace.sdk.import_values import Environment, provided_by
 
 CONTROL = 3
 """Where the control socket is, and in an instance its channel."""
@@ -34,28 +34,28 @@ RULES = 4
 
 def load(
     order: Load, control: Control, standing: warden.Standing
-) -> tuple[main.Life, Loaded, sandbox.Ground] | LoadFailed:
+) -> tuple[instance_main.Life, Loaded, isolation.Ground] | LoadFailed:
     """Import the app and make this process fit to be forked."""
-    began, born = time.perf_counter(), forks.count
+    began, born = time.perf_counter(), fork_detection.count
     shares = standing.rung.uids
     folders.stand(order.files, share if shares else None)
-    notes = sandbox.filter_zygote() if standing.rung.drops else []
+    notes = isolation.filter_zygote() if standing.rung.drops else []
     try:
         with provided_by(lambda app, env: _ask(control, app, env, born)):
-            app = forks.guarded(lambda: loader.load(order.target))
+            app = fork_detection.guarded(lambda: loader.load(order.target))
         spec, code = loader.described(app, order.target)
         check_forkable(CONTROL)
     except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too
         sentence, trace = loader.said(error)
         return LoadFailed(type(error).__name__, sentence[:MAX_TRACEBACK], trace[-MAX_TRACEBACK:])
-    life = main.prepare(app, spec.version, control.link)
-    main.rehearse()
+    life = instance_main.prepare(app, spec.version, control.link)
+    instance_main.rehearse()
     seconds = time.perf_counter() - began
     own = _own_files(order.files, spec.name, shared=shares)
     gc.collect()
     gc.freeze()
     asked = [min(each.resources.isolation, order.isolation) for each in spec.functions]
-    base = sandbox.seal_zygote(
+    base = isolation.seal_zygote(
         standing.rung,
         common=min(asked, default=0),
         most=max(asked, default=0),
@@ -85,13 +85,13 @@ def _own_files(files: str, app: str, *, shared: bool) -> str:
         os.umask(UMASK)
         return files
     own = f"{files}/{app}"
-    os.makedirs(own, sandbox.OWN_MODE, exist_ok=True)  # noqa: PTH103 - a string is what there is
+    os.makedirs(own, isolation.OWN_MODE, exist_ok=True)  # noqa: PTH103 - a string is what there is
     return own
 
 
 def _ask(control: Control, app: str, env: Environment, born: int) -> Provision:
     """Have the host say what an app is given, and set its variables."""
-    if forks.count != born:
+    if fork_detection.count != born:
         # A process that the import forked: the control socket is not its own.
         return Provision()
     own, names = (env, []) if isinstance(env, Mapping) else ({}, list(env))

@@ -16,9 +16,9 @@ from _thread import RLock
 from collections import deque
 from typing import NoReturn
 
-from headrace.runtime.child import forks
-from headrace.runtime.frames import RECEIVE_BYTES, Frames, ProtocolError
-from headrace.runtime.wire import (
+from headrace.runtime.child import fork_detection
+from headrace.runtime.protocol.frames import RECEIVE_BYTES, Frames, ProtocolError
+from headrace.runtime.protocol.messages import (
     EXIT_CHANNEL,
     Answer,
     Answered,
@@ -140,7 +140,7 @@ class Channel:
         """Go on, unless this is another process than the instance; to be asked after the author's code."""
         if os.getpid() != self._pid:
             # However it was forked, and whatever of ours it came to.
-            forks.leave()
+            fork_detection.leave()
 
     def _receive(self, spin: float) -> None:
         data = b""

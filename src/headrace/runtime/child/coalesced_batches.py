@@ -12,8 +12,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from headrace.model.hop_limit import next_hop
 from headrace.model.invocation import Invocation, key_of
-from headrace.model.lineage import next_hop
 from headrace.model.outcome import Failure, Returned
 from headrace.model.policy import CONVOY_SPARE_S
 from headrace.model.record import Append, Chunk

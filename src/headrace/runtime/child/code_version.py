@@ -18,9 +18,9 @@ from typing import Final, NamedTuple, TypeAlias
 
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
-from headrace.model.tables import Table
-from headrace.model.watches import Files
-from headrace.runtime.child.sources import SKIPPED
+from headrace.model.triggers.files import Files
+from headrace.model.triggers.tables import Table
+from headrace.runtime.child.source_loader import SKIPPED
 
 MAX_SOURCES: Final = 2_000
 MAX_SOURCE_BYTES: Final = 64 << 20

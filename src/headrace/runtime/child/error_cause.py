@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.model.blotting import Blot
 from headrace.model.errors import Invalid, Refused, Unknown, is_final
 from headrace.model.outcome import Cause
 from headrace.model.policy import MAX_TRACEBACK
-from headrace.runtime.child.advice import advice
+from headrace.model.redaction import Blot
 from headrace.runtime.child.channel import HostRefused
-from headrace.runtime.child.variables import unset_variable
+from headrace.runtime.child.environment_variables import unset_variable
+from headrace.runtime.child.file_advice import advice
 from headrace.sdk.event import Undecodable
-from headrace.sdk.place import is_ours
 from headrace.sdk.results import Permanent
+from headrace.sdk.source_location import is_ours
 
 MAX_MESSAGE = 4_096
 FINAL_KINDS = frozenset(each.__name__ for each in (Refused, Invalid, Unknown))

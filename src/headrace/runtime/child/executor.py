@@ -16,10 +16,11 @@ from headrace.model.errors import Unknown
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Returned
 from headrace.model.record import Chunk
-from headrace.runtime.child import forks
-from headrace.runtime.child.apart import run_apart
-from headrace.runtime.child.cause import cause_of, failed_for
-from headrace.runtime.child.collecting import (
+from headrace.runtime.child import fork_detection
+from headrace.runtime.child.coalesced_batches import run_apart
+from headrace.runtime.child.consumer_run import Consuming, Supply
+from headrace.runtime.child.error_cause import cause_of, failed_for
+from headrace.runtime.child.outcome import (
     answer_of,
     behind,
     close_key,
@@ -27,21 +28,20 @@ from headrace.runtime.child.collecting import (
     collect_error,
     poison_in,
 )
-from headrace.runtime.child.consuming import Consuming, Supply
-from headrace.runtime.child.handing import Prepared, emit, forget_cancellation, settled, take
-from headrace.runtime.child.keys import keys_of
-from headrace.runtime.child.ledger import Host
-from headrace.runtime.child.parting import answer_in_parts, sender
 from headrace.runtime.child.recorder import Misread, Recorder
-from headrace.runtime.child.statecache import StateCache
+from headrace.runtime.child.results import Prepared, emit, forget_cancellation, settled, take
+from headrace.runtime.child.secrets import keys_of
+from headrace.runtime.child.state_cache import StateCache
+from headrace.runtime.child.state_session import Host
+from headrace.runtime.child.streamed_answer import answer_in_parts, sender
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
-from headrace.sdk.changes import ChangeReader
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event, open_chunk
-from headrace.sdk.place import near
 from headrace.sdk.request import Reply
 from headrace.sdk.results import Failures
+from headrace.sdk.row_changes import ChangeReader
+from headrace.sdk.source_location import near
 
 MAX_RERUNS: Final = 16
 PLAIN: Final = frozenset({dict, str, int, float, bool, type(None)})
@@ -96,7 +96,7 @@ class Executor:
         self._prepared = {name: Prepared(each) for name, each in app.functions.items()}
         self._untyped = Coder("json").decode
         self._started = 0
-        self._forks = forks.count
+        self._forks = fork_detection.count
 
     # -- life -------------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class Executor:
         """Call the `init` hooks, each once; what one of them raises comes out."""
         hooks = self.app.hooks["init"]
         while self._started < len(hooks):
-            forks.guarded(hooks[self._started])
+            fork_detection.guarded(hooks[self._started])
             self._started += 1
 
     def suspend(self) -> None:
@@ -140,7 +140,7 @@ class Executor:
             Unknown: The app has no such function.
         """
         prepared = self._named(invocation.function)
-        self._forks = forks.count
+        self._forks = fork_detection.count
         if invocation.fresh:
             self._cache.clear()
         try:
@@ -275,8 +275,8 @@ class Executor:
                     )
                     continue
                 recorder.drop(index, cause)
-            if forks.count != self._forks:
-                forks.leave()
+            if fork_detection.count != self._forks:
+                fork_detection.leave()
             if index in recorder.dropped:
                 if order == "ordered":
                     untouched = index + 1 if index + 1 < len(events) else -1
@@ -335,8 +335,8 @@ class Executor:
                         if order == "keyed":
                             close_key(events, poison, aside)
                     continue
-            if forks.count != self._forks:
-                forks.leave()
+            if fork_detection.count != self._forks:
+                fork_detection.leave()
             recorder.close()
             if recorder.dropped:
                 recorder.check()
@@ -384,8 +384,8 @@ class Executor:
             cause = self._cause(error, prepared)
             recorder.close()
             return Returned(error=cause)
-        if forks.count != self._forks:
-            forks.leave()
+        if fork_detection.count != self._forks:
+            fork_detection.leave()
         recorder.close()
         if recorder.dropped:
             return Returned(error=next(iter(recorder.dropped.values())))
@@ -416,15 +416,15 @@ class Executor:
             cause = self._cause(error, prepared)
             recorder.close()
             return Returned(error=cause)
-        if forks.count != self._forks:
-            forks.leave()
+        if fork_detection.count != self._forks:
+            fork_detection.leave()
         recorder.close()
         return collect(recorder, -1)
 
     def _cause(self, error: BaseException, prepared: Prepared) -> Cause:
         """The cause of what the author's code raised; a process that it forked ends here instead."""
-        if forks.count != self._forks:
-            forks.leave(error)
+        if fork_detection.count != self._forks:
+            fork_detection.leave(error)
         if prepared.awaits:
             if self._is_ended():
                 raise error
@@ -449,7 +449,7 @@ def _call_all(hooks: list[Callable[[], Any]]) -> None:
     first: BaseException | None = None
     for hook in hooks:
         try:
-            forks.guarded(hook)
+            fork_detection.guarded(hook)
         except BaseException as error:  # noqa: BLE001  # the others must still be called
             first = first or error
     if first is not None:

@@ -9,7 +9,7 @@ import errno
 import os
 import sys
 
-from headrace.sdk.folder import folders
+from headrace.sdk.app_folder import folders
 
 _CANNOT_OPEN, _READ_ONLY = 14, 8
 """SQLite's codes for a file that is not to be had."""

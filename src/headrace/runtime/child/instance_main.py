@@ -24,14 +24,14 @@ from headrace.model.outcome import Cause, Range, Returned, Scanned, Usage
 from headrace.model.policy import MAX_TRACEBACK
 from headrace.model.record import Chunk, encode_events
 from headrace.model.reply import WireReply
-from headrace.runtime.child.cause import told
 from headrace.runtime.child.channel import Channel
+from headrace.runtime.child.error_cause import told
 from headrace.runtime.child.executor import Executor
-from headrace.runtime.child.keys import Keys
-from headrace.runtime.child.speech import Running, Speech, speak_up
-from headrace.runtime.frames import RECEIVE_BYTES
+from headrace.runtime.child.secrets import Keys
+from headrace.runtime.child.stdio import Running, Speech, speak_up
 from headrace.runtime.kernel import trim_heap
-from headrace.runtime.wire import (
+from headrace.runtime.protocol.frames import RECEIVE_BYTES
+from headrace.runtime.protocol.messages import (
     EXIT_HOOK,
     EXIT_MEMORY,
     Acted,

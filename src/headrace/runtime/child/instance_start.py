@@ -21,12 +21,11 @@ from typing import NoReturn
 
 import msgspec
 
-from headrace.runtime import sandbox
-from headrace.runtime.child import main
-from headrace.runtime.child.afresh import renumbering, reseed
-from headrace.runtime.child.importing import CONTROL, RULES
-from headrace.runtime.frames import Frames
-from headrace.runtime.wire import (
+from headrace.runtime.child import instance_main
+from headrace.runtime.child.after_fork import renumbering, reseed
+from headrace.runtime.child.app_import import CONTROL, RULES
+from headrace.runtime.protocol.frames import Frames
+from headrace.runtime.protocol.messages import (
     EXIT_MEMORY,
     EXIT_UNBORN,
     Cradle,
@@ -38,6 +37,7 @@ from headrace.runtime.wire import (
     to_zygote,
     unpack_resources,
 )
+from headrace.runtime.sandbox import isolation as sandbox
 
 HIGHEST = 0x7FFF_FFFF
 MAX_PLANS = 1_024
@@ -55,7 +55,7 @@ class Nursery:
 
     def __init__(
         self,
-        life: main.Life,
+        life: instance_main.Life,
         load: Load,
         loaded: Loaded,
         ground: sandbox.Ground,

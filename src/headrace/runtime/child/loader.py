@@ -19,13 +19,13 @@ from typing import Any, Final
 
 from headrace.model.errors import HeadraceError, Misuse
 from headrace.model.function import AppSpec
-from headrace.runtime.child import sources
-from headrace.runtime.child.advice import too_early
-from headrace.runtime.child.sources import FromSource, import_from_source
-from headrace.runtime.child.variables import unset_variable
-from headrace.runtime.child.versions import version_of, watched_by
+from headrace.runtime.child import source_loader
+from headrace.runtime.child.code_version import version_of, watched_by
+from headrace.runtime.child.environment_variables import unset_variable
+from headrace.runtime.child.file_advice import too_early
+from headrace.runtime.child.source_loader import FromSource, import_from_source
 from headrace.sdk.app import App
-from headrace.sdk.place import near
+from headrace.sdk.source_location import near
 
 _OURS: Final = f"{Path(__file__).parents[2]}{os.sep}"
 
@@ -99,7 +99,7 @@ def _leave_theirs(shown: traceback.TracebackException) -> traceback.FrameSummary
 
 
 def _imports(filename: str) -> bool:
-    return filename == sources.__file__ or filename.startswith("<frozen importlib")
+    return filename == source_loader.__file__ or filename.startswith("<frozen importlib")
 
 
 def described(app: App, target: str) -> tuple[AppSpec, str]:

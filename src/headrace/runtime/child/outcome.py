@@ -9,8 +9,8 @@ from typing import Any
 
 from headrace.model.codec import encode_json
 from headrace.model.outcome import BEHIND, Cause, Failure, Returned
-from headrace.runtime.child.handing import bare
 from headrace.runtime.child.recorder import Recorder
+from headrace.runtime.child.results import bare
 from headrace.sdk.event import Event, Undecodable
 from headrace.sdk.request import Reply
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from headrace.runtime import kin
-from headrace.runtime.wire import Exited
+from headrace.runtime import process_tree
+from headrace.runtime.protocol.messages import Exited
 
 MAX_SWEEPS = 64
 """How often it is looked for more to end while the zygote itself ends."""
@@ -77,12 +77,12 @@ class Living:
                 child = self._children.pop(pid, None)
                 if child is not None:
                     self._sweep(child)
-            kin.kill_families(self._strays())
+            process_tree.kill_families(self._strays())
             time.sleep(SWEEP_PAUSE_S)
 
     def _kill(self, strays: list[int]) -> None:
         if not self._uids:
-            kin.kill_families(strays)
+            process_tree.kill_families(strays)
             return
         # Whatever of theirs is left comes to us in its turn, or went with its uid.
         for pid in strays:
@@ -97,10 +97,10 @@ class Living:
         living = {child.uid for child in self._children.values() if child.uid}
         return [
             pid
-            for pid in kin.children(self._pid)
-            if pid not in self._children and kin.owner(pid) not in living
+            for pid in process_tree.children(self._pid)
+            if pid not in self._children and process_tree.owner(pid) not in living
         ]
 
     def _sweep(self, child: Child) -> None:
         if child.uid and self._strays():
-            kin.kill_all_of(child.uid)
+            process_tree.kill_all_of(child.uid)

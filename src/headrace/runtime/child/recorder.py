@@ -20,7 +20,6 @@ from zlib import crc32
 
 from msgspec.structs import replace
 
-from headrace.model.blotting import Blot
 from headrace.model.codec import is_misread, may_be_misread
 from headrace.model.errors import Invalid, Misuse, Refused, TooLarge, Unknown
 from headrace.model.event import Event as Fact
@@ -28,16 +27,17 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, StateRead, StateWrite
 from headrace.model.policy import MAX_HEADER_BYTES, MAX_HEADERS, MAX_KEY_BYTES
 from headrace.model.record import NO_EVENTS, Append, encode_events
-from headrace.runtime.child import forks
-from headrace.runtime.child.cause import failed_for
-from headrace.runtime.child.keys import keys_of
-from headrace.runtime.child.ledger import Host, StateLedger
-from headrace.runtime.child.statecache import StateCache
+from headrace.model.redaction import Blot
+from headrace.runtime.child import fork_detection
+from headrace.runtime.child.error_cause import failed_for
+from headrace.runtime.child.secrets import keys_of
+from headrace.runtime.child.state_cache import StateCache
+from headrace.runtime.child.state_session import Host, StateLedger
 from headrace.sdk.app import App
 from headrace.sdk.batch import Cursor
 from headrace.sdk.consumer import Consumer
 from headrace.sdk.event import Event
-from headrace.sdk.place import near
+from headrace.sdk.source_location import near
 from headrace.sdk.state import Ledger
 from headrace.sdk.stream import Stream
 
@@ -194,7 +194,7 @@ class Recorder(Cursor):
         self._cancels: list[Cancelled] = []
         self._seals = 0
         self._ledger: StateLedger | None = None
-        self.forks = forks.count
+        self.forks = fork_detection.count
         self._is_shared = False
         self.lock: RLock
         self.is_over = False
@@ -239,7 +239,7 @@ class Recorder(Cursor):
         id: str | None = None,
     ) -> Lane:
         """Note an output, checked."""
-        if forks.count != self.forks or self.is_over:
+        if fork_detection.count != self.forks or self.is_over:
             raise self.refusal(f"publishing to `{_name_of(stream)}`")
         outlet = self._outlets.get(stream)
         if outlet is None:
@@ -402,7 +402,7 @@ class Recorder(Cursor):
         Raises:
             Misuse: The run is over, or this is not the process it runs in.
         """
-        if forks.count != self.forks:
+        if fork_detection.count != self.forks:
             # Another thread may have held the lock, and is not here to give it back.
             raise self.refusal(_asked(what, of))
         if not self._is_shared:
@@ -429,13 +429,13 @@ class Recorder(Cursor):
         Raises:
             Misuse: It is; see `enter`.
         """
-        if forks.count != self.forks:
+        if fork_detection.count != self.forks:
             raise self.refusal(_asked(what, of))
 
     def refusal(self, what: str) -> Misuse:
         """Why something cannot be noted: the run is over, or this is a forked process."""
-        if forks.count != self.forks:
-            return forks.refusal(what)
+        if fork_detection.count != self.forks:
+            return fork_detection.refusal(what)
         function = self._invocation.function
         error = Misuse(
             f"{what} came after the run of `{function}` had ended, and is lost: let the handler "
@@ -474,8 +474,8 @@ class Recorder(Cursor):
 
     def leave_if_forked(self) -> None:
         """Go on, unless this is a process that the handler forked, which ends here."""
-        if forks.count != self.forks:
-            forks.leave()
+        if fork_detection.count != self.forks:
+            fork_detection.leave()
 
     def close(self) -> None:
         """The handler is through: whatever it left running can note nothing more."""

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import Any, get_origin
 
 from headrace.model.codec import Coder, codec_for, unbound
-from headrace.model.due import due_header
+from headrace.model.due_time import due_header
 from headrace.model.errors import Misuse
-from headrace.runtime.child.cause import failed_for
+from headrace.runtime.child.error_cause import failed_for
 from headrace.runtime.child.recorder import Recorder
 from headrace.sdk.context import Context
-from headrace.sdk.declared import Declared
+from headrace.sdk.declaration_checks import Declared
 from headrace.sdk.event import Event
 from headrace.sdk.results import Failures, Output
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol, runtime_checkable
 
-from headrace.model.blotting import Blots
 from headrace.model.errors import Misuse
+from headrace.model.redaction import Blots
 
 FRESH_S: Final = 1.0
 """How long a value is used before it is asked for again."""

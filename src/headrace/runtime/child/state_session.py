@@ -14,7 +14,7 @@ from typing import Protocol
 from headrace.model.codec import open_state
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Scanned, StateRead, StateWrite
-from headrace.runtime.child.statecache import StateCache
+from headrace.runtime.child.state_cache import StateCache
 
 
 class Host(Protocol):

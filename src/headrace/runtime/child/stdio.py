@@ -15,9 +15,9 @@ import traceback
 
 import msgspec
 
-from headrace.model.blotting import Blot
-from headrace.runtime.child import forks
-from headrace.runtime.wire import MARK, MAX_LINE_BYTES, Spoken
+from headrace.model.redaction import Blot
+from headrace.runtime.child import fork_detection
+from headrace.runtime.protocol.messages import MARK, MAX_LINE_BYTES, Spoken
 
 _encode = msgspec.json.Encoder().encode
 
@@ -41,7 +41,7 @@ class Speech(io.TextIOBase):
         self._level = "INFO" if name == "stdout" else "ERROR"
         self._running = running
         self._half = ""
-        self._forks = forks.count
+        self._forks = fork_detection.count
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # read-only here
@@ -58,9 +58,9 @@ class Speech(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Speak the whole lines of `text`, keep a half one."""
-        if self._forks != forks.count:
+        if self._forks != fork_detection.count:
             # The half line is for the process to finish that began it.
-            self._forks, self._half = forks.count, ""
+            self._forks, self._half = fork_detection.count, ""
         *lines, half = (self._half + text).split("\n")
         for line in lines:
             self._speak(line)
@@ -72,7 +72,7 @@ class Speech(io.TextIOBase):
 
     def finish(self) -> None:
         """The invocation has ended: speak the half line too."""
-        if self._half and self._forks == forks.count:
+        if self._half and self._forks == fork_detection.count:
             half, self._half = self._half, ""
             self._speak(half)
 

@@ -13,8 +13,8 @@ from headrace.model.codec import encode_json
 from headrace.model.errors import Misuse
 from headrace.model.invocation import Invocation
 from headrace.model.reply import WireReply, is_raw, joined
-from headrace.runtime.child.handing import Prepared, bare, deliver_cancellation, emit_one
 from headrace.runtime.child.recorder import Recorder
+from headrace.runtime.child.results import Prepared, bare, deliver_cancellation, emit_one
 from headrace.sdk.event import Event
 from headrace.sdk.request import Reply
 from headrace.sdk.results import Failures

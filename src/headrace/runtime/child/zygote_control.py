@@ -9,8 +9,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 
-from headrace.runtime.frames import Frames, ProtocolError
-from headrace.runtime.wire import FromZygote, ToZygote, encode, to_zygote
+from headrace.runtime.protocol.frames import Frames, ProtocolError
+from headrace.runtime.protocol.messages import FromZygote, ToZygote, encode, to_zygote
 
 ORDER_BYTES = 1 << 12
 ANCILLARY_BYTES = socket.CMSG_SPACE(64 * 4)

@@ -20,15 +20,15 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from headrace.model.errors import Unknown
-from headrace.runtime import kernel, sandbox, warden
-from headrace.runtime.child import main
-from headrace.runtime.child.afresh import Hooks, hold
-from headrace.runtime.child.birth import HIGHEST, UNHEARD, Nursery
-from headrace.runtime.child.control import Control
-from headrace.runtime.child.forkable import NotForkable, count_descriptors
-from headrace.runtime.child.importing import CONTROL, load
-from headrace.runtime.child.reaping import Child, Living
-from headrace.runtime.wire import (
+from headrace.runtime import kernel
+from headrace.runtime.child import instance_main
+from headrace.runtime.child.after_fork import Hooks, hold
+from headrace.runtime.child.app_import import CONTROL, load
+from headrace.runtime.child.fork_checks import NotForkable, count_descriptors
+from headrace.runtime.child.instance_start import HIGHEST, UNHEARD, Nursery
+from headrace.runtime.child.reaper import Child, Living
+from headrace.runtime.child.zygote_control import Control
+from headrace.runtime.protocol.messages import (
     EXIT_UNBORN,
     Cradle,
     Fork,
@@ -40,6 +40,7 @@ from headrace.runtime.wire import (
     ToZygote,
     encode,
 )
+from headrace.runtime.sandbox import isolation, warden
 
 INSTANCE_FDS = 3
 BIND_NOW = "LD_BIND_NOW"
@@ -60,7 +61,7 @@ class Zygote:
         nursery: Nursery,
         loaded: Loaded,
         standing: warden.Standing,
-        ground: sandbox.Ground,
+        ground: isolation.Ground,
     ) -> None:
         self._control = control
         self._nursery = nursery
@@ -188,7 +189,7 @@ class Zygote:
             for act, arguments in UNHEARD:
                 act(*arguments)
             # Done here once more, so that the pages it touches are this child's own already.
-            main.rehearse()
+            instance_main.rehearse()
             kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != self._pid:
                 os._exit(0)
@@ -290,7 +291,7 @@ def run(descriptor: int, held: Sequence[Hooks]) -> NoReturn:
         group=order.group,
         isolation=order.isolation,
         close=CONTROL,
-        prepare=lambda rung: sandbox.prepare_zygote(
+        prepare=lambda rung: isolation.prepare_zygote(
             rung, uid=order.uid, scratch=order.scratch, files=order.files, paths=sys.path
         ),
     )

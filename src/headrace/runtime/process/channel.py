@@ -13,11 +13,11 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 
-from headrace.model.blotting import Blot
+from headrace.environment.clock import Clock
 from headrace.model.policy import MAX_UNREAD_BYTES
-from headrace.runtime.frames import RECEIVE_BYTES, Frames, ProtocolError
-from headrace.runtime.logs import LogLine, LogReader
-from headrace.world.clock import Clock
+from headrace.model.redaction import Blot
+from headrace.runtime.process.instance_logs import LogLine, LogReader
+from headrace.runtime.protocol.frames import RECEIVE_BYTES, Frames, ProtocolError
 
 SOCKET_BYTES = 4 << 20
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33

@@ -21,22 +21,23 @@ from typing import Any
 
 import msgspec
 
-from headrace.model.blotting import blotted, blotted_return
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, Usage
 from headrace.model.policy import MAX_EXTENDED_S, MAX_VISIBILITY
-from headrace.runtime.ahead import Claims
-from headrace.runtime.answering import answer, blot_of
+from headrace.model.redaction import blotted, blotted_return
 from headrace.runtime.base import RECALLED, HostServices
-from headrace.runtime.frames import ProtocolError
-from headrace.runtime.life import TRANSITIONS, Doom, Lost, Owner, State, Waiter
-from headrace.runtime.line import Line, LogPipes
-from headrace.runtime.logs import LogLine
-from headrace.runtime.memory import memory_of, share_of
-from headrace.runtime.postmortem import START_TIMEOUT_S, Death, in_mib, verdict
-from headrace.runtime.process import Process
-from headrace.runtime.wire import (
+from headrace.runtime.host_questions import answer, blot_of
+from headrace.runtime.prefetch import Claims
+from headrace.runtime.process.channel import Line, LogPipes
+from headrace.runtime.process.instance_logs import LogLine
+from headrace.runtime.process.memory_use import memory_of, share_of
+from headrace.runtime.process.postmortem import START_TIMEOUT_S, Death, in_mib, verdict
+from headrace.runtime.process.process_handle import Process
+from headrace.runtime.protocol.frames import ProtocolError
+from headrace.runtime.protocol.messages import (
     Acted,
     Ask,
     Done,
@@ -57,8 +58,7 @@ from headrace.runtime.wire import (
     encode,
     from_child,
 )
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
+from headrace.runtime.states import TRANSITIONS, Doom, Lost, Owner, State, Waiter
 
 SUSPEND_TIMEOUT_S = 5.0
 LEAVE_TIMEOUT_S = 10.0

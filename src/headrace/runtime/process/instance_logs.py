@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from headrace.model.blotting import Blot
-from headrace.runtime.wire import MARK, MAX_LINE_BYTES, Spoken
-from headrace.world.clock import Clock
+from headrace.environment.clock import Clock
+from headrace.model.redaction import Blot
+from headrace.runtime.protocol.messages import MARK, MAX_LINE_BYTES, Spoken
 
 MAX_LINES_PER_SECOND = 2_000
 MAX_LINES_BURST = 10_000

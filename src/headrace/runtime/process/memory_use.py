@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from headrace.runtime.postmortem import in_mib
+from headrace.runtime.process.postmortem import in_mib
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SHARE = (3, 4)

@@ -11,8 +11,8 @@ import signal
 import msgspec
 
 from headrace.model.outcome import Cause, Crashed, Outcome, TimedOut, Usage
-from headrace.runtime.life import Doom, Lost
-from headrace.runtime.wire import EXIT_HOOK, EXIT_MEMORY, EXIT_UNBORN, Exited
+from headrace.runtime.protocol.messages import EXIT_HOOK, EXIT_MEMORY, EXIT_UNBORN, Exited
+from headrace.runtime.states import Doom, Lost
 
 START_TIMEOUT_S = 30.0
 NEARLY = 0.85

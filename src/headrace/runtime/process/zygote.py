@@ -19,20 +19,20 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
 from headrace.model.errors import Misuse, Unavailable, denied
 from headrace.model.function import AppSpec
 from headrace.model.settings import Surroundings
 from headrace.runtime import kernel
-from headrace.runtime.claims import check_claims
-from headrace.runtime.files import Share
-from headrace.runtime.instance import Instance
-from headrace.runtime.line import LogPipes
-from headrace.runtime.logs import LogLine
-from headrace.runtime.orders import Orders
-from headrace.runtime.postmortem import signal_name
-from headrace.runtime.surroundings import environment_for_import, search_paths
-from headrace.runtime.warden import IDS_PER_ZYGOTE, SIGNALLED
-from headrace.runtime.wire import (
+from headrace.runtime.app_folders import Share
+from headrace.runtime.import_environment import environment_for_import, search_paths
+from headrace.runtime.process.channel import LogPipes
+from headrace.runtime.process.instance import Instance
+from headrace.runtime.process.instance_logs import LogLine
+from headrace.runtime.process.postmortem import signal_name
+from headrace.runtime.process.zygote_channel import Orders
+from headrace.runtime.protocol.messages import (
     Cradle,
     Exited,
     Fork,
@@ -45,8 +45,8 @@ from headrace.runtime.wire import (
     Needs,
     Provided,
 )
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
+from headrace.runtime.sandbox.warden import IDS_PER_ZYGOTE, SIGNALLED
+from headrace.runtime.spec_checks import check_claims
 
 LOAD_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 2.0
@@ -57,7 +57,7 @@ DEATH_TIMEOUT_S = 0.5
 SCRATCH_MODE = 0o711
 """Instances pass through it to the folders they have in there, and see nobody else's."""
 
-_HOME = str(Path(__file__).parents[2])
+_HOME = str(Path(__file__).parents[3])
 _PROGRAM = """
 import os, sys
 register, held = os.register_at_fork, []

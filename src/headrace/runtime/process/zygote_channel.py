@@ -13,8 +13,8 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
-from headrace.runtime.frames import RECEIVE_BYTES, Frames, ProtocolError
-from headrace.runtime.wire import (
+from headrace.runtime.protocol.frames import RECEIVE_BYTES, Frames, ProtocolError
+from headrace.runtime.protocol.messages import (
     Fork,
     FromZygote,
     Load,

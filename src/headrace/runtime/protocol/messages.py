@@ -19,7 +19,7 @@ from headrace.model.policy import MAX_FRAME_BYTES, Resources
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
 from headrace.model.settings import Provision
-from headrace.runtime.frames import HEAD, MASK, ProtocolError
+from headrace.runtime.protocol.frames import HEAD, MASK, ProtocolError
 
 MAX_SCAN_ROWS = 10_000
 MAX_LINE_BYTES = 8_192
@@ -46,7 +46,7 @@ class Run(msgspec.Struct, array_like=True, frozen=True, tag=1, gc=False):
     Attributes:
         invocation: What to run.
         ahead: It was sent while another ran: it may be begun only once it is claimed
-            (`runtime.ahead`), and is skipped where the host has taken it back.
+            (`runtime.prefetch`), and is skipped where the host has taken it back.
     """
 
     invocation: Invocation

@@ -19,8 +19,9 @@ from resource import setrlimit
 import msgspec
 
 from headrace.model.policy import Resources
-from headrace.runtime import kernel, landlock, limits, mounts, seccomp
-from headrace.runtime.warden import Rung
+from headrace.runtime import kernel
+from headrace.runtime.sandbox import landlock, limits, mounts, seccomp
+from headrace.runtime.sandbox.warden import Rung
 
 SCRATCH_MODE = OWN_MODE = 0o700
 OOM_SCORE = 500

@@ -15,7 +15,7 @@ import tempfile
 import msgspec
 
 from headrace.model.policy import Resources
-from headrace.runtime import landlock, limits, sandbox, seccomp, warden
+from headrace.runtime.sandbox import isolation, landlock, limits, seccomp, warden
 
 UID = 1 << 20
 
@@ -31,7 +31,7 @@ class Finding(msgspec.Struct, frozen=True):
 def probe(timeout: float = 20.0) -> list[Finding]:
     """Try every wall in a process of its own and say which stand; slow, for `headrace doctor`."""
     program = "import sys; sys.path[:0] = sys.argv[2:]; "
-    program += "from headrace.runtime.rehearsal import rehearse; rehearse(sys.argv[1])"
+    program += "from headrace.runtime.sandbox.probe import rehearse; rehearse(sys.argv[1])"
     try:
         with tempfile.TemporaryDirectory(prefix="headrace-doctor-") as scratch:
             rehearsal = subprocess.run(
@@ -56,13 +56,13 @@ def rehearse(scratch: str) -> None:
         group=uid,
         isolation=2,
         close=ours.fileno(),
-        prepare=lambda rung: sandbox.prepare_zygote(
+        prepare=lambda rung: isolation.prepare_zygote(
             rung, uid=uid, scratch=scratch, files=scratch, paths=sys.path
         ),
     )
     rung = standing.rung
-    notes = [*standing.notes, *sandbox.filter_zygote()]
-    ground = sandbox.seal_zygote(
+    notes = [*standing.notes, *isolation.filter_zygote()]
+    ground = isolation.seal_zygote(
         rung, common=2, most=2, scratch=scratch, own=scratch, paths=sys.path
     )
     notes += ground.notes
@@ -112,18 +112,18 @@ def _about_root(*, root: bool, rung: warden.Rung) -> str:
     return "given up before an app is imported, save for what gives instances their uids"
 
 
-def _stand(ground: sandbox.Ground, uid: int, scratch: str) -> bool:
+def _stand(ground: isolation.Ground, uid: int, scratch: str) -> bool:
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            walls = sandbox.plan_walls(
+            walls = isolation.plan_walls(
                 Resources(), own_uid=uid != 0, size=limits.address_space(), level=ground.level,
                 ground=ground,
             )  # fmt: skip
             scratch, uid = f"{scratch}/one", uid and uid + 1
-            sandbox.furnish(scratch, uid)
-            for act, arguments in sandbox.steps(
+            isolation.furnish(scratch, uid)
+            for act, arguments in isolation.steps(
                 walls, uid=uid, groups=[], scratch=scratch, parent=os.getppid()
             ):
                 act(*arguments)

@@ -23,7 +23,7 @@ from typing import NoReturn
 
 import msgspec
 
-from headrace.runtime import kernel, kin
+from headrace.runtime import kernel, process_tree
 
 IDS_PER_ZYGOTE = 1 << 14
 """The zygote's own uid and one for each instance; a zygote is replaced before they are used up."""
@@ -259,7 +259,7 @@ def _watch(zygote: int, rung: Rung) -> NoReturn:
 def _sweep() -> None:
     """End all that came to us, and what then comes to us, until there is nothing."""
     while True:
-        kin.kill_families(kin.children(os.getpid()))
+        process_tree.kill_families(process_tree.children(os.getpid()))
         try:
             os.wait()
         except ChildProcessError:

@@ -1,1 +1,1 @@
-"""What a simulation plays beside its functions: queues, buses, calendars, consumers by lag."""
+"""What a simulation plays beside its functions: queues, buses, schedules, consumers by lag."""

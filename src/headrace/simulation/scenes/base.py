@@ -11,13 +11,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from random import Random  # noqa: TID251 - the scene's own chance, from the seed
 from typing import Any, Protocol, TypeVar
 
+from headrace.environment.clock import Clock
 from headrace.model.effects import Change
 from headrace.model.errors import HeadraceError, Unavailable
 from headrace.model.event import Event
 from headrace.sdk.app import App
 from headrace.testing.faults import Host, HostDied, inhabited
-from headrace.testing.lives import Lives, Node
-from headrace.world.clock import Clock
+from headrace.testing.hosts import Lives, Node
 
 T = TypeVar("T")
 

@@ -12,17 +12,17 @@ from typing import Any, Literal
 
 import msgspec
 
-from headrace.model.bus import HttpTarget, Rule
+from headrace.bus.replay import ReplayRow
 from headrace.model.effects import Change, Space
 from headrace.model.event import Event
 from headrace.model.policy import Retry
+from headrace.model.triggers.bus import HttpTarget, Rule
 from headrace.sdk.app import App
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event as Seen
-from headrace.services.bus.replay import ReplayRow
+from headrace.simulation.scenes.base import AGAIN_S, APP, WINDOW_S, Stage
 from headrace.testing.faults import Host
-from headrace.testing.lives import Node
-from headrace.testing.scenes.stage import AGAIN_S, APP, WINDOW_S, Stage
+from headrace.testing.hosts import Node
 
 BUS = "sim.events"
 URL = "https://elsewhere/hook"

@@ -13,12 +13,12 @@ import msgspec
 
 from headrace.model.effects import Change, Space
 from headrace.model.event import Event
-from headrace.model.lag import Lag
+from headrace.model.triggers.lag import Lag
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
 from headrace.sdk.context import Context
+from headrace.simulation.scenes.base import APP, WINDOW_S, Stage
 from headrace.testing.faults import Host
-from headrace.testing.scenes.stage import APP, WINDOW_S, Stage
 
 STREAM, DONE, NAME = "lag.in", "lag.done", "drain"
 

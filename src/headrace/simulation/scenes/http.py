@@ -14,14 +14,14 @@ import msgspec
 
 from headrace.model.effects import Change
 from headrace.model.errors import Unavailable
-from headrace.model.http import Http
 from headrace.model.policy import Retry
+from headrace.model.triggers.http import Http
 from headrace.sdk.app import App
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event as Seen
-from headrace.testing.asking import Wicket
+from headrace.simulation.scenes.base import AGAIN_S, APP, Stage
 from headrace.testing.faults import Host
-from headrace.testing.scenes.stage import AGAIN_S, APP, Stage
+from headrace.testing.http_client import Wicket
 
 TOLD = "desk.told"
 TRIES = 2_000

@@ -18,10 +18,10 @@ from headrace.model.record import decode_events
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
 from headrace.sdk.context import Context
+from headrace.simulation.scenes.base import AGAIN_S, APP, WINDOW_S, Stage
 from headrace.testing.faults import Host
-from headrace.testing.lives import Node
-from headrace.testing.loop import EPOCH
-from headrace.testing.scenes.stage import AGAIN_S, APP, WINDOW_S, Stage
+from headrace.testing.hosts import Node
+from headrace.testing.virtual_time import EPOCH
 
 SECOND = 1_000_000
 OUTPUT, NAME = "merge.out", "blend"

@@ -12,15 +12,15 @@ from typing import Any
 
 import msgspec
 
-from headrace.delivery.outside import Message
+from headrace.delivery.queues.external_consumers import Message
 from headrace.model.effects import Change, Space
 from headrace.model.errors import HeadraceError, Unavailable
 from headrace.model.event import Event
 from headrace.sdk.app import App
+from headrace.simulation.scenes.base import APP, WINDOW_S, Stage
 from headrace.testing.faults import Host
-from headrace.testing.lives import Node
-from headrace.testing.scenes.stage import APP, WINDOW_S, Stage
-from headrace.topology.consumers import consumer_name
+from headrace.testing.hosts import Node
+from headrace.topology.external_consumers import consumer_name
 
 QUEUE = "jobs"
 GROUP = consumer_name(APP, QUEUE)

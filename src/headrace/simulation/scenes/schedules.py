@@ -14,13 +14,13 @@ import msgspec
 
 from headrace.model.effects import Change
 from headrace.model.policy import Retry
-from headrace.model.schedules import At, Cron, Every, Misfire, Schedule
+from headrace.model.triggers.schedules import At, Cron, Every, Misfire, Schedule
 from headrace.sdk.app import App
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event as Seen
+from headrace.simulation.scenes.base import APP, Stage
 from headrace.testing.faults import Host
-from headrace.testing.loop import EPOCH
-from headrace.testing.scenes.stage import APP, Stage
+from headrace.testing.virtual_time import EPOCH
 
 
 class PlannedSchedule(msgspec.Struct, frozen=True):

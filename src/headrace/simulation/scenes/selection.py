@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random  # noqa: TID251 - the plan's own chance, from the seed
 
-from headrace.testing.scenes.buses import BusScene, PlannedBus, draw_bus
-from headrace.testing.scenes.calendars import CalendarScene, PlannedCalendar, draw_calendar
-from headrace.testing.scenes.consumers import ConsumerScene, PlannedConsumer, draw_consumer
-from headrace.testing.scenes.desks import DeskScene, PlannedDesk
-from headrace.testing.scenes.merges import MergeScene, PlannedMerge
-from headrace.testing.scenes.queues import PlannedQueue, QueueScene, draw_queue
-from headrace.testing.scenes.stage import Scene
-from headrace.testing.scenes.windows import PlannedWindows, WindowScene
+from headrace.simulation.scenes.base import Scene
+from headrace.simulation.scenes.buses import BusScene, PlannedBus, draw_bus
+from headrace.simulation.scenes.consumers import ConsumerScene, PlannedConsumer, draw_consumer
+from headrace.simulation.scenes.http import DeskScene, PlannedDesk
+from headrace.simulation.scenes.merges import MergeScene, PlannedMerge
+from headrace.simulation.scenes.queues import PlannedQueue, QueueScene, draw_queue
+from headrace.simulation.scenes.schedules import CalendarScene, PlannedCalendar, draw_calendar
+from headrace.simulation.scenes.windows import PlannedWindows, WindowScene
 
 PlannedScene = (
     PlannedQueue | PlannedBus | PlannedCalendar | PlannedConsumer | PlannedMerge | PlannedDesk

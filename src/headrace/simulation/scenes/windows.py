@@ -13,18 +13,18 @@ from typing import Any
 
 import msgspec
 
-from headrace.delivery.deadletters import DeadLetters
-from headrace.delivery.parkinglot import ParkingLot
+from headrace.admin.dead_letters import DeadLetters
+from headrace.admin.parked_keys import ParkingLot
 from headrace.model.effects import Change, Space
 from headrace.model.event import Event
 from headrace.model.policy import DeadLetter, ParkKey, Retry
 from headrace.sdk.app import App
 from headrace.sdk.event import Event as Seen
 from headrace.sdk.windows import Tumbling, Window
+from headrace.simulation.scenes.base import APP, WINDOW_S, Stage
 from headrace.testing.faults import Host
-from headrace.testing.lives import Node
-from headrace.testing.loop import EPOCH
-from headrace.testing.scenes.stage import APP, WINDOW_S, Stage
+from headrace.testing.hosts import Node
+from headrace.testing.virtual_time import EPOCH
 
 SECOND = 1_000_000
 SOURCE, TOLD, NAME = "fold.in", "fold.told", "fold"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from headrace.model.watches import FileEvent
-from headrace.triggers.files.folder import Version
+from headrace.model.triggers.files import FileEvent
+from headrace.sources.files.folder import Version
 
 
 class FileChange(NamedTuple):

@@ -13,9 +13,9 @@ from fnmatch import translate
 from re import compile as compile_pattern
 from typing import Final, NamedTuple, Protocol
 
+from headrace.environment.clock import Clock
 from headrace.model.errors import Misuse, Unavailable
-from headrace.model.watches import MAX_FILES, Files
-from headrace.world.clock import Clock
+from headrace.model.triggers.files import MAX_FILES, Files
 
 MAX_DEPTH: Final = 64
 _BREATH: Final = 500

@@ -11,8 +11,8 @@ from re import compile as compile_pattern
 from typing import Any, Final
 
 from headrace.model.errors import Misuse, Unavailable
-from headrace.model.watches import MAX_FILES, Objects
-from headrace.triggers.files.folder import Version
+from headrace.model.triggers.files import MAX_FILES, Objects
+from headrace.sources.files.folder import Version
 
 CONNECTION: Final = frozenset(
     ["allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout"]

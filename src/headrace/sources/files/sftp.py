@@ -11,10 +11,10 @@ from re import compile as compile_pattern
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from headrace.environment.clock import Clock
 from headrace.model.errors import Misuse, Unavailable
-from headrace.model.watches import MAX_FILES, Sftp
-from headrace.triggers.files.folder import Version
-from headrace.world.clock import Clock
+from headrace.model.triggers.files import MAX_FILES, Sftp
+from headrace.sources.files.folder import Version
 
 LOOK_TIMEOUT_S: Final = 60.0
 PORT: Final = 22

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from headrace.model.errors import Unavailable
-from headrace.model.watches import SliceBy
+from headrace.model.triggers.files import SliceBy
 
 SLICE_BYTES: Final = 128 << 10
 """Of a slice, but for one longer record: even where JSON escapes every byte it is an event."""

@@ -13,20 +13,20 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from headrace.environment.clock import Clock
+from headrace.environment.failpoints import hit
+from headrace.environment.wait_until import wait_until
 from headrace.model.errors import Fenced, Unavailable
 from headrace.model.event import Event
-from headrace.model.watches import Files, Objects, Sftp
-from headrace.triggers.files.bucket import Bucket
-from headrace.triggers.files.changes import FileChange, Ledger, is_beneath
-from headrace.triggers.files.drop import Drop
-from headrace.triggers.files.folder import Folder, Place, Version, version_of
-from headrace.triggers.files.inotify import Inotify, busy_and_whole
-from headrace.triggers.files.slices import Slice, header_of, read_slice, shown
-from headrace.triggers.foreign.feed import fitted
-from headrace.triggers.source import Outlet
-from headrace.world.calendar import wait_until
-from headrace.world.clock import Clock
-from headrace.world.failpoints import hit
+from headrace.model.triggers.files import Files, Objects, Sftp
+from headrace.sources.base import Outlet
+from headrace.sources.files.changes import FileChange, Ledger, is_beneath
+from headrace.sources.files.folder import Folder, Place, Version, version_of
+from headrace.sources.files.inotify import Inotify, busy_and_whole
+from headrace.sources.files.object_store import Bucket
+from headrace.sources.files.sftp import Drop
+from headrace.sources.files.slices import Slice, header_of, read_slice, shown
+from headrace.sources.foreign.feed import fitted
 
 PAGE: Final = 500
 """Changes told at once."""

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from pamqp import decode
 
-from headrace.triggers.foreign.feed import HEADERS_DROPPED
+from headrace.sources.foreign.feed import HEADERS_DROPPED
 
 TIME_BYTES = 8
 LENGTH_BYTES = 4

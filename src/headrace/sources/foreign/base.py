@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
 from headrace.model.errors import Misuse
 from headrace.model.event import Event
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
 
 Receipt = TypeVar("Receipt")
 

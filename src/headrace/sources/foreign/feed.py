@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from headrace.environment.failpoints import hit
 from headrace.model.errors import Corrupt
 from headrace.model.event import Event
 from headrace.model.policy import (
@@ -24,9 +25,8 @@ from headrace.model.policy import (
     MAX_HEADERS,
     MAX_KEY_BYTES,
 )
-from headrace.triggers.foreign.base import ForeignSource, Message
-from headrace.triggers.source import Outlet
-from headrace.world.failpoints import hit
+from headrace.sources.base import Outlet
+from headrace.sources.foreign.base import ForeignSource, Message
 
 MARK_BYTES = 16
 MIN_MARKS = 100

@@ -13,9 +13,9 @@ from typing import cast
 
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
-from headrace.model.foreign import KafkaTopic
-from headrace.triggers.foreign.base import Message, Surroundings, lacking
-from headrace.triggers.foreign.feed import headers_of
+from headrace.model.triggers.foreign import KafkaTopic
+from headrace.sources.foreign.base import Message, Surroundings, lacking
+from headrace.sources.foreign.feed import headers_of
 
 try:
     import confluent_kafka as kafka

@@ -13,8 +13,8 @@ from typing import Any
 
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
-from headrace.model.foreign import KinesisStream
-from headrace.triggers.foreign.base import Message, Surroundings, lacking
+from headrace.model.triggers.foreign import KinesisStream
+from headrace.sources.foreign.base import Message, Surroundings, lacking
 
 try:
     from aiobotocore.session import get_session

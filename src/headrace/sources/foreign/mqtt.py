@@ -17,9 +17,9 @@ from urllib.parse import unquote, urlsplit
 
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
-from headrace.model.foreign import MqttTopic
-from headrace.triggers.foreign.base import Message, Surroundings, address_of, lacking
-from headrace.triggers.foreign.feed import headers_of
+from headrace.model.triggers.foreign import MqttTopic
+from headrace.sources.foreign.base import Message, Surroundings, address_of, lacking
+from headrace.sources.foreign.feed import headers_of
 
 try:
     from paho.mqtt import client as paho

@@ -13,9 +13,9 @@ from typing import Any
 
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
-from headrace.model.foreign import NatsStream
-from headrace.triggers.foreign.base import Message, Surroundings, address_of, lacking
-from headrace.triggers.foreign.feed import HEADERS_DROPPED, headers_of
+from headrace.model.triggers.foreign import NatsStream
+from headrace.sources.foreign.base import Message, Surroundings, address_of, lacking
+from headrace.sources.foreign.feed import HEADERS_DROPPED, headers_of
 
 try:
     from nats import errors as problems

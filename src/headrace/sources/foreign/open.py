@@ -7,8 +7,10 @@ import re
 from importlib import metadata
 from typing import Any, assert_never
 
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
 from headrace.model.errors import Misuse
-from headrace.model.foreign import (
+from headrace.model.triggers.foreign import (
     Foreign,
     ForeignTrigger,
     KafkaTopic,
@@ -20,11 +22,9 @@ from headrace.model.foreign import (
     RedisStream,
     SqsQueue,
 )
-from headrace.triggers.foreign.base import ForeignSource, Surroundings
-from headrace.triggers.foreign.feed import ForeignFeed
-from headrace.triggers.source import Outlet
-from headrace.world.clock import Clock
-from headrace.world.entropy import Entropy
+from headrace.sources.base import Outlet
+from headrace.sources.foreign.base import ForeignSource, Surroundings
+from headrace.sources.foreign.feed import ForeignFeed
 
 GROUP = "headrace.sources"
 SQS_BATCH = 10
@@ -61,35 +61,35 @@ def driver_of(trigger: ForeignTrigger, around: Surroundings) -> ForeignSource[An
     """
     match trigger:
         case RedisStream():
-            from headrace.triggers.foreign.redis import RedisSource
+            from headrace.sources.foreign.redis import RedisSource
 
             return RedisSource(trigger, around)
         case NatsStream():
-            from headrace.triggers.foreign.nats import NatsSource
+            from headrace.sources.foreign.nats import NatsSource
 
             return NatsSource(trigger, around)
         case MqttTopic():
-            from headrace.triggers.foreign.mqtt import MqttSource
+            from headrace.sources.foreign.mqtt import MqttSource
 
             return MqttSource(trigger, around)
         case RabbitQueue():
-            from headrace.triggers.foreign.rabbitmq import RabbitSource
+            from headrace.sources.foreign.rabbitmq import RabbitSource
 
             return RabbitSource(trigger, around)
         case SqsQueue():
-            from headrace.triggers.foreign.sqs import SqsSource
+            from headrace.sources.foreign.sqs import SqsSource
 
             return SqsSource(trigger, around)
         case KinesisStream():
-            from headrace.triggers.foreign.kinesis import KinesisSource
+            from headrace.sources.foreign.kinesis import KinesisSource
 
             return KinesisSource(trigger, around)
         case KafkaTopic():
-            from headrace.triggers.foreign.kafka import KafkaSource
+            from headrace.sources.foreign.kafka import KafkaSource
 
             return KafkaSource(trigger, around)
         case PulsarTopic():
-            from headrace.triggers.foreign.pulsar import PulsarSource
+            from headrace.sources.foreign.pulsar import PulsarSource
 
             return PulsarSource(trigger, around)
         case Foreign():

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from headrace.model.errors import Corrupt, Unavailable
 from headrace.model.event import Event
-from headrace.model.foreign import PulsarTopic
-from headrace.triggers.foreign.base import Message, Surroundings, address_of, lacking
+from headrace.model.triggers.foreign import PulsarTopic
+from headrace.sources.foreign.base import Message, Surroundings, address_of, lacking
 
 try:
     import pulsar

@@ -13,15 +13,15 @@ from typing import Any
 
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event, fenced
-from headrace.model.foreign import RabbitQueue
-from headrace.triggers.foreign.base import Message, Surroundings, address_of, lacking
+from headrace.model.triggers.foreign import RabbitQueue
+from headrace.sources.foreign.base import Message, Surroundings, address_of, lacking
 
 try:
     import aio_pika
     from aio_pika import exceptions as problems
     from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 
-    from headrace.triggers.foreign.amqp import be_lenient, header_text
+    from headrace.sources.foreign.amqp_properties import be_lenient, header_text
 except ImportError as error:
     raise lacking("rabbitmq", error) from error
 

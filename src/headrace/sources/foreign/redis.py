@@ -15,9 +15,9 @@ import msgspec
 
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
-from headrace.model.foreign import RedisStream
-from headrace.triggers.foreign.base import Message, Surroundings, address_of, lacking
-from headrace.triggers.foreign.feed import headers_of
+from headrace.model.triggers.foreign import RedisStream
+from headrace.sources.foreign.base import Message, Surroundings, address_of, lacking
+from headrace.sources.foreign.feed import headers_of
 
 try:
     from redis import asyncio as redis

@@ -12,11 +12,11 @@ import asyncio
 from heapq import heappop, heappush
 from typing import Final, Protocol
 
+from headrace.environment.clock import Clock
+from headrace.environment.tasks import Tasks
+from headrace.environment.wait_until import wait_until
 from headrace.model.errors import Unavailable
-from headrace.triggers.source import Draft, say
-from headrace.world.calendar import wait_until
-from headrace.world.clock import Clock
-from headrace.world.tasks import Tasks
+from headrace.sources.base import Draft, say
 
 MAX_TOGETHER: Final = 1_024
 """Appointments and events that one change holds at most, but for the last appointment's own."""

@@ -14,13 +14,13 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from headrace.environment.clock import Clock
 from headrace.model.errors import Fenced
 from headrace.model.event import Event
-from headrace.model.schedules import At, Cron, Every, Schedule
-from headrace.triggers.agenda import Agenda
-from headrace.triggers.schedules.timetable import Timetable, timetable_of
-from headrace.triggers.source import Draft, Outlet
-from headrace.world.clock import Clock
+from headrace.model.triggers.schedules import At, Cron, Every, Schedule
+from headrace.sources.base import Draft, Outlet
+from headrace.sources.schedules.schedule_queue import Agenda
+from headrace.sources.schedules.timetable import Timetable, timetable_of
 
 EVENT_TYPE: Final = "headrace.schedule"
 GRACE_US: Final = 60_000_000

@@ -14,10 +14,10 @@ from typing import Final, Protocol
 from zoneinfo import ZoneInfo
 
 from headrace.model.errors import Misuse
-from headrace.model.schedules import At, Cron, Every, Schedule
-from headrace.triggers.schedules.awscron import AwsCron
-from headrace.triggers.schedules.unixcron import UnixCron
-from headrace.triggers.schedules.wallclock import on_the_clock
+from headrace.model.triggers.schedules import At, Cron, Every, Schedule
+from headrace.sources.schedules.aws_cron import AwsCron
+from headrace.sources.schedules.local_time import on_the_clock
+from headrace.sources.schedules.unix_cron import UnixCron
 
 COUNTED: Final = 2_000
 """Missed times are counted one by one up to here."""

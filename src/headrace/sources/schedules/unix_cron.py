@@ -13,7 +13,7 @@ from typing import Final
 from cronsim import CronSim, CronSimError
 
 from headrace.model.errors import Misuse
-from headrace.triggers.schedules.wallclock import on_the_clock
+from headrace.sources.schedules.local_time import on_the_clock
 
 NAMED: Final = {
     "@hourly": "0 * * * *",

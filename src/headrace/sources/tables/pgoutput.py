@@ -14,8 +14,8 @@ from typing import Any, Final
 import msgspec
 
 from headrace.model.errors import Corrupt
-from headrace.model.tables import RowOp
-from headrace.triggers.tables.rows import RowChange, plain
+from headrace.model.triggers.tables import RowOp
+from headrace.sources.tables.row_events import RowChange, plain
 
 EPOCH_2000_US: Final = 946_684_800_000_000
 

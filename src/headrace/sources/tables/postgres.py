@@ -18,22 +18,22 @@ import msgspec
 from msgspec.structs import replace
 from psycopg import sql
 
+from headrace.environment.clock import Clock
+from headrace.environment.failpoints import hit
 from headrace.model.errors import Corrupt, Misuse
-from headrace.model.tables import Table
-from headrace.triggers.foreign.base import Message
-from headrace.triggers.foreign.feed import fitted, parts
-from headrace.triggers.source import Outlet
-from headrace.triggers.tables.pgoutput import Decoder, lsn_number
-from headrace.triggers.tables.replication import (
+from headrace.model.triggers.tables import Table
+from headrace.sources.base import Outlet
+from headrace.sources.foreign.base import Message
+from headrace.sources.foreign.feed import fitted, parts
+from headrace.sources.tables.pgoutput import Decoder, lsn_number
+from headrace.sources.tables.postgres_connection import (
     About,
     Replica,
     about_table,
     not_streamed,
     unpublished,
 )
-from headrace.triggers.tables.rows import RowChange, events_of, slot_of
-from headrace.world.clock import Clock
-from headrace.world.failpoints import hit
+from headrace.sources.tables.row_events import RowChange, events_of, slot_of
 
 PAGE: Final = 500
 """Changes told at once."""

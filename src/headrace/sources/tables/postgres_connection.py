@@ -16,16 +16,16 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from headrace.environment.clock import Clock
 from headrace.model.errors import Misuse, Unavailable
-from headrace.triggers.tables.identity import (
+from headrace.sources.tables.pgoutput import EPOCH_2000_US, value_of
+from headrace.sources.tables.replica_identity import (
     PARTITIONED,
     TABLE,
     Relation,
     refusal,
     streamed,
 )
-from headrace.triggers.tables.pgoutput import EPOCH_2000_US, value_of
-from headrace.world.clock import Clock
 
 SETTINGS: Final = (
     "-c client_encoding=UTF8 -c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c timezone=UTC "

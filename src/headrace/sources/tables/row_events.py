@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from headrace.model.event import Event
-from headrace.model.tables import SLOT_LENGTH, Row, RowOp, Table, key_of
+from headrace.model.triggers.tables import SLOT_LENGTH, Row, RowOp, Table, key_of
 
 _PLAIN = re.compile(r"_[a-z0-9]+\.[a-z0-9_]+\.[a-z]+\.[0-9]+")
 """Streams whose name can be told from its words with `_` between them: the first one is the app."""

@@ -9,12 +9,17 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from headrace.environment.clock import Clock
 from headrace.model.errors import HeadraceError, Misuse, Unavailable
-from headrace.model.slots import Slot
-from headrace.model.tables import Table
-from headrace.triggers.tables.replication import Replica, about_table, not_streamed, unpublished
-from headrace.triggers.tables.rows import slot_of
-from headrace.world.clock import Clock
+from headrace.model.replication_slot import Slot
+from headrace.model.triggers.tables import Table
+from headrace.sources.tables.postgres_connection import (
+    Replica,
+    about_table,
+    not_streamed,
+    unpublished,
+)
+from headrace.sources.tables.row_events import slot_of
 
 PATIENCE_S: Final = 3.0
 QUESTION: Final = (

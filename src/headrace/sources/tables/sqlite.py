@@ -12,16 +12,16 @@ from typing import Final
 
 import msgspec
 
+from headrace.environment.clock import Clock
+from headrace.environment.failpoints import hit
+from headrace.environment.wait_until import wait_until
 from headrace.model.errors import Corrupt, Fenced, Misuse, Unavailable
-from headrace.model.tables import Table
-from headrace.triggers.foreign.base import Message
-from headrace.triggers.foreign.feed import fitted, parts
-from headrace.triggers.source import Outlet
-from headrace.triggers.tables.outbox import Mark, Outbox, is_busy
-from headrace.triggers.tables.rows import RowChange, events_of, slot_of
-from headrace.world.calendar import wait_until
-from headrace.world.clock import Clock
-from headrace.world.failpoints import hit
+from headrace.model.triggers.tables import Table
+from headrace.sources.base import Outlet
+from headrace.sources.foreign.base import Message
+from headrace.sources.foreign.feed import fitted, parts
+from headrace.sources.tables.row_events import RowChange, events_of, slot_of
+from headrace.sources.tables.sqlite_outbox import Mark, Outbox, is_busy
 
 PAGE: Final = 500
 """Rows told at once."""

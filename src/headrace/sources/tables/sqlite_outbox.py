@@ -20,8 +20,8 @@ import apsw
 import msgspec
 
 from headrace.model.errors import Misuse, Unavailable
-from headrace.model.tables import Row, RowOp
-from headrace.triggers.tables.rows import RowChange, plain
+from headrace.model.triggers.tables import Row, RowOp
+from headrace.sources.tables.row_events import RowChange, plain
 
 MAX_COLUMNS: Final = 400
 BUSY_MS: Final = 10

@@ -1,1 +1,1 @@
-"""One transaction: ordered maps that change all together or not at all."""
+"""Ordered key-value maps; a group of changes lands together or not at all. A driver a module."""

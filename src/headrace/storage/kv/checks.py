@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from headrace.keepers.storage.base import Applied
 from headrace.model.effects import Change, Check, Put, RangeCheck, Space, digest_of
 from headrace.model.errors import Conflict, Fenced
+from headrace.storage.kv.base import Applied
 
 Overlay = dict[Space, dict[bytes, bytes | None]]
 Look = Callable[[Space, bytes], bytes | None]

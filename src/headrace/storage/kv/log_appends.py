@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from headrace.keepers.storage.base import Applied
-from headrace.keepers.storage.judging import Look
 from headrace.model.record import Append
+from headrace.storage.kv.base import Applied
+from headrace.storage.kv.checks import Look
 
 Cell = int | bytes | str | None
 Statement = tuple[str, Sequence[tuple[Cell, ...]]]

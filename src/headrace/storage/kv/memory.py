@@ -10,14 +10,14 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Awaitable, Callable, Sequence
 
-from headrace.keepers.storage.appending import Appender
-from headrace.keepers.storage.base import Applied
-from headrace.keepers.storage.bounds import weigh, within
-from headrace.keepers.storage.judging import Overlay, judge, overlay_change
+from headrace.environment import failpoints
+from headrace.environment.clock import Clock
 from headrace.model.effects import Change, Space
 from headrace.model.errors import Unavailable
-from headrace.world import failpoints
-from headrace.world.clock import Clock
+from headrace.storage.kv.base import Applied
+from headrace.storage.kv.checks import Overlay, judge, overlay_change
+from headrace.storage.kv.log_appends import Appender
+from headrace.storage.kv.read_limits import weigh, within
 
 Faults = Callable[[str], Awaitable[None] | None]
 

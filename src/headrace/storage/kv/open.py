@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from headrace.keepers.storage.memory import MemoryStorage
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment.clock import Clock
 from headrace.model.errors import Misuse
-from headrace.world.clock import Clock
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.kv.sqlite.storage import SqliteStorage
 
 KNOWN = ("embedded", "memory:")
 

@@ -1,1 +1,1 @@
-"""Streams of events in partitions, by driver."""
+"""Streams of events in partitions. A driver a module."""

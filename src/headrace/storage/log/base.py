@@ -14,9 +14,9 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from headrace.keepers.storage.base import Applied
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, Chunk
+from headrace.storage.kv.base import Applied
 
 
 class Extent(msgspec.Struct, frozen=True, gc=False):

@@ -11,10 +11,10 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from headrace.keepers.storage.judging import Look
-from headrace.keepers.storage.keys import pack
 from headrace.model.effects import Delete, Put, Space
 from headrace.model.record import Append, decode_events, encode_events
+from headrace.storage.kv.checks import Look
+from headrace.storage.kv.keys import pack
 
 BY_DUE: Final = pack("due")
 MAX_ROW: Final = 64

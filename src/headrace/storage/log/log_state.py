@@ -11,15 +11,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from headrace.keepers.brokers.catalog import unknown_partition, unknown_stream
-from headrace.keepers.brokers.intake import check_append, join_bodies, mergeable
-from headrace.keepers.brokers.shelf import Shelf
-from headrace.keepers.brokers.waiting import Waiting
-from headrace.keepers.storage.base import Applied
-from headrace.keepers.storage.judging import Look
+from headrace.environment.clock import Clock
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, Chunk, Position, decode_events, encode_events
-from headrace.world.clock import Clock
+from headrace.storage.kv.base import Applied
+from headrace.storage.kv.checks import Look
+from headrace.storage.log.append_checks import check_append, join_bodies, mergeable
+from headrace.storage.log.catalog import unknown_partition, unknown_stream
+from headrace.storage.log.chunk_list import Shelf
+from headrace.storage.log.delayed_messages import Waiting
 
 MERGED_EVENTS = 1_000
 MERGED_BYTES = 64 << 10

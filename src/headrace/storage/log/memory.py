@@ -10,22 +10,22 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from functools import partial
 
-from headrace.keepers.brokers.base import Extent, Owed, nothing_owed
-from headrace.keepers.brokers.catalog import check_spec, redeclare
-from headrace.keepers.brokers.compacting import compact
-from headrace.keepers.brokers.ledger import Ledger, Partition, Stream
-from headrace.keepers.brokers.subscribing import LocalSubscription
-from headrace.keepers.storage.appending import Statement
-from headrace.keepers.storage.base import Applied
-from headrace.keepers.storage.judging import Look
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.environment.clock import Clock
+from headrace.environment.restart_backoff import Backoff
+from headrace.environment.tasks import Tasks
 from headrace.model.effects import Change
 from headrace.model.errors import Unavailable
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, Chunk
-from headrace.world.backoff import Backoff
-from headrace.world.clock import Clock
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.base import Applied
+from headrace.storage.kv.checks import Look
+from headrace.storage.kv.log_appends import Statement
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.log.base import Extent, Owed, nothing_owed
+from headrace.storage.log.catalog import check_spec, redeclare
+from headrace.storage.log.compaction import compact
+from headrace.storage.log.log_state import Ledger, Partition, Stream
+from headrace.storage.log.subscriptions import LocalSubscription
 
 SWEEP_SECONDS = 30.0
 TOMBSTONE_MICROS = 86_400_000_000

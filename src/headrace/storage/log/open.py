@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from headrace.keepers.brokers.embedded.log import EmbeddedBroker
-from headrace.keepers.brokers.memory import MemoryBroker
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.memory import MemoryStorage
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment.clock import Clock
+from headrace.environment.tasks import Tasks
 from headrace.model.errors import Misuse
-from headrace.world.clock import Clock
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.embedded.log import EmbeddedBroker
+from headrace.storage.log.memory import MemoryBroker
 
 KNOWN = ("embedded", "memory:")
 

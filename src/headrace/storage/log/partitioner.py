@@ -1,6 +1,6 @@
 """Which partition an event belongs to: the host's name for what the child computes too.
 
-The rule itself is `headrace.model.partitioning`, which a child may import. This adds the choice for
+The rule itself is `headrace.model.partitioner`, which a child may import. This adds the choice for
 events without a key: one partition for a while, then the next, so that batches stay whole.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from headrace.model.event import Event
-from headrace.model.partitioning import split
+from headrace.model.partitioner import split
 
 STICKY_EVENTS = 1_000
 

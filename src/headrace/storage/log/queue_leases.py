@@ -11,11 +11,11 @@ from typing import Literal
 
 import msgspec
 
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import after, pack
 from headrace.model.effects import Change, Check, Delete, Put, Space
 from headrace.model.errors import Conflict, Corrupt, Fenced, Invalid
 from headrace.model.record import Position
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import after, pack
 
 PAGE = 1_000
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from headrace.keepers.brokers.base import Assigned, Revoked
-from headrace.keepers.brokers.ledger import Ledger, Partition
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.record import Chunk
+from headrace.storage.log.base import Assigned, Revoked
+from headrace.storage.log.log_state import Ledger, Partition
 
 Fetch = Callable[[Partition, int, int, int], list[Chunk]]
 

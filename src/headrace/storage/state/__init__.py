@@ -1,1 +1,1 @@
-"""What functions remember between invocations."""
+"""Rows of function state in the store."""

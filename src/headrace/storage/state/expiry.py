@@ -5,10 +5,10 @@ Reading treats an expired row as absent at once; this only gives the room back.
 
 from __future__ import annotations
 
-from headrace.keepers.state.rows import decode_row, version_prefix
-from headrace.keepers.storage.base import Storage
 from headrace.model.effects import Change, Check, Delete, Space
 from headrace.model.errors import Conflict
+from headrace.storage.kv.base import Storage
+from headrace.storage.state.rows import decode_row, version_prefix
 
 PAGE = 1_000
 

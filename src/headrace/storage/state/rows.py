@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import struct
 
-from headrace.keepers.storage.keys import after, pack
 from headrace.model.errors import Corrupt
 from headrace.model.policy import RESERVED_STATE
+from headrace.storage.kv.keys import after, pack
 
 _head = struct.Struct(">QQ")
 

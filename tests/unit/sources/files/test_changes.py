@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from headrace.triggers.files.changes import FileChange, Ledger
-from headrace.triggers.files.folder import Version
+from headrace.sources.files.changes import FileChange, Ledger
+from headrace.sources.files.folder import Version
 
 OLD, NEW = Version(1, 100, 7), Version(2, 200, 7)
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from headrace import App, Event, Files, Misuse, Objects, Sftp
+from headrace.environment.failpoints import LABELS
+from headrace.sources.files.source import unsure_of
 from headrace.testing import World
-from headrace.triggers.files.source import unsure_of
-from headrace.world.failpoints import LABELS
 
 
 def watching(folder: Path, **settings: Any) -> App:

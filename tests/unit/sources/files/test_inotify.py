@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.triggers.files.inotify import Heard, Inotify, Writing, busy_and_whole
+from headrace.sources.files.inotify import Heard, Inotify, Writing, busy_and_whole
 
 
 @pytest.fixture

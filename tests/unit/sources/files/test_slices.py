@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace import App, Event, Files, Misuse
+from headrace.environment.failpoints import LABELS
 from headrace.model.errors import Unavailable
-from headrace.model.watches import SliceBy
+from headrace.model.triggers.files import SliceBy
+from headrace.sources.files import slices
+from headrace.sources.files.slices import Slice, header_of, read_slice, records_of, shown, whole
 from headrace.testing import World
-from headrace.triggers.files import slices
-from headrace.triggers.files.slices import Slice, header_of, read_slice, records_of, shown, whole
-from headrace.world.failpoints import LABELS
 
 BOTH = pytest.mark.parametrize("by", ["lines", "csv"])
 

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from headrace.keepers.brokers.memory import MemoryBroker
-from headrace.keepers.storage.base import Applied
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.environment.tasks import Tasks
 from headrace.model.effects import Change
 from headrace.model.errors import DiskFull, Fenced, HeadraceError, Invalid
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
-from headrace.testing.loop import EPOCH, VirtualClock, VirtualLoop
-from headrace.triggers import agenda as agenda_room
-from headrace.triggers.agenda import Agenda
-from headrace.triggers.source import Draft, Outlet
-from headrace.world.tasks import Tasks
+from headrace.sources.base import Draft, Outlet
+from headrace.sources.schedules import schedule_queue as agenda_room
+from headrace.sources.schedules.schedule_queue import Agenda
+from headrace.storage.kv.base import Applied
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.log.memory import MemoryBroker
+from headrace.testing.virtual_time import EPOCH, VirtualClock, VirtualLoop
 
 SECOND = 1_000_000
 

@@ -12,15 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace import App, At, Cron, Event, Every, Misuse
-from headrace.keepers.brokers.memory import MemoryBroker
-from headrace.keepers.storage.memory import MemoryStorage
+from headrace.environment.clock import SystemClock
+from headrace.environment.failpoints import LABELS
 from headrace.model.function import StreamSpec
 from headrace.model.record import decode_events
-from headrace.model.schedules import Misfire, Schedule
-from headrace.testing import World
-from headrace.testing.faults import Fault
-from headrace.testing.lives import at_once
-from headrace.triggers.schedules.source import (
+from headrace.model.triggers.schedules import Misfire, Schedule
+from headrace.sources.base import Outlet
+from headrace.sources.schedules.source import (
     MISSED_HEADER,
     Keeping,
     Standing,
@@ -29,10 +27,12 @@ from headrace.triggers.schedules.source import (
     fingerprint,
     in_words,
 )
-from headrace.triggers.schedules.timetable import timetable_of
-from headrace.triggers.source import Outlet
-from headrace.world.clock import SystemClock
-from headrace.world.failpoints import LABELS
+from headrace.sources.schedules.timetable import timetable_of
+from headrace.storage.kv.memory import MemoryStorage
+from headrace.storage.log.memory import MemoryBroker
+from headrace.testing import World
+from headrace.testing.faults import Fault
+from headrace.testing.hosts import at_once
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = 1_000_000

@@ -17,10 +17,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from headrace.model.errors import Misuse
-from headrace.model.schedules import Cron
-from headrace.triggers.schedules.awscron import AwsCron
-from headrace.triggers.schedules.timetable import timetable_of
-from headrace.triggers.schedules.unixcron import UnixCron
+from headrace.model.triggers.schedules import Cron
+from headrace.sources.schedules.aws_cron import AwsCron
+from headrace.sources.schedules.timetable import timetable_of
+from headrace.sources.schedules.unix_cron import UnixCron
 
 CASES = Path(os.environ.get("RECORDED_CASES", "")) / "schedules"
 

@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from headrace import At, Cron
-from headrace.model.schedules import Schedule
-from headrace.triggers.schedules.timetable import timetable_of
+from headrace.model.triggers.schedules import Schedule
+from headrace.sources.schedules.timetable import timetable_of
 
 START = 1_711_756_800_000_000  # 2024-03-30T00:00Z
 BERLIN, LORD_HOWE = "Europe/Berlin", "Australia/Lord_Howe"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.triggers.tables.identity import Relation, refusal, streamed
+from headrace.sources.tables.replica_identity import Relation, refusal, streamed
 
 
 def relation(

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from headrace import App, Event, Misuse, Table
+from headrace.environment.failpoints import LABELS
 from headrace.testing import World
-from headrace.world.failpoints import LABELS
 
 SCHEMA = "CREATE TABLE orders (id INTEGER PRIMARY KEY, name TEXT, total REAL, raw BLOB)"
 
@@ -407,7 +407,7 @@ def test_a_table_that_cannot_be_watched_is_named(
     path: Path, shop: apsw.Connection, table: str, settings: dict[str, Any], says: str
 ) -> None:
     shop.execute("CREATE TABLE loose (a)")
-    from headrace.triggers.tables.outbox import Outbox
+    from headrace.sources.tables.sqlite_outbox import Outbox
 
     trigger = Table(f"sqlite:///{path}", table, **settings)
     outbox = Outbox(trigger.path, table, "mine", trigger.keys)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.model.errors import Corrupt
-from headrace.triggers.tables.pgoutput import Decoder, Placed, lsn_number, lsn_text, value_of
+from headrace.sources.tables.pgoutput import Decoder, Placed, lsn_number, lsn_text, value_of
 
 BEGIN = b"B" + struct.pack(">qqi", (1 << 32) | 0xAB, 1_000, 7)
 COMMIT = b"C" + struct.pack(">bqqq", 0, (1 << 32) | 0xAB, (1 << 32) | 0xFF, 1_000)

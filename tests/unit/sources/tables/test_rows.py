@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace import Table
-from headrace.model.trigger import listener
-from headrace.triggers.tables.rows import slot_of
+from headrace.model.triggers.base import listener
+from headrace.sources.tables.row_events import slot_of
 
 TABLE = Table("sqlite:///shop.db", "orders")
 NAMES = st.text(st.sampled_from("ab_.-A0"), min_size=1, max_size=5).filter(

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from headrace.delivery.batcher import compact
-from headrace.delivery.passes import Key, Memory, Passes, Piece
+from headrace.delivery.intake.batcher import compact
+from headrace.delivery.intake.merge.order import Key, Memory, Passes, Piece
 from headrace.model.record import Chunk
 
 _NOTHING = 1 << 62

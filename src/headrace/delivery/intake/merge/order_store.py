@@ -12,14 +12,14 @@ from typing import TypeVar
 
 import msgspec
 
-from headrace.delivery.merge import Merge
-from headrace.delivery.passes import At, Memory, Owed, Pass, Piece
+from headrace.delivery.intake.merge.merge import Merge
+from headrace.delivery.intake.merge.order import At, Memory, Owed, Pass, Piece
 from headrace.delivery.unit import runs
-from headrace.keepers.storage.base import Storage
-from headrace.keepers.storage.keys import after, pack
 from headrace.model.effects import Change, Delete, Progress, Put, Space
 from headrace.model.errors import Corrupt
 from headrace.model.record import Chunk
+from headrace.storage.kv.base import Storage
+from headrace.storage.kv.keys import after, pack
 
 T = TypeVar("T")
 _Done = tuple[int, frozenset[int]]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import apsw
 
-from headrace.keepers.storage.sqlite.file import FILE_MODE, FILE_NAME
-from headrace.keepers.storage.sqlite.pages import load_layer, told
 from headrace.model.errors import DiskFull, Misuse, denied
+from headrace.storage.kv.sqlite.data_folder import FILE_MODE, FILE_NAME
+from headrace.storage.kv.sqlite.page_checksums import load_layer, told
 
 _BUSY_MS = 5_000
 

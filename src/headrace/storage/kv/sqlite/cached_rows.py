@@ -13,9 +13,9 @@ from typing import cast
 
 import apsw
 
-from headrace.keepers.storage.bounds import weigh, within
-from headrace.keepers.storage.sqlite.pages import told
 from headrace.model.effects import Space
+from headrace.storage.kv.read_limits import weigh, within
+from headrace.storage.kv.sqlite.page_checksums import told
 
 CACHE_BYTES = 16 << 20
 CACHED_ROW_BYTES = 16 << 10

@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 import apsw
 
-from headrace.keepers.storage.sqlite.committing import Beside
-from headrace.keepers.storage.sqlite.file import PAGE_BYTES, DataFile
-from headrace.world import failpoints
+from headrace.environment import failpoints
+from headrace.storage.kv.sqlite.commit_thread import Beside
+from headrace.storage.kv.sqlite.data_folder import PAGE_BYTES, DataFile
 
 CHECKPOINT_PAGES = 2_000
 REST_PAGES = 500

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import apsw
 
-from headrace.keepers.storage.sqlite.pages import is_damage, load_layer, protect, told
-from headrace.keepers.storage.sqlite.walcheck import check_log
 from headrace.model.errors import NO_ROOM, DiskFull, Locked, Misuse, Refused, denied
+from headrace.storage.kv.sqlite.page_checksums import is_damage, load_layer, protect, told
+from headrace.storage.kv.sqlite.wal_check import check_log
 
 OLDEST_SQLITE = (3, 51, 3)
 FILE_NAME = "headrace.db"

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from headrace.world.clock import Clock
+from headrace.environment.clock import Clock
 
 RESERVE_NAME = "headrace.reserve"
 RESERVE_BYTES = 8 << 20

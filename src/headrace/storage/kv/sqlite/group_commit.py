@@ -12,9 +12,11 @@ from collections.abc import Sequence
 
 import apsw
 
-from headrace.keepers.storage.appending import Appender, Statement
-from headrace.keepers.storage.base import Applied
-from headrace.keepers.storage.judging import (
+from headrace.environment import failpoints
+from headrace.model.effects import Change, Space
+from headrace.model.errors import DiskFull, HeadraceError
+from headrace.storage.kv.base import Applied
+from headrace.storage.kv.checks import (
     Look,
     Overlay,
     Scan,
@@ -23,9 +25,7 @@ from headrace.keepers.storage.judging import (
     only_appends,
     overlay_change,
 )
-from headrace.model.effects import Change, Space
-from headrace.model.errors import DiskFull, HeadraceError
-from headrace.world import failpoints
+from headrace.storage.kv.log_appends import Appender, Statement
 
 _PUT = {
     space: f"INSERT INTO {space} (key, value) VALUES (?, ?) "

@@ -18,20 +18,20 @@ from typing import cast
 
 import apsw
 
-from headrace.keepers.storage.appending import Appender, Cell, Statement
-from headrace.keepers.storage.base import Applied
-from headrace.keepers.storage.sqlite.checkpoint import Checkpointer
-from headrace.keepers.storage.sqlite.committing import Beside, Pace
-from headrace.keepers.storage.sqlite.file import DataFile
-from headrace.keepers.storage.sqlite.groups import Group, Waiting, full, stage
-from headrace.keepers.storage.sqlite.pages import is_damage, told
-from headrace.keepers.storage.sqlite.room import RESERVE_BYTES, Room
-from headrace.keepers.storage.sqlite.rows import Rows
+from headrace.environment import failpoints
+from headrace.environment.clock import Clock
 from headrace.model.effects import Change, Space
 from headrace.model.errors import Overloaded, Unavailable
 from headrace.model.policy import MAX_CHANGES_PER_GROUP, MAX_QUEUED_CHANGES
-from headrace.world import failpoints
-from headrace.world.clock import Clock
+from headrace.storage.kv.base import Applied
+from headrace.storage.kv.log_appends import Appender, Cell, Statement
+from headrace.storage.kv.sqlite.cached_rows import Rows
+from headrace.storage.kv.sqlite.checkpoint import Checkpointer
+from headrace.storage.kv.sqlite.commit_thread import Beside, Pace
+from headrace.storage.kv.sqlite.data_folder import DataFile
+from headrace.storage.kv.sqlite.disk_space import RESERVE_BYTES, Room
+from headrace.storage.kv.sqlite.group_commit import Group, Waiting, full, stage
+from headrace.storage.kv.sqlite.page_checksums import is_damage, told
 
 MAX_GROUP_BYTES = 16 << 20
 MAX_QUEUED_BYTES = 128 << 20

@@ -9,10 +9,10 @@ from __future__ import annotations
 import struct
 from zlib import crc32
 
-from headrace.keepers.brokers.ledger import Partition
-from headrace.keepers.storage.appending import Cell
 from headrace.model.errors import Corrupt
 from headrace.model.record import Chunk
+from headrace.storage.kv.log_appends import Cell
+from headrace.storage.log.log_state import Partition
 
 OFFSET_BITS = 40
 INSERT = (

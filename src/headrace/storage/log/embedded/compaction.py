@@ -7,13 +7,13 @@ grown by half since it last ended.
 
 from __future__ import annotations
 
-from headrace.keepers.brokers.compacting import Survivors
-from headrace.keepers.brokers.embedded.rows import COLUMNS, INSERT, decode_row, encode_row, row_id
-from headrace.keepers.brokers.embedded.streams import remember
-from headrace.keepers.brokers.ledger import Partition
-from headrace.keepers.storage.appending import Cell
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.record import Chunk
+from headrace.storage.kv.log_appends import Cell
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.compaction import Survivors
+from headrace.storage.log.embedded.chunk_rows import COLUMNS, INSERT, decode_row, encode_row, row_id
+from headrace.storage.log.embedded.streams import remember
+from headrace.storage.log.log_state import Partition
 
 ROWS_AT_ONCE = 64
 LEAST_GROWTH = 1_000

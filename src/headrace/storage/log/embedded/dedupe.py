@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import apsw
 
-from headrace.keepers.storage.appending import Statement
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.storage.kv.log_appends import Statement
+from headrace.storage.kv.sqlite.storage import SqliteStorage
 
 SWEPT_AT_ONCE = 10_000
 

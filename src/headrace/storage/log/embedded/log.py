@@ -12,27 +12,27 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from headrace.keepers.brokers.base import Extent, Owed, nothing_owed
-from headrace.keepers.brokers.catalog import check_spec, redeclare
-from headrace.keepers.brokers.embedded import reading, streams
-from headrace.keepers.brokers.embedded.compaction import Compactor
-from headrace.keepers.brokers.embedded.dedupe import Marks
-from headrace.keepers.brokers.embedded.retention import retain, trim
-from headrace.keepers.brokers.embedded.rows import INSERT, encode_row
-from headrace.keepers.brokers.embedded.tail import Tail
-from headrace.keepers.brokers.ledger import Ledger, Partition, Stream
-from headrace.keepers.brokers.subscribing import LocalSubscription
-from headrace.keepers.storage.appending import Statement
-from headrace.keepers.storage.base import Applied
-from headrace.keepers.storage.judging import Look
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
+from headrace.environment.clock import Clock
+from headrace.environment.restart_backoff import Backoff
+from headrace.environment.tasks import Tasks
 from headrace.model.effects import Change
 from headrace.model.errors import Corrupt, Unavailable
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, Chunk
-from headrace.world.backoff import Backoff
-from headrace.world.clock import Clock
-from headrace.world.tasks import Tasks
+from headrace.storage.kv.base import Applied
+from headrace.storage.kv.checks import Look
+from headrace.storage.kv.log_appends import Statement
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.base import Extent, Owed, nothing_owed
+from headrace.storage.log.catalog import check_spec, redeclare
+from headrace.storage.log.embedded import reader, streams
+from headrace.storage.log.embedded.chunk_rows import INSERT, encode_row
+from headrace.storage.log.embedded.compaction import Compactor
+from headrace.storage.log.embedded.dedupe import Marks
+from headrace.storage.log.embedded.retention import retain, trim
+from headrace.storage.log.embedded.tail_cache import Tail
+from headrace.storage.log.log_state import Ledger, Partition, Stream
+from headrace.storage.log.subscriptions import LocalSubscription
 
 SWEEP_SECONDS = 30.0
 
@@ -138,7 +138,7 @@ class EmbeddedBroker:
 
     async def offset_at(self, stream: str, partition: int, time: int) -> int:
         """The first offset appended at or after `time`; see the port."""
-        return reading.offset_at(self._storage, self._ledger.partition(stream, partition), time)
+        return reader.offset_at(self._storage, self._ledger.partition(stream, partition), time)
 
     async def fetch(
         self, stream: str, partition: int, offset: int, *, events: int, size: int
@@ -153,7 +153,7 @@ class EmbeddedBroker:
         await trim(self._storage, found, below=below, before=before)
 
     def _read(self, partition: Partition, offset: int, events: int, size: int) -> list[Chunk]:
-        return reading.read(self._storage, partition, offset, events=events, size=size)
+        return reader.read(self._storage, partition, offset, events=events, size=size)
 
     def subscribe(self, group: str, streams: tuple[str, ...]) -> LocalSubscription:
         """Join `group`; see the port."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import closing
 
-from headrace.keepers.brokers.embedded.rows import COLUMNS, decode_row, first_offset, row_id
-from headrace.keepers.brokers.ledger import Partition
-from headrace.keepers.brokers.shelf import first_events, from_offset, share
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.record import Chunk
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.chunk_list import first_events, from_offset, share
+from headrace.storage.log.embedded.chunk_rows import COLUMNS, decode_row, first_offset, row_id
+from headrace.storage.log.log_state import Partition
 
 _FROM = f"SELECT {COLUMNS} FROM log WHERE id >= ? AND id < ? ORDER BY id"
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from headrace.keepers.brokers.embedded.reading import offset_at, row_start
-from headrace.keepers.brokers.embedded.rows import first_offset, row_id
-from headrace.keepers.brokers.embedded.streams import remember
-from headrace.keepers.brokers.ledger import Partition
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.function import StreamSpec
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.embedded.chunk_rows import first_offset, row_id
+from headrace.storage.log.embedded.reader import offset_at, row_start
+from headrace.storage.log.embedded.streams import remember
+from headrace.storage.log.log_state import Partition
 
 ROWS_AT_ONCE = 1_000
 

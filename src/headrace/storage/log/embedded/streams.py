@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.keepers.brokers.embedded.rows import first_offset, row_id
-from headrace.keepers.brokers.ledger import Partition, Stream
-from headrace.keepers.storage.appending import Statement
-from headrace.keepers.storage.sqlite.storage import SqliteStorage
 from headrace.model.function import StreamSpec
+from headrace.storage.kv.log_appends import Statement
+from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.embedded.chunk_rows import first_offset, row_id
+from headrace.storage.log.log_state import Partition, Stream
 
 _decode = msgspec.json.Decoder(StreamSpec).decode
 _LAST = (

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 
-from headrace.keepers.brokers.ledger import Partition
 from headrace.model.record import Chunk
+from headrace.storage.log.log_state import Partition
 
 TAIL_BYTES = 16 << 20
 CHUNK_OVERHEAD = 400
