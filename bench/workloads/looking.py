@@ -23,11 +23,11 @@ from headrace.delivery.parked import WAITING, encode_event, lane_of, parked_key_
 from headrace.delivery.positions import encode_waiting
 from headrace.environment.tasks import Tasks
 from headrace.http.admission import Admission
-from headrace.http.context import Door
-from headrace.http.dependencies import Rooms
+from headrace.http.context import ApiContext
+from headrace.http.dependencies import Dependencies
 from headrace.http.metrics import Metrics
-from headrace.http.pipeline.request_body import Exchange
-from headrace.http.request import Request
+from headrace.http.pipeline.request_body import RequestBody
+from headrace.http.request import IncomingRequest
 from headrace.http.server.application import Application
 from headrace.model.codec import encode_state
 from headrace.model.effects import Change, DeadEvent, Put, Space
@@ -37,7 +37,7 @@ from headrace.node.assembly import Node
 from headrace.node.lifecycle import SETTLED_S
 from headrace.security.access import Peer
 from headrace.storage.state.rows import encode_row, state_key
-from headrace.telemetry.history import Run
+from headrace.telemetry.history import RunRecord
 
 FUNCTIONS = (3, 25, 250, 1_000)
 PARTITIONS = 4
@@ -120,18 +120,20 @@ async def fill(node: Node, rows: int) -> None:
     for number in range(10 * rows):
         function = f"many.f_{number // 10 // PARTITIONS}"
         node.runs.record(
-            Run(function, "", "i", number, 0.1, 1, 1, "failed", "quiet_0/0/0", "ValueError: no")
+            RunRecord(
+                function, "", "i", number, 0.1, 1, 1, "failed", "quiet_0/0/0", "ValueError: no"
+            )
         )
         node.runs.write(
             time=1, function=function, instance="i", key="", level="error", text="not a number"
         )
 
 
-async def ask(rooms: Rooms, path: str, looks: int) -> tuple[float, float]:
+async def ask(rooms: Dependencies, path: str, looks: int) -> tuple[float, float]:
     """The quickest of the answers, and the longest standstill in one of them: the median of all."""
     admission = Admission()
     tasks = Tasks(lambda name, error: print(name, error, file=sys.stderr))
-    door = Application(Door(rooms=rooms, admission=admission, metrics=Metrics(), tasks=tasks))
+    door = Application(ApiContext(rooms=rooms, admission=admission, metrics=Metrics(), tasks=tasks))
     fields = [
         (b"host", b"localhost"),
         (b"authorization", f"Bearer {rooms.operator.key}".encode()),
@@ -156,10 +158,10 @@ async def ask(rooms: Rooms, path: str, looks: int) -> tuple[float, float]:
         held.clear()
         ticking = asyncio.create_task(tick())
         began = last = time.thread_time()
-        exchange = Exchange(go_on=lambda: None, invite=None, speaker=None)
+        exchange = RequestBody(go_on=lambda: None, invite=None, speaker=None)
         exchange.complete()
         place, _, query = path.partition("?")
-        request = Request(
+        request = IncomingRequest(
             "GET", place, query.encode(), fields, dict(fields), CLIENT, exchange, admission
         )
         answered = await door.answer(request)

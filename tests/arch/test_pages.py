@@ -32,7 +32,7 @@ from headrace.node.config import NODE_KEYS
 from headrace.node.overrides import FUNCTION_KEYS, STREAM_KEYS
 from headrace.runtime.instance_views import InstanceView
 from headrace.sdk.options import OTHER_OPTIONS, RANGES, SPANS, SPEC_OPTIONS, TRIGGER_OPTIONS
-from headrace.telemetry.history import Run
+from headrace.telemetry.history import RunRecord
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "headrace"
@@ -337,7 +337,7 @@ def test_the_fields_of_what_operators_read_are_documented_and_nothing_else() -> 
     dead = DeadEvent("f", Position("s", 0, 0), event, cause, 1, 1, 1, original=event)
     shown = {
         "GET /lag": set(LagRow.__struct_fields__),
-        "GET /runs": set(Run.__struct_fields__),
+        "GET /runs": set(RunRecord.__struct_fields__),
         "GET /instances": set(InstanceView.__struct_fields__),
         "GET /dead": set(dead_view(structs.replace(dead, edits=(Edit(1, "operator", ""),)))),
         "GET /state/{app}": {"key", "value", "bytes", "expires"},

@@ -20,7 +20,7 @@ from headrace.model.errors import Unavailable
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.triggers.foreign import ForeignTrigger
-from headrace.sources.base import Outlet
+from headrace.sources.base import SourceAppender
 from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.memory import MemoryBroker
 
@@ -73,7 +73,7 @@ class Node:
         while True:
             source = system.source(trigger)
             try:
-                await source.run(Outlet(self.storage, self.broker, stream=OWN))
+                await source.run(SourceAppender(self.storage, self.broker, stream=OWN))
             except Killed:
                 self.deaths += 1
             except Unavailable:

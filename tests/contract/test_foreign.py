@@ -13,7 +13,7 @@ from headrace.model.errors import Unavailable
 from headrace.model.event import Event
 from headrace.model.triggers.foreign import Foreign, ForeignTrigger
 from headrace.sources.base import Source
-from headrace.sources.foreign.base import Message
+from headrace.sources.foreign.base import ForeignMessage
 from headrace.sources.foreign.feed import ForeignFeed
 
 __all__ = ["failing", "node"]
@@ -40,18 +40,20 @@ class TwinDriver:
         self._queue.away.clear()
         return places
 
-    async def receive(self, limit: int) -> Sequence[Message[int]]:
+    async def receive(self, limit: int) -> Sequence[ForeignMessage[int]]:
         self._check()
         there = [number for number in self._queue.waiting if number not in self._queue.away]
         if not there:
             await asyncio.sleep(0.01)
         self._queue.away.update(there[:limit])
         return [
-            Message(Event(self._queue.waiting[number], source="twin"), number, mark=str(number))
+            ForeignMessage(
+                Event(self._queue.waiting[number], source="twin"), number, mark=str(number)
+            )
             for number in there[:limit]
         ]
 
-    async def acknowledge(self, messages: Sequence[Message[int]]) -> None:
+    async def acknowledge(self, messages: Sequence[ForeignMessage[int]]) -> None:
         self._check()
         for message in messages:
             del self._queue.waiting[message.receipt]

@@ -20,7 +20,7 @@ from headrace.environment.tasks import Tasks
 from headrace.model.errors import Unavailable
 from headrace.model.function import StreamSpec
 from headrace.model.triggers.foreign import ForeignTrigger
-from headrace.sources.base import Outlet
+from headrace.sources.base import SourceAppender
 from headrace.sources.foreign.open import open_foreign
 from headrace.storage.kv.sqlite.storage import SqliteStorage
 from headrace.storage.log.embedded.log import EmbeddedBroker
@@ -40,7 +40,7 @@ async def main(folder: Path, trigger: ForeignTrigger, count: int) -> None:
         while True:
             source = open_foreign("app.read", trigger, clock=clock, entropy=SystemEntropy())
             try:
-                await source.run(Outlet(storage, broker, stream=OWN))
+                await source.run(SourceAppender(storage, broker, stream=OWN))
             except Unavailable:
                 await clock.sleep(0.1)
 

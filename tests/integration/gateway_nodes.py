@@ -20,7 +20,7 @@ from headrace.environment.clock import SystemClock
 from headrace.environment.randomness import SystemEntropy
 from headrace.environment.tasks import Tasks
 from headrace.http.server.server import Gateway
-from headrace.http.server.server_state import Patience
+from headrace.http.server.server_state import Timeouts
 from headrace.model.function import StreamSpec
 from headrace.node.assembly import Node
 from headrace.node.config import Settings
@@ -156,7 +156,7 @@ def settle(client: Client, seconds: float = 15.0) -> None:
 
 @contextlib.asynccontextmanager
 async def memory_gateway(
-    folder: Path, *, patience: Patience | None = None, **settings: object
+    folder: Path, *, patience: Timeouts | None = None, **settings: object
 ) -> AsyncIterator[tuple[Gateway, Node]]:
     """A door in this process over rooms in memory, with one public stream `orders`."""
     clock = SystemClock()
@@ -168,7 +168,7 @@ async def memory_gateway(
         told, storage=storage, broker=broker, clock=clock, entropy=SystemEntropy(), tasks=tasks
     )
     await broker.declare(StreamSpec(name="orders", partitions=2))
-    gateway = Gateway(node.rooms(), told, patience or Patience())
+    gateway = Gateway(node.rooms(), told, patience or Timeouts())
     await gateway.start("127.0.0.1", 0)
     try:
         yield gateway, node

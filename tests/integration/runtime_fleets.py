@@ -17,7 +17,7 @@ from headrace.model.outcome import Outcome, Range, Scanned
 from headrace.model.policy import FleetLimits
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.fleet import Fleet
-from headrace.runtime.process.instance_logs import LogLine
+from headrace.runtime.process.instance_logs import InstanceLine
 
 CLOCK = SystemClock()
 
@@ -57,7 +57,7 @@ class House:
         services: Services | None = None,
     ) -> None:
         self.folder = folder
-        self.lines: list[LogLine] = []
+        self.lines: list[InstanceLine] = []
         self.services = services or Services()
         self.failures: list[tuple[str, BaseException]] = []
         self.tasks = Tasks(self._failed)

@@ -17,7 +17,7 @@ from headrace import Files
 from headrace.environment.clock import SystemClock
 from headrace.environment.tasks import Tasks
 from headrace.model.function import StreamSpec
-from headrace.sources.base import Outlet
+from headrace.sources.base import SourceAppender
 from headrace.sources.files.source import FilesSource
 from headrace.storage.kv.sqlite.storage import SqliteStorage
 from headrace.storage.log.embedded.log import EmbeddedBroker
@@ -70,7 +70,7 @@ async def feeding(tmp_path: Path, **settings: Any) -> AsyncIterator[Feed]:
     await broker.declare(StreamSpec(name=OWN))
     feed = Feed(broker, inbox)
     source = FilesSource(Files(str(inbox), **settings), clock)
-    tasks.start(source.run(Outlet(storage, broker, stream=OWN)), name="feed")
+    tasks.start(source.run(SourceAppender(storage, broker, stream=OWN)), name="feed")
     try:
         # The first look is over, and the kernel is listened to.
         write(inbox / "begin", "")

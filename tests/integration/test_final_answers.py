@@ -14,7 +14,7 @@ import pytest
 
 from headrace.bus.http_target import HttpRequest, posts_over
 from headrace.client.final_response import MAX_INTERIM, FinalConnection
-from headrace.client.http_pool import Outgoing
+from headrace.client.http_pool import HttpPool
 
 HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n"
 FINAL = b"HTTP/1.1 %d Whatever\r\nContent-Length: 0\r\n\r\n"
@@ -63,7 +63,7 @@ def asked(url: str) -> int:
 async def test_the_final_status_decides_about_an_event_that_is_posted(
     answer: bytes, status: int
 ) -> None:
-    outgoing = Outgoing()
+    outgoing = HttpPool()
     with answering(answer) as url:
         assert await posts_over(outgoing)(HttpRequest(url, {}, b"{}", 10.0)) == status
         outgoing.close()

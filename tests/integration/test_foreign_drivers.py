@@ -42,7 +42,7 @@ from headrace.model.triggers.foreign import (
     RedisStream,
     SqsQueue,
 )
-from headrace.sources.foreign.base import ForeignSource, Message, Surroundings
+from headrace.sources.foreign.base import DriverContext, ForeignMessage, ForeignSource
 from headrace.sources.foreign.feed import fitted
 from headrace.sources.foreign.open import driver_of
 
@@ -71,7 +71,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
 async def connected(
     trigger: ForeignTrigger, *, name: str = "app-read", places: dict[str, str] | None = None
 ) -> AsyncIterator[ForeignSource[Any]]:
-    driver = driver_of(trigger, Surroundings(name, SystemClock(), SystemEntropy()))
+    driver = driver_of(trigger, DriverContext(name, SystemClock(), SystemEntropy()))
     try:
         await driver.connect(places or {})
         yield driver
@@ -79,15 +79,15 @@ async def connected(
         await driver.close()
 
 
-async def received(driver: ForeignSource[Any], count: int) -> list[Message[Any]]:
-    found: list[Message[Any]] = []
+async def received(driver: ForeignSource[Any], count: int) -> list[ForeignMessage[Any]]:
+    found: list[ForeignMessage[Any]] = []
     async with asyncio.timeout(20):
         while len(found) < count:
             found += await driver.receive(100)
     return found
 
 
-def values(messages: Sequence[Message[Any]]) -> list[bytes]:
+def values(messages: Sequence[ForeignMessage[Any]]) -> list[bytes]:
     return [message.event.value for message in messages]
 
 
@@ -443,7 +443,7 @@ async def test_a_kafka_that_refuses_the_user_says_so(
         "sasl.username": "somebody", "sasl.password": "hunter2",
     }  # fmt: skip
     trigger = KafkaTopic("any", f"127.0.0.1:{kafka.port}", options=user)
-    driver = driver_of(trigger, Surroundings("app-read", SystemClock(), SystemEntropy()))
+    driver = driver_of(trigger, DriverContext("app-read", SystemClock(), SystemEntropy()))
     with pytest.raises(Misuse, match=r"refuses access: .*SASL") as refused:
         await driver.connect({})
     await driver.close()
@@ -479,7 +479,7 @@ async def test_a_pulsar_source_that_is_stopped_while_it_subscribes_lets_go(opene
     pulsar: Pulsar = opened("pulsar")
     trigger = pulsar.trigger(await pulsar.make())
     for _ in range(5):
-        driver = driver_of(trigger, Surroundings("app-read", SystemClock(), SystemEntropy()))
+        driver = driver_of(trigger, DriverContext("app-read", SystemClock(), SystemEntropy()))
         connecting = asyncio.ensure_future(driver.connect({}))
         await asyncio.sleep(0)
         connecting.cancel()
@@ -501,7 +501,7 @@ async def test_a_fifo_queue_keeps_the_order_of_a_group_and_makes_it_the_key(open
             await client.send_message(
                 QueueUrl=made["QueueUrl"], MessageBody=str(number), MessageGroupId="ada"
             )
-    found: list[Message[Any]] = []
+    found: list[ForeignMessage[Any]] = []
     async with connected(sqs.trigger(queue)) as driver:
         while len(found) < 15:
             batch = await received(driver, 1)
@@ -516,7 +516,7 @@ async def test_latest_does_not_move_past_what_came_while_the_node_was_away(opene
     queue = await kafka.make()
     await kafka.send(queue, [b"before"])
     trigger = KafkaTopic(queue, f"127.0.0.1:{kafka.port}", start="latest")
-    driver = driver_of(trigger, Surroundings("app-read", SystemClock(), SystemEntropy()))
+    driver = driver_of(trigger, DriverContext("app-read", SystemClock(), SystemEntropy()))
     places = dict(await driver.connect({}))
     await driver.close()
     await kafka.send(queue, [b"while away"])

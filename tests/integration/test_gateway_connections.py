@@ -12,7 +12,7 @@ import pytest
 from tests.integration.gateway_nodes import memory_gateway, raw
 
 from headrace.http.server.http1 import MAX_PIPELINED
-from headrace.http.server.server_state import Patience
+from headrace.http.server.server_state import Timeouts
 
 LAST = b"host: localhost\r\nconnection: close\r\n"
 
@@ -106,7 +106,7 @@ async def test_a_body_nobody_wanted_does_not_hurt_the_request_behind_it(tmp_path
 
 
 async def test_a_body_that_never_ends_though_it_was_answered_is_cut_off(tmp_path: Path) -> None:
-    patience = Patience(headers=0.2, body=0.2)
+    patience = Timeouts(headers=0.2, body=0.2)
     async with memory_gateway(tmp_path, patience=patience) as (gateway, _):
         began = time.monotonic()
         answer = await raw(gateway.url, post(b"1" * 100, path=b"/nothing")[:-50])
@@ -115,14 +115,14 @@ async def test_a_body_that_never_ends_though_it_was_answered_is_cut_off(tmp_path
 
 
 async def test_a_connection_that_rests_too_long_is_closed_without_a_word(tmp_path: Path) -> None:
-    async with memory_gateway(tmp_path, patience=Patience(keep_alive=0.2)) as (gateway, _):
+    async with memory_gateway(tmp_path, patience=Timeouts(keep_alive=0.2)) as (gateway, _):
         began = time.monotonic()
         assert statuses(await raw(gateway.url, get(b"/healthz"))) == [200]
         assert 0.15 < time.monotonic() - began < 3
 
 
 async def test_headers_that_drip_on_a_connection_used_before_are_cut_off(tmp_path: Path) -> None:
-    patience = Patience(headers=0.2, body=0.2)
+    patience = Timeouts(headers=0.2, body=0.2)
     async with memory_gateway(tmp_path, patience=patience) as (gateway, _):
         began = time.monotonic()
         drip = [get(b"/healthz")[index : index + 1] for index in range(30)]
@@ -259,7 +259,7 @@ async def test_whatever_is_sent_the_door_holds_nothing_of_it_afterwards(tmp_path
     surprises: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, told: surprises.append(told))
     random = Random(7)
-    patience = Patience(headers=0.2, body=0.2, keep_alive=0.2)
+    patience = Timeouts(headers=0.2, body=0.2, keep_alive=0.2)
     async with memory_gateway(tmp_path, patience=patience) as (gateway, _):
         for _ in range(10):
             await asyncio.gather(*(babble(gateway.url, random) for _ in range(30)))

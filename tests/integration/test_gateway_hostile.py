@@ -11,10 +11,10 @@ from tests.integration.gateway_nodes import memory_gateway, raw
 
 from headrace.environment.time_slices import Slices
 from headrace.http.api.records import read_page
-from headrace.http.server.server_state import Patience
+from headrace.http.server.server_state import Timeouts
 from headrace.model.event import Event
 
-HURRIED = Patience(headers=0.3, body=0.3)
+HURRIED = Timeouts(headers=0.3, body=0.3)
 HEAD = b"POST /streams/orders HTTP/1.1\r\nhost: localhost\r\n"
 
 

@@ -12,7 +12,7 @@ from tests.integration.runtime_fleets import children
 
 from headrace.cli.validate import inspect
 from headrace.model.errors import Misuse
-from headrace.model.settings import Surroundings
+from headrace.model.settings import ImportEnvironment
 from headrace.node.config import environment_of
 
 HEAD = "from headrace import App\napp = App('shop')\n"
@@ -27,7 +27,7 @@ def _written(folder: Path, code: str) -> str:
 def test_an_app_is_described_and_nothing_stays_behind(tmp_path: Path) -> None:
     before = children()
     code = "orders = app.stream('orders')\n@app.function(orders)\ndef count(event): ...\n"
-    spec = inspect(_written(tmp_path, code), Surroundings())
+    spec = inspect(_written(tmp_path, code), ImportEnvironment())
     assert [each.name for each in spec.functions] == ["shop.count"]
     assert children() == before
 
@@ -45,7 +45,7 @@ def test_an_app_is_described_and_nothing_stays_behind(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_an_import_must_not_do_is_named(tmp_path: Path, code: str, told: str) -> None:
     with pytest.raises(Misuse, match=rf"(?s){told}"):
-        inspect(_written(tmp_path, code), Surroundings())
+        inspect(_written(tmp_path, code), ImportEnvironment())
 
 
 @as_root

@@ -19,8 +19,8 @@ from headrace.environment.clock import SystemClock
 from headrace.environment.tasks import Tasks
 from headrace.model.errors import Unavailable
 from headrace.model.function import StreamSpec
-from headrace.sources.base import Outlet
-from headrace.sources.files.object_store import Bucket
+from headrace.sources.base import SourceAppender
+from headrace.sources.files.object_store import ObjectStore
 from headrace.sources.files.source import FilesSource
 from headrace.storage.kv.sqlite.storage import SqliteStorage
 from headrace.storage.log.embedded.log import EmbeddedBroker
@@ -81,7 +81,7 @@ async def fed(folder: Path, trigger: Objects | Sftp) -> AsyncIterator[EmbeddedBr
     broker = EmbeddedBroker(storage, clock=clock, tasks=tasks)
     await broker.declare(StreamSpec(name=OWN, owner="app"))
     source = FilesSource(trigger, clock)
-    tasks.start(source.run(Outlet(storage, broker, stream=OWN)), name="feed")
+    tasks.start(source.run(SourceAppender(storage, broker, stream=OWN)), name="feed")
     try:
         yield broker
     finally:
@@ -136,7 +136,7 @@ async def test_an_object_whose_name_nobody_can_read_is_named_with_the_fix(
     for path in (bucket, f"{bucket}/in//a.csv"):
         await asyncio.to_thread(urlopen, Request(f"{server}/{path}", data=b"1", method="PUT"))
     options = {"aws_endpoint": server, "allow_http": "true", "aws_region": "eu-central-1"}
-    store = Bucket(Objects(f"s3://{bucket}/in", options=options))
+    store = ObjectStore(Objects(f"s3://{bucket}/in", options=options))
     with pytest.raises(Unavailable, match=r"in//a.csv.* rename the object"):
         await store.look()
 

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator
 import pytest
 import trustme
 
-from headrace.bus.http_target import Posting, posts_over
+from headrace.bus.http_target import HttpPoster, posts_over
 from headrace.client.http_pool import (
     MAX_CONNECTIONS,
     Headers,
-    Outgoing,
+    HttpPool,
     ServiceAnswer,
     ServiceRequest,
     UpstreamFailed,
@@ -89,8 +89,8 @@ class Service:
 
 
 @pytest.fixture
-async def outgoing() -> AsyncIterator[Outgoing]:
-    made = Outgoing()
+async def outgoing() -> AsyncIterator[HttpPool]:
+    made = HttpPool()
     yield made
     made.close()
 
@@ -137,7 +137,7 @@ async def says_once(answer: bytes, *, then_wait: bool = False) -> AsyncIterator[
     ],
 )
 async def test_an_answer_is_taken_whole_or_not_at_all(
-    outgoing: Outgoing, answer: bytes, expected: bytes | None
+    outgoing: HttpPool, answer: bytes, expected: bytes | None
 ) -> None:
     async with says_once(answer) as address:
         if expected is None:
@@ -147,14 +147,14 @@ async def test_an_answer_is_taken_whole_or_not_at_all(
             assert (await outgoing.ask(asked(address))).body == expected
 
 
-async def test_an_answer_that_is_too_large_is_named_for_it(outgoing: Outgoing) -> None:
+async def test_an_answer_that_is_too_large_is_named_for_it(outgoing: HttpPool) -> None:
     large = b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n" + b"x" * 99
     async with says_once(large) as address:
         with pytest.raises(UpstreamFailed, match="has more than 50 bytes"):
             await outgoing.ask(asked(address))
 
 
-async def test_who_wants_only_the_status_does_not_mind_a_large_body(outgoing: Outgoing) -> None:
+async def test_who_wants_only_the_status_does_not_mind_a_large_body(outgoing: HttpPool) -> None:
     endless = b"HTTP/1.1 202 Accepted\r\ncontent-length: 9999\r\n\r\n" + b"x" * 99
     async with says_once(endless, then_wait=True) as address:
         ask = ServiceRequest(
@@ -164,7 +164,7 @@ async def test_who_wants_only_the_status_does_not_mind_a_large_body(outgoing: Ou
 
 
 async def test_a_target_that_drips_holds_its_event_no_longer_than_its_timeout(
-    outgoing: Outgoing,
+    outgoing: HttpPool,
 ) -> None:
     gone = asyncio.Event()
 
@@ -188,7 +188,7 @@ async def test_a_target_that_drips_holds_its_event_no_longer_than_its_timeout(
     invocation = Invocation("_bus.http.a.b", (event,), timeout=30, token=1, key="s/0/0")
     # The whole answer would take a minute and a half.
     async with asyncio.timeout(30):
-        outcome = await Posting(target, posts_over(outgoing), Secrets({}, {}))(invocation)
+        outcome = await HttpPoster(target, posts_over(outgoing), Secrets({}, {}))(invocation)
         assert isinstance(outcome, Returned)
         assert outcome.error is not None
         assert (outcome.error.kind, outcome.error.retryable) == ("NoAnswer", True)
@@ -198,7 +198,7 @@ async def test_a_target_that_drips_holds_its_event_no_longer_than_its_timeout(
     await server.wait_closed()
 
 
-async def test_a_service_that_drips_is_given_up_on_one_deadline(outgoing: Outgoing) -> None:
+async def test_a_service_that_drips_is_given_up_on_one_deadline(outgoing: HttpPool) -> None:
     dripping = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok"
     async with says_once(dripping, then_wait=True) as address:
         with pytest.raises(UpstreamLate):
@@ -209,7 +209,7 @@ async def test_a_service_that_drips_is_given_up_on_one_deadline(outgoing: Outgoi
     "answer", [OK, b"HTTP/1.1 204 No Content\r\n\r\n"], ids=["with-body", "without"]
 )
 async def test_one_connection_serves_one_request_after_the_other(
-    outgoing: Outgoing, answer: bytes
+    outgoing: HttpPool, answer: bytes
 ) -> None:
     service = Service(answer)
     async with service.up() as address:
@@ -218,7 +218,7 @@ async def test_one_connection_serves_one_request_after_the_other(
         assert (service.connections, len(service.heads)) == (1, 20)
 
 
-async def test_requests_at_once_have_connections_of_their_own(outgoing: Outgoing) -> None:
+async def test_requests_at_once_have_connections_of_their_own(outgoing: HttpPool) -> None:
     service = Service()
     async with service.up() as address:
         await asyncio.gather(*(outgoing.ask(asked(address)) for _ in range(10)))
@@ -227,7 +227,7 @@ async def test_requests_at_once_have_connections_of_their_own(outgoing: Outgoing
         assert service.connections == 10
 
 
-async def test_a_connection_that_closed_while_idle_is_not_used_again(outgoing: Outgoing) -> None:
+async def test_a_connection_that_closed_while_idle_is_not_used_again(outgoing: HttpPool) -> None:
     service = Service()
     async with service.up() as address:
         await outgoing.ask(asked(address, "POST"))
@@ -243,7 +243,7 @@ async def test_a_connection_that_closed_while_idle_is_not_used_again(outgoing: O
     ids=["get", "post", "post-with-a-key"],
 )
 async def test_only_what_may_be_sent_twice_is_sent_again(
-    outgoing: Outgoing, method: str, headers: Headers, answered: bool
+    outgoing: HttpPool, method: str, headers: Headers, answered: bool
 ) -> None:
     """The service closes the connection as the second request comes, without an answer."""
     service = Service(per_connection=1)
@@ -258,7 +258,7 @@ async def test_only_what_may_be_sent_twice_is_sent_again(
         assert len(service.heads) == (3 if answered else 2)
 
 
-async def test_headers_travel_byte_for_byte(outgoing: Outgoing) -> None:
+async def test_headers_travel_byte_for_byte(outgoing: HttpPool) -> None:
     raw = "é".encode("latin-1") + "é".encode()
     service = Service(b"HTTP/1.1 200 OK\r\nX-Raw: " + raw + b"\r\ncontent-length: 0\r\n\r\n")
     async with service.up() as address:
@@ -267,7 +267,7 @@ async def test_headers_travel_byte_for_byte(outgoing: Outgoing) -> None:
         assert b"x-mine: " + raw + b"\r\nx-mine: 2\r\n" in service.heads[0]
 
 
-async def test_services_that_hang_do_not_delay_another_one(outgoing: Outgoing) -> None:
+async def test_services_that_hang_do_not_delay_another_one(outgoing: HttpPool) -> None:
     """A hundred requests wait for services that never answer; the healthy one is asked beside them."""
     hanging, healthy = Service(), Service()
     hanging.silent = True
@@ -283,7 +283,7 @@ async def test_services_that_hang_do_not_delay_another_one(outgoing: Outgoing) -
 
 
 async def test_a_request_beyond_the_bound_of_a_service_waits_within_its_deadline(
-    outgoing: Outgoing,
+    outgoing: HttpPool,
 ) -> None:
     service = Service()
     service.silent = True
@@ -311,16 +311,16 @@ async def test_tls_is_checked_and_its_connection_kept() -> None:
     authority.configure_trust(trusting)
     service = Service()
     async with service.up(server_side) as address:
-        outgoing = Outgoing(trusting)
+        outgoing = HttpPool(trusting)
         answers: list[ServiceAnswer] = [await outgoing.ask(asked(address)) for _ in range(3)]
         assert [each.body for each in answers] == [b"ok"] * 3
         assert service.connections == 1
         outgoing.close()
         with pytest.raises(UpstreamFailed, match="certificate"):
-            await Outgoing().ask(asked(address))
+            await HttpPool().ask(asked(address))
 
 
-async def test_who_has_gone_leaves_no_connection_behind(outgoing: Outgoing) -> None:
+async def test_who_has_gone_leaves_no_connection_behind(outgoing: HttpPool) -> None:
     service = Service()
     service.silent = True
     async with service.up() as address:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.integration.gateway_nodes import served, start, wait_for
 
-from headrace.testing.served import Answer, Served, ask
+from headrace.testing.served import Served, ServedResponse, ask
 
 APP = """
 from __future__ import annotations
@@ -55,7 +55,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield node
 
 
-def told(answer: Answer) -> tuple[int, Any]:
+def told(answer: ServedResponse) -> tuple[int, Any]:
     return answer.status, answer.body["code"]
 
 

@@ -18,7 +18,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Crashed, Returned, TimedOut
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.base import RECALLED
-from headrace.runtime.run_handle import Sent
+from headrace.runtime.run_handle import SentRun
 
 APP = """
 @app.function(orders, mode="keyed", batch_size=1, scaling=Scaling(max=1))
@@ -39,7 +39,7 @@ def work(name: str, wait: float = 0.01, *, timeout: float = 5.0, dies: bool = Fa
     return replace(invocation("shop.price", timeout=timeout), chunks=(chunk,))
 
 
-async def busy(home: House, head: Invocation) -> Sent:
+async def busy(home: House, head: Invocation) -> SentRun:
     """An instance whose runs are known to be neither very short nor long, running `head`."""
     for number in range(60):
         await home.fleet.invoke(work(f"warm-{number}", 0.002))

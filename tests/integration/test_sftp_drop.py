@@ -12,7 +12,7 @@ from tests.integration.test_object_stores import fed, told
 from headrace import Misuse, Sftp
 from headrace.environment.clock import SystemClock
 from headrace.model.errors import Unavailable
-from headrace.sources.files.sftp import Drop
+from headrace.sources.files.sftp import SftpFolder
 
 asyncssh: Any = pytest.importorskip("asyncssh", reason="install `headrace[sftp]`")
 
@@ -87,10 +87,10 @@ async def test_a_server_that_is_away_or_unknown_is_no_empty_folder(
 ) -> None:
     strange = tmp_path / "strange"
     strange.write_text("")
-    drop = Drop(server.trigger(strange), SystemClock())
+    drop = SftpFolder(server.trigger(strange), SystemClock())
     with pytest.raises(Unavailable, match="cannot be read"):
         await drop.look()
-    drop = Drop(server.trigger(), SystemClock())
+    drop = SftpFolder(server.trigger(), SystemClock())
     (server.drop / "a.csv").write_text("1")
     assert list(await drop.look()) == ["a.csv"]
     server.drop.rename(server.drop.parent / "away")
@@ -115,7 +115,7 @@ async def test_a_name_that_is_no_text_hides_no_other(server: Server, tmp_path: P
 
 async def test_a_file_that_is_no_key_is_named(server: Server) -> None:
     server.key.write_text("garbage")
-    drop = Drop(server.trigger(), SystemClock())
+    drop = SftpFolder(server.trigger(), SystemClock())
     with pytest.raises(Misuse, match=f"{server.key} is no private key"):
         await drop.look()
 

@@ -18,7 +18,7 @@ import pytest
 from headrace.environment.clock import SystemClock
 from headrace.node.config import environment_of
 from headrace.testing import serving
-from headrace.testing.served import Answer, Served, ask
+from headrace.testing.served import Served, ServedResponse, ask
 
 LONG = 300.0
 """What sleeps does so for far longer than `serving` waits for the node's end."""
@@ -160,7 +160,7 @@ def test_a_second_ctrl_c_leaves_neither_the_key_nor_the_address(home: Path, sile
     assert not key.exists()
 
 
-def out_of(answer: Answer) -> list[object]:
+def out_of(answer: ServedResponse) -> list[object]:
     return [record["value"] for record in answer.body["records"]]
 
 

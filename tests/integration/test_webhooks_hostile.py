@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.integration.gateway_nodes import memory_gateway, raw
 
-from headrace.http.server.server_state import Patience
+from headrace.http.server.server_state import Timeouts
 from headrace.model.function import AppSpec, FunctionSpec
 from headrace.model.triggers.http import PerClient, Webhook
 from headrace.model.webhook_signature import GitHub, StandardWebhooks
@@ -25,7 +25,7 @@ STREAM = "_shop.hook.webhook.0"
 
 @contextlib.asynccontextmanager
 async def hooked(
-    folder: Path, *, patience: Patience | None = None, **route: object
+    folder: Path, *, patience: Timeouts | None = None, **route: object
 ) -> AsyncIterator[tuple[str, Node]]:
     """A door with one webhook whose function is paused, so that what came in can be counted."""
     for name in ("key", "std"):
@@ -167,7 +167,7 @@ async def test_requests_within_requests_are_not_answered(tmp_path: Path) -> None
 
 
 async def test_slow_senders_are_cut_off_and_others_do_not_notice(tmp_path: Path) -> None:
-    async with hooked(tmp_path, patience=Patience(headers=0.5, body=0.5)) as (url, node):
+    async with hooked(tmp_path, patience=Timeouts(headers=0.5, body=0.5)) as (url, node):
         slow = [
             asyncio.create_task(raw(url, *(bytes((b,)) for b in message(b"{}")[:60]), pause=0.03))
             for _ in range(50)

@@ -15,7 +15,7 @@ from headrace.model.errors import Unavailable
 from headrace.model.event import Event as Fact
 from headrace.model.record import decode_events
 from headrace.testing.faults import Fault, Weather
-from headrace.testing.hosts import Lives
+from headrace.testing.hosts import Hosts
 from headrace.testing.virtual_time import EPOCH
 
 SECOND = 1_000_000
@@ -36,7 +36,7 @@ class Story:
         self._tries: dict[tuple[int, int], int] = {}
         self.app = self._app()
         odds = {Fault.SLOW: 0.2, Fault.CONFLICT: 0.05, Fault.UNKNOWN: 0.05, Fault.DIE_BEFORE: 0.02}
-        self.lives = Lives(
+        self.lives = Hosts(
             [self.app],
             seed=seed,
             weather=Weather(SeededEntropy(seed), odds if chance.random() < 0.7 else {}),

@@ -12,19 +12,19 @@ from tests.auditor.judge import judge
 import headrace.delivery.partition.ledger as ledger
 import headrace.delivery.partition.worker as pump
 from headrace.delivery import positions
-from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.delivery.assignment.supervisor import PartitionSupervisor
 from headrace.delivery.commit.changes import change_of
-from headrace.delivery.flow.debounce_waits import Waits
+from headrace.delivery.flow.debounce_waits import DebounceWaits
 from headrace.delivery.intake import lanes
 from headrace.delivery.parked import encode_event
 from headrace.delivery.partition import commit_pipeline, key_order
 from headrace.delivery.partition import settle as settling
-from headrace.delivery.partition.commit_pipeline import Landing
+from headrace.delivery.partition.commit_pipeline import CommitPipeline
 from headrace.delivery.partition.ledger import Ledger
 from headrace.delivery.partition.retry import gives_up
-from headrace.delivery.partition.scheduler import Picker
+from headrace.delivery.partition.scheduler import UnitScheduler
 from headrace.delivery.partition.watermark import Watermark
-from headrace.delivery.partition.worker import Pump
+from headrace.delivery.partition.worker import PartitionWorker
 from headrace.delivery.publisher import Publisher
 from headrace.model.effects import Change, Progress, Space
 from headrace.model.errors import Conflict, Fenced
@@ -169,7 +169,7 @@ def retention_takes_what_waits_for_its_next_attempt(patch: pytest.MonkeyPatch) -
 
 @plant("F5", first=100)
 def a_debounced_key_waits_anew_after_a_crash(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Waits, "unsaved", lambda self: ())
+    patch.setattr(DebounceWaits, "unsaved", lambda self: ())
 
 
 @plant("I1")
@@ -210,7 +210,7 @@ def a_new_owner_is_not_noticed(patch: pytest.MonkeyPatch) -> None:
             standing[stream] = known
         return standing
 
-    patch.setattr(Landing, "found", trusting)
+    patch.setattr(CommitPipeline, "found", trusting)
 
 
 @plant("I7", first=480)
@@ -263,41 +263,41 @@ def a_retry_lets_followers_pass(patch: pytest.MonkeyPatch) -> None:
                 return place, now
         return None, min(unit.due for unit in self._ledger.pending)
 
-    patch.setattr(Picker, "_turn", any_that_is_due)
+    patch.setattr(UnitScheduler, "_turn", any_that_is_due)
 
 
 @plant("I3")
 def a_key_goes_on_before_its_commit_has_landed(patch: pytest.MonkeyPatch) -> None:
-    real = Landing.begin
+    real = CommitPipeline.begin
 
     def hasty(self: Any, effects: Any, finished: Any = (), unit: Any = None) -> Any:
         task = real(self, effects, finished, unit)
         self._hooks.on_finished(finished)
         return task
 
-    patch.setattr(Landing, "begin", hasty)
+    patch.setattr(CommitPipeline, "begin", hasty)
 
 
 @plant("I3", first=500)
 def a_piece_goes_on_before_the_commit_of_the_last_has_landed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Landing, "unfinished", lambda self: iter(()))
+    patch.setattr(CommitPipeline, "unfinished", lambda self: iter(()))
 
 
 @plant("R1")
 def a_host_that_is_stopped_waits_for_its_runs(patch: pytest.MonkeyPatch) -> None:
-    real = Dispatcher.close
-    patch.setattr(Dispatcher, "close", lambda self, grace: real(self, 100.0))
+    real = PartitionSupervisor.close
+    patch.setattr(PartitionSupervisor, "close", lambda self, grace: real(self, 100.0))
 
 
 @plant("R2", first=480)
 def what_ends_while_its_host_is_stopped_is_not_kept(patch: pytest.MonkeyPatch) -> None:
-    real = Pump._land
+    real = PartitionWorker._land
 
     async def careless(self: Any, *verdict: Any) -> None:
         if not self._stopping:
             await real(self, *verdict)
 
-    patch.setattr(Pump, "_land", careless)
+    patch.setattr(PartitionWorker, "_land", careless)
 
 
 @plant("I3")

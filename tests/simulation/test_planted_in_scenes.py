@@ -16,26 +16,26 @@ from tests.auditor.judge import judge
 import headrace.delivery.partition.ledger as ledger
 import headrace.delivery.partition.worker as pump
 from headrace.admin.queues import Queues
-from headrace.bus.http_target import Posting
-from headrace.bus.router import Router
-from headrace.delivery.assignment.consumer_run import Shift
+from headrace.bus.http_target import HttpPoster
+from headrace.bus.router import RuleRouter
+from headrace.delivery.assignment.consumer_run import ConsumerRun
 from headrace.delivery.calls import direct
-from headrace.delivery.calls.direct import Direct
-from headrace.delivery.calls.idempotency import Keeping as KeptRequests
+from headrace.delivery.calls.direct import DirectCalls
 from headrace.delivery.calls.idempotency import KeyReused
+from headrace.delivery.calls.idempotency import RequestRecorder as KeptRequests
 from headrace.delivery.commit.changes import change_of
 from headrace.delivery.flow import limits as flow
-from headrace.delivery.flow.limits import Flow, Sieve
+from headrace.delivery.flow.limits import FlowLimiter, RateFilter
 from headrace.delivery.intake.lanes import Lanes
 from headrace.delivery.intake.merge.merge import Merge
-from headrace.delivery.intake.merge.order_store import MergeBook
+from headrace.delivery.intake.merge.order_store import MergeOrderStore
 from headrace.delivery.partition import flow_gate
 from headrace.delivery.partition import settle as settling
 from headrace.delivery.partition.retry import gives_up
-from headrace.delivery.partition.scheduler import Picker
-from headrace.delivery.partition.worker import Pump
+from headrace.delivery.partition.scheduler import UnitScheduler
+from headrace.delivery.partition.worker import PartitionWorker
 from headrace.delivery.queues import delayed, external_consumers
-from headrace.delivery.queues.external_consumers import Outside
+from headrace.delivery.queues.external_consumers import ExternalConsumers
 from headrace.model.due_time import wait_of
 from headrace.model.outcome import Returned
 from headrace.model.record import encode_events
@@ -43,7 +43,7 @@ from headrace.simulation.campaign import play_plan
 from headrace.simulation.plan import plan_of
 from headrace.simulation.plan_values import Plan
 from headrace.sources.schedules import source as scheduling
-from headrace.sources.schedules.source import Keeping
+from headrace.sources.schedules.source import ScheduleKeeper
 from headrace.storage.log.memory import MemoryBroker
 from headrace.topology.external_consumers import consumer_of
 
@@ -88,8 +88,8 @@ def a_throttle_spends_nothing(patch: pytest.MonkeyPatch) -> None:
 
 @plant("F2", "concurrency")
 def a_concurrency_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Flow, "until", lambda self, now: now)
-    patch.setattr(Flow, "until_key", lambda self, key, now: now)
+    patch.setattr(FlowLimiter, "until", lambda self, now: now)
+    patch.setattr(FlowLimiter, "until_key", lambda self, key, now: now)
 
 
 @plant("F2", "batch_per_key")
@@ -100,7 +100,7 @@ def a_batch_holds_several_keys(patch: pytest.MonkeyPatch) -> None:
 
 @plant("F3", "rate")
 def a_rate_lets_everything_pass(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Sieve, "_spend", lambda self, pace, stream, key, at: True)
+    patch.setattr(RateFilter, "_spend", lambda self, pace, stream, key, at: True)
 
 
 @plant("F4", "debounce")
@@ -139,7 +139,7 @@ def an_acknowledgement_is_answered_and_forgotten(patch: pytest.MonkeyPatch) -> N
     async def careless(self: Any, function: str, receipt: str) -> bool:
         return True
 
-    patch.setattr(Outside, "acknowledge", careless)
+    patch.setattr(ExternalConsumers, "acknowledge", careless)
 
 
 @plant("Q2", "queue")
@@ -153,13 +153,13 @@ def a_message_is_given_out_once_more_than_asked(patch: pytest.MonkeyPatch) -> No
 
 @plant("Q3", "queue")
 def a_new_host_does_not_know_who_holds_what(patch: pytest.MonkeyPatch) -> None:
-    real = Outside._look
+    real = ExternalConsumers._look
 
     async def forgetful(self: Any, function: str, offer: Any) -> None:
         await real(self, function, offer)
         offer.lease = None
 
-    patch.setattr(Outside, "_look", forgetful)
+    patch.setattr(ExternalConsumers, "_look", forgetful)
 
 
 @plant("Q4", "queue")
@@ -197,13 +197,13 @@ def only_a_page_of_dead_messages_is_redriven(patch: pytest.MonkeyPatch) -> None:
 
 @plant("B1", "bus")
 def a_router_overlooks_some_events(patch: pytest.MonkeyPatch) -> None:
-    real = Router._route
+    real = RuleRouter._route
 
     def careless(self: Any, event: Any, chunk: Any, offset: int, *more: Any) -> None:
         if offset % 3 != 2:
             real(self, event, chunk, offset, *more)
 
-    patch.setattr(Router, "_route", careless)
+    patch.setattr(RuleRouter, "_route", careless)
 
 
 @plant("B2", "bus")
@@ -224,12 +224,12 @@ def a_replay_begins_at_the_beginning(patch: pytest.MonkeyPatch) -> None:
 
 @plant("B4", "bus")
 def a_poster_says_done_and_sends_nothing(patch: pytest.MonkeyPatch) -> None:
-    real = Posting.__call__
+    real = HttpPoster.__call__
 
     async def lazy(self: Any, invocation: Any) -> Any:
         return Returned() if invocation.chunks[0].start % 2 else await real(self, invocation)
 
-    patch.setattr(Posting, "__call__", lazy)
+    patch.setattr(HttpPoster, "__call__", lazy)
 
 
 # --- calendars -----------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def a_schedule_fires_early(patch: pytest.MonkeyPatch) -> None:
     def early(self: Any) -> int | None:
         return None if self._standing.next is None else self._standing.next - 100_000
 
-    patch.setattr(Keeping, "due", property(early))
+    patch.setattr(ScheduleKeeper, "due", property(early))
 
 
 @plant("S2", "calendar")
@@ -270,29 +270,29 @@ def what_a_schedule_set_off_leaves_nothing(patch: pytest.MonkeyPatch) -> None:
 
 @plant("L1", "consumer")
 def a_consumer_commits_without_its_state(patch: pytest.MonkeyPatch) -> None:
-    real = Shift._effects
+    real = ConsumerRun._effects
     patch.setattr(
-        Shift, "_effects", lambda self, returned: _changed(real(self, returned), writes=())
+        ConsumerRun, "_effects", lambda self, returned: _changed(real(self, returned), writes=())
     )
 
 
 @plant("L2", "consumer")
 def a_consumer_commits_positions_alone(patch: pytest.MonkeyPatch) -> None:
-    real = Shift._effects
+    real = ConsumerRun._effects
     patch.setattr(
-        Shift, "_effects", lambda self, returned: _changed(real(self, returned), appends=())
+        ConsumerRun, "_effects", lambda self, returned: _changed(real(self, returned), appends=())
     )
 
 
 @plant("L3", "consumer")
 def a_consumer_is_given_the_last_first(patch: pytest.MonkeyPatch) -> None:
-    real = Shift.fetch
+    real = ConsumerRun.fetch
 
     async def reversing(self: Any, events: int) -> Any:
         chunks, left = await real(self, events)
         return chunks[::-1], left
 
-    patch.setattr(Shift, "fetch", reversing)
+    patch.setattr(ConsumerRun, "fetch", reversing)
 
 
 # --- merges --------------------------------------------------------------------------------------
@@ -306,13 +306,13 @@ def a_merge_takes_the_last_of_what_waits(patch: pytest.MonkeyPatch) -> None:
 
 @plant("M2", "merge")
 def a_merge_forgets_whom_it_passed(patch: pytest.MonkeyPatch) -> None:
-    real = MergeBook.rows
+    real = MergeOrderStore.rows
 
     def forgetful(self: Any, merge: Any, progress: Any) -> Any:
         real(self, merge, progress)
         return ()
 
-    patch.setattr(MergeBook, "rows", forgetful)
+    patch.setattr(MergeOrderStore, "rows", forgetful)
 
 
 # --- desks ---------------------------------------------------------------------------------------
@@ -320,18 +320,18 @@ def a_merge_forgets_whom_it_passed(patch: pytest.MonkeyPatch) -> None:
 
 @plant("D1", "desk")
 def an_answer_is_given_before_the_commit(patch: pytest.MonkeyPatch) -> None:
-    async def commit(self: Direct, *_: Any) -> None:
+    async def commit(self: DirectCalls, *_: Any) -> None:
         return None
 
-    patch.setattr(Direct, "_commit", commit)
+    patch.setattr(DirectCalls, "_commit", commit)
 
 
 @plant("D1", "desk")
 def an_answer_is_not_remembered(patch: pytest.MonkeyPatch) -> None:
-    async def answered(self: Direct, *_: Any) -> None:
+    async def answered(self: DirectCalls, *_: Any) -> None:
         return None
 
-    patch.setattr(Direct, "_answered", answered)
+    patch.setattr(DirectCalls, "_answered", answered)
 
 
 @plant("D2", "desk")
@@ -352,14 +352,14 @@ def what_is_refused_is_kept(patch: pytest.MonkeyPatch) -> None:
 
 @plant("D4", "desk")
 def a_key_is_another_ones_for_another_request(patch: pytest.MonkeyPatch) -> None:
-    real = Direct.call
+    real = DirectCalls.call
 
-    async def call(self: Direct, function: str, payload: bytes, **more: Any) -> bytes:
+    async def call(self: DirectCalls, function: str, payload: bytes, **more: Any) -> bytes:
         if more.get("key"):
             more["key"] += payload.decode()
         return await real(self, function, payload, **more)
 
-    patch.setattr(Direct, "call", call)
+    patch.setattr(DirectCalls, "call", call)
 
 
 @plant("D5", "desk")
@@ -376,14 +376,14 @@ def a_call_does_not_see_that_state_has_changed(patch: pytest.MonkeyPatch) -> Non
 
 @plant("W1", "windows")
 def what_is_told_of_a_window_does_not_land(patch: pytest.MonkeyPatch) -> None:
-    real = Pump._land
+    real = PartitionWorker._land
 
     async def careless(self: Any, unit: Any, outcome: Any, *more: Any) -> None:
         if ".window." in unit.chunks[0].stream and isinstance(outcome, Returned):
             outcome = _changed(outcome, appends=())
         await real(self, unit, outcome, *more)
 
-    patch.setattr(Pump, "_land", careless)
+    patch.setattr(PartitionWorker, "_land", careless)
 
 
 @plant("W2", "windows")
@@ -403,7 +403,7 @@ def a_window_that_fails_lets_others_of_its_key_pass(patch: pytest.MonkeyPatch) -
                 return place, now
         return None, min(unit.due for unit in self._ledger.pending)
 
-    patch.setattr(Picker, "_turn", any_that_is_due)
+    patch.setattr(UnitScheduler, "_turn", any_that_is_due)
 
 
 # --- the tests -----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from headrace import App, Event, Misuse, Retry, Unknown
-from headrace.admin.lag import Lag
+from headrace.admin.lag import LagReport
 from headrace.admin.queues import COUNT_PAGE, QueueRow, Queues
 from headrace.testing import World
 
@@ -16,7 +16,7 @@ def desk(world: World) -> Queues:
     """The operator's view of a world."""
     lives = world._lives
     dispatcher = lives.node.dispatcher
-    lag = Lag(lives.storage, lives.broker, dispatcher, lives.clock)
+    lag = LagReport(lives.storage, lives.broker, dispatcher, lives.clock)
     return Queues(
         dispatcher, lag, world._dead, storage=lives.storage, broker=lives.broker, clock=lives.clock
     )

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from headrace import App, Context, Event, Queue
-from headrace.delivery.queues.external_consumers import Message
+from headrace.delivery.queues.external_consumers import LeasedMessage
 from headrace.model.errors import Unavailable
 from headrace.testing.faults import Fault
 from headrace.testing.world import World
@@ -19,7 +19,7 @@ def shop(**settings: Any) -> tuple[App, Queue[Any]]:
     return app, app.queue("jobs", **settings)
 
 
-def numbers(messages: list[Message]) -> list[int]:
+def numbers(messages: list[LeasedMessage]) -> list[int]:
     return [json.loads(message.event.value)["n"] for message in messages]
 
 

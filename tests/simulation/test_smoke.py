@@ -10,7 +10,7 @@ from tests.auditor.judge import judge
 
 from headrace.simulation.campaign import campaign, describe, main, play, play_plan
 from headrace.simulation.plan import core_of, plan_of
-from headrace.simulation.run import Run
+from headrace.simulation.run import SimulationRun
 from headrace.simulation.workload import FLOW
 
 SHARE = 8
@@ -140,7 +140,7 @@ def test_a_run_comes_out_the_same_in_another_process() -> None:
 
 
 def test_an_account_is_plain_values() -> None:
-    account = Run(plan_of(41)).play()
+    account = SimulationRun(plan_of(41)).play()
 
     assert set(account) == {
         "functions", "acknowledged", "log", "appended", "history", "rows", "dedupe", "is_skewed",
@@ -170,10 +170,10 @@ def test_a_judge_that_stops_counts_against_its_seed(capsys: pytest.CaptureFixtur
 
 
 def test_a_run_that_stops_counts_against_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(self: Run) -> dict[str, object]:
+    def stop(self: SimulationRun) -> dict[str, object]:
         raise KeyError("nothing")
 
-    monkeypatch.setattr(Run, "play", stop)
+    monkeypatch.setattr(SimulationRun, "play", stop)
 
     (finding,) = play(41, judge)[0]
     assert finding.startswith("the run stopped: KeyError: 'nothing' (test_smoke.py:")

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.delivery.assignment.supervisor import PartitionSupervisor
 from headrace.delivery.commit.changes import dead_row_key, waiting_row_key
 from headrace.delivery.parked import (
     DRAINING,
@@ -44,7 +44,7 @@ SHOWN = 50
 class DeadLetters:
     """The operator's view of the dead letters."""
 
-    def __init__(self, storage: Storage, dispatcher: Dispatcher, clock: Clock) -> None:
+    def __init__(self, storage: Storage, dispatcher: PartitionSupervisor, clock: Clock) -> None:
         self._storage, self._dispatcher, self._clock = storage, dispatcher, clock
 
     async def list(

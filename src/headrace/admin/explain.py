@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.delivery.assignment.supervisor import PartitionSupervisor
 from headrace.delivery.intake.row_changes import keyed
 from headrace.delivery.parked import lane_name, lane_of, parked_row_key
 from headrace.delivery.partition.watermark import Watermark
@@ -61,7 +61,7 @@ class Explanation(msgspec.Struct, frozen=True):
 class Explainer:
     """Reads the store and the pumps; changes nothing."""
 
-    def __init__(self, storage: Storage, broker: Broker, dispatcher: Dispatcher) -> None:
+    def __init__(self, storage: Storage, broker: Broker, dispatcher: PartitionSupervisor) -> None:
         self._storage, self._broker, self._dispatcher = storage, broker, dispatcher
 
     async def explain(self, stream: str, partition: int, offset: int) -> Explanation:

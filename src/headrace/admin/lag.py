@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.delivery.assignment.supervisor import PartitionSupervisor
 from headrace.delivery.positions import decode_position, position_key
 from headrace.environment.clock import Clock
 from headrace.environment.time_slices import Slices
@@ -40,11 +40,11 @@ class LagRow(msgspec.Struct, frozen=True):
     state: str
 
 
-class Lag:
+class LagReport:
     """Reads positions and ends; changes nothing."""
 
     def __init__(
-        self, storage: Storage, broker: Broker, dispatcher: Dispatcher, clock: Clock
+        self, storage: Storage, broker: Broker, dispatcher: PartitionSupervisor, clock: Clock
     ) -> None:
         self._storage, self._broker = storage, broker
         self._dispatcher, self._clock = dispatcher, clock

@@ -22,7 +22,7 @@ from headrace.storage.log.base import Broker
 _OWN: Final = re.compile(r"_(.+)\.[^.]+\.\d+")
 
 
-class Leftover(msgspec.Struct, frozen=True):
+class OrphanedEvents(msgspec.Struct, frozen=True):
     """A trigger's stream that nothing reads any more.
 
     Attributes:
@@ -44,7 +44,7 @@ class Leftover(msgspec.Struct, frozen=True):
         )
 
 
-async def leftovers(app: AppSpec, *, storage: Storage, broker: Broker) -> list[Leftover]:
+async def leftovers(app: AppSpec, *, storage: Storage, broker: Broker) -> list[OrphanedEvents]:
     """What the app's functions will not be handed, by stream."""
     read = {
         function.name: {
@@ -54,7 +54,7 @@ async def leftovers(app: AppSpec, *, storage: Storage, broker: Broker) -> list[L
         }
         for function in app.functions
     }
-    found: list[Leftover] = []
+    found: list[OrphanedEvents] = []
     for spec in broker.streams():
         own = _OWN.fullmatch(spec.name)
         if own is None or own[1] not in read or spec.name in read[own[1]]:
@@ -68,5 +68,5 @@ async def leftovers(app: AppSpec, *, storage: Storage, broker: Broker) -> list[L
             above = sum(offset >= done for offset in progress.sparse)
             events += max(extent.high - done - above, 0)
         if events:
-            found.append(Leftover(own[1], spec.name, events))
+            found.append(OrphanedEvents(own[1], spec.name, events))
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.delivery.assignment.supervisor import PartitionSupervisor
 from headrace.delivery.commit.changes import waiting_row_key
 from headrace.delivery.parked import DRAINING, ParkedKey, lane_name, parked_end, parked_key_key
 from headrace.delivery.partition.watermark import Watermark
@@ -32,10 +32,10 @@ COUNT_PAGE = 50
 """Parked events that are read in one step: each row holds its event whole."""
 
 
-class ParkingLot:
+class ParkedKeys:
     """Lists what waits; redrives it in order, or discards it by name."""
 
-    def __init__(self, storage: Storage, dispatcher: Dispatcher, clock: Clock) -> None:
+    def __init__(self, storage: Storage, dispatcher: PartitionSupervisor, clock: Clock) -> None:
         self._storage, self._dispatcher, self._clock = storage, dispatcher, clock
 
     async def keys(

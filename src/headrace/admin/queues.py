@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 
 from headrace.admin.dead_letters import DeadLetters
-from headrace.admin.lag import Lag
-from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.admin.lag import LagReport
+from headrace.delivery.assignment.supervisor import PartitionSupervisor
 from headrace.delivery.partition.watermark import Watermark
 from headrace.delivery.positions import decode_position, position_key
 from headrace.environment.clock import Clock
@@ -84,7 +84,7 @@ class QueueRow(msgspec.Struct, frozen=True):
     readers: list[ReaderRow]
 
 
-class Seen(msgspec.Struct, frozen=True):
+class QueuedMessage(msgspec.Struct, frozen=True):
     """A message as it lies in its queue.
 
     Attributes:
@@ -116,8 +116,8 @@ class Queues:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
-        lag: Lag,
+        dispatcher: PartitionSupervisor,
+        lag: LagReport,
         dead: DeadLetters,
         *,
         storage: Storage,
@@ -169,7 +169,9 @@ class Queues:
         """The groups that read the queue."""
         return self._dispatcher.readers(name)
 
-    async def peek(self, name: str, group: str | None = None, *, limit: int = 10) -> list[Seen]:
+    async def peek(
+        self, name: str, group: str | None = None, *, limit: int = 10
+    ) -> list[QueuedMessage]:
         """The first messages a reader has not finished, then those that are delayed; none is taken.
 
         Raises:
@@ -178,7 +180,7 @@ class Queues:
         """
         spec = self.spec(name)
         group = self._chosen(name, group)
-        found: list[Seen] = []
+        found: list[QueuedMessage] = []
         for partition in range(spec.partitions):
             found += await self._unfinished(group, name, partition, limit)
         found.sort(key=lambda seen: seen.appended)
@@ -186,7 +188,7 @@ class Queues:
         if len(found) < limit:
             async for _, due, append in self._dispatcher.delays.waiting(name):
                 for event in decode_events(append.body):
-                    found.append(Seen("", "delayed", 0, due, 0, event))
+                    found.append(QueuedMessage("", "delayed", 0, due, 0, event))
                 if len(found) >= limit:
                     break
         return found[:limit]
@@ -258,14 +260,16 @@ class Queues:
             state=next((row.state for row in rows if row.state != "running"), "running"),
         )
 
-    async def _unfinished(self, group: str, name: str, partition: int, limit: int) -> list[Seen]:
+    async def _unfinished(
+        self, group: str, name: str, partition: int, limit: int
+    ) -> list[QueuedMessage]:
         row = await self._storage.get(Space.POSITIONS, position_key(group, name, partition))
         extent = await self._broker.extent(name, partition)
         progress = Progress(extent.low) if row is None else decode_position(row).progress
         mark = Watermark(progress)
         at = max(progress.watermark, extent.low)
         last = at + MAX_LOOKED
-        found: list[Seen] = []
+        found: list[QueuedMessage] = []
         slices = Slices(self._clock)
         while at < min(extent.high, last) and len(found) < limit:
             chunks = await self._broker.fetch(name, partition, at, events=PAGE, size=1 << 20)
@@ -281,12 +285,14 @@ class Queues:
                 at = chunk.end
         return found
 
-    async def _seen(self, group: str, at: Position, event: Event, appended: int) -> Seen:
+    async def _seen(self, group: str, at: Position, event: Event, appended: int) -> QueuedMessage:
         lease = await self._leases.get(group, at)
         if lease is not None:
             held = lease.stand == "leased" and lease.until > self._clock.now()
             state = "in flight" if held else "waiting"
-            return Seen(str(at), state, lease.attempt, lease.until if held else 0, appended, event)
+            return QueuedMessage(
+                str(at), state, lease.attempt, lease.until if held else 0, appended, event
+            )
         pump = self._dispatcher.pump(group, at.stream, at.partition)
         outside = group.endswith(".outside")
         runs = (
@@ -298,7 +304,7 @@ class Queues:
                 for chunk in unit.chunks
             )
         )
-        return Seen(str(at), "in flight" if runs else "waiting", 0, 0, appended, event)
+        return QueuedMessage(str(at), "in flight" if runs else "waiting", 0, 0, appended, event)
 
     async def _delayed(self) -> Counter[str]:
         counts: Counter[str] = Counter()

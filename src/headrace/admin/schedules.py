@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.delivery.assignment.supervisor import PartitionSupervisor
 from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
 from headrace.environment.time_slices import Slices
@@ -52,7 +52,7 @@ class Schedules:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        dispatcher: PartitionSupervisor,
         *,
         storage: Storage,
         broker: Broker,

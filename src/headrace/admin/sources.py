@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.delivery.assignment.supervisor import PartitionSupervisor
 from headrace.environment.clock import Clock
 from headrace.environment.time_slices import Slices
 from headrace.model.function import FunctionSpec
@@ -62,7 +62,9 @@ class Sources:
         outside: Whether other systems are there; on virtual time they are not.
     """
 
-    def __init__(self, dispatcher: Dispatcher, clock: Clock, *, outside: bool = True) -> None:
+    def __init__(
+        self, dispatcher: PartitionSupervisor, clock: Clock, *, outside: bool = True
+    ) -> None:
         self._dispatcher, self._clock, self._outside = dispatcher, clock, outside
         self._slots: dict[str, tuple[float, Slot | None]] = {}
 

@@ -7,11 +7,11 @@ position is durable by then.
 
 from __future__ import annotations
 
-from headrace.bus.http_target import Post, Posting
+from headrace.bus.http_target import HttpPoster, Post
 from headrace.bus.internal_functions import Handler, InternalInvoker
-from headrace.bus.router import Destination, Refusals, Router
+from headrace.bus.router import Destination, Refusals, RuleRouter
 from headrace.bus.rule_checks import check_rules, rules_of
-from headrace.delivery.assignment.supervisor import Dispatcher
+from headrace.delivery.assignment.supervisor import PartitionSupervisor
 from headrace.delivery.positions import claim, position_key
 from headrace.model.effects import Change, Delete, Space
 from headrace.model.errors import Misuse, Unknown
@@ -38,7 +38,7 @@ class Bus:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        dispatcher: PartitionSupervisor,
         invoker: InternalInvoker,
         *,
         storage: Storage,
@@ -91,7 +91,7 @@ class Bus:
         by_stream = {stream: self.router(stream) for stream in wanted}
         handlers: dict[str, Handler] = {
             **{
-                name: Posting(forward, self._post, self._secrets)
+                name: HttpPoster(forward, self._post, self._secrets)
                 for name, forward in targets.items()
             },
             **{ROUTER + stream: router for stream, router in by_stream.items()},
@@ -222,13 +222,13 @@ class Bus:
                 Change(deletes=tuple(Delete(space, key) for space in spaces for key in gone))
             )
 
-    def router(self, stream: str, names: list[str] | None = None) -> Router:
+    def router(self, stream: str, names: list[str] | None = None) -> RuleRouter:
         """What puts a stream's events to the rules of these names, or to all.
 
         Raises:
             Unknown: There is no such rule.
         """
-        return Router(stream, self.chosen(stream, names or []), refusals_of(stream))
+        return RuleRouter(stream, self.chosen(stream, names or []), refusals_of(stream))
 
     def chosen(self, stream: str, names: list[str]) -> list[Destination]:
         """The rules of a stream, those named or all.

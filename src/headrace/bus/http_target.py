@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import msgspec
 
 from headrace.bus.router import REPLAY_HEADER
-from headrace.client.http_pool import Outgoing, ServiceRequest
+from headrace.client.http_pool import HttpPool, ServiceRequest
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
@@ -43,7 +43,7 @@ Raises:
 """
 
 
-class Posting:
+class HttpPoster:
     """The handler of an HTTP forward's internal function."""
 
     def __init__(self, target: HttpTarget, post: Post, secrets: Secrets) -> None:
@@ -89,7 +89,7 @@ class Posting:
         return HttpRequest(self._target.url, headers, event.value, self._target.timeout)
 
 
-def posts_over(outgoing: Outgoing) -> Post:
+def posts_over(outgoing: HttpPool) -> Post:
     """Requests made for real, over the node's connections."""
 
     async def post(request: HttpRequest) -> int:

@@ -20,7 +20,7 @@ from headrace.environment.clock import Clock
 from headrace.environment.failpoints import hit
 from headrace.environment.randomness import Entropy
 from headrace.environment.restart_backoff import Backoff
-from headrace.environment.supervised_task import Trouble
+from headrace.environment.supervised_task import TaskFailure
 from headrace.environment.tasks import Tasks
 from headrace.model.effects import Change, Check, Put, Space
 from headrace.model.errors import Conflict, Fenced, Misuse, Unavailable, Unknown
@@ -167,7 +167,7 @@ class Replays:
                 continue
             return row
 
-    def troubles(self) -> dict[str, Trouble]:
+    def troubles(self) -> dict[str, TaskFailure]:
         """What is wrong with replays that do not go on, by their tasks' names."""
         return self._tasks.troubles()
 

@@ -43,7 +43,7 @@ class Destination(NamedTuple):
     stream: StreamSpec
 
 
-class Router:
+class RuleRouter:
     """The rules of one stream. The handler of its internal function.
 
     Args:
@@ -125,7 +125,7 @@ class Router:
 class Refusals:
     """What single rules did not take, tried again. The handler of an internal function."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: RuleRouter) -> None:
         self._router = router
 
     async def __call__(self, invocation: Invocation) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 
-class Family(click.Group):
+class CommandGroup(click.Group):
     """As click's group, with near names where there is no such command."""
 
     def resolve_command(

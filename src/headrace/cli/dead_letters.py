@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from headrace.cli.command_groups import Family
+from headrace.cli.command_groups import CommandGroup
 from headrace.cli.connection import json_option, node_options, split_position
 from headrace.cli.output import (
     plural,
@@ -25,7 +25,7 @@ from headrace.client.http import Client
 EXPORT_PAGE = 500
 
 
-@click.group("dead", cls=Family)
+@click.group("dead", cls=CommandGroup)
 def dead_command() -> None:
     """List, show, export, edit, redrive or discard dead letters."""
 
@@ -189,7 +189,7 @@ def _chosen(events: tuple[str, ...], everything: bool) -> dict[str, Any]:
     return {"positions": ["/".join(split_position(event)) for event in events]}
 
 
-@click.group("parked", cls=Family)
+@click.group("parked", cls=CommandGroup)
 def parked_command() -> None:
     """List, redrive or discard parked keys."""
 

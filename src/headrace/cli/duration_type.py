@@ -10,7 +10,7 @@ from headrace.model.durations import seconds_in
 from headrace.model.errors import Misuse
 
 
-class SpanType(click.ParamType[float]):
+class DurationType(click.ParamType[float]):
     """Seconds, from what is written as a duration anywhere else.
 
     Args:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from headrace.cli.command_groups import Family
+from headrace.cli.command_groups import CommandGroup
 from headrace.cli.connection import node_options
 from headrace.cli.output import print_json
 from headrace.client.http import Client
 
 
-@click.group("export", cls=Family)
+@click.group("export", cls=CommandGroup)
 def export_command() -> None:
     """Describe what is deployed in other tools' words."""
 

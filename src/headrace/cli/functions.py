@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from headrace.cli.connection import json_option, node_options
-from headrace.cli.duration_type import SpanType
+from headrace.cli.duration_type import DurationType
 from headrace.cli.output import print_json, print_table
 from headrace.cli.source_status import print_failing, print_slots, slot_warning_option
 from headrace.client.http import Client
@@ -33,7 +33,7 @@ LAG_COLUMNS = {
 @click.argument("payload", required=False)
 @click.option(
     "--timeout",
-    type=SpanType(0.001, 86_400),
+    type=DurationType(0.001, 86_400),
     metavar="SPAN",
     help="Give up after this long, such as `30` or `5m`.",
 )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import click
 
-from headrace.cli.command_groups import Family
+from headrace.cli.command_groups import CommandGroup
 from headrace.model.errors import HeadraceError
 
 # Group -> name -> (file of this room, what it does); the attribute in the file is `NAME_command`.
@@ -61,7 +61,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-class LazyCommands(Family):
+class LazyCommands(CommandGroup):
     """A group that imports a command's file when the command is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import click
 
 from headrace.cli.connection import json_option, node_options
-from headrace.cli.duration_type import SpanType
+from headrace.cli.duration_type import DurationType
 from headrace.cli.input_lines import Fields, csv_lines, jsonl_lines, text_lines
 from headrace.cli.output import plural, print_json
 from headrace.client.http import ENVELOPES, Client, retry_after_of
@@ -63,7 +63,7 @@ Reading = Callable[[Iterable[bytes], Fields, str], Iterator[bytes]]
 )
 @click.option(
     "--delay",
-    type=SpanType(0, MAX_DELAY),
+    type=DurationType(0, MAX_DELAY),
     metavar="SPAN",
     help="To a queue: how long every message waits, such as `24h`.",
 )

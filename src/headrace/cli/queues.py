@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from headrace.cli.command_groups import Family
+from headrace.cli.command_groups import CommandGroup
 from headrace.cli.connection import json_option, node_options
 from headrace.cli.output import one_line, plural, print_json, print_table, short_time, value_text
 from headrace.client.http import Client
@@ -15,7 +15,7 @@ from headrace.client.http import Client
 Row = Mapping[str, Any]
 
 
-@click.group("queue", cls=Family)
+@click.group("queue", cls=CommandGroup)
 def queue_command() -> None:
     """List queues, look into one, redrive or purge it."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from headrace.cli.command_groups import Family
+from headrace.cli.command_groups import CommandGroup
 from headrace.cli.connection import json_option, node_options
 from headrace.cli.output import print_json, print_table
 from headrace.client.http import Client
@@ -21,7 +21,7 @@ COLUMNS = {
 }
 
 
-@click.group("replay", cls=Family)
+@click.group("replay", cls=CommandGroup)
 def replay_command() -> None:
     """Put what a stream held between two times to its rules again."""
 

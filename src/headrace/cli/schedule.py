@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from headrace.cli.command_groups import Family
+from headrace.cli.command_groups import CommandGroup
 from headrace.cli.connection import json_option, node_options
 from headrace.cli.output import Cell, print_json, print_table
 from headrace.client.http import Client
@@ -28,7 +28,7 @@ COLUMNS: dict[str, Cell] = {
 }
 
 
-@click.group("schedule", cls=Family)
+@click.group("schedule", cls=CommandGroup)
 def schedule_command() -> None:
     """List schedules and fire one by hand."""
 

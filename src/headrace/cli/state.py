@@ -6,13 +6,13 @@ import json
 
 import click
 
-from headrace.cli.command_groups import Family
+from headrace.cli.command_groups import CommandGroup
 from headrace.cli.connection import json_option, node_options
 from headrace.cli.output import one_line, print_json, print_table
 from headrace.client.http import Client
 
 
-@click.group("state", cls=Family)
+@click.group("state", cls=CommandGroup)
 def state_command() -> None:
     """Look at what an app keeps."""
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import click
 
-from headrace.cli.command_groups import Family
+from headrace.cli.command_groups import CommandGroup
 from headrace.cli.connection import json_option, node_options
-from headrace.cli.duration_type import SpanType
+from headrace.cli.duration_type import DurationType
 from headrace.cli.output import print_json, print_table
 from headrace.client.http import Client
 from headrace.model.policy import MAX_LIFETIME_S
 
 
-@click.group("token", cls=Family)
+@click.group("token", cls=CommandGroup)
 def token_command() -> None:
     """Make, list and revoke tokens."""
 
@@ -24,7 +24,7 @@ def token_command() -> None:
     help="What it is good for, such as `orders:write`; may be repeated.",
 )  # fmt: skip
 @click.option(
-    "--expires", type=SpanType(1, MAX_LIFETIME_S), metavar="SPAN",
+    "--expires", type=DurationType(1, MAX_LIFETIME_S), metavar="SPAN",
     help="How long it lives, such as `90d`  [default: until revoked].",
 )  # fmt: skip
 @json_option

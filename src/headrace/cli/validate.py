@@ -20,7 +20,7 @@ from headrace.cli.connection import json_option
 from headrace.cli.output import plural, print_json
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec
-from headrace.model.settings import Surroundings
+from headrace.model.settings import ImportEnvironment
 from headrace.runtime.import_environment import environment_for_import, search_paths
 from headrace.security.secrets import Secrets
 
@@ -114,7 +114,7 @@ def validate_command(
     return int(wrong)
 
 
-def inspect(target: str, surroundings: Surroundings) -> AppSpec:
+def inspect(target: str, surroundings: ImportEnvironment) -> AppSpec:
     """What the code at `target` declares, read in a process of its own, in a node's surroundings.
 
     Raises:
@@ -132,7 +132,7 @@ def inspect(target: str, surroundings: Surroundings) -> AppSpec:
         return _inspect_unwalled(target, surroundings, Path(folder))
 
 
-def _inspect_unwalled(target: str, surroundings: Surroundings, folder: Path) -> AppSpec:
+def _inspect_unwalled(target: str, surroundings: ImportEnvironment, folder: Path) -> AppSpec:
     paths = [str(path) for path in search_paths(target)]
     out = folder / "app"
     try:

@@ -54,7 +54,7 @@ def _only(certificate: str) -> ssl.SSLContext:
     return context
 
 
-class Answer:
+class NodeResponse:
     """What came back: status, headers and body. Only successful ones reach the caller."""
 
     __slots__ = ("body", "headers", "status")
@@ -165,7 +165,7 @@ class Client:
         media: str = "",
         headers: Mapping[str, str] | None = None,
         repeatable: bool | None = None,
-    ) -> Answer:
+    ) -> NodeResponse:
         """Ask the node.
 
         Raises:
@@ -201,7 +201,7 @@ class Client:
 
     def _exchange(
         self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
-    ) -> Answer:
+    ) -> NodeResponse:
         if self._connection is None:
             self._connection = self._connect()
         connection = self._connection
@@ -212,7 +212,7 @@ class Client:
             if connection.sock is None:
                 raise
         response = connection.getresponse()
-        found = Answer(response.status, dict(response.getheaders()), response.read())
+        found = NodeResponse(response.status, dict(response.getheaders()), response.read())
         if response.will_close:
             self.close()
         return found
@@ -230,7 +230,7 @@ class Client:
         )
 
 
-def error_of(answer: Answer) -> errors.HeadraceError:
+def error_of(answer: NodeResponse) -> errors.HeadraceError:
     """The error a refusal means, in the family the node speaks of."""
     try:
         problem = json.loads(answer.body)

@@ -97,7 +97,7 @@ def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     )
 
 
-class Outgoing:
+class HttpPool:
     """All connections of a node to other services. Owned by assembly; called from its event loop only."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:

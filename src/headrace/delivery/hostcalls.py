@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headrace.delivery.assignment.consumer_run import Shifts
-from headrace.delivery.calls.streaming import Answers
+from headrace.delivery.assignment.consumer_run import ConsumerRuns
+from headrace.delivery.calls.streaming import LiveAnswers
 from headrace.environment.clock import Clock
 from headrace.model.effects import Space, digest_of
 from headrace.model.errors import TooLarge
@@ -32,13 +32,13 @@ class HostCalls:
         self,
         storage: Storage,
         clock: Clock,
-        shifts: Shifts | None = None,
-        answers: Answers | None = None,
+        shifts: ConsumerRuns | None = None,
+        answers: LiveAnswers | None = None,
         secrets: Secrets | None = None,
     ) -> None:
         self._storage, self._clock = storage, clock
-        self._shifts = Shifts() if shifts is None else shifts
-        self._answers = Answers() if answers is None else answers
+        self._shifts = ConsumerRuns() if shifts is None else shifts
+        self._answers = LiveAnswers() if answers is None else answers
         self._secrets = Secrets({}, {}) if secrets is None else secrets
         self.blot = self._secrets.blots.blot
 

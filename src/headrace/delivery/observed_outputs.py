@@ -1,6 +1,6 @@
 """Where functions were seen to publish, kept over restarts, for the map.
 
-In: what `Runs` notes of each run that landed. Out: a row for each function and stream, written when it
+In: what `RunHistory` notes of each run that landed. Out: a row for each function and stream, written when it
 is new; read again when the node starts. Rows of functions that are not deployed any more are taken away
 then. There are at most so many, and nothing waits for them.
 """
@@ -13,7 +13,7 @@ from typing import Final
 from headrace.model.effects import Change, Delete, Put, Space
 from headrace.model.errors import HeadraceError
 from headrace.storage.kv.base import Storage
-from headrace.telemetry.history import MAX_OUTPUTS, Runs
+from headrace.telemetry.history import MAX_OUTPUTS, RunHistory
 
 PAGE: Final = 1_000
 _PREFIX: Final = b"outputs/"
@@ -21,10 +21,10 @@ _BEHIND: Final = b"outputs0"
 _APART: Final = "\x00"
 
 
-class Observed:
+class ObservedOutputs:
     """Owned by the node; used by one task at a time."""
 
-    def __init__(self, storage: Storage, runs: Runs) -> None:
+    def __init__(self, storage: Storage, runs: RunHistory) -> None:
         self._storage = storage
         self._runs = runs
 

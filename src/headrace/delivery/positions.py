@@ -44,7 +44,7 @@ _trouble_decoder = msgspec.msgpack.Decoder(tuple[Trouble, ...])
 _event_decoder = msgspec.msgpack.Decoder(DeadEvent)
 
 
-class Standing(msgspec.Struct, frozen=True, gc=False):
+class StoredPosition(msgspec.Struct, frozen=True, gc=False):
     """What the store holds of one stream's partition for one function.
 
     Attributes:
@@ -62,7 +62,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     """A partition taken over: the row as now stored, which the next commit must still find."""
 
     row: bytes
-    standing: Standing
+    standing: StoredPosition
 
 
 @functools.lru_cache(maxsize=KEYS_KEPT)
@@ -189,7 +189,7 @@ async def claim(
 
 async def stored(
     storage: Storage, function: str, stream: str, partition: int
-) -> tuple[bytes, Standing]:
+) -> tuple[bytes, StoredPosition]:
     """The position row, and what stands beside it.
 
     Raises:
@@ -202,7 +202,7 @@ async def stored(
     found = decode_position(row)
     trouble = decode_trouble(await storage.get(Space.TROUBLE, key))
     parked = await parked_keys(storage, function, stream, partition)
-    return row, Standing(found.epoch, found.progress, trouble, parked)
+    return row, StoredPosition(found.epoch, found.progress, trouble, parked)
 
 
 async def parked_keys(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from headrace.delivery.queues.delayed import Delays
+from headrace.delivery.queues.delayed import DelayedMessages
 from headrace.model.errors import Invalid, Misuse, TooLarge
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
@@ -24,7 +24,7 @@ from headrace.model.record import Append, Position, encode_events
 from headrace.storage.log.base import Broker
 
 
-class Published:
+class PublishReceipt:
     """Where each event landed; worked out when somebody asks, which most producers never do.
 
     Attributes:
@@ -70,13 +70,13 @@ class Published:
 class Publisher:
     """Puts events on streams on behalf of producers outside functions."""
 
-    def __init__(self, broker: Broker, delays: Delays | None = None) -> None:
+    def __init__(self, broker: Broker, delays: DelayedMessages | None = None) -> None:
         self._broker, self._delays = broker, delays
         self._turn = 0
 
     async def publish(
         self, stream: str, events: Sequence[Event], *, hops: int = 0, origin: str = ""
-    ) -> Published:
+    ) -> PublishReceipt:
         """Make `events` durable on `stream`, all or none.
 
         Raises:
@@ -90,7 +90,7 @@ class Publisher:
         if spec.queue is not None and self._delays is not None:
             return await self._send(self._delays, spec, appends, order)
         applied = await self._broker.append(appends)
-        return Published(appends, order, applied.positions, applied.duplicates)
+        return PublishReceipt(appends, order, applied.positions, applied.duplicates)
 
     async def cancel(self, queue: str, ids: Sequence[str]) -> tuple[str, ...]:
         """Take back messages that wait for their time; the ids of those that did.
@@ -127,11 +127,11 @@ class Publisher:
 
     async def _send(
         self,
-        delays: Delays,
+        delays: DelayedMessages,
         spec: StreamSpec,
         appends: list[Append],
         order: Sequence[Sequence[int]],
-    ) -> Published:
+    ) -> PublishReceipt:
         """Put messages on a queue; those that have to wait have no position yet."""
         parts: list[Append] = []
         places: list[Sequence[int]] = []
@@ -140,7 +140,9 @@ class Publisher:
                 parts.append(part)
                 places.append([indices[index] for index in held])
         applied = await delays.append(parts)
-        return Published(parts, places, applied.positions, applied.duplicates, later=applied.later)
+        return PublishReceipt(
+            parts, places, applied.positions, applied.duplicates, later=applied.later
+        )
 
     def _spread(
         self, spec: StreamSpec, events: Sequence[Event], hops: int, origin: str

@@ -22,7 +22,7 @@ MAX_ERROR: Final = 2_000
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 
-class Trouble(msgspec.Struct, frozen=True):
+class TaskFailure(msgspec.Struct, frozen=True):
     """Why a supervised task is not well.
 
     Attributes:
@@ -62,7 +62,7 @@ class Supervised:
         self._work, self._backoff, self._halts = work, backoff, halts
         self._on_failure, self._on_stop = on_failure, on_stop
         self._begun: float | None = None
-        self._trouble: Trouble | None = None
+        self._trouble: TaskFailure | None = None
 
     async def run(self) -> None:
         """Do the work until it returns, however often it raises.
@@ -99,14 +99,14 @@ class Supervised:
         return self._trouble is not None and self._trouble.halted
 
     @property
-    def trouble(self) -> Trouble | None:
+    def trouble(self) -> TaskFailure | None:
         """What is wrong with it; None where it is well, or over."""
         return None if self._is_well() else self._trouble
 
     def _failed(self, error: Exception, *, halted: bool) -> None:
         known = None if self._is_well() else self._trouble
         self._begun = None
-        self._trouble = Trouble(
+        self._trouble = TaskFailure(
             _told(error),
             1 if known is None else known.failures + 1,
             self._backoff.clock.now() if known is None else known.since,

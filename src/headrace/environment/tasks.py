@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from headrace.environment.restart_backoff import Backoff
-from headrace.environment.supervised_task import Supervised, Trouble, Work
+from headrace.environment.supervised_task import Supervised, TaskFailure, Work
 
 AGAIN_S = 0.5
 
@@ -73,7 +73,7 @@ class Tasks:
         self._supervised[kept.task] = kept
         return kept
 
-    def troubles(self) -> dict[str, Trouble]:
+    def troubles(self) -> dict[str, TaskFailure]:
         """What is wrong with supervised members that are not well, by name."""
         return {kept.name: kept.trouble for kept in self._supervised.values() if kept.trouble}
 

@@ -1,7 +1,7 @@
 """Waiting for a date. The wall clock may be set while we wait, so a wait is cut into short slices.
 
 A clock that knows when it is set (virtual time) waits in one piece and says so by being a
-`Calendar`; a wait for a date is also what a node does when it has nothing to do.
+`CalendarClock`; a wait for a date is also what a node does when it has nothing to do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SLICE_S: Final = 1.0
 
 
 @runtime_checkable
-class Calendar(Protocol):
+class CalendarClock(Protocol):
     """A clock that can wait for a date by itself."""
 
     async def until(self, when: int, woken: asyncio.Event | None = None) -> None:
@@ -32,7 +32,7 @@ async def wait_until(clock: Clock, when: int, woken: asyncio.Event | None = None
         when: The date.
         woken: Ends the wait where it is set.
     """
-    if isinstance(clock, Calendar):
+    if isinstance(clock, CalendarClock):
         await clock.until(when, woken)
         return
     while (left := when - clock.now()) > 0 and not (woken is not None and woken.is_set()):

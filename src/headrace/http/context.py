@@ -9,30 +9,30 @@ from typing import Literal
 
 from headrace.environment.tasks import Tasks
 from headrace.http.admission import Admission
-from headrace.http.dependencies import Rooms
+from headrace.http.dependencies import Dependencies
 from headrace.http.metrics import Metrics
-from headrace.http.rate_limit import Buckets
-from headrace.http.request import Request
+from headrace.http.rate_limit import RateLimiter
+from headrace.http.request import IncomingRequest
 from headrace.http.response import Response
 from headrace.http.router import Router
 
 
 @dataclass(frozen=True, kw_only=True)
-class Door:
+class ApiContext:
     """One per gateway; handlers read it and change only its counters.
 
     Attributes:
         scheme: What clients speak: `http` or `https`.
     """
 
-    rooms: Rooms
+    rooms: Dependencies
     admission: Admission
     metrics: Metrics
     tasks: Tasks
     scheme: Literal["http", "https"] = "http"
-    buckets: Buckets = field(default_factory=Buckets)
+    buckets: RateLimiter = field(default_factory=RateLimiter)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-Handler = Callable[[Door, Request, tuple[str, ...]], Awaitable[Response]]
+Handler = Callable[[ApiContext, IncomingRequest, tuple[str, ...]], Awaitable[Response]]
 Routes = Router[Handler]

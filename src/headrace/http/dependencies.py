@@ -9,15 +9,15 @@ import msgspec
 
 from headrace.admin.dead_letters import DeadLetters
 from headrace.admin.explain import Explainer
-from headrace.admin.lag import Lag
-from headrace.admin.parked_keys import ParkingLot
+from headrace.admin.lag import LagReport
+from headrace.admin.parked_keys import ParkedKeys
 from headrace.admin.queues import Queues
 from headrace.admin.schedules import Schedules
 from headrace.admin.sources import Sources
 from headrace.bus.replay import Replays
-from headrace.client.http_pool import Outgoing
-from headrace.delivery.assignment.supervisor import Dispatcher
-from headrace.delivery.calls.direct import Direct
+from headrace.client.http_pool import HttpPool
+from headrace.delivery.assignment.supervisor import PartitionSupervisor
+from headrace.delivery.calls.direct import DirectCalls
 from headrace.delivery.publisher import Publisher
 from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
@@ -25,11 +25,11 @@ from headrace.runtime.instance_views import ColdStarts
 from headrace.security.access import Access
 from headrace.security.operator_key import Operator
 from headrace.security.secrets import Secrets
-from headrace.security.signed_addresses import Marks
+from headrace.security.signed_addresses import AddressSigner
 from headrace.security.tokens import Tokens
 from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Broker
-from headrace.telemetry.history import Runs
+from headrace.telemetry.history import RunHistory
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -47,7 +47,7 @@ class Health(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rooms:
+class Dependencies:
     """The door's view of the house. Owned by assembly; the door only calls what is in it.
 
     Attributes:
@@ -59,17 +59,17 @@ class Rooms:
     """
 
     publisher: Publisher
-    direct: Direct
+    direct: DirectCalls
     dead_letters: DeadLetters
-    parking: ParkingLot
+    parking: ParkedKeys
     explainer: Explainer
-    lag: Lag
+    lag: LagReport
     sources: Sources
     queues: Queues
-    runs: Runs
+    runs: RunHistory
     schedules: Schedules
     replays: Replays
-    dispatcher: Dispatcher
+    dispatcher: PartitionSupervisor
     broker: Broker
     storage: Storage
     instances: Callable[[], Sequence[msgspec.Struct]]
@@ -78,8 +78,8 @@ class Rooms:
     entropy: Entropy
     tokens: Tokens
     secrets: Secrets
-    marks: Marks
-    outgoing: Outgoing
+    marks: AddressSigner
+    outgoing: HttpPool
     operator: Operator
     access: Access = "local"
     check_answers: bool = False

@@ -48,7 +48,7 @@ class Durations:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class NodeSnapshot:
     """The node at a scrape. What is deployed (`apps`) counts from 0: else it has no rate at first."""
 
     counters: Mapping[str, Counters]
@@ -87,7 +87,7 @@ class Metrics:
         durations.buckets[bisect_left(_SECONDS, seconds)] += 1
         durations.seconds += seconds
 
-    async def render(self, node: Seen, slices: Slices) -> bytes:
+    async def render(self, node: NodeSnapshot, slices: Slices) -> bytes:
         """The exposition text, with the node as it was seen now."""
         text: list[bytes] = []
         last = ""
@@ -98,7 +98,7 @@ class Metrics:
             last = piece.name
         return b"".join(text)
 
-    def _families(self, node: Seen) -> Iterator[Metric]:
+    def _families(self, node: NodeSnapshot) -> Iterator[Metric]:
         """Every family, in pieces that follow each other."""
         yield from self._stream_families(node)
         yield from self._request_families()
@@ -119,7 +119,7 @@ class Metrics:
         yield _cold_start_family(node.cold_starts)
         yield from _source_families(node.sources)
 
-    def _stream_families(self, node: Seen) -> Iterator[Metric]:
+    def _stream_families(self, node: NodeSnapshot) -> Iterator[Metric]:
         streams = [stream.name for app in node.apps for stream in app.streams]
         for name, words, known in (
             ("headrace_published_events", "Events taken in over HTTP.", self._published),
@@ -210,7 +210,7 @@ def _source_families(sources: Sequence[SourceRow]) -> Iterator[Metric]:
         yield from _pieces(GaugeMetricFamily, name, words, ("function", "slot"), rows)
 
 
-def _function_families(node: Seen) -> Iterator[Metric]:
+def _function_families(node: NodeSnapshot) -> Iterator[Metric]:
     deployed = {each.name: each for app in node.apps for each in app.functions}
     none = Counters()
     found = [(name, node.counters.get(name, none)) for name in sorted({*deployed, *node.counters})]

@@ -32,7 +32,7 @@ class TooOften(Overloaded):
         self.retry_after = retry_after
 
 
-class Buckets:
+class RateLimiter:
     """The buckets of a door. Touched only on its loop."""
 
     def __init__(self, bound: int = MAX_BUCKETS) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from headrace.http.admission import Admission
 from headrace.http.cors import Headers
 from headrace.http.problem_details import Unsupported
-from headrace.http.streaming_response import Outlet, Speaker
+from headrace.http.streaming_response import Speaker, StreamedAnswer
 from headrace.model.durations import seconds_in
 from headrace.model.errors import Invalid, Misuse, TooLarge
 from headrace.security.access import Peer
@@ -29,7 +29,7 @@ class Incoming(Protocol):
 
     more: bool
     speaker: Speaker | None
-    outlet: Outlet | None
+    outlet: StreamedAnswer | None
 
     @property
     def holds_back(self) -> bool:
@@ -53,7 +53,7 @@ class Incoming(Protocol):
         ...
 
 
-class Request:
+class IncomingRequest:
     """One request. Owned by the task that answers it; `body` may be awaited once.
 
     Attributes:
@@ -218,7 +218,7 @@ class Request:
             parts += part
         return bytes(parts)
 
-    def open_outlet(self, extra: Headers) -> Outlet | None:
+    def open_outlet(self, extra: Headers) -> StreamedAnswer | None:
         """Where an answer goes part by part; None where its client could not tell its end.
 
         Args:
@@ -227,7 +227,7 @@ class Request:
         speaker = self._incoming.speaker
         if self.method == "HEAD" or speaker is None:
             return None
-        outlet = self._incoming.outlet = Outlet(speaker, self.header("accept") or "", extra)
+        outlet = self._incoming.outlet = StreamedAnswer(speaker, self.header("accept") or "", extra)
         return outlet
 
     async def wait_left(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from headrace.delivery.parked import decode_event
-from headrace.delivery.publisher import Published
+from headrace.delivery.publisher import PublishReceipt
 from headrace.environment.time_slices import Slices
 from headrace.model.effects import DeadEvent
 from headrace.model.event import Event
@@ -151,7 +151,7 @@ def _edited_view(dead: DeadEvent) -> dict[str, Any]:
     return {"edits": view(dead.edits), "original": event_view(decode_event(dead.original))}
 
 
-def published_view(found: Published) -> dict[str, Any]:
+def published_view(found: PublishReceipt) -> dict[str, Any]:
     """What became of published events: each position as `stream/partition/offset`, and how many have none."""
     return {
         "positions": [None if each is None else str(each) for each in found.positions],

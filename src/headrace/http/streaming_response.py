@@ -50,7 +50,7 @@ class Speaker(Protocol):
         ...
 
 
-class State(Enum):
+class AnswerState(Enum):
     """How far an answer is."""
 
     OPEN = "open"
@@ -59,7 +59,7 @@ class State(Enum):
     BROKEN = "broken"
 
 
-class Outlet:
+class StreamedAnswer:
     """One answer in parts; a `delivery.calls.streaming.Listener`. Owned by the request's task.
 
     Args:
@@ -69,7 +69,7 @@ class Outlet:
     """
 
     def __init__(self, speaker: Speaker, accept: str, extra: Headers) -> None:
-        self.state = State.OPEN
+        self.state = AnswerState.OPEN
         self._speaker = speaker
         self._extra = extra
         self._media = EVENTS if EVENTS.decode() in accept else LINES
@@ -77,7 +77,7 @@ class Outlet:
 
     async def take(self, body: bytes, head: WireReply | None) -> None:
         """Send a part on; returns when there is room for the next."""
-        if self.state is State.OPEN:
+        if self.state is AnswerState.OPEN:
             self._begin(head)
         if body:
             part = body if self._raw else framed(body, self._media)
@@ -97,13 +97,13 @@ class Outlet:
         # Who stands between us and the client is not to gather what should come at once.
         headers.append((b"x-accel-buffering", b"no"))
         self._speaker.begin(Response(status, b"", media, tuple(headers)), self._extra)
-        self.state = State.BEGUN
+        self.state = AnswerState.BEGUN
 
     def end(self) -> None:
         """All is sent, and committed."""
-        if self.state is State.OPEN:
+        if self.state is AnswerState.OPEN:
             self._begin(None)
-        self.state = State.ENDED
+        self.state = AnswerState.ENDED
         last = LAST_CHUNK
         if self._told:
             last = chunk(COMMITTED) + last
@@ -111,7 +111,7 @@ class Outlet:
 
     def break_off(self, problem: Response) -> None:
         """It failed in the middle: say so where the form allows it, and leave the end out."""
-        self.state = State.BROKEN
+        self.state = AnswerState.BROKEN
         if self._told:
             self._speaker.send(chunk(b"event: failed\ndata: %b\n\n" % problem.body))
 

@@ -105,7 +105,7 @@ class Debezium(msgspec.Struct, frozen=True, tag="debezium"):
         return self.key if isinstance(self.key, tuple) else (self.key,)
 
 
-class Envelope(msgspec.Struct, frozen=True):
+class DebeziumEnvelope(msgspec.Struct, frozen=True):
     """One change of one row.
 
     Attributes:
@@ -121,7 +121,7 @@ class Envelope(msgspec.Struct, frozen=True):
     source: Mapping[str, Any]
 
 
-def open_envelope(value: bytes, headers: Mapping[str, str] | None) -> Envelope | str:
+def open_envelope(value: bytes, headers: Mapping[str, str] | None) -> DebeziumEnvelope | str:
     """The change a record tells of, or the reason why it tells of none.
 
     Raises:
@@ -136,7 +136,7 @@ def open_envelope(value: bytes, headers: Mapping[str, str] | None) -> Envelope |
         ) from error
 
 
-def _read(value: bytes, headers: Mapping[str, str]) -> Envelope | str:
+def _read(value: bytes, headers: Mapping[str, str]) -> DebeziumEnvelope | str:
     if value.strip() in _EMPTY:
         if _TOO_LARGE in headers:
             raise Invalid("the change was larger than an event may be, and came without its value")
@@ -169,7 +169,7 @@ def _read(value: bytes, headers: Mapping[str, str]) -> Envelope | str:
     return _envelope(OPS[op], members, source)
 
 
-def row_change(envelope: Envelope) -> bytes:
+def row_change(envelope: DebeziumEnvelope) -> bytes:
     """The value a handler is given, as JSON: the same that a `Table` gives."""
     after, unchanged = _known(envelope.after)
     value: dict[str, Any] = {
@@ -184,7 +184,7 @@ def row_change(envelope: Envelope) -> bytes:
     return msgspec.json.encode(value)
 
 
-def columns_key(envelope: Envelope, columns: tuple[str, ...]) -> str | None:
+def columns_key(envelope: DebeziumEnvelope, columns: tuple[str, ...]) -> str | None:
     """The key of the changed row by its columns; None where they are not told (a `truncate`)."""
     for side in (envelope.after, envelope.before):
         try:
@@ -230,7 +230,7 @@ def _without_op(members: Members) -> str:
     )
 
 
-def _envelope(op: RowOp, members: Members, source: Mapping[str, Any]) -> Envelope:
+def _envelope(op: RowOp, members: Members, source: Mapping[str, Any]) -> DebeziumEnvelope:
     before, after = _row("before", members), _row("after", members)
     if op in {"read", "insert", "update"} and bytes(after) == b"null":
         fix = (
@@ -239,7 +239,7 @@ def _envelope(op: RowOp, members: Members, source: Mapping[str, Any]) -> Envelop
             else ""
         )
         raise Invalid(f"an `{op}` without `after` does not say what the row is{fix}")
-    return Envelope(op, before, after, source)
+    return DebeziumEnvelope(op, before, after, source)
 
 
 def _row(name: str, members: Members) -> msgspec.Raw:

@@ -44,7 +44,7 @@ def coerce(schema: Schema, texts: Mapping[str, Sequence[str]]) -> dict[str, Any]
 
     Parameters that the schema does not know stay texts.
     """
-    reader = _Reader(schema)
+    reader = _SchemaReader(schema)
     described = reader.resolve(schema)
     known: Mapping[str, Any] = described.get("properties", {})
     return {
@@ -55,7 +55,7 @@ def coerce(schema: Schema, texts: Mapping[str, Sequence[str]]) -> dict[str, Any]
 
 def names_in(schema: Schema) -> frozenset[str]:
     """The names of an object's members that the schema knows."""
-    return frozenset(_Reader(schema).resolve(schema).get("properties", {}))
+    return frozenset(_SchemaReader(schema).resolve(schema).get("properties", {}))
 
 
 def coerce_row(schema: Schema, row: Mapping[str, str]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def coerce_row(schema: Schema, row: Mapping[str, str]) -> dict[str, Any]:
     may be, and left out where the field may be missing. What may be a text stays one, and so does
     what is not of its type.
     """
-    reader = _Reader(schema)
+    reader = _SchemaReader(schema)
     described = reader.resolve(schema)
     known: Mapping[str, Any] = described.get("properties", {})
     required = frozenset(described.get("required", ()))
@@ -83,11 +83,11 @@ def coerce_row(schema: Schema, row: Mapping[str, str]) -> dict[str, Any]:
 
 def may_be_object(schema: Schema) -> bool:
     """Whether an object may be what the schema says."""
-    kinds = _Reader(schema).kinds(schema)
+    kinds = _SchemaReader(schema).kinds(schema)
     return not kinds or "object" in kinds
 
 
-class _Reader:
+class _SchemaReader:
     def __init__(self, root: Schema) -> None:
         self._root = root
 

@@ -24,7 +24,7 @@ Blot: TypeAlias = Callable[[str], str]
 """A text without secrets."""
 
 
-class Blots:
+class Redaction:
     """The values that must not be told. Owned by whoever hands secrets out."""
 
     def __init__(self) -> None:

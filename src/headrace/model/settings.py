@@ -22,7 +22,7 @@ MAX_VARIABLES_BYTES: Final = 1 << 20
 SETTING_NAME: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 
-class Given(msgspec.Struct, frozen=True, array_like=True):
+class SettingValue(msgspec.Struct, frozen=True, array_like=True):
     """A value that an operator gave to a setting.
 
     Attributes:
@@ -69,12 +69,12 @@ class Provision(msgspec.Struct, frozen=True, array_like=True):
     `generation` says how often what operators gave had changed by then.
     """
 
-    settings: list[Given] = []
+    settings: list[SettingValue] = []
     variables: dict[str, str] = {}
     generation: int = 0
 
 
-class Surroundings(msgspec.Struct, frozen=True, array_like=True):
+class ImportEnvironment(msgspec.Struct, frozen=True, array_like=True):
     """Everything that apps of this node may be given.
 
     Attributes:
@@ -83,7 +83,7 @@ class Surroundings(msgspec.Struct, frozen=True, array_like=True):
         generation: How often the values have changed since the node started.
     """
 
-    settings: list[Given] = []
+    settings: list[SettingValue] = []
     variables: dict[str, str] = {}
     generation: int = 0
 

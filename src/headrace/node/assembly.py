@@ -19,30 +19,30 @@ from headrace.bus.bus import Bus
 from headrace.bus.http_target import posts_over
 from headrace.bus.internal_functions import InternalInvoker
 from headrace.bus.replay import Replays
-from headrace.client.http_pool import Outgoing
-from headrace.delivery.assignment.consumer_run import Shifts
-from headrace.delivery.assignment.supervisor import Dispatcher, Prepared
-from headrace.delivery.calls.streaming import Answers
+from headrace.client.http_pool import HttpPool
+from headrace.delivery.assignment.consumer_run import ConsumerRuns
+from headrace.delivery.assignment.supervisor import PartitionSupervisor, PreparedDeployment
+from headrace.delivery.calls.streaming import LiveAnswers
 from headrace.delivery.hostcalls import HostCalls
-from headrace.delivery.observed_outputs import Observed
+from headrace.delivery.observed_outputs import ObservedOutputs
 from headrace.delivery.partition.retention_holds import lowest_owed
 from headrace.environment.clock import Clock, SystemClock
 from headrace.environment.randomness import Entropy, SystemEntropy
 from headrace.environment.restart_backoff import Backoff
 from headrace.environment.tasks import Tasks
-from headrace.http.dependencies import Health, Rooms
+from headrace.http.dependencies import Dependencies, Health
 from headrace.http.server.server import Gateway
 from headrace.model.effects import Space
 from headrace.model.errors import Corrupt, Fenced, HeadraceError, Misuse, Unavailable
 from headrace.model.function import AppSpec, StreamSpec
 from headrace.model.route_conflicts import check_routes
-from headrace.model.settings import Surroundings
+from headrace.model.settings import ImportEnvironment
 from headrace.node.config import Settings, secrets_of, surroundings_of
 from headrace.node.http_services import furnish
 from headrace.runtime.app_folders import FILES
 from headrace.runtime.deployment import Deployment
 from headrace.runtime.fleet import Fleet
-from headrace.runtime.process.instance_logs import LogLine
+from headrace.runtime.process.instance_logs import InstanceLine
 from headrace.security.operator_key import Operator, fresh_key
 from headrace.security.secrets import Secrets
 from headrace.storage.kv.base import Storage
@@ -51,7 +51,7 @@ from headrace.storage.kv.sqlite.storage import SqliteStorage
 from headrace.storage.log.base import Broker
 from headrace.storage.log.embedded.log import EmbeddedBroker
 from headrace.storage.state.expiry import sweep
-from headrace.telemetry.history import Runs
+from headrace.telemetry.history import RunHistory
 from headrace.topology.checks import refusals
 from headrace.topology.missing_settings import missing_settings, needed_secrets
 
@@ -76,9 +76,9 @@ class Node:
     ) -> None:
         self.settings = settings
         self.storage, self.broker, self.clock, self.tasks = storage, broker, clock, tasks
-        self.runs = Runs(lambda: tasks.start(self._keep_outputs(), name="keep outputs"))
-        self._observed = Observed(storage, self.runs)
-        shifts, answers = Shifts(), Answers()
+        self.runs = RunHistory(lambda: tasks.start(self._keep_outputs(), name="keep outputs"))
+        self._observed = ObservedOutputs(storage, self.runs)
+        shifts, answers = ConsumerRuns(), LiveAnswers()
         self.secrets = secrets_of(settings)
         self.fleet = Fleet(
             clock=clock,
@@ -92,7 +92,7 @@ class Node:
             surroundings=self._surroundings,
         )
         self._internal = InternalInvoker(self.fleet, clock=clock)
-        self.dispatcher = Dispatcher(
+        self.dispatcher = PartitionSupervisor(
             broker=broker,
             storage=storage,
             invoker=self._internal,
@@ -104,7 +104,7 @@ class Node:
             shifts=shifts,
             lead=self.fleet.lead,
         )
-        self.outgoing = Outgoing()
+        self.outgoing = HttpPool()
         self.bus = Bus(
             self.dispatcher, self._internal, storage=storage, broker=broker,
             post=posts_over(self.outgoing), secrets=self.secrets,
@@ -131,7 +131,7 @@ class Node:
             return None
         return await lowest_owed(self.storage, self.dispatcher.functions)
 
-    def rooms(self) -> Rooms:
+    def rooms(self) -> Dependencies:
         """What the HTTP door may call."""
         return self._rooms
 
@@ -152,7 +152,7 @@ class Node:
             return Health(ready=False, reason=f"{names} cannot run", checks=found)
         return Health(ready=True, checks=found)
 
-    def _surroundings(self) -> Surroundings:
+    def _surroundings(self) -> ImportEnvironment:
         """What an app may be given that is loaded now."""
         return structs.replace(surroundings_of(self.settings), generation=self._generation)
 
@@ -214,7 +214,7 @@ class Node:
             await self.bus.refresh()
         return app
 
-    async def _prepared(self, app: AppSpec) -> Prepared:
+    async def _prepared(self, app: AppSpec) -> PreparedDeployment:
         """All that may fail of a deployment.
 
         Raises:
@@ -298,7 +298,7 @@ class Node:
         await self.tasks.close()
         await self.storage.close()
 
-    def _log(self, line: LogLine) -> None:
+    def _log(self, line: InstanceLine) -> None:
         self.runs.write(
             time=line.time,
             function=line.function,

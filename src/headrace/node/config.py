@@ -24,8 +24,8 @@ from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.policy import MAX_KEPT_S, FleetLimits
 from headrace.model.settings import (
     APP_PREFIX,
-    Given,
-    Surroundings,
+    ImportEnvironment,
+    SettingValue,
     passed_on,
     variable_form,
 )
@@ -112,7 +112,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     failpoint: str = ""
     functions: tuple[Override, ...] = ()
     streams: tuple[Override, ...] = ()
-    apps: tuple[Given, ...] = ()
+    apps: tuple[SettingValue, ...] = ()
     secrets: dict[str, str] = {}
     source: str = ""
     environment: str = ""
@@ -200,7 +200,7 @@ def load(
     values: dict[str, Any] = {}
     functions: list[Override] = []
     streams: list[Override] = []
-    apps: list[Given] = []
+    apps: list[SettingValue] = []
     if source is not None:
         _from_file(source, environment, values, functions, streams, apps)
     elif environment:
@@ -247,7 +247,9 @@ def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> 
     return Secrets(settings.secrets, environ, folders)
 
 
-def surroundings_of(settings: Settings, environ: Mapping[str, str] | None = None) -> Surroundings:
+def surroundings_of(
+    settings: Settings, environ: Mapping[str, str] | None = None
+) -> ImportEnvironment:
     """What apps may be given: their settings, and the environment but for what is the node's own.
 
     Variables that hold secrets are never handed out with it, whatever an app names.
@@ -258,7 +260,7 @@ def surroundings_of(settings: Settings, environ: Mapping[str, str] | None = None
         for place in settings.secrets.values()
         if place.startswith("env:")
     ]
-    return Surroundings(list(settings.apps), passed_on(environ, hidden))
+    return ImportEnvironment(list(settings.apps), passed_on(environ, hidden))
 
 
 def service_manager(environ: Mapping[str, str] | None = None) -> str:
@@ -266,7 +268,7 @@ def service_manager(environ: Mapping[str, str] | None = None) -> str:
     return (os.environ if environ is None else environ).get("NOTIFY_SOCKET", "")
 
 
-class Note(msgspec.Struct, frozen=True):
+class NodeFile(msgspec.Struct, frozen=True):
     """What a running node writes into its data folder, as `node.json`.
 
     Attributes:
@@ -280,7 +282,7 @@ class Note(msgspec.Struct, frozen=True):
     certificate: str = ""
 
 
-def write_note(data: Path, note: Note) -> Path:
+def write_note(data: Path, note: NodeFile) -> Path:
     """Write down where the node that owns the data folder is; whoever looks sees all of it or nothing."""
     place, whole = data / "node.json", data / "node.json.new"
     whole.unlink(missing_ok=True)
@@ -289,10 +291,10 @@ def write_note(data: Path, note: Note) -> Path:
     return whole.replace(place)
 
 
-def read_note(data: Path) -> Note | None:
+def read_note(data: Path) -> NodeFile | None:
     """What the node that owns the data folder wrote down; None where none did."""
     try:
-        return msgspec.json.decode((data / "node.json").read_bytes(), type=Note)
+        return msgspec.json.decode((data / "node.json").read_bytes(), type=NodeFile)
     except (OSError, msgspec.DecodeError):
         return None
 
@@ -360,7 +362,7 @@ def _from_file(
     values: dict[str, Any],
     functions: list[Override],
     streams: list[Override],
-    apps: list[Given],
+    apps: list[SettingValue],
 ) -> None:
     source.only_keys((), _SECTIONS)
     source.only_keys(("env",), source.table("env"))
@@ -387,7 +389,7 @@ def _from_file(
             source.only_keys((*layer, "apps", app), ("settings",))
             path = (*layer, "apps", app, "settings")
             apps += [
-                Given(f"{app}.{name}", value, source.where(*path, name))
+                SettingValue(f"{app}.{name}", value, source.where(*path, name))
                 for name, value in source.table(*path).items()
             ]
         for kind, into, like in (
@@ -408,7 +410,7 @@ def _from_environment(
     values: dict[str, Any],
     functions: list[Override],
     streams: list[Override],
-    apps: list[Given],
+    apps: list[SettingValue],
 ) -> None:
     for variable in sorted(environ):
         if not variable.startswith("HEADRACE_") or variable.startswith(SECRET_PREFIX):
@@ -418,7 +420,9 @@ def _from_environment(
         if _is_of_a_service(variable, text):
             continue
         if variable.startswith(APP_PREFIX):
-            apps.append(Given(variable.removeprefix(APP_PREFIX), text, f"`{variable}`", True))
+            apps.append(
+                SettingValue(variable.removeprefix(APP_PREFIX), text, f"`{variable}`", True)
+            )
             continue
         if name in _ELSEWHERE and not path:
             continue
@@ -440,7 +444,7 @@ def _from_environment(
         values[key] = _typed(key, text, f"`{variable}`", lax=True)
 
 
-def _chosen(text: str) -> Given:
+def _chosen(text: str) -> SettingValue:
     """What `--set` says.
 
     Raises:
@@ -449,7 +453,7 @@ def _chosen(text: str) -> Given:
     name, equals, value = text.partition("=")
     if not equals or not all(name.rpartition(".")):
         raise Misuse(f"`--set {text}` sets nothing; write `--set shop.RATE=2`")
-    return Given(name, value, f"`--set {text}`", True)
+    return SettingValue(name, value, f"`--set {text}`", True)
 
 
 def _is_of_a_service(variable: str, text: str) -> bool:

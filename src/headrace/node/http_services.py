@@ -12,52 +12,52 @@ import msgspec
 
 from headrace.admin.dead_letters import DeadLetters
 from headrace.admin.explain import Explainer
-from headrace.admin.lag import Lag
-from headrace.admin.parked_keys import ParkingLot
+from headrace.admin.lag import LagReport
+from headrace.admin.parked_keys import ParkedKeys
 from headrace.admin.queues import Queues
 from headrace.admin.schedules import Schedules
 from headrace.admin.sources import Sources
 from headrace.bus.replay import Replays
-from headrace.client.http_pool import Outgoing
-from headrace.delivery.assignment.supervisor import Dispatcher
-from headrace.delivery.calls.direct import Direct
-from headrace.delivery.calls.streaming import Answers
+from headrace.client.http_pool import HttpPool
+from headrace.delivery.assignment.supervisor import PartitionSupervisor
+from headrace.delivery.calls.direct import DirectCalls
+from headrace.delivery.calls.streaming import LiveAnswers
 from headrace.delivery.publisher import Publisher
 from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
-from headrace.http.dependencies import Health, Rooms
+from headrace.http.dependencies import Dependencies, Health
 from headrace.runtime.base import Invoker
 from headrace.runtime.instance_views import ColdStarts
 from headrace.security.access import Access
 from headrace.security.operator_key import Operator
 from headrace.security.secrets import Secrets
-from headrace.security.signed_addresses import Marks
+from headrace.security.signed_addresses import AddressSigner
 from headrace.security.tokens import Tokens
 from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Broker
-from headrace.telemetry.history import Runs
+from headrace.telemetry.history import RunHistory
 
 
 def furnish(
-    dispatcher: Dispatcher,
+    dispatcher: PartitionSupervisor,
     *,
     invoker: Invoker,
-    answers: Answers,
+    answers: LiveAnswers,
     replays: Replays,
-    runs: Runs,
+    runs: RunHistory,
     storage: Storage,
     broker: Broker,
     clock: Clock,
     entropy: Entropy,
     secrets: Secrets,
     operator: Operator,
-    outgoing: Outgoing,
+    outgoing: HttpPool,
     access: Access,
     check_answers: bool,
     health: Callable[[], Health],
     instances: Callable[[], Sequence[msgspec.Struct]],
     cold_starts: Callable[[], ColdStarts],
-) -> Rooms:
+) -> Dependencies:
     """What the HTTP door may call.
 
     Args:
@@ -79,16 +79,16 @@ def furnish(
         instances: Processes of functions.
         cold_starts: How long they took.
     """
-    lag = Lag(storage, broker, dispatcher, clock)
+    lag = LagReport(storage, broker, dispatcher, clock)
     dead_letters = DeadLetters(storage, dispatcher, clock)
-    return Rooms(
+    return Dependencies(
         publisher=Publisher(broker, dispatcher.delays),
-        direct=Direct(
+        direct=DirectCalls(
             dispatcher.functions, storage=storage, invoker=invoker, clock=clock, entropy=entropy,
             runs=runs, answers=answers, vetting=dispatcher.vetting,
         ),
         dead_letters=dead_letters,
-        parking=ParkingLot(storage, dispatcher, clock),
+        parking=ParkedKeys(storage, dispatcher, clock),
         explainer=Explainer(storage, broker, dispatcher),
         lag=lag,
         sources=Sources(dispatcher, clock),
@@ -107,7 +107,7 @@ def furnish(
         entropy=entropy,
         tokens=Tokens(storage, clock, entropy),
         secrets=secrets,
-        marks=Marks(storage, entropy),
+        marks=AddressSigner(storage, entropy),
         outgoing=outgoing,
         operator=operator,
         access=access,

@@ -26,7 +26,7 @@ from headrace.environment.supervised_task import Supervised
 from headrace.http.server.server import Gateway
 from headrace.model.errors import HeadraceError, Misuse, denied
 from headrace.node.assembly import Node, door, running
-from headrace.node.config import Note, Settings, reread, service_manager, write_note
+from headrace.node.config import NodeFile, Settings, reread, service_manager, write_note
 from headrace.node.systemd import notify
 from headrace.runtime.child.code_version import is_part, watched_by
 from headrace.runtime.kernel import keep_memory_private
@@ -75,7 +75,7 @@ def _note(settings: Settings, url: str) -> Path:
     certificate = settings.tls_certificate
     shown = "" if certificate is None else str(certificate.absolute())
     try:
-        return write_note(settings.data, Note(url, os.getpid(), shown))
+        return write_note(settings.data, NodeFile(url, os.getpid(), shown))
     except OSError as error:
         raise denied(f"the address cannot be written to `{settings.data}`", error) from error
 

@@ -229,7 +229,7 @@ def _leaf(path: str, wanted: list[Any]) -> Leaf:
 # --- why not ----------------------------------------------------------------------------------
 
 
-class Verdict(NamedTuple):
+class MatchResult(NamedTuple):
     """What became of an event that was put to a pattern.
 
     Attributes:
@@ -241,7 +241,7 @@ class Verdict(NamedTuple):
     reasons: tuple[str, ...]
 
 
-def why(pattern: Any, event: Any) -> Verdict:
+def why(pattern: Any, event: Any) -> MatchResult:
     """Put the event to the pattern, and say which leaf failed and what it met there.
 
     Raises:
@@ -249,12 +249,12 @@ def why(pattern: Any, event: Any) -> Verdict:
     """
     compiled = compile_pattern(pattern)
     if compiled.matches(event):
-        return Verdict(True, ())
+        return MatchResult(True, ())
     if not isinstance(event, Mapping):
-        return Verdict(False, (f"the event is {kind_of(event)}; only objects can match",))
+        return MatchResult(False, (f"the event is {kind_of(event)}; only objects can match",))
     fields = flatten(event)
     reasons = [line for leaves in compiled.alternatives for line in _failing(leaves, fields)]
-    return Verdict(False, tuple(dict.fromkeys(reasons)))
+    return MatchResult(False, tuple(dict.fromkeys(reasons)))
 
 
 def _failing(leaves: tuple[Leaf, ...], fields: dict[str, list[Value]]) -> list[str]:

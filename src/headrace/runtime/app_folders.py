@@ -29,14 +29,14 @@ SHARED_MODE = 0o2770
 """What is made in there is the group's."""
 
 
-class Share(msgspec.Struct, frozen=True):
+class FolderShare(msgspec.Struct, frozen=True):
     """What a zygote is told of its app's files: the root of all, and the group of its instances."""
 
     root: str
     group: int
 
 
-class Files:
+class AppFolders:
     """The folders of a node's apps. Owned by the fleet.
 
     Args:
@@ -49,7 +49,7 @@ class Files:
         self._first = first
         self._groups: dict[str, int] = {}
 
-    def share(self, target: str) -> Share:
+    def share(self, target: str) -> FolderShare:
         """The root, which is there from then on, and the group of the target's instances.
 
         Raises:
@@ -59,7 +59,7 @@ class Files:
             self._root.mkdir(parents=True, exist_ok=True, mode=ROOT_MODE)
         except OSError as error:
             raise denied(f"the folder `{self._root}` cannot be made", error) from error
-        return Share(str(self._root), self._group(target))
+        return FolderShare(str(self._root), self._group(target))
 
     def _group(self, target: str) -> int:
         taken = set(self._groups.values())

@@ -19,7 +19,7 @@ RECALLED = Crashed(Cause("Recalled", "the platform took the run back"), blameles
 """It never ran: nothing to judge, nothing to count."""
 
 
-class Begun(Protocol):
+class RunHandle(Protocol):
     """A run that an instance has in hand, or will take up when it has ended the one before."""
 
     @property
@@ -27,7 +27,7 @@ class Begun(Protocol):
         """Whether one more can be sent ahead now, to be begun when this one ends."""
         ...
 
-    def follow(self, invocation: Invocation) -> Begun:
+    def follow(self, invocation: Invocation) -> RunHandle:
         """Send it ahead; only where it `takes_another`, asked in the same turn of the loop."""
         ...
 
@@ -36,7 +36,7 @@ class Begun(Protocol):
         ...
 
 
-Lead: TypeAlias = Callable[[Invocation], Begun | None]
+Lead: TypeAlias = Callable[[Invocation], RunHandle | None]
 """Begins a run that others may follow; None where it has to wait, for `Invoker.invoke`. Raises as that."""
 
 

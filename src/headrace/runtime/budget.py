@@ -17,7 +17,7 @@ from headrace.runtime.process.instance import Instance
 from headrace.runtime.process.memory_use import limit_of, memory_of
 from headrace.runtime.process.postmortem import in_mib
 from headrace.runtime.process_tree import children, offspring, uid_of
-from headrace.runtime.states import Doom, State
+from headrace.runtime.states import InstanceState, KillReason
 
 WEIGH_EVERY_S = 1.0
 """How often memory is looked at while functions run; it takes some 25 µs for each instance."""
@@ -79,7 +79,7 @@ class Budget:
             )
             for instance in list(self._instances.values())
             # What is on its way out gives its memory back by itself.
-            if instance.state is not State.DRAINING
+            if instance.state is not InstanceState.DRAINING
         }
         self._used = sum(weights.values()) + sum(zygote.weight for zygote in zygotes)
         while self._used > self._memory and self._evict_one():
@@ -88,7 +88,7 @@ class Budget:
         if self._used > self._memory and busy:
             heaviest = max(busy, key=weights.__getitem__)
             heaviest.kill(
-                Doom.MEMORY,
+                KillReason.MEMORY,
                 f"functions used {in_mib(self._used)} of the {in_mib(self._memory)} they may on "
                 f"this node, and this one most: {in_mib(weights[heaviest])}; raise `max_memory`",
             )

@@ -23,7 +23,7 @@ from headrace.runtime.pool import Pool
 from headrace.runtime.process.instance import Instance
 from headrace.runtime.process.zygote import Zygote
 from headrace.runtime.protocol.messages import Exited
-from headrace.runtime.states import Doom
+from headrace.runtime.states import KillReason
 
 RESTART_BASE_S = 0.05
 RESTART_CAP_S = 10.0
@@ -137,7 +137,7 @@ class Deployment:
     def died(self, dead: Zygote, why: str) -> None:
         """A zygote of its is dead, and its instances with it."""
         for instance in list(dead.instances):
-            instance.kill(Doom.ZYGOTE)
+            instance.kill(KillReason.ZYGOTE)
             self._tasks.start(bury(instance), name=f"bury {instance.identity}")
         self._tasks.start(dead.clear(), name=f"clear {dead.scratch.name}")
         self._leaving.pop(dead, None)

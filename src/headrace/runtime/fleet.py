@@ -23,22 +23,22 @@ from headrace.model.function import AppSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.model.policy import FleetLimits
-from headrace.model.settings import Surroundings
-from headrace.runtime.app_folders import FILES, Files
+from headrace.model.settings import ImportEnvironment
+from headrace.runtime.app_folders import FILES, AppFolders
 from headrace.runtime.base import HostServices
 from headrace.runtime.budget import Budget
 from headrace.runtime.deployment import Deployment
-from headrace.runtime.housekeeping import Upkeep
+from headrace.runtime.housekeeping import Housekeeping
 from headrace.runtime.instance_views import ColdStarts, InstanceView, views_of
 from headrace.runtime.pool import Pool
 from headrace.runtime.process.instance import Instance
-from headrace.runtime.process.instance_logs import LogLine
+from headrace.runtime.process.instance_logs import InstanceLine
 from headrace.runtime.process.memory_use import KernelKills
 from headrace.runtime.process.zygote import Zygote
 from headrace.runtime.protocol.messages import Exited, Forked, ForkFailed
-from headrace.runtime.run_handle import Sent
-from headrace.runtime.spawner import APP_GROUPS, Births, allow_descriptors, remove
-from headrace.runtime.states import Doom, Lost, Queued, State, Waiter
+from headrace.runtime.run_handle import SentRun
+from headrace.runtime.spawner import APP_GROUPS, Spawner, allow_descriptors, remove
+from headrace.runtime.states import InstanceState, KillReason, Lost, Queued, Waiter
 
 MAX_COLD_STARTS = 1_000
 STOP_GRACE_S = 3.0
@@ -59,8 +59,8 @@ class Fleet:
         services: HostServices,
         scratch: Path,
         files: Path | None = None,
-        on_log: Callable[[LogLine], None] | None = None,
-        surroundings: Callable[[], Surroundings] = Surroundings,
+        on_log: Callable[[InstanceLine], None] | None = None,
+        surroundings: Callable[[], ImportEnvironment] = ImportEnvironment,
         limits: FleetLimits | None = None,
         isolation: int = 2,
         spin: float = DEFAULT_SPIN_S,
@@ -69,8 +69,8 @@ class Fleet:
         self._tasks = tasks
         self._on_log = on_log or _ignore
         self._limits = limits or FleetLimits()
-        self._files = Files(files or scratch.with_name(FILES), first=APP_GROUPS.start)
-        self._births = Births(
+        self._files = AppFolders(files or scratch.with_name(FILES), first=APP_GROUPS.start)
+        self._births = Spawner(
             self,
             clock=clock,
             entropy=entropy,
@@ -94,7 +94,7 @@ class Fleet:
         self._kernel = KernelKills()
         self._cold_starts: deque[float] = deque(maxlen=MAX_COLD_STARTS)
         self._cold_started, self._cold_seconds = 0, 0.0
-        self._upkeep = Upkeep(
+        self._upkeep = Housekeeping(
             clock=clock,
             tasks=tasks,
             budget=self._budget,
@@ -236,7 +236,7 @@ class Fleet:
         """
         return self._pool(invocation).begin(invocation, waiter)
 
-    def lead(self, invocation: Invocation) -> Sent | None:
+    def lead(self, invocation: Invocation) -> SentRun | None:
         """Begin a run that others may follow where an instance can take it now; else None.
 
         Raises:
@@ -249,7 +249,7 @@ class Fleet:
         instance = pool.place(invocation)
         if instance is None:
             return None
-        return Sent(invocation, instance.run(invocation), pool, instance, self)
+        return SentRun(invocation, instance.run(invocation), pool, instance, self)
 
     def _pool(self, invocation: Invocation) -> Pool:
         """Whose instances run it.
@@ -310,7 +310,7 @@ class Fleet:
     def forked(self, forked: Forked, pidfd: int) -> None:
         """A zygote forked it; the descriptor is ours."""
         instance = self._instances.get(forked.instance)
-        if instance is None or instance.state is State.GONE:
+        if instance is None or instance.state is InstanceState.GONE:
             os.close(pidfd)
             return
         instance.was_born(pidfd)
@@ -325,7 +325,7 @@ class Fleet:
         """A zygote reaped it."""
         instance = self._instances.get(exited.instance)
         if instance is not None:
-            killed = exited.status == -signal.SIGKILL and instance.doom is Doom.NONE
+            killed = exited.status == -signal.SIGKILL and instance.doom is KillReason.NONE
             words = self._kernel.explain(self._clock.monotonic()) if killed else ""
             instance.exited(exited, kernel=words)
 
@@ -359,7 +359,7 @@ class Fleet:
 
     def _complain(self, function: str, message: str) -> None:
         self._on_log(
-            LogLine(
+            InstanceLine(
                 function=function,
                 instance="",
                 stream="log",
@@ -402,7 +402,7 @@ class Fleet:
         instance = self._instances.get(instance_id)
         if instance is None:
             raise Unknown(f"there is no instance `{instance_id}`; it may be gone already")
-        instance.kill(Doom.TAKEN)
+        instance.kill(KillReason.TAKEN)
 
     async def close(self, grace: float = math.inf) -> None:
         """Drain: running invocations get `grace` seconds to end, then every process ends.
@@ -418,12 +418,12 @@ class Fleet:
         for pool in self._all_pools():
             for instance in list(pool.instances):
                 if instance.in_hand:
-                    instance.kill(Doom.DRAINED)
+                    instance.kill(KillReason.DRAINED)
         deadline = self._clock.monotonic() + STOP_GRACE_S
         while self._instances and self._clock.monotonic() < deadline:
             await self._clock.sleep(0.002)
         for instance in list(self._instances.values()):
-            instance.kill(Doom.TAKEN)
+            instance.kill(KillReason.TAKEN)
         while self._instances and self._clock.monotonic() < deadline + STOP_GRACE_S:
             await self._clock.sleep(0.002)
         for deployment in self._deployments():
@@ -432,5 +432,5 @@ class Fleet:
         self._births.clear()
 
 
-def _ignore(_line: LogLine) -> None:
+def _ignore(_line: InstanceLine) -> None:
     """Nobody listens."""

@@ -26,13 +26,13 @@ from headrace.runtime.protocol.messages import (
     Land,
     Landed,
     Part,
+    PartAccepted,
     ReadSecret,
     ReadState,
-    Rows,
     Scan,
     ScanState,
     SecretRead,
-    Sent,
+    StateRows,
     encode,
 )
 from headrace.sdk.source_location import near
@@ -49,7 +49,7 @@ async def answer(
     try:
         match asked.question:
             case ReadState(keys=keys):
-                said = Rows(await services.read_state(spec.app, keys))
+                said = StateRows(await services.read_state(spec.app, keys))
             case ScanState(prefix=prefix, limit=wanted):
                 limit = min(wanted, MAX_SCAN_ROWS)
                 said = Scan(await services.scan_state(spec.app, prefix, limit=limit))
@@ -62,7 +62,7 @@ async def answer(
                 said = Landed()
             case Part(body=body, head=head):
                 await _doors(services).send_part(token, body, head)
-                said = Sent()
+                said = PartAccepted()
         return encode(nonce, Answered(asked.number, said))
     except Exception as error:  # noqa: BLE001 - whatever a keeper raises, the child must hear
         denied = Denied(type(error).__name__, str(error)[:4096])

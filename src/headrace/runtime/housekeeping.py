@@ -19,14 +19,14 @@ from headrace.runtime.budget import Budget
 from headrace.runtime.deployment import Deployment
 from headrace.runtime.process.instance import Instance
 from headrace.runtime.process.memory_use import KernelKills
-from headrace.runtime.states import State
+from headrace.runtime.states import InstanceState
 
 TICK_S = 0.1
 MOST_S = 2.0
 """How long it pauses at most where it fails: timeouts are seen to by nobody else."""
 
 
-class Upkeep:
+class Housekeeping:
     """Owned by the fleet.
 
     Args:
@@ -117,7 +117,7 @@ class Upkeep:
             if change is not None:
                 wake = change if wake is None else min(wake, change)
         busy = busy or any(
-            instance.state in {State.STARTING, State.DRAINING}
+            instance.state in {InstanceState.STARTING, InstanceState.DRAINING}
             for instance in self._instances.values()
         )
         self._kernel.look(now)

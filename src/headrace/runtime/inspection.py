@@ -18,11 +18,11 @@ from headrace.environment.tasks import Tasks
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.function import AppSpec
 from headrace.model.outcome import Scanned
-from headrace.model.settings import Surroundings
+from headrace.model.settings import ImportEnvironment
 from headrace.runtime.child.code_version import is_part
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.import_environment import search_paths
-from headrace.runtime.process.instance_logs import LogLine
+from headrace.runtime.process.instance_logs import InstanceLine
 
 MAX_WORDS: Final = 2_000
 """Characters of what was printed by an import that ended its process."""
@@ -41,7 +41,7 @@ class _Nothing:
         raise Unavailable(f"`{app}` is only imported here")
 
 
-async def inspect(target: str, surroundings: Surroundings, folder: Path) -> AppSpec:
+async def inspect(target: str, surroundings: ImportEnvironment, folder: Path) -> AppSpec:
     """What the code at `target` declares.
 
     Args:
@@ -52,7 +52,7 @@ async def inspect(target: str, surroundings: Surroundings, folder: Path) -> AppS
     Raises:
         Misuse: It cannot be imported, or could not be forked afterwards; the message says why.
     """
-    lines: list[LogLine] = []
+    lines: list[InstanceLine] = []
     # Every user passes through, and sees nothing.
     folder.chmod(FOLDER_MODE)  # noqa: ASYNC240 - nobody else is on this loop
     tasks = Tasks(lambda _name, _error: None)

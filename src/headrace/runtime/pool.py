@@ -19,7 +19,7 @@ from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.runtime.process.instance import Instance
-from headrace.runtime.states import Lost, State, Waiter
+from headrace.runtime.states import InstanceState, Lost, Waiter
 
 MAX_WAITING = 4_096
 MAX_AFFINITIES = 4_096
@@ -220,7 +220,9 @@ class Pool:
         return home if shares and home.in_hand * self._run_s < WAKE_S else None
 
     def _takes_more(self, instance: Instance) -> bool:
-        return self._short and instance.in_hand < MAX_IN_HAND and instance.state is State.BUSY
+        return (
+            self._short and instance.in_hand < MAX_IN_HAND and instance.state is InstanceState.BUSY
+        )
 
     def _shared(self, patience_s: float) -> Instance | None:
         """A busy instance that will be free within this time."""
@@ -231,7 +233,11 @@ class Pool:
             patience_s = LONG_RUN_S
         for instance in self._sharing:
             ahead = instance.in_hand
-            if ahead * run_s < patience_s and ahead < MAX_IN_HAND and instance.state is State.BUSY:
+            if (
+                ahead * run_s < patience_s
+                and ahead < MAX_IN_HAND
+                and instance.state is InstanceState.BUSY
+            ):
                 return instance
         return None
 
@@ -290,7 +296,7 @@ class Pool:
 
     def freed(self, instance: Instance) -> None:
         """It has answered a run, or has come up."""
-        if instance.in_hand == 0 and instance.state is State.IDLE:
+        if instance.in_hand == 0 and instance.state is InstanceState.IDLE:
             self._sharing.pop(instance, None)
             if (self.draining and not self._waiting) or self._worn_out(instance):
                 instance.stop()
@@ -338,7 +344,7 @@ class Pool:
         for instance in list(self.instances):
             instance.overrun(now)
         for instance in list(self._idle):
-            if instance.state is not State.IDLE:
+            if instance.state is not InstanceState.IDLE:
                 self._idle.pop(instance)
             elif self._worn_out(instance):
                 self.evict(instance)

@@ -12,7 +12,7 @@ import contextlib
 import os
 
 
-class Claims:
+class PrefetchClaims:
     """The host's end of one instance's count; made when the first run is sent ahead."""
 
     def __init__(self) -> None:

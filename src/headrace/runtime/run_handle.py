@@ -16,7 +16,7 @@ from headrace.runtime.process.instance import Instance
 from headrace.runtime.states import Lost
 
 
-class Sent:
+class SentRun:
     """Implements `runtime.base.Begun`. Used by one task.
 
     Args:
@@ -45,10 +45,10 @@ class Sent:
         """Whether one more can be sent ahead now, to be begun when this one ends."""
         return not self._future.done() and self._pool.takes_ahead(self._instance)
 
-    def follow(self, invocation: Invocation) -> Sent:
+    def follow(self, invocation: Invocation) -> SentRun:
         """Send it ahead."""
         future = self._instance.run_ahead(invocation)
-        return Sent(invocation, future, self._pool, self._instance, self._invoker)
+        return SentRun(invocation, future, self._pool, self._instance, self._invoker)
 
     async def outcome(self) -> Outcome:
         """What came of it.

@@ -21,14 +21,14 @@ from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
 from headrace.environment.tasks import Tasks
 from headrace.model.errors import Unavailable, denied
-from headrace.model.settings import Surroundings
-from headrace.runtime.app_folders import GROUPS, Files
+from headrace.model.settings import ImportEnvironment
+from headrace.runtime.app_folders import GROUPS, AppFolders
 from headrace.runtime.base import HostServices
 from headrace.runtime.deployment import Deployment
 from headrace.runtime.id_ranges import INSTANCE_UIDS, IdRange
 from headrace.runtime.pool import Pool
 from headrace.runtime.process.instance import Instance
-from headrace.runtime.process.instance_logs import LogLine
+from headrace.runtime.process.instance_logs import InstanceLine
 from headrace.runtime.process.zygote import Zygote
 from headrace.runtime.protocol.messages import Exited, Fork, Forked, ForkFailed, pack_resources
 
@@ -39,7 +39,7 @@ APP_GROUPS = range(INSTANCE_UIDS.stop, INSTANCE_UIDS.stop + GROUPS)
 """Where the groups lie by which instances of an app share its files."""
 
 
-class Family(Protocol):
+class FleetView(Protocol):
     """The fleet, as those that come to life know it."""
 
     def born(self, instance: Instance) -> None:
@@ -71,21 +71,21 @@ class Family(Protocol):
         ...
 
 
-class Births:
+class Spawner:
     """Makes zygotes and instances. Owned by the fleet."""
 
     def __init__(
         self,
-        hears: Family,
+        hears: FleetView,
         *,
         clock: Clock,
         entropy: Entropy,
         tasks: Tasks,
         services: HostServices,
         scratch: Path,
-        files: Files,
-        on_log: Callable[[LogLine], None],
-        surroundings: Callable[[], Surroundings],
+        files: AppFolders,
+        on_log: Callable[[InstanceLine], None],
+        surroundings: Callable[[], ImportEnvironment],
         isolation: int,
         spin: float,
     ) -> None:
@@ -223,7 +223,7 @@ class Watched:
 
     __slots__ = ("_hears", "_pool", "_zygote", "freed", "leaving", "took")
 
-    def __init__(self, pool: Pool, zygote: Zygote, hears: Family) -> None:
+    def __init__(self, pool: Pool, zygote: Zygote, hears: FleetView) -> None:
         self._pool = pool
         self._hears = hears
         self._zygote = zygote

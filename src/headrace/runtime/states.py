@@ -15,7 +15,7 @@ from headrace.model.outcome import Outcome
 Member = TypeVar("Member", contravariant=True)
 
 
-class State(enum.Enum):
+class InstanceState(enum.Enum):
     """Where an instance is in its life."""
 
     STARTING = "starting"
@@ -26,17 +26,23 @@ class State(enum.Enum):
     GONE = "gone"
 
 
-TRANSITIONS: dict[State, frozenset[State]] = {
-    State.STARTING: frozenset({State.IDLE, State.BUSY, State.DRAINING, State.GONE}),
-    State.IDLE: frozenset({State.BUSY, State.HIBERNATING, State.DRAINING, State.GONE}),
-    State.BUSY: frozenset({State.IDLE, State.DRAINING, State.GONE}),
-    State.HIBERNATING: frozenset({State.BUSY, State.DRAINING, State.GONE}),
-    State.DRAINING: frozenset({State.GONE}),
-    State.GONE: frozenset(),
+TRANSITIONS: dict[InstanceState, frozenset[InstanceState]] = {
+    InstanceState.STARTING: frozenset(
+        {InstanceState.IDLE, InstanceState.BUSY, InstanceState.DRAINING, InstanceState.GONE}
+    ),
+    InstanceState.IDLE: frozenset(
+        {InstanceState.BUSY, InstanceState.HIBERNATING, InstanceState.DRAINING, InstanceState.GONE}
+    ),
+    InstanceState.BUSY: frozenset({InstanceState.IDLE, InstanceState.DRAINING, InstanceState.GONE}),
+    InstanceState.HIBERNATING: frozenset(
+        {InstanceState.BUSY, InstanceState.DRAINING, InstanceState.GONE}
+    ),
+    InstanceState.DRAINING: frozenset({InstanceState.GONE}),
+    InstanceState.GONE: frozenset(),
 }
 
 
-class Doom(enum.Enum):
+class KillReason(enum.Enum):
     """Why the host killed it."""
 
     NONE = "it ended by itself"

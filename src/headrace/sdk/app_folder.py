@@ -12,7 +12,7 @@ from pathlib import Path
 _PREFIX = "headrace-files-"
 
 
-class Folders:
+class FolderRoot:
     """Where the folders of this process's apps are; there is one.
 
     Attributes:
@@ -62,4 +62,4 @@ def _remove(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-folders = Folders()
+folders = FolderRoot()

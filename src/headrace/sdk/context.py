@@ -1,7 +1,7 @@
 """What a handler is given beside its events: who it is, how long it has, and what it may do.
 
 Everything a handler does here is only noted; it lands when the invocation is committed, or not at
-all. The noting is a `Desk`'s work: the executor's in an instance, a small one in a unit test.
+all. The noting is a `RunRecorder`'s work: the executor's in an instance, a small one in a unit test.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from headrace.model.policy import MAX_EXTENDED_S, MAX_VISIBILITY
 from headrace.sdk.consumer import Consumer
 from headrace.sdk.event import Event
 from headrace.sdk.queue import Queue
-from headrace.sdk.state import Ledger, Reserved, State
+from headrace.sdk.state import Reserved, State, StateAccess
 from headrace.sdk.stream import Stream
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Desk(Protocol):
+class RunRecorder(Protocol):
     """Notes what a handler does. One per invocation."""
 
-    def ledger(self) -> Ledger:
+    def ledger(self) -> StateAccess:
         """Where state is read and written."""
         ...
 
@@ -115,7 +115,7 @@ class Context:
     def __init__(
         self,
         invocation: Invocation,
-        desk: Desk,
+        desk: RunRecorder,
         began: float,
         monotonic: Callable[[], float],
         version: str = "",

@@ -14,7 +14,7 @@ from headrace.model.triggers.files import Watch
 from headrace.model.triggers.lag import Lag
 from headrace.model.triggers.schedules import Schedule
 from headrace.model.triggers.tables import Table
-from headrace.sdk.handler_signature import Shape
+from headrace.sdk.handler_signature import HandlerSignature
 from headrace.sdk.source_location import near
 from headrace.sdk.stream import Stream
 
@@ -62,7 +62,7 @@ class Declared:
         self,
         spec: FunctionSpec,
         handler: Callable[..., Any],
-        shape: Shape,
+        shape: HandlerSignature,
         output: Stream[Any] | None,
         decoders: dict[str, Callable[[bytes], Any]],
     ) -> None:
@@ -79,7 +79,7 @@ def check_streams(
     streams: Sequence[Stream[Any]],
     output: Stream[Any] | None,
     publishes: Sequence[Stream[Any]],
-    shape: Shape,
+    shape: HandlerSignature,
     where: str,
     *,
     answers: bool = False,
@@ -121,7 +121,7 @@ def check_streams(
 
 
 def decoders_of(
-    streams: Sequence[Stream[Any]], shape: Shape, where: str
+    streams: Sequence[Stream[Any]], shape: HandlerSignature, where: str
 ) -> dict[str, Callable[[bytes], Any]]:
     """How each stream's values are opened: as it was declared, or, where nothing was, as annotated.
 
@@ -164,7 +164,7 @@ def split_sources(
 
 
 def own_decoders(
-    function: str, triggers: tuple[Trigger, ...], shape: Shape, where: str
+    function: str, triggers: tuple[Trigger, ...], shape: HandlerSignature, where: str
 ) -> dict[str, Callable[[bytes], Any]]:
     """How the values of what its triggers bring in are opened: as the handler is annotated.
 
@@ -185,7 +185,7 @@ def check_lag(
     streams: Sequence[Stream[Any]],
     triggers: Sequence[Trigger],
     known: Mapping[str, Stream[Any]],
-    shape: Shape,
+    shape: HandlerSignature,
     where: str,
 ) -> tuple[Stream[Any], ...]:
     """The stream a function consumes by itself, if it does; its values are opened as declared.

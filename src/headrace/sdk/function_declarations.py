@@ -36,7 +36,7 @@ from headrace.sdk.secret_names import secret_names
 from headrace.sdk.stream import Stream, check_name
 
 
-class Registry(Protocol):
+class FunctionRegistry(Protocol):
     """The part of an app that functions need."""
 
     name: str
@@ -48,7 +48,7 @@ class Registry(Protocol):
 
 
 def declare_function(
-    app: Registry,
+    app: FunctionRegistry,
     handler: Callable[..., Any],
     sources: tuple[Stream[Any] | Trigger | Emitter, ...],
     given: dict[str, Any],

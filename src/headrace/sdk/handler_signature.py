@@ -1,6 +1,6 @@
 """What form a handler has, told from its annotations and parameters, never by calling it.
 
-In: the author's function. Out: a `Shape`. Where it can be read two ways, the error says what to
+In: the author's function. Out: a `HandlerSignature`. Where it can be read two ways, the error says what to
 write. `inspect` is slow to load, so plain functions are read from their code object.
 """
 
@@ -27,7 +27,7 @@ _OF_MODELS = frozenset({"pydantic", "pydantic_core", "annotated_types"})
 _EVENT_NAMES = frozenset({"event", "message", "record"})
 
 
-class Shape(msgspec.Struct, frozen=True):
+class HandlerSignature(msgspec.Struct, frozen=True):
     """How a handler is called.
 
     Attributes:
@@ -51,7 +51,7 @@ class Shape(msgspec.Struct, frozen=True):
     answer: Any = Any
 
 
-def shape_of(handler: Callable[..., Any], name: str) -> Shape:
+def shape_of(handler: Callable[..., Any], name: str) -> HandlerSignature:
     """The form of `handler`, the function `name`.
 
     Raises:
@@ -78,7 +78,7 @@ def shape_of(handler: Callable[..., Any], name: str) -> Shape:
     batch, value = _reading(parameters[0], hints.get(parameters[0]), name, place)
     _check_bounds(value, f"`{name}` ({place})")
     flags = code.co_flags
-    return Shape(
+    return HandlerSignature(
         batch=batch,
         context=len(parameters) >= 2,
         awaits=bool(flags & (_COROUTINE | _ASYNC_GENERATOR)),

@@ -21,7 +21,7 @@ from headrace.model.triggers.http import Http, Webhook
 from headrace.sdk.answer_types import answers_of
 from headrace.sdk.declaration_checks import Declared, coder_of
 from headrace.sdk.event import Event
-from headrace.sdk.handler_signature import Shape, shape_of
+from headrace.sdk.handler_signature import HandlerSignature, shape_of
 from headrace.sdk.request import Reply, Request
 from headrace.sdk.source_location import of_code
 
@@ -31,8 +31,8 @@ _BODYLESS = frozenset({"GET", "DELETE"})
 
 
 def read_routes(
-    triggers: tuple[Trigger, ...], shape: Shape, where: str
-) -> tuple[tuple[Trigger, ...], Shape]:
+    triggers: tuple[Trigger, ...], shape: HandlerSignature, where: str
+) -> tuple[tuple[Trigger, ...], HandlerSignature]:
     """The triggers with schemas in the place of types, and what the handler's values are then.
 
     Raises:
@@ -87,7 +87,7 @@ def _resolved(trigger: Http | Webhook, body: Any, where: str) -> Http | Webhook:
     return replace(trigger, **changes)
 
 
-def _answering(trigger: Http, shape: Shape, where: str) -> Http:
+def _answering(trigger: Http, shape: HandlerSignature, where: str) -> Http:
     if trigger.mode != "sync":
         return trigger
     answers, any_status = answers_of(

@@ -14,7 +14,7 @@ from headrace.model.errors import Invalid, Misuse
 from headrace.model.function import FunctionSpec
 from headrace.sdk.declaration_checks import coder_of
 from headrace.sdk.event import Event, Origin
-from headrace.sdk.handler_signature import Shape
+from headrace.sdk.handler_signature import HandlerSignature
 
 
 class ChangeReader:
@@ -51,7 +51,7 @@ class ChangeReader:
 
 
 def change_readers(
-    spec: FunctionSpec, shape: Shape, where: str
+    spec: FunctionSpec, shape: HandlerSignature, where: str
 ) -> dict[str, Callable[[bytes], Any]]:
     """How what a function reads is opened where it is row changes; nothing where it is not.
 

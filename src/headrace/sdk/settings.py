@@ -16,7 +16,7 @@ import msgspec
 
 from headrace.model.durations import seconds_in
 from headrace.model.errors import Misuse
-from headrace.model.settings import SETTING_NAME, Given, SettingSpec, how_to_set
+from headrace.model.settings import SETTING_NAME, SettingSpec, SettingValue, how_to_set
 
 T = TypeVar("T")
 
@@ -34,7 +34,13 @@ class Setting(Generic[T]):
     """
 
     def __init__(
-        self, app: str, name: object, type: Any, default: Any, given: Sequence[Given], place: str
+        self,
+        app: str,
+        name: object,
+        type: Any,
+        default: Any,
+        given: Sequence[SettingValue],
+        place: str,
     ) -> None:
         if not isinstance(name, str) or not SETTING_NAME.fullmatch(name):
             raise Misuse(
@@ -46,7 +52,7 @@ class Setting(Generic[T]):
         self._type = type
         self._value = default
         if default is not NOT_GIVEN:
-            self._value = self.read(Given(self.name, default, f"{place}: the default"))
+            self._value = self.read(SettingValue(self.name, default, f"{place}: the default"))
         told = next((each for each in reversed(given) if each.matches(self.name)), None)
         if told is not None:
             self._value = self.read(told)
@@ -89,7 +95,7 @@ class Setting(Generic[T]):
         finally:
             self._value = before
 
-    def read(self, given: Given) -> T:
+    def read(self, given: SettingValue) -> T:
         """What was given, as a value of its type.
 
         Raises:

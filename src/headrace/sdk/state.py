@@ -16,7 +16,7 @@ D = TypeVar("D")
 _decoders: dict[Any, Callable[[bytes], Any]] = {}
 
 
-class Ledger(Protocol):
+class StateAccess(Protocol):
     """Keeps an invocation's reads and writes; values are encoded, expired ones are absent."""
 
     def read(self, key: str) -> bytes | None:
@@ -50,7 +50,7 @@ class State:
 
     __slots__ = ("_ledger",)
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: StateAccess) -> None:
         self._ledger = ledger
 
     @overload
@@ -157,7 +157,7 @@ class Reserved:
 
     __slots__ = ("_ledger",)
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: StateAccess) -> None:
         self._ledger = ledger
 
     def read(self, key: str) -> bytes | None:

@@ -21,7 +21,7 @@ from headrace.sdk.stream import Stream
 from headrace.sdk.windows import MAX_SPAN_S, Folding, Hopping, Session, Tumbling, Window, Windows
 
 
-class Registry(Protocol):
+class WindowRegistry(Protocol):
     """The part of an app that windows need."""
 
     name: str
@@ -34,7 +34,7 @@ class Registry(Protocol):
 
 
 def declare_window(
-    app: Registry,
+    app: WindowRegistry,
     fold: Callable[..., Any],
     stream: Stream[Any],
     by: Windows,

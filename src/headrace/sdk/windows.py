@@ -115,7 +115,7 @@ class Window(msgspec.Struct, frozen=True):
     value: Any
 
 
-class Standing(msgspec.Struct, array_like=True):
+class WindowProgress(msgspec.Struct, array_like=True):
     """A partition's watermark, a moment before which no window is due, and where the due ones are.
 
     Rows are found by name, never by a search: what one transaction has read by name, the commit
@@ -196,7 +196,7 @@ class Folding:
             return
         time = event._micros
         place = windows_place(self._name, event.stream, event.partition)
-        standing = context.state.get(f"{place}at", Standing, Standing())
+        standing = context.state.get(f"{place}at", WindowProgress, WindowProgress())
         taken = self._put(place, event, time, standing, context)
         mark = time - self._lateness
         if standing.watermark is None or mark > standing.watermark:
@@ -210,7 +210,7 @@ class Folding:
             )
 
     def _put(
-        self, place: str, event: Event[Any], time: int, standing: Standing, context: Context
+        self, place: str, event: Event[Any], time: int, standing: WindowProgress, context: Context
     ) -> bool:
         """Whether a window was open for the event."""
         name = _name(event.key)
@@ -251,7 +251,7 @@ class Folding:
         return msgspec.to_builtins(self._combine(self._opened(one), self._opened(other)))
 
     def _schedule(
-        self, place: str, entries: set[tuple[int, str]], standing: Standing, context: Context
+        self, place: str, entries: set[tuple[int, str]], standing: WindowProgress, context: Context
     ) -> None:
         """Remember to look at each key when its moment is due."""
         for end, name in sorted(entries):
@@ -264,7 +264,7 @@ class Folding:
                 standing.buckets = sorted([*standing.buckets, bucket])
             standing.due = end if standing.due is None else min(standing.due, end)
 
-    def _close_due(self, place: str, standing: Standing, context: Context) -> None:
+    def _close_due(self, place: str, standing: WindowProgress, context: Context) -> None:
         """Close every window that ends at the watermark or before, the earliest first."""
         mark = 0 if standing.watermark is None else standing.watermark
         reached = [each for each in standing.buckets if (each - 1) * self._width < mark]

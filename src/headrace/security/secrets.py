@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from headrace.model.errors import Misuse
-from headrace.model.redaction import Blots
+from headrace.model.redaction import Redaction
 from headrace.model.webhook_signature import Secret
 
 MAX_SECRET_BYTES = 65_536
@@ -44,7 +44,7 @@ class Secrets:
         self._environ = environ
         self._folders = folders
         self._files: dict[str, tuple[tuple[str, int, int, int], bytes]] = {}
-        self.blots = Blots()
+        self.blots = Redaction()
 
     def follow(self, other: Secrets) -> None:
         """Look from now on where `other` looks."""

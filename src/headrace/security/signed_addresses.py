@@ -14,7 +14,7 @@ _KEY = pack("marks", "key")
 DIGITS = 32
 
 
-class Marks:
+class AddressSigner:
     """Marks texts, and knows its own marks again. Owned by assembly."""
 
     def __init__(self, storage: Storage, entropy: Entropy) -> None:

@@ -24,7 +24,7 @@ import msgspec
 
 from headrace.simulation.plan import plan_of
 from headrace.simulation.plan_values import Plan, PlannedFunction
-from headrace.simulation.run import Run
+from headrace.simulation.run import SimulationRun
 
 Judge = Callable[[dict[str, Any]], Sequence[object]]
 
@@ -41,7 +41,7 @@ def play_plan(plan: Plan, judge: Judge) -> tuple[list[str], str]:
     """What the judge found in a plan's run, and the run's fingerprint."""
     # Whatever ends a run or its judge counts against the seed, so that the seed is named.
     try:
-        account = Run(plan).play()
+        account = SimulationRun(plan).play()
     except Exception as error:  # noqa: BLE001 - a fault of the platform under this seed
         return [f"the run stopped: {_told(error)}"], ""
     mark = hashlib.blake2b(msgspec.msgpack.encode(account), digest_size=8).hexdigest()

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from headrace.admin.dead_letters import DeadLetters
-from headrace.admin.parked_keys import ParkingLot
+from headrace.admin.parked_keys import ParkedKeys
 from headrace.environment.randomness import SeededEntropy
 from headrace.model.effects import Change, Space
 from headrace.model.errors import HeadraceError
@@ -25,28 +25,28 @@ from headrace.model.record import decode_events, encode_events, positions
 from headrace.simulation.plan_values import Action, Plan, PlannedEvent, PlannedFunction
 from headrace.simulation.scenes.base import APP, Stage
 from headrace.simulation.scenes.selection import scene_of
-from headrace.simulation.workload import FLOW, Deeds, app_of
+from headrace.simulation.workload import FLOW, Workload, app_of
 from headrace.testing.deliveries import fate_of
-from headrace.testing.faults import Fault, Host, Weather, inhabited
-from headrace.testing.hosts import Lives, Node
+from headrace.testing.faults import Fault, SimulatedHost, Weather, inhabited
+from headrace.testing.hosts import HostedNode, Hosts
 
 MAX_STEPS = 60_000
 LIMIT_S = 86_400.0 * 30
 WATCHED = frozenset((Space.POSITIONS, Space.DEAD, Space.PARKED, Space.TROUBLE))
 
 
-class Run:
+class SimulationRun:
     """One plan, played once. `account` is what the judge gets."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.history: list[Any] = []
         self.acknowledged: list[tuple[str, int]] = []
-        self.deeds = Deeds()
+        self.deeds = Workload()
         self._chance = Random(plan.seed + 1)
         self._runs = self._version = 0
         self._running: dict[int, int] = {}
-        self._frozen: list[Host] = []
+        self._frozen: list[SimulatedHost] = []
         self._stops: list[asyncio.Task[None]] = []
         self._resets: dict[str, int] = {}
         self._redrives: dict[str, int] = {}
@@ -67,7 +67,7 @@ class Run:
         app = app_of(plan, self.deeds)
         for scene, stage in zip(self._scenes, self._stages[1:], strict=True):
             scene.build(app, stage)
-        self.lives = Lives(
+        self.lives = Hosts(
             [app],
             seed=plan.seed,
             weather=Weather(SeededEntropy(plan.seed + 2), plan.odds),
@@ -212,17 +212,17 @@ class Run:
         node.host.adopt(wish)
         await asyncio.wait((wish,))
 
-    async def _wish(self, node: Node, deed: str, target: str) -> None:
+    async def _wish(self, node: HostedNode, deed: str, target: str) -> None:
         inhabited.set(node.host)
         try:
             match deed:
                 case "redrive":
                     self._redrives[target] = self._redrives.get(target, 0) + 1
                     await DeadLetters(node.door, node.dispatcher, self.lives.clock).redrive(target)
-                    await ParkingLot(node.door, node.dispatcher, self.lives.clock).redrive(target)
+                    await ParkedKeys(node.door, node.dispatcher, self.lives.clock).redrive(target)
                 case "discard":
                     self._discards.add(target)
-                    await ParkingLot(node.door, node.dispatcher, self.lives.clock).discard(target)
+                    await ParkedKeys(node.door, node.dispatcher, self.lives.clock).discard(target)
                 case "reset":
                     self._resets[target] = self._resets.get(target, 0) + 1
                     await node.dispatcher.reset(target, "earliest")
@@ -233,7 +233,7 @@ class Run:
         except HeadraceError:
             return
 
-    async def _reload(self, node: Node, deed: str, target: str) -> None:
+    async def _reload(self, node: HostedNode, deed: str, target: str) -> None:
         """Deploy the app's next version: other code, a function delivered otherwise, or gone for a moment."""
         dispatcher, self._version = node.dispatcher, self._version + 1
         app = dispatcher.apps[APP]
@@ -254,7 +254,7 @@ class Run:
 
     # --- what is seen -----------------------------------------------------------------------
 
-    async def _before(self, host: Host, invocation: Invocation) -> Outcome | None:
+    async def _before(self, host: SimulatedHost, invocation: Invocation) -> Outcome | None:
         self._runs += 1
         self._running[invocation.token] = self._runs
         if invocation.function in self._functions:
@@ -278,11 +278,13 @@ class Run:
         self._ended(host, invocation, outcome)
         return outcome
 
-    async def _after(self, host: Host, invocation: Invocation, outcome: Outcome) -> Outcome | None:
+    async def _after(
+        self, host: SimulatedHost, invocation: Invocation, outcome: Outcome
+    ) -> Outcome | None:
         self._ended(host, invocation, outcome)
         return None
 
-    def _ended(self, host: Host, invocation: Invocation, outcome: Outcome) -> None:
+    def _ended(self, host: SimulatedHost, invocation: Invocation, outcome: Outcome) -> None:
         run = self._running.pop(invocation.token)
         if invocation.function in self._functions:
             # What the platform took away itself is nobody's failure.
@@ -295,7 +297,7 @@ class Run:
     def _now(self) -> int:
         return self.lives.clock.now()
 
-    def _landed(self, host: Host, change: Change) -> None:
+    def _landed(self, host: SimulatedHost, change: Change) -> None:
         puts = [(put.space, put.key, put.value) for put in change.puts if put.space in WATCHED]
         deletes = [(gone.space, gone.key) for gone in change.deletes if gone.space in WATCHED]
         if puts or deletes:
@@ -303,7 +305,7 @@ class Run:
         for scene in self._scenes:
             scene.landed(host, change)
 
-    def _refused(self, host: Host) -> None:
+    def _refused(self, host: SimulatedHost) -> None:
         self.history.append(["refused", host.number])
 
     def _garbage(self) -> set[int]:

@@ -28,7 +28,7 @@ class Troubled(Exception):
     """What a planned handler raises."""
 
 
-class Deeds:
+class Workload:
     """What the planned handlers do; remembers what it has let pass, as the outside world would."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Deeds:
         return found
 
 
-def app_of(plan: Plan, deeds: Deeds) -> App:
+def app_of(plan: Plan, deeds: Workload) -> App:
     """The plan's topology, as an author would have written it."""
     app = App(APP)
     streams = {
@@ -105,7 +105,7 @@ def _options(planned: PlannedFunction) -> dict[str, Any]:
 
 
 def _handler(
-    planned: PlannedFunction, output: Stream[Any], deeds: Deeds, *, tells: bool
+    planned: PlannedFunction, output: Stream[Any], deeds: Workload, *, tells: bool
 ) -> Callable[..., Any]:
     """A handler of the planned shape: an output and a note in the state for every event."""
     prefix = f"{APP}.{planned.name}"

@@ -27,7 +27,7 @@ NAMED: Final = 3
 """Streams that an error names, at most."""
 
 
-class Outlet:
+class SourceAppender:
     """A source's way to the log. Used by one task at a time.
 
     Attributes:
@@ -134,7 +134,7 @@ class Outlet:
 class Draft:
     """What a source is about to say: events, and what is remembered with them."""
 
-    outlet: Outlet
+    outlet: SourceAppender
     appends: tuple[Append, ...]
     checkpoint: bytes | None = None
     puts: tuple[Put, ...] = ()
@@ -184,7 +184,7 @@ def checkpoint_key(stream: str) -> bytes:
 class Source(Protocol):
     """Brings events in until it is cancelled."""
 
-    async def run(self, outlet: Outlet) -> None:
+    async def run(self, outlet: SourceAppender) -> None:
         """Watch, and emit. Raising means: begin again after a pause.
 
         Raises:

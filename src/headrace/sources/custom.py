@@ -23,7 +23,7 @@ from headrace.model.outcome import Outcome, Returned
 from headrace.model.policy import MAX_KEY_BYTES
 from headrace.model.record import Chunk, encode_events
 from headrace.model.triggers.files import Custom
-from headrace.sources.base import Outlet
+from headrace.sources.base import SourceAppender
 
 UNAVAILABLE_PAUSE_S: Final = 0.5
 
@@ -44,7 +44,7 @@ class Said(msgspec.Struct):
     time: int | None = None
 
 
-class Answer(msgspec.Struct):
+class TurnResult(msgspec.Struct):
     """What one turn said."""
 
     events: list[Said]
@@ -65,7 +65,7 @@ class CustomSource:
         self._trigger, self._invoke = trigger, invoke
         self._clock, self._entropy = clock, entropy
 
-    async def run(self, outlet: Outlet) -> None:
+    async def run(self, outlet: SourceAppender) -> None:
         """Take turns for ever.
 
         Raises:
@@ -78,7 +78,7 @@ class CustomSource:
                 # Another node has taken this turn; go on from what it remembered.
                 await self._pause(self._trigger.every)
 
-    async def _turns(self, outlet: Outlet) -> None:
+    async def _turns(self, outlet: SourceAppender) -> None:
         row = await outlet.checkpoint()
         while True:
             answer = await self._turn(row)
@@ -91,7 +91,7 @@ class CustomSource:
             if answer.ended or not answer.events:
                 await self._pause(self._trigger.every)
 
-    async def _turn(self, row: bytes | None) -> Answer:
+    async def _turn(self, row: bytes | None) -> TurnResult:
         trigger = self._trigger
         payload = msgspec.json.encode(
             {
@@ -105,7 +105,7 @@ class CustomSource:
             cause = outcome.error if isinstance(outcome, Returned) else outcome.cause
             told = "" if cause is None else f"{cause.kind}: {cause.message}\n{cause.traceback}"
             raise TriggerFailed(f"`{trigger.function}` failed: {told}".rstrip())
-        answer = msgspec.json.decode(outcome.result or b"null", type=Answer)
+        answer = msgspec.json.decode(outcome.result or b"null", type=TurnResult)
         for said in answer.events:
             for what, text in ("key", said.key), ("id", said.id):
                 if text is not None and len(text) > MAX_KEY_BYTES:

@@ -19,13 +19,13 @@ from headrace.model.triggers.foreign import ForeignTrigger
 from headrace.model.triggers.http import Http, Webhook
 from headrace.model.triggers.schedules import At, Cron, Every
 from headrace.model.triggers.tables import Table
-from headrace.sources.base import Outlet, Source
-from headrace.sources.schedules.schedule_queue import Agenda
+from headrace.sources.base import Source, SourceAppender
+from headrace.sources.schedules.schedule_queue import ScheduleQueue
 from headrace.storage.log.base import Broker
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class SourceContext:
     """What every source may use of the node.
 
     Attributes:
@@ -42,10 +42,10 @@ class Surroundings:
     broker: Broker | None = None
     invoke: Callable[[Invocation], Awaitable[Outcome]] | None = None
     outside: bool = True
-    agenda: Agenda | None = None
+    agenda: ScheduleQueue | None = None
 
 
-def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) -> Source:
+def open_source(function: FunctionSpec, trigger: Trigger, around: SourceContext) -> Source:
     """The source of `trigger`, not running yet.
 
     Raises:
@@ -95,7 +95,7 @@ def open_source(function: FunctionSpec, trigger: Trigger, around: Surroundings) 
             raise Misuse(f"`{function.name}`: no source serves a `{kind}` trigger on this node")
 
 
-def _replication(trigger: Table, around: Surroundings) -> Source:
+def _replication(trigger: Table, around: SourceContext) -> Source:
     try:
         from headrace.sources.tables.postgres import ReplicationSource
     except ImportError as error:
@@ -108,5 +108,5 @@ def _replication(trigger: Table, around: Surroundings) -> Source:
 class Fed:
     """Needs no source: the HTTP door, a router or the function itself appends what comes in."""
 
-    async def run(self, outlet: Outlet) -> None:
+    async def run(self, outlet: SourceAppender) -> None:
         """Nothing to do."""

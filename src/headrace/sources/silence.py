@@ -20,7 +20,7 @@ from headrace.model.event import Event
 from headrace.model.function import FunctionSpec
 from headrace.model.record import Chunk
 from headrace.model.triggers.files import Missing, Silence
-from headrace.sources.base import Outlet
+from headrace.sources.base import SourceAppender
 from headrace.sources.silence_rules import Case, Partners, Quiet
 from headrace.storage.log.base import Broker
 
@@ -53,7 +53,7 @@ class FreshnessSource:
         self._span = round(trigger.seconds * 1_000_000)
         self._of = msgspec.json.encode(trigger).decode()
 
-    async def run(self, outlet: Outlet) -> None:
+    async def run(self, outlet: SourceAppender) -> None:
         """Watch for ever.
 
         Raises:
@@ -67,7 +67,7 @@ class FreshnessSource:
                 # Another node has told; go on from what it remembered.
                 continue
 
-    async def _watch(self, outlet: Outlet) -> None:
+    async def _watch(self, outlet: SourceAppender) -> None:
         row = await outlet.checkpoint()
         told = None if row is None else msgspec.json.decode(row, type=Told)
         if told is None or told.of != self._of:

@@ -50,7 +50,7 @@ Of: TypeAlias = Callable[[str], bool]
 """Whether what a function did is to be told."""
 
 
-class Run(msgspec.Struct, frozen=True, gc=False):
+class RunRecord(msgspec.Struct, frozen=True, gc=False):
     """One invocation, as it ended.
 
     Attributes:
@@ -107,7 +107,7 @@ class Counters:
         self.left_out: dict[str, int] = defaultdict(int)
 
 
-class Runs:
+class RunHistory:
     """Owned by the node; written by pumps and the fleet, on the loop.
 
     Args:
@@ -118,14 +118,14 @@ class Runs:
     def __init__(self, on_output: Callable[[], object] | None = None) -> None:
         self.new_outputs: list[tuple[str, str]] = []
         self._on_output = on_output
-        self._runs: dict[str, deque[Run]] = defaultdict(lambda: deque(maxlen=MAX_RUNS))
-        self._latest: deque[Run] = deque(maxlen=MAX_RUNS)
-        self._failed: deque[Run] = deque(maxlen=MAX_FAILED)
+        self._runs: dict[str, deque[RunRecord]] = defaultdict(lambda: deque(maxlen=MAX_RUNS))
+        self._latest: deque[RunRecord] = deque(maxlen=MAX_RUNS)
+        self._failed: deque[RunRecord] = deque(maxlen=MAX_FAILED)
         self._lines: deque[LogLine] = deque()
         self._line_bytes = self._number = 0
         self.counters: dict[str, Counters] = defaultdict(Counters)
 
-    def record(self, run: Run, batches: int = 1) -> None:
+    def record(self, run: RunRecord, batches: int = 1) -> None:
         """Remember a run that ended; of a convoy, all its batches as one, and count each of them."""
         self._runs[run.function].append(run)
         self._latest.append(run)
@@ -194,12 +194,12 @@ class Runs:
 
     def recent(
         self, function: str | None = None, limit: int = 100, of: Of = lambda _: True
-    ) -> list[Run]:
+    ) -> list[RunRecord]:
         """The runs that ended last, the last first: of one function, or the functions that `of` says."""
         known = self._latest if function is None else self._runs.get(function, ())
         return _last(known, limit, of)
 
-    def failed(self, limit: int = MAX_FAILED, of: Of = lambda _: True) -> list[Run]:
+    def failed(self, limit: int = MAX_FAILED, of: Of = lambda _: True) -> list[RunRecord]:
         """Those that did not succeed."""
         return _last(self._failed, limit, of)
 
@@ -221,11 +221,11 @@ class Runs:
         return found[::-1]
 
 
-def _last(known: Sequence[Run], limit: int, of: Of) -> list[Run]:
+def _last(known: Sequence[RunRecord], limit: int, of: Of) -> list[RunRecord]:
     return list(itertools.islice((run for run in reversed(known) if of(run.function)), limit))
 
 
-def runs_of(invocation: Invocation, outcome: Outcome, wall: float) -> list[tuple[Run, int]]:
+def runs_of(invocation: Invocation, outcome: Outcome, wall: float) -> list[tuple[RunRecord, int]]:
     """The runs that ended so, and how many batches each of them stands for.
 
     Of a convoy the batches that came through are one, and the one that ended it is another.
@@ -257,7 +257,7 @@ def _place(invocation: Invocation, index: int) -> str:
     return str(next(itertools.islice(positions(invocation.chunks), index, None)))
 
 
-def run_of(invocation: Invocation, outcome: Outcome, wall: float) -> Run:
+def run_of(invocation: Invocation, outcome: Outcome, wall: float) -> RunRecord:
     """The run that ended so."""
     if type(outcome) is Returned and outcome.error is None and not outcome.failures:
         kind, cause = "succeeded", ""
@@ -273,7 +273,7 @@ def run_of(invocation: Invocation, outcome: Outcome, wall: float) -> Run:
         place = str(invocation.held[0]) if invocation.held else ""
         events = 0
     usage = outcome.usage
-    return Run(
+    return RunRecord(
         invocation.function, invocation.key, usage.instance, invocation.now, wall,
         events, invocation.attempt, kind, place, cause, usage.cold,
     )  # fmt: skip

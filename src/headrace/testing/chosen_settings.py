@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from headrace.model.errors import Misuse
-from headrace.model.settings import Given
+from headrace.model.settings import SettingValue
 from headrace.sdk.app import App
 from headrace.sdk.settings import Setting
 from headrace.sdk.source_location import near
@@ -30,7 +30,7 @@ def chosen(apps: Sequence[App], values: Mapping[str, Any]) -> Iterator[None]:
         for name, value in values.items():
             for setting in _meant(declared, name):
                 where = f"`World(settings={{{name!r}: ...}})`"
-                held.enter_context(setting.override(setting.read(Given(name, value, where))))
+                held.enter_context(setting.override(setting.read(SettingValue(name, value, where))))
         for setting in declared:
             if not setting.has_value:
                 raise Misuse(

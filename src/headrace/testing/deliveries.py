@@ -13,7 +13,7 @@ import msgspec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned, TimedOut
 from headrace.model.record import Position
-from headrace.testing.faults import Host
+from headrace.testing.faults import SimulatedHost
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -48,7 +48,7 @@ class Deliveries:
         """Let the next `times` runs of the function end so, before their handler does anything."""
         self._planned.setdefault(function, []).extend([outcome] * times)
 
-    async def before(self, host: Host, invocation: Invocation) -> Outcome | None:
+    async def before(self, host: SimulatedHost, invocation: Invocation) -> Outcome | None:
         """The planned outcome of a run, if there is one."""
         planned = self._planned.get(invocation.function)
         if not planned:
@@ -59,7 +59,9 @@ class Deliveries:
         self._note(invocation, outcome)
         return outcome
 
-    async def after(self, host: Host, invocation: Invocation, outcome: Outcome) -> Outcome | None:
+    async def after(
+        self, host: SimulatedHost, invocation: Invocation, outcome: Outcome
+    ) -> Outcome | None:
         """Note what a run did; and lose it with its host, where that is planned."""
         self._note(invocation, outcome)
         if self.twice:

@@ -34,7 +34,7 @@ class HostDied(BaseException):
         self.landed = landed
 
 
-class Host:
+class SimulatedHost:
     """One life of a node.
 
     Attributes:
@@ -43,7 +43,7 @@ class Host:
         tasks: What it is running; tasks started by its tasks belong to it too.
     """
 
-    def __init__(self, number: int, on_death: Callable[[Host, str], None]) -> None:
+    def __init__(self, number: int, on_death: Callable[[SimulatedHost, str], None]) -> None:
         self.number = number
         self.alive = True
         # In order of birth, so that they die in the same order in every run of a seed.
@@ -103,7 +103,7 @@ class Host:
         raise HostDied(f"host {self.number} died: {why}", landed=landed)
 
 
-inhabited: ContextVar[Host | None] = ContextVar("inhabited", default=None)
+inhabited: ContextVar[SimulatedHost | None] = ContextVar("inhabited", default=None)
 """The host that the running task belongs to."""
 
 
@@ -191,7 +191,7 @@ class Spring:
         return subscription
 
 
-class Door:
+class HostStorage:
     """One host's way to the store: closed to the dead, and troubled by the weather.
 
     Args:
@@ -207,13 +207,13 @@ class Door:
     def __init__(
         self,
         storage: Storage,
-        host: Host,
+        host: SimulatedHost,
         *,
         weather: Weather,
         clock: Clock,
         in_order: bool = True,
-        on_landed: Callable[[Host, Change], None] | None = None,
-        on_refused: Callable[[Host], None] | None = None,
+        on_landed: Callable[[SimulatedHost, Change], None] | None = None,
+        on_refused: Callable[[SimulatedHost], None] | None = None,
     ) -> None:
         self._storage = storage
         self._host = host

@@ -21,7 +21,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Range, Scanned
 from headrace.model.policy import MAX_KEPT_S
 from headrace.model.record import Chunk
-from headrace.runtime.child.recorder import Lane, Outlet, Recorder, is_cancelled
+from headrace.runtime.child.recorder import Lane, OutputStream, Recorder, is_cancelled
 from headrace.runtime.child.state_cache import StateCache
 from headrace.runtime.host_questions import check_granted
 from headrace.sdk.app import App
@@ -218,7 +218,7 @@ class _Notes(Recorder):
             raise Misuse(f"{event!r} is not an event; hand over what the handler was given")
         return event._index
 
-    def _outlet(self, target: Stream[Any] | str) -> Outlet:
+    def _outlet(self, target: Stream[Any] | str) -> OutputStream:
         name = target if isinstance(target, str) else target.name
         if self._given is not None:
             outlet = super()._outlet(target)
@@ -227,7 +227,7 @@ class _Notes(Recorder):
         if isinstance(target, str):
             target = _untyped(target)
         self._streams[name] = target
-        return Outlet(target, max(target.spec.partitions, 1))
+        return OutputStream(target, max(target.spec.partitions, 1))
 
 
 class ContextByHand(Context):

@@ -17,17 +17,17 @@ from headrace.bus.bus import Bus
 from headrace.bus.http_target import HttpRequest
 from headrace.bus.internal_functions import InternalInvoker
 from headrace.bus.replay import Replays
-from headrace.client.http_pool import Outgoing
-from headrace.delivery.assignment.consumer_run import Shifts
-from headrace.delivery.assignment.supervisor import Dispatcher
-from headrace.delivery.calls.streaming import Answers
+from headrace.client.http_pool import HttpPool
+from headrace.delivery.assignment.consumer_run import ConsumerRuns
+from headrace.delivery.assignment.supervisor import PartitionSupervisor
+from headrace.delivery.calls.streaming import LiveAnswers
 from headrace.delivery.hostcalls import HostCalls
 from headrace.delivery.partition.retention_holds import lowest_owed
-from headrace.delivery.publisher import Published
-from headrace.delivery.queues.delayed import Delays
+from headrace.delivery.publisher import PublishReceipt
+from headrace.delivery.queues.delayed import DelayedMessages
 from headrace.environment import failpoints
 from headrace.environment.randomness import SeededEntropy
-from headrace.http.dependencies import Health, Rooms
+from headrace.http.dependencies import Dependencies, Health
 from headrace.model.effects import Change, Space
 from headrace.model.errors import Conflict, Fenced, Unavailable
 from headrace.model.event import Event
@@ -44,8 +44,8 @@ from headrace.security.secrets import Secrets
 from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.base import Broker
 from headrace.storage.log.memory import MemoryBroker
-from headrace.telemetry.history import Runs
-from headrace.testing.faults import Door, Host, HostDied, Spring, Weather, inhabited
+from headrace.telemetry.history import RunHistory
+from headrace.testing.faults import HostDied, HostStorage, SimulatedHost, Spring, Weather, inhabited
 from headrace.testing.virtual_time import EPOCH, MAX_STEPS, VirtualClock, VirtualLoop
 
 T = TypeVar("T")
@@ -54,22 +54,22 @@ MANY = 1_000_000
 OPERATOR_KEY = "hro_of-a-world"
 """Always the same: a key that is drawn would be another draw of the world's chance."""
 
-Before = Callable[[Host, Invocation], Awaitable[Outcome | None]]
-After = Callable[[Host, Invocation, Outcome], Awaitable[Outcome | None]]
-Landed = Callable[[Host, Change], None]
-Refused = Callable[[Host], None]
+Before = Callable[[SimulatedHost, Invocation], Awaitable[Outcome | None]]
+After = Callable[[SimulatedHost, Invocation, Outcome], Awaitable[Outcome | None]]
+Landed = Callable[[SimulatedHost, Change], None]
+Refused = Callable[[SimulatedHost], None]
 
 
-class Node:
+class HostedNode:
     """One host and what runs on it."""
 
     def __init__(
         self,
-        host: Host,
-        door: Door,
-        dispatcher: Dispatcher,
+        host: SimulatedHost,
+        door: HostStorage,
+        dispatcher: PartitionSupervisor,
         invoker: InlineInvoker,
-        rooms: Rooms,
+        rooms: Dependencies,
     ) -> None:
         self.host = host
         self.door = door
@@ -78,7 +78,7 @@ class Node:
         self.rooms = rooms
 
 
-class Lives:
+class Hosts:
     """Owns the loop, the store, the log and the hosts. Driven from outside the loop.
 
     Attributes:
@@ -136,10 +136,10 @@ class Lives:
         self._numbers = itertools.count(1)
         self._strikes: dict[str, int] = {}
         self._up: asyncio.Event = asyncio.Event()
-        self._hosts: list[Host] = []
+        self._hosts: list[SimulatedHost] = []
         self._springs: list[Spring] = []
-        self._primary: Host | None = None
-        self.node: Node
+        self._primary: SimulatedHost | None = None
+        self.node: HostedNode
         self.broker: MemoryBroker
 
     # --- life and death ---------------------------------------------------------------------
@@ -177,7 +177,7 @@ class Lives:
         self.node = node
         self._up.set()
 
-    async def _born(self) -> Node | None:
+    async def _born(self) -> HostedNode | None:
         try:
             return await self._begin()
         except HostDied:
@@ -198,16 +198,16 @@ class Lives:
                         StreamSpec(name=name, partitions=count, codec=stream.spec.codec)
                     )
 
-    async def _begin(self) -> Node:
-        host = Host(next(self._numbers), self._buried)
+    async def _begin(self) -> HostedNode:
+        host = SimulatedHost(next(self._numbers), self._buried)
         self._hosts.append(host)
         self._primary = host
         inhabited.set(host)
-        door = Door(
+        door = HostStorage(
             self.storage, host, weather=self.weather, clock=self.clock,
             in_order=self._in_order, on_landed=self.on_landed, on_refused=self.on_refused,
         )  # fmt: skip
-        runs, shifts, answers = Runs(), Shifts(), Answers()
+        runs, shifts, answers = RunHistory(), ConsumerRuns(), LiveAnswers()
         calls = HostCalls(door, self.clock, shifts, answers, self._secrets)
         invoker = InlineInvoker(
             self.apps, calls, clock=self.clock, partitions=self.partitions,
@@ -215,7 +215,7 @@ class Lives:
             on_outcome=lambda invocation, outcome: self._after(host, invocation, outcome),
         )  # fmt: skip
         internal = InternalInvoker(invoker, clock=self.clock)
-        dispatcher = Dispatcher(
+        dispatcher = PartitionSupervisor(
             broker=self._spring(), storage=door, invoker=internal, clock=self.clock,
             entropy=self._entropy, runs=runs, on_failure=self._failed, outside=False,
             shifts=shifts, lead=invoker.lead,
@@ -241,9 +241,9 @@ class Lives:
         rooms = furnish(
             dispatcher, invoker=invoker, answers=answers, replays=replays, runs=runs, storage=door,
             broker=self.broker, clock=self.clock, entropy=self._entropy, secrets=self._secrets,
-            outgoing=Outgoing(), operator=Operator(OPERATOR_KEY), access="open", check_answers=True, health=lambda: Health(ready=True), instances=tuple, cold_starts=ColdStarts,
+            outgoing=HttpPool(), operator=Operator(OPERATOR_KEY), access="open", check_answers=True, health=lambda: Health(ready=True), instances=tuple, cold_starts=ColdStarts,
         )  # fmt: skip
-        return Node(host, door, dispatcher, invoker, rooms)
+        return HostedNode(host, door, dispatcher, invoker, rooms)
 
     async def _answer(self, request: HttpRequest) -> int:
         """Nobody outside is asked: the request is noted, and answered as the test says."""
@@ -256,7 +256,7 @@ class Lives:
         self._springs.append(Spring(self.broker, self._entropy, self._stale_reads))
         return cast("Broker", self._springs[-1])
 
-    async def take_over(self) -> Host:
+    async def take_over(self) -> SimulatedHost:
         """A second host claims every partition, as if the first had been given up for dead."""
         first = self.node.host
         outside = inhabited.get()
@@ -268,7 +268,7 @@ class Lives:
             inhabited.set(outside)
         return first
 
-    def _buried(self, host: Host, why: str) -> None:
+    def _buried(self, host: SimulatedHost, why: str) -> None:
         self.deaths.append(why)
         token = inhabited.set(None)
         if host is self._primary:
@@ -290,7 +290,7 @@ class Lives:
         """The host dies now, between two steps; a new one comes up at once."""
         self.node.host.end(why)
 
-    async def stop(self, node: Node, grace: float) -> bool:
+    async def stop(self, node: HostedNode, grace: float) -> bool:
         """The host lets go of everything, as at SIGTERM, and ends; False where it dies before.
 
         Whoever is outside waits for the next one. What has not landed within `grace` seconds is
@@ -341,7 +341,7 @@ class Lives:
 
     # --- runs -------------------------------------------------------------------------------
 
-    async def _before(self, host: Host, invocation: Invocation) -> Outcome | None:
+    async def _before(self, host: SimulatedHost, invocation: Invocation) -> Outcome | None:
         # An instance is another process: what is published now has not run when `publish` is over.
         await self.clock.sleep(0)
         await host.moving()
@@ -351,14 +351,16 @@ class Lives:
         await host.moving()
         return instead
 
-    async def _after(self, host: Host, invocation: Invocation, outcome: Outcome) -> Outcome | None:
+    async def _after(
+        self, host: SimulatedHost, invocation: Invocation, outcome: Outcome
+    ) -> Outcome | None:
         instead = None if self.after is None else await self.after(host, invocation, outcome)
         await host.moving()
         return instead
 
     # --- producers --------------------------------------------------------------------------
 
-    async def publish(self, stream: str, events: Sequence[Event]) -> Published:
+    async def publish(self, stream: str, events: Sequence[Event]) -> PublishReceipt:
         """Put events on a stream, as a producer outside does; waits while no host is up.
 
         Raises:
@@ -409,13 +411,13 @@ class Lives:
         """What waits for its time in queues, the soonest first: when it is due, and what it is."""
         return at_once(_dates(self.node.dispatcher.delays))
 
-    async def standing(self) -> Node:
+    async def standing(self) -> HostedNode:
         """The node, once one is up."""
         await self._up.wait()
         return self.node
 
 
-async def _closed(node: Node, grace: float) -> None:
+async def _closed(node: HostedNode, grace: float) -> None:
     inhabited.set(node.host)
     await node.dispatcher.close(grace)
 
@@ -431,7 +433,7 @@ def at_once(work: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("the store in memory did not answer at once")
 
 
-async def _dates(delays: Delays) -> list[tuple[int, Append]]:
+async def _dates(delays: DelayedMessages) -> list[tuple[int, Append]]:
     return [(due, append) async for _, due, append in delays.waiting()]
 
 

@@ -16,35 +16,35 @@ from msgspec.structs import replace
 
 from headrace.environment.tasks import Tasks
 from headrace.http.admission import Admission
-from headrace.http.context import Door
+from headrace.http.context import ApiContext
 from headrace.http.cors import Headers
-from headrace.http.dependencies import Rooms
+from headrace.http.dependencies import Dependencies
 from headrace.http.metrics import Metrics
-from headrace.http.pipeline.request_body import Exchange
-from headrace.http.request import Request
+from headrace.http.pipeline.request_body import RequestBody
+from headrace.http.request import IncomingRequest
 from headrace.http.response import Response
 from headrace.http.server.application import Application
-from headrace.http.streaming_response import State
+from headrace.http.streaming_response import AnswerState
 from headrace.model.errors import Invalid, Unavailable
 from headrace.node.config import Settings
 from headrace.security.access import Peer
-from headrace.testing.served import Answer, as_operator, opened
+from headrace.testing.served import ServedResponse, as_operator, opened
 
 CLIENT = Peer("127.0.0.1", neighbour=True)
 _LIMITS = Settings()
 
 
-class Wicket:
+class HttpClient:
     """A node's door without a socket. A host that is born anew has one with nothing remembered."""
 
     def __init__(self) -> None:
-        self._known: Rooms | None = None
+        self._known: Dependencies | None = None
         self._admission: Admission
         self._application: Application
 
     async def answer(
-        self, rooms: Rooms, method: str, path: str, body: Any, headers: Mapping[str, str]
-    ) -> Answer:
+        self, rooms: Dependencies, method: str, path: str, body: Any, headers: Mapping[str, str]
+    ) -> ServedResponse:
         """What a client on the node's own machine is answered.
 
         Args:
@@ -71,20 +71,20 @@ class Wicket:
             for name, text in as_operator(rooms.operator.key, headers).items()
         ]
         listening = _Listening()
-        exchange = Exchange(go_on=_nothing, invite=None, speaker=listening)
+        exchange = RequestBody(go_on=_nothing, invite=None, speaker=listening)
         exchange.feed(data)
         exchange.complete()
         answered = await self._application.answer(
-            Request(
+            IncomingRequest(
                 method, parts.path, parts.query.encode(), fields, dict(fields), CLIENT, exchange,
                 self._admission,
             )
         )  # fmt: skip
         assert answered is not None  # noqa: S101 - only who hangs up is not answered
         response, extra = answered
-        if exchange.outlet is not None and exchange.outlet.state is State.BEGUN:
+        if exchange.outlet is not None and exchange.outlet.state is AnswerState.BEGUN:
             raise Unavailable(f"the answer broke off: {response.body.decode()}")
-        if exchange.outlet is not None and exchange.outlet.state is State.ENDED:
+        if exchange.outlet is not None and exchange.outlet.state is AnswerState.ENDED:
             response = listening.whole()
         found = {
             name.decode(): text.decode("latin-1") for name, text in (*response.headers, *extra)
@@ -92,7 +92,7 @@ class Wicket:
         found.setdefault("content-type", response.media.decode())
         return opened(response.status, found, response.body)
 
-    def _enter(self, rooms: Rooms) -> None:
+    def _enter(self, rooms: Dependencies) -> None:
         if rooms is self._known:
             return
         self._known = rooms
@@ -102,7 +102,9 @@ class Wicket:
             max_requests=_LIMITS.max_requests,
         )
         self._application = Application(
-            Door(rooms=rooms, admission=self._admission, metrics=Metrics(), tasks=Tasks(_broke))
+            ApiContext(
+                rooms=rooms, admission=self._admission, metrics=Metrics(), tasks=Tasks(_broke)
+            )
         )
 
 

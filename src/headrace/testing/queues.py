@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from headrace.delivery.queues.external_consumers import Message, Outside
+from headrace.delivery.queues.external_consumers import ExternalConsumers, LeasedMessage
 from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Unavailable
 from headrace.model.policy import MAX_VISIBILITY
 from headrace.testing.faults import HostDied
 
 
-class Consumer:
+class QueueConsumer:
     """Made by `World.consumer`. Every call lets the engine run until it is answered.
 
     Each raises `Unavailable` where the host died under it: whether it happened is unknown.
@@ -21,12 +21,12 @@ class Consumer:
     def __init__(
         self,
         name: str,
-        outside: Callable[[], Outside],
+        outside: Callable[[], ExternalConsumers],
         drive: Callable[[Coroutine[Any, Any, Any]], Any],
     ) -> None:
         self._name, self._outside, self._drive = name, outside, drive
 
-    def receive(self, most: int = 10, *, visibility: Span | None = None) -> list[Message]:
+    def receive(self, most: int = 10, *, visibility: Span | None = None) -> list[LeasedMessage]:
         """What is there to be received now."""
         held_s = None
         if visibility is not None:
@@ -36,16 +36,16 @@ class Consumer:
         )
         return list(found)
 
-    def acknowledge(self, message: Message) -> bool:
+    def acknowledge(self, message: LeasedMessage) -> bool:
         """The message is done; False where its receipt is no longer good."""
         return bool(self._ask(self._outside().acknowledge(self._name, message.receipt)))
 
-    def refuse(self, message: Message, *, delay: Span = 0.0) -> bool:
+    def refuse(self, message: LeasedMessage, *, delay: Span = 0.0) -> bool:
         """Give it back."""
         wait_s = seconds_in(delay, "`delay=`", low=0, high=MAX_VISIBILITY)
         return bool(self._ask(self._outside().refuse(self._name, message.receipt, delay=wait_s)))
 
-    def extend(self, message: Message, seconds: Span) -> bool:
+    def extend(self, message: LeasedMessage, seconds: Span) -> bool:
         """Keep it for `seconds` from now."""
         more_s = seconds_in(seconds, "`seconds`", low=0, high=MAX_VISIBILITY)
         return bool(self._ask(self._outside().extend(self._name, message.receipt, more_s)))

@@ -25,7 +25,7 @@ PATIENCE_S = 20.0
 LOOK_S = 0.02
 
 
-class Answer(NamedTuple):
+class ServedResponse(NamedTuple):
     """What the node answered: JSON opened, anything else as bytes; header names in lower case."""
 
     status: int
@@ -33,7 +33,7 @@ class Answer(NamedTuple):
     body: Any
 
 
-def ask(method: str, url: str, body: Any = None, **headers: str) -> Answer:
+def ask(method: str, url: str, body: Any = None, **headers: str) -> ServedResponse:
     """Send a request, and wait for its answer, whatever the status.
 
     Args:
@@ -54,11 +54,11 @@ def ask(method: str, url: str, body: Any = None, **headers: str) -> Answer:
         return opened(answer.status, found, answer.read())
 
 
-def opened(status: int, headers: dict[str, str], raw: bytes) -> Answer:
+def opened(status: int, headers: dict[str, str], raw: bytes) -> ServedResponse:
     """An answer as it came, with JSON opened."""
     kind = headers.get("content-type", "").partition(";")[0]
     is_json = kind == "application/json" or kind.endswith("+json")
-    return Answer(status, headers, json.loads(raw) if raw and is_json else raw)
+    return ServedResponse(status, headers, json.loads(raw) if raw and is_json else raw)
 
 
 def as_operator(key: str, headers: Mapping[str, str]) -> dict[str, str]:
@@ -79,7 +79,7 @@ class Served:
         self.url, self.key, self.data = "", "", data
         self._process, self._log = process, log
 
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> ServedResponse:
         """Send a request to a path of the node, as its operator unless `authorization` is given; see `ask`."""
         return ask(method, self.url + path, body, **as_operator(self.key, headers))
 

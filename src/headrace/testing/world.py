@@ -21,8 +21,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from headrace.admin.dead_letters import DeadLetters
-from headrace.admin.lag import Lag, LagRow
-from headrace.admin.parked_keys import ParkingLot
+from headrace.admin.lag import LagReport, LagRow
+from headrace.admin.parked_keys import ParkedKeys
 from headrace.bus.http_target import HttpRequest
 from headrace.delivery.parked import ParkedKey
 from headrace.model.codec import Coder
@@ -41,10 +41,10 @@ from headrace.testing.checks import check_exactly_once, check_finished, check_or
 from headrace.testing.chosen_settings import check_secrets, chosen
 from headrace.testing.deliveries import Deliveries, Delivery, fate_of
 from headrace.testing.faults import HostDied
-from headrace.testing.hosts import Lives, at_once
-from headrace.testing.http_client import Wicket
-from headrace.testing.queues import Consumer
-from headrace.testing.served import Answer
+from headrace.testing.hosts import Hosts, at_once
+from headrace.testing.http_client import HttpClient
+from headrace.testing.queues import QueueConsumer
+from headrace.testing.served import ServedResponse
 from headrace.testing.state_view import StateView
 from headrace.testing.streams import events_of, facts_of
 from headrace.testing.virtual_time import EPOCH, Livelock
@@ -101,13 +101,13 @@ class World:
         epoch = EPOCH if start is None else round(start.timestamp() * 1e6)
         self.seed = seed
         self._runs = Deliveries(lambda seconds: self._lives.clock.sleep(seconds))
-        self._lives = Lives(
+        self._lives = Hosts(
             apps, seed=seed, epoch=epoch, before=self._runs.before, after=self._runs.after,
             secrets=secrets,
         )  # fmt: skip
         self._apps, self._settings, self._secrets = apps, dict(settings or {}), dict(secrets or {})
         self._held = ExitStack()
-        self._wicket = Wicket()
+        self._wicket = HttpClient()
         self._open = False
 
     def __enter__(self) -> Self:
@@ -198,11 +198,11 @@ class World:
         """What HTTP targets answer next, in order; 200 once the list is empty."""
         return self._lives.answers
 
-    def consumer(self, queue: str | Stream[Any]) -> Consumer:
+    def consumer(self, queue: str | Stream[Any]) -> QueueConsumer:
         """A program outside that receives from a queue."""
         name = queue if isinstance(queue, str) else queue.name
         owner = self._lives.broker.stream(name).owner
-        return Consumer(
+        return QueueConsumer(
             consumer_name(owner, name), lambda: self._lives.node.dispatcher.queues, self._drive
         )
 
@@ -212,7 +212,7 @@ class World:
 
     # --- producing --------------------------------------------------------------------------
 
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> ServedResponse:
         """Send a request to the node's door: routes, webhooks, and the platform's own paths.
 
         A `live` answer is listened to until its end. The client is on the node's own machine.
@@ -238,7 +238,7 @@ class World:
 
     async def _answered(
         self, method: str, path: str, body: Any, headers: Mapping[str, str]
-    ) -> Answer:
+    ) -> ServedResponse:
         node = await self._lives.standing()
         return await self._wicket.answer(node.rooms, method, path, body, headers)
 
@@ -369,7 +369,7 @@ class World:
     def lag_rows(self, function: str | None = None) -> list[LagRow]:
         """How far behind each function is, in each partition."""
         lives = self._lives
-        lag = Lag(lives.storage, lives.broker, lives.node.dispatcher, lives.clock)
+        lag = LagReport(lives.storage, lives.broker, lives.node.dispatcher, lives.clock)
         return at_once(lag.rows(function))
 
     def map(self) -> str:
@@ -502,8 +502,8 @@ class World:
         return DeadLetters(self._lives.storage, self._lives.node.dispatcher, self._lives.clock)
 
     @property
-    def _lot(self) -> ParkingLot:
-        return ParkingLot(self._lives.storage, self._lives.node.dispatcher, self._lives.clock)
+    def _lot(self) -> ParkedKeys:
+        return ParkedKeys(self._lives.storage, self._lives.node.dispatcher, self._lives.clock)
 
     def _coder(self, stream: str) -> Coder:
         for app in self._lives.apps.values():

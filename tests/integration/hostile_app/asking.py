@@ -25,7 +25,7 @@ from tests.integration.hostile_app.questions import OFFLINE, REACHED
 from tests.integration.launched_hosts import LAUNCH, NOBODY, SOURCE
 
 from headrace.security.operator_key import read_key
-from headrace.testing.served import Answer, as_operator
+from headrace.testing.served import ServedResponse, as_operator
 from headrace.testing.served import ask as ask_door
 
 HERE: Final = Path(__file__).parent
@@ -54,7 +54,7 @@ class Host(NamedTuple):
     key: str
     place: Path
 
-    def ask(self, method: str, path: str, body: Any = None) -> Answer:
+    def ask(self, method: str, path: str, body: Any = None) -> ServedResponse:
         """Ask as its operator."""
         return ask_door(method, self.url + path, body, **as_operator(self.key, {}))
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from headrace.runtime import kernel
 from headrace.runtime.child.channel import Channel, HostRefused
-from headrace.runtime.protocol.messages import ReadSecret, ReadState, Rows, ScanState
+from headrace.runtime.protocol.messages import ReadSecret, ReadState, ScanState, StateRows
 from headrace.runtime.sandbox.seccomp import NUMBERS
 
 REACHED: Final = "reached"
@@ -391,7 +391,7 @@ def channel() -> Channel:
 def _raw_read(about: About) -> bool:
     keys = ["card", "victim/card", "victim\0card", "../victim/card", "victim.keep|card"]
     answer = channel().ask(ReadState(keys))
-    return isinstance(answer, Rows) and any(value is not None for _, value in answer.rows)
+    return isinstance(answer, StateRows) and any(value is not None for _, value in answer.rows)
 
 
 @question("host", "scan another app's state by a raw question")

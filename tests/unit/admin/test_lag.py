@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headrace import App, Batch
-from headrace.admin.lag import Lag
+from headrace.admin.lag import LagReport
 from headrace.environment.time_slices import SLICE_S
 from headrace.testing import World
 from headrace.testing.virtual_time import VirtualClock
@@ -46,7 +46,7 @@ def test_others_come_in_between_many_rows() -> None:
         world.advance("1s")
         node = world._lives.node
         clock = Slow(world._lives.loop)
-        lag = Lag(node.door, world._lives.broker, node.dispatcher, clock)
+        lag = LagReport(node.door, world._lives.broker, node.dispatcher, clock)
         rows = world._lives.loop.drive(lag.rows())
         assert len(rows) == 2 * PARTITIONS
         assert clock.rested > 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headrace import App, Batch, Cron, Every
-from headrace.admin.orphaned_events import Leftover, leftovers
+from headrace.admin.orphaned_events import OrphanedEvents, leftovers
 from headrace.model.triggers.schedules import Schedule
 from headrace.testing import World
 
@@ -19,11 +19,11 @@ def clockwork(*schedules: Schedule) -> App:
     return app
 
 
-def after(world: World, app: App) -> list[Leftover]:
+def after(world: World, app: App) -> list[OrphanedEvents]:
     """What is left behind once the app is deployed in place of the one before."""
     lives = world._lives
     world._drive(lives.node.dispatcher.deploy(app.spec()))
-    found: list[Leftover] = world._drive(
+    found: list[OrphanedEvents] = world._drive(
         leftovers(app.spec(), storage=lives.storage, broker=lives.broker)
     )
     return found
@@ -34,7 +34,7 @@ def test_events_of_a_trigger_that_was_taken_away_are_told_of() -> None:
         world.pause("clockwork.tick")
         world.advance("150s")
         [left] = after(world, clockwork())
-        assert left == Leftover("clockwork.tick", "_clockwork.tick.every.0", 2)
+        assert left == OrphanedEvents("clockwork.tick", "_clockwork.tick.every.0", 2)
         assert "2 events that `clockwork.tick` has not finished" in str(left)
         # Back in its place, it goes on where it was.
         assert after(world, clockwork(Every("1m"))) == []

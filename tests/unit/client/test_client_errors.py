@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from headrace.client.http import Answer, Client, error_of, retry_after_of
+from headrace.client.http import Client, NodeResponse, error_of, retry_after_of
 from headrace.model import errors
 
 
-def problem(code: str, status: int, headers: dict[str, str] | None = None) -> Answer:
+def problem(code: str, status: int, headers: dict[str, str] | None = None) -> NodeResponse:
     body = {"code": code, "detail": f"about {code}", "status": status}
-    return Answer(status, headers or {}, json.dumps(body).encode())
+    return NodeResponse(status, headers or {}, json.dumps(body).encode())
 
 
 @pytest.mark.parametrize(
@@ -44,14 +44,14 @@ def test_what_the_node_asks_to_wait_is_kept() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"title": 1}', b"\xff"])
 def test_an_answer_that_is_no_problem_is_no_nodes(body: bytes) -> None:
-    error = error_of(Answer(502, {}, body))
+    error = error_of(NodeResponse(502, {}, body))
     assert type(error) is errors.Unavailable
     assert "502" in str(error)
 
 
 def test_an_answer_that_is_no_json_is_no_nodes() -> None:
     with pytest.raises(errors.Unavailable, match="no Headrace node"):
-        Answer(200, {}, b"<html>").json()
+        NodeResponse(200, {}, b"<html>").json()
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headrace.delivery.commit.publish_checks import Vetting
-from headrace.delivery.queues.delayed import Delays
+from headrace.delivery.commit.publish_checks import PublishChecks
+from headrace.delivery.queues.delayed import DelayedMessages
 from headrace.delivery.unit import Unit
 from headrace.environment.clock import SystemClock
 from headrace.environment.randomness import SystemEntropy
@@ -14,18 +14,18 @@ from headrace.model.outcome import Cause
 from headrace.model.record import Chunk, encode_events
 from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Broker
-from headrace.telemetry.history import Runs
+from headrace.telemetry.history import RunHistory
 
 TROUBLE = Cause("ValueError", "no")
 
 
-def vetting_of(storage: Storage, broker: Broker) -> Vetting:
+def vetting_of(storage: Storage, broker: Broker) -> PublishChecks:
     """The vetting of a node with this log."""
-    delays = Delays(
+    delays = DelayedMessages(
         storage=storage, broker=broker, clock=SystemClock(), entropy=SystemEntropy(),
         on_failure=lambda _name, _error: None,
     )  # fmt: skip
-    return Vetting(broker, delays, Runs())
+    return PublishChecks(broker, delays, RunHistory())
 
 
 def chunk(

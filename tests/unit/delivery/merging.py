@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from tests.unit.delivery.making import chunk
 
 from headrace.delivery.intake.merge.merge import Merge
-from headrace.delivery.intake.merge.order_store import MergeBook, forget_order
+from headrace.delivery.intake.merge.order_store import MergeOrderStore, forget_order
 from headrace.delivery.partition.watermark import Watermark
 from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Delete, Progress, Put
@@ -65,7 +65,7 @@ class Group:
         """A life begins, at what was committed."""
         names = self.logs.names
         self.marks = [Watermark(progress) for progress in self._committed]
-        self.book = MergeBook(
+        self.book = MergeOrderStore(
             self.storage, self._low, function=self.name, streams=names, partition=0
         )
         self.merge = Merge(

@@ -13,7 +13,7 @@ from headrace.delivery.partition.coalesced_batches import (
     ALONE_AFTER_A_CUT,
     MOST,
     TOGETHER_S,
-    Convoy,
+    CoalescedBatches,
 )
 from headrace.delivery.partition.invocation import call_of
 from headrace.delivery.partition.settle import Verdict, settle
@@ -23,7 +23,7 @@ from headrace.model.function import FunctionSpec
 from headrace.model.outcome import Cause, Crashed, Failure, Outcome, Returned, StateRead, Usage
 from headrace.model.policy import CONVOY_SPARE_S, Resources, Retry, Scaling
 from headrace.model.record import Append
-from headrace.telemetry.history import Runs, runs_of
+from headrace.telemetry.history import RunHistory, runs_of
 
 NOW = 1_000_000_000
 
@@ -40,7 +40,7 @@ def judged(running: Unit, outcome: Outcome, asked: FunctionSpec) -> Verdict:
 
 
 def test_a_convoy_grows_while_all_of_it_comes_through() -> None:
-    convoy = Convoy(spec(batch_size=1))
+    convoy = CoalescedBatches(spec(batch_size=1))
 
     sizes = [convoy.size]
     for _ in range(6):
@@ -51,7 +51,7 @@ def test_a_convoy_grows_while_all_of_it_comes_through() -> None:
 
 
 def test_a_convoy_is_no_longer_than_short_runs_allow() -> None:
-    convoy = Convoy(spec(batch_size=1))
+    convoy = CoalescedBatches(spec(batch_size=1))
     for _ in range(6):
         convoy.ended(1, Returned(usage=Usage(wall=TOGETHER_S / 3)))
     assert convoy.size == 3
@@ -71,7 +71,7 @@ def test_a_convoy_is_no_longer_than_short_runs_allow() -> None:
     ],
 )
 def test_batches_go_alone_for_a_while_once_a_convoy_was_cut(outcome: Outcome) -> None:
-    convoy = Convoy(spec(batch_size=1))
+    convoy = CoalescedBatches(spec(batch_size=1))
     convoy.ended(1, Returned())
     convoy.ended(2, outcome)
     for _ in range(ALONE_AFTER_A_CUT):
@@ -93,7 +93,7 @@ def test_batches_go_alone_for_a_while_once_a_convoy_was_cut(outcome: Outcome) ->
 def test_what_is_counted_or_granted_by_the_invocation_never_travels_together(
     asked: FunctionSpec,
 ) -> None:
-    convoy = Convoy(asked)
+    convoy = CoalescedBatches(asked)
     convoy.ended(asked.batch_size, Returned())
 
     assert convoy.size == convoy.most == 1
@@ -212,7 +212,7 @@ def test_an_instance_is_not_believed_that_went_on_behind_a_failure() -> None:
 
 def tally(outcome: Outcome) -> tuple[dict[str, int], int, list[tuple[str, int, str]]]:
     call = call_of(unit(5), spec(batch_size=2), SeededEntropy(1), now=0, affinity="", fresh=False)
-    runs = Runs()
+    runs = RunHistory()
     for run, batches in runs_of(call, outcome, 0.003):
         runs.record(run, batches)
     counters = runs.counters["a.f"]

@@ -12,7 +12,7 @@ import pytest_asyncio
 from tests.unit.delivery.making import vetting_of
 
 from headrace.delivery.assignment import consumer_run
-from headrace.delivery.assignment.consumer_run import Shift, Shifts
+from headrace.delivery.assignment.consumer_run import ConsumerRun, ConsumerRuns
 from headrace.delivery.positions import claim, decode_position, encode_position, position_key
 from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Progress, Put, Space
@@ -46,7 +46,7 @@ class Rig:
             ]
         )
 
-    async def shift(self, **settings: Any) -> Shift:
+    async def shift(self, **settings: Any) -> ConsumerRun:
         claims = {
             partition: await claim(
                 self.storage, self.broker, function=SPEC.name, stream="orders",
@@ -59,7 +59,7 @@ class Rig:
             "broker": self.broker, "clock": self.clock,
             "vetting": vetting_of(self.storage, self.broker),
         } | settings  # fmt: skip
-        return Shift(SPEC, "orders", claims, **given)
+        return ConsumerRun(SPEC, "orders", claims, **given)
 
     async def progress(self, partition: int) -> Progress:
         row = await self.storage.get(Space.POSITIONS, position_key(SPEC.name, "orders", partition))
@@ -225,4 +225,4 @@ async def test_a_child_that_asks_for_two_things_at_once_gets_one_after_the_other
 
 async def test_a_run_that_no_lag_started_has_nothing_to_consume() -> None:
     with pytest.raises(Fenced, match="only a `Lag` trigger"):
-        Shifts().of(5)
+        ConsumerRuns().of(5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headrace.delivery.queues.delayed import Delays
+from headrace.delivery.queues.delayed import DelayedMessages
 from headrace.environment.clock import SystemClock
 from headrace.environment.randomness import SystemEntropy
 from headrace.environment.tasks import Tasks
@@ -38,7 +38,7 @@ def test_a_clock_set_forward_is_noticed_within_a_second() -> None:
         tasks = Tasks(lambda _name, error: failures.append(error))
         storage = MemoryStorage(clock)
         broker = MemoryBroker(storage, clock=clock, tasks=tasks)
-        delays = Delays(
+        delays = DelayedMessages(
             storage=storage, broker=broker, clock=clock, entropy=SystemEntropy(),
             on_failure=lambda _name, error: failures.append(error),
         )  # fmt: skip

@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 from tests.unit.delivery.making import vetting_of
 
-from headrace.delivery.calls.direct import CallFailed, Direct
-from headrace.delivery.calls.streaming import Answers
+from headrace.delivery.calls.direct import CallFailed, DirectCalls
+from headrace.delivery.calls.streaming import LiveAnswers
 from headrace.environment.clock import SystemClock
 from headrace.environment.randomness import SystemEntropy
 from headrace.model.effects import Space
@@ -22,7 +22,7 @@ from headrace.model.reply import WireReply
 from headrace.runtime.states import Waiter
 from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.memory import MemoryBroker
-from headrace.telemetry.history import Runs
+from headrace.telemetry.history import RunHistory
 
 SPEC = FunctionSpec(name="shop.price", app="shop")
 
@@ -69,9 +69,9 @@ class Rig:
         clock = SystemClock()
         self.storage, self.says = MemoryStorage(clock), Says()
         self.broker = MemoryBroker(self.storage, clock=clock)
-        self.direct = Direct(
+        self.direct = DirectCalls(
             {SPEC.name: SPEC}, storage=self.storage, invoker=self.says, clock=clock,
-            entropy=SystemEntropy(), runs=Runs(), answers=Answers(),
+            entropy=SystemEntropy(), runs=RunHistory(), answers=LiveAnswers(),
             vetting=vetting_of(self.storage, self.broker),
         )  # fmt: skip
 

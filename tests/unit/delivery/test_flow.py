@@ -5,7 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.delivery.flow.limits import MICROS, Flow, Pace, Sieve, pace_of, paced, spent
+from headrace.delivery.flow.limits import (
+    MICROS,
+    FlowLimiter,
+    RateFilter,
+    StartRate,
+    pace_of,
+    paced,
+    spent,
+)
 from headrace.delivery.unit import FOREVER
 from headrace.model.event import Event
 from headrace.model.flow_control import Concurrency, Rate, Throttle
@@ -36,7 +44,7 @@ def test_no_window_holds_more_than_the_pace_allows(
 
 @given(full=st.integers(0, 1 << 50), now=st.integers(1 << 40, 1 << 50), burst=st.integers(1, 9))
 def test_whoever_waits_until_the_time_given_may_begin_then(full: int, now: int, burst: int) -> None:
-    pace = Pace(1_000, burst)
+    pace = StartRate(1_000, burst)
     then = paced(pace, full, now)
     assert then >= now
     assert paced(pace, full, then) == then
@@ -44,7 +52,7 @@ def test_whoever_waits_until_the_time_given_may_begin_then(full: int, now: int, 
 
 
 def test_a_key_without_room_waits_until_a_run_of_it_ends() -> None:
-    flow = Flow(FunctionSpec(name="a.f", app="a", concurrency=Concurrency(3, per_key=1)))
+    flow = FlowLimiter(FunctionSpec(name="a.f", app="a", concurrency=Concurrency(3, per_key=1)))
     told: list[str | None] = []
     flow.watch(told.append)
     flow.begin({"x"}, 5)
@@ -61,7 +69,7 @@ def test_a_key_without_room_waits_until_a_run_of_it_ends() -> None:
 
 
 def test_a_throttle_says_when_the_next_run_may_begin() -> None:
-    flow = Flow(FunctionSpec(name="a.f", app="a", throttle=Throttle(2, per=10, burst=2)))
+    flow = FlowLimiter(FunctionSpec(name="a.f", app="a", throttle=Throttle(2, per=10, burst=2)))
     start = 1_000 * MICROS
     flow.begin((), start)
     flow.begin((), start)
@@ -83,7 +91,7 @@ def test_a_rate_judges_alike_however_the_events_are_read(
         Chunk("s", 0, n, 1, encode_events([Event(b"", key)]), at * MICROS + MICROS, 0, 1)
         for n, (at, (_, key)) in enumerate(zip(moments, times, strict=True))
     ]
-    at_once, in_two = Sieve(spec, ["s"], 0), Sieve(spec, ["s"], 0)
+    at_once, in_two = RateFilter(spec, ["s"], 0), RateFilter(spec, ["s"], 0)
     passing, left = at_once.sift("s", chunks)
     first, _ = in_two.sift("s", chunks[:cut])
     second, _ = in_two.sift("s", chunks[cut:])
@@ -95,7 +103,7 @@ def test_a_rate_judges_alike_however_the_events_are_read(
 
 @given(since=st.integers(1, 1 << 40), burst=st.integers(1, 9))
 def test_a_clock_that_is_set_back_makes_nobody_wait_longer(since: int, burst: int) -> None:
-    pace = Pace(1_000, burst)
+    pace = StartRate(1_000, burst)
     full = spent(pace, 0, 1 << 45)
 
     now = (1 << 45) - since
@@ -105,7 +113,7 @@ def test_a_clock_that_is_set_back_makes_nobody_wait_longer(since: int, burst: in
 
 
 def test_events_after_the_clock_was_set_back_are_not_left_out_for_as_long() -> None:
-    sieve = Sieve(FunctionSpec(name="a.f", app="a", rate=Rate(1, per=60)), ["s"], 0)
+    sieve = RateFilter(FunctionSpec(name="a.f", app="a", rate=Rate(1, per=60)), ["s"], 0)
     body = encode_events([Event(b"", "k")])
     day = 86_400 * MICROS
     passing = [

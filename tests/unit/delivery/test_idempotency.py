@@ -9,9 +9,9 @@ import pytest
 
 from headrace.delivery.calls.idempotency import (
     DIGEST_BYTES,
-    Keeping,
     KeyReused,
-    Turns,
+    KeyTurns,
+    RequestRecorder,
     UnderWay,
     opened,
     sealed,
@@ -47,7 +47,7 @@ class Desk:
         self.clock = Moved()
         self.storage = MemoryStorage(self.clock)
         self.broker = MemoryBroker(self.storage, clock=self.clock)
-        self.keeping = Keeping(
+        self.keeping = RequestRecorder(
             Publisher(self.broker), storage=self.storage, broker=self.broker, clock=self.clock,
             entropy=SystemEntropy(),
         )  # fmt: skip
@@ -159,7 +159,7 @@ def test_an_answer_is_remembered_with_what_was_asked() -> None:
 
 
 def test_one_request_of_a_key_is_answered_at_a_time() -> None:
-    turns = Turns()
+    turns = KeyTurns()
     with turns.take(b"k", ONE):
         with pytest.raises(UnderWay), turns.take(b"k", ONE):
             pass

@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.delivery.intake.lanes import Lanes, Rules
+from headrace.delivery.intake.lanes import LaneRules, Lanes
 from headrace.delivery.unit import cut
 from headrace.model.event import Event
 from headrace.model.record import Chunk, encode_events
@@ -49,7 +49,7 @@ def test_a_released_key_goes_on_with_its_next_event() -> None:
 
 
 def test_a_window_that_is_over_does_not_begin_anew_with_what_comes_next() -> None:
-    given_lanes = lanes(window=1.0, rules=Rules(one_key=True))
+    given_lanes = lanes(window=1.0, rules=LaneRules(one_key=True))
     given_lanes.look(0)
     given_lanes.add(0, [chunk_of(["a"], 0)], 0.0)
     assert given_lanes.wait(0.0) == 1.0
@@ -115,7 +115,7 @@ def test_order_per_key_and_nothing_lost_under_any_schedule(
 
 
 RULES = st.builds(
-    Rules,
+    LaneRules,
     by_key=st.booleans(),
     together=st.booleans(),
     one_key=st.booleans(),
@@ -139,7 +139,7 @@ RULES = st.builds(
     blocked=st.lists(st.sampled_from(["a", "b", "c", None]), max_size=30),
 )
 def test_whatever_the_rules_every_event_is_taken_once_or_left_out_once(
-    rules: Rules,
+    rules: LaneRules,
     events: list[tuple[str | None, int, int]],
     limit: int,
     window: float,
@@ -196,7 +196,7 @@ def test_whatever_the_rules_every_event_is_taken_once_or_left_out_once(
 
 
 def test_a_clock_that_is_set_back_keeps_no_lane_waiting_for_as_long() -> None:
-    given_lanes = lanes(rules=Rules(together=True, quiet=50))
+    given_lanes = lanes(rules=LaneRules(together=True, quiet=50))
     body = encode_events([Event(b"", "a")])
     given_lanes.look(1_000)
     given_lanes.add(0, [Chunk("s", 0, 0, 1, body, 1_000, 0, 1)], 0.0)
@@ -211,14 +211,14 @@ def test_a_clock_that_is_set_back_keeps_no_lane_waiting_for_as_long() -> None:
 
 def test_a_window_of_a_key_counts_from_its_first_event_whoever_reads_it() -> None:
     def given(events: list[tuple[int, int]]) -> Lanes:
-        found = lanes(window=50e-6, rules=Rules(together=True, one_key=True))
+        found = lanes(window=50e-6, rules=LaneRules(together=True, one_key=True))
         for offset, appended in events:
             found.look(max(appended, 130))
             body = encode_events([Event(b"", "a")])
             found.add(0, [Chunk("s", 0, offset, 1, body, appended, 0, 1)], 0.0)
         return found
 
-    one_life = lanes(window=50e-6, rules=Rules(together=True, one_key=True))
+    one_life = lanes(window=50e-6, rules=LaneRules(together=True, one_key=True))
     for offset, appended in enumerate((100, 120, 140)):
         one_life.look(appended)
         body = encode_events([Event(b"", "a")])

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from headrace.delivery.queues.external_consumers import Message, Outside
+from headrace.delivery.queues.external_consumers import ExternalConsumers, LeasedMessage
 from headrace.environment.randomness import SystemEntropy
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
@@ -43,8 +43,8 @@ def test_another_program_that_waits_is_called_when_a_lease_cannot_be_written(mom
             failing.clear()
             raise Unavailable("the disk is away")
 
-    async def work() -> tuple[BaseException | list[Message], ...]:
-        outside = Outside(Below(), storage=storage, clock=clock, entropy=SystemEntropy())
+    async def work() -> tuple[BaseException | list[LeasedMessage], ...]:
+        outside = ExternalConsumers(Below(), storage=storage, clock=clock, entropy=SystemEntropy())
         await outside.open(FunctionSpec(name=NAME, app="shop", timeout=60.0))
         asking = [asyncio.ensure_future(outside.receive(NAME, wait=WAIT_S)) for _ in range(2)]
         await clock.sleep(1.0)

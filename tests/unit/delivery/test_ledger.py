@@ -13,7 +13,7 @@ from headrace.delivery.parked import lane_of
 from headrace.delivery.partition.key_order import turn
 from headrace.delivery.partition.ledger import Ledger, without
 from headrace.delivery.partition.settle import GivenUp, Verdict
-from headrace.delivery.positions import Standing
+from headrace.delivery.positions import StoredPosition
 from headrace.delivery.unit import FOREVER, Unit
 from headrace.model.effects import Effects, Progress, Trouble
 from headrace.model.event import Event
@@ -35,7 +35,7 @@ def ledger(
     **options: Any,
 ) -> Ledger:
     spec = msgspec.structs.replace(SPEC, **options)
-    return Ledger(spec, 0, {"s": Standing(7, Progress(low, sparse), trouble, parked or {})})
+    return Ledger(spec, 0, {"s": StoredPosition(7, Progress(low, sparse), trouble, parked or {})})
 
 
 def landed(

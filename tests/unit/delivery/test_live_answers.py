@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from headrace.delivery.calls.streaming import MAX_REMEMBERED_BYTES, Answers, LiveAnswer
+from headrace.delivery.calls.streaming import MAX_REMEMBERED_BYTES, LiveAnswer, LiveAnswers
 from headrace.model.errors import Fenced, TooLarge
 from headrace.model.reply import WireReply, open_reply
 
@@ -22,7 +22,7 @@ class Ear:
 
 
 def test_parts_of_a_call_nobody_waits_for_are_refused() -> None:
-    answers, ear = Answers(), Ear()
+    answers, ear = LiveAnswers(), Ear()
     live = LiveAnswer(ear, remembered=False)
     answers.open(7, live)
     asyncio.run(answers.take(7, b"1", None))

@@ -8,8 +8,8 @@ from tests.unit.delivery.merging import Group, Logs, at_once
 
 from headrace.delivery.intake.merge import order_store
 from headrace.delivery.intake.merge.merge import Merge
-from headrace.delivery.intake.merge.order import Pass
-from headrace.delivery.intake.merge.order_store import MergeBook
+from headrace.delivery.intake.merge.order import SkippedStream
+from headrace.delivery.intake.merge.order_store import MergeOrderStore
 from headrace.model.effects import Change, Put, Space
 from headrace.model.errors import Corrupt
 from headrace.storage.kv.keys import after
@@ -177,7 +177,9 @@ def test_more_than_a_page_is_remembered_whole(monkeypatch: pytest.MonkeyPatch) -
     before = group.reset()
 
     passes = at_once(group.book.load({"s0": 0, "s1": 0})).passes
-    assert [one for one in passes if one.stream] == [Pass(1, cut) for cut in kept(group)][::-1]
+    assert [one for one in passes if one.stream] == [SkippedStream(1, cut) for cut in kept(group)][
+        ::-1
+    ]
     group.finish()
     assert group.order == before
 
@@ -185,8 +187,10 @@ def test_more_than_a_page_is_remembered_whole(monkeypatch: pytest.MonkeyPatch) -
 def test_a_merge_of_other_streams_begins_anew_and_forgets() -> None:
     group = Group(Logs(2))
     late_again_and_again(group, 2)
-    other = MergeBook(group.storage, group._low, function="g", streams=("s1", "s0"), partition=0)
-    neighbour = MergeBook(
+    other = MergeOrderStore(
+        group.storage, group._low, function="g", streams=("s1", "s0"), partition=0
+    )
+    neighbour = MergeOrderStore(
         group.storage, group._low, function="gg", streams=("s1", "s0"), partition=0
     )
     assert at_once(other.load({"s0": 0, "s1": 0})).passes == ()
@@ -213,7 +217,7 @@ def test_nobody_is_held_back_for_events_that_are_gone() -> None:
 def test_streams_that_would_wait_for_each_other_go_on() -> None:
     group = Group(Logs(2))
     group.logs.times = [[5, 5], [3, 3]]
-    for one in (Pass(0, (0, 2)), Pass(1, (2, 0))):
+    for one in (SkippedStream(0, (0, 2)), SkippedStream(1, (2, 0))):
         row = order_store._encoder.encode(one.cut)
         put = Put(Space.META, group.book._key((one.stream, one.offset)), row)
         at_once(group.storage.apply(Change(puts=(put,))))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.delivery.observed_outputs import Observed
+from headrace.delivery.observed_outputs import ObservedOutputs
 from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Space
 from headrace.model.errors import Unavailable
 from headrace.storage.kv.base import Applied
 from headrace.storage.kv.memory import MemoryStorage
-from headrace.telemetry.history import MAX_OUTPUTS, Runs
+from headrace.telemetry.history import MAX_OUTPUTS, RunHistory
 
 
-def noting() -> tuple[Runs, list[int]]:
+def noting() -> tuple[RunHistory, list[int]]:
     told: list[int] = []
-    return Runs(lambda: told.append(1)), told
+    return RunHistory(lambda: told.append(1)), told
 
 
 async def test_what_was_seen_is_known_after_a_restart() -> None:
@@ -24,10 +24,10 @@ async def test_what_was_seen_is_known_after_a_restart() -> None:
     for _ in range(3):
         runs.published("shop.count", ["totals", "orders", "totals"])
     assert len(told) == 2
-    await Observed(storage, runs).keep()
+    await ObservedOutputs(storage, runs).keep()
     assert runs.new_outputs == []
     again, _ = noting()
-    await Observed(storage, again).load({"shop.count"})
+    await ObservedOutputs(storage, again).load({"shop.count"})
     assert again.observed() == {"shop.count": {"totals", "orders"}}
 
 
@@ -36,9 +36,9 @@ async def test_what_was_kept_of_functions_that_are_gone_is_taken_away() -> None:
     runs, _ = noting()
     runs.published("shop.count", ["totals"])
     runs.published("shop.old", ["totals"])
-    await Observed(storage, runs).keep()
+    await ObservedOutputs(storage, runs).keep()
     again, _ = noting()
-    await Observed(storage, again).load({"shop.count"})
+    await ObservedOutputs(storage, again).load({"shop.count"})
     assert list(again.observed()) == ["shop.count"]
     assert len(await storage.scan(Space.META, b"outputs/", b"outputs0")) == 1
 
@@ -61,7 +61,7 @@ async def test_what_could_not_be_written_is_written_the_next_time() -> None:
     storage = Away(SystemClock())
     runs, _ = noting()
     runs.published("shop.count", ["totals"])
-    observed = Observed(storage, runs)
+    observed = ObservedOutputs(storage, runs)
     with pytest.raises(Unavailable):
         await observed.keep()
     storage.away = False

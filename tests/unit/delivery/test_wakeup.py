@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from headrace import App, Batch, Context, Event, ParkPartition, Retry
-from headrace.delivery.partition.wakeup import Waiting
+from headrace.delivery.partition.wakeup import Wakeup
 from headrace.environment.tasks import Tasks
 from headrace.model.event import Event as Fact
 from headrace.testing import World
-from headrace.testing.hosts import Lives
+from headrace.testing.hosts import Hosts
 from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
 
@@ -36,7 +36,7 @@ def nap(loop: VirtualLoop, seconds: float, *commits: float) -> float:
 
     async def sleep() -> float:
         tasks = Tasks(lambda name, error: None)
-        waiting = Waiting()
+        waiting = Wakeup()
         running = [tasks.start(clock.sleep(each), name="commit") for each in commits]
         await clock.sleep(0.5)
         began = clock.monotonic()
@@ -125,7 +125,7 @@ def test_a_log_that_is_away_now_and_then_halts_nobody() -> None:
         for event in events:
             context.publish(sink, event.value)
 
-    lives = Lives([app], seed=1, stale_reads=0.5)
+    lives = Hosts([app], seed=1, stale_reads=0.5)
     lives.open()
     for number in range(20):
         body = [Fact(b"%d" % number, f"k{number}")]

@@ -10,10 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from headrace.delivery.flow.breaker import CircuitBreaker
-from headrace.delivery.flow.limits import Flow
+from headrace.delivery.flow.limits import FlowLimiter
 from headrace.delivery.partition.coalesced_batches import MOST
 from headrace.delivery.partition.commit_pipeline import MAX_GATHERED
-from headrace.delivery.partition.worker import Pump
+from headrace.delivery.partition.worker import PartitionWorker
 from headrace.delivery.positions import claim, stored
 from headrace.delivery.publisher import Publisher
 from headrace.environment.randomness import SeededEntropy
@@ -30,7 +30,7 @@ from headrace.model.record import Append, Chunk, encode_events
 from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.base import Reader
 from headrace.storage.log.memory import MemoryBroker
-from headrace.telemetry.history import Runs
+from headrace.telemetry.history import RunHistory
 from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
 
@@ -67,17 +67,17 @@ class Rig:
         """Have the stream it reads."""
         await self.broker.declare(StreamSpec(name="s", owner="shop"))
 
-    async def claim(self) -> Pump:
+    async def claim(self) -> PartitionWorker:
         """The pump, not yet running."""
         subscription = self.broker.subscribe(self.spec.name, ("s",))
         claimed = await claim(
             self.storage, self.broker, function=self.spec.name, stream="s", partition=0,
             start="earliest",
         )  # fmt: skip
-        return Pump(
+        return PartitionWorker(
             self.spec, 0, {"s": claimed}, [subscription.reader("s", 0, 0)], storage=self.storage,
             invoker=self.invoker, clock=self.clock, entropy=SeededEntropy(1), tasks=self.tasks,
-            breaker=CircuitBreaker(None), runs=Runs(),
+            breaker=CircuitBreaker(None), runs=RunHistory(),
         )  # fmt: skip
 
     async def close(self) -> None:
@@ -207,7 +207,7 @@ async def throttled(loop: VirtualLoop) -> list[float]:
         name="shop.price", app="shop", batch_size=1, throttle=Throttle(1, per=1.0, burst=1)
     )
     subscription = broker.subscribe(spec.name, ("s",))
-    flow, began = Flow(spec), list[float]()
+    flow, began = FlowLimiter(spec), list[float]()
 
     class Noting(Counting):
         async def invoke(self, invocation: Invocation) -> Outcome:
@@ -220,10 +220,10 @@ async def throttled(loop: VirtualLoop) -> list[float]:
             storage, broker, function=spec.name, stream="s", partition=partition, start="earliest"
         )
         reader = Hesitant(subscription.reader("s", partition, 0), clock)
-        pump = Pump(
+        pump = PartitionWorker(
             spec, partition, {"s": claimed}, [reader], storage=storage, invoker=Noting(),
             clock=clock, entropy=SeededEntropy(1), tasks=tasks, breaker=CircuitBreaker(None),
-            runs=Runs(), flow=flow,
+            runs=RunHistory(), flow=flow,
         )  # fmt: skip
         tasks.start(pump.run(), name="pump")
     await clock.sleep(60)

@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 
 from headrace.delivery.flow.breaker import CircuitBreaker
-from headrace.delivery.partition.worker import Pump
+from headrace.delivery.partition.worker import PartitionWorker
 from headrace.delivery.positions import claim
 from headrace.delivery.publisher import Publisher
 from headrace.environment.randomness import SeededEntropy
@@ -18,7 +18,7 @@ from headrace.model.outcome import Outcome, Returned
 from headrace.runtime.base import RECALLED
 from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.memory import MemoryBroker
-from headrace.telemetry.history import Runs
+from headrace.telemetry.history import RunHistory
 from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
 EVENTS, KEYS, WIDTH, RUN_S = 400, 37, 4, 0.01
@@ -119,10 +119,10 @@ async def delivered(
         storage, broker, function=spec.name, stream="s", partition=0, start="earliest"
     )
     host = Timed(clock, tasks, take_back=take_back)
-    pump = Pump(
+    pump = PartitionWorker(
         spec, 0, {"s": claimed}, [subscription.reader("s", 0, 0)], storage=storage,
         invoker=host, clock=clock, entropy=SeededEntropy(1), tasks=tasks,
-        breaker=CircuitBreaker(None), runs=Runs(), lead=host.begin,
+        breaker=CircuitBreaker(None), runs=RunHistory(), lead=host.begin,
     )  # fmt: skip
     before = clock.monotonic()
     running = tasks.start(pump.run(), name="pump")

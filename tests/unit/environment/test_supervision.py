@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from headrace.environment.restart_backoff import PAUSE_MAX_S, PAUSE_MIN_S, Backoff
-from headrace.environment.supervised_task import MAX_ERROR, WELL_AFTER_S, Supervised, Trouble
+from headrace.environment.supervised_task import MAX_ERROR, WELL_AFTER_S, Supervised, TaskFailure
 from headrace.environment.tasks import Tasks
 from headrace.model.errors import Misuse, Unavailable
 from headrace.testing.virtual_time import VirtualClock, VirtualLoop
@@ -39,11 +39,11 @@ class Work:
 
 def lived(
     errors: list[Exception], *seconds: float, lasts: float = 0.0
-) -> tuple[Work, list[Trouble | None]]:
+) -> tuple[Work, list[TaskFailure | None]]:
     """The trouble of a task that raises these, after each of those pauses."""
     loop = VirtualLoop()
     work = Work(loop, *errors, lasts=lasts)
-    seen: list[Trouble | None] = []
+    seen: list[TaskFailure | None] = []
 
     async def live() -> None:
         kept = work.start()

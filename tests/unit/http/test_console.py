@@ -19,7 +19,7 @@ from headrace.model.triggers.base import StreamTrigger
 from headrace.model.triggers.bus import Forward, Rule
 from headrace.model.triggers.files import Silence
 from headrace.model.triggers.schedules import Every
-from headrace.telemetry.history import Counters, LogLine, Run
+from headrace.telemetry.history import Counters, LogLine, RunRecord
 from headrace.topology.graph import Edge, Graph, graph_of
 
 EVIL = "<script>alert(1)</script>"
@@ -57,7 +57,7 @@ def overview(**more: object) -> Overview:
         ],
         "parked": [ParkedKey("shop.price", "orders", 0, EVIL, "waiting", 2, 0, "broken")],
         "rates": {("shop.price", "orders"): 3.5},
-        "failed": [Run("shop.price", "k", "i", 1, 0.1, 35, 1, "failed", "orders/0/3", EVIL)],
+        "failed": [RunRecord("shop.price", "k", "i", 1, 0.1, 35, 1, "failed", "orders/0/3", EVIL)],
         "logs": [LogLine(1, 0, "shop.price", "i", "k", "INFO", EVIL)],
     } | more
     return Overview(**fields)  # type: ignore[arg-type] # by name

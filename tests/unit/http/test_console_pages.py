@@ -22,7 +22,7 @@ from headrace.model.outcome import Cause
 from headrace.model.record import Position
 from headrace.model.triggers.bus import Forward, Rule
 from headrace.model.triggers.http import Http
-from headrace.telemetry.history import MAX_RUNS, Counters, LogLine, Run
+from headrace.telemetry.history import MAX_RUNS, Counters, LogLine, RunRecord
 from headrace.topology.map import map_rows
 
 EVIL = "<script>alert(1)</script>"
@@ -52,8 +52,8 @@ HELD = Held(
 )
 
 
-def run(at: int, *, outcome: str = "succeeded", events: int = 1) -> Run:
-    return Run("shop.f", "k", "i", at, 0.1, events, 1, outcome, "orders/0/3", EVIL)
+def run(at: int, *, outcome: str = "succeeded", events: int = 1) -> RunRecord:
+    return RunRecord("shop.f", "k", "i", at, 0.1, events, 1, outcome, "orders/0/3", EVIL)
 
 
 SHOWN = functions.Shown(

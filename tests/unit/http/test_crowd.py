@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.http.server.connection_limits import ALL, Crowd, client_of
+from headrace.http.server.connection_limits import ALL, ConnectionLimits, client_of
 
 
 def test_one_client_holds_half_of_all_and_others_come_in_until_all_are_taken() -> None:
-    crowd = Crowd(4)
+    crowd = ConnectionLimits(4)
     assert [crowd.enter("10.0.0.1") for _ in range(2)] == ["", ""]
     assert "max_connections_per_client" in crowd.enter("10.0.0.1")
     crowd.leave("10.0.0.1")
@@ -20,8 +20,8 @@ def test_one_client_holds_half_of_all_and_others_come_in_until_all_are_taken() -
 
 
 def test_a_single_connection_is_somebodys() -> None:
-    assert Crowd(1).enter("10.0.0.1") == ""
-    assert Crowd(8, 8).enter("::1") == ""
+    assert ConnectionLimits(1).enter("10.0.0.1") == ""
+    assert ConnectionLimits(8, 8).enter("::1") == ""
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from headrace.http.cors import answer_headers, preflight
 from headrace.http.pipeline.content_encoding import unpack
 from headrace.http.pipeline.proxy import takes_share
 from headrace.http.problem_details import Unsupported, answer_error
-from headrace.http.rate_limit import Buckets, TooOften, client_name
+from headrace.http.rate_limit import RateLimiter, TooOften, client_name
 from headrace.model.errors import Invalid, Refused, TooLarge
 from headrace.model.triggers.http import Cors, Legacy, PerClient
 
@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 
 def test_a_client_may_come_as_often_as_its_route_says_and_then_must_wait() -> None:
-    buckets, rate = Buckets(), PerClient(2, per=10)
+    buckets, rate = RateLimiter(), PerClient(2, per=10)
     buckets.take("/a", "one", rate, 0.0)
     buckets.take("/a", "one", rate, 0.0)
     with pytest.raises(TooOften) as caught:
@@ -36,7 +36,7 @@ def test_a_client_may_come_as_often_as_its_route_says_and_then_must_wait() -> No
 
 
 def test_refused_requests_do_not_make_the_wait_longer() -> None:
-    buckets, rate = Buckets(), PerClient(1, per=1)
+    buckets, rate = RateLimiter(), PerClient(1, per=1)
     buckets.take("/a", "one", rate, 0.0)
     for _ in range(100):
         with pytest.raises(TooOften):
@@ -45,7 +45,7 @@ def test_refused_requests_do_not_make_the_wait_longer() -> None:
 
 
 def test_clients_without_number_do_not_fill_the_memory() -> None:
-    buckets, rate = Buckets(bound=100), PerClient(1, per=60)
+    buckets, rate = RateLimiter(bound=100), PerClient(1, per=60)
     for number in range(1_000):
         buckets.take("/a", str(number), rate, 0.0)
     assert len(buckets._buckets) == 100

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.http.pipeline.head_cache import Head, Heads
+from headrace.http.pipeline.head_cache import HeadCache, RequestHead
 
 LINE = b"POST /x HTTP/1.1\r\n"
 
 
-def head_of(raw: bytes) -> Head:
+def head_of(raw: bytes) -> RequestHead:
     fields = [
         (name.strip().lower(), value.strip())
         for name, _, value in (line.partition(b":") for line in raw.split(b"\n")[1:])
         if name.strip()
     ]
-    return Head("POST", "/x", b"", fields, dict(fields))
+    return RequestHead("POST", "/x", b"", fields, dict(fields))
 
 
 def is_known(raw: bytes, length: int) -> bool:
-    heads = Heads()
+    heads = HeadCache()
     heads.keep(raw, head_of(raw), length)
     return heads.find(raw) is not None
 
 
 def test_a_head_is_known_with_the_length_of_its_body() -> None:
-    heads = Heads()
+    heads = HeadCache()
     raw = LINE + b"host: a\r\ncontent-length: 12\r\n\r\n"
     head = head_of(raw)
     heads.keep(raw, head, 12)
@@ -62,7 +62,7 @@ def test_a_head_whose_end_could_be_disputed_is_read_each_time(raw: bytes, length
 
 
 def test_no_more_heads_are_known_than_the_bound_allows() -> None:
-    heads = Heads(bound=3)
+    heads = HeadCache(bound=3)
     for number in range(10):
         raw = LINE + b"x: %d\r\n\r\n" % number
         heads.keep(raw, head_of(raw), 0)

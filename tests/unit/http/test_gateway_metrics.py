@@ -8,7 +8,7 @@ from headrace import App, Event, Rate
 from headrace.admin.lag import LagRow
 from headrace.admin.sources import SourceRow
 from headrace.environment.time_slices import SLICE_S, Slices
-from headrace.http.metrics import PIECE, Metrics, Seen
+from headrace.http.metrics import PIECE, Metrics, NodeSnapshot
 from headrace.model.replication_slot import Slot
 from headrace.runtime.instance_views import ColdStarts
 from headrace.testing.virtual_time import VirtualClock, VirtualLoop
@@ -18,7 +18,7 @@ def rendered(metrics: Metrics, clock: VirtualClock | None = None, **more: Any) -
     loop = VirtualLoop()
     seen: dict[str, Any] = {"counters": {}, "lag": (), "instances": (), "cold_starts": ColdStarts()}
     slices = Slices(clock or VirtualClock(loop))
-    return loop.drive(metrics.render(Seen(**seen | more), slices)).decode()
+    return loop.drive(metrics.render(NodeSnapshot(**seen | more), slices)).decode()
 
 
 def lines_of(metrics: Metrics, name: str) -> list[str]:

@@ -14,13 +14,13 @@ from headrace.environment.clock import SystemClock
 from headrace.environment.tasks import Tasks
 from headrace.http.admission import Admission
 from headrace.http.cors import Headers
-from headrace.http.pipeline.head_cache import Head
-from headrace.http.request import Request
+from headrace.http.pipeline.head_cache import RequestHead
+from headrace.http.request import IncomingRequest
 from headrace.http.response import Response
-from headrace.http.server.connection_limits import Crowd
+from headrace.http.server.connection_limits import ConnectionLimits
 from headrace.http.server.fast_path import Caller
 from headrace.http.server.http1 import Connection
-from headrace.http.server.server_state import Hall, Patience
+from headrace.http.server.server_state import ServerState, Timeouts
 from headrace.security.access import Peer
 
 Seen = tuple[str, str, bytes]
@@ -40,7 +40,7 @@ class Desk:
         self.seen.append(seen)
         return Response(200, b"%d" % len(self.seen))
 
-    def begin(self, head: Head, body: bytes, peer: Peer, caller: Caller) -> Desk | None:
+    def begin(self, head: RequestHead, body: bytes, peer: Peer, caller: Caller) -> Desk | None:
         if not head.path.startswith("/soon"):
             return None
         seen = (head.method, head.path, body)
@@ -55,7 +55,7 @@ class Desk:
     def hang_up(self) -> None:
         self.hung_up += 1
 
-    async def answer(self, request: Request) -> tuple[Response, Headers] | None:
+    async def answer(self, request: IncomingRequest) -> tuple[Response, Headers] | None:
         return self._answer((request.method, request.path, await request.body())), ()
 
 
@@ -93,11 +93,11 @@ class Wire:
         return [int(part.partition(b"\r\n\r\n")[2]) for part in self.sent.split(b"HTTP/1.1 ")[1:]]
 
 
-def opened(desk: Desk) -> tuple[Hall, Connection, Wire]:
+def opened(desk: Desk) -> tuple[ServerState, Connection, Wire]:
     """A connection to the desk."""
-    hall = Hall(
+    hall = ServerState(
         desk, admission=Admission(), tasks=Tasks(lambda name, error: None), clock=SystemClock(),
-        patience=Patience(), crowd=Crowd(8, 8), identify=lambda _: Peer("127.0.0.1"),
+        patience=Timeouts(), crowd=ConnectionLimits(8, 8), identify=lambda _: Peer("127.0.0.1"),
     )  # fmt: skip
     connection, wire = Connection(hall), Wire()
     connection.connection_made(cast(asyncio.Transport, wire))

@@ -16,8 +16,8 @@ from headrace.http.pipeline.payload_binding import (
     query_texts,
     typed_query,
 )
-from headrace.http.pipeline.request_body import Exchange
-from headrace.http.request import Request
+from headrace.http.pipeline.request_body import RequestBody
+from headrace.http.request import IncomingRequest
 from headrace.model.errors import Invalid, TooLarge
 from headrace.model.jsonschema import Mismatch
 from headrace.patterns.schema_validation import Checker
@@ -34,10 +34,12 @@ class Order(msgspec.Struct):
 def _nothing() -> None: ...
 
 
-def request(query: bytes = b"", method: str = "POST", **headers: str) -> Request:
+def request(query: bytes = b"", method: str = "POST", **headers: str) -> IncomingRequest:
     named = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
-    exchange = Exchange(go_on=_nothing, invite=None)
-    return Request(method, "/x", query, named, dict(named), Peer("10.0.0.9"), exchange, Admission())
+    exchange = RequestBody(go_on=_nothing, invite=None)
+    return IncomingRequest(
+        method, "/x", query, named, dict(named), Peer("10.0.0.9"), exchange, Admission()
+    )
 
 
 def resolved(route: Http | Webhook, of: Any) -> Http | Webhook:
@@ -103,8 +105,10 @@ def test_a_route_without_a_body_makes_one_of_query_and_path() -> None:
 def test_a_header_that_came_several_times_is_one_text() -> None:
     route = resolved(Http("POST", "/x", headers=("X-Many", "Cookie")), Any)
     fields = [(b"x-many", b"1"), (b"cookie", b"a=1"), (b"x-many", b"2"), (b"cookie", b"b=2")]
-    exchange = Exchange(go_on=_nothing, invite=None)
-    given = Request("POST", "/x", b"", fields, dict(fields), Peer(""), exchange, Admission())
+    exchange = RequestBody(go_on=_nothing, invite=None)
+    given = IncomingRequest(
+        "POST", "/x", b"", fields, dict(fields), Peer(""), exchange, Admission()
+    )
     found = carried(route, given, {}, {})
     assert (found["http-header-x-many"], found["http-header-cookie"]) == ("1, 2", "a=1; b=2")
 

@@ -12,7 +12,7 @@ import pytest
 
 from headrace.model.debezium import (
     Debezium,
-    Envelope,
+    DebeziumEnvelope,
     columns_key,
     open_envelope,
     record_key,
@@ -223,7 +223,7 @@ def test_a_records_key_becomes_the_key_that_a_tables_event_has(
 def test_a_key_is_made_of_columns_of_the_row_as_it_is_or_was() -> None:
     def key(*columns: str, **record: Any) -> str | None:
         found = open_envelope(json.dumps(envelope(**record)).encode(), None)
-        assert isinstance(found, Envelope)
+        assert isinstance(found, DebeziumEnvelope)
         return columns_key(found, columns)
 
     assert key("id", op="c", after=ROW) == "1"
@@ -235,7 +235,7 @@ def test_a_key_is_made_of_columns_of_the_row_as_it_is_or_was() -> None:
 
 def test_a_row_whose_text_is_no_unicode_gives_no_key_and_fails_where_it_is_opened() -> None:
     found = open_envelope(b'{"op": "c", "after": {"id": "\xff"}}', None)
-    assert isinstance(found, Envelope)
+    assert isinstance(found, DebeziumEnvelope)
     assert columns_key(found, ("id",)) is None
     with pytest.raises(UnicodeDecodeError):
         json.loads(row_change(found))

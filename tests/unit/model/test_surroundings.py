@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from headrace.model.settings import (
     MAX_VARIABLES_BYTES,
-    Given,
-    Surroundings,
+    ImportEnvironment,
+    SettingValue,
     passed_on,
     variable_form,
 )
 
 
 def test_an_app_is_given_its_own_settings_alone() -> None:
-    ours, theirs = Given("shop.RATE", 1, "a"), Given("mail.RATE", 2, "b")
-    by_variable = Given("SHOP_RATE", "3", "c", True)
-    found = Surroundings([ours, theirs, by_variable]).of("shop", [])
+    ours, theirs = SettingValue("shop.RATE", 1, "a"), SettingValue("mail.RATE", 2, "b")
+    by_variable = SettingValue("SHOP_RATE", "3", "c", True)
+    found = ImportEnvironment([ours, theirs, by_variable]).of("shop", [])
     assert found.settings == [ours, by_variable]
 
 
 def test_variables_are_passed_on_by_name_and_by_pattern() -> None:
-    around = Surroundings([], {"AWS_KEY": "1", "AWS_REGION": "2", "TZ": "UTC", "HOME": "/"})
+    around = ImportEnvironment([], {"AWS_KEY": "1", "AWS_REGION": "2", "TZ": "UTC", "HOME": "/"})
     assert around.of("shop", ["AWS_*", "TZ"]).variables == {
         "AWS_KEY": "1", "AWS_REGION": "2", "TZ": "UTC",
     }  # fmt: skip
@@ -27,7 +27,7 @@ def test_variables_are_passed_on_by_name_and_by_pattern() -> None:
 
 
 def test_what_is_passed_on_has_a_bound() -> None:
-    around = Surroundings([], {"A": "x" * (MAX_VARIABLES_BYTES - 1), "B": "y"})
+    around = ImportEnvironment([], {"A": "x" * (MAX_VARIABLES_BYTES - 1), "B": "y"})
     assert list(around.of("shop", ["*"]).variables) == ["A"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.policy import DeadLetter, ParkKey, Retry
-from headrace.node.config import Note, Settings, client_address, load, read_note, write_note
+from headrace.node.config import NodeFile, Settings, client_address, load, read_note, write_note
 
 
 def settings(
@@ -174,10 +174,10 @@ def test_a_node_is_found_by_the_note_in_its_data_folder(tmp_path: Path) -> None:
 
 
 def test_a_reader_of_the_nodes_address_sees_all_of_it_or_nothing(tmp_path: Path) -> None:
-    with write_note(tmp_path, Note("http://127.0.0.1:1")).open() as being_read:
-        write_note(tmp_path, Note("http://127.0.0.1:2"))
+    with write_note(tmp_path, NodeFile("http://127.0.0.1:1")).open() as being_read:
+        write_note(tmp_path, NodeFile("http://127.0.0.1:2"))
         assert "http://127.0.0.1:1" in being_read.read()
-    assert read_note(tmp_path) == Note("http://127.0.0.1:2")
+    assert read_note(tmp_path) == NodeFile("http://127.0.0.1:2")
     assert [path.name for path in tmp_path.iterdir()] == ["node.json"]
 
 

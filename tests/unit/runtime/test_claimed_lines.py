@@ -6,15 +6,15 @@ import msgspec
 import pytest
 
 from headrace.environment.clock import SystemClock
-from headrace.runtime.process.instance_logs import MAX_LATE_US, LogLine, LogReader
+from headrace.runtime.process.instance_logs import MAX_LATE_US, InstanceLine, LogReader
 from headrace.runtime.protocol.messages import MARK, Spoken
 
 CLOCK = SystemClock()
 
 
-def read(spoken: Spoken, *, running: str = "shop.f:orders/0/1") -> LogLine:
+def read(spoken: Spoken, *, running: str = "shop.f:orders/0/1") -> InstanceLine:
     """The line that comes of a record."""
-    lines: list[LogLine] = []
+    lines: list[InstanceLine] = []
     reader = LogReader(
         function="shop.f", instance="i", stream="stderr", clock=CLOCK, on_log=lines.append
     )
@@ -60,7 +60,7 @@ def test_no_text_of_a_line_commands_a_terminal() -> None:
 
 
 def test_a_bare_line_commands_none_either() -> None:
-    lines: list[LogLine] = []
+    lines: list[InstanceLine] = []
     reader = LogReader(
         function="shop.f", instance="i", stream="stdout", clock=CLOCK, on_log=lines.append
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headrace.model.errors import Unavailable
-from headrace.runtime.app_folders import GROUPS, Files
+from headrace.runtime.app_folders import GROUPS, AppFolders
 from headrace.runtime.child.file_advice import advice, too_early
 from headrace.runtime.child.shared_files import database_file
 
@@ -18,21 +18,21 @@ FIRST = 5_000
 
 
 def test_a_target_has_the_same_group_in_every_life_of_a_node(tmp_path: Path) -> None:
-    one, two = (Files(tmp_path / "files", first=FIRST) for _ in range(2))
+    one, two = (AppFolders(tmp_path / "files", first=FIRST) for _ in range(2))
     two.share("other.py")
     assert one.share("shop.py") == two.share("shop.py")
     assert FIRST <= one.share("shop.py").group < FIRST + GROUPS
 
 
 def test_targets_and_nodes_have_different_groups(tmp_path: Path) -> None:
-    files = Files(tmp_path / "files", first=FIRST)
+    files = AppFolders(tmp_path / "files", first=FIRST)
     groups = {files.share(f"{number}.py").group for number in range(3_000)}
     assert len(groups) == 3_000
-    assert Files(tmp_path / "b", first=FIRST).share("0.py") != files.share("0.py")
+    assert AppFolders(tmp_path / "b", first=FIRST).share("0.py") != files.share("0.py")
 
 
 def test_a_folder_of_a_host_without_ids_is_the_hosts_alone(tmp_path: Path) -> None:
-    files = Files(tmp_path / "files", first=FIRST)
+    files = AppFolders(tmp_path / "files", first=FIRST)
     files.share("shop.py")
     files.give("shop", "shop.py", shared=False)
     found = (tmp_path / "files" / "shop").stat()
@@ -41,7 +41,7 @@ def test_a_folder_of_a_host_without_ids_is_the_hosts_alone(tmp_path: Path) -> No
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_a_folder_that_was_put_back_is_given_to_the_group_with_all_it_holds(tmp_path: Path) -> None:
-    files = Files(tmp_path / "files", first=FIRST)
+    files = AppFolders(tmp_path / "files", first=FIRST)
     group = files.share("shop.py").group
     inner = tmp_path / "files" / "shop" / "inner"
     inner.mkdir(parents=True)
@@ -59,7 +59,7 @@ def test_a_folder_that_was_put_back_is_given_to_the_group_with_all_it_holds(tmp_
 def test_a_root_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match="file/files"):
-        Files(tmp_path / "file" / "files", first=FIRST).share("shop.py")
+        AppFolders(tmp_path / "file" / "files", first=FIRST).share("shop.py")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.runtime.process.instance_logs import LINE_BYTES, MAX_LINES_BURST, LogLine, LogReader
+from headrace.runtime.process.instance_logs import (
+    LINE_BYTES,
+    MAX_LINES_BURST,
+    InstanceLine,
+    LogReader,
+)
 from headrace.runtime.protocol.messages import MARK, MAX_LINE_BYTES, Spoken
 
 
@@ -25,8 +30,8 @@ class Clock:
         raise NotImplementedError
 
 
-def reader(clock: Clock | None = None) -> tuple[LogReader, list[LogLine]]:
-    lines: list[LogLine] = []
+def reader(clock: Clock | None = None) -> tuple[LogReader, list[InstanceLine]]:
+    lines: list[InstanceLine] = []
     made = LogReader(
         function="shop.price",
         instance="i",

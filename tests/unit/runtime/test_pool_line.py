@@ -12,7 +12,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned
 from headrace.runtime.pool import MAX_WAITING, Pool
 from headrace.runtime.process.instance import Instance
-from headrace.runtime.states import Lost, State, Waiter
+from headrace.runtime.states import InstanceState, Lost, Waiter
 
 app = App("shop")
 DONE = Returned(result=b"1")
@@ -27,7 +27,7 @@ class Process:
     """What a pool sees of an instance, without a process behind it."""
 
     def __init__(self, rig: Rig) -> None:
-        self.state = State.IDLE
+        self.state = InstanceState.IDLE
         self.in_hand = self.invocations = 0
         self.tainted = False
         self._rig = rig
@@ -40,7 +40,7 @@ class Process:
             self._rig.pool.freed(cast(Instance, self))
             return
         self.in_hand += 1
-        self.state = State.BUSY
+        self.state = InstanceState.BUSY
         self._runs.append(waiter)
         self._rig.begun.append(invocation.key)
 
@@ -48,7 +48,7 @@ class Process:
         """Answer the first run it has in hand."""
         waiter = self._runs.pop(0)
         self.in_hand -= 1
-        self.state = State.BUSY if self._runs else State.IDLE
+        self.state = InstanceState.BUSY if self._runs else InstanceState.IDLE
         self._rig.pool.freed(cast(Instance, self))
         if not waiter.done():
             waiter.set_result(outcome)

@@ -10,7 +10,7 @@ from headrace import App, Event
 from headrace.model.invocation import Invocation
 from headrace.runtime.pool import MAX_IN_HAND, Pool
 from headrace.runtime.process.instance import Instance
-from headrace.runtime.states import State
+from headrace.runtime.states import InstanceState
 
 app = App("shop")
 
@@ -24,13 +24,13 @@ class Process:
     """What a pool sees of an instance, without a process behind it."""
 
     def __init__(self) -> None:
-        self.state = State.IDLE
+        self.state = InstanceState.IDLE
         self.in_hand = self.invocations = 0
         self.tainted = False
 
     def take(self) -> None:
         self.in_hand += 1
-        self.state = State.BUSY
+        self.state = InstanceState.BUSY
 
 
 def pool_of(processes: list[Process], *, run_s: float) -> Pool:

@@ -10,7 +10,7 @@ import pytest
 from headrace.model.outcome import Cause, Crashed, TimedOut, Usage
 from headrace.runtime.process.postmortem import Death, verdict
 from headrace.runtime.protocol.messages import EXIT_HOOK, EXIT_MEMORY, EXIT_UNBORN, Exited
-from headrace.runtime.states import TRANSITIONS, Doom, Lost, State
+from headrace.runtime.states import TRANSITIONS, InstanceState, KillReason, Lost
 
 USAGE = Usage(1.0, 0.5, 0, True, "shop.price-1")
 MIB = 1 << 20
@@ -19,7 +19,7 @@ MIB = 1 << 20
 def death(status: int = 0, **known: object) -> Death:
     plain = Death(
         exit=Exited("shop.price-1", status, 0.5, 80 * MIB),
-        doom=Doom.NONE,
+        doom=KillReason.NONE,
         hurt="",
         born=True,
         alone=True,
@@ -63,12 +63,12 @@ def test_a_memory_error_in_our_own_code_names_the_limit() -> None:
 
 
 def test_the_heaviest_of_a_fleet_is_told_why_it_had_to_go() -> None:
-    said = cause_of(death(-9, doom=Doom.MEMORY, hurt="functions used 9 MiB of the 8 MiB"))
+    said = cause_of(death(-9, doom=KillReason.MEMORY, hurt="functions used 9 MiB of the 8 MiB"))
     assert said == Cause("OutOfMemory", "functions used 9 MiB of the 8 MiB")
 
 
 def test_with_several_runs_in_hand_none_is_blamed() -> None:
-    for each in (death(-9, alone=False), death(EXIT_HOOK), death(-9, doom=Doom.ZYGOTE)):
+    for each in (death(-9, alone=False), death(EXIT_HOOK), death(-9, doom=KillReason.ZYGOTE)):
         assert isinstance(verdict(each, USAGE, function="shop.price", timeout=3.0), Lost)
 
 
@@ -78,30 +78,34 @@ def test_a_run_whose_process_could_not_be_set_up_is_not_blamed() -> None:
 
 
 def test_a_run_that_its_caller_has_heard_of_fails_and_is_not_lost() -> None:
-    for each in (death(-9, alone=False), death(EXIT_HOOK), death(-9, doom=Doom.ZYGOTE)):
+    for each in (death(-9, alone=False), death(EXIT_HOOK), death(-9, doom=KillReason.ZYGOTE)):
         said = verdict(each, USAGE, function="shop.price", timeout=3.0, heard=True)
         assert isinstance(said, Crashed)
         assert said.blameless
         assert "part of its answer was sent" in said.cause.message
     # What is proven stays so.
     over = verdict(
-        death(-9, doom=Doom.TIMEOUT), USAGE, function="shop.price", timeout=3.0, heard=True
+        death(-9, doom=KillReason.TIMEOUT), USAGE, function="shop.price", timeout=3.0, heard=True
     )
     assert isinstance(over, TimedOut)
 
 
 def test_a_timeout_is_no_crash() -> None:
-    said = verdict(death(-9, doom=Doom.TIMEOUT), USAGE, function="shop.price", timeout=3.0)
+    said = verdict(death(-9, doom=KillReason.TIMEOUT), USAGE, function="shop.price", timeout=3.0)
     assert isinstance(said, TimedOut)
     assert "3 s" in said.cause.message
 
 
 def test_what_the_platform_took_is_nobodys_fault() -> None:
-    said = verdict(death(-9, doom=Doom.TAKEN), USAGE, function="shop.price", timeout=3.0)
+    said = verdict(death(-9, doom=KillReason.TAKEN), USAGE, function="shop.price", timeout=3.0)
     assert isinstance(said, Crashed)
     assert said.blameless
 
 
 def test_every_state_can_end_and_the_end_is_final() -> None:
-    assert TRANSITIONS[State.GONE] == frozenset()
-    assert all(State.GONE in to for state, to in TRANSITIONS.items() if state is not State.GONE)
+    assert TRANSITIONS[InstanceState.GONE] == frozenset()
+    assert all(
+        InstanceState.GONE in to
+        for state, to in TRANSITIONS.items()
+        if state is not InstanceState.GONE
+    )

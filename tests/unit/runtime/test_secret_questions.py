@@ -10,7 +10,7 @@ import pytest
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import Range, Scanned
-from headrace.runtime.child.secrets import FRESH_S, Keys
+from headrace.runtime.child.secrets import FRESH_S, InstanceSecrets
 from headrace.runtime.host_questions import answer
 from headrace.runtime.protocol.frames import Frames
 from headrace.runtime.protocol.messages import (
@@ -84,7 +84,7 @@ def test_an_instance_asks_again_after_a_moment_and_blots_out_old_and_new() -> No
         questions.append(name)
         return values[len(questions) - 1]
 
-    keys = Keys(ask, lambda: now)
+    keys = InstanceSecrets(ask, lambda: now)
     assert [keys.value("KEY"), keys.value("KEY")] == ["first", "first"]
     now = FRESH_S
     assert keys.value("KEY") == "second"
@@ -96,7 +96,7 @@ def test_a_secret_that_is_refused_is_not_kept() -> None:
     def ask(name: str) -> str:
         raise Misuse(name)
 
-    keys = Keys(ask, lambda: 0.0)
+    keys = InstanceSecrets(ask, lambda: 0.0)
     with pytest.raises(Misuse):
         keys.value("KEY")
     assert keys.blot("KEY") == "KEY"

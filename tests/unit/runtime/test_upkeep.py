@@ -9,7 +9,7 @@ import pytest
 from headrace.environment.tasks import Tasks
 from headrace.model.policy import FleetLimits
 from headrace.runtime.budget import Budget
-from headrace.runtime.housekeeping import TICK_S, Upkeep
+from headrace.runtime.housekeeping import TICK_S, Housekeeping
 from headrace.runtime.process.memory_use import KernelKills
 from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
@@ -20,7 +20,7 @@ class Fleet:
     def __init__(self, loop: VirtualLoop) -> None:
         self.loop = loop
         self.looked: list[float] = []
-        self.upkeep: Upkeep
+        self.upkeep: Housekeeping
         self.begins_while_burying = False
         self.errors: list[Exception] = []
         self.told: list[BaseException] = []
@@ -41,7 +41,7 @@ class Fleet:
         """Do these, each after so many seconds; when it was looked after meanwhile."""
         clock = VirtualClock(self.loop)
         tasks = Tasks(lambda _name, error: self.told.append(error))
-        self.upkeep = Upkeep(
+        self.upkeep = Housekeeping(
             clock=clock,
             tasks=tasks,
             budget=Budget(FleetLimits(), instances={}, deployments=list),

@@ -13,7 +13,7 @@ import pytest
 from headrace import App, Event, Files, Table
 from headrace.model.errors import Misuse
 from headrace.runtime.child import code_version
-from headrace.runtime.child.code_version import Version, is_part, version_of, watched_by
+from headrace.runtime.child.code_version import CodeVersion, is_part, version_of, watched_by
 from headrace.runtime.child.loader import described
 
 APP = App("shop")
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "shop"
 
 
-def version(folder: Path, apart: frozenset[Path] = frozenset()) -> Version:
+def version(folder: Path, apart: frozenset[Path] = frozenset()) -> CodeVersion:
     return version_of([folder], apart)
 
 

@@ -17,14 +17,14 @@ from headrace.runtime.protocol.frames import HEAD_BYTES, Frames, ProtocolError
 from headrace.runtime.protocol.messages import (
     Answered,
     Ask,
-    Cradle,
     Done,
     Fork,
     Hello,
+    InstanceFolder,
     Loaded,
     ReadState,
-    Rows,
-    Run,
+    RunMessage,
+    StateRows,
     encode,
     from_child,
     from_zygote,
@@ -54,8 +54,8 @@ def test_what_was_said_is_what_is_heard() -> None:
     ((nonce, body),) = opened(encode(2**64 - 1, DONE))
     assert nonce == 2**64 - 1
     assert from_child(body) == DONE
-    ((_, body),) = opened(encode(0, Run(INVOCATION)))
-    assert to_child(body) == Run(INVOCATION)
+    ((_, body),) = opened(encode(0, RunMessage(INVOCATION)))
+    assert to_child(body) == RunMessage(INVOCATION)
 
 
 def test_a_declared_app_crosses_whole() -> None:
@@ -64,7 +64,16 @@ def test_a_declared_app_crosses_whole() -> None:
     ((_, body),) = opened(encode(0, loaded))
     assert from_zygote(body) == loaded
     packed = pack_resources(spec.functions[0].resources)
-    order = Fork("i", "shop.price", Cradle("1", 7), Cradle("2", 8), 1, packed, {"orders": 4}, 0.0)
+    order = Fork(
+        "i",
+        "shop.price",
+        InstanceFolder("1", 7),
+        InstanceFolder("2", 8),
+        1,
+        packed,
+        {"orders": 4},
+        0.0,
+    )
     ((_, body),) = opened(encode(0, order))
     assert to_zygote(body) == order
     assert unpack_resources(packed) == spec.functions[0].resources
@@ -129,7 +138,7 @@ def test_a_broken_channel_stays_broken() -> None:
 
 
 def test_a_message_of_the_wrong_direction_is_not_understood() -> None:
-    ((_, body),) = opened(encode(1, Answered(7, Rows([(1, b"x")]))))
+    ((_, body),) = opened(encode(1, Answered(7, StateRows([(1, b"x")]))))
     assert isinstance(from_child(body), ProtocolError)
     ((_, body),) = opened(encode(1, DONE))
     assert isinstance(to_child(body), ProtocolError)

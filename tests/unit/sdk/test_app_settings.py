@@ -10,7 +10,7 @@ from typing import Any, Literal, assert_type
 import pytest
 
 from headrace import App, Misuse
-from headrace.model.settings import Given, Provision
+from headrace.model.settings import Provision, SettingValue
 from headrace.sdk.import_values import provided_by
 from headrace.testing import World, context
 
@@ -20,7 +20,7 @@ class Size(Enum):
     LARGE = "large"
 
 
-def shop(*given: Given) -> App:
+def shop(*given: SettingValue) -> App:
     with provided_by(lambda _app, _env: Provision(list(given))):
         return App("shop")
 
@@ -54,7 +54,7 @@ def test_what_an_operator_gave_comes_as_the_declared_type(
     kind: Any, value: object, from_text: bool, expected: object
 ) -> None:
     name = "SHOP_IT" if from_text else "shop.IT"
-    app = shop(Given(name, value, "there", from_text))
+    app = shop(SettingValue(name, value, "there", from_text))
     setting: Any = app.setting("IT", kind)
     assert setting.value == expected
     assert setting.spec.where == "there"
@@ -67,15 +67,15 @@ def test_what_an_operator_gave_comes_as_the_declared_type(
 def test_a_value_of_another_type_is_refused_with_the_place_it_stands(
     kind: Any, value: object, from_text: bool
 ) -> None:
-    app = shop(Given("shop.IT", value, "headrace.toml:3", from_text))
+    app = shop(SettingValue("shop.IT", value, "headrace.toml:3", from_text))
     with pytest.raises(Misuse, match=r"headrace\.toml:3: .*shop\.IT"):
         app.setting("IT", kind)
 
 
 def test_the_last_value_given_wins() -> None:
     app = shop(
-        Given("shop.RATE", 2.0, "headrace.toml:2"),
-        Given("SHOP_RATE", "3", "`HEADRACE_APP_SHOP_RATE`", True),
+        SettingValue("shop.RATE", 2.0, "headrace.toml:2"),
+        SettingValue("SHOP_RATE", "3", "`HEADRACE_APP_SHOP_RATE`", True),
     )
     assert app.setting("RATE", float).value == 3.0
 
@@ -103,7 +103,7 @@ def test_a_setting_is_declared_once_and_its_default_is_of_its_type() -> None:
 
 
 def test_a_spec_tells_where_a_value_comes_from_and_never_the_value() -> None:
-    app = shop(Given("shop.URL", "postgres://u:hidden@db", "headrace.toml:3"))
+    app = shop(SettingValue("shop.URL", "postgres://u:hidden@db", "headrace.toml:3"))
     app.setting("URL", str)
     (spec,) = app.spec().settings
     assert spec.where == "headrace.toml:3"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from headrace import App, Event
-from headrace.sdk.app_folder import Folders
+from headrace.sdk.app_folder import FolderRoot
 from headrace.testing import World
 
 
@@ -18,7 +18,7 @@ def test_an_app_without_a_node_has_a_temporary_folder_that_stays() -> None:
 
 
 def test_a_node_says_where_and_hears_of_the_first_look(tmp_path: Path) -> None:
-    folders, heard = Folders(), list[str]()
+    folders, heard = FolderRoot(), list[str]()
     folders.stand(str(tmp_path), heard.append)
     assert heard == []
     assert folders.folder("shop") == folders.folder("shop") == tmp_path / "shop"
@@ -26,7 +26,7 @@ def test_a_node_says_where_and_hears_of_the_first_look(tmp_path: Path) -> None:
 
 
 def test_a_temporary_folder_goes_with_who_made_it() -> None:
-    folders = Folders()
+    folders = FolderRoot()
     made = folders.folder("shop")
     assert made.is_dir()
     del folders

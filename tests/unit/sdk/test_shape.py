@@ -13,7 +13,7 @@ from headrace.model.errors import Misuse
 from headrace.sdk.batch import Batch
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event
-from headrace.sdk.handler_signature import Shape, shape_of
+from headrace.sdk.handler_signature import HandlerSignature, shape_of
 from headrace.sdk.request import Request
 
 
@@ -138,4 +138,4 @@ def test_what_is_unclear_is_an_error_that_says_what_to_write(handler: Any, messa
 
 
 def test_a_result_type_nobody_imported_does_no_harm() -> None:
-    assert isinstance(shape_of(gone_result, "shop.f"), Shape)
+    assert isinstance(shape_of(gone_result, "shop.f"), HandlerSignature)

@@ -12,7 +12,7 @@ from headrace.model.errors import Misuse
 from headrace.model.webhook_signature import Secret
 from headrace.security.access import Access, Peer, is_local, needs_proof, scope_of
 from headrace.security.secrets import Secrets
-from headrace.security.signed_addresses import Marks
+from headrace.security.signed_addresses import AddressSigner
 from headrace.storage.kv.memory import MemoryStorage
 
 
@@ -173,10 +173,10 @@ def test_those_that_are_missing_are_told_with_who_uses_them() -> None:
 
 async def test_a_mark_is_known_again_by_every_node_of_the_store_and_by_no_other() -> None:
     storage = MemoryStorage(SystemClock())
-    here, there = Marks(storage, SeededEntropy(1)), Marks(storage, SeededEntropy(2))
+    here, there = AddressSigner(storage, SeededEntropy(1)), AddressSigner(storage, SeededEntropy(2))
     mark = await here.mark("a/0/1")
     assert await there.is_ours("a/0/1", mark)
     assert not await there.is_ours("a/0/2", mark)
     assert not await here.is_ours("a/0/1", mark[:-1])
-    stranger = Marks(MemoryStorage(SystemClock()), SeededEntropy(3))
+    stranger = AddressSigner(MemoryStorage(SystemClock()), SeededEntropy(3))
     assert not await stranger.is_ours("a/0/1", mark)

@@ -17,12 +17,12 @@ from headrace.model.policy import (
     MAX_KEY_BYTES,
 )
 from headrace.model.record import decode_events, encode_events
-from headrace.sources.foreign.base import Message
+from headrace.sources.foreign.base import ForeignMessage
 from headrace.sources.foreign.feed import (
     HEADERS_DROPPED,
     MAX_LEFT,
     TOO_LARGE,
-    Standing,
+    FeedState,
     decode_standing,
     fitted,
     judge,
@@ -30,34 +30,34 @@ from headrace.sources.foreign.feed import (
 )
 
 
-def message(mark: str, *, repeated: bool = True) -> Message[int]:
-    return Message(Event(mark.encode()), 0, mark=mark, repeated=repeated)
+def message(mark: str, *, repeated: bool = True) -> ForeignMessage[int]:
+    return ForeignMessage(Event(mark.encode()), 0, mark=mark, repeated=repeated)
 
 
-def marks(messages: Sequence[Message[int]]) -> list[str]:
+def marks(messages: Sequence[ForeignMessage[int]]) -> list[str]:
     return [each.mark for each in messages]
 
 
 def test_a_message_with_a_known_mark_is_not_fresh() -> None:
-    fresh, standing = judge([message("a"), message("b")], Standing(), keep=10)
+    fresh, standing = judge([message("a"), message("b")], FeedState(), keep=10)
     assert marks(fresh) == ["a", "b"]
     fresh, standing = judge([message("b"), message("c")], standing, keep=10)
     assert marks(fresh) == ["c"]
 
 
 def test_a_message_delivered_twice_in_one_batch_is_taken_once() -> None:
-    fresh, _ = judge([message("a"), message("a")], Standing(), keep=10)
+    fresh, _ = judge([message("a"), message("a")], FeedState(), keep=10)
     assert marks(fresh) == ["a"]
 
 
 def test_a_message_without_a_mark_is_always_fresh() -> None:
-    fresh, standing = judge([message(""), message("")], Standing(), keep=10)
+    fresh, standing = judge([message(""), message("")], FeedState(), keep=10)
     assert len(fresh) == 2
-    assert standing == Standing()
+    assert standing == FeedState()
 
 
 def test_a_mark_used_again_for_a_new_message_does_not_hide_it() -> None:
-    _, standing = judge([message("7", repeated=False)], Standing(), keep=10)
+    _, standing = judge([message("7", repeated=False)], FeedState(), keep=10)
     fresh, standing = judge([message("7", repeated=False)], standing, keep=10)
     assert marks(fresh) == ["7"]
     fresh, _ = judge([message("7", repeated=True)], standing, keep=10)
@@ -65,14 +65,14 @@ def test_a_mark_used_again_for_a_new_message_does_not_hide_it() -> None:
 
 
 def test_places_move_with_the_last_message_of_their_part() -> None:
-    given = [Message(Event(b""), None, place=("0", str(offset))) for offset in (4, 5)]
-    fresh, standing = judge(given, Standing({"0": "3", "1": "9"}), keep=10)
+    given = [ForeignMessage(Event(b""), None, place=("0", str(offset))) for offset in (4, 5)]
+    fresh, standing = judge(given, FeedState({"0": "3", "1": "9"}), keep=10)
     assert len(fresh) == 2
     assert standing.places == {"0": "5", "1": "9"}
 
 
 def test_marks_of_a_former_life_outlast_what_passes_them() -> None:
-    _, standing = judge([message("old")], Standing(), keep=2)
+    _, standing = judge([message("old")], FeedState(), keep=2)
     standing = standing.inherited()
     for number in range(50):
         _, standing = judge([message(f"new-{number}")], standing, keep=2)
@@ -81,7 +81,7 @@ def test_marks_of_a_former_life_outlast_what_passes_them() -> None:
 
 
 def test_what_is_remembered_has_a_bound_however_often_the_node_dies() -> None:
-    standing = Standing()
+    standing = FeedState()
     for life in range(60):
         given = [message(f"{life}-{number}") for number in range(100)]
         _, standing = judge(given, standing.inherited(), keep=50)
@@ -103,7 +103,7 @@ def test_a_queue_that_delivers_again_after_every_death_is_read_once(
     # Given a queue of which at most `keep` messages are in flight,
     keep, count = 8, 60
     queue = [str(number) for number in range(count)]
-    stored, log = Standing(), list[str]()
+    stored, log = FeedState(), list[str]()
     # when the node dies before or after its append, or before its acknowledgement lands,
     for size, appends, acknowledges in [*lives, *[(8, True, True)] * count]:
         standing = stored.inherited()
@@ -123,7 +123,7 @@ def test_a_queue_that_delivers_again_after_every_death_is_read_once(
 @given(st.lists(st.integers(0, MAX_BATCH_BYTES // 5), max_size=12))
 def test_parts_keep_every_message_in_order_and_fit_an_append(sizes: list[int]) -> None:
     value = bytes(max(sizes, default=0))
-    messages = [Message(Event(value[:size], id=str(n)), n) for n, size in enumerate(sizes)]
+    messages = [ForeignMessage(Event(value[:size], id=str(n)), n) for n, size in enumerate(sizes)]
     found = list(parts(messages))
     assert [each.receipt for part in found for each in part] == list(range(len(sizes)))
     assert all(part for part in found)

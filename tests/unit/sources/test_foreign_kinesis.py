@@ -15,7 +15,7 @@ from headrace.model.triggers.foreign import KinesisStream
 pytest.importorskip("aiobotocore")
 
 from headrace.sources.foreign import kinesis
-from headrace.sources.foreign.base import Message, Surroundings
+from headrace.sources.foreign.base import DriverContext, ForeignMessage
 from headrace.sources.foreign.kinesis import KinesisSource
 
 
@@ -75,11 +75,13 @@ def shards(monkeypatch: pytest.MonkeyPatch) -> Shards:
     return made
 
 
-async def read(places: dict[str, str], looks: int = 12, **options: Any) -> list[Message[None]]:
-    around = Surroundings("f", Clock(), SeededEntropy(1))
+async def read(
+    places: dict[str, str], looks: int = 12, **options: Any
+) -> list[ForeignMessage[None]]:
+    around = DriverContext("f", Clock(), SeededEntropy(1))
     driver = KinesisSource(KinesisStream("s", in_flight=2, **options), around)
     await driver.connect(places)
-    found: list[Message[None]] = []
+    found: list[ForeignMessage[None]] = []
     for _ in range(looks):
         found += await driver.receive(2)
     await driver.close()
@@ -103,7 +105,7 @@ async def test_every_shard_goes_on_after_its_own_place(shards: Shards) -> None:
 async def test_the_first_latest_is_a_moment_that_is_kept(shards: Shards) -> None:
     clock = Clock()
     trigger = KinesisStream("s", start="latest")
-    driver = KinesisSource(trigger, Surroundings("f", clock, SeededEntropy(1)))
+    driver = KinesisSource(trigger, DriverContext("f", clock, SeededEntropy(1)))
     places = dict(await driver.connect({}))
     await driver.close()
     assert set(places.values()) == {f"@{clock.now() // 1_000}"}

@@ -12,18 +12,18 @@ from headrace.environment.clock import SystemClock
 from headrace.environment.randomness import SeededEntropy
 from headrace.model.errors import Misuse
 from headrace.model.triggers.foreign import Foreign, ForeignTrigger, RedisStream
-from headrace.sources.foreign.base import Surroundings, address_of
+from headrace.sources.foreign.base import DriverContext, address_of
 from headrace.sources.foreign.feed import ForeignFeed
 from headrace.sources.foreign.open import GROUP, driver_of, open_foreign
 
-AROUND = Surroundings("app-f", SystemClock(), SeededEntropy(1))
+AROUND = DriverContext("app-f", SystemClock(), SeededEntropy(1))
 """Where drivers are opened; none of them is connected."""
 
 
 class Acme:
     """A third party's driver, as far as it takes to be opened."""
 
-    def __init__(self, settings: Mapping[str, object], around: Surroundings) -> None:
+    def __init__(self, settings: Mapping[str, object], around: DriverContext) -> None:
         self.settings, self.name = settings, around.name
 
 

@@ -6,27 +6,27 @@ from headrace.storage.kv.sqlite.commit_thread import (
     LARGE_BYTES,
     LOOK_AGAIN_AFTER,
     QUICK_SECONDS,
-    Pace,
+    CommitPace,
 )
 
 SLOW = 10 * QUICK_SECONDS
 
 
 def test_a_quick_disk_is_waited_for_in_place() -> None:
-    pace = Pace()
+    pace = CommitPace()
     for _ in range(100):
         assert pace.in_place(1_000)
         pace.took(QUICK_SECONDS / 10)
 
 
 def test_one_slow_commit_changes_nothing() -> None:
-    pace = Pace()
+    pace = CommitPace()
     pace.took(100.0)
     assert pace.in_place(1_000)
 
 
 def test_a_slow_disk_does_not_hold_up_the_loop() -> None:
-    pace = Pace()
+    pace = CommitPace()
     in_place = 0
     for _ in range(1_000):
         if pace.in_place(1_000):
@@ -36,7 +36,7 @@ def test_a_slow_disk_does_not_hold_up_the_loop() -> None:
 
 
 def test_a_disk_that_is_quick_again_is_noticed() -> None:
-    pace = Pace()
+    pace = CommitPace()
     while pace.in_place(1_000):
         pace.took(SLOW)
     asked = 1
@@ -48,4 +48,4 @@ def test_a_disk_that_is_quick_again_is_noticed() -> None:
 
 
 def test_much_data_never_holds_up_the_loop() -> None:
-    assert not Pace().in_place(LARGE_BYTES + 1)
+    assert not CommitPace().in_place(LARGE_BYTES + 1)

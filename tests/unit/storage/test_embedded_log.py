@@ -18,7 +18,7 @@ from headrace.storage.kv.open import open_storage
 from headrace.storage.kv.sqlite.data_folder import FILE_NAME, DataFile
 from headrace.storage.kv.sqlite.storage import SqliteStorage
 from headrace.storage.log.embedded.log import EmbeddedBroker
-from headrace.storage.log.embedded.tail_cache import CHUNK_OVERHEAD, Tail
+from headrace.storage.log.embedded.tail_cache import CHUNK_OVERHEAD, TailCache
 from headrace.storage.log.log_state import Partition
 from headrace.storage.log.memory import MemoryBroker
 from headrace.storage.log.open import open_broker
@@ -46,7 +46,7 @@ def chunk(first: int, size: int) -> Chunk:
 
 
 def test_the_tail_keeps_its_bound_and_drops_the_oldest_of_all_partitions() -> None:
-    tail = Tail(100_000)
+    tail = TailCache(100_000)
     first, second = Partition(1, "s", 0), Partition(2, "s", 1)
     for number in range(100):
         partition = first if number % 2 else second
@@ -61,7 +61,7 @@ def test_the_tail_keeps_its_bound_and_drops_the_oldest_of_all_partitions() -> No
 
 
 def test_a_chunk_that_housekeeping_took_costs_its_followers_nothing() -> None:
-    tail = Tail(10_000)
+    tail = TailCache(10_000)
     partition = Partition(1, "s", 0)
     made = [chunk(number, 1_000) for number in range(4)]
     for each in made:

@@ -22,7 +22,7 @@ from headrace.model.policy import MAX_CHANGES_PER_GROUP
 from headrace.storage.kv.sqlite import data_folder as data_file
 from headrace.storage.kv.sqlite import storage as module
 from headrace.storage.kv.sqlite.data_folder import FILE_NAME, DataFile
-from headrace.storage.kv.sqlite.group_commit import Group, Waiting
+from headrace.storage.kv.sqlite.group_commit import Group, PendingChange
 from headrace.storage.kv.sqlite.storage import SqliteStorage
 
 
@@ -203,7 +203,7 @@ async def test_a_failing_fsync_ends_the_process_and_is_not_tried_again(tmp_path:
             raise apsw.IOError
 
     disk.fail = fail
-    group = Group([Waiting(asyncio.get_running_loop().create_future(), put(b"lost"))])
+    group = Group([PendingChange(asyncio.get_running_loop().create_future(), put(b"lost"))])
     assert opened._stage(group)
     with pytest.raises(Ended, match="stopping"):
         opened._commit(group)

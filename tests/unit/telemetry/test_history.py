@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from headrace.telemetry.history import MAX_FAILED, MAX_LINES, MAX_LINES_BYTES, Run, Runs
+from headrace.telemetry.history import MAX_FAILED, MAX_LINES, MAX_LINES_BYTES, RunHistory, RunRecord
 
 
-def said(runs: Runs, text: str) -> None:
+def said(runs: RunHistory, text: str) -> None:
     runs.write(time=1, function="f", instance="i", key="k", level="INFO", text=text)
 
 
 def test_lines_are_remembered_up_to_a_number_and_the_oldest_go_first() -> None:
-    runs = Runs()
+    runs = RunHistory()
     for number in range(MAX_LINES + 10):
         said(runs, str(number))
     found = runs.logs(limit=2 * MAX_LINES)
@@ -19,7 +19,7 @@ def test_lines_are_remembered_up_to_a_number_and_the_oldest_go_first() -> None:
 
 
 def test_long_lines_are_remembered_up_to_so_many_bytes() -> None:
-    runs = Runs()
+    runs = RunHistory()
     size = MAX_LINES_BYTES // 100
     for _ in range(250):
         said(runs, "x" * size)
@@ -29,11 +29,11 @@ def test_long_lines_are_remembered_up_to_so_many_bytes() -> None:
 
 
 def test_runs_and_lines_are_told_of_the_functions_that_may_be_seen() -> None:
-    runs = Runs()
+    runs = RunHistory()
     for number in range(3 * MAX_FAILED):
         function = f"shop.{'ab'[number % 2]}"
         outcome = "failed" if number % 3 == 0 else "succeeded"
-        runs.record(Run(function, "k", "i", number, 0.1, 1, 1, outcome, "orders/0/3"))
+        runs.record(RunRecord(function, "k", "i", number, 0.1, 1, 1, outcome, "orders/0/3"))
         runs.write(time=0, function=function, instance="i", key="", level="info", text=f"{number}")
     only = "shop.a".__eq__
     last = 3 * MAX_FAILED - 1

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from headrace.delivery.commit.changes import change_of
-from headrace.delivery.commit.publish_checks import Vetting
+from headrace.delivery.commit.publish_checks import PublishChecks
 from headrace.delivery.parked import encode_event
 from headrace.delivery.partition.settle import RUNAWAY
 from headrace.delivery.positions import Claim
@@ -34,7 +34,7 @@ MAX_UNCOMMITTED = 100_000
 """Events one run may have fetched and not committed."""
 
 
-class Shift:
+class ConsumerRun:
     """One run's hold on its partitions. Its child asks for one thing at a time.
 
     Attributes:
@@ -55,7 +55,7 @@ class Shift:
         storage: Storage,
         broker: Broker,
         clock: Clock,
-        vetting: Vetting,
+        vetting: PublishChecks,
     ) -> None:
         self.partitions = tuple(claims)
         self.token, self.given = token, 0
@@ -224,13 +224,13 @@ class Shift:
             )
 
 
-class Shifts:
+class ConsumerRuns:
     """The shifts that are on at this node, by the token of their invocation."""
 
     def __init__(self) -> None:
-        self._known: dict[int, Shift] = {}
+        self._known: dict[int, ConsumerRun] = {}
 
-    def open(self, token: int, shift: Shift) -> None:
+    def open(self, token: int, shift: ConsumerRun) -> None:
         """The run may fetch and commit from now on."""
         self._known[token] = shift
 
@@ -238,7 +238,7 @@ class Shifts:
         """It may no more."""
         self._known.pop(token).close()
 
-    def of(self, token: int) -> Shift:
+    def of(self, token: int) -> ConsumerRun:
         """The shift of the run.
 
         Raises:

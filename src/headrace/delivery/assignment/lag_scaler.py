@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from headrace.delivery.assignment.consumer_run import Shift, Shifts
-from headrace.delivery.commit.publish_checks import Vetting
-from headrace.delivery.partition.wakeup import Waiting
+from headrace.delivery.assignment.consumer_run import ConsumerRun, ConsumerRuns
+from headrace.delivery.commit.publish_checks import PublishChecks
+from headrace.delivery.partition.wakeup import Wakeup
 from headrace.delivery.positions import Claim, claim, decode_position, position_key
 from headrace.environment.clock import Clock
 from headrace.environment.failpoints import hit
@@ -28,7 +28,7 @@ from headrace.model.triggers.lag import Lag
 from headrace.runtime.base import Invoker
 from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Assigned, Broker, Reader, Revoked, Subscription
-from headrace.telemetry.history import Runs, run_of
+from headrace.telemetry.history import RunHistory, run_of
 
 PAUSE_MIN_S, PAUSE_MAX_S = 0.2, 30.0
 AWAY = (Conflict, Fenced, Unavailable)
@@ -37,7 +37,7 @@ AWAY = (Conflict, Fenced, Unavailable)
 Share = tuple[int, ...]
 
 
-class Roster:
+class LagScaler:
     """One function's consumers on this node. Its one task starts runs; anybody may wake it.
 
     Attributes:
@@ -56,18 +56,18 @@ class Roster:
         clock: Clock,
         entropy: Entropy,
         tasks: Tasks,
-        runs: Runs,
-        shifts: Shifts,
-        vetting: Vetting,
+        runs: RunHistory,
+        shifts: ConsumerRuns,
+        vetting: PublishChecks,
     ) -> None:
         self.paused = False
         self._spec, self._trigger, self._subscription = spec, trigger, subscription
         self._storage, self._broker, self._invoker = storage, broker, invoker
         self._clock, self._entropy, self._tasks, self._runs = clock, entropy, tasks, runs
         self._shifts, self._vetting = shifts, vetting
-        self._waiting = Waiting()
+        self._waiting = Wakeup()
         self._readers: dict[int, Reader] = {}
-        self._on: dict[Share, tuple[Shift, asyncio.Task[None]]] = {}
+        self._on: dict[Share, tuple[ConsumerRun, asyncio.Task[None]]] = {}
         self._rests: dict[Share, tuple[float, float]] = {}
         self._count = 0
         self._news = False
@@ -218,7 +218,7 @@ class Roster:
             # Let go of meanwhile: whoever has it now claims it anew.
             return
         token = self._entropy.integer(62) + 1
-        shift = Shift(
+        shift = ConsumerRun(
             self._spec, self._trigger.stream, claims, token=token,
             ends=self._clock.monotonic() + self._trigger.lifespan_s, storage=self._storage,
             broker=self._broker, clock=self._clock, vetting=self._vetting,
@@ -226,7 +226,7 @@ class Roster:
         run = self._tasks.start(self._run(share, shift), name=f"consume {self._spec.name}")
         self._on[share] = shift, run
 
-    async def _run(self, share: Share, shift: Shift) -> None:
+    async def _run(self, share: Share, shift: ConsumerRun) -> None:
         """From the claim to the end; what did not land was not done."""
         started, failed = self._clock.monotonic(), ""
         invocation = self._invocation(shift)
@@ -265,7 +265,7 @@ class Roster:
             text=f"a run that consumed partitions {share} ended without its last effects: {failed}",
         )  # fmt: skip
 
-    def _invocation(self, shift: Shift) -> Invocation:
+    def _invocation(self, shift: ConsumerRun) -> Invocation:
         at = shift.held[0]
         return Invocation(
             self._spec.name,

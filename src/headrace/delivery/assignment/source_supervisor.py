@@ -11,13 +11,13 @@ from functools import partial
 from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
 from headrace.environment.restart_backoff import Backoff
-from headrace.environment.supervised_task import Supervised, Trouble
+from headrace.environment.supervised_task import Supervised, TaskFailure
 from headrace.environment.tasks import Tasks
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.triggers.base import Trigger
-from headrace.sources.base import Outlet
-from headrace.sources.open import Surroundings, open_source
+from headrace.sources.base import SourceAppender
+from headrace.sources.open import SourceContext, open_source
 from headrace.sources.trigger_checks import named
 from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Broker
@@ -26,7 +26,7 @@ Key = tuple[str, tuple[str, ...], int]
 """Whose delivery it is: a function, the streams that are read together, a partition."""
 
 
-class Feeding:
+class SourceSupervisor:
     """Owned by the dispatcher, one for the node; its tasks are the dispatcher's.
 
     Args:
@@ -35,7 +35,7 @@ class Feeding:
 
     def __init__(
         self,
-        around: Surroundings,
+        around: SourceContext,
         *,
         storage: Storage,
         broker: Broker,
@@ -75,7 +75,7 @@ class Feeding:
         """Let nothing more be said on `stream`; who says it now, to be stopped, where somebody does."""
         return self._feeds.pop(stream, None)
 
-    def trouble(self, stream: str) -> Trouble | None:
+    def trouble(self, stream: str) -> TaskFailure | None:
         """What is wrong with the source of `stream`; None where it is well, or there is none."""
         feed = self._feeds.get(stream)
         return None if feed is None else feed.trouble
@@ -87,7 +87,7 @@ class Feeding:
             await before.stop()
         try:
             source = open_source(function, trigger, self._around)
-            await source.run(Outlet(self._storage, self._broker, stream=stream))
+            await source.run(SourceAppender(self._storage, self._broker, stream=stream))
         except Misuse as error:
             self._halted[function.name, (stream, "source"), 0] = f"its trigger cannot work: {error}"
             raise

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from headrace.delivery.assignment.lag_scaler import Roster
-from headrace.delivery.assignment.source_supervisor import Feeding, Key
+from headrace.delivery.assignment.lag_scaler import LagScaler
+from headrace.delivery.assignment.source_supervisor import Key, SourceSupervisor
 from headrace.delivery.flow.breaker import CircuitBreaker
-from headrace.delivery.flow.limits import Flow
-from headrace.delivery.partition.worker import Pump
-from headrace.delivery.partition.worker_factory import Pumping
+from headrace.delivery.flow.limits import FlowLimiter
+from headrace.delivery.partition.worker import PartitionWorker
+from headrace.delivery.partition.worker_factory import WorkerFactory
 from headrace.environment.failpoints import hit
 from headrace.environment.supervised_task import Supervised, Work
 from headrace.model.errors import Corrupt, Fenced
@@ -42,19 +42,19 @@ class Shared:
         roster: Makes what decides how many instances consume a lag.
     """
 
-    pumping: Pumping
-    sources: Feeding
+    pumping: WorkerFactory
+    sources: SourceSupervisor
     breakers: dict[str, CircuitBreaker]
-    flows: dict[str, Flow]
+    flows: dict[str, FlowLimiter]
     paused: set[str]
     halted: dict[Key, str]
     unowned: dict[tuple[str, int], asyncio.Lock]
     supervise: Callable[[Work, str, tuple[type[Exception], ...]], Supervised]
-    roster: Callable[[FunctionSpec, Lag, Subscription], Roster]
+    roster: Callable[[FunctionSpec, Lag, Subscription], LagScaler]
     on_failure: Callable[[str, BaseException], None]
 
 
-class Reading:
+class FunctionSubscription:
     """Owned by the dispatcher. It follows its subscription from `begin` until it is closed.
 
     Attributes:
@@ -72,9 +72,9 @@ class Reading:
         shared: Shared,
     ) -> None:
         self.function, self.reads = function, reads
-        self.roster: Roster | None = None
+        self.roster: LagScaler | None = None
         self._trigger, self._subscription, self._shared = trigger, subscription, shared
-        self._pumps: dict[int, tuple[Pump, Supervised]] = {}
+        self._pumps: dict[int, tuple[PartitionWorker, Supervised]] = {}
         self._told: deque[Assigned | Revoked] = deque()
         # Partitions that were taken away, and are not to be had again yet.
         self._revoked: set[int] = set()
@@ -88,11 +88,11 @@ class Reading:
         return self.reads is not self._trigger and not isinstance(self._trigger, Lag)
 
     @property
-    def pumps(self) -> list[Pump]:
+    def pumps(self) -> list[PartitionWorker]:
         """Those that own a partition now."""
         return [pump for pump, _ in self._pumps.values() if not pump.is_over]
 
-    def pump(self, partition: int) -> Pump | None:
+    def pump(self, partition: int) -> PartitionWorker | None:
         """The one that owns the partition; None between two of them."""
         found = self._pumps.get(partition)
         return None if found is None or found[0].is_over else found[0]
@@ -188,7 +188,7 @@ class Reading:
     def _key(self, partition: int) -> Key:
         return self.function.name, self.reads.streams, partition
 
-    async def _made(self, partition: int) -> Pump:
+    async def _made(self, partition: int) -> PartitionWorker:
         """A pump by the version there is now, not yet running; the partition is claimed for it."""
         while True:
             function, reads = self.function, self.reads
@@ -204,7 +204,7 @@ class Reading:
         pump.paused = function.name in self._shared.paused
         return pump
 
-    async def _watch(self, partition: int, made: deque[Pump]) -> None:
+    async def _watch(self, partition: int, made: deque[PartitionWorker]) -> None:
         """Run the pump that is `made`; after it ended another one, from what the store holds.
 
         Raises:

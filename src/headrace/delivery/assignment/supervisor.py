@@ -16,26 +16,26 @@ from functools import partial
 from pathlib import Path
 
 from headrace.delivery.assignment.changeover import Step, Streams, steps
-from headrace.delivery.assignment.consumer_run import Shifts
-from headrace.delivery.assignment.lag_scaler import Roster
+from headrace.delivery.assignment.consumer_run import ConsumerRuns
+from headrace.delivery.assignment.lag_scaler import LagScaler
 from headrace.delivery.assignment.seek import move, move_to_end, must_merge_alike
-from headrace.delivery.assignment.source_supervisor import Feeding, Key
-from headrace.delivery.assignment.subscriptions import Reading, Shared
-from headrace.delivery.commit.publish_checks import Vetting
+from headrace.delivery.assignment.source_supervisor import Key, SourceSupervisor
+from headrace.delivery.assignment.subscriptions import FunctionSubscription, Shared
+from headrace.delivery.commit.publish_checks import PublishChecks
 from headrace.delivery.flow.breaker import BreakerState, CircuitBreaker
-from headrace.delivery.flow.limits import Flow
-from headrace.delivery.partition.worker import Pump
-from headrace.delivery.partition.worker_factory import Pumping
+from headrace.delivery.flow.limits import FlowLimiter
+from headrace.delivery.partition.worker import PartitionWorker
+from headrace.delivery.partition.worker_factory import WorkerFactory
 from headrace.delivery.positions import (
     start_offset,
 )
-from headrace.delivery.queues.delayed import Delays
-from headrace.delivery.queues.external_consumers import Outside
+from headrace.delivery.queues.delayed import DelayedMessages
+from headrace.delivery.queues.external_consumers import ExternalConsumers
 from headrace.delivery.unknown_function import unknown_function
 from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
 from headrace.environment.restart_backoff import Backoff
-from headrace.environment.supervised_task import Supervised, Trouble, Work
+from headrace.environment.supervised_task import Supervised, TaskFailure, Work
 from headrace.environment.tasks import Tasks
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
@@ -43,18 +43,18 @@ from headrace.model.triggers.base import StreamTrigger, Trigger, listeners, own_
 from headrace.model.triggers.files import Ends
 from headrace.model.triggers.lag import Lag
 from headrace.runtime.base import Invoker, Lead
-from headrace.sources.open import Surroundings
-from headrace.sources.schedules.schedule_queue import Agenda
+from headrace.sources.open import SourceContext
+from headrace.sources.schedules.schedule_queue import ScheduleQueue
 from headrace.sources.trigger_checks import check_patterns
 from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Broker, Subscription
-from headrace.telemetry.history import Runs
+from headrace.telemetry.history import RunHistory
 from headrace.topology.external_consumers import consumer_of
 
 
 @dataclass
-class Prepared:
-    """A deployment of an app that cannot fail any more; see `Dispatcher.prepare`.
+class PreparedDeployment:
+    """A deployment of an app that cannot fail any more; see `PartitionSupervisor.prepare`.
 
     Attributes:
         app: As it is to be.
@@ -65,11 +65,11 @@ class Prepared:
 
     app: AppSpec
     functions: dict[str, FunctionSpec]
-    flows: dict[str, Flow] = field(default_factory=dict)
+    flows: dict[str, FlowLimiter] = field(default_factory=dict)
     subscriptions: dict[tuple[str, Streams], Subscription] = field(default_factory=dict)
 
 
-class Dispatcher:
+class PartitionSupervisor:
     """Owns every pump of the node. Used by the node's main task and by the door."""
 
     def __init__(
@@ -80,45 +80,45 @@ class Dispatcher:
         invoker: Invoker,
         clock: Clock,
         entropy: Entropy,
-        runs: Runs,
+        runs: RunHistory,
         on_failure: Callable[[str, BaseException], None],
         folder: Path | None = None,
         outside: bool = True,
-        shifts: Shifts | None = None,
+        shifts: ConsumerRuns | None = None,
         lead: Lead | None = None,
     ) -> None:
         self.apps: dict[str, AppSpec] = {}
         self.functions: dict[str, FunctionSpec] = {}
         self.breakers: dict[str, CircuitBreaker] = {}
         self.halted: dict[Key, str] = {}
-        self._flows: dict[str, Flow] = {}
-        self._shifts = Shifts() if shifts is None else shifts
-        self.queues = Outside(invoker, storage=storage, clock=clock, entropy=entropy)
+        self._flows: dict[str, FlowLimiter] = {}
+        self._shifts = ConsumerRuns() if shifts is None else shifts
+        self.queues = ExternalConsumers(invoker, storage=storage, clock=clock, entropy=entropy)
         self._broker, self._storage, self._invoker = broker, storage, self.queues
         self._clock, self._entropy, self._runs = clock, entropy, runs
         self._on_failure = on_failure
         self._tasks = Tasks(on_failure)
         # By function first: there may be thousands, and each finds its own only.
-        self._readings: defaultdict[str, dict[Streams, Reading]] = defaultdict(dict)
+        self._readings: defaultdict[str, dict[Streams, FunctionSubscription]] = defaultdict(dict)
         self._readers: defaultdict[str, set[str]] = defaultdict(set)
         # Those that are not wanted any more, while what they have in hand ends.
         self._leaving: dict[tuple[str, Streams], asyncio.Task[None]] = {}
         self._paused: set[str] = set()
         # Held while an operator's wish is done to rows of a partition that nobody owns here.
         self._unowned: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
-        self.delays = Delays(
+        self.delays = DelayedMessages(
             storage=storage, broker=broker, clock=clock, entropy=entropy, on_failure=on_failure
         )
-        self.vetting = Vetting(broker, self.delays, runs)
-        around = Surroundings(
+        self.vetting = PublishChecks(broker, self.delays, runs)
+        around = SourceContext(
             clock, entropy, folder, broker, invoker.invoke,
-            outside=outside, agenda=Agenda(clock, self._tasks),
+            outside=outside, agenda=ScheduleQueue(clock, self._tasks),
         )  # fmt: skip
-        self.sources = Feeding(
+        self.sources = SourceSupervisor(
             around, storage=storage, broker=broker, clock=clock, entropy=entropy,
             tasks=self._tasks, halted=self.halted,
         )  # fmt: skip
-        self._pumping = Pumping(
+        self._pumping = WorkerFactory(
             storage=storage, broker=broker, clock=clock, entropy=entropy, tasks=self._tasks,
             runs=runs, queues=self.queues, vetting=self.vetting, lead=lead,
         )  # fmt: skip
@@ -129,7 +129,7 @@ class Dispatcher:
         )  # fmt: skip
         self._delaying: Supervised | None = None
 
-    def troubles(self) -> dict[str, Trouble]:
+    def troubles(self) -> dict[str, TaskFailure]:
         """What fails of all that is kept going here, by name: sources, delays, who follows streams."""
         return self._tasks.troubles()
 
@@ -143,7 +143,7 @@ class Dispatcher:
         """
         self.switch(await self.prepare(app))
 
-    async def prepare(self, app: AppSpec) -> Prepared:
+    async def prepare(self, app: AppSpec) -> PreparedDeployment:
         """Do all that may fail of a deployment: declare, open and load; nothing is delivered otherwise yet.
 
         Raises:
@@ -163,10 +163,12 @@ class Dispatcher:
         consumers = [found for stream in app.streams if (found := consumer_of(stream, app.name))]
         for consumer in consumers:
             await self.queues.open(consumer)
-        prepared = Prepared(app, {each.name: each for each in (*app.functions, *consumers)})
+        prepared = PreparedDeployment(
+            app, {each.name: each for each in (*app.functions, *consumers)}
+        )
         for function in prepared.functions.values():
             if self.functions.get(function.name) != function:
-                prepared.flows[function.name] = flow = Flow(function)
+                prepared.flows[function.name] = flow = FlowLimiter(function)
                 await flow.load(self._storage, self._clock.now())
         for function in prepared.functions.values():
             for streams, step in steps(self.functions.get(function.name), function).items():
@@ -175,7 +177,7 @@ class Dispatcher:
                     prepared.subscriptions[function.name, streams] = joined
         return prepared
 
-    def switch(self, prepared: Prepared) -> None:
+    def switch(self, prepared: PreparedDeployment) -> None:
         """Deliver as it was prepared: names at once, partitions as what they have in hand lands."""
         app = prepared.app
         if self._delaying is None:
@@ -197,7 +199,7 @@ class Dispatcher:
                 self._take_up(known, function, prepared)
 
     def _take_up(
-        self, old: FunctionSpec | None, function: FunctionSpec, prepared: Prepared
+        self, old: FunctionSpec | None, function: FunctionSpec, prepared: PreparedDeployment
     ) -> None:
         """Go from one version of a function to the next, or begin to deliver to it."""
         name = function.name
@@ -222,10 +224,14 @@ class Dispatcher:
                 reading.keep(function)
 
     def _open(
-        self, function: FunctionSpec, trigger: Trigger, reads: StreamTrigger, prepared: Prepared
+        self,
+        function: FunctionSpec,
+        trigger: Trigger,
+        reads: StreamTrigger,
+        prepared: PreparedDeployment,
     ) -> None:
         subscription = prepared.subscriptions[function.name, reads.streams]
-        reading = Reading(function, trigger, reads, subscription, self._shared)
+        reading = FunctionSubscription(function, trigger, reads, subscription, self._shared)
         self._readings[function.name][reads.streams] = reading
         for stream in reads.streams:
             self._readers[stream].add(function.name)
@@ -267,8 +273,10 @@ class Dispatcher:
         backoff = Backoff(self._clock, self._entropy)
         return self._tasks.supervise(work, name=name, backoff=backoff, halts=halts)
 
-    def _roster(self, function: FunctionSpec, trigger: Lag, subscription: Subscription) -> Roster:
-        roster = Roster(
+    def _roster(
+        self, function: FunctionSpec, trigger: Lag, subscription: Subscription
+    ) -> LagScaler:
+        roster = LagScaler(
             function, trigger, subscription, storage=self._storage, broker=self._broker,
             invoker=self._invoker, clock=self._clock, entropy=self._entropy, tasks=self._tasks,
             runs=self._runs, shifts=self._shifts,
@@ -297,17 +305,17 @@ class Dispatcher:
 
     # --- operators' wishes ------------------------------------------------------------------
 
-    def _of(self, function: str) -> list[Reading]:
+    def _of(self, function: str) -> list[FunctionSubscription]:
         return list(self._readings.get(function, {}).values())
 
-    def pump(self, function: str, stream: str, partition: int) -> Pump | None:
+    def pump(self, function: str, stream: str, partition: int) -> PartitionWorker | None:
         """The pump that owns the partition here."""
         for reading in self._of(function):
             if stream in reading.reads.streams and (found := reading.pump(partition)) is not None:
                 return found
         return None
 
-    def _roster_of(self, function: str) -> Roster | None:
+    def _roster_of(self, function: str) -> LagScaler | None:
         """Who decides how many instances of the function consume a lag."""
         return next((each.roster for each in self._of(function) if each.roster is not None), None)
 
@@ -441,7 +449,7 @@ class Dispatcher:
         return count
 
 
-async def _let_go(reading: Reading, before: asyncio.Task[None] | None) -> None:
+async def _let_go(reading: FunctionSubscription, before: asyncio.Task[None] | None) -> None:
     """Close it; whoever read the same before it may not have ended yet."""
     await reading.close()
     if before is not None:

@@ -13,10 +13,10 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec.structs import replace
 
-from headrace.delivery.calls.idempotency import Turns, opened, sealed
-from headrace.delivery.calls.streaming import Answers, Listener, LiveAnswer
+from headrace.delivery.calls.idempotency import KeyTurns, opened, sealed
+from headrace.delivery.calls.streaming import Listener, LiveAnswer, LiveAnswers
 from headrace.delivery.commit.changes import change_of
-from headrace.delivery.commit.publish_checks import Vetting
+from headrace.delivery.commit.publish_checks import PublishChecks
 from headrace.delivery.unknown_function import unknown_function
 from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
@@ -32,7 +32,7 @@ from headrace.runtime.states import Lost, Queued, Waiter
 from headrace.storage.kv.base import Storage
 from headrace.storage.kv.keys import pack
 from headrace.storage.state.rows import decode_row, encode_row
-from headrace.telemetry.history import Runs, run_of
+from headrace.telemetry.history import RunHistory, run_of
 
 Judge: TypeAlias = Callable[[bytes], str]
 """Says what is wrong with an answer; "" where nothing is."""
@@ -53,10 +53,10 @@ class CallFailed(HeadraceError):
         self.function, self.cause = function, cause
 
 
-class Begun(msgspec.Struct):
+class StartedCall(msgspec.Struct):
     """A call that an instance has taken or will take, what it was begun with, and what came of it.
 
-    Made by `Direct.begin`.
+    Made by `DirectCalls.begin`.
 
     Attributes:
         judge: Holds the answer against what is declared, before anything is committed.
@@ -74,7 +74,7 @@ class Begun(msgspec.Struct):
     returned: Returned | None = None
 
 
-class Direct:
+class DirectCalls:
     """Calls functions for the HTTP door."""
 
     def __init__(
@@ -85,13 +85,13 @@ class Direct:
         invoker: Invoker,
         clock: Clock,
         entropy: Entropy,
-        runs: Runs,
-        answers: Answers,
-        vetting: Vetting,
+        runs: RunHistory,
+        answers: LiveAnswers,
+        vetting: PublishChecks,
     ) -> None:
         self._functions = functions
         self._answers, self._vetting = answers, vetting
-        self._turns = Turns()
+        self._turns = KeyTurns()
         self._storage, self._invoker = storage, invoker
         self._prompt = invoker if isinstance(invoker, PromptInvoker) else None
         self._clock, self._entropy, self._runs = clock, entropy, runs
@@ -196,7 +196,7 @@ class Direct:
         timeout_s: float | None = None,
         headers: dict[str, str] | None = None,
         judge: Judge | None = None,
-    ) -> Begun | None:
+    ) -> StartedCall | None:
         """Begin a call without a key, now or when its turn comes; None where only `call` can.
 
         The waiter is told its outcome, for which `plain` has the answer, or else `finish` has.
@@ -212,9 +212,9 @@ class Direct:
         invocation = self._invocation(spec, payload, "", timeout_s, 1, headers)
         started = self._clock.monotonic()
         queued = self._prompt.begin(invocation, waiter)
-        return Begun(spec, payload, timeout_s, headers, invocation, started, judge, queued)
+        return StartedCall(spec, payload, timeout_s, headers, invocation, started, judge, queued)
 
-    def plain(self, begun: Begun, outcome: Outcome | Lost) -> bytes | None:
+    def plain(self, begun: StartedCall, outcome: Outcome | Lost) -> bytes | None:
         """The answer of a call that has run; None where `finish` has something left to do for it.
 
         Raises:
@@ -231,7 +231,7 @@ class Direct:
         # Nothing durable was done, and nothing was relied on.
         return returned.result or b"null"
 
-    async def finish(self, begun: Begun, outcome: Outcome | Lost) -> bytes:
+    async def finish(self, begun: StartedCall, outcome: Outcome | Lost) -> bytes:
         """The answer of a call that `plain` had none for: what was lost is run, what was done committed.
 
         Raises:

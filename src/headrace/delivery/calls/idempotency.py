@@ -56,7 +56,7 @@ class UnderWay(Unavailable):
         )
 
 
-class Turns:
+class KeyTurns:
     """The requests with a key that are being answered, by their marks. One per node.
 
     Holds no more than there are requests.
@@ -111,7 +111,7 @@ def opened(kept: bytes, digest: bytes) -> bytes:
     return kept[end:]
 
 
-class _Kept(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class _KeptRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What was asked, and where in the log it stands: at `low` or soon after."""
 
     digest: bytes
@@ -120,10 +120,10 @@ class _Kept(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Kept)
+_decoder = msgspec.msgpack.Decoder(_KeptRequest)
 
 
-class Keeping:
+class RequestRecorder:
     """Keeps requests in the log, each key's once. Holds nothing; made for one request.
 
     The mark lands in the change that appends the event, so no crash parts the two.
@@ -166,7 +166,7 @@ class Keeping:
                 return await self._found(stream, event.id, known), True
             (append,) = self._publisher.bound(stream, [event], hops=1, origin=origin)
             low = (await self._broker.extent(stream, append.partition)).high
-            value = _encoder.encode(_Kept(digest, append.partition, low))
+            value = _encoder.encode(_KeptRequest(digest, append.partition, low))
             until = self._clock.now() + int(seconds * 1_000_000)
             put = Put(Space.MARKS, mark, encode_row(self._entropy.integer(62), value, until))
             together = self._broker.colocated
@@ -183,13 +183,13 @@ class Keeping:
             return position, position is None
         raise Conflict("several requests with the same `Idempotency-Key` came at once; try again")
 
-    def _known(self, row: bytes | None) -> _Kept | None:
+    def _known(self, row: bytes | None) -> _KeptRequest | None:
         if row is None:
             return None
         _, expires, value = decode_row(row)
         return _decoder.decode(value) if expires > self._clock.now() else None
 
-    async def _found(self, stream: str, id: str | None, known: _Kept) -> Position | None:
+    async def _found(self, stream: str, id: str | None, known: _KeptRequest) -> Position | None:
         chunks = await self._broker.fetch(
             stream, known.partition, known.low, events=LOOKED, size=1 << 20
         )

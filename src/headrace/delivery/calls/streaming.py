@@ -70,7 +70,7 @@ class LiveAnswer:
         return joined(self._head, self._kept)
 
 
-class Answers:
+class LiveAnswers:
     """The calls whose parts are waited for, by their tokens. One per node."""
 
     def __init__(self) -> None:

@@ -11,23 +11,23 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from headrace.delivery.queues.delayed import Delays
+from headrace.delivery.queues.delayed import DelayedMessages
 from headrace.model.errors import Invalid, Misuse, Refused, Unknown, is_final
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import Cause, Outcome, Returned
 from headrace.model.record import Append
 from headrace.storage.log.append_checks import check_append
 from headrace.storage.log.base import Broker
-from headrace.telemetry.history import Runs
+from headrace.telemetry.history import RunHistory
 
 
-class Vetting:
+class PublishChecks:
     """Every function's permission to publish. One per node; asked by whoever lands outcomes.
 
     What it lets pass is told to `runs`, as it is the one place that all outputs come by.
     """
 
-    def __init__(self, broker: Broker, delays: Delays, runs: Runs) -> None:
+    def __init__(self, broker: Broker, delays: DelayedMessages, runs: RunHistory) -> None:
         self._broker, self._delays, self._runs = broker, delays, runs
 
     def __call__(self, spec: FunctionSpec, outcome: Outcome) -> Outcome:

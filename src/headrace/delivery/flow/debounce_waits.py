@@ -21,7 +21,7 @@ Place = tuple[str, Key]
 At = tuple[str, int]
 
 
-class Waits:
+class DebounceWaits:
     """Owned by one pump; as many rows as keys wait in its lanes, where the function asks for any."""
 
     def __init__(self, spec: FunctionSpec, streams: Sequence[str], partition: int) -> None:

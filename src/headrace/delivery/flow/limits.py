@@ -1,6 +1,6 @@
 """When a function may run: how many at once and how often, as a whole and per key.
 
-`Flow` is shared by the pumps of a function on a node; it answers at once and never waits. `Sieve`
+`FlowLimiter` is shared by the pumps of a function on a node; it answers at once and never waits. `RateFilter`
 belongs to one pump and says which events are left out because of a `Rate`. Both work on `paced`, a
 token bucket in one number (the generic cell rate algorithm, ITU-T I.371): the time at which a bucket
 would be full again. What a crash must not forget is handed over as rows that ride in a commit.
@@ -31,24 +31,24 @@ Row = Put | Delete
 Key = str | None
 
 
-class Pace(msgspec.Struct, frozen=True):
+class StartRate(msgspec.Struct, frozen=True):
     """A token bucket: one token every `step` microseconds, room for `burst` of them."""
 
     step: int
     burst: int
 
 
-def paced(pace: Pace, full: int, now: int) -> int:
+def paced(pace: StartRate, full: int, now: int) -> int:
     """When the next may begin (`now` or later), the bucket being full again at `full`."""
     return max(now, _believed(pace, full, now) - pace.step * (pace.burst - 1))
 
 
-def spent(pace: Pace, full: int, now: int) -> int:
+def spent(pace: StartRate, full: int, now: int) -> int:
     """When the bucket is full again, one token having been taken at `now`."""
     return max(_believed(pace, full, now), now) + pace.step
 
 
-def _believed(pace: Pace, full: int, now: int) -> int:
+def _believed(pace: StartRate, full: int, now: int) -> int:
     """`full`, unless no bucket can be so empty: then the clock was set back since it was written.
 
     A bucket that is not believed is a full one: nobody waits, or is left out, for as long as that.
@@ -56,12 +56,12 @@ def _believed(pace: Pace, full: int, now: int) -> int:
     return full if full <= now + pace.step * pace.burst else 0
 
 
-def pace_of(limit: int, per: float, burst: int) -> Pace:
+def pace_of(limit: int, per: float, burst: int) -> StartRate:
     """The bucket of `limit` in `per` seconds."""
-    return Pace(max(int(per * MICROS / limit), 1), burst)
+    return StartRate(max(int(per * MICROS / limit), 1), burst)
 
 
-class Fullness:
+class BucketRefills:
     """When buckets are full again, by what they are of, and which of their rows can go."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Fullness:
         self._gone: set[Any] = set()
         self._next = 0
 
-    def spend(self, pace: Pace, of: Any, now: int) -> None:
+    def spend(self, pace: StartRate, of: Any, now: int) -> None:
         """Take a token out of a bucket."""
         self.full[of] = spent(pace, self.full.get(of, 0), now)
         self._gone.discard(of)
@@ -113,7 +113,7 @@ class Fullness:
         self._gone.clear()
 
 
-class Flow:
+class FlowLimiter:
     """How much of one function runs now, and how often it began. On one event loop."""
 
     def __init__(self, spec: FunctionSpec) -> None:
@@ -121,7 +121,7 @@ class Flow:
         self._function = spec.name
         self._running = 0
         self._by_key: dict[Key, int] = {}
-        self._buckets = Fullness()
+        self._buckets = BucketRefills()
         self._unsaved: set[Key] = set()
         self._watchers: list[Callable[[Key], None]] = []
 
@@ -132,7 +132,7 @@ class Flow:
         )
         self._pace_per_key = throttle is not None and throttle.per_key
 
-    def renew(self, spec: FunctionSpec, loaded: Flow) -> None:
+    def renew(self, spec: FunctionSpec, loaded: FlowLimiter) -> None:
         """Go on by other limits; what runs now counts against them as well.
 
         Args:
@@ -251,7 +251,7 @@ class Flow:
         return tuple(Delete(Space.META, _throttle_key(self._function, key)) for key in gone)
 
 
-class Sieve:
+class RateFilter:
     """Which events of one partition are left out because of the function's `Rate`."""
 
     def __init__(self, spec: FunctionSpec, streams: Sequence[str], partition: int) -> None:
@@ -259,7 +259,7 @@ class Sieve:
         self._pace = None if rate is None else pace_of(rate.limit, rate.per, rate.limit)
         self._per_key = rate is not None and rate.per_key
         self._prefix = {name: pack("rate", spec.name, name, partition) for name in streams}
-        self._buckets = Fullness()
+        self._buckets = BucketRefills()
         self._judged: dict[str, int] = {}
         self._newest = 0
         self._unsaved: set[tuple[str, Key]] = set()
@@ -293,7 +293,7 @@ class Sieve:
                 index += 1
         return pick(chunks, passing), pick(chunks, left_out)
 
-    def _spend(self, pace: Pace, stream: str, key: Key, at: int) -> bool:
+    def _spend(self, pace: StartRate, stream: str, key: Key, at: int) -> bool:
         if paced(pace, self._buckets.full.get((stream, key), 0), at) > at:
             return False
         self._buckets.spend(pace, (stream, key), at)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from headrace.delivery.flow.debounce_waits import Waits
+from headrace.delivery.flow.debounce_waits import DebounceWaits
 from headrace.delivery.intake.batcher import Batcher
-from headrace.delivery.intake.lanes import Lanes, Rules
+from headrace.delivery.intake.lanes import LaneRules, Lanes
 from headrace.delivery.intake.merge.merge import Merge
 from headrace.model.function import FunctionSpec
 
@@ -26,9 +26,9 @@ def intake_of(
     streams: int,
     lanes: bool,
     width: int,
-    rules: Rules,
+    rules: LaneRules,
     lateness: float,
-    waits: Waits | None = None,
+    waits: DebounceWaits | None = None,
 ) -> Intake:
     """The intake of a pump that runs `width` units at once."""
     events, size, window = spec.batch_size, spec.batch_bytes, spec.batch_window

@@ -3,7 +3,7 @@
 Every key is a lane. A lane with an event in flight, or waiting to be tried again, is closed: its later
 events stay behind it, whatever the other lanes do. Events without a key (and all events of an
 `unordered` function) are lanes of their own. A batch takes from open lanes in the order in which
-their first events came, so no key starves; `Rules` say where flow control wants it otherwise:
+their first events came, so no key starves; `LaneRules` say where flow control wants it otherwise:
 
     nothing waits -> held (until a time) -> open -> closed (in flight) -> held or open again
                                             open <-> blocked (its key has no room)
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from headrace.delivery.flow.debounce_waits import Waits
+from headrace.delivery.flow.debounce_waits import DebounceWaits
 from headrace.delivery.intake.batcher import assemble, split
 from headrace.delivery.unit import FOREVER
 from headrace.model.event import Event
@@ -32,7 +32,7 @@ Left = tuple[Chunk, str]
 """An event that is left out (a chunk of one), and because of which policy."""
 
 
-class Rules(msgspec.Struct, frozen=True, kw_only=True):
+class LaneRules(msgspec.Struct, frozen=True, kw_only=True):
     """What flow control asks of lanes.
 
     Attributes:
@@ -79,10 +79,10 @@ class Lanes:
         size: int,
         window: float,
         room: int,
-        rules: Rules | None = None,
-        waits: Waits | None = None,
+        rules: LaneRules | None = None,
+        waits: DebounceWaits | None = None,
     ) -> None:
-        rules = rules or Rules()
+        rules = rules or LaneRules()
         self._limit, self._size = events, size
         self._window = 0.0 if rules.one_key else window
         self._patience = int(window * MICROS) if rules.one_key else 0

@@ -19,7 +19,7 @@ TOGETHER_S = 0.001
 ALONE_AFTER_A_CUT = 64
 
 
-class Convoy:
+class CoalescedBatches:
     """How many batches one pump sends together now. Owned by the pump.
 
     Attributes:

@@ -20,7 +20,7 @@ import msgspec
 
 from headrace.delivery.commit.changes import change_of
 from headrace.delivery.partition.ledger import At, Ledger, without
-from headrace.delivery.positions import Standing, stored
+from headrace.delivery.positions import StoredPosition, stored
 from headrace.delivery.unit import Unit
 from headrace.environment.tasks import Tasks
 from headrace.model.effects import Change, Delete, Effects, Put
@@ -99,7 +99,7 @@ class _Commit:
         return self._ended
 
 
-class Landing:
+class CommitPipeline:
     """Owned by one pump; the only writer of its position rows.
 
     Args:
@@ -371,13 +371,13 @@ class Landing:
             await asyncio.wait(tuple(self.commits))
             self.forget_landed()
 
-    async def found(self) -> dict[str, Standing]:
+    async def found(self) -> dict[str, StoredPosition]:
         """What the store holds, by stream; from here on that is what the next change must find.
 
         Raises:
             Fenced: Another owner holds a partition.
         """
-        standing: dict[str, Standing] = {}
+        standing: dict[str, StoredPosition] = {}
         for stream, partition in self._rows:
             row, known = await stored(self._storage, self._function, stream, partition)
             if known.epoch != self._ledger.epoch_of(stream):

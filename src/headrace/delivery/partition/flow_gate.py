@@ -1,16 +1,16 @@
 """One pump's side of flow control: what may go now, what is left out, and what must be remembered.
 
-It knows the function's policies, the `Flow` it shares with the other pumps, and the partition's own
-`Sieve`; the pump asks it before a unit runs and tells it afterwards. Nothing waits here.
+It knows the function's policies, the `FlowLimiter` it shares with the other pumps, and the partition's own
+`RateFilter`; the pump asks it before a unit runs and tells it afterwards. Nothing waits here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from headrace.delivery.flow.debounce_waits import Waits
-from headrace.delivery.flow.limits import MICROS, Flow, Key, Row, Sieve
-from headrace.delivery.intake.lanes import Rules
+from headrace.delivery.flow.debounce_waits import DebounceWaits
+from headrace.delivery.flow.limits import MICROS, FlowLimiter, Key, RateFilter, Row
+from headrace.delivery.intake.lanes import LaneRules
 from headrace.delivery.unit import FOREVER, Unit
 from headrace.model.function import FunctionSpec
 from headrace.model.record import Chunk
@@ -19,7 +19,7 @@ from headrace.storage.kv.base import Storage
 NO_ROOM_US = 100_000
 
 
-class Gate:
+class FlowGate:
     """Owned by one pump.
 
     Attributes:
@@ -33,12 +33,12 @@ class Gate:
         spec: FunctionSpec,
         streams: Sequence[str],
         partition: int,
-        flow: Flow,
+        flow: FlowLimiter,
         now: Callable[[], int],
     ) -> None:
         self._flow, self._now = flow, now
-        self._sieve = Sieve(spec, streams, partition)
-        self.waits = Waits(spec, streams, partition)
+        self._sieve = RateFilter(spec, streams, partition)
+        self.waits = DebounceWaits(spec, streams, partition)
         self._spec = spec
         self._inside: dict[int, frozenset[Key]] = {}
         self.rules = _rules(spec, flow)
@@ -130,10 +130,10 @@ def _keys(unit: Unit) -> frozenset[Key]:
     return frozenset(event.key for chunk in unit.chunks for event in chunk.events())
 
 
-def _rules(spec: FunctionSpec, flow: Flow) -> Rules:
+def _rules(spec: FunctionSpec, flow: FlowLimiter) -> LaneRules:
     debounce, singleton = spec.debounce, spec.singleton
     per_key = bool(debounce or singleton or spec.batch_per_key)
-    return Rules(
+    return LaneRules(
         by_key=spec.mode == "keyed" or per_key,
         together=per_key,
         one_key=spec.batch_per_key,

@@ -10,13 +10,13 @@ from headrace.model.function import FunctionSpec
 from headrace.model.hop_limit import next_hop
 from headrace.model.invocation import Invocation, key_of
 from headrace.model.policy import CONVOY_SPARE_S
-from headrace.runtime.base import Begun
+from headrace.runtime.base import RunHandle
 
 WRITE_BITS = 62
 
 
 @dataclass(slots=True)
-class Call:
+class UnitCall:
     """A unit that is taken up; owned by the worker that runs it.
 
     Attributes:
@@ -27,7 +27,7 @@ class Call:
 
     unit: Unit
     invocation: Invocation
-    begun: Begun | None = None
+    begun: RunHandle | None = None
 
 
 def call_of(

@@ -16,7 +16,7 @@ import msgspec
 from headrace.delivery.parked import decode_event, encode_event, lane_of, tried
 from headrace.delivery.partition.settle import GivenUp, Verdict
 from headrace.delivery.partition.watermark import Watermark
-from headrace.delivery.positions import Standing
+from headrace.delivery.positions import StoredPosition
 from headrace.delivery.unit import FOREVER, Unit, cut, pick, runs
 from headrace.model.effects import DeadEvent, Effects, Missed, Progress, Trouble
 from headrace.model.function import FunctionSpec
@@ -41,7 +41,7 @@ class Ledger:
         self,
         spec: FunctionSpec,
         partition: int,
-        standing: Mapping[str, Standing],
+        standing: Mapping[str, StoredPosition],
         wants: Callable[[Chunk], set[int]] | None = None,
     ) -> None:
         self._wants = wants

@@ -12,12 +12,12 @@ from headrace.delivery.flow.breaker import CircuitBreaker
 from headrace.delivery.flow.limits import Key
 from headrace.delivery.intake.base import intake_of
 from headrace.delivery.intake.batcher import Batcher
-from headrace.delivery.intake.lanes import Lanes, Rules
-from headrace.delivery.intake.merge.order_store import MergeBook
+from headrace.delivery.intake.lanes import LaneRules, Lanes
+from headrace.delivery.intake.merge.order_store import MergeOrderStore
 from headrace.delivery.parked import parked_events, redriven
-from headrace.delivery.partition.coalesced_batches import Convoy
-from headrace.delivery.partition.commit_pipeline import Landing
-from headrace.delivery.partition.flow_gate import Gate
+from headrace.delivery.partition.coalesced_batches import CoalescedBatches
+from headrace.delivery.partition.commit_pipeline import CommitPipeline
+from headrace.delivery.partition.flow_gate import FlowGate
 from headrace.delivery.partition.key_order import turn
 from headrace.delivery.partition.ledger import Lane, Ledger
 from headrace.delivery.unit import FOREVER, Unit
@@ -28,13 +28,13 @@ from headrace.model.hop_limit import runs_away
 from headrace.model.record import Chunk
 from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Reader
-from headrace.telemetry.history import Runs
+from headrace.telemetry.history import RunHistory
 
 MICROS = 1_000_000
 SLICE_S = 30.0
 
 
-class Picker:
+class UnitScheduler:
     """Owned by one pump, whose workers ask it one at a time.
 
     Args:
@@ -59,11 +59,11 @@ class Picker:
         *,
         storage: Storage,
         clock: Clock,
-        runs: Runs,
-        gate: Gate,
+        runs: RunHistory,
+        gate: FlowGate,
         breaker: CircuitBreaker,
-        landing: Landing,
-        merges: MergeBook | None,
+        landing: CommitPipeline,
+        merges: MergeOrderStore | None,
         lateness: float,
         width: int,
         in_lanes: bool,
@@ -71,7 +71,7 @@ class Picker:
         wait: Callable[..., Awaitable[None]],
         wake: Callable[[], None],
     ) -> None:
-        self.convoy = Convoy(spec)
+        self.convoy = CoalescedBatches(spec)
         self._spec, self._partition = spec, partition
         self._streams, self._readers = streams, readers
         self._storage, self._clock, self._runs = storage, clock, runs
@@ -80,7 +80,7 @@ class Picker:
         self._compacted = compacted
         self._wait, self._wake = wait, wake
         # Their events go as they lie; other rules have to be asked each time.
-        self._plain_lanes = gate.rules in (Rules(), Rules(by_key=False))
+        self._plain_lanes = gate.rules in (LaneRules(), LaneRules(by_key=False))
 
     def open(self, ledger: Ledger) -> None:
         """Begin anew with these books: nothing is read yet."""

@@ -9,7 +9,7 @@ from typing import Any
 from headrace.storage.log.base import Reader
 
 
-class Waiting:
+class Wakeup:
     """One sleeper; anybody on the loop may wake it."""
 
     def __init__(self) -> None:

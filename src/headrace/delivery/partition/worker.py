@@ -17,18 +17,18 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import msgspec
 
 from headrace.delivery.flow.breaker import CircuitBreaker
-from headrace.delivery.flow.limits import Flow
+from headrace.delivery.flow.limits import FlowLimiter
 from headrace.delivery.intake.merge.merge import Merge
-from headrace.delivery.intake.merge.order_store import MergeBook
+from headrace.delivery.intake.merge.order_store import MergeOrderStore
 from headrace.delivery.partition.coalesced_batches import batches_of
-from headrace.delivery.partition.commit_pipeline import Hooks, Landing
-from headrace.delivery.partition.flow_gate import Gate
-from headrace.delivery.partition.invocation import Call, call_of
+from headrace.delivery.partition.commit_pipeline import CommitPipeline, Hooks
+from headrace.delivery.partition.flow_gate import FlowGate
+from headrace.delivery.partition.invocation import UnitCall, call_of
 from headrace.delivery.partition.ledger import Ledger
-from headrace.delivery.partition.scheduler import Picker
+from headrace.delivery.partition.scheduler import UnitScheduler
 from headrace.delivery.partition.settle import RUNAWAY, Verdict, at_most_once, runaway, settle
-from headrace.delivery.partition.wakeup import Waiting
-from headrace.delivery.positions import Claim, Standing
+from headrace.delivery.partition.wakeup import Wakeup
+from headrace.delivery.positions import Claim, StoredPosition
 from headrace.delivery.unit import Unit
 from headrace.environment.clock import Clock
 from headrace.environment.failpoints import hit
@@ -41,15 +41,15 @@ from headrace.model.hop_limit import runs_away
 from headrace.model.outcome import Outcome, Returned
 from headrace.model.policy import OnFailure, ParkKey
 from headrace.model.record import Append, Chunk
-from headrace.runtime.base import RECALLED, Begun, Invoker, Lead
+from headrace.runtime.base import RECALLED, Invoker, Lead, RunHandle
 from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Reader
-from headrace.telemetry.history import Runs, runs_of
+from headrace.telemetry.history import RunHistory, runs_of
 
 PAUSE_MIN, PAUSE_MAX = 0.02, 2.0
 
 
-class Pump:
+class PartitionWorker:
     """Delivers one partition to one function. Its task is the only one that touches its fields."""
 
     def __init__(
@@ -65,14 +65,14 @@ class Pump:
         entropy: Entropy,
         tasks: Tasks,
         breaker: CircuitBreaker,
-        runs: Runs,
+        runs: RunHistory,
         lateness: float = 1.0,
         wants: Callable[[Chunk], set[int]] | None = None,
         vet: Callable[[Outcome], Outcome] = lambda outcome: outcome,
-        flow: Flow | None = None,
+        flow: FlowLimiter | None = None,
         recall: Callable[[], None] = lambda: None,
         landed: Callable[[Sequence[Append]], None] = lambda appends: None,
-        merges: MergeBook | None = None,
+        merges: MergeOrderStore | None = None,
         lead: Lead | None = None,
         compacted: frozenset[str] = frozenset(),
     ) -> None:
@@ -93,16 +93,16 @@ class Pump:
         self._lead = lead if self._width > 1 else None
         self._affinity = f"{self._streams[0]}/{partition}" if self._width == 1 else ""
         self._in_lanes = not one_by_one and spec.works_in_lanes
-        self._gate = Gate(spec, self._streams, partition, flow or Flow(spec), clock.now)
-        self._waiting = Waiting()
-        self._landing = Landing(
+        self._gate = FlowGate(spec, self._streams, partition, flow or FlowLimiter(spec), clock.now)
+        self._waiting = Wakeup()
+        self._landing = CommitPipeline(
             spec.name, {(name, partition): c.row for name, c in claims.items()}, storage=storage,
             tasks=tasks, width=self._width, hooks=Hooks(
                 beside=self._beside, landed=landed, on_finished=self._finished,
                 wake=self._waiting.wake,
             ),
         )  # fmt: skip
-        self._picker = Picker(
+        self._picker = UnitScheduler(
             spec, partition, self._streams, readers, storage=storage, clock=clock, runs=runs,
             gate=self._gate, breaker=breaker, landing=self._landing, merges=merges, lateness=lateness,
             width=self._width, in_lanes=self._in_lanes, compacted=compacted, wait=self._wait,
@@ -162,10 +162,10 @@ class Pump:
 
     async def _work(self) -> None:
         """One unit after the other, from waiting to landed."""
-        call: Call | None = None
+        call: UnitCall | None = None
         try:
             while (unit := call.unit if call else await self._take_up()) is not None:
-                following: Call | None = None
+                following: UnitCall | None = None
                 try:
                     if call is None:
                         await self._write_ahead(unit)
@@ -367,7 +367,7 @@ class Pump:
 
     # --- running ----------------------------------------------------------------------------
 
-    def _call(self, unit: Unit, after: Begun | None = None) -> Call:
+    def _call(self, unit: Unit, after: RunHandle | None = None) -> UnitCall:
         """The unit as a call; begun `after` another one where it is sent ahead."""
         invocation = call_of(
             unit, self.spec, self._entropy, now=self._clock.now(), affinity=self._affinity,
@@ -375,9 +375,9 @@ class Pump:
             # another has changed.
             fresh=self._fresh or self._in_lanes,
         )  # fmt: skip
-        return Call(unit, invocation, None if after is None else after.follow(invocation))
+        return UnitCall(unit, invocation, None if after is None else after.follow(invocation))
 
-    def _send_ahead(self, call: Call) -> Call | None:
+    def _send_ahead(self, call: UnitCall) -> UnitCall | None:
         """Begin the call; send what lies ready behind it, to be begun as soon as this one ends.
 
         Each worker has one run that has begun, so never more of them than `parallelism`. While one
@@ -398,13 +398,13 @@ class Pump:
         self._begin_unit(unit)
         return self._call(unit, begun)
 
-    def _followable(self, call: Call) -> Begun | None:
+    def _followable(self, call: UnitCall) -> RunHandle | None:
         """The run behind which another one may be sent ahead, if one may."""
         if len(self.ledger.running) - self._ahead < self._width:
             return None
         return call.begun if call.begun is not None and call.begun.takes_another else None
 
-    def _runs_dry(self, call: Call) -> bool:
+    def _runs_dry(self, call: UnitCall) -> bool:
         """Whether nothing was sent ahead only because nothing is laid ready."""
         return self._followable(call) is not None and self._is_free and self._picker.runs_dry
 
@@ -417,7 +417,7 @@ class Pump:
                 # As in `_next`.
                 self._landing.mistrust()
 
-    async def _invoke(self, call: Call) -> Outcome | None:
+    async def _invoke(self, call: UnitCall) -> Outcome | None:
         """Run it: what came back; None where it did not run."""
         invocation, begun = call.invocation, call.begun
         started = self._clock.monotonic()
@@ -527,7 +527,7 @@ class Pump:
             marks = {name: self.ledger.watermark(name) for name in self._streams}
             self._picker.intake.resume(await self._merges.load(marks))
 
-    def _begin(self, standing: dict[str, Standing]) -> None:
+    def _begin(self, standing: dict[str, StoredPosition]) -> None:
         """Open the books at what the store says."""
         spec = self.spec
         self.ledger = Ledger(spec, self.partition, standing, self._wants)

@@ -1,6 +1,6 @@
 """Pumps are made: a partition is claimed, and one value holds all that its loop is given.
 
-In come a function, one of its triggers and a subscription; out goes a `Pump` that nobody runs yet.
+In come a function, one of its triggers and a subscription; out goes a `PartitionWorker` that nobody runs yet.
 What a trigger asks for (a pattern, row changes, a merge) becomes a reader or a filter here, so that
 the loop knows nothing of it.
 """
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import functools
 
-from headrace.delivery.commit.publish_checks import Vetting
+from headrace.delivery.commit.publish_checks import PublishChecks
 from headrace.delivery.flow.breaker import CircuitBreaker
-from headrace.delivery.flow.limits import Flow
-from headrace.delivery.intake.merge.order_store import MergeBook
+from headrace.delivery.flow.limits import FlowLimiter
+from headrace.delivery.intake.merge.order_store import MergeOrderStore
 from headrace.delivery.intake.row_changes import ChangeFilter, KeyedReader, Wants
-from headrace.delivery.partition.worker import Pump
+from headrace.delivery.partition.worker import PartitionWorker
 from headrace.delivery.positions import Claim, claim
-from headrace.delivery.queues.external_consumers import Outside
+from headrace.delivery.queues.external_consumers import ExternalConsumers
 from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
 from headrace.environment.tasks import Tasks
@@ -27,12 +27,12 @@ from headrace.patterns.record_filter import Selection
 from headrace.runtime.base import Lead
 from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Broker, Reader, Subscription
-from headrace.telemetry.history import Runs
+from headrace.telemetry.history import RunHistory
 
 CLAIM_PAUSE_S = 0.5
 
 
-class Pumping:
+class WorkerFactory:
     """Owned by the dispatcher, one for the node."""
 
     def __init__(
@@ -43,9 +43,9 @@ class Pumping:
         clock: Clock,
         entropy: Entropy,
         tasks: Tasks,
-        runs: Runs,
-        queues: Outside,
-        vetting: Vetting,
+        runs: RunHistory,
+        queues: ExternalConsumers,
+        vetting: PublishChecks,
         lead: Lead | None,
     ) -> None:
         self._storage, self._broker = storage, broker
@@ -82,8 +82,8 @@ class Pumping:
         claims: dict[str, Claim],
         *,
         breaker: CircuitBreaker,
-        flow: Flow,
-    ) -> Pump:
+        flow: FlowLimiter,
+    ) -> PartitionWorker:
         """One partition's loop, with all that its function and trigger ask for; not yet running."""
         readers: list[Reader] = [
             subscription.reader(stream, partition, claimed.standing.progress.watermark)
@@ -94,7 +94,7 @@ class Pumping:
             wants = ChangeFilter(wants, functools.partial(self._runs.skipped, function.name))
             if function.changes.keys:
                 readers = [KeyedReader(reader, function.changes.keys) for reader in readers]
-        return Pump(
+        return PartitionWorker(
             function, partition, claims, readers, storage=self._storage, invoker=self._queues,
             clock=self._clock, entropy=self._entropy, tasks=self._tasks,
             breaker=breaker, runs=self._runs, lateness=trigger.lateness,
@@ -114,7 +114,7 @@ class Pumping:
 
     def _merges(
         self, function: FunctionSpec, trigger: StreamTrigger, partition: int
-    ) -> MergeBook | None:
+    ) -> MergeOrderStore | None:
         """Where a merge's memory is kept; None where one stream is read by itself."""
         if len(trigger.streams) == 1:
             return None
@@ -122,7 +122,7 @@ class Pumping:
         async def low(stream: str) -> int:
             return (await self._broker.extent(stream, partition)).low
 
-        return MergeBook(
+        return MergeOrderStore(
             self._storage, low, function=function.name, streams=trigger.streams,
             partition=partition,
         )  # fmt: skip

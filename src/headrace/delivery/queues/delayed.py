@@ -39,7 +39,7 @@ Part = tuple[Append, Sequence[int]]
 """What lands, or waits, as one; and which of the events it is."""
 
 
-class Delays:
+class DelayedMessages:
     """One per node; `run` is its task."""
 
     def __init__(

@@ -39,7 +39,7 @@ MICROS = 1_000_000
 SWEEP_AFTER = 256
 
 
-class Message(msgspec.Struct, frozen=True, gc=False):
+class LeasedMessage(msgspec.Struct, frozen=True, gc=False):
     """A message as it is given out."""
 
     receipt: str
@@ -65,7 +65,7 @@ class _Offer:
         self.until, self.ends = 0, 0.0
 
 
-class Outside:
+class ExternalConsumers:
     """An invoker in front of another: runs of queue consumers stay here until somebody answers."""
 
     def __init__(self, below: Invoker, *, storage: Storage, clock: Clock, entropy: Entropy) -> None:
@@ -175,7 +175,7 @@ class Outside:
         wait: float = 0.0,
         visibility: float | None = None,
         over: asyncio.Future[None] | None = None,
-    ) -> list[Message]:
+    ) -> list[LeasedMessage]:
         """Up to `most` messages, leased to whoever asks; none where none came within `wait` seconds.
 
         Args:
@@ -215,7 +215,7 @@ class Outside:
             *(self._give(function, offer) for offer in chosen), return_exceptions=True
         )
         failed = [gift for gift in gifts if isinstance(gift, BaseException)]
-        given = [gift for gift in gifts if isinstance(gift, Message)]
+        given = [gift for gift in gifts if isinstance(gift, LeasedMessage)]
         for error in failed:
             # What was given out is not withheld because the store was away for the others.
             if not given or not isinstance(error, HeadraceError):
@@ -254,7 +254,7 @@ class Outside:
             offer.until, offer.ends = lease.until, self._clock.monotonic() + left
         return offer.ends - self._clock.monotonic()
 
-    async def _give(self, function: str, offer: _Offer) -> Message | None:
+    async def _give(self, function: str, offer: _Offer) -> LeasedMessage | None:
         """The message, once it is durably leased; None where somebody else has it."""
         lease = offer.lease
         if lease is None:
@@ -273,7 +273,7 @@ class Outside:
             return None
         offer.stored = lease
         offer.told.set()
-        return Message(lease.receipt, offer.at, offer.attempt, offer.event, lease.until)
+        return LeasedMessage(lease.receipt, offer.at, offer.attempt, offer.event, lease.until)
 
     async def acknowledge(self, function: str, receipt: str) -> bool:
         """The message is done; False where its receipt is no longer good."""

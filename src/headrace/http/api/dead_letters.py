@@ -9,10 +9,10 @@ import msgspec
 
 from headrace.admin.explain import Explanation
 from headrace.environment.time_slices import Slices
-from headrace.http.context import Door, Routes
+from headrace.http.context import ApiContext, Routes
 from headrace.http.pipeline.authentication import Owners, prove_reader, sight_of
 from headrace.http.pipeline.event_bodies import CHECKS, Payload, value_of
-from headrace.http.request import Request
+from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, dead_view, json_list, json_response, view
 from headrace.model.errors import Invalid
 from headrace.model.event import Event
@@ -55,7 +55,7 @@ def add_routes(routes: Routes) -> None:
     routes.add("GET", "/explain/{stream}/{partition}/{offset}", explain)
 
 
-async def list_dead(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+async def list_dead(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """A page of dead letters, by function and position; those of private streams to who may read them."""
     limit = request.number("limit", 100, low=1, high=MAX_PAGE)
     function, place = request.query.get("function"), request.query.get("after", "")
@@ -68,7 +68,7 @@ async def list_dead(door: Door, request: Request, _: tuple[str, ...]) -> Respons
     return await json_list("dead", shown, Slices(door.rooms.clock), after=more)
 
 
-async def show_dead(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def show_dead(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """One dead letter."""
     function, *place = names
     at = position_of(*place)
@@ -77,7 +77,9 @@ async def show_dead(door: Door, request: Request, names: tuple[str, ...]) -> Res
     return json_response(dead_view(await door.rooms.dead_letters.get(function, at)))
 
 
-async def redrive_dead(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def redrive_dead(
+    door: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+) -> Response:
     """Hand dead letters to their function again, in order; one of them with another value, if there is one."""
     chosen: Chosen = await request.json(Chosen)
     positions = _positions(chosen)
@@ -91,7 +93,7 @@ async def redrive_dead(door: Door, request: Request, names: tuple[str, ...]) -> 
     return json_response({"redriven": count})
 
 
-async def edit_dead(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def edit_dead(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Give a dead letter another value; what it was, when it changed and by whom stays with it."""
     said: Edited = await request.json(Edited)
     at = _position(said.position)
@@ -100,7 +102,7 @@ async def edit_dead(door: Door, request: Request, names: tuple[str, ...]) -> Res
     return json_response(dead_view(dead))
 
 
-def _value(door: Door, at: Position, said: Payload) -> bytes:
+def _value(door: ApiContext, at: Position, said: Payload) -> bytes:
     """The value that was sent, where the stream would take it.
 
     Raises:
@@ -112,7 +114,7 @@ def _value(door: Door, at: Position, said: Payload) -> bytes:
     return value
 
 
-async def _who(door: Door, request: Request) -> str:
+async def _who(door: ApiContext, request: IncomingRequest) -> str:
     """Who asks, in words: the operator, or the name of a token."""
     shown = request.header("authorization")
     if door.rooms.operator.shows(shown):
@@ -120,7 +122,9 @@ async def _who(door: Door, request: Request) -> str:
     return f"token {(await door.rooms.tokens.shown(shown)).name}"
 
 
-async def discard_dead(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def discard_dead(
+    door: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+) -> Response:
     """Delete dead letters for good."""
     chosen: Chosen = await request.json(Chosen)
     if not chosen.is_empty:
@@ -129,32 +133,36 @@ async def discard_dead(door: Door, request: Request, names: tuple[str, ...]) -> 
     return json_response({"discarded": await door.rooms.dead_letters.discard(names[0], positions)})
 
 
-async def list_parked(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+async def list_parked(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """What waits behind a failure."""
     found = await door.rooms.parking.keys(request.query.get("function"))
     shown = map(view, await (await sight_of(door, request)).kept(found))
     return await json_list("parked", shown, Slices(door.rooms.clock))
 
 
-async def redrive_parked(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def redrive_parked(
+    door: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+) -> Response:
     """Let parked keys go on, in order."""
     key = _key(await request.json(ChosenKey))
     return json_response({"redriven": await door.rooms.parking.redrive(names[0], key)})
 
 
-async def discard_parked(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def discard_parked(
+    door: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+) -> Response:
     """Delete what waits, for good."""
     key = _key(await request.json(ChosenKey))
     return json_response({"discarded": await door.rooms.parking.discard(names[0], key)})
 
 
-async def explain(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def explain(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Where an event is, function by function."""
     at = position_of(*names)
     return json_response(view(await explained(door, request, at)))
 
 
-async def explained(door: Door, request: Request, at: Position) -> Explanation:
+async def explained(door: ApiContext, request: IncomingRequest, at: Position) -> Explanation:
     """Where an event is, with the causes that the request may see.
 
     Raises:

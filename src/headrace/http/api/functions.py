@@ -9,9 +9,9 @@ import msgspec
 
 from headrace.environment.time_slices import Slices
 from headrace.http.api.streams import place
-from headrace.http.context import Door, Routes
+from headrace.http.context import ApiContext, Routes
 from headrace.http.pipeline.app_route_handler import digest_of_body, idempotency_key, reply_of
-from headrace.http.request import Request
+from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, json_list, json_response, view
 from headrace.model.codec import validate_json
 from headrace.model.errors import Invalid
@@ -20,7 +20,7 @@ from headrace.topology.map import MapRow, rows_of
 MAX_CALL_S = 3_600.0
 
 
-class Reset(msgspec.Struct, forbid_unknown_fields=True):
+class ResetRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Where a group is to go on."""
 
     start: str | int
@@ -38,7 +38,7 @@ def add_routes(routes: Routes) -> None:
     routes.add("POST", "/groups/{function}/resume", resume)
 
 
-async def call(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def call(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Run the function on the body and answer with what it returned, once that is committed."""
     rooms = door.rooms
     rooms.dispatcher.known(names[0])
@@ -55,13 +55,13 @@ async def call(door: Door, request: Request, names: tuple[str, ...]) -> Response
     return reply_of(answer)
 
 
-async def list_functions(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+async def list_functions(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """Every function as deployed."""
     specs = [spec for _, spec in sorted(door.rooms.dispatcher.functions.items())]
     return await json_list("functions", map(msgspec.to_builtins, specs), Slices(door.rooms.clock))
 
 
-async def show_function(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+async def show_function(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
     """One function as deployed, with its lag and counters."""
     spec = door.rooms.dispatcher.known(names[0])
     shown: dict[str, Any] = msgspec.to_builtins(spec)
@@ -78,7 +78,7 @@ async def show_function(door: Door, _: Request, names: tuple[str, ...]) -> Respo
     return json_response(shown)
 
 
-async def show_map(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+async def show_map(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """The function-trigger map."""
     apps = [app for _, app in sorted(door.rooms.dispatcher.apps.items())]
     # A function's rows stand in the order of its triggers.
@@ -98,10 +98,10 @@ async def show_map(door: Door, _: Request, __: tuple[str, ...]) -> Response:
     )
 
 
-async def reset(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def reset(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Send a group back, or forward."""
     door.rooms.dispatcher.known(names[0])
-    wish: Reset = await request.json(Reset)
+    wish: ResetRequest = await request.json(ResetRequest)
     start = place(str(wish.start))
     if isinstance(wish.start, int) and wish.start < 0:
         raise Invalid(f"`start` is {wish.start}; offsets begin at 0")
@@ -109,13 +109,13 @@ async def reset(door: Door, request: Request, names: tuple[str, ...]) -> Respons
     return json_response({"function": names[0], "start": start})
 
 
-async def pause(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+async def pause(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Feed the function no more; its positions wait."""
     door.rooms.dispatcher.pause(names[0])
     return json_response({"function": names[0], "paused": True})
 
 
-async def resume(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+async def resume(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Feed it again."""
     door.rooms.dispatcher.resume(names[0])
     return json_response({"function": names[0], "paused": False})

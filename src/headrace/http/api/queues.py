@@ -13,13 +13,13 @@ from typing import Annotated, Any
 
 import msgspec
 
-from headrace.admin.queues import Seen
-from headrace.delivery.queues.external_consumers import Message
+from headrace.admin.queues import QueuedMessage
+from headrace.delivery.queues.external_consumers import LeasedMessage
 from headrace.environment.time_slices import Slices
-from headrace.http.context import Door, Routes
+from headrace.http.context import ApiContext, Routes
 from headrace.http.pipeline.authentication import Owners, prove_reader
 from headrace.http.pipeline.event_bodies import read_events
-from headrace.http.request import Request
+from headrace.http.request import IncomingRequest
 from headrace.http.response import (
     Response,
     event_view,
@@ -42,7 +42,7 @@ MAX_PEEKED = 1_000
 Receipts = Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
 
 
-class Receiving(msgspec.Struct, forbid_unknown_fields=True):
+class ReceiveRequest(msgspec.Struct, forbid_unknown_fields=True):
     """How many messages, how long to wait for one, and how long they are the asker's."""
 
     max: Annotated[int, msgspec.Meta(ge=1, le=MAX_MESSAGES)] = 1
@@ -55,7 +55,7 @@ class Receiving(msgspec.Struct, forbid_unknown_fields=True):
         keep_seconds(self, "visibility", low=0, high=MAX_VISIBILITY, what="`visibility`")
 
 
-class Purging(msgspec.Struct, forbid_unknown_fields=True):
+class PurgeRequest(msgspec.Struct, forbid_unknown_fields=True):
     """That everything is meant."""
 
     all: bool = False
@@ -67,7 +67,7 @@ class Cancelling(msgspec.Struct, forbid_unknown_fields=True):
     ids: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
 
 
-class Settling(msgspec.Struct, forbid_unknown_fields=True):
+class SettleRequest(msgspec.Struct, forbid_unknown_fields=True):
     """What is said of messages that were received.
 
     Attributes:
@@ -103,7 +103,7 @@ def add_routes(routes: Routes) -> None:
     routes.add("POST", "/queues/{queue}/purge", purge)
 
 
-async def send(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def send(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Put messages on the queue; `delay` or `at`, and `priority` in the query are for all of them."""
     spec, _ = _queue(door, names[0])
     if spec.private:
@@ -113,7 +113,7 @@ async def send(door: Door, request: Request, names: tuple[str, ...]) -> Response
     return json_response(published_view(found), status=202)
 
 
-async def cancel(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def cancel(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Take back messages that wait for their time, by their ids."""
     spec, _ = _queue(door, names[0])
     await prove_reader(door, request, Owners(door).of_stream(spec.name))
@@ -123,10 +123,10 @@ async def cancel(door: Door, request: Request, names: tuple[str, ...]) -> Respon
     return json_response({"cancelled": found, "unknown": left})
 
 
-async def receive(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def receive(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Messages, each with the receipt that is needed to say anything about it."""
     spec, group = _queue(door, names[0])
-    asked = await request.json(Receiving)
+    asked = await request.json(ReceiveRequest)
     receive = door.rooms.dispatcher.queues.receive
     if not asked.wait:
         messages = await receive(group, most=asked.max, visibility=asked.visibility)
@@ -145,7 +145,7 @@ async def receive(door: Door, request: Request, names: tuple[str, ...]) -> Respo
     return await json_list("messages", shown, Slices(door.rooms.clock))
 
 
-async def _over(door: Door, request: Request) -> None:
+async def _over(door: ApiContext, request: IncomingRequest) -> None:
     """Return once the client is gone, or the door closes."""
     ends = [
         door.tasks.start(request.wait_left(), name="long poll, its client"),
@@ -158,22 +158,24 @@ async def _over(door: Door, request: Request) -> None:
             end.cancel()
 
 
-async def _closing(door: Door) -> None:
+async def _closing(door: ApiContext) -> None:
     await door.closing.wait()
 
 
-async def acknowledge(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def acknowledge(
+    door: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+) -> Response:
     """These messages are done."""
     _, group = _queue(door, names[0])
-    said = await request.json(Settling)
+    said = await request.json(SettleRequest)
     queues = door.rooms.dispatcher.queues
     return await _each(said.receipts, lambda receipt: queues.acknowledge(group, receipt))
 
 
-async def refuse(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def refuse(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Give these messages back."""
     _, group = _queue(door, names[0])
-    said = await request.json(Settling)
+    said = await request.json(SettleRequest)
     queues = door.rooms.dispatcher.queues
     return await _each(
         said.receipts,
@@ -181,35 +183,35 @@ async def refuse(door: Door, request: Request, names: tuple[str, ...]) -> Respon
     )
 
 
-async def extend(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def extend(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Keep these messages for `seconds` from now."""
     _, group = _queue(door, names[0])
-    said = await request.json(Settling)
+    said = await request.json(SettleRequest)
     if said.seconds <= 0:
         raise Invalid("`seconds` is missing; say for how long the messages are to be kept")
     queues = door.rooms.dispatcher.queues
     return await _each(said.receipts, lambda receipt: queues.extend(group, receipt, said.seconds))
 
 
-async def redrive(door: Door, __: Request, names: tuple[str, ...]) -> Response:
+async def redrive(door: ApiContext, __: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Give every dead message out again, to whoever gave it up."""
     return json_response({"redriven": await door.rooms.queues.redrive(names[0])})
 
 
-async def purge(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def purge(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Let everything that is in the queue count as done; it has to be said: `{"all": true}`."""
-    if not (await request.json(Purging)).all:
+    if not (await request.json(PurgeRequest)).all:
         raise Invalid('say that you mean it: `{"all": true}`')
     return json_response(view(await door.rooms.queues.purge(names[0])))
 
 
-async def list_queues(door: Door, __: Request, ___: tuple[str, ...]) -> Response:
+async def list_queues(door: ApiContext, __: IncomingRequest, ___: tuple[str, ...]) -> Response:
     """Every queue with what is in it."""
     rows = await door.rooms.queues.rows()
     return await json_list("queues", map(view, rows), Slices(door.rooms.clock))
 
 
-async def peek(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def peek(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """The first messages, taken by nobody."""
     limit = request.number("limit", 10, low=1, high=MAX_PEEKED)
     door.rooms.queues.spec(names[0])
@@ -218,7 +220,7 @@ async def peek(door: Door, request: Request, names: tuple[str, ...]) -> Response
     return await json_list("messages", map(_seen, found), Slices(door.rooms.clock))
 
 
-async def show(door: Door, __: Request, names: tuple[str, ...]) -> Response:
+async def show(door: ApiContext, __: IncomingRequest, names: tuple[str, ...]) -> Response:
     """The queue's settings and what is in it, in all and for each reader."""
     row = await door.rooms.queues.row(names[0])
     group = consumer_name(row.owner, row.queue)
@@ -230,7 +232,7 @@ async def show(door: Door, __: Request, names: tuple[str, ...]) -> Response:
     )
 
 
-def _seen(seen: Seen) -> dict[str, Any]:
+def _seen(seen: QueuedMessage) -> dict[str, Any]:
     return {
         "position": seen.position or None, "state": seen.state, "receives": seen.receives,
         "until": rfc3339(seen.until) if seen.until else None,
@@ -247,14 +249,14 @@ async def _each(receipts: list[str], say: Callable[[str], Awaitable[bool]]) -> R
     return json_response({"settled": len(receipts) - len(stale), "stale": stale})
 
 
-def _queue(door: Door, name: str) -> tuple[StreamSpec, str]:
+def _queue(door: ApiContext, name: str) -> tuple[StreamSpec, str]:
     spec = door.rooms.broker.stream(name)
     if spec.queue is None:
         raise Unknown(f'`{name}` is a stream, not a queue; declare it with `app.queue("{name}")`')
     return spec, consumer_name(spec.owner, spec.name)
 
 
-def _view(message: Message, spec: StreamSpec) -> dict[str, Any]:
+def _view(message: LeasedMessage, spec: StreamSpec) -> dict[str, Any]:
     event = message.event
     shown: dict[str, Any] = {
         "receipt": message.receipt, "position": str(message.position), "attempt": message.attempt,

@@ -8,14 +8,16 @@ import msgspec
 
 from headrace.bus.replay import ReplayRow
 from headrace.environment.time_slices import Slices
-from headrace.http.context import Door, Routes
+from headrace.http.context import ApiContext, Routes
 from headrace.http.pipeline.event_times import parse_time
-from headrace.http.request import Request
+from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, json_list, json_response
 from headrace.sources.schedules.source import written
 
 
-class Wish(msgspec.Struct, forbid_unknown_fields=True, rename={"begin": "from", "end": "to"}):
+class ReplayRequest(
+    msgspec.Struct, forbid_unknown_fields=True, rename={"begin": "from", "end": "to"}
+):
     """What is to be replayed: events appended from one time up to another, to these rules or all."""
 
     name: str
@@ -33,15 +35,15 @@ def add_routes(routes: Routes) -> None:
     routes.add("POST", "/replays/{name}/cancel", cancel)
 
 
-async def list_replays(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+async def list_replays(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """Every replay."""
     rows = await door.rooms.replays.list()
     return await json_list("replays", map(_shown, rows), Slices(door.rooms.clock))
 
 
-async def start(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+async def start(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """Begin a replay; answered 202 once it will go on whatever dies."""
-    wish: Wish = await request.json(Wish)
+    wish: ReplayRequest = await request.json(ReplayRequest)
     end = door.rooms.clock.now() if wish.end is None else parse_time(wish.end)
     row = await door.rooms.replays.start(
         wish.name, wish.stream, begin=parse_time(wish.begin), end=end, rules=wish.rules
@@ -49,12 +51,12 @@ async def start(door: Door, request: Request, _: tuple[str, ...]) -> Response:
     return json_response(_shown(row), status=202)
 
 
-async def show(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+async def show(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
     """How far one is."""
     return json_response(_shown(await door.rooms.replays.get(names[0])))
 
 
-async def cancel(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+async def cancel(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Stop one; what it has appended stays."""
     return json_response(_shown(await door.rooms.replays.cancel(names[0])))
 

@@ -8,13 +8,13 @@ import msgspec
 
 from headrace.admin.schedules import ScheduleRow
 from headrace.environment.time_slices import Slices
-from headrace.http.context import Door, Routes
-from headrace.http.request import Request
+from headrace.http.context import ApiContext, Routes
+from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, json_list, json_response
 from headrace.sources.schedules.source import in_zone, written
 
 
-class Fire(msgspec.Struct, forbid_unknown_fields=True):
+class FireRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Which of the function's schedules is to fire."""
 
     number: int = 0
@@ -27,23 +27,23 @@ def add_routes(routes: Routes) -> None:
     routes.add("POST", "/schedules/{function}/fire", fire)
 
 
-async def list_schedules(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+async def list_schedules(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """Every schedule."""
     return await _listed(door, await door.rooms.schedules.rows())
 
 
-async def show_schedules(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+async def show_schedules(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
     """One function's schedules."""
     return await _listed(door, await door.rooms.schedules.rows(names[0]))
 
 
-async def _listed(door: Door, rows: list[ScheduleRow]) -> Response:
+async def _listed(door: ApiContext, rows: list[ScheduleRow]) -> Response:
     return await json_list("schedules", map(_shown, rows), Slices(door.rooms.clock))
 
 
-async def fire(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def fire(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Let one fire now; answered 202 once its event is on the disk."""
-    wish: Fire = await request.json(Fire)
+    wish: FireRequest = await request.json(FireRequest)
     event = await door.rooms.schedules.fire(names[0], wish.number)
     return json_response({"function": names[0], "number": wish.number, "event": event}, status=202)
 

@@ -7,10 +7,10 @@ from typing import Any
 from headrace.admin.sources import SourceRow
 from headrace.environment.time_slices import Slices
 from headrace.http.console.routes import wants_page
-from headrace.http.context import Door, Routes
-from headrace.http.metrics import MEDIA, Seen
+from headrace.http.context import ApiContext, Routes
+from headrace.http.metrics import MEDIA, NodeSnapshot
 from headrace.http.pipeline.authentication import Owners, prove_reader, sight_of
-from headrace.http.request import Request
+from headrace.http.request import IncomingRequest
 from headrace.http.response import (
     Response,
     json_list,
@@ -45,7 +45,7 @@ def add_routes(routes: Routes) -> None:
     routes.add("GET", "/metrics", metrics)
 
 
-async def index(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+async def index(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """What this is and where to go on; a browser is sent to the console."""
     if wants_page(request):
         return Response(303, b"", b"text/plain", ((b"location", b"/console"),))
@@ -62,7 +62,7 @@ async def index(door: Door, request: Request, _: tuple[str, ...]) -> Response:
     )  # fmt: skip
 
 
-async def lag(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+async def lag(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """How far every group is behind."""
     name = request.query.get("function")
     if name is not None:
@@ -71,7 +71,7 @@ async def lag(door: Door, request: Request, _: tuple[str, ...]) -> Response:
     return await json_list("lag", map(view, rows), Slices(door.rooms.clock))
 
 
-async def sources(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+async def sources(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """Every trigger that brings events in, whether it does, and how its replication slot stands."""
     warning = request.number("warning", SLOT_WARNING_BYTES, high=1 << 62)
     found = await door.rooms.sources.rows(request.query.get("function"))
@@ -89,7 +89,7 @@ def source_view(row: SourceRow, warning_bytes: int = SLOT_WARNING_BYTES) -> dict
     return shown
 
 
-async def runs(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+async def runs(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """The newest runs, newest first."""
     limit = request.number("limit", 100, low=1, high=MAX_PAGE)
     name = request.query.get("function")
@@ -101,7 +101,7 @@ async def runs(door: Door, request: Request, _: tuple[str, ...]) -> Response:
     return await json_list("runs", map(view, found), Slices(door.rooms.clock))
 
 
-async def logs(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+async def logs(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """Log lines of functions, oldest first; pass `after` on to go on."""
     limit = request.number("limit", 100, low=1, high=MAX_PAGE)
     start = request.number("after", 0, high=1 << 62)
@@ -114,7 +114,9 @@ async def logs(door: Door, request: Request, _: tuple[str, ...]) -> Response:
     return await json_list("logs", map(view, found), Slices(door.rooms.clock), after=after)
 
 
-async def list_state(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def list_state(
+    door: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+) -> Response:
     """An app's state by key; `after` is the last page's last key."""
     app = names[0]
     await _prove_owner(door, request, app)
@@ -134,7 +136,9 @@ async def list_state(door: Door, request: Request, names: tuple[str, ...]) -> Re
     return await json_list("state", filter(None, shown), Slices(door.rooms.clock), after=more)
 
 
-async def show_state(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def show_state(
+    door: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+) -> Response:
     """One key of an app's state."""
     app, key = names
     await _prove_owner(door, request, app, key)
@@ -147,7 +151,7 @@ async def show_state(door: Door, request: Request, names: tuple[str, ...]) -> Re
     return json_response(entry)
 
 
-async def _prove_owner(door: Door, request: Request, app: str, key: str = "") -> None:
+async def _prove_owner(door: ApiContext, request: IncomingRequest, app: str, key: str = "") -> None:
     """Let state be read as the private streams are that it was made of; open windows hold events themselves.
 
     Raises:
@@ -171,28 +175,28 @@ def _entry(key: str, row: bytes, now: int) -> dict[str, Any] | None:
     return entry
 
 
-async def instances(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+async def instances(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """Every running or hibernating instance."""
     shown = map(view, door.rooms.instances())
     return await json_list("instances", shown, Slices(door.rooms.clock))
 
 
-async def alive(_: Door, __: Request, ___: tuple[str, ...]) -> Response:
+async def alive(_: ApiContext, __: IncomingRequest, ___: tuple[str, ...]) -> Response:
     """The loop turns; that is all this says."""
     return json_response({"status": "ok"})
 
 
-async def ready(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+async def ready(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """Whether the node takes work now: 200, else 503."""
     health = door.rooms.health()
     status = 200 if health.ready and not door.closing.is_set() else 503
     return json_response(view(health), status=status)
 
 
-async def metrics(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+async def metrics(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """Prometheus exposition."""
     rooms = door.rooms
-    seen = Seen(
+    seen = NodeSnapshot(
         counters=rooms.runs.counters,
         lag=await rooms.lag.rows(),
         instances=rooms.instances(),

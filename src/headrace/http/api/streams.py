@@ -14,11 +14,11 @@ from headrace.http.api.records import (
     starting_cursor,
     wait_page,
 )
-from headrace.http.context import Door, Routes
+from headrace.http.context import ApiContext, Routes
 from headrace.http.pipeline.authentication import Owners, prove_reader
 from headrace.http.pipeline.event_bodies import read_events
 from headrace.http.pipeline.event_times import parse_time
-from headrace.http.request import Request
+from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, json_list, json_response, published_view
 from headrace.model.errors import Invalid, Refused
 from headrace.model.function import StreamSpec
@@ -32,7 +32,7 @@ def add_routes(routes: Routes) -> None:
     routes.add("GET", "/streams/{stream}/records", browse)
 
 
-async def publish(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def publish(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Take events in; answered 202 once they are on the disk."""
     stream = door.rooms.broker.stream(names[0])
     if stream.private or stream.name.startswith("_"):
@@ -51,14 +51,14 @@ async def publish(door: Door, request: Request, names: tuple[str, ...]) -> Respo
     return json_response(published_view(found), status=202)
 
 
-async def list_streams(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+async def list_streams(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """Every stream with what it holds."""
     slices = Slices(door.rooms.clock)
     found = [await _summary(door, spec) async for spec in slices.over(door.rooms.broker.streams())]
     return await json_list("streams", found, slices)
 
 
-async def show_stream(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+async def show_stream(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
     """One stream, partition by partition."""
     spec = door.rooms.broker.stream(names[0])
     shown = await _summary(door, spec)
@@ -72,7 +72,7 @@ async def show_stream(door: Door, _: Request, names: tuple[str, ...]) -> Respons
     return json_response(shown)
 
 
-async def _summary(door: Door, spec: StreamSpec) -> dict[str, Any]:
+async def _summary(door: ApiContext, spec: StreamSpec) -> dict[str, Any]:
     extents = [
         await door.rooms.broker.extent(spec.name, number) for number in range(spec.partitions)
     ]
@@ -93,7 +93,7 @@ async def _summary(door: Door, spec: StreamSpec) -> dict[str, Any]:
     }
 
 
-async def browse(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+async def browse(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """A page of records, from a cursor or a place; with `wait`, a long poll."""
     spec = door.rooms.broker.stream(names[0])
     await prove_reader(door, request, Owners(door).of_stream(spec.name))

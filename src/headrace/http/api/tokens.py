@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from headrace.environment.time_slices import Slices
-from headrace.http.context import Door, Routes
-from headrace.http.request import Request
+from headrace.http.context import ApiContext, Routes
+from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, json_list, json_response, rfc3339
 from headrace.model.durations import MaybeSeconds, default, keep_seconds
 from headrace.model.errors import Unknown
@@ -17,7 +17,7 @@ from headrace.topology.openapi import document_of
 _WORDS = {"committed": "committed", "dead": "dead"}
 
 
-class Wanted(msgspec.Struct, forbid_unknown_fields=True):
+class TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
     """A token that is to be made."""
 
     name: str
@@ -38,20 +38,20 @@ def add_routes(routes: Routes) -> None:
     routes.add("GET", "/openapi.json", openapi)
 
 
-async def create(door: Door, request: Request, _: tuple[str, ...]) -> Response:
+async def create(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """Make a token, and show it this once."""
-    wish: Wanted = await request.json(Wanted)
+    wish: TokenRequest = await request.json(TokenRequest)
     token, text = await door.rooms.tokens.create(wish.name, wish.scopes, lifetime=wish.lifetime)
     return json_response({**_shown(token), "token": text}, status=201)
 
 
-async def list_tokens(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+async def list_tokens(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """Every token, without what makes it one."""
     tokens = await door.rooms.tokens.all()
     return await json_list("tokens", map(_shown, tokens), Slices(door.rooms.clock))
 
 
-async def revoke(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+async def revoke(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Let a token count no more."""
     return json_response(_shown(await door.rooms.tokens.revoke(names[0])))
 
@@ -67,7 +67,7 @@ def _shown(token: Token) -> dict[str, object]:
     }
 
 
-async def status(door: Door, __: Request, names: tuple[str, ...]) -> Response:
+async def status(door: ApiContext, __: IncomingRequest, names: tuple[str, ...]) -> Response:
     """What became of a request that was kept: `waiting`, `committed` or `dead`."""
     text, _, mark = names[0].rpartition("-")
     stream, _, offset = text.rpartition("-")
@@ -94,7 +94,7 @@ async def status(door: Door, __: Request, names: tuple[str, ...]) -> Response:
     )
 
 
-async def openapi(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+async def openapi(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """The authors' routes as an OpenAPI 3.1 document."""
     apps = [app for _, app in sorted(door.rooms.dispatcher.apps.items())]
     return json_response(await Slices(door.rooms.clock).through(document_of(apps)))

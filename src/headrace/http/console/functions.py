@@ -32,7 +32,7 @@ from headrace.http.console.overview import (
 from headrace.http.console.page_frame import Sheet
 from headrace.http.console.triggers import schedules_table
 from headrace.model.effects import DeadEvent
-from headrace.telemetry.history import Counters, LogLine, Run
+from headrace.telemetry.history import Counters, LogLine, RunRecord
 from headrace.topology.graph import HOW_SHOWN
 from headrace.topology.map import MapRow
 
@@ -56,7 +56,7 @@ class Shown:
     dead: Sequence[DeadEvent]
     parked: Sequence[ParkedKey]
     instances: Sequence[object]
-    runs: Sequence[Run]
+    runs: Sequence[RunRecord]
     logs: Sequence[LogLine]
 
 
@@ -83,7 +83,7 @@ def _pieces(shown: Shown) -> Iterator[Markup]:
     )
 
 
-def runs_page(runs: Sequence[Run], logs: Sequence[LogLine]) -> Sheet:
+def runs_page(runs: Sequence[RunRecord], logs: Sequence[LogLine]) -> Sheet:
     """The latest runs of all functions, and what they wrote."""
     pieces = itertools.chain(
         section("Latest runs", runs_table(runs), "Nothing has run since this node started."),

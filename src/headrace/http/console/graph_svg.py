@@ -22,7 +22,7 @@ MAX_NAME, MAX_NOTE = 22, 27
 
 
 @dataclass(frozen=True)
-class Note:
+class NodeCaption:
     """What stands beneath a node's name, and whether somebody should look at it."""
 
     text: str
@@ -30,7 +30,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Flow:
+class EdgeLabel:
     """What stands at the end of a line: above it what flows, beneath it what waits."""
 
     above: str
@@ -39,7 +39,9 @@ class Flow:
 
 
 def picture(
-    graph: Graph, notes: Mapping[str, Note], lines: Mapping[tuple[str, str], Flow] | None = None
+    graph: Graph,
+    notes: Mapping[str, NodeCaption],
+    lines: Mapping[tuple[str, str], EdgeLabel] | None = None,
 ) -> Iterator[Markup]:
     """The SVG, a node or a line at a time; a sentence for what is too large to read, nothing for nothing.
 
@@ -75,7 +77,7 @@ def picture(
             yield _flow(flow, points[-1] if points else middle_of(start), middle_of(end))
     for name, place in found.nodes.items():
         yield _node(
-            name, place, notes.get(name, Note("")), function=name in graph.functions,
+            name, place, notes.get(name, NodeCaption("")), function=name in graph.functions,
             forward=name in graph.forwards,
         )  # fmt: skip
     yield Markup("</svg>")
@@ -104,7 +106,7 @@ def middle_of(place: tuple[int, int]) -> tuple[int, int]:
     return place[0], place[1] + HEIGHT // 2
 
 
-def _flow(flow: Flow, start: tuple[int, int], end: tuple[int, int]) -> Markup:
+def _flow(flow: EdgeLabel, start: tuple[int, int], end: tuple[int, int]) -> Markup:
     """Both texts halfway along a line's last bend, where no other line to or from the node is."""
     x, y = (start[0] + WIDTH + end[0]) // 2, (start[1] + end[1]) // 2
     return Markup(
@@ -117,7 +119,7 @@ def _bad(bad: bool) -> str:
 
 
 def _node(
-    name: str, place: tuple[int, int], note: Note, *, function: bool, forward: bool
+    name: str, place: tuple[int, int], note: NodeCaption, *, function: bool, forward: bool
 ) -> Markup:
     x, y = place
     kind, radius = ("function", 6) if function or forward else ("stream", HEIGHT // 2)

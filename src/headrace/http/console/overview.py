@@ -16,7 +16,7 @@ from headrace.admin.lag import LagRow
 from headrace.admin.sources import SourceRow
 from headrace.delivery.parked import ParkedKey
 from headrace.http.console.failures import dead_table, parked_table
-from headrace.http.console.graph_svg import MAX_NODES, Flow, Note, picture, too_many
+from headrace.http.console.graph_svg import MAX_NODES, EdgeLabel, NodeCaption, picture, too_many
 from headrace.http.console.html_parts import (
     NOTHING,
     code,
@@ -40,7 +40,7 @@ from headrace.http.console.page_frame import Sheet
 from headrace.model.effects import DeadEvent
 from headrace.model.function import AppSpec
 from headrace.model.triggers.base import StreamTrigger
-from headrace.telemetry.history import Counters, LogLine, Run
+from headrace.telemetry.history import Counters, LogLine, RunRecord
 from headrace.topology.graph import Graph, graph_of
 from headrace.topology.map import MapRow, rows_of, trigger_words
 
@@ -69,7 +69,7 @@ class Overview:
     dead: Sequence[DeadEvent]
     parked: Sequence[ParkedKey]
     rates: Mapping[tuple[str, str], float]
-    failed: Sequence[Run]
+    failed: Sequence[RunRecord]
     logs: Sequence[LogLine]
 
 
@@ -125,33 +125,35 @@ def _topology(shown: Overview) -> Iterator[Markup]:
 
 def _notes(
     shown: Overview, apps: Sequence[AppSpec], lag: Mapping[str, Sequence[LagRow]]
-) -> dict[str, Note]:
-    notes = {stream: Note(f"{count:,} events") for stream, count in shown.ends.items()}
+) -> dict[str, NodeCaption]:
+    notes = {stream: NodeCaption(f"{count:,} events") for stream, count in shown.ends.items()}
     for app in apps:
         for function in app.functions:
             if not any(isinstance(each, StreamTrigger) for each in function.triggers):
                 last = function.triggers[-1] if function.triggers else None
-                notes[function.name] = Note("" if last is None else trigger_words(function, last))
+                notes[function.name] = NodeCaption(
+                    "" if last is None else trigger_words(function, last)
+                )
         for forward in app.forwards:
-            notes[forward.name] = Note("forward")
+            notes[forward.name] = NodeCaption("forward")
     for name, rows in lag.items():
         behind = sum(row.lag for row in rows)
         states = [row.state for row in rows if row.state != "running"]
         if states:
-            notes[name] = Note(states[0], bad=True)
+            notes[name] = NodeCaption(states[0], bad=True)
         elif behind or name not in notes:
-            notes[name] = Note(f"{behind:,} behind" if behind else "up to date")
+            notes[name] = NodeCaption(f"{behind:,} behind" if behind else "up to date")
     for parked in shown.parked:
-        notes[parked.function] = Note("keys are parked", bad=True)
+        notes[parked.function] = NodeCaption("keys are parked", bad=True)
     for source in shown.sources:
         if source.state != "running":
-            notes[source.function] = Note(f"{source.trigger} {source.state}", bad=True)
+            notes[source.function] = NodeCaption(f"{source.trigger} {source.state}", bad=True)
     return notes
 
 
 def _lines(
     shown: Overview, graph: Graph, lag: Mapping[str, Sequence[LagRow]]
-) -> dict[tuple[str, str], Flow]:
+) -> dict[tuple[str, str], EdgeLabel]:
     """How many events a second go along the lines, and how many wait at their ends."""
     found = {}
     for edge in graph.edges:
@@ -163,7 +165,7 @@ def _lines(
         above = rate(shown.rates.get((edge.target, edge.source), 0.0))
         if above or behind:
             waits = f"{behind:,} behind" if behind else ""
-            found[edge.source, edge.target] = Flow(above, waits, bad=stuck)
+            found[edge.source, edge.target] = EdgeLabel(above, waits, bad=stuck)
     return found
 
 
@@ -260,7 +262,7 @@ def instances_table(instances: Sequence[object]) -> Iterator[Markup]:
     return table(("instance", "function", "#?pid", "state", "#runs", "#?age", "#MiB"), rows)
 
 
-def runs_table(runs: Sequence[Run]) -> Iterator[Markup]:
+def runs_table(runs: Sequence[RunRecord]) -> Iterator[Markup]:
     """Invocations as they ended."""
     rows = (
         (
@@ -291,7 +293,7 @@ def runs_table(runs: Sequence[Run]) -> Iterator[Markup]:
     )
 
 
-def _first(run: Run) -> Markup:
+def _first(run: RunRecord) -> Markup:
     """The first event of a run; a call has none."""
     return to_event(run.first) if run.first else toned("call", "soft")
 

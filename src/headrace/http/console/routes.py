@@ -25,10 +25,10 @@ from headrace.http.console.overview import Overview
 from headrace.http.console.page_frame import POLICY, Frame, Sheet, around, bare_document
 from headrace.http.console.records import Browsed, Held
 from headrace.http.console.throughput import rates
-from headrace.http.context import Door, Routes
+from headrace.http.context import ApiContext, Routes
 from headrace.http.pipeline.authentication import Owners, prove_reader, sight_of
 from headrace.http.problem_details import answer_error
-from headrace.http.request import Request
+from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, event_view, json_response
 from headrace.model.errors import HeadraceError
 from headrace.model.function import StreamSpec
@@ -42,7 +42,7 @@ PAGE = 50
 LATEST = 200
 """Records that are looked at to find the latest ones of all partitions."""
 
-Page = Callable[[Door, Request, tuple[str, ...]], Awaitable[Sheet]]
+Page = Callable[[ApiContext, IncomingRequest, tuple[str, ...]], Awaitable[Sheet]]
 
 
 def add_routes(routes: Routes) -> None:
@@ -64,14 +64,14 @@ def add_routes(routes: Routes) -> None:
     routes.add("POST", "/console/links", make_link)
 
 
-async def make_link(door: Door, _: Request, __: tuple[str, ...]) -> Response:
+async def make_link(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """A path that lets one browser into the console, once."""
     return json_response(
         {"path": f"/console/enter/{door.rooms.operator.link(door.rooms.entropy)}"}, status=201
     )
 
 
-async def enter(door: Door, _: Request, names: tuple[str, ...]) -> Response:
+async def enter(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Let a browser in by the code of its link, and know it from then on."""
     session = door.rooms.operator.enter(names[0], door.rooms.entropy)
     if session is None:
@@ -90,13 +90,17 @@ async def enter(door: Door, _: Request, names: tuple[str, ...]) -> Response:
     )  # fmt: skip
 
 
-def _shown(page: Page) -> Callable[[Door, Request, tuple[str, ...]], Awaitable[Response]]:
+def _shown(
+    page: Page,
+) -> Callable[[ApiContext, IncomingRequest, tuple[str, ...]], Awaitable[Response]]:
     """A handler that answers with a page, and with one that says so where something is not there.
 
     A page's pieces are made here, in slices, whichever page it is.
     """
 
-    async def handler(door: Door, request: Request, names: tuple[str, ...]) -> Response:
+    async def handler(
+        door: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+    ) -> Response:
         status = 200
         try:
             sheet = await page(door, request, names)
@@ -126,7 +130,7 @@ def _page(status: int, body: bytes) -> Response:
     )
 
 
-def wants_page(request: Request) -> bool:
+def wants_page(request: IncomingRequest) -> bool:
     """Whether it is a browser that goes to an address, and not a program."""
     return request.method in {"GET", "HEAD"} and "text/html" in (request.header("accept") or "")
 
@@ -137,7 +141,7 @@ def error_page(problem: Response, text: str) -> Response:
     return msgspec.structs.replace(page, headers=(*page.headers, *problem.headers))
 
 
-async def show_overview(door: Door, request: Request, __: tuple[str, ...]) -> Sheet:
+async def show_overview(door: ApiContext, request: IncomingRequest, __: tuple[str, ...]) -> Sheet:
     """What runs here, how far it is, and what waits for a person."""
     rooms, found = door.rooms, await sight_of(door, request)
     return overview.page(
@@ -157,7 +161,9 @@ async def show_overview(door: Door, request: Request, __: tuple[str, ...]) -> Sh
     )
 
 
-async def show_function(door: Door, request: Request, names: tuple[str, ...]) -> Sheet:
+async def show_function(
+    door: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+) -> Sheet:
     """One function whole."""
     rooms, name, found = door.rooms, names[0], await sight_of(door, request)
     spec = rooms.dispatcher.known(name)
@@ -181,7 +187,7 @@ async def show_function(door: Door, request: Request, names: tuple[str, ...]) ->
     )
 
 
-async def list_runs(door: Door, request: Request, __: tuple[str, ...]) -> Sheet:
+async def list_runs(door: ApiContext, request: IncomingRequest, __: tuple[str, ...]) -> Sheet:
     """The latest runs, and what functions wrote."""
     runs, found = door.rooms.runs, await sight_of(door, request)
     return functions.runs_page(
@@ -190,7 +196,7 @@ async def list_runs(door: Door, request: Request, __: tuple[str, ...]) -> Sheet:
     )
 
 
-async def list_streams(door: Door, _: Request, __: tuple[str, ...]) -> Sheet:
+async def list_streams(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Sheet:
     """Every stream with what it holds."""
     found = [
         await _held(door, spec)
@@ -199,7 +205,7 @@ async def list_streams(door: Door, _: Request, __: tuple[str, ...]) -> Sheet:
     return records.list_page(found)
 
 
-async def browse(door: Door, request: Request, names: tuple[str, ...]) -> Sheet:
+async def browse(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Sheet:
     """A page of a stream's records: the latest, or from a place or cursor on."""
     broker, slices = door.rooms.broker, Slices(door.rooms.clock)
     spec = broker.stream(names[0])
@@ -235,7 +241,7 @@ def _browsed(
     )  # fmt: skip
 
 
-async def show_event(door: Door, request: Request, names: tuple[str, ...]) -> Sheet:
+async def show_event(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Sheet:
     """One event, and what each function has made of it."""
     at = position_of(*names)
     spec = door.rooms.broker.stream(at.stream)
@@ -246,7 +252,7 @@ async def show_event(door: Door, request: Request, names: tuple[str, ...]) -> Sh
     return records.event_page(record, found)
 
 
-async def list_triggers(door: Door, _: Request, __: tuple[str, ...]) -> Sheet:
+async def list_triggers(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Sheet:
     """What sets functions off beside streams."""
     rooms = door.rooms
     apps = list(rooms.dispatcher.apps.values())
@@ -254,12 +260,12 @@ async def list_triggers(door: Door, _: Request, __: tuple[str, ...]) -> Sheet:
     return triggers.triggers_page(apps, schedules, await rooms.sources.at_hand())
 
 
-async def list_queues(door: Door, _: Request, __: tuple[str, ...]) -> Sheet:
+async def list_queues(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Sheet:
     """Every queue with its readers."""
     return triggers.queues_page(await door.rooms.queues.rows())
 
 
-async def list_failures(door: Door, request: Request, _: tuple[str, ...]) -> Sheet:
+async def list_failures(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Sheet:
     """Parked keys, and a page of dead letters."""
     place_after = request.query.get("after", "")
     dead = await door.rooms.dead_letters.list(limit=PAGE, after=place_after)
@@ -269,7 +275,7 @@ async def list_failures(door: Door, request: Request, _: tuple[str, ...]) -> She
     return failures.page(await found.kept(dead), await found.kept(parked), after=more)
 
 
-async def show_letter(door: Door, request: Request, names: tuple[str, ...]) -> Sheet:
+async def show_letter(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Sheet:
     """One dead letter."""
     function, *where = names
     at = position_of(*where)
@@ -279,14 +285,14 @@ async def show_letter(door: Door, request: Request, names: tuple[str, ...]) -> S
     return failures.letter_page(dead, event_view(decode_event(dead.event)))
 
 
-async def _held(door: Door, spec: StreamSpec) -> Held:
+async def _held(door: ApiContext, spec: StreamSpec) -> Held:
     readers = door.rooms.dispatcher.readers(spec.name)
     found = [await door.rooms.broker.extent(spec.name, each) for each in range(spec.partitions)]
     extents = [(extent.low, extent.high, extent.bytes) for extent in found]
     return Held(spec=spec, extents=extents, readers=readers)
 
 
-async def _ends(door: Door) -> dict[str, int]:
+async def _ends(door: ApiContext) -> dict[str, int]:
     """How many events each stream took that can be drawn; of more streams than that none is."""
     found = [spec for spec in door.rooms.broker.streams() if not spec.name.startswith("_")]
     ends = {}
@@ -296,7 +302,7 @@ async def _ends(door: Door) -> dict[str, int]:
     return ends
 
 
-async def _rates(door: Door) -> dict[tuple[str, str], float]:
+async def _rates(door: ApiContext) -> dict[tuple[str, str], float]:
     """What flows into so many functions as can be drawn; of more nobody looks at each."""
     runs, now = door.rooms.runs, door.rooms.clock.now()
     names = sorted(runs.counters)[: 2 * MAX_NODES]
@@ -307,7 +313,7 @@ async def _rates(door: Door) -> dict[tuple[str, str], float]:
     }
 
 
-def _frame(door: Door) -> Frame:
+def _frame(door: ApiContext) -> Frame:
     health = door.rooms.health()
     return Frame(
         version=_version(),

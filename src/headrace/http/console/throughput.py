@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from headrace.telemetry.history import MAX_RUNS, Run
+from headrace.telemetry.history import MAX_RUNS, RunRecord
 
 WINDOW_S: Final = 10.0
 LEAST_S: Final = 1.0
 
 
-def rates(known: Sequence[Run], now: int) -> dict[str, float]:
+def rates(known: Sequence[RunRecord], now: int) -> dict[str, float]:
     """Events a second into one function, by the stream they came from, over the last ten seconds.
 
     Where what is remembered does not reach back that far, the time it does reach back is what the

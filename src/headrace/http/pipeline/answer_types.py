@@ -18,7 +18,7 @@ from headrace.patterns.schema_validation import Checker
 _json = msgspec.json.Decoder()
 
 
-class Promise:
+class DeclaredAnswer:
     """The answers of one route. Made once for each, shared by all requests."""
 
     def __init__(self, route: Http) -> None:

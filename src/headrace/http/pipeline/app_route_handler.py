@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from headrace.delivery.calls.direct import CallFailed
-from headrace.delivery.calls.idempotency import DIGEST_BYTES, Keeping
-from headrace.http.context import Door
+from headrace.delivery.calls.idempotency import DIGEST_BYTES, RequestRecorder
+from headrace.http.context import ApiContext
 from headrace.http.cors import Headers
 from headrace.http.pipeline.app_routes import Found, Target
 from headrace.http.pipeline.content_encoding import unpack
@@ -28,9 +28,16 @@ from headrace.http.pipeline.payload_binding import (
 )
 from headrace.http.pipeline.proxy import pass_on, pass_through, takes_share
 from headrace.http.rate_limit import client_name
-from headrace.http.request import Request
+from headrace.http.request import IncomingRequest
 from headrace.http.response import JSON, Response, json_response
-from headrace.http.streaming_response import COMMITTED, EVENTS, LINES, Outlet, State, framed
+from headrace.http.streaming_response import (
+    COMMITTED,
+    EVENTS,
+    LINES,
+    AnswerState,
+    StreamedAnswer,
+    framed,
+)
 from headrace.model.errors import Invalid, Misuse, Refused, Unavailable
 from headrace.model.event import Event
 from headrace.model.record import Position
@@ -45,7 +52,9 @@ _json = msgspec.json.Decoder()
 _parts = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-async def answer(door: Door, request: Request, found: Found, extra: Headers) -> Response:
+async def answer(
+    door: ApiContext, request: IncomingRequest, found: Found, extra: Headers
+) -> Response:
     """Answer a request at an author's route; `extra` are headers of the route's own.
 
     Raises:
@@ -87,14 +96,14 @@ async def answer(door: Door, request: Request, found: Found, extra: Headers) -> 
     live = isinstance(says, Http) and says.mode == "live"
     outlet = request.open_outlet(extra) if live else None
     answered = await _call(door, target, payload, headers, once, digest, outlet)
-    if outlet is not None and outlet.state is State.BEGUN:
+    if outlet is not None and outlet.state is AnswerState.BEGUN:
         outlet.end()
         return answered
     accept = request.header("accept") or ""
     return in_parts(answered, accept, live=live) if accept or live else answered
 
 
-async def _admitted(door: Door, request: Request, target: Target) -> str:
+async def _admitted(door: ApiContext, request: IncomingRequest, target: Target) -> str:
     """Whose token came along: its id, or "" where none is asked for.
 
     Raises:
@@ -119,7 +128,7 @@ async def _admitted(door: Door, request: Request, target: Target) -> str:
     return who
 
 
-def _signed(door: Door, request: Request, says: Webhook, raw: bytes) -> str:
+def _signed(door: ApiContext, request: IncomingRequest, says: Webhook, raw: bytes) -> str:
     """The id of a message that is signed.
 
     Raises:
@@ -149,7 +158,7 @@ def _challenge(says: Webhook, body: bytes) -> bytes | None:
     return challenge.encode() if isinstance(challenge, str) else None
 
 
-def idempotency_key(request: Request) -> str:
+def idempotency_key(request: IncomingRequest) -> str:
     """What the client calls the request, to repeat it; "" where it does not.
 
     Raises:
@@ -166,7 +175,7 @@ def idempotency_key(request: Request) -> str:
     return text
 
 
-def digest_of(request: Request, body: bytes) -> bytes:
+def digest_of(request: IncomingRequest, body: bytes) -> bytes:
     """What tells a request from another one under the same key."""
     head = b"%b?%b\n" % (request.path.encode(), request.raw_query)
     return digest_of_body(head + body)
@@ -181,12 +190,12 @@ def _name(once: str) -> str:
     return hashlib.sha256(once.encode()).hexdigest()
 
 
-async def _keep(door: Door, target: Target, event: Event, digest: bytes) -> Response:
+async def _keep(door: ApiContext, target: Target, event: Event, digest: bytes) -> Response:
     """Make the request durable, and say where one can ask what became of it."""
     assert target.function is not None  # noqa: S101 - only functions have streams
     rooms, origin = door.rooms, f"http{target.says.path}"
     if digest and isinstance(target.says, Http):
-        keeping = Keeping(
+        keeping = RequestRecorder(
             rooms.publisher, storage=rooms.storage, broker=rooms.broker, clock=rooms.clock,
             entropy=rooms.entropy,
         )  # fmt: skip
@@ -207,20 +216,20 @@ async def _keep(door: Door, target: Target, event: Event, digest: bytes) -> Resp
     )  # fmt: skip
 
 
-async def run_address(door: Door, position: Position) -> str:
+async def run_address(door: ApiContext, position: Position) -> str:
     """Where to ask what became of a kept request."""
     text = f"{position.stream}-{position.partition}-{position.offset}"
     return f"/runs/{text}-{await door.rooms.marks.mark(text)}"
 
 
 async def _call(
-    door: Door,
+    door: ApiContext,
     target: Target,
     payload: bytes,
     headers: dict[str, str],
     once: str,
     digest: bytes,
-    outlet: Outlet | None,
+    outlet: StreamedAnswer | None,
 ) -> Response:
     assert target.function is not None  # noqa: S101 - a proxy is passed through before
     try:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
-from headrace.http.pipeline.answer_types import Promise
+from headrace.http.pipeline.answer_types import DeclaredAnswer
 from headrace.http.problem_details import NotAllowed
 from headrace.http.router import unquoted
 from headrace.model.errors import Invalid
@@ -64,11 +64,11 @@ class Target:
         return None if schema is None else Checker(schema)
 
     @cached_property
-    def promise(self) -> Promise | None:
+    def promise(self) -> DeclaredAnswer | None:
         """What holds answers against their types; None where none is declared."""
         says = self.says
         declared = isinstance(says, Http) and (says.answers or not says.any_status)
-        return Promise(says) if isinstance(says, Http) and declared else None
+        return DeclaredAnswer(says) if isinstance(says, Http) and declared else None
 
     @property
     def cors(self) -> Cors | None:
@@ -95,7 +95,7 @@ class Found:
     methods: list[str]
 
 
-class Table:
+class RouteTable:
     """Every route of every app deployed. Made anew when they change."""
 
     def __init__(self, apps: Mapping[str, AppSpec]) -> None:

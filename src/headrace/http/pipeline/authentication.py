@@ -13,8 +13,8 @@ from typing import Final, TypeVar
 from headrace.delivery.parked import ParkedKey
 from headrace.environment.clock import Clock
 from headrace.environment.time_slices import Slices
-from headrace.http.context import Door
-from headrace.http.request import Request
+from headrace.http.context import ApiContext
+from headrace.http.request import IncomingRequest
 from headrace.model.effects import DeadEvent
 from headrace.model.errors import Unknown
 from headrace.model.triggers.base import listeners
@@ -26,7 +26,7 @@ _NOBODY: Final[frozenset[str]] = frozenset()
 _SITES = (None, b"none", b"same-origin")
 
 
-async def prove(door: Door, request: Request, scope: str) -> None:
+async def prove(door: ApiContext, request: IncomingRequest, scope: str) -> None:
     """Pass, where the request shows that it may.
 
     Raises:
@@ -44,7 +44,7 @@ class Owners:
     for one request.
     """
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: ApiContext) -> None:
         self._broker, self._dispatcher = door.rooms.broker, door.rooms.dispatcher
         self._streams: dict[str, frozenset[str]] = {}
         self._functions: dict[str, frozenset[str]] = {}
@@ -88,7 +88,7 @@ class Owners:
         return frozenset({app}) if any(map(self._dispatcher.readers, own)) else _NOBODY
 
 
-async def prove_reader(door: Door, request: Request, owners: frozenset[str]) -> None:
+async def prove_reader(door: ApiContext, request: IncomingRequest, owners: frozenset[str]) -> None:
     """Pass, where the request may see what is these apps' own.
 
     Raises:
@@ -114,12 +114,12 @@ class Sight:
         return [each async for each in slices.over(found) if self._may(self._owners.of_kept(each))]
 
 
-async def sight_of(door: Door, request: Request) -> Sight:
+async def sight_of(door: ApiContext, request: IncomingRequest) -> Sight:
     """What the request may see."""
     return Sight(Owners(door), await _reach(door, request), door.rooms.clock)
 
 
-async def _reach(door: Door, request: Request) -> Callable[[frozenset[str]], bool]:
+async def _reach(door: ApiContext, request: IncomingRequest) -> Callable[[frozenset[str]], bool]:
     """Whether the request may see what is these apps' own."""
     shown = request.header("authorization")
     if door.rooms.operator.shows(shown) or _is_session(door, request):
@@ -131,7 +131,7 @@ async def _reach(door: Door, request: Request) -> Callable[[frozenset[str]], boo
     return lambda owners: all(token.allows(f"read:{owner}") for owner in owners)
 
 
-def _is_session(door: Door, request: Request) -> bool:
+def _is_session(door: ApiContext, request: IncomingRequest) -> bool:
     """Whether the operator's browser goes to a page of the console by itself."""
     headers = request.headers
     return (

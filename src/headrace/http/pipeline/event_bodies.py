@@ -17,7 +17,7 @@ import msgspec
 
 from headrace.http.pipeline.cloudevents import Holds, batch, binary, is_binary, structured
 from headrace.http.pipeline.event_times import micros_of
-from headrace.http.request import Request
+from headrace.http.request import IncomingRequest
 from headrace.model.codec import validate_json
 from headrace.model.due_time import due_header
 from headrace.model.errors import Invalid, Misuse, TooLarge
@@ -47,7 +47,7 @@ class Payload(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         return self.value is self.value_text is self.value_base64 is msgspec.UNSET
 
 
-class Envelope(Payload, forbid_unknown_fields=True, gc=False):
+class EnvelopeLine(Payload, forbid_unknown_fields=True, gc=False):
     """One line of an envelope body."""
 
     key: str | None = None
@@ -60,10 +60,10 @@ class Envelope(Payload, forbid_unknown_fields=True, gc=False):
     at: float | str | None = None
 
 
-_envelope = msgspec.json.Decoder(Envelope)
+_envelope = msgspec.json.Decoder(EnvelopeLine)
 
 
-async def read_events(request: Request, stream: StreamSpec) -> list[Event]:
+async def read_events(request: IncomingRequest, stream: StreamSpec) -> list[Event]:
     """The events a request brings for a stream, at least one.
 
     Raises:
@@ -106,7 +106,7 @@ async def read_events(request: Request, stream: StreamSpec) -> list[Event]:
     return events if token is None else with_ids(events, token)
 
 
-def _usual_headers(request: Request, stream: StreamSpec) -> dict[str, str]:
+def _usual_headers(request: IncomingRequest, stream: StreamSpec) -> dict[str, str]:
     """What the query says for all messages: `delay` or `at`, `priority`; a message's own wins."""
     query = request.query
     if stream.queue is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from headrace.http.pipeline.plain_call import Plan
+from headrace.http.pipeline.plain_call import RequestPlan
 
 MAX_HEADS = 1_024
 MAX_KNOWN_BYTES = 2_048
@@ -20,7 +20,7 @@ _BLANK = (b"", b"\r", b"\n", b" ", b"\t")
 END = b"\r\n\r\n"
 
 
-class Head:
+class RequestHead:
     """A request's head. Shared by all requests that have it: nobody changes it.
 
     Attributes:
@@ -50,21 +50,21 @@ class Head:
         self.fields, self.headers = fields, headers
         self.modern = modern
         self.length = 0
-        self.plan: Plan | None = None
+        self.plan: RequestPlan | None = None
 
 
-class Heads:
+class HeadCache:
     """The heads that are known, by their bytes. One per door."""
 
     def __init__(self, bound: int = MAX_HEADS) -> None:
         self._bound = bound
-        self._known: dict[bytes, Head] = {}
+        self._known: dict[bytes, RequestHead] = {}
         self.find = self._known.get
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def keep(self, raw: bytes, head: Head, length: int) -> None:
+    def keep(self, raw: bytes, head: RequestHead, length: int) -> None:
         """Know the head from now on, where there are no two ways to see where it ends.
 
         Args:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from headrace.http.request import MAX_QUERY_PARAMETERS, Request
+from headrace.http.request import MAX_QUERY_PARAMETERS, IncomingRequest
 from headrace.model.codec import encode_json, validate_json
 from headrace.model.errors import Invalid, TooLarge
 from headrace.model.jsonschema import coerce, names_in
@@ -25,7 +25,7 @@ _BODYLESS = frozenset({"GET", "HEAD", "DELETE"})
 _json = msgspec.json.Decoder()
 
 
-def query_texts(request: Request) -> dict[str, list[str]]:
+def query_texts(request: IncomingRequest) -> dict[str, list[str]]:
     """The query's parameters, each with every text it was given.
 
     Raises:
@@ -115,7 +115,10 @@ def payload_of(
 
 
 def carried(
-    route: Http | Webhook, request: Request, params: Mapping[str, Any], query: Mapping[str, Any]
+    route: Http | Webhook,
+    request: IncomingRequest,
+    params: Mapping[str, Any],
+    query: Mapping[str, Any],
 ) -> dict[str, str]:
     """The headers that carry the rest of the request to the function; see `sdk/request`.
 
@@ -146,7 +149,7 @@ def carried(
 
 def picked(
     pick: str,
-    request: Request,
+    request: IncomingRequest,
     params: Mapping[str, Any],
     query: Mapping[str, Any],
     payload: bytes,

@@ -15,7 +15,7 @@ from headrace.model.function import AppSpec
 from headrace.security.access import Peer
 
 
-class Plan:
+class RequestPlan:
     """What one head asks for, of one peer, among the apps as they are deployed.
 
     Attributes:

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from headrace.client.http_pool import Headers, ServiceAnswer, ServiceRequest, end_to_end
-from headrace.http.context import Door
+from headrace.http.context import ApiContext
 from headrace.http.pipeline.payload_binding import plain_query, query_texts
-from headrace.http.request import Request, joint
+from headrace.http.request import IncomingRequest, joint
 from headrace.http.response import Response
 from headrace.model.errors import Corrupt, Invalid
 from headrace.model.reply import open_reply
@@ -32,7 +32,7 @@ _NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
 _SHARES = 1 << 32
 
 
-class _Asked(msgspec.Struct):
+class _ProxyRequest(msgspec.Struct):
     """What a `before` function made of a request."""
 
     method: str
@@ -42,7 +42,7 @@ class _Asked(msgspec.Struct):
     body: bytes = b""
 
 
-_asked = msgspec.json.Decoder(_Asked)
+_asked = msgspec.json.Decoder(_ProxyRequest)
 
 
 def takes_share(legacy: Legacy, path: str, sticky: str | None, chance: float) -> bool:
@@ -57,7 +57,7 @@ def takes_share(legacy: Legacy, path: str, sticky: str | None, chance: float) ->
     return chance < legacy.share
 
 
-async def pass_on(door: Door, request: Request, says: Http, raw: bytes) -> Response:
+async def pass_on(door: ApiContext, request: IncomingRequest, says: Http, raw: bytes) -> Response:
     """Send a request on as it is.
 
     Raises:
@@ -74,7 +74,7 @@ async def pass_on(door: Door, request: Request, says: Http, raw: bytes) -> Respo
 
 
 async def pass_through(
-    door: Door, request: Request, says: Proxy, params: dict[str, Any], raw: bytes
+    door: ApiContext, request: IncomingRequest, says: Proxy, params: dict[str, Any], raw: bytes
 ) -> Response:
     """Shape a request, send it on, and shape the answer.
 
@@ -124,7 +124,7 @@ async def pass_through(
     )
 
 
-def _shaped(answered: bytes) -> _Asked:
+def _shaped(answered: bytes) -> _ProxyRequest:
     try:
         asked = _asked.decode(answered)
     except msgspec.DecodeError as error:
@@ -141,7 +141,7 @@ def _shaped(answered: bytes) -> _Asked:
     return asked
 
 
-def _written(asked: _Asked) -> str:
+def _written(asked: _ProxyRequest) -> str:
     from urllib.parse import urlencode
 
     query = urlencode(asked.query, doseq=True)
@@ -149,12 +149,12 @@ def _written(asked: _Asked) -> str:
     return f"{path}?{query}" if query else path
 
 
-def _target(path: str, request: Request) -> str:
+def _target(path: str, request: IncomingRequest) -> str:
     raw = request.raw_query
     return f"{path}?{raw.decode('latin-1')}" if raw else path
 
 
-def _forwarded(door: Door, request: Request) -> Headers:
+def _forwarded(door: ApiContext, request: IncomingRequest) -> Headers:
     """The request's headers for the next hop."""
     kept = [
         (name, value)

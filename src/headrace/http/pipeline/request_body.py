@@ -10,13 +10,13 @@ import asyncio
 from collections.abc import Callable
 
 from headrace.http.problem_details import HungUp
-from headrace.http.streaming_response import Outlet, Speaker
+from headrace.http.streaming_response import Speaker, StreamedAnswer
 
 HIGH_WATER = 65_536
 """Bytes of a body kept for a reader that does not come; then the connection stops reading."""
 
 
-class Exchange:
+class RequestBody:
     """One request's body. Fed by its connection, read by the task that answers the request."""
 
     __slots__ = (
@@ -39,7 +39,7 @@ class Exchange:
         """
         self.more = True
         self.speaker = speaker
-        self.outlet: Outlet | None = None
+        self.outlet: StreamedAnswer | None = None
         self._body = b""
         self._parts: list[bytes] = []
         self._go_on = go_on

@@ -22,13 +22,13 @@ from headrace.http.api import (
     tokens,
 )
 from headrace.http.console import routes as console
-from headrace.http.context import Door, Handler, Routes
+from headrace.http.context import ApiContext, Handler, Routes
 from headrace.http.cors import Headers, allows, answer_headers, preflight
 from headrace.http.pipeline.app_route_handler import answer
-from headrace.http.pipeline.app_routes import Found, Table
+from headrace.http.pipeline.app_routes import Found, RouteTable
 from headrace.http.pipeline.authentication import prove
 from headrace.http.problem_details import HungUp, answer_error, answer_surprise
-from headrace.http.request import Request
+from headrace.http.request import IncomingRequest
 from headrace.http.response import Response
 from headrace.http.router import Router, unquoted
 from headrace.http.server.fast_path import Calls
@@ -51,7 +51,7 @@ def route_table() -> Routes:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ApiRoute:
     """Who answers at one of the platform's own paths, and the scope a token needs there."""
 
     scope: str
@@ -63,15 +63,15 @@ class Place:
 class Application:
     """Answers requests. One per gateway; safe for many at once."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: ApiContext) -> None:
         self._door = door
         self._routes = route_table()
         # Clients ask for the same few paths again and again.
-        self._places: dict[tuple[str, str], Place] = {}
-        self._authored = Table(door.rooms.dispatcher.apps)
+        self._places: dict[tuple[str, str], ApiRoute] = {}
+        self._authored = RouteTable(door.rooms.dispatcher.apps)
         self.begin = Calls(door, self._authored, self._routes).begin
 
-    async def answer(self, request: Request) -> tuple[Response, Headers] | None:
+    async def answer(self, request: IncomingRequest) -> tuple[Response, Headers] | None:
         """The answer, and headers of the route's own; None where nobody is left to hear it."""
         door = self._door
         clock = door.rooms.clock
@@ -126,27 +126,27 @@ class Application:
         door.metrics.answered(pattern, request.method, response.status, clock.monotonic() - began)
         return response, extra
 
-    def _heard(self, request: Request) -> Headers:
+    def _heard(self, request: IncomingRequest) -> Headers:
         """What lets a page that may call the path read why it was refused there."""
         if (origin := request.headers.get(b"origin")) is None:
             return ()
         return answer_headers(self._authored.cors_at(request.path), origin.decode("latin-1"))
 
-    async def _place(self, request: Request) -> Place:
+    async def _place(self, request: IncomingRequest) -> ApiRoute:
         """Who answers at one of the platform's own paths, once the request may ask for it."""
         parts = [unquoted(part) for part in request.path.split("/")[1:]]
         scope = scope_of(request.method, parts)
         # A path that is nobody's is said to be so to everybody: no proof would help.
         handler, names, pattern = self._routes.find(request.method, request.path)
         await self._guard(request, scope)
-        place = Place(scope, handler, names, pattern)
+        place = ApiRoute(scope, handler, names, pattern)
         if len(request.path) <= MAX_KNOWN_PATH:
             if len(self._places) >= MAX_PLACES:
                 self._places.clear()
             self._places[request.method, request.path] = place
         return place
 
-    async def _guard(self, request: Request, scope: str) -> None:
+    async def _guard(self, request: IncomingRequest, scope: str) -> None:
         """Let in who may use the platform's own paths."""
         rooms = self._door.rooms
         if (origin := request.headers.get(b"origin")) is not None:
@@ -154,7 +154,7 @@ class Application:
         if needs_proof(rooms.access, scope, request.peer, request.headers):
             await prove(self._door, request, scope)
 
-    def _check_origin(self, request: Request, found: Found) -> Headers:
+    def _check_origin(self, request: IncomingRequest, found: Found) -> Headers:
         """What an answer says to a page of another origin, where it may ask at all."""
         origin = request.header("origin")
         target = found.target
@@ -172,5 +172,5 @@ class Application:
         return answer_headers(target.cors, origin)
 
 
-def _preflight(request: Request, found: Found) -> Response:
+def _preflight(request: IncomingRequest, found: Found) -> Response:
     return preflight(found.target.cors, request.header("origin"), found.methods)

@@ -12,7 +12,7 @@ PREFIX = 64
 ALL = "this node holds as many connections as it may; try again"
 
 
-class Crowd:
+class ConnectionLimits:
     """Counts the connections of a door. Owned by its hall.
 
     Args:

@@ -13,18 +13,18 @@ from typing import Protocol
 
 import msgspec
 
-from headrace.delivery.calls.direct import Begun, CallFailed
+from headrace.delivery.calls.direct import CallFailed, StartedCall
 from headrace.http.api import functions
-from headrace.http.context import Door, Routes
+from headrace.http.context import ApiContext, Routes
 from headrace.http.cors import Headers, answer_headers
 from headrace.http.pipeline.app_route_handler import not_of_its_type, reply_of
-from headrace.http.pipeline.app_routes import Found, Table
-from headrace.http.pipeline.head_cache import Head
+from headrace.http.pipeline.app_routes import Found, RouteTable
+from headrace.http.pipeline.head_cache import RequestHead
 from headrace.http.pipeline.payload_binding import carried, payload_of
-from headrace.http.pipeline.plain_call import Plan
-from headrace.http.pipeline.request_body import Exchange
+from headrace.http.pipeline.plain_call import RequestPlan
+from headrace.http.pipeline.request_body import RequestBody
 from headrace.http.problem_details import answer_error, answer_surprise
-from headrace.http.request import Request
+from headrace.http.request import IncomingRequest
 from headrace.http.response import Response
 from headrace.model.codec import validate_json
 from headrace.model.errors import HeadraceError
@@ -44,7 +44,7 @@ def _nobody() -> None:
     """There is no connection that could go on."""
 
 
-_NOTHING = Exchange(go_on=_nobody, invite=None)
+_NOTHING = RequestBody(go_on=_nobody, invite=None)
 
 
 class Caller(Protocol):
@@ -58,12 +58,14 @@ class Caller(Protocol):
 class Calls:
     """Begins plain calls. One per door."""
 
-    def __init__(self, door: Door, table: Table, routes: Routes) -> None:
+    def __init__(self, door: ApiContext, table: RouteTable, routes: Routes) -> None:
         self._door, self._table, self._routes = door, table, routes
         self.admission, self.metrics, self.tasks = door.admission, door.metrics, door.tasks
         self.direct, self.clock = door.rooms.direct, door.rooms.clock
 
-    def begin(self, head: Head, body: bytes, peer: Peer, caller: Caller) -> Call | None:
+    def begin(
+        self, head: RequestHead, body: bytes, peer: Peer, caller: Caller
+    ) -> FastPathCall | None:
         """Begin a call; None, and nothing was done, where it is `Application.answer`'s."""
         plan = head.plan
         if plan is None or plan.peer != peer or not self._table.holds(plan.apps):
@@ -71,7 +73,7 @@ class Calls:
         size = len(body)
         if not plan.function or size > plan.max_bytes or not self.admission.take(size):
             return None
-        call = Call(self, plan, size, caller, self.clock.monotonic())
+        call = FastPathCall(self, plan, size, caller, self.clock.monotonic())
         try:
             target, timeout_s, judge = plan.target, None, None
             if target is None:
@@ -92,9 +94,9 @@ class Calls:
         call.begun = begun
         return call
 
-    def _plan(self, head: Head, peer: Peer) -> Plan:
+    def _plan(self, head: RequestHead, peer: Peer) -> RequestPlan:
         """What the head asks for; where it is to be refused, that is `Application.answer`'s as well."""
-        none = Plan(self._table.apps, peer)
+        none = RequestPlan(self._table.apps, peer)
         headers = head.headers
         if head.raw_query or head.method in {"HEAD", "OPTIONS"}:
             return none
@@ -109,17 +111,17 @@ class Calls:
         except Exception:  # noqa: BLE001 - what is wrong with it is for `answer` to find and say
             return none
 
-    def _by_name(self, head: Head, peer: Peer) -> Plan:
+    def _by_name(self, head: RequestHead, peer: Peer) -> RequestPlan:
         handler, names, pattern = self._routes.find(head.method, head.path)
         scope = scope_of(head.method, ["functions", *names])
         if handler is not functions.call or needs_proof(
             self._door.rooms.access, scope, peer, head.headers
         ):
-            return Plan(self._table.apps, peer)
+            return RequestPlan(self._table.apps, peer)
         most = self.admission.max_body_bytes
-        return Plan(self._table.apps, peer, names[0], pattern, head.method, most)
+        return RequestPlan(self._table.apps, peer, names[0], pattern, head.method, most)
 
-    def _at_route(self, head: Head, peer: Peer, found: Found) -> Plan | None:
+    def _at_route(self, head: RequestHead, peer: Peer, found: Found) -> RequestPlan | None:
         target = found.target
         says = target.says
         if not isinstance(says, Http) or target.function is None or says.mode != "sync":
@@ -131,7 +133,7 @@ class Calls:
         accept = head.headers.get(b"accept", b"")
         if any(media in accept for media in _IN_PARTS):
             return None
-        request = Request(
+        request = IncomingRequest(
             head.method,
             head.path,
             b"",
@@ -141,14 +143,14 @@ class Calls:
             _NOTHING,
             self.admission,
         )
-        return Plan(
+        return RequestPlan(
             self._table.apps, peer, target.function.name, target.name, head.method,
             min(says.max_bytes, self.admission.max_body_bytes), target, found.params,
             carried(says, request, found.params, {}), answer_headers(target.cors, None),
         )  # fmt: skip
 
 
-class Call(msgspec.Struct):
+class FastPathCall(msgspec.Struct):
     """One plain call on its way, counted among the requests at work until it is answered.
 
     The `Waiter` of its run.
@@ -163,11 +165,11 @@ class Call(msgspec.Struct):
     """
 
     calls: Calls
-    plan: Plan
+    plan: RequestPlan
     size: int
     caller: Caller
     arrived: float
-    begun: Begun | None = None
+    begun: StartedCall | None = None
 
     def hang_up(self) -> None:
         """The client is gone: whoever was called is heard to the end, but nobody is called for it."""
@@ -198,7 +200,7 @@ class Call(msgspec.Struct):
         elif not calls.tasks.closed:
             calls.tasks.start(self._finish(begun, outcome), name="finish a call")
 
-    async def _finish(self, begun: Begun, outcome: Outcome | Lost) -> None:
+    async def _finish(self, begun: StartedCall, outcome: Outcome | Lost) -> None:
         """Commit what it did, or run it again; then answer."""
         try:
             response = reply_of(await self.calls.direct.finish(begun, outcome))

@@ -16,12 +16,12 @@ from typing import Final, cast
 
 import httptools
 
-from headrace.http.pipeline.head_cache import END, MAX_KNOWN_BYTES, Head, without_upgrade
-from headrace.http.pipeline.request_body import Exchange
+from headrace.http.pipeline.head_cache import END, MAX_KNOWN_BYTES, RequestHead, without_upgrade
+from headrace.http.pipeline.request_body import RequestBody
 from headrace.http.problem_details import TooSlow, answer_error
 from headrace.http.serializer import CONTINUE, written
-from headrace.http.server.request_order import Turns
-from headrace.http.server.server_state import Hall
+from headrace.http.server.request_order import RequestOrder
+from headrace.http.server.server_state import ServerState
 from headrace.model.errors import HeadraceError, Invalid, Overloaded, TooLarge
 
 MAX_HEADER_BYTES = 65_536
@@ -40,7 +40,7 @@ _METHODS: dict[bytes, str] = {}
 class Connection(asyncio.Protocol):
     """One client's connection. Owned by the loop's transport."""
 
-    def __init__(self, hall: Hall) -> None:
+    def __init__(self, hall: ServerState) -> None:
         self._hall = hall
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
@@ -51,8 +51,8 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._client = ""
-        self._exchange: Exchange | None = None
-        self._head: Head
+        self._exchange: RequestBody | None = None
+        self._head: RequestHead
         self._heads_read = 0
         self._paused = False
 
@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = hall.identify(transport)
         self._client = peer.address
-        self._turns = Turns(hall, self._transport, peer, self)
+        self._turns = RequestOrder(hall, self._transport, peer, self)
         hall.connections.add(self)
         if problem := hall.crowd.enter(self._client):
             self._refuse(Overloaded(problem))
@@ -150,20 +150,20 @@ class Connection(asyncio.Protocol):
             seconds = patience.headers if self._phase == _HEADERS else patience.body
             self._wait_until(self._loop.time() + seconds)
 
-    def _arrived(self, head: Head, body: bytes) -> None:
+    def _arrived(self, head: RequestHead, body: bytes) -> None:
         """Take a request that is whole, with a head that is known."""
         self._phase = _ANSWER
         self._due = math.inf
         turns = self._turns
         if turns.take(head, body):
             return
-        exchange = Exchange(go_on=self._read_on, invite=None, speaker=turns.speaker_for(head))
+        exchange = RequestBody(go_on=self._read_on, invite=None, speaker=turns.speaker_for(head))
         exchange.feed(body)
         exchange.complete()
         self._add(head, exchange)
         turns.go_on()
 
-    def _add(self, head: Head, exchange: Exchange) -> None:
+    def _add(self, head: RequestHead, exchange: RequestBody) -> None:
         if self._turns.in_hand:
             # Answers go out one after the other: nothing more is read until this one's turn.
             self._hold()
@@ -210,14 +210,14 @@ class Connection(asyncio.Protocol):
             raise Overloaded("too many requests wait on one connection; send them over several")
         headers = dict(self._fields)
         version = parser.get_http_version()
-        head = self._head = Head(
+        head = self._head = RequestHead(
             method, path, query, self._fields, headers, modern=version == "1.1"
         )
         self._heads_read += 1
         invite = None
         if b"expect" in headers and headers[b"expect"].lower() == b"100-continue":
             invite = self._invite
-        exchange = self._exchange = Exchange(
+        exchange = self._exchange = RequestBody(
             go_on=self._read_on, invite=invite, speaker=self._turns.speaker_for(head)
         )
         self._add(head, exchange)

@@ -13,14 +13,14 @@ from collections import deque
 from typing import Final, Protocol
 
 from headrace.http.cors import Headers
-from headrace.http.pipeline.head_cache import Head
-from headrace.http.pipeline.request_body import Exchange
+from headrace.http.pipeline.head_cache import RequestHead
+from headrace.http.pipeline.request_body import RequestBody
 from headrace.http.problem_details import answer_error, problem
-from headrace.http.request import Request
+from headrace.http.request import IncomingRequest
 from headrace.http.response import Response
 from headrace.http.serializer import closes, written
-from headrace.http.server.server_state import Called, Hall
-from headrace.http.streaming_response import Outlet, State
+from headrace.http.server.server_state import Called, ServerState
+from headrace.http.streaming_response import AnswerState, StreamedAnswer
 from headrace.model.errors import Invalid, Unavailable
 from headrace.security.access import Peer
 
@@ -30,7 +30,7 @@ STOPPING: Final = answer_error(
 )
 
 
-class Reader(Protocol):
+class RequestReader(Protocol):
     """What reads the requests; a connection."""
 
     def rest(self) -> None:
@@ -38,7 +38,7 @@ class Reader(Protocol):
         ...
 
 
-class Turns:
+class RequestOrder:
     """Whose turn it is on one connection. Owned by the connection; its task by the door's group.
 
     Attributes:
@@ -47,17 +47,17 @@ class Turns:
     """
 
     def __init__(
-        self, hall: Hall, transport: asyncio.Transport, peer: Peer, reader: Reader
+        self, hall: ServerState, transport: asyncio.Transport, peer: Peer, reader: RequestReader
     ) -> None:
         self.final = False
-        self.answered: Exchange | None = None
+        self.answered: RequestBody | None = None
         self._hall, self._transport = hall, transport
         self._peer, self._reader = peer, reader
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[tuple[Head, Exchange]] = deque()
+        self._queue: deque[tuple[RequestHead, RequestBody]] = deque()
         self._calling = self._beginning = self._has_task = False
         self._call: Called | None = None
-        self._working: Exchange | None = None
+        self._working: RequestBody | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
 
@@ -90,17 +90,17 @@ class Turns:
         _settle(self._waiter)
         _settle(self._room)
 
-    def speaker_for(self, head: Head) -> Turns | None:
+    def speaker_for(self, head: RequestHead) -> RequestOrder | None:
         """Where an answer in parts goes; None where the client could not tell its end."""
         return self if head.modern else None
 
-    def take(self, head: Head, body: bytes) -> bool:
+    def take(self, head: RequestHead, body: bytes) -> bool:
         """Begin a plain call at once; False where it is none, or is not to be begun now."""
         if self._queue or self._calling or self._working is not None or self._room is not None:
             return False
         return self._begin(head, body)
 
-    def add(self, head: Head, exchange: Exchange) -> None:
+    def add(self, head: RequestHead, exchange: RequestBody) -> None:
         """Let a request wait for its turn; `go_on` gives it to the first."""
         self._queue.append((head, exchange))
 
@@ -115,7 +115,7 @@ class Turns:
                 self._wake()
                 return
 
-    def _begin(self, head: Head, body: bytes) -> bool:
+    def _begin(self, head: RequestHead, body: bytes) -> bool:
         """Begin a plain call; False where the request is none. `reply` may come at once."""
         self._calling = self._beginning = True
         call = self._hall.begin(head, body, self._peer, self)
@@ -185,7 +185,7 @@ class Turns:
                     continue
                 head, exchange = queue.popleft()
                 self._working = exchange
-                request = Request(
+                request = IncomingRequest(
                     head.method, head.path, head.raw_query, head.fields, head.headers,
                     self._peer, exchange, hall.admission,
                 )  # fmt: skip
@@ -199,11 +199,11 @@ class Turns:
                     exchange.take()
                     self.answered = exchange
                 outlet = exchange.outlet
-                if outlet is None or outlet.state is State.OPEN:
+                if outlet is None or outlet.state is AnswerState.OPEN:
                     last = self._say(response, extra, request.method)
                 else:
                     last = self._is_last(response)
-                    if outlet.state is State.BEGUN:
+                    if outlet.state is AnswerState.BEGUN:
                         self._break_off(outlet, response)
                         return
                 if last:
@@ -213,7 +213,7 @@ class Turns:
         finally:
             transport.close()
 
-    def _break_off(self, outlet: Outlet, problem: Response) -> None:
+    def _break_off(self, outlet: StreamedAnswer, problem: Response) -> None:
         """End an answer that failed when its client had a part of it; leave its end out."""
         outlet.break_off(problem)
         if self._room is not None:
@@ -225,10 +225,10 @@ class Turns:
         self.final = True
         self._queue.clear()
         outlet = None if self._working is None else self._working.outlet
-        if outlet is None or outlet.state is State.OPEN:
+        if outlet is None or outlet.state is AnswerState.OPEN:
             if self.in_hand:
                 self._say(STOPPING, (), "")
-        elif outlet.state is State.BEGUN:
+        elif outlet.state is AnswerState.BEGUN:
             self._break_off(outlet, STOPPING)
         self._hall.flush()
 

@@ -16,13 +16,13 @@ from typing import Any, Protocol
 
 from headrace.environment.tasks import Tasks
 from headrace.http.admission import Admission
-from headrace.http.context import Door
-from headrace.http.dependencies import Rooms
+from headrace.http.context import ApiContext
+from headrace.http.dependencies import Dependencies
 from headrace.http.metrics import Metrics
 from headrace.http.server.application import Application
-from headrace.http.server.connection_limits import Crowd
+from headrace.http.server.connection_limits import ConnectionLimits
 from headrace.http.server.http1 import Connection
-from headrace.http.server.server_state import DEFAULT_PATIENCE, Hall, Patience
+from headrace.http.server.server_state import DEFAULT_PATIENCE, ServerState, Timeouts
 from headrace.http.server.tls import HANDSHAKE_S, LOOK_S, Certificate
 from headrace.model.errors import Misuse
 from headrace.runtime.id_ranges import INSTANCE_UIDS
@@ -75,7 +75,9 @@ class Limits(Protocol):
 class Gateway:
     """The HTTP door of a node: closed -> open -> closed. Owned by assembly."""
 
-    def __init__(self, rooms: Rooms, limits: Limits, patience: Patience = DEFAULT_PATIENCE) -> None:
+    def __init__(
+        self, rooms: Dependencies, limits: Limits, patience: Timeouts = DEFAULT_PATIENCE
+    ) -> None:
         self._admission = Admission(
             allowed_hosts=limits.allowed_hosts,
             max_body_bytes=limits.max_body_bytes,
@@ -87,17 +89,17 @@ class Gateway:
             if limits.tls_certificate is not None and limits.tls_key is not None
             else None
         )
-        self._door = Door(
+        self._door = ApiContext(
             rooms=rooms, admission=self._admission, metrics=Metrics(), tasks=self._tasks,
             scheme="http" if self._certificate is None else "https",
         )  # fmt: skip
-        self._hall = Hall(
+        self._hall = ServerState(
             Application(self._door),
             admission=self._admission,
             tasks=self._tasks,
             clock=rooms.clock,
             patience=patience,
-            crowd=Crowd(limits.max_connections, limits.max_connections_per_client),
+            crowd=ConnectionLimits(limits.max_connections, limits.max_connections_per_client),
             identify=self._identify,
         )
         self._server: asyncio.Server | None = None

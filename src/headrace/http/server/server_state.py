@@ -14,11 +14,11 @@ from headrace.environment.clock import Clock
 from headrace.environment.tasks import Tasks
 from headrace.http.admission import Admission
 from headrace.http.cors import Headers
-from headrace.http.pipeline.head_cache import Head, Heads
-from headrace.http.request import Request
+from headrace.http.pipeline.head_cache import HeadCache, RequestHead
+from headrace.http.request import IncomingRequest
 from headrace.http.response import Response
 from headrace.http.serializer import Date
-from headrace.http.server.connection_limits import Crowd
+from headrace.http.server.connection_limits import ConnectionLimits
 from headrace.http.server.fast_path import Caller
 from headrace.security.access import Peer
 
@@ -30,7 +30,7 @@ MAX_OUTGOING_BYTES = 65_536
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """How long the door waits for a client, in seconds."""
 
     headers: float = HEADERS_S
@@ -38,7 +38,7 @@ class Patience:
     keep_alive: float = KEEP_ALIVE_S
 
 
-DEFAULT_PATIENCE = Patience()
+DEFAULT_PATIENCE = Timeouts()
 
 
 class Called(Protocol):
@@ -52,16 +52,16 @@ class Called(Protocol):
 class Answerer(Protocol):
     """What answers requests."""
 
-    def begin(self, head: Head, body: bytes, peer: Peer, caller: Caller) -> Called | None:
+    def begin(self, head: RequestHead, body: bytes, peer: Peer, caller: Caller) -> Called | None:
         """Begin a plain call, whose caller is told later; None where `answer` is to be asked."""
         ...
 
-    async def answer(self, request: Request) -> tuple[Response, Headers] | None:
+    async def answer(self, request: IncomingRequest) -> tuple[Response, Headers] | None:
         """The answer, and headers of the route's own; None where nobody is left to hear it."""
         ...
 
 
-class Leaving(Protocol):
+class ClosableConnection(Protocol):
     """A connection, as its door's end knows it."""
 
     def finish(self) -> None:
@@ -73,7 +73,7 @@ class Leaving(Protocol):
         ...
 
 
-class Hall:
+class ServerState:
     """What all connections of a door share. Owned by the gateway."""
 
     def __init__(
@@ -83,19 +83,19 @@ class Hall:
         admission: Admission,
         tasks: Tasks,
         clock: Clock,
-        patience: Patience,
-        crowd: Crowd,
+        patience: Timeouts,
+        crowd: ConnectionLimits,
         identify: Callable[[asyncio.BaseTransport], Peer],
     ) -> None:
-        self.begin: Callable[[Head, bytes, Peer, Caller], Called | None] = answerer.begin
-        self.answer: Callable[[Request], Awaitable[tuple[Response, Headers] | None]]
+        self.begin: Callable[[RequestHead, bytes, Peer, Caller], Called | None] = answerer.begin
+        self.answer: Callable[[IncomingRequest], Awaitable[tuple[Response, Headers] | None]]
         self.answer = answerer.answer
         self.admission, self.tasks = admission, tasks
         self.patience, self.crowd = patience, crowd
         self.identify = identify
-        self.connections: set[Leaving] = set()
+        self.connections: set[ClosableConnection] = set()
         self.date = Date(clock.now)
-        self.heads = Heads()
+        self.heads = HeadCache()
         self._outgoing: list[tuple[asyncio.Transport, bytes]] = []
         self._outgoing_bytes = 0
 

@@ -33,8 +33,8 @@ RULES = 4
 
 
 def load(
-    order: Load, control: Control, standing: warden.Standing
-) -> tuple[instance_main.Life, Loaded, isolation.Ground] | LoadFailed:
+    order: Load, control: Control, standing: warden.ZygoteIsolation
+) -> tuple[instance_main.InstanceLoop, Loaded, isolation.SharedIsolation] | LoadFailed:
     """Import the app and make this process fit to be forked."""
     began, born = time.perf_counter(), fork_detection.count
     shares = standing.rung.uids

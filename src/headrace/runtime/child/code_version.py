@@ -45,7 +45,7 @@ Update: TypeAlias = Callable[[bytes], object]
 """Takes in what a hash is of."""
 
 
-class Version(NamedTuple):
+class CodeVersion(NamedTuple):
     """What runs.
 
     Attributes:
@@ -57,7 +57,7 @@ class Version(NamedTuple):
     code: str
 
 
-def version_of(roots: Iterable[Path], apart: Collection[Path]) -> Version:
+def version_of(roots: Iterable[Path], apart: Collection[Path]) -> CodeVersion:
     """The version of an app.
 
     Args:
@@ -78,7 +78,7 @@ def version_of(roots: Iterable[Path], apart: Collection[Path]) -> Version:
     for each in (sys.version, *sorted(_installed())):
         _add(code.update, each, b"")
     data.update(code.digest())
-    return Version(data.hexdigest()[:12], code.hexdigest()[:12])
+    return CodeVersion(data.hexdigest()[:12], code.hexdigest()[:12])
 
 
 def watched_by(functions: Iterable[FunctionSpec]) -> frozenset[Path]:

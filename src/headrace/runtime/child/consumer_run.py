@@ -33,7 +33,7 @@ class Supply(Protocol):
         ...
 
 
-class Consuming:
+class ConsumerSession:
     """One run's consumer; implements `sdk.consumer.Consumer`."""
 
     def __init__(

@@ -18,7 +18,7 @@ from headrace.model.outcome import Cause, Returned
 from headrace.model.record import Chunk
 from headrace.runtime.child import fork_detection
 from headrace.runtime.child.coalesced_batches import run_apart
-from headrace.runtime.child.consumer_run import Consuming, Supply
+from headrace.runtime.child.consumer_run import ConsumerSession, Supply
 from headrace.runtime.child.error_cause import cause_of, failed_for
 from headrace.runtime.child.outcome import (
     answer_of,
@@ -32,7 +32,7 @@ from headrace.runtime.child.recorder import Misread, Recorder
 from headrace.runtime.child.results import Prepared, emit, forget_cancellation, settled, take
 from headrace.runtime.child.secrets import keys_of
 from headrace.runtime.child.state_cache import StateCache
-from headrace.runtime.child.state_session import Host
+from headrace.runtime.child.state_session import StateHost
 from headrace.runtime.child.streamed_answer import answer_in_parts, sender
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
@@ -73,7 +73,7 @@ class Executor:
     def __init__(
         self,
         app: App,
-        host: Host,
+        host: StateHost,
         *,
         partitions: Mapping[str, int] | None = None,
         instance: str = "",
@@ -406,7 +406,7 @@ class Executor:
         if not isinstance(self._host, Supply) or not invocation.held:
             return Returned(error=Cause("Misuse", "there is nothing to consume"))
         decode = prepared.decoders.get(invocation.held[0].stream, self._untyped)
-        consumer = recorder.consumes = Consuming(invocation, recorder, self._host, decode)
+        consumer = recorder.consumes = ConsumerSession(invocation, recorder, self._host, decode)
         try:
             result = prepared.call(Batch([], recorder), context)
             if result is not None:

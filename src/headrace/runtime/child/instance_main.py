@@ -27,32 +27,32 @@ from headrace.model.reply import WireReply
 from headrace.runtime.child.channel import Channel
 from headrace.runtime.child.error_cause import told
 from headrace.runtime.child.executor import Executor
-from headrace.runtime.child.secrets import Keys
-from headrace.runtime.child.stdio import Running, Speech, speak_up
+from headrace.runtime.child.secrets import InstanceSecrets
+from headrace.runtime.child.stdio import OutputCapture, Running, speak_up
 from headrace.runtime.kernel import trim_heap
 from headrace.runtime.protocol.frames import RECEIVE_BYTES
 from headrace.runtime.protocol.messages import (
     EXIT_HOOK,
     EXIT_MEMORY,
     Acted,
-    Cradle,
     Done,
     Extend,
     Fetch,
     Fetched,
     Fork,
     Hello,
+    InstanceFolder,
     Land,
     Part,
     Partitions,
     ReadSecret,
     ReadState,
-    Rows,
-    Run,
+    RunMessage,
     Scan,
     ScanState,
     SecretRead,
     Skipped,
+    StateRows,
     Stop,
     Suspend,
     encode,
@@ -70,7 +70,7 @@ class HostLine:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._keys = Keys(self._read_secret, time.monotonic)
+        self._keys = InstanceSecrets(self._read_secret, time.monotonic)
         self.blot = self._keys.blot
 
     def secret(self, name: str, function: str) -> str:
@@ -85,7 +85,7 @@ class HostLine:
     def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
         """Version and value of each key."""
         answer = self._channel.ask(ReadState(keys))
-        return answer.rows if isinstance(answer, Rows) else []
+        return answer.rows if isinstance(answer, StateRows) else []
 
     def scan_state(self, prefix: str, limit: int) -> Scanned:
         """What there is under a prefix."""
@@ -114,7 +114,7 @@ class HostLine:
         self._channel.ask(Part(body, head))
 
 
-class Life:
+class InstanceLoop:
     """One instance. Made by its zygote, which thereby does most of the work for all of them.
 
     Args:
@@ -132,8 +132,8 @@ class Life:
         version: str,
         link: socket.socket,
         running: Running,
-        out: Speech,
-        err: Speech,
+        out: OutputCapture,
+        err: OutputCapture,
     ) -> None:
         self._partitions: dict[str, int] = {}
         self._channel = Channel(link)
@@ -182,7 +182,7 @@ class Life:
     def step(self) -> None:
         """Do the next thing the host says."""
         nonce, message = self._channel.take()
-        if type(message) is Run:
+        if type(message) is RunMessage:
             if message.ahead and not self._channel.claim():
                 self._channel.say(nonce, Skipped())
                 return
@@ -312,14 +312,14 @@ class Life:
         os._exit(code)
 
 
-def prepare(app: App, version: str, link: socket.socket) -> Life:
+def prepare(app: App, version: str, link: socket.socket) -> InstanceLoop:
     """In the zygote, once the app is imported: all that instances need and have in common.
 
     A child pays for every page it touches, so objects that it would make are made here.
     """
     running = Running()
     out, err = speak_up(running)
-    life = Life(app, version, link, running, out, err)
+    life = InstanceLoop(app, version, link, running, out, err)
     if any(life.awaits(name) for name in app.functions):
         __import__("asyncio")
     return life
@@ -335,15 +335,15 @@ def rehearse() -> None:
     app.function()(first_words)
     ours, theirs = socket.socketpair()
     running = Running()
-    out, err = Speech(1, "stdout", running), Speech(2, "stderr", running)
+    out, err = OutputCapture(1, "stdout", running), OutputCapture(2, "stderr", running)
     event = encode_events([Event(b"{}")])
-    nowhere = Cradle("", 0)
+    nowhere = InstanceFolder("", 0)
     order = Fork("", "rehearsal.first_words", nowhere, nowhere, 0, b"", {}, 0.0)
-    run = Run(
+    run = RunMessage(
         Invocation(order.function, (Chunk("_call", 0, 0, 1, event, 0, 0, 1),), mode="call")
     )  # fmt: skip
     with ours, theirs:
-        life = Life(app, "", ours, running, out, err)
+        life = InstanceLoop(app, "", ours, running, out, err)
         for _ in range(REHEARSALS):
             life.begin(order, None)
             theirs.sendall(encode(1, run))

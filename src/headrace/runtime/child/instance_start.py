@@ -28,8 +28,8 @@ from headrace.runtime.protocol.frames import Frames
 from headrace.runtime.protocol.messages import (
     EXIT_MEMORY,
     EXIT_UNBORN,
-    Cradle,
     Fork,
+    InstanceFolder,
     Load,
     Loaded,
     encode,
@@ -43,22 +43,22 @@ HIGHEST = 0x7FFF_FFFF
 MAX_PLANS = 1_024
 
 
-class Plan(msgspec.Struct, frozen=True):
+class StartPlan(msgspec.Struct, frozen=True):
     """What can be known of a kind of instance before one is ordered."""
 
-    walls: sandbox.Walls
+    walls: sandbox.InstanceIsolation
     cpu: float | None
 
 
-class Nursery:
+class InstanceFactory:
     """Owned by a zygote; its children come into the world in here."""
 
     def __init__(
         self,
-        life: instance_main.Life,
+        life: instance_main.InstanceLoop,
         load: Load,
         loaded: Loaded,
-        ground: sandbox.Ground,
+        ground: sandbox.SharedIsolation,
         release: Callable[[], None],
     ) -> None:
         self._life = life
@@ -67,9 +67,9 @@ class Nursery:
         self._ground = ground
         self._release = release
         self._renumber: sandbox.Step = (renumbering(), ())
-        self._plans: dict[tuple[bytes, int, bool], Plan] = {}
-        self._next: Cradle | None = load.next
-        self._ready: Cradle | None = None
+        self._plans: dict[tuple[bytes, int, bool], StartPlan] = {}
+        self._next: InstanceFolder | None = load.next
+        self._ready: InstanceFolder | None = None
         self._parent = os.getpid()
         self._groups = [load.group] if ground.uids else []
         self.first_free = RULES + 1 if ground.rules >= 0 else RULES
@@ -90,7 +90,7 @@ class Nursery:
         """The uid of its own that the instance gets; 0 where it gets none."""
         return order.cradle.uid if self._ground.uids else 0
 
-    def _plan(self, resources: bytes, isolation: int, *, own_uid: bool) -> Plan:
+    def _plan(self, resources: bytes, isolation: int, *, own_uid: bool) -> StartPlan:
         kind = (resources, isolation, own_uid)
         plan = self._plans.get(kind)
         if plan is None:
@@ -102,7 +102,7 @@ class Nursery:
                 level=min(isolation, self._ground.level),
                 ground=self._ground,
             )
-            plan = Plan(walls, may.cpu)
+            plan = StartPlan(walls, may.cpu)
             if len(self._plans) < MAX_PLANS:
                 self._plans[kind] = plan
         return plan
@@ -168,24 +168,24 @@ class Nursery:
         self._clear(ready)
         return False
 
-    def give_away(self) -> Cradle | None:
+    def give_away(self) -> InstanceFolder | None:
         """What is ready is a spare's from now on, who has a copy of this nursery."""
         ready, self._ready = self._ready, None
         return ready
 
-    def expect(self, cradle: Cradle) -> None:
+    def expect(self, cradle: InstanceFolder) -> None:
         """A spare became an instance; this is what the next one will be given."""
         self._next = cradle
 
-    def take_back(self, cradle: Cradle | None) -> None:
+    def take_back(self, cradle: InstanceFolder | None) -> None:
         """The spare it was given to never became an instance."""
         if cradle is not None:
             self._clear(cradle)
 
-    def _place(self, cradle: Cradle) -> str:
+    def _place(self, cradle: InstanceFolder) -> str:
         return f"{self._load.scratch}/{cradle.name}"
 
-    def _clear(self, cradle: Cradle) -> None:
+    def _clear(self, cradle: InstanceFolder) -> None:
         with contextlib.suppress(OSError):
             os.rmdir(self._place(cradle))  # noqa: PTH106 - a string is what there is
 

@@ -32,13 +32,13 @@ from headrace.runtime.child import fork_detection
 from headrace.runtime.child.error_cause import failed_for
 from headrace.runtime.child.secrets import keys_of
 from headrace.runtime.child.state_cache import StateCache
-from headrace.runtime.child.state_session import Host, StateLedger
+from headrace.runtime.child.state_session import StateHost, StateLedger
 from headrace.sdk.app import App
 from headrace.sdk.batch import Cursor
 from headrace.sdk.consumer import Consumer
 from headrace.sdk.event import Event
 from headrace.sdk.source_location import near
-from headrace.sdk.state import Ledger
+from headrace.sdk.state import StateAccess
 from headrace.sdk.stream import Stream
 
 _one_lock = allocate_lock()
@@ -96,7 +96,7 @@ class Misread(Exception):
     """An output holds what readers of JSON disagree about, and its value is not at hand any more."""
 
 
-class Outlet:
+class OutputStream:
     """One stream a function publishes to, ready for use.
 
     Args:
@@ -172,7 +172,7 @@ class Recorder(Cursor):
         events: list[Event[Any]],
         app: App,
         cache: StateCache,
-        host: Host,
+        host: StateHost,
         partitions: Mapping[str, int],
         may_publish: frozenset[str],
         at_once: bool = True,
@@ -189,8 +189,8 @@ class Recorder(Cursor):
         self._host = host
         self._partitions = partitions
         self._may_publish = may_publish
-        self._outlets: dict[Any, Outlet] = {}
-        self._named: dict[str, Outlet] = {}
+        self._outlets: dict[Any, OutputStream] = {}
+        self._named: dict[str, OutputStream] = {}
         self._cancels: list[Cancelled] = []
         self._seals = 0
         self._ledger: StateLedger | None = None
@@ -203,7 +203,7 @@ class Recorder(Cursor):
 
     # -- what the context asks --------------------------------------------------------------
 
-    def ledger(self) -> Ledger:
+    def ledger(self) -> StateAccess:
         """The invocation's reads and writes of state; most invocations need none."""
         if self._ledger is None:
             self.enter("`context.state`")
@@ -590,13 +590,13 @@ class Recorder(Cursor):
 
     # -- publishing -------------------------------------------------------------------------
 
-    def _open_outlet(self, stream: Stream[Any] | str) -> Outlet:
+    def _open_outlet(self, stream: Stream[Any] | str) -> OutputStream:
         """The one outlet of a stream, whatever it is named by, and whichever thread asks first."""
         made = self._outlet(stream)
         outlet = self._outlets[stream] = self._named.setdefault(made.name, made)
         return outlet
 
-    def _outlet(self, target: Stream[Any] | str) -> Outlet:
+    def _outlet(self, target: Stream[Any] | str) -> OutputStream:
         app = self._app
         name = _name_of(target)
         stream = app.streams.get(name) or app.externals.get(name) or app.closed.get(name)
@@ -614,7 +614,7 @@ class Recorder(Cursor):
         partitions = self._partitions.get(name, stream.spec.partitions)
         if partitions < 1:
             raise Unknown(f"stream `{name}` does not exist here; deploy the app that owns it first")
-        return Outlet(stream, partitions, self._at_once)
+        return OutputStream(stream, partitions, self._at_once)
 
     def _keyless(self, partitions: int) -> int:
         """Where an event without a key goes: beside its input if it can, else spread by the token."""

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Final, Protocol, runtime_checkable
 
 from headrace.model.errors import Misuse
-from headrace.model.redaction import Blots
+from headrace.model.redaction import Redaction
 
 FRESH_S: Final = 1.0
 """How long a value is used before it is asked for again."""
 
 
 @runtime_checkable
-class Keyring(Protocol):
+class SecretSource(Protocol):
     """A host that hands secrets out."""
 
     def secret(self, name: str, function: str) -> str:
@@ -25,7 +25,7 @@ class Keyring(Protocol):
         ...
 
 
-class NoKeys:
+class NoSecrets:
     """A host that has none."""
 
     def secret(self, name: str, function: str) -> str:
@@ -41,12 +41,12 @@ class NoKeys:
         return text
 
 
-def keys_of(host: object) -> Keyring:
+def keys_of(host: object) -> SecretSource:
     """The host's keyring, or an empty one."""
-    return host if isinstance(host, Keyring) else NoKeys()
+    return host if isinstance(host, SecretSource) else NoSecrets()
 
 
-class Keys:
+class InstanceSecrets:
     """What one instance was handed.
 
     Args:
@@ -58,7 +58,7 @@ class Keys:
         self._ask = ask
         self._monotonic = monotonic
         self._held: dict[str, tuple[float, str]] = {}
-        self._blots = Blots()
+        self._blots = Redaction()
         self.blot = self._blots.blot
 
     def value(self, name: str) -> str:

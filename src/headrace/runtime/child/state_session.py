@@ -17,7 +17,7 @@ from headrace.model.outcome import Cause, Scanned, StateRead, StateWrite
 from headrace.runtime.child.state_cache import StateCache
 
 
-class Host(Protocol):
+class StateHost(Protocol):
     """What an instance may ask its host for, blocking until it is answered."""
 
     def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
@@ -73,7 +73,9 @@ class StateLedger:
         "_writes",
     )
 
-    def __init__(self, notes: Notes, invocation: Invocation, cache: StateCache, host: Host) -> None:
+    def __init__(
+        self, notes: Notes, invocation: Invocation, cache: StateCache, host: StateHost
+    ) -> None:
         self._notes = notes
         self._dropped = notes.dropped
         self._invocation = invocation

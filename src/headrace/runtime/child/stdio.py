@@ -32,7 +32,7 @@ class Running:
         self.blot: Blot = str
 
 
-class Speech(io.TextIOBase):
+class OutputCapture(io.TextIOBase):
     """A text stream over a log pipe."""
 
     def __init__(self, descriptor: int, name: str, running: Running) -> None:
@@ -123,11 +123,11 @@ def write_record(descriptor: int, spoken: Spoken) -> None:
         return
 
 
-def speak_up(running: Running) -> tuple[Speech, Speech]:
+def speak_up(running: Running) -> tuple[OutputCapture, OutputCapture]:
     """Put the streams and the handler in place."""
     sys.stdout.flush()
     sys.stderr.flush()
-    out, err = Speech(1, "stdout", running), Speech(2, "stderr", running)
+    out, err = OutputCapture(1, "stdout", running), OutputCapture(2, "stderr", running)
     sys.stdout, sys.stderr = out, err
     root = logging.getLogger()
     root.addHandler(Records(running))

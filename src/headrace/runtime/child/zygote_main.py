@@ -25,15 +25,15 @@ from headrace.runtime.child import instance_main
 from headrace.runtime.child.after_fork import Hooks, hold
 from headrace.runtime.child.app_import import CONTROL, load
 from headrace.runtime.child.fork_checks import NotForkable, count_descriptors
-from headrace.runtime.child.instance_start import HIGHEST, UNHEARD, Nursery
+from headrace.runtime.child.instance_start import HIGHEST, UNHEARD, InstanceFactory
 from headrace.runtime.child.reaper import Child, Living
 from headrace.runtime.child.zygote_control import Control
 from headrace.runtime.protocol.messages import (
     EXIT_UNBORN,
-    Cradle,
     Fork,
     Forked,
     ForkFailed,
+    InstanceFolder,
     Load,
     Loaded,
     LoadFailed,
@@ -52,23 +52,23 @@ SPARE_AFTER_MS = 5
 MAX_SPARES_LOST = 3
 
 
-class Zygote:
+class ZygoteMain:
     """Forks instances of one app and looks after them until they are reaped."""
 
     def __init__(
         self,
         control: Control,
-        nursery: Nursery,
+        nursery: InstanceFactory,
         loaded: Loaded,
-        standing: warden.Standing,
-        ground: isolation.Ground,
+        standing: warden.ZygoteIsolation,
+        ground: isolation.SharedIsolation,
     ) -> None:
         self._control = control
         self._nursery = nursery
         self._spaces = standing.rung.spaces
         self._unsaid: list[Forked] = []
         self._living = Living(uids=ground.uids)
-        self._spare: tuple[int, socket.socket, Cradle | None] | None = None
+        self._spare: tuple[int, socket.socket, InstanceFolder | None] | None = None
         self._spares_lost = 0
         self._pid = os.getpid()
         self._wake, self._alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -296,7 +296,7 @@ def run(descriptor: int, held: Sequence[Hooks]) -> NoReturn:
         ),
     )
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-    zygote: Zygote | None = None
+    zygote: ZygoteMain | None = None
     try:
         outcome = load(order, control, standing)
         sys.stdout.flush()
@@ -305,8 +305,8 @@ def run(descriptor: int, held: Sequence[Hooks]) -> NoReturn:
             control.say(outcome)
         else:
             life, loaded, ground = outcome
-            nursery = Nursery(life, order, loaded, ground, hold(held))
-            zygote = Zygote(control, nursery, loaded, standing, ground)
+            nursery = InstanceFactory(life, order, loaded, ground, hold(held))
+            zygote = ZygoteMain(control, nursery, loaded, standing, ground)
             control.say(loaded)
             zygote.serve()
     except EOFError:

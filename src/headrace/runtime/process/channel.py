@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from headrace.environment.clock import Clock
 from headrace.model.policy import MAX_UNREAD_BYTES
 from headrace.model.redaction import Blot
-from headrace.runtime.process.instance_logs import LogLine, LogReader
+from headrace.runtime.process.instance_logs import InstanceLine, LogReader
 from headrace.runtime.protocol.frames import RECEIVE_BYTES, Frames, ProtocolError
 
 SOCKET_BYTES = 4 << 20
@@ -27,7 +27,7 @@ FLOOD_PAUSE_S = 0.05
 takes no more than a few thousandths of the host's time however fast it writes."""
 
 
-class Line:
+class InstanceChannel:
     """Frames over a socket; `on_readable` is called once `listen` has been."""
 
     def __init__(self, link: socket.socket, on_readable: Callable[[], None]) -> None:
@@ -187,7 +187,7 @@ class LogPipes:
         function: str,
         instance: str,
         clock: Clock,
-        on_log: Callable[[LogLine], None],
+        on_log: Callable[[InstanceLine], None],
         running: Callable[[], str],
         blot: Blot = str,
     ) -> None:

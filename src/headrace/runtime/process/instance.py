@@ -30,9 +30,9 @@ from headrace.model.policy import MAX_EXTENDED_S, MAX_VISIBILITY
 from headrace.model.redaction import blotted, blotted_return
 from headrace.runtime.base import RECALLED, HostServices
 from headrace.runtime.host_questions import answer, blot_of
-from headrace.runtime.prefetch import Claims
-from headrace.runtime.process.channel import Line, LogPipes
-from headrace.runtime.process.instance_logs import LogLine
+from headrace.runtime.prefetch import PrefetchClaims
+from headrace.runtime.process.channel import InstanceChannel, LogPipes
+from headrace.runtime.process.instance_logs import InstanceLine
 from headrace.runtime.process.memory_use import memory_of, share_of
 from headrace.runtime.process.postmortem import START_TIMEOUT_S, Death, in_mib, verdict
 from headrace.runtime.process.process_handle import Process
@@ -50,7 +50,7 @@ from headrace.runtime.protocol.messages import (
     Partitions,
     ReadSecret,
     ReadState,
-    Run,
+    RunMessage,
     ScanState,
     Skipped,
     Stop,
@@ -58,7 +58,7 @@ from headrace.runtime.protocol.messages import (
     encode,
     from_child,
 )
-from headrace.runtime.states import TRANSITIONS, Doom, Lost, Owner, State, Waiter
+from headrace.runtime.states import TRANSITIONS, InstanceState, KillReason, Lost, Owner, Waiter
 
 SUSPEND_TIMEOUT_S = 5.0
 LEAVE_TIMEOUT_S = 10.0
@@ -96,7 +96,7 @@ class Instance:
         clock: Clock,
         entropy: Entropy,
         start: Callable[[Coroutine[Any, Any, None], str], object],
-        on_log: Callable[[LogLine], None],
+        on_log: Callable[[InstanceLine], None],
         greets: bool,
         scratch: Path,
         memory: int | None,
@@ -108,7 +108,7 @@ class Instance:
         self.function = spec.name
         self._blot = blot_of(services)
         self.scratch = scratch
-        self.state = State.STARTING
+        self.state = InstanceState.STARTING
         self._process = Process()
         self.born = self.idle_since = clock.monotonic()
         self.started_after = 0.0
@@ -116,7 +116,7 @@ class Instance:
         self.in_hand = 0
         """How many runs it has not answered; kept beside `_runs`, since it is asked so often."""
         self.exit: Exited | None = None
-        self.doom = Doom.NONE
+        self.doom = KillReason.NONE
         self.tainted = False
         self._hurt = ""
         self._refusal: Cause | None = None
@@ -124,7 +124,7 @@ class Instance:
         self._memory = memory
         self._shared = shared
         self._inherited = inherited
-        self._line = Line(link, self._receive)
+        self._line = InstanceChannel(link, self._receive)
         self._pipes = LogPipes(
             {out: "stdout", err: "stderr"},
             function=spec.name,
@@ -141,7 +141,7 @@ class Instance:
         self._greets = greets
         self._loop = asyncio.get_running_loop()
         self._runs: dict[int, InHand] = {}
-        self._claims: Claims | None = None
+        self._claims: PrefetchClaims | None = None
         self._large = asyncio.Lock()
         self._behind = self._skipping = 0
         self._head_since = self._head_began = 0.0
@@ -155,7 +155,7 @@ class Instance:
 
     @property
     def _deaf(self) -> bool:
-        return not self._line.connected or self.doom is not Doom.NONE
+        return not self._line.connected or self.doom is not KillReason.NONE
 
     def weight(self, offspring: Sequence[int] = ()) -> int:
         """Bytes of memory it has taken beyond what its zygote gave it; a fair guess, and quick.
@@ -174,19 +174,19 @@ class Instance:
         whole = min(whole, shares) if shares else whole
         if whole > self._memory:
             self.kill(
-                Doom.MEMORY,
+                KillReason.MEMORY,
                 f"it and its {len(offspring)} child processes used {in_mib(whole)}; its limit is "
                 f"{in_mib(self._memory)} (`Resources(memory=...)`)",
             )
         return whole
 
-    def become(self, state: State) -> None:
+    def become(self, state: InstanceState) -> None:
         """Move along an arrow of `TRANSITIONS`."""
         if state is not self.state:
             if state not in TRANSITIONS[self.state]:
                 raise RuntimeError(f"{self!r} cannot become {state.value}")
             self.state = state
-            if state is State.DRAINING:
+            if state is InstanceState.DRAINING:
                 self._leaving_since = self._clock.monotonic()
                 self._owner.leaving(self)
 
@@ -202,17 +202,17 @@ class Instance:
         """Send it; the waiter is told what came of it, and stops nothing by going away."""
         nonce = self._entropy.integer(64)
         try:
-            frame = encode(nonce, Run(invocation))
+            frame = encode(nonce, RunMessage(invocation))
         except (ValueError, OverflowError) as error:
             refused = Returned(error=Cause("TooLarge", str(error), retryable=False))
             self._loop.call_soon(_tell, waiter, refused)
             self._owner.freed(self)
             return
-        asleep = self.state is State.HIBERNATING
+        asleep = self.state is InstanceState.HIBERNATING
         if not self._runs:
             self._head_since = self._head_began = self._clock.monotonic()
-            if self.state is not State.STARTING:
-                self.become(State.BUSY)
+            if self.state is not InstanceState.STARTING:
+                self.become(InstanceState.BUSY)
         self._runs[nonce] = InHand(invocation, waiter)
         self.in_hand += 1
         self._line.send(frame, alone=self.in_hand == 1)
@@ -224,7 +224,7 @@ class Instance:
         """Whether a run can be sent ahead, to be begun when the one in hand ends."""
         return (
             self.in_hand == 1
-            and self.state is State.BUSY
+            and self.state is InstanceState.BUSY
             and not (self.tainted or self._skipping or self._deaf)
             and self._line.quiet
         )
@@ -234,7 +234,7 @@ class Instance:
         future: asyncio.Future[Outcome | Lost] = self._loop.create_future()
         nonce = self._entropy.integer(64)
         try:
-            frame = encode(nonce, Run(invocation, ahead=True))
+            frame = encode(nonce, RunMessage(invocation, ahead=True))
         except (ValueError, OverflowError) as error:
             future.set_result(Returned(error=Cause("TooLarge", str(error), retryable=False)))
             return future
@@ -252,10 +252,10 @@ class Instance:
         self.in_hand += 1
         return future
 
-    def _lend(self, frame: bytes) -> Claims | None:
+    def _lend(self, frame: bytes) -> PrefetchClaims | None:
         """Send the first run ahead, with what such runs are claimed by; None where that cannot be."""
         try:
-            claims = Claims()
+            claims = PrefetchClaims()
         except OSError:
             # The host has no descriptor left.
             return None
@@ -277,26 +277,26 @@ class Instance:
 
     def overrun(self, now: float) -> None:
         """Kill it when what it does takes too long."""
-        if self.doom is not Doom.NONE:
+        if self.doom is not KillReason.NONE:
             return
-        if self.state is State.STARTING:
+        if self.state is InstanceState.STARTING:
             if now - self.born > START_TIMEOUT_S:
-                self.kill(Doom.START)
+                self.kill(KillReason.START)
         elif self._runs:
             head = next(iter(self._runs.values()))
             if self._behind and now - self._head_since > MAX_BEHIND_S:
                 # Whatever keeps this one busy is to hold up nobody else.
                 self._take_back(self._behind)
             if now - self._head_since > head.invocation.timeout:
-                self.kill(Doom.TIMEOUT)
+                self.kill(KillReason.TIMEOUT)
         elif (self._suspending and now - self.idle_since > SUSPEND_TIMEOUT_S) or (
-            self.state is State.DRAINING and now - self._leaving_since > LEAVE_TIMEOUT_S
+            self.state is InstanceState.DRAINING and now - self._leaving_since > LEAVE_TIMEOUT_S
         ):
-            self.kill(Doom.TAKEN)
+            self.kill(KillReason.TAKEN)
 
     def is_unreaped(self, now: float) -> bool:
         """Whether its death was ordered long ago and its zygote has not reported it."""
-        dying = self.doom is not Doom.NONE and self.state is not State.GONE
+        dying = self.doom is not KillReason.NONE and self.state is not InstanceState.GONE
         return dying and now - self._doomed_since > REAP_TIMEOUT_S
 
     # -- its life --------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ class Instance:
     def was_born(self, pidfd: int) -> None:
         """The zygote forked it; the descriptor is its own now."""
         self._process.hold(pidfd)
-        if self.doom is not Doom.NONE:
+        if self.doom is not KillReason.NONE:
             self._process.send(signal.SIGKILL)
             return
         if not self._greets:
@@ -314,18 +314,18 @@ class Instance:
 
     def _come_up(self) -> None:
         """It takes up runs from now on."""
-        if self.state is not State.STARTING:
+        if self.state is not InstanceState.STARTING:
             return
         now = self._clock.monotonic()
         self.started_after = now - self.born
         self._head_since = self._head_began = now
-        self.become(State.BUSY if self._runs else State.IDLE)
+        self.become(InstanceState.BUSY if self._runs else InstanceState.IDLE)
         self._owner.started(self)
         self._owner.freed(self)
 
     def hibernate(self) -> None:
         """Let it close what does not survive a pause, then stop it."""
-        self.become(State.HIBERNATING)
+        self.become(InstanceState.HIBERNATING)
         self.idle_since = self._clock.monotonic()
         self._suspending = self._entropy.integer(64)
         self._send(encode(self._suspending, Suspend()))
@@ -345,22 +345,22 @@ class Instance:
 
     def stop(self) -> None:
         """Ask it to run its stop hooks and exit; it has no run in hand."""
-        if self.state in {State.DRAINING, State.GONE}:
+        if self.state in {InstanceState.DRAINING, InstanceState.GONE}:
             return
         if self._paused:
             self._paused = False
             self._process.send(signal.SIGCONT)
-        self.become(State.DRAINING)
+        self.become(InstanceState.DRAINING)
         self._send(encode(0, Stop()))
 
-    def kill(self, doom: Doom, reason: str = "") -> None:
+    def kill(self, doom: KillReason, reason: str = "") -> None:
         """Kill it now; outcomes follow when it is reaped."""
-        if self.doom is Doom.NONE:
+        if self.doom is KillReason.NONE:
             self.doom = doom
             self._hurt = self._hurt or reason
             self._doomed_since = self._clock.monotonic()
-        if self.state is not State.GONE:
-            self.become(State.DRAINING)
+        if self.state is not InstanceState.GONE:
+            self.become(InstanceState.DRAINING)
         self._process.send(signal.SIGKILL)
 
     @property
@@ -380,12 +380,12 @@ class Instance:
             exit: How it ended.
             kernel: What the kernel says of memory that ran out just now, if it did.
         """
-        if self.state is State.GONE:
+        if self.state is InstanceState.GONE:
             return
         # The last words may still be in the socket: answers that were sent before the end count.
         self._receive()
         self.exit = exit
-        self.become(State.GONE)
+        self.become(InstanceState.GONE)
         self._line.disconnect()
         self._pipes.close()
         self._process.let_go()
@@ -442,7 +442,7 @@ class Instance:
                 self._channel_closed()
                 return
             if isinstance(received, ProtocolError):
-                self._break(Doom.PROTOCOL, received.reason)
+                self._break(KillReason.PROTOCOL, received.reason)
                 return
             frames, more = received
             for nonce, body in frames:
@@ -450,10 +450,10 @@ class Instance:
                 if type(message) is Done:
                     self._done(nonce, message)
                 elif isinstance(message, ProtocolError):
-                    self._break(Doom.PROTOCOL, message.reason)
+                    self._break(KillReason.PROTOCOL, message.reason)
                     return
                 elif (problem := self._hear(nonce, message, len(body))) is not None:
-                    self._break(Doom.PROTOCOL, problem)
+                    self._break(KillReason.PROTOCOL, problem)
                     return
                 if self._deaf:
                     return
@@ -463,7 +463,7 @@ class Instance:
     def _done(self, nonce: int, message: Done) -> None:
         run = self._runs.pop(nonce, None)
         if run is None:
-            self._break(Doom.PROTOCOL, "it answered a run that nobody gave it")
+            self._break(KillReason.PROTOCOL, "it answered a run that nobody gave it")
             return
         returned = blotted_return(message.returned, self._blot)
         self.in_hand -= 1
@@ -471,14 +471,14 @@ class Instance:
         self._owner.took(returned.usage.wall)
         if returned.error is not None and returned.error.kind == "MemoryError":
             self.tainted = True
-        if self.doom is Doom.NONE:
+        if self.doom is KillReason.NONE:
             self._behind = 0
         if self._runs:
             self._head_since = self._head_began = self._clock.monotonic()
         else:
             self.idle_since = self._clock.monotonic()
-            if self.state is State.BUSY:
-                self.state = State.IDLE
+            if self.state is InstanceState.BUSY:
+                self.state = InstanceState.IDLE
         self._owner.freed(self)
         # Last of all: whoever is told may hand over the next run at once.
         _tell(run.waiter, returned)
@@ -486,7 +486,7 @@ class Instance:
     def _hear(self, nonce: int, message: FromChild, size: int) -> str | None:
         match message:
             case Hello():
-                if self.state is not State.STARTING:
+                if self.state is not InstanceState.STARTING:
                     return "it said hello twice"
                 self._refusal = message.refusal
                 if message.refusal is None:
@@ -544,7 +544,7 @@ class Instance:
             if self._line.connected:
                 self._send(frame)
 
-    def _break(self, doom: Doom, reason: str) -> None:
+    def _break(self, doom: KillReason, reason: str) -> None:
         self._hurt = reason
         self._line.mute()
         self.kill(doom)
@@ -553,18 +553,18 @@ class Instance:
         # Death closes the channel a moment before it is reported; a child that lives on without
         # a channel is of no use.
         self._line.mute()
-        if self.state not in {State.DRAINING, State.GONE}:
-            self.become(State.DRAINING)
+        if self.state not in {InstanceState.DRAINING, InstanceState.GONE}:
+            self.become(InstanceState.DRAINING)
         self._loop.call_later(GRACE_S, self._closed_for_good)
 
     def _closed_for_good(self) -> None:
-        if self.exit is None and self.doom is Doom.NONE:
-            self.kill(Doom.UNTOLD if self._process.is_dead else Doom.CHANNEL)
+        if self.exit is None and self.doom is KillReason.NONE:
+            self.kill(KillReason.UNTOLD if self._process.is_dead else KillReason.CHANNEL)
 
     def cannot_be_born(self, reason: str) -> None:
         """The zygote could not fork it."""
         self._hurt = reason
-        self.doom = Doom.UNBORN
+        self.doom = KillReason.UNBORN
         self.exited(Exited(self.identity, 0, 0.0, 0))
 
     @property

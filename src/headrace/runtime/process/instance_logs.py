@@ -34,7 +34,7 @@ LINE_BYTES = 1_024
 """A line counts as one for every so many bytes that it begins."""
 
 
-class LogLine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class InstanceLine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One line, and whose it is.
 
     Attributes:
@@ -76,7 +76,7 @@ class LogReader:
         instance: str,
         stream: str,
         clock: Clock,
-        on_log: Callable[[LogLine], None],
+        on_log: Callable[[InstanceLine], None],
         blot: Blot = str,
     ) -> None:
         self._blot = blot
@@ -172,7 +172,7 @@ class LogReader:
         self, invocation: str, stream: str, level: str, logger: str, message: str, time: int | None
     ) -> None:
         self._on_log(
-            LogLine(
+            InstanceLine(
                 function=self._function,
                 instance=self._instance,
                 invocation=shown(invocation),

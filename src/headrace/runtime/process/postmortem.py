@@ -12,7 +12,7 @@ import msgspec
 
 from headrace.model.outcome import Cause, Crashed, Outcome, TimedOut, Usage
 from headrace.runtime.protocol.messages import EXIT_HOOK, EXIT_MEMORY, EXIT_UNBORN, Exited
-from headrace.runtime.states import Doom, Lost
+from headrace.runtime.states import KillReason, Lost
 
 START_TIMEOUT_S = 30.0
 NEARLY = 0.85
@@ -36,7 +36,7 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     exit: Exited
-    doom: Doom
+    doom: KillReason
     hurt: str
     born: bool
     alone: bool
@@ -63,21 +63,21 @@ def verdict(
 
 def _found(death: Death, usage: Usage, function: str, timeout: float) -> Outcome | Lost:
     match death.doom:
-        case Doom.TAKEN:
+        case KillReason.TAKEN:
             return Crashed(Cause("Crashed", death.doom.value), usage, blameless=True)
-        case Doom.UNBORN | Doom.ZYGOTE | Doom.DRAINED:
+        case KillReason.UNBORN | KillReason.ZYGOTE | KillReason.DRAINED:
             return Lost(death.hurt or death.doom.value)
-        case Doom.START if not death.born:
+        case KillReason.START if not death.born:
             return Lost("its zygote did not fork it")
         case _:
             pass
     if death.refusal is not None:
         return Crashed(death.refusal, usage)
-    if death.doom is Doom.NONE and death.exit.status == EXIT_UNBORN:
+    if death.doom is KillReason.NONE and death.exit.status == EXIT_UNBORN:
         return Lost("its process could not be set up; the reason stands in its log")
-    if not death.alone or (death.doom is Doom.NONE and death.exit.status == EXIT_HOOK):
+    if not death.alone or (death.doom is KillReason.NONE and death.exit.status == EXIT_HOOK):
         return Lost(death.doom.value)
-    if death.doom is Doom.TIMEOUT:
+    if death.doom is KillReason.TIMEOUT:
         message = f"`{function}` overran its timeout of {timeout:g} s"
         return TimedOut(Cause("TimedOut", message), usage)
     return Crashed(_cause(death), usage)
@@ -86,13 +86,13 @@ def _found(death: Death, usage: Usage, function: str, timeout: float) -> Outcome
 def _cause(death: Death) -> Cause:
     status = death.exit.status
     match death.doom:
-        case Doom.PROTOCOL | Doom.CHANNEL:
+        case KillReason.PROTOCOL | KillReason.CHANNEL:
             return Cause("ProtocolError", death.hurt or death.doom.value)
-        case Doom.START:
+        case KillReason.START:
             return Cause("TimedOut", f"its start hooks took over {START_TIMEOUT_S:g} s")
-        case Doom.UNTOLD:
+        case KillReason.UNTOLD:
             return Cause("Crashed", death.doom.value)
-        case Doom.MEMORY:
+        case KillReason.MEMORY:
             return Cause("OutOfMemory", death.hurt or death.doom.value)
         case _:
             pass

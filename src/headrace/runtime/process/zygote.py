@@ -23,22 +23,22 @@ from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
 from headrace.model.errors import Misuse, Unavailable, denied
 from headrace.model.function import AppSpec
-from headrace.model.settings import Surroundings
+from headrace.model.settings import ImportEnvironment
 from headrace.runtime import kernel
-from headrace.runtime.app_folders import Share
+from headrace.runtime.app_folders import FolderShare
 from headrace.runtime.import_environment import environment_for_import, search_paths
 from headrace.runtime.process.channel import LogPipes
 from headrace.runtime.process.instance import Instance
-from headrace.runtime.process.instance_logs import LogLine
+from headrace.runtime.process.instance_logs import InstanceLine
 from headrace.runtime.process.postmortem import signal_name
-from headrace.runtime.process.zygote_channel import Orders
+from headrace.runtime.process.zygote_channel import ZygoteChannel
 from headrace.runtime.protocol.messages import (
-    Cradle,
     Exited,
     Fork,
     Forked,
     ForkFailed,
     FromZygote,
+    InstanceFolder,
     Load,
     Loaded,
     LoadFailed,
@@ -87,11 +87,11 @@ class Zygote:
         scratch: Path,
         isolation: int,
         uid: int,
-        files: Share,
-        surroundings: Callable[[], Surroundings],
+        files: FolderShare,
+        surroundings: Callable[[], ImportEnvironment],
         clock: Clock,
         entropy: Entropy,
-        on_log: Callable[[LogLine], None],
+        on_log: Callable[[InstanceLine], None],
         on_exit: Callable[[Exited], None],
         on_forked: Callable[[Forked, int], None],
         on_fork_failed: Callable[[ForkFailed], None],
@@ -218,16 +218,16 @@ class Zygote:
         self.forks += 1
         self._orders.send(order, descriptors)
 
-    def take_cradle(self, isolation: int) -> tuple[Cradle, Cradle]:
+    def take_cradle(self, isolation: int) -> tuple[InstanceFolder, InstanceFolder]:
         """Where the next instance will be, of this level of isolation, and the one after it."""
         cradle, self._next = self._next, self._new_cradle()
-        return cradle if isolation >= 1 else Cradle(cradle.name, 0), self._next
+        return cradle if isolation >= 1 else InstanceFolder(cradle.name, 0), self._next
 
-    def _new_cradle(self) -> Cradle:
+    def _new_cradle(self) -> InstanceFolder:
         self._cradles += 1
         uid = self._uid and self._uid + 1 + self._cradles % (IDS_PER_ZYGOTE - 1)
         # Nobody may guess it, where instances share a uid.
-        return Cradle(f"{self._cradles:x}-{self._entropy.token(3)}", uid)
+        return InstanceFolder(f"{self._cradles:x}-{self._entropy.token(3)}", uid)
 
     async def close(self) -> None:
         """End the process, and with it whatever instances it still has."""
@@ -282,7 +282,7 @@ class Zygote:
             os.close(mouth)
         self.pid = self._process.pid
         self.alive = True
-        self._orders = Orders(host, on_message=self._hear, on_end=self._died)
+        self._orders = ZygoteChannel(host, on_message=self._hear, on_end=self._died)
         self._voice = LogPipes(
             {voice: "stderr"},
             function=self.target,

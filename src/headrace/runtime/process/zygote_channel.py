@@ -27,7 +27,7 @@ MAX_DESCRIPTORS = 64
 """That come along with one read."""
 
 
-class Orders:
+class ZygoteChannel:
     """A control socket, owned by its `Zygote`."""
 
     def __init__(

@@ -40,7 +40,7 @@ EXIT_CHANNEL = 72
 # -- between host and instance ------------------------------------------------------------------
 
 
-class Run(msgspec.Struct, array_like=True, frozen=True, tag=1, gc=False):
+class RunMessage(msgspec.Struct, array_like=True, frozen=True, tag=1, gc=False):
     """Host to child: run this. The frame's nonce comes back on everything about this run.
 
     Attributes:
@@ -79,7 +79,7 @@ class ScanState(msgspec.Struct, array_like=True, frozen=True, tag=5, gc=False):
     limit: int
 
 
-class Rows(msgspec.Struct, array_like=True, frozen=True, tag=6, gc=False):
+class StateRows(msgspec.Struct, array_like=True, frozen=True, tag=6, gc=False):
     """Host to child: the answer to `ReadState`."""
 
     rows: list[tuple[int, bytes | None]]
@@ -124,7 +124,7 @@ class Answered(msgspec.Struct, array_like=True, frozen=True, tag=29, gc=False):
     """Host to child: the answer to the question of that number."""
 
     number: int
-    answer: Rows | Scan | SecretRead | Fetched | Landed | Sent | Denied
+    answer: StateRows | Scan | SecretRead | Fetched | Landed | PartAccepted | Denied
 
 
 class Suspend(msgspec.Struct, array_like=True, frozen=True, tag=9, gc=False):
@@ -184,7 +184,7 @@ class Part(msgspec.Struct, array_like=True, frozen=True, tag=19, gc=False):
     head: WireReply | None = None
 
 
-class Sent(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
+class PartAccepted(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
     """Host to child: there is room for the next part."""
 
 
@@ -197,7 +197,7 @@ class Partitions(msgspec.Struct, array_like=True, frozen=True, tag=13, gc=False)
 # -- between host and zygote --------------------------------------------------------------------
 
 
-class Cradle(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class InstanceFolder(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Where an instance will be: its folder's name in its zygote's scratch, its uid (0: none)."""
 
     name: str
@@ -217,7 +217,7 @@ class Load(msgspec.Struct, array_like=True, frozen=True, tag=20, gc=False):
     scratch: str
     isolation: int
     uid: int
-    next: Cradle
+    next: InstanceFolder
     files: str
     group: int
 
@@ -290,8 +290,8 @@ class Fork(msgspec.Struct, array_like=True, frozen=True, tag=23, gc=False):
 
     instance: str
     function: str
-    cradle: Cradle
-    next: Cradle
+    cradle: InstanceFolder
+    next: InstanceFolder
     isolation: int
     resources: bytes
     partitions: dict[str, int]
@@ -342,9 +342,9 @@ class Spoken(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 Question: TypeAlias = ReadState | ScanState | ReadSecret | Fetch | Land | Part
-Answer: TypeAlias = Rows | Scan | SecretRead | Fetched | Landed | Sent
+Answer: TypeAlias = StateRows | Scan | SecretRead | Fetched | Landed | PartAccepted
 FromChild: TypeAlias = Hello | Done | Ask | Acted | Skipped | Extend
-ToChild: TypeAlias = Run | Answered | Suspend | Stop | Partitions
+ToChild: TypeAlias = RunMessage | Answered | Suspend | Stop | Partitions
 FromZygote: TypeAlias = Needs | Loaded | LoadFailed | Forked | ForkFailed | Exited
 ToZygote: TypeAlias = Load | Provided | Fork
 Message: TypeAlias = FromChild | ToChild | FromZygote | ToZygote

@@ -21,7 +21,7 @@ import msgspec
 from headrace.model.policy import Resources
 from headrace.runtime import kernel
 from headrace.runtime.sandbox import landlock, limits, mounts, seccomp
-from headrace.runtime.sandbox.warden import Rung
+from headrace.runtime.sandbox.warden import IsolationStep
 
 SCRATCH_MODE = OWN_MODE = 0o700
 OOM_SCORE = 500
@@ -34,7 +34,7 @@ DEVICES = ("/dev",)
 
 
 def prepare_zygote(
-    rung: Rung, *, uid: int, scratch: str, files: str, paths: Sequence[str]
+    rung: IsolationStep, *, uid: int, scratch: str, files: str, paths: Sequence[str]
 ) -> list[str]:
     """What needs all rights still, before a line of the author's is read; what failed, and why.
 
@@ -73,8 +73,8 @@ def filter_zygote() -> list[str]:
 
 
 def seal_zygote(
-    rung: Rung, *, common: int, most: int, scratch: str, own: str, paths: Sequence[str]
-) -> Ground:
+    rung: IsolationStep, *, common: int, most: int, scratch: str, own: str, paths: Sequence[str]
+) -> SharedIsolation:
     """Close off files, once the app has said which level its functions ask for.
 
     Args:
@@ -109,10 +109,10 @@ def seal_zygote(
         if rung.uids or not sealed:
             os.close(rules)
             rules = -1
-    return Ground(rung.uids, rung.ids and not rung.uids, level, sealed, rules, notes)
+    return SharedIsolation(rung.uids, rung.ids and not rung.uids, level, sealed, rules, notes)
 
 
-class Ground(msgspec.Struct, frozen=True):
+class SharedIsolation(msgspec.Struct, frozen=True):
     """What all instances of a zygote stand on.
 
     Attributes:
@@ -145,7 +145,7 @@ def _try(notes: list[str], what: str, act: Callable[[], object]) -> bool:
     return True
 
 
-class Walls(msgspec.Struct, frozen=True):
+class InstanceIsolation(msgspec.Struct, frozen=True):
     """All that can be known before the fork of what an instance gives up.
 
     Attributes:
@@ -160,8 +160,8 @@ class Walls(msgspec.Struct, frozen=True):
 
 
 def plan_walls(
-    resources: Resources, *, own_uid: bool, size: int, level: int, ground: Ground
-) -> Walls:
+    resources: Resources, *, own_uid: bool, size: int, level: int, ground: SharedIsolation
+) -> InstanceIsolation:
     """What an instance of these resources gives up beyond what its zygote gave up already.
 
     Args:
@@ -181,7 +181,7 @@ def plan_walls(
     if not resources.network:
         program = seccomp.no_network(kernel.ARCHITECTURE)
     # Instances that share a uid get a domain each, whatever the zygote stands in.
-    return Walls(settings, ground.rules if level >= 2 else -1, program)
+    return InstanceIsolation(settings, ground.rules if level >= 2 else -1, program)
 
 
 def furnish(scratch: str, uid: int) -> None:
@@ -202,7 +202,9 @@ Step = tuple[Callable[..., object], tuple[object, ...]]
 """Something to call and what with."""
 
 
-def steps(walls: Walls, *, uid: int, groups: list[int], scratch: str, parent: int) -> list[Step]:
+def steps(
+    walls: InstanceIsolation, *, uid: int, groups: list[int], scratch: str, parent: int
+) -> list[Step]:
     """What the freshly forked child does to give up the rest, in order.
 
     They are laid out before the fork, since every name that is looked up after it writes to pages

@@ -20,7 +20,7 @@ from headrace.runtime.sandbox import isolation, landlock, limits, seccomp, warde
 UID = 1 << 20
 
 
-class Finding(msgspec.Struct, frozen=True):
+class ProbeResult(msgspec.Struct, frozen=True):
     """One mechanism: whether this machine gives it, and what that means."""
 
     name: str
@@ -28,7 +28,7 @@ class Finding(msgspec.Struct, frozen=True):
     detail: str
 
 
-def probe(timeout: float = 20.0) -> list[Finding]:
+def probe(timeout: float = 20.0) -> list[ProbeResult]:
     """Try every wall in a process of its own and say which stand; slow, for `headrace doctor`."""
     program = "import sys; sys.path[:0] = sys.argv[2:]; "
     program += "from headrace.runtime.sandbox.probe import rehearse; rehearse(sys.argv[1])"
@@ -40,9 +40,9 @@ def probe(timeout: float = 20.0) -> list[Finding]:
                 timeout=timeout,
                 check=True,
             )
-        findings = msgspec.json.decode(rehearsal.stdout, type=list[Finding])
+        findings = msgspec.json.decode(rehearsal.stdout, type=list[ProbeResult])
     except (subprocess.SubprocessError, OSError, msgspec.DecodeError) as error:
-        findings = [Finding("isolation", False, f"the rehearsal failed: {error}")]
+        findings = [ProbeResult("isolation", False, f"the rehearsal failed: {error}")]
     return [*findings, _cgroups(), _kernel()]
 
 
@@ -70,12 +70,12 @@ def rehearse(scratch: str) -> None:
     broken = {note.split(":", 1)[0]: note.split(":", 1)[-1].strip() for note in notes}
     tried = f" ({'; '.join(standing.notes)})" if standing.notes else ""
     found = [
-        Finding("offspring", rung.spaces, rung.name + tried),
-        Finding("root", not root or rung.uids, _about_root(root=root, rung=rung)),
+        ProbeResult("offspring", rung.spaces, rung.name + tried),
+        ProbeResult("root", not root or rung.uids, _about_root(root=root, rung=rung)),
         _either("namespaces", rung.spaces, "own PIDs, IPC, mounts and host name", "none"),
         _unless(broken, "mounts", "locked folders show only what an app needs")
         if rung.uids
-        else Finding("mounts", False, "needs root"),
+        else ProbeResult("mounts", False, "needs root"),
         _unless(broken, "landlock", f"version {landlock.version()}: files beyond the app are shut"),
         _unless(broken, "seccomp", f"{len(seccomp.NUMBERS)} system calls are refused"),
         _either("limits", stands, "memory, files, processes", "an instance fails"),
@@ -87,22 +87,22 @@ def rehearse(scratch: str) -> None:
             "and `isolation=2` for what you do not trust: below it functions read the data folder, "
             "the operator's key included",
         ),
-        Finding("isolation", stands, f"level {ground.level if stands else 0} of 2 is reached"),
+        ProbeResult("isolation", stands, f"level {ground.level if stands else 0} of 2 is reached"),
     ]
     sys.stdout.write(msgspec.json.encode(found).decode())
     sys.stdout.flush()
     os._exit(0)
 
 
-def _either(name: str, ok: bool, gives: str, lacks: str) -> Finding:
-    return Finding(name, ok, gives if ok else lacks)
+def _either(name: str, ok: bool, gives: str, lacks: str) -> ProbeResult:
+    return ProbeResult(name, ok, gives if ok else lacks)
 
 
-def _unless(broken: dict[str, str], name: str, gives: str) -> Finding:
-    return Finding(name, name not in broken, broken.get(name, gives))
+def _unless(broken: dict[str, str], name: str, gives: str) -> ProbeResult:
+    return ProbeResult(name, name not in broken, broken.get(name, gives))
 
 
-def _about_root(*, root: bool, rung: warden.Rung) -> str:
+def _about_root(*, root: bool, rung: warden.IsolationStep) -> str:
     if not root:
         return "the host is not root, and its zygotes have no capabilities"
     if not rung.uids:
@@ -112,7 +112,7 @@ def _about_root(*, root: bool, rung: warden.Rung) -> str:
     return "given up before an app is imported, save for what gives instances their uids"
 
 
-def _stand(ground: isolation.Ground, uid: int, scratch: str) -> bool:
+def _stand(ground: isolation.SharedIsolation, uid: int, scratch: str) -> bool:
     child = os.fork()
     if child == 0:
         code = 1
@@ -134,7 +134,7 @@ def _stand(ground: isolation.Ground, uid: int, scratch: str) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def _cgroups() -> Finding:
+def _cgroups() -> ProbeResult:
     unified = "/sys/fs/cgroup/cgroup.controllers"
     for place, kind in ((unified, "v2"), ("/sys/fs/cgroup/unified/cgroup.controllers", "hybrid")):
         try:
@@ -144,12 +144,16 @@ def _cgroups() -> Finding:
             continue
         useful = sorted({"memory", "pids", "cpu"} & set(controllers))
         named = ", ".join(useful) or "no useful controllers"
-        return Finding("cgroups", bool(useful), f"{kind}: {named}; not needed, limits are used")
+        return ProbeResult("cgroups", bool(useful), f"{kind}: {named}; not needed, limits are used")
     exists = os.path.isdir("/sys/fs/cgroup/memory")  # noqa: PTH112 - a kernel folder
-    return Finding("cgroups", exists, "v1 only; limits are used" if exists else "none are mounted")
+    return ProbeResult(
+        "cgroups", exists, "v1 only; limits are used" if exists else "none are mounted"
+    )
 
 
-def _kernel() -> Finding:
+def _kernel() -> ProbeResult:
     name = os.uname()
     release = tuple(int(part) for part in name.release.split("-")[0].split(".")[:2])
-    return Finding("kernel", release >= (5, 9), f"{name.sysname} {name.release} on {name.machine}")
+    return ProbeResult(
+        "kernel", release >= (5, 9), f"{name.sysname} {name.release} on {name.machine}"
+    )

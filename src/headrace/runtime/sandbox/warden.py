@@ -36,7 +36,7 @@ _MAP, _MAPPED, _REFUSED, _STANDS = b"m", b"k", b"r", b"s"
 _GIVES_IDS = kernel.CAP_CHOWN | kernel.CAP_KILL | kernel.CAP_SETGID | kernel.CAP_SETUID
 
 
-class Rung(msgspec.Struct, frozen=True):
+class IsolationStep(msgspec.Struct, frozen=True):
     """What a zygote stands on.
 
     Attributes:
@@ -62,24 +62,27 @@ class Rung(msgspec.Struct, frozen=True):
         return f"{kills}; the host's uid without capabilities"
 
 
-def rungs(*, isolation: int, root: bool) -> list[Rung]:
+def rungs(*, isolation: int, root: bool) -> list[IsolationStep]:
     """The ladder, from the top."""
     if isolation < 1:
-        return [Rung(True, not root, False, False), Rung(False, False, False, False)]
+        return [
+            IsolationStep(True, not root, False, False),
+            IsolationStep(False, False, False, False),
+        ]
     if root:
         return [
-            Rung(True, True, True, True),
-            Rung(True, False, True, True),
-            Rung(False, False, True, True),
-            Rung(False, False, False, True),
+            IsolationStep(True, True, True, True),
+            IsolationStep(True, False, True, True),
+            IsolationStep(False, False, True, True),
+            IsolationStep(False, False, False, True),
         ]
-    return [Rung(True, True, False, True), Rung(False, False, False, True)]
+    return [IsolationStep(True, True, False, True), IsolationStep(False, False, False, True)]
 
 
-class Standing(msgspec.Struct, frozen=True):
+class ZygoteIsolation(msgspec.Struct, frozen=True):
     """Where the zygote stands, and what was tried above it."""
 
-    rung: Rung
+    rung: IsolationStep
     notes: list[str]
 
 
@@ -89,8 +92,8 @@ def divide(
     group: int,
     isolation: int,
     close: int,
-    prepare: Callable[[Rung], list[str]],
-) -> Standing:
+    prepare: Callable[[IsolationStep], list[str]],
+) -> ZygoteIsolation:
     """Become warden and zygote; returns in the zygote only.
 
     Args:
@@ -135,15 +138,15 @@ def divide(
 
 
 def _settle(
-    rung: Rung,
+    rung: IsolationStep,
     uid: int,
     group: int,
     link: socket.socket,
     notes: list[str],
-    prepare: Callable[[Rung], list[str]],
+    prepare: Callable[[IsolationStep], list[str]],
     *,
     root: bool,
-) -> Standing:
+) -> ZygoteIsolation:
     try:
         # Set once more below: changing ids clears it.
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -174,7 +177,7 @@ def _settle(
     except BaseException as error:  # noqa: BLE001 - the warden's stack must not go on in its child
         link.sendall(_REFUSED + f"{rung.name}: {error}".encode()[:MAX_NOTE])
         os._exit(EXIT_UNSETTLED)
-    return Standing(rung, notes)
+    return ZygoteIsolation(rung, notes)
 
 
 def _ask_for_ids(link: socket.socket) -> None:
@@ -233,7 +236,7 @@ def _write(path: str, text: str) -> None:
         os.close(file)
 
 
-def _watch(zygote: int, rung: Rung) -> NoReturn:
+def _watch(zygote: int, rung: IsolationStep) -> NoReturn:
     """Wait for the zygote's end, end what it left behind, and pass on how it ended."""
     pidfd = os.pidfd_open(zygote)
 

@@ -16,8 +16,8 @@ from headrace.model.effects import Change
 from headrace.model.errors import HeadraceError, Unavailable
 from headrace.model.event import Event
 from headrace.sdk.app import App
-from headrace.testing.faults import Host, HostDied, inhabited
-from headrace.testing.hosts import Lives, Node
+from headrace.testing.faults import HostDied, SimulatedHost, inhabited
+from headrace.testing.hosts import HostedNode, Hosts
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class Scene(Protocol):
         """Do what people outside must do for everything to come to rest, once nothing goes wrong."""
         ...
 
-    def landed(self, host: Host, change: Change) -> None:
+    def landed(self, host: SimulatedHost, change: Change) -> None:
         """A change has landed."""
         ...
 
@@ -65,14 +65,14 @@ class Stage:
         may_conflict: Whether the store may say that somebody else was first, though nobody was.
     """
 
-    lives: Lives
+    lives: Hosts
     clock: Clock
 
     def __init__(self, chance: Random, *, calm: bool, may_conflict: bool, is_skewed: bool) -> None:
         self.chance, self.calm = chance, calm
         self.may_conflict, self.is_skewed = may_conflict, is_skewed
 
-    def enter(self, lives: Lives) -> None:
+    def enter(self, lives: Hosts) -> None:
         """These are the hosts it is played on."""
         self.lives, self.clock = lives, lives.clock
 
@@ -92,7 +92,7 @@ class Stage:
                 continue
             return
 
-    async def ask(self, wish: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
+    async def ask(self, wish: Callable[[HostedNode], Coroutine[Any, Any, T]]) -> T:
         """What the host that is up answers.
 
         Raises:
@@ -109,7 +109,7 @@ class Stage:
             raise Unavailable("the host died before it answered") from error
         return asked.result()
 
-    async def insist(self, wish: Callable[[Node], Coroutine[Any, Any, T]]) -> T | None:
+    async def insist(self, wish: Callable[[HostedNode], Coroutine[Any, Any, T]]) -> T | None:
         """The answer, asked for again until there is one; None where the wish is refused."""
         while True:
             try:
@@ -120,6 +120,6 @@ class Stage:
                 return None
 
 
-async def _inside(node: Node, wish: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
+async def _inside(node: HostedNode, wish: Callable[[HostedNode], Coroutine[Any, Any, T]]) -> T:
     inhabited.set(node.host)
     return await wish(node)

@@ -21,8 +21,8 @@ from headrace.sdk.app import App
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event as Seen
 from headrace.simulation.scenes.base import AGAIN_S, APP, WINDOW_S, Stage
-from headrace.testing.faults import Host
-from headrace.testing.hosts import Node
+from headrace.testing.faults import SimulatedHost
+from headrace.testing.hosts import HostedNode
 
 BUS = "sim.events"
 URL = "https://elsewhere/hook"
@@ -164,7 +164,7 @@ class BusScene:
         await self._stage.wait_until(planned.at)
         begin, end = (epoch + round(at * 1e6) for at in (planned.begin, planned.end))
 
-        async def wish(node: Node) -> ReplayRow:
+        async def wish(node: HostedNode) -> ReplayRow:
             return await node.rooms.replays.start(
                 planned.name,
                 BUS,
@@ -173,7 +173,7 @@ class BusScene:
                 rules=[f"{APP}.{rule}" for rule in planned.rules],
             )
 
-        async def look(node: Node) -> ReplayRow:
+        async def look(node: HostedNode) -> ReplayRow:
             return await node.rooms.replays.get(planned.name)
 
         asked = self._stage.clock.now()
@@ -185,7 +185,7 @@ class BusScene:
     async def finish(self) -> None:
         """Nobody outside has to do anything."""
 
-    def landed(self, host: Host, change: Change) -> None:
+    def landed(self, host: SimulatedHost, change: Change) -> None:
         """Nothing is noted: the streams say it all."""
 
     def account(self) -> dict[str, Any]:

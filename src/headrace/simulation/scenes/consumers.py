@@ -18,7 +18,7 @@ from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
 from headrace.sdk.context import Context
 from headrace.simulation.scenes.base import APP, WINDOW_S, Stage
-from headrace.testing.faults import Host
+from headrace.testing.faults import SimulatedHost
 
 STREAM, DONE, NAME = "lag.in", "lag.done", "drain"
 
@@ -119,7 +119,7 @@ class ConsumerScene:
         self._calm = True
         await self._stage.clock.sleep(60.0)
 
-    def landed(self, host: Host, change: Change) -> None:
+    def landed(self, host: SimulatedHost, change: Change) -> None:
         """Note every move of a position, and what was appended with it."""
         puts = [(one.key, one.value) for one in change.puts if one.space is Space.POSITIONS]
         appends = [(one.partition, one.body) for one in change.appends if one.stream == DONE]

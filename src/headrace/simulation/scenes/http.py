@@ -20,8 +20,8 @@ from headrace.sdk.app import App
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event as Seen
 from headrace.simulation.scenes.base import AGAIN_S, APP, Stage
-from headrace.testing.faults import Host
-from headrace.testing.http_client import Wicket
+from headrace.testing.faults import SimulatedHost
+from headrace.testing.http_client import HttpClient
 
 TOLD = "desk.told"
 TRIES = 2_000
@@ -46,7 +46,7 @@ class PlannedRequest(msgspec.Struct, frozen=True):
     other: bool
 
 
-class PlannedDesk(msgspec.Struct, frozen=True, tag="desk"):
+class PlannedHttpClient(msgspec.Struct, frozen=True, tag="desk"):
     """Requests, and how many orders share a counter: the fewer counters, the more conflicts."""
 
     requests: tuple[PlannedRequest, ...]
@@ -54,7 +54,7 @@ class PlannedDesk(msgspec.Struct, frozen=True, tag="desk"):
     slow: float
 
 
-def draw_desk(chance: Random) -> PlannedDesk:
+def draw_desk(chance: Random) -> PlannedHttpClient:
     """Some requests."""
     found, at = [], 0.0
     for number in range(chance.choice((4, 10, 24))):
@@ -70,20 +70,20 @@ def draw_desk(chance: Random) -> PlannedDesk:
             )
         )
         at += chance.choice((0.0, 0.0, chance.uniform(0.0, 1.0)))
-    return PlannedDesk(
+    return PlannedHttpClient(
         tuple(found), counters=chance.choice((1, 2, 5)), slow=chance.choice((0.0, 0.2))
     )
 
 
-class DeskScene:
+class HttpScene:
     """The desk, played."""
 
     kind = "desk"
 
-    def __init__(self, planned: PlannedDesk) -> None:
+    def __init__(self, planned: PlannedHttpClient) -> None:
         self.planned = planned
         self.answers: list[list[Any]] = []
-        self._wicket = Wicket()
+        self._wicket = HttpClient()
         self._stage: Stage
 
     def build(self, app: App, stage: Stage) -> None:
@@ -157,7 +157,7 @@ class DeskScene:
         """Let what was kept be done."""
         await self._stage.clock.sleep(10.0)
 
-    def landed(self, host: Host, change: Change) -> None:
+    def landed(self, host: SimulatedHost, change: Change) -> None:
         """Nothing is noted: answers and streams say it all."""
 
     def account(self) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
 from headrace.sdk.context import Context
 from headrace.simulation.scenes.base import AGAIN_S, APP, WINDOW_S, Stage
-from headrace.testing.faults import Host
-from headrace.testing.hosts import Node
+from headrace.testing.faults import SimulatedHost
+from headrace.testing.hosts import HostedNode
 from headrace.testing.virtual_time import EPOCH
 
 SECOND = 1_000_000
@@ -129,7 +129,7 @@ class MergeScene:
                 continue
             self._is_sent_back = await self._stage.insist(self._sent_back_by) or False
 
-    async def _sent_back_by(self, node: Node) -> bool:
+    async def _sent_back_by(self, node: HostedNode) -> bool:
         await node.dispatcher.reset(f"{APP}.{NAME}", "earliest")
         # Where another host has taken over meanwhile, one that owns nothing any more has answered: the
         # owner reads on from where it stood, so it is asked too.
@@ -139,7 +139,7 @@ class MergeScene:
         blobs = self._stage.lives.log_of(OUTPUT)
         return sum(len(decode_events(body)) for _, _, body in blobs)
 
-    def landed(self, host: Host, change: Change) -> None:
+    def landed(self, host: SimulatedHost, change: Change) -> None:
         """Nothing is noted on the way."""
 
     def account(self) -> dict[str, Any]:

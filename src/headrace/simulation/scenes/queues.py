@@ -12,14 +12,14 @@ from typing import Any
 
 import msgspec
 
-from headrace.delivery.queues.external_consumers import Message
+from headrace.delivery.queues.external_consumers import LeasedMessage
 from headrace.model.effects import Change, Space
 from headrace.model.errors import HeadraceError, Unavailable
 from headrace.model.event import Event
 from headrace.sdk.app import App
 from headrace.simulation.scenes.base import APP, WINDOW_S, Stage
-from headrace.testing.faults import Host
-from headrace.testing.hosts import Node
+from headrace.testing.faults import SimulatedHost
+from headrace.testing.hosts import HostedNode
 from headrace.topology.external_consumers import consumer_name
 
 QUEUE = "jobs"
@@ -173,7 +173,7 @@ class QueueScene:
             await self._redrive()
 
     async def _redrive(self) -> None:
-        async def wish(node: Node) -> int:
+        async def wish(node: HostedNode) -> int:
             return await node.rooms.queues.redrive(QUEUE)
 
         self.journal.append(["redrive", self._now()])
@@ -189,7 +189,7 @@ class QueueScene:
             await self._stage.clock.sleep(chance.uniform(0.05, 0.4))
         await asyncio.gather(*handling)
 
-    async def _handle(self, message: Message, chance: Random) -> None:
+    async def _handle(self, message: LeasedMessage, chance: Random) -> None:
         """What becomes of one message, with whoever received it."""
         sleep, visibility = self._stage.clock.sleep, self.planned.visibility
         number = msgspec.json.decode(message.event.value)["n"]
@@ -207,7 +207,7 @@ class QueueScene:
             await sleep(visibility * 1.5)
         await self._say("ack", message)
 
-    async def _receive(self, most: int) -> list[Message]:
+    async def _receive(self, most: int) -> list[LeasedMessage]:
         began = self._now()
         try:
             found = await self._stage.ask(
@@ -220,8 +220,8 @@ class QueueScene:
             self.journal.append(["receive", began, self._now(), most, told])
         return found
 
-    async def _say(self, what: str, message: Message, amount: float = 0.0) -> None:
-        def wish(node: Node) -> Any:
+    async def _say(self, what: str, message: LeasedMessage, amount: float = 0.0) -> None:
+        def wish(node: HostedNode) -> Any:
             queues = node.dispatcher.queues
             match what:
                 case "ack":
@@ -243,7 +243,7 @@ class QueueScene:
 
     # --- what is seen -----------------------------------------------------------------------
 
-    def landed(self, host: Host, change: Change) -> None:
+    def landed(self, host: SimulatedHost, change: Change) -> None:
         """Note what died and what was redriven."""
         put = [(one.key, one.value) for one in change.puts if one.space is Space.DEAD]
         gone = [one.key for one in change.deletes if one.space is Space.DEAD]
@@ -288,5 +288,5 @@ def _fact(message: PlannedMessage) -> Event:
     return Event(value, message.key, 0, f"job{message.number}", headers or None)
 
 
-def _place(message: Message) -> tuple[int, int]:
+def _place(message: LeasedMessage) -> tuple[int, int]:
     return message.position.partition, message.position.offset

@@ -19,7 +19,7 @@ from headrace.sdk.app import App
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event as Seen
 from headrace.simulation.scenes.base import APP, Stage
-from headrace.testing.faults import Host
+from headrace.testing.faults import SimulatedHost
 from headrace.testing.virtual_time import EPOCH
 
 
@@ -32,14 +32,14 @@ class PlannedSchedule(msgspec.Struct, frozen=True):
     misfire: Misfire
 
 
-class PlannedCalendar(msgspec.Struct, frozen=True, tag="calendar"):
+class PlannedSchedules(msgspec.Struct, frozen=True, tag="calendar"):
     """Some schedules, and for how long they are watched."""
 
     schedules: tuple[PlannedSchedule, ...]
     watched: float
 
 
-def draw_calendar(chance: Random) -> PlannedCalendar:
+def draw_calendar(chance: Random) -> PlannedSchedules:
     """Some schedules."""
     found = []
     for place in range(chance.choice((1, 2, 3))):
@@ -49,15 +49,15 @@ def draw_calendar(chance: Random) -> PlannedCalendar:
         )
         misfire: Misfire = chance.choice(("once", "skip", "all"))
         found.append(PlannedSchedule(f"s{place}", kind, period, misfire))
-    return PlannedCalendar(tuple(found), chance.choice((6.0, 10.0)))
+    return PlannedSchedules(tuple(found), chance.choice((6.0, 10.0)))
 
 
-class CalendarScene:
+class ScheduleScene:
     """The schedules, played."""
 
     kind = "calendar"
 
-    def __init__(self, planned: PlannedCalendar) -> None:
+    def __init__(self, planned: PlannedSchedules) -> None:
         self.planned = planned
         self._stage: Stage
 
@@ -84,7 +84,7 @@ class CalendarScene:
         """Let the schedules catch up."""
         await self._stage.clock.sleep(5.0)
 
-    def landed(self, host: Host, change: Change) -> None:
+    def landed(self, host: SimulatedHost, change: Change) -> None:
         """Nothing is noted: the streams say it all."""
 
     def account(self) -> dict[str, Any]:

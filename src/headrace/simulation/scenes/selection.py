@@ -8,14 +8,14 @@ from random import Random  # noqa: TID251 - the plan's own chance, from the seed
 from headrace.simulation.scenes.base import Scene
 from headrace.simulation.scenes.buses import BusScene, PlannedBus, draw_bus
 from headrace.simulation.scenes.consumers import ConsumerScene, PlannedConsumer, draw_consumer
-from headrace.simulation.scenes.http import DeskScene, PlannedDesk
+from headrace.simulation.scenes.http import HttpScene, PlannedHttpClient
 from headrace.simulation.scenes.merges import MergeScene, PlannedMerge
 from headrace.simulation.scenes.queues import PlannedQueue, QueueScene, draw_queue
-from headrace.simulation.scenes.schedules import CalendarScene, PlannedCalendar, draw_calendar
+from headrace.simulation.scenes.schedules import PlannedSchedules, ScheduleScene, draw_calendar
 from headrace.simulation.scenes.windows import PlannedWindows, WindowScene
 
 PlannedScene = (
-    PlannedQueue | PlannedBus | PlannedCalendar | PlannedConsumer | PlannedMerge | PlannedDesk
+    PlannedQueue | PlannedBus | PlannedSchedules | PlannedConsumer | PlannedMerge | PlannedHttpClient
     | PlannedWindows
 )  # fmt: skip
 
@@ -39,13 +39,13 @@ def scene_of(planned: PlannedScene) -> Scene:
             return QueueScene(planned)
         case PlannedBus():
             return BusScene(planned)
-        case PlannedCalendar():
-            return CalendarScene(planned)
+        case PlannedSchedules():
+            return ScheduleScene(planned)
         case PlannedConsumer():
             return ConsumerScene(planned)
         case PlannedMerge():
             return MergeScene(planned)
-        case PlannedDesk():
-            return DeskScene(planned)
+        case PlannedHttpClient():
+            return HttpScene(planned)
         case PlannedWindows():
             return WindowScene(planned)

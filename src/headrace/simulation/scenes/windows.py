@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from headrace.admin.dead_letters import DeadLetters
-from headrace.admin.parked_keys import ParkingLot
+from headrace.admin.parked_keys import ParkedKeys
 from headrace.model.effects import Change, Space
 from headrace.model.event import Event
 from headrace.model.policy import DeadLetter, ParkKey, Retry
@@ -22,8 +22,8 @@ from headrace.sdk.app import App
 from headrace.sdk.event import Event as Seen
 from headrace.sdk.windows import Tumbling, Window
 from headrace.simulation.scenes.base import APP, WINDOW_S, Stage
-from headrace.testing.faults import Host
-from headrace.testing.hosts import Node
+from headrace.testing.faults import SimulatedHost
+from headrace.testing.hosts import HostedNode
 from headrace.testing.virtual_time import EPOCH
 
 SECOND = 1_000_000
@@ -157,15 +157,15 @@ class WindowScene:
         await self._stage.insist(self._redriven_by)
         await self._stage.clock.sleep(PATIENCE_S)
 
-    async def _redriven_by(self, node: Node) -> bool:
+    async def _redriven_by(self, node: HostedNode) -> bool:
         name, clock = f"{APP}.{NAME}", self._stage.clock
         await DeadLetters(node.door, node.dispatcher, clock).redrive(name)
-        await ParkingLot(node.door, node.dispatcher, clock).redrive(name)
+        await ParkedKeys(node.door, node.dispatcher, clock).redrive(name)
         return True
 
     # --- what is seen -----------------------------------------------------------------------
 
-    def landed(self, host: Host, change: Change) -> None:
+    def landed(self, host: SimulatedHost, change: Change) -> None:
         """Note what is given up."""
         self.given_up += (
             (put.key, put.value)

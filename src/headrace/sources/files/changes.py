@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from headrace.model.triggers.files import FileEvent
-from headrace.sources.files.folder import Version
+from headrace.sources.files.folder import FileVersion
 
 
 class FileChange(NamedTuple):
@@ -18,18 +18,18 @@ class FileChange(NamedTuple):
 
     event: FileEvent
     name: str
-    version: Version | None
+    version: FileVersion | None
 
 
 class Open(NamedTuple):
     """A change that is not told yet: since when the version stands still, and how long it must."""
 
-    version: Version | None
+    version: FileVersion | None
     since: float
     settle: float
 
 
-class Ledger:
+class ToldVersions:
     """Knows which version of each file was told, and since when each new one stands still.
 
     Args:
@@ -38,7 +38,7 @@ class Ledger:
         unsure: Seconds at least where nothing says that the file is whole.
     """
 
-    def __init__(self, told: Mapping[str, Version], settle: float, unsure: float = 0.0) -> None:
+    def __init__(self, told: Mapping[str, FileVersion], settle: float, unsure: float = 0.0) -> None:
         self.told = dict(told)
         self._settle, self._unsure = settle, max(settle, unsure)
         self._open: dict[str, Open] = {}
@@ -50,7 +50,7 @@ class Ledger:
 
     def look(
         self,
-        seen: Mapping[str, Version],
+        seen: Mapping[str, FileVersion],
         now: float,
         busy: Collection[str] = (),
         closed: Collection[str] = (),

@@ -27,7 +27,7 @@ _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Version(NamedTuple):
+class FileVersion(NamedTuple):
     """A file's state; another one means that there is something else to read.
 
     Attributes:
@@ -41,14 +41,14 @@ class Version(NamedTuple):
     tag: int | str
 
 
-def version_of(status: os.stat_result) -> Version:
+def version_of(status: os.stat_result) -> FileVersion:
     """The version of a local file."""
     # Some file systems keep any time, and more than a row can hold.
     modified = max(-_LATEST, min(status.st_mtime_ns, _LATEST))
-    return Version(status.st_size, modified, status.st_ino)
+    return FileVersion(status.st_size, modified, status.st_ino)
 
 
-class Place(Protocol):
+class WatchedFolder(Protocol):
     """Where files are, looked at again and again.
 
     Attributes:
@@ -63,7 +63,7 @@ class Place(Protocol):
         """Whether the trigger means the file."""
         ...
 
-    async def look(self) -> dict[str, Version]:
+    async def look(self) -> dict[str, FileVersion]:
         """Every file that is meant, by its path beneath the place.
 
         Raises:
@@ -95,14 +95,14 @@ class Folder:
         """Whether the trigger means the file, by its name (with `recursive`, its path)."""
         return self._matches(name) is not None
 
-    async def look(self) -> dict[str, Version]:
+    async def look(self) -> dict[str, FileVersion]:
         """Every file that is meant, by its path beneath the folder.
 
         Raises:
             Unavailable: The folder cannot be read now.
             Misuse: It holds more files than can be watched.
         """
-        found: dict[str, Version] = {}
+        found: dict[str, FileVersion] = {}
         try:
             root = os.open(self._trigger.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -158,7 +158,7 @@ class Folder:
 
     async def _walk(
         self, folder: int, prefix: str, depth: int
-    ) -> AsyncIterator[tuple[str, Version]]:
+    ) -> AsyncIterator[tuple[str, FileVersion]]:
         inner: list[str] = []
         with os.scandir(folder) as entries:
             for count, entry in enumerate(entries):

@@ -50,7 +50,7 @@ class Writing(Enum):
     WHOLE = 4
 
 
-class Heard(NamedTuple):
+class InotifyEvents(NamedTuple):
     """What the kernel said last of a name; `number` differs with everything that it said."""
 
     writing: Writing
@@ -66,7 +66,7 @@ class Inotify:
         Raises:
             Unavailable: There is no inotify here, or the machine's limit is reached.
         """
-        self._heard: dict[str, Heard] = {}
+        self._heard: dict[str, InotifyEvents] = {}
         self._unopened: set[str] = set()
         self._count = 0
         self._root = root
@@ -116,13 +116,13 @@ class Inotify:
         await self._changed.wait()
         self._changed.clear()
 
-    def catch_up(self) -> Mapping[str, Heard]:
+    def catch_up(self) -> Mapping[str, InotifyEvents]:
         """Take in what the kernel has said by now; what it said last, by path beneath the folder."""
         while self._take():
             pass
         return MappingProxyType(self._heard.copy())
 
-    def forget(self, heard: Mapping[str, Heard], *, keep: Collection[str]) -> None:
+    def forget(self, heard: Mapping[str, InotifyEvents], *, keep: Collection[str]) -> None:
         """Drop what was heard of names whose changes are told; keep those that are being written."""
         for name, known in heard.items():
             if name not in keep and self._heard.get(name) == known and not is_busy(known):
@@ -207,7 +207,7 @@ class Inotify:
 
     def _hear(self, path: str, writing: Writing, *, wake: bool = False) -> None:
         self._count += 1
-        self._heard[path] = Heard(writing, self._count)
+        self._heard[path] = InotifyEvents(writing, self._count)
         if wake:
             self._changed.set()
 
@@ -219,13 +219,13 @@ class Inotify:
             self._fd = -1
 
 
-def is_busy(heard: Heard) -> bool:
+def is_busy(heard: InotifyEvents) -> bool:
     """Whether somebody has the file open to write to it."""
     return heard.writing in {Writing.OPENED, Writing.WRITTEN}
 
 
 def busy_and_whole(
-    before: Mapping[str, Heard], after: Mapping[str, Heard]
+    before: Mapping[str, InotifyEvents], after: Mapping[str, InotifyEvents]
 ) -> tuple[set[str], set[str]]:
     """Files that are being written, and those that were whole before a look and untouched until after it."""
     busy = {name for heard in (before, after) for name, known in heard.items() if is_busy(known)}

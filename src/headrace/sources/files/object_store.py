@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.triggers.files import MAX_FILES, Objects
-from headrace.sources.files.folder import Version
+from headrace.sources.files.folder import FileVersion
 
 CONNECTION: Final = frozenset(
     ["allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_url", "timeout"]
@@ -21,7 +21,7 @@ CONNECTION: Final = frozenset(
 _PAGE: Final = 1_000
 
 
-class Bucket:
+class ObjectStore:
     """The prefix of one trigger, listed again and again.
 
     Attributes:
@@ -72,20 +72,20 @@ class Bucket:
         """Whether the trigger means the object, by its path beneath the prefix."""
         return self._matches(name) is not None
 
-    async def look(self) -> dict[str, Version]:
+    async def look(self) -> dict[str, FileVersion]:
         """Every object that is meant, by its path beneath the prefix.
 
         Raises:
             Unavailable: The store cannot be listed now.
             Misuse: It holds more objects than can be watched.
         """
-        found: dict[str, Version] = {}
+        found: dict[str, FileVersion] = {}
         try:
             async for page in self._list(self._store, chunk_size=_PAGE):
                 for each in page:
                     if self.includes(each["path"]):
                         moment = round(each["last_modified"].timestamp() * 1_000_000) * 1_000
-                        found[each["path"]] = Version(each["size"], moment, each["e_tag"] or "")
+                        found[each["path"]] = FileVersion(each["size"], moment, each["e_tag"] or "")
                 if len(found) > MAX_FILES:
                     raise Misuse(
                         f"`{self._trigger.url}` holds over {MAX_FILES:,} objects that match; "

@@ -14,13 +14,13 @@ from urllib.parse import unquote, urlsplit
 from headrace.environment.clock import Clock
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.triggers.files import MAX_FILES, Sftp
-from headrace.sources.files.folder import Version
+from headrace.sources.files.folder import FileVersion
 
 LOOK_TIMEOUT_S: Final = 60.0
 PORT: Final = 22
 
 
-class Drop:
+class SftpFolder:
     """The folder of one trigger, looked at again and again.
 
     Attributes:
@@ -48,7 +48,7 @@ class Drop:
         """Whether the trigger means the file, by its name."""
         return self._matches(name) is not None
 
-    async def look(self) -> dict[str, Version]:
+    async def look(self) -> dict[str, FileVersion]:
         """Every file that is meant, by name.
 
         Raises:
@@ -62,15 +62,15 @@ class Drop:
             why = str(error) or type(error).__name__
             raise Unavailable(f"`{self._trigger.url}` cannot be read: {why}") from error
 
-    async def _listed(self) -> dict[str, Version]:
+    async def _listed(self) -> dict[str, FileVersion]:
         if self._client is None:
             await self._connect()
-        found: dict[str, Version] = {}
+        found: dict[str, FileVersion] = {}
         folder = unquote(urlsplit(self._trigger.url).path)
         async for each in self._client.scandir(folder):
             name, about = str(each.filename), each.attrs
             if about.type == self._ssh.FILEXFER_TYPE_REGULAR and self.includes(name):
-                found[name] = Version(about.size or 0, (about.mtime or 0) * 1_000_000_000, "")
+                found[name] = FileVersion(about.size or 0, (about.mtime or 0) * 1_000_000_000, "")
             if len(found) > MAX_FILES:
                 raise Misuse(
                     f"`{self._trigger.url}` holds over {MAX_FILES:,} files that match; narrow "

@@ -19,12 +19,12 @@ from headrace.environment.wait_until import wait_until
 from headrace.model.errors import Fenced, Unavailable
 from headrace.model.event import Event
 from headrace.model.triggers.files import Files, Objects, Sftp
-from headrace.sources.base import Outlet
-from headrace.sources.files.changes import FileChange, Ledger, is_beneath
-from headrace.sources.files.folder import Folder, Place, Version, version_of
+from headrace.sources.base import SourceAppender
+from headrace.sources.files.changes import FileChange, ToldVersions, is_beneath
+from headrace.sources.files.folder import FileVersion, Folder, WatchedFolder, version_of
 from headrace.sources.files.inotify import Inotify, busy_and_whole
-from headrace.sources.files.object_store import Bucket
-from headrace.sources.files.sftp import Drop
+from headrace.sources.files.object_store import ObjectStore
+from headrace.sources.files.sftp import SftpFolder
 from headrace.sources.files.slices import Slice, header_of, read_slice, shown
 from headrace.sources.foreign.feed import fitted
 
@@ -46,17 +46,17 @@ _begun = msgspec.msgpack.Decoder(tuple[int, int, int | str, int])
 _pack = msgspec.msgpack.Encoder().encode
 
 
-class Begun(NamedTuple):
+class PartialVersion(NamedTuple):
     """A version of a file that is told in part: how many of its bytes."""
 
-    version: Version | None
+    version: FileVersion | None
     done: int
 
     @classmethod
-    def of(cls, row: bytes) -> Begun:
+    def of(cls, row: bytes) -> PartialVersion:
         """What was noted."""
         size, modified, tag, done = _begun.decode(row)
-        return cls(Version(size, modified, tag), done)
+        return cls(FileVersion(size, modified, tag), done)
 
 
 class FilesSource:
@@ -65,7 +65,7 @@ class FilesSource:
     def __init__(self, trigger: Files | Objects | Sftp, clock: Clock) -> None:
         self._trigger = trigger
         self._clock = clock
-        self._folder: Place
+        self._folder: WatchedFolder
         if isinstance(trigger, Files):
             self._root, self._settle = trigger.path, trigger.settle
             # Functions stand elsewhere: a path that is relative to the node would be of no use.
@@ -74,17 +74,17 @@ class FilesSource:
         elif isinstance(trigger, Sftp):
             self._root = self._shown = trigger.url
             self._settle = trigger.settle
-            self._folder = Drop(trigger, clock)
+            self._folder = SftpFolder(trigger, clock)
         else:
             self._root = self._shown = trigger.url
             self._settle = 0.0
-            self._folder = Bucket(trigger)
+            self._folder = ObjectStore(trigger)
         self._place, self._begun_place = f"{self._root}//", f"{self._root}/:/"
         self._slices = trigger.slices if isinstance(trigger, Files) else None
-        self._begun: dict[str, Begun] = {}
+        self._begun: dict[str, PartialVersion] = {}
         self._unsure = unsure_of(trigger)
 
-    async def run(self, outlet: Outlet) -> None:
+    async def run(self, outlet: SourceAppender) -> None:
         """Watch for ever.
 
         Raises:
@@ -111,10 +111,10 @@ class FilesSource:
         except Unavailable:
             return None
 
-    async def _watch(self, outlet: Outlet, hints: Inotify | None) -> None:
+    async def _watch(self, outlet: SourceAppender, hints: Inotify | None) -> None:
         row = await outlet.checkpoint()
         turn = 0 if row is None else int.from_bytes(row)
-        ledger = Ledger(await self._told(outlet), self._settle, self._unsure)
+        ledger = ToldVersions(await self._told(outlet), self._settle, self._unsure)
         while True:
             hints, _ = self._follow(hints)
             before = {} if hints is None else hints.catch_up()
@@ -161,7 +161,7 @@ class FilesSource:
         return self._slices is not None and change.version is not None and is_meant
 
     async def _tell_slices(
-        self, outlet: Outlet, ledger: Ledger, change: FileChange, turn: int
+        self, outlet: SourceAppender, ledger: ToldVersions, change: FileChange, turn: int
     ) -> int:
         """Tell of a version of a file slice by slice, and how far with each; the turn after it.
 
@@ -195,12 +195,12 @@ class FilesSource:
                     ledger.tell([change])
                     self._begun.pop(change.name, None)
                     return turn
-                self._begun[change.name] = Begun(change.version, at)
+                self._begun[change.name] = PartialVersion(change.version, at)
         finally:
             os.close(descriptor)
         return turn
 
-    async def _forget_begun(self, outlet: Outlet, ledger: Ledger, turn: int) -> int:
+    async def _forget_begun(self, outlet: SourceAppender, ledger: ToldVersions, turn: int) -> int:
         """Drop what was noted of files that went before all of them was told; the turn after it."""
         gone = {
             name
@@ -244,23 +244,23 @@ class FilesSource:
             hints.close()
             return None, False
 
-    async def _told(self, outlet: Outlet) -> dict[str, Version]:
+    async def _told(self, outlet: SourceAppender) -> dict[str, FileVersion]:
         """What was told of this folder; what the trigger no longer means counts as never told."""
         notes = await outlet.notes()
         self._begun = {
-            name.removeprefix(self._begun_place): Begun.of(row)
+            name.removeprefix(self._begun_place): PartialVersion.of(row)
             for name, row in notes.items()
             if name.startswith(self._begun_place)
         }
         return {
-            name.removeprefix(self._place): Version(*_version.decode(row))
+            name.removeprefix(self._place): FileVersion(*_version.decode(row))
             for name, row in notes.items()
             if name.startswith(self._place)
             and self._folder.includes(name.removeprefix(self._place))
         }
 
     async def _wait(
-        self, hints: Inotify | None, ledger: Ledger, *, looked: float, pause: float
+        self, hints: Inotify | None, ledger: ToldVersions, *, looked: float, pause: float
     ) -> None:
         settling = ledger.settles_in(self._clock.monotonic())
         longest = HINTED_POLL_S if hints is not None else self._trigger.poll or BLIND_POLL_S

@@ -6,7 +6,7 @@ driver acknowledge them. It keeps no more than `in_flight` messages in memory, n
 itself (its source is begun again after a pause that grows), and raises our errors, not its library's.
 
 A third party's driver is a callable in the entry point group `headrace.sources`: it takes the
-trigger's settings (a dict) and the node's `Surroundings`, and returns a `ForeignSource`.
+trigger's settings (a dict) and the node's `DriverContext`, and returns a `ForeignSource`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Receipt = TypeVar("Receipt")
 
 
 @dataclass(frozen=True, slots=True)
-class Message(Generic[Receipt]):
+class ForeignMessage(Generic[Receipt]):
     """One message as a driver hands it over.
 
     Attributes:
@@ -60,7 +60,7 @@ class ForeignSource(Protocol[Receipt]):
         """
         ...
 
-    async def receive(self, limit: int) -> Sequence[Message[Receipt]]:
+    async def receive(self, limit: int) -> Sequence[ForeignMessage[Receipt]]:
         """The next messages, at most `limit`, in order; none after a while of nothing new.
 
         Raises:
@@ -68,7 +68,7 @@ class ForeignSource(Protocol[Receipt]):
         """
         ...
 
-    async def acknowledge(self, messages: Sequence[Message[Receipt]]) -> None:
+    async def acknowledge(self, messages: Sequence[ForeignMessage[Receipt]]) -> None:
         """These are on our disk. Called once for each, in the order they were received.
 
         Raises:
@@ -82,7 +82,7 @@ class ForeignSource(Protocol[Receipt]):
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class DriverContext:
     """What a driver may use of the node.
 
     Attributes:

@@ -25,8 +25,8 @@ from headrace.model.policy import (
     MAX_HEADERS,
     MAX_KEY_BYTES,
 )
-from headrace.sources.base import Outlet
-from headrace.sources.foreign.base import ForeignSource, Message
+from headrace.sources.base import SourceAppender
+from headrace.sources.foreign.base import ForeignMessage, ForeignSource
 
 MARK_BYTES = 16
 MIN_MARKS = 100
@@ -37,7 +37,7 @@ LATEST = 253_402_300_799_999_999
 """The last microsecond of the year 9999, behind which calendars end."""
 
 
-class Standing(msgspec.Struct, array_like=True, frozen=True):
+class FeedState(msgspec.Struct, array_like=True, frozen=True):
     """What a feed remembers, in one transaction with what it appended.
 
     Attributes:
@@ -50,12 +50,12 @@ class Standing(msgspec.Struct, array_like=True, frozen=True):
     marks: tuple[bytes, ...] = ()
     left: tuple[bytes, ...] = ()
 
-    def inherited(self) -> Standing:
+    def inherited(self) -> FeedState:
         """As a new life finds it."""
-        return Standing(self.places, (), (*self.left, *self.marks)[-MAX_LEFT:])
+        return FeedState(self.places, (), (*self.left, *self.marks)[-MAX_LEFT:])
 
 
-_standing = msgspec.msgpack.Decoder(Standing)
+_standing = msgspec.msgpack.Decoder(FeedState)
 
 
 class ForeignFeed:
@@ -70,12 +70,12 @@ class ForeignFeed:
         self._driver = driver
         self._in_flight = in_flight
         self._keep = max(in_flight, MIN_MARKS)
-        self._standing = Standing()
+        self._standing = FeedState()
 
-    async def run(self, outlet: Outlet) -> None:
+    async def run(self, outlet: SourceAppender) -> None:
         """Receive, and emit; see `Source.run`."""
         row = await outlet.checkpoint()
-        standing = Standing() if row is None else decode_standing(row, outlet.stream)
+        standing = FeedState() if row is None else decode_standing(row, outlet.stream)
         self._standing = standing.inherited()
         try:
             places = dict(await self._driver.connect(self._standing.places))
@@ -89,7 +89,7 @@ class ForeignFeed:
         finally:
             await self._driver.close()
 
-    async def _take(self, outlet: Outlet, messages: Sequence[Message[Any]]) -> None:
+    async def _take(self, outlet: SourceAppender, messages: Sequence[ForeignMessage[Any]]) -> None:
         hit("feed:before-append")
         fresh, standing = judge(messages, self._standing, keep=self._keep)
         if fresh:
@@ -103,7 +103,7 @@ class ForeignFeed:
         hit("feed:after-acknowledge")
 
 
-def decode_standing(row: bytes, stream: str) -> Standing:
+def decode_standing(row: bytes, stream: str) -> FeedState:
     """What was remembered.
 
     Raises:
@@ -116,8 +116,8 @@ def decode_standing(row: bytes, stream: str) -> Standing:
 
 
 def judge(
-    messages: Sequence[Message[Any]], standing: Standing, *, keep: int
-) -> tuple[list[Message[Any]], Standing]:
+    messages: Sequence[ForeignMessage[Any]], standing: FeedState, *, keep: int
+) -> tuple[list[ForeignMessage[Any]], FeedState]:
     """The messages not seen before, and what to remember once they are appended."""
     # Insertion order is age: a mark that comes again becomes the youngest.
     marks = dict.fromkeys(standing.marks)
@@ -137,7 +137,7 @@ def judge(
             if known and message.repeated:
                 continue
         fresh.append(message)
-    return fresh, Standing(places, tuple(marks)[-keep:], tuple(left))
+    return fresh, FeedState(places, tuple(marks)[-keep:], tuple(left))
 
 
 def digest(mark: str) -> bytes:
@@ -145,7 +145,7 @@ def digest(mark: str) -> bytes:
     return hashlib.blake2b(mark.encode("utf-8", "surrogatepass"), digest_size=MARK_BYTES).digest()
 
 
-def parts(messages: Sequence[Message[Any]]) -> Iterator[Sequence[Message[Any]]]:
+def parts(messages: Sequence[ForeignMessage[Any]]) -> Iterator[Sequence[ForeignMessage[Any]]]:
     """The messages in order, in runs that fit one append."""
     begin, size = 0, 0
     for index, message in enumerate(messages):

@@ -14,7 +14,7 @@ from typing import cast
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
 from headrace.model.triggers.foreign import KafkaTopic
-from headrace.sources.foreign.base import Message, Surroundings, lacking
+from headrace.sources.foreign.base import DriverContext, ForeignMessage, lacking
 from headrace.sources.foreign.feed import headers_of
 
 try:
@@ -33,7 +33,7 @@ PASSING = {kafka.KafkaError._ALL_BROKERS_DOWN, kafka.KafkaError._TRANSPORT}
 class KafkaSource:
     """One reader of every partition of one topic. Calls that wait run in a thread."""
 
-    def __init__(self, trigger: KafkaTopic, around: Surroundings) -> None:
+    def __init__(self, trigger: KafkaTopic, around: DriverContext) -> None:
         self._trigger = trigger
         self._clock = around.clock
         self._group = trigger.group or around.name
@@ -71,7 +71,7 @@ class KafkaSource:
         await self._take(known, first=not known)
         return known
 
-    async def receive(self, limit: int) -> Sequence[Message[None]]:
+    async def receive(self, limit: int) -> Sequence[ForeignMessage[None]]:
         """The next records, or nothing after half a second."""
         if self._clock.monotonic() - self._looked > ROUND_S:
             await self._take({}, first=False)
@@ -86,7 +86,7 @@ class KafkaSource:
                 raise Unavailable(f"{self._where}: {error}")
         return messages
 
-    async def acknowledge(self, messages: Sequence[Message[None]]) -> None:
+    async def acknowledge(self, messages: Sequence[ForeignMessage[None]]) -> None:
         """Tell the group how far we are; nothing depends on it."""
         places = dict(message.place for message in messages if message.place is not None)
         offsets = [
@@ -160,7 +160,7 @@ class KafkaSource:
             raise Unavailable(f"{self._where}: {error}") from error
         return int(high)
 
-    def _message(self, record: kafka.Message) -> Message[None]:
+    def _message(self, record: kafka.Message) -> ForeignMessage[None]:
         number, offset = int(record.partition() or 0), int(record.offset() or 0)
         self._next[number] = offset + 1
         stamp = int(record.timestamp()[1])
@@ -180,7 +180,7 @@ class KafkaSource:
             headers=headers,
             source=f"kafka/{self._trigger.topic}",
         )
-        return Message(event, None, place=(str(number), str(offset + 1)))
+        return ForeignMessage(event, None, place=(str(number), str(offset + 1)))
 
     @property
     def _open(self) -> kafka.Consumer:

@@ -14,7 +14,7 @@ from typing import Any
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
 from headrace.model.triggers.foreign import KinesisStream
-from headrace.sources.foreign.base import Message, Surroundings, lacking
+from headrace.sources.foreign.base import DriverContext, ForeignMessage, lacking
 
 try:
     from aiobotocore.session import get_session
@@ -30,7 +30,7 @@ LOST = (problems.BotoCoreError, problems.ClientError, OSError)
 class KinesisSource:
     """One reader of all shards, in turn."""
 
-    def __init__(self, trigger: KinesisStream, around: Surroundings) -> None:
+    def __init__(self, trigger: KinesisStream, around: DriverContext) -> None:
         self._trigger = trigger
         self._clock = around.clock
         self._exits: contextlib.AsyncExitStack | None = None
@@ -68,9 +68,9 @@ class KinesisSource:
             raise self._judged(error) from error
         return dict(self._places)
 
-    async def receive(self, limit: int) -> Sequence[Message[None]]:
+    async def receive(self, limit: int) -> Sequence[ForeignMessage[None]]:
         """One look at every shard."""
-        found: list[Message[None]] = []
+        found: list[ForeignMessage[None]] = []
         try:
             if self._clock.monotonic() - self._looked > ROUND_S:
                 await self._begin(await self._shards())
@@ -94,7 +94,7 @@ class KinesisSource:
             await self._clock.sleep(self._trigger.poll)
         return found
 
-    async def acknowledge(self, messages: Sequence[Message[None]]) -> None:
+    async def acknowledge(self, messages: Sequence[ForeignMessage[None]]) -> None:
         """Nothing to say: the place is kept on our side."""
 
     async def close(self) -> None:
@@ -140,7 +140,7 @@ class KinesisSource:
         )
         return str(answer["ShardIterator"])
 
-    def _message(self, shard: str, record: dict[str, Any]) -> Message[None]:
+    def _message(self, shard: str, record: dict[str, Any]) -> ForeignMessage[None]:
         number = record["SequenceNumber"]
         came = record.get("ApproximateArrivalTimestamp")
         event = Event(
@@ -151,7 +151,7 @@ class KinesisSource:
             source=f"kinesis/{self._trigger.stream}",
         )
         self._places[shard] = number
-        return Message(event, None, place=(shard, number))
+        return ForeignMessage(event, None, place=(shard, number))
 
     def _judged(self, error: Exception) -> Misuse | Unavailable:
         where = f"Kinesis stream `{self._trigger.stream}`"

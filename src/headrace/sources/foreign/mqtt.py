@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
 from headrace.model.triggers.foreign import MqttTopic
-from headrace.sources.foreign.base import Message, Surroundings, address_of, lacking
+from headrace.sources.foreign.base import DriverContext, ForeignMessage, address_of, lacking
 from headrace.sources.foreign.feed import headers_of
 
 try:
@@ -42,7 +42,7 @@ REFUSALS = {"Bad user name or password", "Not authorized", "Client identifier no
 class MqttSource:
     """One session. paho's thread reads the socket and hands everything to the loop."""
 
-    def __init__(self, trigger: MqttTopic, around: Surroundings) -> None:
+    def __init__(self, trigger: MqttTopic, around: DriverContext) -> None:
         self._trigger = trigger
         self._clock = around.clock
         topic = hashlib.blake2b(trigger.topic.encode(), digest_size=4).hexdigest()
@@ -84,7 +84,7 @@ class MqttSource:
             raise self._trouble
         return places
 
-    async def receive(self, limit: int) -> Sequence[Message[int]]:
+    async def receive(self, limit: int) -> Sequence[ForeignMessage[int]]:
         """What has arrived, or nothing after a second; never more than may be in flight."""
         room = self._trigger.in_flight - self._handed_out
         if self._trouble is None and not (self._arrived and room):
@@ -100,7 +100,7 @@ class MqttSource:
         self._handed_out += sum(1 for message in messages if message.receipt)
         return messages
 
-    async def acknowledge(self, messages: Sequence[Message[int]]) -> None:
+    async def acknowledge(self, messages: Sequence[ForeignMessage[int]]) -> None:
         """Send PUBACK for each, in the order received, as the protocol wants it."""
         if self._client is None or self._trouble is not None:
             raise self._trouble or Unavailable(f"{self._where} is not connected")
@@ -169,7 +169,7 @@ class MqttSource:
         self._news.set()
         self._subscribed.set()
 
-    def _message(self, found: paho.MQTTMessage) -> Message[int]:
+    def _message(self, found: paho.MQTTMessage) -> ForeignMessage[int]:
         said = hashlib.blake2b(found.topic.encode() + b"\0" + found.payload, digest_size=8)
         event = Event(
             bytes(found.payload),
@@ -178,9 +178,9 @@ class MqttSource:
             source=f"mqtt/{self._trigger.topic}",
         )
         if found.qos == 0:
-            return Message(event, 0)
+            return ForeignMessage(event, 0)
         mark = f"{self._name}/{found.mid}/{said.hexdigest()}"
-        return Message(event, found.mid, mark=mark, repeated=found.dup)
+        return ForeignMessage(event, found.mid, mark=mark, repeated=found.dup)
 
     @property
     def _where(self) -> str:

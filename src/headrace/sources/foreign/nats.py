@@ -14,7 +14,7 @@ from typing import Any
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
 from headrace.model.triggers.foreign import NatsStream
-from headrace.sources.foreign.base import Message, Surroundings, address_of, lacking
+from headrace.sources.foreign.base import DriverContext, ForeignMessage, address_of, lacking
 from headrace.sources.foreign.feed import HEADERS_DROPPED, headers_of
 
 try:
@@ -38,7 +38,7 @@ LOST = (problems.Error, OSError, TimeoutError)
 class NatsSource:
     """One durable consumer, named after the function."""
 
-    def __init__(self, trigger: NatsStream, around: Surroundings) -> None:
+    def __init__(self, trigger: NatsStream, around: DriverContext) -> None:
         self._trigger = trigger
         self._durable = trigger.durable or around.name
         self._clock = around.clock
@@ -75,7 +75,7 @@ class NatsSource:
             raise self._lost(error) from error
         return places
 
-    async def receive(self, limit: int) -> Sequence[Message[Msg]]:
+    async def receive(self, limit: int) -> Sequence[ForeignMessage[Msg]]:
         """What the server has for us, or nothing after a second."""
         if self._pull is None or self._client is None:
             raise Unavailable(f"{self._where} is not connected")
@@ -92,7 +92,7 @@ class NatsSource:
         self._heard = self._clock.monotonic()
         return [self._message(each) for each in found]
 
-    async def acknowledge(self, messages: Sequence[Message[Msg]]) -> None:
+    async def acknowledge(self, messages: Sequence[ForeignMessage[Msg]]) -> None:
         """Tell the server, and wait until it has noted every one."""
         try:
             await asyncio.gather(
@@ -131,7 +131,7 @@ class NatsSource:
             max_ack_pending=trigger.in_flight,
         )
 
-    def _message(self, found: Msg) -> Message[Msg]:
+    def _message(self, found: Msg) -> ForeignMessage[Msg]:
         about = found.metadata
         stored = round(about.timestamp.timestamp() * 1e6)
         mark = f"{about.stream}/{about.sequence.stream}/{stored}"
@@ -143,7 +143,7 @@ class NatsSource:
             headers=_said(found),
             source=f"nats/{about.stream}",
         )
-        return Message(event, found, mark=mark)
+        return ForeignMessage(event, found, mark=mark)
 
     @property
     def _where(self) -> str:

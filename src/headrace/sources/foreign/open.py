@@ -22,8 +22,8 @@ from headrace.model.triggers.foreign import (
     RedisStream,
     SqsQueue,
 )
-from headrace.sources.base import Outlet
-from headrace.sources.foreign.base import ForeignSource, Surroundings
+from headrace.sources.base import SourceAppender
+from headrace.sources.foreign.base import DriverContext, ForeignSource
 from headrace.sources.foreign.feed import ForeignFeed
 
 GROUP = "headrace.sources"
@@ -33,7 +33,7 @@ SQS_BATCH = 10
 class Unheard:
     """The source of a trigger whose system is not there: events come only by hand, in tests."""
 
-    async def run(self, outlet: Outlet) -> None:
+    async def run(self, outlet: SourceAppender) -> None:
         """Wait for ever."""
         del outlet
         await asyncio.Event().wait()
@@ -48,12 +48,12 @@ def open_foreign(
         Misuse: The library it needs is not installed, or no package offers such a driver.
     """
     name = re.sub(r"[^A-Za-z0-9_-]", "-", function)
-    driver = driver_of(trigger, Surroundings(name, clock, entropy))
+    driver = driver_of(trigger, DriverContext(name, clock, entropy))
     in_flight = SQS_BATCH if isinstance(trigger, SqsQueue) else trigger.in_flight
     return ForeignFeed(driver, in_flight=in_flight)
 
 
-def driver_of(trigger: ForeignTrigger, around: Surroundings) -> ForeignSource[Any]:
+def driver_of(trigger: ForeignTrigger, around: DriverContext) -> ForeignSource[Any]:
     """The driver of `trigger`, not connected yet.
 
     Raises:
@@ -98,7 +98,7 @@ def driver_of(trigger: ForeignTrigger, around: Surroundings) -> ForeignSource[An
             assert_never(trigger)
 
 
-def _of_third_party(trigger: Foreign, around: Surroundings) -> ForeignSource[Any]:
+def _of_third_party(trigger: Foreign, around: DriverContext) -> ForeignSource[Any]:
     offered = metadata.entry_points(group=GROUP)
     names = sorted(offered.names)
     if trigger.kind not in names:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from headrace.model.errors import Corrupt, Unavailable
 from headrace.model.event import Event
 from headrace.model.triggers.foreign import PulsarTopic
-from headrace.sources.foreign.base import Message, Surroundings, address_of, lacking
+from headrace.sources.foreign.base import DriverContext, ForeignMessage, address_of, lacking
 
 try:
     import pulsar
@@ -29,7 +29,7 @@ WAIT_MS = 500
 PATIENCE_S = 15
 
 
-class Place(NamedTuple):
+class PulsarPosition(NamedTuple):
     """Where a message stands in its partition, and the latest time of publishing (ms) up to there."""
 
     ledger: int
@@ -38,13 +38,13 @@ class Place(NamedTuple):
     published: int
 
     @classmethod
-    def at(cls, found: pulsar.Message) -> Place:
+    def at(cls, found: pulsar.Message) -> PulsarPosition:
         """The place of a message."""
         name = found.message_id()
         return cls(name.ledger_id(), name.entry_id(), name.batch_index(), found.publish_timestamp())
 
     @classmethod
-    def of(cls, text: str) -> Place:
+    def of(cls, text: str) -> PulsarPosition:
         """A place as it was kept.
 
         Raises:
@@ -60,7 +60,7 @@ class Place(NamedTuple):
         """As it is kept."""
         return ":".join(str(part) for part in self)
 
-    def is_covered_by(self, last: Place) -> bool:
+    def is_covered_by(self, last: PulsarPosition) -> bool:
         """Whether it stands at `last` or before, in the same cluster.
 
         One that was set up anew counts from the beginning, but its clock does not.
@@ -71,24 +71,24 @@ class Place(NamedTuple):
 class PulsarSource:
     """One exclusive consumer."""
 
-    def __init__(self, trigger: PulsarTopic, around: Surroundings) -> None:
+    def __init__(self, trigger: PulsarTopic, around: DriverContext) -> None:
         self._trigger = trigger
         self._name = trigger.subscription or around.name
         self._client: pulsar.Client | None = None
         self._consumer: pulsar.Consumer | None = None
         self._busy: asyncio.Future[Any] | None = None
-        self._last: dict[str, Place] = {}
+        self._last: dict[str, PulsarPosition] = {}
 
     async def connect(self, places: Mapping[str, str]) -> Mapping[str, str]:
         """Connect and subscribe."""
-        self._last = {part: Place.of(text) for part, text in places.items()}
+        self._last = {part: PulsarPosition.of(text) for part, text in places.items()}
         try:
             await self._apart(self._subscribe)
         except pulsar.PulsarException as error:
             raise self._lost(error) from error
         return places
 
-    async def receive(self, limit: int) -> Sequence[Message[pulsar.MessageId]]:
+    async def receive(self, limit: int) -> Sequence[ForeignMessage[pulsar.MessageId]]:
         """What has arrived, or nothing after half a second."""
         try:
             found = await self._apart(self._take, limit)
@@ -101,12 +101,12 @@ class PulsarSource:
 
     def _told_apart(
         self, found: Sequence[pulsar.Message]
-    ) -> tuple[list[tuple[pulsar.Message, Place]], list[pulsar.MessageId]]:
+    ) -> tuple[list[tuple[pulsar.Message, PulsarPosition]], list[pulsar.MessageId]]:
         """Those that were not handed over before, with what to remember; and the names of the others."""
-        fresh: list[tuple[pulsar.Message, Place]] = []
+        fresh: list[tuple[pulsar.Message, PulsarPosition]] = []
         known: list[pulsar.MessageId] = []
         for each in found:
-            part, place = each.topic_name(), Place.at(each)
+            part, place = each.topic_name(), PulsarPosition.at(each)
             last = self._last.get(part)
             if last is not None and place.is_covered_by(last):
                 known.append(each.message_id())
@@ -117,7 +117,7 @@ class PulsarSource:
             fresh.append((each, place))
         return fresh, known
 
-    async def acknowledge(self, messages: Sequence[Message[pulsar.MessageId]]) -> None:
+    async def acknowledge(self, messages: Sequence[ForeignMessage[pulsar.MessageId]]) -> None:
         """Acknowledge each by itself."""
         try:
             await self._apart(self._acknowledge, [each.receipt for each in messages])
@@ -177,7 +177,9 @@ class PulsarSource:
         for receipt in receipts:
             self._open.acknowledge(receipt)
 
-    def _message(self, found: pulsar.Message, place: Place) -> Message[pulsar.MessageId]:
+    def _message(
+        self, found: pulsar.Message, place: PulsarPosition
+    ) -> ForeignMessage[pulsar.MessageId]:
         receipt = found.message_id()
         mark = f"{found.topic_name()}/{receipt}"
         event = Event(
@@ -188,7 +190,7 @@ class PulsarSource:
             headers=dict(found.properties()) or None,
             source=f"pulsar/{self._trigger.topic}",
         )
-        return Message(event, receipt, mark=mark, place=(found.topic_name(), place.text))
+        return ForeignMessage(event, receipt, mark=mark, place=(found.topic_name(), place.text))
 
     @property
     def _where(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event, fenced
 from headrace.model.triggers.foreign import RabbitQueue
-from headrace.sources.foreign.base import Message, Surroundings, address_of, lacking
+from headrace.sources.foreign.base import DriverContext, ForeignMessage, address_of, lacking
 
 try:
     import aio_pika
@@ -33,7 +33,7 @@ LOST = (problems.AMQPError, OSError, RuntimeError, TimeoutError)
 class RabbitSource:
     """One consumer with a prefetch window."""
 
-    def __init__(self, trigger: RabbitQueue, around: Surroundings) -> None:
+    def __init__(self, trigger: RabbitQueue, around: DriverContext) -> None:
         self._trigger = trigger
         self._clock = around.clock
         self._connection: AbstractConnection | None = None
@@ -72,7 +72,7 @@ class RabbitSource:
             raise Unavailable(f"{self._where} cannot be reached: {error}") from error
         return places
 
-    async def receive(self, limit: int) -> Sequence[Message[AbstractIncomingMessage]]:
+    async def receive(self, limit: int) -> Sequence[ForeignMessage[AbstractIncomingMessage]]:
         """What has arrived, or nothing after a second."""
         if not self._arrived and self._why is None:
             self._news.clear()
@@ -88,7 +88,9 @@ class RabbitSource:
         count = min(limit, len(self._arrived))
         return [self._message(self._arrived.popleft()) for _ in range(count)]
 
-    async def acknowledge(self, messages: Sequence[Message[AbstractIncomingMessage]]) -> None:
+    async def acknowledge(
+        self, messages: Sequence[ForeignMessage[AbstractIncomingMessage]]
+    ) -> None:
         """Acknowledge each by itself."""
         if self._connection is None or self._why is not None:
             raise Unavailable(f"{self._where} is not connected")
@@ -114,7 +116,7 @@ class RabbitSource:
             self._why = str(error) if error is not None else "closed by the server"
         self._news.set()
 
-    def _message(self, found: AbstractIncomingMessage) -> Message[AbstractIncomingMessage]:
+    def _message(self, found: AbstractIncomingMessage) -> ForeignMessage[AbstractIncomingMessage]:
         mark = ""
         if found.message_id:
             queue, sender = (
@@ -133,7 +135,7 @@ class RabbitSource:
             type=found.type,
             source=f"rabbitmq/{self._trigger.queue}",
         )
-        return Message(event, found, mark=mark)
+        return ForeignMessage(event, found, mark=mark)
 
     @property
     def _where(self) -> str:

@@ -16,7 +16,7 @@ import msgspec
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
 from headrace.model.triggers.foreign import RedisStream
-from headrace.sources.foreign.base import Message, Surroundings, address_of, lacking
+from headrace.sources.foreign.base import DriverContext, ForeignMessage, address_of, lacking
 from headrace.sources.foreign.feed import headers_of
 
 try:
@@ -32,7 +32,7 @@ PATIENCE_S = 15.0
 class RedisSource:
     """One consumer, named after the function, of one group."""
 
-    def __init__(self, trigger: RedisStream, around: Surroundings) -> None:
+    def __init__(self, trigger: RedisStream, around: DriverContext) -> None:
         self._trigger = trigger
         self._clock = around.clock
         self._group = trigger.group or around.name
@@ -70,7 +70,7 @@ class RedisSource:
         self._swept = self._clock.monotonic() - trigger.claim_after
         return places
 
-    async def receive(self, limit: int) -> Sequence[Message[bytes]]:
+    async def receive(self, limit: int) -> Sequence[ForeignMessage[bytes]]:
         """Own entries left from before, then abandoned ones, then new ones."""
         try:
             if self._own and (entries := await self._left(limit, self._own)):
@@ -81,7 +81,7 @@ class RedisSource:
         except (problems.RedisError, OSError) as error:
             raise self._lost(error) from error
 
-    async def acknowledge(self, messages: Sequence[Message[bytes]]) -> None:
+    async def acknowledge(self, messages: Sequence[ForeignMessage[bytes]]) -> None:
         """Take the entries off the group's list of pending ones."""
         try:
             await self._open.xack(
@@ -123,14 +123,14 @@ class RedisSource:
         streams = (answer if isinstance(answer, dict) else dict(answer or ())).values()
         return [entry for entries in streams for entry in entries]
 
-    async def _opened(self, entries: Sequence[Any]) -> list[Message[bytes]]:
+    async def _opened(self, entries: Sequence[Any]) -> list[ForeignMessage[bytes]]:
         gone = [place for place, fields in entries if not fields]
         if gone:
             # Trimmed away before anyone acknowledged them: there is nothing left to read.
             await self._open.xack(self._trigger.stream, self._group, *gone)
         return [self._message(place, fields) for place, fields in entries if fields]
 
-    def _message(self, place: bytes, fields: Sequence[bytes]) -> Message[bytes]:
+    def _message(self, place: bytes, fields: Sequence[bytes]) -> ForeignMessage[bytes]:
         name = place.decode()
         mark = f"{self._trigger.stream}/{name}"
         value, headers = opened(fields, self._trigger.field)
@@ -141,7 +141,7 @@ class RedisSource:
             headers=headers,
             source=f"redis/{self._trigger.stream}",
         )
-        return Message(event, place, mark=mark)
+        return ForeignMessage(event, place, mark=mark)
 
     @property
     def _open(self) -> redis.Redis:

@@ -14,7 +14,7 @@ from typing import Any
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.event import Event
 from headrace.model.triggers.foreign import SqsQueue
-from headrace.sources.foreign.base import Message, Surroundings, lacking
+from headrace.sources.foreign.base import DriverContext, ForeignMessage, lacking
 
 try:
     from aiobotocore.session import get_session
@@ -37,7 +37,7 @@ LOST = (problems.BotoCoreError, problems.ClientError, OSError)
 class SqsSource:
     """One reader of one queue."""
 
-    def __init__(self, trigger: SqsQueue, around: Surroundings) -> None:
+    def __init__(self, trigger: SqsQueue, around: DriverContext) -> None:
         del around
         self._trigger = trigger
         self._exits: contextlib.AsyncExitStack | None = None
@@ -69,7 +69,7 @@ class SqsSource:
             raise self._judged(error) from error
         return places
 
-    async def receive(self, limit: int) -> Sequence[Message[str]]:
+    async def receive(self, limit: int) -> Sequence[ForeignMessage[str]]:
         """Up to ten messages, or nothing after a while."""
         try:
             answer = await self._client.receive_message(
@@ -84,7 +84,7 @@ class SqsSource:
             raise self._judged(error) from error
         return [self._message(found) for found in answer.get("Messages", ())]
 
-    async def acknowledge(self, messages: Sequence[Message[str]]) -> None:
+    async def acknowledge(self, messages: Sequence[ForeignMessage[str]]) -> None:
         """Delete them."""
         entries = [
             {"Id": str(index), "ReceiptHandle": message.receipt}
@@ -105,7 +105,7 @@ class SqsSource:
         if exits is not None:
             await exits.aclose()
 
-    def _message(self, found: dict[str, Any]) -> Message[str]:
+    def _message(self, found: dict[str, Any]) -> ForeignMessage[str]:
         system = found.get("Attributes", {})
         headers = {
             name: said["StringValue"] if isinstance(said.get("StringValue"), str)
@@ -122,7 +122,7 @@ class SqsSource:
             headers=headers or None,
             source=f"sqs/{self._trigger.queue.rpartition('/')[2]}",
         )
-        return Message(event, found["ReceiptHandle"], mark=mark)
+        return ForeignMessage(event, found["ReceiptHandle"], mark=mark)
 
     def _judged(self, error: Exception) -> Misuse | Unavailable:
         where = f"SQS queue `{self._trigger.queue}`"

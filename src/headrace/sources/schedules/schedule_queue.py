@@ -58,7 +58,7 @@ class _Entry:
             self.end.set_exception(error)
 
 
-class Agenda:
+class ScheduleQueue:
     """One per node. Its one task runs while there is an appointment.
 
     Used on the loop's thread; what it holds is bounded by the triggers that are deployed.

@@ -18,8 +18,8 @@ from headrace.environment.clock import Clock
 from headrace.model.errors import Fenced
 from headrace.model.event import Event
 from headrace.model.triggers.schedules import At, Cron, Every, Schedule
-from headrace.sources.base import Draft, Outlet
-from headrace.sources.schedules.schedule_queue import Agenda
+from headrace.sources.base import Draft, SourceAppender
+from headrace.sources.schedules.schedule_queue import ScheduleQueue
 from headrace.sources.schedules.timetable import Timetable, timetable_of
 
 EVENT_TYPE: Final = "headrace.schedule"
@@ -30,7 +30,7 @@ MAX_MISFIRES: Final = 1_000
 MISSED_HEADER: Final = "headrace-missed"
 
 
-class Standing(msgspec.Struct, frozen=True):
+class ScheduleState(msgspec.Struct, frozen=True):
     """What is remembered of a schedule.
 
     Attributes:
@@ -47,23 +47,25 @@ class Standing(msgspec.Struct, frozen=True):
 class ScheduleSource:
     """The source of one `Cron`, `Every` or `At`."""
 
-    def __init__(self, schedule: Schedule, clock: Clock, agenda: Agenda) -> None:
+    def __init__(self, schedule: Schedule, clock: Clock, agenda: ScheduleQueue) -> None:
         self._schedule = schedule
         self._times = timetable_of(schedule)
         self._clock, self._agenda = clock, agenda
 
-    async def run(self, outlet: Outlet) -> None:
+    async def run(self, outlet: SourceAppender) -> None:
         """Fire until the last time has come, or for ever."""
         while True:
             try:
                 standing = await self._standing(outlet)
-                await self._agenda.keep(Keeping(self._schedule, self._times, standing, outlet))
+                await self._agenda.keep(
+                    ScheduleKeeper(self._schedule, self._times, standing, outlet)
+                )
             except Fenced:
                 # Another node has fired; go on from what it remembered.
                 continue
             return
 
-    async def _standing(self, outlet: Outlet) -> Standing:
+    async def _standing(self, outlet: SourceAppender) -> ScheduleState:
         standing = decode_standing(await outlet.checkpoint())
         if standing is None or standing.of != fingerprint(self._schedule):
             now = self._clock.now()
@@ -71,20 +73,20 @@ class ScheduleSource:
             if first is None:
                 # A moment that comes while a node starts, or is deployed for it, is kept as well.
                 first = self._times.first(now - GRACE_US)
-            standing = Standing(fingerprint(self._schedule), first)
+            standing = ScheduleState(fingerprint(self._schedule), first)
             await outlet.emit([], checkpoint=_encode(standing))
         return standing
 
 
-class Keeping:
+class ScheduleKeeper:
     """A schedule as an appointment of the agenda; owned by its source's one run."""
 
     def __init__(
-        self, schedule: Schedule, times: Timetable, standing: Standing, outlet: Outlet
+        self, schedule: Schedule, times: Timetable, standing: ScheduleState, outlet: SourceAppender
     ) -> None:
         self._schedule, self._times, self._outlet = schedule, times, outlet
         self._standing = self._next = standing
-        self._in_time: tuple[Draft, Standing] | None = None
+        self._in_time: tuple[Draft, ScheduleState] | None = None
 
     @property
     def due(self) -> int | None:
@@ -110,14 +112,14 @@ class Keeping:
         """Go on to the time after."""
         self._standing, self._in_time = self._next, None
 
-    def _drafted(self, now: int) -> tuple[Draft, Standing]:
+    def _drafted(self, now: int) -> tuple[Draft, ScheduleState]:
         events, after = due(self._schedule, self._times, self._standing, now, self._outlet.stream)
         return self._outlet.draft(events, checkpoint=_encode(after), is_guarded=True), after
 
 
 def due(
-    schedule: Schedule, times: Timetable, standing: Standing, now: int, stream: str
-) -> tuple[list[Event], Standing]:
+    schedule: Schedule, times: Timetable, standing: ScheduleState, now: int, stream: str
+) -> tuple[list[Event], ScheduleState]:
     """What is to be said at `now`, and what is remembered then. Pure."""
     assert standing.next is not None  # noqa: S101 - the caller has waited for it
     following = times.following(standing.next)
@@ -135,7 +137,7 @@ def due(
         events += [event_of(schedule, time, stream, missed=1) for time in late]
     events += [event_of(schedule, time, stream) for time in kept]
     fired = kept[-1] if kept else late[-1] if events else standing.fired
-    return events, Standing(standing.of, following, fired)
+    return events, ScheduleState(standing.of, following, fired)
 
 
 def event_of(
@@ -182,10 +184,10 @@ def written(time: int) -> str:
     return datetime.fromtimestamp(time / 1_000_000, UTC).isoformat().replace("+00:00", "Z")
 
 
-def decode_standing(row: bytes | None) -> Standing | None:
+def decode_standing(row: bytes | None) -> ScheduleState | None:
     """What was remembered; None where nothing was."""
-    return None if row is None else msgspec.json.decode(row, type=Standing)
+    return None if row is None else msgspec.json.decode(row, type=ScheduleState)
 
 
-def _encode(standing: Standing) -> bytes:
+def _encode(standing: ScheduleState) -> bytes:
     return msgspec.json.encode(standing)

@@ -68,7 +68,7 @@ class Decoder:
             raise Corrupt(f"a replication message cannot be read: {error!r}") from error
 
     def _feed(self, data: bytes) -> Placed | None:
-        kind, read = data[:1], _Reader(data)
+        kind, read = data[:1], _MessageReader(data)
         match kind:
             case b"B":
                 self._lsn, time, _ = read.take(">qqi")
@@ -90,7 +90,7 @@ class Decoder:
                 pass
         return None
 
-    def _row(self, op: RowOp, read: _Reader) -> Placed:
+    def _row(self, op: RowOp, read: _MessageReader) -> Placed:
         (number,) = read.take(">I")
         columns = self._relations[number]
         before: dict[str, Any] | None = None
@@ -124,7 +124,7 @@ class Decoder:
         return Placed(change, self._lsn, self._count)
 
 
-class _Reader:
+class _MessageReader:
     """A cursor over one message."""
 
     def __init__(self, data: bytes) -> None:
@@ -151,14 +151,16 @@ class _Reader:
             yield self.raw(1)
 
 
-def _column(read: _Reader) -> Column:
+def _column(read: _MessageReader) -> Column:
     (flags,) = read.take(">b")
     name = read.text()
     oid, _ = read.take(">Ii")
     return Column(name, oid, bool(flags & 1))
 
 
-def _tuple(read: _Reader, columns: tuple[Column, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _tuple(
+    read: _MessageReader, columns: tuple[Column, ...]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     (count,) = read.take(">h")
     row: dict[str, Any] = {}
     left = []

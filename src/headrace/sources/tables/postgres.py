@@ -22,8 +22,8 @@ from headrace.environment.clock import Clock
 from headrace.environment.failpoints import hit
 from headrace.model.errors import Corrupt, Misuse
 from headrace.model.triggers.tables import Table
-from headrace.sources.base import Outlet
-from headrace.sources.foreign.base import Message
+from headrace.sources.base import SourceAppender
+from headrace.sources.foreign.base import ForeignMessage
 from headrace.sources.foreign.feed import fitted, parts
 from headrace.sources.tables.pgoutput import Decoder, lsn_number
 from headrace.sources.tables.postgres_connection import (
@@ -41,7 +41,7 @@ STATUS_S: Final = 1.0
 """How often the server hears from us, at least."""
 
 
-class Mark(msgspec.Struct, array_like=True, frozen=True):
+class TableProgress(msgspec.Struct, array_like=True, frozen=True):
     """How far a table was told.
 
     Attributes:
@@ -60,7 +60,7 @@ class Mark(msgspec.Struct, array_like=True, frozen=True):
 
 FRAME: Final = struct.Struct(">Q")
 """The length of a row of the copy, in bytes."""
-_decode = msgspec.msgpack.Decoder(Mark).decode
+_decode = msgspec.msgpack.Decoder(TableProgress).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -74,7 +74,7 @@ class ReplicationSource:
     def __init__(self, trigger: Table, clock: Clock, folder: Path | None) -> None:
         self._trigger, self._clock, self._folder = trigger, clock, folder
 
-    async def run(self, outlet: Outlet) -> None:
+    async def run(self, outlet: SourceAppender) -> None:
         """Watch for ever.
 
         Raises:
@@ -97,8 +97,8 @@ class ReplicationSource:
             await questions.close()
 
     async def _prepared(
-        self, outlet: Outlet, about: About, stream: Replica, questions: Replica
-    ) -> Mark:
+        self, outlet: SourceAppender, about: About, stream: Replica, questions: Replica
+    ) -> TableProgress:
         """The mark to go on from, with a slot that is there."""
         slot = slot_of(self._trigger, outlet.stream)
         table = f"{about.schema}.{about.name}"
@@ -122,14 +122,21 @@ class ReplicationSource:
                 f"the replication slot `{slot}` is somebody else's; name another with `slot=`, or "
                 f"`SELECT pg_drop_replication_slot('{slot}')`"
             )
-        await outlet.emit((), checkpoint=_encode(Mark(slot, table, "making")))
+        await outlet.emit((), checkpoint=_encode(TableProgress(slot, table, "making")))
         if there:
             await questions.ask("SELECT pg_drop_replication_slot(%s)", slot)
-        return await self._made(outlet, about, Mark(slot, table, "making"), stream, questions)
+        return await self._made(
+            outlet, about, TableProgress(slot, table, "making"), stream, questions
+        )
 
     async def _made(
-        self, outlet: Outlet, about: About, mark: Mark, stream: Replica, questions: Replica
-    ) -> Mark:
+        self,
+        outlet: SourceAppender,
+        about: About,
+        mark: TableProgress,
+        stream: Replica,
+        questions: Replica,
+    ) -> TableProgress:
         slot = mark.slot
         if await unpublished(questions, slot, about):
             await questions.ask(
@@ -167,7 +174,9 @@ class ReplicationSource:
         finally:
             os.close(folder)
 
-    async def _read(self, outlet: Outlet, about: About, mark: Mark) -> Mark:
+    async def _read(
+        self, outlet: SourceAppender, about: About, mark: TableProgress
+    ) -> TableProgress:
         """Tell the copy, from where it was told to its end."""
         if mark.phase == "streaming":
             return mark
@@ -180,20 +189,22 @@ class ReplicationSource:
         with path.open("rb") as file:
             file.seek(mark.done)
             while rows := read_frames(file, size=1 << 18):
-                messages: list[Message[Mark]] = []
+                messages: list[ForeignMessage[TableProgress]] = []
                 for row in rows:
                     change = RowChange("read", None, _row(row), f"snapshot/{mark.done}")
                     mark = replace(mark, done=mark.done + FRAME.size + len(row))
                     messages += self._messages(change, mark, about, outlet.stream)
                 await self._tell(outlet, messages)
-        mark = Mark(mark.slot, mark.table, "streaming")
+        mark = TableProgress(mark.slot, mark.table, "streaming")
         await outlet.emit((), checkpoint=_encode(mark))
         path.unlink()
         return mark
 
-    async def _stream(self, outlet: Outlet, about: About, mark: Mark, stream: Replica) -> None:
+    async def _stream(
+        self, outlet: SourceAppender, about: About, mark: TableProgress, stream: Replica
+    ) -> None:
         decoder, safe = Decoder(), 0
-        waiting: list[Message[Mark]] = []
+        waiting: list[ForeignMessage[TableProgress]] = []
         while True:
             data = await stream.receive(0 if waiting else STATUS_S)
             if data is not None and data[:1] == b"w":
@@ -215,15 +226,17 @@ class ReplicationSource:
                     hit("feed:after-acknowledge")
 
     def _messages(
-        self, change: RowChange, mark: Mark, about: About, stream: str
-    ) -> list[Message[Mark]]:
+        self, change: RowChange, mark: TableProgress, about: About, stream: str
+    ) -> list[ForeignMessage[TableProgress]]:
         events = events_of(
             change, table=f"{about.schema}.{about.name}", key=about.key, stream=stream,
             origin=f"{mark.slot}.",
         )  # fmt: skip
-        return [Message(fitted(event), mark) for event in events]
+        return [ForeignMessage(fitted(event), mark) for event in events]
 
-    async def _tell(self, outlet: Outlet, messages: Sequence[Message[Mark]]) -> None:
+    async def _tell(
+        self, outlet: SourceAppender, messages: Sequence[ForeignMessage[TableProgress]]
+    ) -> None:
         at = 0
         for part in parts(messages):
             at += len(part)
@@ -241,7 +254,7 @@ class ReplicationSource:
         return self._folder / "tables" / f"{slot}.rows"
 
 
-def _mark(row: bytes | None, stream: str) -> Mark | None:
+def _mark(row: bytes | None, stream: str) -> TableProgress | None:
     if row is None:
         return None
     try:

@@ -17,11 +17,11 @@ from headrace.environment.failpoints import hit
 from headrace.environment.wait_until import wait_until
 from headrace.model.errors import Corrupt, Fenced, Misuse, Unavailable
 from headrace.model.triggers.tables import Table
-from headrace.sources.base import Outlet
-from headrace.sources.foreign.base import Message
+from headrace.sources.base import SourceAppender
+from headrace.sources.foreign.base import ForeignMessage
 from headrace.sources.foreign.feed import fitted, parts
 from headrace.sources.tables.row_events import RowChange, events_of, slot_of
-from headrace.sources.tables.sqlite_outbox import Mark, Outbox, is_busy
+from headrace.sources.tables.sqlite_outbox import Outbox, OutboxProgress, is_busy
 
 PAGE: Final = 500
 """Rows told at once."""
@@ -29,7 +29,7 @@ BUSY_S: Final = 10.0
 """A database that others hold for longer without a break is told of as a failure."""
 
 
-_decode = msgspec.msgpack.Decoder(Mark).decode
+_decode = msgspec.msgpack.Decoder(OutboxProgress).decode
 
 
 class OutboxSource:
@@ -43,7 +43,7 @@ class OutboxSource:
         self._trigger, self._clock, self._threads = trigger, clock, threads
         self._busy_since: float | None = None
 
-    async def run(self, outlet: Outlet) -> None:
+    async def run(self, outlet: SourceAppender) -> None:
         """Watch for ever.
 
         Raises:
@@ -53,7 +53,7 @@ class OutboxSource:
         while True:
             await self._read_file(outlet, slot_of(self._trigger, outlet.stream))
 
-    async def _read_file(self, outlet: Outlet, slot: str) -> None:
+    async def _read_file(self, outlet: SourceAppender, slot: str) -> None:
         """Watch until the path names another file."""
         outbox = Outbox(self._trigger.path, self._trigger.table, slot, self._trigger.keys)
         try:
@@ -84,10 +84,10 @@ class OutboxSource:
         else:
             outbox.install(snapshot=self._trigger.snapshot)
 
-    async def _watch(self, outlet: Outlet, outbox: Outbox, slot: str) -> None:
+    async def _watch(self, outlet: SourceAppender, outbox: Outbox, slot: str) -> None:
         mark = _mark(await outlet.checkpoint(), outlet.stream)
         if mark is None or mark.slot != slot:
-            mark = Mark(slot, outbox.epoch)
+            mark = OutboxProgress(slot, outbox.epoch)
         left = True
         while not outbox.moved():
             if outbox.altered():
@@ -102,7 +102,7 @@ class OutboxSource:
                 continue
             changes, key = found
             messages = [
-                Message(fitted(event), told)
+                ForeignMessage(fitted(event), told)
                 for change, told in changes
                 for event in events_of(
                     change,
@@ -133,7 +133,9 @@ class OutboxSource:
             if len(changes) < PAGE:
                 await self._pause()
 
-    async def _begun_anew(self, outlet: Outlet, outbox: Outbox, slot: str) -> Mark:
+    async def _begun_anew(
+        self, outlet: SourceAppender, outbox: Outbox, slot: str
+    ) -> OutboxProgress:
         """The mark of an outbox that is not the one that was told: all rows are told again.
 
         Raises:
@@ -149,13 +151,13 @@ class OutboxSource:
                 f"what that did to `{self._trigger.table}` is not known; begin anew with another `slot=`"
             )
         outbox.begin_anew()
-        return Mark(slot, outbox.epoch)
+        return OutboxProgress(slot, outbox.epoch)
 
     async def _pause(self) -> None:
         await wait_until(self._clock, self._clock.now() + round(self._trigger.poll * 1_000_000))
 
 
-def _mark(row: bytes | None, stream: str) -> Mark | None:
+def _mark(row: bytes | None, stream: str) -> OutboxProgress | None:
     if row is None:
         return None
     try:
@@ -164,7 +166,9 @@ def _mark(row: bytes | None, stream: str) -> Mark | None:
         raise Corrupt(f"the checkpoint of `{stream}` cannot be read: {error}") from error
 
 
-def _before(last: Mark, changes: Sequence[tuple[RowChange, Mark]], mark: Mark) -> Mark:
+def _before(
+    last: OutboxProgress, changes: Sequence[tuple[RowChange, OutboxProgress]], mark: OutboxProgress
+) -> OutboxProgress:
     """The mark of the change that comes before that of `last`; `mark` where it is the first."""
     return max(
         (told for _, told in changes if told.position < last.position),

@@ -54,7 +54,7 @@ class Fit(msgspec.Struct, array_like=True, frozen=True):
 _fits = msgspec.json.Decoder(tuple[Fit, ...]).decode
 
 
-class Mark(msgspec.Struct, array_like=True, frozen=True):
+class OutboxProgress(msgspec.Struct, array_like=True, frozen=True):
     """How far an outbox was told, and which outbox that was.
 
     Attributes:
@@ -141,8 +141,8 @@ class Outbox:
             raise self._trouble(error) from error
 
     def read(
-        self, mark: Mark, limit: int
-    ) -> tuple[list[tuple[RowChange, Mark]], tuple[str, ...]] | None:
+        self, mark: OutboxProgress, limit: int
+    ) -> tuple[list[tuple[RowChange, OutboxProgress]], tuple[str, ...]] | None:
         """The changes that come after `mark`, in order, each with the mark that it was told.
 
         With them come the columns that name their rows. None where the outbox is not the one that
@@ -158,8 +158,8 @@ class Outbox:
         return found
 
     def _read(
-        self, mark: Mark, after: int, limit: int
-    ) -> tuple[list[tuple[RowChange, Mark]], tuple[str, ...]]:
+        self, mark: OutboxProgress, after: int, limit: int
+    ) -> tuple[list[tuple[RowChange, OutboxProgress]], tuple[str, ...]]:
         fit = next(fit for fit in self._fits if not fit.upto or fit.upto > after)
         cells = ", ".join(
             # A text that is not of its encoding must not hold up what comes behind it.
@@ -183,7 +183,7 @@ class Outbox:
         ]
         return changes, fit.key
 
-    def _holds(self, mark: Mark) -> bool:
+    def _holds(self, mark: OutboxProgress) -> bool:
         """Whether the outbox still knows the row that was told last."""
         epoch, told, at = self._standing()
         if epoch != mark.epoch:
@@ -197,7 +197,7 @@ class Outbox:
         found = self._db.execute(f"SELECT epoch, told, told_at FROM {self._about}")
         return cast("tuple[int, int, int | None]", next(iter(found)))
 
-    def forget(self, mark: Mark) -> bool:
+    def forget(self, mark: OutboxProgress) -> bool:
         """Delete what was told; False where that is to be tried again, since the database is busy."""
         name = _quoted(self._name)
         try:

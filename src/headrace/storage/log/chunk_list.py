@@ -11,7 +11,7 @@ from bisect import bisect_right
 from headrace.model.record import Chunk
 
 
-class Shelf:
+class ChunkList:
     """Consecutive chunks, ascending. Owned by a partition."""
 
     __slots__ = ("chunks", "firsts")

@@ -46,7 +46,7 @@ def gone(key: bytes, append: Append) -> tuple[Delete, ...]:
     return tuple(Delete(Space.TIMERS, each) for each in keys)
 
 
-class Waiting:
+class WaitingMessages:
     """What one change does to the rows.
 
     Args:

@@ -18,8 +18,8 @@ from headrace.storage.kv.base import Applied
 from headrace.storage.kv.checks import Look
 from headrace.storage.log.append_checks import check_append, join_bodies, mergeable
 from headrace.storage.log.catalog import unknown_partition, unknown_stream
-from headrace.storage.log.chunk_list import Shelf
-from headrace.storage.log.delayed_messages import Waiting
+from headrace.storage.log.chunk_list import ChunkList
+from headrace.storage.log.delayed_messages import WaitingMessages
 
 MERGED_EVENTS = 1_000
 MERGED_BYTES = 64 << 10
@@ -42,7 +42,7 @@ class Partition:
         self.staged_high = 0
         self.size = 0
         self.appended = 0
-        self.shelf = Shelf()
+        self.shelf = ChunkList()
         self.waiters: dict[object, asyncio.Future[None]] = {}
         """By who waits, so that nobody is kept twice."""
 
@@ -55,7 +55,7 @@ class Partition:
             self.waiters.clear()
 
 
-class Stream:
+class LogStream:
     """One stream: its description and partitions."""
 
     __slots__ = ("partitions", "spec", "uid")
@@ -100,7 +100,7 @@ class _Blob:
 Seen = Callable[[int, Sequence[str], int], set[str]]
 
 
-class Ledger:
+class LogState:
     """The state of a log that lives in this process. Owned by a broker."""
 
     def __init__(self, clock: Clock, seen: Seen) -> None:
@@ -112,13 +112,13 @@ class Ledger:
         """
         self._clock = clock
         self._seen = seen
-        self.streams: dict[str, Stream] = {}
+        self.streams: dict[str, LogStream] = {}
         self._blobs: list[_Blob] = []
         self._open: dict[int, _Blob] = {}
         self._chunks: list[tuple[Partition, Chunk]] = []
         self.marks: dict[tuple[int, str], int] = {}
 
-    def stream(self, name: str) -> Stream:
+    def stream(self, name: str) -> LogStream:
         """The stream.
 
         Raises:
@@ -147,7 +147,7 @@ class Ledger:
             check_append(append, self.streams[append.stream].spec)
         now = self._clock.now()
         positions: list[Position | None] = []
-        waiting = Waiting(look)
+        waiting = WaitingMessages(look)
         cancelled: list[str] = []
         duplicates = later = 0
         for append in appends:
@@ -170,7 +170,7 @@ class Ledger:
                 positions.append(self._place(kept, stream, now))
         return Applied(tuple(positions), duplicates, waiting.rows, later, tuple(cancelled))
 
-    def _taken_back(self, append: Append, stream: Stream, waiting: Waiting) -> list[str]:
+    def _taken_back(self, append: Append, stream: LogStream, waiting: WaitingMessages) -> list[str]:
         """The ids whose messages waited, and wait no more; each may be used anew."""
         found = [id for id in append.ids or () if waiting.take_back(stream.spec.name, id)]
         if stream.spec.dedupe_window > 0:
@@ -178,7 +178,7 @@ class Ledger:
         return found
 
     def _without_duplicates(
-        self, append: Append, stream: Stream, now: int, waiting: Waiting
+        self, append: Append, stream: LogStream, now: int, waiting: WaitingMessages
     ) -> Append:
         ids = append.ids or ()
         name, remembered = stream.spec.name, stream.spec.dedupe_window > 0
@@ -209,7 +209,7 @@ class Ledger:
             tuple(ids[index] for index in kept),
         )  # fmt: skip
 
-    def _place(self, append: Append, stream: Stream, now: int) -> Position:
+    def _place(self, append: Append, stream: LogStream, now: int) -> Position:
         partition = stream.partitions[append.partition]
         first = partition.staged_high
         blob = self._open.get(partition.uid)

@@ -24,18 +24,18 @@ from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.base import Extent, Owed, nothing_owed
 from headrace.storage.log.catalog import check_spec, redeclare
 from headrace.storage.log.compaction import compact
-from headrace.storage.log.log_state import Ledger, Partition, Stream
+from headrace.storage.log.log_state import LogState, LogStream, Partition
 from headrace.storage.log.subscriptions import LocalSubscription
 
 SWEEP_SECONDS = 30.0
 TOMBSTONE_MICROS = 86_400_000_000
 
 
-class _Kept:
+class _MemoryLog:
     """What outlives the broker: the streams with their records, and the ids seen."""
 
     def __init__(self) -> None:
-        self.streams: dict[str, Stream] = {}
+        self.streams: dict[str, LogStream] = {}
         self.marks: dict[tuple[int, str], int] = {}
 
 
@@ -62,11 +62,11 @@ class MemoryBroker:
         """
         self._storage = storage
         self._clock = clock
-        kept = storage.attic.setdefault("log", _Kept())
-        if not isinstance(kept, _Kept):
+        kept = storage.attic.setdefault("log", _MemoryLog())
+        if not isinstance(kept, _MemoryLog):
             raise TypeError("the attic's `log` is not a memory log's")
         self._kept = kept
-        self._ledger = Ledger(clock, self._seen)
+        self._ledger = LogState(clock, self._seen)
         self._ledger.streams = kept.streams
         for partition in self._partitions():
             partition.staged_high = partition.high
@@ -97,7 +97,7 @@ class MemoryBroker:
             known.spec = redeclare(known.spec, spec)
             return known.spec
         first = 1 + max((each.uid for each in self._partitions()), default=0)
-        self._kept.streams[spec.name] = Stream(
+        self._kept.streams[spec.name] = LogStream(
             len(self._kept.streams) + 1,
             spec,
             [Partition(first + each, spec.name, each) for each in range(spec.partitions)],

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.record import Chunk
 from headrace.storage.log.base import Assigned, Revoked
-from headrace.storage.log.log_state import Ledger, Partition
+from headrace.storage.log.log_state import LogState, Partition
 
 Fetch = Callable[[Partition, int, int, int], list[Chunk]]
 
@@ -73,7 +73,9 @@ class LocalReader:
 class LocalSubscription:
     """This node's share of a group, which is everything."""
 
-    def __init__(self, ledger: Ledger, group: str, streams: tuple[str, ...], fetch: Fetch) -> None:
+    def __init__(
+        self, ledger: LogState, group: str, streams: tuple[str, ...], fetch: Fetch
+    ) -> None:
         """Join.
 
         Raises:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from headrace.sources.files.changes import FileChange, Ledger
-from headrace.sources.files.folder import Version
+from headrace.sources.files.changes import FileChange, ToldVersions
+from headrace.sources.files.folder import FileVersion
 
-OLD, NEW = Version(1, 100, 7), Version(2, 200, 7)
+OLD, NEW = FileVersion(1, 100, 7), FileVersion(2, 200, 7)
 
 
 def test_a_new_file_is_told_once_when_it_has_stood_still() -> None:
-    ledger = Ledger({}, settle=0.5)
+    ledger = ToldVersions({}, settle=0.5)
     assert ledger.look({"a": OLD}, 10.0) == []
     assert ledger.settles_in(10.2) == 0.3 or abs((ledger.settles_in(10.2) or 0) - 0.3) < 1e-9
     changes = ledger.look({"a": OLD}, 10.5)
@@ -20,20 +20,20 @@ def test_a_new_file_is_told_once_when_it_has_stood_still() -> None:
 
 
 def test_what_was_not_told_after_all_stays_open() -> None:
-    ledger = Ledger({}, settle=0)
+    ledger = ToldVersions({}, settle=0)
     assert ledger.look({"a": OLD}, 1.0) == ledger.look({"a": OLD}, 2.0) != []
 
 
 def test_a_file_that_goes_on_changing_waits() -> None:
-    ledger = Ledger({"a": OLD}, settle=1.0)
+    ledger = ToldVersions({"a": OLD}, settle=1.0)
     for second in range(5):
-        assert ledger.look({"a": Version(second + 2, second, 7)}, second * 0.9) == []
-    (change,) = ledger.look({"a": Version(6, 4, 7)}, 5.0)
+        assert ledger.look({"a": FileVersion(second + 2, second, 7)}, second * 0.9) == []
+    (change,) = ledger.look({"a": FileVersion(6, 4, 7)}, 5.0)
     assert change.event == "modified"
 
 
 def test_a_file_that_is_being_written_waits_however_still_it_stands() -> None:
-    ledger = Ledger({}, settle=0.1)
+    ledger = ToldVersions({}, settle=0.1)
     for second in range(5):
         assert ledger.look({"a": OLD}, second, busy={"a"}) == []
     assert ledger.look({"a": OLD}, 4.05) == []
@@ -41,21 +41,21 @@ def test_a_file_that_is_being_written_waits_however_still_it_stands() -> None:
 
 
 def test_a_file_that_came_and_went_before_it_settled_is_not_told() -> None:
-    ledger = Ledger({}, settle=1.0)
+    ledger = ToldVersions({}, settle=1.0)
     ledger.look({"a": OLD}, 0)
     assert ledger.look({}, 5.0) == []
     assert ledger.settles_in(5.0) is None
 
 
 def test_a_file_replaced_under_its_name_is_modified_not_deleted() -> None:
-    ledger = Ledger({"a": OLD}, settle=0.5)
+    ledger = ToldVersions({"a": OLD}, settle=0.5)
     assert ledger.look({}, 0) == []
     ledger.look({"a": NEW}, 0.2)
     assert ledger.look({"a": NEW}, 0.8) == [FileChange("modified", "a", NEW)]
 
 
 def test_a_file_that_is_gone_is_deleted_and_may_come_again() -> None:
-    ledger = Ledger({"a": OLD}, settle=0)
+    ledger = ToldVersions({"a": OLD}, settle=0)
     gone = ledger.look({}, 1.0)
     assert gone == [FileChange("deleted", "a", None)]
     ledger.tell(gone)
@@ -63,13 +63,13 @@ def test_a_file_that_is_gone_is_deleted_and_may_come_again() -> None:
 
 
 def test_what_is_in_a_folder_nobody_is_let_into_is_not_gone() -> None:
-    ledger = Ledger({"in/a": OLD, "inner": OLD}, settle=0)
+    ledger = ToldVersions({"in/a": OLD, "inner": OLD}, settle=0)
     assert ledger.look({}, 1.0, closed={"in"}) == [FileChange("deleted", "inner", None)]
     assert ledger.look({"in/a": OLD}, 2.0, closed={"other"})[:-1] == []
 
 
 def test_what_nobody_says_is_whole_stands_still_for_longer() -> None:
-    ledger = Ledger({"b": OLD}, settle=0, unsure=1.0)
+    ledger = ToldVersions({"b": OLD}, settle=0, unsure=1.0)
     assert ledger.look({"a": OLD, "b": NEW}, 10.0, whole={"b"}) == [
         FileChange("modified", "b", NEW)
     ]

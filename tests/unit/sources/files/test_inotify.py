@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.sources.files.inotify import Heard, Inotify, Writing, busy_and_whole
+from headrace.sources.files.inotify import Inotify, InotifyEvents, Writing, busy_and_whole
 
 
 @pytest.fixture
@@ -129,10 +129,10 @@ async def test_what_its_writer_has_ended_is_whole_until_it_is_written_again(
 
 
 def test_a_file_that_was_written_while_it_was_looked_at_is_not_whole_yet() -> None:
-    closed = {"a": Heard(Writing.WHOLE, 1)}
+    closed = {"a": InotifyEvents(Writing.WHOLE, 1)}
     assert busy_and_whole(closed, closed) == (set(), {"a"})
     assert busy_and_whole({}, closed) == (set(), set())
-    assert busy_and_whole(closed, {"a": Heard(Writing.WHOLE, 3)}) == (set(), set())
+    assert busy_and_whole(closed, {"a": InotifyEvents(Writing.WHOLE, 3)}) == (set(), set())
 
 
 async def test_what_was_told_is_forgotten_and_what_is_being_written_is_not(

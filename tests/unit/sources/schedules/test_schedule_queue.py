@@ -14,9 +14,9 @@ from headrace.model.effects import Change
 from headrace.model.errors import DiskFull, Fenced, HeadraceError, Invalid
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
-from headrace.sources.base import Draft, Outlet
+from headrace.sources.base import Draft, SourceAppender
 from headrace.sources.schedules import schedule_queue as agenda_room
-from headrace.sources.schedules.schedule_queue import Agenda
+from headrace.sources.schedules.schedule_queue import ScheduleQueue
 from headrace.storage.kv.base import Applied
 from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.memory import MemoryBroker
@@ -44,7 +44,9 @@ class Recording(MemoryStorage):
 class Dates:
     """An appointment at given seconds of virtual time."""
 
-    def __init__(self, outlet: Outlet, seconds: list[float], *, breaks: bool = False) -> None:
+    def __init__(
+        self, outlet: SourceAppender, seconds: list[float], *, breaks: bool = False
+    ) -> None:
         self.outlet, self.breaks = outlet, breaks
         self.left = [EPOCH + round(second * SECOND) for second in seconds]
         self.ready: list[int] = []
@@ -76,12 +78,12 @@ class Room:
         self.broker = MemoryBroker(self.storage, clock=self.clock)
         self.faults: list[BaseException] = []
         self.tasks = Tasks(lambda name, error: self.faults.append(error))
-        self.agenda = Agenda(self.clock, self.tasks)
+        self.agenda = ScheduleQueue(self.clock, self.tasks)
 
     async def dates(self, name: str, *seconds: float, **more: Any) -> Dates:
         stream = f"_{name}"
         await self.broker.declare(StreamSpec(name=stream))
-        outlet = Outlet(self.storage, self.broker, stream=stream)
+        outlet = SourceAppender(self.storage, self.broker, stream=stream)
         await outlet.checkpoint()
         return Dates(outlet, list(seconds), **more)
 
@@ -174,7 +176,7 @@ def test_no_change_holds_more_than_its_bound(room: Room, monkeypatch: pytest.Mon
 def test_one_that_another_node_has_kept_takes_nobody_with_it(room: Room) -> None:
     async def work() -> None:
         dates = [await room.dates(f"n{number}", 60) for number in range(10)]
-        other = Outlet(room.storage, room.broker, stream="_n3")
+        other = SourceAppender(room.storage, room.broker, stream="_n3")
         await other.emit([Event(b"1", time=EPOCH + 60 * SECOND)], checkpoint=b"theirs")
         async with room.keeping(*dates) as kept:
             ends = await asyncio.gather(*kept, return_exceptions=True)

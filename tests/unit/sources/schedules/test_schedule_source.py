@@ -17,11 +17,11 @@ from headrace.environment.failpoints import LABELS
 from headrace.model.function import StreamSpec
 from headrace.model.record import decode_events
 from headrace.model.triggers.schedules import Misfire, Schedule
-from headrace.sources.base import Outlet
+from headrace.sources.base import SourceAppender
 from headrace.sources.schedules.source import (
     MISSED_HEADER,
-    Keeping,
-    Standing,
+    ScheduleKeeper,
+    ScheduleState,
     decode_standing,
     due,
     fingerprint,
@@ -242,7 +242,7 @@ def test_missed_times_are_treated_as_the_policy_says(
     misfire: Misfire, times: list[int], missed: list[str]
 ) -> None:
     schedule = Every(60, misfire=misfire)
-    standing = Standing("", 60 * SECOND)
+    standing = ScheduleState("", 60 * SECOND)
     events, after = due(schedule, timetable_of(schedule), standing, 365 * SECOND - SECOND, "s")
     late = [event for event in events if event.headers]
     assert [(event.time or 0) // SECOND for event in late] == times[: len(late)]
@@ -254,7 +254,7 @@ def test_missed_times_are_treated_as_the_policy_says(
 def test_no_more_than_a_thousand_missed_times_are_made_up_for() -> None:
     schedule = Every(1, misfire="all")
     events, after = due(
-        schedule, timetable_of(schedule), Standing("", SECOND), 10_000 * SECOND, "s"
+        schedule, timetable_of(schedule), ScheduleState("", SECOND), 10_000 * SECOND, "s"
     )
     assert len(events) == 1_000
     assert events[-1].time == 10_000 * SECOND
@@ -271,13 +271,15 @@ def test_what_was_made_ready_is_what_would_have_been_said_then(
 ) -> None:
     schedule = msgspec.structs.replace(schedule, misfire=misfire)
     times = timetable_of(schedule)
-    standing = Standing("", times.first(round(NEW_YEAR.timestamp()) * SECOND))
+    standing = ScheduleState("", times.first(round(NEW_YEAR.timestamp()) * SECOND))
     assert standing.next is not None
     now = standing.next + delay
     storage = MemoryStorage(SystemClock())
     broker = MemoryBroker(storage, clock=SystemClock())
     at_once(broker.declare(StreamSpec(name="_s")))
-    keeping = Keeping(schedule, times, standing, Outlet(storage, broker, stream="_s"))
+    keeping = ScheduleKeeper(
+        schedule, times, standing, SourceAppender(storage, broker, stream="_s")
+    )
     keeping.prepare()
     draft = keeping.draft(now)
     events, after = due(schedule, times, standing, now, "_s")

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from headrace.delivery.intake.batcher import compact
-from headrace.delivery.intake.merge.order import Key, Memory, Passes, Piece
+from headrace.delivery.intake.merge.order import Key, Memory, MergeOrder, Piece
 from headrace.model.record import Chunk
 
 _NOTHING = 1 << 62
@@ -88,7 +88,7 @@ class Merge:
     def __init__(
         self, streams: int, *, events: int, size: int, window: float, lateness: float
     ) -> None:
-        self.passes = Passes(streams)
+        self.passes = MergeOrder(streams)
         self.handed_out: deque[Chunk] = deque()
         self._lanes = [_Lane() for _ in range(streams)]
         self._limit, self._size, self._window, self._lateness = events, size, window, lateness

@@ -22,7 +22,7 @@ At = tuple[int, int]
 """A stream's place in the list, and the offset where it was passed over."""
 
 
-class Pass(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class SkippedStream(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Events of `stream` from its own place in `cut` on go after the others' before theirs."""
 
     stream: int
@@ -72,11 +72,11 @@ class Memory(msgspec.Struct, frozen=True, gc=False):
     """
 
     cursors: tuple[int, ...]
-    passes: tuple[Pass, ...] = ()
+    passes: tuple[SkippedStream, ...] = ()
     owed: tuple[Piece, ...] = ()
 
 
-class Passes:
+class MergeOrder:
     """Owned by one `Merge`, which tells it what is taken and what arrives.
 
     Attributes:
@@ -85,7 +85,7 @@ class Passes:
 
     def __init__(self, streams: int) -> None:
         self.cursors = [0] * streams
-        self._ahead: list[deque[Pass]] = [deque() for _ in range(streams)]
+        self._ahead: list[deque[SkippedStream]] = [deque() for _ in range(streams)]
         self._known: set[At] = set()
         self._top: dict[int, Key] = {}
         self._passed: set[int] = set()
@@ -145,7 +145,7 @@ class Passes:
             gone = ahead.popleft()
             self._changed[stream, gone.offset] = None
 
-    def changes(self) -> list[tuple[At, Pass | None]]:
+    def changes(self) -> list[tuple[At, SkippedStream | None]]:
         """What has to be kept since the last time (or, where it says None, forgotten).
 
         A stream that is being passed over now counts as too late until it speaks: should the
@@ -156,7 +156,8 @@ class Passes:
             if cut != self._written.get(at):
                 self._changed[at] = self._written[at] = cut
         found = [
-            (at, None if cut is None else Pass(at[0], cut)) for at, cut in self._changed.items()
+            (at, None if cut is None else SkippedStream(at[0], cut))
+            for at, cut in self._changed.items()
         ]
         self._changed.clear()
         return found

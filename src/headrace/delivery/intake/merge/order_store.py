@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from headrace.delivery.intake.merge.merge import Merge
-from headrace.delivery.intake.merge.order import At, Memory, Owed, Pass, Piece
+from headrace.delivery.intake.merge.order import At, Memory, Owed, Piece, SkippedStream
 from headrace.delivery.unit import runs
 from headrace.model.effects import Change, Delete, Progress, Put, Space
 from headrace.model.errors import Corrupt
@@ -38,7 +38,7 @@ _cut_decoder = msgspec.msgpack.Decoder(tuple[int, ...])
 _owed_decoder = msgspec.msgpack.Decoder(Owed)
 
 
-class MergeBook:
+class MergeOrderStore:
     """One partition's memory of a merge. Owned by the pump that merges.
 
     Args:
@@ -78,7 +78,7 @@ class MergeBook:
         cursors = [watermarks[name] for name in self._streams]
         if owed is not None:
             cursors = [max(pair) for pair in zip(cursors, owed.frontier, strict=True)]
-        found: list[Pass] = []
+        found: list[SkippedStream] = []
         for stream, cursor in enumerate(cursors):
             low = self._stream(stream)
             here = _place(low, cursor)
@@ -89,11 +89,11 @@ class MergeBook:
 
     async def _between(
         self, stream: int, low: bytes, high: bytes | None, *, limit: int = PAGE
-    ) -> list[Pass]:
+    ) -> list[SkippedStream]:
         """The passes in a range of keys: all, or no more than fit into a smaller page."""
-        found: list[Pass] = []
+        found: list[SkippedStream] = []
         while page := await self._storage.scan(Space.META, low, high, limit=limit):
-            found += (Pass(stream, _opened(_cut_decoder, row)) for _, row in page)
+            found += (SkippedStream(stream, _opened(_cut_decoder, row)) for _, row in page)
             if len(page) < limit or limit < PAGE:
                 break
             low = page[-1][0] + b"\x00"
@@ -170,7 +170,7 @@ class MergeBook:
         while page := await self._storage.scan(Space.META, low, high, limit=PAGE):
             gone: list[bytes] = []
             for key, row in page:
-                one = Pass(stream, _opened(_cut_decoder, row))
+                one = SkippedStream(stream, _opened(_cut_decoder, row))
                 if is_last or kept >= MAX_PASSES or one.is_over(lows):
                     gone.append(key)
                 else:

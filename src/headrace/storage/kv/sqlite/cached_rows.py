@@ -32,7 +32,7 @@ _SCAN_REST = {
 }
 
 
-class Rows:
+class CachedRows:
     """What is committed. Used on the loop's thread only."""
 
     def __init__(self, connection: apsw.Connection, path: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import apsw
 
 from headrace.environment import failpoints
-from headrace.storage.kv.sqlite.commit_thread import Beside
+from headrace.storage.kv.sqlite.commit_thread import CommitThread
 from headrace.storage.kv.sqlite.data_folder import PAGE_BYTES, DataFile
 
 CHECKPOINT_PAGES = 2_000
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 class Checkpointer:
     """Keeps the write-ahead log short. Told of every commit."""
 
-    def __init__(self, file: DataFile, beside: Beside, fatal: Callable[[str], None]) -> None:
+    def __init__(self, file: DataFile, beside: CommitThread, fatal: Callable[[str], None]) -> None:
         self._file = file
         self._fatal = fatal
         self._beside = beside

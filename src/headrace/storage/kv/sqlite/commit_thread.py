@@ -23,7 +23,7 @@ SMOOTHING = 0.1
 SWITCH_INTERVAL = 0.0001
 
 
-class Pace:
+class CommitPace:
     """Whether the next commit runs in place, judged by how long the last ones took.
 
     Attributes:
@@ -53,7 +53,7 @@ class Pace:
         self.expected += SMOOTHING * (min(seconds, 2 * QUICK_SECONDS) - self.expected)
 
 
-class Beside:
+class CommitThread:
     """One thread for the calls that wait for the disk. Started when first needed."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, name: str) -> None:

@@ -19,7 +19,7 @@ LOW_WATER_BYTES = 8 << 20
 LOOK_EVERY_SECONDS = 0.25
 
 
-class Room:
+class DiskSpace:
     """Whether the disk has room. Asked by the storage before every group."""
 
     def __init__(

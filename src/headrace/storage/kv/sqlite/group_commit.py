@@ -38,7 +38,7 @@ MANY = 64
 """Appends for each change of a group from which on readers are woken after the changes' owners."""
 
 
-class Waiting:
+class PendingChange:
     """A change (or a log's own statements) and whoever waits for it."""
 
     __slots__ = ("change", "future", "result", "size", "statements")
@@ -66,7 +66,7 @@ class Group:
 
     __slots__ = ("alone", "appending", "overlay", "size", "waiting")
 
-    def __init__(self, waiting: list[Waiting], *, alone: bool = False) -> None:
+    def __init__(self, waiting: list[PendingChange], *, alone: bool = False) -> None:
         self.waiting = waiting
         self.alone = alone
         self.overlay: Overlay = {}
@@ -81,7 +81,7 @@ class Group:
 
     def judge(
         self, look: Look, scan: Scan, appender: Appender | None, *, low: bool
-    ) -> list[Waiting]:
+    ) -> list[PendingChange]:
         """Decide who may land; the others have their error, and are left out of what is returned."""
         passed = []
         overlaid = look_through(self.overlay, look)
@@ -104,7 +104,7 @@ class Group:
         return passed
 
     def write(
-        self, writer: apsw.Connection, passed: list[Waiting], appender: Appender | None
+        self, writer: apsw.Connection, passed: list[PendingChange], appender: Appender | None
     ) -> None:
         """Put everything into the open transaction."""
         for space, values in self.overlay.items():

@@ -25,12 +25,12 @@ from headrace.model.errors import Overloaded, Unavailable
 from headrace.model.policy import MAX_CHANGES_PER_GROUP, MAX_QUEUED_CHANGES
 from headrace.storage.kv.base import Applied
 from headrace.storage.kv.log_appends import Appender, Cell, Statement
-from headrace.storage.kv.sqlite.cached_rows import Rows
+from headrace.storage.kv.sqlite.cached_rows import CachedRows
 from headrace.storage.kv.sqlite.checkpoint import Checkpointer
-from headrace.storage.kv.sqlite.commit_thread import Beside, Pace
+from headrace.storage.kv.sqlite.commit_thread import CommitPace, CommitThread
 from headrace.storage.kv.sqlite.data_folder import DataFile
-from headrace.storage.kv.sqlite.disk_space import RESERVE_BYTES, Room
-from headrace.storage.kv.sqlite.group_commit import Group, Waiting, full, stage
+from headrace.storage.kv.sqlite.disk_space import RESERVE_BYTES, DiskSpace
+from headrace.storage.kv.sqlite.group_commit import Group, PendingChange, full, stage
 from headrace.storage.kv.sqlite.page_checksums import is_damage, told
 
 MAX_GROUP_BYTES = 16 << 20
@@ -56,7 +56,7 @@ class SqliteStorage:
     def __init__(
         self,
         file: DataFile,
-        room: Room,
+        room: DiskSpace,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
         fatal: Callable[[str], None],
@@ -66,12 +66,14 @@ class SqliteStorage:
         self._clock = clock
         self._loop = loop
         self._fatal = fatal
-        self._rows = Rows(file.reader, file.path)
-        self._pace = Pace()
-        self._beside = Beside(loop, name="storage-commits")
-        self._checkpointer = Checkpointer(file, Beside(loop, name="storage-checkpoints"), fatal)
+        self._rows = CachedRows(file.reader, file.path)
+        self._pace = CommitPace()
+        self._beside = CommitThread(loop, name="storage-commits")
+        self._checkpointer = Checkpointer(
+            file, CommitThread(loop, name="storage-checkpoints"), fatal
+        )
         self._appender: Appender | None = None
-        self._queue: deque[Waiting] = deque()
+        self._queue: deque[PendingChange] = deque()
         self._queued_bytes = 0
         self._busy = self._company = False
         self._closed = False
@@ -104,7 +106,7 @@ class SqliteStorage:
         """
         file = DataFile(folder, vfs=vfs)
         failpoints.hit("recovery:opened")
-        room = Room(folder, clock, file.reusable_bytes, reserve=reserve)
+        room = DiskSpace(folder, clock, file.reusable_bytes, reserve=reserve)
         return cls(file, room, clock, asyncio.get_running_loop(), fatal)
 
     @property
@@ -121,11 +123,11 @@ class SqliteStorage:
 
     async def apply(self, change: Change) -> Applied:
         """Make `change` durable together with its neighbours; see the port."""
-        return await self._submit(Waiting(self._loop.create_future(), change))
+        return await self._submit(PendingChange(self._loop.create_future(), change))
 
     async def write(self, statements: Sequence[Statement]) -> None:
         """Run a log's own statements within a group; for logs that live in this store."""
-        await self._submit(Waiting(self._loop.create_future(), Change(), statements))
+        await self._submit(PendingChange(self._loop.create_future(), Change(), statements))
 
     def attach(self, appender: Appender) -> None:
         """Let this log take the appends of changes."""
@@ -137,7 +139,7 @@ class SqliteStorage:
         """The log is closed."""
         self._appender = None
 
-    def _submit(self, entry: Waiting) -> asyncio.Future[Applied]:
+    def _submit(self, entry: PendingChange) -> asyncio.Future[Applied]:
         if self._closed:
             raise Unavailable(f"the store in `{self.folder}` is closed; nothing was stored")
         if (
@@ -189,8 +191,8 @@ class SqliteStorage:
             self._idle.set_result(None)
             self._idle = None
 
-    def _gather(self) -> list[Waiting]:
-        entries: list[Waiting] = []
+    def _gather(self) -> list[PendingChange]:
+        entries: list[PendingChange] = []
         size = 0
         while self._queue and len(entries) < MAX_CHANGES_PER_GROUP and size < MAX_GROUP_BYTES:
             entry = self._queue.popleft()
@@ -308,7 +310,7 @@ class SqliteStorage:
         for entry in group.waiting:
             self._alone(entry)
 
-    def _alone(self, entry: Waiting) -> None:
+    def _alone(self, entry: PendingChange) -> None:
         """Commit one change by itself, in place; only ever after its group has failed."""
         group = Group([entry], alone=True)
         if not self._stage(group):

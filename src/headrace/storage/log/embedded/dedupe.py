@@ -26,7 +26,7 @@ _SWEEP = (
 )
 
 
-class Marks:
+class SeenIds:
     """The ids seen. Owned by the broker."""
 
     def __init__(self, storage: SqliteStorage) -> None:

@@ -28,10 +28,10 @@ from headrace.storage.log.catalog import check_spec, redeclare
 from headrace.storage.log.embedded import reader, streams
 from headrace.storage.log.embedded.chunk_rows import INSERT, encode_row
 from headrace.storage.log.embedded.compaction import Compactor
-from headrace.storage.log.embedded.dedupe import Marks
+from headrace.storage.log.embedded.dedupe import SeenIds
 from headrace.storage.log.embedded.retention import retain, trim
-from headrace.storage.log.embedded.tail_cache import Tail
-from headrace.storage.log.log_state import Ledger, Partition, Stream
+from headrace.storage.log.embedded.tail_cache import TailCache
+from headrace.storage.log.log_state import LogState, LogStream, Partition
 from headrace.storage.log.subscriptions import LocalSubscription
 
 SWEEP_SECONDS = 30.0
@@ -57,11 +57,11 @@ class EmbeddedBroker:
         """
         self._storage = storage
         self._clock = clock
-        self._marks = Marks(storage)
-        self._ledger = Ledger(clock, self._marks.seen)
+        self._marks = SeenIds(storage)
+        self._ledger = LogState(clock, self._marks.seen)
         self._ledger.streams.update(streams.load(storage))
         self._next_partition = 1 + max((each.uid for each in self._partitions()), default=0)
-        self._tail = Tail()
+        self._tail = TailCache()
         self._declaring = asyncio.Lock()
         self._compactor = Compactor(storage)
         self._subscriptions: list[LocalSubscription] = []
@@ -91,7 +91,7 @@ class EmbeddedBroker:
             first = self._next_partition
             await self._storage.write(streams.creation(uid, first, spec))
             self._next_partition += spec.partitions
-            self._ledger.streams[spec.name] = Stream(
+            self._ledger.streams[spec.name] = LogStream(
                 uid,
                 spec,
                 [Partition(first + each, spec.name, each) for each in range(spec.partitions)],

@@ -12,7 +12,7 @@ from headrace.model.function import StreamSpec
 from headrace.storage.kv.log_appends import Statement
 from headrace.storage.kv.sqlite.storage import SqliteStorage
 from headrace.storage.log.embedded.chunk_rows import first_offset, row_id
-from headrace.storage.log.log_state import Partition, Stream
+from headrace.storage.log.log_state import LogStream, Partition
 
 _decode = msgspec.json.Decoder(StreamSpec).decode
 _LAST = (
@@ -23,12 +23,12 @@ _BYTES = "SELECT coalesce(sum(length(body)), 0) FROM log WHERE id BETWEEN ? AND 
 _REMEMBER = "UPDATE partitions SET next = ?, bytes = ? WHERE uid = ?"
 
 
-def load(storage: SqliteStorage) -> dict[str, Stream]:
+def load(storage: SqliteStorage) -> dict[str, LogStream]:
     """Every stream, with its partitions where they were."""
-    streams: dict[int, Stream] = {}
+    streams: dict[int, LogStream] = {}
     for uid, spec in storage.query("SELECT uid, spec FROM streams ORDER BY uid"):
         if isinstance(uid, int) and isinstance(spec, bytes):
-            streams[uid] = Stream(uid, _decode(spec), [])
+            streams[uid] = LogStream(uid, _decode(spec), [])
     for row in storage.query(
         "SELECT uid, stream, number, next, bytes FROM partitions ORDER BY stream, number"
     ):

@@ -16,7 +16,7 @@ TAIL_BYTES = 16 << 20
 CHUNK_OVERHEAD = 400
 
 
-class Tail:
+class TailCache:
     """What is kept for readers that keep up. Owned by the broker."""
 
     def __init__(self, limit: int = TAIL_BYTES) -> None:
