@@ -106,9 +106,10 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, ..
     ]
     if differing:
         raise NotComparable(
-            "the results come from different machines: " + "; ".join(differing)
+            "the results come from different machines: "
+            + "; ".join(differing)
             + "; run both commits on one machine"
-        )  # fmt: skip
+        )
     if before["quick"] or after["quick"]:
         raise NotComparable("a `--quick` run only shows that the programs run; run both without it")
     rows: list[tuple[str, ...]] = [("#", "metric", "before", "after", "change", "")]
@@ -124,8 +125,14 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, ..
         remark = ""
         if apart:
             remark = "better" if (change < 0) == less_is_better else "WORSE"
-        rows.append((
-            new["number"], f"{new['name']} ({new['unit']})",
-            f"{was['median']:,.4g}", f"{now['median']:,.4g}", f"{change:+.1%}", remark,
-        ))  # fmt: skip
+        rows.append(
+            (
+                new["number"],
+                f"{new['name']} ({new['unit']})",
+                f"{was['median']:,.4g}",
+                f"{now['median']:,.4g}",
+                f"{change:+.1%}",
+                remark,
+            )
+        )
     return rows

@@ -389,20 +389,22 @@ def memory() -> Iterator[Metric]:
     yield Metric(26, name, "x", read("workloads.memory", "growth"), (at_most(0.25),))
 
 
-METRICS = lettered((
-    *cold_starts("empty", "empty app"),
-    *cold_starts("frames", "numpy and pandas"),
-    *first_starts(),
-    *warm_calls(),
-    *appends(),
-    *streams(),
-    *single_events(),
-    *whole_node(),
-    *keyed_lanes(),
-    *bus(),
-    *http_calls(),
-    *files(),
-    *schedules(),
-    *looking(),
-    *memory(),
-))  # fmt: skip
+METRICS = lettered(
+    (
+        *cold_starts("empty", "empty app"),
+        *cold_starts("frames", "numpy and pandas"),
+        *first_starts(),
+        *warm_calls(),
+        *appends(),
+        *streams(),
+        *single_events(),
+        *whole_node(),
+        *keyed_lanes(),
+        *bus(),
+        *http_calls(),
+        *files(),
+        *schedules(),
+        *looking(),
+        *memory(),
+    )
+)

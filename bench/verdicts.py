@@ -79,8 +79,14 @@ def judge_target(target: Target, ours: Sequence[float], measured: Measured) -> J
     met = value <= bound if less else value >= bound
     rounds = [mine / other for mine, other in zip(ours, known[best], strict=False) if other]
     return Judged(
-        target, best, against, value / against, min(rounds, default=None), max(rounds, default=None), met
-    )  # fmt: skip
+        target,
+        best,
+        against,
+        value / against,
+        min(rounds, default=None),
+        max(rounds, default=None),
+        met,
+    )
 
 
 def judge(metrics: Sequence[Metric], measured: Measured) -> list[Line]:

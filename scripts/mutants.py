@@ -37,10 +37,22 @@ SIMULATED = ROOMS[0]
 SHOWN = 2_000
 """How much of what a failing test says is told, in characters."""
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
-    ast.And: ast.Or, ast.Or: ast.And, ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv,
-}  # fmt: skip
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.FloorDiv,
+}
 
 
 class Mutant(NamedTuple):
@@ -150,7 +162,9 @@ class Trial:
     """A copy of the checkout, in which one mutant at a time is tried."""
 
     def __init__(self, folder: Path, seeds: int, patience: float) -> None:
-        self._folder, self._seeds, self._patience = folder, seeds, patience
+        self._folder = folder
+        self._seeds = seeds
+        self._patience = patience
         for name in COPIED:
             source = ROOT / name
             if source.is_dir():
@@ -215,9 +229,14 @@ class Trial:
         """How a command fails, by the end of what it says; "" where it succeeds."""
         try:
             done = subprocess.run(
-                [sys.executable, *command], cwd=self._folder, env=self._world, check=False,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=self._patience,
-            )  # fmt: skip
+                [sys.executable, *command],
+                cwd=self._folder,
+                env=self._world,
+                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=self._patience,
+            )
         except subprocess.TimeoutExpired:
             return f"took longer than {self._patience:.0f} s"
         if not done.returncode:

@@ -22,9 +22,18 @@ settings.load_profile("headrace")
 
 
 DRIVERS = (
-    "obstore", "asyncssh", "redis", "nats", "paho", "aio_pika", "aiobotocore", "confluent_kafka",
-    "pulsar", "psycopg", "moto",
-)  # fmt: skip
+    "obstore",
+    "asyncssh",
+    "redis",
+    "nats",
+    "paho",
+    "aio_pika",
+    "aiobotocore",
+    "confluent_kafka",
+    "pulsar",
+    "psycopg",
+    "moto",
+)
 
 
 def pytest_configure() -> None:

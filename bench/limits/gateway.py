@@ -163,10 +163,19 @@ def main() -> None:
         for core in dict.fromkeys(cores()):
             port = free_port()
             told = serve_and_shoot(
-                [sys.executable, "-m", "bench.limits.gateway", "--serve", str(port),
-                 "--worker-core", str(core)],
-                port, Path(name), quick=options.quick,
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-m",
+                    "bench.limits.gateway",
+                    "--serve",
+                    str(port),
+                    "--worker-core",
+                    str(core),
+                ],
+                port,
+                Path(name),
+                quick=options.quick,
+            )
             for figure, value in told.items():
                 better = max if "per_s" in figure else min
                 figures[figure] = better(figures.get(figure, value), value)

@@ -24,9 +24,15 @@ def main() -> None:
     with redis_server(durable=False) as url:
         port = url.rpartition(":")[2].partition("/")[0]
         command = [
-            "taskset", "-c", str(core), executable("node"), str(SCRIPT), port,
-            str(options.concurrency), *(str(count) for count in counts),
-        ]  # fmt: skip
+            "taskset",
+            "-c",
+            str(core),
+            executable("node"),
+            str(SCRIPT),
+            port,
+            str(options.concurrency),
+            *(str(count) for count in counts),
+        ]
         done = subprocess.run(
             command,
             env={**os.environ, "NODE_PATH": str(BIN.parent / "node" / "node_modules")},

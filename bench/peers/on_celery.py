@@ -43,9 +43,20 @@ def main() -> None:
     with redis_server(durable=options.durable) as url:
         app.conf.broker_url = url
         worker = [
-            "celery", "-A", "bench.peers.on_celery", "worker", "-P", "solo", "-c", "1",
-            "-l", "ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat",
-        ]  # fmt: skip
+            "celery",
+            "-A",
+            "bench.peers.on_celery",
+            "worker",
+            "-P",
+            "solo",
+            "-c",
+            "1",
+            "-l",
+            "ERROR",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+        ]
         drive(lambda: Peer(send, worker, {"BENCH_URL": url}), quick=options.quick)
 
 

@@ -49,8 +49,14 @@ def producer(kind: str, url: str) -> Peer:
             await task.kiq(sent, FILL)
 
     worker = [
-        "taskiq", "worker", "bench.peers.on_taskiq:broker", "--workers", "1", "--log-level", "ERROR",
-    ]  # fmt: skip
+        "taskiq",
+        "worker",
+        "bench.peers.on_taskiq:broker",
+        "--workers",
+        "1",
+        "--log-level",
+        "ERROR",
+    ]
     return Peer(send, worker, {"BENCH_URL": url, "BENCH_KIND": kind}, own.shutdown)
 
 

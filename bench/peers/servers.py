@@ -70,9 +70,17 @@ def redis_server(*, durable: bool) -> Iterator[str]:
             else ["--appendonly", "no"]
         )
         command = [
-            executable("redis-server"), "--port", str(port), "--bind", "127.0.0.1",
-            "--dir", str(folder), "--save", "", *log,
-        ]  # fmt: skip
+            executable("redis-server"),
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(folder),
+            "--save",
+            "",
+            *log,
+        ]
         with serving(command, port):
             yield f"redis://127.0.0.1:{port}/0"
 
@@ -86,7 +94,14 @@ def nats_server() -> Iterator[str]:
     port = free_port()
     with scratch("nats") as folder:
         command = [
-            executable("nats-server"), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(folder),
-        ]  # fmt: skip
+            executable("nats-server"),
+            "-a",
+            "127.0.0.1",
+            "-p",
+            str(port),
+            "-js",
+            "-sd",
+            str(folder),
+        ]
         with serving(command, port):
             yield f"nats://127.0.0.1:{port}"

@@ -22,9 +22,12 @@ def measure(folder: Path, *, path: str, quick: bool) -> dict[str, float]:
     """Shoot at a node that is ready; its processor time comes along."""
     with serving("calls", folder / "data") as node:
         return shoot(
-            node.url + path, folder, quick=quick, connections=(*CONNECTIONS, CROWD),
+            node.url + path,
+            folder,
+            quick=quick,
+            connections=(*CONNECTIONS, CROWD),
             processor_s=node.processor_s,
-        )  # fmt: skip
+        )
 
 
 def main() -> None:

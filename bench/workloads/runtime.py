@@ -36,8 +36,12 @@ def call(function: str, payload: bytes = b"{}") -> Invocation:
     body = encode_events([Event(payload)])
     token = next(_tokens)
     return Invocation(
-        function, (Chunk("_call", 0, 0, 1, body, 0, 0, 1),), token=token, key=f"bench/{token}", mode="call"
-    )  # fmt: skip
+        function,
+        (Chunk("_call", 0, 0, 1, body, 0, 0, 1),),
+        token=token,
+        key=f"bench/{token}",
+        mode="call",
+    )
 
 
 class CallWentWrong(Exception):

@@ -32,7 +32,8 @@ class Fired:
     """When each firing was due and when it was on the disk, in seconds since the epoch."""
 
     def __init__(self) -> None:
-        self.begin, self.end = 0.0, float("inf")
+        self.begin = 0.0
+        self.end = float("inf")
         self._landed: list[tuple[float, Change]] = []
 
     def landed(self, change: Change) -> None:

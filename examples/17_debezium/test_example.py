@@ -15,8 +15,11 @@ def test_an_order_that_becomes_paid_is_invoiced_once() -> None:
     new: dict[str, Any] = {"id": 1, "state": "new", "total": 5.0}
     paid = {**new, "state": "paid"}
     records: list[tuple[str, Any, Any]] = [
-        ("c", None, new), ("u", new, paid), ("u", paid, {**paid, "total": 8.0}), ("d", paid, None),
-    ]  # fmt: skip
+        ("c", None, new),
+        ("u", new, paid),
+        ("u", paid, {**paid, "total": 8.0}),
+        ("d", paid, None),
+    ]
     with World(app) as world:
         for op, before, after in records:
             world.publish(

@@ -263,14 +263,17 @@ def run(plan: Plan, host: Host, *, keep: bool) -> int:
             ("  handed to functions", f"{handled:,}, {handled / took:,.0f} events/s"),
             ("instances killed", f"{killer.kills}"),
             ("host killed", f"once, at {crash.at:,} events published"),
-            ("  its other processes", f"{crash.death.processes}, gone {1000 * crash.death.took:.0f} ms later"),
+            (
+                "  its other processes",
+                f"{crash.death.processes}, gone {1000 * crash.death.took:.0f} ms later",
+            ),
             ("  ready again", f"{crash.ready:.2f} s after its start"),
             ("requests repeated after an error", f"{producers.repeated}"),
             ("events published twice and dropped", f"{producers.duplicates:,}"),
             ("publish -> handler -> committed", percentiles(latencies)),
             ("cold starts since the restart", describe(starts)),
         ],
-    )  # fmt: skip
+    )
     wrong = [finding for finding in findings if not finding.holds]
     print(
         f"console: {console_of(host)}{'' if keep else ' (closed by now; `make demo ARGS=--keep` leaves it open)'}"

@@ -57,13 +57,20 @@ class Host:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    sys.executable, "-c", command,
-                    "serve", str(self._target), "--data", str(self._data), "--port", str(self._port),
+                    sys.executable,
+                    "-c",
+                    command,
+                    "serve",
+                    str(self._target),
+                    "--data",
+                    str(self._data),
+                    "--port",
+                    str(self._port),
                 ],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+            )
         while time.perf_counter() - began < PATIENCE_S:
             if self._process.poll() is not None:
                 raise Gone(

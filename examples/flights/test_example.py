@@ -47,11 +47,25 @@ def example() -> Iterator[Any]:
 
 def _flight(**changes: Any) -> bytes:
     row = {
-        "row": 7, "year": 2013, "month": 1, "day": 1, "dep_time": 517, "sched_dep_time": 515,
-        "dep_delay": 2, "arr_time": 830, "arr_delay": 11, "carrier": "UA", "flight": 1545,
-        "tailnum": "N14228", "origin": "EWR", "dest": "IAH", "air_time": 227, "distance": 1400,
-        "minute": 15, "time_hour": "2013-01-01T10:00:00Z",
-    }  # fmt: skip
+        "row": 7,
+        "year": 2013,
+        "month": 1,
+        "day": 1,
+        "dep_time": 517,
+        "sched_dep_time": 515,
+        "dep_delay": 2,
+        "arr_time": 830,
+        "arr_delay": 11,
+        "carrier": "UA",
+        "flight": 1545,
+        "tailnum": "N14228",
+        "origin": "EWR",
+        "dest": "IAH",
+        "air_time": 227,
+        "distance": 1400,
+        "minute": 15,
+        "time_hour": "2013-01-01T10:00:00Z",
+    }
     return json.dumps(row | changes).encode()
 
 

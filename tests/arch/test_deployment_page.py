@@ -45,8 +45,11 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     unit.write_text(text)
     done = subprocess.run(
         ["systemd-analyze", "verify", str(unit)],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     told = [line for line in done.stderr.splitlines() if "headrace.service" in line]
     assert (done.returncode, told) == (0, [])
 

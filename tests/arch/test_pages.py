@@ -45,16 +45,35 @@ RUNNABLE = [
 ]
 
 TRIGGER_SECTIONS = {
-    "StreamTrigger": "Streams", "CallTrigger": "Calls", "Lag": "Lag", "Rule": "Event bus",
-    "Cron": "Schedules", "Every": "Schedules", "At": "Schedules", "Custom": "Custom triggers",
-    "Files": "Files", "Objects": "Objects", "Sftp": "SFTP", "Table": "Tables",
-    "Silence": "Freshness", "Missing": "Freshness", "Http": "HTTP", "Webhook": "Webhooks",
+    "StreamTrigger": "Streams",
+    "CallTrigger": "Calls",
+    "Lag": "Lag",
+    "Rule": "Event bus",
+    "Cron": "Schedules",
+    "Every": "Schedules",
+    "At": "Schedules",
+    "Custom": "Custom triggers",
+    "Files": "Files",
+    "Objects": "Objects",
+    "Sftp": "SFTP",
+    "Table": "Tables",
+    "Silence": "Freshness",
+    "Missing": "Freshness",
+    "Http": "HTTP",
+    "Webhook": "Webhooks",
     "Ends": "Windows",
-}  # fmt: skip
+}
 """Where a trigger stands in `triggers.md`; all others come from foreign systems."""
 TRIGGER_WORKINGS = {
-    "function", "streams", "schema", "query_schema", "codec", "partitions", "answers", "any_status",
-}  # fmt: skip
+    "function",
+    "streams",
+    "schema",
+    "query_schema",
+    "codec",
+    "partitions",
+    "answers",
+    "any_status",
+}
 """Fields that are told from the handler and what it is given, not written by the author."""
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")

@@ -22,12 +22,33 @@ RESERVED = re.compile(r"(^|\.)(test|example|invalid|localhost|local|example\.(co
 """Names that can never be a real host (RFC 2606, RFC 6761, RFC 6762)."""
 
 HOSTS = {
-    "127.0.0.1", "0.0.0.0", "[::1]", "::1", "169.254.169.254", "10.0.0.1", "github.com",
-    "json-schema.org", "keepachangelog.com", "semver.org", "www.apache.org", "www.w3.org",
-    "www.rfc-editor.org", "datatracker.ietf.org", "cloudevents.io", "docs.python.org",
-    "www.sqlite.org", "sqlite.org", "aws.amazon.com", "docs.aws.amazon.com", "www.kernel.org",
-    "creativecommons.org", "prometheus.io", "opentelemetry.io", "packaging.python.org", "toml.io",
-}  # fmt: skip
+    "127.0.0.1",
+    "0.0.0.0",
+    "[::1]",
+    "::1",
+    "169.254.169.254",
+    "10.0.0.1",
+    "github.com",
+    "json-schema.org",
+    "keepachangelog.com",
+    "semver.org",
+    "www.apache.org",
+    "www.w3.org",
+    "www.rfc-editor.org",
+    "datatracker.ietf.org",
+    "cloudevents.io",
+    "docs.python.org",
+    "www.sqlite.org",
+    "sqlite.org",
+    "aws.amazon.com",
+    "docs.aws.amazon.com",
+    "www.kernel.org",
+    "creativecommons.org",
+    "prometheus.io",
+    "opentelemetry.io",
+    "packaging.python.org",
+    "toml.io",
+}
 """The outside addresses this repository may speak of."""
 
 
@@ -36,8 +57,11 @@ def files() -> tuple[Path, ...]:
     """Every file of the repository that is text and not ignored."""
     listed = shutil.which("git") and subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if listed and listed.returncode == 0:
         found = [ROOT / name for name in listed.stdout.split("\0") if name]
     else:  # an unpacked archive, or a machine without git

@@ -38,9 +38,14 @@ def judge(account: dict[str, Any]) -> list[Finding]:
     opened = books.account
     found = books.findings + check_runs(opened, books.log, books.means)
     scenes = {
-        "queue": queues, "bus": buses, "calendar": calendars, "consumer": consumers,
-        "merge": merges, "desk": desks, "windows": windows,
-    }  # fmt: skip
+        "queue": queues,
+        "bus": buses,
+        "calendar": calendars,
+        "consumer": consumers,
+        "merge": merges,
+        "desk": desks,
+        "windows": windows,
+    }
     for kind, scene in opened.scenes.items():
         found += scenes[kind].check(scene, is_skewed=opened.is_skewed)
     return found

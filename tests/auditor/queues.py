@@ -62,7 +62,8 @@ def check(scene: dict[str, Any], *, is_skewed: bool) -> list[Finding]:
 
 class _Books:
     def __init__(self, queue: Queue, is_skewed: bool) -> None:
-        self.queue, self.is_skewed = queue, is_skewed
+        self.queue = queue
+        self.is_skewed = is_skewed
         self.findings: list[Finding] = []
         log = Log(queue.log, queue.appended)
         self.held: dict[At, Held] = log.held

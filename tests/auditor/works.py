@@ -95,10 +95,15 @@ class Notes(NamedTuple):
 def judge_works(notes: Notes, read: Read) -> list[Finding]:
     """Every broken promise."""
     return [
-        *check_queue(notes), *check_rows(notes, read), *check_ticks(notes, read),
-        *check_made(notes, read), *check_orders(notes, read), *check_bus(notes, read),
-        *check_windows(notes, read), *check_flow(notes, read),
-    ]  # fmt: skip
+        *check_queue(notes),
+        *check_rows(notes, read),
+        *check_ticks(notes, read),
+        *check_made(notes, read),
+        *check_orders(notes, read),
+        *check_bus(notes, read),
+        *check_windows(notes, read),
+        *check_flow(notes, read),
+    ]
 
 
 def check_queue(notes: Notes) -> list[Finding]:

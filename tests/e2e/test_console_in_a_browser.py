@@ -64,10 +64,21 @@ def shown(node: Served, path: str, folder: Path) -> str:
     """The page as the browser has understood it; whatever its policy refused fails the test."""
     sandbox = ["--no-sandbox"] if os.getuid() == 0 else []
     done = subprocess.run(
-        [BROWSER, "--headless=new", "--disable-gpu", "--enable-logging=stderr", "--dump-dom", *sandbox,
-         f"--user-data-dir={folder}", f"{node.url}{path}"],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+        [
+            BROWSER,
+            "--headless=new",
+            "--disable-gpu",
+            "--enable-logging=stderr",
+            "--dump-dom",
+            *sandbox,
+            f"--user-data-dir={folder}",
+            f"{node.url}{path}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     refused = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert refused == []
     return done.stdout
@@ -154,7 +165,18 @@ def browsed(url: str, folder: Path, *, wait_ms: int = 0) -> str:
     sandbox = ["--no-sandbox"] if os.getuid() == 0 else []
     later = [f"--virtual-time-budget={wait_ms}"] if wait_ms else []
     return subprocess.run(
-        [BROWSER, "--headless=new", "--disable-gpu", "--dump-dom", *later, *sandbox,
-         f"--user-data-dir={folder}", url],
-        capture_output=True, text=True, timeout=60, check=True,
-    ).stdout  # fmt: skip
+        [
+            BROWSER,
+            "--headless=new",
+            "--disable-gpu",
+            "--dump-dom",
+            *later,
+            *sandbox,
+            f"--user-data-dir={folder}",
+            url,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout

@@ -17,8 +17,12 @@ EXAMPLES = sorted(ROOT.glob("examples/[0-9]*_*/test_example.py"))
 def test_an_example_passes_its_own_test(example: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", example.name],
-        cwd=example.parent, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        cwd=example.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert re.search(r"[1-9]\d* passed", ran.stdout)
 

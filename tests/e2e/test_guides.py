@@ -52,8 +52,12 @@ def node(folder: Path, target: str) -> Iterator[None]:
     with (folder / "node.log").open("wb") as log:
         process = subprocess.Popen(
             ["headrace", "dev", target, "--port", "0"],
-            cwd=folder, env=environment(folder), stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+            cwd=folder,
+            env=environment(folder),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         until(note.exists, folder)
         yield
@@ -82,8 +86,13 @@ def typed(folder: Path, command: str) -> str:
     command = command.replace("http://127.0.0.1:4280", env.get("HEADRACE_URL", ""))
     run = subprocess.run(
         ["bash", "-c", command],
-        cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert run.returncode == 0, f"$ {command}\n{run.stdout}{run.stderr}"
     return run.stdout
 

@@ -23,6 +23,10 @@ def command(
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "headrace.cli.main", *words],
-        cwd=folder, env=environment_of(environ or {}), capture_output=True, text=True,
-        check=False, timeout=60,
-    )  # fmt: skip
+        cwd=folder,
+        env=environment_of(environ or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )

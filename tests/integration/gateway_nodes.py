@@ -223,8 +223,11 @@ def start(folder: Path, *apps: str) -> tuple[subprocess.Popen[bytes], str]:
     with log.open("ab") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "headrace.cli.main", *command],
-            cwd=folder, stdout=said, stderr=said, env=environ,
-        )  # fmt: skip
+            cwd=folder,
+            stdout=said,
+            stderr=said,
+            env=environ,
+        )
     try:
         wait_for(lambda: note.is_file() or process.poll() is not None)
         assert note.is_file(), log.read_text()

@@ -123,13 +123,18 @@ def launched(
     )
     process = subprocess.Popen(
         [
-            sys.executable, "-c", LAUNCH.format(source=str(SOURCE)), str(uid),
-            "namespaces" if namespaces else "none", str(folder), program,
+            sys.executable,
+            "-c",
+            LAUNCH.format(source=str(SOURCE)),
+            str(uid),
+            "namespaces" if namespaces else "none",
+            str(folder),
+            program,
         ],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     try:
         warden, zygote, instance = map(int, process.stdout.readline().split())

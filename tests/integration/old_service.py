@@ -17,9 +17,12 @@ class Upstream(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         said = {
-            "by": "old", "method": self.command, "path": self.path, "body": body.decode(),
+            "by": "old",
+            "method": self.command,
+            "path": self.path,
+            "body": body.decode(),
             "headers": {name.lower(): text for name, text in self.headers.items()},
-        }  # fmt: skip
+        }
         answer = json.dumps(said).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")

@@ -66,8 +66,18 @@ def test_lines_of_json_are_published_with_their_keys_times_and_ids(
         for n in range(2_500)
     ]
     (tmp_path / "orders.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    words = ("publish", "orders", "--file", "orders.jsonl", "--key-field", "item",
-             "--time-field", "when", "--id-field", "no")  # fmt: skip
+    words = (
+        "publish",
+        "orders",
+        "--file",
+        "orders.jsonl",
+        "--key-field",
+        "item",
+        "--time-field",
+        "when",
+        "--id-field",
+        "no",
+    )
     assert say(*words) == "published 2,500 events on `orders`\n"
     assert say(*words) == "published 0 events on `orders`, 2,500 duplicates dropped\n"
     settle(client)
@@ -109,8 +119,18 @@ def test_a_wrong_line_stops_the_file_and_is_named(say: Say, tmp_path: Path) -> N
 
 
 def test_standard_input_is_a_file_too(say: Say, url: str) -> None:
-    command = [sys.executable, "-m", "headrace.cli.main", "publish", "notes", "--file", "-",
-               "--format", "text", *at(url)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "headrace.cli.main",
+        "publish",
+        "notes",
+        "--file",
+        "-",
+        "--format",
+        "text",
+        *at(url),
+    ]
     done = subprocess.run(command, input=b"one\ntwo\n", capture_output=True, check=True)
     assert done.stdout == b"published 2 events on `notes`\n"
     # Not a terminal: no bar, no colour.
@@ -224,10 +244,18 @@ def test_a_function_is_invoked(say: Say) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["invoke"], ["lag"], ["logs"], ["runs"], ["dead", "list"], ["parked", "list"], ["pause"],
-     ["schedule", "list"]],
+    [
+        ["invoke"],
+        ["lag"],
+        ["logs"],
+        ["runs"],
+        ["dead", "list"],
+        ["parked", "list"],
+        ["pause"],
+        ["schedule", "list"],
+    ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_a_function_that_is_not_there_is_said_and_a_near_one_offered(
     say: Say, words: list[str]
 ) -> None:
@@ -263,8 +291,20 @@ def test_state_is_listed_by_prefix(say: Say, client: Client) -> None:
 
 
 def test_a_stream_is_followed(url: str) -> None:
-    command = [sys.executable, "-m", "headrace.cli.main", "tail", "notes", "-n", "2", "-f",
-               "--from", "latest", "--json", *at(url)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "headrace.cli.main",
+        "tail",
+        "notes",
+        "-n",
+        "2",
+        "-f",
+        "--from",
+        "latest",
+        "--json",
+        *at(url),
+    ]
 
     def publish() -> None:
         with operator(url) as other:

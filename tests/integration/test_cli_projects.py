@@ -60,9 +60,12 @@ def wait_for_note(project: Path, process: subprocess.Popen[bytes]) -> str:
 def test_a_new_project_passes_its_own_test(project: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=project, capture_output=True, text=True, check=False,
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**ENVIRON, "PYTEST_DEBUG_TEMPROOT": os.environ["PYTEST_DEBUG_TEMPROOT"]},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout
     assert "4 passed" in done.stdout
 
@@ -180,9 +183,14 @@ def test_a_second_node_on_the_same_folder_is_refused(
     project: Path, node: tuple[Client, subprocess.Popen[bytes]]
 ) -> None:
     done = subprocess.run(
-        [*COMMAND, "serve", "--port", "0"], cwd=project, capture_output=True, text=True,
-        env=ENVIRON, timeout=30, check=False,
-    )  # fmt: skip
+        [*COMMAND, "serve", "--port", "0"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        env=ENVIRON,
+        timeout=30,
+        check=False,
+    )
     assert done.returncode == 1
     assert ".headrace" in done.stderr
     assert "Traceback" not in done.stderr
@@ -196,20 +204,28 @@ def test_a_second_node_on_the_same_folder_is_refused(
         ("app.py", "x = 1\n", "defines no `App`"),
         ("app.py", "import os\nos._exit(3)\n", "import"),
         ("headrace.toml", '[node]\ntargets = ["nowhere.py"]\n', "nowhere.py"),
-        ("headrace.toml", '[node]\ntargets = ["app.py"]\n[functions."shop.cuont"]\ntimeout = 1.0\n',
-         "did you mean `shop.count`?"),
+        (
+            "headrace.toml",
+            '[node]\ntargets = ["app.py"]\n[functions."shop.cuont"]\ntimeout = 1.0\n',
+            "did you mean `shop.count`?",
+        ),
         ("headrace.toml", "[node]\ntarget = []\n", "headrace.toml:2: `target` is unknown"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_a_project_is_said_by_validate_and_by_serve(
     project: Path, file: str, text: str, says: str
 ) -> None:
     (project / file).write_text(text)
     for words in (["validate"], ["serve", "--port", "0"]):
         done = subprocess.run(
-            [*COMMAND, *words], cwd=project, capture_output=True, text=True, env=ENVIRON,
-            timeout=60, check=False,
-        )  # fmt: skip
+            [*COMMAND, *words],
+            cwd=project,
+            capture_output=True,
+            text=True,
+            env=ENVIRON,
+            timeout=60,
+            check=False,
+        )
         assert done.returncode == 1, done
         assert says in done.stdout + done.stderr
 

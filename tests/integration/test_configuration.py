@@ -42,8 +42,13 @@ def test_an_app_runs_with_what_it_was_given_and_sees_what_it_named(tmp_path: Pat
     with serving(app, tmp_path / "data", environ=environ) as node:
         told = node.ask("POST", "/functions/shop.tell", {}).body
         assert told == {
-            "rate": 3.5, "at_import": 3.5, "hosts": ["a"], "ours": "yes", "theirs": None, "held": [],
-        }  # fmt: skip
+            "rate": 3.5,
+            "at_import": 3.5,
+            "hosts": ["a"],
+            "ours": "yes",
+            "theirs": None,
+            "held": [],
+        }
         failed = node.ask("POST", "/functions/shop.lack", {})
         assert failed.status == 500
         assert 'env=["THEIRS_KEY"]' in failed.body["detail"]
@@ -69,8 +74,11 @@ def test_the_command_line_wins_and_validate_imports_as_a_node_does(tmp_path: Pat
         "[apps.shop.settings]\nRATE = 2\n[env.test.apps.shop.settings]\nRATE = 5\n",
     )
     environ = {
-        "HEADRACE_ENV": "test", "HEADRACE_APP_SHOP_RATE": "3", "OURS_KEY": "1", "THEIRS_KEY": "2",
-    }  # fmt: skip
+        "HEADRACE_ENV": "test",
+        "HEADRACE_APP_SHOP_RATE": "3",
+        "OURS_KEY": "1",
+        "THEIRS_KEY": "2",
+    }
     done = command(tmp_path, "validate", "app.py", "--set", "shop.RATE=4", environ=environ)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "setting `shop.RATE` (int): from `--set shop.RATE=4`" in done.stdout

@@ -38,11 +38,20 @@ def test_a_backup_of_a_running_node_is_restored_and_goes_on(tmp_path: Path) -> N
             assert node.ask("POST", "/streams/orders", 5).status == 202
             done = subprocess.run(
                 [
-                    sys.executable, "-m", "headrace.cli.main", "backup",
-                    str(second / "headrace.db"), "--data", str(first),
+                    sys.executable,
+                    "-m",
+                    "headrace.cli.main",
+                    "backup",
+                    str(second / "headrace.db"),
+                    "--data",
+                    str(first),
                 ],
-                env=environment_of({}), capture_output=True, text=True, check=False, timeout=60,
-            )  # fmt: skip
+                env=environment_of({}),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+            )
             assert done.returncode == 0, done.stderr
             assert "checked" in done.stdout
             assert f"copy them too: `{first / 'files' / 'shop'}`" in done.stdout

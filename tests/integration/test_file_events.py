@@ -185,16 +185,24 @@ async def test_a_folder_that_is_moved_away_and_made_anew_is_listened_to(tmp_path
 def test_where_others_use_up_what_the_machine_allows_the_folder_is_polled(tmp_path: Path) -> None:
     """In a user namespace of its own, in which one watch may be had."""
     within = [
-        "unshare", "--user", "--map-root-user", "sh", "-c",
-        'echo 1 >/proc/sys/user/max_inotify_watches && exec "$@"', "sh",
-    ]  # fmt: skip
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "sh",
+        "-c",
+        'echo 1 >/proc/sys/user/max_inotify_watches && exec "$@"',
+        "sh",
+    ]
     if subprocess.run([*within, "true"], check=False, capture_output=True).returncode:
         pytest.skip("no user namespace can be had")
     asked = "from tests.integration import test_file_events as here; here.main()"
     ran = subprocess.run(
         [*within, sys.executable, "-c", asked, str(tmp_path)],
-        check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert ran.stdout == "created sub/late 3\n", ran.stderr
 
 

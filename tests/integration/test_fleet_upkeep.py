@@ -230,8 +230,10 @@ def test_a_kill_by_the_kernel_for_memory_is_told_as_such_and_the_host_is_spared(
         )
         done = subprocess.run(
             [sys.executable, "-c", program, str(tmp_path)],
-            capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert done.returncode == 0, done.stderr
         said = done.stdout.splitlines()
         assert "OutOfMemory" in said[0]

@@ -14,8 +14,15 @@ from tests.integration.gateway_nodes import serving
 from headrace.client.http import Client
 
 TEXTS = [
-    "plain", 'a "quoted" word', "back\\slash", "100%", "déjà", "Euro € 😀", "a#b/c?d&e=f", "<b>'",
-]  # fmt: skip
+    "plain",
+    'a "quoted" word',
+    "back\\slash",
+    "100%",
+    "déjà",
+    "Euro € 😀",
+    "a#b/c?d&e=f",
+    "<b>'",
+]
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +61,20 @@ def test_what_the_javascript_sdk_writes_is_read_as_it_was_meant(
     stream = {"binary": "orders", "structured": "parcels"}[mode]
     data = [{"item": "tea", "quantity": 1}, None, [1, "é"]]
     told = [
-        (mode, {"id": f"{mode}-{number}", "source": "/shop", "type": "t", "subject": text,
-                "note": text, "partitionkey": "one", "data": data[number % len(data)]})
+        (
+            mode,
+            {
+                "id": f"{mode}-{number}",
+                "source": "/shop",
+                "type": "t",
+                "subject": text,
+                "note": text,
+                "partitionkey": "one",
+                "data": data[number % len(data)],
+            },
+        )
         for number, text in enumerate(TEXTS)
-    ]  # fmt: skip
+    ]
     told.append(
         (mode, {"id": f"{mode}-none", "source": "/shop", "type": "t", "partitionkey": "one"})
     )

@@ -133,8 +133,10 @@ async def test_a_redis_field_that_comes_several_times_keeps_all_its_values(
     async with connected(RedisStream(queue, url)) as driver:
         events = [message.event for message in await received(driver, 3)]
     assert [event.value for event in events] == [
-        b'{"tag":["a","b"],"other":"x"}', b"1", b'["1","2"]',
-    ]  # fmt: skip
+        b'{"tag":["a","b"],"other":"x"}',
+        b"1",
+        b'["1","2"]',
+    ]
     told = {"tag": '["a","b"]', "other": "x"}
     assert [event.headers for event in events] == [None, told, told]
 
@@ -291,10 +293,14 @@ async def test_rabbitmq_senders_and_ids_that_hold_a_slash_are_told_apart(opened:
         ("timestamp", (1_763_740_000_000).to_bytes(8), {"time": 1_763_740_000_000_000}),
         ("timestamp", b"\xff" * 8, {"time": None}),
         ("timestamp", b"\x00" * 8, {"time": 0}),
-        ("table", b"\x00\x00\x00\x04\x01\xff\x74\x01", {"headers": {"headrace-headers-dropped": "4 bytes"}}),
+        (
+            "table",
+            b"\x00\x00\x00\x04\x01\xff\x74\x01",
+            {"headers": {"headrace-headers-dropped": "4 bytes"}},
+        ),
         ("table", b"\x00\x00\x00\x08\x01a\x78\x00\x00\x00\x01\xff", {"headers": {"a": "\ufffd"}}),
     ],
-)  # fmt: skip
+)
 async def test_rabbitmq_properties_that_cannot_be_read_hold_up_nothing(
     opened: Opened, monkeypatch: pytest.MonkeyPatch, kind: str, raw: bytes, event: dict[str, Any]
 ) -> None:
@@ -335,8 +341,10 @@ async def test_tables_and_arrays_in_rabbitmq_headers_are_told_as_json(opened: Op
     async with connected(rabbit.trigger(queue)) as driver:
         (message,) = await received(driver, 1)
     assert message.event.headers == {
-        "table": '{"a":[1,"x",null]}', "at": "2026-01-02T00:00:00Z", "is": "true"
-    }  # fmt: skip
+        "table": '{"a":[1,"x",null]}',
+        "at": "2026-01-02T00:00:00Z",
+        "is": "true",
+    }
 
 
 async def test_user_properties_of_one_name_are_all_told(opened: Opened) -> None:
@@ -439,9 +447,11 @@ async def test_a_kafka_that_refuses_the_user_says_so(
     monkeypatch.setattr("headrace.sources.foreign.kafka.PATIENCE_S", 3.0)
     kafka: Kafka = opened("kafka")
     user = {
-        "security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN",
-        "sasl.username": "somebody", "sasl.password": "hunter2",
-    }  # fmt: skip
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": "somebody",
+        "sasl.password": "hunter2",
+    }
     trigger = KafkaTopic("any", f"127.0.0.1:{kafka.port}", options=user)
     driver = driver_of(trigger, DriverContext("app-read", SystemClock(), SystemEntropy()))
     with pytest.raises(Misuse, match=r"refuses access: .*SASL") as refused:

@@ -42,8 +42,11 @@ def run_node(folder: Path, trigger: ForeignTrigger, count: int, *label: str) -> 
     asked = msgspec.json.encode(trigger).decode()
     ran = subprocess.run(
         [sys.executable, str(NODE), str(folder), asked, str(count), *label],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     if ran.returncode == -signal.SIGKILL:
         return None
     assert ran.returncode == 0, ran.stderr
@@ -68,9 +71,10 @@ async def test_a_process_killed_between_append_and_acknowledge_doubles_nothing(
     ):
         await system.send(queue, numbered(3, begin=len(sent)))
         sent += numbered(3, begin=len(sent))
-        deaths += await asyncio.to_thread(
-            run_node, tmp_path / "data", trigger, len(sent), label, at
-        ) is None  # fmt: skip
+        deaths += (
+            await asyncio.to_thread(run_node, tmp_path / "data", trigger, len(sent), label, at)
+            is None
+        )
     found = await asyncio.to_thread(run_node, tmp_path / "data", trigger, len(sent))
     assert deaths >= 2
     assert found is not None

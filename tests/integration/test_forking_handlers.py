@@ -154,9 +154,11 @@ def f(events, context):
         assert await eventually(lambda: "begun and ended" in home.said())
         refused = [line for line in home.said() if "in a process that the handler forked" in line]
         assert [line.split(" was asked")[0] for line in refused] == [
-            "publishing to `priced`", "reading state `k`", "`context.extend`",
+            "publishing to `priced`",
+            "reading state `k`",
+            "`context.extend`",
             "changing state `k`",
-        ]  # fmt: skip
+        ]
 
 
 async def test_a_change_of_state_that_forks_is_noted_by_the_handlers_process_alone(

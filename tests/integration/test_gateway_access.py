@@ -67,6 +67,9 @@ async def test_commands_and_clients_bring_the_token_they_are_given(tmp_path: Pat
         run = await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-m", "headrace.cli.main", "list", "--url", gateway.url],
-            env=os.environ | {"HEADRACE_TOKEN": text}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            env=os.environ | {"HEADRACE_TOKEN": text},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert run.returncode == 0, run.stderr

@@ -55,9 +55,10 @@ async def test_requests_that_drip_in_behind_each_other_are_answered_as_well(tmp_
 async def test_a_client_that_asks_for_leave_is_told_to_go_on(tmp_path: Path) -> None:
     async with memory_gateway(tmp_path) as (gateway, _):
         head = (
-            b"POST /streams/orders HTTP/1.1\r\n" + LAST
+            b"POST /streams/orders HTTP/1.1\r\n"
+            + LAST
             + b"expect: 100-continue\r\ncontent-length: 1\r\n\r\n"
-        )  # fmt: skip
+        )
         assert statuses(await raw(gateway.url, head, b"1", pause=0.1)) == [100, 202]
         refused = head.replace(b"/streams/orders", b"/nothing")
         assert statuses(await raw(gateway.url, refused, patience=0.5)) == [404]
@@ -215,9 +216,9 @@ PIECES = [
     get(b"a:1", method=b"CONNECT"),
     post(b"[1]"),
     post(b"1" * 100_000, path=b"/nothing"),
-    post(b"[1]").replace(b"content-length: 3", b"transfer-encoding: chunked").replace(
-        b"[1]", b"3\r\n[1]\r\n0\r\n\r\n"
-    ),
+    post(b"[1]")
+    .replace(b"content-length: 3", b"transfer-encoding: chunked")
+    .replace(b"[1]", b"3\r\n[1]\r\n0\r\n\r\n"),
     post(b"[1]").replace(b"content-length", b"expect: 100-continue\r\ncontent-length"),
     b"GET /healthz HTTP/1.0\r\nhost: localhost\r\nconnection: keep-alive\r\n\r\n",
     b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
@@ -225,7 +226,7 @@ PIECES = [
     b"GET /%ff%fe HTTP/1.1\r\nhost: localhost\r\n\r\n",
     b"\r\n",
     b"\x00",
-]  # fmt: skip
+]
 
 
 async def babble(url: str, random: Random) -> None:

@@ -145,9 +145,10 @@ async def test_a_strangers_request_is_refused(tmp_path: Path, headers: bytes) ->
     async with memory_gateway(tmp_path) as (gateway, node):
         answer = await raw(
             gateway.url,
-            b"POST /streams/orders HTTP/1.1\r\n" + headers
+            b"POST /streams/orders HTTP/1.1\r\n"
+            + headers
             + b"connection: close\r\ncontent-length: 1\r\n\r\n1",
-        )  # fmt: skip
+        )
         assert status(answer) == 403
         assert (await node.broker.extent("orders", 0)).high == 0
 
@@ -155,9 +156,9 @@ async def test_a_strangers_request_is_refused(tmp_path: Path, headers: bytes) ->
 async def test_a_compressed_body_is_refused(tmp_path: Path) -> None:
     async with memory_gateway(tmp_path) as (gateway, _):
         answer = await raw(
-            gateway.url, HEAD + b"content-encoding: gzip\r\nconnection: close\r\n"
-            b"content-length: 1\r\n\r\n1",
-        )  # fmt: skip
+            gateway.url,
+            HEAD + b"content-encoding: gzip\r\nconnection: close\r\ncontent-length: 1\r\n\r\n1",
+        )
         assert status(answer) == 415
 
 

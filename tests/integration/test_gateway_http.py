@@ -58,10 +58,11 @@ def test_the_key_comes_from_the_query_or_a_header(client: Client) -> None:
     first = client.publish("notes", b"1", key="ä/1")
     second = post(client, "notes", b"2", "text/plain", **{"Headrace-Key": "k2"}).json()
     keys = [
-        client.get("streams", "notes", "records", partition=0, offset=found["positions"][0].split("/")[2])
-        ["records"][0]["key"]
+        client.get(
+            "streams", "notes", "records", partition=0, offset=found["positions"][0].split("/")[2]
+        )["records"][0]["key"]
         for found in (first, second)
-    ]  # fmt: skip
+    ]
     assert keys == ["ä/1", "k2"]
 
 
@@ -153,8 +154,14 @@ def test_a_call_that_raises_says_what(client: Client) -> None:
 
 
 def test_cloudevents_come_in_all_three_ways(client: Client) -> None:
-    event = {"specversion": "1.0", "id": "c1", "source": "/t", "type": "order", "partitionkey": "ce",
-             "data": {"item": "ce", "quantity": 1}}  # fmt: skip
+    event = {
+        "specversion": "1.0",
+        "id": "c1",
+        "source": "/t",
+        "type": "order",
+        "partitionkey": "ce",
+        "data": {"item": "ce", "quantity": 1},
+    }
     post(
         client, "orders", json.dumps(event).encode(), "application/cloudevents+json; charset=utf-8"
     )
@@ -164,10 +171,18 @@ def test_cloudevents_come_in_all_three_ways(client: Client) -> None:
     ).json()
     assert found["duplicates"] == 1
     post(
-        client, "orders", b'{"item":"ce","quantity":1}', "application/json",
-        **{"ce-specversion": "1.0", "ce-id": "c4", "ce-source": "/t", "ce-type": "order",
-           "ce-partitionkey": "ce"},
-    )  # fmt: skip
+        client,
+        "orders",
+        b'{"item":"ce","quantity":1}',
+        "application/json",
+        **{
+            "ce-specversion": "1.0",
+            "ce-id": "c4",
+            "ce-source": "/t",
+            "ce-type": "order",
+            "ce-partitionkey": "ce",
+        },
+    )
     settle(client)
     assert client.get("state", "shop", "ce")["value"] == 4
 
@@ -206,7 +221,7 @@ def test_raw_bytes_stay_as_they_are(client: Client) -> None:
         (("groups", "shop.count", "reset"), b'{"start":"noon"}', "", Invalid, "no place"),
         (("groups", "shop.nope", "reset"), b'{"start":"latest"}', "", Unknown, "shop.nope"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_refused_with_a_reason(
     client: Client, path: tuple[str, ...], body: bytes, media: str, kind: type, says: str
 ) -> None:

@@ -47,11 +47,15 @@ def gone(home: House) -> bool:
 
 async def test_an_endless_loop_is_killed_on_time(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
-        outcome = await attack(home, """
+        outcome = await attack(
+            home,
+            """
 @app.function(orders)
 def bad(events, context):
     while True: pass
-""", within=0.3)  # fmt: skip
+""",
+            within=0.3,
+        )
         assert isinstance(outcome, TimedOut)
         assert gone(home)
 
@@ -144,7 +148,9 @@ def bad(events, context):
 
 async def test_a_handler_that_ignores_signals_is_killed_on_time(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
-        outcome = await attack(home, """
+        outcome = await attack(
+            home,
+            """
 @app.function(orders)
 def bad(events, context):
     for number in range(1, 32):
@@ -153,7 +159,9 @@ def bad(events, context):
     while True:
         try: time.sleep(60)
         except BaseException: pass
-""", within=0.3)  # fmt: skip
+""",
+            within=0.3,
+        )
         assert isinstance(outcome, TimedOut)
         assert gone(home)
 
@@ -173,11 +181,14 @@ async def test_a_handler_that_ends_its_process_is_a_crash(
     tmp_path: Path, code: str, message: str
 ) -> None:
     async with house(tmp_path) as home:
-        outcome = await attack(home, f"""
+        outcome = await attack(
+            home,
+            f"""
 @app.function(orders)
 def bad(events, context):
     {code}
-""")  # fmt: skip
+""",
+        )
         assert isinstance(outcome, Crashed)
         assert outcome.cause.kind == "Crashed"
         assert message in outcome.cause.message
@@ -187,22 +198,29 @@ def bad(events, context):
 
 async def test_a_handler_that_is_stopped_is_killed_on_time(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
-        outcome = await attack(home, """
+        outcome = await attack(
+            home,
+            """
 @app.function(orders)
 def bad(events, context): os.kill(os.getpid(), signal.SIGSTOP)
-""", within=0.3)  # fmt: skip
+""",
+            within=0.3,
+        )
         assert isinstance(outcome, TimedOut)
         assert gone(home)
 
 
 async def test_a_memory_bomb_hits_its_limit_and_the_instance_is_replaced(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
-        outcome = await attack(home, """
+        outcome = await attack(
+            home,
+            """
 hoard = []
 @app.function(orders, resources=Resources(memory=64 << 20))
 def bad(events, context):
     while True: hoard.append(bytearray(1 << 20))
-""")  # fmt: skip
+""",
+        )
         assert isinstance(outcome, Returned | Crashed)
         cause = outcome.error if isinstance(outcome, Returned) else outcome.cause
         assert cause is not None
@@ -213,14 +231,18 @@ def bad(events, context):
 @root
 async def test_a_fork_bomb_is_bounded_and_nothing_of_it_survives(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
-        outcome = await attack(home, """
+        outcome = await attack(
+            home,
+            """
 @app.function(orders, resources=Resources(processes=32))
 def bad(events, context):
     print(os.getuid())
     while True:
         try: os.fork()
         except OSError: pass
-""", within=0.5)  # fmt: skip
+""",
+            within=0.5,
+        )
         assert isinstance(outcome, TimedOut)
         assert await eventually(lambda: bool(home.lines))
         uid = int(home.said()[0])
@@ -230,7 +252,9 @@ def bad(events, context):
 @root
 async def test_a_daemonised_grandchild_dies_with_its_instance(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
-        await attack(home, """
+        await attack(
+            home,
+            """
 @app.function(orders)
 def bad(events, context):
     print(os.getuid())
@@ -244,7 +268,8 @@ def bad(events, context):
         os._exit(0)
     os.wait()
     os._exit(1)
-""")  # fmt: skip
+""",
+        )
         assert await eventually(lambda: bool(home.lines))
         uid = int(home.said()[0])
         assert await eventually(lambda: processes_of(uid) == [])
@@ -252,12 +277,15 @@ def bad(events, context):
 
 async def test_a_descriptor_bomb_hits_its_limit(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
-        outcome = await attack(home, """
+        outcome = await attack(
+            home,
+            """
 @app.function(orders, resources=Resources(files=64))
 def bad(events, context):
     held = []
     while True: held.append(os.open("/dev/null", os.O_RDONLY))
-""")  # fmt: skip
+""",
+        )
         assert isinstance(outcome, Returned)
         assert outcome.error is not None
         assert outcome.error.kind == "OSError"
@@ -265,12 +293,15 @@ def bad(events, context):
 
 async def test_a_file_bomb_hits_its_limit(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
-        outcome = await attack(home, """
+        outcome = await attack(
+            home,
+            """
 @app.function(orders, resources=Resources(file_size=1 << 20))
 def bad(events, context):
     with open("big", "wb") as file:
         while True: file.write(bytes(1 << 20))
-""")  # fmt: skip
+""",
+        )
         assert isinstance(outcome, Returned | Crashed)
 
 
@@ -294,7 +325,9 @@ async def test_garbage_and_forgery_on_the_channel_cost_the_instance_its_life(
     tmp_path: Path, said: str
 ) -> None:
     async with house(tmp_path) as home:
-        outcome = await attack(home, f"""
+        outcome = await attack(
+            home,
+            f"""
 import struct, zlib, msgspec
 from headrace.runtime.protocol.messages import *
 def frame(body): return struct.pack("<IIQ", len(body), zlib.crc32(body, 1), 1) + body
@@ -302,7 +335,8 @@ def frame(body): return struct.pack("<IIQ", len(body), zlib.crc32(body, 1), 1) +
 def bad(events, context):
     os.write(3, {said})
     time.sleep(30)
-""")  # fmt: skip
+""",
+        )
         assert isinstance(outcome, Crashed)
         assert outcome.cause.kind == "ProtocolError"
         assert gone(home)
@@ -310,18 +344,24 @@ def bad(events, context):
 
 async def test_half_a_frame_and_silence_is_a_timeout(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
-        outcome = await attack(home, """
+        outcome = await attack(
+            home,
+            """
 @app.function(orders)
 def bad(events, context):
     os.write(3, b"\\x10\\x00\\x00\\x00half")
     time.sleep(30)
-""", within=0.3)  # fmt: skip
+""",
+            within=0.3,
+        )
         assert isinstance(outcome, TimedOut)
 
 
 async def test_garbage_on_every_descriptor_harms_only_the_instance(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
-        outcome = await attack(home, """
+        outcome = await attack(
+            home,
+            """
 @app.function(orders)
 def bad(events, context):
     for fd in range(0, 300):
@@ -331,7 +371,8 @@ def bad(events, context):
         try: os.close(fd)
         except OSError: pass
     time.sleep(30)
-""")  # fmt: skip
+""",
+        )
         assert isinstance(outcome, Crashed)
         assert outcome.cause.kind == "ProtocolError"
         assert gone(home)
@@ -339,13 +380,16 @@ def bad(events, context):
 
 async def test_a_flood_of_output_is_capped_and_told(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
-        outcome = await attack(home, """
+        outcome = await attack(
+            home,
+            """
 @app.function(orders)
 def bad(events, context):
     end = time.monotonic() + 0.5
     while time.monotonic() < end: os.write(1, b"spam\\n" * 10_000)
     os.write(1, b"x" * 1_000_000)
-""")  # fmt: skip
+""",
+        )
         assert isinstance(outcome, Returned)
         assert len(home.lines) < 30_000
         assert max(len(line.message) for line in home.lines) <= 8_192

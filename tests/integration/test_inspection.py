@@ -35,14 +35,16 @@ def test_an_app_is_described_and_nothing_stays_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "told"),
     [
-        ("import threading, time\nthreading.Thread(target=time.sleep, args=(60,), name='mill').start()\n",
-         "started 1 thread.*mill.*@app.init"),
+        (
+            "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), name='mill').start()\n",
+            "started 1 thread.*mill.*@app.init",
+        ),
         ("import socket\nlink = socket.socket()\n", "left `socket.*open"),
         ("import os\nprint('farewell', flush=True)\nos._exit(3)\n", "ended.*\n.*farewell"),
         ("1 / 0\n", "ZeroDivisionError"),
         pytest.param("open('/etc/shadow')\n", "PermissionError|Permission denied", marks=as_root),
     ],
-)  # fmt: skip
+)
 def test_what_an_import_must_not_do_is_named(tmp_path: Path, code: str, told: str) -> None:
     with pytest.raises(Misuse, match=rf"(?s){told}"):
         inspect(_written(tmp_path, code), ImportEnvironment())
@@ -57,8 +59,13 @@ def test_files_that_the_app_cannot_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir(mode=0o700)
     done = subprocess.run(
         [sys.executable, "-m", "headrace.cli.main", "validate", "app.py"],
-        cwd=tmp_path, env=environment_of({}), capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment_of({}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert done.returncode == 0, done
     warnings = [line for line in done.stdout.splitlines() if line.startswith("warning")]
     assert len(warnings) == 2, done.stdout

@@ -26,8 +26,12 @@ def test_a_new_project_passes_its_tests_and_strict_mypy(name: str, tmp_path: Pat
     ):
         done = subprocess.run(
             [sys.executable, *command],
-            cwd=folder, env=environment_of({}), capture_output=True, text=True, timeout=300,
+            cwd=folder,
+            env=environment_of({}),
+            capture_output=True,
+            text=True,
+            timeout=300,
             check=False,
-        )  # fmt: skip
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         assert said in done.stdout

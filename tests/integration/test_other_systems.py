@@ -30,8 +30,13 @@ MAIN = "from headrace.cli.main import main; sys.exit(main(sys.argv[1:]))"
 def run(folder: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", ELSEWHERE + program, *arguments],
-        cwd=folder, env=environment_of({}), capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+        cwd=folder,
+        env=environment_of({}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
 
 
 @pytest.fixture

@@ -31,8 +31,12 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 def asked(
-    upstream: str, method: str = "GET", *, headers: Headers = (), seconds: float = 10,
-) -> ServiceRequest:  # fmt: skip
+    upstream: str,
+    method: str = "GET",
+    *,
+    headers: Headers = (),
+    seconds: float = 10,
+) -> ServiceRequest:
     return ServiceRequest(upstream, method, "/", headers, b"", seconds=seconds, max_bytes=50)
 
 
@@ -45,7 +49,8 @@ class Service:
     """
 
     def __init__(self, answer: bytes = OK, per_connection: int | None = None) -> None:
-        self.answer, self.per_connection = answer, per_connection
+        self.answer = answer
+        self.per_connection = per_connection
         self.connections = 0
         self.heads: list[bytes] = []
         self.silent = False

@@ -133,8 +133,9 @@ def test_each_request_of_a_connection_gets_its_own_answer(line: Line) -> None:
         assert line.ask("/raw", b"\r\n%d" % number) == (200, b"\r\n%d" % number)
         name = f"a{number % 3}"
         assert line.ask(f"/echo/{name}", None, "GET") == (
-            200, {"value": {"name": name}, "path": f"/echo/{name}"},
-        )  # fmt: skip
+            200,
+            {"value": {"name": name}, "path": f"/echo/{name}"},
+        )
 
 
 def test_state_is_committed_before_the_answer_and_no_change_is_lost(node: Served) -> None:

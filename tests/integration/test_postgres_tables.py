@@ -327,9 +327,12 @@ async def test_a_partition_that_is_attached_later_is_shown_with_the_cure(
         parted.execute(f"ALTER TABLE {name} REPLICA IDENTITY FULL")
     outlet, table = Kept(), {"table": "parted", "key": "id"}
     await life(
-        url, outlet, tmp_path,
-        until=lambda: outlet.row is not None and b"streaming" in outlet.row, **table,
-    )  # fmt: skip
+        url,
+        outlet,
+        tmp_path,
+        until=lambda: outlet.row is not None and b"streaming" in outlet.row,
+        **table,
+    )
     assert (await standing(Table(url, "parted", "id"))).error == ""
     parted.execute("CREATE TABLE late PARTITION OF parted FOR VALUES FROM (100) TO (200)")
     cure = "ALTER TABLE late REPLICA IDENTITY FULL"
@@ -481,8 +484,10 @@ async def test_a_slot_whose_log_the_server_threw_away_is_lost(
         shop.execute("SELECT pg_reload_conf()")
         slot = await standing(trigger)
         for _ in range(40):
-            shop.execute("INSERT INTO orders (id, name) SELECT 1, repeat('x', 1000000) "
-                         "ON CONFLICT (id) DO UPDATE SET name = excluded.name")  # fmt: skip
+            shop.execute(
+                "INSERT INTO orders (id, name) SELECT 1, repeat('x', 1000000) "
+                "ON CONFLICT (id) DO UPDATE SET name = excluded.name"
+            )
             shop.execute("SELECT pg_switch_wal()")
             shop.execute("CHECKPOINT")
             slot = await standing(trigger)

@@ -80,15 +80,20 @@ class Node:
 
     def send(self, queue: str, value: object, **query: Any) -> Any:
         return self.client.request(
-            "POST", ("queues", queue), body=json.dumps(value).encode(), media="application/json",
+            "POST",
+            ("queues", queue),
+            body=json.dumps(value).encode(),
+            media="application/json",
             query=query,
-        ).json()  # fmt: skip
+        ).json()
 
     def ask(self, queue: str, what: str, **said: Any) -> Any:
         return self.client.request(
-            "POST", ("queues", queue, what), body=json.dumps(said).encode(),
+            "POST",
+            ("queues", queue, what),
+            body=json.dumps(said).encode(),
             media="application/json",
-        ).json()  # fmt: skip
+        ).json()
 
     def receive(self, queue: str, most: int = 10, wait: float = 10.0) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.ask(queue, "receive", max=most, wait=wait)["messages"]
@@ -287,8 +292,10 @@ def test_operators_list_look_redrive_and_purge(
         "1 delayed message purged from `letters`\n"
     )
     assert json.loads(say("queue", "purge", "letters", "--yes", "--json")) == {
-        "queue": "letters", "delayed": 0, "readers": {"post.letters.outside": 0},
-    }  # fmt: skip
+        "queue": "letters",
+        "delayed": 0,
+        "readers": {"post.letters.outside": 0},
+    }
     assert say("queue", "peek", "letters") == "`letters` is empty\n"
     assert "is a stream, not a queue" in say("queue", "show", "sent", status=1)
 
@@ -319,8 +326,9 @@ def test_waiting_messages_outlive_a_kill_and_are_taken_back_by_http_and_by_comma
     node.stop(signal.SIGKILL)
     node.start()
     assert node.ask("letters", "cancel", ids=["cart/0", "nobody"]) == {
-        "cancelled": ["cart/0"], "unknown": ["nobody"],
-    }  # fmt: skip
+        "cancelled": ["cart/0"],
+        "unknown": ["nobody"],
+    }
     url = ["--url", node.client.url, "--data", str(node._folder)]
     assert main(["queue", "cancel", "letters", "cart/1", *url]) == 0
     assert main(["queue", "cancel", "letters", "cart/1", *url]) == 1

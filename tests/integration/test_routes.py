@@ -255,8 +255,9 @@ def test_a_page_that_may_call_a_route_can_read_why_it_was_refused(
 ) -> None:
     refused = ask(method, url + path, origin="https://a.test")
     assert (refused.status, refused.headers["access-control-allow-origin"]) == (
-        status, "https://a.test",
-    )  # fmt: skip
+        status,
+        "https://a.test",
+    )
     other = ask(method, url + path, origin="https://evil.test")
     assert "access-control-allow-origin" not in other.headers
 
@@ -302,9 +303,13 @@ def wait_for(place: str, wanted: str, seconds: float = 15.0) -> bool:
 
 def test_a_proxy_shapes_requests_and_answers(url: str) -> None:
     status, headers, body = ask(
-        "POST", f"{url}/legacy/a/b?x=1", b"hello", authorization="Bearer own", te="trailers",
+        "POST",
+        f"{url}/legacy/a/b?x=1",
+        b"hello",
+        authorization="Bearer own",
+        te="trailers",
         x_forwarded_for="6.6.6.6",
-    )  # fmt: skip
+    )
     assert (status, body["status"], body["by"]) == (202, 200, "old")
     assert headers["x-after"] == "yes"
     assert body["path"] == "/base/a/b?x=1&added=1"
@@ -320,8 +325,11 @@ def test_a_proxy_shapes_requests_and_answers(url: str) -> None:
 def test_a_head_through_a_proxy_tells_the_length_of_the_body_that_is_not_sent(url: str) -> None:
     status, headers, body = ask("HEAD", f"{url}/bare/x")
     assert (status, headers["content-length"], headers["content-type"], body) == (
-        200, "12345", "image/png", b"",
-    )  # fmt: skip
+        200,
+        "12345",
+        "image/png",
+        b"",
+    )
     assert "content-length" not in ask("HEAD", f"{url}/bare/unknown")[1]
 
 
@@ -404,14 +412,17 @@ def test_the_routes_are_described_as_valid_openapi(url: str) -> None:
         if each["name"] == "limit"
     )
     assert limit == {
-        "name": "limit", "in": "query", "required": False,
+        "name": "limit",
+        "in": "query",
+        "required": False,
         "schema": {"type": "integer", "default": 10},
-    }  # fmt: skip
+    }
     assert found["paths"]["/later/{who}"]["post"]["security"] == [{"token": []}]
     run = subprocess.run(
         [sys.executable, "-m", "headrace.cli.main", "export", "openapi", *at(url)],
-        capture_output=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        check=True,
+    )
     assert json.loads(run.stdout) == found
 
 
@@ -432,11 +443,15 @@ def test_tokens_are_made_listed_and_revoked_on_the_command_line(url: str) -> Non
 @pytest.mark.parametrize(
     "label",
     [
-        "append:before-commit:7", "append:after-commit:7", "commit:after-write:9",
-        "commit:before-fsync:9", "commit:after-fsync:9", "pump:after-invoke:4",
+        "append:before-commit:7",
+        "append:after-commit:7",
+        "commit:after-write:9",
+        "commit:before-fsync:9",
+        "commit:after-fsync:9",
+        "pump:after-invoke:4",
         "pump:after-commit:4",
     ],
-)  # fmt: skip
+)
 def test_a_node_killed_between_two_steps_loses_and_doubles_no_message(
     tmp_path: Path, label: str
 ) -> None:
@@ -457,11 +472,22 @@ def test_a_node_killed_between_two_steps_loses_and_doubles_no_message(
     for life in range(2):
         extra = {"HEADRACE_FAILPOINT": label} if life == 0 else {}
         process = subprocess.Popen(
-            [sys.executable, "-m", "headrace.cli.main", "serve", "app.py", "--port", str(port),
-             "--data", "data"],
-            cwd=tmp_path, env=environ | extra, stdout=subprocess.DEVNULL,
+            [
+                sys.executable,
+                "-m",
+                "headrace.cli.main",
+                "serve",
+                "app.py",
+                "--port",
+                str(port),
+                "--data",
+                "data",
+            ],
+            cwd=tmp_path,
+            env=environ | extra,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
         try:
             _until_up(url, process)
             while waiting:

@@ -120,11 +120,19 @@ def test_a_secret_is_handed_out_and_shows_nowhere(folder: Path) -> None:
         pages = [
             node.ask("GET", path)
             for path in (
-                "/logs", "/runs", "/dead", "/map", "/functions", "/console", "/console/failures", "/console/runs",
-                "/console/functions/shop.charge", "/console/functions/shop.settle",
+                "/logs",
+                "/runs",
+                "/dead",
+                "/map",
+                "/functions",
+                "/console",
+                "/console/failures",
+                "/console/runs",
+                "/console/functions/shop.charge",
+                "/console/functions/shop.settle",
                 "/console/dead/shop.settle/paid/0/0",
             )
-        ]  # fmt: skip
+        ]
         assert {page.status for page in pages} == {200}
         told = repr(pages)
         assert "sk_live" not in told
@@ -142,8 +150,13 @@ def test_a_secret_is_handed_out_and_shows_nowhere(folder: Path) -> None:
         assert "sk_live" not in told, "a part of it is left where a line was cut"
     for value in (STRIPE, BANK, "MIIBOgIBAAJB"):
         assert holds(data, value) == []
-        assert holds(folder, value) == ([str(folder / "keys" / "STRIPE")] if value == STRIPE else
-                                        [str(folder / "keys" / "PEM")] if value != BANK else [])  # fmt: skip
+        assert holds(folder, value) == (
+            [str(folder / "keys" / "STRIPE")]
+            if value == STRIPE
+            else [str(folder / "keys" / "PEM")]
+            if value != BANK
+            else []
+        )
 
 
 def test_only_what_is_declared_is_handed_out(folder: Path) -> None:

@@ -24,7 +24,8 @@ class Server:
         self.drop = folder / "root" / "drop"
         self.drop.mkdir(parents=True)
         self._root = folder / "root"
-        self.key, self.known = folder / "key", folder / "known"
+        self.key = folder / "key"
+        self.known = folder / "known"
         self._host_key = asyncssh.generate_private_key("ssh-ed25519")
         mine = asyncssh.generate_private_key("ssh-ed25519")
         mine.write_private_key(str(self.key))
@@ -36,10 +37,13 @@ class Server:
     async def open(self) -> None:
         root = str(self._root).encode()
         self._listener = await asyncssh.listen(
-            "127.0.0.1", self.port, server_host_keys=[self._host_key],
-            authorized_client_keys=str(self._authorized), allow_scp=False,
+            "127.0.0.1",
+            self.port,
+            server_host_keys=[self._host_key],
+            authorized_client_keys=str(self._authorized),
+            allow_scp=False,
             sftp_factory=lambda channel: asyncssh.SFTPServer(channel, chroot=root),
-        )  # fmt: skip
+        )
         self.port = self._listener.sockets[0].getsockname()[1]
         public = self._host_key.export_public_key().decode()
         self.known.write_text(f"[127.0.0.1]:{self.port} {public}")
@@ -50,9 +54,13 @@ class Server:
 
     def trigger(self, known: Path | None = None) -> Sftp:
         return Sftp(
-            f"sftp://me@127.0.0.1:{self.port}/drop", pattern="*.csv", settle=0.1, poll=0.05,
-            key=str(self.key), known_hosts=str(known or self.known),
-        )  # fmt: skip
+            f"sftp://me@127.0.0.1:{self.port}/drop",
+            pattern="*.csv",
+            settle=0.1,
+            poll=0.05,
+            key=str(self.key),
+            known_hosts=str(known or self.known),
+        )
 
 
 @pytest.fixture

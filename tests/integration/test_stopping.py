@@ -168,10 +168,21 @@ def out_of(answer: ServedResponse) -> list[object]:
 def launched(home: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     with (home / "said.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "headrace.cli.main", *command,
-             "--data", str(home / "data"), "--port", "0"],
-            cwd=home, env=environment_of({}), stdout=log, stderr=log,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "headrace.cli.main",
+                *command,
+                "--data",
+                str(home / "data"),
+                "--port",
+                "0",
+            ],
+            cwd=home,
+            env=environment_of({}),
+            stdout=log,
+            stderr=log,
+        )
         try:
             yield process
         finally:

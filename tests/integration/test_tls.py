@@ -116,7 +116,8 @@ def test_plain_http_and_old_tls_are_turned_away(node: tuple[Served, Path]) -> No
         plain.getresponse()
     plain.close()
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    old.check_hostname = False
+    old.verify_mode = ssl.CERT_NONE
     with pytest.warns(DeprecationWarning, match="deprecated"):
         old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises((ssl.SSLError, ConnectionError)):
@@ -132,8 +133,12 @@ def test_commands_find_the_node_and_trust_its_certificate_alone(
         named = {name: text for name, text in os.environ.items() if "HEADRACE" not in name}
         return subprocess.run(
             [sys.executable, "-m", "headrace.cli.main", *words],
-            capture_output=True, text=True, check=False, cwd=folder, env={**named, **environ},
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=folder,
+            env={**named, **environ},
+        )
 
     published = command("publish", "orders", '{"n": 1}', "--data", "data")
     assert published.returncode == 0, published.stderr

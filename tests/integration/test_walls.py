@@ -158,8 +158,11 @@ def test_commands_find_the_key_by_the_data_folder_and_show_it_to_no_other_addres
     ):
         run = subprocess.run(
             [sys.executable, "-m", "headrace.cli.main", "token", "list", *words],
-            env=environ, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert run.returncode == status, run.stderr
 
 
@@ -261,11 +264,23 @@ app.spec = forged
         ("parallelism=10**6", "", "out of range"),
         ("triggers=function_triggers * 1000", "", "triggers"),
         ("", ', name="_bus"', "cannot be the name of an app"),
-        ("", ', streams=(msgspec.structs.replace(said.streams[0], owner="victim"),)', "own streams"),
-        ("", ', streams=(msgspec.structs.replace(said.streams[0], name="_victim.keep.call.0"),)', "cannot be the name of a stream"),
-        ("", ', proxies=(Proxy(path="/x", upstream="http://127.0.0.1:1", before="victim.keep"),)', "whose name begins otherwise"),
+        (
+            "",
+            ', streams=(msgspec.structs.replace(said.streams[0], owner="victim"),)',
+            "own streams",
+        ),
+        (
+            "",
+            ', streams=(msgspec.structs.replace(said.streams[0], name="_victim.keep.call.0"),)',
+            "cannot be the name of a stream",
+        ),
+        (
+            "",
+            ', proxies=(Proxy(path="/x", upstream="http://127.0.0.1:1", before="victim.keep"),)',
+            "whose name begins otherwise",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_app_that_claims_what_is_anothers_is_not_served(
     tmp_path: Path, change: str, spec: str, why: str
 ) -> None:
@@ -274,15 +289,31 @@ def test_an_app_that_claims_what_is_anothers_is_not_served(
         each.chmod(each.stat().st_mode | 0o755)
     (tmp_path / "victim.py").write_text(VICTIM)
     code = FORGED.replace("CHANGE", change).replace(" SPEC", spec)
-    (tmp_path / "forger.py").write_text(code.replace("import App, Proxy", "import App").replace(
-        "import msgspec\n", "import msgspec\nfrom headrace.model.triggers.http import Proxy\n"
-    ))  # fmt: skip
+    (tmp_path / "forger.py").write_text(
+        code.replace("import App, Proxy", "import App").replace(
+            "import msgspec\n", "import msgspec\nfrom headrace.model.triggers.http import Proxy\n"
+        )
+    )
     run = subprocess.run(
-        [sys.executable, "-m", "headrace.cli.main", "serve", "victim.py", "forger.py",
-         "--data", "data", "--port", "0"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        [
+            sys.executable,
+            "-m",
+            "headrace.cli.main",
+            "serve",
+            "victim.py",
+            "forger.py",
+            "--data",
+            "data",
+            "--port",
+            "0",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
         env={name: text for name, text in os.environ.items() if "HEADRACE" not in name},
-    )  # fmt: skip
+    )
     assert run.returncode == 1, run.stderr
     assert why in run.stderr
 
@@ -324,11 +355,25 @@ def test_a_private_stream_is_its_apps_alone(tmp_path: Path, name: str, way: str)
     (tmp_path / "owner.py").write_text(OWNER)
     (tmp_path / "intruder.py").write_text(INTRUDER.replace("WAY", way).replace("NAME", name))
     run = subprocess.run(
-        [sys.executable, "-m", "headrace.cli.main", "serve", "intruder.py", "owner.py",
-         "--data", "data", "--port", "0"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        [
+            sys.executable,
+            "-m",
+            "headrace.cli.main",
+            "serve",
+            "intruder.py",
+            "owner.py",
+            "--data",
+            "data",
+            "--port",
+            "0",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
         env={name: text for name, text in os.environ.items() if "HEADRACE" not in name},
-    )  # fmt: skip
+    )
     assert run.returncode == 1, run.stderr
     assert "private to app `owner`" in run.stderr
 
@@ -460,10 +505,19 @@ def test_what_a_function_wrote_that_reads_a_private_stream_is_its_apps_as_well(
         plain, own = token("read", "read:other"), token("read", "read:owner")
         # What `both` failed with of a public event tells of the private ones that it holds.
         places = (
-            "/logs", "/runs", "/dead", "/logs?function=owner.drop", "/runs?function=owner.both",
-            "/explain/outer/0/0", "/console", "/console/runs", "/console/failures",
-            "/console/functions/owner.drop", "/console/functions/owner.both", "/console/events/outer/0/0",
-        )  # fmt: skip
+            "/logs",
+            "/runs",
+            "/dead",
+            "/logs?function=owner.drop",
+            "/runs?function=owner.both",
+            "/explain/outer/0/0",
+            "/console",
+            "/console/runs",
+            "/console/failures",
+            "/console/functions/owner.drop",
+            "/console/functions/owner.both",
+            "/console/events/outer/0/0",
+        )
         for path in places:
             assert "inner-" in str(node.ask("GET", path, authorization=own).body), path
             for shown in (ask("GET", node.url + path), node.ask("GET", path, authorization=plain)):

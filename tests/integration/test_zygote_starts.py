@@ -47,9 +47,17 @@ async def test_a_host_killed_while_its_zygote_comes_up_leaves_nothing_behind(
     interpreter.write_text(f'#!/bin/sh\n{mark} exec {sys.executable} "$@"\n')
     interpreter.chmod(0o755)
     host = subprocess.Popen(  # noqa: ASYNC220 - it is killed below, and says one line
-        [sys.executable, "-c", HOST.format(source=str(Path(__file__).parents[2])), str(tmp_path), str(interpreter)],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            HOST.format(source=str(Path(__file__).parents[2])),
+            str(tmp_path),
+            str(interpreter),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     assert host.stdout is not None
     assert host.stdout.readline() == "starts\n"
     assert await eventually(lambda: bool(marked(mark)), within=10)

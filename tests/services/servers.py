@@ -60,8 +60,11 @@ class Server:
         with (self.folder / "output.log").open("ab") as output:
             self._process = subprocess.Popen(
                 [self._script, "run", str(self.folder), str(self.port)],
-                stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         until = time.monotonic() + START_S
         while subprocess.run([self._script, "ready", str(self.port)], check=False).returncode:
             if self._process.poll() is not None or time.monotonic() > until:

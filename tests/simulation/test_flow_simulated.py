@@ -200,9 +200,12 @@ def test_concurrency_holds_over_partitions_and_per_key() -> None:
     most = {"all": 0, "key": 0}
 
     @app.function(
-        orders, mode="unordered", parallelism=8, batch_size=1,
+        orders,
+        mode="unordered",
+        parallelism=8,
+        batch_size=1,
         concurrency=Concurrency(4, per_key=2),
-    )  # fmt: skip
+    )
     async def handle(event: Event[dict[str, int]]) -> None:
         running.append(event.key)
         most["all"] = max(most["all"], len(running))

@@ -46,9 +46,12 @@ def seen(world: World) -> list[int]:
 
 def test_a_failing_key_does_not_hold_up_its_neighbours_and_keeps_its_order() -> None:
     app = shop(
-        failing(2, "slow", 0), mode="keyed", parallelism=4, batch_size=1,
+        failing(2, "slow", 0),
+        mode="keyed",
+        parallelism=4,
+        batch_size=1,
         retry=Retry(attempts=5, jitter=False),
-    )  # fmt: skip
+    )
     with World(app) as world:
         for n in range(3):
             world.publish("orders", {"n": n}, key="slow")
@@ -63,9 +66,13 @@ def test_a_failing_key_does_not_hold_up_its_neighbours_and_keeps_its_order() -> 
 def test_a_parked_key_is_redriven_in_order_among_lanes() -> None:
     broken = {"bad"}
     app = shop(
-        lambda event: event.key in broken, mode="keyed", parallelism=3, batch_size=2,
-        retry=Retry(attempts=1), on_failure=ParkKey(),
-    )  # fmt: skip
+        lambda event: event.key in broken,
+        mode="keyed",
+        parallelism=3,
+        batch_size=2,
+        retry=Retry(attempts=1),
+        on_failure=ParkKey(),
+    )
     with World(app) as world:
         for n in range(4):
             world.publish("orders", {"n": n}, key="bad")
@@ -81,9 +88,10 @@ def test_a_parked_key_is_redriven_in_order_among_lanes() -> None:
 
 def test_what_a_pattern_does_not_mean_counts_as_done() -> None:
     app = shop(
-        lambda event: False, pattern={"value": {"n": [{"numeric": [">", 5]}]}},
+        lambda event: False,
+        pattern={"value": {"n": [{"numeric": [">", 5]}]}},
         on_failure=DeadLetter(),
-    )  # fmt: skip
+    )
     with World(app) as world:
         for n in (1, 9, 2, 8, 3):
             world.publish("orders", {"n": n})
@@ -94,9 +102,12 @@ def test_what_a_pattern_does_not_mean_counts_as_done() -> None:
 
 def test_a_key_that_failed_in_a_batch_is_tried_again_before_its_followers() -> None:
     app = shop(
-        failing(3, "slow", 1), mode="keyed", parallelism=4, batch_size=20,
+        failing(3, "slow", 1),
+        mode="keyed",
+        parallelism=4,
+        batch_size=20,
         retry=Retry(attempts=5, jitter=False),
-    )  # fmt: skip
+    )
     with World(app) as world:
         for n in range(6):
             world.publish("orders", {"n": n}, key="slow")
@@ -110,9 +121,13 @@ def test_a_key_that_failed_in_a_batch_is_tried_again_before_its_followers() -> N
 
 def test_halves_of_a_failing_batch_do_not_run_a_key_beside_itself() -> None:
     app = shop(
-        lambda event: event.value["n"] == 3, in_batches=True, mode="keyed", parallelism=4,
-        batch_size=16, retry=Retry(attempts=2, jitter=False),
-    )  # fmt: skip
+        lambda event: event.value["n"] == 3,
+        in_batches=True,
+        mode="keyed",
+        parallelism=4,
+        batch_size=16,
+        retry=Retry(attempts=2, jitter=False),
+    )
     with World(app) as world:
         for n in range(16):
             world.publish("orders", {"n": n}, key="k" if n % 2 else "other")

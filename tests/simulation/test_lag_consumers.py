@@ -51,11 +51,14 @@ def _assert_whole(world: World, count: int) -> None:
     [
         (label, passes)
         for label in (
-            "commit:before-write", "commit:after-fsync", "claim:before-write", "claim:after-write",
+            "commit:before-write",
+            "commit:after-fsync",
+            "claim:before-write",
+            "claim:after-write",
         )
         for passes in (1, 2, 3, 5, 8)
     ],
-)  # fmt: skip
+)
 def test_a_crash_at_any_point_neither_loses_nor_doubles(label: str, passes: int) -> None:
     with World(_app(), seed=passes) as world:
         world.pause("shop.drain")

@@ -73,18 +73,25 @@ LISTS: Final = {
 }
 """Each pattern with a path that tells of `MANY` rows."""
 FEW: Final = {
-    "/": "what there is to ask for", "/healthz": "one word", "/readyz": "what is wrong with the node",
-    "/streams/{stream}": "one stream", "/functions/{function}": "one function",
-    "/queues/{queue}": "one queue", "/dead/{function}/{stream}/{partition}/{offset}": "one letter",
-    "/explain/{stream}/{partition}/{offset}": "one event", "/runs/{run}": "one request",
-    "/state/{app}/{key}": "one key", "/schedules/{function}": "one function's",
-    "/replays/{name}": "one replay", "/console/events/{stream}/{partition}/{offset}": "one event",
+    "/": "what there is to ask for",
+    "/healthz": "one word",
+    "/readyz": "what is wrong with the node",
+    "/streams/{stream}": "one stream",
+    "/functions/{function}": "one function",
+    "/queues/{queue}": "one queue",
+    "/dead/{function}/{stream}/{partition}/{offset}": "one letter",
+    "/explain/{stream}/{partition}/{offset}": "one event",
+    "/runs/{run}": "one request",
+    "/state/{app}/{key}": "one key",
+    "/schedules/{function}": "one function's",
+    "/replays/{name}": "one replay",
+    "/console/events/{stream}/{partition}/{offset}": "one event",
     "/console/dead/{function}/{stream}/{partition}/{offset}": "one letter",
     "/console/enter/{code}": "a redirection",
     "/replays": "goes the way of the lists, and has no rows here",
     "/tokens": "goes the way of the lists, and has no rows here",
     "/instances": "goes the way of the lists, and has no rows in a world",
-}  # fmt: skip
+}
 """What is not about many rows, or cannot be here."""
 
 

@@ -21,9 +21,15 @@ from headrace.testing.virtual_time import EPOCH
 SECOND = 1_000_000
 LIMIT_S = 86_400.0
 DIES_AT = (
-    "pump:after-read", "pump:before-invoke", "pump:after-invoke", "pump:after-commit",
-    "commit:before-write", "commit:after-fsync", "claim:before-write", "claim:after-write",
-)  # fmt: skip
+    "pump:after-read",
+    "pump:before-invoke",
+    "pump:after-invoke",
+    "pump:after-commit",
+    "commit:before-write",
+    "commit:after-fsync",
+    "claim:before-write",
+    "claim:after-write",
+)
 
 
 class Story:
@@ -54,10 +60,14 @@ class Story:
         by_name = chance.random() < 0.5
 
         @app.function(
-            *sources, merge="time", lateness=0.5, batch_size=chance.choice((1, 3, 10)),
-            batch_window=chance.choice((0.0, 0.2)), retry=Retry(attempts=9, base=0.1, cap=0.5),
+            *sources,
+            merge="time",
+            lateness=0.5,
+            batch_size=chance.choice((1, 3, 10)),
+            batch_window=chance.choice((0.0, 0.2)),
+            retry=Retry(attempts=9, base=0.1, cap=0.5),
             breaker=None,
-        )  # fmt: skip
+        )
         def join(events: Batch[Any], context: Context) -> Failures:
             bad: list[Event[Any]] = []
             for event in events:

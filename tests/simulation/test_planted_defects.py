@@ -343,5 +343,14 @@ def test_the_simulation_finds(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_every_invariant_has_a_defect_that_shows_it() -> None:
     assert {each for _, invariants, _ in PLANTS.values() for each in invariants} == {
-        "I1", "I2", "I3", "I4", "I5", "I6", "I7", "F5", "R1", "R2",
-    }  # fmt: skip
+        "I1",
+        "I2",
+        "I3",
+        "I4",
+        "I5",
+        "I6",
+        "I7",
+        "F5",
+        "R1",
+        "R2",
+    }

@@ -53,10 +53,39 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 PLANTS: dict[str, tuple[Plant, str, str]] = {}
 
 INVARIANTS = {
-    "P1", "F1", "F2", "F3", "F4", "F5", "Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "B1", "B2", "B3", "B4",
-    "S1", "S2", "S3", "L1", "L2", "L3", "M1", "M2", "D1", "D2", "D3", "D4", "D5",
-    "W1", "W2", "W3",
-}  # fmt: skip
+    "P1",
+    "F1",
+    "F2",
+    "F3",
+    "F4",
+    "F5",
+    "Q1",
+    "Q2",
+    "Q3",
+    "Q4",
+    "Q5",
+    "Q6",
+    "B1",
+    "B2",
+    "B3",
+    "B4",
+    "S1",
+    "S2",
+    "S3",
+    "L1",
+    "L2",
+    "L3",
+    "M1",
+    "M2",
+    "D1",
+    "D2",
+    "D3",
+    "D4",
+    "D5",
+    "W1",
+    "W2",
+    "W3",
+}
 
 
 def plant(invariant: str, where: str) -> Callable[[Plant], Plant]:

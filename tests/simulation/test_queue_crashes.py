@@ -11,10 +11,17 @@ from headrace.model.errors import Unavailable
 from headrace.testing.world import World
 
 PLACES = (
-    "pump:after-read", "pump:before-invoke", "pump:after-invoke", "pump:after-commit",
-    "claim:before-write", "claim:after-write", "recovery:claimed", "lease:before-write",
-    "lease:after-write", "delay:before-append",
-)  # fmt: skip
+    "pump:after-read",
+    "pump:before-invoke",
+    "pump:after-invoke",
+    "pump:after-commit",
+    "claim:before-write",
+    "claim:after-write",
+    "recovery:claimed",
+    "lease:before-write",
+    "lease:after-write",
+    "delay:before-append",
+)
 
 
 @pytest.mark.parametrize("place", PLACES)

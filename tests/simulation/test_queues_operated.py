@@ -68,8 +68,11 @@ def test_a_peek_takes_nothing_and_says_how_each_message_stands() -> None:
         world.advance("1s")
         seen = world._drive(desk(world).peek("jobs"))
         assert [(each.state, each.receives, each.event.value) for each in seen] == [
-            ("in flight", 1, b"1"), ("waiting", 0, b"2"), ("waiting", 0, b"3"), ("delayed", 0, b"9"),
-        ]  # fmt: skip
+            ("in flight", 1, b"1"),
+            ("waiting", 0, b"2"),
+            ("waiting", 0, b"3"),
+            ("delayed", 0, b"9"),
+        ]
         assert [each.position for each in seen] == ["jobs/0/1", "jobs/0/2", "jobs/0/3", ""]
         assert len(world._drive(desk(world).peek("jobs", limit=2))) == 2
         # A second look finds the same, and the messages can still be received.

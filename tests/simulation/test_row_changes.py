@@ -109,9 +109,13 @@ def test_records_without_a_key_are_kept_in_order_per_row_by_its_columns() -> Non
     seen: list[tuple[str | None, float]] = []
 
     @app.function(
-        captured, changes=Debezium(key="id"), mode="keyed", parallelism=4, batch_size=1,
+        captured,
+        changes=Debezium(key="id"),
+        mode="keyed",
+        parallelism=4,
+        batch_size=1,
         retry=Retry(base=5.0, cap=5.0, jitter=False),
-    )  # fmt: skip
+    )
     def tell(event: Event[Change], context: Context) -> None:
         assert event.value.after is not None
         if event.key == "1" and context.attempt == 1 and event.value.after.total == 0.0:

@@ -33,9 +33,12 @@ def shop(mode: Literal["keyed", "unordered"], chance: random.Random) -> App:
         context.publish(seen, {**event.value, "count": before + 1}, key=event.key)
 
     app.function(
-        orders, mode=mode, parallelism=4, batch_size=1,
+        orders,
+        mode=mode,
+        parallelism=4,
+        batch_size=1,
         retry=Retry(attempts=30, base=0.01, jitter=False),
-    )(count)  # fmt: skip
+    )(count)
     return app
 
 

@@ -93,23 +93,51 @@ def test_the_seeds_reach_every_kind_of_trouble() -> None:
     functions = [function for plan in plans for function in plan.functions]
 
     assert {type(each.on_failure).__name__ for each in functions} == {
-        "DeadLetter", "ParkKey", "ParkPartition", "Discard",
-    }  # fmt: skip
+        "DeadLetter",
+        "ParkKey",
+        "ParkPartition",
+        "Discard",
+    }
     assert {each.mode for each in functions} == {"ordered", "keyed", "unordered"}
     assert {each.commit for each in functions} == {"after", "before"}
     assert {each.shape for each in functions} == {
-        "single", "async", "batch", "done", "failures", "async batch",
-    }  # fmt: skip
+        "single",
+        "async",
+        "batch",
+        "done",
+        "failures",
+        "async batch",
+    }
     assert {len(each.streams) for each in functions} == {1, 2}
     assert {action.deed for plan in plans for action in plan.actions} == {
-        "publish", "crash", "crash at", "take over", "thaw", "skew", "redrive", "heal", "pause",
-        "resume", "reset", "discard", "sweep", "drain",
-        "reload", "reload otherwise", "reload without",
-    }  # fmt: skip
+        "publish",
+        "crash",
+        "crash at",
+        "take over",
+        "thaw",
+        "skew",
+        "redrive",
+        "heal",
+        "pause",
+        "resume",
+        "reset",
+        "discard",
+        "sweep",
+        "drain",
+        "reload",
+        "reload otherwise",
+        "reload without",
+    }
     assert {len(plan.scenes) for plan in plans} == {0, 1, 2}
     assert {scene.__struct_config__.tag for plan in plans for scene in plan.scenes} == {
-        "queue", "bus", "calendar", "consumer", "merge", "desk", "windows",
-    }  # fmt: skip
+        "queue",
+        "bus",
+        "calendar",
+        "consumer",
+        "merge",
+        "desk",
+        "windows",
+    }
     for policy in (*FLOW, "least"):
         assert any(getattr(each, policy) for each in functions), f"no function has {policy}"
     assert any(not each.merge for each in functions)
@@ -143,9 +171,20 @@ def test_an_account_is_plain_values() -> None:
     account = SimulationRun(plan_of(41)).play()
 
     assert set(account) == {
-        "functions", "acknowledged", "log", "appended", "history", "rows", "dedupe", "is_skewed",
-        "in_order", "kept", "scenes", "sent", "takes",
-    }  # fmt: skip
+        "functions",
+        "acknowledged",
+        "log",
+        "appended",
+        "history",
+        "rows",
+        "dedupe",
+        "is_skewed",
+        "in_order",
+        "kept",
+        "scenes",
+        "sent",
+        "takes",
+    }
     assert any(entry[0] == "commit" for entry in account["history"])
 
 

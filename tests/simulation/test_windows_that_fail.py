@@ -91,9 +91,12 @@ def test_a_window_that_its_output_does_not_take_fails_alone() -> None:
     values, sums = app.stream("values"), app.stream("sums", value=int)
 
     @app.window(
-        values, Tumbling(10), output=sums, retry=Retry(attempts=1),
+        values,
+        Tumbling(10),
+        output=sums,
+        retry=Retry(attempts=1),
         close=lambda window: window.value if window.value else "none",
-    )  # fmt: skip
+    )
     def total(so_far: int | None, event: Event[int]) -> int:
         return (so_far or 0) + event.value
 

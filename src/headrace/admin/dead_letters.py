@@ -45,7 +45,9 @@ class DeadLetters:
     """The operator's view of the dead letters."""
 
     def __init__(self, storage: Storage, dispatcher: PartitionSupervisor, clock: Clock) -> None:
-        self._storage, self._dispatcher, self._clock = storage, dispatcher, clock
+        self._storage = storage
+        self._dispatcher = dispatcher
+        self._clock = clock
 
     async def list(
         self, function: str | None = None, *, limit: int = 100, after: str = ""

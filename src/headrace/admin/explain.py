@@ -62,7 +62,9 @@ class Explainer:
     """Reads the store and the pumps; changes nothing."""
 
     def __init__(self, storage: Storage, broker: Broker, dispatcher: PartitionSupervisor) -> None:
-        self._storage, self._broker, self._dispatcher = storage, broker, dispatcher
+        self._storage = storage
+        self._broker = broker
+        self._dispatcher = dispatcher
 
     async def explain(self, stream: str, partition: int, offset: int) -> Explanation:
         """Where the event at this position is.
@@ -83,9 +85,16 @@ class Explainer:
         event = chunk.events()[0]
         rows = [await self._where(name, chunk, event) for name in self._dispatcher.readers(stream)]
         return Explanation(
-            stream, partition, offset, event.key, event.id_or(f"{stream}/{partition}/{offset}"),
-            chunk.appended, chunk.hops, chunk.origin, rows,
-        )  # fmt: skip
+            stream,
+            partition,
+            offset,
+            event.key,
+            event.id_or(f"{stream}/{partition}/{offset}"),
+            chunk.appended,
+            chunk.hops,
+            chunk.origin,
+            rows,
+        )
 
     async def _where(self, function: str, chunk: Chunk, event: Event) -> Whereabouts:
         stream, partition, offset = chunk.stream, chunk.partition, chunk.start

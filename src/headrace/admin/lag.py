@@ -46,8 +46,10 @@ class LagReport:
     def __init__(
         self, storage: Storage, broker: Broker, dispatcher: PartitionSupervisor, clock: Clock
     ) -> None:
-        self._storage, self._broker = storage, broker
-        self._dispatcher, self._clock = dispatcher, clock
+        self._storage = storage
+        self._broker = broker
+        self._dispatcher = dispatcher
+        self._clock = clock
 
     async def rows(self, function: str | None = None) -> list[LagRow]:
         """One row per function, stream and partition.
@@ -78,10 +80,18 @@ class LagReport:
         running = sum(unit.size for unit in pump.in_flight) if pump is not None else 0
         age = await self._age(stream, partition, position) if lag else 0.0
         return LagRow(
-            function, stream, partition, extent.low, extent.high, position, lag,
-            running, age, found.epoch if found else 0,
+            function,
+            stream,
+            partition,
+            extent.low,
+            extent.high,
+            position,
+            lag,
+            running,
+            age,
+            found.epoch if found else 0,
             self._dispatcher.state_of(function, stream, partition),
-        )  # fmt: skip
+        )
 
     async def _age(self, stream: str, partition: int, offset: int) -> float:
         chunks = await self._broker.fetch(stream, partition, offset, events=1, size=1)

@@ -36,7 +36,9 @@ class ParkedKeys:
     """Lists what waits; redrives it in order, or discards it by name."""
 
     def __init__(self, storage: Storage, dispatcher: PartitionSupervisor, clock: Clock) -> None:
-        self._storage, self._dispatcher, self._clock = storage, dispatcher, clock
+        self._storage = storage
+        self._dispatcher = dispatcher
+        self._clock = clock
 
     async def keys(
         self, function: str | None = None, *, most: int | None = None
@@ -130,11 +132,17 @@ class ParkedKeys:
             lane = packed[len(prefix) :]
             found.append(
                 ParkedKey(
-                    function, stream, partition, lane_name(lane), status.decode(), count,
+                    function,
+                    stream,
+                    partition,
+                    lane_name(lane),
+                    status.decode(),
+                    count,
                     first.failed if first else 0,
-                    f"{first.cause.kind}: {first.cause.message}" if first else "", lane.hex(),
+                    f"{first.cause.kind}: {first.cause.message}" if first else "",
+                    lane.hex(),
                 )
-            )  # fmt: skip
+            )
         return found
 
     async def _first(self, packed: bytes, slices: Slices) -> tuple[DeadEvent | None, int]:
@@ -161,12 +169,18 @@ class ParkedKeys:
         row = await self._storage.get(Space.TROUBLE, position_key(function, stream, partition))
         return [
             ParkedKey(
-                function, stream, partition, None, "partition", one.high - one.low, 0,
+                function,
+                stream,
+                partition,
+                None,
+                "partition",
+                one.high - one.low,
+                0,
                 f"{one.cause.kind}: {one.cause.message}" if one.cause else "",
             )
             for one in decode_trouble(row)
             if one.due >= FOREVER
-        ]  # fmt: skip
+        ]
 
     async def _forget(self, parked: ParkedKey) -> None:
         """Delete a parked key with all that waits behind it."""

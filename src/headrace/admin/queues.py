@@ -124,8 +124,12 @@ class Queues:
         broker: Broker,
         clock: Clock,
     ) -> None:
-        self._dispatcher, self._lag, self._dead = dispatcher, lag, dead
-        self._storage, self._broker, self._clock = storage, broker, clock
+        self._dispatcher = dispatcher
+        self._lag = lag
+        self._dead = dead
+        self._storage = storage
+        self._broker = broker
+        self._clock = clock
         self._leases = Leases(storage)
 
     async def rows(self) -> list[QueueRow]:

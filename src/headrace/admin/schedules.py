@@ -60,8 +60,10 @@ class Schedules:
         entropy: Entropy,
     ) -> None:
         self._dispatcher = dispatcher
-        self._storage, self._broker = storage, broker
-        self._clock, self._entropy = clock, entropy
+        self._storage = storage
+        self._broker = broker
+        self._clock = clock
+        self._entropy = entropy
 
     async def rows(self, function: str | None = None) -> list[ScheduleRow]:
         """Every schedule, or those of one function.

@@ -65,7 +65,9 @@ class Sources:
     def __init__(
         self, dispatcher: PartitionSupervisor, clock: Clock, *, outside: bool = True
     ) -> None:
-        self._dispatcher, self._clock, self._outside = dispatcher, clock, outside
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._outside = outside
         self._slots: dict[str, tuple[float, Slot | None]] = {}
 
     async def rows(self, function: str | None = None) -> list[SourceRow]:
@@ -118,9 +120,16 @@ class Sources:
         if trouble is None:
             return SourceRow(function, place, kind, stream, slot=slot)
         return SourceRow(
-            function, place, kind, stream, "halted" if trouble.halted else "failing",
-            trouble.error, trouble.failures, trouble.since, slot,
-        )  # fmt: skip
+            function,
+            place,
+            kind,
+            stream,
+            "halted" if trouble.halted else "failing",
+            trouble.error,
+            trouble.failures,
+            trouble.since,
+            slot,
+        )
 
     def _is_due(self, trigger: Table, stream: str) -> bool:
         """Whether its database is to be asked again."""

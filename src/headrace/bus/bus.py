@@ -46,8 +46,11 @@ class Bus:
         post: Post,
         secrets: Secrets,
     ) -> None:
-        self._dispatcher, self._invoker = dispatcher, invoker
-        self._storage, self._broker, self._post = storage, broker, post
+        self._dispatcher = dispatcher
+        self._invoker = invoker
+        self._storage = storage
+        self._broker = broker
+        self._post = post
         self._secrets = secrets
         self._wanted: dict[str, list[Destination]] = {}
 
@@ -207,9 +210,13 @@ class Bus:
             key = position_key(name, stream, partition)
             if await self._storage.get(Space.POSITIONS, key) is None:
                 await claim(
-                    self._storage, self._broker, function=name, stream=stream,
-                    partition=partition, start="latest",
-                )  # fmt: skip
+                    self._storage,
+                    self._broker,
+                    function=name,
+                    stream=stream,
+                    partition=partition,
+                    start="latest",
+                )
 
     async def _forget(self, watched: set[str]) -> None:
         """A stream that lost its last rule begins anew with its next one."""

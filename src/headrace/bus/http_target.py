@@ -47,7 +47,9 @@ class HttpPoster:
     """The handler of an HTTP forward's internal function."""
 
     def __init__(self, target: HttpTarget, post: Post, secrets: Secrets) -> None:
-        self._target, self._post, self._secrets = target, post, secrets
+        self._target = target
+        self._post = post
+        self._secrets = secrets
 
     async def __call__(self, invocation: Invocation) -> Outcome:
         """Send the invocation's events, of which there is one, in order."""
@@ -97,9 +99,15 @@ def posts_over(outgoing: HttpPool) -> Post:
         parts = urlsplit(request.url)
         target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
         ask = ServiceRequest(
-            f"{parts.scheme}://{parts.netloc}", "POST", target, headers, request.body, seconds=request.timeout,
-            max_bytes=MAX_ANSWER, keeps_body=False,
-        )  # fmt: skip
+            f"{parts.scheme}://{parts.netloc}",
+            "POST",
+            target,
+            headers,
+            request.body,
+            seconds=request.timeout,
+            max_bytes=MAX_ANSWER,
+            keeps_body=False,
+        )
         return (await outgoing.ask(ask)).status
 
     return post

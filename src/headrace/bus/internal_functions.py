@@ -30,7 +30,8 @@ class InternalInvoker:
 
     def __init__(self, below: Invoker, *, clock: Clock) -> None:
         self.handlers: dict[str, Handler] = {}
-        self._below, self._clock = below, clock
+        self._below = below
+        self._clock = clock
 
     async def invoke(self, invocation: Invocation) -> Outcome:
         """Run it to its end and say what came back.

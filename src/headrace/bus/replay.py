@@ -80,8 +80,11 @@ class Replays:
         entropy: Entropy,
         on_failure: Callable[[str, BaseException], None],
     ) -> None:
-        self._bus, self._storage, self._broker = bus, storage, broker
-        self._clock, self._entropy = clock, entropy
+        self._bus = bus
+        self._storage = storage
+        self._broker = broker
+        self._clock = clock
+        self._entropy = entropy
         self._tasks = Tasks(on_failure)
 
     async def start(

@@ -109,9 +109,14 @@ class RuleRouter:
         to, transform = self._destinations[name]
         value = event.value if transform is None else transform(seen, name, seen["time"])
         made = Event(
-            value, event.key, event.time, event.id_or(position), event.headers, event.type,
+            value,
+            event.key,
+            event.time,
+            event.id_or(position),
+            event.headers,
+            event.type,
             event.source or self.stream,
-        )  # fmt: skip
+        )
         _check(made, to.stream)
         count = to.stream.partitions
         number = (

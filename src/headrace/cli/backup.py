@@ -10,9 +10,13 @@ import click
 @click.command("backup")
 @click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
-    "--data", type=click.Path(path_type=Path, file_okay=False), default=Path(".headrace"),
-    envvar="HEADRACE_DATA", metavar="DIR", help="The node's data folder  [default: .headrace].",
-)  # fmt: skip
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".headrace"),
+    envvar="HEADRACE_DATA",
+    metavar="DIR",
+    help="The node's data folder  [default: .headrace].",
+)
 def backup_command(target: Path, data: Path) -> None:
     """Copy all that the node keeps into the new file TARGET, but for the files that apps keep themselves."""
     from headrace.storage.kv.sqlite.backup import back_up

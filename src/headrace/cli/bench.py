@@ -60,7 +60,7 @@ DRAIN_S = 300.0
 @json_option
 def bench_command(
     events: int, size: int, batch: int, partitions: int, folder: Path | None, as_json: bool
-) -> None:  # fmt: skip
+) -> None:
     """Measure this machine: events a second from publish to commit, and the latency of one."""
     with tempfile.TemporaryDirectory(prefix="headrace-bench-", dir=folder) as inside:
         home = Path(inside)
@@ -97,10 +97,23 @@ def _node(home: Path) -> Iterator[str]:
     clock = SystemClock()
     with (home / "node.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "headrace.cli.main", "serve", "app.py", "--data", "data",
-             "--port", "0", "--log-level", "warning"],
-            cwd=home, stdout=log, stderr=log,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "headrace.cli.main",
+                "serve",
+                "app.py",
+                "--data",
+                "data",
+                "--port",
+                "0",
+                "--log-level",
+                "warning",
+            ],
+            cwd=home,
+            stdout=log,
+            stderr=log,
+        )
         try:
             deadline = clock.monotonic() + START_S
             note = home / "data" / "node.json"

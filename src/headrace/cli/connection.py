@@ -22,9 +22,11 @@ def node_options(function: F) -> F:
         "--url", metavar="URL", help="The node's address  [default: HEADRACE_URL, then node.json]."
     )
     @click.option(
-        "--data", type=click.Path(path_type=Path), metavar="DIR",
+        "--data",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
         help="The node's data folder, whose node.json holds its address.",
-    )  # fmt: skip
+    )
     @functools.wraps(function)
     def with_client(*args: Any, url: str | None, data: Path | None, **kwargs: Any) -> Any:
         with connect(url, data) as client:

@@ -21,7 +21,8 @@ class DurationType(click.ParamType[float]):
     name = "span"
 
     def __init__(self, low: float, high: float) -> None:
-        self._low, self._high = low, high
+        self._low = low
+        self._high = high
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None

@@ -47,10 +47,14 @@ def invoke_command(
     """Call FUNCTION (`app.function`) with a JSON PAYLOAD (`-` reads it from stdin)."""
     body = sys.stdin.buffer.read() if payload == "-" else (payload or "null").encode()
     answer = client.request(
-        "POST", ("functions", function), query={"timeout": timeout}, body=body,
-        media="application/json", headers={"Idempotency-Key": key} if key else None,
+        "POST",
+        ("functions", function),
+        query={"timeout": timeout},
+        body=body,
+        media="application/json",
+        headers={"Idempotency-Key": key} if key else None,
         repeatable=key is not None,
-    )  # fmt: skip
+    )
     print_json(answer.json())
 
 

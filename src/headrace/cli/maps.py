@@ -51,9 +51,13 @@ def map_command(targets: tuple[str, ...], as_json: bool, client: Client) -> None
 @click.command("graph")
 @click.argument("targets", nargs=-1)
 @click.option(
-    "--format", "language", type=click.Choice(LANGUAGES), default="mermaid", show_default=True,
+    "--format",
+    "language",
+    type=click.Choice(LANGUAGES),
+    default="mermaid",
+    show_default=True,
     help="Whose language to write.",
-)  # fmt: skip
+)
 @node_options
 def graph_command(targets: tuple[str, ...], language: str, client: Client) -> None:
     """Print the topology for a drawing tool: of the node, or of the code of TARGETS."""

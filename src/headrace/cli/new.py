@@ -181,9 +181,12 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,59}")
 @click.command("new")
 @click.argument("name")
 @click.option(
-    "--in", "folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    "--in",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
     help="Write into this folder  [default: one called NAME].",
-)  # fmt: skip
+)
 def new_command(name: str, folder: Path | None) -> None:
     """Write a small project called NAME that runs, with tests."""
     if not _NAME.fullmatch(name):

@@ -95,7 +95,7 @@ def publish_command(
     batch: int,
     as_json: bool,
     client: Client,
-) -> None:  # fmt: skip
+) -> None:
     """Publish VALUE (JSON), or the lines of a file, on STREAM."""
     if (value is None) == (source is None):
         raise click.UsageError("Give one VALUE, or a file with `--file`.")
@@ -106,9 +106,14 @@ def publish_command(
                 "a file; give one with `--file`."
             )
         found = client.publish(
-            stream, (value or "").encode(), key=key, id=event_id, delay=delay, at=at,
+            stream,
+            (value or "").encode(),
+            key=key,
+            id=event_id,
+            delay=delay,
+            at=at,
             idempotency_key=SystemEntropy().token(),
-        )  # fmt: skip
+        )
         if as_json:
             print_json(found)
         else:
@@ -153,8 +158,10 @@ def _publish_file(
     when: Mapping[str, Any],
 ) -> tuple[int, int]:
     readings: dict[str, Reading] = {
-        "jsonl": jsonl_lines, "csv": functools.partial(csv_lines, schema=schema), "text": text_lines,
-    }  # fmt: skip
+        "jsonl": jsonl_lines,
+        "csv": functools.partial(csv_lines, schema=schema),
+        "text": text_lines,
+    }
     read = readings[form]
     file, size = _opened(source)
     token = SystemEntropy().token(8)

@@ -88,9 +88,13 @@ def queue_show(queue: str, as_json: bool, client: Client) -> None:
 @queue_command.command("peek")
 @click.argument("queue")
 @click.option(
-    "-n", "--limit", type=click.IntRange(1, 1_000), default=10, show_default=True,
+    "-n",
+    "--limit",
+    type=click.IntRange(1, 1_000),
+    default=10,
+    show_default=True,
     help="Messages to show.",
-)  # fmt: skip
+)
 @click.option("--group", metavar="NAME", help="For which of its readers, where there are several.")
 @json_option
 @node_options

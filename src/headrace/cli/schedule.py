@@ -50,9 +50,12 @@ def schedule_list(function: str | None, as_json: bool, client: Client) -> None:
 @schedule_command.command("fire")
 @click.argument("function")
 @click.option(
-    "--number", type=click.IntRange(min=0), default=0, show_default=True,
+    "--number",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
     help="Which of its schedules, as `list` numbers them.",
-)  # fmt: skip
+)
 @node_options
 def schedule_fire(function: str, number: int, client: Client) -> None:
     """Let the schedule of FUNCTION fire now, beside its timetable."""

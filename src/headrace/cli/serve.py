@@ -16,20 +16,41 @@ F = TypeVar("F", bound=Callable[..., Any])
 def _server_options(function: F) -> F:
     for option in reversed(
         (
-            click.option("--data", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
-                         help="Where the log and the state are kept  [default: .headrace]."),
+            click.option(
+                "--data",
+                type=click.Path(path_type=Path, file_okay=False),
+                metavar="DIR",
+                help="Where the log and the state are kept  [default: .headrace].",
+            ),
             click.option("--host", metavar="NAME", help="Listen here  [default: 127.0.0.1]."),
-            click.option("--port", type=click.IntRange(0, 65_535),
-                         help="Listen there; 0 takes a free one  [default: 4280]."),
-            click.option("--config", type=click.Path(path_type=Path), metavar="FILE",
-                         help="The settings file  [default: headrace.toml, if it is there]."),
-            click.option("--allow-host", "allowed_hosts", multiple=True, metavar="NAME",
-                         help="A host name the door answers to besides its own; may be repeated."),
-            click.option("--set", "chosen", multiple=True, metavar="APP.NAME=VALUE",
-                         help="Give a setting of an app a value; may be repeated."),
+            click.option(
+                "--port",
+                type=click.IntRange(0, 65_535),
+                help="Listen there; 0 takes a free one  [default: 4280].",
+            ),
+            click.option(
+                "--config",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="The settings file  [default: headrace.toml, if it is there].",
+            ),
+            click.option(
+                "--allow-host",
+                "allowed_hosts",
+                multiple=True,
+                metavar="NAME",
+                help="A host name the door answers to besides its own; may be repeated.",
+            ),
+            click.option(
+                "--set",
+                "chosen",
+                multiple=True,
+                metavar="APP.NAME=VALUE",
+                help="Give a setting of an app a value; may be repeated.",
+            ),
             click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"])),
         )
-    ):  # fmt: skip
+    ):
         function = option(function)
     return function
 

@@ -29,10 +29,13 @@ SLOTS: Final[dict[str, Cell]] = {
 }
 
 slot_warning_option = click.option(
-    "--slot-warning", type=click.IntRange(min=0), default=SLOT_WARNING_BYTES, show_default=True,
+    "--slot-warning",
+    type=click.IntRange(min=0),
+    default=SLOT_WARNING_BYTES,
+    show_default=True,
     metavar="BYTES",
     help="A replication slot that keeps more of its server's log is `behind`.",
-)  # fmt: skip
+)
 
 
 def print_failing(rows: Sequence[Row]) -> None:

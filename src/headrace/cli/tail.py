@@ -17,9 +17,11 @@ _WAIT_S = 20
 @click.command("tail")
 @click.argument("stream")
 @click.option(
-    "--from", "start", metavar="PLACE",
+    "--from",
+    "start",
+    metavar="PLACE",
     help="earliest, latest, an offset, or a time like 2026-01-31T12:00:00Z  [default: the last N].",
-)  # fmt: skip
+)
 @click.option(
     "-n",
     "--limit",

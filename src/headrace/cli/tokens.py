@@ -20,13 +20,19 @@ def token_command() -> None:
 @token_command.command("create")
 @click.argument("name")
 @click.option(
-    "--scope", "scopes", multiple=True, required=True, metavar="SCOPE",
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    metavar="SCOPE",
     help="What it is good for, such as `orders:write`; may be repeated.",
-)  # fmt: skip
+)
 @click.option(
-    "--expires", type=DurationType(1, MAX_LIFETIME_S), metavar="SPAN",
+    "--expires",
+    type=DurationType(1, MAX_LIFETIME_S),
+    metavar="SPAN",
     help="How long it lives, such as `90d`  [default: until revoked].",
-)  # fmt: skip
+)
 @json_option
 @node_options
 def token_create(

@@ -69,9 +69,12 @@ with open(sys.argv[2], "wb") as out:
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="The settings file."
 )
 @click.option(
-    "--set", "chosen", multiple=True, metavar="APP.NAME=VALUE",
+    "--set",
+    "chosen",
+    multiple=True,
+    metavar="APP.NAME=VALUE",
     help="Give a setting of an app a value; may be repeated.",
-)  # fmt: skip
+)
 @json_option
 def validate_command(
     targets: tuple[str, ...], config: Path | None, chosen: tuple[str, ...], as_json: bool
@@ -138,9 +141,12 @@ def _inspect_unwalled(target: str, surroundings: ImportEnvironment, folder: Path
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-c", _INSPECT, target, str(out), _HOME, *paths],
-            input=msgspec.msgpack.encode(surroundings), env=environment_for_import(),
-            capture_output=True, timeout=LOAD_S, check=False,
-        )  # fmt: skip
+            input=msgspec.msgpack.encode(surroundings),
+            env=environment_for_import(),
+            capture_output=True,
+            timeout=LOAD_S,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
         raise Misuse(
             f"`{target}` was not imported within {LOAD_S} s; do no work at import time, "

@@ -60,7 +60,9 @@ class NodeResponse:
     __slots__ = ("body", "headers", "status")
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.status, self.headers, self.body = status, headers, body
+        self.status = status
+        self.headers = headers
+        self.body = body
 
     def json(self) -> Any:
         """The body as data.
@@ -150,10 +152,14 @@ class Client:
         """Publish one value, or with `media=ENVELOPES` one envelope a line; to a queue also later."""
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
         return self.request(
-            "POST", ("streams", stream), query={"key": key, "id": id, "delay": delay, "at": at},
-            body=body, media=media,
-            headers=headers, repeatable=idempotency_key is not None,
-        ).json()  # fmt: skip
+            "POST",
+            ("streams", stream),
+            query={"key": key, "id": id, "delay": delay, "at": at},
+            body=body,
+            media=media,
+            headers=headers,
+            repeatable=idempotency_key is not None,
+        ).json()
 
     def request(
         self,

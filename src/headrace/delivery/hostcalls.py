@@ -36,7 +36,8 @@ class HostCalls:
         answers: LiveAnswers | None = None,
         secrets: Secrets | None = None,
     ) -> None:
-        self._storage, self._clock = storage, clock
+        self._storage = storage
+        self._clock = clock
         self._shifts = ConsumerRuns() if shifts is None else shifts
         self._answers = LiveAnswers() if answers is None else answers
         self._secrets = Secrets({}, {}) if secrets is None else secrets

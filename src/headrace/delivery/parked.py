@@ -100,10 +100,17 @@ def chunk_of(waiting: DeadEvent) -> Chunk:
     """The chunk of one that delivers a parked or dead event again, from where it first stood."""
     position = waiting.position
     return Chunk(
-        position.stream, position.partition, position.offset, 1,
-        encode_events([decode_event(waiting.event)]), waiting.appended, 0, 1,
-        waiting.hops, waiting.origin,
-    )  # fmt: skip
+        position.stream,
+        position.partition,
+        position.offset,
+        1,
+        encode_events([decode_event(waiting.event)]),
+        waiting.appended,
+        0,
+        1,
+        waiting.hops,
+        waiting.origin,
+    )
 
 
 def redriven(waiting: DeadEvent) -> Unit:

@@ -43,7 +43,9 @@ class PublishReceipt:
         *,
         later: int = 0,
     ) -> None:
-        self._appends, self._order, self._firsts = appends, order, firsts
+        self._appends = appends
+        self._order = order
+        self._firsts = firsts
         self.duplicates = duplicates
         self.later = later
 
@@ -71,7 +73,8 @@ class Publisher:
     """Puts events on streams on behalf of producers outside functions."""
 
     def __init__(self, broker: Broker, delays: DelayedMessages | None = None) -> None:
-        self._broker, self._delays = broker, delays
+        self._broker = broker
+        self._delays = delays
         self._turn = 0
 
     async def publish(

@@ -32,7 +32,8 @@ class Backoff:
     ) -> None:
         self.clock = clock
         self._entropy = entropy
-        self._least, self._most = least, most
+        self._least = least
+        self._most = most
         self._pause = least
         self._began = clock.monotonic()
 

@@ -59,8 +59,11 @@ class Supervised:
         on_stop: Callable[[Supervised], None],
     ) -> None:
         self.name = name
-        self._work, self._backoff, self._halts = work, backoff, halts
-        self._on_failure, self._on_stop = on_failure, on_stop
+        self._work = work
+        self._backoff = backoff
+        self._halts = halts
+        self._on_failure = on_failure
+        self._on_stop = on_stop
         self._begun: float | None = None
         self._trouble: TaskFailure | None = None
 

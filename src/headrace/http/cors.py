@@ -42,11 +42,13 @@ def preflight(cors: Cors | None, origin: str | None, methods: list[str]) -> Resp
             "with `cors=Cors(...)`"
         )
     return Response(
-        204, b"", b"text/plain",
+        204,
+        b"",
+        b"text/plain",
         (
             *answer_headers(cors, origin),
             (b"access-control-allow-methods", ", ".join(methods).encode()),
             (b"access-control-allow-headers", ", ".join(cors.headers).encode()),
             (b"access-control-max-age", b"%d" % cors.max_age),
         ),
-    )  # fmt: skip
+    )

@@ -104,18 +104,23 @@ class Metrics:
         yield from self._request_families()
         yield from _function_families(node)
         yield from _pieces(
-            GaugeMetricFamily, "headrace_lag_events", "Events a function has not finished yet.",
+            GaugeMetricFamily,
+            "headrace_lag_events",
+            "Events a function has not finished yet.",
             ("function", "stream", "partition"),
             (((row.function, row.stream, str(row.partition)), row.lag) for row in node.lag),
-        )  # fmt: skip
+        )
         tally: Counter[tuple[str, str]] = Counter()
         for instance in node.instances:
             name = getattr(instance, "function", "") or getattr(instance, "app", "")
             tally[name, str(getattr(instance.state, "value", instance.state))] += 1
         yield from _pieces(
-            GaugeMetricFamily, "headrace_instances", "Instances by function and state.",
-            ("function", "state"), sorted(tally.items()),
-        )  # fmt: skip
+            GaugeMetricFamily,
+            "headrace_instances",
+            "Instances by function and state.",
+            ("function", "state"),
+            sorted(tally.items()),
+        )
         yield _cold_start_family(node.cold_starts)
         yield from _source_families(node.sources)
 
@@ -132,21 +137,25 @@ class Metrics:
 
     def _request_families(self) -> Iterator[Metric]:
         yield from _pieces(
-            CounterMetricFamily, "headrace_http_requests", "HTTP requests answered.",
+            CounterMetricFamily,
+            "headrace_http_requests",
+            "HTTP requests answered.",
             ("route", "method", "status"),
             (
                 ((route, method, str(status)), count)
                 for (route, method, status), count in sorted(self._requests.items())
             ),
-        )  # fmt: skip
+        )
         yield from _pieces(
-            HistogramMetricFamily, "headrace_http_request_seconds", "Seconds from headers to answer.",
+            HistogramMetricFamily,
+            "headrace_http_request_seconds",
+            "Seconds from headers to answer.",
             ("route",),
             (
                 ((route,), _cumulative(_SECONDS, known.buckets), known.seconds)
                 for route, known in sorted(self._durations.items())
             ),
-        )  # fmt: skip
+        )
 
 
 class _One(Collector):
@@ -180,14 +189,12 @@ def _pieces(
 
 def _source_families(sources: Sequence[SourceRow]) -> Iterator[Metric]:
     yield from _pieces(
-        GaugeMetricFamily, "headrace_source_running",
+        GaugeMetricFamily,
+        "headrace_source_running",
         "Whether a trigger brings events in: 1, or 0 where it fails.",
         ("function", "stream", "trigger"),
-        (
-            ((row.function, row.stream, row.trigger), row.state == "running")
-            for row in sources
-        ),
-    )  # fmt: skip
+        (((row.function, row.stream, row.trigger), row.state == "running") for row in sources),
+    )
     slots = [(row.function, row.slot) for row in sources if row.slot is not None]
     for name, words, counts in (
         (
@@ -215,54 +222,62 @@ def _function_families(node: NodeSnapshot) -> Iterator[Metric]:
     none = Counters()
     found = [(name, node.counters.get(name, none)) for name in sorted({*deployed, *node.counters})]
     yield from _pieces(
-        CounterMetricFamily, "headrace_invocations", "Invocations by outcome.",
+        CounterMetricFamily,
+        "headrace_invocations",
+        "Invocations by outcome.",
         ("function", "outcome"),
         (
             ((name, outcome), known.outcomes.get(outcome, 0))
             for name, known in found
             for outcome in sorted({*OUTCOMES, *known.outcomes})
         ),
-    )  # fmt: skip
+    )
     for family, words, counts in (
         (
-            "headrace_handled_events", "Events handed to functions.",
+            "headrace_handled_events",
+            "Events handed to functions.",
             (((name,), known.events) for name, known in found),
         ),
         (
-            "headrace_dead_letters", "Events given up.",
+            "headrace_dead_letters",
+            "Events given up.",
             (((name,), known.dead) for name, known in found),
         ),
         (
-            "headrace_parked_events", "Events parked.",
+            "headrace_parked_events",
+            "Events parked.",
             (((name,), known.parked) for name, known in found),
         ),
-    ):  # fmt: skip
+    ):
         yield from _pieces(CounterMetricFamily, family, words, ("function",), counts)
     yield from _pieces(
-        CounterMetricFamily, "headrace_left_out_events",
-        "Events done without a run, by the policy that left them out.", ("function", "policy"),
+        CounterMetricFamily,
+        "headrace_left_out_events",
+        "Events done without a run, by the policy that left them out.",
+        ("function", "policy"),
         (
             ((name, policy), known.left_out.get(policy, 0))
             for name, known in found
             for policy in sorted({*_policies_of(deployed.get(name)), *known.left_out})
         ),
-    )  # fmt: skip
+    )
     yield from _pieces(
-        HistogramMetricFamily, "headrace_invocation_seconds", "Seconds an invocation took.",
+        HistogramMetricFamily,
+        "headrace_invocation_seconds",
+        "Seconds an invocation took.",
         ("function",),
-        (
-            ((name,), _cumulative(BOUNDS, known.buckets), known.seconds)
-            for name, known in found
-        ),
-    )  # fmt: skip
+        (((name,), _cumulative(BOUNDS, known.buckets), known.seconds) for name, known in found),
+    )
 
 
 def _cold_start_family(starts: ColdStarts) -> Metric:
     name = "headrace_cold_start_seconds"
     family = SummaryMetricFamily(
-        name, "Seconds cold starts took; quantiles of the latest ones.",
-        count_value=starts.count, sum_value=starts.seconds,
-    )  # fmt: skip
+        name,
+        "Seconds cold starts took; quantiles of the latest ones.",
+        count_value=starts.count,
+        sum_value=starts.seconds,
+    )
     ordered = sorted(starts.latest)
     for quantile in (0.5, 0.95, 0.99):
         if ordered:

@@ -122,9 +122,12 @@ def answer_call_failure(error: CallFailed) -> Response:
     if cause.kind == WRONG_ANSWER:
         # What the function holds is not for the client: only its log says what was wrong.
         return problem(
-            500, "The function failed", f"`{error.function}` answered what its route does not "
-            "declare; nothing it did was kept, and its log says what was wrong", error.code,
-        )  # fmt: skip
+            500,
+            "The function failed",
+            f"`{error.function}` answered what its route does not "
+            "declare; nothing it did was kept, and its log says what was wrong",
+            error.code,
+        )
     status, title = {
         "TimedOut": (504, "The function timed out"),
         "Crashed": (502, "The function crashed"),
@@ -132,9 +135,12 @@ def answer_call_failure(error: CallFailed) -> Response:
         "ProtocolError": (502, "The function broke the protocol"),
     }.get(cause.kind, (500, "The function failed"))
     return problem(
-        status, title, str(error), error.code,
+        status,
+        title,
+        str(error),
+        error.code,
         cause={"kind": cause.kind, "message": cause.message},
-    )  # fmt: skip
+    )
 
 
 def answer_surprise(reference: str) -> Response:

@@ -90,8 +90,12 @@ class IncomingRequest:
         incoming: Incoming,
         admission: Admission,
     ) -> None:
-        self.method, self.path, self.raw_query = method, path, raw_query
-        self.fields, self.headers, self.peer = fields, headers, peer
+        self.method = method
+        self.path = path
+        self.raw_query = raw_query
+        self.fields = fields
+        self.headers = headers
+        self.peer = peer
         self.reserved = 0
         self._query: dict[str, str] | None = None
         self._incoming = incoming

@@ -87,10 +87,16 @@ def written(
         and not (response.headers or extra or chunked)
     ):
         # Nearly every answer, and nothing of it comes from outside but the body.
-        return b"HTTP/1.1 200 OK\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n%b%b\r\n%b" % (
-            date, len(body), _STANDING_LINES, b"connection: close\r\n" if last else b"",
-            b"" if method == "HEAD" else body,
-        )  # fmt: skip
+        return (
+            b"HTTP/1.1 200 OK\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n%b%b\r\n%b"
+            % (
+                date,
+                len(body),
+                _STANDING_LINES,
+                b"connection: close\r\n" if last else b"",
+                b"" if method == "HEAD" else body,
+            )
+        )
     own = {name for name, _ in response.headers}
     headers = [
         (b"content-type", response.media),

@@ -28,8 +28,12 @@ TRANSACTION: Final = "debezium/transaction"
 MESSAGE: Final = "debezium/message"
 
 OPS: Final[Mapping[str, RowOp]] = {
-    "r": "read", "c": "insert", "u": "update", "d": "delete", "t": "truncate",
-}  # fmt: skip
+    "r": "read",
+    "c": "insert",
+    "u": "update",
+    "d": "delete",
+    "t": "truncate",
+}
 
 _UNAVAILABLE: Final = "__debezium_unavailable_value"
 _TEXTS: Final = (

@@ -54,8 +54,14 @@ else:
     MaybeSeconds = float | str | None
 
 _UNITS: Final = {
-    "us": 0.000_001, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0,
-}  # fmt: skip
+    "us": 0.000_001,
+    "ms": 0.001,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3_600.0,
+    "d": 86_400.0,
+    "w": 604_800.0,
+}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(us|ms|[smhdw])")
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?")
 _FIX: Final = 'write seconds, a text such as "500ms", "90s", "5m" or "1h30m", or a `timedelta`'

@@ -31,7 +31,8 @@ class Mismatch(Invalid):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"`{path or '/'}`: {reason}")
-        self.path, self.reason = path, reason
+        self.path = path
+        self.reason = reason
 
 
 def below(path: str, name: str) -> str:
@@ -135,8 +136,12 @@ class _SchemaReader:
 
 
 _KINDS: Final[dict[type, str]] = {
-    bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null",
-}  # fmt: skip
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    type(None): "null",
+}
 
 
 def _named(schema: Schema) -> list[Any]:

@@ -96,9 +96,18 @@ class Chunk(msgspec.Struct, array_like=True, frozen=True, gc=False):
         if low == self.low and high == self.high:
             return self
         return Chunk(
-            self.stream, self.partition, self.first, self.count, self.body, self.appended,
-            low, high, self.hops, self.origin, self.offsets,
-        )  # fmt: skip
+            self.stream,
+            self.partition,
+            self.first,
+            self.count,
+            self.body,
+            self.appended,
+            low,
+            high,
+            self.hops,
+            self.origin,
+            self.offsets,
+        )
 
     def below(self, offset: int) -> int:
         """How many of the events meant stand before `offset`."""

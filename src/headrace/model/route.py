@@ -22,11 +22,39 @@ KINDS: Final = ("str", "int", "float", "uuid", "date", "datetime", "decimal", "p
 _FORMATS: Final = {"date": "date", "datetime": "date-time", "decimal": "decimal"}
 RESERVED: Final = frozenset(
     {
-        "", "streams", "functions", "groups", "map", "lag", "runs", "logs", "state", "instances",
-        "healthz", "readyz", "metrics", "dead", "parked", "explain", "tokens", "openapi.json",
-        "queues", "schedules", "sources", "replays", "topics", "rules", "events", "traces", "archives", "bus", "workflows", "console", "admin",
+        "",
+        "streams",
+        "functions",
+        "groups",
+        "map",
+        "lag",
+        "runs",
+        "logs",
+        "state",
+        "instances",
+        "healthz",
+        "readyz",
+        "metrics",
+        "dead",
+        "parked",
+        "explain",
+        "tokens",
+        "openapi.json",
+        "queues",
+        "schedules",
+        "sources",
+        "replays",
+        "topics",
+        "rules",
+        "events",
+        "traces",
+        "archives",
+        "bus",
+        "workflows",
+        "console",
+        "admin",
     }
-)  # fmt: skip
+)
 """First segments of the platform's own paths, and of those it means to have."""
 
 _LITERAL = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@-]+")

@@ -16,15 +16,23 @@ import msgspec
 from msgspec import inspect
 
 _OPENED_AS: Final[dict[str, Any]] = {
-    "date-time": datetime.datetime, "date": datetime.date, "time": datetime.time,
-    "duration": datetime.timedelta, "uuid": uuid.UUID, "decimal": decimal.Decimal, "base64": bytes,
-}  # fmt: skip
+    "date-time": datetime.datetime,
+    "date": datetime.date,
+    "time": datetime.time,
+    "duration": datetime.timedelta,
+    "uuid": uuid.UUID,
+    "decimal": decimal.Decimal,
+    "base64": bytes,
+}
 IN_WORDS: Final = {
     "date-time": "a time as RFC 3339 writes it, such as 2026-01-31T12:00:00Z",
-    "date": "a date such as 2026-01-31", "time": "a time of day such as 12:00:00",
-    "duration": "a span as ISO 8601 writes it, such as PT5M", "uuid": "a UUID",
-    "decimal": "a decimal number", "base64": "base64",
-}  # fmt: skip
+    "date": "a date such as 2026-01-31",
+    "time": "a time of day such as 12:00:00",
+    "duration": "a span as ISO 8601 writes it, such as PT5M",
+    "uuid": "a UUID",
+    "decimal": "a decimal number",
+    "base64": "base64",
+}
 
 
 def is_of(format: str, text: str) -> bool:

@@ -75,7 +75,10 @@ class Node:
         tasks: Tasks,
     ) -> None:
         self.settings = settings
-        self.storage, self.broker, self.clock, self.tasks = storage, broker, clock, tasks
+        self.storage = storage
+        self.broker = broker
+        self.clock = clock
+        self.tasks = tasks
         self.runs = RunHistory(lambda: tasks.start(self._keep_outputs(), name="keep outputs"))
         self._observed = ObservedOutputs(storage, self.runs)
         shifts, answers = ConsumerRuns(), LiveAnswers()
@@ -106,23 +109,45 @@ class Node:
         )
         self.outgoing = HttpPool()
         self.bus = Bus(
-            self.dispatcher, self._internal, storage=storage, broker=broker,
-            post=posts_over(self.outgoing), secrets=self.secrets,
-        )  # fmt: skip
+            self.dispatcher,
+            self._internal,
+            storage=storage,
+            broker=broker,
+            post=posts_over(self.outgoing),
+            secrets=self.secrets,
+        )
         self.replays = Replays(
-            self.bus, storage=storage, broker=broker, clock=clock, entropy=entropy,
+            self.bus,
+            storage=storage,
+            broker=broker,
+            clock=clock,
+            entropy=entropy,
             on_failure=_failed,
-        )  # fmt: skip
+        )
         self.operator = Operator(fresh_key(entropy))
         self._rooms = furnish(
-            self.dispatcher, invoker=self.fleet, answers=answers, replays=self.replays,
-            runs=self.runs, storage=storage, broker=broker, clock=clock, entropy=entropy,
-            secrets=self.secrets, operator=self.operator, outgoing=self.outgoing, access=settings.access,
-            check_answers=settings.check_answers or settings.reload, health=self.health,
-            instances=self.fleet.instances, cold_starts=lambda: self.fleet.cold_starts,
-        )  # fmt: skip
-        self.publisher, self.tokens = self._rooms.publisher, self._rooms.tokens
-        self._ready, self._generation = False, 0
+            self.dispatcher,
+            invoker=self.fleet,
+            answers=answers,
+            replays=self.replays,
+            runs=self.runs,
+            storage=storage,
+            broker=broker,
+            clock=clock,
+            entropy=entropy,
+            secrets=self.secrets,
+            operator=self.operator,
+            outgoing=self.outgoing,
+            access=settings.access,
+            check_answers=settings.check_answers or settings.reload,
+            health=self.health,
+            instances=self.fleet.instances,
+            cold_starts=lambda: self.fleet.cold_starts,
+        )
+        self.publisher = self._rooms.publisher
+        self.tokens = self._rooms.tokens
+        self._ready = False
+        self._generation = 0
         broker.hold(self._owed)
 
     async def _owed(self) -> Mapping[tuple[str, int], int] | None:
@@ -269,9 +294,11 @@ class Node:
             if turn % CLEAR_EVERY == 0:
                 try:
                     await clear_spent(
-                        self.dispatcher.functions.values(), storage=self.storage,
-                        broker=self.broker, clock=self.clock,
-                    )  # fmt: skip
+                        self.dispatcher.functions.values(),
+                        storage=self.storage,
+                        broker=self.broker,
+                        clock=self.clock,
+                    )
                 except (Corrupt, Unavailable) as error:
                     _logger.warning("finished events were not cleared away yet: %s", error)
             for space in (Space.STATE, Space.MARKS):

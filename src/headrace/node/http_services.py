@@ -84,8 +84,14 @@ def furnish(
     return Dependencies(
         publisher=Publisher(broker, dispatcher.delays),
         direct=DirectCalls(
-            dispatcher.functions, storage=storage, invoker=invoker, clock=clock, entropy=entropy,
-            runs=runs, answers=answers, vetting=dispatcher.vetting,
+            dispatcher.functions,
+            storage=storage,
+            invoker=invoker,
+            clock=clock,
+            entropy=entropy,
+            runs=runs,
+            answers=answers,
+            vetting=dispatcher.vetting,
         ),
         dead_letters=dead_letters,
         parking=ParkedKeys(storage, dispatcher, clock),
@@ -113,4 +119,4 @@ def furnish(
         access=access,
         check_answers=check_answers,
         cold_starts=cold_starts,
-    )  # fmt: skip
+    )

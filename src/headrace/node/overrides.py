@@ -27,14 +27,33 @@ Spec = TypeVar("Spec", FunctionSpec, StreamSpec)
 Where = Callable[..., str]
 
 FUNCTION_KEYS = (
-    "batch_size", "batch_bytes", "batch_window", "mode", "parallelism", "commit", "timeout", "retry",
-    "bisect", "on_failure", "breaker", "scaling", "resources", "concurrency", "throttle", "rate",
-    "debounce", "singleton", "priority", "batch_per_key",
-)  # fmt: skip
+    "batch_size",
+    "batch_bytes",
+    "batch_window",
+    "mode",
+    "parallelism",
+    "commit",
+    "timeout",
+    "retry",
+    "bisect",
+    "on_failure",
+    "breaker",
+    "scaling",
+    "resources",
+    "concurrency",
+    "throttle",
+    "rate",
+    "debounce",
+    "singleton",
+    "priority",
+    "batch_per_key",
+)
 _SPANS = {
-    "batch_window": (0, 3_600), "timeout": (0.001, 86_400), "retention_age": (0.001, MAX_KEPT_S),
+    "batch_window": (0, 3_600),
+    "timeout": (0.001, 86_400),
+    "retention_age": (0.001, MAX_KEPT_S),
     "dedupe_window": (0, MAX_KEPT_S),
-}  # fmt: skip
+}
 STREAM_KEYS = ("retention_age", "retention_bytes", "dedupe_window", "max_event_bytes")
 
 

@@ -39,8 +39,15 @@ class TermIndex(Generic[T]):
     """
 
     __slots__ = (
-        "_always", "_constants", "_numbers", "_others", "_ranges", "asks_more", "lookups", "texts",
-    )  # fmt: skip
+        "_always",
+        "_constants",
+        "_numbers",
+        "_others",
+        "_ranges",
+        "asks_more",
+        "lookups",
+        "texts",
+    )
 
     def __init__(self, terms: Sequence[tuple[Term, T]]) -> None:
         self.texts: dict[str, T] = {}

@@ -20,9 +20,20 @@ Number = int | float | Decimal
 Test = Callable[[Scalar], bool]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Kind = Literal[
-    "text", "number", "constant", "text-i", "prefix", "prefix-i", "suffix", "suffix-i",
-    "wildcard", "interval", "cidr", "present", "but",
-]  # fmt: skip
+    "text",
+    "number",
+    "constant",
+    "text-i",
+    "prefix",
+    "prefix-i",
+    "suffix",
+    "suffix-i",
+    "wildcard",
+    "interval",
+    "cidr",
+    "present",
+    "but",
+]
 
 MAX_NUMBER: Final = 5_000_000_000
 RESERVED: Final = frozenset(

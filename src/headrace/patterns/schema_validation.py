@@ -31,26 +31,44 @@ _MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "d
 _LISTS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
 _INNER = frozenset(
     {
-        "items", "additionalProperties", "propertyNames", "contains", "not", "if", "then", "else",
-        "unevaluatedItems", "unevaluatedProperties",
+        "items",
+        "additionalProperties",
+        "propertyNames",
+        "contains",
+        "not",
+        "if",
+        "then",
+        "else",
+        "unevaluatedItems",
+        "unevaluatedProperties",
     }
-)  # fmt: skip
+)
 _WHOLE_REAL = re.compile(rb"[0-9](?:\.0+(?![0-9])|[eE])")
 """A number such as `1.0` or `1e3`: JSON Schema counts it among the integers, the functions do not."""
 _DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
 _KINDS: Final[tuple[tuple[str, tuple[type, ...]], ...]] = (
-    ("boolean", (bool,)), ("object", (dict,)), ("array", (list,)), ("string", (str,)),
-    ("integer", (int,)), ("number", (float,)), ("null", (type(None),)),
-)  # fmt: skip
+    ("boolean", (bool,)),
+    ("object", (dict,)),
+    ("array", (list,)),
+    ("string", (str,)),
+    ("integer", (int,)),
+    ("number", (float,)),
+    ("null", (type(None),)),
+)
 _BOUNDS: Final = {
-    "minimum": "at least", "maximum": "at most", "exclusiveMinimum": "more than",
+    "minimum": "at least",
+    "maximum": "at most",
+    "exclusiveMinimum": "more than",
     "exclusiveMaximum": "less than",
-}  # fmt: skip
+}
 _COUNTS: Final = {
-    "minLength": ("at least", "characters"), "maxLength": ("at most", "characters"),
-    "minItems": ("at least", "items"), "maxItems": ("at most", "items"),
-    "minProperties": ("at least", "members"), "maxProperties": ("at most", "members"),
-}  # fmt: skip
+    "minLength": ("at least", "characters"),
+    "maxLength": ("at most", "characters"),
+    "minItems": ("at least", "items"),
+    "maxItems": ("at most", "items"),
+    "minProperties": ("at least", "members"),
+    "maxProperties": ("at most", "members"),
+}
 _FORMATS: Final[dict[str, Callable[..., bool]]] = {
     name: functools.partial(is_of, name) for name in IN_WORDS
 }
@@ -121,7 +139,8 @@ class Checker:
 
         class Choice:
             def __init__(self, parent: Mapping[str, Any], choices: list[Any], path: Any) -> None:
-                self._choices, self._chooser = choices, parent.get("discriminator")
+                self._choices = choices
+                self._chooser = parent.get("discriminator")
 
             def validate(self, value: Any) -> None:
                 try:
@@ -135,9 +154,13 @@ class Checker:
     def _validator(self, schema: Any, keywords: dict[str, type]) -> Draft202012Validator:
         try:
             return Draft202012Validator(
-                schema, formats=_FORMATS, validate_formats=True, keywords=keywords, offline=True,
+                schema,
+                formats=_FORMATS,
+                validate_formats=True,
+                keywords=keywords,
+                offline=True,
                 pattern_options=RegexOptions(size_limit=MAX_EXPRESSION_BYTES),
-            )  # fmt: skip
+            )
         except (ValidationError, ValueError) as error:
             raise Misuse(
                 f"the JSON Schema of the route's type cannot be read: {error!s:.300}; mend what "

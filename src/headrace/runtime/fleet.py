@@ -93,7 +93,8 @@ class Fleet:
         )
         self._kernel = KernelKills()
         self._cold_starts: deque[float] = deque(maxlen=MAX_COLD_STARTS)
-        self._cold_started, self._cold_seconds = 0, 0.0
+        self._cold_started = 0
+        self._cold_seconds = 0.0
         self._upkeep = Housekeeping(
             clock=clock,
             tasks=tasks,

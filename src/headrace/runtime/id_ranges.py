@@ -44,8 +44,10 @@ class IdRange:
             self._lock = -1
             _log.warning(
                 "the user ids of instances may be those of another node of this machine: `%s` cannot "
-                "be written (%s)", folder, error.strerror,
-            )  # fmt: skip
+                "be written (%s)",
+                folder,
+                error.strerror,
+            )
         self.first = FIRST_UID + number * RANGE
 
     def block(self, number: int) -> int:

@@ -10,8 +10,15 @@ from pathlib import Path
 from typing import Final
 
 PASSED_ON: Final = (
-    "HOME", "LANG", "LC_ALL", "LC_CTYPE", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ",
-)  # fmt: skip
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "PATH",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TZ",
+)
 """What every app sees of the host's environment: where things are, never secrets."""
 
 _EAGER: Final = {"LD_BIND_NOW": "1"}

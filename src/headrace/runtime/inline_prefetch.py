@@ -28,7 +28,9 @@ class InlineSent:
         invocation: Invocation,
         before: InlineSent | None = None,
     ) -> None:
-        self._invoke, self._invocation, self._before = invoke, invocation, before
+        self._invoke = invoke
+        self._invocation = invocation
+        self._before = before
         self._following: InlineSent | None = None
         self._outcome: Outcome | None = None
 

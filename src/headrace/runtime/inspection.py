@@ -57,9 +57,14 @@ async def inspect(target: str, surroundings: ImportEnvironment, folder: Path) ->
     folder.chmod(FOLDER_MODE)  # noqa: ASYNC240 - nobody else is on this loop
     tasks = Tasks(lambda _name, _error: None)
     fleet = Fleet(
-        clock=SystemClock(), entropy=SystemEntropy(), tasks=tasks, services=_Nothing(),
-        scratch=folder / "scratch", on_log=lines.append, surroundings=lambda: surroundings,
-    )  # fmt: skip
+        clock=SystemClock(),
+        entropy=SystemEntropy(),
+        tasks=tasks,
+        services=_Nothing(),
+        scratch=folder / "scratch",
+        on_log=lines.append,
+        surroundings=lambda: surroundings,
+    )
     try:
         return await fleet.deploy(target)
     except Unavailable as error:

@@ -50,7 +50,9 @@ class Entry:
 
     def __init__(self, pool: Pool, invocation: Invocation, waiter: Waiter, *, alone: bool) -> None:
         self._pool = pool
-        self.invocation, self.waiter, self.alone = invocation, waiter, alone
+        self.invocation = invocation
+        self.waiter = waiter
+        self.alone = alone
 
     def withdraw(self) -> bool:
         """Wait no more; False, and nothing was done, where it has been begun meanwhile."""

@@ -37,8 +37,11 @@ class SentRun:
         instance: Instance,
         invoker: PromptInvoker,
     ) -> None:
-        self._invocation, self._future = invocation, future
-        self._pool, self._instance, self._invoker = pool, instance, invoker
+        self._invocation = invocation
+        self._future = future
+        self._pool = pool
+        self._instance = instance
+        self._invoker = invoker
 
     @property
     def takes_another(self) -> bool:

@@ -169,9 +169,15 @@ class Spawner:
         # The order leaves first: we get ready while the child does.
         cradle, following = zygote.take_cradle(isolation)
         order = Fork(
-            identity, function.name, cradle, following, isolation,
-            pack_resources(function.resources), self.partitions, self._spin,
-        )  # fmt: skip
+            identity,
+            function.name,
+            cradle,
+            following,
+            isolation,
+            pack_resources(function.resources),
+            self.partitions,
+            self._spin,
+        )
         try:
             zygote.fork(order, [child_link.fileno(), child_out, child_err])
         except (OSError, Unavailable) as error:

@@ -285,21 +285,46 @@ class App(Streams):
             )
         refuse_unknown(unknown, place)
         given = {
-            "batch_size": batch_size, "batch_bytes": batch_bytes, "batch_window": batch_window,
-            "mode": mode, "parallelism": parallelism, "commit": commit, "timeout": timeout,
-            "retry": retry, "bisect": bisect, "on_failure": on_failure,
+            "batch_size": batch_size,
+            "batch_bytes": batch_bytes,
+            "batch_window": batch_window,
+            "mode": mode,
+            "parallelism": parallelism,
+            "commit": commit,
+            "timeout": timeout,
+            "retry": retry,
+            "bisect": bisect,
+            "on_failure": on_failure,
             "breaker": None if breaker is _NO_BREAKER else breaker,
-            "scaling": scaling, "resources": resources, "concurrency": concurrency,
-            "throttle": throttle, "rate": rate, "debounce": debounce, "singleton": singleton,
-            "priority": priority, "batch_per_key": batch_per_key, "changes": changes, "merge": merge,
+            "scaling": scaling,
+            "resources": resources,
+            "concurrency": concurrency,
+            "throttle": throttle,
+            "rate": rate,
+            "debounce": debounce,
+            "singleton": singleton,
+            "priority": priority,
+            "batch_per_key": batch_per_key,
+            "changes": changes,
+            "merge": merge,
             "lateness": lateness,
-        }  # fmt: skip
+        }
 
         def declare(handler: Handler) -> Handler:
             declare_function(
-                self, handler, sources, given, never_breaks=breaker is None, name=name,
-                output=output, publishes=publishes, secrets=secrets, start=start, pattern=pattern, place=place,
-            )  # fmt: skip
+                self,
+                handler,
+                sources,
+                given,
+                never_breaks=breaker is None,
+                name=name,
+                output=output,
+                publishes=publishes,
+                secrets=secrets,
+                start=start,
+                pattern=pattern,
+                place=place,
+            )
             return handler
 
         return declare
@@ -348,9 +373,14 @@ class App(Streams):
 
         def declare(emitter: Source) -> Source:
             declared, trigger = custom_trigger(
-                self.name, emitter, every=every, events=events, seconds=seconds, timeout=timeout,
+                self.name,
+                emitter,
+                every=every,
+                events=events,
+                seconds=seconds,
+                timeout=timeout,
                 place=place,
-            )  # fmt: skip
+            )
             if trigger.function in self.functions:
                 raise Misuse(
                     f"{place}: `{trigger.function}` was declared before, at "
@@ -397,9 +427,18 @@ class App(Streams):
 
         def declare(fold: Handler) -> Handler:
             declare_window(
-                self, fold, stream, by, output=output, lateness=lateness, late=late,
-                combine=combine, close=close, options=options, place=place,
-            )  # fmt: skip
+                self,
+                fold,
+                stream,
+                by,
+                output=output,
+                lateness=lateness,
+                late=late,
+                combine=combine,
+                close=close,
+                options=options,
+                place=place,
+            )
             return fold
 
         return declare
@@ -445,9 +484,16 @@ class App(Streams):
                     )
                 self.functions[name] = declared
         proxy = Proxy(
-            path=path, upstream=upstream, before=names["before"], after=names["after"], auth=auth,
-            cors=cors, rate=rate, max_bytes=max_bytes, timeout=timeout,
-        )  # fmt: skip
+            path=path,
+            upstream=upstream,
+            before=names["before"],
+            after=names["after"],
+            auth=auth,
+            cors=cors,
+            rate=rate,
+            max_bytes=max_bytes,
+            timeout=timeout,
+        )
         check_routes([each.spec for each in self.functions.values()], [*self.proxies, proxy])
         self.proxies.append(proxy)
 

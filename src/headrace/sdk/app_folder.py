@@ -27,7 +27,8 @@ class FolderRoot:
 
     def stand(self, root: str, on_use: Callable[[str], None] | None) -> None:
         """Have folders beneath `root` from now on; `on_use` is told of the first look at each."""
-        self.root, self._on_use = Path(root), on_use
+        self.root = Path(root)
+        self._on_use = on_use
 
     def folder(self, app: str) -> Path:
         """The app's folder."""

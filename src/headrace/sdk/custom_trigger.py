@@ -121,9 +121,14 @@ def custom_trigger(
     summary = ((emitter.__doc__ or "").strip().splitlines() or [""])[0]
     shape = replace(shape_of(runner, full), place=of_code(code), summary=summary)
     spec = FunctionSpec(
-        name=full, app=app, triggers=(CallTrigger(),), timeout=limit, summary=summary,
-        source=of_code(code), breaker=None,
-    )  # fmt: skip
+        name=full,
+        app=app,
+        triggers=(CallTrigger(),),
+        timeout=limit,
+        summary=summary,
+        source=of_code(code),
+        breaker=None,
+    )
     trigger = Custom(full, every=period, events=events, seconds=turn, timeout=limit)
     return Declared(spec, runner, shape, None, {}), trigger
 

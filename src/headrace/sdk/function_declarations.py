@@ -94,9 +94,16 @@ def declare_function(
     known = {**app.streams, **app.externals}
     answers = any(isinstance(each, Http) and each.mode != "async" for each in others)
     check_streams(
-        app.name, known, streams, output, publishes, shape, where, answers=answers,
+        app.name,
+        known,
+        streams,
+        output,
+        publishes,
+        shape,
+        where,
+        answers=answers,
         changes=given["changes"] is not None,
-    )  # fmt: skip
+    )
     triggers = (*others, *triggers_of(streams, trigger, where, alone=not others))
     consumed = check_lag(streams, others, known, shape, where)
     spec = FunctionSpec(

@@ -116,8 +116,9 @@ def _hints(handler: Callable[..., Any], name: str, place: str) -> dict[str, Any]
             try:
                 found[parameter] = get_type_hints(
                     type("hint", (), {"__annotations__": {"of": hint}}),
-                    globalns=scope, include_extras=True,
-                )["of"]  # fmt: skip
+                    globalns=scope,
+                    include_extras=True,
+                )["of"]
             except NameError:
                 raise Misuse(
                     f"`{name}` ({place}): the annotation `{hint}` of `{parameter}` cannot be "

@@ -63,13 +63,24 @@ _KINDS = get_type_hints(FunctionSpec)
 
 FUNCTION_OPTIONS: Final = SPEC_OPTIONS + TRIGGER_OPTIONS + OTHER_OPTIONS
 STREAM_OPTIONS: Final = (
-    "partitions", "value", "private", "retention_age", "retention_bytes", "cleanup",
-    "dedupe_window", "max_event_bytes", "codec",
-)  # fmt: skip
+    "partitions",
+    "value",
+    "private",
+    "retention_age",
+    "retention_bytes",
+    "cleanup",
+    "dedupe_window",
+    "max_event_bytes",
+    "codec",
+)
 QUEUE_OPTIONS: Final = (
     *(name for name in STREAM_OPTIONS if name != "cleanup"),
-    "visibility", "max_receives", "fifo", "delay", "outside",
-)  # fmt: skip
+    "visibility",
+    "max_receives",
+    "fifo",
+    "delay",
+    "outside",
+)
 EXTERNAL_OPTIONS: Final = ("value", "partitions", "codec")
 
 

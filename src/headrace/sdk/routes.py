@@ -80,8 +80,10 @@ def _resolved(trigger: Http | Webhook, body: Any, where: str) -> Http | Webhook:
         return replace(trigger, body=None, query=None, query_schema=schema)
     codec = codec_for(body)
     changes: dict[str, Any] = {
-        "body": None, "codec": codec, "schema": _schema(body, where, codec),
-    }  # fmt: skip
+        "body": None,
+        "codec": codec,
+        "schema": _schema(body, where, codec),
+    }
     if isinstance(trigger, Http):
         changes |= {"query": None, "query_schema": _schema(trigger.query, where)}
     return replace(trigger, **changes)

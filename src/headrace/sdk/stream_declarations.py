@@ -180,9 +180,13 @@ class Streams:
         refuse_unknown(others, place, "a queue", QUEUE_OPTIONS)
         where = f"{place}: queue `{name}`"
         made = queue_spec(
-            where, visibility=visibility, max_receives=max_receives, fifo=fifo, delay=delay,
+            where,
+            visibility=visibility,
+            max_receives=max_receives,
+            fifo=fifo,
+            delay=delay,
             outside=outside,
-        )  # fmt: skip
+        )
         if settings.get("cleanup", "delete") != "delete":
             raise Misuse(f"{where}: a queue keeps every message; leave out `cleanup=`")
         stream = self.stream(name, value=value, **settings)

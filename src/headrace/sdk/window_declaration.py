@@ -87,16 +87,26 @@ def declare_window(
     ends = Ends(max(stream.spec.partitions, 1))
     closed = _closed(app.name, full, len(declared.spec.triggers), ends, place)
     folding = Folding(
-        full, by, fold, of=hints.get("return", Any), combine=combine,
-        lateness=wait, output=output, late=late, close=close, closed=closed,
-    )  # fmt: skip
+        full,
+        by,
+        fold,
+        of=hints.get("return", Any),
+        combine=combine,
+        lateness=wait,
+        output=output,
+        late=late,
+        close=close,
+        closed=closed,
+    )
     app.closed[closed.name] = closed
     declared.decoders = {**declared.decoders, closed.name: closed.decode}
     declared.shape = replace(declared.shape, place=of_code(code), summary=summary)
     declared.spec = replace(
-        declared.spec, summary=summary, source=of_code(code),
+        declared.spec,
+        summary=summary,
+        source=of_code(code),
         triggers=(*declared.spec.triggers, ends),
-    )  # fmt: skip
+    )
 
 
 def _closed(app: str, function: str, at: int, ends: Ends, place: str) -> Stream[Window]:

@@ -173,9 +173,15 @@ class Folding:
         close: Callable[[Window], Any] | None,
         closed: Stream[Window],
     ) -> None:
-        self._name, self._by, self._fold, self._of = name, by, fold, of
-        self._combine, self._lateness = combine, _micros(lateness)
-        self._output, self._late, self._close = output, late, close
+        self._name = name
+        self._by = by
+        self._fold = fold
+        self._of = of
+        self._combine = combine
+        self._lateness = _micros(lateness)
+        self._output = output
+        self._late = late
+        self._close = close
         self._closed = closed
         match by:
             case Tumbling(size=size):

@@ -48,7 +48,8 @@ class Secrets:
 
     def follow(self, other: Secrets) -> None:
         """Look from now on where `other` looks."""
-        self._references, self._folders = other._references, other._folders
+        self._references = other._references
+        self._folders = other._folders
 
     def value(self, secret: Secret) -> bytes:
         """The secret's value, without the line's end a file may have.
@@ -120,9 +121,10 @@ class Secrets:
     def _unset(self, name: str) -> str:
         listed = self._references.get(name)
         looked = (
-            [listed] if listed is not None
+            [listed]
+            if listed is not None
             else [PREFIX + name, *(str(folder / name) for folder in self._folders)]
-        )  # fmt: skip
+        )
         places = ", ".join(f"`{place}`" for place in looked)
         return (
             f"the secret `{name}` is not set (looked for it in {places}); set `{PREFIX}{name}`, put it into "

@@ -18,7 +18,8 @@ class AddressSigner:
     """Marks texts, and knows its own marks again. Owned by assembly."""
 
     def __init__(self, storage: Storage, entropy: Entropy) -> None:
-        self._storage, self._entropy = storage, entropy
+        self._storage = storage
+        self._entropy = entropy
         self._key: bytes | None = None
 
     async def mark(self, text: str) -> str:

@@ -84,7 +84,9 @@ class Tokens:
     """The node's tokens. Owned by assembly."""
 
     def __init__(self, storage: Storage, clock: Clock, entropy: Entropy) -> None:
-        self._storage, self._clock, self._entropy = storage, clock, entropy
+        self._storage = storage
+        self._clock = clock
+        self._entropy = entropy
         self._seen: dict[str, tuple[float, Token | None]] = {}
 
     async def create(
@@ -117,9 +119,13 @@ class Tokens:
         now = self._clock.now()
         secret = self._entropy.token(32)
         token = Token(
-            self._entropy.token(8), name, asked, _hash(secret), now,
+            self._entropy.token(8),
+            name,
+            asked,
+            _hash(secret),
+            now,
             0 if lifetime is None else now + round(lifetime * 1e6),
-        )  # fmt: skip
+        )
         row = msgspec.msgpack.encode(token)
         key = _key(token.id)
         await self._storage.apply(

@@ -110,9 +110,15 @@ def _inputs(chance: Random, index: int, streams: dict[str, int]) -> tuple[str, .
 
 def _odds(chance: Random) -> dict[Fault, float]:
     highest = {
-        Fault.SLOW: 0.3, Fault.LATE: 0.2, Fault.REFUSED: 0.1, Fault.FULL: 0.05,
-        Fault.CONFLICT: 0.1, Fault.UNKNOWN: 0.1, Fault.DIE_BEFORE: 0.04, Fault.DIE_AFTER: 0.04,
-    }  # fmt: skip
+        Fault.SLOW: 0.3,
+        Fault.LATE: 0.2,
+        Fault.REFUSED: 0.1,
+        Fault.FULL: 0.05,
+        Fault.CONFLICT: 0.1,
+        Fault.UNKNOWN: 0.1,
+        Fault.DIE_BEFORE: 0.04,
+        Fault.DIE_AFTER: 0.04,
+    }
     return {
         fault: chance.random() * most for fault, most in highest.items() if chance.random() < 0.4
     }

@@ -30,9 +30,14 @@ from headrace.simulation.scenes.windows import draw_windows
 
 replace = msgspec.structs.replace
 SCENE_LABELS = (
-    "lease:before-write", "lease:after-write", "delay:before-append", "feed:before-append",
-    "feed:after-append", "append:before-commit", "append:after-commit",
-)  # fmt: skip
+    "lease:before-write",
+    "lease:after-write",
+    "delay:before-append",
+    "feed:before-append",
+    "feed:after-append",
+    "append:before-commit",
+    "append:after-commit",
+)
 
 
 def widened(plan: Plan) -> Plan:
@@ -145,16 +150,34 @@ def _patient(plan: Plan) -> Plan:
     if not lanes or plan.queues or chance.random() > 0.06:
         return plan
     quiet = chance.choice((0.2, 0.4))
-    waits: dict[str, Any] = chance.choice((
-        {"batch_per_key": True, "batch_window": chance.choice((0.2, 0.5))},
-        {"debounce": Debounce(quiet, longest=quiet * chance.choice((2, 3))), "batch_window": 0.0},
-    ))  # fmt: skip
+    waits: dict[str, Any] = chance.choice(
+        (
+            {"batch_per_key": True, "batch_window": chance.choice((0.2, 0.5))},
+            {
+                "debounce": Debounce(quiet, longest=quiet * chance.choice((2, 3))),
+                "batch_window": 0.0,
+            },
+        )
+    )
     function = replace(
-        lanes[0], mode="keyed", parallelism=chance.choice((1, 2, 4)), batch_size=50,
-        batch_bytes=4 << 20, poison=frozenset(), permanent=frozenset(), flaky={}, slow=frozenset(),
-        concurrency=None, throttle=None, rate=None, debounce=None, singleton=None, priority=None,
-        least=None, batch_per_key=False,
-    )  # fmt: skip
+        lanes[0],
+        mode="keyed",
+        parallelism=chance.choice((1, 2, 4)),
+        batch_size=50,
+        batch_bytes=4 << 20,
+        poison=frozenset(),
+        permanent=frozenset(),
+        flaky={},
+        slow=frozenset(),
+        concurrency=None,
+        throttle=None,
+        rate=None,
+        debounce=None,
+        singleton=None,
+        priority=None,
+        least=None,
+        batch_per_key=False,
+    )
     function = replace(function, **waits)
     at, actions = 0.0, []
     for number in range(chance.choice((10, 20, 40))):
@@ -168,10 +191,20 @@ def _patient(plan: Plan) -> Plan:
         actions.sort(key=lambda action: action.at)
     streams = {name: plan.streams[name] for name in ("in0", function.output)}
     return replace(
-        plan, calm=True, odds={}, mishaps=0.0, stale_reads=0.0, actions=tuple(actions),
-        functions=(function,), streams=streams, scenes=(), dedupe={}, kept={},
-        compacted=frozenset(), tells=False,
-    )  # fmt: skip
+        plan,
+        calm=True,
+        odds={},
+        mishaps=0.0,
+        stale_reads=0.0,
+        actions=tuple(actions),
+        functions=(function,),
+        streams=streams,
+        scenes=(),
+        dedupe={},
+        kept={},
+        compacted=frozenset(),
+        tells=False,
+    )
 
 
 def _windowed(plan: Plan) -> Plan:
@@ -237,9 +270,21 @@ def _controlled(function: PlannedFunction, chance: Random) -> PlannedFunction:
     if chance.random() < 0.3:
         found["least"] = chance.choice((2, 5, 1_000))
     policy = chance.choice(
-        ("none", "throttle", "throttle", "concurrency", "rate", "rate", "debounce", "debounce",
-         "singleton", "singleton", "priority", "batch"),
-    )  # fmt: skip
+        (
+            "none",
+            "throttle",
+            "throttle",
+            "concurrency",
+            "rate",
+            "rate",
+            "debounce",
+            "debounce",
+            "singleton",
+            "singleton",
+            "priority",
+            "batch",
+        ),
+    )
     lanes = len(function.streams) == 1 and function.commit == "after"
     per_key = lanes and chance.random() < 0.5
     match policy:
@@ -327,9 +372,11 @@ def _beside(plan: Plan, chance: Random, scenes: tuple[PlannedScene, ...]) -> Pla
         actions = tuple(action for action in actions if action.deed in alone)
     if not plan.calm and chance.random() < 0.6:
         struck = Action(
-            chance.uniform(0.0, HORIZON_S), "crash at", chance.choice(SCENE_LABELS),
+            chance.uniform(0.0, HORIZON_S),
+            "crash at",
+            chance.choice(SCENE_LABELS),
             chance.randint(1, 4),
-        )  # fmt: skip
+        )
         actions = tuple(sorted((*actions, struck), key=lambda action: action.at))
     if len(scenes) > 1:
         # A lease that the clock prolongs by a day is waited for; no other scene could bear that.

@@ -22,17 +22,39 @@ from headrace.testing.faults import Fault
 
 Shape = Literal["single", "async", "batch", "done", "failures", "async batch"]
 Deed = Literal[
-    "publish", "crash", "crash at", "take over", "thaw", "skew", "redrive", "heal", "pause",
-    "resume", "reset", "discard", "sweep", "drain", "reload", "reload otherwise", "reload without",
-]  # fmt: skip
+    "publish",
+    "crash",
+    "crash at",
+    "take over",
+    "thaw",
+    "skew",
+    "redrive",
+    "heal",
+    "pause",
+    "resume",
+    "reset",
+    "discard",
+    "sweep",
+    "drain",
+    "reload",
+    "reload otherwise",
+    "reload without",
+]
 
 HORIZON_S: Final = 6.0
 TIMEOUT_S: Final = 2.0
 LABELS: Final = (
-    "pump:after-read", "pump:before-invoke", "pump:after-invoke", "pump:after-commit",
-    "commit:before-write", "commit:after-fsync", "dead-letter:before-commit",
-    "claim:before-write", "claim:after-write", "recovery:claimed",
-)  # fmt: skip
+    "pump:after-read",
+    "pump:before-invoke",
+    "pump:after-invoke",
+    "pump:after-commit",
+    "commit:before-write",
+    "commit:after-fsync",
+    "dead-letter:before-commit",
+    "claim:before-write",
+    "claim:after-write",
+    "recovery:claimed",
+)
 
 
 class PlannedFunction(msgspec.Struct, frozen=True):

@@ -59,11 +59,13 @@ class SimulationRun:
         self._is_skewed = any(action.deed == "skew" for action in plan.actions)
         self._stages = [
             Stage(
-                Random(plan.seed + 3 + number), calm=plan.calm,
-                may_conflict=Fault.CONFLICT in plan.odds, is_skewed=self._is_skewed,
+                Random(plan.seed + 3 + number),
+                calm=plan.calm,
+                may_conflict=Fault.CONFLICT in plan.odds,
+                is_skewed=self._is_skewed,
             )
             for number in range(len(self._scenes) + 1)
-        ]  # fmt: skip
+        ]
         app = app_of(plan, self.deeds)
         for scene, stage in zip(self._scenes, self._stages[1:], strict=True):
             scene.build(app, stage)

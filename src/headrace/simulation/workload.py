@@ -20,8 +20,14 @@ from headrace.simulation.plan_values import TIMEOUT_S, Plan, PlannedFunction
 from headrace.simulation.scenes.base import APP, WINDOW_S
 
 FLOW = (
-    "concurrency", "throttle", "rate", "debounce", "singleton", "priority", "batch_per_key",
-)  # fmt: skip
+    "concurrency",
+    "throttle",
+    "rate",
+    "debounce",
+    "singleton",
+    "priority",
+    "batch_per_key",
+)
 
 
 class Troubled(Exception):
@@ -117,9 +123,13 @@ def _handler(
         value = {"n": number, "from": f"{prefix}@{at}"}
         if tells:
             value["saw"] = [
-                event.key, round(event.timestamp * 1e6), event.id, dict(event.headers), event.type,
+                event.key,
+                round(event.timestamp * 1e6),
+                event.id,
+                dict(event.headers),
+                event.type,
                 event.source,
-            ]  # fmt: skip
+            ]
         context.publish(output, value, key=event.key)
         if planned.keeps_state:
             context.state.update(f"{prefix}|{event.key}", lambda seen: [*(seen or ()), at])
@@ -161,7 +171,11 @@ def _handler(
         return Failures(bad)
 
     shapes: dict[str, Callable[..., Any]] = {
-        "single": single, "async": asynchronous, "batch": batch, "done": done,
-        "failures": failures, "async batch": asynchronous_batch,
-    }  # fmt: skip
+        "single": single,
+        "async": asynchronous,
+        "batch": batch,
+        "done": done,
+        "failures": failures,
+        "async batch": asynchronous_batch,
+    }
     return shapes[planned.shape]

@@ -38,7 +38,8 @@ class SourceAppender:
 
     def __init__(self, storage: Storage, broker: Broker, *, stream: str) -> None:
         self.stream = stream
-        self.storage, self.broker = storage, broker
+        self.storage = storage
+        self.broker = broker
         self.key = checkpoint_key(stream)
         self.row: bytes | None = None
         self._loaded = False
@@ -122,12 +123,16 @@ class SourceAppender:
             groups.setdefault(number, []).append(event)
         return tuple(
             Append(
-                self.stream, number, len(chosen), encode_events(chosen),
+                self.stream,
+                number,
+                len(chosen),
+                encode_events(chosen),
                 ids=tuple(event.id or "" for event in chosen)
-                if by_id and any(event.id for event in chosen) else None,
+                if by_id and any(event.id for event in chosen)
+                else None,
             )
             for number, chosen in groups.items()
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,10 @@ class CustomSource:
         clock: Clock,
         entropy: Entropy,
     ) -> None:
-        self._trigger, self._invoke = trigger, invoke
-        self._clock, self._entropy = clock, entropy
+        self._trigger = trigger
+        self._invoke = invoke
+        self._clock = clock
+        self._entropy = entropy
 
     async def run(self, outlet: SourceAppender) -> None:
         """Take turns for ever.

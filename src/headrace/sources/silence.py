@@ -49,7 +49,8 @@ class FreshnessSource:
     ) -> None:
         self._function = function
         self._trigger = trigger
-        self._broker, self._clock = broker, clock
+        self._broker = broker
+        self._clock = clock
         self._span = round(trigger.seconds * 1_000_000)
         self._of = msgspec.json.encode(trigger).decode()
 

@@ -75,7 +75,8 @@ class Partners:
     """Records without a partner of their key within `span`, before or after; from `since` on."""
 
     def __init__(self, span: int, *, since: int) -> None:
-        self._span, self._since = span, since
+        self._span = span
+        self._since = since
         self._open: dict[str, list[tuple[int, str]]] = {}
         self._partners: dict[str, int] = {}
         self._heap: list[tuple[int, str]] = []

@@ -93,8 +93,15 @@ class Counters:
     """What has been counted for one function since this node started."""
 
     __slots__ = (
-        "buckets", "dead", "events", "left_out", "outcomes", "outputs", "parked", "seconds",
-    )  # fmt: skip
+        "buckets",
+        "dead",
+        "events",
+        "left_out",
+        "outcomes",
+        "outputs",
+        "parked",
+        "seconds",
+    )
 
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = defaultdict(int)
@@ -162,10 +169,14 @@ class RunHistory:
             self.skipped(function, why, chunk.size)
             last = f" to {chunk.end - 1}" if chunk.size > 1 else ""
             self.write(
-                time=now, function=function, instance="", key="", level="info",
+                time=now,
+                function=function,
+                instance="",
+                key="",
+                level="info",
                 text=f"left out by its `{why}`: "
                 f"{chunk.stream}/{chunk.partition}/{chunk.start}{last}",
-            )  # fmt: skip
+            )
 
     def missed(self, function: str, partition: int, missed: Missed, now: int) -> None:
         """Count events that retention removed before the function had them, and say so."""
@@ -274,9 +285,18 @@ def run_of(invocation: Invocation, outcome: Outcome, wall: float) -> RunRecord:
         events = 0
     usage = outcome.usage
     return RunRecord(
-        invocation.function, invocation.key, usage.instance, invocation.now, wall,
-        events, invocation.attempt, kind, place, cause, usage.cold,
-    )  # fmt: skip
+        invocation.function,
+        invocation.key,
+        usage.instance,
+        invocation.now,
+        wall,
+        events,
+        invocation.attempt,
+        kind,
+        place,
+        cause,
+        usage.cold,
+    )
 
 
 def _end_of(outcome: Outcome, invocation: Invocation) -> tuple[str, str]:

@@ -79,10 +79,13 @@ class Deliveries:
                 at = Position(chunk.stream, chunk.partition, chunk.offset_of(place))
                 self.seen.append(
                     Delivery(
-                        invocation.function, at, event.key, invocation.attempt,
+                        invocation.function,
+                        at,
+                        event.key,
+                        invocation.attempt,
                         fate_of(outcome, index),
                     )
-                )  # fmt: skip
+                )
                 index += 1
 
     def first_done(self, function: str) -> list[Delivery]:

@@ -220,7 +220,8 @@ class HostStorage:
         self._weather = weather
         self._clock = clock
         self._turn = asyncio.Lock() if in_order else None
-        self._on_landed, self._on_refused = on_landed, on_refused
+        self._on_landed = on_landed
+        self._on_refused = on_refused
 
     async def apply(self, change: Change) -> Applied:
         """Hand the change on, or let the drawn fault happen to it."""

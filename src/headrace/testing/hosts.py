@@ -120,8 +120,10 @@ class Hosts:
         self.clock = VirtualClock(self.loop, epoch=epoch)
         self.storage = MemoryStorage(self.clock)
         self.weather = weather if weather is not None else Weather(SeededEntropy(seed))
-        self.before, self.after = before, after
-        self.on_landed, self.on_refused = on_landed, on_refused
+        self.before = before
+        self.after = after
+        self.on_landed = on_landed
+        self.on_refused = on_refused
         self.failures: list[tuple[str, BaseException]] = []
         self.deaths: list[str] = []
         self.posted: list[HttpRequest] = []
@@ -204,45 +206,82 @@ class Hosts:
         self._primary = host
         inhabited.set(host)
         door = HostStorage(
-            self.storage, host, weather=self.weather, clock=self.clock,
-            in_order=self._in_order, on_landed=self.on_landed, on_refused=self.on_refused,
-        )  # fmt: skip
+            self.storage,
+            host,
+            weather=self.weather,
+            clock=self.clock,
+            in_order=self._in_order,
+            on_landed=self.on_landed,
+            on_refused=self.on_refused,
+        )
         runs, shifts, answers = RunHistory(), ConsumerRuns(), LiveAnswers()
         calls = HostCalls(door, self.clock, shifts, answers, self._secrets)
         invoker = InlineInvoker(
-            self.apps, calls, clock=self.clock, partitions=self.partitions,
+            self.apps,
+            calls,
+            clock=self.clock,
+            partitions=self.partitions,
             on_invoke=lambda invocation: self._before(host, invocation),
             on_outcome=lambda invocation, outcome: self._after(host, invocation, outcome),
-        )  # fmt: skip
+        )
         internal = InternalInvoker(invoker, clock=self.clock)
         dispatcher = PartitionSupervisor(
-            broker=self._spring(), storage=door, invoker=internal, clock=self.clock,
-            entropy=self._entropy, runs=runs, on_failure=self._failed, outside=False,
-            shifts=shifts, lead=invoker.lead,
-        )  # fmt: skip
+            broker=self._spring(),
+            storage=door,
+            invoker=internal,
+            clock=self.clock,
+            entropy=self._entropy,
+            runs=runs,
+            on_failure=self._failed,
+            outside=False,
+            shifts=shifts,
+            lead=invoker.lead,
+        )
         self.broker.hold(lambda: lowest_owed(self.storage, dispatcher.functions))
         for spec in self.specs:
             for stream in spec.streams:
                 await self.broker.declare(stream)
         self.partitions.update({spec.name: spec.partitions for spec in self.broker.streams()})
         bus = Bus(
-            dispatcher, internal, storage=door, broker=self.broker, post=self._answer,
+            dispatcher,
+            internal,
+            storage=door,
+            broker=self.broker,
+            post=self._answer,
             secrets=self._secrets,
-        )  # fmt: skip
+        )
         for spec in self.specs:
             await bus.prepare(spec)
             await dispatcher.deploy(spec)
         await bus.refresh()
         replays = Replays(
-            bus, storage=door, broker=self.broker, clock=self.clock, entropy=self._entropy,
+            bus,
+            storage=door,
+            broker=self.broker,
+            clock=self.clock,
+            entropy=self._entropy,
             on_failure=self._failed,
-        )  # fmt: skip
+        )
         await replays.resume()
         rooms = furnish(
-            dispatcher, invoker=invoker, answers=answers, replays=replays, runs=runs, storage=door,
-            broker=self.broker, clock=self.clock, entropy=self._entropy, secrets=self._secrets,
-            outgoing=HttpPool(), operator=Operator(OPERATOR_KEY), access="open", check_answers=True, health=lambda: Health(ready=True), instances=tuple, cold_starts=ColdStarts,
-        )  # fmt: skip
+            dispatcher,
+            invoker=invoker,
+            answers=answers,
+            replays=replays,
+            runs=runs,
+            storage=door,
+            broker=self.broker,
+            clock=self.clock,
+            entropy=self._entropy,
+            secrets=self._secrets,
+            outgoing=HttpPool(),
+            operator=Operator(OPERATOR_KEY),
+            access="open",
+            check_answers=True,
+            health=lambda: Health(ready=True),
+            instances=tuple,
+            cold_starts=ColdStarts,
+        )
         return HostedNode(host, door, dispatcher, invoker, rooms)
 
     async def _answer(self, request: HttpRequest) -> int:

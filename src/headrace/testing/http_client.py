@@ -76,10 +76,16 @@ class HttpClient:
         exchange.complete()
         answered = await self._application.answer(
             IncomingRequest(
-                method, parts.path, parts.query.encode(), fields, dict(fields), CLIENT, exchange,
+                method,
+                parts.path,
+                parts.query.encode(),
+                fields,
+                dict(fields),
+                CLIENT,
+                exchange,
                 self._admission,
             )
-        )  # fmt: skip
+        )
         assert answered is not None  # noqa: S101 - only who hangs up is not answered
         response, extra = answered
         if exchange.outlet is not None and exchange.outlet.state is AnswerState.BEGUN:

@@ -24,7 +24,9 @@ class QueueConsumer:
         outside: Callable[[], ExternalConsumers],
         drive: Callable[[Coroutine[Any, Any, Any]], Any],
     ) -> None:
-        self._name, self._outside, self._drive = name, outside, drive
+        self._name = name
+        self._outside = outside
+        self._drive = drive
 
     def receive(self, most: int = 10, *, visibility: Span | None = None) -> list[LeasedMessage]:
         """What is there to be received now."""

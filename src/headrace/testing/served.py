@@ -76,8 +76,11 @@ class Served:
     """
 
     def __init__(self, data: Path, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
-        self.url, self.key, self.data = "", "", data
-        self._process, self._log = process, log
+        self.url = ""
+        self.key = ""
+        self.data = data
+        self._process = process
+        self._log = log
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> ServedResponse:
         """Send a request to a path of the node, as its operator unless `authorization` is given; see `ask`."""
@@ -129,17 +132,30 @@ def serving(
     note.unlink(missing_ok=True)  # of a node that is no more: it would be taken for this one's
     with data.with_name(f"{data.name}.log").open("w+b") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "headrace.cli.main", "serve", app.name,
-             "--data", str(data), "--port", "0"],
-            cwd=app.parent, env=environment_of(environ or {}), stdout=log, stderr=log,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "headrace.cli.main",
+                "serve",
+                app.name,
+                "--data",
+                str(data),
+                "--port",
+                "0",
+            ],
+            cwd=app.parent,
+            env=environment_of(environ or {}),
+            stdout=log,
+            stderr=log,
+        )
         node = Served(data, process, log)
         try:
             clock = SystemClock()
             deadline = clock.monotonic() + PATIENCE_S
             while not note.is_file():
                 node._pause(clock.monotonic() < deadline, f"`{app}` is not served")
-            node.url, node.key = json.loads(note.read_bytes())["url"], read_key(data)
+            node.url = json.loads(note.read_bytes())["url"]
+            node.key = read_key(data)
             yield node
             process.send_signal(signal.SIGTERM)
             ended = process.wait(PATIENCE_S)

@@ -20,7 +20,9 @@ class StateView:
     """An app's committed state, as a mapping that can only be read."""
 
     def __init__(self, storage: Storage, clock: Clock, app: str) -> None:
-        self._storage, self._clock, self._app = storage, clock, app
+        self._storage = storage
+        self._clock = clock
+        self._app = app
 
     def __getitem__(self, key: str) -> Any:
         row = at_once(self._storage.get(Space.STATE, state_key(self._app, key)))

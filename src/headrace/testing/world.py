@@ -102,10 +102,16 @@ class World:
         self.seed = seed
         self._runs = Deliveries(lambda seconds: self._lives.clock.sleep(seconds))
         self._lives = Hosts(
-            apps, seed=seed, epoch=epoch, before=self._runs.before, after=self._runs.after,
+            apps,
+            seed=seed,
+            epoch=epoch,
+            before=self._runs.before,
+            after=self._runs.after,
             secrets=secrets,
-        )  # fmt: skip
-        self._apps, self._settings, self._secrets = apps, dict(settings or {}), dict(secrets or {})
+        )
+        self._apps = apps
+        self._settings = dict(settings or {})
+        self._secrets = dict(secrets or {})
         self._held = ExitStack()
         self._wicket = HttpClient()
         self._open = False
@@ -176,12 +182,15 @@ class World:
         """The messages of queues that wait for their time, the soonest first."""
         return [
             Due(
-                append.stream, event.id, event.key, self._coder(append.stream).decode(event.value),
+                append.stream,
+                event.id,
+                event.key,
+                self._coder(append.stream).decode(event.value),
                 datetime.fromtimestamp(due / 1e6).astimezone(),
             )
             for due, append in self._lives.waiting()
             for event in decode_events(append.body)
-        ]  # fmt: skip
+        ]
 
     @property
     def deaths(self) -> list[str]:

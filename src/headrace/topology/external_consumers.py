@@ -18,13 +18,19 @@ def consumer_of(stream: StreamSpec, app: str) -> FunctionSpec | None:
     if queue is None or not queue.outside:
         return None
     return FunctionSpec(
-        name=consumer_name(app, stream.name), app=app,
+        name=consumer_name(app, stream.name),
+        app=app,
         triggers=(StreamTrigger(streams=(stream.name,)),),
-        mode="keyed" if queue.fifo else "unordered", parallelism=MAX_OFFERED, batch_size=1,
-        timeout=queue.visibility, bisect=False, breaker=None, priority=Priority(),
+        mode="keyed" if queue.fifo else "unordered",
+        parallelism=MAX_OFFERED,
+        batch_size=1,
+        timeout=queue.visibility,
+        bisect=False,
+        breaker=None,
+        priority=Priority(),
         retry=Retry(attempts=queue.max_receives, base=0.0, cap=MAX_VISIBILITY, jitter=False),
         summary=f"Programs outside that receive from `{stream.name}`.",
-    )  # fmt: skip
+    )
 
 
 def consumer_name(app: str, queue: str) -> str:

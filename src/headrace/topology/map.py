@@ -123,9 +123,21 @@ def secret_notes(needed: Mapping[str, Sequence[str]]) -> Iterator[str]:
 def map_table(rows: Sequence[MapRow]) -> str:
     """The rows as a table of plain text, each column as wide as it must be."""
     heads = (
-        "FUNCTION", "STREAMS", "TRIGGER", "BATCH", "ORDER", "FLOW", "TIMEOUT", "RETRY", "BREAKER",
-        "ON FAILURE", "SCALING", "OUTPUTS", "VERSION", "OWNER",
-    )  # fmt: skip
+        "FUNCTION",
+        "STREAMS",
+        "TRIGGER",
+        "BATCH",
+        "ORDER",
+        "FLOW",
+        "TIMEOUT",
+        "RETRY",
+        "BREAKER",
+        "ON FAILURE",
+        "SCALING",
+        "OUTPUTS",
+        "VERSION",
+        "OWNER",
+    )
     lines = [heads, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     return "\n".join(

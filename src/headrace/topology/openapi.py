@@ -57,9 +57,11 @@ def document_of(apps: Iterable[AppSpec], *, version: str = "") -> Steps[dict[str
                 if isinstance(trigger, (Http, Webhook)):
                     scopes = scopes or trigger.auth is not None
                     for method in trigger.methods:
-                        paths.put(trigger.segments, method, _operation(
-                            app, function, trigger, method, components
-                        ))  # fmt: skip
+                        paths.put(
+                            trigger.segments,
+                            method,
+                            _operation(app, function, trigger, method, components),
+                        )
             yield
         for proxy in app.proxies:
             scopes = scopes or proxy.auth is not None

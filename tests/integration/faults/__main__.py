@@ -18,14 +18,27 @@ def main() -> int:
     """Run the faults that were asked for."""
     names = [fault.name for fault in FAULTS]
     parser = argparse.ArgumentParser(prog="campaign", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=names, metavar="FAULT", default=names,
-                        help=f"some of: {', '.join(names)}")  # fmt: skip
-    parser.add_argument("--scale", type=float, default=1.0,
-                        help="a share of the long campaign's counts (1: all; 0: the smoke share)")  # fmt: skip
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=names,
+        metavar="FAULT",
+        default=names,
+        help=f"some of: {', '.join(names)}",
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        help="a share of the long campaign's counts (1: all; 0: the smoke share)",
+    )
     parser.add_argument("--times", type=int, help="how often, whatever the scale says")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 1_000_000)
-    parser.add_argument("--record", action="store_true",
-                        help="add the figures to docs/reliability.json and its page")  # fmt: skip
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="add the figures to docs/reliability.json and its page",
+    )
     asked = parser.parse_args()
     # A campaign that is told to end takes its nodes and mounts along.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -36,13 +36,20 @@ def keep_backlog(site: Site, times: int, seed: int) -> Result:
         site.start()
         wait_until(
             lambda old=traced: site.trace_path.stat().st_size > old,  # type: ignore[misc]
-            seconds=20, what=lambda: f"the first event is begun {site.said()}", every=0.002,
-        )  # fmt: skip
+            seconds=20,
+            what=lambda: f"the first event is begun {site.said()}",
+            every=0.002,
+        )
         first = max(first, time.monotonic() - began)
     judged = account(site, sent)
     drained = site.wait_drained(120)
     findings = settle(site, judged)
     return result(
-        "host killed amid a backlog", times, judged, findings,
-        slowest_first_event_s=round(first, 3), drained_s=round(drained, 1), **figures_of(site),
-    )  # fmt: skip
+        "host killed amid a backlog",
+        times,
+        judged,
+        findings,
+        slowest_first_event_s=round(first, 3),
+        drained_s=round(drained, 1),
+        **figures_of(site),
+    )

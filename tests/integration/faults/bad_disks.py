@@ -107,12 +107,17 @@ def refuse(site: Site, times: int, seed: int) -> Result:
         began, before = time.monotonic(), load.acknowledged
         wait_until(
             lambda old=before: load.acknowledged > old,  # type: ignore[misc]
-            seconds=20, what=lambda: f"producers are answered again {site.said()}", every=0.005,
-        )  # fmt: skip
+            seconds=20,
+            what=lambda: f"producers are answered again {site.said()}",
+            every=0.005,
+        )
         slowest = max(slowest, time.monotonic() - began)
     if slowest > RESUMED_S:
         findings.append(Finding("I9", f"service resumed only after {slowest:.1f} s"))
     return judged(
-        "store unavailable while poison comes", load, times, findings=findings,
+        "store unavailable while poison comes",
+        load,
+        times,
+        findings=findings,
         slowest_resume_s=round(slowest, 3),
-    )  # fmt: skip
+    )

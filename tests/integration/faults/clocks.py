@@ -39,10 +39,12 @@ def jump_clocks(site: Site, times: int, seed: int) -> Result:
     dial = site.folder / "clock"
     dial.write_text("+0")
     site.environ = {
-        "LD_PRELOAD": str(library()), "FAKETIME_TIMESTAMP_FILE": str(dial),
-        "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "LD_PRELOAD": str(library()),
+        "FAKETIME_TIMESTAMP_FILE": str(dial),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "DONT_FAKE_MONOTONIC": "1",
-    }  # fmt: skip
+    }
     works.start()
     wrong = farthest = 0
     for _ in range(times):

@@ -27,7 +27,9 @@ class Disk:
     """A file system in a file."""
 
     def __init__(self, kind: str, image: Path, where: Path) -> None:
-        self.kind, self._image, self._where = kind, image, where
+        self.kind = kind
+        self._image = image
+        self._where = where
         self._loop = ""
         self._mounted = False
 

@@ -31,9 +31,11 @@ def address(site: Site) -> tuple[str, int]:
 def post(path: str, body: bytes, *headers: bytes) -> bytes:
     """A whole request."""
     lines = [
-        b"POST " + path.encode() + b" HTTP/1.1", b"host: localhost",
-        b"content-length: %d" % len(body), *headers,
-    ]  # fmt: skip
+        b"POST " + path.encode() + b" HTTP/1.1",
+        b"host: localhost",
+        b"content-length: %d" % len(body),
+        *headers,
+    ]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 

@@ -78,7 +78,5 @@ def _commit() -> str:
 
 
 def _git(*command: str) -> str:
-    done = subprocess.run(
-        ["git", *command], cwd=ROOT, capture_output=True, text=True, check=False
-    )  # fmt: skip
+    done = subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip()

@@ -38,11 +38,15 @@ DAMAGED = "damaged"
 LIVE_EVERY = 25
 Contents = dict[str, object]
 PATHS = (
-    "/streams/orders/records?limit=1000", "/streams/told/records?limit=1000",
-    "/streams/seen/records?limit=1000", "/streams/ends/records?limit=1000",
-    "/state/load?prefix=tally&limit=1000", "/state/load?prefix=single&limit=1000",
-    "/dead?function=load.tally&limit=1000", "/dead?function=load.single&limit=1000",
-)  # fmt: skip
+    "/streams/orders/records?limit=1000",
+    "/streams/told/records?limit=1000",
+    "/streams/seen/records?limit=1000",
+    "/streams/ends/records?limit=1000",
+    "/state/load?prefix=tally&limit=1000",
+    "/state/load?prefix=single&limit=1000",
+    "/dead?function=load.tally&limit=1000",
+    "/dead?function=load.single&limit=1000",
+)
 
 
 def flip_bits(site: Site, times: int, seed: int) -> Result:

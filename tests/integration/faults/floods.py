@@ -79,23 +79,30 @@ def flood(site: Site, times: int, seed: int) -> Result:
     began = time.monotonic()
     site.start()
     wait_until(
-        lambda: site.trace_path.stat().st_size > traced, seconds=20, every=0.002,
+        lambda: site.trace_path.stat().st_size > traced,
+        seconds=20,
+        every=0.002,
         what=lambda: f"the first event is begun {site.said()}",
-    )  # fmt: skip
+    )
     back = time.monotonic() - began
     if back > RESTART_S:
         findings.append(Finding("I8", f"at work again only after {back:.1f} s"))
     findings += _held(site, wanted)
     findings += leave(site, spare=2 * SPARE_DESCRIPTORS)
     return Result(
-        fault="flood of a slow consumer", times=times, events=wanted,
+        fault="flood of a slow consumer",
+        times=times,
+        events=wanted,
         findings=[str(finding) for finding in findings],
         figures={
-            "answered_429": refused, "events_per_s": round(wanted / took),
-            "worst_growth_mib": max(grown, 0) >> 20, "resident_mib": sizes[-1] >> 20,
-            "slowest_first_event_s": round(back, 3), **figures_of(site),
+            "answered_429": refused,
+            "events_per_s": round(wanted / took),
+            "worst_growth_mib": max(grown, 0) >> 20,
+            "resident_mib": sizes[-1] >> 20,
+            "slowest_first_event_s": round(back, 3),
+            **figures_of(site),
         },
-    )  # fmt: skip
+    )
 
 
 async def _push(where: tuple[str, int], name: str) -> int:

@@ -66,9 +66,11 @@ def fill_disk(site: Site, times: int, seed: int) -> Result:
                 time.sleep(0.3)
                 fill(filler)
                 wait_until(
-                    lambda: probe.status() == 507, seconds=20, every=0.05,
+                    lambda: probe.status() == 507,
+                    seconds=20,
+                    every=0.05,
                     what=lambda: f"producers are answered 507 {site.said()}",
-                )  # fmt: skip
+                )
                 if number % 2:
                     starve(filler, 1.5)
                 else:
@@ -78,23 +80,31 @@ def fill_disk(site: Site, times: int, seed: int) -> Result:
                 began = time.monotonic()
                 wait_until(
                     lambda: 200 <= probe.status() < 300,
-                    seconds=30, every=0.02, what=lambda: f"service resumes {site.said()}",
-                )  # fmt: skip
+                    seconds=30,
+                    every=0.02,
+                    what=lambda: f"service resumes {site.said()}",
+                )
                 slowest = max(slowest, time.monotonic() - began)
             account = load.finish()
             account = Account(
                 {"orders": [*account.acknowledged["orders"], *probe.acknowledged]},
-                LISTENERS, account.app, account.trace,
-            )  # fmt: skip
+                LISTENERS,
+                account.app,
+                account.trace,
+            )
             findings += settle(site, account)
         finally:
             site.close()
     if slowest > RESUMED_S:
         findings.append(Finding("I8", f"service resumed only after {slowest:.1f} s"))
     return result(
-        "disk full", times, account, findings, slowest_resume_s=round(slowest, 3),
+        "disk full",
+        times,
+        account,
+        findings,
+        slowest_resume_s=round(slowest, 3),
         **figures_of(site),
-    )  # fmt: skip
+    )
 
 
 def starve(filler: Path, seconds: float) -> None:

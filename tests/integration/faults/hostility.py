@@ -104,9 +104,10 @@ def attack(site: Site, times: int, seed: int) -> Result:
             during += _latencies(site, 3)
             wait_until(
                 lambda old=sent, one=name: _letters(site, one) > old,  # type: ignore[misc]
-                seconds=ENDED_S, every=0.05,
+                seconds=ENDED_S,
+                every=0.05,
                 what=lambda one=name: f"`{one}` becomes a dead letter {site.said()}",  # type: ignore[misc]
-            )  # fmt: skip
+            )
     for name in ATTACKS:
         for letter in site.get(f"/dead?function=load.{name}&limit=1000")["dead"]:
             if letter["attempts"] != TRIES:
@@ -121,11 +122,17 @@ def attack(site: Site, times: int, seed: int) -> Result:
         findings.append(Finding("I7", f"{descriptors(host.pid)} descriptors, {opened} before"))
     findings += settle(site, account)
     return result(
-        "hostile handlers", times * len(ATTACKS), account, findings,
-        attacks=len(ATTACKS), p50_before_ms=_percentile(before, 0.5),
-        p50_during_ms=_percentile(during, 0.5), worst_during_ms=_percentile(during, 1.0),
-        timeout_s=TIMEOUT_S, **figures_of(site),
-    )  # fmt: skip
+        "hostile handlers",
+        times * len(ATTACKS),
+        account,
+        findings,
+        attacks=len(ATTACKS),
+        p50_before_ms=_percentile(before, 0.5),
+        p50_during_ms=_percentile(during, 0.5),
+        worst_during_ms=_percentile(during, 1.0),
+        timeout_s=TIMEOUT_S,
+        **figures_of(site),
+    )
 
 
 def _letters(site: Site, name: str) -> int:
@@ -147,8 +154,10 @@ def _latencies(site: Site, count: int) -> list[float]:
                 for row in site.get("/lag?function=load.beat")["lag"]
                 if row["partition"] == int(p)
             ),
-            seconds=20, every=0.002, what=lambda: f"a beat is handled {site.said()}",
-        )  # fmt: skip
+            seconds=20,
+            every=0.002,
+            what=lambda: f"a beat is handled {site.said()}",
+        )
         found.append(time.monotonic() - began)
         assert stream == "beats"
     return found

@@ -115,8 +115,11 @@ class Producer(threading.Thread):
         self.acknowledged: list[Sent] = []
         self.duplicates = 0
         self.failure: BaseException | None = None
-        self._site, self._random, self._pause = site, Random(seed), pause
-        self._poison, self._padding = poison, padding
+        self._site = site
+        self._random = Random(seed)
+        self._pause = pause
+        self._poison = poison
+        self._padding = padding
         self._over = threading.Event()
         self._base = (seed % 1_000) * 10_000_000
 

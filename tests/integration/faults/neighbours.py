@@ -86,9 +86,10 @@ def neighbours(place: Site, times: int, seed: int) -> Result:
                 undisturbed += alone
                 count += BEATS
                 wait_until(
-                    lambda: not sum(row["lag"] for row in place.get("/lag")["lag"]), seconds=30,
+                    lambda: not sum(row["lag"] for row in place.get("/lag")["lag"]),
+                    seconds=30,
                     what=lambda: f"the misbehaving are given up {place.said()}",
-                )  # fmt: skip
+                )
         findings = leave(place)
         still.hang_up()
         still.stop()
@@ -99,13 +100,17 @@ def neighbours(place: Site, times: int, seed: int) -> Result:
             Finding("I10", f"a neighbour's p99 is {1e3 * after:.1f} ms, {1e3 * before:.1f} alone")
         )
     return Result(
-        fault="neighbour of a misbehaving function", times=times * len(KINDS), events=2 * count,
+        fault="neighbour of a misbehaving function",
+        times=times * len(KINDS),
+        events=2 * count,
         findings=[str(finding) for finding in findings],
         figures={
-            "worst_p99_ratio": round(ratio, 2), "p99_alone_ms": round(1e3 * before, 1),
-            "p99_beside_ms": round(1e3 * after, 1), **figures_of(place),
+            "worst_p99_ratio": round(ratio, 2),
+            "p99_alone_ms": round(1e3 * before, 1),
+            "p99_beside_ms": round(1e3 * after, 1),
+            **figures_of(place),
         },
-    )  # fmt: skip
+    )
 
 
 def spell(places: Sequence[Site], first: int) -> list[list[float]]:
@@ -124,9 +129,10 @@ def spell(places: Sequence[Site], first: int) -> list[list[float]]:
 def taken(place: Site, numbers: Sequence[int], began: Mapping[int, float]) -> list[float]:
     """The seconds each of them took, once the last is handled."""
     wait_until(
-        lambda: f"{numbers[-1]} " in place.trace_path.read_text()[-4_000:], seconds=20,
+        lambda: f"{numbers[-1]} " in place.trace_path.read_text()[-4_000:],
+        seconds=20,
         what=lambda: f"the last beat is handled {place.said()}",
-    )  # fmt: skip
+    )
     found: dict[int, float] = {}
     for line in place.trace_path.read_text().splitlines():
         number, at = line.split()

@@ -35,9 +35,12 @@ def pause_instances(site: Site, times: int, seed: int) -> Result:
         slowest = max(slowest, took)
         done += 1
     return judged(
-        "SIGSTOP of an instance", load, times,
-        slowest_kill_s=round(slowest, 3), timeout_s=TIMEOUT_S,
-    )  # fmt: skip
+        "SIGSTOP of an instance",
+        load,
+        times,
+        slowest_kill_s=round(slowest, 3),
+        timeout_s=TIMEOUT_S,
+    )
 
 
 def pause_hosts(site: Site, times: int, seed: int) -> Result:

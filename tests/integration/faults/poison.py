@@ -96,11 +96,16 @@ def poison(site: Site, times: int, seed: int) -> Result:
         assert answer["duplicates"] == 0, answer
     listeners = tuple(
         Listener(
-            f"poison.{name}", name, f"{name}.out", name,
-            ATTEMPTS[name.partition("_")[0].rstrip("0123456789")], ("ValueError",), SIZE,
+            f"poison.{name}",
+            name,
+            f"{name}.out",
+            name,
+            ATTEMPTS[name.partition("_")[0].rstrip("0123456789")],
+            ("ValueError",),
+            SIZE,
         )
         for name in names
-    )  # fmt: skip
+    )
     account = Account(sent, listeners, "poison", site.trace_path)
     findings = settle(site, account)
     calls = _calls(site)
@@ -115,9 +120,13 @@ def poison(site: Site, times: int, seed: int) -> Result:
                 Finding("I5", f"{name}: {calls[f'poison.{name}']} calls, {bound} are allowed")
             )
     return result(
-        "poison placements", len(names), account, findings,
-        calls_to_bound=round(worst, 3), **figures_of(site),
-    )  # fmt: skip
+        "poison placements",
+        len(names),
+        account,
+        findings,
+        calls_to_bound=round(worst, 3),
+        **figures_of(site),
+    )
 
 
 def allowed(kind: str, bad: int) -> int:
@@ -139,8 +148,12 @@ def _calls(site: Site) -> dict[str, int]:
 def _event(number: int, bad: bool, random: Random) -> Sent:
     """An event whose bytes no careless copy keeps: blanks, exponents, escapes, great integers."""
     oddities = [
-        ' "big": 9223372036854775807 ', '"float":1.50e+3', '"text" : "\\u00e9\u00e9 \\/"',
-        '"deep":[[[[{}]]]]', '"zero":-0.0', '"emoji":"\U0001f600"',
-    ]  # fmt: skip
+        ' "big": 9223372036854775807 ',
+        '"float":1.50e+3',
+        '"text" : "\\u00e9\u00e9 \\/"',
+        '"deep":[[[[{}]]]]',
+        '"zero":-0.0',
+        '"emoji":"\U0001f600"',
+    ]
     value = f'{{ "n":{number},{random.choice(oddities)}' + (',"poison" : true}' if bad else "}")
     return Sent(f"e{number}", number, f"k{number}", value.encode(), bad)

@@ -101,11 +101,22 @@ class Site:
         with self.log_path.open("ab") as log:
             self._popen = subprocess.Popen(
                 [
-                    sys.executable, "-c", _DIE_WITH_US + self.prelude + _SERVE,
-                    "serve", "app.py", "--data", str(self.data), "--port", "0",
+                    sys.executable,
+                    "-c",
+                    _DIE_WITH_US + self.prelude + _SERVE,
+                    "serve",
+                    "app.py",
+                    "--data",
+                    str(self.data),
+                    "--port",
+                    "0",
                 ],
-                cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ,
-            )  # fmt: skip
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environ,
+            )
 
     def start(self) -> float:
         """Start the node and wait until it takes work; the seconds that took."""
@@ -180,9 +191,10 @@ class Site:
             return not any(each.is_alive() for each in family)
 
         wait_until(
-            gone, seconds=ORPHANS_S,
+            gone,
+            seconds=ORPHANS_S,
             what=lambda: f"I7: {[each for each in family if each.is_alive()]} end without a host",
-        )  # fmt: skip
+        )
         self.orphan_seconds.append(time.monotonic() - began)
 
     def stop(self) -> None:
@@ -303,9 +315,11 @@ class Site:
             return not sum(row["lag"] for row in self.get("/lag")["lag"])
 
         return wait_until(
-            drained, seconds=seconds, every=0.05,
+            drained,
+            seconds=seconds,
+            every=0.05,
             what=lambda: f"I9: the backlog drains: {self.get('/lag')} {self.said()}",
-        )  # fmt: skip
+        )
 
     def instances(self, function: str = "") -> list[dict[str, Any]]:
         """The instances as the node lists them, those of one function where it is named."""

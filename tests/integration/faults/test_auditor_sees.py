@@ -47,9 +47,15 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> tuple[Account, Answers]:
     from tests.integration.faults.sites import site
 
     sent = [
-        Sent(f"e{n}", n, f"k{n % 3}", json.dumps({"n": n, "poison": n in {7, 11}}).encode(), n in {7, 11})
+        Sent(
+            f"e{n}",
+            n,
+            f"k{n % 3}",
+            json.dumps({"n": n, "poison": n in {7, 11}}).encode(),
+            n in {7, 11},
+        )
         for n in range(30)
-    ]  # fmt: skip
+    ]
     asked: Answers = {}
     with site() as opened:
         opened.write(APP)
@@ -132,12 +138,21 @@ def blame_another(told: Told) -> None:
 @pytest.mark.parametrize(
     ("invariant", "spoil"),
     [
-        ("I1", drop_record), ("I2", repeat_record), ("I1", change_value), ("I1", drop_output),
-        ("I2", repeat_output), ("I3", swap_outputs), ("I3", swap_state), ("I2", double_state),
-        ("I4", hold_position), ("I5", drop_letter), ("I5", change_letter), ("I5", spend_attempts),
+        ("I1", drop_record),
+        ("I2", repeat_record),
+        ("I1", change_value),
+        ("I1", drop_output),
+        ("I2", repeat_output),
+        ("I3", swap_outputs),
+        ("I3", swap_state),
+        ("I2", double_state),
+        ("I4", hold_position),
+        ("I5", drop_letter),
+        ("I5", change_letter),
+        ("I5", spend_attempts),
         ("I5", blame_another),
     ],
-)  # fmt: skip
+)
 def test_a_history_spoilt_in_one_place_is_found_out(
     right: tuple[Account, Answers], invariant: str, spoil: Callable[[Told], None]
 ) -> None:

@@ -92,9 +92,11 @@ def test_an_app_runs_again_by_itself_once_there_is_room_for_its_processes(place:
             with no_files_left(place.data):
                 os.kill(parent_of(instance), 9)
                 wait_until(
-                    lambda: ask(place, "/hello")[0] == 503, seconds=20, every=0.1,
+                    lambda: ask(place, "/hello")[0] == 503,
+                    seconds=20,
+                    every=0.1,
                     what=lambda: f"the route is answered 503 {place.said()}",
-                )  # fmt: skip
+                )
                 status, retry_after, text = ask(place, "/hello")
                 assert (status, int(retry_after) > 0) == (503, True), text
                 status, _, text = ask(place, "/readyz")
@@ -103,9 +105,11 @@ def test_an_app_runs_again_by_itself_once_there_is_room_for_its_processes(place:
                 assert "No space left on device" in json.loads(text)["checks"]["app shop"]
                 assert ask(place, "/streams/orders", b'{"n": 1}')[0] == 202
             wait_until(
-                lambda: ask(place, "/readyz")[0] == 200, seconds=30, every=0.1,
+                lambda: ask(place, "/readyz")[0] == 200,
+                seconds=30,
+                every=0.1,
                 what=lambda: f"the app runs again {place.said()}",
-            )  # fmt: skip
+            )
             assert ask(place, "/hello")[0] == 200
             place.wait_drained(30)
             assert has_made(place, 1)

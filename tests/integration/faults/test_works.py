@@ -40,13 +40,21 @@ RIGHT = Notes(
     messages={0: (0.0, 0.0), 1: (0.0, 1.0)},
     given=[Given(0, 0.1, 0.2), Given(1, 1.0, 1.1), Given(1, 3.1, 3.2)],
     told=[Told(0, "ack", 0.3, 0.4, sure=True), Told(1, "ack", 3.3, 3.4, sure=True)],
-    visibility=2.0, rows=3, made={"k": [0, 2], "l": [1]}, period=1.0, orders=2,
-    news={"k": [0, 4, 9, 12]}, gap=3.0,
-)  # fmt: skip
+    visibility=2.0,
+    rows=3,
+    made={"k": [0, 2], "l": [1]},
+    period=1.0,
+    orders=2,
+    news={"k": [0, 4, 9, 12]},
+    gap=3.0,
+)
 RECORDS: dict[str, list[dict[str, Any]]] = {
     "changes": [{"value": {"n": number}} for number in range(3)],
-    "made": [{"key": "k", "value": {"n": 0}}, {"key": "l", "value": {"n": 1}},
-             {"key": "k", "value": {"n": 2}}],
+    "made": [
+        {"key": "k", "value": {"n": 0}},
+        {"key": "l", "value": {"n": 1}},
+        {"key": "k", "value": {"n": 2}},
+    ],
     "ticks": [tick(1), tick(2), tick(3)],
     "orders": [{"value": {"n": 1}}, {"value": {"n": 0}}],
     "ruled": [{"key": "k", "value": {"n": 4}}, {"key": "k", "value": {"n": 12}}],
@@ -54,7 +62,7 @@ RECORDS: dict[str, list[dict[str, Any]]] = {
     "throttled": runs((0, 1, 1.1), (4, 4.5, 4.6), (9, 7.1, 7.2), (12, 10.1, 10.2)),
     "alone": runs((4, 1, 2), (0, 2, 3), (9, 4, 5), (12, 5, 6)),
     "settled": runs((4, 2, 2.1), (12, 8, 8.1), (-1, 9, 9.1)),
-}  # fmt: skip
+}
 
 
 def seen(notes: Notes, records: dict[str, list[dict[str, Any]]], parked: object = ()) -> set[str]:

@@ -74,8 +74,11 @@ def hostile_webhooks(site: Site, times: int, seed: int) -> Result:
         answers += told
         slowest = max(slowest, other.slowest)
         findings += found
-    wait_until(lambda: not sum(row["lag"] for row in site.get("/lag")["lag"]), seconds=30,
-               what=lambda: f"the webhook's function has seen all {site.said()}")  # fmt: skip
+    wait_until(
+        lambda: not sum(row["lag"] for row in site.get("/lag")["lag"]),
+        seconds=30,
+        what=lambda: f"the webhook's function has seen all {site.said()}",
+    )
     accepted = Counter(record["value"]["n"] for record in everything(site.ask, "seen"))
     if lost := [number for number in range(sent) if not accepted[number]]:
         findings.append(Finding("I1", f"honest messages are lost: {lost[:5]}"))
@@ -87,11 +90,18 @@ def hostile_webhooks(site: Site, times: int, seed: int) -> Result:
         findings.append(Finding("I10", f"another request took {slowest:.1f} s"))
     findings += leave(site)
     return Result(
-        fault="hostile webhooks", times=times, events=sent,
+        fault="hostile webhooks",
+        times=times,
+        events=sent,
         findings=[str(finding) for finding in findings],
-        figures={"attacks": sum(answers.values()), "connections": connections, "worst_other_s": round(slowest, 3),
-                 **answers, **figures_of(site)},
-    )  # fmt: skip
+        figures={
+            "attacks": sum(answers.values()),
+            "connections": connections,
+            "worst_other_s": round(slowest, 3),
+            **answers,
+            **figures_of(site),
+        },
+    )
 
 
 class Bystander(threading.Thread):
@@ -100,7 +110,8 @@ class Bystander(threading.Thread):
     def __init__(self, site: Site) -> None:
         super().__init__(name="bystander", daemon=True)
         self.slowest = 0.0
-        self._site, self._over = site, threading.Event()
+        self._site = site
+        self._over = threading.Event()
 
     def run(self) -> None:
         while not self._over.wait(0.02):

@@ -201,17 +201,22 @@ class Works:
         self.differing: list[int] = []
         self._random = Random(seed)
         self._failure: BaseException | None = None
-        self._over, self._idle = threading.Event(), threading.Event()
+        self._over = threading.Event()
+        self._idle = threading.Event()
         self._done: set[int] = set()
         self._users = [
             threading.Thread(target=self._user, args=(work, pause, over), daemon=True)
             for work, pause, over in (
-                (self._send, 0.03, self._over), (self._insert, 0.02, self._over),
-                (self._publish, 0.04, self._over), (self._redrive, 0.2, self._over),
-                (self._order, 0.02, self._over), (self._tell, 0.15, self._over),
-                (self._work, 0.0, self._idle), (self._work, 0.0, self._idle),
+                (self._send, 0.03, self._over),
+                (self._insert, 0.02, self._over),
+                (self._publish, 0.04, self._over),
+                (self._redrive, 0.2, self._over),
+                (self._order, 0.02, self._over),
+                (self._tell, 0.15, self._over),
+                (self._work, 0.0, self._idle),
+                (self._work, 0.0, self._idle),
             )
-        ]  # fmt: skip
+        ]
 
     def start(self) -> None:
         """Make the shop, start the node, set everybody to work."""
@@ -247,22 +252,40 @@ class Works:
             raise self._failure
         site = self.site
         notes = Notes(
-            self.messages, self.given, self.told, VISIBILITY_S, self.rows, self.made, PERIOD_S,
-            self.clock, self.orders, self.differing, self.news, NEWS_PER_WINDOW, GAP_S,
-        )  # fmt: skip
+            self.messages,
+            self.given,
+            self.told,
+            VISIBILITY_S,
+            self.rows,
+            self.made,
+            PERIOD_S,
+            self.clock,
+            self.orders,
+            self.differing,
+            self.news,
+            NEWS_PER_WINDOW,
+            GAP_S,
+        )
         findings = [*judge_works(notes, site.ask), *leave(site)]
         return Result(
-            fault=fault, times=times, findings=[str(finding) for finding in findings],
-            events=len(self.messages) + self.rows + sum(map(len, self.made.values())) + self.orders
+            fault=fault,
+            times=times,
+            findings=[str(finding) for finding in findings],
+            events=len(self.messages)
+            + self.rows
+            + sum(map(len, self.made.values()))
+            + self.orders
             + sum(map(len, self.news.values())),
             figures=figures | figures_of(site),
-        )  # fmt: skip
+        )
 
     def _wait(self, holds: Callable[[], bool], what: Callable[[], str]) -> None:
         wait_until(
-            lambda: self._failure is not None or holds(), seconds=DONE_S, every=0.05,
+            lambda: self._failure is not None or holds(),
+            seconds=DONE_S,
+            every=0.05,
             what=lambda: f"{what()} {self.site.said()}",
-        )  # fmt: skip
+        )
 
     def _empty(self) -> bool:
         self._redrive_all()

@@ -21,8 +21,12 @@ LEVEL: int = ABOUT["level"]
 REACHED: str = questions.REACHED
 app = App(f"hostile{LEVEL}")
 MAY: dict[str, Any] = {
-    "isolation": LEVEL, "memory": 96 << 20, "processes": 24, "files": 128, "file_size": 1 << 20,
-}  # fmt: skip
+    "isolation": LEVEL,
+    "memory": 96 << 20,
+    "processes": 24,
+    "files": 128,
+    "file_size": 1 << 20,
+}
 EARLY = {name: questions.asked(name, ABOUT) for name in questions.ASKED_AT_IMPORT}
 """What was answered while the app was imported."""
 

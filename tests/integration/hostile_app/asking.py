@@ -162,10 +162,16 @@ def _served(folder: Path, uid: int) -> Iterator[tuple[Host, dict[str, Any]]]:
         (place / name).chmod(0o600)
     with _sockets(place) as (port, abstract):
         about = {
-            "data": str(place / "data"), "place": str(place), "apps": str(apps),
-            "victim": str(apps / "victim"), "etc": "/etc", "port": port, "abstract": abstract,
-            "host_uid": uid, "folders": str(place / "data" / "files"),
-        }  # fmt: skip
+            "data": str(place / "data"),
+            "place": str(place),
+            "apps": str(apps),
+            "victim": str(apps / "victim"),
+            "etc": "/etc",
+            "port": port,
+            "abstract": abstract,
+            "host_uid": uid,
+            "folders": str(place / "data" / "files"),
+        }
         targets = []
         for name in ("victim", *(f"hostile{level}" for level in LEVELS)):
             (apps / name).mkdir(mode=0o755)
@@ -205,11 +211,24 @@ def _launch(folder: Path, place: Path, uid: int, words: list[str]) -> subprocess
     environ = {name: text for name, text in os.environ.items() if "HEADRACE" not in name}
     with (place / "node.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-c", LAUNCH.format(source=str(SOURCE)), str(uid), "namespaces",
-             str(folder / "run"), program],
-            stdout=log, stderr=log,
-            env={**environ, "HOSTILE_SECRET": "secret", "HEADRACE_SECRET_VICTIMS_CARD": "4000", "PYTHONDONTWRITEBYTECODE": "1"},
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-c",
+                LAUNCH.format(source=str(SOURCE)),
+                str(uid),
+                "namespaces",
+                str(folder / "run"),
+                program,
+            ],
+            stdout=log,
+            stderr=log,
+            env={
+                **environ,
+                "HOSTILE_SECRET": "secret",
+                "HEADRACE_SECRET_VICTIMS_CARD": "4000",
+                "PYTHONDONTWRITEBYTECODE": "1",
+            },
+        )
 
 
 @contextlib.contextmanager

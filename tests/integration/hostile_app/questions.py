@@ -96,7 +96,7 @@ for _name, _method, _path, _body in (
     ("publish to another app's stream", "POST", "/streams/open", {"forged": True}),
     ("publish to a private stream", "POST", "/streams/inner", {"forged": True}),
     ("call another app's function", "POST", "/functions/victim.keep", "forged"),
-):  # fmt: skip
+):
 
     def _ask(about: About, method: str = _method, path: str = _path, body: object = _body) -> bool:
         return request(about, method, path, body)

@@ -32,9 +32,11 @@ def clock(broken: Sequence[bool] = ()) -> App:
 def clear(world: World, stream: str = STREAM) -> Extent:
     lives = world._lives
     work = clear_spent(
-        lives.node.dispatcher.functions.values(), storage=lives.node.door, broker=lives.broker,
+        lives.node.dispatcher.functions.values(),
+        storage=lives.node.door,
+        broker=lives.broker,
         clock=lives.clock,
-    )  # fmt: skip
+    )
     world._drive(work)
     found: Extent = world._drive(lives.broker.extent(stream, 0))
     return found

@@ -78,9 +78,15 @@ def test_a_result_replaces_what_stands_between_the_marks_of_the_page(tmp_path: P
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     target = {
-        "words": ">= 0.6x prototype", "against": "limits.road --batch 128: per_s", "value": 200.0,
-        "ratio": 0.5, "ratio_low": 0.4, "ratio_high": 0.6, "met": False, "bound": ">=",
-    }  # fmt: skip
+        "words": ">= 0.6x prototype",
+        "against": "limits.road --batch 128: per_s",
+        "value": 200.0,
+        "ratio": 0.5,
+        "ratio_low": 0.4,
+        "ratio_high": 0.6,
+        "met": False,
+        "bound": ">=",
+    }
     document = result(rounds=5, failures={"peers.slow": "no redis"})
     document["metrics"][0] |= {"targets": [target], "marks": {"peers.fast: per_s": {"median": 7.0}}}
     rewrite(page, document)
@@ -109,8 +115,10 @@ def test_a_metric_that_was_measured_twice_is_shown_as_it_was_last(tmp_path: Path
     rewrite(page, first, second)
     lines = page.read_text().splitlines()
     assert [line[:9] for line in lines if line.startswith("| ")][1:] == [
-        "| 5b | ap", "| 6a | st", "| 10 | re",
-    ]  # fmt: skip
+        "| 5b | ap",
+        "| 6a | st",
+        "| 10 | re",
+    ]
     assert any(line.startswith("| 6a | stream | 2 ") for line in lines)
     assert any(line.startswith("5b, 10: measured") and "3 rounds" in line for line in lines)
     assert any(line.startswith("6a: measured") and "5 rounds" in line for line in lines)

@@ -60,10 +60,16 @@ def test_an_event_reaches_every_rule_it_is_meant_by() -> None:
 @pytest.mark.parametrize(
     "at",
     [
-        "pump:after-read", "pump:before-invoke", "pump:after-invoke", "pump:after-commit",
-        "commit:before-fsync", "commit:after-fsync", "claim:before-write", "claim:after-write",
+        "pump:after-read",
+        "pump:before-invoke",
+        "pump:after-invoke",
+        "pump:after-commit",
+        "commit:before-fsync",
+        "commit:after-fsync",
+        "claim:before-write",
+        "claim:after-write",
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("passes", [1, 2, 3])
 def test_a_host_that_dies_between_any_two_steps_loses_and_doubles_nothing(
     at: str, passes: int
@@ -317,9 +323,11 @@ def sizes(limit: int) -> App:
     app.forward(every, to=all_of_it, name="all")
     app.forward(every, to=jobs, name="jobs")
     twice = Rule(
-        every.pattern, streams="events", paths={"text": "$.detail.text"},
+        every.pattern,
+        streams="events",
+        paths={"text": "$.detail.text"},
         template='{"text": "<text><text>"}',
-    )  # fmt: skip
+    )
     app.forward(twice, to=small, name="small")
     return app
 

@@ -116,11 +116,14 @@ def test_every_option_is_in_the_reference() -> None:
         (["completion", "tcsh"], "is not one of"),
         (["serve", "--port", "70000"], "is not in the range"),
     ],
-)  # fmt: skip
+)
 def test_wrong_usage_is_said_with_status_2(
-    words: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    words: list[str],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
     said = capsys.readouterr()
@@ -131,30 +134,47 @@ def test_wrong_usage_is_said_with_status_2(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["lag", "--url", "http://127.0.0.1:9"],
-         "error: no node answers at `http://127.0.0.1:9` (Connection refused); start one with "
-         "`headrace dev app.py`, or name its address with `--url` or `HEADRACE_URL`\n"),
-        (["lag", "--url", "nonsense://x"],
-         "error: `nonsense://x` is no address of a node; write one like `http://127.0.0.1:4280`\n"),
-        (["lag", "--data", "nowhere"],
-         "error: no node runs on the data folder `nowhere`: it holds no `node.json`; start one with "
-         "`headrace serve app.py --data nowhere`, or name another folder\n"),
-        (["serve", "a.py", "--data", "/proc/nowhere"],
-         "headrace: the data folder `/proc/nowhere` cannot be made: No such file or directory; "
-         "choose one with `--data` that this user may write\n"),
-        (["serve"],
-         "error: no app is named; write `headrace serve app.py`, or set `targets` in headrace.toml\n"),
-        (["serve", "a.py", "--config", "nowhere.toml"],
-         "error: the settings file `nowhere.toml` cannot be read: No such file or directory; "
-         "correct `--config` or `HEADRACE_CONFIG`\n"),
-        (["new", "shop", "--in", "."],
-         "error: `.` is not empty; choose another name, or a folder with `--in`\n"),
+        (
+            ["lag", "--url", "http://127.0.0.1:9"],
+            "error: no node answers at `http://127.0.0.1:9` (Connection refused); start one with "
+            "`headrace dev app.py`, or name its address with `--url` or `HEADRACE_URL`\n",
+        ),
+        (
+            ["lag", "--url", "nonsense://x"],
+            "error: `nonsense://x` is no address of a node; write one like `http://127.0.0.1:4280`\n",
+        ),
+        (
+            ["lag", "--data", "nowhere"],
+            "error: no node runs on the data folder `nowhere`: it holds no `node.json`; start one with "
+            "`headrace serve app.py --data nowhere`, or name another folder\n",
+        ),
+        (
+            ["serve", "a.py", "--data", "/proc/nowhere"],
+            "headrace: the data folder `/proc/nowhere` cannot be made: No such file or directory; "
+            "choose one with `--data` that this user may write\n",
+        ),
+        (
+            ["serve"],
+            "error: no app is named; write `headrace serve app.py`, or set `targets` in headrace.toml\n",
+        ),
+        (
+            ["serve", "a.py", "--config", "nowhere.toml"],
+            "error: the settings file `nowhere.toml` cannot be read: No such file or directory; "
+            "correct `--config` or `HEADRACE_CONFIG`\n",
+        ),
+        (
+            ["new", "shop", "--in", "."],
+            "error: `.` is not empty; choose another name, or a folder with `--in`\n",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_must_be_changed_is_one_line_with_status_1(
-    words: list[str], says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+    words: list[str],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     (tmp_path / "here").touch()
     monkeypatch.chdir(tmp_path)
     assert main(words) == 1

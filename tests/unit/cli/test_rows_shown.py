@@ -20,8 +20,11 @@ def test_fields_become_key_time_and_id() -> None:
     fields = Fields(key_field="k", time_field="t", id_field="i")
     (line,) = jsonl_lines([b'{"k": 7, "t": "1.5", "i": "x"}'], fields, "f")
     assert json.loads(line) == {
-        "value": {"k": 7, "t": "1.5", "i": "x"}, "key": "7", "time": 1.5, "id": "x",
-    }  # fmt: skip
+        "value": {"k": 7, "t": "1.5", "i": "x"},
+        "key": "7",
+        "time": 1.5,
+        "id": "x",
+    }
 
 
 def test_a_field_that_is_empty_means_no_key_and_no_time() -> None:

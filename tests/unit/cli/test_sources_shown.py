@@ -9,10 +9,15 @@ import pytest
 from headrace.cli.source_status import print_failing, print_slots, source_findings
 
 SLOT: dict[str, Any] = {
-    "name": "headrace_shop_note_table_0", "active": True, "wal_status": "reserved",
-    "behind_bytes": 1200, "kept_bytes": 2_000_000_000, "safe_bytes": None, "error": "",
+    "name": "headrace_shop_note_table_0",
+    "active": True,
+    "wal_status": "reserved",
+    "behind_bytes": 1200,
+    "kept_bytes": 2_000_000_000,
+    "safe_bytes": None,
+    "error": "",
     "state": "behind",
-}  # fmt: skip
+}
 
 
 def row(function: str, state: str = "running", error: str = "", **more: Any) -> dict[str, Any]:
@@ -60,14 +65,16 @@ def test_the_doctor_says_what_is_ill_and_how_slots_stand() -> None:
     assert source_findings(ROWS) == [
         ("triggers", False, "2 sources of 4 running"),
         (
-            "trigger shop.poll", False,
+            "trigger shop.poll",
+            False,
             "custom is failing: `shop.feed` failed: ValueError: no such page\nTraceback ...",
         ),
         ("trigger shop.late", False, "custom is halted: its trigger cannot work"),
         (
-            "slot headrace_shop_note_table_0", False,
+            "slot headrace_shop_note_table_0",
+            False,
             "behind: 1,200 bytes behind, 2,000,000,000 kept, being read, wal reserved",
         ),
-    ]  # fmt: skip
+    ]
     assert source_findings(ROWS[3:]) == [("triggers", True, "1 source of 1 running")]
     assert source_findings([]) == []

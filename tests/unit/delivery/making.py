@@ -22,9 +22,12 @@ TROUBLE = Cause("ValueError", "no")
 def vetting_of(storage: Storage, broker: Broker) -> PublishChecks:
     """The vetting of a node with this log."""
     delays = DelayedMessages(
-        storage=storage, broker=broker, clock=SystemClock(), entropy=SystemEntropy(),
+        storage=storage,
+        broker=broker,
+        clock=SystemClock(),
+        entropy=SystemEntropy(),
         on_failure=lambda _name, _error: None,
-    )  # fmt: skip
+    )
     return PublishChecks(broker, delays, RunHistory())
 
 

@@ -54,10 +54,13 @@ class Group:
     def __init__(
         self, logs: Logs, *, batch: int = 3, lateness: float = 1.0, name: str = "g"
     ) -> None:
-        self.logs, self.now, self.name = logs, 0.0, name
+        self.logs = logs
+        self.now = 0.0
+        self.name = name
         self.storage = MemoryStorage(SystemClock())
         self.order: list[Place] = []
-        self._batch, self._lateness = batch, lateness
+        self._batch = batch
+        self._lateness = lateness
         self._committed = [Progress(0) for _ in logs.times]
         self.live()
 

@@ -46,10 +46,14 @@ def test_another_route_leaves_a_stream_of_the_function_as_it_is() -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        {"batch_size": 7}, {"timeout": 9.0}, {"mode": "keyed"}, {"retry": Retry(attempts=9)},
-        {"output": "packed"}, {"concurrency": Concurrency(1)},
+        {"batch_size": 7},
+        {"timeout": 9.0},
+        {"mode": "keyed"},
+        {"retry": Retry(attempts=9)},
+        {"output": "packed"},
+        {"concurrency": Concurrency(1)},
     ],
-)  # fmt: skip
+)
 def test_what_delivery_goes_by_renews_a_reading(more: dict[str, Any]) -> None:
     assert steps(pack(ORDERS), pack(ORDERS, **more)) == {("orders",): Step.RENEW}
 

@@ -103,9 +103,11 @@ def test_what_is_counted_or_granted_by_the_invocation_never_travels_together(
 
 
 @given(
-    st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(1, 5), st.integers(1, 6),
+    st.lists(st.integers(1, 9), min_size=1, max_size=8),
+    st.integers(1, 5),
+    st.integers(1, 6),
     st.integers(20, 200),
-)  # fmt: skip
+)
 def test_several_batches_are_taken_whole_in_order_and_within_the_bytes_of_one(
     counts: list[int], limit: int, together: int, size: int
 ) -> None:
@@ -178,8 +180,9 @@ def test_the_batch_that_ends_a_convoy_is_judged_as_if_it_had_gone_alone(
     again = [(one.attempts, one.due, offsets_of(one.chunks)) for one in verdict.again]
     rest = [(0, 0, list(range(high, whole.size)))] if behind else []
     assert again == [
-        *((one.attempts, one.due, offsets_of(one.chunks)) for one in alone.again), *rest,
-    ]  # fmt: skip
+        *((one.attempts, one.due, offsets_of(one.chunks)) for one in alone.again),
+        *rest,
+    ]
     assert verdict.given_up == alone.given_up
     assert verdict.kept == (alone.kept or before > 0)
     if before + behind:
@@ -231,8 +234,10 @@ def test_the_batch_that_ended_a_convoy_is_told_by_itself() -> None:
     failed = Returned(error=TROUBLE, done=(0, 1), untouched=4)
 
     assert tally(failed) == (
-        {"succeeded": 1, "failed": 1}, 4, [("succeeded", 2, "s/0/0"), ("failed", 2, "s/0/2")],
-    )  # fmt: skip
+        {"succeeded": 1, "failed": 1},
+        4,
+        [("succeeded", 2, "s/0/0"), ("failed", 2, "s/0/2")],
+    )
 
 
 def test_what_a_convoy_published_lands_with_all_of_it() -> None:

@@ -26,7 +26,9 @@ class Noting:
     def __init__(self, rig: Rig, *, counts: bool = False, shared: bool = False) -> None:
         self.keys: list[str | None] = []
         self.fresh: set[bool] = set()
-        self._rig, self._counts, self._shared = rig, counts, shared
+        self._rig = rig
+        self._counts = counts
+        self._shared = shared
 
     async def invoke(self, invocation: Invocation) -> Outcome:
         self.fresh.add(invocation.fresh)

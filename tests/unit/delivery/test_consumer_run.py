@@ -49,16 +49,23 @@ class Rig:
     async def shift(self, **settings: Any) -> ConsumerRun:
         claims = {
             partition: await claim(
-                self.storage, self.broker, function=SPEC.name, stream="orders",
-                partition=partition, start="earliest",
+                self.storage,
+                self.broker,
+                function=SPEC.name,
+                stream="orders",
+                partition=partition,
+                start="earliest",
             )
             for partition in (0, 1)
-        }  # fmt: skip
+        }
         given: dict[str, Any] = {
-            "token": 7, "ends": self.clock.monotonic() + 60, "storage": self.storage,
-            "broker": self.broker, "clock": self.clock,
+            "token": 7,
+            "ends": self.clock.monotonic() + 60,
+            "storage": self.storage,
+            "broker": self.broker,
+            "clock": self.clock,
             "vetting": vetting_of(self.storage, self.broker),
-        } | settings  # fmt: skip
+        } | settings
         return ConsumerRun(SPEC, "orders", claims, **given)
 
     async def progress(self, partition: int) -> Progress:

@@ -20,7 +20,8 @@ class SetByHand(SystemClock):
     """A machine's clock: it does not tell anybody that it was set."""
 
     def __init__(self, loop: VirtualLoop) -> None:
-        self._loop, self.wrong = loop, 0.0
+        self._loop = loop
+        self.wrong = 0.0
 
     def now(self) -> int:
         return round((1_000_000_000 + self._loop.time() + self.wrong) * 1_000_000)
@@ -39,9 +40,12 @@ def test_a_clock_set_forward_is_noticed_within_a_second() -> None:
         storage = MemoryStorage(clock)
         broker = MemoryBroker(storage, clock=clock, tasks=tasks)
         delays = DelayedMessages(
-            storage=storage, broker=broker, clock=clock, entropy=SystemEntropy(),
+            storage=storage,
+            broker=broker,
+            clock=clock,
+            entropy=SystemEntropy(),
             on_failure=lambda _name, error: failures.append(error),
-        )  # fmt: skip
+        )
         spec = StreamSpec(name="jobs", partitions=1, queue=QueueSpec(delay=DELAY_S))
         await broker.declare(spec)
         tasks.start(delays.run(), name="delays")

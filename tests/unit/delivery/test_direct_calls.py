@@ -67,13 +67,19 @@ class Told:
 class Rig:
     def __init__(self) -> None:
         clock = SystemClock()
-        self.storage, self.says = MemoryStorage(clock), Says()
+        self.storage = MemoryStorage(clock)
+        self.says = Says()
         self.broker = MemoryBroker(self.storage, clock=clock)
         self.direct = DirectCalls(
-            {SPEC.name: SPEC}, storage=self.storage, invoker=self.says, clock=clock,
-            entropy=SystemEntropy(), runs=RunHistory(), answers=LiveAnswers(),
+            {SPEC.name: SPEC},
+            storage=self.storage,
+            invoker=self.says,
+            clock=clock,
+            entropy=SystemEntropy(),
+            runs=RunHistory(),
+            answers=LiveAnswers(),
             vetting=vetting_of(self.storage, self.broker),
-        )  # fmt: skip
+        )
 
     async def call(self, way: str) -> None:
         """Call it as the door does: by itself, with a key, live, or without waiting."""

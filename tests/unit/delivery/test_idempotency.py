@@ -48,9 +48,12 @@ class Desk:
         self.storage = MemoryStorage(self.clock)
         self.broker = MemoryBroker(self.storage, clock=self.clock)
         self.keeping = RequestRecorder(
-            Publisher(self.broker), storage=self.storage, broker=self.broker, clock=self.clock,
+            Publisher(self.broker),
+            storage=self.storage,
+            broker=self.broker,
+            clock=self.clock,
             entropy=SystemEntropy(),
-        )  # fmt: skip
+        )
 
     async def open(self) -> None:
         await self.broker.declare(
@@ -59,9 +62,13 @@ class Desk:
 
     async def keep(self, digest: bytes, event: Event = TEA) -> tuple[Position | None, bool]:
         return await self.keeping.keep(
-            "kept", event, mark=b"mark " + (event.id or "").encode(), digest=digest, seconds=60.0,
+            "kept",
+            event,
+            mark=b"mark " + (event.id or "").encode(),
+            digest=digest,
+            seconds=60.0,
             origin="http",
-        )  # fmt: skip
+        )
 
     async def count(self) -> int:
         return (await self.broker.extent("kept", 0)).high

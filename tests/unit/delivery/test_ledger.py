@@ -89,8 +89,12 @@ def test_ranges_that_failed_before_come_back_with_their_attempts() -> None:
     units = books.units((chunk(8),))
 
     assert [(offsets_of(unit.chunks), unit.attempts, unit.due) for unit in units] == [
-        ([0, 1], 0, 0), ([2, 3], 3, 99), ([4, 5], 0, 0), ([6], 1, 0), ([7], 0, 0),
-    ]  # fmt: skip
+        ([0, 1], 0, 0),
+        ([2, 3], 3, 99),
+        ([4, 5], 0, 0),
+        ([6], 1, 0),
+        ([7], 0, 0),
+    ]
 
 
 def test_attempts_of_what_has_not_been_read_yet_are_not_forgotten() -> None:

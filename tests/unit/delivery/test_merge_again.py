@@ -40,9 +40,11 @@ def tell(story: list[tuple[str, object, object]], group: Group) -> None:
 
 @given(st.integers(2, 3), stories, stories, st.integers(1, 6))
 def test_a_second_run_over_the_same_logs_takes_the_same_order(
-    streams: int, first: list[tuple[str, object, object]],
-    second: list[tuple[str, object, object]], batch: int,
-) -> None:  # fmt: skip
+    streams: int,
+    first: list[tuple[str, object, object]],
+    second: list[tuple[str, object, object]],
+    batch: int,
+) -> None:
     group = Group(Logs(streams), batch=batch)
     tell(first, group)
     group.finish()

@@ -71,14 +71,26 @@ class Rig:
         """The pump, not yet running."""
         subscription = self.broker.subscribe(self.spec.name, ("s",))
         claimed = await claim(
-            self.storage, self.broker, function=self.spec.name, stream="s", partition=0,
+            self.storage,
+            self.broker,
+            function=self.spec.name,
+            stream="s",
+            partition=0,
             start="earliest",
-        )  # fmt: skip
+        )
         return PartitionWorker(
-            self.spec, 0, {"s": claimed}, [subscription.reader("s", 0, 0)], storage=self.storage,
-            invoker=self.invoker, clock=self.clock, entropy=SeededEntropy(1), tasks=self.tasks,
-            breaker=CircuitBreaker(None), runs=RunHistory(),
-        )  # fmt: skip
+            self.spec,
+            0,
+            {"s": claimed},
+            [subscription.reader("s", 0, 0)],
+            storage=self.storage,
+            invoker=self.invoker,
+            clock=self.clock,
+            entropy=SeededEntropy(1),
+            tasks=self.tasks,
+            breaker=CircuitBreaker(None),
+            runs=RunHistory(),
+        )
 
     async def close(self) -> None:
         """End what is left."""
@@ -184,8 +196,11 @@ class Hesitant:
     """A reader whose log takes a moment, as one elsewhere does."""
 
     def __init__(self, reader: Reader, clock: VirtualClock) -> None:
-        self._reader, self._clock = reader, clock
-        self.watch, self.seek, self.close = reader.watch, reader.seek, reader.close
+        self._reader = reader
+        self._clock = clock
+        self.watch = reader.watch
+        self.seek = reader.seek
+        self.close = reader.close
 
     @property
     def position(self) -> int:
@@ -221,10 +236,19 @@ async def throttled(loop: VirtualLoop) -> list[float]:
         )
         reader = Hesitant(subscription.reader("s", partition, 0), clock)
         pump = PartitionWorker(
-            spec, partition, {"s": claimed}, [reader], storage=storage, invoker=Noting(),
-            clock=clock, entropy=SeededEntropy(1), tasks=tasks, breaker=CircuitBreaker(None),
-            runs=RunHistory(), flow=flow,
-        )  # fmt: skip
+            spec,
+            partition,
+            {"s": claimed},
+            [reader],
+            storage=storage,
+            invoker=Noting(),
+            clock=clock,
+            entropy=SeededEntropy(1),
+            tasks=tasks,
+            breaker=CircuitBreaker(None),
+            runs=RunHistory(),
+            flow=flow,
+        )
         tasks.start(pump.run(), name="pump")
     await clock.sleep(60)
     await tasks.close()

@@ -28,7 +28,8 @@ class Timed:
     """Runs take 10 ms each, one after the other where they follow each other."""
 
     def __init__(self, clock: VirtualClock, tasks: Tasks, *, take_back: int = 0) -> None:
-        self.clock, self.tasks = clock, tasks
+        self.clock = clock
+        self.tasks = tasks
         self.take_back = take_back
         self.seen: defaultdict[str, list[int]] = defaultdict(list)
         self.running = self.most = self.most_in_hand = self.in_hand = self.ahead = 0
@@ -64,7 +65,8 @@ class Sent:
     def __init__(
         self, host: Timed, invocation: Invocation, before: asyncio.Task[Outcome] | None = None
     ) -> None:
-        self.host, self.followed = host, False
+        self.host = host
+        self.followed = False
         host.calls += 1
         host.in_hand += 1
         host.most_in_hand = max(host.most_in_hand, host.in_hand)
@@ -120,10 +122,19 @@ async def delivered(
     )
     host = Timed(clock, tasks, take_back=take_back)
     pump = PartitionWorker(
-        spec, 0, {"s": claimed}, [subscription.reader("s", 0, 0)], storage=storage,
-        invoker=host, clock=clock, entropy=SeededEntropy(1), tasks=tasks,
-        breaker=CircuitBreaker(None), runs=RunHistory(), lead=host.begin,
-    )  # fmt: skip
+        spec,
+        0,
+        {"s": claimed},
+        [subscription.reader("s", 0, 0)],
+        storage=storage,
+        invoker=host,
+        clock=clock,
+        entropy=SeededEntropy(1),
+        tasks=tasks,
+        breaker=CircuitBreaker(None),
+        runs=RunHistory(),
+        lead=host.begin,
+    )
     before = clock.monotonic()
     running = tasks.start(pump.run(), name="pump")
     while sum(map(len, host.seen.values())) < events:

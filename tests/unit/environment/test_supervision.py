@@ -20,7 +20,8 @@ class Work:
     def __init__(self, loop: VirtualLoop, *errors: Exception, lasts: float = 0.0) -> None:
         self.loop = loop
         self.clock = VirtualClock(loop)
-        self.errors, self.lasts = list(errors), lasts
+        self.errors = list(errors)
+        self.lasts = lasts
         self.told: list[tuple[str, BaseException]] = []
         self.tasks = Tasks(lambda name, error: self.told.append((name, error)))
         self.begun: list[float] = []
@@ -89,8 +90,9 @@ def test_pauses_grow_to_a_bound_and_failures_are_counted_from_the_first() -> Non
 def test_one_that_ran_well_begins_to_count_anew() -> None:
     work, seen = lived([ValueError("a"), ValueError("b")], 41.0, 41.0, lasts=40.0)
     assert [each and (each.failures, each.error) for each in seen] == [
-        (1, "ValueError: a"), (1, "ValueError: b"),
-    ]  # fmt: skip
+        (1, "ValueError: a"),
+        (1, "ValueError: b"),
+    ]
     assert work.begun[1] - work.begun[0] == pytest.approx(40.0 + PAUSE_MIN_S)
 
 

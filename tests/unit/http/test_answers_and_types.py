@@ -85,12 +85,15 @@ def either(event: Event[Any]) -> Order | Gone | None:
             "?wrong=unknown",
             404,
             {
-                "detail": "there is no order 9", "code": "not-found", "title": "Not Found",
-                "type": "about:blank", "status": 404,
+                "detail": "there is no order 9",
+                "code": "not-found",
+                "title": "Not Found",
+                "type": "about:blank",
+                "status": 404,
             },
         ),
     ],
-)  # fmt: skip
+)
 def test_an_answer_of_its_type_goes_out(query: str, status: int, value: object) -> None:
     with World(app) as world:
         found = world.ask("GET", f"/orders/7{query}")

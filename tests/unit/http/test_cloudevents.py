@@ -37,14 +37,24 @@ def cloudevent(**more: Any) -> bytes:
 def test_a_structured_event_keeps_its_attributes() -> None:
     event = structured(
         cloudevent(time="2026-01-01T00:00:00Z", subject="s", tenant="t", weight=3, urgent=True),
-        None, JSON,
-    )  # fmt: skip
+        None,
+        JSON,
+    )
     assert event == Event(
-        value=b'{"a": 1}', key="s", time=1_767_225_600_000_000, id="/shop#1",
-        headers={"ce-subject": "s", "ce-tenant": "t", "ce-weight": "3", "ce-urgent": "true",
-                 "ce-id": "1"},
-        type="order", source="/shop",
-    )  # fmt: skip
+        value=b'{"a": 1}',
+        key="s",
+        time=1_767_225_600_000_000,
+        id="/shop#1",
+        headers={
+            "ce-subject": "s",
+            "ce-tenant": "t",
+            "ce-weight": "3",
+            "ce-urgent": "true",
+            "ce-id": "1",
+        },
+        type="order",
+        source="/shop",
+    )
 
 
 def test_the_key_is_the_requests_then_the_partition_key_then_the_subject() -> None:
@@ -69,16 +79,22 @@ def test_a_fence_in_a_source_or_an_id_makes_no_two_events_one() -> None:
 
 def test_a_binary_event_keeps_its_body_as_it_is() -> None:
     headers = {
-        b"ce-specversion": b"1.0", b"ce-id": b"1", b"ce-source": b"/shop", b"ce-type": b"order",
-        b"ce-subject": b"%C3%A4", b"content-type": b"image/png",
-    }  # fmt: skip
+        b"ce-specversion": b"1.0",
+        b"ce-id": b"1",
+        b"ce-source": b"/shop",
+        b"ce-type": b"order",
+        b"ce-subject": b"%C3%A4",
+        b"content-type": b"image/png",
+    }
     assert is_binary(headers)
     event = binary(headers, b"\x89PNG", None, BYTES)
     assert event.value == b"\x89PNG"
     assert event.key == "ä"
     assert event.headers == {
-        "ce-subject": "ä", "ce-datacontenttype": "image/png", "ce-id": "1",
-    }  # fmt: skip
+        "ce-subject": "ä",
+        "ce-datacontenttype": "image/png",
+        "ce-id": "1",
+    }
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,9 @@ def test_a_line_that_passes_columns_passes_between_their_nodes(
     found = layout(NAMES, edges)
     for way in found.ways.values():
         for x, middle in way:
-            assert not any(left == x and top <= middle <= top + HEIGHT
-                           for left, top in found.nodes.values())  # fmt: skip
+            assert not any(
+                left == x and top <= middle <= top + HEIGHT for left, top in found.nodes.values()
+            )
 
 
 @given(EDGES)

@@ -57,14 +57,27 @@ def run(at: int, *, outcome: str = "succeeded", events: int = 1) -> RunRecord:
 
 
 SHOWN = functions.Shown(
-    name="shop.place", rows=map_rows([APP]), counters=Counters(), lag=[],
+    name="shop.place",
+    rows=map_rows([APP]),
+    counters=Counters(),
+    lag=[],
     sources=[SourceRow("shop.f", 0, "mqtt", "_shop.f.mqtt.0", "failing", EVIL, 3)],
     schedules=[ScheduleRow("shop.f", 0, "cron", EVIL, "once", SECOND, None)],
-    dead=[DEAD], parked=[PARKED], instances=[], runs=[run(1)],
+    dead=[DEAD],
+    parked=[PARKED],
+    instances=[],
+    runs=[run(1)],
     logs=[LogLine(1, 0, "shop.f", "i", "k", "INFO", EVIL)],
-)  # fmt: skip
-RECORD = {"position": "orders/0/3", "offset": 3, "appended": "2026-01-01T00:00:00Z",
-          "key": EVIL, "value": EVIL, "headers": {EVIL: EVIL}, "type": EVIL}  # fmt: skip
+)
+RECORD = {
+    "position": "orders/0/3",
+    "offset": 3,
+    "appended": "2026-01-01T00:00:00Z",
+    "key": EVIL,
+    "value": EVIL,
+    "headers": {EVIL: EVIL},
+    "type": EVIL,
+}
 SHEETS = {
     "streams": records.list_page([HELD]),
     "records": records.browse_page(
@@ -73,20 +86,35 @@ SHEETS = {
     "event": records.event_page(
         RECORD,
         Explanation(
-            "orders", 0, 3, EVIL, EVIL, SECOND, 1, EVIL,
+            "orders",
+            0,
+            3,
+            EVIL,
+            EVIL,
+            SECOND,
+            1,
+            EVIL,
             [Whereabouts("shop.f", "retrying", EVIL, 2, 0, EVIL, EVIL)],
         ),
     ),
     "triggers": triggers.triggers_page([APP], SHOWN.schedules, SHOWN.sources),
     "queues": triggers.queues_page(
-        [QueueRow("jobs", "shop", QueueSpec(fifo=True), 1, 2,
-                  [ReaderRow("shop.f", False, 3, 1, 4, 0, 2.0, EVIL)])],
+        [
+            QueueRow(
+                "jobs",
+                "shop",
+                QueueSpec(fifo=True),
+                1,
+                2,
+                [ReaderRow("shop.f", False, 3, 1, 4, 0, 2.0, EVIL)],
+            )
+        ],
     ),
     "failures": failures.page([DEAD], [PARKED], after="shop.f@orders/0/3"),
     "letter": failures.letter_page(DEAD, RECORD),
     "function": functions.page(SHOWN),
     "runs": functions.runs_page([run(1)], SHOWN.logs),
-}  # fmt: skip
+}
 PAGES = {name: document(FRAME, sheet) for name, sheet in SHEETS.items()}
 
 
@@ -151,11 +179,18 @@ def test_where_runs_are_forgotten_sooner_the_rate_is_of_what_is_remembered() -> 
 
 def test_numbers_times_and_empty_tables_are_shown_as_people_read_them() -> None:
     assert [size(count) for count in (0, 1023, 1536, 5 << 20, 3 << 40)] == [
-        "0 B", "1023 B", "1.5 KiB", "5.0 MiB", "3,072.0 GiB",
-    ]  # fmt: skip
+        "0 B",
+        "1023 B",
+        "1.5 KiB",
+        "5.0 MiB",
+        "3,072.0 GiB",
+    ]
     assert [span(seconds) for seconds in (0.25, 600, 7_200, 864_000)] == [
-        "0.2 s", "10 min", "2 h", "10 days",
-    ]  # fmt: skip
+        "0.2 s",
+        "10 min",
+        "2 h",
+        "10 days",
+    ]
     assert when(1_700_000_000 * SECOND) == "2023-11-14 22:13:20"
     assert [when(at) for at in (None, 0, -5, 1 << 62)] == ["-"] * 4
     assert list(table(("a", "#b"), [])) == []

@@ -56,7 +56,7 @@ def test_what_a_person_is_known_by_is_not_kept() -> None:
         (b"\r\n" + LINE + b"content-length: 2\r\n\r\n", 2),
         (b"", 0),
     ],
-)  # fmt: skip
+)
 def test_a_head_whose_end_could_be_disputed_is_read_each_time(raw: bytes, length: int) -> None:
     assert not is_known(raw, length)
 

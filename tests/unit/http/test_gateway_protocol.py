@@ -96,9 +96,14 @@ class Wire:
 def opened(desk: Desk) -> tuple[ServerState, Connection, Wire]:
     """A connection to the desk."""
     hall = ServerState(
-        desk, admission=Admission(), tasks=Tasks(lambda name, error: None), clock=SystemClock(),
-        patience=Timeouts(), crowd=ConnectionLimits(8, 8), identify=lambda _: Peer("127.0.0.1"),
-    )  # fmt: skip
+        desk,
+        admission=Admission(),
+        tasks=Tasks(lambda name, error: None),
+        clock=SystemClock(),
+        patience=Timeouts(),
+        crowd=ConnectionLimits(8, 8),
+        identify=lambda _: Peer("127.0.0.1"),
+    )
     connection, wire = Connection(hall), Wire()
     connection.connection_made(cast(asyncio.Transport, wire))
     return hall, connection, wire

@@ -95,9 +95,12 @@ def test_a_route_without_a_body_makes_one_of_query_and_path() -> None:
     route = resolved(Http("GET", "/x/{item}"), Order)
     texts = query_texts(request(b"count=3&item=other"))
     query = typed_query(route, queries(route), texts, {"item": "tea"})
-    assert msgspec.json.decode(payload_of(route, bodies(route), "GET", b"", query, {"item": "tea"})) == {
-        "item": "tea", "count": 3,
-    }  # fmt: skip
+    assert msgspec.json.decode(
+        payload_of(route, bodies(route), "GET", b"", query, {"item": "tea"})
+    ) == {
+        "item": "tea",
+        "count": 3,
+    }
     with pytest.raises(Mismatch):
         typed_query(route, queries(route), {"count": ["3x"]}, {"item": "tea"})
 
@@ -117,9 +120,12 @@ def test_only_headers_the_route_names_are_handed_on() -> None:
     route = resolved(Http("POST", "/x", headers=("X-Tenant",)), Any)
     given = request(x_tenant="acme", cookie="secret", authorization="Bearer x")
     assert carried(route, given, {"id": 7}, {}) == {
-        "http-method": "POST", "http-path": "/x", "http-client": "10.0.0.9",
-        "http-params": '{"id":7}', "http-header-x-tenant": "acme",
-    }  # fmt: skip
+        "http-method": "POST",
+        "http-path": "/x",
+        "http-client": "10.0.0.9",
+        "http-params": '{"id":7}',
+        "http-header-x-tenant": "acme",
+    }
     with pytest.raises(TooLarge):
         carried(route, request(x_tenant="a" * 20_000), {}, {})
 

@@ -19,10 +19,14 @@ from headrace.model.errors import Invalid, Unknown
         ("GET", "/state/shop/a%2Fb", ("shop", "a/b"), "/state/{app}/{key}"),
         ("GET", "/state/shop/%C3%A4", ("shop", "ä"), "/state/{app}/{key}"),
         ("POST", "/dead/shop.f/redrive", ("shop.f",), "/dead/{function}/redrive"),
-        ("GET", "/dead/shop.f/orders/0/7", ("shop.f", "orders", "0", "7"),
-         "/dead/{function}/{stream}/{partition}/{offset}"),
+        (
+            "GET",
+            "/dead/shop.f/orders/0/7",
+            ("shop.f", "orders", "0", "7"),
+            "/dead/{function}/{stream}/{partition}/{offset}",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_path_finds_its_handler_and_names(
     method: str, path: str, names: tuple[str, ...], pattern: str
 ) -> None:

@@ -22,9 +22,14 @@ def lines_of(
 def test_a_plain_answer_and_one_with_headers_say_the_same() -> None:
     plain = lines_of(Response(200, b"[1]"))
     assert plain == [
-        b"HTTP/1.1 200 OK", DATE.strip(), b"content-type: application/json", b"content-length: 3",
-        b"x-content-type-options: nosniff", b"cache-control: no-store", b"[1]",
-    ]  # fmt: skip
+        b"HTTP/1.1 200 OK",
+        DATE.strip(),
+        b"content-type: application/json",
+        b"content-length: 3",
+        b"x-content-type-options: nosniff",
+        b"cache-control: no-store",
+        b"[1]",
+    ]
     with_more = lines_of(Response(200, b"[1]", headers=((b"x-more", b"1"),)))
     assert sorted(with_more) == sorted([*plain, b"x-more: 1"])
 
@@ -32,8 +37,9 @@ def test_a_plain_answer_and_one_with_headers_say_the_same() -> None:
 def test_what_an_answer_sets_replaces_what_would_stand_there() -> None:
     lines = lines_of(
         Response(200, b"1", headers=((b"cache-control", b"max-age=60"), (b"vary", b"accept"))),
-        (b"vary", b"origin"), (b"cache-control", b"never"),
-    )  # fmt: skip
+        (b"vary", b"origin"),
+        (b"cache-control", b"never"),
+    )
     assert [line for line in lines if line.startswith(b"cache")] == [b"cache-control: max-age=60"]
     assert [line for line in lines if line.startswith(b"vary")] == [
         b"vary: accept",

@@ -82,9 +82,17 @@ def test_a_querys_numbers_are_taken(query: str, name: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["size=3", "level=true", "count=18446744073709551616", "count=1.0", "weight=nan",
-     "weight=inf", "weight=1e999", "weight=1e9999"],
-)  # fmt: skip
+    [
+        "size=3",
+        "level=true",
+        "count=18446744073709551616",
+        "count=1.0",
+        "weight=nan",
+        "weight=inf",
+        "weight=1e999",
+        "weight=1e9999",
+    ],
+)
 def test_a_query_of_another_type_is_refused(query: str) -> None:
     with World(app) as world:
         assert world.ask("GET", f"/wishes?{query}").status == 400

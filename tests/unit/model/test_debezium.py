@@ -21,20 +21,47 @@ from headrace.model.debezium import (
 from headrace.model.errors import Invalid, Misuse
 
 POSTGRES: dict[str, Any] = {
-    "version": "2.7.0.Final", "connector": "postgresql", "name": "shop", "ts_ms": 1740477600000,
-    "snapshot": "false", "db": "shop", "sequence": '["23456700","23456789"]', "schema": "public",
-    "table": "orders", "txId": 491, "lsn": 23456789, "xmin": None,
-}  # fmt: skip
+    "version": "2.7.0.Final",
+    "connector": "postgresql",
+    "name": "shop",
+    "ts_ms": 1740477600000,
+    "snapshot": "false",
+    "db": "shop",
+    "sequence": '["23456700","23456789"]',
+    "schema": "public",
+    "table": "orders",
+    "txId": 491,
+    "lsn": 23456789,
+    "xmin": None,
+}
 MYSQL: dict[str, Any] = {
-    "version": "2.7.0.Final", "connector": "mysql", "name": "shop", "ts_ms": 1740477600000,
-    "snapshot": "false", "db": "inventory", "sequence": None, "table": "customers",
-    "server_id": 223344, "gtid": None, "file": "mysql-bin.000003", "pos": 484, "row": 0,
-    "thread": 7, "query": None,
-}  # fmt: skip
+    "version": "2.7.0.Final",
+    "connector": "mysql",
+    "name": "shop",
+    "ts_ms": 1740477600000,
+    "snapshot": "false",
+    "db": "inventory",
+    "sequence": None,
+    "table": "customers",
+    "server_id": 223344,
+    "gtid": None,
+    "file": "mysql-bin.000003",
+    "pos": 484,
+    "row": 0,
+    "thread": 7,
+    "query": None,
+}
 MONGODB: dict[str, Any] = {
-    "version": "2.7.0.Final", "connector": "mongodb", "name": "fulfillment", "ts_ms": 1558965508000,
-    "snapshot": "false", "db": "inventory", "collection": "customers", "ord": 31, "rs": "rs0",
-}  # fmt: skip
+    "version": "2.7.0.Final",
+    "connector": "mongodb",
+    "name": "fulfillment",
+    "ts_ms": 1558965508000,
+    "snapshot": "false",
+    "db": "inventory",
+    "collection": "customers",
+    "ord": 31,
+    "rs": "rs0",
+}
 ROW = {"id": 1, "customer": "alice", "status": "paid"}
 
 
@@ -108,17 +135,27 @@ def test_an_update_of_mongodb_without_the_document_says_what_to_set() -> None:
 
 def test_a_cloud_event_in_one_piece_is_a_change() -> None:
     record = {
-        "id": "name:shop;lsn:23456789;txId:491", "source": "/debezium/postgresql/shop",
-        "specversion": "1.0", "type": "io.debezium.connector.postgresql.DataChangeEvent",
-        "time": "2020-01-13T13:55:39.738Z", "datacontenttype": "application/json",
-        "iodebeziumop": "u", "iodebeziumdb": "shop", "iodebeziumschema": "public",
-        "iodebeziumtable": "orders", "iodebeziumlsn": "23456789", "iodebeziumxmin": None,
+        "id": "name:shop;lsn:23456789;txId:491",
+        "source": "/debezium/postgresql/shop",
+        "specversion": "1.0",
+        "type": "io.debezium.connector.postgresql.DataChangeEvent",
+        "time": "2020-01-13T13:55:39.738Z",
+        "datacontenttype": "application/json",
+        "iodebeziumop": "u",
+        "iodebeziumdb": "shop",
+        "iodebeziumschema": "public",
+        "iodebeziumtable": "orders",
+        "iodebeziumlsn": "23456789",
+        "iodebeziumxmin": None,
         "data": {"before": None, "after": ROW},
-    }  # fmt: skip
+    }
     expected = {
-        "op": "update", "before": None, "after": ROW, "table": "public.orders",
+        "op": "update",
+        "before": None,
+        "after": ROW,
+        "table": "public.orders",
         "position": "0/165EC15",
-    }  # fmt: skip
+    }
     assert opened(record) == expected
     record["data"] = with_schema(record["data"])
     assert opened(record) == expected
@@ -126,15 +163,24 @@ def test_a_cloud_event_in_one_piece_is_a_change() -> None:
 
 def test_a_cloud_event_whose_attributes_became_headers_is_a_change() -> None:
     headers = {
-        "ce-id": "x", "ce-iodebeziumop": "d", "ce-iodebeziumschema": "public",
-        "ce-iodebeziumtable": "orders", "ce-iodebeziumlsn": "23456789",
-    }  # fmt: skip
+        "ce-id": "x",
+        "ce-iodebeziumop": "d",
+        "ce-iodebeziumschema": "public",
+        "ce-iodebeziumtable": "orders",
+        "ce-iodebeziumlsn": "23456789",
+    }
     told = opened({"before": ROW, "after": None}, headers)
     assert (told["op"], told["before"], told["table"]) == ("delete", ROW, "public.orders")
 
 
-@pytest.mark.parametrize("given", ["__debezium_unavailable_value", ["__debezium_unavailable_value"],
-                                   "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="])  # fmt: skip
+@pytest.mark.parametrize(
+    "given",
+    [
+        "__debezium_unavailable_value",
+        ["__debezium_unavailable_value"],
+        "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ==",
+    ],
+)
 def test_a_value_that_was_not_sent_again_is_named_and_not_made_up(given: Any) -> None:
     told = opened(envelope("u", None, {"id": 1, "note": given, "status": "paid"}))
     assert told["after"] == {"id": 1, "status": "paid"}
@@ -149,24 +195,41 @@ def test_a_value_that_was_not_sent_again_is_named_and_not_made_up(given: Any) ->
         ({"ts_ms": 1740477600123}, "debezium/heartbeat"),
         (with_schema({"ts_ms": 1740477600123}), "debezium/heartbeat"),
         (
-            {"source": MYSQL, "ts_ms": 1, "databaseName": "inventory", "schemaName": None,
-             "ddl": "ALTER TABLE customers ADD COLUMN x INT", "tableChanges": []},
+            {
+                "source": MYSQL,
+                "ts_ms": 1,
+                "databaseName": "inventory",
+                "schemaName": None,
+                "ddl": "ALTER TABLE customers ADD COLUMN x INT",
+                "tableChanges": [],
+            },
             "debezium/schema-change",
         ),
         (
-            {"status": "BEGIN", "id": "571:53195829", "ts_ms": 1, "event_count": None,
-             "data_collections": None},
+            {
+                "status": "BEGIN",
+                "id": "571:53195829",
+                "ts_ms": 1,
+                "event_count": None,
+                "data_collections": None,
+            },
             "debezium/transaction",
         ),
-        ({"status": "END", "id": "571", "event_count": 2, "data_collections": []},
-         "debezium/transaction"),
         (
-            {"op": "m", "ts_ms": 1, "source": POSTGRES,
-             "message": {"prefix": "foo", "content": "Ymfy"}},
+            {"status": "END", "id": "571", "event_count": 2, "data_collections": []},
+            "debezium/transaction",
+        ),
+        (
+            {
+                "op": "m",
+                "ts_ms": 1,
+                "source": POSTGRES,
+                "message": {"prefix": "foo", "content": "Ymfy"},
+            },
             "debezium/message",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_tells_of_no_row_is_told_apart_by_reason(record: Any, reason: str) -> None:
     assert opened(record) == reason
 

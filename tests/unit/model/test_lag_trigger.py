@@ -38,10 +38,19 @@ def test_what_cannot_work_is_refused_with_the_fix(given: dict[str, Any], said: s
 @pytest.mark.parametrize(
     ("lag", "now", "wanted"),
     [
-        (0, 0, 0), (999, 0, 0), (1_000, 0, 1), (9_999, 1, 1), (10_000, 1, 4),
-        (9_000, 4, 4), (8_001, 4, 4), (7_999, 4, 1), (801, 1, 1), (799, 1, 0), (799, 4, 0),
+        (0, 0, 0),
+        (999, 0, 0),
+        (1_000, 0, 1),
+        (9_999, 1, 1),
+        (10_000, 1, 4),
+        (9_000, 4, 4),
+        (8_001, 4, 4),
+        (7_999, 4, 1),
+        (801, 1, 1),
+        (799, 1, 0),
+        (799, 4, 0),
     ],
-)  # fmt: skip
+)
 def test_more_run_at_a_threshold_and_fewer_only_well_below_it(
     lag: int, now: int, wanted: int
 ) -> None:

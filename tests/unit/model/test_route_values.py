@@ -19,10 +19,23 @@ from headrace.model.webhook_signature import GitHub
 @pytest.mark.parametrize(
     "path",
     [
-        "", "orders", "/", "/streams/x", "/{any}", "/a//b", "/a/{b", "/a/{b:thing}", "/a/{b}/{b}",
-        "/a/{rest:path}/b", "/a/..", "/a b", "/a?b", "/" + "x" * 600, 7,
+        "",
+        "orders",
+        "/",
+        "/streams/x",
+        "/{any}",
+        "/a//b",
+        "/a/{b",
+        "/a/{b:thing}",
+        "/a/{b}/{b}",
+        "/a/{rest:path}/b",
+        "/a/..",
+        "/a b",
+        "/a?b",
+        "/" + "x" * 600,
+        7,
     ],
-)  # fmt: skip
+)
 def test_what_is_no_path_of_an_authors_is_refused(path: Any) -> None:
     with pytest.raises(Misuse):
         Http("POST", path)
@@ -39,10 +52,13 @@ def test_what_is_no_path_of_an_authors_is_refused(path: Any) -> None:
         ("/a/{x:int}", "/a/-7", {"x": -7}),
         ("/a/{x:float}/c", "/a/1.5/c", {"x": 1.5}),
         ("/a/{x:path}", "/a/b/c/d", {"x": "b/c/d"}),
-        ("/a/{x:uuid}", "/a/00000000-0000-0000-0000-00000000000A",
-         {"x": "00000000-0000-0000-0000-00000000000a"}),
+        (
+            "/a/{x:uuid}",
+            "/a/00000000-0000-0000-0000-00000000000A",
+            {"x": "00000000-0000-0000-0000-00000000000a"},
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_path_fits_its_pattern(pattern: str, path: str, found: dict[str, Any] | None) -> None:
     quoted = fits(segments_of(pattern, pattern), path.split("/")[1:])
     if found is None:

@@ -23,12 +23,21 @@ class Search(msgspec.Struct):
 
 def test_a_querys_texts_become_what_the_type_says() -> None:
     texts = {
-        "q": ["7"], "limit": ["5"], "near": ["1.5"], "exact": ["true"], "tags": ["1", "2"],
+        "q": ["7"],
+        "limit": ["5"],
+        "near": ["1.5"],
+        "exact": ["true"],
+        "tags": ["1", "2"],
         "else": ["x"],
-    }  # fmt: skip
+    }
     assert coerce(msgspec.json.schema(Search), texts) == {
-        "q": "7", "limit": 5, "near": 1.5, "exact": True, "tags": [1, 2], "else": "x",
-    }  # fmt: skip
+        "q": "7",
+        "limit": 5,
+        "near": 1.5,
+        "exact": True,
+        "tags": [1, 2],
+        "else": "x",
+    }
 
 
 def test_a_text_that_is_no_number_stays_one() -> None:
@@ -49,20 +58,37 @@ class Sale(msgspec.Struct):
 
 def test_a_row_of_texts_becomes_what_its_type_says() -> None:
     row = {
-        "item": "12", "count": "3", "price": "1.5", "tags": '["a", "b"]', "paid": "yes", "code": "5",
-        "note": "", "floor": "2", "more": "9",
-    }  # fmt: skip
+        "item": "12",
+        "count": "3",
+        "price": "1.5",
+        "tags": '["a", "b"]',
+        "paid": "yes",
+        "code": "5",
+        "note": "",
+        "floor": "2",
+        "more": "9",
+    }
     assert coerce_row(msgspec.json.schema(Sale), row) == {
-        "item": "12", "count": 3, "price": 1.5, "tags": ["a", "b"], "paid": True, "code": "5",
-        "note": "", "floor": 2, "more": "9",
-    }  # fmt: skip
+        "item": "12",
+        "count": 3,
+        "price": 1.5,
+        "tags": ["a", "b"],
+        "paid": True,
+        "code": "5",
+        "note": "",
+        "floor": 2,
+        "more": "9",
+    }
 
 
 def test_an_empty_field_is_null_left_out_or_as_it_is() -> None:
     row = dict.fromkeys(("item", "count", "price", "tags", "paid", "floor"), "")
     assert coerce_row(msgspec.json.schema(Sale), row) == {
-        "item": "", "count": "", "price": None, "tags": "",
-    }  # fmt: skip
+        "item": "",
+        "count": "",
+        "price": None,
+        "tags": "",
+    }
 
 
 def test_what_is_not_of_its_type_stays_a_text() -> None:

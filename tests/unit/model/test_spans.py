@@ -20,10 +20,22 @@ from headrace.testing import context, event
 
 @pytest.mark.parametrize(
     ("span", "seconds"),
-    [("90s", 90), ("5m", 300), ("1h30m", 5_400), ("1 h 30 m", 5_400), ("500ms", 0.5), ("1w", 604_800),
-     ("1.5h", 5_400), (7, 7), (0.25, 0.25),
-     ("5", 5), ("0.5", 0.5), ("250us", 0.000_25), (timedelta(days=1), 86_400)],
-)  # fmt: skip
+    [
+        ("90s", 90),
+        ("5m", 300),
+        ("1h30m", 5_400),
+        ("1 h 30 m", 5_400),
+        ("500ms", 0.5),
+        ("1w", 604_800),
+        ("1.5h", 5_400),
+        (7, 7),
+        (0.25, 0.25),
+        ("5", 5),
+        ("0.5", 0.5),
+        ("250us", 0.000_25),
+        (timedelta(days=1), 86_400),
+    ],
+)
 def test_a_span_is_read(span: object, seconds: float) -> None:
     assert seconds_in(span, "it", low=0, high=1e9) == seconds
 

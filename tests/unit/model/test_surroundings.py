@@ -21,8 +21,10 @@ def test_an_app_is_given_its_own_settings_alone() -> None:
 def test_variables_are_passed_on_by_name_and_by_pattern() -> None:
     around = ImportEnvironment([], {"AWS_KEY": "1", "AWS_REGION": "2", "TZ": "UTC", "HOME": "/"})
     assert around.of("shop", ["AWS_*", "TZ"]).variables == {
-        "AWS_KEY": "1", "AWS_REGION": "2", "TZ": "UTC",
-    }  # fmt: skip
+        "AWS_KEY": "1",
+        "AWS_REGION": "2",
+        "TZ": "UTC",
+    }
     assert around.of("shop", []).variables == {}
 
 

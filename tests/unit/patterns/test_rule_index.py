@@ -17,8 +17,20 @@ from headrace.patterns.rule_index import RuleIndex
 MANY = 400
 
 TEXTS = [
-    "", "a", "ab", "abc", "B", "aB.c", "xyzabcxyz", "10.0.0.7", "::1", "1", "a/b/c", "a//c", "b/c/b",
-]  # fmt: skip
+    "",
+    "a",
+    "ab",
+    "abc",
+    "B",
+    "aB.c",
+    "xyzabcxyz",
+    "10.0.0.7",
+    "::1",
+    "1",
+    "a/b/c",
+    "a//c",
+    "b/c/b",
+]
 SCALARS = [*TEXTS, -3, -2, -1, 0, 1, 2, 3, 0.5, 1.0, True, False, None]
 NAMES = ["a", "b", "c", "a.b"]
 WILDCARDS = ["*", "a*", "*c", "a*c", "*b*", "x*abc*z", r"\*", "*yzab*", "abc", "10.*.0.7"]
@@ -240,16 +252,30 @@ def test_a_piece_of_a_wildcard_may_be_a_whole_part_or_some_of_one(delimiter: str
     index = RuleIndex()
     for number in range(20):
         for name, wildcard in {
-            "inner": f"*|in-{number}|*", "first": f"at-{number}|*", "last": f"*|to-{number}",
-            "some": f"*|so{number}*", "both": f"x-{number}|y-{number}",
-        }.items():  # fmt: skip
+            "inner": f"*|in-{number}|*",
+            "first": f"at-{number}|*",
+            "last": f"*|to-{number}",
+            "some": f"*|so{number}*",
+            "both": f"x-{number}|y-{number}",
+        }.items():
             index.add(f"{name} {number}", {"a": [{"wildcard": wildcard.replace("|", delimiter)}]})
     for text, met in {
-        "0|in-7|0": ["inner 7"], "in-7|0": [], "0|in-7": [], "0|in-77|0": [], "|in-7|": ["inner 7"],
-        "at-7|": ["first 7"], "at-7": [], "0|at-7|": [], "|to-7": ["last 7"], "to-7": [],
-        "to-7|0": [], "0|so7xyz": ["some 7"], "x-7|y-7": ["both 7"], "x-7|y-7|": [],
+        "0|in-7|0": ["inner 7"],
+        "in-7|0": [],
+        "0|in-7": [],
+        "0|in-77|0": [],
+        "|in-7|": ["inner 7"],
+        "at-7|": ["first 7"],
+        "at-7": [],
+        "0|at-7|": [],
+        "|to-7": ["last 7"],
+        "to-7": [],
+        "to-7|0": [],
+        "0|so7xyz": ["some 7"],
+        "x-7|y-7": ["both 7"],
+        "x-7|y-7|": [],
         "at-7|in-8|in-8|to-9": ["first 7", "inner 8", "last 9"],
-    }.items():  # fmt: skip
+    }.items():
         assert sorted(index.match({"a": text.replace("|", delimiter)})) == met
 
 

@@ -179,9 +179,13 @@ def test_numbers_and_truth_are_what_the_functions_take_them_for() -> None:
     schema = msgspec.json.schema(tuple[Literal[1], int, float, int | float])
     check(schema, [1, 2, 3, 1.0], b"[1, 2, 3, 1.0]")
     for raw, path in (
-        (b"[true, 2, 3, 4]", "/0"), (b"[1.0, 2, 3, 4]", "/0"), (b"[1, 2.0, 3, 4]", "/1"),
-        (b"[1, 2e0, 3, 4]", "/1"), (b"[1, false, 3, 4]", "/1"), (b"[1, 2, true, 4]", "/2"),
-    ):  # fmt: skip
+        (b"[true, 2, 3, 4]", "/0"),
+        (b"[1.0, 2, 3, 4]", "/0"),
+        (b"[1, 2.0, 3, 4]", "/1"),
+        (b"[1, 2e0, 3, 4]", "/1"),
+        (b"[1, false, 3, 4]", "/1"),
+        (b"[1, 2, true, 4]", "/2"),
+    ):
         with pytest.raises(Mismatch) as caught:
             check(schema, msgspec.json.decode(raw), raw)
         assert caught.value.path == path
@@ -204,11 +208,20 @@ def test_names_are_held_against_their_expressions() -> None:
 @pytest.mark.parametrize(
     ("expression", "text"),
     [
-        (r"^\w+$", "Zoë"), (r"^[\w-]+$", "Zoë-1"), (r"^\W$", "!"), (r"^\d$", "٣"),
-        (r"\Aa\Z", "a"), (r"^[]a]+$", "]a"), (r"^[^]a]$", "b"), (r"^(?P<x>a)$", "a"),
-        (r"^\\w$", r"\w"), (r"^(?i:A)$", "a"), (r"^a\.b$", "a.b"), ("^[a[]$", "["),
+        (r"^\w+$", "Zoë"),
+        (r"^[\w-]+$", "Zoë-1"),
+        (r"^\W$", "!"),
+        (r"^\d$", "٣"),
+        (r"\Aa\Z", "a"),
+        (r"^[]a]+$", "]a"),
+        (r"^[^]a]$", "b"),
+        (r"^(?P<x>a)$", "a"),
+        (r"^\\w$", r"\w"),
+        (r"^(?i:A)$", "a"),
+        (r"^a\.b$", "a.b"),
+        ("^[a[]$", "["),
     ],
-)  # fmt: skip
+)
 def test_an_expression_means_what_it_means_to_python(expression: str, text: str) -> None:
     of = Annotated[str, msgspec.Meta(pattern=expression)]
     assert msgspec.convert(text, of) == text
@@ -220,8 +233,9 @@ def test_an_expression_means_what_it_means_to_python(expression: str, text: str)
 @pytest.mark.parametrize("expression", ["(?=a)b", "(?<!a)b", r"(a)\1", "(?:a{1000}){1000}", "["])
 def test_an_expression_that_cannot_run_in_linear_time_is_refused(expression: str) -> None:
     schemas: list[dict[str, Any]] = [
-        {"pattern": expression}, {"patternProperties": {expression: {}}},
-    ]  # fmt: skip
+        {"pattern": expression},
+        {"patternProperties": {expression: {}}},
+    ]
     for schema in schemas:
         with pytest.raises(Misuse, match=r"/properties/x.*linear") as caught:
             Checker({"properties": {"x": schema}})
@@ -238,11 +252,20 @@ def test_a_text_beyond_what_is_matched_is_refused() -> None:
 @pytest.mark.parametrize(
     ("expression", "places"),
     [
-        ("", 1), ("abc", 3), ("[]a]b", 2), ("(ab){3}", 6), ("(?:a|bc){2,5}x*", 16), (r"\d{4}-\d{2}", 7),
-        (r"^[\w-]{1,2048}$", 1), ("^a[a-z]{0,2047}$", 201), ("a*[a-z]{100}", 505), (r"\bab\b", 120),
-        ("(a|b)*a(a|b){100}c", 1020), (r"^(\\b|c)$", 3),
+        ("", 1),
+        ("abc", 3),
+        ("[]a]b", 2),
+        ("(ab){3}", 6),
+        ("(?:a|bc){2,5}x*", 16),
+        (r"\d{4}-\d{2}", 7),
+        (r"^[\w-]{1,2048}$", 1),
+        ("^a[a-z]{0,2047}$", 201),
+        ("a*[a-z]{100}", 505),
+        (r"\bab\b", 120),
+        ("(a|b)*a(a|b){100}c", 1020),
+        (r"^(\\b|c)$", 3),
     ],
-)  # fmt: skip
+)
 def test_an_expressions_places_are_counted(expression: str, places: int) -> None:
     assert places_of(expression) == places
 

@@ -22,11 +22,17 @@ def test_what_the_author_raised_is_told_by_its_class() -> None:
 @pytest.mark.parametrize(
     ("error", "retryable"),
     [
-        (Refused("no"), False), (Invalid("no"), False), (Unknown("no"), False), (Permanent("no"), False),
-        (HostRefused("Unknown", "no"), False), (HostRefused("Unavailable", "no"), True),
-        (Unavailable("no"), True), (Misuse("no"), True), (KeyError("no"), True),
+        (Refused("no"), False),
+        (Invalid("no"), False),
+        (Unknown("no"), False),
+        (Permanent("no"), False),
+        (HostRefused("Unknown", "no"), False),
+        (HostRefused("Unavailable", "no"), True),
+        (Unavailable("no"), True),
+        (Misuse("no"), True),
+        (KeyError("no"), True),
     ],
-)  # fmt: skip
+)
 def test_what_the_same_event_would_meet_again_is_not_tried_again(
     error: Exception, retryable: bool
 ) -> None:

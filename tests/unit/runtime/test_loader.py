@@ -120,10 +120,13 @@ def test_what_the_module_raises_comes_out_as_it_is(tmp_path: Path) -> None:
         ("x = (\n", "'(' was never closed", ["line 1", "x = (", "SyntaxError"]),
         ("import nowhere_at_all\n", "No module named", ["import nowhere_at_all"]),
         ("import json\njson.loads('{')\n", "Expecting", ["in <module>", "in loads", "JSONDecode"]),
-        ("try:\n    1 / 0\nexcept Exception:\n    {}['a']\n", "'a'",
-         ["1 / 0", "ZeroDivisionError", "During handling", "{}['a']", "KeyError"]),
+        (
+            "try:\n    1 / 0\nexcept Exception:\n    {}['a']\n",
+            "'a'",
+            ["1 / 0", "ZeroDivisionError", "During handling", "{}['a']", "KeyError"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_failed_import_shows_the_authors_lines_alone(
     tmp_path: Path, text: str, sentence: str, lines: list[str]
 ) -> None:
@@ -168,8 +171,9 @@ def test_a_file_that_is_not_there_has_no_traceback(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened_is_a_sentence_too(tmp_path: Path) -> None:
     file = tmp_path / "locked_file.py"
     assert said(PermissionError(13, "Permission denied", str(file))) == (
-        f"[Errno 13] Permission denied: '{file}'", "",
-    )  # fmt: skip
+        f"[Errno 13] Permission denied: '{file}'",
+        "",
+    )
 
 
 def stale(folder: Path, name: str, old: str, new: str) -> Path:

@@ -64,8 +64,10 @@ def test_a_record_names_its_own_invocation() -> None:
         ("two\nlines", "shop.price:orders/0/9"),
     ]
     assert (lines[1].level, lines[1].logger, lines[1].time) == (
-        "WARNING", "shop", clock.now() - 1,
-    )  # fmt: skip
+        "WARNING",
+        "shop",
+        clock.now() - 1,
+    )
 
 
 def test_the_epoch_is_the_time_of_a_record() -> None:

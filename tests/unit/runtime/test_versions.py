@@ -68,11 +68,24 @@ def test_data_and_lock_files_count_but_are_not_what_was_imported(folder: Path, n
 @pytest.mark.parametrize(
     "name",
     [
-        ".env", ".git/config", "__pycache__/app.pyc", "node_modules/a.js", "env/pyvenv.cfg", "env/x.py",
-        "node.log", "nohup.out", "app.py~", "shop.db", "shop.sqlite3", "x.db-wal", "x-journal",
-        "state/headrace.db", "state/node.json", "state/scratch/x.py",
+        ".env",
+        ".git/config",
+        "__pycache__/app.pyc",
+        "node_modules/a.js",
+        "env/pyvenv.cfg",
+        "env/x.py",
+        "node.log",
+        "nohup.out",
+        "app.py~",
+        "shop.db",
+        "shop.sqlite3",
+        "x.db-wal",
+        "x-journal",
+        "state/headrace.db",
+        "state/node.json",
+        "state/scratch/x.py",
     ],
-)  # fmt: skip
+)
 def test_what_changes_while_an_app_runs_does_not_count(folder: Path, name: str) -> None:
     written(folder, "env/pyvenv.cfg", "")
     written(folder, "state/headrace.db", "")

@@ -14,9 +14,13 @@ from headrace.testing import event
 
 def test_a_request_is_read_from_the_event_that_it_brought() -> None:
     headers = {
-        "http-method": "POST", "http-path": "/orders/7", "http-client": "10.0.0.1",
-        "http-params": '{"id":7}', "http-query": '{"a":["1","2"]}', "http-header-x-tenant": "acme",
-    }  # fmt: skip
+        "http-method": "POST",
+        "http-path": "/orders/7",
+        "http-client": "10.0.0.1",
+        "http-params": '{"id":7}',
+        "http-query": '{"a":["1","2"]}',
+        "http-header-x-tenant": "acme",
+    }
     found = Request.of(event({}, headers=headers))
     assert (found.method, found.path, found.client) == ("POST", "/orders/7", "10.0.0.1")
     assert found.params == {"id": 7}
@@ -49,11 +53,16 @@ def test_a_reply_is_packed_so_that_the_host_opens_the_same(
 @pytest.mark.parametrize(
     "settings",
     [
-        {"status": 199}, {"status": 600}, {"headers": {"x-a": "b\r\nset-cookie: c"}},
-        {"headers": {"x a": "b"}}, {"headers": {"x-a": "\u20ac"}}, {"headers": {"content-length": "1"}},
-        {"headers": {"Transfer-Encoding": "chunked"}}, {"media": "text/html\r\nx: y"},
+        {"status": 199},
+        {"status": 600},
+        {"headers": {"x-a": "b\r\nset-cookie: c"}},
+        {"headers": {"x a": "b"}},
+        {"headers": {"x-a": "\u20ac"}},
+        {"headers": {"content-length": "1"}},
+        {"headers": {"Transfer-Encoding": "chunked"}},
+        {"media": "text/html\r\nx: y"},
     ],
-)  # fmt: skip
+)
 def test_a_reply_cannot_break_out_of_its_headers(settings: dict[str, Any]) -> None:
     with pytest.raises(Invalid):
         Reply(1, **settings)

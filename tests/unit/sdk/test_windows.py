@@ -26,9 +26,14 @@ def counting(by: Windows, lateness: float, batch_size: int = 10) -> App:
     seen, late, totals = app.stream("seen"), app.stream("late"), app.stream("totals")
 
     @app.window(
-        seen, by, lateness=lateness, late=late, output=totals, combine=lambda a, b: sorted(a + b),
+        seen,
+        by,
+        lateness=lateness,
+        late=late,
+        output=totals,
+        combine=lambda a, b: sorted(a + b),
         batch_size=batch_size,
-    )  # fmt: skip
+    )
     def collect(held: list[int] | None, event: Event[int]) -> list[int]:
         return sorted([*(held or ()), event.value])
 
@@ -99,8 +104,10 @@ def naive(
     st.sampled_from([0.0, 3.0, 12.0]),
     st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 60).map(float)), max_size=25),
     st.sampled_from([1, 3, 100]),
-    st.sampled_from([None, ("commit:before-write", 2), ("commit:after-fsync", 1), ("pump:after-invoke", 2)]),
-)  # fmt: skip
+    st.sampled_from(
+        [None, ("commit:before-write", 2), ("commit:after-fsync", 1), ("pump:after-invoke", 2)]
+    ),
+)
 def test_windows_are_what_a_plain_computation_finds_in_any_batching(
     by: Windows,
     lateness: float,

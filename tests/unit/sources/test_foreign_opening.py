@@ -24,7 +24,8 @@ class Acme:
     """A third party's driver, as far as it takes to be opened."""
 
     def __init__(self, settings: Mapping[str, object], around: DriverContext) -> None:
-        self.settings, self.name = settings, around.name
+        self.settings = settings
+        self.name = around.name
 
 
 @pytest.fixture

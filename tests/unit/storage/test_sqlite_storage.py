@@ -135,7 +135,8 @@ class TimeByLooking(SystemClock):
 
     def __init__(self, step: float) -> None:
         super().__init__()
-        self._now, self._step = 0.0, step
+        self._now = 0.0
+        self._step = step
 
     def monotonic(self) -> float:
         self._now += self._step

@@ -64,9 +64,14 @@ def test_what_is_published_comes_out_once_and_in_order() -> None:
         world.assert_order("priced", by=_n)
         world.assert_nothing_lost()
         assert world.state("shop").items("count.") == {
-            "count.k0": 2, "count.k1": 2, "count.k2": 2, "count.k3": 1, "count.k4": 1,
-            "count.k5": 1, "count.k6": 1,
-        }  # fmt: skip
+            "count.k0": 2,
+            "count.k1": 2,
+            "count.k2": 2,
+            "count.k3": 1,
+            "count.k4": 1,
+            "count.k5": 1,
+            "count.k6": 1,
+        }
 
 
 def test_a_poison_event_becomes_a_dead_letter_and_the_others_flow_on() -> None:
@@ -82,10 +87,19 @@ def test_a_poison_event_becomes_a_dead_letter_and_the_others_flow_on() -> None:
 
 @pytest.mark.parametrize(
     "label",
-    ["pump:after-read", "pump:before-invoke", "pump:after-invoke", "commit:before-write",
-     "commit:after-fsync", "pump:after-commit", "dead-letter:before-commit", "claim:before-write",
-     "claim:after-write", "recovery:claimed"],
-)  # fmt: skip
+    [
+        "pump:after-read",
+        "pump:before-invoke",
+        "pump:after-invoke",
+        "commit:before-write",
+        "commit:after-fsync",
+        "pump:after-commit",
+        "dead-letter:before-commit",
+        "claim:before-write",
+        "claim:after-write",
+        "recovery:claimed",
+    ],
+)
 def test_a_crash_at_any_point_neither_loses_nor_doubles(label: str) -> None:
     with World(_shop(), seed=5) as world:
         world.pause("shop.price")

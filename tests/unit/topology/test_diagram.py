@@ -16,15 +16,19 @@ ROWS = map_rows(
             streams=(StreamSpec(name="orders"), StreamSpec(name="totals")),
             functions=(
                 FunctionSpec(
-                    name="shop.count", app="shop", output="totals",
+                    name="shop.count",
+                    app="shop",
+                    output="totals",
                     triggers=(StreamTrigger(streams=("orders",)),),
                 ),
-                FunctionSpec(name="shop.quiet", app="shop", triggers=(Silence("orders", after=60.0),)),
+                FunctionSpec(
+                    name="shop.quiet", app="shop", triggers=(Silence("orders", after=60.0),)
+                ),
                 FunctionSpec(name="shop.tidy", app="shop", triggers=(Cron("0 7 * * *"),)),
             ),
         )
     ]
-)  # fmt: skip
+)
 
 
 def test_a_flowchart_has_every_stream_function_and_line() -> None:

@@ -309,11 +309,17 @@ def test_what_code_may_do_warns_of_cycles_and_refuses_nobody() -> None:
 
 def test_what_holds_runs_back_stands_in_the_map() -> None:
     spec = FunctionSpec(
-        name="shop.f", app="shop", triggers=(CallTrigger(),), timeout=90.0,
-        concurrency=Concurrency(limit=4, per_key=1), throttle=Throttle(10, per=60.0, per_key=True),
-        debounce=Debounce(5.0, longest=60.0), singleton=Singleton(), breaker=Breaker(failures=3, pause=5),
+        name="shop.f",
+        app="shop",
+        triggers=(CallTrigger(),),
+        timeout=90.0,
+        concurrency=Concurrency(limit=4, per_key=1),
+        throttle=Throttle(10, per=60.0, per_key=True),
+        debounce=Debounce(5.0, longest=60.0),
+        singleton=Singleton(),
+        breaker=Breaker(failures=3, pause=5),
         batch_per_key=True,
-    )  # fmt: skip
+    )
     [row] = map_rows([shop(spec)])
     told = (
         "concurrency 4, 1 per key; throttle 10 in 1m per key; debounce 5s, 1m at most; "

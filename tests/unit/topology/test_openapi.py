@@ -63,8 +63,9 @@ def test_the_headers_a_route_takes_are_named() -> None:
     validate(found)
     given = found["paths"]["/orders"]["post"]["parameters"]
     assert [(each["name"], each["in"]) for each in given] == [
-        ("x-tenant", "header"), ("idempotency-key", "header"),
-    ]  # fmt: skip
+        ("x-tenant", "header"),
+        ("idempotency-key", "header"),
+    ]
 
 
 @pytest.mark.parametrize("folder", sorted(each.name for each in EXAMPLES.glob("2*")))
@@ -112,9 +113,12 @@ def test_two_types_of_one_name_are_two_components() -> None:
     validate(found)
     names = {}
     for path, kind in [
-        ("/shop/text", "string"), ("/shop/number", "integer"), ("/shop/again", "string"),
-        ("/till/text", "string"), ("/till/number", "integer"),
-    ]:  # fmt: skip
+        ("/shop/text", "string"),
+        ("/shop/number", "integer"),
+        ("/shop/again", "string"),
+        ("/till/text", "string"),
+        ("/till/number", "integer"),
+    ]:
         names[path], properties = body_at(found, path)
         assert properties["a"]["type"] == kind, path
     assert names["/shop/text"] == names["/shop/again"] == "Item"

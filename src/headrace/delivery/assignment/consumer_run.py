@@ -58,10 +58,15 @@ class ConsumerRun:
         vetting: PublishChecks,
     ) -> None:
         self.partitions = tuple(claims)
-        self.token, self.given = token, 0
+        self.token = token
+        self.given = 0
         self.missed: list[tuple[int, Missed]] = []
-        self._spec, self._stream, self._ends = spec, stream, ends
-        self._storage, self._broker, self._clock = storage, broker, clock
+        self._spec = spec
+        self._stream = stream
+        self._ends = ends
+        self._storage = storage
+        self._broker = broker
+        self._clock = clock
         self._vetting = vetting
         self._rows = {(stream, partition): claimed.row for partition, claimed in claims.items()}
         standings = {partition: claimed.standing for partition, claimed in claims.items()}
@@ -153,11 +158,18 @@ class ConsumerRun:
         now = self._clock.now()
         return [
             DeadEvent(
-                self._spec.name, Position(chunk.stream, chunk.partition, chunk.offset_of(index)),
-                encode_event(event), RUNAWAY.cause, 1, chunk.appended, now, chunk.hops, chunk.origin,
+                self._spec.name,
+                Position(chunk.stream, chunk.partition, chunk.offset_of(index)),
+                encode_event(event),
+                RUNAWAY.cause,
+                1,
+                chunk.appended,
+                now,
+                chunk.hops,
+                chunk.origin,
             )
             for index, event in enumerate(chunk.events(), start=chunk.low)
-        ]  # fmt: skip
+        ]
 
     async def _behind(self) -> int:
         lag = 0

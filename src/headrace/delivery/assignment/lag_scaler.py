@@ -61,10 +61,18 @@ class LagScaler:
         vetting: PublishChecks,
     ) -> None:
         self.paused = False
-        self._spec, self._trigger, self._subscription = spec, trigger, subscription
-        self._storage, self._broker, self._invoker = storage, broker, invoker
-        self._clock, self._entropy, self._tasks, self._runs = clock, entropy, tasks, runs
-        self._shifts, self._vetting = shifts, vetting
+        self._spec = spec
+        self._trigger = trigger
+        self._subscription = subscription
+        self._storage = storage
+        self._broker = broker
+        self._invoker = invoker
+        self._clock = clock
+        self._entropy = entropy
+        self._tasks = tasks
+        self._runs = runs
+        self._shifts = shifts
+        self._vetting = vetting
         self._waiting = Wakeup()
         self._readers: dict[int, Reader] = {}
         self._on: dict[Share, tuple[ConsumerRun, asyncio.Task[None]]] = {}
@@ -206,9 +214,13 @@ class LagScaler:
 
     async def _claim(self, partition: int) -> Claim:
         return await claim(
-            self._storage, self._broker, function=self._spec.name, stream=self._trigger.stream,
-            partition=partition, start=self._trigger.start,
-        )  # fmt: skip
+            self._storage,
+            self._broker,
+            function=self._spec.name,
+            stream=self._trigger.stream,
+            partition=partition,
+            start=self._trigger.start,
+        )
 
     # --- one run ----------------------------------------------------------------------------
 
@@ -219,10 +231,16 @@ class LagScaler:
             return
         token = self._entropy.integer(62) + 1
         shift = ConsumerRun(
-            self._spec, self._trigger.stream, claims, token=token,
-            ends=self._clock.monotonic() + self._trigger.lifespan_s, storage=self._storage,
-            broker=self._broker, clock=self._clock, vetting=self._vetting,
-        )  # fmt: skip
+            self._spec,
+            self._trigger.stream,
+            claims,
+            token=token,
+            ends=self._clock.monotonic() + self._trigger.lifespan_s,
+            storage=self._storage,
+            broker=self._broker,
+            clock=self._clock,
+            vetting=self._vetting,
+        )
         run = self._tasks.start(self._run(share, shift), name=f"consume {self._spec.name}")
         self._on[share] = shift, run
 
@@ -261,9 +279,13 @@ class LagScaler:
         until = self._clock.monotonic() + self._entropy.uniform(pause / 2, pause)
         self._rests[share] = pause, until
         self._runs.write(
-            time=self._clock.now(), function=self._spec.name, instance="", key="", level="warning",
+            time=self._clock.now(),
+            function=self._spec.name,
+            instance="",
+            key="",
+            level="warning",
             text=f"a run that consumed partitions {share} ended without its last effects: {failed}",
-        )  # fmt: skip
+        )
 
     def _invocation(self, shift: ConsumerRun) -> Invocation:
         at = shift.held[0]

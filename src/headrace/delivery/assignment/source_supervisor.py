@@ -45,8 +45,11 @@ class SourceSupervisor:
         halted: dict[Key, str],
     ) -> None:
         self._around = around
-        self._storage, self._broker = storage, broker
-        self._clock, self._entropy, self._tasks = clock, entropy, tasks
+        self._storage = storage
+        self._broker = broker
+        self._clock = clock
+        self._entropy = entropy
+        self._tasks = tasks
         self._halted = halted
         self._feeds: dict[str, Supervised] = {}
 

@@ -71,9 +71,12 @@ class FunctionSubscription:
         subscription: Subscription,
         shared: Shared,
     ) -> None:
-        self.function, self.reads = function, reads
+        self.function = function
+        self.reads = reads
         self.roster: LagScaler | None = None
-        self._trigger, self._subscription, self._shared = trigger, subscription, shared
+        self._trigger = trigger
+        self._subscription = subscription
+        self._shared = shared
         self._pumps: dict[int, tuple[PartitionWorker, Supervised]] = {}
         self._told: deque[Assigned | Revoked] = deque()
         # Partitions that were taken away, and are not to be had again yet.
@@ -119,7 +122,9 @@ class FunctionSubscription:
 
     def renew(self, function: FunctionSpec, trigger: Trigger, reads: StreamTrigger) -> None:
         """Go on by another version: partition by partition, once the run in hand has landed."""
-        self.function, self._trigger, self.reads = function, trigger, reads
+        self.function = function
+        self._trigger = trigger
+        self.reads = reads
         for pump, _ in self._pumps.values():
             pump.stop()
         self._feed()
@@ -198,9 +203,14 @@ class FunctionSubscription:
         # What an author lets be left out is events, never what became of them.
         spec = function.for_ends() if isinstance(self._trigger, Ends) else function
         pump = self._shared.pumping.pump(
-            spec, reads, self._subscription, partition, claims,
-            breaker=self._shared.breakers[function.name], flow=self._shared.flows[function.name],
-        )  # fmt: skip
+            spec,
+            reads,
+            self._subscription,
+            partition,
+            claims,
+            breaker=self._shared.breakers[function.name],
+            flow=self._shared.flows[function.name],
+        )
         pump.paused = function.name in self._shared.paused
         return pump
 

@@ -94,8 +94,12 @@ class PartitionSupervisor:
         self._flows: dict[str, FlowLimiter] = {}
         self._shifts = ConsumerRuns() if shifts is None else shifts
         self.queues = ExternalConsumers(invoker, storage=storage, clock=clock, entropy=entropy)
-        self._broker, self._storage, self._invoker = broker, storage, self.queues
-        self._clock, self._entropy, self._runs = clock, entropy, runs
+        self._broker = broker
+        self._storage = storage
+        self._invoker = self.queues
+        self._clock = clock
+        self._entropy = entropy
+        self._runs = runs
         self._on_failure = on_failure
         self._tasks = Tasks(on_failure)
         # By function first: there may be thousands, and each finds its own only.
@@ -111,22 +115,46 @@ class PartitionSupervisor:
         )
         self.vetting = PublishChecks(broker, self.delays, runs)
         around = SourceContext(
-            clock, entropy, folder, broker, invoker.invoke,
-            outside=outside, agenda=ScheduleQueue(clock, self._tasks),
-        )  # fmt: skip
+            clock,
+            entropy,
+            folder,
+            broker,
+            invoker.invoke,
+            outside=outside,
+            agenda=ScheduleQueue(clock, self._tasks),
+        )
         self.sources = SourceSupervisor(
-            around, storage=storage, broker=broker, clock=clock, entropy=entropy,
-            tasks=self._tasks, halted=self.halted,
-        )  # fmt: skip
+            around,
+            storage=storage,
+            broker=broker,
+            clock=clock,
+            entropy=entropy,
+            tasks=self._tasks,
+            halted=self.halted,
+        )
         self._pumping = WorkerFactory(
-            storage=storage, broker=broker, clock=clock, entropy=entropy, tasks=self._tasks,
-            runs=runs, queues=self.queues, vetting=self.vetting, lead=lead,
-        )  # fmt: skip
+            storage=storage,
+            broker=broker,
+            clock=clock,
+            entropy=entropy,
+            tasks=self._tasks,
+            runs=runs,
+            queues=self.queues,
+            vetting=self.vetting,
+            lead=lead,
+        )
         self._shared = Shared(
-            pumping=self._pumping, sources=self.sources, breakers=self.breakers, flows=self._flows,
-            paused=self._paused, halted=self.halted, unowned=self._unowned,
-            supervise=self._supervise, roster=self._roster, on_failure=on_failure,
-        )  # fmt: skip
+            pumping=self._pumping,
+            sources=self.sources,
+            breakers=self.breakers,
+            flows=self._flows,
+            paused=self._paused,
+            halted=self.halted,
+            unowned=self._unowned,
+            supervise=self._supervise,
+            roster=self._roster,
+            on_failure=on_failure,
+        )
         self._delaying: Supervised | None = None
 
     def troubles(self) -> dict[str, TaskFailure]:
@@ -186,9 +214,10 @@ class PartitionSupervisor:
             # Else the object that is known stays: whoever compares need not look into it.
             self.apps[app.name] = app
         gone = [
-            name for name, function in self.functions.items()
+            name
+            for name, function in self.functions.items()
             if function.app == app.name and name not in prepared.functions
-        ]  # fmt: skip
+        ]
         for name in gone:
             old = self.functions.pop(name)
             for streams in steps(old, None):
@@ -277,11 +306,19 @@ class PartitionSupervisor:
         self, function: FunctionSpec, trigger: Lag, subscription: Subscription
     ) -> LagScaler:
         roster = LagScaler(
-            function, trigger, subscription, storage=self._storage, broker=self._broker,
-            invoker=self._invoker, clock=self._clock, entropy=self._entropy, tasks=self._tasks,
-            runs=self._runs, shifts=self._shifts,
+            function,
+            trigger,
+            subscription,
+            storage=self._storage,
+            broker=self._broker,
+            invoker=self._invoker,
+            clock=self._clock,
+            entropy=self._entropy,
+            tasks=self._tasks,
+            runs=self._runs,
+            shifts=self._shifts,
             vetting=self.vetting,
-        )  # fmt: skip
+        )
         roster.paused = function.name in self._paused
         return roster
 
@@ -423,9 +460,14 @@ class PartitionSupervisor:
                     for stream in reads.streams
                 }
                 work = partial(
-                    move, self._storage, function, partition, offsets, order_of,
+                    move,
+                    self._storage,
+                    function,
+                    partition,
+                    offsets,
+                    order_of,
                     app=spec.app if spec.folds else "",
-                )  # fmt: skip
+                )
                 await self.with_owner(function, reads.streams[0], partition, work)
 
     async def empty(self, function: str, stream: str, partition: int) -> int:

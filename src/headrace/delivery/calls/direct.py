@@ -50,7 +50,8 @@ class CallFailed(HeadraceError):
 
     def __init__(self, function: str, cause: Cause) -> None:
         super().__init__(f"`{function}` failed: {cause.kind}: {cause.message}")
-        self.function, self.cause = function, cause
+        self.function = function
+        self.cause = cause
 
 
 class StartedCall(msgspec.Struct):
@@ -90,11 +91,15 @@ class DirectCalls:
         vetting: PublishChecks,
     ) -> None:
         self._functions = functions
-        self._answers, self._vetting = answers, vetting
+        self._answers = answers
+        self._vetting = vetting
         self._turns = KeyTurns()
-        self._storage, self._invoker = storage, invoker
+        self._storage = storage
+        self._invoker = invoker
         self._prompt = invoker if isinstance(invoker, PromptInvoker) else None
-        self._clock, self._entropy, self._runs = clock, entropy, runs
+        self._clock = clock
+        self._entropy = entropy
+        self._runs = runs
 
     async def call(
         self,
@@ -251,9 +256,16 @@ class DirectCalls:
             await self._commit(spec, begun.invocation, returned, b"", answer)
         except Conflict:
             return await self._run(
-                spec, begun.payload, "", b"", begun.timeout_s, begun.headers, None, begun.judge,
+                spec,
+                begun.payload,
+                "",
+                b"",
+                begun.timeout_s,
+                begun.headers,
+                None,
+                begun.judge,
                 first=2,
-            )  # fmt: skip
+            )
         return answer
 
     def _judged(
@@ -268,9 +280,13 @@ class DirectCalls:
         if not (wrong := judge(outcome.result or b"null")):
             return outcome
         self._runs.write(
-            time=self._clock.now(), function=spec.name, instance=outcome.usage.instance,
-            key=invocation.key, level="error", text=wrong,
-        )  # fmt: skip
+            time=self._clock.now(),
+            function=spec.name,
+            instance=outcome.usage.instance,
+            key=invocation.key,
+            level="error",
+            text=wrong,
+        )
         return Returned(error=Cause(WRONG_ANSWER, wrong), usage=outcome.usage)
 
     def _spec(self, function: str) -> FunctionSpec:

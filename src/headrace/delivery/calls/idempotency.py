@@ -138,8 +138,11 @@ class RequestRecorder:
         clock: Clock,
         entropy: Entropy,
     ) -> None:
-        self._publisher, self._storage, self._broker = publisher, storage, broker
-        self._clock, self._entropy = clock, entropy
+        self._publisher = publisher
+        self._storage = storage
+        self._broker = broker
+        self._clock = clock
+        self._entropy = entropy
 
     async def keep(
         self, stream: str, event: Event, *, mark: bytes, digest: bytes, seconds: float, origin: str

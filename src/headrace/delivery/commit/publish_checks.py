@@ -28,7 +28,9 @@ class PublishChecks:
     """
 
     def __init__(self, broker: Broker, delays: DelayedMessages, runs: RunHistory) -> None:
-        self._broker, self._delays, self._runs = broker, delays, runs
+        self._broker = broker
+        self._delays = delays
+        self._runs = runs
 
     def __call__(self, spec: FunctionSpec, outcome: Outcome) -> Outcome:
         """The outcome of a run of this function as it may land."""

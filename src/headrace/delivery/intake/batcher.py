@@ -21,7 +21,9 @@ class Batcher:
     """The events of one partition that wait to be batched. Owned by one pump."""
 
     def __init__(self, *, events: int, size: int, window: float) -> None:
-        self._limit, self._size, self._window = events, size, window
+        self._limit = events
+        self._size = size
+        self._window = window
         self._chunks: deque[Chunk] = deque()
         self._raws: list[msgspec.Raw] | None = None
         self._events = 0
@@ -155,9 +157,18 @@ def _piece(chunk: Chunk, raws: list[msgspec.Raw], low: int, high: int) -> Chunk:
     body = assemble(raws[low:high])
     offsets = None if chunk.offsets is None else chunk.offsets[low:high]
     return Chunk(
-        chunk.stream, chunk.partition, chunk.offset_of(low), count, body, chunk.appended,
-        0, count, chunk.hops, chunk.origin, offsets,
-    )  # fmt: skip
+        chunk.stream,
+        chunk.partition,
+        chunk.offset_of(low),
+        count,
+        body,
+        chunk.appended,
+        0,
+        count,
+        chunk.hops,
+        chunk.origin,
+        offsets,
+    )
 
 
 def _array_head(count: int) -> bytes:

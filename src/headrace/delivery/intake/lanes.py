@@ -83,10 +83,12 @@ class Lanes:
         waits: DebounceWaits | None = None,
     ) -> None:
         rules = rules or LaneRules()
-        self._limit, self._size = events, size
+        self._limit = events
+        self._size = size
         self._window = 0.0 if rules.one_key else window
         self._patience = int(window * MICROS) if rules.one_key else 0
-        self._room, self._rules = room, rules
+        self._room = room
+        self._rules = rules
         self._holds = bool(rules.quiet or self._patience)
         self._lanes: defaultdict[Lane, deque[_Waiting]] = defaultdict(deque)
         self._open: dict[Lane, None] = {}
@@ -347,7 +349,15 @@ def _chunk(events: list[_Waiting]) -> Chunk:
     source = events[0].chunk
     offsets = tuple(one.offset for one in events)
     return Chunk(
-        source.stream, source.partition, offsets[0], len(events),
-        assemble([one.raw for one in events]), source.appended, 0, len(events),
-        source.hops, source.origin, offsets,
-    )  # fmt: skip
+        source.stream,
+        source.partition,
+        offsets[0],
+        len(events),
+        assemble([one.raw for one in events]),
+        source.appended,
+        0,
+        len(events),
+        source.hops,
+        source.origin,
+        offsets,
+    )

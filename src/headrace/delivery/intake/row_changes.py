@@ -32,7 +32,8 @@ class ChangeFilter:
     """
 
     def __init__(self, pattern: Wants | None, skipped: Callable[[str, int], None]) -> None:
-        self._pattern, self._skipped = pattern, skipped
+        self._pattern = pattern
+        self._skipped = skipped
 
     def __call__(self, chunk: Chunk) -> set[int]:
         """The indices, from 0, of the events of `chunk` that are wanted."""
@@ -48,7 +49,8 @@ class KeyedReader:
     """Reads a partition, every row's changes under the row's own key. A `Reader`."""
 
     def __init__(self, reader: Reader, columns: tuple[str, ...]) -> None:
-        self._reader, self._columns = reader, columns
+        self._reader = reader
+        self._columns = columns
 
     async def read(self, *, events: int, size: int) -> list[Chunk]:
         """As the log's own reader, but for the keys."""
@@ -78,9 +80,18 @@ def keyed(chunk: Chunk, columns: tuple[str, ...]) -> Chunk:
     events = [_keyed(event, columns) for event in chunk.events()]
     offsets = None if chunk.offsets is None else chunk.offsets[chunk.low : chunk.high]
     return Chunk(
-        chunk.stream, chunk.partition, chunk.start, len(events),
-        encode_events(events), chunk.appended, 0, len(events), chunk.hops, chunk.origin, offsets,
-    )  # fmt: skip
+        chunk.stream,
+        chunk.partition,
+        chunk.start,
+        len(events),
+        encode_events(events),
+        chunk.appended,
+        0,
+        len(events),
+        chunk.hops,
+        chunk.origin,
+        offsets,
+    )
 
 
 def _keyed(event: Event, columns: tuple[str, ...]) -> Event:

@@ -69,7 +69,9 @@ class _Commit:
     __slots__ = ("_ended", "change", "effects", "finished", "is_over", "rows", "unit", "waits")
 
     def __init__(self, effects: Effects, finished: tuple[Chunk, ...], unit: Unit | None) -> None:
-        self.effects, self.finished, self.unit = effects, finished, unit
+        self.effects = effects
+        self.finished = finished
+        self.unit = unit
         self.change = Change()
         self.rows: dict[At, bytes] = {}
         self.waits = self.is_over = False
@@ -78,7 +80,8 @@ class _Commit:
 
     def end(self) -> None:
         """Nothing more comes of it."""
-        self.waits, self.is_over = False, True
+        self.waits = False
+        self.is_over = True
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
 
@@ -123,8 +126,10 @@ class CommitPipeline:
         width: int,
         hooks: Hooks,
     ) -> None:
-        self._function, self._rows = function, rows
-        self._storage, self._tasks = storage, tasks
+        self._function = function
+        self._rows = rows
+        self._storage = storage
+        self._tasks = tasks
         self._most = COMMITS_IN_FLIGHT * width
         self._at_once = self._all_at_once = self._most + width
         self.is_wary = False
@@ -303,7 +308,8 @@ class CommitPipeline:
         self._at_once = max(min(self._at_once, len(self.commits)) // 2, 1)
         self.is_wary = True
         self._calm = 0
-        commit.unit, commit.finished = None, ()
+        commit.unit = None
+        commit.finished = ()
         commit.effects = msgspec.structs.replace(commit.effects, appends=(), reads=(), writes=())
         for later in self._written:
             later.effects = without(later.effects, unit.chunks)

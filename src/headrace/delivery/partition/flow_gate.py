@@ -36,14 +36,16 @@ class FlowGate:
         flow: FlowLimiter,
         now: Callable[[], int],
     ) -> None:
-        self._flow, self._now = flow, now
+        self._flow = flow
+        self._now = now
         self._sieve = RateFilter(spec, streams, partition)
         self.waits = DebounceWaits(spec, streams, partition)
         self._spec = spec
         self._inside: dict[int, frozenset[Key]] = {}
         self.rules = _rules(spec, flow)
         # Asked for every run, so it is asked once.
-        self._is_open, self._is_per_key = flow.is_open, flow.is_per_key
+        self._is_open = flow.is_open
+        self._is_per_key = flow.is_per_key
         self._keeps_rows = not self._sieve.is_open or flow.keeps_rows or self.waits.keeps_rows
         self.keeps_time = bool(self._is_per_key or spec.debounce or spec.batch_per_key)
 

@@ -284,9 +284,15 @@ class Ledger:
         return self._effects(Returned(), 0)
 
     def landed(
-        self, unit: Unit, verdict: Verdict, *, kept: Returned | None, token: int,
-        on_failure: OnFailure, now: int,
-    ) -> Effects | None:  # fmt: skip
+        self,
+        unit: Unit,
+        verdict: Verdict,
+        *,
+        kept: Returned | None,
+        token: int,
+        on_failure: OnFailure,
+        now: int,
+    ) -> Effects | None:
         """What a verdict asks to be made durable; None where nothing changed.
 
         Units to run again are put in front of `pending`.
@@ -329,9 +335,14 @@ class Ledger:
                 park_keys = tuple(dict.fromkeys(self._key_of(lost) for lost in verdict.given_up))
                 self.parked.update({(stream, lane): False for stream, _, lane in park_keys})
         return self._effects(
-            kept if kept is not None else Returned(), token, trouble=trouble, dead=dead,
-            parked=parked, unparked=unparked, park_keys=park_keys,
-        )  # fmt: skip
+            kept if kept is not None else Returned(),
+            token,
+            trouble=trouble,
+            dead=dead,
+            parked=parked,
+            unparked=unparked,
+            park_keys=park_keys,
+        )
 
     def _finish(self, chunks: Iterable[Chunk]) -> None:
         for chunk in chunks:
@@ -414,10 +425,18 @@ class Ledger:
         """A chunk of one as a dead or parked event; what it was `before` says who has edited it."""
         original, edits = (before[0].original, before[0].edits) if before else (b"", ())
         return DeadEvent(
-            self._spec.name, Position(chunk.stream, chunk.partition, chunk.start),
-            encode_event(chunk.events()[0]), cause, attempts, chunk.appended, now,
-            chunk.hops, chunk.origin, original=original, edits=edits,
-        )  # fmt: skip
+            self._spec.name,
+            Position(chunk.stream, chunk.partition, chunk.start),
+            encode_event(chunk.events()[0]),
+            cause,
+            attempts,
+            chunk.appended,
+            now,
+            chunk.hops,
+            chunk.origin,
+            original=original,
+            edits=edits,
+        )
 
 
 def without(effects: Effects, chunks: Sequence[Chunk]) -> Effects:

@@ -72,13 +72,23 @@ class UnitScheduler:
         wake: Callable[[], None],
     ) -> None:
         self.convoy = CoalescedBatches(spec)
-        self._spec, self._partition = spec, partition
-        self._streams, self._readers = streams, readers
-        self._storage, self._clock, self._runs = storage, clock, runs
-        self._gate, self._breaker, self._landing, self._merges = gate, breaker, landing, merges
-        self._lateness, self._width, self._in_lanes = lateness, width, in_lanes
+        self._spec = spec
+        self._partition = partition
+        self._streams = streams
+        self._readers = readers
+        self._storage = storage
+        self._clock = clock
+        self._runs = runs
+        self._gate = gate
+        self._breaker = breaker
+        self._landing = landing
+        self._merges = merges
+        self._lateness = lateness
+        self._width = width
+        self._in_lanes = in_lanes
         self._compacted = compacted
-        self._wait, self._wake = wait, wake
+        self._wait = wait
+        self._wake = wake
         # Their events go as they lie; other rules have to be asked each time.
         self._plain_lanes = gate.rules in (LaneRules(), LaneRules(by_key=False))
 
@@ -89,9 +99,14 @@ class UnitScheduler:
         self._read_events = max(spec.batch_size * max(self.convoy.most, 2), 256)
         self._read_size = spec.batch_bytes * 2
         self.intake = intake_of(
-            spec, streams=len(self._streams), lanes=self._in_lanes, width=self._width,
-            rules=self._gate.rules, lateness=self._lateness, waits=self._gate.waits,
-        )  # fmt: skip
+            spec,
+            streams=len(self._streams),
+            lanes=self._in_lanes,
+            width=self._width,
+            rules=self._gate.rules,
+            lateness=self._lateness,
+            waits=self._gate.waits,
+        )
         for stream, reader in zip(self._streams, self._readers, strict=True):
             reader.seek(ledger.watermark(stream))
 
@@ -161,9 +176,12 @@ class UnitScheduler:
         # kept before the next one runs, as between two batches.
         landing = Unit(tuple(self._landing.unfinished()))
         return turn(
-            ledger.pending, (*ledger.running, landing), now, by_key=rules.by_key,
+            ledger.pending,
+            (*ledger.running, landing),
+            now,
+            by_key=rules.by_key,
             together=rules.together,
-        )  # fmt: skip
+        )
 
     async def _batch(self, retry_s: float | None) -> Unit | None:
         """New events from the log, or None after a wait."""

@@ -82,10 +82,17 @@ class PartitionWorker:
         self.fenced = False
         self._streams = tuple(claims)
         self._readers = readers
-        self._storage, self._invoker, self._clock, self._entropy = storage, invoker, clock, entropy
-        self._tasks, self._breaker, self._runs = tasks, breaker, runs
-        self._wants, self._vet = wants, vet
-        self._recall, self._merges = recall, merges
+        self._storage = storage
+        self._invoker = invoker
+        self._clock = clock
+        self._entropy = entropy
+        self._tasks = tasks
+        self._breaker = breaker
+        self._runs = runs
+        self._wants = wants
+        self._vet = vet
+        self._recall = recall
+        self._merges = merges
         # Ordered functions, and merges, are strictly one unit at a time. So is `commit="before"`:
         # what lands after its run moves no position, so nothing would fence the commits behind it.
         one_by_one = spec.mode == "ordered" or len(claims) > 1 or spec.commit == "before"
@@ -96,18 +103,37 @@ class PartitionWorker:
         self._gate = FlowGate(spec, self._streams, partition, flow or FlowLimiter(spec), clock.now)
         self._waiting = Wakeup()
         self._landing = CommitPipeline(
-            spec.name, {(name, partition): c.row for name, c in claims.items()}, storage=storage,
-            tasks=tasks, width=self._width, hooks=Hooks(
-                beside=self._beside, landed=landed, on_finished=self._finished,
+            spec.name,
+            {(name, partition): c.row for name, c in claims.items()},
+            storage=storage,
+            tasks=tasks,
+            width=self._width,
+            hooks=Hooks(
+                beside=self._beside,
+                landed=landed,
+                on_finished=self._finished,
                 wake=self._waiting.wake,
             ),
-        )  # fmt: skip
+        )
         self._picker = UnitScheduler(
-            spec, partition, self._streams, readers, storage=storage, clock=clock, runs=runs,
-            gate=self._gate, breaker=breaker, landing=self._landing, merges=merges, lateness=lateness,
-            width=self._width, in_lanes=self._in_lanes, compacted=compacted, wait=self._wait,
+            spec,
+            partition,
+            self._streams,
+            readers,
+            storage=storage,
+            clock=clock,
+            runs=runs,
+            gate=self._gate,
+            breaker=breaker,
+            landing=self._landing,
+            merges=merges,
+            lateness=lateness,
+            width=self._width,
+            in_lanes=self._in_lanes,
+            compacted=compacted,
+            wait=self._wait,
             wake=self._waiting.wake,
-        )  # fmt: skip
+        )
         self._errands: deque[Callable[[], Awaitable[None]]] = deque()
         self._picking = asyncio.Lock()
         self._ahead = 0
@@ -370,11 +396,15 @@ class PartitionWorker:
     def _call(self, unit: Unit, after: RunHandle | None = None) -> UnitCall:
         """The unit as a call; begun `after` another one where it is sent ahead."""
         invocation = call_of(
-            unit, self.spec, self._entropy, now=self._clock.now(), affinity=self._affinity,
+            unit,
+            self.spec,
+            self._entropy,
+            now=self._clock.now(),
+            affinity=self._affinity,
             # Runs of a partition in lanes take turns on many instances: what one of them remembers,
             # another has changed.
             fresh=self._fresh or self._in_lanes,
-        )  # fmt: skip
+        )
         return UnitCall(unit, invocation, None if after is None else after.follow(invocation))
 
     def _send_ahead(self, call: UnitCall) -> UnitCall | None:

@@ -48,9 +48,14 @@ class WorkerFactory:
         vetting: PublishChecks,
         lead: Lead | None,
     ) -> None:
-        self._storage, self._broker = storage, broker
-        self._clock, self._entropy, self._tasks = clock, entropy, tasks
-        self._runs, self._queues, self._vetting = runs, queues, vetting
+        self._storage = storage
+        self._broker = broker
+        self._clock = clock
+        self._entropy = entropy
+        self._tasks = tasks
+        self._runs = runs
+        self._queues = queues
+        self._vetting = vetting
         self._lead = lead
 
     async def claims(
@@ -67,9 +72,13 @@ class WorkerFactory:
         while True:
             try:
                 return await claim(
-                    self._storage, self._broker, function=function, stream=stream,
-                    partition=partition, start=start,
-                )  # fmt: skip
+                    self._storage,
+                    self._broker,
+                    function=function,
+                    stream=stream,
+                    partition=partition,
+                    start=start,
+                )
             except Unavailable:
                 await self._clock.sleep(self._entropy.uniform(CLAIM_PAUSE_S / 2, CLAIM_PAUSE_S))
 
@@ -95,18 +104,29 @@ class WorkerFactory:
             if function.changes.keys:
                 readers = [KeyedReader(reader, function.changes.keys) for reader in readers]
         return PartitionWorker(
-            function, partition, claims, readers, storage=self._storage, invoker=self._queues,
-            clock=self._clock, entropy=self._entropy, tasks=self._tasks,
-            breaker=breaker, runs=self._runs, lateness=trigger.lateness,
+            function,
+            partition,
+            claims,
+            readers,
+            storage=self._storage,
+            invoker=self._queues,
+            clock=self._clock,
+            entropy=self._entropy,
+            tasks=self._tasks,
+            breaker=breaker,
+            runs=self._runs,
+            lateness=trigger.lateness,
             wants=wants,
-            vet=functools.partial(self._vetting, function), flow=flow,
+            vet=functools.partial(self._vetting, function),
+            flow=flow,
             recall=functools.partial(self._queues.recall, function.name),
-            landed=self._vetting.landed, merges=self._merges(function, trigger, partition),
+            landed=self._vetting.landed,
+            merges=self._merges(function, trigger, partition),
             lead=self._lead,
             compacted=frozenset(
                 name for name in claims if self._broker.stream(name).cleanup == "compact"
             ),
-        )  # fmt: skip
+        )
 
     def _selection(self, trigger: StreamTrigger) -> Selection:
         packed = {name for name in trigger.streams if self._broker.stream(name).codec == "msgpack"}
@@ -123,6 +143,9 @@ class WorkerFactory:
             return (await self._broker.extent(stream, partition)).low
 
         return MergeOrderStore(
-            self._storage, low, function=function.name, streams=trigger.streams,
+            self._storage,
+            low,
+            function=function.name,
+            streams=trigger.streams,
             partition=partition,
-        )  # fmt: skip
+        )

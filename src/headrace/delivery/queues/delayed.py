@@ -51,9 +51,12 @@ class DelayedMessages:
         entropy: Entropy,
         on_failure: Callable[[str, BaseException], None],
     ) -> None:
-        self._storage, self._broker, self._clock = storage, broker, clock
+        self._storage = storage
+        self._broker = broker
+        self._clock = clock
         self._on_failure = on_failure
-        self._token, self._number = entropy.integer(62), 0
+        self._token = entropy.integer(62)
+        self._number = 0
         self._woken = asyncio.Event()
         self._stuck: set[bytes] = set()
 
@@ -98,11 +101,15 @@ class DelayedMessages:
         self._number += 1
         key = due_key(now + round(seconds * MICROS), now, self._number, self._token)
         return Append(
-            append.stream, append.partition, len(events), encode_events(events), append.hops,
+            append.stream,
+            append.partition,
+            len(events),
+            encode_events(events),
+            append.hops,
             append.origin,
             None if append.ids is None else tuple(append.ids[index] for index in indices),
             key if seconds else b"",
-        )  # fmt: skip
+        )
 
     async def append(self, appends: Sequence[Append]) -> Applied:
         """Make appends durable, those for later among them; one position for each that landed.

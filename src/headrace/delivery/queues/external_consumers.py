@@ -58,19 +58,26 @@ class _Offer:
     __slots__ = ("at", "attempt", "ends", "event", "lease", "rank", "stored", "told", "until")
 
     def __init__(self, at: Position, attempt: int, event: Event, rank: int) -> None:
-        self.at, self.attempt, self.event, self.rank = at, attempt, event, rank
+        self.at = at
+        self.attempt = attempt
+        self.event = event
+        self.rank = rank
         self.lease: Lease | None = None
         self.stored: Lease | None = None
         self.told = asyncio.Event()
-        self.until, self.ends = 0, 0.0
+        self.until = 0
+        self.ends = 0.0
 
 
 class ExternalConsumers:
     """An invoker in front of another: runs of queue consumers stay here until somebody answers."""
 
     def __init__(self, below: Invoker, *, storage: Storage, clock: Clock, entropy: Entropy) -> None:
-        self._below, self._clock, self._entropy = below, clock, entropy
-        self._storage, self._leases = storage, Leases(storage)
+        self._below = below
+        self._clock = clock
+        self._entropy = entropy
+        self._storage = storage
+        self._leases = Leases(storage)
         self._queues: dict[str, FunctionSpec] = {}
         self._offers: defaultdict[str, dict[Position, _Offer]] = defaultdict(dict)
         self._askers: defaultdict[str, deque[asyncio.Future[None]]] = defaultdict(deque)

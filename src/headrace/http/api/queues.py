@@ -234,11 +234,13 @@ async def show(door: ApiContext, __: IncomingRequest, names: tuple[str, ...]) ->
 
 def _seen(seen: QueuedMessage) -> dict[str, Any]:
     return {
-        "position": seen.position or None, "state": seen.state, "receives": seen.receives,
+        "position": seen.position or None,
+        "state": seen.state,
+        "receives": seen.receives,
         "until": rfc3339(seen.until) if seen.until else None,
         "appended": rfc3339(seen.appended) if seen.appended else None,
         **event_view(seen.event),
-    }  # fmt: skip
+    }
 
 
 async def _each(receipts: list[str], say: Callable[[str], Awaitable[bool]]) -> Response:
@@ -259,9 +261,14 @@ def _queue(door: ApiContext, name: str) -> tuple[StreamSpec, str]:
 def _view(message: LeasedMessage, spec: StreamSpec) -> dict[str, Any]:
     event = message.event
     shown: dict[str, Any] = {
-        "receipt": message.receipt, "position": str(message.position), "attempt": message.attempt,
-        "key": event.key, "id": event.id, "headers": event.headers or {}, "until": rfc3339(message.until),
-    }  # fmt: skip
+        "receipt": message.receipt,
+        "position": str(message.position),
+        "attempt": message.attempt,
+        "key": event.key,
+        "id": event.id,
+        "headers": event.headers or {},
+        "until": rfc3339(message.until),
+    }
     if spec.codec == "json":
         shown["value"] = msgspec.Raw(event.value)
     elif spec.codec == "text":

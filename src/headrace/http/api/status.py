@@ -54,12 +54,28 @@ async def index(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) 
             "name": "headrace",
             "apps": [name for name in sorted(door.rooms.dispatcher.apps) if name[0] != "_"],
             "links": [
-                "/console", "/streams", "/functions", "/map", "/lag", "/sources", "/schedules", "/queues",
-                "/dead", "/parked", "/replays", "/runs", "/logs", "/state/{app}", "/instances",
-                "/openapi.json", "/healthz", "/readyz", "/metrics",
+                "/console",
+                "/streams",
+                "/functions",
+                "/map",
+                "/lag",
+                "/sources",
+                "/schedules",
+                "/queues",
+                "/dead",
+                "/parked",
+                "/replays",
+                "/runs",
+                "/logs",
+                "/state/{app}",
+                "/instances",
+                "/openapi.json",
+                "/healthz",
+                "/readyz",
+                "/metrics",
             ],
         }
-    )  # fmt: skip
+    )
 
 
 async def lag(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:

@@ -112,9 +112,14 @@ async def browse(door: ApiContext, request: IncomingRequest, names: tuple[str, .
         left = door.tasks.start(request.wait_left(), name="long poll")
         try:
             page = await wait_page(
-                door.rooms.broker, spec, cursor, limit, seconds=seconds, clock=door.rooms.clock,
+                door.rooms.broker,
+                spec,
+                cursor,
+                limit,
+                seconds=seconds,
+                clock=door.rooms.clock,
                 over=lambda: left.done() or door.closing.is_set(),
-            )  # fmt: skip
+            )
         finally:
             left.cancel()
             door.admission.stop_waiting()

@@ -65,10 +65,12 @@ def layout(names: Sequence[str], edges: Iterable[Edge]) -> Steps[Layout | None]:
             if not isinstance(each, str):
                 ways[each[0], each[1]].append((x[each], middles[each]))
     return Layout(
-        nodes, dict(ways), back,
+        nodes,
+        dict(ways),
+        back,
         width=2 * MARGIN + len(ordered) * (WIDTH + GAP_X) - GAP_X,
         height=max(y for _, y in nodes.values()) + HEIGHT + MARGIN,
-    )  # fmt: skip
+    )
 
 
 def columns_of(names: Sequence[str], edges: Sequence[Edge]) -> dict[str, int]:

@@ -77,9 +77,12 @@ def picture(
             yield _flow(flow, points[-1] if points else middle_of(start), middle_of(end))
     for name, place in found.nodes.items():
         yield _node(
-            name, place, notes.get(name, NodeCaption("")), function=name in graph.functions,
+            name,
+            place,
+            notes.get(name, NodeCaption("")),
+            function=name in graph.functions,
             forward=name in graph.forwards,
-        )  # fmt: skip
+        )
     yield Markup("</svg>")
 
 
@@ -131,9 +134,19 @@ def _node(
         '<text x="{middle}" y="{line}">{shown}</text>'
         '<text x="{middle}" y="{below}" class="note">{text}</text></g>'
     ).format(
-        kind=kind + _bad(note.bad), name=name, x=x, y=y, width=WIDTH, height=HEIGHT, radius=radius,
-        middle=x + WIDTH // 2, line=y + 17, below=y + 32, shown=shown, text=text,
-    )  # fmt: skip
+        kind=kind + _bad(note.bad),
+        name=name,
+        x=x,
+        y=y,
+        width=WIDTH,
+        height=HEIGHT,
+        radius=radius,
+        middle=x + WIDTH // 2,
+        line=y + 17,
+        below=y + 32,
+        shown=shown,
+        text=text,
+    )
     if forward:
         return drawn
     room = "functions" if function else "streams"

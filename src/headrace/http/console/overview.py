@@ -179,9 +179,15 @@ def _by_function(lag: Sequence[LagRow]) -> dict[str, list[LagRow]]:
 def _functions(shown: Overview) -> Iterator[Markup]:
     told = rows_of(shown.apps)
     heads = (
-        "~function", "~trigger", "?batch, order", "?retry, then", "#events", "#runs", "#failed",
+        "~function",
+        "~trigger",
+        "?batch, order",
+        "?retry, then",
+        "#events",
+        "#runs",
+        "#failed",
         "#?mean ms",
-    )  # fmt: skip
+    )
     cells = (_function(shown, row) for row in islice(told, FUNCTIONS_SHOWN))
     yield from table(heads, cells)
     left = 0

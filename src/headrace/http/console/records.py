@@ -83,11 +83,12 @@ def list_page(streams: Sequence[Held]) -> Sheet:
     """Every stream, the authors' first."""
     pieces = itertools.chain(
         section(
-            "Streams", _list(streams, own=False),
+            "Streams",
+            _list(streams, own=False),
             'None is declared: `app.stream("orders")` declares one.',
         ),
         section("Streams that triggers write for their functions", _list(streams, own=True)),
-    )  # fmt: skip
+    )
     return Sheet(way="Streams", title="Streams", pieces=pieces)
 
 
@@ -143,11 +144,16 @@ def browse_page(shown: Browsed) -> Sheet:
     partitions = table(
         ("partition", "#oldest", "#next", "#records", "#bytes"),
         (
-            (to(f"{address}?partition={number}", f"{number}"), f"{low:,}", f"{high:,}",
-             f"{high - low:,}", size(weight))
+            (
+                to(f"{address}?partition={number}", f"{number}"),
+                f"{low:,}",
+                f"{high:,}",
+                f"{high - low:,}",
+                size(weight),
+            )
             for number, (low, high, weight) in enumerate(shown.held.extents[:64])
         ),
-    )  # fmt: skip
+    )
     about = facts(
         {
             "owner": spec.owner,

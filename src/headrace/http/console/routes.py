@@ -82,12 +82,16 @@ async def enter(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) ->
     if door.scheme == "https":
         cookie += "; Secure"
     return Response(
-        303, b"", b"text/plain",
+        303,
+        b"",
+        b"text/plain",
         (
-            (b"location", b"/console"), (b"set-cookie", cookie.encode()),
-            (b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer"),
+            (b"location", b"/console"),
+            (b"set-cookie", cookie.encode()),
+            (b"cache-control", b"no-store"),
+            (b"referrer-policy", b"no-referrer"),
         ),
-    )  # fmt: skip
+    )
 
 
 def _shown(
@@ -236,9 +240,12 @@ def _browsed(
         first, low = int(str(found[0]["offset"])), held.extents[only][0]
         older = cursor_text({only: max(low, first - PAGE)}) if first > low else ""
     return Browsed(
-        held=held, partition=only, records=found, older=older,
+        held=held,
+        partition=only,
+        records=found,
+        older=older,
         newer=cursor_text(after) if newer else "",
-    )  # fmt: skip
+    )
 
 
 async def show_event(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Sheet:

@@ -85,12 +85,14 @@ def schedules_table(schedules: Sequence[ScheduleRow]) -> Iterator[Markup]:
                 row.misfire,
                 _in_zone(row.next, row.tz),
                 _in_zone(row.fired, row.tz),
-                code(f"headrace schedule fire {row.function}"
-                     + (f" --number {row.number}" if row.number else "")),
+                code(
+                    f"headrace schedule fire {row.function}"
+                    + (f" --number {row.number}" if row.number else "")
+                ),
             )
             for row in schedules
         ),
-    )  # fmt: skip
+    )
 
 
 def _in_zone(time: int | None, tz: str) -> str:
@@ -114,9 +116,12 @@ def _route_rows(apps: Sequence[AppSpec]) -> Iterator[Sequence[str]]:
                 else:
                     continue
                 yield (
-                    code(f"{methods} {each.path}"), to_function(function.name), mode, guard,
+                    code(f"{methods} {each.path}"),
+                    to_function(function.name),
+                    mode,
+                    guard,
                     size(each.max_bytes),
-                )  # fmt: skip
+                )
 
 
 def _rules(apps: Sequence[AppSpec]) -> Iterator[Markup]:
@@ -164,9 +169,16 @@ def queues_page(queues: Sequence[QueueRow]) -> Sheet:
         for reader in queue.readers
     )
     heads = (
-        "queue", "reader", "#waiting", "#in flight", "#?delayed", "#dead", "#?parked", "#?oldest",
+        "queue",
+        "reader",
+        "#waiting",
+        "#in flight",
+        "#?delayed",
+        "#dead",
+        "#?parked",
+        "#?oldest",
         "?state",
-    )  # fmt: skip
+    )
     body = section(
         "Queues", table(heads, rows), 'No queue is declared: `app.queue("jobs")` declares one.'
     )

@@ -23,7 +23,8 @@ class DeclaredAnswer:
 
     def __init__(self, route: Http) -> None:
         self._path = route.path
-        self._answers, self._any_status = route.answers, route.any_status
+        self._answers = route.answers
+        self._any_status = route.any_status
 
     @cached_property
     def _checkers(self) -> dict[int, Checker]:

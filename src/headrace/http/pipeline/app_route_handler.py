@@ -196,13 +196,20 @@ async def _keep(door: ApiContext, target: Target, event: Event, digest: bytes) -
     rooms, origin = door.rooms, f"http{target.says.path}"
     if digest and isinstance(target.says, Http):
         keeping = RequestRecorder(
-            rooms.publisher, storage=rooms.storage, broker=rooms.broker, clock=rooms.clock,
+            rooms.publisher,
+            storage=rooms.storage,
+            broker=rooms.broker,
+            clock=rooms.clock,
             entropy=rooms.entropy,
-        )  # fmt: skip
+        )
         position, is_known = await keeping.keep(
-            target.stream, event, mark=pack(target.stream, event.id or ""), digest=digest,
-            seconds=float(target.says.dedupe), origin=origin,
-        )  # fmt: skip
+            target.stream,
+            event,
+            mark=pack(target.stream, event.id or ""),
+            digest=digest,
+            seconds=float(target.says.dedupe),
+            origin=origin,
+        )
     else:
         published = await rooms.publisher.publish(target.stream, [event], hops=1, origin=origin)
         position = published.positions[0]
@@ -211,9 +218,10 @@ async def _keep(door: ApiContext, target: Target, event: Event, digest: bytes) -
         return json_response({"accepted": True, "duplicate": True}, status=202)
     place = await run_address(door, position)
     return json_response(
-        {"accepted": True, "duplicate": is_known, "status": place}, status=202,
+        {"accepted": True, "duplicate": is_known, "status": place},
+        status=202,
         headers=((b"location", place.encode()),),
-    )  # fmt: skip
+    )
 
 
 async def run_address(door: ApiContext, position: Position) -> str:
@@ -234,10 +242,15 @@ async def _call(
     assert target.function is not None  # noqa: S101 - a proxy is passed through before
     try:
         answered = await door.rooms.direct.call(
-            target.function.name, payload, key=once, digest=digest,
-            timeout_s=target.says.timeout, headers=headers, listener=outlet,
+            target.function.name,
+            payload,
+            key=once,
+            digest=digest,
+            timeout_s=target.says.timeout,
+            headers=headers,
+            listener=outlet,
             judge=target.promise if door.rooms.check_answers else None,
-        )  # fmt: skip
+        )
     except CallFailed as error:
         if (invalid := not_of_its_type(error)) is not None:
             raise invalid from error

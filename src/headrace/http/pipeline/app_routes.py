@@ -125,7 +125,8 @@ class RouteTable:
         apps = list(self._apps.values())
         # What is the same object is equal without being looked into.
         if apps != self._known:
-            self._known, self._targets = apps, _by_first(targets_of(apps))
+            self._known = apps
+            self._targets = _by_first(targets_of(apps))
             self._found.clear()
         asks = (method, raw_path)
         known: Found | None = self._found.get(asks, _UNKNOWN)

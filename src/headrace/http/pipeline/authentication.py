@@ -45,7 +45,8 @@ class Owners:
     """
 
     def __init__(self, door: ApiContext) -> None:
-        self._broker, self._dispatcher = door.rooms.broker, door.rooms.dispatcher
+        self._broker = door.rooms.broker
+        self._dispatcher = door.rooms.dispatcher
         self._streams: dict[str, frozenset[str]] = {}
         self._functions: dict[str, frozenset[str]] = {}
 
@@ -102,7 +103,9 @@ class Sight:
     """What a request may see in lists; what it may not see is left out."""
 
     def __init__(self, owners: Owners, may: Callable[[frozenset[str]], bool], clock: Clock) -> None:
-        self._owners, self._may, self._clock = owners, may, clock
+        self._owners = owners
+        self._may = may
+        self._clock = clock
 
     def function(self, name: str) -> bool:
         """Whether it may see what the function wrote and failed with."""

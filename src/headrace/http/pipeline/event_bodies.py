@@ -195,9 +195,14 @@ def _open(line: bytes, key: str | None, check: Check, now: str | None) -> Event:
             raise Invalid(now)
         headers = {**(headers or {}), **_due(found.delay, found.at)}
     return Event(
-        value, key if found.key is None else found.key, time,
-        found.id, headers, found.type, found.source,
-    )  # fmt: skip
+        value,
+        key if found.key is None else found.key,
+        time,
+        found.id,
+        headers,
+        found.type,
+        found.source,
+    )
 
 
 def value_of(found: Payload) -> bytes:

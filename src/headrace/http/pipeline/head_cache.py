@@ -46,8 +46,11 @@ class RequestHead:
         *,
         modern: bool = True,
     ) -> None:
-        self.method, self.path, self.raw_query = method, path, raw_query
-        self.fields, self.headers = fields, headers
+        self.method = method
+        self.path = path
+        self.raw_query = raw_query
+        self.fields = fields
+        self.headers = headers
         self.modern = modern
         self.length = 0
         self.plan: RequestPlan | None = None

@@ -35,9 +35,11 @@ def query_texts(request: IncomingRequest) -> dict[str, list[str]]:
         return {}
     try:
         pairs = parse_qsl(
-            request.raw_query.decode("ascii"), keep_blank_values=True, errors="strict",
+            request.raw_query.decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
             max_num_fields=MAX_QUERY_PARAMETERS,
-        )  # fmt: skip
+        )
     except ValueError as error:
         raise Invalid(f"the query cannot be read: {error}; percent-encode UTF-8 text") from error
     found: dict[str, list[str]] = {}

@@ -32,9 +32,17 @@ class RequestPlan:
     """
 
     __slots__ = (
-        "apps", "extra", "function", "headers", "max_bytes", "method", "params", "pattern", "peer",
+        "apps",
+        "extra",
+        "function",
+        "headers",
+        "max_bytes",
+        "method",
+        "params",
+        "pattern",
+        "peer",
         "target",
-    )  # fmt: skip
+    )
 
     def __init__(
         self,
@@ -49,7 +57,13 @@ class RequestPlan:
         headers: dict[str, str] | None = None,
         extra: Headers = (),
     ) -> None:
-        self.apps, self.peer = apps, peer
-        self.function, self.pattern, self.method = function, pattern, method
-        self.max_bytes, self.target, self.params = max_bytes, target, params or {}
-        self.headers, self.extra = headers, extra
+        self.apps = apps
+        self.peer = peer
+        self.function = function
+        self.pattern = pattern
+        self.method = method
+        self.max_bytes = max_bytes
+        self.target = target
+        self.params = params or {}
+        self.headers = headers
+        self.extra = extra

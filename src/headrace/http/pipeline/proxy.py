@@ -67,9 +67,14 @@ async def pass_on(door: ApiContext, request: IncomingRequest, says: Http, raw: b
     assert legacy is not None  # noqa: S101 - asked before
     headers = _forwarded(door, request)
     ask = ServiceRequest(
-        legacy.upstream, request.method, _target(request.path, request), headers, raw,
-        seconds=float(legacy.timeout), max_bytes=says.max_bytes,
-    )  # fmt: skip
+        legacy.upstream,
+        request.method,
+        _target(request.path, request),
+        headers,
+        raw,
+        seconds=float(legacy.timeout),
+        max_bytes=says.max_bytes,
+    )
     return _response(await door.rooms.outgoing.ask(ask), headed=request.method == "HEAD")
 
 
@@ -87,10 +92,14 @@ async def pass_through(
     method, target, body = request.method, _target(path if path != "/" else "", request), raw
     if says.before:
         shown = {
-            "method": method, "path": path, "params": params, "query": plain_query(query_texts(request)),
-            "headers": _texts(headers), "body": base64.b64encode(raw).decode(),
+            "method": method,
+            "path": path,
+            "params": params,
+            "query": plain_query(query_texts(request)),
+            "headers": _texts(headers),
+            "body": base64.b64encode(raw).decode(),
             "client": request.client,
-        }  # fmt: skip
+        }
         answered = await door.rooms.direct.call(says.before, msgspec.json.encode(shown))
         if (reply := open_reply(answered)) is not None:
             return Response(reply.status, reply.body, reply.media.encode(), _bytes(reply.headers))
@@ -100,21 +109,28 @@ async def pass_through(
     if says.after:
         headers = tuple(each for each in headers if each[0] != b"accept-encoding")
     ask = ServiceRequest(
-        says.upstream, method, target, headers, body, seconds=float(says.timeout),
+        says.upstream,
+        method,
+        target,
+        headers,
+        body,
+        seconds=float(says.timeout),
         max_bytes=says.max_bytes,
-    )  # fmt: skip
+    )
     got = await door.rooms.outgoing.ask(ask)
     if not says.after:
         return _response(got, headed=request.method == "HEAD" == method)
     media = next((value for name, value in got.headers if name == b"content-type"), b"")
     given: dict[str, Any] = {
-        "status": got.status, "media": media.decode("latin-1"),
+        "status": got.status,
+        "media": media.decode("latin-1"),
         "headers": {
-            name: text for name, text in _texts(got.headers).items()
+            name: text
+            for name, text in _texts(got.headers).items()
             if name not in {"content-type", "content-length", "date", "server", "set-cookie"}
         },
         "body": base64.b64encode(got.body).decode(),
-    }  # fmt: skip
+    }
     reply = open_reply(await door.rooms.direct.call(says.after, msgspec.json.encode(given)))
     if reply is None:
         raise Corrupt(f"`{says.after}` answered no reply; load its app again")

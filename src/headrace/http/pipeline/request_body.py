@@ -20,8 +20,16 @@ class RequestBody:
     """One request's body. Fed by its connection, read by the task that answers the request."""
 
     __slots__ = (
-        "_body", "_go_on", "_gone", "_invite", "_parts", "_waiter", "more", "outlet", "speaker",
-    )  # fmt: skip
+        "_body",
+        "_go_on",
+        "_gone",
+        "_invite",
+        "_parts",
+        "_waiter",
+        "more",
+        "outlet",
+        "speaker",
+    )
 
     def __init__(
         self,

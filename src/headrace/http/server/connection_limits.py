@@ -21,7 +21,8 @@ class ConnectionLimits:
     """
 
     def __init__(self, most: int, most_of_one: int = 0) -> None:
-        self._most, self._most_of_one = most, most_of_one or max(most // 2, 1)
+        self._most = most
+        self._most_of_one = most_of_one or max(most // 2, 1)
         self._all = 0
         self._of: Counter[str] = Counter()
 

@@ -59,9 +59,14 @@ class Calls:
     """Begins plain calls. One per door."""
 
     def __init__(self, door: ApiContext, table: RouteTable, routes: Routes) -> None:
-        self._door, self._table, self._routes = door, table, routes
-        self.admission, self.metrics, self.tasks = door.admission, door.metrics, door.tasks
-        self.direct, self.clock = door.rooms.direct, door.rooms.clock
+        self._door = door
+        self._table = table
+        self._routes = routes
+        self.admission = door.admission
+        self.metrics = door.metrics
+        self.tasks = door.tasks
+        self.direct = door.rooms.direct
+        self.clock = door.rooms.clock
 
     def begin(
         self, head: RequestHead, body: bytes, peer: Peer, caller: Caller
@@ -144,10 +149,17 @@ class Calls:
             self.admission,
         )
         return RequestPlan(
-            self._table.apps, peer, target.function.name, target.name, head.method,
-            min(says.max_bytes, self.admission.max_body_bytes), target, found.params,
-            carried(says, request, found.params, {}), answer_headers(target.cors, None),
-        )  # fmt: skip
+            self._table.apps,
+            peer,
+            target.function.name,
+            target.name,
+            head.method,
+            min(says.max_bytes, self.admission.max_body_bytes),
+            target,
+            found.params,
+            carried(says, request, found.params, {}),
+            answer_headers(target.cors, None),
+        )
 
 
 class FastPathCall(msgspec.Struct):

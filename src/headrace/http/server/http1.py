@@ -126,9 +126,11 @@ class Connection(asyncio.Protocol):
             except httptools.HttpParserUpgrade as error:
                 # The parser ends the message behind such a head and leaves its body unread.
                 head = without_upgrade(
-                    self._parser.get_method(), self._url, self._parser.get_http_version(),
+                    self._parser.get_method(),
+                    self._url,
+                    self._parser.get_http_version(),
                     self._fields,
-                )  # fmt: skip
+                )
                 data = head + data[error.args[0] :]
                 self._parser = httptools.HttpRequestParser(self)
             else:
@@ -336,10 +338,15 @@ class Connection(asyncio.Protocol):
             self._hold()
             return
         if broken is None or broken is not turns.answered:
-            self._transport.write(written(
-                answer_error(error), ((b"connection", b"close"),), method="GET", last=True,
-                date=self._hall.date.line(self._loop.time()),
-            ))  # fmt: skip
+            self._transport.write(
+                written(
+                    answer_error(error),
+                    ((b"connection", b"close"),),
+                    method="GET",
+                    last=True,
+                    date=self._hall.date.line(self._loop.time()),
+                )
+            )
         self._transport.close()
 
 

@@ -51,8 +51,10 @@ class RequestOrder:
     ) -> None:
         self.final = False
         self.answered: RequestBody | None = None
-        self._hall, self._transport = hall, transport
-        self._peer, self._reader = peer, reader
+        self._hall = hall
+        self._transport = transport
+        self._peer = peer
+        self._reader = reader
         self._loop = asyncio.get_running_loop()
         self._queue: deque[tuple[RequestHead, RequestBody]] = deque()
         self._calling = self._beginning = self._has_task = False
@@ -128,7 +130,8 @@ class RequestOrder:
 
     def reply(self, response: Response, extra: Headers) -> None:
         """Answer the call that was begun."""
-        self._calling, self._call = False, None
+        self._calling = False
+        self._call = None
         if self._transport.is_closing():
             return
         if self._say(response, extra, ""):
@@ -186,9 +189,15 @@ class RequestOrder:
                 head, exchange = queue.popleft()
                 self._working = exchange
                 request = IncomingRequest(
-                    head.method, head.path, head.raw_query, head.fields, head.headers,
-                    self._peer, exchange, hall.admission,
-                )  # fmt: skip
+                    head.method,
+                    head.path,
+                    head.raw_query,
+                    head.fields,
+                    head.headers,
+                    self._peer,
+                    exchange,
+                    hall.admission,
+                )
                 answered = await hall.answer(request)
                 self._working = None
                 if answered is None or transport.is_closing():

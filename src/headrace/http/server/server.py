@@ -90,9 +90,12 @@ class Gateway:
             else None
         )
         self._door = ApiContext(
-            rooms=rooms, admission=self._admission, metrics=Metrics(), tasks=self._tasks,
+            rooms=rooms,
+            admission=self._admission,
+            metrics=Metrics(),
+            tasks=self._tasks,
             scheme="http" if self._certificate is None else "https",
-        )  # fmt: skip
+        )
         self._hall = ServerState(
             Application(self._door),
             admission=self._admission,

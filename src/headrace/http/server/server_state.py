@@ -90,8 +90,10 @@ class ServerState:
         self.begin: Callable[[RequestHead, bytes, Peer, Caller], Called | None] = answerer.begin
         self.answer: Callable[[IncomingRequest], Awaitable[tuple[Response, Headers] | None]]
         self.answer = answerer.answer
-        self.admission, self.tasks = admission, tasks
-        self.patience, self.crowd = patience, crowd
+        self.admission = admission
+        self.tasks = tasks
+        self.patience = patience
+        self.crowd = crowd
         self.identify = identify
         self.connections: set[ClosableConnection] = set()
         self.date = Date(clock.now)

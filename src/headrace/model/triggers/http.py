@@ -415,9 +415,12 @@ def _check_common(route: Http | Webhook, what: str) -> None:
         _check_pick(route.key, what, "key", body=True)
         _check_named(route.key, what, "key", route.segments)
     keep_seconds(
-        route, "dedupe", low=0 if isinstance(route, Http) else 1, high=MAX_REMEMBERED_S,
+        route,
+        "dedupe",
+        low=0 if isinstance(route, Http) else 1,
+        high=MAX_REMEMBERED_S,
         what=f"`dedupe=` of `{what}`",
-    )  # fmt: skip
+    )
 
 
 def _check_size(size: object, what: str) -> None:

@@ -73,8 +73,18 @@ def load(
     greets = bool(app.hooks["init"])
     size, resident, weight = limits.sizes()
     loaded = Loaded(
-        spec, size, base.level, standing.rung.name, notes, seconds, resident, weight, greets, code, shares,
-    )  # fmt: skip
+        spec,
+        size,
+        base.level,
+        standing.rung.name,
+        notes,
+        seconds,
+        resident,
+        weight,
+        greets,
+        code,
+        shares,
+    )
     return life, loaded, base
 
 

@@ -43,10 +43,15 @@ async def run_apart(
     for chunks, events in _batches(invocation, opened):
         hops, origin = next_hop(chunks)
         one = replace(
-            invocation, chunks=chunks, key=key_of(invocation.function, chunks[0]), each=0,
-            timeout=invocation.timeout - CONVOY_SPARE_S, hops=hops, origin=origin,
+            invocation,
+            chunks=chunks,
+            key=key_of(invocation.function, chunks[0]),
+            each=0,
+            timeout=invocation.timeout - CONVOY_SPARE_S,
+            hops=hops,
+            origin=origin,
             seed=invocation.seed + base,
-        )  # fmt: skip
+        )
         returned = await run(one, events)
         appends += returned.appends
         if not _came_through(returned):

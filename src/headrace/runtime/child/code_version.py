@@ -37,9 +37,19 @@ LOCKS: Final = frozenset(
 MAX_ABOVE: Final = 4
 """How many folders above the app's are looked through for its project's lock files."""
 _WRITTEN: Final = (
-    ".log", "nohup.out", "~", ".swp", ".tmp",
-    "-wal", "-shm", "-journal", ".db", ".sqlite", ".sqlite3", ".db3",
-)  # fmt: skip
+    ".log",
+    "nohup.out",
+    "~",
+    ".swp",
+    ".tmp",
+    "-wal",
+    "-shm",
+    "-journal",
+    ".db",
+    ".sqlite",
+    ".sqlite3",
+    ".db3",
+)
 _SQLITE: Final = b"SQLite format 3\x00"
 Update: TypeAlias = Callable[[bytes], object]
 """Takes in what a hash is of."""

@@ -43,7 +43,9 @@ class ConsumerSession:
         host: Supply,
         decode: Callable[[bytes], Any],
     ) -> None:
-        self._invocation, self._recorder, self._host = invocation, recorder, host
+        self._invocation = invocation
+        self._recorder = recorder
+        self._host = host
         self._decode = decode
         self._positions = {held.partition: held.offset for held in invocation.held}
 

@@ -141,7 +141,8 @@ class InstanceLoop:
         running.blot = host.blot
         self._executor = Executor(app, host, partitions=self._partitions, version=version)
         self._running = running
-        self._out, self._err = out, err
+        self._out = out
+        self._err = err
         self._executor.entering = self._enter
         self._greets = bool(app.hooks["init"])
         self._asynchronous = False
@@ -341,7 +342,7 @@ def rehearse() -> None:
     order = Fork("", "rehearsal.first_words", nowhere, nowhere, 0, b"", {}, 0.0)
     run = RunMessage(
         Invocation(order.function, (Chunk("_call", 0, 0, 1, event, 0, 0, 1),), mode="call")
-    )  # fmt: skip
+    )
     with ours, theirs:
         life = InstanceLoop(app, "", ours, running, out, err)
         for _ in range(REHEARSALS):

@@ -470,7 +470,8 @@ class Recorder(Cursor):
         Args:
             task: Whether the task at hand is the handler's own; None where it is none.
         """
-        self._thread, self._task = get_ident(), task
+        self._thread = get_ident()
+        self._task = task
 
     def leave_if_forked(self) -> None:
         """Go on, unless this is a process that the handler forked, which ends here."""

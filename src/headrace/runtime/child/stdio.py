@@ -60,7 +60,8 @@ class OutputCapture(io.TextIOBase):
         """Speak the whole lines of `text`, keep a half one."""
         if self._forks != fork_detection.count:
             # The half line is for the process to finish that began it.
-            self._forks, self._half = fork_detection.count, ""
+            self._forks = fork_detection.count
+            self._half = ""
         *lines, half = (self._half + text).split("\n")
         for line in lines:
             self._speak(line)
@@ -79,9 +80,13 @@ class OutputCapture(io.TextIOBase):
     def _speak(self, line: str) -> None:
         now = time.time_ns() // 1_000
         spoken = Spoken(
-            self._running.key, self._stream, self._level, "",
-            self._running.blot(line)[:MAX_LINE_BYTES], now,
-        )  # fmt: skip
+            self._running.key,
+            self._stream,
+            self._level,
+            "",
+            self._running.blot(line)[:MAX_LINE_BYTES],
+            now,
+        )
         write_record(self._descriptor, spoken)
 
 
@@ -102,9 +107,13 @@ class Records(logging.Handler):
             message = f"{message}\n{''.join(traceback.format_exception(*record.exc_info)).rstrip()}"
         when = int(record.created * 1e6)
         spoken = Spoken(
-            self._running.key, "log", record.levelname, record.name,
-            self._running.blot(message)[:MAX_LINE_BYTES], when,
-        )  # fmt: skip
+            self._running.key,
+            "log",
+            record.levelname,
+            record.name,
+            self._running.blot(message)[:MAX_LINE_BYTES],
+            when,
+        )
         write_record(2, spoken)
 
 
@@ -128,7 +137,8 @@ def speak_up(running: Running) -> tuple[OutputCapture, OutputCapture]:
     sys.stdout.flush()
     sys.stderr.flush()
     out, err = OutputCapture(1, "stdout", running), OutputCapture(2, "stderr", running)
-    sys.stdout, sys.stderr = out, err
+    sys.stdout = out
+    sys.stderr = err
     root = logging.getLogger()
     root.addHandler(Records(running))
     if root.level == logging.WARNING:

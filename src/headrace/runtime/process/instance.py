@@ -271,7 +271,8 @@ class Instance:
             return False
         run = self._runs.pop(nonce)
         self.in_hand -= 1
-        self._behind, self._skipping = 0, nonce
+        self._behind = 0
+        self._skipping = nonce
         _tell(run.waiter, RECALLED)
         return True
 
@@ -403,15 +404,21 @@ class Instance:
             kernel=kernel,
         )
         usage = Usage(
-            self._clock.monotonic() - self._head_since, exit.cpu, exit.memory,
-            self.invocations == 0, self.identity,
-        )  # fmt: skip
+            self._clock.monotonic() - self._head_since,
+            exit.cpu,
+            exit.memory,
+            self.invocations == 0,
+            self.identity,
+        )
         self._owner.gone(self)
         for run in runs:
             outcome = verdict(
-                death, usage, function=self.function, timeout=run.invocation.timeout,
+                death,
+                usage,
+                function=self.function,
+                timeout=run.invocation.timeout,
                 heard=run.heard,
-            )  # fmt: skip
+            )
             _tell(
                 run.waiter, outcome if isinstance(outcome, Lost) else blotted(outcome, self._blot)
             )

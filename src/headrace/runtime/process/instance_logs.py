@@ -126,9 +126,13 @@ class LogReader:
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             self._emit(
-                "", self._stream, "WARNING", "headrace",
-                f"{dropped} lines were dropped: more than {MAX_LINES_PER_SECOND} a second", None,
-            )  # fmt: skip
+                "",
+                self._stream,
+                "WARNING",
+                "headrace",
+                f"{dropped} lines were dropped: more than {MAX_LINES_PER_SECOND} a second",
+                None,
+            )
 
     def _hand_on(self, line: bytes, running: str) -> None:
         if not line:

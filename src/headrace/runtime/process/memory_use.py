@@ -68,7 +68,8 @@ class Cgroup:
     """The memory side of the cgroup this process is in, version 2 or 1; it may have none."""
 
     def __init__(self, root: str = "/sys/fs/cgroup", membership: str = "/proc/self/cgroup") -> None:
-        self._events, self._limit = "", ""
+        self._events = ""
+        self._limit = ""
         for line in _read(membership).splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers == "memory":
@@ -111,7 +112,8 @@ class KernelKills:
         ours, anywhere = self._seen[0] - before[0], self._seen[1] - before[1]
         if max(ours, anywhere) <= 0:
             return
-        self._untold, self._noticed = max(ours, anywhere), now
+        self._untold = max(ours, anywhere)
+        self._noticed = now
         limit = self._cgroup.limit
         if ours <= 0:
             self._words = "the machine had no more"

@@ -173,9 +173,15 @@ class Zygote:
             ) from error
         paths = [str(path) for path in search_paths(self.target)]
         order = Load(
-            self.target, paths, str(self.scratch), self._isolation, self._uid, self._next,
-            self._files.root, self._files.group,
-        )  # fmt: skip
+            self.target,
+            paths,
+            str(self.scratch),
+            self._isolation,
+            self._uid,
+            self._next,
+            self._files.root,
+            self._files.group,
+        )
         self._orders.send(order, [])
         try:
             answer = await self._clock.timeout(self._loaded, LOAD_TIMEOUT_S)

@@ -118,9 +118,12 @@ def _stand(ground: isolation.SharedIsolation, uid: int, scratch: str) -> bool:
         code = 1
         try:
             walls = isolation.plan_walls(
-                Resources(), own_uid=uid != 0, size=limits.address_space(), level=ground.level,
+                Resources(),
+                own_uid=uid != 0,
+                size=limits.address_space(),
+                level=ground.level,
                 ground=ground,
-            )  # fmt: skip
+            )
             scratch, uid = f"{scratch}/one", uid and uid + 1
             isolation.furnish(scratch, uid)
             for act, arguments in isolation.steps(

@@ -69,12 +69,15 @@ class Stage:
     clock: Clock
 
     def __init__(self, chance: Random, *, calm: bool, may_conflict: bool, is_skewed: bool) -> None:
-        self.chance, self.calm = chance, calm
-        self.may_conflict, self.is_skewed = may_conflict, is_skewed
+        self.chance = chance
+        self.calm = calm
+        self.may_conflict = may_conflict
+        self.is_skewed = is_skewed
 
     def enter(self, lives: Hosts) -> None:
         """These are the hosts it is played on."""
-        self.lives, self.clock = lives, lives.clock
+        self.lives = lives
+        self.clock = lives.clock
 
     async def wait_until(self, moment: float) -> None:
         """Wait for a virtual second."""

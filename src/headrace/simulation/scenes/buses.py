@@ -78,11 +78,14 @@ def draw_bus(chance: Random) -> PlannedBus:
         least = chance.choice((0, 0, 2))
         rules.append(
             PlannedRule(
-                f"r{place}", chance.choice(("function", "function", "stream", "http")), least,
-                chance.choice((4, 100)), tuple(chance.sample(keys, 1)) if chance.random() < 0.3 else (),
+                f"r{place}",
+                chance.choice(("function", "function", "stream", "http")),
+                least,
+                chance.choice((4, 100)),
+                tuple(chance.sample(keys, 1)) if chance.random() < 0.3 else (),
                 chance.choice((1, 2)),
             )
-        )  # fmt: skip
+        )
     sends, at, waiting = [], 0.0, [(number, chance.choice(keys)) for number in numbers]
     while waiting:
         size = chance.choice((1, 2, 4))

@@ -113,9 +113,12 @@ class HttpScene:
             yield serve(event, context)
 
         @app.function(
-            Http("POST", "/desk/later", mode="async"), publishes=[told], name="desk_later",
-            retry=Retry(attempts=50, base=0.1, cap=0.5), breaker=None,
-        )  # fmt: skip
+            Http("POST", "/desk/later", mode="async"),
+            publishes=[told],
+            name="desk_later",
+            retry=Retry(attempts=50, base=0.1, cap=0.5),
+            breaker=None,
+        )
         def later(event: Seen[int], context: Context) -> None:
             serve(event, context)
 

@@ -91,10 +91,15 @@ class MergeScene:
         output = app.stream(OUTPUT, partitions=planned.partitions)
 
         @app.function(
-            *sources, name=NAME, merge="time", lateness=planned.lateness,
-            batch_size=planned.batch_size, batch_window=planned.batch_window, breaker=None,
+            *sources,
+            name=NAME,
+            merge="time",
+            lateness=planned.lateness,
+            batch_size=planned.batch_size,
+            batch_window=planned.batch_window,
+            breaker=None,
             retry=Retry(attempts=1_000, base=0.05, cap=0.2),
-        )  # fmt: skip
+        )
         def blend(events: Batch[Any], context: Context) -> None:
             for event in events:
                 told = {"n": event.value["n"], "from": event.position}

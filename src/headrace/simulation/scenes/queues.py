@@ -72,11 +72,13 @@ def draw_queue(chance: Random) -> PlannedQueue:
     numbers = range(chance.choice((3, 6, 10, 16)))
     messages = [
         PlannedMessage(
-            number, chance.choice(keys) if fifo or chance.random() < 0.5 else None,
-            chance.choice(ahead), chance.choice(delays),
+            number,
+            chance.choice(keys) if fifo or chance.random() < 0.5 else None,
+            chance.choice(ahead),
+            chance.choice(delays),
         )
         for number in numbers
-    ]  # fmt: skip
+    ]
     sends, at = [], 0.0
     while messages:
         size = chance.choice((1, 2, 5, 16))
@@ -106,9 +108,15 @@ def crowded(planned: PlannedQueue, chance: Random) -> PlannedQueue:
     numbers = range(chance.choice((51, 70, 120)))
     messages = tuple(PlannedMessage(number, None, 0, None) for number in numbers)
     return msgspec.structs.replace(
-        planned, fifo=False, delay=0.0, sends=((0.0, messages),), most=10, max_receives=1,
-        poison=frozenset(numbers), redrive=0.0,
-    )  # fmt: skip
+        planned,
+        fifo=False,
+        delay=0.0,
+        sends=((0.0, messages),),
+        most=10,
+        max_receives=1,
+        poison=frozenset(numbers),
+        redrive=0.0,
+    )
 
 
 class QueueScene:
@@ -126,10 +134,14 @@ class QueueScene:
         self._stage = stage
         planned = self.planned
         app.queue(
-            QUEUE, partitions=planned.partitions, fifo=planned.fifo, delay=planned.delay,
-            visibility=planned.visibility, max_receives=planned.max_receives,
+            QUEUE,
+            partitions=planned.partitions,
+            fifo=planned.fifo,
+            delay=planned.delay,
+            visibility=planned.visibility,
+            max_receives=planned.max_receives,
             dedupe_window=WINDOW_S,
-        )  # fmt: skip
+        )
 
     async def perform(self) -> None:
         """Send and receive for a while."""

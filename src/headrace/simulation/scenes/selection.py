@@ -15,9 +15,14 @@ from headrace.simulation.scenes.schedules import PlannedSchedules, ScheduleScene
 from headrace.simulation.scenes.windows import PlannedWindows, WindowScene
 
 PlannedScene = (
-    PlannedQueue | PlannedBus | PlannedSchedules | PlannedConsumer | PlannedMerge | PlannedHttpClient
+    PlannedQueue
+    | PlannedBus
+    | PlannedSchedules
+    | PlannedConsumer
+    | PlannedMerge
+    | PlannedHttpClient
     | PlannedWindows
-)  # fmt: skip
+)
 
 _DRAWS: tuple[Callable[[Random], PlannedScene], ...] = (
     draw_queue,

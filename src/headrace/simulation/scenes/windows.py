@@ -118,11 +118,17 @@ class WindowScene:
             return {"window": name, "numbers": window.value}
 
         @app.window(
-            source, Tumbling(1), output=told, close=close, lateness=planned.lateness, name=NAME,
-            batch_size=planned.batch_size, breaker=None,
+            source,
+            Tumbling(1),
+            output=told,
+            close=close,
+            lateness=planned.lateness,
+            name=NAME,
+            batch_size=planned.batch_size,
+            breaker=None,
             retry=Retry(attempts=ATTEMPTS, base=0.05, cap=0.2),
             on_failure=ParkKey() if planned.parks else DeadLetter(),
-        )  # fmt: skip
+        )
         def fold(held: list[int] | None, event: Seen[Any]) -> list[int]:
             return [*(held or ()), event.value["n"]]
 

@@ -40,7 +40,8 @@ class ToldVersions:
 
     def __init__(self, told: Mapping[str, FileVersion], settle: float, unsure: float = 0.0) -> None:
         self.told = dict(told)
-        self._settle, self._unsure = settle, max(settle, unsure)
+        self._settle = settle
+        self._unsure = max(settle, unsure)
         self._open: dict[str, Open] = {}
 
     @property

@@ -86,7 +86,8 @@ class Folder:
     """
 
     def __init__(self, trigger: Files, clock: Clock) -> None:
-        self._trigger, self._clock = trigger, clock
+        self._trigger = trigger
+        self._clock = clock
         self._matches = compile_pattern(translate(trigger.pattern)).fullmatch
         self.folders: set[str] = {""}
         self.closed: set[str] = set()
@@ -107,7 +108,8 @@ class Folder:
             root = os.open(self._trigger.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise self._unreadable(error) from error
-        self.folders, self.closed = {""}, set()
+        self.folders = {""}
+        self.closed = set()
         try:
             count = 0
             async for name, version in self._walk(root, "", 0):

@@ -34,7 +34,8 @@ class ObjectStore:
         Raises:
             Misuse: There is no such kind of store, or obstore is not installed.
         """
-        self.folders, self.closed = {""}, set[str]()
+        self.folders = {""}
+        self.closed = set[str]()
         self._trigger = trigger
         self._matches = compile_pattern(translate(trigger.pattern)).fullmatch
         try:

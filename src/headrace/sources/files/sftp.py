@@ -33,8 +33,10 @@ class SftpFolder:
         Raises:
             Misuse: asyncssh is not installed.
         """
-        self.folders, self.closed = {""}, set[str]()
-        self._trigger, self._clock = trigger, clock
+        self.folders = {""}
+        self.closed = set[str]()
+        self._trigger = trigger
+        self._clock = clock
         self._matches = compile_pattern(translate(trigger.pattern)).fullmatch
         self._connection: Any = None
         self._client: Any = None

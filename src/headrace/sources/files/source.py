@@ -67,7 +67,8 @@ class FilesSource:
         self._clock = clock
         self._folder: WatchedFolder
         if isinstance(trigger, Files):
-            self._root, self._settle = trigger.path, trigger.settle
+            self._root = trigger.path
+            self._settle = trigger.settle
             # Functions stand elsewhere: a path that is relative to the node would be of no use.
             self._shown = str(Path(trigger.path).absolute())
             self._folder = Folder(trigger, clock)
@@ -79,7 +80,8 @@ class FilesSource:
             self._root = self._shown = trigger.url
             self._settle = 0.0
             self._folder = ObjectStore(trigger)
-        self._place, self._begun_place = f"{self._root}//", f"{self._root}/:/"
+        self._place = f"{self._root}//"
+        self._begun_place = f"{self._root}/:/"
         self._slices = trigger.slices if isinstance(trigger, Files) else None
         self._begun: dict[str, PartialVersion] = {}
         self._unsure = unsure_of(trigger)
@@ -145,11 +147,12 @@ class FilesSource:
                     ],
                     checkpoint=turn.to_bytes(8),
                     notes={
-                        self._place + change.name: None if change.version is None
+                        self._place + change.name: None
+                        if change.version is None
                         else _pack(tuple(change.version))
                         for change in page
                     },
-                )  # fmt: skip
+                )
                 ledger.tell(page)
             if hints is not None:
                 hints.forget(before, keep=ledger.open)

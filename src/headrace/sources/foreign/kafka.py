@@ -67,7 +67,8 @@ class KafkaSource:
         except (kafka.KafkaException, ValueError, TypeError) as error:
             raise Misuse(f"{self._where}: librdkafka refuses `options=`: {error}") from error
         known = dict(places)
-        self._taken, self._next = set(), {}
+        self._taken = set()
+        self._next = {}
         await self._take(known, first=not known)
         return known
 

@@ -43,7 +43,9 @@ class KinesisSource:
     async def connect(self, places: Mapping[str, str]) -> Mapping[str, str]:
         """Find the shards, and where to begin in each."""
         trigger = self._trigger
-        self._places, self._iterators, self._ended = dict(places), {}, set()
+        self._places = dict(places)
+        self._iterators = {}
+        self._ended = set()
         self._exits = contextlib.AsyncExitStack()
         try:
             self._client = await self._exits.enter_async_context(

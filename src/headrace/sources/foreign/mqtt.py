@@ -61,7 +61,9 @@ class MqttSource:
         """Take the session up again, or begin one, and subscribe."""
         self._arrived.clear()
         self._handed_out = 0
-        self._trouble, self._news, self._subscribed = None, asyncio.Event(), asyncio.Event()
+        self._trouble = None
+        self._news = asyncio.Event()
+        self._subscribed = asyncio.Event()
         client = self._client = self._made(asyncio.get_running_loop())
         parts = urlsplit(self._trigger.url)
         session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # theirs
@@ -70,9 +72,13 @@ class MqttSource:
         port = parts.port or (8883 if parts.scheme == "mqtts" else 1883)
         try:
             await asyncio.to_thread(
-                client.connect, parts.hostname or "127.0.0.1", port,
-                keepalive=30, clean_start=False, properties=session,
-            )  # fmt: skip
+                client.connect,
+                parts.hostname or "127.0.0.1",
+                port,
+                keepalive=30,
+                clean_start=False,
+                properties=session,
+            )
         except (OSError, ValueError) as error:
             raise Unavailable(f"{self._where} cannot be reached: {error}") from error
         client.loop_start()
@@ -120,9 +126,12 @@ class MqttSource:
     def _made(self, loop: asyncio.AbstractEventLoop) -> paho.Client:
         parts = urlsplit(self._trigger.url)
         client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=self._name, protocol=paho.MQTTv5,
-            manual_ack=True, reconnect_on_failure=False,
-        )  # fmt: skip
+            CallbackAPIVersion.VERSION2,
+            client_id=self._name,
+            protocol=paho.MQTTv5,
+            manual_ack=True,
+            reconnect_on_failure=False,
+        )
         client.connect_timeout = PATIENCE_S
         if parts.username is not None:
             client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))

@@ -54,10 +54,13 @@ class NatsSource:
             self._client = _Client()
             await self._client.connect(
                 [url.strip() for url in trigger.url.split(",")],
-                name=self._durable, allow_reconnect=False, connect_timeout=int(PATIENCE_S),
-                max_reconnect_attempts=1, reconnect_time_wait=1,
+                name=self._durable,
+                allow_reconnect=False,
+                connect_timeout=int(PATIENCE_S),
+                max_reconnect_attempts=1,
+                reconnect_time_wait=1,
                 error_cb=_quiet,
-            )  # fmt: skip
+            )
             stream = self._stream = self._client.jetstream(timeout=PATIENCE_S)
             self._heard = self._clock.monotonic()
             try:

@@ -48,7 +48,8 @@ class RabbitSource:
         """Connect and consume."""
         trigger = self._trigger
         self._arrived.clear()
-        self._news, self._why = asyncio.Event(), None
+        self._news = asyncio.Event()
+        self._why = None
         be_lenient()
         try:
             self._connection = await aio_pika.connect(trigger.url, timeout=PATIENCE_S)

@@ -45,11 +45,15 @@ class RedisSource:
     async def connect(self, places: Mapping[str, str]) -> Mapping[str, str]:
         """Connect, and make the group where there is none."""
         trigger = self._trigger
-        self._own, self._cursor = "0", "0-0"
+        self._own = "0"
+        self._cursor = "0-0"
         self._redis = redis.Redis.from_url(
-            trigger.url, socket_connect_timeout=PATIENCE_S, socket_timeout=PATIENCE_S,
-            decode_responses=False, max_connections=2,
-        )  # fmt: skip
+            trigger.url,
+            socket_connect_timeout=PATIENCE_S,
+            socket_timeout=PATIENCE_S,
+            decode_responses=False,
+            max_connections=2,
+        )
         for command in ("XREADGROUP", "XAUTOCLAIM"):
             # As Redis answers: the library's own reading keeps the last field of each name only.
             self._redis.set_response_callback(command, _as_it_is)
@@ -107,18 +111,25 @@ class RedisSource:
             return []
         self._swept = now
         answer = await self._open.xautoclaim(
-            self._trigger.stream, self._group, self._consumer,
-            min_idle_time=int(every * 1_000), start_id=self._cursor, count=limit,
-        )  # fmt: skip
+            self._trigger.stream,
+            self._group,
+            self._consumer,
+            min_idle_time=int(every * 1_000),
+            start_id=self._cursor,
+            count=limit,
+        )
         self._cursor = answer[0].decode()
         # Redis 6.2 has nil for an entry that was deleted.
         return [entry for entry in answer[1] if entry is not None]
 
     async def _read(self, after: str, limit: int) -> list[Any]:
         answer: Any = await self._open.xreadgroup(
-            self._group, self._consumer, {self._trigger.stream: after}, count=limit,
+            self._group,
+            self._consumer,
+            {self._trigger.stream: after},
+            count=limit,
             block=WAIT_MS if after == ">" else None,
-        )  # fmt: skip
+        )
         # The newer protocol has a map from streams to entries, the older one pairs, and nil for none.
         streams = (answer if isinstance(answer, dict) else dict(answer or ())).values()
         return [entry for entries in streams for entry in entries]

@@ -108,10 +108,11 @@ class SqsSource:
     def _message(self, found: dict[str, Any]) -> ForeignMessage[str]:
         system = found.get("Attributes", {})
         headers = {
-            name: said["StringValue"] if isinstance(said.get("StringValue"), str)
+            name: said["StringValue"]
+            if isinstance(said.get("StringValue"), str)
             else base64.b64encode(said.get("BinaryValue", b"")).decode()
             for name, said in found.get("MessageAttributes", {}).items()
-        }  # fmt: skip
+        }
         mark = f"{self._url}/{found['MessageId']}"
         sent = system.get("SentTimestamp")
         event = Event(

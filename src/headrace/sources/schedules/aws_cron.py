@@ -39,7 +39,8 @@ class AwsCron:
         self._hours = sorted(self._numbers(hours, 0, 23))
         self._months = sorted(self._numbers(months, 1, 12, MONTHS))
         self._years = sorted(self._numbers(years, FIRST_YEAR, LAST_YEAR))
-        self._days, self._weekdays = days, weekdays
+        self._days = days
+        self._weekdays = weekdays
         self._every_hour = hours.startswith("*")
         # Looked at once, so that what cannot be read, or has no day in any year, is refused now.
         if not any(self._days_of(year, month) for year in self._years for month in self._months):

@@ -65,7 +65,8 @@ class ScheduleQueue:
     """
 
     def __init__(self, clock: Clock, tasks: Tasks) -> None:
-        self._clock, self._tasks = clock, tasks
+        self._clock = clock
+        self._tasks = tasks
         # What falls on a date stands on its page: a thousand at once are one date to look for.
         self._dates: list[int] = []
         self._pages: dict[int, list[_Entry]] = {}

@@ -50,7 +50,8 @@ class ScheduleSource:
     def __init__(self, schedule: Schedule, clock: Clock, agenda: ScheduleQueue) -> None:
         self._schedule = schedule
         self._times = timetable_of(schedule)
-        self._clock, self._agenda = clock, agenda
+        self._clock = clock
+        self._agenda = agenda
 
     async def run(self, outlet: SourceAppender) -> None:
         """Fire until the last time has come, or for ever."""
@@ -84,7 +85,9 @@ class ScheduleKeeper:
     def __init__(
         self, schedule: Schedule, times: Timetable, standing: ScheduleState, outlet: SourceAppender
     ) -> None:
-        self._schedule, self._times, self._outlet = schedule, times, outlet
+        self._schedule = schedule
+        self._times = times
+        self._outlet = outlet
         self._standing = self._next = standing
         self._in_time: tuple[Draft, ScheduleState] | None = None
 
@@ -110,7 +113,8 @@ class ScheduleKeeper:
 
     def said(self) -> None:
         """Go on to the time after."""
-        self._standing, self._in_time = self._next, None
+        self._standing = self._next
+        self._in_time = None
 
     def _drafted(self, now: int) -> tuple[Draft, ScheduleState]:
         events, after = due(self._schedule, self._times, self._standing, now, self._outlet.stream)

@@ -72,7 +72,9 @@ class Decoder:
         match kind:
             case b"B":
                 self._lsn, time, _ = read.take(">qqi")
-                self._time, self._count, self.open = time + EPOCH_2000_US, 0, True
+                self._time = time + EPOCH_2000_US
+                self._count = 0
+                self.open = True
             case b"C":
                 _, _, self.ended, _ = read.take(">bqqq")
                 self.open = False
@@ -128,7 +130,8 @@ class _MessageReader:
     """A cursor over one message."""
 
     def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 1
+        self._data = data
+        self._at = 1
 
     def take(self, layout: str) -> tuple[Any, ...]:
         found = struct.unpack_from(layout, self._data, self._at)

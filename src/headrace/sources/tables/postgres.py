@@ -72,7 +72,9 @@ class ReplicationSource:
     """
 
     def __init__(self, trigger: Table, clock: Clock, folder: Path | None) -> None:
-        self._trigger, self._clock, self._folder = trigger, clock, folder
+        self._trigger = trigger
+        self._clock = clock
+        self._folder = folder
 
     async def run(self, outlet: SourceAppender) -> None:
         """Watch for ever.
@@ -229,9 +231,12 @@ class ReplicationSource:
         self, change: RowChange, mark: TableProgress, about: About, stream: str
     ) -> list[ForeignMessage[TableProgress]]:
         events = events_of(
-            change, table=f"{about.schema}.{about.name}", key=about.key, stream=stream,
+            change,
+            table=f"{about.schema}.{about.name}",
+            key=about.key,
+            stream=stream,
             origin=f"{mark.slot}.",
-        )  # fmt: skip
+        )
         return [ForeignMessage(fitted(event), mark) for event in events]
 
     async def _tell(

@@ -73,7 +73,8 @@ class Replica:
     """One walsender. Used by one task."""
 
     def __init__(self, url: str, clock: Clock) -> None:
-        self._url, self._clock = url, clock
+        self._url = url
+        self._clock = clock
         self._connection: psycopg.AsyncConnection[Any] | None = None
 
     async def connect(self, *, replication: bool) -> None:
@@ -86,9 +87,12 @@ class Replica:
         extra = {"replication": "database"} if replication else {}
         with translated("the database cannot be reached"):
             address = make_conninfo(
-                self._url, options=SETTINGS, connect_timeout=CONNECT_S,
-                application_name="headrace", **extra,
-            )  # fmt: skip
+                self._url,
+                options=SETTINGS,
+                connect_timeout=CONNECT_S,
+                application_name="headrace",
+                **extra,
+            )
             self._connection = await psycopg.AsyncConnection.connect(address, autocommit=True)
 
     async def close(self) -> None:
@@ -124,12 +128,13 @@ class Replica:
             oids = [found.ftype(column) for column in range(found.nfields)]
             yield [
                 {
-                    name: None if (raw := found.get_value(row, at)) is None
+                    name: None
+                    if (raw := found.get_value(row, at)) is None
                     else value_of(raw, oids[at])
                     for at, name in enumerate(about.columns)
                 }
                 for row in range(found.ntuples)
-            ]  # fmt: skip
+            ]
 
     async def start(self, slot: str, publication: str) -> None:
         """Begin to stream what the slot has not been told is safe.
@@ -213,16 +218,19 @@ async def about_table(replica: Replica, table: str, key: tuple[str, ...]) -> Abo
     schema, _, name = table.rpartition(".")
     found = await replica.ask(
         "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
-        "WHERE nspname = %s AND relname = %s", schema or "public", name,
-    )  # fmt: skip
+        "WHERE nspname = %s AND relname = %s",
+        schema or "public",
+        name,
+    )
     if not found:
         raise Unavailable(f"the database has no table `{table}`; create it")
     oid = found[0][0]
     relations = [_relation(row) for row in await replica.ask(RELATIONS, oid)]
     columns = await replica.ask(
         "SELECT attname FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped "
-        "AND attgenerated = '' ORDER BY attnum", oid,
-    )  # fmt: skip
+        "AND attgenerated = '' ORDER BY attnum",
+        oid,
+    )
     about = About(
         schema or "public",
         name,

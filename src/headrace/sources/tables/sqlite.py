@@ -40,7 +40,9 @@ class OutboxSource:
     """
 
     def __init__(self, trigger: Table, clock: Clock, *, threads: bool) -> None:
-        self._trigger, self._clock, self._threads = trigger, clock, threads
+        self._trigger = trigger
+        self._clock = clock
+        self._threads = threads
         self._busy_since: float | None = None
 
     async def run(self, outlet: SourceAppender) -> None:

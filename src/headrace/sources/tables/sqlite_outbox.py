@@ -82,7 +82,8 @@ class Outbox:
             raise Unavailable(f"there is no database `{path}` yet")
         # Of before it is opened: a file that is replaced meanwhile is noticed at the next look.
         self._file = found
-        self._table, self._name = table, name
+        self._table = table
+        self._name = name
         self._given = key
         self._path = path
         try:

@@ -47,10 +47,18 @@ class Survivors:
             return None
         kept.reverse()
         return Chunk(
-            chunk.stream, chunk.partition, chunk.first, len(kept),
-            encode_events([events[index] for index in kept]), chunk.appended, 0, len(kept),
-            chunk.hops, chunk.origin, tuple(chunk.offset_of(index) for index in kept),
-        )  # fmt: skip
+            chunk.stream,
+            chunk.partition,
+            chunk.first,
+            len(kept),
+            encode_events([events[index] for index in kept]),
+            chunk.appended,
+            0,
+            len(kept),
+            chunk.hops,
+            chunk.origin,
+            tuple(chunk.offset_of(index) for index in kept),
+        )
 
 
 def compact(chunks: Iterable[Chunk], *, tombstones_until: int) -> list[Chunk]:

@@ -29,9 +29,17 @@ class Partition:
     """One partition: what it holds, and who waits for more."""
 
     __slots__ = (
-        "appended", "high", "low", "number", "shelf", "size", "staged_high", "stream", "uid",
+        "appended",
+        "high",
+        "low",
+        "number",
+        "shelf",
+        "size",
+        "staged_high",
+        "stream",
+        "uid",
         "waiters",
-    )  # fmt: skip
+    )
 
     def __init__(self, uid: int, stream: str, number: int) -> None:
         self.uid = uid
@@ -92,9 +100,17 @@ class _Blob:
     def chunk(self) -> Chunk:
         body = self.bodies[0] if len(self.bodies) == 1 else join_bodies(self.bodies, self.count)
         return Chunk(
-            self.partition.stream, self.partition.number, self.first, self.count, body,
-            self.appended, 0, self.count, self.hops, self.origin,
-        )  # fmt: skip
+            self.partition.stream,
+            self.partition.number,
+            self.first,
+            self.count,
+            body,
+            self.appended,
+            0,
+            self.count,
+            self.hops,
+            self.origin,
+        )
 
 
 Seen = Callable[[int, Sequence[str], int], set[str]]
@@ -204,10 +220,14 @@ class LogState:
             return append
         events = decode_events(append.body)
         return Append(
-            append.stream, append.partition, len(kept),
-            encode_events([events[index] for index in kept]), append.hops, append.origin,
+            append.stream,
+            append.partition,
+            len(kept),
+            encode_events([events[index] for index in kept]),
+            append.hops,
+            append.origin,
             tuple(ids[index] for index in kept),
-        )  # fmt: skip
+        )
 
     def _place(self, append: Append, stream: LogStream, now: int) -> Position:
         partition = stream.partitions[append.partition]

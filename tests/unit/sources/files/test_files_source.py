@@ -207,9 +207,7 @@ def test_a_folder_within_that_nobody_is_let_into_deletes_nothing(tmp_path: Path,
         inner.chmod(0o755)
         (inner / "c").write_text("1")
         world.advance("10s")
-        assert world.values("seen") == [
-            "created inner/a 1", "created b 1", "created inner/c 1"
-        ]  # fmt: skip
+        assert world.values("seen") == ["created inner/a 1", "created b 1", "created inner/c 1"]
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no file system that keeps any time")

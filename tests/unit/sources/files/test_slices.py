@@ -108,8 +108,12 @@ def test_a_mark_of_the_encoding_is_part_of_no_record(tmp_path: Path) -> None:
 def test_bytes_that_are_not_text_are_handed_over_as_they_are() -> None:
     part = Slice(5, 8, b"\xe9\n1")
     assert shown(part, "lines") == {
-        "begin": 5, "end": 8, "whole": True, "records": None, "base64": "6Qox"
-    }  # fmt: skip
+        "begin": 5,
+        "end": 8,
+        "whole": True,
+        "records": None,
+        "base64": "6Qox",
+    }
 
 
 def reading(folder: Path, by: SliceBy = "lines", **settings: Any) -> App:
@@ -125,9 +129,11 @@ def reading(folder: Path, by: SliceBy = "lines", **settings: Any) -> App:
 
 def records_in(world: World, name: str = "f") -> list[str]:
     return [
-        record for value in world.values("seen") if value["name"] == name
+        record
+        for value in world.values("seen")
+        if value["name"] == name
         for record in value["records"]
-    ]  # fmt: skip
+    ]
 
 
 ROWS = [f"row {number}" for number in range(6_000)]

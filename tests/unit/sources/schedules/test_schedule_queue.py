@@ -47,7 +47,8 @@ class Dates:
     def __init__(
         self, outlet: SourceAppender, seconds: list[float], *, breaks: bool = False
     ) -> None:
-        self.outlet, self.breaks = outlet, breaks
+        self.outlet = outlet
+        self.breaks = breaks
         self.left = [EPOCH + round(second * SECOND) for second in seconds]
         self.ready: list[int] = []
 
@@ -73,7 +74,8 @@ class Room:
     """An agenda over the twins, on virtual time."""
 
     def __init__(self, loop: VirtualLoop) -> None:
-        self.loop, self.clock = loop, VirtualClock(loop)
+        self.loop = loop
+        self.clock = VirtualClock(loop)
         self.storage = Recording(self.clock)
         self.broker = MemoryBroker(self.storage, clock=self.clock)
         self.faults: list[BaseException] = []

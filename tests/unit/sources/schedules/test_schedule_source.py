@@ -145,9 +145,14 @@ def test_many_that_are_due_at_once_fire_once_each_though_the_host_dies(
 def test_many_that_are_due_at_once_fire_once_each_in_any_weather(seed: int) -> None:
     with World(crowd(), seed=seed, start=NEW_YEAR) as world:
         world._lives.weather.odds = {
-            Fault.DIE_BEFORE: 0.01, Fault.DIE_AFTER: 0.01, Fault.UNKNOWN: 0.03, Fault.FULL: 0.03,
-            Fault.CONFLICT: 0.03, Fault.SLOW: 0.05, Fault.REFUSED: 0.03,
-        }  # fmt: skip
+            Fault.DIE_BEFORE: 0.01,
+            Fault.DIE_AFTER: 0.01,
+            Fault.UNKNOWN: 0.03,
+            Fault.FULL: 0.03,
+            Fault.CONFLICT: 0.03,
+            Fault.SLOW: 0.05,
+            Fault.REFUSED: 0.03,
+        }
         world._lives.loop.run_for(35 * 60)
         world._lives.weather.odds = {}
         # What the weather did to sources was told, as it should be.

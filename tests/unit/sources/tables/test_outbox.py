@@ -263,8 +263,10 @@ def test_a_database_that_another_replaces_is_told_from_its_beginning(
         other.execute("INSERT INTO orders (id) VALUES (8)")
         world.advance("1s")
         assert [(key, op) for key, op, *_ in told(world)] == [
-            ("1", "insert"), ("7", "read"), ("8", "insert")
-        ]  # fmt: skip
+            ("1", "insert"),
+            ("7", "read"),
+            ("8", "insert"),
+        ]
         other.close()
 
 
@@ -294,11 +296,18 @@ def test_a_database_that_is_put_back_is_told_again(
         shop.execute("INSERT INTO orders (id) VALUES (7)")
         world.advance("1s")
         assert [(key, op) for key, op, *_ in told(world)] == [
-            ("1", "insert"), ("2", "insert"), ("3", "insert"), ("4", "insert"),
-            ("5", "insert"), ("6", "insert"),
-            ("1", "read"), ("2", "read"), ("5", "read"), ("6", "read"),
+            ("1", "insert"),
+            ("2", "insert"),
+            ("3", "insert"),
+            ("4", "insert"),
+            ("5", "insert"),
+            ("6", "insert"),
+            ("1", "read"),
+            ("2", "read"),
+            ("5", "read"),
+            ("6", "read"),
             ("7", "insert"),
-        ]  # fmt: skip
+        ]
 
 
 def test_a_database_that_is_put_back_halts_what_reads_changes_only(
@@ -349,8 +358,9 @@ def test_a_column_whose_letters_change_their_case_is_told_under_its_new_name(
         world.advance("1s")
         assert not stop_of(world)
         assert [(key, row.get("Name", row.get("name"))) for key, _, _, row in told(world)] == [
-            ("1", "before"), ("1", "after")
-        ]  # fmt: skip
+            ("1", "before"),
+            ("1", "after"),
+        ]
         assert "Name" in told(world)[1][3]
 
 

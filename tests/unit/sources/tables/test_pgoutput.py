@@ -17,9 +17,15 @@ from headrace.sources.tables.pgoutput import Decoder, Placed, lsn_number, lsn_te
 BEGIN = b"B" + struct.pack(">qqi", (1 << 32) | 0xAB, 1_000, 7)
 COMMIT = b"C" + struct.pack(">bqqq", 0, (1 << 32) | 0xAB, (1 << 32) | 0xFF, 1_000)
 RELATION = (
-    b"R" + struct.pack(">I", 9) + b"public\0orders\0" + struct.pack(">ch", b"d", 2)
-    + b"\1id\0" + struct.pack(">Ii", 23, -1) + b"\0note\0" + struct.pack(">Ii", 25, -1)
-)  # fmt: skip
+    b"R"
+    + struct.pack(">I", 9)
+    + b"public\0orders\0"
+    + struct.pack(">ch", b"d", 2)
+    + b"\1id\0"
+    + struct.pack(">Ii", 23, -1)
+    + b"\0note\0"
+    + struct.pack(">Ii", 25, -1)
+)
 
 
 def row(*cells: bytes | None) -> bytes:

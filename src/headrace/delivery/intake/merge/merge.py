@@ -62,7 +62,8 @@ class _Lane:
                     latest = time
         self.events -= high - low
         if high < end:
-            self.index, self.head = high, times[high - first]
+            self.index = high
+            self.head = times[high - first]
         else:
             self.chunks.popleft()
             if self.events:
@@ -74,7 +75,8 @@ class _Lane:
         self._times = [
             chunk.appended if event.time is None else event.time for event in chunk.events()
         ]
-        self.index, self.head = chunk.low, self._times[0]
+        self.index = chunk.low
+        self.head = self._times[0]
 
 
 class Merge:
@@ -91,7 +93,10 @@ class Merge:
         self.passes = MergeOrder(streams)
         self.handed_out: deque[Chunk] = deque()
         self._lanes = [_Lane() for _ in range(streams)]
-        self._limit, self._size, self._window, self._lateness = events, size, window, lateness
+        self._limit = events
+        self._size = size
+        self._window = window
+        self._lateness = lateness
         self._owed: deque[Piece] = deque()
         self._opened = 0.0
         self._dry: list[int] = []
@@ -168,7 +173,8 @@ class Merge:
         """The stream whose turn it is where nothing but the logs decides, and before which time."""
         if self._owed or self.passes.is_following:
             return None, 0
-        self._dry, self._excused = [], []
+        self._dry = []
+        self._excused = []
         first, place, before = _NOTHING, None, _NOTHING
         for number, lane in enumerate(self._lanes):
             if not lane.events:
@@ -185,7 +191,8 @@ class Merge:
 
         Neither where nothing waits, or where the log has to be asked first.
         """
-        self._dry, self._excused = [], []
+        self._dry = []
+        self._excused = []
         if self._owed and (found := self._next_owed()) is not None:
             return found
         ready = [place for place, lane in enumerate(self._lanes) if lane.events]

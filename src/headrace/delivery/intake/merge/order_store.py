@@ -54,10 +54,12 @@ class MergeOrderStore:
         streams: Sequence[str],
         partition: int,
     ) -> None:
-        self._storage, self._low = storage, low
+        self._storage = storage
+        self._low = low
         self._streams = tuple(streams)
         self._index = {name: place for place, name in enumerate(streams)}
-        self._function, self._partition = function, partition
+        self._function = function
+        self._partition = partition
         self._prefix = _prefix(function, streams, partition)
         self._owed: Owed | None = None
         self._untrimmed = TRIM_EVERY

@@ -36,7 +36,8 @@ class CachedRows:
     """What is committed. Used on the loop's thread only."""
 
     def __init__(self, connection: apsw.Connection, path: Path) -> None:
-        self._connection, self._path = connection, path
+        self._connection = connection
+        self._path = path
         self._cache: dict[Space, dict[bytes, bytes | None]] = {space: {} for space in Space}
         self._size = 0
 

@@ -43,9 +43,15 @@ def encode_row(partition: Partition, chunk: Chunk) -> tuple[Cell, ...]:
         identity, chunk.count, chunk.appended, chunk.hops, chunk.origin, offsets, chunk.body
     )
     return (
-        identity, chunk.count, chunk.appended, chunk.hops, chunk.origin, offsets, checksum,
+        identity,
+        chunk.count,
+        chunk.appended,
+        chunk.hops,
+        chunk.origin,
+        offsets,
+        checksum,
         chunk.body,
-    )  # fmt: skip
+    )
 
 
 def decode_row(partition: Partition, row: tuple[Cell, ...]) -> Chunk:
@@ -71,15 +77,28 @@ def decode_row(partition: Partition, row: tuple[Cell, ...]) -> Chunk:
             "checksum: the disk has changed it; restore a copy, or reset the group beyond it"
         )
     return Chunk(
-        partition.stream, partition.number, first_offset(identity), count, body, appended, 0,
-        count, hops, origin,
+        partition.stream,
+        partition.number,
+        first_offset(identity),
+        count,
+        body,
+        appended,
+        0,
+        count,
+        hops,
+        origin,
         None if offsets is None else struct.unpack(f">{len(offsets) // 8}Q", offsets),
-    )  # fmt: skip
+    )
 
 
 def _checksum(
-    identity: int, count: int, appended: int, hops: int, origin: str, offsets: bytes | None,
+    identity: int,
+    count: int,
+    appended: int,
+    hops: int,
+    origin: str,
+    offsets: bytes | None,
     body: bytes,
-) -> int:  # fmt: skip
+) -> int:
     head = _head.pack(identity, count, appended, hops) + origin.encode() + (offsets or b"")
     return crc32(body, crc32(head))
