@@ -41,7 +41,7 @@ SKIPPED = 77
 
 
 def skip(reason: str) -> NoReturn:
-    """End without figures: something that is no fault of ours is missing on this machine."""
+    """End without figures: something that is not a fault of ours is missing on this machine."""
     sys.stderr.write(reason + "\n")
     sys.exit(SKIPPED)
 

@@ -82,7 +82,7 @@ PATHS = (
 LOOKS = 20
 REST_S = 1.0
 SHORT_MS = 5.0
-"""A look that takes less is no matter of rows."""
+"""A look that takes less is not a matter of rows."""
 
 APP = """
 from headrace import App, Batch, Event, Every, Http, Rule
@@ -113,7 +113,7 @@ async def look(count: int, looks: int) -> dict[str, tuple[float, float]]:
             await asyncio.sleep(SETTLED_S + REST_S)
             await fill(bench.node, count * PARTITIONS)
             found = {path: await ask(bench.node.rooms(), path, looks) for path in PATHS}
-            # What was put there by hand is no fault of the node's.
+            # What was put there by hand is not a fault of the node's.
             bench.node.runs.counters.clear()
             return found
 

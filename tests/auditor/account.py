@@ -34,7 +34,7 @@ class Function(msgspec.Struct):
         discards: Whether an operator discarded what was parked.
         calm: Whether nothing else went wrong, so that only poison may be given up.
         healed: Whether the poison was cured and redriven, so that nothing may be left over.
-        least: The lowest number it means; None means every event, even one that is no JSON.
+        least: The lowest number it means; None means every event, even one that is not JSON.
         flow: Its flow control, by policy.
         keeps_state: Whether every event is noted in the state.
         window: Microseconds that a batch waits for more events.

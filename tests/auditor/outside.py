@@ -239,7 +239,7 @@ def check_dead(
         findings.append(
             Finding(
                 "I5",
-                f"{listener.function}: {len(missing)} poisonous events are no dead letters "
+                f"{listener.function}: {len(missing)} poisonous events are not dead letters "
                 f"{missing[:SHOWN]}, {len(extra)} others are "
                 f"{[(name, why[name]) for name in extra[:SHOWN]]}",
             )

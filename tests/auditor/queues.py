@@ -250,7 +250,7 @@ class _Books:
             self.find("Q1", f"{place} is dead still, though it was redriven")
         for place in self.held:
             if place not in self.done | self.maybe_done | self.dead_now:
-                self.find("Q1", f"{place} was never acknowledged, and is no dead letter")
+                self.find("Q1", f"{place} was never acknowledged, and is not a dead letter")
         done = {
             where.partition: (watermark, sparse)
             for key, value in self.queue.positions

@@ -212,4 +212,4 @@ def test_explain_pattern_says_what_failed_without_a_node(
     assert main(["explain", "pattern", '{"a": 1}', "{}"]) == 1
     assert "must be an object or an array" in capsys.readouterr().err
     assert main(["explain", "pattern", "{", "{}"]) == 2
-    assert "PATTERN is no JSON" in capsys.readouterr().err
+    assert "PATTERN is not JSON" in capsys.readouterr().err

@@ -110,12 +110,12 @@ def test_rows_of_csv_are_of_the_type_their_stream_declares(say: Say, tmp_path: P
 def test_a_wrong_line_stops_the_file_and_is_named(say: Say, tmp_path: Path) -> None:
     (tmp_path / "orders.jsonl").write_text('{"item": "x", "quantity": 1}\n{half\n')
     said = say("publish", "orders", "--file", "orders.jsonl", status=1)
-    assert said.startswith("error: orders.jsonl:2: this is no JSON")
+    assert said.startswith("error: orders.jsonl:2: this is not JSON")
     (tmp_path / "orders.jsonl").write_text('{"item": "x", "quantity": 1}\n' * 3 + "{half\n")
     said = say("publish", "orders", "--file", "orders.jsonl", "--batch", "1", status=1)
     first, second = said.splitlines()
     assert first == "of `orders.jsonl` the first 2 events went out"
-    assert second.startswith("error: orders.jsonl:4: this is no JSON")
+    assert second.startswith("error: orders.jsonl:4: this is not JSON")
 
 
 def test_standard_input_is_a_file_too(say: Say, url: str) -> None:
@@ -326,7 +326,7 @@ def test_a_group_is_paused_resumed_and_reset(say: Say, client: Client) -> None:
     assert say("resume", "shop.count") == "`shop.count` goes on\n"
     assert say("reset", "shop.count", "--to", "latest") == "`shop.count` goes on from latest\n"
     assert say("reset", "shop.count", "--to", "noon", status=1).startswith(
-        "error: `noon` is no place"
+        "error: `noon` is not a place"
     )
     again = ("reset", "shop.count", "--to", "earliest", "--order-of")
     assert "have to merge the same streams" in say(*again, "shop.count", status=1)

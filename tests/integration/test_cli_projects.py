@@ -114,7 +114,7 @@ def test_an_edit_is_loaded_while_the_node_runs_and_a_broken_one_is_not(
     while (second := client.get("functions")["functions"][0]["version"]) == first:
         assert time.monotonic() < deadline, (project / "node.log").read_text()
         time.sleep(0.05)
-    (project / "app.py").write_text("this is no python")
+    (project / "app.py").write_text("this is not a python")
     while "kept the old version" not in (project / "node.log").read_text():
         assert time.monotonic() < deadline, (project / "node.log").read_text()
         time.sleep(0.05)

@@ -384,7 +384,7 @@ def test_a_page_of_the_console_that_is_not_there_is_said_on_a_page(url: str) -> 
         ("functions/shop.cuont", "did you mean `shop.count`?"),
         ("streams/orders?cursor=x", "pass on the one the last answer gave"),
         ("events/orders/0/999999", "holds no offset 999999"),
-        ("dead/shop.count/orders/0/x", "is no position"),
+        ("dead/shop.count/orders/0/x", "is not a position"),
     ):
         with pytest.raises(urllib.error.HTTPError) as caught:
             urllib.request.urlopen(f"{url}/console/{path}")
@@ -422,7 +422,7 @@ def test_where_nothing_answers_the_client_says_what_to_do() -> None:
 
 @pytest.mark.parametrize("url", ["", "ftp://x.test", "http://", "http://x.test:port"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(Misuse, match="is no address"):
+    with pytest.raises(Misuse, match="is not an address"):
         Client(url)
 
 

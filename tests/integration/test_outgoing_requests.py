@@ -137,7 +137,7 @@ async def says_once(answer: bytes, *, then_wait: bool = False) -> AsyncIterator[
         (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n" + b"x" * 99, None),
         (b"HTTP/1.1 200 OK\r\n" + b"x: " + b"y" * 200_000, None),
         (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", None),
-        (b"this is no HTTP\r\n\r\n", None),
+        (b"this is not HTTP\r\n\r\n", None),
         (b"", None),
     ],
 )

@@ -124,7 +124,7 @@ async def test_a_name_that_is_no_text_hides_no_other(server: Server, tmp_path: P
 async def test_a_file_that_is_no_key_is_named(server: Server) -> None:
     server.key.write_text("garbage")
     drop = SftpFolder(server.trigger(), SystemClock())
-    with pytest.raises(Misuse, match=f"{server.key} is no private key"):
+    with pytest.raises(Misuse, match=f"{server.key} is not a private key"):
         await drop.look()
 
 

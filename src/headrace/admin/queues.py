@@ -160,7 +160,7 @@ class Queues:
         """The queue's description.
 
         Raises:
-            Unknown: There is no such stream, or it is no queue.
+            Unknown: There is no such stream, or it is not a queue.
         """
         spec = self._broker.stream(name)
         if spec.queue is None:

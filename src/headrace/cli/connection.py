@@ -71,6 +71,6 @@ def split_position(text: str) -> tuple[str, str, str]:
     parts = text.rsplit("/", 2)
     if len(parts) != 3 or not parts[0] or not parts[1].isdigit() or not parts[2].isdigit():
         raise click.BadParameter(
-            f"`{text}` is no event's position; write `stream/partition/offset`, such as `orders/0/42`"
+            f"`{text}` is not an event's position; write `stream/partition/offset`, such as `orders/0/42`"
         )
     return parts[0], parts[1], parts[2]

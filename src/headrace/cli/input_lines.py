@@ -39,7 +39,7 @@ def jsonl_lines(lines: Iterable[bytes], fields: Fields, source: str) -> Iterator
     """One envelope per line of JSON; empty lines are passed over.
 
     Raises:
-        Invalid: A line is no JSON, or lacks a field.
+        Invalid: A line is not JSON, or lacks a field.
     """
     tail = b',"key":' + _encode(fields.key) + b"}" if fields.key is not None else b"}"
     for number, line in enumerate(lines, start=1):
@@ -54,10 +54,10 @@ def jsonl_lines(lines: Iterable[bytes], fields: Fields, source: str) -> Iterator
                 continue
             row = _decode(value)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise Invalid(f"{source}:{number}: this is no JSON: {error}") from error
+            raise Invalid(f"{source}:{number}: this is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise Invalid(
-                f"{source}:{number}: fields were named, and this is no JSON object but a "
+                f"{source}:{number}: fields were named, and this is not a JSON object but a "
                 f"{type(row).__name__}"
             )
         yield _envelope(b'{"value":' + value, row, fields, f"{source}:{number}")
@@ -92,14 +92,14 @@ def csv_lines(
             said = {name: text or None for name, text in row.items()}
             yield _envelope(b'{"value":' + _encode(value), said, fields, where)
     except csv.Error as error:
-        raise Invalid(f"{source}:{reader.line_num}: this is no CSV: {error}") from error
+        raise Invalid(f"{source}:{reader.line_num}: this is not CSV: {error}") from error
 
 
 def text_lines(lines: Iterable[bytes], fields: Fields, source: str) -> Iterator[bytes]:
     """One envelope per line, whose value is the line's text.
 
     Raises:
-        Invalid: Fields were named, which text has not, or a line is no UTF-8.
+        Invalid: Fields were named, which text has not, or a line is not UTF-8.
     """
     if fields.any:
         raise Invalid("lines of text have no fields; use `--key`, or `--format jsonl`")
@@ -112,7 +112,7 @@ def _texts(lines: Iterable[bytes], source: str) -> Iterator[str]:
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise Invalid(f"{source}:{number}: this is no UTF-8 text: {error.reason}") from error
+            raise Invalid(f"{source}:{number}: this is not UTF-8 text: {error.reason}") from error
 
 
 def _envelope(head: bytes, row: dict[str, Any], fields: Fields, where: str) -> bytes:

@@ -21,7 +21,7 @@ def explain_pattern(pattern: str, event: str, *, as_json: bool) -> bool:
 
     Raises:
         Invalid: The pattern is none.
-        click.BadParameter: One of them is no JSON.
+        click.BadParameter: One of them is not JSON.
     """
     verdict = why(_read(pattern, "PATTERN"), _read(event, "EVENT"))
     if as_json:
@@ -46,5 +46,5 @@ def _read(text: str, what: str) -> Any:
         return msgspec.json.decode(source)
     except msgspec.DecodeError as error:
         raise click.BadParameter(
-            f"{what} is no JSON ({error}); write JSON in quotes, or `@file`"
+            f"{what} is not JSON ({error}); write JSON in quotes, or `@file`"
         ) from error

@@ -68,13 +68,13 @@ class NodeResponse:
         """The body as data.
 
         Raises:
-            Unavailable: It is no JSON: whatever answered is no node.
+            Unavailable: It is not JSON: whatever answered is not a node.
         """
         try:
             return json.loads(self.body)
         except ValueError as error:
             raise errors.Unavailable(
-                "what answered is no Headrace node: its answer is no JSON; check the address"
+                "what answered is not a Headrace node: its answer is not JSON; check the address"
             ) from error
 
 
@@ -99,7 +99,7 @@ class Client:
             port = -1
         if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
             raise errors.Misuse(
-                f"`{url}` is no address of a node; write one like `http://127.0.0.1:4280`"
+                f"`{url}` is not an address of a node; write one like `http://127.0.0.1:4280`"
             )
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._base = parts.path.rstrip("/")
@@ -175,7 +175,7 @@ class Client:
         """Ask the node.
 
         Raises:
-            Unavailable: Nothing answers at the address, or what does is no node.
+            Unavailable: Nothing answers at the address, or what does is not a node.
             HeadraceError: What the node says is wrong, as the class its `code` names.
         """
         target = self._base + "".join(f"/{quote(part, safe='')}" for part in path)
@@ -193,7 +193,7 @@ class Client:
         except _BROKEN as error:
             self.close()
             again = method == "GET" if repeatable is None else repeatable
-            # A kept connection that the node closed meanwhile is no failure of the node.
+            # A kept connection that the node closed meanwhile is not a failure of the node.
             if fresh or not again:
                 raise self._unreachable(error) from error
             try:

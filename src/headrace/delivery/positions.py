@@ -108,7 +108,7 @@ def encode_trouble(trouble: tuple[Trouble, ...]) -> bytes:
 
 
 def decode_trouble(row: bytes | None) -> tuple[Trouble, ...]:
-    """Open a stored row; no row is no trouble."""
+    """Open a stored row; no row is not trouble."""
     return () if row is None else _trouble_decoder.decode(row)
 
 
@@ -145,7 +145,7 @@ async def start_offset(broker: Broker, stream: str, partition: int, start: str) 
     if start.isdigit():
         return min(max(int(start), extent.low), extent.high)
     raise Misuse(
-        f"`{start}` is no place to start at; write `earliest`, `latest`, an offset such as `1200`, "
+        f"`{start}` is not a place to start at; write `earliest`, `latest`, an offset such as `1200`, "
         "or a time in microseconds such as `@1700000000000000`"
     )
 

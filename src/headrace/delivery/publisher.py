@@ -110,7 +110,7 @@ class Publisher:
     def bound(
         self, stream: str, events: Sequence[Event], *, hops: int = 0, origin: str = ""
     ) -> list[Append]:
-        """What publishing `events` appends to a stream that is no queue, for a change of the caller's.
+        """What publishing `events` appends to a stream that is not a queue, for a change of the caller's.
 
         Raises:
             Unknown, Invalid, TooLarge: As `publish`.

@@ -100,7 +100,7 @@ class Debezium(msgspec.Struct, frozen=True, tag="debezium"):
         if not isinstance(names, (tuple, list)) or not all(
             isinstance(name, str) and name for name in names
         ):
-            raise Misuse(f'`Debezium(key={key!r})` is no column; write `key="id"`')
+            raise Misuse(f'`Debezium(key={key!r})` is not a column; write `key="id"`')
         force_setattr(self, "key", tuple(names))
 
     @property
@@ -129,13 +129,13 @@ def open_envelope(value: bytes, headers: Mapping[str, str] | None) -> DebeziumEn
     """The change a record tells of, or the reason why it tells of none.
 
     Raises:
-        Invalid: It is no record of Debezium's; the message says why and what to change.
+        Invalid: It is not a record of Debezium's; the message says why and what to change.
     """
     try:
         return _read(value, headers or {})
     except _UNREADABLE as error:
         raise Invalid(
-            f"the record is no JSON of Debezium's ({error}); let the connector write JSON, with "
+            f"the record is not JSON of Debezium's ({error}); let the connector write JSON, with "
             "`value.converter` or `format.value`"
         ) from error
 
@@ -204,7 +204,7 @@ def columns_key(envelope: DebeziumEnvelope, columns: tuple[str, ...]) -> str | N
 def record_key(text: str | None) -> str | None:
     """A record's key as a table's event has it: the one column's value, or an array of several.
 
-    What is no JSON object (a subject, a routing key) stays as it is.
+    What is not a JSON object (a subject, a routing key) stays as it is.
     """
     if text is None or not text.startswith("{"):
         return text

@@ -62,7 +62,7 @@ def names_in(schema: Schema) -> frozenset[str]:
 def coerce_row(schema: Schema, row: Mapping[str, str]) -> dict[str, Any]:
     """A row of texts as the types an object's schema says, field by field.
 
-    Lists and objects are read as JSON. An empty text of a field that is no text is null where that
+    Lists and objects are read as JSON. An empty text of a field that is not text is null where that
     may be, and left out where the field may be missing. What may be a text stays one, and so does
     what is not of its type.
     """

@@ -27,7 +27,7 @@ class Cause(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 BEHIND = "headrace.Behind"
-"""The kind of a cause that is no fault: the event was not run, because one before it failed."""
+"""The kind of a cause that is not a fault: the event was not run, because one before it failed."""
 
 
 class Failure(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -45,7 +45,7 @@ def open_reply(answer: bytes) -> WireReply | None:
     try:
         return _decoder.decode(answer[1:])
     except msgspec.DecodeError as error:
-        raise Corrupt(f"a function's answer is no reply: {error}") from error
+        raise Corrupt(f"a function's answer is not a reply: {error}") from error
 
 
 def is_raw(head: WireReply | None) -> bool:

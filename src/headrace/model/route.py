@@ -74,7 +74,7 @@ def segments_of(pattern: object, what: str) -> tuple[Segment, ...]:
     """The parts of a pattern.
 
     Raises:
-        Misuse: It is no path, or one that belongs to the platform.
+        Misuse: It is not a path, or one that belongs to the platform.
     """
     if not isinstance(pattern, str) or not pattern.startswith("/") or len(pattern) > MAX_PATH:
         raise Misuse(
@@ -109,7 +109,7 @@ def _segment(part: str, what: str) -> Segment:
         return Segment("", name, kind)
     if not _LITERAL.fullmatch(part) or part in {".", ".."}:
         raise Misuse(
-            f"`{what}`: `{part}` is no segment of a path; use letters, digits, `-._~`, or a name in "
+            f"`{what}`: `{part}` is not a segment of a path; use letters, digits, `-._~`, or a name in "
             "braces such as `{id}` or `{id:int}`"
         )
     return Segment(part)
@@ -152,7 +152,7 @@ def value_of(segment: Segment, text: str) -> Any:
             return text
         case _:
             raise Invalid(
-                f"`{segment.name}` in the path is `{text:.80}`, which is no {segment.kind}"
+                f"`{segment.name}` in the path is `{text:.80}`, which is not a {segment.kind}"
             )
 
 

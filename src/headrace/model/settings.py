@@ -106,7 +106,7 @@ class ImportEnvironment(msgspec.Struct, frozen=True, array_like=True):
 
 
 def variable_form(name: str) -> str:
-    """A name as it stands in a variable: in capitals, with `_` for all that is no letter or digit."""
+    """A name as it stands in a variable: in capitals, with `_` for all that is not a letter or digit."""
     return re.sub(r"[^A-Z0-9]", "_", name.upper())
 
 

@@ -36,7 +36,7 @@ class Secret(msgspec.Struct, frozen=True, order=True):
         """Refuse what may be the secret itself.
 
         Raises:
-            Misuse: It is no name; the message does not repeat it.
+            Misuse: It is not a name; the message does not repeat it.
         """
         name: Any = self.name
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -131,7 +131,7 @@ class Hmac(_Scheme, frozen=True, tag="hmac"):
     encoding: Literal["hex", "base64"] = "hex"
 
     def __post_init__(self) -> None:
-        """Refuse what is no header, and what hashes too weakly.
+        """Refuse what is not a header, and what hashes too weakly.
 
         Raises:
             Misuse: Naming the setting and the fix.
@@ -139,7 +139,9 @@ class Hmac(_Scheme, frozen=True, tag="hmac"):
         super().__post_init__()
         header: Any = self.header
         if not isinstance(header, str) or not _HEADER.fullmatch(header):
-            raise Misuse(f'`Hmac(header={header!r})` is no header\'s name; write `"X-Signature"`')
+            raise Misuse(
+                f'`Hmac(header={header!r})` is not a header\'s name; write `"X-Signature"`'
+            )
         if self.algorithm not in {"sha256", "sha384", "sha512"}:
             raise Misuse(f"`Hmac(algorithm={self.algorithm!r})`: use sha256, sha384 or sha512")
         if self.encoding not in {"hex", "base64"}:

@@ -438,7 +438,7 @@ def _from_environment(
         key = name.lower()
         if path or key not in NODE_KEYS:
             raise Misuse(
-                f"`{variable}` is no setting{nearest(key, NODE_KEYS, 'HEADRACE_', str.upper)}; "
+                f"`{variable}` is not a setting{nearest(key, NODE_KEYS, 'HEADRACE_', str.upper)}; "
                 "unset it or correct its name (docs/reference/settings.md lists all)"
             )
         values[key] = _typed(key, text, f"`{variable}`", lax=True)
@@ -472,7 +472,7 @@ def _check_secret(name: str, reference: object, where: str) -> None:
         Secret(name)
     except Misuse as error:
         raise Misuse(
-            f"{where}: `{name}` is no secret's name; use capitals such as `GITHUB_HOOK`"
+            f"{where}: `{name}` is not a secret's name; use capitals such as `GITHUB_HOOK`"
         ) from error
     kind, _, place = reference.partition(":") if isinstance(reference, str) else ("", "", "")
     if kind not in {"file", "env"} or not place:

@@ -1,7 +1,7 @@
 """One settings file: its tables, and on which line each of them stands.
 
 Comes in: a path. Goes out: plain values and `file:line` for every key, so that whoever finds a value
-wrong can say where. Refuses what is no TOML and keys nobody asked for. Reads, never writes.
+wrong can say where. Refuses what is not TOML and keys nobody asked for. Reads, never writes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class SettingsFile:
         """Open and parse the file.
 
         Raises:
-            Misuse: It cannot be read, or is no TOML.
+            Misuse: It cannot be read, or is not TOML.
         """
         try:
             text = path.read_bytes().decode()
@@ -46,7 +46,7 @@ class SettingsFile:
             values = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise Misuse(
-                f"{path}: is no TOML: {error}; see https://toml.io for the syntax"
+                f"{path}: is not TOML: {error}; see https://toml.io for the syntax"
             ) from error
         return cls(path, values, line_numbers(text))
 
@@ -109,7 +109,7 @@ def line_numbers(text: str) -> dict[tuple[str, ...], int]:
 
 
 def _path_in(fragment: str) -> tuple[str, ...]:
-    # A line out of the middle of a multi-line value is no TOML by itself: it names no key.
+    # A line out of the middle of a multi-line value is not TOML by itself: it names no key.
     try:
         found: Any = tomllib.loads(fragment)
     except tomllib.TOMLDecodeError:

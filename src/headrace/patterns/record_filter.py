@@ -33,7 +33,7 @@ class Selection:
             msgpack: The streams whose values are msgpack.
 
         Raises:
-            Invalid: It is no pattern, or is about what no record has.
+            Invalid: It is not a pattern, or is about what no record has.
         """
         self._pattern = compile_pattern(pattern)
         self._msgpack = msgpack

@@ -93,7 +93,7 @@ class Checker:
         """Read the schema.
 
         Raises:
-            Misuse: An expression of it cannot run in linear time, or it is no JSON Schema.
+            Misuse: An expression of it cannot run in linear time, or it is not a JSON Schema.
         """
         self._schema = schema
         self._written: dict[str, str] = {}

@@ -367,7 +367,7 @@ class App(Streams):
             timeout: The time after which a turn is given up, its instance killed.
 
         Raises:
-            Misuse: It is no generator of one parameter, or a setting is out of range.
+            Misuse: It is not a generator of one parameter, or a setting is out of range.
         """
         place = here()
 

@@ -20,12 +20,12 @@ def forward_of(
     check_name(name, "a forward", place)
     where = f"{place}: forward `{app}.{name}`"
     if not isinstance(rule, Rule):
-        raise Misuse(f"{where}: `{rule!r}` is no rule; write `Rule({{...}})`")
+        raise Misuse(f"{where}: `{rule!r}` is not a rule; write `Rule({{...}})`")
     full = f"{app}.{name}"
     if isinstance(to, HttpTarget):
         return Forward(full, rule, http=to)
     if not isinstance(to, Stream):
-        raise Misuse(f"{where}: `to={to!r}` is no target; use a stream or `HttpTarget(url)`")
+        raise Misuse(f"{where}: `to={to!r}` is not a target; use a stream or `HttpTarget(url)`")
     if to.external:
         raise Misuse(
             f"{where}: stream `{to.name}` belongs to another app; let that app declare the forward"

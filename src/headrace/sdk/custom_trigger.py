@@ -96,7 +96,7 @@ def custom_trigger(
     """The function that runs `emitter`, and the trigger that stands for it.
 
     Raises:
-        Misuse: It is no generator of one parameter, or a setting is out of range.
+        Misuse: It is not a generator of one parameter, or a setting is out of range.
     """
     full = f"{app}.{check_name(getattr(emitter, '__name__', ''), 'a trigger', place)}"
     code = getattr(emitter, "__code__", None)

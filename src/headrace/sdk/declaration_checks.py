@@ -90,7 +90,7 @@ def check_streams(
     With `changes` its annotation is about the rows, not about the records that tell of them.
 
     Raises:
-        Misuse: One is no stream, another app's, listed twice, or of another type than the handler.
+        Misuse: One is not a stream, another app's, listed twice, or of another type than the handler.
     """
     if isinstance(publishes, Stream):
         raise Misuse(f"{where}: `publishes={publishes!r}` is one stream; write it in brackets")
@@ -253,7 +253,7 @@ def check_whole(value: object, low: int, high: int, name: str, where: str) -> No
     """Pass, where `value` is a whole number in range."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise Misuse(
-            f"{where}: `{name}={value!r}` is no whole number; use one from {low:,} to {high:,}"
+            f"{where}: `{name}={value!r}` is not a whole number; use one from {low:,} to {high:,}"
         )
     if not low <= value <= high:
         raise Misuse(f"{where}: `{name}={value!r}` is out of range; use {low:,} to {high:,}")

@@ -45,7 +45,7 @@ def check_env(env: object, where: str) -> Environment:
     """`env`, where it can be passed on.
 
     Raises:
-        Misuse: It is no list of names and no dictionary of texts, or names the node's own variables.
+        Misuse: It is not a list of names and no dictionary of texts, or names the node's own variables.
     """
     known = isinstance(env, (list, tuple, set, frozenset, Mapping))
     if not known or not all(isinstance(name, str) and name for name in env):  # type: ignore[attr-defined]  # looked at above

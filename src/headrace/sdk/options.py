@@ -223,6 +223,6 @@ def start_of(start: str | int | datetime, where: str) -> str:
     if isinstance(start, str) and start[:1] == "@" and start[1:].isdecimal():
         return start
     raise Misuse(
-        f"{where}: `start={start!r}` is no place to begin; use `earliest`, `latest`, an offset, "
+        f"{where}: `start={start!r}` is not a place to begin; use `earliest`, `latest`, an offset, "
         "or a datetime with a time zone"
     )

@@ -94,7 +94,7 @@ class Reply:
         media: str | None = None,
     ) -> None:
         if not 200 <= status <= 599:
-            raise Invalid(f"`Reply(status={status!r})` is no final status; use 200 to 599")
+            raise Invalid(f"`Reply(status={status!r})` is not a final status; use 200 to 599")
         self.value: Any = filled_in(value, status) if isinstance(value, Problem) else value
         self.status = status
         self.headers = {name.lower(): text for name, text in (headers or {}).items()}
@@ -104,11 +104,13 @@ class Reply:
                     f"`Reply` cannot set the header `{name:.64}`; the door does, or it is none"
                 )
             if any(ord(each) < 32 or ord(each) > 255 for each in text):
-                raise Invalid(f"the header `{name}` of a `Reply` is no single line of Latin text")
+                raise Invalid(
+                    f"the header `{name}` of a `Reply` is not a single line of Latin text"
+                )
         if media is None:
             media = _media_of(value)
         if any(ord(each) < 32 or ord(each) > 126 for each in media):
-            raise Invalid("the `media` of a `Reply` is no media type")
+            raise Invalid("the `media` of a `Reply` is not a media type")
         self.media = media
 
     def __repr__(self) -> str:

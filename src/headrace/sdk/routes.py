@@ -122,7 +122,7 @@ def decorator_function(app: str, kind: str, shaper: Callable[[Any], Any]) -> Dec
     """A `before` or `after` of a proxy as a function that is called.
 
     Raises:
-        Misuse: It is no plain function of one parameter.
+        Misuse: It is not a plain function of one parameter.
     """
     code = getattr(shaper, "__code__", None)
     full = f"{app}.{getattr(shaper, '__name__', '')}"

@@ -62,11 +62,13 @@ def declare_window(
     where = f"`{full}` ({of_code(code)})"
     given: Any = by
     if not isinstance(given, Tumbling | Hopping | Session):
-        raise Misuse(f'{where}: `{given!r}` is no window; write `Tumbling("1m")`')
+        raise Misuse(f'{where}: `{given!r}` is not a window; write `Tumbling("1m")`')
     if isinstance(by, Session) and combine is None:
         raise Misuse(f"{where}: an event may join two sessions; say how with `combine=`")
     if not isinstance(output, Stream):
-        raise Misuse(f"{where}: `output={output!r}` is no stream; windows need one to be told on")
+        raise Misuse(
+            f"{where}: `output={output!r}` is not a stream; windows need one to be told on"
+        )
     if options.get("mode", "ordered") != "ordered":
         raise Misuse(f"{where}: windows close by a partition's order; leave out `mode=`")
     wait = seconds_in(lateness, f"{where}: `lateness`", low=0, high=MAX_SPAN_S)

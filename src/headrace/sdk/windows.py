@@ -46,7 +46,7 @@ class Tumbling(msgspec.Struct, frozen=True):
         """Keep the size as seconds.
 
         Raises:
-            Misuse: It is no span, or out of range.
+            Misuse: It is not a span, or out of range.
         """
         keep_seconds(self, "size", low=0.001, high=MAX_SPAN_S)
 
@@ -66,7 +66,7 @@ class Hopping(msgspec.Struct, frozen=True):
         """Keep both as seconds.
 
         Raises:
-            Misuse: One is no span, or the two do not fit.
+            Misuse: One is not a span, or the two do not fit.
         """
         keep_seconds(self, "size", low=0.001, high=MAX_SPAN_S)
         keep_seconds(self, "step", low=0.001, high=MAX_SPAN_S)
@@ -91,7 +91,7 @@ class Session(msgspec.Struct, frozen=True):
         """Keep the gap as seconds.
 
         Raises:
-            Misuse: It is no span, or out of range.
+            Misuse: It is not a span, or out of range.
         """
         keep_seconds(self, "gap", low=0.001, high=MAX_SPAN_S)
 

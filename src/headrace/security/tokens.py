@@ -111,7 +111,7 @@ class Tokens:
             if scope != "*":
                 check_scope(scope.removesuffix("*") or scope)
             else:
-                raise Misuse("`*` is no scope; write `admin` for a token that may do everything")
+                raise Misuse("`*` is not a scope; write `admin` for a token that may do everything")
         if lifetime is not None and not 1 <= lifetime <= 10 * 366 * 86_400:
             raise Misuse(f"a token cannot live {lifetime:g} s; use 1 s to 10 years")
         if len(await self.all()) >= MAX_TOKENS:

@@ -89,7 +89,7 @@ def _standard(
     stamp = _header(headers, b"webhook-timestamp")
     given = _header(headers, b"webhook-signature").split(b" ")
     if not name or len(name) > MAX_ID or b"." in name or not name.isascii():
-        raise Forged("the header `webhook-id` is no id")
+        raise Forged("the header `webhook-id` is not an id")
     _fresh(stamp, scheme.tolerance, now)
     content = b".".join((name, stamp, body))
     shared = [each for each in secrets if not each.startswith(b"whpk_")]
@@ -131,7 +131,7 @@ def _ed25519(key: bytes, signature: bytes, content: bytes) -> bool:
             base64.b64decode(key.removeprefix(b"whpk_"), validate=True)
         )
     except ValueError as error:
-        raise Misuse("a `whpk_` key of `StandardWebhooks` is no ed25519 public key") from error
+        raise Misuse("a `whpk_` key of `StandardWebhooks` is not an ed25519 public key") from error
     try:
         public.verify(base64.b64decode(signature, validate=True), content)
     except (InvalidSignature, ValueError):
@@ -209,7 +209,7 @@ def _header(headers: Headers, name: bytes) -> bytes:
 
 def _fresh(stamp: bytes, tolerance: float, now: float) -> None:
     if not stamp.isdigit() or len(stamp) > 12:
-        raise Forged("the signature's timestamp is no time in seconds")
+        raise Forged("the signature's timestamp is not a time in seconds")
     if abs(now - int(stamp)) > tolerance:
         raise Forged(
             f"the signature's timestamp is more than {tolerance:g} s away from this node's clock; "

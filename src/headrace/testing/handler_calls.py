@@ -213,7 +213,7 @@ class _Notes(Recorder):
         return any(event._index not in _hand.events for event in self.failed)
 
     def index_of(self, event: object) -> int:
-        """The event's index in the batch; what is no event of it is refused."""
+        """The event's index in the batch; what is not an event of it is refused."""
         if not isinstance(event, Event):
             raise Misuse(f"{event!r} is not an event; hand over what the handler was given")
         return event._index

@@ -486,7 +486,7 @@ def _adopting(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> asynci
 
 
 def _quietly(loop: asyncio.AbstractEventLoop, report: dict[str, Any]) -> None:
-    """The last breath of a dead host's tasks is no news."""
+    """The last breath of a dead host's tasks is not news."""
     if not isinstance(report.get("exception"), (HostDied, asyncio.CancelledError)):
         loop.default_exception_handler(report)
 

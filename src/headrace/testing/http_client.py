@@ -59,7 +59,9 @@ class HttpClient:
             Unavailable: A `live` answer broke off in the middle.
         """
         if not path.startswith("/"):
-            raise Invalid(f'`{path:.80}` is no path of the node; write one such as `"/orders/7"`')
+            raise Invalid(
+                f'`{path:.80}` is not a path of the node; write one such as `"/orders/7"`'
+            )
         self._enter(rooms)
         parts = urlsplit(path)
         data = (

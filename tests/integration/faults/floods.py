@@ -107,7 +107,7 @@ def flood(site: Site, times: int, seed: int) -> Result:
 
 async def _push(where: tuple[str, int], name: str) -> int:
     """One step from many producers; how often they were told to come again."""
-    # Made before anybody sends: producers that write their events meanwhile are no flood.
+    # Made before anybody sends: producers that write their events meanwhile are not flood.
     batches = [_batch(name, number) for number in range(STEP_EVENTS // BATCH_EVENTS)]
     refused = 0
 

@@ -231,9 +231,9 @@ def test_a_private_stream_of_another_app_cannot_be_watched() -> None:
 
 def test_what_is_no_target_is_refused_where_it_is_written() -> None:
     app = App("a")
-    with pytest.raises(Misuse, match="is no target"):
+    with pytest.raises(Misuse, match="is not a target"):
         app.forward(Rule({"a": [1]}), to="x", name="y")  # type: ignore[arg-type]
-    with pytest.raises(Misuse, match="is no address"):
+    with pytest.raises(Misuse, match="is not an address"):
         HttpTarget("ftp://example.com")
     with pytest.raises(Misuse, match="takes no settings"):
         app.bus(partitions=3)

@@ -141,7 +141,7 @@ def test_wrong_usage_is_said_with_status_2(
         ),
         (
             ["lag", "--url", "nonsense://x"],
-            "error: `nonsense://x` is no address of a node; write one like `http://127.0.0.1:4280`\n",
+            "error: `nonsense://x` is not an address of a node; write one like `http://127.0.0.1:4280`\n",
         ),
         (
             ["lag", "--data", "nowhere"],

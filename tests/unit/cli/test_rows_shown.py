@@ -66,9 +66,9 @@ def test_text_lines_are_texts() -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (b'1,"key":"smuggled"', "f:2: this is no JSON"),
-        (b"{", "f:2: this is no JSON"),
-        (b"\xff", "f:2: this is no JSON"),
+        (b'1,"key":"smuggled"', "f:2: this is not JSON"),
+        (b"{", "f:2: this is not JSON"),
+        (b"\xff", "f:2: this is not JSON"),
         (b'{"b": 1}', ""),
     ],
 )
@@ -95,8 +95,8 @@ def test_an_empty_id_is_refused() -> None:
     [
         ([b"a,b\n", b"1\n"], "f:2: this row has not the 2 fields"),
         ([b"a,b\n", b"1,2,3\n"], "f:2: this row has not the 2 fields"),
-        ([b"a,b\n", b'"1,2\n'], "this is no CSV"),
-        ([b"a,b\n", b"\xff,2\n"], "f:2: this is no UTF-8"),
+        ([b"a,b\n", b'"1,2\n'], "this is not CSV"),
+        ([b"a,b\n", b"\xff,2\n"], "f:2: this is not UTF-8"),
     ],
 )
 def test_a_row_that_is_no_csv_is_named(lines: list[bytes], says: str) -> None:

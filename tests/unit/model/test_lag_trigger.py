@@ -25,7 +25,7 @@ STEPS = {0: 0, 1_000: 1, 10_000: 4}
         ({"thresholds": {1: 2_000}}, "`thresholds=` has 1: 2000"),
         ({"thresholds": {1: 4, 10: 2}}, "at least as many instances"),
         ({"thresholds": {0: 0}}, "in the end one"),
-        ({"slack": 1}, "`slack=1` is no share"),
+        ({"slack": 1}, "`slack=1` is not a share"),
         ({"lifespan": "soon"}, "`lifespan=` of `Lag('orders')` is 'soon'"),
         ({"every": 0}, "`every=` of `Lag('orders')` is 0 s"),
     ],

@@ -119,7 +119,7 @@ def test_what_cannot_be_is_named_with_file_line_and_fix(
 
 
 def test_text_that_is_no_toml_is_refused_with_its_place(tmp_path: Path) -> None:
-    with pytest.raises(Misuse, match=r"headrace\.toml: is no TOML: .*line 2"):
+    with pytest.raises(Misuse, match=r"headrace\.toml: is not TOML: .*line 2"):
         settings(tmp_path, "[node]\nport = = 1\n")
 
 

@@ -89,4 +89,4 @@ def test_a_process_that_is_gone_weighs_nothing() -> None:
 )
 def test_a_limit_that_cannot_hold_is_refused(field: str, value: float) -> None:
     with pytest.raises(Misuse, match=r"`(max_)?\w+` is .*; use|`(max_)?\w+ = .*; use"):
-        FleetLimits(**{field: value})  # type: ignore[arg-type]  # one of them is no whole number
+        FleetLimits(**{field: value})  # type: ignore[arg-type]  # one of them is not a whole number

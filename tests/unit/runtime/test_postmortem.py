@@ -53,7 +53,7 @@ def test_a_kill_is_put_down_to_memory_only_where_the_kernel_says_so() -> None:
     assert told.message.endswith("its cgroup may use 512 MiB in all")
     assert cause_of(death(-9)) == Cause("Crashed", "it died of SIGKILL")
     assert cause_of(death(-9, own=64 * MIB)).kind == "Crashed"
-    # Another one's death at the same time is no reason for an exit.
+    # Another one's death at the same time is not a reason for an exit.
     assert cause_of(death(3, kernel="the machine had no more")).kind == "Crashed"
 
 

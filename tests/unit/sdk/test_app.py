@@ -251,7 +251,7 @@ def _declare(**options: Any) -> Callable[[App], None]:
         (lambda shop: shop.stream("x", 0), r"`partitions=0` is out of range"),
         (
             lambda shop: shop.stream("x", "4"),
-            r"`partitions='4'` is no whole number; use one from 1",
+            r"`partitions='4'` is not a whole number; use one from 1",
         ),
         (
             lambda shop: shop.stream("x", retention_age=0),

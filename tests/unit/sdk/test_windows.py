@@ -187,7 +187,7 @@ def test_a_key_of_any_length_has_its_windows() -> None:
 @pytest.mark.parametrize(
     ("by", "more", "says"),
     [
-        (60, {}, "is no window"),
+        (60, {}, "is not a window"),
         (Session(5), {}, "combine="),
         (Tumbling(5), {"output": None}, "no stream"),
         (Tumbling(5), {"mode": "keyed"}, "leave out `mode=`"),

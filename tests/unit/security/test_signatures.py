@@ -112,7 +112,7 @@ def test_an_asymmetric_signature_is_checked_with_the_public_key() -> None:
     assert verify(scheme, [key], headers, body, now=NOW) == "msg_2"
     with pytest.raises(Forged):
         verify(scheme, [key], headers, body + b" ", now=NOW)
-    # A public key is no secret: what is signed with it as one must not pass.
+    # A public key is not a secret: what is signed with it as one must not pass.
     content = b"msg_2.1700000000." + body
     for secret in (key, raw, base64.b64encode(raw)):
         headers[b"webhook-signature"] = b"v1," + base64.b64encode(by_hand(secret, content))

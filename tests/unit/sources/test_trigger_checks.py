@@ -22,7 +22,7 @@ def said(*triggers: Trigger) -> list[str]:
 @pytest.mark.parametrize(
     ("trigger", "says"),
     [
-        (Cron("61 * * * *"), "is no cron expression"),
+        (Cron("61 * * * *"), "is not a cron expression"),
         (Cron("0 7 * * *", tz="Europe/Berln"), "there is no time zone `Europe/Berln`"),
         (Cron("cron(0 7 * * * *)"), "must be `?`"),
         (At("2026-12-24T18:00", tz="Nowhere"), "there is no time zone `Nowhere`"),

@@ -1,4 +1,4 @@
-"""Sources are kept running: each trigger that is no stream has a task that feeds a stream of its own.
+"""Sources are kept running: each trigger that is not a stream has a task that feeds a stream of its own.
 
 In come functions with such triggers; what their sources say is appended, and pumps read it. A source
 that fails is begun anew after a pause; one that can never work is remembered as halted.

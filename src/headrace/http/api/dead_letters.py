@@ -185,12 +185,12 @@ def position_of(stream: str, partition: str, offset: str) -> Position:
     """A position out of three texts.
 
     Raises:
-        Invalid: Partition or offset is no number.
+        Invalid: Partition or offset is not a number.
     """
     for text in (partition, offset):
         if not (text.isascii() and text.isdigit()) or len(text) > 18:
             raise Invalid(
-                f"`{stream}/{partition}/{offset}` is no position; write `stream/partition/offset`, "
+                f"`{stream}/{partition}/{offset}` is not a position; write `stream/partition/offset`, "
                 "such as `orders/0/42`"
             )
     return Position(stream, int(partition), int(offset))

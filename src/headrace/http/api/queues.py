@@ -245,7 +245,7 @@ def _seen(seen: QueuedMessage) -> dict[str, Any]:
 
 async def _each(receipts: list[str], say: Callable[[str], Awaitable[bool]]) -> Response:
     for receipt in receipts:
-        # What is no receipt at all refuses the request before anything is said of the others.
+        # What is not a receipt at all refuses the request before anything is said of the others.
         place_of(receipt)
     stale = [receipt for receipt in receipts if not await say(receipt)]
     return json_response({"settled": len(receipts) - len(stale), "stale": stale})

@@ -43,7 +43,7 @@ async def starting_cursor(
 
     Raises:
         Unknown: The stream has no such partition.
-        Misuse: `start` is no place.
+        Misuse: `start` is not a place.
     """
     if partition is not None and partition >= stream.partitions:
         raise Unknown(

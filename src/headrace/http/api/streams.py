@@ -141,6 +141,6 @@ def place(text: str) -> str:
         return f"@{parse_time(text)}"
     except Invalid as error:
         raise Invalid(
-            f"`{text}` is no place in a stream; write `earliest`, `latest`, an offset, "
+            f"`{text}` is not a place in a stream; write `earliest`, `latest`, an offset, "
             "or a time like `2026-01-31T12:00:00Z`"
         ) from error

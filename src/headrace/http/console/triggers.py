@@ -39,7 +39,7 @@ SHOWN_ELSEWHERE = frozenset({"cron", "every", "at", "http", "webhook", "rule"})
 def triggers_page(
     apps: Sequence[AppSpec], schedules: Sequence[ScheduleRow], sources: Sequence[SourceRow]
 ) -> Sheet:
-    """Every trigger that is no stream, and how it stands."""
+    """Every trigger that is not a stream, and how it stands."""
     pieces = itertools.chain(
         section("Sources", _sources(apps, sources), "No function listens to another system."),
         section("Schedules", schedules_table(schedules), "No function has a schedule."),

@@ -50,10 +50,10 @@ def is_binary(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def binary(headers: Mapping[bytes, bytes], body: bytes, key: str | None, holds: Holds) -> Event:
-    """An event whose attributes are headers and whose data is the body; an empty body is no data.
+    """An event whose attributes are headers and whose data is the body; an empty body is not data.
 
     Raises:
-        Invalid: It is no CloudEvent, or its data not what the stream holds.
+        Invalid: It is not a CloudEvent, or its data not what the stream holds.
     """
     attributes: dict[str, str] = {}
     for name, raw in headers.items():
@@ -89,7 +89,7 @@ def structured(body: bytes, key: str | None, holds: Holds) -> Event:
     """An event that is one JSON object.
 
     Raises:
-        Invalid: It is no CloudEvent, or its data not what the stream holds.
+        Invalid: It is not a CloudEvent, or its data not what the stream holds.
     """
     validate_json(body)
     try:
@@ -112,7 +112,7 @@ def batch(body: bytes, key: str | None, holds: Holds) -> list[Event]:
     """A JSON array of events.
 
     Raises:
-        Invalid: One of them is no CloudEvent; the message says which.
+        Invalid: One of them is not a CloudEvent; the message says which.
         TooLarge: There are more than 10,000.
     """
     validate_json(body)
@@ -169,7 +169,7 @@ def _event(attributes: dict[str, str], value: bytes, key: str | None) -> Event:
             raise Invalid(f"the CloudEvent has no `{name}`; version 1.0 requires it")
     for name in attributes:
         if not _NAME.match(name):
-            raise Invalid(f"`{name}` is no attribute's name; use lower-case letters and digits")
+            raise Invalid(f"`{name}` is not an attribute's name; use lower-case letters and digits")
     headers = {f"ce-{name}": text for name, text in attributes.items() if name not in _PLACED}
     headers["ce-id"] = attributes["id"]
     chosen = attributes.get("partitionkey", attributes.get("subject")) if key is None else key

@@ -33,7 +33,7 @@ def unpack(encoding: str, body: bytes, limit: int) -> bytes:
     try:
         found = inflater.decompress(body, bound + 1)
     except zlib.error as error:
-        raise Invalid(f"the body is no gzip: {error}") from error
+        raise Invalid(f"the body is not gzip: {error}") from error
     if len(found) > bound:
         raise TooLarge(
             f"the body has more than {bound:,} bytes once it is unpacked; this route takes "

@@ -163,7 +163,7 @@ def envelopes(body: bytes, key: str | None, check: Check, *, now: str | None = N
         now: Why nothing can wait; None where it can.
 
     Raises:
-        Invalid: A line is no envelope, its value is not what the stream holds, or it cannot wait.
+        Invalid: A line is not an envelope, its value is not what the stream holds, or it cannot wait.
     """
     events: list[Event] = []
     for number, line in enumerate(body.split(b"\n"), start=1):
@@ -181,7 +181,7 @@ def _open(line: bytes, key: str | None, check: Check, now: str | None) -> Event:
     try:
         found = _envelope.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"this is no envelope: {error}") from error
+        raise Invalid(f"this is not an envelope: {error}") from error
     plain = found.value_text is msgspec.UNSET and found.value_base64 is msgspec.UNSET
     # The way nearly every line goes.
     value = (

@@ -32,7 +32,7 @@ def micros_of(value: float | datetime) -> int:
         return micros
     if not math.isfinite(value) or not 0 <= value <= _LAST:
         raise Invalid(
-            f"the time `{value:g}` is no time in seconds since 1970; "
+            f"the time `{value:g}` is not a time in seconds since 1970; "
             "divide milliseconds by 1,000, or write RFC 3339"
         )
     return round(value * 1_000_000)
@@ -48,6 +48,6 @@ def parse_time(text: str) -> int:
         moment = msgspec.convert(text, datetime)
     except msgspec.ValidationError as error:
         raise Invalid(
-            f"`{text}` is no RFC 3339 time; write it like `2026-01-31T12:00:00Z`"
+            f"`{text}` is not a RFC 3339 time; write it like `2026-01-31T12:00:00Z`"
         ) from error
     return micros_of(moment)

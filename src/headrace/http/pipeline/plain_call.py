@@ -21,7 +21,7 @@ class RequestPlan:
     Attributes:
         apps: The apps it was made for.
         peer: Who holds the other end.
-        function: Whom it calls; "" where it is no plain call.
+        function: Whom it calls; "" where it is not a plain call.
         pattern: Of the path, for metrics.
         method: In capitals.
         max_bytes: The longest body.

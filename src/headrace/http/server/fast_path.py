@@ -85,7 +85,7 @@ class Calls:
                 payload = body or b"null"
                 validate_json(payload)
             else:
-                assert isinstance(target.says, Http)  # noqa: S101 - others are no plain calls
+                assert isinstance(target.says, Http)  # noqa: S101 - others are not plain calls
                 payload = payload_of(target.says, target.body, plan.method, body, {}, plan.params)
                 timeout_s = target.says.timeout
                 judge = target.promise if self._door.rooms.check_answers else None

@@ -61,7 +61,7 @@ class Rule(msgspec.Struct, frozen=True, tag="rule"):
         names = tuple(dict.fromkeys(getattr(each, "name", each) for each in given))
         for name in (self.bus, *names):
             if not isinstance(name, str) or not name or name.startswith("_"):
-                raise Misuse(f"`Rule`: {name!r} is no public stream; name a bus or a stream")
+                raise Misuse(f"`Rule`: {name!r} is not a public stream; name a bus or a stream")
         if len(names) > MAX_RULE_STREAMS:
             raise Misuse(
                 f"`Rule`: {len(names)} streams are watched; use at most {MAX_RULE_STREAMS}"
@@ -115,7 +115,7 @@ class HttpTarget(msgspec.Struct, frozen=True, tag="http"):
         except (TypeError, ValueError, AttributeError):
             fine = False
         if not fine or any(ord(char) <= 32 for char in self.url):
-            raise Misuse(f'`HttpTarget({self.url!r})` is no address; write "https://host/path"')
+            raise Misuse(f'`HttpTarget({self.url!r})` is not an address; write "https://host/path"')
         for name, value in self.headers.items():
             if isinstance(value, Secret):
                 value = ""

@@ -56,7 +56,7 @@ class Files(msgspec.Struct, frozen=True, tag="files"):
         what = f"Files({self.path!r})"
         path: Any = self.path
         if not isinstance(path, str) or not path or "\x00" in path:
-            raise Misuse(f'`{what}`: the path is no folder; write one such as `"inbox"`')
+            raise Misuse(f'`{what}`: the path is not a folder; write one such as `"inbox"`')
         _check_looks(self, what)
         keep_seconds(self, "settle", low=0, high=3_600, what=f"`settle=` of `{what}`")
         keep_seconds(self, "poll", low=0.05, high=86_400, what=f"`poll=` of `{what}`")
@@ -241,7 +241,7 @@ def _check_looks(trigger: Files | Objects | Sftp, what: str) -> None:
     pattern: Any = trigger.pattern
     events: Any = trigger.events
     if not isinstance(pattern, str) or not pattern:
-        raise Misuse(f'`{what}`: `pattern={pattern!r}` is no glob; write `"*.csv"`')
+        raise Misuse(f'`{what}`: `pattern={pattern!r}` is not a glob; write `"*.csv"`')
     given = (events,) if isinstance(events, str) else tuple(events)
     known = get_args(FileEvent)
     if not given or set(given) - set(known):

@@ -39,7 +39,7 @@ class Bearer(msgspec.Struct, frozen=True, tag="bearer"):
     scope: str
 
     def __post_init__(self) -> None:
-        """Refuse what is no scope.
+        """Refuse what is not a scope.
 
         Raises:
             Misuse: Naming it.
@@ -76,7 +76,7 @@ class Cors(msgspec.Struct, frozen=True, tag="cors"):
         for origin in self.origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise Misuse(
-                    f'`Cors({origin!r})` is no origin; write one such as `"https://shop.example"`'
+                    f'`Cors({origin!r})` is not an origin; write one such as `"https://shop.example"`'
                 )
         if not self.origins or ("*" in self.origins and self.credentials):
             raise Misuse("`Cors` needs its origins by name where `credentials=True`; list them")
@@ -138,7 +138,7 @@ class Legacy(msgspec.Struct, frozen=True, tag="legacy"):
     timeout: Seconds = default(30.0)
 
     def __post_init__(self) -> None:
-        """Refuse what is no address and no share.
+        """Refuse what is not an address and no share.
 
         Raises:
             Misuse: Naming the setting and the fix.
@@ -227,7 +227,7 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
         what = f"Http({given!r}, {self.path!r})"
         for method in methods:
             if method not in METHODS:
-                raise Misuse(f"`{what}`: `{method}` is no method here; use {', '.join(METHODS)}")
+                raise Misuse(f"`{what}`: `{method}` is not a method here; use {', '.join(METHODS)}")
         if not methods:
             raise Misuse(f'`{what}` has no method; write `"POST"`')
         force_setattr(self, "method", methods)
@@ -370,7 +370,7 @@ def check_scope(scope: object) -> str:
     """
     if not isinstance(scope, str) or not _SCOPE.fullmatch(scope):
         raise Misuse(
-            f'`{scope!r}` is no scope; use letters, digits and `._:/-`, such as "orders:write"'
+            f'`{scope!r}` is not a scope; use letters, digits and `._:/-`, such as "orders:write"'
         )
     return scope
 
@@ -383,7 +383,7 @@ def check_upstream(upstream: object, what: str) -> None:
     """
     if not isinstance(upstream, str) or not _UPSTREAM.fullmatch(upstream):
         raise Misuse(
-            f"`{what}`: `{upstream!r}` is no address; write one such as `http://old.example:8080`"
+            f"`{what}`: `{upstream!r}` is not an address; write one such as `http://old.example:8080`"
         )
 
 
@@ -432,7 +432,9 @@ def _check_size(size: object, what: str) -> None:
 
 def _check_header(header: object, what: str) -> None:
     if not isinstance(header, str) or not _HEADER.fullmatch(header):
-        raise Misuse(f'`{what}`: `{header!r}` is no header\'s name; write one such as `"x-tenant"`')
+        raise Misuse(
+            f'`{what}`: `{header!r}` is not a header\'s name; write one such as `"x-tenant"`'
+        )
 
 
 def _check_pick(pick: object, what: str, name: str, *, body: bool) -> None:

@@ -67,7 +67,7 @@ class Lag(msgspec.Struct, frozen=True, tag="lag"):
             )
         slack: Any = self.slack
         if not isinstance(slack, (int, float)) or isinstance(slack, bool) or not 0 <= slack < 1:
-            raise Misuse(f"`{what}`: `slack={slack!r}` is no share; use 0 up to less than 1")
+            raise Misuse(f"`{what}`: `slack={slack!r}` is not a share; use 0 up to less than 1")
         limit = f"`lifespan=` of `{what}`"
         keep_seconds(self, "lifespan", low=0.1, high=MAX_LIFESPAN_S, what=limit)
         keep_seconds(self, "every", low=0.05, high=3_600, what=f"`every=` of `{what}`")

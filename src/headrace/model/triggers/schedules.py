@@ -43,14 +43,14 @@ class Cron(msgspec.Struct, frozen=True, tag="cron"):
     payload: Any = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no expression at all.
+        """Refuse what is not an expression at all.
 
         Raises:
             Misuse: Naming the expression and what to write.
         """
         text: Any = self.expression
         if not isinstance(text, str) or not text.strip() or len(text) > MAX_EXPRESSION:
-            raise Misuse(f'`Cron({text!r})` is no expression; write one such as `"0 7 * * *"`')
+            raise Misuse(f'`Cron({text!r})` is not an expression; write one such as `"0 7 * * *"`')
         words = text.split()
         is_named = text.startswith("@") or text.endswith(")")
         if not is_named and len(words) not in {5, 6}:
@@ -78,7 +78,7 @@ class Every(msgspec.Struct, frozen=True, tag="every"):
         """Keep the period as seconds.
 
         Raises:
-            Misuse: It is no span of time, or out of range.
+            Misuse: It is not a span of time, or out of range.
         """
         what = f"the period of `Every({self.period!r})`"
         keep_seconds(self, "period", low=MIN_PERIOD_S, high=MAX_PERIOD_S, what=what)
@@ -123,7 +123,7 @@ class At(msgspec.Struct, frozen=True, tag="at"):
             datetime.fromisoformat(self.when)
         except (TypeError, ValueError) as error:
             raise Misuse(
-                f'`{what}` is no moment ({error}); write a datetime, or "2026-12-24T18:00"'
+                f'`{what}` is not a moment ({error}); write a datetime, or "2026-12-24T18:00"'
             ) from error
         period = f"`every=` of `{what}`"
         keep_seconds(self, "every", low=MIN_PERIOD_S, high=MAX_PERIOD_S, what=period)
@@ -135,6 +135,6 @@ Schedule = Cron | Every | At
 
 def _check(what: str, tz: object, misfire: object) -> None:
     if not isinstance(tz, str) or not tz:
-        raise Misuse(f'`{what}`: `tz={tz!r}` is no time zone; write its name, "Europe/Berlin"')
+        raise Misuse(f'`{what}`: `tz={tz!r}` is not a time zone; write its name, "Europe/Berlin"')
     if misfire not in {"once", "skip", "all"}:
         raise Misuse(f"`{what}`: `misfire={misfire!r}` is unknown; use `once`, `skip` or `all`")

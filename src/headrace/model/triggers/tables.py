@@ -53,7 +53,7 @@ class Table(msgspec.Struct, frozen=True, tag="table"):
         """
         table: Any = self.table
         if not isinstance(table, str) or not table or "\x00" in table:
-            raise Misuse(f'`Table(...)`: `table={table!r}` is no table; write `"orders"`')
+            raise Misuse(f'`Table(...)`: `table={table!r}` is not a table; write `"orders"`')
         what = f"Table(..., {table!r})"
         url: Any = self.url
         parts = urlsplit(url) if isinstance(url, str) else None
@@ -72,7 +72,7 @@ class Table(msgspec.Struct, frozen=True, tag="table"):
         key: Any = self.key
         names = (key,) if isinstance(key, str) else tuple(key)
         if not all(isinstance(name, str) and name for name in names):
-            raise Misuse(f'`{what}`: `key={key!r}` is no column; write `key="id"`')
+            raise Misuse(f'`{what}`: `key={key!r}` is not a column; write `key="id"`')
         force_setattr(self, "key", names)
         if self.slot is not None and not _SLOT.fullmatch(self.slot):
             raise Misuse(

@@ -383,7 +383,7 @@ class Recorder(Cursor):
         return self.consumes
 
     def index_of(self, event: object) -> int:
-        """The event's index in the batch; what is no event of it is refused."""
+        """The event's index in the batch; what is not an event of it is refused."""
         index = event._index if isinstance(event, Event) else -1
         if not 0 <= index < len(self.events) or self.events[index] is not event:
             raise Misuse(f"{event!r} is not an event of this batch")

@@ -1,7 +1,7 @@
 """The host's end of a zygote's control socket: orders with descriptors out, reports with pidfds in.
 
 Orders wait here while the zygote is slow, in order, with copies of their descriptors. What comes in
-is handed on message by message; a socket that closes and whatever is no message of a zygote's are
+is handed on message by message; a socket that closes and whatever is not a message of a zygote's are
 its end.
 """
 

@@ -93,10 +93,10 @@ class SftpFolder:
             self._connection = await self._ssh.connect(parts.hostname, **settings)
         except self._ssh.KeyImportError as error:
             raise Misuse(
-                f"`{self._trigger.url}`: {self._trigger.key or 'a key'} is no private key that can "
+                f"`{self._trigger.url}`: {self._trigger.key or 'a key'} is not a private key that can "
                 f"be read without a passphrase: {error}"
             ) from error
-        # One name that is no UTF-8 must not hide the others.
+        # One name that is not UTF-8 must not hide the others.
         self._client = await self._connection.start_sftp_client(path_errors="surrogateescape")
 
     async def close(self) -> None:

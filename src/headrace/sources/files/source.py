@@ -310,7 +310,7 @@ class FilesSource:
             msgspec.json.encode(value),
             key=name,
             time=self._clock.now() if modified is None else max(modified // 1_000, 0),
-            # Names that are no UTF-8 may look alike; an id is looked up and must not.
+            # Names that are not UTF-8 may look alike; an id is looked up and must not.
             id=f"{stream}@{turn}{place}@{_told_apart(raw)}",
             type=f"headrace.file.{change.event}",
             source=stream,

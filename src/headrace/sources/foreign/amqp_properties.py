@@ -35,7 +35,7 @@ def be_lenient() -> None:
 
 
 def text(raw: bytes) -> tuple[int, str]:
-    """A short text; bytes that are no UTF-8 are escaped, so that two of them stay two."""
+    """A short text; bytes that are not UTF-8 are escaped, so that two of them stay two."""
     end = 1 + raw[0]
     return end, raw[1:end].decode("utf-8", "backslashreplace")
 

@@ -161,7 +161,7 @@ class _Client(Client):
     """The library's client, which takes some messages of others for words of the server, or none.
 
     What JetStream delivers has an address to be acknowledged at. A header `Status` in it is its
-    publisher's; and neither a subject that is no UTF-8 nor headers that are none may end the
+    publisher's; and neither a subject that is not UTF-8 nor headers that are none may end the
     client's reading, since the message would come again for ever.
     """
 

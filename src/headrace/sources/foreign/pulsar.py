@@ -53,7 +53,7 @@ class PulsarPosition(NamedTuple):
         try:
             return cls(*(int(part) for part in text.split(":")))
         except (ValueError, TypeError) as error:
-            raise Corrupt(f"`{text}` is no place in a Pulsar topic") from error
+            raise Corrupt(f"`{text}` is not a place in a Pulsar topic") from error
 
     @property
     def text(self) -> str:

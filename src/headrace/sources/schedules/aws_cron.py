@@ -168,7 +168,7 @@ class AwsCron:
         return int(text)
 
     def _refusal(self, why: str) -> Misuse:
-        return Misuse(f"`cron({self._expression})` is no AWS cron expression: {why}")
+        return Misuse(f"`cron({self._expression})` is not an AWS cron expression: {why}")
 
 
 def _nearest(year: int, month: int, day: int, length: int) -> int:

@@ -166,7 +166,7 @@ def _rate(inner: str) -> float:
     count = int(parts[1]) if parts is not None else 0
     if parts is None or count < 1 or (count == 1) == bool(parts[3]):
         raise Misuse(
-            f"`rate({inner})` is no AWS rate; write `rate(1 minute)`, `rate(5 minutes)`, "
+            f"`rate({inner})` is not an AWS rate; write `rate(1 minute)`, `rate(5 minutes)`, "
             "`rate(2 hours)` or `rate(7 days)`"
         )
     return float(count * _UNITS[parts[2]])
@@ -176,7 +176,7 @@ def _moment(text: str, zone: tzinfo) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise Misuse(f"`{text}` is no moment; write such as `2026-12-24T18:00:00`") from error
+        raise Misuse(f"`{text}` is not a moment; write such as `2026-12-24T18:00:00`") from error
     if "T" not in text and " " not in text:
         raise Misuse(f"`{text}` says no time of day; write such as `{text}T18:00:00`")
     if moment.tzinfo is None:

@@ -42,7 +42,7 @@ class UnixCron:
         except (CronSimError, StopIteration) as error:
             why = str(error) or "no date will ever fit it"
             raise Misuse(
-                f"`{expression}` is no cron expression: {why}; the fields are minute, hour, day, "
+                f"`{expression}` is not a cron expression: {why}; the fields are minute, hour, day, "
                 "month, weekday, with seconds first where there are six"
             ) from error
 

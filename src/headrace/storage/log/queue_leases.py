@@ -121,7 +121,9 @@ def place_of(receipt: str) -> Position:
     """
     parts = receipt.rsplit("/", 4)
     if len(parts) != 5 or not all(p.isascii() and p.isdigit() and len(p) < 19 for p in parts[1:4]):
-        raise Invalid(f"`{receipt}` is no receipt; send back what `receive` gave with the message")
+        raise Invalid(
+            f"`{receipt}` is not a receipt; send back what `receive` gave with the message"
+        )
     return Position(parts[0], int(parts[1]), int(parts[2]))
 
 

@@ -241,7 +241,7 @@ def somebody_else(folder: Path) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"pattern": ""}, "is no glob"),
+        ({"pattern": ""}, "is not a glob"),
         ({"events": ("moved",)}, "created, modified, deleted"),
         ({"settle": -1}, "out of range"),
         ({"poll": 0}, "out of range"),

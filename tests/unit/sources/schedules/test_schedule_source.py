@@ -303,12 +303,12 @@ def test_a_schedule_that_cannot_be_read_stops_the_deployment() -> None:
     ("write", "says"),
     [
         (lambda: Cron("* *"), "has 2 fields"),
-        (lambda: Cron(""), "is no expression"),
+        (lambda: Cron(""), "is not an expression"),
         (lambda: Cron("@daily", misfire="later"), "`misfire='later'` is unknown"),  # type: ignore[arg-type]
         (lambda: Every("soon"), "write seconds"),
         (lambda: Every(0), "out of range"),
         (lambda: Every(True), "write seconds"),
-        (lambda: At("tomorrow"), "is no moment"),
+        (lambda: At("tomorrow"), "is not a moment"),
         (lambda: At("2026-01-01T00:00", every="1y"), "write seconds"),
     ],
 )
