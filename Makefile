@@ -62,7 +62,7 @@ e2e: setup ## a node from outside: the guides, typed
 	$(BIN)/pytest tests/e2e $(ARGS)
 
 sim: setup ## simulated seeds on virtual time: SEED= the first, SEEDS= how many
-	$(PY) -m headrace.simulation.campaign --start $(SEED) --seeds $(SEEDS) --workers $(WORKERS) $(ARGS)
+	$(PY) -m headrace.simulation --start $(SEED) --seeds $(SEEDS) --workers $(WORKERS) $(ARGS)
 
 mutants: setup ## change one thing at a time and list what no test notices: SEED= which, MINUTES= how long
 	$(PY) scripts/mutants.py --seed $(SEED) --minutes $(MINUTES) $(ARGS)

@@ -207,7 +207,7 @@ class Trial:
         yield "its room's tests", [*PYTEST, *tests]
         if room == SIMULATED and self._seeds:
             count = ["--seeds", str(self._seeds)]
-            yield "simulated seeds", ["-m", "headrace.simulation.campaign", *count]
+            yield "simulated seeds", ["-m", "headrace.simulation", *count]
 
     def _naming(self, file: Path, tests: Sequence[str]) -> list[str]:
         """The test files that import the mutant's module."""

@@ -215,10 +215,10 @@ def test_raw_bytes_stay_as_they_are(client: Client) -> None:
         (("functions", "shop.nope"), b"1", "", Unknown, "shop.nope"),
         (("functions", "shop.double"), b"{", "", Invalid, "JSON"),
         (("dead", "shop.count", "redrive"), b"{}", "", Invalid, "say which"),
-        (("dead", "shop.count", "redrive"), b'{"positions":["x"]}', "", Invalid, "no position"),
+        (("dead", "shop.count", "redrive"), b'{"positions":["x"]}', "", Invalid, "not a position"),
         (("dead", "shop.count", "redrive"), b"[1]", "", Invalid, "cannot be read"),
         (("parked", "shop.ship", "redrive"), b'{"key":"none"}', "", Unknown, "none"),
-        (("groups", "shop.count", "reset"), b'{"start":"noon"}', "", Invalid, "no place"),
+        (("groups", "shop.count", "reset"), b'{"start":"noon"}', "", Invalid, "not a place"),
         (("groups", "shop.nope", "reset"), b'{"start":"latest"}', "", Unknown, "shop.nope"),
     ],
 )

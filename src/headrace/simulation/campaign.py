@@ -1,6 +1,6 @@
 """Whole topologies under seeded faults, on virtual time, judged by somebody who is not us.
 
-    python -m headrace.simulation.campaign --seeds 5000 --start 0 [--workers 2] [--judge MODULE:NAME]
+    python -m headrace.simulation --seeds 5000 --start 0 [--workers 2] [--judge MODULE:NAME]
 
 In: a range of seeds. Each becomes a plan (`plan.py`) and is played (`run.py`). The judge gets nothing
 but the run's account. A seed it objects to is printed with its plan and can be run alone; every 50th
@@ -92,7 +92,7 @@ def judge_by(name: str) -> Judge:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where a seed is bad."""
-    parser = argparse.ArgumentParser(prog="python -m headrace.simulation.campaign")
+    parser = argparse.ArgumentParser(prog="python -m headrace.simulation")
     parser.add_argument("--seeds", type=int, default=200, help="how many")
     parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--workers", type=int, default=1, help="how many processes")
@@ -153,7 +153,3 @@ def describe(plan: Plan) -> str:
             f"  {action.at:7.3f} {action.deed} {action.target} {action.amount or ''} {events}"
         )
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

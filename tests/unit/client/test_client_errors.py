@@ -50,7 +50,7 @@ def test_an_answer_that_is_no_problem_is_no_nodes(body: bytes) -> None:
 
 
 def test_an_answer_that_is_no_json_is_no_nodes() -> None:
-    with pytest.raises(errors.Unavailable, match="no Headrace node"):
+    with pytest.raises(errors.Unavailable, match="not a Headrace node"):
         NodeResponse(200, {}, b"<html>").json()
 
 

@@ -172,7 +172,7 @@ def test_a_batch_is_taken_whole_and_a_wrong_one_is_named() -> None:
         (cloudevent(specversion=...), "specversion"),
         (cloudevent(id=""), "no `id`"),
         (cloudevent(source=...), "no `source`"),
-        (cloudevent(time="noon"), "no RFC 3339 time"),
+        (cloudevent(time="noon"), "not an RFC 3339 time"),
         (cloudevent(Tenant="t"), "lower-case"),
         (cloudevent(tenant={"a": 1}), "neither text"),
         (cloudevent(data_base64="AP8="), "not both"),

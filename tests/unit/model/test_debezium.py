@@ -252,11 +252,11 @@ def test_no_value_at_all_is_a_tombstone_unless_it_was_left_behind() -> None:
         (b'{"op": "c", "before": null}', "without `after`"),
         (b'{"op": "u", "before": {"id": 1}, "after": null}', "without `after`"),
         (b'{"op": "c", "after": 5}', "`after` is"),
-        (b'{"op": "c", "after": "no json"}', "no JSON"),
+        (b'{"op": "c", "after": "no json"}', "not JSON"),
         (b"\x00\x00\x00\x00\x01avro", "let the connector write JSON"),
-        (b"[1, 2]", "no JSON"),
-        (b'{"op": "c', "no JSON"),
-        (b'{"op": "c", "after": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "no JSON"),
+        (b"[1, 2]", "not JSON"),
+        (b'{"op": "c', "not JSON"),
+        (b'{"op": "c", "after": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not JSON"),
     ],
 )
 def test_what_is_no_envelope_is_refused_with_the_cause(value: bytes, says: str) -> None:

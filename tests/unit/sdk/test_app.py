@@ -227,7 +227,7 @@ def _declare(**options: Any) -> Callable[[App], None]:
         (_declare(retry=5), r"`retry=5` is not a policy; use `retry=Retry\(...\)`"),
         (_declare(on_failure=DeadLetter), r"it is a class; call it.*`DeadLetter\(\)`"),
         (_declare(bisect="no"), r"use True or False"),
-        (_declare(start="now"), r"no place to begin"),
+        (_declare(start="now"), r"not a place to begin"),
         (_declare(start=datetime(2026, 1, 1)), r"no time zone"),  # noqa: DTZ001  # that is the test
         (_declare(merge="time"), r"needs two streams"),
         (_declare(lateness=1.0), r"only beside `merge"),

@@ -189,7 +189,7 @@ def test_a_key_of_any_length_has_its_windows() -> None:
     [
         (60, {}, "is not a window"),
         (Session(5), {}, "combine="),
-        (Tumbling(5), {"output": None}, "no stream"),
+        (Tumbling(5), {"output": None}, "not a stream"),
         (Tumbling(5), {"mode": "keyed"}, "leave out `mode=`"),
         (Tumbling(5), {"lateness": -1}, "lateness"),
     ],

@@ -81,7 +81,7 @@ def test_a_route_is_asked_and_its_effects_are_there() -> None:
         assert world.ask("PUT", "/desk/seven", {}).status == 400
         assert world.ask("GET", "/nowhere").status == 404
         assert world.ask("GET", "/desk/steps").body == b"0\n1\n2\n"
-        with pytest.raises(Invalid, match="no path"):
+        with pytest.raises(Invalid, match="not a path"):
             world.ask("GET", "desk/7")
 
 

@@ -48,6 +48,6 @@ def parse_time(text: str) -> int:
         moment = msgspec.convert(text, datetime)
     except msgspec.ValidationError as error:
         raise Invalid(
-            f"`{text}` is not a RFC 3339 time; write it like `2026-01-31T12:00:00Z`"
+            f"`{text}` is not an RFC 3339 time; write it like `2026-01-31T12:00:00Z`"
         ) from error
     return micros_of(moment)

@@ -91,7 +91,7 @@ def test_a_schedule_in_a_zone_of_half_hours_is_right() -> None:
         (Cron("cron(0/0 0 1 * ? *)"), "a step is 1 or more"),
         (Cron("cron(0 0 31 2 ? *)"), "no date will ever fit it"),
         (Cron("cron(0 0 29 FEB ? 2025-2027)"), "no date will ever fit it"),
-        (Cron("rate(1 minutes)"), "no AWS rate"),
+        (Cron("rate(1 minutes)"), "not an AWS rate"),
         (Cron("when(now)"), "`when` is unknown"),
         (At("2026-01-01"), "no time of day"),
     ],
