@@ -269,6 +269,11 @@ class IncomingRequest:
             left -= len(part)
 
 
+def wants_page(request: IncomingRequest) -> bool:
+    """Whether it is a browser that goes to an address, and not a program."""
+    return request.method in {"GET", "HEAD"} and "text/html" in (request.header("accept") or "")
+
+
 def joint(name: bytes) -> bytes:
     """What stands between the values of a header that came several times."""
     return b"; " if name == b"cookie" else b", "

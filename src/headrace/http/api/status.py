@@ -6,11 +6,10 @@ from typing import Any
 
 from headrace.admin.sources import SourceRow
 from headrace.environment.time_slices import Slices
-from headrace.http.console.routes import wants_page
 from headrace.http.context import ApiContext, Routes
 from headrace.http.metrics import MEDIA, NodeSnapshot
 from headrace.http.pipeline.authentication import Owners, prove_reader, sight_of
-from headrace.http.request import IncomingRequest
+from headrace.http.request import IncomingRequest, wants_page
 from headrace.http.response import (
     Response,
     json_list,

@@ -134,11 +134,6 @@ def _page(status: int, body: bytes) -> Response:
     )
 
 
-def wants_page(request: IncomingRequest) -> bool:
-    """Whether it is a browser that goes to an address, and not a program."""
-    return request.method in {"GET", "HEAD"} and "text/html" in (request.header("accept") or "")
-
-
 def error_page(problem: Response, text: str) -> Response:
     """The page that says to a browser what `problem` says to a program; nothing of the node stands on it."""
     page = _page(problem.status, bare_document("That cannot be shown", text).encode())

@@ -28,7 +28,7 @@ from headrace.http.pipeline.app_route_handler import answer
 from headrace.http.pipeline.app_routes import Found, RouteTable
 from headrace.http.pipeline.authentication import prove
 from headrace.http.problem_details import HungUp, answer_error, answer_surprise
-from headrace.http.request import IncomingRequest
+from headrace.http.request import IncomingRequest, wants_page
 from headrace.http.response import Response
 from headrace.http.router import Router, unquoted
 from headrace.http.server.fast_path import Calls
@@ -116,7 +116,7 @@ class Application:
             return None
         except HeadraceError as error:
             response = answer_error(error)
-            if not is_authored and console.wants_page(request):
+            if not is_authored and wants_page(request):
                 response = console.error_page(response, str(error))
             extra = extra or self._heard(request)
         except Exception:  # noqa: BLE001 - the last resort: a bug must be an answer, not a dead door
