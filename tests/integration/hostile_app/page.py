@@ -14,7 +14,7 @@ BEGIN: Final = "<!-- written by scripts/isolation_page.py -->"
 END: Final = "<!-- end -->"
 USERS: Final = ("root", "other")
 GROUPS: Final = {
-    "door": "The node's door",
+    "door": "The node's HTTP server",
     "host": "The channel to the host",
     "files": "Files",
     "processes": "Other processes",
