@@ -18,7 +18,8 @@ SOURCE = Path(__file__).parents[2]
 
 LAUNCH = """
 import os, resource, sys
-from headrace.runtime import kernel, mounts, seccomp
+from headrace.runtime import kernel
+from headrace.runtime.sandbox import mounts, seccomp
 uid, namespaces = int(sys.argv[1]), sys.argv[2] == "namespaces"
 if os.geteuid() == 0:
     os.chmod(sys.argv[3], 0o777)

@@ -70,7 +70,7 @@ def test_a_repeated_publish_with_its_idempotency_key_lands_once(client: Client) 
     first = client.publish("orders", b'{"item":"once","quantity":1}', key="a", idempotency_key="t1")
     again = client.publish("orders", b'{"item":"once","quantity":1}', key="a", idempotency_key="t1")
     assert first["duplicates"] == 0
-    assert again == {"positions": [None], "duplicates": 1}
+    assert again == {"positions": [None], "duplicates": 1, "delayed": 0}
     settle(client)
     assert client.get("state", "shop", "once")["value"] == 1
 

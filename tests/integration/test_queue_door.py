@@ -229,7 +229,7 @@ def test_what_is_no_queue_or_no_receipt_is_refused(node: Node) -> None:
         node.ask("sent", "receive")
     with pytest.raises(Invalid, match="not a receipt"):
         node.ask("letters", "ack", receipts=["what?"])
-    with pytest.raises(Invalid, match="delay: soon"):
+    with pytest.raises(Invalid, match="`delay=` is 'soon'"):
         node.send("letters", 1, delay="soon")
     for priority in ("high", "nan", "1e3", "86401"):
         with pytest.raises(Invalid, match=f"priority: {priority}"):

@@ -6,7 +6,6 @@ does not happen here. Where there are no zygotes (macOS), a plain process of its
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from headrace.runtime.import_environment import environment_for_import, search_p
 from headrace.security.secrets import Secrets
 
 LOAD_S = 60
-_HAS_ZYGOTES = os.uname().sysname == "Linux"
+_HAS_ZYGOTES = sys.platform == "linux"
 _HOME = str(Path(__file__).parents[2])
 _INSPECT = """
 import os, sys
@@ -37,12 +36,12 @@ except ImportError:
 import msgspec
 from collections.abc import Mapping
 from headrace.model.errors import HeadraceError
-from headrace.model.settings import Surroundings
+from headrace.model.settings import ImportEnvironment
 from headrace.runtime.child.loader import described, load, said
 from headrace.runtime.child.environment_variables import set_variables
 from headrace.sdk.import_values import provided_by
 sys.path[:0] = sys.argv[4:]
-surroundings = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Surroundings)
+surroundings = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ImportEnvironment)
 def provide(app, env):
     own, names = (env, ()) if isinstance(env, Mapping) else ({}, env)
     provision = surroundings.of(app, names)

@@ -66,8 +66,8 @@ def table(runs: list[dict[str, Any]]) -> str:
             f"| {rows[-1]['fault']} | {times:,} | {sum(row['events'] for row in rows):,} "
             f"| {failed} of {sum(row['rounds'] for row in rows)} | {below} | {start:.2f} s |"
         )
-    last = [f"{run['date']} (`{run['commit']}`; {run['machine']})" for run in runs[-3:]]
-    lines += ["", f"{len(runs)} recorded campaigns, the last: {'; '.join(last)}."]
+    last = [f"- {run['date']} (`{run['commit']}`; {run['machine']})" for run in runs[-3:]]
+    lines += ["", f"{len(runs)} recorded campaigns, the last:", "", *last]
     return "\n".join(lines)
 
 
