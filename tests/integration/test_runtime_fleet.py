@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.integration.runtime_fleets import CLOCK, eventually, house, invocation, lives, parent_of
 
-from headrace.model.errors import Misuse, Unknown
+from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.outcome import Crashed, Returned
 from headrace.model.policy import FleetLimits
 
@@ -155,20 +155,45 @@ async def test_an_import_that_leaves_a_thread_or_a_socket_is_refused(tmp_path: P
             await home.deploy("import socket; kept = socket.socket()")
 
 
-async def test_a_failing_start_hook_is_the_outcome_and_the_instance_is_gone(tmp_path: Path) -> None:
+async def test_where_a_start_hook_fails_no_run_fails_and_other_functions_run(
+    tmp_path: Path,
+) -> None:
     async with house(tmp_path) as home:
         await home.deploy("""
-@app.init
+@app.init(only=["price"])
 def connect():
-    raise ConnectionError("no database")
+    if not (app.folder / "database").exists():
+        raise ConnectionError("no database")
 @app.function(orders)
 def price(events, context):
     pass
+@app.function(orders)
+def other(events, context):
+    pass
 """)
-        outcome = await home.run("price")
-        assert isinstance(outcome, Crashed)
-        assert (outcome.cause.kind, outcome.cause.message) == ("ConnectionError", "no database")
-        assert await eventually(lambda: home.fleet.instances() == [])
+        for _ in range(2):
+            # The second time it is refused without a fork.
+            with pytest.raises(Unavailable, match=r"`shop\.price`.*ConnectionError: no database"):
+                await home.run("price")
+        assert home.fleet.not_starting() == {"shop.price": "ConnectionError: no database"}
+        assert isinstance(await home.run("other"), Returned)
+        assert await eventually(
+            lambda: {each.function for each in home.fleet.instances()} == {"shop.other"}
+        )
+        assert any("no instance starts: ConnectionError" in each for each in home.said())
+        (home.folder / "files" / "shop" / "database").touch()
+
+        async def runs() -> bool:
+            try:
+                return isinstance(await home.run("price"), Returned)
+            except Unavailable:
+                await asyncio.sleep(0.02)
+                return False
+
+        async with asyncio.timeout(10):
+            while not await runs():
+                pass
+        assert home.fleet.not_starting() == {}
 
 
 async def test_the_same_affinity_finds_the_same_instance(tmp_path: Path) -> None:

@@ -170,6 +170,7 @@ class Node:
             found |= {name: trouble.error for name, trouble in keeps.troubles().items()}
         down = self.fleet.down()
         found |= {f"app {name}": why for name, why in down.items()}
+        found |= {f"instances of {name}": why for name, why in self.fleet.not_starting().items()}
         if not self._ready:
             return Health(ready=False, reason="starting or stopping", checks=found)
         if down:

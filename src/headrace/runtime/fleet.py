@@ -21,7 +21,7 @@ from headrace.environment.tasks import Tasks
 from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.function import AppSpec
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Outcome
+from headrace.model.outcome import Cause, Outcome
 from headrace.model.policy import FleetLimits
 from headrace.model.settings import ImportEnvironment
 from headrace.runtime.app_folders import FILES, AppFolders
@@ -349,6 +349,13 @@ class Fleet:
         self._cold_started += 1
         self._cold_seconds += instance.started_after
 
+    def start_failed(self, function: str, cause: Cause) -> None:
+        """An instance ended before it could take up a run."""
+        where = f"\n{cause.traceback}" if cause.traceback else ""
+        self._complain(
+            function, f"no instance starts: {cause.kind}: {cause.message}; it is tried again{where}"
+        )
+
     def zygote_died(self, deployment: Deployment, dead: Zygote) -> None:
         """A zygote is dead, and all that was below it."""
         why = dead.epitaph
@@ -384,6 +391,10 @@ class Fleet:
     def down(self) -> dict[str, str]:
         """Apps whose calls are refused since no process of theirs can be started, and why."""
         return {name: app.trouble for name, app in self._apps.items() if app.is_hopeless}
+
+    def not_starting(self) -> dict[str, str]:
+        """Functions of which no instance starts, and why; others of their apps may run."""
+        return {name: pool.trouble for name, pool in self._pools.items() if pool.trouble}
 
     @property
     def cold_starts(self) -> ColdStarts:

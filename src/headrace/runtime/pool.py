@@ -17,8 +17,8 @@ from collections.abc import Callable
 from headrace.model.errors import Overloaded, Unavailable
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Outcome
-from headrace.runtime.process.instance import Instance
+from headrace.model.outcome import Cause, Outcome
+from headrace.runtime.process.instance import Instance, not_started
 from headrace.runtime.states import InstanceState, Lost, Waiter
 
 MAX_WAITING = 4_096
@@ -39,6 +39,10 @@ AHEAD_RUN_S = 0.05
 """While no run took longer than this of late, the next one may be sent to a busy instance: what it
 saves is a part of a millisecond, and it is taken back where it would wait longer."""
 MAX_RERUNS = 3
+START_PAUSE_S = 0.1
+"""How long no instance is forked after one did not start; twice as long each time,"""
+MAX_START_PAUSE_S = 5.0
+"""up to this."""
 SMOOTHING = 0.1
 FADING = 0.9
 
@@ -82,10 +86,19 @@ class Pool:
         self._homes: OrderedDict[str, Instance] = OrderedDict()
         self._waiting: OrderedDict[Entry, None] = OrderedDict()
         self._calling = False
+        self._not_started: Cause | None = None
+        self._start_pause = START_PAUSE_S
+        self._starts_again = 0.0
         self._run_s = 1.0
         self._slowest_s = 1.0
         self._short = False
         """Whether runs are so short now that they may share an instance."""
+
+    @property
+    def trouble(self) -> str:
+        """Why its last instance did not start; "" where it did."""
+        cause = self._not_started
+        return "" if cause is None else f"{cause.kind}: {cause.message}"
 
     @property
     def waiting(self) -> int:
@@ -255,6 +268,8 @@ class Pool:
             return next(reversed(self._sleeping))
         if self._full or not self._make_room():
             return None if alone else self._shared(LONG_RUN_S)
+        if self._not_started is not None and self._now() < self._starts_again:
+            raise not_started(self.spec.name, self._not_started)
         instance = self._fork(self)
         if instance is not None:
             self.instances.add(instance)
@@ -307,6 +322,17 @@ class Pool:
         if self._waiting and instance.in_hand < MAX_IN_HAND:
             self.call_next()
 
+    def started(self) -> None:
+        """One has come up."""
+        self._not_started = None
+        self._start_pause = START_PAUSE_S
+
+    def start_failed(self, cause: Cause) -> None:
+        """One ended before it could take up a run: the next is forked a little later each time."""
+        self._not_started = cause
+        self._starts_again = self._now() + self._start_pause
+        self._start_pause = min(self._start_pause * 2, MAX_START_PAUSE_S)
+
     def took(self, seconds: float) -> None:
         """A run took this long; the memory of a slow one fades."""
         self._run_s += SMOOTHING * (seconds - self._run_s)
@@ -325,7 +351,7 @@ class Pool:
         """It is dead."""
         self.leaving(instance)
         self.instances.discard(instance)
-        self.call_next()
+        self.call_next(everyone=self._not_started is not None and not self.instances)
 
     def _worn_out(self, instance: Instance) -> bool:
         scaling = self.spec.scaling
@@ -358,7 +384,12 @@ class Pool:
             long = now - instance.idle_since >= scaling.keep_hibernating
             if long and len(self.instances) > scaling.min:
                 self.evict(instance)
-        while not self.draining and len(self.instances) < scaling.min and self._make_room():
+        while (
+            not self.draining
+            and len(self.instances) < scaling.min
+            and (self._not_started is None or now >= self._starts_again)
+            and self._make_room()
+        ):
             if (another := self._fork(self)) is None:
                 break
             self.instances.add(another)
@@ -377,6 +408,8 @@ class Pool:
             times += [instance.idle_since + scaling.keep_warm for instance in self._idle]
         if scaling.max_age is not None:
             times += [instance.born + scaling.max_age for instance in self._idle]
+        if self._not_started is not None and len(self.instances) < scaling.min:
+            times.append(self._starts_again)
         return min(times, default=None)
 
     @property

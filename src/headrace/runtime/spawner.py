@@ -21,6 +21,7 @@ from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
 from headrace.environment.tasks import Tasks
 from headrace.model.errors import Unavailable, denied
+from headrace.model.outcome import Cause
 from headrace.model.settings import ImportEnvironment
 from headrace.runtime.app_folders import GROUPS, AppFolders
 from headrace.runtime.base import HostServices
@@ -48,6 +49,10 @@ class FleetView(Protocol):
 
     def started(self, instance: Instance) -> None:
         """It has come up."""
+        ...
+
+    def start_failed(self, function: str, cause: Cause) -> None:
+        """One ended before it could take up a run."""
         ...
 
     def gone(self, instance: Instance) -> None:
@@ -239,7 +244,13 @@ class Watched:
 
     def started(self, instance: Instance) -> None:
         """It has come up."""
+        self._pool.started()
         self._hears.started(instance)
+
+    def start_failed(self, cause: Cause) -> None:
+        """It ended before it could take up a run."""
+        self._pool.start_failed(cause)
+        self._hears.start_failed(self._pool.spec.name, cause)
 
     def gone(self, instance: Instance) -> None:
         """It is dead."""

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from headrace.model.outcome import Outcome
+from headrace.model.outcome import Cause, Outcome
 
 Member = TypeVar("Member", contravariant=True)
 
@@ -68,6 +68,16 @@ class Lost(msgspec.Struct, frozen=True):
     reason: str
 
 
+class NotStarted(msgspec.Struct, frozen=True):
+    """The instance ended before it could take up a run: no event is to blame, and none has run.
+
+    Attributes:
+        cause: Why, such as what an `init` hook raised.
+    """
+
+    cause: Cause
+
+
 class Waiter(Protocol):
     """Who is told what came of a run: a future, or somebody who needs none."""
 
@@ -109,6 +119,10 @@ class Owner(Protocol[Member]):
 
     def leaving(self, instance: Member) -> None:
         """It takes no more runs."""
+        ...
+
+    def start_failed(self, cause: Cause) -> None:
+        """One ended before it could take up a run."""
         ...
 
     def gone(self, instance: Member) -> None:

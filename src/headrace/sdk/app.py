@@ -115,6 +115,7 @@ class App(Streams):
         self.closed: dict[str, Stream[Any]] = {}
         self.proxies: list[Proxy] = []
         self.forwards: dict[str, Forward] = {}
+        self._only: dict[Callable[[], Any], tuple[str | Callable[..., Any], ...]] = {}
         self.hooks: dict[str, list[Callable[[], Any]]] = {hook: [] for hook in HOOKS}
 
     def __repr__(self) -> str:
@@ -497,9 +498,72 @@ class App(Streams):
         check_routes([each.spec for each in self.functions.values()], [*self.proxies, proxy])
         self.proxies.append(proxy)
 
-    def init(self, hook: Hook) -> Hook:
-        """Call `hook` once per instance, before its first invocation."""
-        return self._hook("init", hook)
+    @overload
+    def init(self, hook: Hook, /) -> Hook: ...
+
+    @overload
+    def init(self, /, *, only: Sequence[str | Callable[..., Any]]) -> Callable[[Hook], Hook]: ...
+
+    def init(
+        self,
+        hook: Hook | None = None,
+        /,
+        *,
+        only: Sequence[str | Callable[..., Any]] | None = None,
+    ) -> Hook | Callable[[Hook], Hook]:
+        """Call the decorated hook once per instance, before its first invocation.
+
+        An instance whose hook raises does not start: no run begins in it and no event uses an
+        attempt, and another instance is tried a little later.
+
+        Args:
+            hook: A function without parameters, where `only` is not given.
+            only: The functions, or their names, whose instances call it; by default all of the app's.
+
+        Raises:
+            Misuse: The hook takes parameters or is not a plain function. `spec` raises it for a
+                function in `only` that the app does not have.
+        """
+        if hook is not None:
+            return self._hook("init", hook)
+        if isinstance(only, str) or not only:
+            raise Misuse(
+                f"{here()}: `@{self.name}.init(only={only!r})` names no functions; write "
+                f"`@{self.name}.init(only=[function])`, or `@{self.name}.init` for all of them"
+            )
+        chosen = tuple(only)
+
+        def declare(hook: Hook) -> Hook:
+            self._hook("init", hook)
+            self._only[hook] = chosen
+            return hook
+
+        return declare
+
+    def init_hooks(self, function: str) -> list[Callable[[], Any]]:
+        """The hooks that an instance of `function` (its full name) calls, in their order."""
+        return [
+            hook
+            for hook in self.hooks["init"]
+            if hook not in self._only
+            or any(self._is_function(each, function) for each in self._only[hook])
+        ]
+
+    def _is_function(self, chosen: str | Callable[..., Any], function: str) -> bool:
+        if isinstance(chosen, str):
+            return function in (chosen, f"{self.name}.{chosen}")
+        return self.functions[function].handler is chosen
+
+    def _check_only(self) -> None:
+        for hook, chosen in self._only.items():
+            for each in chosen:
+                if not any(self._is_function(each, name) for name in self.functions):
+                    name = each if isinstance(each, str) else getattr(each, "__name__", repr(each))
+                    raise Misuse(
+                        f"`@{self.name}.init(only=...)` of `{getattr(hook, '__name__', hook)}` names "
+                        f"`{name}`, which is not a function of this app"
+                        f"{near(name, [known.partition('.')[2] for known in self.functions])}"
+                    )
 
     def on_suspend(self, hook: Hook) -> Hook:
         """Call `hook` before an instance hibernates: close what must not go stale."""
@@ -534,7 +598,12 @@ class App(Streams):
         return found
 
     def spec(self, version: str = "") -> AppSpec:
-        """Everything declared, as plain values; `version` is the code's hash."""
+        """Everything declared, as plain values; `version` is the code's hash.
+
+        Raises:
+            Misuse: `init(only=...)` names what is not a function of this app.
+        """
+        self._check_only()
         heard = {
             name
             for declared in self.functions.values()

@@ -822,7 +822,7 @@ def test_hooks_are_called_once_each_in_their_order() -> None:
     rig.app.on_resume(lambda: seen.append("resume"))
     rig.app.on_stop(lambda: seen.append("stop 1"))
     rig.app.on_stop(lambda: seen.append("stop 2"))
-    rig.executor.start()
+    rig.executor.start("shop.f")
     rig.run(1)
     rig.executor.suspend()
     rig.executor.resume()
@@ -846,6 +846,19 @@ def test_an_init_hook_that_fails_fails_the_invocation_and_is_tried_again() -> No
     assert rig.run(1).error is None
     assert rig.run(1).error is None
     assert len(attempts) == 2
+
+
+def test_a_hook_for_some_functions_is_not_called_for_others() -> None:
+    rig = Rig(double_one)
+    seen: list[str] = []
+    rig.app.init(only=["f"])(lambda: seen.append("for f"))
+    rig.app.init(only=[double_one])(lambda: seen.append("for the handler"))
+    rig.app.function(name="other")(lambda event: None)
+    rig.app.init(only=["other"])(lambda: seen.append("for other"))
+    rig.executor.start("shop.f")
+    assert seen == ["for f", "for the handler"]
+    rig.executor.start("shop.other")
+    assert seen == ["for f", "for the handler", "for other"]
 
 
 def test_an_unknown_function_is_named_with_its_neighbours() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from headrace import App, Event, Overloaded, Scaling, Unavailable
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Outcome, Returned
-from headrace.runtime.pool import MAX_WAITING, Pool
+from headrace.model.outcome import Cause, Outcome, Returned
+from headrace.runtime.pool import MAX_WAITING, START_PAUSE_S, Pool
 from headrace.runtime.process.instance import Instance
 from headrace.runtime.states import InstanceState, Lost, Waiter
 
@@ -211,3 +211,27 @@ def test_a_long_line_of_runs_that_cannot_be_sent_is_refused_one_by_one() -> None
         rig.begin("too large")
     rig.process.end()
     assert len(rig.refused) == MAX_WAITING
+
+
+def test_after_a_start_that_failed_runs_are_refused_until_the_next_try() -> None:
+    now, forks = [0.0], [0]
+    process = Process(Rig())
+
+    def fork(_: Pool) -> Instance:
+        forks[0] += 1
+        return cast(Instance, process)
+
+    spec = app.functions["shop.price"].spec
+    pool = Pool(spec, fork=fork, make_room=lambda: True, now=lambda: now[0])
+    for failed, pause in enumerate((START_PAUSE_S, 2 * START_PAUSE_S), 1):
+        assert pool.begin(asked("tries"), Told()) is None
+        pool.start_failed(Cause("ConnectionError", "no database"))
+        pool.gone(cast(Instance, process))
+        now[0] += 0.9 * pause
+        with pytest.raises(Unavailable, match="ConnectionError: no database"):
+            pool.begin(asked("too early"), Told())
+        assert forks[0] == failed
+        now[0] += 0.2 * pause
+    assert pool.begin(asked("starts"), Told()) is None
+    pool.started()
+    assert pool.trouble == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from headrace.model.outcome import Cause, Crashed, TimedOut, Usage
 from headrace.runtime.process.postmortem import Death, verdict
 from headrace.runtime.protocol.messages import EXIT_HOOK, EXIT_MEMORY, EXIT_UNBORN, Exited
-from headrace.runtime.states import TRANSITIONS, InstanceState, KillReason, Lost
+from headrace.runtime.states import TRANSITIONS, InstanceState, KillReason, Lost, NotStarted
 
 USAGE = Usage(1.0, 0.5, 0, True, "shop.price-1")
 MIB = 1 << 20
@@ -22,6 +23,7 @@ def death(status: int = 0, **known: object) -> Death:
         doom=KillReason.NONE,
         hurt="",
         born=True,
+        started=True,
         alone=True,
         refusal=None,
         limit=64 * MIB,
@@ -88,6 +90,27 @@ def test_a_run_that_its_caller_has_heard_of_fails_and_is_not_lost() -> None:
         death(-9, doom=KillReason.TIMEOUT), USAGE, function="shop.price", timeout=3.0, heard=True
     )
     assert isinstance(over, TimedOut)
+
+
+@pytest.mark.parametrize(
+    ("known", "kind"),
+    [
+        (
+            {"refusal": Cause("ConnectionError", "no database"), "status": EXIT_HOOK},
+            "ConnectionError",
+        ),
+        ({"status": -signal.SIGSEGV}, "Crashed"),
+        ({"status": EXIT_MEMORY}, "OutOfMemory"),
+        ({"status": -9, "doom": KillReason.START}, "TimedOut"),
+    ],
+)
+def test_an_instance_that_ends_before_it_has_started_fails_no_run(
+    known: dict[str, Any], kind: str
+) -> None:
+    status = known.pop("status")
+    said = verdict(death(status, started=False, **known), USAGE, function="shop.price", timeout=3.0)
+    assert isinstance(said, NotStarted)
+    assert said.cause.kind == kind
 
 
 def test_a_timeout_is_no_crash() -> None:

@@ -314,3 +314,16 @@ def test_what_lets_events_overtake_each_other_is_refused_beside_a_merge(
     with pytest.raises(Misuse, match=f"`{name}=` lets events overtake"):
         shop.function(one, other, merge="time", **options)(handler)
     shop.function(one, other, merge="time", mode="ordered", throttle=Throttle(5))(handler)
+
+
+def test_an_init_hook_for_a_function_that_is_not_there_is_refused() -> None:
+    shop = App("shop")
+    shop.function(name="price")(handler)
+
+    @shop.init(only=["prise"])
+    def connect() -> None: ...
+
+    with pytest.raises(Misuse, match=r"`connect` names `prise`.*did you mean `price`"):
+        shop.spec()
+    with pytest.raises(Misuse, match="names no functions"):
+        shop.init(only=[])

@@ -95,17 +95,19 @@ class Executor:
         self.entering: Callable[[Invocation], None] = _unheeded
         self._prepared = {name: Prepared(each) for name, each in app.functions.items()}
         self._untyped = Coder("json").decode
-        self._started = 0
+        self._called: set[Callable[[], Any]] = set()
+        self._started: set[str] = set()
         self._forks = fork_detection.count
 
     # -- life -------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Call the `init` hooks, each once; what one of them raises comes out."""
-        hooks = self.app.hooks["init"]
-        while self._started < len(hooks):
-            fork_detection.guarded(hooks[self._started])
-            self._started += 1
+    def start(self, function: str) -> None:
+        """Call the function's `init` hooks, each once; what one of them raises comes out."""
+        for hook in self.app.init_hooks(function):
+            if hook not in self._called:
+                fork_detection.guarded(hook)
+                self._called.add(hook)
+        self._started.add(function)
 
     def suspend(self) -> None:
         """Call the `on_suspend` hooks, last declared first."""
@@ -144,8 +146,8 @@ class Executor:
         if invocation.fresh:
             self._cache.clear()
         try:
-            if self._started < len(self.app.hooks["init"]):
-                self.start()
+            if invocation.function not in self._started:
+                self.start(invocation.function)
             if invocation.each:
                 work = self._convoy(invocation, prepared)
             else:

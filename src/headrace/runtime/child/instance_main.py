@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 import msgspec
@@ -145,6 +145,7 @@ class InstanceLoop:
         self._err = err
         self._executor.entering = self._enter
         self._greets = bool(app.hooks["init"])
+        self._function = ""
         self._asynchronous = False
         self._runner: Any = None
         self._cpu_limit: float | None = None
@@ -165,6 +166,7 @@ class InstanceLoop:
             self._partitions.update(order.partitions)
         self._channel.spin = order.spin
         self._executor.instance = order.instance
+        self._function = order.function
         self._asynchronous = self._executor.is_async(order.function)
         self._cpu_limit = cpu_limit
 
@@ -193,7 +195,7 @@ class InstanceLoop:
             return
         match message:
             case Suspend():
-                cause = self._hook("suspend")
+                cause = self._hook(self._executor.suspend)
                 self._suspended = True
                 gc.collect()
                 trim_heap()
@@ -202,14 +204,14 @@ class InstanceLoop:
                 self._partitions.clear()
                 self._partitions.update(message.counts)
             case Stop():
-                self._hook("stop")
+                self._hook(self._executor.stop)
                 self._end(0)
             case _:
                 return
 
     def _start(self) -> None:
         began = time.perf_counter()
-        cause = self._hook("start")
+        cause = self._hook(lambda: self._executor.start(self._function))
         self._channel.say(0, Hello(time.perf_counter() - began, cause))
         self._channel.flush()
         if cause is not None:
@@ -217,7 +219,7 @@ class InstanceLoop:
 
     def _resume(self) -> None:
         self._suspended = False
-        if self._hook("resume") is not None:
+        if self._hook(self._executor.resume) is not None:
             self._end(EXIT_HOOK)
 
     def _run(self, nonce: int, invocation: Invocation) -> None:
@@ -295,9 +297,9 @@ class InstanceLoop:
             self._runner = asyncio.Runner()
         return self._runner.get_loop()
 
-    def _hook(self, name: str) -> Cause | None:
+    def _hook(self, call: Callable[[], None]) -> Cause | None:
         try:
-            getattr(self._executor, name)()
+            call()
         except MemoryError:
             self._end(EXIT_MEMORY)
         except BaseException as error:  # noqa: BLE001 - the author's hooks may raise anything

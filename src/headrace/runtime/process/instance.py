@@ -23,6 +23,7 @@ import msgspec
 
 from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
+from headrace.model.errors import Unavailable
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, Usage
@@ -58,7 +59,15 @@ from headrace.runtime.protocol.messages import (
     encode,
     from_child,
 )
-from headrace.runtime.states import TRANSITIONS, InstanceState, KillReason, Lost, Owner, Waiter
+from headrace.runtime.states import (
+    TRANSITIONS,
+    InstanceState,
+    KillReason,
+    Lost,
+    NotStarted,
+    Owner,
+    Waiter,
+)
 
 SUSPEND_TIMEOUT_S = 5.0
 LEAVE_TIMEOUT_S = 10.0
@@ -119,6 +128,7 @@ class Instance:
         self.doom = KillReason.NONE
         self.tainted = False
         self._hurt = ""
+        self._has_started = False
         self._refusal: Cause | None = None
         self._owner = owner
         self._memory = memory
@@ -319,6 +329,7 @@ class Instance:
             return
         now = self._clock.monotonic()
         self.started_after = now - self.born
+        self._has_started = True
         self._head_since = self._head_began = now
         self.become(InstanceState.BUSY if self._runs else InstanceState.IDLE)
         self._owner.started(self)
@@ -397,6 +408,7 @@ class Instance:
             doom=self.doom,
             hurt=self._hurt,
             born=self.pid != 0,
+            started=self._has_started,
             alone=len(runs) == 1,
             refusal=self._refusal,
             limit=self._memory,
@@ -410,6 +422,10 @@ class Instance:
             self.invocations == 0,
             self.identity,
         )
+        whole = verdict(death, usage, function=self.function, timeout=0.0)
+        if isinstance(whole, NotStarted):
+            # Before its owner takes the next step, which may be to fork another one.
+            self._owner.start_failed(self._blotted(whole.cause))
         self._owner.gone(self)
         for run in runs:
             outcome = verdict(
@@ -419,9 +435,22 @@ class Instance:
                 timeout=run.invocation.timeout,
                 heard=run.heard,
             )
-            _tell(
-                run.waiter, outcome if isinstance(outcome, Lost) else blotted(outcome, self._blot)
-            )
+            if isinstance(outcome, NotStarted):
+                if not run.waiter.done():
+                    run.waiter.set_exception(
+                        not_started(self.function, self._blotted(outcome.cause))
+                    )
+            else:
+                _tell(
+                    run.waiter,
+                    outcome if isinstance(outcome, Lost) else blotted(outcome, self._blot),
+                )
+
+    def _blotted(self, cause: Cause) -> Cause:
+        """The cause without the values of secrets."""
+        return msgspec.structs.replace(
+            cause, message=self._blot(cause.message), traceback=self._blot(cause.traceback)
+        )
 
     def _settle_ahead(self) -> None:
         """Of runs sent ahead: which were never begun, and which one nobody can blame."""
@@ -580,6 +609,13 @@ class Instance:
         for run in self._runs.values():
             return run.invocation.key
         return ""
+
+
+def not_started(function: str, cause: Cause) -> Unavailable:
+    """What whoever waited for an instance is told, and `/readyz`."""
+    return Unavailable(
+        f"no instance of `{function}` starts: {cause.kind}: {cause.message}; it is tried again"
+    )
 
 
 def _tell(waiter: Waiter, outcome: Outcome | Lost) -> None:

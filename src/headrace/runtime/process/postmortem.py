@@ -12,7 +12,7 @@ import msgspec
 
 from headrace.model.outcome import Cause, Crashed, Outcome, TimedOut, Usage
 from headrace.runtime.protocol.messages import EXIT_HOOK, EXIT_MEMORY, EXIT_UNBORN, Exited
-from headrace.runtime.states import KillReason, Lost
+from headrace.runtime.states import KillReason, Lost, NotStarted
 
 START_TIMEOUT_S = 30.0
 NEARLY = 0.85
@@ -28,6 +28,7 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
         doom: Why the host ended it, if it did.
         hurt: What it did wrong, or what could not be done for it; "" where nothing is known.
         born: Whether it ever was a process.
+        started: Whether it had come up, its start hooks done.
         alone: Whether one run only was at hand.
         refusal: What its start hooks failed with.
         limit: Bytes of memory its resources allow, None without a limit.
@@ -39,6 +40,7 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
     doom: KillReason
     hurt: str
     born: bool
+    started: bool
     alone: bool
     refusal: Cause | None
     limit: int | None
@@ -48,7 +50,7 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
 
 def verdict(
     death: Death, usage: Usage, *, function: str, timeout: float, heard: bool = False
-) -> Outcome | Lost:
+) -> Outcome | Lost | NotStarted:
     """What comes of a run that was not answered.
 
     One of which its caller has heard a part is not run again, whoever is to blame: it would say all of
@@ -61,7 +63,9 @@ def verdict(
     return found
 
 
-def _found(death: Death, usage: Usage, function: str, timeout: float) -> Outcome | Lost:
+def _found(
+    death: Death, usage: Usage, function: str, timeout: float
+) -> Outcome | Lost | NotStarted:
     match death.doom:
         case KillReason.TAKEN:
             return Crashed(Cause("Crashed", death.doom.value), usage, blameless=True)
@@ -71,10 +75,10 @@ def _found(death: Death, usage: Usage, function: str, timeout: float) -> Outcome
             return Lost("its zygote did not fork it")
         case _:
             pass
-    if death.refusal is not None:
-        return Crashed(death.refusal, usage)
     if death.doom is KillReason.NONE and death.exit.status == EXIT_UNBORN:
         return Lost("its process could not be set up; the reason stands in its log")
+    if not death.started:
+        return NotStarted(death.refusal or _cause(death))
     if not death.alone or (death.doom is KillReason.NONE and death.exit.status == EXIT_HOOK):
         return Lost(death.doom.value)
     if death.doom is KillReason.TIMEOUT:
@@ -106,7 +110,8 @@ def _cause(death: Death) -> Cause:
             used = f"with {in_mib(death.own)} in use{_allowed(death.limit)}"
             return Cause("OutOfMemory", f"it died of {name} {used}")
         return Cause("Crashed", f"it died of {name}")
-    return Cause("Crashed", f"it exited with code {status} in the middle of an invocation")
+    during = "in the middle of an invocation" if death.started else "in its start hooks"
+    return Cause("Crashed", f"it exited with code {status} {during}")
 
 
 def _allowed(limit: int | None) -> str:
