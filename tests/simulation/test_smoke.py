@@ -195,7 +195,7 @@ def test_the_command_prints_a_bad_seed_with_its_plan(capsys: pytest.CaptureFixtu
     assert code == 1
     assert "seed 41 (again: --start 41 --seeds 1)" in said
     assert "f0: streams=" in said
-    assert "PlannedCalendar(" in said
+    assert "PlannedSchedules(" in said
     assert "! nothing is ever good enough" in said
 
 
