@@ -57,6 +57,7 @@ from headrace.sdk.custom_trigger import Emit
 from headrace.sdk.event import Event, Undecodable
 from headrace.sdk.queue import Queue
 from headrace.sdk.request import Reply, Request
+from headrace.sdk.resource import Resource
 from headrace.sdk.results import Failures, Output, Permanent
 from headrace.sdk.settings import Setting
 from headrace.sdk.stream import Stream
@@ -120,6 +121,7 @@ __all__ = [
     "Refused",
     "Reply",
     "Request",
+    "Resource",
     "Resources",
     "Retry",
     "Rule",

@@ -28,6 +28,7 @@ PUBLIC = {
         "Hopping",
         "Session",
         "Setting",
+        "Resource",
         "Tumbling",
         "Window",
     },

@@ -453,3 +453,27 @@ def price(events, context): pass
 """)
         assert isinstance(await home.run("price"), Returned)
         assert isinstance(await asyncio.wait_for(home.run("price"), 5), Returned)
+
+
+async def test_a_resource_is_opened_after_the_fork_and_closed_at_the_end(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await home.deploy("""
+from headrace import Scaling
+@app.resource
+def database():
+    (app.folder / "open").write_text(str(os.getpid()))
+    yield os.getpid()
+    (app.folder / "closed").write_text(str(os.getpid()))
+@app.function(orders, scaling=Scaling(max_invocations=2))
+def price(events, context):
+    assert database.value == os.getpid()
+""")
+        kept = home.folder / "files" / "shop"
+        for _ in range(2):
+            outcome = await home.run("price")
+            assert isinstance(outcome, Returned)
+            assert outcome.error is None
+        assert await eventually((kept / "closed").exists)
+        assert await eventually(
+            lambda: (kept / "closed").read_text() == (kept / "open").read_text()
+        )

@@ -6,7 +6,8 @@ the handlers stay ordinary functions. Nothing is started here and no file is rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Never, TypeVar, overload
@@ -47,6 +48,7 @@ from headrace.sdk.import_values import Environment, check_env, provision_of
 from headrace.sdk.options import refuse_unknown
 from headrace.sdk.publications import forget_sources, published_in
 from headrace.sdk.queue import resolved
+from headrace.sdk.resource import Resource
 from headrace.sdk.routes import After, Before, decorator_function
 from headrace.sdk.secret_names import secret_names
 from headrace.sdk.settings import NOT_GIVEN, Setting
@@ -80,6 +82,7 @@ class App(Streams):
         forwards: Rules whose events go to a stream or an address, by name.
         hooks: What to call when an instance starts, suspends, resumes and stops.
         settings: What operators can set, by name.
+        resources: What each instance opens for itself.
         secrets: The names of the secrets that each of its functions may ask for.
 
     Args:
@@ -109,6 +112,8 @@ class App(Streams):
         self.secrets = secret_names(secrets, self.place)
         self._read_secret: Callable[[str], str] | None = None
         self.settings: dict[str, Setting[Any]] = {}
+        self.resources: list[Resource[Any]] = []
+        self._opened = ExitStack()
         self.functions: dict[str, Declared] = {}
         self._seen: dict[str, tuple[str, ...]] = {}
         self.triggers: dict[Callable[..., Any], Custom] = {}
@@ -155,6 +160,33 @@ class App(Streams):
         self.settings[name] = found
         return found
 
+    @overload
+    def resource(self, opens: Callable[[], Iterator[T]], /) -> Resource[T]: ...
+
+    @overload
+    def resource(self, opens: Callable[[], AbstractContextManager[T]], /) -> Resource[T]: ...
+
+    @overload
+    def resource(self, opens: Callable[[], T], /) -> Resource[T]: ...
+
+    def resource(self, opens: Callable[[], Any], /) -> Resource[Any]:
+        """Declare what each instance opens once for itself, such as a database; read it by `.value`.
+
+        It is opened at its first use in an instance, and closed after the `on_stop` hooks, the last
+        one opened first. An instance that is killed closes nothing.
+
+        Args:
+            opens: A generator function, whose `yield` gives the value and whose rest closes it; or a
+                function that returns something with a `close` method, a context manager, which is
+                entered, or any value. It may be decorated with this.
+
+        Raises:
+            Misuse: It is asynchronous, or not a function.
+        """
+        found: Resource[Any] = Resource(self.name, opens, here())
+        self.resources.append(found)
+        return found
+
     @property
     def folder(self) -> Path:
         """The folder of this app's own files, kept over restarts and reloads; no other app's code reaches it.
@@ -187,6 +219,17 @@ class App(Streams):
     def lend(self, read_secret: Callable[[str], str]) -> None:
         """An instance is made of this app: its secrets are read so from now on."""
         self._read_secret = read_secret
+        self.close_resources()
+        for each in self.resources:
+            each.lend(self._opened)
+
+    def close_resources(self) -> None:
+        """Close what the instance has opened, the last one first; what one raises comes out at the end."""
+        try:
+            self._opened.close()
+        finally:
+            for each in self.resources:
+                each.lend(None)
 
     def forward(self, rule: Rule, *, to: Stream[Any] | HttpTarget, name: str) -> None:
         """Send what a rule means to a stream of this app, or to an address, without a function.

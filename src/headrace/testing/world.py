@@ -36,6 +36,7 @@ from headrace.model.record import Position, decode_events
 from headrace.sdk.app import App
 from headrace.sdk.app_folder import folders
 from headrace.sdk.event import Event
+from headrace.sdk.resource import Resource
 from headrace.sdk.stream import Stream
 from headrace.testing.checks import check_exactly_once, check_finished, check_order
 from headrace.testing.chosen_settings import check_secrets, chosen
@@ -85,6 +86,7 @@ class World:
         seed: Decides every choice that is left to chance: delays, tokens, the order after `reorder`.
         start: When virtual time begins; an aware datetime.
         secrets: What the apps' secrets are, by name.
+        resources: What stands in for the apps' resources while it is open; the others are opened.
         settings: What the apps' settings are, by name (`RATE`, or `shop.RATE`), while it is open.
     """
 
@@ -95,6 +97,7 @@ class World:
         start: datetime | None = None,
         secrets: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
+        resources: Mapping[Resource[Any], Any] | None = None,
     ) -> None:
         if not apps:
             raise Misuse("a world needs an app; write `World(app)`")
@@ -112,14 +115,19 @@ class World:
         self._apps = apps
         self._settings = dict(settings or {})
         self._secrets = dict(secrets or {})
+        self._resources = dict(resources or {})
         self._held = ExitStack()
         self._wicket = HttpClient()
         self._open = False
 
     def __enter__(self) -> Self:
         with ExitStack() as held:
+            for app in self._apps:
+                held.callback(app.close_resources)
             held.callback(self._lives.close)
             held.enter_context(chosen(self._apps, self._settings))
+            for resource, value in self._resources.items():
+                held.enter_context(resource.override(value))
             check_secrets(self._apps, self._secrets)
             for app in self._apps:
                 folders.empty(app.name)

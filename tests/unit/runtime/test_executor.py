@@ -861,6 +861,21 @@ def test_a_hook_for_some_functions_is_not_called_for_others() -> None:
     assert seen == ["for f", "for the handler", "for other"]
 
 
+def test_what_was_opened_is_closed_after_the_stop_hooks() -> None:
+    rig = Rig(double_one)
+    seen: list[str] = []
+
+    @rig.app.resource
+    def database() -> Iterator[str]:
+        yield "open"
+        seen.append("closed")
+
+    rig.app.lend(str)
+    rig.app.on_stop(lambda: seen.append(database.value))
+    rig.executor.stop()
+    assert seen == ["open", "closed"]
+
+
 def test_an_unknown_function_is_named_with_its_neighbours() -> None:
     with pytest.raises(Unknown, match=r"no function `shop.g` \(did you mean `shop.f`"):
         Rig(double_one).executor.is_async("shop.g")

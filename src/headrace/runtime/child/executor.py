@@ -118,8 +118,8 @@ class Executor:
         _call_all(self.app.hooks["on_resume"])
 
     def stop(self) -> None:
-        """Call the `on_stop` hooks, last declared first."""
-        _call_all(self.app.hooks["on_stop"][::-1])
+        """Call the `on_stop` hooks, last declared first; then close what was opened."""
+        _call_all([*self.app.hooks["on_stop"][::-1], self.app.close_resources])
 
     def is_async(self, function: str) -> bool:
         """Whether `run` may suspend: the handler is an `async def`."""
