@@ -60,30 +60,39 @@ def _server_options(function: F) -> F:
 @_server_options
 def serve_command(targets: tuple[str, ...], **options: Any) -> int:
     """Run the apps TARGETS (`app.py`, a folder, `package.module:app`) as a node."""
-    return _run(targets, reload=None, options=options)
+    return _run(targets, is_dev=False, options=options)
 
 
 @click.command("dev")
 @click.argument("targets", nargs=-1)
+@click.option("--quiet", is_flag=True, help="Print only what fails.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="FUNCTION",
+    help="Print only what this function, or app, does; may be repeated.",
+)
 @_server_options
 def dev_command(targets: tuple[str, ...], **options: Any) -> int:
-    """Run the apps TARGETS here and load them again when their files change."""
-    return _run(targets, reload=True, options=options)
+    """Run the apps TARGETS here, print what they do, and reload them when their files change."""
+    return _run(targets, is_dev=True, options=options)
 
 
-def _run(targets: tuple[str, ...], *, reload: bool | None, options: dict[str, Any]) -> int:
+def _run(targets: tuple[str, ...], *, is_dev: bool, options: dict[str, Any]) -> int:
     from headrace.node.config import load
 
+    quiet, only = options.pop("quiet", False), options.pop("only", ())
     file, chosen = options.pop("config"), options.pop("chosen")
     options["allowed_hosts"] = options["allowed_hosts"] or None
     settings = load(
-        {"targets": targets or None, "reload": reload, **options}, file=file, chosen=chosen
+        {"targets": targets or None, "reload": is_dev or None, **options}, file=file, chosen=chosen
     )
     if not settings.targets:
         raise Misuse(
             "no app is named; write `headrace "
-            f"{'dev' if reload else 'serve'} app.py`, or set `targets` in headrace.toml"
+            f"{'dev' if is_dev else 'serve'} app.py`, or set `targets` in headrace.toml"
         )
+    from headrace.node.dev_output import OutputSelection
     from headrace.node.lifecycle import run
 
-    return run(settings)
+    return run(settings, OutputSelection(quiet, only) if is_dev else None)

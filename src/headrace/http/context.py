@@ -15,6 +15,7 @@ from headrace.http.rate_limit import RateLimiter
 from headrace.http.request import IncomingRequest
 from headrace.http.response import Response
 from headrace.http.router import Router
+from headrace.telemetry.history import AnsweredRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,25 @@ class ApiContext:
     scheme: Literal["http", "https"] = "http"
     buckets: RateLimiter = field(default_factory=RateLimiter)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def answered(
+        self, route: str, method: str, path: str, status: int, seconds: float, function: str
+    ) -> None:
+        """Count an answer, and tell whoever observes the node.
+
+        Args:
+            route: The route's pattern; "-" where there is none.
+            method: In capitals.
+            path: As it came.
+            status: Of the answer.
+            seconds: From headers to answer.
+            function: As in `AnsweredRequest`.
+        """
+        self.metrics.answered(route, method, status, seconds)
+        observer = self.rooms.runs.observer
+        if observer is not None:
+            now = self.rooms.clock.now()
+            observer.answered(AnsweredRequest(now, method, path, status, seconds, function))
 
 
 Handler = Callable[[ApiContext, IncomingRequest, tuple[str, ...]], Awaitable[Response]]

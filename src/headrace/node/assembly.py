@@ -51,7 +51,7 @@ from headrace.storage.kv.sqlite.storage import SqliteStorage
 from headrace.storage.log.base import Broker
 from headrace.storage.log.embedded.log import EmbeddedBroker
 from headrace.storage.state.expiry import sweep
-from headrace.telemetry.history import RunHistory
+from headrace.telemetry.history import Observer, RunHistory
 from headrace.topology.checks import refusals
 from headrace.topology.missing_settings import missing_settings, needed_secrets
 
@@ -73,13 +73,16 @@ class Node:
         clock: Clock,
         entropy: Entropy,
         tasks: Tasks,
+        observer: Observer | None = None,
     ) -> None:
         self.settings = settings
         self.storage = storage
         self.broker = broker
         self.clock = clock
         self.tasks = tasks
-        self.runs = RunHistory(lambda: tasks.start(self._keep_outputs(), name="keep outputs"))
+        self.runs = RunHistory(
+            lambda: tasks.start(self._keep_outputs(), name="keep outputs"), observer
+        )
         self._observed = ObservedOutputs(storage, self.runs)
         shifts, answers = ConsumerRuns(), LiveAnswers()
         self.secrets = secrets_of(settings)
@@ -365,8 +368,12 @@ def _failed(name: str, error: BaseException) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Node]:
+async def running(settings: Settings, observer: Observer | None = None) -> AsyncIterator[Node]:
     """A started node without its door; closed at the end, whatever happened.
+
+    Args:
+        settings: What the node is told.
+        observer: Is told what happens in it.
 
     Raises:
         Locked: Another process owns the data folder.
@@ -383,7 +390,15 @@ async def running(settings: Settings) -> AsyncIterator[Node]:
         ) from error
     storage = await SqliteStorage.open(settings.data, clock=clock)
     broker = EmbeddedBroker(storage, clock=clock, tasks=tasks)
-    node = Node(settings, storage=storage, broker=broker, clock=clock, entropy=entropy, tasks=tasks)
+    node = Node(
+        settings,
+        storage=storage,
+        broker=broker,
+        clock=clock,
+        entropy=entropy,
+        tasks=tasks,
+        observer=observer,
+    )
     try:
         await node.start()
         yield node

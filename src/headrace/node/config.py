@@ -268,6 +268,12 @@ def service_manager(environ: Mapping[str, str] | None = None) -> str:
     return (os.environ if environ is None else environ).get("NOTIFY_SOCKET", "")
 
 
+def refuses_color(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether the environment asks for output without colour (`NO_COLOR`, or a terminal without)."""
+    environ = os.environ if environ is None else environ
+    return bool(environ.get("NO_COLOR")) or environ.get("TERM") == "dumb"
+
+
 class NodeFile(msgspec.Struct, frozen=True):
     """What a running node writes into its data folder, as `node.json`.
 

@@ -7,28 +7,36 @@ data folder once the door is open, and taken away when it closes.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import uvloop
 
+from headrace.environment.clock import SystemClock
 from headrace.environment.failpoints import kill_at
 from headrace.environment.restart_backoff import Backoff
 from headrace.environment.supervised_task import Supervised
 from headrace.http.server.server import Gateway
 from headrace.model.errors import HeadraceError, Misuse, denied
 from headrace.node.assembly import Node, door, running
-from headrace.node.config import NodeFile, Settings, reread, service_manager, write_note
+from headrace.node.config import (
+    NodeFile,
+    Settings,
+    refuses_color,
+    reread,
+    service_manager,
+    write_note,
+)
+from headrace.node.dev_output import DevOutput, OutputSelection
 from headrace.node.systemd import notify
-from headrace.runtime.child.code_version import is_part, watched_by
+from headrace.node.watcher import Watcher, names_of
+from headrace.runtime.child.code_version import watched_by
 from headrace.runtime.kernel import keep_memory_private
 from headrace.security.operator_key import write_key
 
@@ -45,20 +53,27 @@ EXIT_CUT = 75
 """The exit status of a node that something kept from closing (`EX_TEMPFAIL`)."""
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, selection: OutputSelection | None = None) -> int:
     """Run a node until SIGTERM or SIGINT; the exit status.
 
-    0 is a drained end, 1 something the operator must change (said on stderr), 70 a failed disk, 75
+    Where something is selected, it is printed as it happens. 0 is a drained end, 1 something the operator must change (said on stderr), 70 a failed disk, 75
     an end that something held up for so long that it was cut off.
     """
-    speak(settings.log_level.upper())
+    output = None
+    if selection is not None:
+        color = sys.stderr.isatty() and not refuses_color()
+        output = DevOutput(sys.stderr.fileno(), SystemClock(), selection, color=color)
+        output.start()
+    speak(settings.log_level.upper(), output)
     keep_memory_private()
     if settings.failpoint:
         label, _, passes = settings.failpoint.rpartition(":")
         kill_at(label, int(passes))
     try:
-        uvloop.run(_serve(settings))
+        uvloop.run(_serve(settings, output))
     except HeadraceError as error:
+        if output is not None:
+            output.flush()
         print(f"headrace: {error}", file=sys.stderr)  # noqa: T201 - this is the process's last word
         return 1
     return 0
@@ -80,13 +95,16 @@ def _note(settings: Settings, url: str) -> Path:
         raise denied(f"the address cannot be written to `{settings.data}`", error) from error
 
 
-def speak(level: str) -> None:
-    """Write what the node has to say to stderr; of what its libraries say only what alarms them.
+def speak(level: str, handler: logging.Handler | None = None) -> None:
+    """Write what the node has to say to stderr, or hand it to `handler`; of what its libraries say only what alarms them.
 
     `debug` lets them tell all. Of connections that fail we tell ourselves, with the trigger's name.
     """
     whole = level == "DEBUG"
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=None if handler is None else [handler],
+    )
     logging.getLogger().setLevel(level if whole or level == "ERROR" else "WARNING")
     logging.getLogger("headrace").setLevel(level)
     if not whole:
@@ -137,36 +155,41 @@ class Stopping:
         """End as if killed, which costs nobody more than a repeated run."""
         self.erase()
         _logger.warning("%s", why)
+        logging.shutdown()
         os._exit(status)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, output: DevOutput | None) -> None:
     stopping = Stopping(settings.drain, asyncio.current_task())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.heed, number)
     try:
-        await _serve_until(stopping, settings)
+        await _serve_until(stopping, settings, output)
     except asyncio.CancelledError:
         if not stopping.asked.is_set():
             raise
         _logger.info("stopped before everything was up")
 
 
-async def _serve_until(stopping: Stopping, settings: Settings) -> None:
+async def _serve_until(stopping: Stopping, settings: Settings, output: DevOutput | None) -> None:
     stop = stopping.asked
-    async with running(settings) as node:
+    async with running(settings, output) as node:
         gateway = door(node)
         url = await gateway.start(settings.host, settings.port)
         stopping.starting = None
-        reloads: Supervised | None = None
+        reloads: list[Supervised] = []
         try:
             if settings.reload:
-                reloads = node.tasks.supervise(
-                    partial(_reload, node, stop, set()),
-                    name="reload",
-                    backoff=Backoff(node.clock),
-                )
+                watcher = Watcher(settings, partial(_watched, node), stop)
+                reloads = [
+                    node.tasks.supervise(work, name=name, backoff=Backoff(node.clock))
+                    for name, work in (
+                        ("watch code", watcher.watch_code),
+                        ("watch settings", watcher.watch_settings),
+                        ("reload", partial(_reload, node, watcher, set())),
+                    )
+                ]
                 # It watches when this is over: an edit is seen from when the node says that it serves.
                 await node.clock.sleep(0)
             stopping.written.append(_key(settings, node))
@@ -174,14 +197,18 @@ async def _serve_until(stopping: Stopping, settings: Settings) -> None:
             keep_for_good()
             node.tasks.start(settle(node), name="settle")
             _announce(node, url)
+            if output is not None:
+                output.align(node.dispatcher.functions)
+                for name in output.selection.unknown(node.dispatcher.functions):
+                    _logger.warning("`--only %s` names no function or app that runs here", name)
             notify(service_manager(), "READY=1")
             await stop.wait()
         finally:
             notify(service_manager(), "STOPPING=1")
             stopping.erase()
-            if reloads is not None:
-                # What is not loaded yet is not wanted any more.
-                await reloads.stop()
+            # What is not loaded yet is not wanted any more.
+            for each in reversed(reloads):
+                await each.stop()
             await _drain(node, gateway)
 
 
@@ -221,43 +248,42 @@ def _announce(node: Node, url: str) -> None:
     print(f"headrace: serving {names} at {url} (console, once: {url}{link})", flush=True)  # noqa: T201 - tells where the door is
 
 
-async def _reload(node: Node, stop: asyncio.Event, stale: set[str]) -> None:
-    """Load the apps again whenever a file of theirs changes; a broken edit keeps the old version.
+async def _reload(node: Node, watcher: Watcher, stale: set[str]) -> None:
+    """Load the apps again whenever a file of theirs, or the settings file, changes.
+
+    A broken edit keeps the old version.
 
     Args:
         node: Whose apps.
-        stop: Ends it.
+        watcher: Knows what changed.
         stale: Apps that have changed and are not loaded yet; outlives a failure of this.
     """
-    from watchfiles import Change, awatch
-
-    folders = {folder_of(target) for target in node.settings.targets}
-    own = {node.settings.data.resolve(), *_said_to()}
-
-    def matters(_: Change, path: str) -> bool:
-        apart = own.union(*(watched_by(app.functions) for app in node.dispatcher.apps.values()))
-        return any(is_part(Path(path), folder, apart) for folder in folders)
-
     await load_again(node, stale)
     settling: asyncio.Task[None] | None = None
-    async for _ in awatch(*folders, watch_filter=matters, stop_event=stop):
+    while True:
+        changed = await watcher.changes()
         stale.update(node.settings.targets)
-        await load_again(node, stale)
+        await load_again(node, stale, names_of(changed))
         if settling is not None:
             # Looking stops everything for a moment: not at every save, but once there is a pause.
             settling.cancel()
         settling = node.tasks.start(settle(node), name="settle")
 
 
-def _said_to() -> Iterator[Path]:
-    """The files that the node itself writes to: a reload is told there, and must not ask for another."""
-    for descriptor in (1, 2):
-        with contextlib.suppress(OSError):
-            yield Path(f"/proc/self/fd/{descriptor}").readlink()
+def _watched(node: Node) -> frozenset[Path]:
+    """What the triggers of the node's apps watch."""
+    return frozenset[Path]().union(
+        *(watched_by(app.functions) for app in node.dispatcher.apps.values())
+    )
 
 
-async def load_again(node: Node, stale: set[str]) -> None:
+async def load_again(node: Node, stale: set[str], why: str = "") -> None:
     """Load what is stale, with the settings as they are now; it is not stale once it is loaded or broken.
+
+    Args:
+        node: Whose apps.
+        stale: Targets to load.
+        why: Names of files that changed.
 
     Raises:
         Unavailable: The process of one of them does not come up; it stays stale.
@@ -265,20 +291,19 @@ async def load_again(node: Node, stale: set[str]) -> None:
     try:
         node.adopt(reread(node.settings))
     except Misuse as error:
-        _logger.warning("kept the old settings: %s", error)
+        _logger.warning("kept the old settings, which go on: %s", error)
+    because = f" ({why} changed)" if why else ""
     for target in sorted(stale):
+        began = node.clock.monotonic()
         try:
             app = await node.deploy(target)
         except Misuse as error:
-            _logger.warning("kept the old version of `%s`: %s", target, error)
+            _logger.warning(
+                "kept the old version of `%s`, which goes on%s: %s", target, because, error
+            )
         else:
-            _logger.info("reloaded `%s` (version %s)", app.name, app.version)
+            ms = (node.clock.monotonic() - began) * 1_000
+            _logger.info(
+                "reloaded `%s` in %.0f ms, now version %s%s", app.name, ms, app.version, because
+            )
         stale.discard(target)
-
-
-def folder_of(target: str) -> Path:
-    """The folder whose files are watched for a target: a file's, itself, or where we stand for a module."""
-    path = Path(target.partition(":")[0]).expanduser().resolve()
-    if path.suffix == ".py":
-        return path.parent
-    return path if path.is_dir() else Path.cwd()

@@ -10,11 +10,11 @@ import logging
 from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
 
-from headrace.model.effects import Missed
+from headrace.model.effects import DeadEvent, Missed
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
 from headrace.model.record import Chunk, positions
@@ -86,6 +86,42 @@ class LogLine(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
+class AnsweredRequest(msgspec.Struct, frozen=True, gc=False):
+    """A request that was answered.
+
+    Attributes:
+        time: Microseconds since the epoch.
+        path: As it came, still percent-encoded, without the query.
+        seconds: From headers to answer.
+        function: Who was asked, or the app of a proxy; "" at the platform's own paths.
+    """
+
+    time: int
+    method: str
+    path: str
+    status: int
+    seconds: float
+    function: str = ""
+
+
+class Observer(Protocol):
+    """Is told what happens in a node, on its loop. Does nothing by default, and must never wait."""
+
+    def ran(self, run: RunRecord) -> None:
+        """A run has ended."""
+
+    def wrote(self, line: LogLine) -> None:
+        """An instance wrote a line, or the platform wrote one for its function."""
+
+    def gave_up(
+        self, function: str, dead: Sequence[DeadEvent], parked: Sequence[DeadEvent]
+    ) -> None:
+        """Events were dead-lettered or parked."""
+
+    def answered(self, answer: AnsweredRequest) -> None:
+        """A request was answered."""
+
+
 OUTCOMES = ("succeeded", "partial", "failed", "crashed", "timed-out")
 
 
@@ -120,9 +156,13 @@ class RunHistory:
     Args:
         on_output: Called when a function was seen to publish where it was not before, which is then
             among `new_outputs`; without it that is not noted.
+        observer: Is told of all that is recorded here, and of requests.
     """
 
-    def __init__(self, on_output: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, on_output: Callable[[], object] | None = None, observer: Observer | None = None
+    ) -> None:
+        self.observer = observer
         self.new_outputs: list[tuple[str, str]] = []
         self._on_output = on_output
         self._runs: dict[str, deque[RunRecord]] = defaultdict(lambda: deque(maxlen=MAX_RUNS))
@@ -143,6 +183,8 @@ class RunHistory:
         counters.events += run.events
         counters.seconds += run.wall
         counters.buckets[bisect_left(BOUNDS, run.wall / batches)] += batches
+        if self.observer is not None:
+            self.observer.ran(run)
 
     def published(self, function: str, streams: Iterable[str]) -> None:
         """Remember where a function was seen to publish."""
@@ -158,10 +200,14 @@ class RunHistory:
         """By function, where it was seen to publish."""
         return {name: counters.outputs for name, counters in self.counters.items()}
 
-    def gave_up(self, function: str, *, dead: int, parked: int) -> None:
+    def gave_up(
+        self, function: str, *, dead: Sequence[DeadEvent] = (), parked: Sequence[DeadEvent] = ()
+    ) -> None:
         """Count events that were dead-lettered or parked."""
-        self.counters[function].dead += dead
-        self.counters[function].parked += parked
+        self.counters[function].dead += len(dead)
+        self.counters[function].parked += len(parked)
+        if self.observer is not None:
+            self.observer.gave_up(function, dead, parked)
 
     def left_out(self, function: str, why: str, chunks: Sequence[Chunk], now: int) -> None:
         """Count events that are done without a run, by policy, and say so among the log lines."""
@@ -198,7 +244,10 @@ class RunHistory:
     ) -> None:
         """Remember a log line."""
         self._number += 1
-        self._lines.append(LogLine(self._number, time, function, instance, key, level, text))
+        line = LogLine(self._number, time, function, instance, key, level, text)
+        if self.observer is not None:
+            self.observer.wrote(line)
+        self._lines.append(line)
         self._line_bytes += len(text)
         while len(self._lines) > MAX_LINES or self._line_bytes > MAX_LINES_BYTES:
             self._line_bytes -= len(self._lines.popleft().text)

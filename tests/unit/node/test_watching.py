@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from headrace.environment.clock import SystemClock
 from headrace.model.errors import DiskFull, Misuse
 from headrace.model.function import AppSpec
 from headrace.node.assembly import Node
 from headrace.node.config import Settings
-from headrace.node.lifecycle import folder_of, load_again
+from headrace.node.lifecycle import load_again
+from headrace.node.watcher import Watcher, folder_of, names_of
 
 
 def test_a_target_leads_to_the_folder_its_code_is_in(
@@ -35,6 +38,7 @@ class Loading:
         self.errors = errors
         self.loaded: list[str] = []
         self.settings = Settings()
+        self.clock = SystemClock()
 
     def adopt(self, settings: Settings) -> None:
         self.settings = settings
@@ -75,3 +79,32 @@ async def test_a_reload_takes_the_settings_as_they_are_now(
     await load_again(cast("Node", node), {"shop.py"})
     assert [each.value for each in node.settings.apps] == [2]
     assert node.loaded == ["shop.py", "shop.py"]
+
+
+@pytest.mark.asyncio
+async def test_the_settings_file_matters_wherever_it_lies_and_the_data_folder_does_not(
+    tmp_path: Path,
+) -> None:
+    app, settings = tmp_path / "app", tmp_path / "etc" / "headrace.toml"
+    settings.parent.mkdir()
+    (app / "data").mkdir(parents=True)
+    told = Settings(targets=(str(app / "shop.py"),), data=app / "data", source=str(settings))
+    watcher = Watcher(told, frozenset, asyncio.Event())
+    assert [
+        watcher.matters(path)
+        for path in (
+            settings,
+            settings.with_name("other.toml"),
+            app / "shop.py",
+            app / "prices.json",
+            app / "data" / "headrace.db-wal",
+            app / "data" / "files" / "made.py",
+        )
+    ] == [True, False, True, True, False, False]
+
+
+def test_files_that_changed_are_named_up_to_a_number(tmp_path: Path) -> None:
+    assert names_of([Path("gone/b.py"), Path("gone/a.py"), Path("away/b.py")]) == "a.py, b.py"
+    assert names_of([Path(f"gone/{name}.py") for name in "abcdef"]).endswith("d.py and 2 more")
+    (tmp_path / "shop.py").write_text("")
+    assert names_of([tmp_path / "sedA1", tmp_path / "shop.py"]) == "shop.py"

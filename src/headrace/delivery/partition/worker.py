@@ -512,9 +512,7 @@ class PartitionWorker:
         if not plain:
             await asyncio.wait((commit,))
             if not self._landing.broken:
-                self._runs.gave_up(
-                    self.spec.name, dead=len(effects.dead), parked=len(effects.parked)
-                )
+                self._runs.gave_up(self.spec.name, dead=effects.dead, parked=effects.parked)
         else:
             # One turn of the loop: the change is handed to the store before the next run begins,
             # which may ask for the state that this one wrote.

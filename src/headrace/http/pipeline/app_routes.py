@@ -51,6 +51,11 @@ class Target:
         """For metrics and rate limits."""
         return self.says.path
 
+    @property
+    def owner(self) -> str:
+        """The full name of the function, or the app's where it is a proxy."""
+        return self.app if self.function is None else self.function.name
+
     @cached_property
     def body(self) -> Checker | None:
         """What holds bodies against their type; None where any will do."""

@@ -79,6 +79,7 @@ class Application:
         pattern = "-"
         extra: Headers = ()
         is_authored = False
+        function = ""
         try:
             door.admission.check_host(request.fields, request.headers)
             asked = None
@@ -96,6 +97,8 @@ class Application:
                 ):
                     await self._guard(request, place.scope)
                 pattern = place.pattern
+                if place.handler is functions.call:
+                    function = place.names[0]
                 door.admission.enter()
                 try:
                     response = await place.handler(door, request, place.names)
@@ -103,6 +106,7 @@ class Application:
                     door.admission.leave(request.reserved)
             else:
                 pattern = found.target.name
+                function = found.target.owner
                 extra = self._check_origin(request, found)
                 door.admission.enter()
                 try:
@@ -123,7 +127,8 @@ class Application:
             reference = f"{clock.now():x}"
             _log.exception("reference %s: %s %s broke", reference, request.method, pattern)
             response = answer_surprise(reference)
-        door.metrics.answered(pattern, request.method, response.status, clock.monotonic() - began)
+        seconds = clock.monotonic() - began
+        door.answered(pattern, request.method, request.path, response.status, seconds, function)
         return response, extra
 
     def _heard(self, request: IncomingRequest) -> Headers:

@@ -63,7 +63,7 @@ class Calls:
         self._table = table
         self._routes = routes
         self.admission = door.admission
-        self.metrics = door.metrics
+        self.answered = door.answered
         self.tasks = door.tasks
         self.direct = door.rooms.direct
         self.clock = door.rooms.clock
@@ -78,7 +78,7 @@ class Calls:
         size = len(body)
         if not plan.function or size > plan.max_bytes or not self.admission.take(size):
             return None
-        call = FastPathCall(self, plan, size, caller, self.clock.monotonic())
+        call = FastPathCall(self, plan, head.path, size, caller, self.clock.monotonic())
         try:
             target, timeout_s, judge = plan.target, None, None
             if target is None:
@@ -170,6 +170,7 @@ class FastPathCall(msgspec.Struct):
     Attributes:
         calls: Who began it.
         plan: What was asked for.
+        path: Where, as it came.
         size: Bytes of the body.
         caller: Who is answered.
         arrived: When its last byte was there.
@@ -178,6 +179,7 @@ class FastPathCall(msgspec.Struct):
 
     calls: Calls
     plan: RequestPlan
+    path: str
     size: int
     caller: Caller
     arrived: float
@@ -234,7 +236,9 @@ class FastPathCall(msgspec.Struct):
         calls, plan = self.calls, self.plan
         calls.admission.leave(self.size)
         seconds = calls.clock.monotonic() - self.arrived
-        calls.metrics.answered(plan.pattern, plan.method, response.status, seconds)
+        calls.answered(
+            plan.pattern, plan.method, self.path, response.status, seconds, plan.function
+        )
         try:
             self.caller.reply(response, plan.extra)
         except Exception:  # noqa: BLE001 - as said below
