@@ -1,7 +1,7 @@
 """What was given up: listed, shown, redriven in order, discarded by name.
 
 A redriven event becomes the first waiting event of its key, which is then drained by the
-partition's own pump: later events of the key queue behind it until it is through.
+partition's own partition worker: later events of the key queue behind it until it is through.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 class Explainer:
-    """Reads the store and the pumps; changes nothing."""
+    """Reads the store and the partition workers; changes nothing."""
 
     def __init__(self, storage: Storage, broker: Broker, dispatcher: PartitionSupervisor) -> None:
         self._storage = storage

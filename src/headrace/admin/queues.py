@@ -112,7 +112,7 @@ class Purged(msgspec.Struct, frozen=True):
 
 
 class Queues:
-    """Used by the door."""
+    """Used by the HTTP server."""
 
     def __init__(
         self,

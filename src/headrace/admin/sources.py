@@ -1,6 +1,6 @@
 """Every trigger that brings events in by itself, and whether it does: for `lag`, `map`, `doctor`, console.
 
-Reads the dispatcher's book and, for tables in PostgreSQL, asks their databases; changes nothing.
+Reads the partition supervisor's book and, for tables in PostgreSQL, asks their databases; changes nothing.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class SourceRow(msgspec.Struct, frozen=True):
 
 
 class Sources:
-    """Used by the door.
+    """Used by the HTTP server.
 
     Args:
         outside: Whether other systems are there; on virtual time they are not.

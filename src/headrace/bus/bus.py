@@ -1,6 +1,6 @@
 """The bus: for each watched stream one router, for each HTTP forward one poster; kept as apps change.
 
-In: the deployed apps. Out: an app of internal functions, `_bus`, that the dispatcher delivers to like
+In: the deployed apps. Out: an app of internal functions, `_bus`, that the partition supervisor delivers to like
 any other. A rule begins with what is published after `refresh` has returned: the router's first
 position is durable by then.
 """

@@ -1,7 +1,7 @@
 """One stream's rules, and what becomes of its events: for each rule that matches, an append.
 
 In: chunks of a watched stream. Out: the appends to the streams of the rules that matched, in the
-order of the log. Nothing is written here: the pump that runs the router commits the appends together
+order of the log. Nothing is written here: the partition worker that runs the router commits the appends together
 with its position, so an event reaches each rule exactly once. What one rule cannot make of an event, or
 its target does not take, goes to the stream of refusals, marked with the rule, and holds up no other rule;
 `Refusals` tries it once more, for that rule alone, and fails as any function does.

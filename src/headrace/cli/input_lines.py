@@ -1,4 +1,4 @@
-"""The lines of a file -> envelopes as the HTTP door reads them. Pure.
+"""The lines of a file -> envelopes as the HTTP server reads them. Pure.
 
 JSON lines keep their bytes as the value; CSV rows become JSON objects, of texts or of what a schema
 says; text lines become texts. Key, time and id are taken from the named fields. A line that cannot be is named by its number.

@@ -1,1 +1,1 @@
-"""How a batch reaches its function as promised; read pump first."""
+"""How a batch reaches its function as promised; read `worker` first."""

@@ -1,8 +1,8 @@
 """A failing key waits, its followers in order behind it; everything else flows on.
 
 Rows of the store: one per parked event (`parked`, ordered by offset within its key) and one per
-parked key (`parked_keys`: waiting, or draining while it is redriven). Only the partition's pump
-writes them, so that a follower can never slip past: operators leave their wish with the pump.
+parked key (`parked_keys`: waiting, or draining while it is redriven). Only the partition's partition worker
+writes them, so that a follower can never slip past: operators leave their wish with the partition worker.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ _BODIES_IN_FLIGHT = 8
 
 
 class Admission:
-    """Counts what is in flight. Owned by the door; touched only on its loop."""
+    """Counts what is in flight. Owned by the HTTP server; touched only on its loop."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Admission:
         self.bytes = 0
 
     def listen(self, host: str) -> None:
-        """Answer to the address the door listens on as well."""
+        """Answer to the address the HTTP server listens on as well."""
         if host not in _WILDCARDS:
             self._hosts = self._hosts | {host.lower().strip("[]")}
 

@@ -1,4 +1,4 @@
-"""What every handler is given: the rooms, the door's own counters, and whether it is closing."""
+"""What every handler is given: the rooms, the HTTP server's own counters, and whether it is closing."""
 
 from __future__ import annotations
 

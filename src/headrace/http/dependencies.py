@@ -1,4 +1,4 @@
-"""Exactly what the HTTP door needs from the rest of the house, in one value filled in by assembly."""
+"""Exactly what the HTTP server needs from the rest of the house, in one value filled in by assembly."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Health(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Dependencies:
-    """The door's view of the house. Owned by assembly; the door only calls what is in it.
+    """The HTTP server's view of the house. Owned by assembly; the HTTP server only calls what is in it.
 
     Attributes:
         instances: The fleet's instances, each a struct with at least `function` and `state`.

@@ -1,4 +1,4 @@
-"""What Prometheus is told: the door's own counters, and a fresh look at the node at every scrape.
+"""What Prometheus is told: the HTTP server's own counters, and a fresh look at the node at every scrape.
 
 Written a few rows at a time, for a node may have thousands and others want their turn in between. Label values are names of streams, functions
 and route patterns, never paths or keys: their number is bounded by what is deployed.
@@ -60,7 +60,7 @@ class NodeSnapshot:
 
 
 class Metrics:
-    """The door's counters. Owned by the door; touched only on its loop."""
+    """The HTTP server's counters. Owned by the HTTP server; touched only on its loop."""
 
     def __init__(self) -> None:
         # Plain numbers: the library's own counters cost more than finding the answer's route does.

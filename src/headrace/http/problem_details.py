@@ -29,7 +29,7 @@ class NotAllowed(errors.Misuse):
 
 
 class Unsupported(errors.Misuse):
-    """The body is of a media type or encoding this door does not read."""
+    """The body is of a media type or encoding this HTTP server does not read."""
 
     code: ClassVar[str] = "unsupported-media-type"
 

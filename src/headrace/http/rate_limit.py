@@ -33,7 +33,7 @@ class TooOften(Overloaded):
 
 
 class RateLimiter:
-    """The buckets of a door. Touched only on its loop."""
+    """The buckets of an HTTP server. Touched only on its loop."""
 
     def __init__(self, bound: int = MAX_BUCKETS) -> None:
         self._bound = bound

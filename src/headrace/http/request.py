@@ -1,6 +1,6 @@
 """HTTP -> values: one request's path, query, headers and body, each read with a bound.
 
-The body comes in whole or not at all, within the door's byte budget; its deadline is kept by
+The body comes in whole or not at all, within the HTTP server's byte budget; its deadline is kept by
 `protocol`. Query texts become numbers here, with an error that names the parameter.
 """
 
@@ -251,7 +251,7 @@ class IncomingRequest:
             raise Invalid(f"the body cannot be read: {error}") from error
 
     def reserve(self, size: int) -> None:
-        """Take bytes out of the door's budget until the request is answered.
+        """Take bytes out of the HTTP server's budget until the request is answered.
 
         Raises:
             Overloaded: The bodies of all requests together are too large.

@@ -37,7 +37,7 @@ _STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
 
 
 class Date:
-    """The `date` line, made anew a few times a second. Owned by the door."""
+    """The `date` line, made anew a few times a second. Owned by the HTTP server."""
 
     def __init__(self, now: Callable[[], int]) -> None:
         self._now = now

@@ -1,7 +1,7 @@
 """All that one invocation did and all that was decided about it, as one value for one commit.
 
 `Change` is the storage's language (checks, puts, deletes, appends); `Effects` is delivery's. The
-pump builds `Effects`; `delivery/commit` turns it into a `Change` and nothing else does.
+partition worker builds `Effects`; `delivery/commit` turns it into a `Change` and nothing else does.
 """
 
 from __future__ import annotations

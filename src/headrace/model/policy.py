@@ -22,7 +22,7 @@ MAX_EVENT_BYTES = 1 << 20
 MAX_BATCH_BYTES = 8 << 20
 MAX_FRAME_BYTES = 64 << 20
 CONVOY_SPARE_S = 0.01
-"""Seconds that a convoy is given beyond the timeout of its last batch, which begins by half of them."""
+"""Seconds that a group of coalesced batches is given beyond the timeout of its last batch, which begins by half of them."""
 MAX_HOPS = 64
 MAX_TRACEBACK = 16_384
 MAX_KEY_BYTES = 1_024

@@ -1,4 +1,4 @@
-"""An HTTP answer as a value on its way from the function to the door.
+"""An HTTP answer as a value on its way from the function to the HTTP server.
 
 A function's answer is JSON; one that sets a status or headers is marked by a first byte that no
 JSON begins with, so that what a function merely passes on can never pose as one.

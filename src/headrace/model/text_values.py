@@ -1,7 +1,7 @@
 """Texts that stand for something: times, dates, ids, numbers, bytes. Pure.
 
 In: a type and the JSON Schema made of it. Out: the same with a `format` where msgspec leaves one out, so
-that the door, which never loads the author's types, can refuse a text that the function could not
+that the HTTP server, which never loads the author's types, can refuse a text that the function could not
 open. A format that is not known here forbids nothing.
 """
 

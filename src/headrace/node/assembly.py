@@ -1,7 +1,7 @@
 """Builds the graph of objects of one node, once; the only room that knows all the others.
 
 In come settings, out comes a `Node` that is started and closed by `lifecycle`. Nothing else in the
-house constructs a keeper, a fleet, a dispatcher or a door.
+house constructs a keeper, a fleet, a partition supervisor or an HTTP server.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Node:
         return await lowest_owed(self.storage, self.dispatcher.functions)
 
     def rooms(self) -> Dependencies:
-        """What the HTTP door may call."""
+        """What the HTTP server may call."""
         return self._rooms
 
     def health(self) -> Health:
@@ -318,7 +318,7 @@ class Node:
         await self.dispatcher.close(grace)
 
     async def close(self) -> None:
-        """Stop in the reverse order of the walk: pumps, instances, log, store.
+        """Stop in the reverse order of the walk: partition workers, instances, log, store.
 
         Whoever wants a run to end by itself drains first: what still runs now is killed.
         """

@@ -1,6 +1,6 @@
-"""The rooms behind a door, over a dispatcher that stands: what of a node's graph needs no process.
+"""The rooms behind an HTTP server, over a partition supervisor that stands: what of a node's graph needs no process.
 
-In come the keepers, the dispatcher and who runs functions, out comes what `faces/gateway` may call.
+In come the keepers, the partition supervisor and who runs functions, out comes what `faces/gateway` may call.
 A node is furnished so once, by `assembly`; a world of `testing` anew for each life of its host.
 """
 
@@ -58,7 +58,7 @@ def furnish(
     instances: Callable[[], Sequence[msgspec.Struct]],
     cold_starts: Callable[[], ColdStarts],
 ) -> Dependencies:
-    """What the HTTP door may call.
+    """What the HTTP server may call.
 
     Args:
         dispatcher: Who delivers.

@@ -1,7 +1,7 @@
 """Start, run, drain and stop a node as a process. Doors close in the order of an event's walk.
 
 `run` is what `headrace serve` and `headrace dev` call. The address is written to `node.json` in the
-data folder once the door is open, and taken away when it closes.
+data folder once the HTTP server is open, and taken away when it closes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _logger = logging.getLogger("headrace.node")
 MAX_NAMED = 12
 """Functions that are named when the node says what it serves."""
 SETTLED_S = 2.0
-"""By then a thousand pumps have read where they stand."""
+"""By then a thousand partition workers have read where they stand."""
 ANSWER_S = 1.0
 """How long clients get to take the answer that the node stops."""
 CLOSE_S = 15.0
@@ -245,7 +245,7 @@ def _announce(node: Node, url: str) -> None:
     link = f"/console/enter/{node.operator.link(node.rooms().entropy)}"
     if len(found) > MAX_NAMED:
         names += f" and {len(found) - MAX_NAMED:,} more"
-    print(f"headrace: serving {names} at {url} (console, once: {url}{link})", flush=True)  # noqa: T201 - tells where the door is
+    print(f"headrace: serving {names} at {url} (console, once: {url}{link})", flush=True)  # noqa: T201 - tells where the HTTP server is
 
 
 async def _reload(node: Node, watcher: Watcher, stale: set[str]) -> None:

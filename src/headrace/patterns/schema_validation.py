@@ -1,4 +1,4 @@
-"""Whether a value is what a JSON Schema says, and where not: for bodies and queries at the door.
+"""Whether a value is what a JSON Schema says, and where not: for bodies and queries at the HTTP server.
 
 In: the schema of an author's type, read once. Out: nothing, or the first place that is wrong. The
 author's expressions (`pattern`) run in time linear in the text; what cannot is refused when the schema

@@ -400,7 +400,7 @@ class App(Streams):
         """Declare the decorated generator a trigger: `@app.function(the_generator)` listens to it.
 
         It is given its last checkpoint (None at first) and yields `Emit`s; what it said and the
-        checkpoint are kept together, so that nothing is said twice or lost. It is begun anew from
+        checkpoint are kept together, so that nothing is said twice or lost. It is started again from
         the checkpoint for every turn.
 
         Args:

@@ -168,5 +168,5 @@ def _after(shaper: After) -> Callable[..., Any]:
 
 
 def _received(given: _Shaped) -> Reply:
-    """The upstream's answer; headers that only the door may set are gone already."""
+    """The upstream's answer; headers that only the HTTP server may set are gone already."""
     return Reply(given.body, status=given.status, headers=given.headers, media=given.media)

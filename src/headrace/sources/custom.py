@@ -2,7 +2,7 @@
 
 In: a generator wrapped as a function (`sdk/custom`), run where functions run. Out: its events, in
 one change with the checkpoint it is next begun from: a turn that is lost on the way leaves no trace
-and is taken again. A generator that fails is begun anew after a pause that grows.
+and is taken again. A generator that fails is started again after a pause that grows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UNAVAILABLE_PAUSE_S: Final = 0.5
 
 
 class TriggerFailed(HeadraceError):
-    """The author's generator raised, crashed or overran its time; it is begun anew."""
+    """The author's generator raised, crashed or overran its time; it is started again."""
 
     code = "trigger-failed"
 

@@ -106,7 +106,7 @@ def _replication(trigger: Table, around: SourceContext) -> Source:
 
 
 class Fed:
-    """Needs no source: the HTTP door, a router or the function itself appends what comes in."""
+    """Needs no source: the HTTP server, a router or the function itself appends what comes in."""
 
     async def run(self, outlet: SourceAppender) -> None:
         """Nothing to do."""

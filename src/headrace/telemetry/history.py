@@ -1,6 +1,6 @@
 """What became of each invocation: a bounded memory of runs and log lines, and counters for metrics.
 
-Kept in memory only; the durable facts are in the store. Read by the door, the command line and tests.
+Kept in memory only; the durable facts are in the store. Read by the HTTP server, the command line and tests.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Counters:
 
 
 class RunHistory:
-    """Owned by the node; written by pumps and the fleet, on the loop.
+    """Owned by the node; written by partition workers and the fleet, on the loop.
 
     Args:
         on_output: Called when a function was seen to publish where it was not before, which is then
@@ -173,7 +173,7 @@ class RunHistory:
         self.counters: dict[str, Counters] = defaultdict(Counters)
 
     def record(self, run: RunRecord, batches: int = 1) -> None:
-        """Remember a run that ended; of a convoy, all its batches as one, and count each of them."""
+        """Remember a run that ended; of a group of coalesced batches, all its batches as one, and count each of them."""
         self._runs[run.function].append(run)
         self._latest.append(run)
         if run.outcome != "succeeded":
@@ -288,7 +288,7 @@ def _last(known: Sequence[RunRecord], limit: int, of: Of) -> list[RunRecord]:
 def runs_of(invocation: Invocation, outcome: Outcome, wall: float) -> list[tuple[RunRecord, int]]:
     """The runs that ended so, and how many batches each of them stands for.
 
-    Of a convoy the batches that came through are one, and the one that ended it is another.
+    Of a group of coalesced batches the batches that came through are one, and the one that ended it is another.
     """
     ended = run_of(invocation, outcome, wall)
     if not invocation.each or ended.outcome in {"crashed", "timed-out"}:
@@ -354,7 +354,7 @@ def _end_of(outcome: Outcome, invocation: Invocation) -> tuple[str, str]:
             return "failed", f"{failed.kind}: {failed.message}"
         case Returned(failures=(first, *_) as failures):
             ran = invocation.size if outcome.untouched < 0 else outcome.untouched
-            # Of a convoy it is the last batch that failed, and it is told by itself.
+            # Of a group of coalesced batches it is the last batch that failed, and it is told by itself.
             ran -= (ran - 1) // invocation.each * invocation.each if invocation.each else 0
             kind = "failed" if len(failures) >= ran else "partial"
             return kind, f"{first.cause.kind}: {first.cause.message}"

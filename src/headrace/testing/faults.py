@@ -1,7 +1,7 @@
 """How a host dies in a test, and how its store misbehaves while it lives.
 
 A host is one life of a node: its tasks, and its own door to the store, which outlives it. When it
-dies, every task of it ends where it stands and nothing it still tries gets through the door; what
+dies, every task of it ends where it stands and nothing it still tries gets through the HTTP server; what
 the store had taken stays. Which fault strikes is drawn from a seed by `Weather`, or armed by name.
 """
 

@@ -1,6 +1,6 @@
 """One store, and the hosts that come and go over it: the ground that a world and a simulation share.
 
-In: apps and a seed. Out: a node of the real parts (publisher, dispatcher, pumps) over the in-memory
+In: apps and a seed. Out: a node of the real parts (publisher, partition supervisor, partition workers) over the in-memory
 twins, on virtual time. When its host dies a new one is born and resumes at what the store holds.
 It judges nothing; it only makes things happen.
 """
@@ -374,7 +374,7 @@ class Hosts:
     def _failed(self, name: str, error: BaseException) -> None:
         # A source that finds the store away says so and is begun again; that is how it is meant to be.
         is_away = name.startswith("feed ") and isinstance(error, Unavailable)
-        # So does a pump whose partition somebody else has claimed.
+        # So does a partition worker whose partition somebody else has claimed.
         if not isinstance(error, HostDied | Fenced) and not is_away:
             self.failures.append((name, error))
 

@@ -1,4 +1,4 @@
-"""Requests to a world's node: the door as it is in production, without a socket, on virtual time.
+"""Requests to a world's node: the HTTP server as it is in production, without a socket, on virtual time.
 
 In: a method, a path, a body. Out: what a client would be answered. Rates, replay windows, tokens and
 what is remembered for an `Idempotency-Key` go by the world's clock. A host that dies meanwhile is not

@@ -1,7 +1,7 @@
 """From one version of a function to the next: what becomes of each of its readings; pure.
 
 In: what is deployed of a function, and what is to be. Out: a `Step` for each group of streams that either
-of them reads. What is not known to have changed in a way that delivery sees is left alone: its pumps go on,
+of them reads. What is not known to have changed in a way that delivery sees is left alone: its partition workers go on,
 and only the code behind them is another.
 """
 
@@ -25,7 +25,7 @@ class Step(enum.Enum):
     """What becomes of one reading."""
 
     KEEP = "keep"
-    """Nothing: its pumps, positions and runs go on."""
+    """Nothing: its partition workers, positions and runs go on."""
     RENEW = "renew"
     """Each partition goes on by the new description once its run in hand has landed."""
     REPLACE = "replace"
@@ -63,6 +63,6 @@ def _readings(function: FunctionSpec | None) -> dict[Streams, Trigger]:
 
 
 def _delivered(function: FunctionSpec) -> FunctionSpec:
-    """The function as pumps see it: without what says which code runs, and how else it is set off."""
+    """The function as partition workers see it: without what says which code runs, and how else it is set off."""
     triggers = () if function.changes is None else function.triggers
     return replace(function, version="", source="", summary="", triggers=triggers)

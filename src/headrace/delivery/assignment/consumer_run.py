@@ -237,7 +237,7 @@ class ConsumerRun:
 
 
 class ConsumerRuns:
-    """The shifts that are on at this node, by the token of their invocation."""
+    """The consumer runs that are on at this node, by the token of their invocation."""
 
     def __init__(self) -> None:
         self._known: dict[int, ConsumerRun] = {}

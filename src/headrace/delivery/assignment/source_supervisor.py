@@ -1,7 +1,7 @@
 """Sources are kept running: each trigger that is not a stream has a task that feeds a stream of its own.
 
-In come functions with such triggers; what their sources say is appended, and pumps read it. A source
-that fails is begun anew after a pause; one that can never work is remembered as halted.
+In come functions with such triggers; what their sources say is appended, and partition workers read it. A source
+that fails is started again after a pause; one that can never work is remembered as halted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Key = tuple[str, tuple[str, ...], int]
 
 
 class SourceSupervisor:
-    """Owned by the dispatcher, one for the node; its tasks are the dispatcher's.
+    """Owned by the partition supervisor, one for the node; its tasks are the partition supervisor's.
 
     Args:
         halted: Is told why one can never work.
@@ -64,7 +64,7 @@ class SourceSupervisor:
 
     def start(self, function: FunctionSpec, trigger: Trigger, stream: str) -> None:
         """Let the trigger's source feed `stream` from now on, once the one before it has ended."""
-        # Not the key of the pump that reads the stream: each clears only what it said itself.
+        # Not the key of the partition worker that reads the stream: each clears only what it said itself.
         self._halted.pop((function.name, (stream, "source"), 0), None)
         before = self.end(stream)
         self._feeds[stream] = self._tasks.supervise(

@@ -1,7 +1,7 @@
-"""What one function reads because of one trigger: a subscription, and a pump for each partition owned here.
+"""What one function reads because of one trigger: a subscription, and a partition worker for each partition owned here.
 
 In come assignments of the subscription, and now and then another version of the function; out go running
-pumps. A partition passes from one version to the next between two units: the run in hand lands first.
+partition workers. A partition passes from one version to the next between two units: the run in hand lands first.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from headrace.storage.log.base import Assigned, Revoked, Subscription
 
 @dataclass(frozen=True)
 class Shared:
-    """What all readings of a node share; the dispatcher's.
+    """What all readings of a node share; the partition supervisor's.
 
     Attributes:
         breakers: By function.
@@ -55,7 +55,7 @@ class Shared:
 
 
 class FunctionSubscription:
-    """Owned by the dispatcher. It follows its subscription from `begin` until it is closed.
+    """Owned by the partition supervisor. It follows its subscription from `begin` until it is closed.
 
     Attributes:
         function: The version that is delivered to.
@@ -101,7 +101,7 @@ class FunctionSubscription:
         return None if found is None or found[0].is_over else found[0]
 
     def is_coming(self, partition: int) -> bool:
-        """Whether a partition that has no pump will get one, unless another node has it."""
+        """Whether a partition that has no partition worker will get one, unless another node has it."""
         return not self._is_closing and partition not in self._revoked
 
     # --- its life ---------------------------------------------------------------------------
@@ -152,14 +152,14 @@ class FunctionSubscription:
             await self._following.stop()
         if self.roster is not None:
             await self.roster.close()
-        # Pumps first: closing the subscription takes their readers away.
+        # Partition workers first: closing the subscription takes their readers away.
         await self._stop(list(self._pumps))
         await self._subscription.close()
 
     # --- assignments ------------------------------------------------------------------------
 
     async def _follow(self) -> None:
-        """Start and stop pumps as the subscription says; what is told stays so until it is done."""
+        """Start and stop partition workers as the subscription says; what is told stays so until it is done."""
         while True:
             if not self._told:
                 self._told.append(await self._subscription.read())
@@ -194,7 +194,7 @@ class FunctionSubscription:
         return self.function.name, self.reads.streams, partition
 
     async def _made(self, partition: int) -> PartitionWorker:
-        """A pump by the version there is now, not yet running; the partition is claimed for it."""
+        """A partition worker by the version there is now, not yet running; the partition is claimed for it."""
         while True:
             function, reads = self.function, self.reads
             claims = await self._shared.pumping.claims(function.name, reads, partition)
@@ -215,7 +215,7 @@ class FunctionSubscription:
         return pump
 
     async def _watch(self, partition: int, made: deque[PartitionWorker]) -> None:
-        """Run the pump that is `made`; after it ended another one, from what the store holds.
+        """Run the partition worker that is `made`; after it ended another one, from what the store holds.
 
         Raises:
             Corrupt: Stored bytes are damaged: the partition halts until somebody has looked at them.

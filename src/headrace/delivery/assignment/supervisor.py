@@ -1,7 +1,7 @@
 """What is deployed here, and who delivers to it: a reading for each function and trigger.
 
-In come apps, again and again as they change; out go readings, whose pumps deliver. Names switch at once and
-partitions follow one by one (ADR 0037). An operator's wish about a partition is carried to the pump that
+In come apps, again and again as they change; out go readings, whose partition workers deliver. Names switch at once and
+partitions follow one by one (ADR 0037). An operator's wish about a partition is carried to the partition worker that
 owns it.
 """
 
@@ -70,7 +70,7 @@ class PreparedDeployment:
 
 
 class PartitionSupervisor:
-    """Owns every pump of the node. Used by the node's main task and by the door."""
+    """Owns every partition worker of the node. Used by the node's main task and by the HTTP server."""
 
     def __init__(
         self,
@@ -346,7 +346,7 @@ class PartitionSupervisor:
         return list(self._readings.get(function, {}).values())
 
     def pump(self, function: str, stream: str, partition: int) -> PartitionWorker | None:
-        """The pump that owns the partition here."""
+        """The partition worker that owns the partition here."""
         for reading in self._of(function):
             if stream in reading.reads.streams and (found := reading.pump(partition)) is not None:
                 return found
@@ -407,7 +407,7 @@ class PartitionSupervisor:
         """Do `work` on a partition's rows while its one writer stands still; it then looks anew."""
         pump = self.pump(function, stream, partition)
         if pump is None:
-            # A pump that comes meanwhile waits, for it looks at the rows once, when it begins.
+            # A partition worker that comes meanwhile waits, for it looks at the rows once, when it begins.
             async with self._unowned[function, partition]:
                 await work()
             if (roster := self._roster_of(function)) is not None:

@@ -76,7 +76,7 @@ class StartedCall(msgspec.Struct):
 
 
 class DirectCalls:
-    """Calls functions for the HTTP door."""
+    """Calls functions for the HTTP server."""
 
     def __init__(
         self,

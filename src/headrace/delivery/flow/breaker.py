@@ -1,6 +1,6 @@
 """Not now: a function that keeps failing is left alone for a while, then tried once.
 
-Pure but for its own counters; time is handed in. One per function, shared by its pumps.
+Pure but for its own counters; time is handed in. One per function, shared by its partition workers.
 
     closed --failures in a row--> open --pause over--> half open --success--> closed
                                     ^------------------failure-------'

@@ -22,7 +22,7 @@ At = tuple[str, int]
 
 
 class DebounceWaits:
-    """Owned by one pump; as many rows as keys wait in its lanes, where the function asks for any."""
+    """Owned by one partition worker; as many rows as keys wait in its lanes, where the function asks for any."""
 
     def __init__(self, spec: FunctionSpec, streams: Sequence[str], partition: int) -> None:
         self.keeps_rows = spec.debounce is not None and spec.debounce.longest is not None

@@ -1,7 +1,7 @@
 """When a function may run: how many at once and how often, as a whole and per key.
 
-`FlowLimiter` is shared by the pumps of a function on a node; it answers at once and never waits. `RateFilter`
-belongs to one pump and says which events are left out because of a `Rate`. Both work on `paced`, a
+`FlowLimiter` is shared by the partition workers of a function on a node; it answers at once and never waits. `RateFilter`
+belongs to one partition worker and says which events are left out because of a `Rate`. Both work on `paced`, a
 token bucket in one number (the generic cell rate algorithm, ITU-T I.371): the time at which a bucket
 would be full again. What a crash must not forget is handed over as rows that ride in a commit.
 """

@@ -1,6 +1,6 @@
 """What stands between the readers and the next unit: batches, lanes or a merge, as the function asks.
 
-In: a function's description. Out: the one of the three that a pump feeds with what it reads and
+In: a function's description. Out: the one of the three that a partition worker feeds with what it reads and
 takes units from. They share three questions: `wanting` (which readers to ask), `wait` (when a batch
 closes) and `take`.
 """
@@ -30,7 +30,7 @@ def intake_of(
     lateness: float,
     waits: DebounceWaits | None = None,
 ) -> Intake:
-    """The intake of a pump that runs `width` units at once."""
+    """The intake of a partition worker that runs `width` units at once."""
     events, size, window = spec.batch_size, spec.batch_bytes, spec.batch_window
     if lanes:
         room = min(max(events * width * 4, MIN_LOOK_AHEAD), MAX_LOOK_AHEAD)

@@ -18,7 +18,7 @@ _FIXED, _SHORT = 16, 65_536
 
 
 class Batcher:
-    """The events of one partition that wait to be batched. Owned by one pump."""
+    """The events of one partition that wait to be batched. Owned by one partition worker."""
 
     def __init__(self, *, events: int, size: int, window: float) -> None:
         self._limit = events

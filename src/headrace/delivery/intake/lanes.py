@@ -70,7 +70,7 @@ class _Waiting(msgspec.Struct, frozen=True, gc=False):
 
 
 class Lanes:
-    """The events of one partition that wait for their key's turn. Owned by one pump."""
+    """The events of one partition that wait for their key's turn. Owned by one partition worker."""
 
     def __init__(
         self,

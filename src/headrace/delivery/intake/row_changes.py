@@ -24,7 +24,7 @@ Wants = Callable[[Chunk], set[int]]
 
 
 class ChangeFilter:
-    """Which events of a chunk tell of a row; the others are counted by reason. Used by one pump.
+    """Which events of a chunk tell of a row; the others are counted by reason. Used by one partition worker.
 
     Args:
         pattern: What the trigger asks for beside; None for everything.

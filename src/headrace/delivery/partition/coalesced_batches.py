@@ -1,7 +1,7 @@
 """How many batches go to an instance together, to be run one after the other. Pure.
 
 A batch costs the host the same whatever it holds: a frame out, a frame back, a verdict, a commit. Where
-several wait already and runs are short they travel as a *convoy*, one unit whose batches remain
+several wait already and runs are short they travel as a *group of coalesced batches*, one unit whose batches remain
 invocations of their own (`Invocation.each`). It grows while all of it comes through and nothing but
 events was published; whatever else comes back, batches go alone again for a while.
 """
@@ -13,14 +13,14 @@ from headrace.model.function import FunctionSpec
 from headrace.model.outcome import Cause, Outcome, Returned
 
 MOST = 16
-"""Batches in a convoy."""
+"""Batches in a group of coalesced batches."""
 TOGETHER_S = 0.001
-"""How long a convoy may be expected to run."""
+"""How long a group of coalesced batches may be expected to run."""
 ALONE_AFTER_A_CUT = 64
 
 
 class CoalescedBatches:
-    """How many batches one pump sends together now. Owned by the pump.
+    """How many batches one partition worker sends together now. Owned by the partition worker.
 
     Attributes:
         size: So many.
@@ -58,7 +58,7 @@ class CoalescedBatches:
 
 
 def batches_of(unit: Unit, size: int, cause: Cause | None = None) -> tuple[Unit, ...]:
-    """A convoy as units that go alone."""
+    """A group of coalesced batches as units that go alone."""
     return tuple(
         Unit(cut(unit.chunks, low, low + size), cause=cause) for low in range(0, unit.size, size)
     )

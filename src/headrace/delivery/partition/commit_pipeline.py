@@ -1,7 +1,7 @@
-"""What a pump makes durable: changes in their order, several on their way, none forgotten.
+"""What a partition worker makes durable: changes in their order, several on their way, none forgotten.
 
 In: `Effects` of what was decided. Out: tasks that end when the change is on the disk, or that have
-told that it is not: then the books are `broken`, nothing more may land, and the pump opens them
+told that it is not: then the books are `broken`, nothing more may land, and the partition worker opens them
 anew from what the store holds. Light landings (positions and outputs, nothing else) are gathered
 while a commit is on its way, because a commit costs the same for one event as for fifty.
 
@@ -37,7 +37,7 @@ MAX_GATHERED = 256
 
 
 class Hooks(msgspec.Struct, frozen=True, kw_only=True):
-    """What a landing asks and tells its pump.
+    """What a landing asks and tells its partition worker.
 
     Attributes:
         beside: Rows that must land with the positions these effects bring, and events they finish.
@@ -103,7 +103,7 @@ class _Commit:
 
 
 class CommitPipeline:
-    """Owned by one pump; the only writer of its position rows.
+    """Owned by one partition worker; the only writer of its position rows.
 
     Args:
         function: Whose positions these are.

@@ -1,7 +1,7 @@
-"""One pump's side of flow control: what may go now, what is left out, and what must be remembered.
+"""One partition worker's side of flow control: what may go now, what is left out, and what must be remembered.
 
-It knows the function's policies, the `FlowLimiter` it shares with the other pumps, and the partition's own
-`RateFilter`; the pump asks it before a unit runs and tells it afterwards. Nothing waits here.
+It knows the function's policies, the `FlowLimiter` it shares with the other partition workers, and the partition's own
+`RateFilter`; the partition worker asks it before a unit runs and tells it afterwards. Nothing waits here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NO_ROOM_US = 100_000
 
 
 class FlowGate:
-    """Owned by one pump.
+    """Owned by one partition worker.
 
     Attributes:
         rules: What it asks of lanes.

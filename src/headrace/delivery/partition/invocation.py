@@ -44,7 +44,7 @@ def call_of(
         fresh: What an instance remembers of the state may be stale.
     """
     hops, origin = next_hop(unit.chunks)
-    # What holds more than a batch is a convoy, wherever it comes from.
+    # What holds more than a batch is a group of coalesced batches, wherever it comes from.
     each = spec.batch_size if unit.size > spec.batch_size else 0
     return Invocation(
         spec.name,

@@ -1,8 +1,8 @@
 """One partition's books: what is finished, what is tried again, what waits behind a parked key.
 
-Pure: values in, values out. The pump reads, runs and commits; the ledger knows what that means for
+Pure: values in, values out. The partition worker reads, runs and commits; the ledger knows what that means for
 every offset and writes it up as one `Effects`. It starts from what the store holds and is thrown
-away and begun anew whenever a commit did not land.
+away and started again whenever a commit did not land.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WAITS = Cause(BEHIND, "an earlier event of its key is parked")
 
 
 class Ledger:
-    """Owned by one pump. `pending` are units to run before anything is read; `running` runs now.
+    """Owned by one partition worker. `pending` are units to run before anything is read; `running` runs now.
 
     `gathered_units` and `gathered_bytes` are the light landings that are not written up yet, and
     the size of their outputs. `missed` is what was found gone and nobody has told yet.

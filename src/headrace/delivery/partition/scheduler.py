@@ -1,4 +1,4 @@
-"""What a pump runs next: what failed before, what is redriven, what is new; or a wait for it.
+"""What a partition worker runs next: what failed before, what is redriven, what is new; or a wait for it.
 
 In: the books of one partition, the readers of its streams, what flow control lets go. Out: units, one
 at a time. It reads the log and lays aside what is left out; what came of a run is not its business.
@@ -35,7 +35,7 @@ SLICE_S = 30.0
 
 
 class UnitScheduler:
-    """Owned by one pump, whose workers ask it one at a time.
+    """Owned by one partition worker, whose workers ask it one at a time.
 
     Args:
         streams: What the partition is of, as its readers are ordered.
@@ -249,7 +249,7 @@ class UnitScheduler:
         return max(self._clock.now() - chunks[0].appended, 0) / MICROS if chunks else 0.0
 
     def _take(self, now: float) -> tuple[Chunk, ...]:
-        """The next batch, or a convoy where nothing holds anything up."""
+        """The next batch, or a group of coalesced batches where nothing holds anything up."""
         intake = self.intake
         if not isinstance(intake, Batcher):
             return intake.take(now)

@@ -131,7 +131,7 @@ def _settle_whole(
 ) -> Verdict:
     """All of `unit` failed together: halve it, try it again, or give it up."""
     if unit.size > spec.batch_size:
-        # A convoy was lost, and nobody knows by whose fault: each of its batches goes alone.
+        # A group of coalesced batches was lost, and nobody knows by whose fault: each of its batches goes alone.
         return Verdict(again=batches_of(unit, spec.batch_size, cause), healthy=None)
     if unit.size > 1 and (spec.bisect or halve):
         return Verdict(again=halves(msgspec.structs.replace(unit, cause=cause)), healthy=False)

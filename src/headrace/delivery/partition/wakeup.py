@@ -1,4 +1,4 @@
-"""How a pump sleeps: until records come, a commit ends, somebody wakes it, or time has passed."""
+"""How a partition worker sleeps: until records come, a commit ends, somebody wakes it, or time has passed."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ MAX_TAKEN_BACK = 20_000
 
 
 class Watermark:
-    """Owned by one pump; grows by `finish`, is read by `progress`."""
+    """Owned by one partition worker; grows by `finish`, is read by `progress`."""
 
     __slots__ = ("_gaps", "_sparse", "low")
 

@@ -1,6 +1,6 @@
 """THE loop; read it first: events of one partition -> batch -> function -> verdict -> one commit.
 
-A pump owns one partition (of one stream, or of several co-partitioned ones) for one function. It
+A partition worker owns one partition (of one stream, or of several co-partitioned ones) for one function. It
 makes three calls down and nothing else: `read` from the log, `invoke` on the runtime, `apply` to the
 store; between them only plain functions decide. It holds nothing that the store does not: kill it
 between any two lines and the next owner resumes at the last commit.
@@ -473,7 +473,7 @@ class PartitionWorker:
             self._breaker.succeeded()
         elif verdict.healthy is False:
             if verdict.finished:
-                # Batches of a convoy that ran before the one that failed.
+                # Batches of a group of coalesced batches that ran before the one that failed.
                 self._breaker.succeeded()
             self._breaker.failed(self._clock.monotonic())
 
@@ -585,7 +585,7 @@ class PartitionWorker:
 
     async def _wait(self, seconds: float | None, *readers: Reader) -> None:
         landing = self._landing
-        # A commit that lands changes nothing for a pump that sleeps, but for progress that waits to
+        # A commit that lands changes nothing for a partition worker that sleeps, but for progress that waits to
         # be told; one that does not land wakes it.
         tells = (not self.ledger.gathered_units and self.ledger.is_ahead) or (
             self._landing.is_wary and self._landing.is_crowded(len(self.ledger.running))

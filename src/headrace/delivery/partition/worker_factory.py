@@ -1,4 +1,4 @@
-"""Pumps are made: a partition is claimed, and one value holds all that its loop is given.
+"""Partition workers are made: a partition is claimed, and one value holds all that its loop is given.
 
 In come a function, one of its triggers and a subscription; out goes a `PartitionWorker` that nobody runs yet.
 What a trigger asks for (a pattern, row changes, a merge) becomes a reader or a filter here, so that
@@ -33,7 +33,7 @@ CLAIM_PAUSE_S = 0.5
 
 
 class WorkerFactory:
-    """Owned by the dispatcher, one for the node."""
+    """Owned by the partition supervisor, one for the node."""
 
     def __init__(
         self,

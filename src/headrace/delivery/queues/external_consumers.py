@@ -1,6 +1,6 @@
 """Queues for programs outside: a consumer over HTTP is a function whose instances are elsewhere.
 
-The one pump delivers to it like to any other, so order per group, attempts, dead letters and redrive
+The one partition worker delivers to it like to any other, so order per group, attempts, dead letters and redrive
 are the same. What differs is the invoker: here a run is *offered* until somebody receives it, then
 *leased* until they acknowledge, refuse or let the visibility timeout pass.
 
@@ -84,7 +84,7 @@ class ExternalConsumers:
         self._recalls: defaultdict[str, int] = defaultdict(int)
         self._settled: defaultdict[str, int] = defaultdict(int)
 
-    # --- the pump's side ----------------------------------------------------------------------
+    # --- the partition worker's side ----------------------------------------------------------------------
 
     async def open(self, consumer: FunctionSpec) -> None:
         """Let programs outside receive from the queue `consumer` reads."""
@@ -321,7 +321,7 @@ class ExternalConsumers:
             believed, lease = lease, await self._leases.get(function, at)
             if lease == believed:
                 return False
-        # The pump may have offered it (again) meanwhile.
+        # The partition worker may have offered it (again) meanwhile.
         offer = self._offers[function].get(at)
         if offer is not None and (offer.lease is None or offer.lease.receipt == receipt):
             offer.lease = said

@@ -146,7 +146,7 @@ async def receive(door: ApiContext, request: IncomingRequest, names: tuple[str, 
 
 
 async def _over(door: ApiContext, request: IncomingRequest) -> None:
-    """Return once the client is gone, or the door closes."""
+    """Return once the client is gone, or the HTTP server closes."""
     ends = [
         door.tasks.start(request.wait_left(), name="long poll, its client"),
         door.tasks.start(_closing(door), name="long poll, the door"),

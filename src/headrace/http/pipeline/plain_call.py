@@ -1,6 +1,6 @@
 """What a head asks for: whether it is a plain call, and of which function. A value; judges nothing.
 
-A call is plain where the door needs nobody but the function: no token, no rate, no idempotency key,
+A call is plain where the HTTP server needs nobody but the function: no token, no rate, no idempotency key,
 no other origin, no packed body, nothing to be sent on. It is answered without a task of its own.
 """
 

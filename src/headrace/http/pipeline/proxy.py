@@ -1,7 +1,7 @@
 """Requests that go on to another service: through a proxy's functions, or as a route's share.
 
 What concerns one hop only is left out both ways, and a token of this node never leaves it. The
-service hears who asked by `X-Forwarded-For`, `-Proto` and `-Host`, which only this door sets.
+service hears who asked by `X-Forwarded-For`, `-Proto` and `-Host`, which only this HTTP server sets.
 """
 
 from __future__ import annotations

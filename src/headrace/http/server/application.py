@@ -1,4 +1,4 @@
-"""The application behind the door: admit, find the handler, run it, answer. No framework.
+"""The application behind the HTTP server: admit, find the handler, run it, answer. No framework.
 
 Whatever a handler raises becomes an answer here, by the table in `errors`; what nobody foresaw is
 logged under a reference. Nothing is queued: a request is worked on at once or refused. Authors'
@@ -43,7 +43,7 @@ _ROOMS = (streams, functions, dead_letters, status, console, schedules, tokens, 
 
 
 def route_table() -> Routes:
-    """Every route of the door."""
+    """Every route of the HTTP server."""
     routes: Routes = Router()
     for room in _ROOMS:
         room.add_routes(routes)

@@ -39,7 +39,7 @@ class RequestReader(Protocol):
 
 
 class RequestOrder:
-    """Whose turn it is on one connection. Owned by the connection; its task by the door's group.
+    """Whose turn it is on one connection. Owned by the connection; its task by the HTTP server's group.
 
     Attributes:
         final: Whether nothing is answered behind what is here.

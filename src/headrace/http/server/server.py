@@ -34,7 +34,7 @@ _BACKLOG = 512
 
 
 class Limits(Protocol):
-    """What an operator says about the door; the node's settings are one."""
+    """What an operator says about the HTTP server; the node's settings are one."""
 
     @property
     def allowed_hosts(self) -> tuple[str, ...]:
@@ -151,7 +151,7 @@ class Gateway:
 
     @property
     def busy(self) -> dict[str, int]:
-        """What the door has in hand now; empty where it has nothing."""
+        """What the HTTP server has in hand now; empty where it has nothing."""
         held = {
             "connections": len(self._hall.connections),
             "tasks": len(self._tasks),
@@ -188,7 +188,7 @@ def _broke(name: str, error: BaseException) -> None:
 
 
 def reachable_name(host: str) -> str:
-    """The host part of a URL that reaches a door listening on `host` from this machine."""
+    """The host part of a URL that reaches an HTTP server listening on `host` from this machine."""
     if ipaddress_is_any(host):
         return "127.0.0.1" if ":" not in host else "[::1]"
     return f"[{host}]" if ":" in host else host

@@ -1,4 +1,4 @@
-"""What the connections of a door share: who answers, how long they wait, and their writes.
+"""What the connections of an HTTP server share: who answers, how long they wait, and their writes.
 
 Answers of one turn of the loop are kept and written one right after the other, within a bound.
 """
@@ -31,7 +31,7 @@ MAX_OUTGOING_BYTES = 65_536
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long the door waits for a client, in seconds."""
+    """How long the HTTP server waits for a client, in seconds."""
 
     headers: float = HEADERS_S
     body: float = BODY_S
@@ -62,7 +62,7 @@ class Answerer(Protocol):
 
 
 class ClosableConnection(Protocol):
-    """A connection, as its door's end knows it."""
+    """A connection, as its HTTP server's end knows it."""
 
     def finish(self) -> None:
         """Close after what is being answered; at once where nothing is."""
@@ -74,7 +74,7 @@ class ClosableConnection(Protocol):
 
 
 class ServerState:
-    """What all connections of a door share. Owned by the gateway."""
+    """What all connections of an HTTP server share. Owned by the gateway."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Triggers of the HTTP door, as authors write them: `Http`, `Webhook`, and what goes with a route.
+"""Triggers of the HTTP server, as authors write them: `Http`, `Webhook`, and what goes with a route.
 
 In: what the author wrote; what cannot work is refused at once, naming the setting. The author's
 types are turned into JSON Schema by the sdk before a spec leaves the author's process.

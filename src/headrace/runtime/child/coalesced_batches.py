@@ -1,8 +1,8 @@
 """Batches that came together, run one after the other: each is an invocation of its own.
 
-In: a convoy (`Invocation.each`), its events opened. Out: one `Returned` over all of them. It ends with
+In: a group of coalesced batches (`Invocation.each`), its events opened. Out: one `Returned` over all of them. It ends with
 the first batch that does more than succeed and publish, whose failures and state stand in it under the
-convoy's own indices; what is behind that batch is untouched, and so is what would have begun too late.
+group of coalesced batches's own indices; what is behind that batch is untouched, and so is what would have begun too late.
 """
 
 from __future__ import annotations

@@ -435,7 +435,7 @@ class Executor:
 
 
 def _unheeded(_invocation: Invocation) -> None:
-    """Nobody asks which invocation of a convoy runs."""
+    """Nobody asks which invocation of a group of coalesced batches runs."""
 
 
 def _own_task() -> Callable[[], bool]:

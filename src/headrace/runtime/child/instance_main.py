@@ -257,7 +257,7 @@ class InstanceLoop:
             self._channel.flush()
 
     def _enter(self, invocation: Invocation) -> None:
-        """The next of a convoy begins: what is said from now on is said by it."""
+        """The next of a group of coalesced batches begins: what is said from now on is said by it."""
         self._out.finish()
         self._err.finish()
         self._running.key = invocation.key

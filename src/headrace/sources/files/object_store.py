@@ -55,7 +55,7 @@ class ObjectStore:
                 trigger.url,
                 config=options or None,
                 client_options=connection or None,
-                # A source that cannot look is begun anew after a pause; no need to insist here.
+                # A source that cannot look is started again after a pause; no need to insist here.
                 retry_config={"max_retries": 1},
             )
         except (BaseError, ValueError, TypeError) as error:

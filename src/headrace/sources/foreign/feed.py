@@ -59,7 +59,7 @@ _standing = msgspec.msgpack.Decoder(FeedState)
 
 
 class ForeignFeed:
-    """Keeps one foreign system's messages coming. A `Source`; owned by the dispatcher's task.
+    """Keeps one foreign system's messages coming. A `Source`; owned by the partition supervisor's task.
 
     Args:
         driver: Speaks with the system.

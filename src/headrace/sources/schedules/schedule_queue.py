@@ -24,7 +24,7 @@ MAX_TOGETHER_BYTES: Final = 4 << 20
 
 
 class Appointment(Protocol):
-    """Something to be said at dates; owned by whoever keeps it, used by the agenda meanwhile."""
+    """Something to be said at dates; owned by whoever keeps it, used by the schedule queue meanwhile."""
 
     @property
     def due(self) -> int | None:

@@ -1,6 +1,6 @@
 """Keeps to a timetable: at the next time it says that it has come, and remembers the one after.
 
-Waiting is the agenda's affair. The next time is stored with the event that says so, in one change: a node that dies in between has
+Waiting is the schedule queue's affair. The next time is stored with the event that says so, in one change: a node that dies in between has
 fired or has not, and whoever comes next goes on from there. Times that are past when nobody was
 there are treated as the schedule's `misfire` says. A wall clock that is set back repeats nothing,
 for the stored time only moves forward.
@@ -80,7 +80,7 @@ class ScheduleSource:
 
 
 class ScheduleKeeper:
-    """A schedule as an appointment of the agenda; owned by its source's one run."""
+    """A schedule as an appointment of the schedule queue; owned by its source's one run."""
 
     def __init__(
         self, schedule: Schedule, times: Timetable, standing: ScheduleState, outlet: SourceAppender

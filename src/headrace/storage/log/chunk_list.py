@@ -1,6 +1,6 @@
 """Chunks of one partition in memory, in order, found by offset.
 
-The memory driver keeps a whole partition on its shelf; the embedded one only the tail, so that a
+The memory driver keeps a whole partition on its chunk list; the embedded one only the tail, so that a
 reader that keeps up never asks the disk.
 """
 

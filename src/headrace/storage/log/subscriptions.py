@@ -1,6 +1,6 @@
 """Consumer groups and readers of a log that lives in this process: one node, so it owns all.
 
-Comes in: a ledger and a way to fetch what is not on a partition's shelf. A subscription says once
+Comes in: a ledger and a way to fetch what is not on a partition's chunk list. A subscription says once
 that every partition is ours, then waits until it is closed; a reader wakes on an append.
 """
 

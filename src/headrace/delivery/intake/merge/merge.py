@@ -80,7 +80,7 @@ class _Lane:
 
 
 class Merge:
-    """The events of several co-partitioned streams that wait to be batched. Owned by one pump.
+    """The events of several co-partitioned streams that wait to be batched. Owned by one partition worker.
 
     Attributes:
         passes: Where it stands, and whom it passed over.

@@ -39,7 +39,7 @@ _owed_decoder = msgspec.msgpack.Decoder(Owed)
 
 
 class MergeOrderStore:
-    """One partition's memory of a merge. Owned by the pump that merges.
+    """One partition's memory of a merge. Owned by the partition worker that merges.
 
     Args:
         low: Gives the lowest offset that a stream still holds in this partition.

@@ -90,6 +90,6 @@ class Compactor:
 
 
 def _forget_below(partition: Partition, high: int) -> None:
-    """The shelf shows no chunk that is being rewritten."""
+    """The chunk list shows no chunk that is being rewritten."""
     kept: list[Chunk] = [chunk for chunk in partition.shelf.chunks if chunk.first >= high]
     partition.shelf.replace(kept)

@@ -1,4 +1,4 @@
-"""Reading the log: from the partition's shelf where it reaches, else from the table.
+"""Reading the log: from the partition's chunk list where it reaches, else from the table.
 
 Reads run on the loop's thread: a second one would wait for the interpreter's lock at every row
 (ADR 0003). One call reads about what was asked for, so it stays short.

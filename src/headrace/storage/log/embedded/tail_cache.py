@@ -1,7 +1,7 @@
 """The newest chunks of all partitions in memory, bounded in bytes over all of them.
 
-Each partition's shelf is in order, and so is the tail as a whole, so the oldest chunk of the tail
-is the first on its shelf, unless housekeeping has taken it away already.
+Each partition's chunk list is in order, and so is the tail as a whole, so the oldest chunk of the tail
+is the first on its chunk list, unless housekeeping has taken it away already.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TailCache:
             self._shorten(self._limit - self._limit // 8)
 
     def _shorten(self, limit: int) -> None:
-        """Drop by the eighth, so that the cost of shifting a shelf is shared by many chunks."""
+        """Drop by the eighth, so that the cost of shifting a chunk list is shared by many chunks."""
         dropped: Counter[Partition] = Counter()
         while self.size > limit and len(self._held) > 1:
             partition, chunk = self._held.popleft()
