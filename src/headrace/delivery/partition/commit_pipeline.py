@@ -89,7 +89,10 @@ class _Commit:
         """Whoever waits for its end is told what went wrong."""
         if not self.is_over:
             self.is_over = True
-            self._end_to_be().set_exception(error)
+            ended = self._end_to_be()
+            # Cancelled together with the task that waited for it, as where the host dies.
+            if not ended.done():
+                ended.set_exception(error)
 
     async def until_over(self) -> None:
         """Return once it is over, or raise what it failed with."""
