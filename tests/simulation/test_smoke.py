@@ -74,6 +74,7 @@ NAMED = {
     17855: "as 6989, with a debounced key",
     3635: "a host died amid a commit that had to be handed over again: its waiter was already cancelled",
     4558: "as 3635, while another host took over",
+    1547: "an operator redrove through a host that was fenced: it wrote rows that have another writer",
     17061: "a message that was told of when its lease was over already passed for a second holder",
     501514: "as 17061",
     6351: "a merge was sent back through a host that another one had taken over from meanwhile",

@@ -96,9 +96,13 @@ class FunctionSubscription:
         return [pump for pump, _ in self._pumps.values() if not pump.is_over]
 
     def pump(self, partition: int) -> PartitionWorker | None:
-        """The one that owns the partition; None between two of them."""
+        """The one that owns the partition; None between two of them.
+
+        One that was fenced stands for it until the partition is claimed again, and refuses what is
+        asked of it: the rows have another writer.
+        """
         found = self._pumps.get(partition)
-        return None if found is None or found[0].is_over else found[0]
+        return None if found is None or (found[0].is_over and not found[0].fenced) else found[0]
 
     def is_coming(self, partition: int) -> bool:
         """Whether a partition that has no partition worker will get one, unless another node has it."""
