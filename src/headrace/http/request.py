@@ -110,22 +110,28 @@ class IncomingRequest:
     def query(self) -> dict[str, str]:
         """The query's parameters; of a repeated one, the last."""
         if self._query is None:
-            if not self.raw_query:
-                self._query = {}
-                return self._query
-            try:
-                pairs = parse_qsl(
-                    self.raw_query.decode("ascii"),
-                    keep_blank_values=True,
-                    errors="strict",
-                    max_num_fields=MAX_QUERY_PARAMETERS,
-                )
-            except ValueError as error:
-                raise Invalid(
-                    f"the query cannot be read: {error}; percent-encode UTF-8 text"
-                ) from error
-            self._query = dict(pairs)
+            self._query = dict(self.query_pairs())
         return self._query
+
+    def query_pairs(self) -> list[tuple[str, str]]:
+        """The query's parameters in their order, each as often as it was given.
+
+        Raises:
+            Invalid: It cannot be read.
+        """
+        if not self.raw_query:
+            return []
+        try:
+            return parse_qsl(
+                self.raw_query.decode("ascii"),
+                keep_blank_values=True,
+                errors="strict",
+                max_num_fields=MAX_QUERY_PARAMETERS,
+            )
+        except ValueError as error:
+            raise Invalid(
+                f"the query cannot be read: {error}; percent-encode UTF-8 text"
+            ) from error
 
     def header(self, name: str) -> str | None:
         """A header's text; one that came several times is as if it had come once (RFC 9110, 5.3).

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl
 
 import msgspec
 
-from headrace.http.request import MAX_QUERY_PARAMETERS, IncomingRequest
+from headrace.http.request import IncomingRequest
 from headrace.model.codec import encode_json, validate_json
 from headrace.model.errors import Invalid, TooLarge
 from headrace.model.jsonschema import coerce, names_in
@@ -31,19 +30,8 @@ def query_texts(request: IncomingRequest) -> dict[str, list[str]]:
     Raises:
         Invalid: It cannot be read.
     """
-    if not request.raw_query:
-        return {}
-    try:
-        pairs = parse_qsl(
-            request.raw_query.decode("ascii"),
-            keep_blank_values=True,
-            errors="strict",
-            max_num_fields=MAX_QUERY_PARAMETERS,
-        )
-    except ValueError as error:
-        raise Invalid(f"the query cannot be read: {error}; percent-encode UTF-8 text") from error
     found: dict[str, list[str]] = {}
-    for name, text in pairs:
+    for name, text in request.query_pairs():
         found.setdefault(name, []).append(text)
     return found
 
