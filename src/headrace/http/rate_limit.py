@@ -1,17 +1,13 @@
-"""How often one client may come: a token bucket for each client of each route, bounded in number.
-
-Pure but for what it remembers; the time is given. A client that is forgotten begins with a full
-bucket, which costs no more than one burst.
-"""
+"""How often one client may come: a token bucket for each client of each route. The time is given."""
 
 from __future__ import annotations
 
 import ipaddress
 import math
-from collections import OrderedDict
 from functools import lru_cache
 from typing import ClassVar
 
+from headrace.environment.token_buckets import TokenBuckets
 from headrace.model.errors import Overloaded
 from headrace.model.triggers.http import PerClient
 
@@ -36,8 +32,7 @@ class RateLimiter:
     """The buckets of an HTTP server. Touched only on its loop."""
 
     def __init__(self, bound: int = MAX_BUCKETS) -> None:
-        self._bound = bound
-        self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
+        self._buckets = TokenBuckets(bound)
 
     def take(self, route: str, client: str, rate: PerClient, now: float) -> None:
         """Let one request of `client` pass.
@@ -45,15 +40,9 @@ class RateLimiter:
         Raises:
             TooOften: Its bucket is empty.
         """
-        key = (route, client)
-        level, seen = self._buckets.pop(key, (rate.depth, now))
-        level = min(rate.depth, level + max(now - seen, 0.0) * rate.speed)
-        passes = level >= 1.0
-        self._buckets[key] = (level - 1.0 if passes else level, now)
-        if len(self._buckets) > self._bound:
-            self._buckets.popitem(last=False)
-        if not passes:
-            wait = max(math.ceil((1.0 - level) / rate.speed), 1)
+        short = self._buckets.take((route, client), speed=rate.speed, depth=rate.depth, now=now)
+        if short:
+            wait = max(math.ceil(short), 1)
             raise TooOften(
                 f"this client may ask {rate.requests:g} times in {float(rate.per):g} s; "
                 f"try again in {wait} s",

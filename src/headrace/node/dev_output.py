@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from headrace.environment.clock import Clock
+from headrace.environment.token_buckets import TokenBuckets
 from headrace.model.effects import DeadEvent
 from headrace.node.dev_lines import (
     MAX_NAME,
@@ -77,7 +78,7 @@ class LineQueue:
         self._lock = threading.Lock()
         self._waiting: deque[Line] = deque()
         self._left_out: Counter[str] = Counter()
-        self._budgets: dict[str, tuple[float, float]] = {}
+        self._budgets = TokenBuckets(MAX_BUDGETS)
         self._told = 0.0
 
     @property
@@ -93,7 +94,10 @@ class LineQueue:
     def put(self, line: Line) -> None:
         """Let a line wait, or count it as left out."""
         with self._lock:
-            is_afforded = self._spend(line.function)
+            now = self._clock.monotonic()
+            is_afforded = not self._budgets.take(
+                line.function, speed=LINES_PER_SECOND, depth=BURST, now=now
+            )
             if is_afforded and len(self._waiting) < MAX_WAITING:
                 self._waiting.append(line)
             else:
@@ -115,16 +119,6 @@ class LineQueue:
                 lines += [line_of_left_out(time, *each) for each in self._left_out.items()]
                 self._left_out.clear()
             return lines
-
-    def _spend(self, function: str) -> bool:
-        """Take a line from the function's budget, where there is one left."""
-        now = self._clock.monotonic()
-        if len(self._budgets) >= MAX_BUDGETS and function not in self._budgets:
-            self._budgets.clear()
-        left, since = self._budgets.get(function, (float(BURST), now))
-        left = min(left + (now - since) * LINES_PER_SECOND, float(BURST))
-        self._budgets[function] = (left - 1 if left >= 1 else left, now)
-        return left >= 1
 
 
 class DevOutput(logging.Handler, Observer):
