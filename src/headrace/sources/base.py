@@ -8,19 +8,23 @@ log drop a repetition. Two nodes never both say a thing: the checkpoint must sti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
+
+import msgspec
 
 from headrace.model.effects import Change, Check, Delete, Put, Space
-from headrace.model.errors import Conflict, Fenced
+from headrace.model.errors import Conflict, Corrupt, Fenced
 from headrace.model.event import Event
 from headrace.model.partitioner import partition_of
 from headrace.model.record import Append, encode_events
 from headrace.storage.kv.base import Storage
 from headrace.storage.kv.keys import after, pack
 from headrace.storage.log.base import Broker
+
+T = TypeVar("T")
 
 NOTES_PAGE: Final = 1_000
 NAMED: Final = 3
@@ -184,6 +188,18 @@ async def say(drafts: Sequence[Draft]) -> None:
 def checkpoint_key(stream: str) -> bytes:
     """Where the checkpoint of a stream's source is kept, in `Space.META`."""
     return pack("source", stream)
+
+
+def open_checkpoint(row: bytes, stream: str, decode: Callable[[bytes], T]) -> T:
+    """What the checkpoint of a stream's source says.
+
+    Raises:
+        Corrupt: The row is not of the type that `decode` opens.
+    """
+    try:
+        return decode(row)
+    except msgspec.DecodeError as error:
+        raise Corrupt(f"the checkpoint of `{stream}` cannot be read: {error}") from error
 
 
 class Source(Protocol):

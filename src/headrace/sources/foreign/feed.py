@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 
 from headrace.environment.failpoints import hit
-from headrace.model.errors import Corrupt
 from headrace.model.event import Event
 from headrace.model.policy import (
     MAX_BATCH_BYTES,
@@ -25,7 +24,7 @@ from headrace.model.policy import (
     MAX_HEADERS,
     MAX_KEY_BYTES,
 )
-from headrace.sources.base import SourceAppender
+from headrace.sources.base import SourceAppender, open_checkpoint
 from headrace.sources.foreign.base import ForeignMessage, ForeignSource
 
 MARK_BYTES = 16
@@ -109,10 +108,7 @@ def decode_standing(row: bytes, stream: str) -> FeedState:
     Raises:
         Corrupt: The row is not ours.
     """
-    try:
-        return _standing.decode(row)
-    except msgspec.DecodeError as error:
-        raise Corrupt(f"the checkpoint of `{stream}` cannot be read: {error}") from error
+    return open_checkpoint(row, stream, _standing.decode)
 
 
 def judge(

@@ -22,7 +22,7 @@ from headrace.environment.clock import Clock
 from headrace.environment.failpoints import hit
 from headrace.model.errors import Corrupt, Misuse
 from headrace.model.triggers.tables import Table
-from headrace.sources.base import SourceAppender
+from headrace.sources.base import SourceAppender, open_checkpoint
 from headrace.sources.foreign.base import ForeignMessage
 from headrace.sources.foreign.feed import fitted, parts
 from headrace.sources.tables.pgoutput import Decoder, lsn_number
@@ -104,7 +104,8 @@ class ReplicationSource:
         """The mark to go on from, with a slot that is there."""
         slot = slot_of(self._trigger, outlet.stream)
         table = f"{about.schema}.{about.name}"
-        mark = _mark(await outlet.checkpoint(), outlet.stream)
+        row = await outlet.checkpoint()
+        mark = None if row is None else open_checkpoint(row, outlet.stream, _decode)
         there = bool(
             await questions.ask("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", slot)
         )
@@ -257,15 +258,6 @@ class ReplicationSource:
         if self._folder is None:
             raise Misuse("this node has no data folder for the copy; use `snapshot=False`")
         return self._folder / "tables" / f"{slot}.rows"
-
-
-def _mark(row: bytes | None, stream: str) -> TableProgress | None:
-    if row is None:
-        return None
-    try:
-        return _decode(row)
-    except msgspec.DecodeError as error:
-        raise Corrupt(f"the checkpoint of `{stream}` cannot be read: {error}") from error
 
 
 def write_frame(file: BinaryIO, row: bytes) -> None:

@@ -15,9 +15,9 @@ import msgspec
 from headrace.environment.clock import Clock
 from headrace.environment.failpoints import hit
 from headrace.environment.wait_until import wait_until
-from headrace.model.errors import Corrupt, Fenced, Misuse, Unavailable
+from headrace.model.errors import Fenced, Misuse, Unavailable
 from headrace.model.triggers.tables import Table
-from headrace.sources.base import SourceAppender
+from headrace.sources.base import SourceAppender, open_checkpoint
 from headrace.sources.foreign.base import ForeignMessage
 from headrace.sources.foreign.feed import fitted, parts
 from headrace.sources.tables.row_events import RowChange, events_of, slot_of
@@ -87,7 +87,8 @@ class OutboxSource:
             outbox.install(snapshot=self._trigger.snapshot)
 
     async def _watch(self, outlet: SourceAppender, outbox: Outbox, slot: str) -> None:
-        mark = _mark(await outlet.checkpoint(), outlet.stream)
+        row = await outlet.checkpoint()
+        mark = None if row is None else open_checkpoint(row, outlet.stream, _decode)
         if mark is None or mark.slot != slot:
             mark = OutboxProgress(slot, outbox.epoch)
         left = True
@@ -157,15 +158,6 @@ class OutboxSource:
 
     async def _pause(self) -> None:
         await wait_until(self._clock, self._clock.now() + round(self._trigger.poll * 1_000_000))
-
-
-def _mark(row: bytes | None, stream: str) -> OutboxProgress | None:
-    if row is None:
-        return None
-    try:
-        return _decode(row)
-    except msgspec.DecodeError as error:
-        raise Corrupt(f"the checkpoint of `{stream}` cannot be read: {error}") from error
 
 
 def _before(
