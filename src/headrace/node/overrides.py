@@ -22,35 +22,15 @@ from headrace.model.policy import MAX_BATCH, MAX_BATCH_BYTES, MAX_KEPT_S
 from headrace.model.settings import variable_form
 from headrace.model.triggers.base import StreamTrigger
 from headrace.node.settings_file import choices, nearest
+from headrace.sdk.options import SPANS, SPEC_OPTIONS
 
 Spec = TypeVar("Spec", FunctionSpec, StreamSpec)
 Where = Callable[..., str]
 
-FUNCTION_KEYS = (
-    "batch_size",
-    "batch_bytes",
-    "batch_window",
-    "mode",
-    "parallelism",
-    "commit",
-    "timeout",
-    "retry",
-    "bisect",
-    "on_failure",
-    "breaker",
-    "scaling",
-    "resources",
-    "concurrency",
-    "throttle",
-    "rate",
-    "debounce",
-    "singleton",
-    "priority",
-    "batch_per_key",
-)
+FUNCTION_KEYS = tuple(option for option in SPEC_OPTIONS if option != "changes")
+"""`changes` says how the author's code reads its events: the author alone can."""
 _SPANS = {
-    "batch_window": (0, 3_600),
-    "timeout": (0.001, 86_400),
+    **{key: SPANS[key] for key in FUNCTION_KEYS if key in SPANS},
     "retention_age": (0.001, MAX_KEPT_S),
     "dedupe_window": (0, MAX_KEPT_S),
 }
