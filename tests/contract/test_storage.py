@@ -13,6 +13,7 @@ from tests.contract.contract_drivers import STORAGES, AnyStorage, ManualClock, P
 
 from headrace.model.effects import Change, Check, Delete, Put, RangeCheck, Space, digest_of
 from headrace.model.errors import Conflict, Fenced, TooLarge, Unavailable
+from headrace.storage.kv.base import scan_pages
 from headrace.storage.kv.keys import after, pack
 
 
@@ -215,6 +216,20 @@ async def test_scan_is_ascending_half_open_and_limited(storage: AnyStorage) -> N
     ]
     assert [key for key, _ in await storage.scan(Space.DEAD, b"", limit=2)] == ordered[:2]
     assert await storage.scan(Space.DEAD, b"x", b"a") == []
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 6, 7])
+async def test_pages_hold_every_pair_once_and_all_but_the_last_are_full(
+    storage: AnyStorage, limit: int
+) -> None:
+    keys = sorted([b"a", b"a\x00", b"b", b"ba", b"\xff", b"\x00"])
+    await storage.apply(Change(puts=tuple(Put(Space.DEAD, key, key) for key in keys)))
+    pages = [page async for page in scan_pages(storage, Space.DEAD, b"", limit=limit)]
+    assert [key for page in pages for key, _ in page] == keys
+    assert all(len(page) == limit for page in pages[:-1])
+    within = [page async for page in scan_pages(storage, Space.DEAD, b"a", b"ba", limit=limit)]
+    assert [key for page in within for key, _ in page] == [b"a", b"a\x00", b"b"]
+    assert [page async for page in scan_pages(storage, Space.PARKED, b"", limit=limit)] == []
 
 
 async def test_no_more_is_read_than_was_allowed(storage: AnyStorage) -> None:

@@ -28,7 +28,7 @@ from headrace.environment.time_slices import Slices
 from headrace.model.effects import Change, DeadEvent, Delete, Edit, Put, Space
 from headrace.model.errors import Invalid, Misuse, Unknown
 from headrace.model.record import Position
-from headrace.storage.kv.base import Storage
+from headrace.storage.kv.base import Storage, scan_pages
 from headrace.storage.kv.keys import after, pack
 from headrace.storage.log.queue_leases import lease_key
 
@@ -170,10 +170,9 @@ class DeadLetters:
         if positions is not None:
             return [await self.get(function, position) for position in positions]
         chosen: list[DeadEvent] = []
-        low = prefix = pack(function)
-        while page := await self._storage.scan(Space.DEAD, low, after(prefix), limit=PAGE):
+        prefix = pack(function)
+        async for page in scan_pages(self._storage, Space.DEAD, prefix, after(prefix), limit=PAGE):
             chosen.extend(decode_waiting(value) for _, value in page)
-            low = page[-1][0] + b"\x00"
         return chosen
 
 

@@ -24,7 +24,7 @@ from headrace.model.errors import Misuse, Unknown
 from headrace.model.event import Event
 from headrace.model.function import QueueSpec, StreamSpec
 from headrace.model.record import Position, decode_events
-from headrace.storage.kv.base import Storage
+from headrace.storage.kv.base import Storage, scan_pages
 from headrace.storage.kv.keys import after, pack
 from headrace.storage.log.base import Broker
 from headrace.storage.log.queue_leases import Leases
@@ -333,8 +333,10 @@ class Queues:
 
     async def _dead_of(self, group: str, name: str) -> list[Position]:
         found: list[Position] = []
-        prefix = low = pack(group, name)
-        while page := await self._storage.scan(Space.DEAD, low, after(prefix), limit=COUNT_PAGE):
+        prefix = pack(group, name)
+        async for page in scan_pages(
+            self._storage, Space.DEAD, prefix, after(prefix), limit=COUNT_PAGE
+        ):
             for key, _ in page:
                 place = key[len(prefix) :]
                 found.append(
@@ -342,5 +344,4 @@ class Queues:
                         name, int.from_bytes(place[:8], "big"), int.from_bytes(place[8:], "big")
                     )
                 )
-            low = page[-1][0] + b"\x00"
         return found

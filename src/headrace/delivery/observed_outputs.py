@@ -12,7 +12,7 @@ from typing import Final
 
 from headrace.model.effects import Change, Delete, Put, Space
 from headrace.model.errors import HeadraceError
-from headrace.storage.kv.base import Storage
+from headrace.storage.kv.base import Storage, scan_pages
 from headrace.telemetry.history import MAX_OUTPUTS, RunHistory
 
 PAGE: Final = 1_000
@@ -30,8 +30,7 @@ class ObservedOutputs:
 
     async def load(self, functions: Collection[str]) -> None:
         """Read what was kept of these functions, and take away what was kept of others."""
-        low = _PREFIX
-        while page := await self._storage.scan(Space.META, low, _BEHIND, limit=PAGE):
+        async for page in scan_pages(self._storage, Space.META, _PREFIX, _BEHIND, limit=PAGE):
             gone: list[Delete] = []
             for key, _ in page:
                 function, _, stream = key[len(_PREFIX) :].decode().partition(_APART)
@@ -42,7 +41,6 @@ class ObservedOutputs:
                     outputs.add(stream)
             if gone:
                 await self._storage.apply(Change(deletes=tuple(gone)))
-            low = page[-1][0] + b"\x00"
 
     async def keep(self) -> None:
         """Write what is new; what could not be written is tried again the next time."""

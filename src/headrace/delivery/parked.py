@@ -14,7 +14,7 @@ from headrace.delivery.unit import FOREVER, Unit
 from headrace.model.effects import DeadEvent, Space
 from headrace.model.event import Event
 from headrace.model.record import Chunk, decode_events, encode_events
-from headrace.storage.kv.base import Storage
+from headrace.storage.kv.base import Storage, scan_pages
 from headrace.storage.kv.keys import after, pack
 
 PAGE = 1_000
@@ -87,12 +87,10 @@ async def parked_events(
 
 async def parked_offsets(storage: Storage, function: str, stream: str, partition: int) -> set[int]:
     """Where everything stands that waits in a partition, being redriven or not."""
-    low = pack(function, stream, partition)
+    prefix = pack(function, stream, partition)
     found: set[int] = set()
-    high = after(low)
-    while rows := await storage.scan(Space.PARKED, low, high, limit=PAGE):
-        found.update(int.from_bytes(key[-8:], "big") for key, _ in rows)
-        low = rows[-1][0] + b"\x00"
+    async for page in scan_pages(storage, Space.PARKED, prefix, after(prefix), limit=PAGE):
+        found.update(int.from_bytes(key[-8:], "big") for key, _ in page)
     return found
 
 

@@ -15,7 +15,7 @@ from headrace.delivery.unit import runs
 from headrace.environment.failpoints import hit
 from headrace.model.effects import Change, Check, DeadEvent, Progress, Put, Space, Trouble
 from headrace.model.errors import Conflict, Corrupt, Fenced, Misuse
-from headrace.storage.kv.base import Storage
+from headrace.storage.kv.base import Storage, scan_pages
 from headrace.storage.kv.keys import after, pack
 from headrace.storage.log.base import Broker
 
@@ -211,11 +211,7 @@ async def parked_keys(
     """The lane keys parked in a partition, and whether each is being redriven."""
     prefix = pack(function, stream, partition)
     found: dict[bytes, bool] = {}
-    low = prefix
-    while True:
-        page = await storage.scan(Space.PARKED_KEYS, low, after(prefix), limit=1_000)
+    async for page in scan_pages(storage, Space.PARKED_KEYS, prefix, after(prefix)):
         for packed, value in page:
             found[packed[len(prefix) :]] = value == b"draining"
-        if len(page) < 1_000:
-            return found
-        low = page[-1][0] + b"\x00"
+    return found

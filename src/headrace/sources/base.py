@@ -20,7 +20,7 @@ from headrace.model.errors import Conflict, Corrupt, Fenced
 from headrace.model.event import Event
 from headrace.model.partitioner import partition_of
 from headrace.model.record import Append, encode_events
-from headrace.storage.kv.base import Storage
+from headrace.storage.kv.base import Storage, scan_pages
 from headrace.storage.kv.keys import after, pack
 from headrace.storage.log.base import Broker
 
@@ -58,12 +58,12 @@ class SourceAppender:
         """Everything that was noted beside the checkpoint, by name."""
         found: dict[str, bytes] = {}
         prefix = pack("note", self.stream)
-        low, high = prefix, after(prefix)
-        while rows := await self.storage.scan(Space.META, low, high, limit=NOTES_PAGE):
-            for key, value in rows:
+        async for page in scan_pages(
+            self.storage, Space.META, prefix, after(prefix), limit=NOTES_PAGE
+        ):
+            for key, value in page:
                 name = key[len(prefix) : -1].replace(b"\x00\xff", b"\x00")
                 found[name.decode(errors="surrogateescape")] = value
-            low = rows[-1][0] + b"\x00"
         return found
 
     async def emit(

@@ -17,7 +17,7 @@ from headrace.model.function import FunctionSpec
 from headrace.model.policy import RESERVED_STATE
 from headrace.model.triggers.base import StreamTrigger
 from headrace.model.triggers.files import windows_place
-from headrace.storage.kv.base import Storage
+from headrace.storage.kv.base import Storage, scan_pages
 from headrace.storage.kv.keys import after
 from headrace.storage.log.base import Broker
 from headrace.storage.log.queue_leases import lease_keys
@@ -83,11 +83,10 @@ async def move(
 
 async def _open_windows(storage: Storage, app: str, place: str) -> list[Delete]:
     """What forgets the windows that are open, and how late it is in the partition."""
-    low, end = state_prefix(app, place), after(state_prefix(app, place))
+    prefix = state_prefix(app, place)
     found: list[Delete] = []
-    while page := await storage.scan(Space.STATE, low, end, limit=PAGE):
+    async for page in scan_pages(storage, Space.STATE, prefix, after(prefix), limit=PAGE):
         found += (Delete(Space.STATE, key) for key, _ in page)
-        low = page[-1][0] + b"\x00"
     return found
 
 

@@ -18,7 +18,7 @@ from headrace.delivery.unit import FOREVER, pick
 from headrace.model.effects import Delete, Put, Space
 from headrace.model.function import FunctionSpec
 from headrace.model.record import Chunk
-from headrace.storage.kv.base import Storage
+from headrace.storage.kv.base import Storage, scan_pages
 from headrace.storage.kv.keys import after, pack
 
 MICROS = 1_000_000
@@ -374,11 +374,6 @@ def _decode(row: bytes) -> int:
 
 async def rows_of(storage: Storage, prefix: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
     """All rows of flow control under a prefix."""
-    low = prefix
-    while True:
-        page = await storage.scan(Space.META, low, after(prefix), limit=PAGE)
+    async for page in scan_pages(storage, Space.META, prefix, after(prefix), limit=PAGE):
         for pair in page:
             yield pair
-        if len(page) < PAGE:
-            return
-        low = page[-1][0] + b"\x00"

@@ -11,7 +11,7 @@ from collections.abc import Container
 
 from headrace.delivery.positions import decode_position, decode_trouble, place_of
 from headrace.model.effects import Space
-from headrace.storage.kv.base import Storage
+from headrace.storage.kv.base import Storage, scan_pages
 
 PAGE = 1_000
 
@@ -23,8 +23,7 @@ async def lowest_owed(storage: Storage, functions: Container[str]) -> dict[tuple
         Corrupt, Unavailable: As the storage.
     """
     found: dict[tuple[str, int], int] = {}
-    low = b""
-    while page := await storage.scan(Space.TROUBLE, low, limit=PAGE):
+    async for page in scan_pages(storage, Space.TROUBLE, b"", limit=PAGE):
         for key, row in page:
             function, stream, partition = place_of(key)
             position = await storage.get(Space.POSITIONS, key) if function in functions else None
@@ -36,5 +35,4 @@ async def lowest_owed(storage: Storage, functions: Container[str]) -> dict[tuple
                 if each.high > passed:
                     owed, at = max(each.low, passed), (stream, partition)
                     found[at] = min(owed, found.get(at, owed))
-        low = page[-1][0] + b"\x00"
     return found

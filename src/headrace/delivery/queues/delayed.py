@@ -26,7 +26,7 @@ from headrace.model.flow_control import Priority
 from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_PRIORITY
 from headrace.model.record import NO_EVENTS, Append, decode_events, encode_events
-from headrace.storage.kv.base import Applied, Storage
+from headrace.storage.kv.base import Applied, Storage, scan_pages
 from headrace.storage.kv.keys import after
 from headrace.storage.log.base import Broker
 from headrace.storage.log.delayed_messages import BY_DUE, MAX_ROW, due_key, due_of, gone, opened
@@ -126,13 +126,13 @@ class DelayedMessages:
 
     async def waiting(self, stream: str | None = None) -> AsyncIterator[tuple[bytes, int, Append]]:
         """The rows of a queue (or of all), soonest first: key, when it is due, and what is appended."""
-        low: bytes = BY_DUE
-        while page := await self._storage.scan(Space.TIMERS, low, after(BY_DUE), limit=PAGE):
+        async for page in scan_pages(
+            self._storage, Space.TIMERS, BY_DUE, after(BY_DUE), limit=PAGE
+        ):
             for key, row in page:
                 append = opened(row)
                 if stream is None or append.stream == stream:
                     yield key, due_of(key), append
-            low = page[-1][0] + b"\x00"
 
     async def forget(self, stream: str) -> int:
         """Delete every message of the queue that waits for its time; how many there were.

@@ -6,7 +6,7 @@ a value: one round trip, no callback inside a transaction. Obeyed by `tests/cont
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from headrace.model.effects import Change, Delete, Put, Space
@@ -92,3 +92,17 @@ class Storage(Protocol):
     async def close(self) -> None:
         """Finish what was accepted, then let go of the files."""
         ...
+
+
+async def scan_pages(
+    storage: Storage, space: Space, low: bytes, high: bytes | None = None, *, limit: int = 1_000
+) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+    """All pairs with `low <= key < high`, ascending, in pages of at most `limit`.
+
+    Each page is a snapshot of its own: what is written meanwhile behind it is seen, before it is not.
+    """
+    while page := await storage.scan(space, low, high, limit=limit):
+        yield page
+        if len(page) < limit:
+            return
+        low = page[-1][0] + b"\x00"

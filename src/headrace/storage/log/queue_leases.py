@@ -14,7 +14,7 @@ import msgspec
 from headrace.model.effects import Change, Check, Delete, Put, Space
 from headrace.model.errors import Conflict, Corrupt, Fenced, Invalid
 from headrace.model.record import Position
-from headrace.storage.kv.base import Storage
+from headrace.storage.kv.base import Storage, scan_pages
 from headrace.storage.kv.keys import after, pack
 
 PAGE = 1_000
@@ -76,8 +76,7 @@ class Leases:
         """Every row of a queue's consumers."""
         prefix = pack("lease", group)
         found: list[tuple[Position, Lease]] = []
-        low = prefix
-        while page := await self._storage.scan(Space.META, low, after(prefix), limit=PAGE):
+        async for page in scan_pages(self._storage, Space.META, prefix, after(prefix), limit=PAGE):
             for key, row in page:
                 stream, _, place = key[len(prefix) :].partition(b"\x00")
                 at = Position(
@@ -86,7 +85,6 @@ class Leases:
                     int.from_bytes(place[8:], "big"),
                 )
                 found.append((at, _decoded(row)))
-            low = page[-1][0] + b"\x00"
         return found
 
     async def forget(self, group: str, finished: list[Position]) -> None:
@@ -100,11 +98,9 @@ class Leases:
 
 async def lease_keys(storage: Storage, group: str, stream: str, partition: int) -> list[bytes]:
     """Where the leases of a partition stand, in `Space.META`."""
-    low = pack("lease", group, stream, partition)
-    high, found = after(low), list[bytes]()
-    while page := await storage.scan(Space.META, low, high, limit=PAGE):
+    prefix, found = pack("lease", group, stream, partition), list[bytes]()
+    async for page in scan_pages(storage, Space.META, prefix, after(prefix), limit=PAGE):
         found += (key for key, _ in page)
-        low = page[-1][0] + b"\x00"
     return found
 
 

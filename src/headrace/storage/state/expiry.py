@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from headrace.model.effects import Change, Check, Delete, Space
 from headrace.model.errors import Conflict
-from headrace.storage.kv.base import Storage
+from headrace.storage.kv.base import Storage, scan_pages
 from headrace.storage.state.rows import decode_row, version_prefix
 
 PAGE = 1_000
@@ -15,8 +15,8 @@ PAGE = 1_000
 
 async def sweep(storage: Storage, space: Space, now: int) -> int:
     """Delete the rows of `space` that expired before `now` (µs since the epoch); how many."""
-    low, count = b"", 0
-    while page := await storage.scan(space, low, limit=PAGE):
+    count = 0
+    async for page in scan_pages(storage, space, b"", limit=PAGE):
         for key, row in page:
             version, expires, _ = decode_row(row)
             if not expires or expires > now:
@@ -27,5 +27,4 @@ async def sweep(storage: Storage, space: Space, now: int) -> int:
             except Conflict:
                 continue  # written again since: it lives
             count += 1
-        low = page[-1][0] + b"\x00"
     return count

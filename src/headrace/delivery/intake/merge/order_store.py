@@ -18,7 +18,7 @@ from headrace.delivery.unit import runs
 from headrace.model.effects import Change, Delete, Progress, Put, Space
 from headrace.model.errors import Corrupt
 from headrace.model.record import Chunk
-from headrace.storage.kv.base import Storage
+from headrace.storage.kv.base import Storage, scan_pages
 from headrace.storage.kv.keys import after, pack
 
 T = TypeVar("T")
@@ -167,9 +167,9 @@ class MergeOrderStore:
         await self._forget_others()
 
     async def _trim(self, stream: int, lows: Sequence[int]) -> None:
-        low, high = self._stream(stream), after(self._stream(stream))
+        prefix = self._stream(stream)
         kept, is_last = 0, False
-        while page := await self._storage.scan(Space.META, low, high, limit=PAGE):
+        async for page in scan_pages(self._storage, Space.META, prefix, after(prefix), limit=PAGE):
             gone: list[bytes] = []
             for key, row in page:
                 one = SkippedStream(stream, _opened(_cut_decoder, row))
@@ -180,7 +180,6 @@ class MergeOrderStore:
                 # They come latest first, and each says what those before it say.
                 is_last = is_last or one.offset <= lows[stream]
             await self._delete(gone)
-            low = page[-1][0] + b"\x00"
 
     async def _forget_others(self) -> None:
         """Drop what was remembered of other streams, which the function merged once."""
@@ -220,18 +219,14 @@ async def copy_order(
     """
     there, here = (_prefix(name, streams, partition) + _PASSES for name in (of, to))
     copied = set[bytes]()
-    low = there
-    while page := await storage.scan(Space.META, low, after(there), limit=PAGE):
+    async for page in scan_pages(storage, Space.META, there, after(there), limit=PAGE):
         puts = [Put(Space.META, here + key[len(there) :], row) for key, row in page]
         await storage.apply(Change(puts=tuple(puts)))
         copied.update(put.key for put in puts)
-        low = page[-1][0] + b"\x00"
-    low = here
-    while page := await storage.scan(Space.META, low, after(here), limit=PAGE):
+    async for page in scan_pages(storage, Space.META, here, after(here), limit=PAGE):
         gone = [Delete(Space.META, key) for key, _ in page if key not in copied]
         if gone:
             await storage.apply(Change(deletes=tuple(gone)))
-        low = page[-1][0] + b"\x00"
 
 
 def _left(chunk: Chunk, done: Mapping[str, _Done]) -> Sequence[int]:
