@@ -39,7 +39,7 @@ from headrace.model.errors import HeadraceError
 from headrace.model.settings import ImportEnvironment
 from headrace.runtime.child.loader import described, load, said
 from headrace.runtime.child.environment_variables import set_variables
-from headrace.sdk.import_values import provided_by
+from headrace.sdk.provided_values import provided_by
 sys.path[:0] = sys.argv[4:]
 surroundings = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ImportEnvironment)
 def provide(app, env):

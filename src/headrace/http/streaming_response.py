@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from headrace.http.cors import Headers
 from headrace.http.response import Response
-from headrace.http.serializer import LAST_CHUNK, chunk
+from headrace.http.response_writer import LAST_CHUNK, chunk
 from headrace.model.reply import WireReply, is_raw
 
 EVENTS: Final = b"text/event-stream"

@@ -44,8 +44,8 @@ from headrace.sdk.declaration_checks import (
     Declared,
 )
 from headrace.sdk.function_declarations import declare_function
-from headrace.sdk.import_values import Environment, check_env, provision_of
 from headrace.sdk.options import refuse_unknown
+from headrace.sdk.provided_values import Environment, check_env, provision_of
 from headrace.sdk.publications import forget_sources, published_in
 from headrace.sdk.queue import resolved
 from headrace.sdk.resource import Resource

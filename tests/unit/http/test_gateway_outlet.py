@@ -9,7 +9,7 @@ import pytest
 from headrace.http.cors import Headers
 from headrace.http.pipeline.app_route_handler import in_parts
 from headrace.http.response import Response
-from headrace.http.serializer import LAST_CHUNK, chunk, written
+from headrace.http.response_writer import LAST_CHUNK, chunk, written
 from headrace.http.streaming_response import COMMITTED, AnswerState, StreamedAnswer, framed
 from headrace.model.errors import Corrupt
 from headrace.model.reply import WireReply, open_reply, pack_reply

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.http.response import Response
-from headrace.http.serializer import FRESH_S, Date, closes, written
+from headrace.http.response_writer import FRESH_S, Date, closes, written
 from headrace.model.errors import Invalid
 
 DATE = b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"

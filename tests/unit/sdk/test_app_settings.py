@@ -11,7 +11,7 @@ import pytest
 
 from headrace import App, Misuse
 from headrace.model.settings import Provision, SettingValue
-from headrace.sdk.import_values import provided_by
+from headrace.sdk.provided_values import provided_by
 from headrace.testing import World, context
 
 

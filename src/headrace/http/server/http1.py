@@ -19,7 +19,7 @@ import httptools
 from headrace.http.pipeline.head_cache import END, MAX_KNOWN_BYTES, RequestHead, without_upgrade
 from headrace.http.pipeline.request_body import RequestBody
 from headrace.http.problem_details import TooSlow, answer_error
-from headrace.http.serializer import CONTINUE, written
+from headrace.http.response_writer import CONTINUE, written
 from headrace.http.server.request_order import RequestOrder
 from headrace.http.server.server_state import ServerState
 from headrace.model.errors import HeadraceError, Invalid, Overloaded, TooLarge

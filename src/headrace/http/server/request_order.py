@@ -18,7 +18,7 @@ from headrace.http.pipeline.request_body import RequestBody
 from headrace.http.problem_details import answer_error, problem
 from headrace.http.request import IncomingRequest
 from headrace.http.response import Response
-from headrace.http.serializer import closes, written
+from headrace.http.response_writer import closes, written
 from headrace.http.server.server_state import Called, ServerState
 from headrace.http.streaming_response import AnswerState, StreamedAnswer
 from headrace.model.errors import Invalid, Unavailable

@@ -17,7 +17,7 @@ from headrace.http.cors import Headers
 from headrace.http.pipeline.head_cache import HeadCache, RequestHead
 from headrace.http.request import IncomingRequest
 from headrace.http.response import Response
-from headrace.http.serializer import Date
+from headrace.http.response_writer import Date
 from headrace.http.server.connection_limits import ConnectionLimits
 from headrace.http.server.fast_path import Caller
 from headrace.security.access import Peer

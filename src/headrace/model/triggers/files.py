@@ -13,7 +13,7 @@ from msgspec.structs import force_setattr
 
 from headrace.model.durations import MaybeSeconds, Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
-from headrace.model.named_fields import FolderPath, StreamName, keep_name, keep_path
+from headrace.model.triggers.field_types import FolderPath, StreamName, keep_name, keep_path
 
 FileEvent = Literal["created", "modified", "deleted"]
 SliceBy = Literal["lines", "csv"]

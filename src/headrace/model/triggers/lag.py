@@ -11,7 +11,7 @@ import msgspec
 
 from headrace.model.durations import Seconds, default, keep_seconds
 from headrace.model.errors import Misuse
-from headrace.model.named_fields import StreamName, keep_name
+from headrace.model.triggers.field_types import StreamName, keep_name
 
 MAX_INSTANCES: Final = 1_000
 MAX_LIFESPAN_S: Final = 43_200.0

@@ -24,7 +24,7 @@ from headrace.runtime.child.zygote_control import Control
 from headrace.runtime.protocol.messages import Load, Loaded, LoadFailed, Needs, Provided
 from headrace.runtime.sandbox import isolation, limits, warden
 from headrace.sdk.app_folder import folders
-from headrace.sdk.import_values import Environment, provided_by
+from headrace.sdk.provided_values import Environment, provided_by
 
 CONTROL = 3
 """Where the control socket is, and in an instance its channel."""

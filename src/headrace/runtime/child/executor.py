@@ -18,7 +18,7 @@ from headrace.model.outcome import Cause, Returned
 from headrace.model.record import Chunk
 from headrace.runtime.child import fork_detection
 from headrace.runtime.child.coalesced_batches import run_apart
-from headrace.runtime.child.consumer_run import ConsumerSession, Supply
+from headrace.runtime.child.consumer_session import ConsumerSession, Supply
 from headrace.runtime.child.error_cause import cause_of, failed_for
 from headrace.runtime.child.outcome import (
     answer_of,

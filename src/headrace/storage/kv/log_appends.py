@@ -13,7 +13,7 @@ from typing import Protocol
 
 from headrace.model.record import Append
 from headrace.storage.kv.base import Applied
-from headrace.storage.kv.checks import Look
+from headrace.storage.kv.change_checks import Look
 
 Cell = int | bytes | str | None
 Statement = tuple[str, Sequence[tuple[Cell, ...]]]

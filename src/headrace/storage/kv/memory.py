@@ -15,7 +15,7 @@ from headrace.environment.clock import Clock
 from headrace.model.effects import Change, Space
 from headrace.model.errors import Unavailable
 from headrace.storage.kv.base import Applied
-from headrace.storage.kv.checks import Overlay, judge, overlay_change
+from headrace.storage.kv.change_checks import Overlay, judge, overlay_change
 from headrace.storage.kv.log_appends import Appender
 from headrace.storage.kv.read_limits import weigh, within
 

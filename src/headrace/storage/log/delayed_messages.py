@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from headrace.model.effects import Delete, Put, Space
 from headrace.model.record import Append, decode_events, encode_events
-from headrace.storage.kv.checks import Look
+from headrace.storage.kv.change_checks import Look
 from headrace.storage.kv.keys import pack
 
 BY_DUE: Final = pack("due")

@@ -15,7 +15,7 @@ from headrace.environment.clock import Clock
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, Chunk, Position, decode_events, encode_events
 from headrace.storage.kv.base import Applied
-from headrace.storage.kv.checks import Look
+from headrace.storage.kv.change_checks import Look
 from headrace.storage.log.append_checks import check_append, join_bodies, mergeable
 from headrace.storage.log.catalog import unknown_partition, unknown_stream
 from headrace.storage.log.chunk_list import ChunkList

@@ -16,7 +16,7 @@ from headrace.environment import failpoints
 from headrace.model.effects import Change, Space
 from headrace.model.errors import DiskFull, HeadraceError
 from headrace.storage.kv.base import Applied
-from headrace.storage.kv.checks import (
+from headrace.storage.kv.change_checks import (
     Look,
     Overlay,
     Scan,

@@ -20,7 +20,7 @@ from headrace.model.errors import Corrupt, Unavailable
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, Chunk
 from headrace.storage.kv.base import Applied
-from headrace.storage.kv.checks import Look
+from headrace.storage.kv.change_checks import Look
 from headrace.storage.kv.log_appends import Statement
 from headrace.storage.kv.sqlite.storage import SqliteStorage
 from headrace.storage.log.base import Extent, Owed, nothing_owed
