@@ -1,7 +1,7 @@
 """Row 25: what it costs to look at a node of many rows, and how long the loop stands still for it.
 
 A row is a function in one partition; a quarter as many schedules, queues, routes and forwards are there as well, and as many dead
-letters, parked keys, records and state keys as there are rows. Each step asks the door for every page and list an operator can open, while a
+letters, parked keys, records and state keys as there are rows. Each step asks the server for every page and list an operator can open, while a
 ticker notes for how much processor time nobody else came to their turn.
 """
 
@@ -112,7 +112,7 @@ async def look(count: int, looks: int) -> dict[str, tuple[float, float]]:
             # Starting is over: pumps stand, and what there is was put by from the collector.
             await asyncio.sleep(SETTLED_S + REST_S)
             await fill(bench.node, count * PARTITIONS)
-            found = {path: await ask(bench.node.rooms(), path, looks) for path in PATHS}
+            found = {path: await ask(bench.node.services(), path, looks) for path in PATHS}
             # What was put there by hand is not a fault of the node's.
             bench.node.runs.counters.clear()
             return found
@@ -153,14 +153,16 @@ async def fill(node: Node, rows: int) -> None:
         )
 
 
-async def ask(rooms: Dependencies, path: str, looks: int) -> tuple[float, float]:
+async def ask(services: Dependencies, path: str, looks: int) -> tuple[float, float]:
     """The quickest of the answers, and the longest standstill in one of them: the median of all."""
     admission = Admission()
     tasks = Tasks(lambda name, error: print(name, error, file=sys.stderr))
-    door = Application(ApiContext(rooms=rooms, admission=admission, metrics=Metrics(), tasks=tasks))
+    context = Application(
+        ApiContext(services=services, admission=admission, metrics=Metrics(), tasks=tasks)
+    )
     fields = [
         (b"host", b"localhost"),
-        (b"authorization", f"Bearer {rooms.operator.key}".encode()),
+        (b"authorization", f"Bearer {services.operator.key}".encode()),
     ]
     held: list[float] = []
     last = time.thread_time()
@@ -182,13 +184,13 @@ async def ask(rooms: Dependencies, path: str, looks: int) -> tuple[float, float]
         held.clear()
         ticking = asyncio.create_task(tick())
         began = last = time.thread_time()
-        exchange = RequestBody(go_on=lambda: None, invite=None, speaker=None)
-        exchange.complete()
+        request_body = RequestBody(go_on=lambda: None, invite=None, sender=None)
+        request_body.complete()
         place, _, query = path.partition("?")
         request = IncomingRequest(
-            "GET", place, query.encode(), fields, dict(fields), CLIENT, exchange, admission
+            "GET", place, query.encode(), fields, dict(fields), CLIENT, request_body, admission
         )
-        answered = await door.answer(request)
+        answered = await context.answer(request)
         turn()
         taken.append(time.thread_time() - began)
         longest.append(max(held))

@@ -1,4 +1,4 @@
-"""Nodes with an open door for tests: a real one as a process, and one in memory inside the test."""
+"""Nodes with an open server for tests: a real one as a process, and one in memory inside the test."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from headrace.storage.log.memory import MemoryBroker
 from headrace.testing.served import Served
 
 APP = '''
-"""The app behind the tests of the door and the commands."""
+"""The app behind the tests of the server and the commands."""
 
 import time
 
@@ -156,9 +156,9 @@ def settle(client: Client, seconds: float = 15.0) -> None:
 
 @contextlib.asynccontextmanager
 async def memory_gateway(
-    folder: Path, *, patience: Timeouts | None = None, **settings: object
+    folder: Path, *, timeouts: Timeouts | None = None, **settings: object
 ) -> AsyncIterator[tuple[Gateway, Node]]:
-    """A door in this process over rooms in memory, with one public stream `orders`."""
+    """An HTTP server in this process over rooms in memory, with one public stream `orders`."""
     clock = SystemClock()
     storage = MemoryStorage(clock)
     tasks = Tasks(lambda name, error: None)
@@ -168,7 +168,7 @@ async def memory_gateway(
         told, storage=storage, broker=broker, clock=clock, entropy=SystemEntropy(), tasks=tasks
     )
     await broker.declare(StreamSpec(name="orders", partitions=2))
-    gateway = Gateway(node.rooms(), told, patience or Timeouts())
+    gateway = Gateway(node.services(), told, timeouts or Timeouts())
     await gateway.start("127.0.0.1", 0)
     try:
         yield gateway, node
@@ -177,10 +177,10 @@ async def memory_gateway(
         await node.close()
 
 
-async def raw(url: str, *parts: bytes, pause: float = 0.0, patience: float = 10.0) -> bytes:
+async def raw(url: str, *parts: bytes, pause: float = 0.0, wait_s: float = 10.0) -> bytes:
     """Send bytes over a fresh connection, one part after the other; what comes back.
 
-    Reads while it writes, until the door closes the connection or says nothing for `patience`
+    Reads while it writes, until the server closes the connection or says nothing for `wait_s`
     seconds after the last part.
     """
     host, _, port = url.removeprefix("http://").rpartition(":")
@@ -202,7 +202,7 @@ async def raw(url: str, *parts: bytes, pause: float = 0.0, patience: float = 10.
                 await writer.drain()
             if pause:
                 await asyncio.sleep(pause)
-        await asyncio.wait({reading}, timeout=patience)
+        await asyncio.wait({reading}, timeout=wait_s)
     finally:
         reading.cancel()
         writer.close()

@@ -61,22 +61,22 @@ async def test_a_client_that_asks_for_leave_is_told_to_go_on(tmp_path: Path) -> 
         )
         assert statuses(await raw(gateway.url, head, b"1", pause=0.1)) == [100, 202]
         refused = head.replace(b"/streams/orders", b"/nothing")
-        assert statuses(await raw(gateway.url, refused, patience=0.5)) == [404]
+        assert statuses(await raw(gateway.url, refused, wait_s=0.5)) == [404]
         large = head.replace(b"content-length: 1", b"content-length: 99999999")
-        assert statuses(await raw(gateway.url, large, patience=0.5)) == [413]
+        assert statuses(await raw(gateway.url, large, wait_s=0.5)) == [413]
 
 
 async def test_what_is_said_between_answers_keeps_its_place_among_them(tmp_path: Path) -> None:
     async with memory_gateway(tmp_path) as (gateway, _):
         # While another request is being worked on, answers of a turn are written together.
         poll = get(b"/streams/orders/records?from=latest&wait=20")
-        waiting = asyncio.create_task(raw(gateway.url, poll, patience=3.0))
+        waiting = asyncio.create_task(raw(gateway.url, poll, wait_s=3.0))
         await asyncio.sleep(0.1)
         asking = (
             b"POST /streams/orders HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n"
             b"content-length: 1\r\n\r\n"
         )
-        answer = await raw(gateway.url, get(b"/healthz") + asking, b"1", pause=0.1, patience=0.3)
+        answer = await raw(gateway.url, get(b"/healthz") + asking, b"1", pause=0.1, wait_s=0.3)
         assert statuses(answer) == [200, 100, 202]
         for _ in range(20):
             answer = await raw(gateway.url, get(b"/healthz") * 3 + b"\x00rubbish\r\n\r\n")
@@ -107,8 +107,8 @@ async def test_a_body_nobody_wanted_does_not_hurt_the_request_behind_it(tmp_path
 
 
 async def test_a_body_that_never_ends_though_it_was_answered_is_cut_off(tmp_path: Path) -> None:
-    patience = Timeouts(headers=0.2, body=0.2)
-    async with memory_gateway(tmp_path, patience=patience) as (gateway, _):
+    timeouts = Timeouts(headers=0.2, body=0.2)
+    async with memory_gateway(tmp_path, timeouts=timeouts) as (gateway, _):
         began = time.monotonic()
         answer = await raw(gateway.url, post(b"1" * 100, path=b"/nothing")[:-50])
         assert statuses(answer) == [404]
@@ -116,15 +116,15 @@ async def test_a_body_that_never_ends_though_it_was_answered_is_cut_off(tmp_path
 
 
 async def test_a_connection_that_rests_too_long_is_closed_without_a_word(tmp_path: Path) -> None:
-    async with memory_gateway(tmp_path, patience=Timeouts(keep_alive=0.2)) as (gateway, _):
+    async with memory_gateway(tmp_path, timeouts=Timeouts(keep_alive=0.2)) as (gateway, _):
         began = time.monotonic()
         assert statuses(await raw(gateway.url, get(b"/healthz"))) == [200]
         assert 0.15 < time.monotonic() - began < 3
 
 
 async def test_headers_that_drip_on_a_connection_used_before_are_cut_off(tmp_path: Path) -> None:
-    patience = Timeouts(headers=0.2, body=0.2)
-    async with memory_gateway(tmp_path, patience=patience) as (gateway, _):
+    timeouts = Timeouts(headers=0.2, body=0.2)
+    async with memory_gateway(tmp_path, timeouts=timeouts) as (gateway, _):
         began = time.monotonic()
         drip = [get(b"/healthz")[index : index + 1] for index in range(30)]
         answer = await raw(gateway.url, get(b"/healthz"), *drip, pause=0.03)
@@ -203,7 +203,7 @@ async def test_a_path_that_was_answered_before_is_guarded_as_at_first(tmp_path: 
         page = path + token + b"origin: http://evil.test\r\n\r\n"
         rebound = known.replace(b"localhost", b"evil.test")
         asked = [stranger, known, stranger, page, rebound, known]
-        answered = statuses(await raw(gateway.url, *asked, pause=0.02, patience=0.3))
+        answered = statuses(await raw(gateway.url, *asked, pause=0.02, wait_s=0.3))
         assert answered == [401, 200, 401, 403, 403, 200]
 
 
@@ -260,8 +260,8 @@ async def test_whatever_is_sent_the_door_holds_nothing_of_it_afterwards(tmp_path
     surprises: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, told: surprises.append(told))
     random = Random(7)
-    patience = Timeouts(headers=0.2, body=0.2, keep_alive=0.2)
-    async with memory_gateway(tmp_path, patience=patience) as (gateway, _):
+    timeouts = Timeouts(headers=0.2, body=0.2, keep_alive=0.2)
+    async with memory_gateway(tmp_path, timeouts=timeouts) as (gateway, _):
         for _ in range(10):
             await asyncio.gather(*(babble(gateway.url, random) for _ in range(30)))
         until = time.monotonic() + 5

@@ -1,4 +1,4 @@
-"""Clients that drip, flood, lie and leave: the door bears them, and others do not notice."""
+"""Clients that drip, flood, lie and leave: the server bears them, and others do not notice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def healthy(url: str) -> bool:
 
 
 async def test_headers_that_drip_are_cut_off_at_their_deadline(tmp_path: Path) -> None:
-    async with memory_gateway(tmp_path, patience=HURRIED) as (gateway, _):
+    async with memory_gateway(tmp_path, timeouts=HURRIED) as (gateway, _):
         began = time.monotonic()
         answer = await raw(
             gateway.url, *(HEAD[index : index + 1] for index in range(40)), pause=0.02
@@ -40,12 +40,12 @@ async def test_headers_that_drip_are_cut_off_at_their_deadline(tmp_path: Path) -
 
 
 async def test_a_connection_that_says_nothing_is_cut_off(tmp_path: Path) -> None:
-    async with memory_gateway(tmp_path, patience=HURRIED) as (gateway, _):
+    async with memory_gateway(tmp_path, timeouts=HURRIED) as (gateway, _):
         assert status(await raw(gateway.url)) == 408
 
 
 async def test_a_body_that_drips_is_cut_off_at_its_deadline(tmp_path: Path) -> None:
-    async with memory_gateway(tmp_path, patience=HURRIED) as (gateway, node):
+    async with memory_gateway(tmp_path, timeouts=HURRIED) as (gateway, node):
         answer = await raw(
             gateway.url, HEAD + b"content-length: 100\r\n\r\n", *([b"1"] * 40), pause=0.02
         )
@@ -55,7 +55,7 @@ async def test_a_body_that_drips_is_cut_off_at_its_deadline(tmp_path: Path) -> N
 
 
 async def test_a_keep_alive_connection_may_rest_between_requests(tmp_path: Path) -> None:
-    async with memory_gateway(tmp_path, patience=HURRIED) as (gateway, _):
+    async with memory_gateway(tmp_path, timeouts=HURRIED) as (gateway, _):
         request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n"
         answer = await raw(
             gateway.url, request + b"\r\n", request + b"connection: close\r\n\r\n", pause=0.6
@@ -129,8 +129,8 @@ async def test_an_endless_body_is_refused_before_it_is_kept(tmp_path: Path) -> N
 async def test_a_request_that_can_be_read_in_two_ways_is_refused(
     tmp_path: Path, request_: bytes
 ) -> None:
-    async with memory_gateway(tmp_path, patience=HURRIED) as (gateway, node):
-        answer = await raw(gateway.url, request_, patience=0.5)
+    async with memory_gateway(tmp_path, timeouts=HURRIED) as (gateway, node):
+        answer = await raw(gateway.url, request_, wait_s=0.5)
         assert status(answer) in {0, 400, 403, 404, 408}
         assert (await node.broker.extent("orders", 0)).high == 0
         assert await healthy(gateway.url)
@@ -214,7 +214,7 @@ async def test_long_polls_whose_clients_left_make_room(tmp_path: Path) -> None:
             b"GET /streams/orders/records?from=latest&wait=30 HTTP/1.1\r\nhost: localhost\r\n"
             b"connection: close\r\n\r\n"
         )
-        await asyncio.gather(*(raw(gateway.url, request, patience=0.2) for _ in range(64)))
+        await asyncio.gather(*(raw(gateway.url, request, wait_s=0.2) for _ in range(64)))
         await asyncio.sleep(0.4)
         began = time.monotonic()
         answer = await raw(gateway.url, request.replace(b"wait=30", b"wait=0.1"))
@@ -268,4 +268,4 @@ async def test_a_taken_port_is_named(tmp_path: Path) -> None:
     async with memory_gateway(tmp_path) as (gateway, node):
         port = int(gateway.url.rpartition(":")[2])
         with pytest.raises(Misuse, match=rf"cannot listen on `127\.0\.0\.1:{port}`.*--port"):
-            await Gateway(node.rooms(), node.settings).start("127.0.0.1", port)
+            await Gateway(node.services(), node.settings).start("127.0.0.1", port)

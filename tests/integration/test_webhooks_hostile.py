@@ -25,16 +25,16 @@ STREAM = "_shop.hook.webhook.0"
 
 @contextlib.asynccontextmanager
 async def hooked(
-    folder: Path, *, patience: Timeouts | None = None, **route: object
+    folder: Path, *, timeouts: Timeouts | None = None, **route: object
 ) -> AsyncIterator[tuple[str, Node]]:
-    """A door with one webhook whose function is paused, so that what came in can be counted."""
+    """An HTTP server with one webhook whose function is paused, so that what came in can be counted."""
     for name in ("key", "std"):
         (folder / name).touch(mode=0o600)
     (folder / "key").write_bytes(KEY)
     secrets = {"HOOK": f"file:{folder}/key", "STD": f"file:{folder}/std"}
     (folder / "std").write_bytes(b"whsec_b25seSB0aGUgc2VuZGVyIGtub3dz")
     settings = {"secrets": secrets, "max_connections": 2_400, "max_requests": 256}
-    async with memory_gateway(folder, patience=patience, **settings) as (gateway, node):
+    async with memory_gateway(folder, timeouts=timeouts, **settings) as (gateway, node):
         scheme = route.pop("signature", GitHub("HOOK"))
         hook = Webhook("/hooks/in", scheme, **route)  # type: ignore[arg-type]
         function = FunctionSpec(name="shop.hook", app="shop", triggers=(hook,))
@@ -161,13 +161,13 @@ async def test_requests_within_requests_are_not_answered(tmp_path: Path) -> None
             head + b"x: a\rb\r\ncontent-length: 0\r\n\r\n" + inner,
         ]
         for each in smuggled:
-            answer = await raw(url, each, patience=2.0)
+            answer = await raw(url, each, wait_s=2.0)
             assert b"HTTP/1.1 202" not in answer, each[:120]
         assert await kept(node) == 0
 
 
 async def test_slow_senders_are_cut_off_and_others_do_not_notice(tmp_path: Path) -> None:
-    async with hooked(tmp_path, patience=Timeouts(headers=0.5, body=0.5)) as (url, node):
+    async with hooked(tmp_path, timeouts=Timeouts(headers=0.5, body=0.5)) as (url, node):
         slow = [
             asyncio.create_task(raw(url, *(bytes((b,)) for b in message(b"{}")[:60]), pause=0.03))
             for _ in range(50)

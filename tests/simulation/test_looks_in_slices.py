@@ -107,7 +107,7 @@ def world() -> Iterator[World]:
         world.publish(jobs, *range(MANY))
         world.run_until_idle("1h")
         for number in range(MANY):
-            world._lives.node.rooms.runs.write(
+            world._lives.node.services.runs.write(
                 time=1, function="many.dead", instance="", key="", level="info", text=str(number)
             )
         yield world

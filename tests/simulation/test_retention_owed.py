@@ -21,7 +21,7 @@ def sweep(world: World) -> int:
 
 
 def logged(world: World) -> list[str]:
-    lines = world._lives.node.rooms.runs.logs(None, limit=1_000, after=0)
+    lines = world._lives.node.services.runs.logs(None, limit=1_000, after=0)
     return [line.text for line in lines if line.level == "error"]
 
 

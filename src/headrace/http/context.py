@@ -26,7 +26,7 @@ class ApiContext:
         scheme: What clients speak: `http` or `https`.
     """
 
-    rooms: Dependencies
+    services: Dependencies
     admission: Admission
     metrics: Metrics
     tasks: Tasks
@@ -48,9 +48,9 @@ class ApiContext:
             function: As in `AnsweredRequest`.
         """
         self.metrics.answered(route, method, status, seconds)
-        observer = self.rooms.runs.observer
+        observer = self.services.runs.observer
         if observer is not None:
-            now = self.rooms.clock.now()
+            now = self.services.clock.now()
             observer.answered(AnsweredRequest(now, method, path, status, seconds, function))
 
 

@@ -69,7 +69,7 @@ class Dependencies:
     runs: RunHistory
     schedules: Schedules
     replays: Replays
-    dispatcher: PartitionSupervisor
+    supervisor: PartitionSupervisor
     broker: Broker
     storage: Storage
     instances: Callable[[], Sequence[msgspec.Struct]]
@@ -78,7 +78,7 @@ class Dependencies:
     entropy: Entropy
     tokens: Tokens
     secrets: Secrets
-    marks: AddressSigner
+    address_signer: AddressSigner
     outgoing: HttpPool
     operator: Operator
     access: Access = "local"

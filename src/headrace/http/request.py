@@ -15,7 +15,7 @@ import msgspec
 from headrace.http.admission import Admission
 from headrace.http.cors import Headers
 from headrace.http.problem_details import Unsupported
-from headrace.http.streaming_response import Speaker, StreamedAnswer
+from headrace.http.streaming_response import AnswerSender, StreamedAnswer
 from headrace.model.durations import seconds_in
 from headrace.model.errors import Invalid, Misuse, TooLarge
 from headrace.security.access import Peer
@@ -28,8 +28,8 @@ class Incoming(Protocol):
     """A body on its way in."""
 
     more: bool
-    speaker: Speaker | None
-    outlet: StreamedAnswer | None
+    sender: AnswerSender | None
+    streamed: StreamedAnswer | None
 
     @property
     def holds_back(self) -> bool:
@@ -63,7 +63,7 @@ class IncomingRequest:
         fields: The headers in their order, names in small letters.
         headers: The same by name; of a repeated one, the last (`header` has all of it).
         peer: Who holds the other end of the connection.
-        reserved: Bytes taken out of the door's budget.
+        reserved: Bytes taken out of the server's budget.
     """
 
     __slots__ = (
@@ -187,11 +187,11 @@ class IncomingRequest:
         """The whole body.
 
         Args:
-            most: Bytes at most, where the route takes less than the door.
+            most: Bytes at most, where the route takes less than the server.
             packed: Whether the reader unpacks it; else a packed body is refused.
 
         Raises:
-            TooLarge: It is larger than the door allows.
+            TooLarge: It is larger than the server allows.
             Overloaded: The bodies of all requests together are.
             Unsupported: It is compressed.
             HungUp: The client went away.
@@ -199,7 +199,7 @@ class IncomingRequest:
         encoding = self.headers.get(b"content-encoding", b"identity")
         if encoding != b"identity" and not packed:
             raise Unsupported(
-                f"the body is encoded as `{encoding.decode('latin-1')}`, which this door does not read; "
+                f"the body is encoded as `{encoding.decode('latin-1')}`, which this server does not read; "
                 "send it as it is"
             )
         limit = self._admission.max_body_bytes
@@ -228,17 +228,19 @@ class IncomingRequest:
             parts += part
         return bytes(parts)
 
-    def open_outlet(self, extra: Headers) -> StreamedAnswer | None:
+    def streamed_answer(self, extra: Headers) -> StreamedAnswer | None:
         """Where an answer goes part by part; None where its client could not tell its end.
 
         Args:
             extra: Headers of the route's own.
         """
-        speaker = self._incoming.speaker
-        if self.method == "HEAD" or speaker is None:
+        sender = self._incoming.sender
+        if self.method == "HEAD" or sender is None:
             return None
-        outlet = self._incoming.outlet = StreamedAnswer(speaker, self.header("accept") or "", extra)
-        return outlet
+        streamed = self._incoming.streamed = StreamedAnswer(
+            sender, self.header("accept") or "", extra
+        )
+        return streamed
 
     async def wait_left(self) -> None:
         """Return once the client has hung up; for requests whose body nobody wants."""

@@ -19,8 +19,8 @@ FRESH_S = 0.25
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 _BODYLESS = frozenset({204, 304})
-_STANDING = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
-_STANDING_LINES = b"".join(b"%b: %b\r\n" % each for each in _STANDING)
+_ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+_ALWAYS_LINES = b"".join(b"%b: %b\r\n" % each for each in _ALWAYS)
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -92,7 +92,7 @@ def written(
             % (
                 date,
                 len(body),
-                _STANDING_LINES,
+                _ALWAYS_LINES,
                 b"connection: close\r\n" if last else b"",
                 b"" if method == "HEAD" else body,
             )
@@ -101,7 +101,7 @@ def written(
     headers = [
         (b"content-type", response.media),
         (b"transfer-encoding", b"chunked") if chunked else (b"content-length", b"%d" % len(body)),
-        *_STANDING,
+        *_ALWAYS,
     ]
     if method == "HEAD" and not body:
         # How long the body would be is told by whoever knows; 0 it is not.

@@ -1,7 +1,7 @@
 """An answer that is sent while its function still runs: values -> chunks on the connection.
 
-    OPEN -> BEGUN -> ENDED      the function ended and its effects are committed
-            BEGUN -> BROKEN     it failed: the answer stops in the middle
+    OPEN -> STARTED -> ENDED      the function ended and its effects are committed
+            STARTED -> BROKEN     it failed: the answer stops in the middle
 
 Its end is the promise: the last chunk is sent only after the commit, so a client that has read the
 answer to its end knows that it holds. What fails before the first part is an ordinary answer.
@@ -30,7 +30,7 @@ def framed(value: bytes, media: bytes) -> bytes:
     return b"data: %b\n\n" % value if media == EVENTS else value + b"\n"
 
 
-class Speaker(Protocol):
+class AnswerSender(Protocol):
     """A client's connection, as far as one who speaks in parts needs it."""
 
     def begin(self, response: Response, extra: Headers) -> None:
@@ -45,7 +45,7 @@ class Speaker(Protocol):
         """Send; where the client is gone, to nobody."""
         ...
 
-    async def wait_room(self) -> None:
+    async def wait_writable(self) -> None:
         """Return when the client has taken enough of what was sent, or is gone."""
         ...
 
@@ -54,7 +54,7 @@ class AnswerState(Enum):
     """How far an answer is."""
 
     OPEN = "open"
-    BEGUN = "begun"
+    STARTED = "started"
     ENDED = "ended"
     BROKEN = "broken"
 
@@ -63,14 +63,14 @@ class StreamedAnswer:
     """One answer in parts; a `delivery.calls.streaming.Listener`. Owned by the request's task.
 
     Args:
-        speaker: Where it is sent.
+        sender: Where it is sent.
         accept: What the client asks for: server-sent events, else lines.
         extra: Headers of the route's own.
     """
 
-    def __init__(self, speaker: Speaker, accept: str, extra: Headers) -> None:
+    def __init__(self, sender: AnswerSender, accept: str, extra: Headers) -> None:
         self.state = AnswerState.OPEN
-        self._speaker = speaker
+        self._sender = sender
         self._extra = extra
         self._media = EVENTS if EVENTS.decode() in accept else LINES
         self._raw = False
@@ -81,8 +81,8 @@ class StreamedAnswer:
             self._begin(head)
         if body:
             part = body if self._raw else framed(body, self._media)
-            self._speaker.send(chunk(part))
-            await self._speaker.wait_room()
+            self._sender.send(chunk(part))
+            await self._sender.wait_writable()
 
     def _begin(self, head: WireReply | None) -> None:
         self._raw = is_raw(head)
@@ -96,8 +96,8 @@ class StreamedAnswer:
                 media = head.media.encode()
         # Who stands between us and the client is not to gather what should come at once.
         headers.append((b"x-accel-buffering", b"no"))
-        self._speaker.begin(Response(status, b"", media, tuple(headers)), self._extra)
-        self.state = AnswerState.BEGUN
+        self._sender.begin(Response(status, b"", media, tuple(headers)), self._extra)
+        self.state = AnswerState.STARTED
 
     def end(self) -> None:
         """All is sent, and committed."""
@@ -105,17 +105,17 @@ class StreamedAnswer:
             self._begin(None)
         self.state = AnswerState.ENDED
         last = LAST_CHUNK
-        if self._told:
+        if self._is_event_stream:
             last = chunk(COMMITTED) + last
-        self._speaker.send(last)
+        self._sender.send(last)
 
     def break_off(self, problem: Response) -> None:
         """It failed in the middle: say so where the form allows it, and leave the end out."""
         self.state = AnswerState.BROKEN
-        if self._told:
-            self._speaker.send(chunk(b"event: failed\ndata: %b\n\n" % problem.body))
+        if self._is_event_stream:
+            self._sender.send(chunk(b"event: failed\ndata: %b\n\n" % problem.body))
 
     @property
-    def _told(self) -> bool:
+    def _is_event_stream(self) -> bool:
         # A browser's EventSource does not see how an answer ends: it is told in so many words.
         return self._media == EVENTS and not self._raw

@@ -159,7 +159,7 @@ class Node:
             return None
         return await lowest_owed(self.storage, self.dispatcher.functions)
 
-    def rooms(self) -> Dependencies:
+    def services(self) -> Dependencies:
         """What the HTTP server may call."""
         return self._rooms
 
@@ -369,7 +369,7 @@ def _failed(name: str, error: BaseException) -> None:
 
 @contextlib.asynccontextmanager
 async def running(settings: Settings, observer: Observer | None = None) -> AsyncIterator[Node]:
-    """A started node without its door; closed at the end, whatever happened.
+    """A started node without its server; closed at the end, whatever happened.
 
     Args:
         settings: What the node is told.
@@ -407,5 +407,5 @@ async def running(settings: Settings, observer: Observer | None = None) -> Async
 
 
 def door(node: Node) -> Gateway:
-    """The node's HTTP door, not listening yet."""
-    return Gateway(node.rooms(), node.settings)
+    """The node's HTTP server, not listening yet."""
+    return Gateway(node.services(), node.settings)

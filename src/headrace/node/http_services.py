@@ -1,4 +1,4 @@
-"""The rooms behind an HTTP server, over a partition supervisor that stands: what of a node's graph needs no process.
+"""The services behind an HTTP server, over a partition supervisor that stands: what of a node's graph needs no process.
 
 In come the keepers, the partition supervisor and who runs functions, out comes what `faces/gateway` may call.
 A node is furnished so once, by `assembly`; a world of `testing` anew for each life of its host.
@@ -104,7 +104,7 @@ def furnish(
             dispatcher, storage=storage, broker=broker, clock=clock, entropy=entropy
         ),
         replays=replays,
-        dispatcher=dispatcher,
+        supervisor=dispatcher,
         broker=broker,
         storage=storage,
         instances=instances,
@@ -113,7 +113,7 @@ def furnish(
         entropy=entropy,
         tokens=Tokens(storage, clock, entropy),
         secrets=secrets,
-        marks=AddressSigner(storage, entropy),
+        address_signer=AddressSigner(storage, entropy),
         outgoing=outgoing,
         operator=operator,
         access=access,

@@ -242,7 +242,7 @@ async def settle(node: Node) -> None:
 def _announce(node: Node, url: str) -> None:
     found = sorted(name for name in node.dispatcher.functions if name[0] != "_")
     names = ", ".join(f"`{name}`" for name in found[:MAX_NAMED]) or "no function"
-    link = f"/console/enter/{node.operator.link(node.rooms().entropy)}"
+    link = f"/console/enter/{node.operator.link(node.services().entropy)}"
     if len(found) > MAX_NAMED:
         names += f" and {len(found) - MAX_NAMED:,} more"
     print(f"headrace: serving {names} at {url} (console, once: {url}{link})", flush=True)  # noqa: T201 - tells where the HTTP server is

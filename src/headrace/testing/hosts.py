@@ -69,13 +69,13 @@ class HostedNode:
         door: HostStorage,
         dispatcher: PartitionSupervisor,
         invoker: InlineInvoker,
-        rooms: Dependencies,
+        services: Dependencies,
     ) -> None:
         self.host = host
         self.door = door
         self.dispatcher = dispatcher
         self.invoker = invoker
-        self.rooms = rooms
+        self.services = services
 
 
 class Hosts:
@@ -263,7 +263,7 @@ class Hosts:
             on_failure=self._failed,
         )
         await replays.resume()
-        rooms = furnish(
+        services = furnish(
             dispatcher,
             invoker=invoker,
             answers=answers,
@@ -282,7 +282,7 @@ class Hosts:
             instances=tuple,
             cold_starts=ColdStarts,
         )
-        return HostedNode(host, door, dispatcher, invoker, rooms)
+        return HostedNode(host, door, dispatcher, invoker, services)
 
     async def _answer(self, request: HttpRequest) -> int:
         """Nobody outside is asked: the request is noted, and answered as the test says."""
@@ -407,7 +407,7 @@ class Hosts:
         """
         await self._up.wait()
         try:
-            return await self.node.rooms.publisher.publish(stream, events)
+            return await self.node.services.publisher.publish(stream, events)
         except HostDied as died:
             raise Unavailable(
                 f"{died} while publishing; whether the events are there is unknown, so publish "

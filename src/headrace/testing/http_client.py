@@ -35,7 +35,7 @@ _LIMITS = Settings()
 
 
 class HttpClient:
-    """A node's door without a socket. A host that is born anew has one with nothing remembered."""
+    """A node's server without a socket. A host that is born anew has one with nothing remembered."""
 
     def __init__(self) -> None:
         self._known: Dependencies | None = None
@@ -43,12 +43,12 @@ class HttpClient:
         self._application: Application
 
     async def answer(
-        self, rooms: Dependencies, method: str, path: str, body: Any, headers: Mapping[str, str]
+        self, services: Dependencies, method: str, path: str, body: Any, headers: Mapping[str, str]
     ) -> ServedResponse:
         """What a client on the node's own machine is answered.
 
         Args:
-            rooms: What the door of the host that is up may call.
+            services: What the server of the host that is up may call.
             method: Such as `POST`.
             path: With its query.
             body: Bytes as they are, None for no body, anything else as JSON.
@@ -62,7 +62,7 @@ class HttpClient:
             raise Invalid(
                 f'`{path:.80}` is not a path of the node; write one such as `"/orders/7"`'
             )
-        self._enter(rooms)
+        self._enter(services)
         parts = urlsplit(path)
         data = (
             b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -70,12 +70,12 @@ class HttpClient:
         fields = [(b"host", b"localhost"), (b"content-length", b"%d" % len(data))]
         fields += [
             (name.replace("_", "-").lower().encode(), text.encode())
-            for name, text in as_operator(rooms.operator.key, headers).items()
+            for name, text in as_operator(services.operator.key, headers).items()
         ]
         listening = _Listening()
-        exchange = RequestBody(go_on=_nothing, invite=None, speaker=listening)
-        exchange.feed(data)
-        exchange.complete()
+        request_body = RequestBody(go_on=_nothing, invite=None, sender=listening)
+        request_body.feed(data)
+        request_body.complete()
         answered = await self._application.answer(
             IncomingRequest(
                 method,
@@ -84,15 +84,15 @@ class HttpClient:
                 fields,
                 dict(fields),
                 CLIENT,
-                exchange,
+                request_body,
                 self._admission,
             )
         )
         assert answered is not None  # noqa: S101 - only who hangs up is not answered
         response, extra = answered
-        if exchange.outlet is not None and exchange.outlet.state is AnswerState.BEGUN:
+        if request_body.streamed is not None and request_body.streamed.state is AnswerState.STARTED:
             raise Unavailable(f"the answer broke off: {response.body.decode()}")
-        if exchange.outlet is not None and exchange.outlet.state is AnswerState.ENDED:
+        if request_body.streamed is not None and request_body.streamed.state is AnswerState.ENDED:
             response = listening.whole()
         found = {
             name.decode(): text.decode("latin-1") for name, text in (*response.headers, *extra)
@@ -100,10 +100,10 @@ class HttpClient:
         found.setdefault("content-type", response.media.decode())
         return opened(response.status, found, response.body)
 
-    def _enter(self, rooms: Dependencies) -> None:
-        if rooms is self._known:
+    def _enter(self, services: Dependencies) -> None:
+        if services is self._known:
             return
-        self._known = rooms
+        self._known = services
         self._admission = Admission(
             allowed_hosts=(),
             max_body_bytes=_LIMITS.max_body_bytes,
@@ -111,7 +111,7 @@ class HttpClient:
         )
         self._application = Application(
             ApiContext(
-                rooms=rooms, admission=self._admission, metrics=Metrics(), tasks=Tasks(_broke)
+                services=services, admission=self._admission, metrics=Metrics(), tasks=Tasks(_broke)
             )
         )
 
@@ -131,7 +131,7 @@ class _Listening:
         """Note what is said."""
         self._heard += data
 
-    async def wait_room(self) -> None:
+    async def wait_writable(self) -> None:
         """There is room."""
 
     def whole(self) -> Response:
@@ -149,4 +149,4 @@ def _nothing() -> None:
 
 
 def _broke(name: str, error: BaseException) -> None:
-    raise AssertionError(f"task `{name}` of the door failed") from error
+    raise AssertionError(f"task `{name}` of the server failed") from error

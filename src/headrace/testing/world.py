@@ -225,12 +225,12 @@ class World:
 
     def left_out(self, function: str) -> dict[str, int]:
         """How many events flow control left out since the host started, by policy."""
-        return dict(self._lives.node.rooms.runs.counters[function].left_out)
+        return dict(self._lives.node.services.runs.counters[function].left_out)
 
     # --- producing --------------------------------------------------------------------------
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> ServedResponse:
-        """Send a request to the node's door: routes, webhooks, and the platform's own paths.
+        """Send a request to the node's server: routes, webhooks, and the platform's own paths.
 
         A `live` answer is listened to until its end. The client is on the node's own machine.
 
@@ -257,7 +257,7 @@ class World:
         self, method: str, path: str, body: Any, headers: Mapping[str, str]
     ) -> ServedResponse:
         node = await self._lives.standing()
-        return await self._wicket.answer(node.rooms, method, path, body, headers)
+        return await self._wicket.answer(node.services, method, path, body, headers)
 
     def publish(
         self,
@@ -307,7 +307,7 @@ class World:
     def cancel(self, queue: str | Stream[Any], id: str) -> bool:
         """Take back the message of this id, if it still waits for its time; whether it did."""
         name = queue if isinstance(queue, str) else queue.name
-        return bool(self._drive(self._lives.node.rooms.publisher.cancel(name, [id])))
+        return bool(self._drive(self._lives.node.services.publisher.cancel(name, [id])))
 
     # --- breaking ---------------------------------------------------------------------------
 
@@ -391,7 +391,7 @@ class World:
 
     def map(self) -> str:
         """The function-trigger map, as a table."""
-        return map_table(map_rows(self._lives.specs, self._lives.node.rooms.runs.observed()))
+        return map_table(map_rows(self._lives.specs, self._lives.node.services.runs.observed()))
 
     # --- operating --------------------------------------------------------------------------
 
@@ -445,7 +445,7 @@ class World:
         first = 0 if begin is None else round(begin.timestamp() * 1e6)
         last = self._lives.clock.now() + 1 if end is None else round(end.timestamp() * 1e6)
         of = stream if isinstance(stream, str) else stream.name
-        replays = self._lives.node.rooms.replays
+        replays = self._lives.node.services.replays
         self._drive(replays.start(name, of, begin=first, end=last, rules=list(rules)))
 
     # --- checking ---------------------------------------------------------------------------

@@ -121,13 +121,13 @@ def test_a_header_is_unquoted_once_and_percent_decoded_once(raw: bytes, meant: s
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20), st.binary())
 def test_what_the_python_sdk_writes_is_read_as_it_was_meant(text: str, data: bytes) -> None:
-    told = CloudEvent(
+    reported = CloudEvent(
         {"id": text, "source": text, "type": text, "subject": text, "note": text}, data
     )
-    message = to_binary(told, JSONFormat())
+    message = to_binary(reported, JSONFormat())
     headers = {name.encode(): value.encode("ascii") for name, value in message.headers.items()}
     binary_event = binary(headers, message.body, None, BYTES)
-    structured_event = structured(to_structured(told, JSONFormat()).body, None, BYTES)
+    structured_event = structured(to_structured(reported, JSONFormat()).body, None, BYTES)
     for event in (binary_event, structured_event):
         assert (event.value, event.source, event.type, event.key) == (data, text, text, text)
         assert event.headers == {"ce-id": text, "ce-subject": text, "ce-note": text}
@@ -166,7 +166,7 @@ def test_a_batch_is_taken_whole_and_a_wrong_one_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "message"),
     [
         (cloudevent(specversion="0.3"), "reads CloudEvents `1.0`"),
         (cloudevent(specversion=...), "specversion"),
@@ -181,7 +181,7 @@ def test_a_batch_is_taken_whole_and_a_wrong_one_is_named() -> None:
         (b"", "JSON"),
     ],
 )
-def test_what_is_no_cloudevent_is_refused(body: bytes, says: str) -> None:
+def test_what_is_no_cloudevent_is_refused(body: bytes, message: str) -> None:
     with pytest.raises(Invalid) as error:
         structured(body, None, JSON)
-    assert says in str(error.value)
+    assert message in str(error.value)

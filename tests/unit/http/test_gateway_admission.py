@@ -15,10 +15,10 @@ def entered(admission: Admission, *hosts: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "127.0.0.1:4280", "[::1]:4280", "LOCALHOST:1", "door.test"]
+    "host", ["localhost", "127.0.0.1:4280", "[::1]:4280", "LOCALHOST:1", "server.test"]
 )
 def test_our_own_names_come_in(host: str) -> None:
-    entered(Admission(allowed_hosts=("door.test",)), host.encode())
+    entered(Admission(allowed_hosts=("server.test",)), host.encode())
 
 
 @pytest.mark.parametrize(

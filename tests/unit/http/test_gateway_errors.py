@@ -7,7 +7,7 @@ import json
 import pytest
 
 from headrace.delivery.calls.direct import CallFailed
-from headrace.http import problem_details as door
+from headrace.http import problem_details as context
 from headrace.model import errors
 from headrace.model.outcome import Cause
 
@@ -28,9 +28,9 @@ from headrace.model.outcome import Cause
         (errors.Refused("x"), 403, None),
         (errors.Locked("x"), 403, None),
         (errors.Corrupt("x"), 500, None),
-        (door.NotAllowed("x", "GET"), 405, None),
-        (door.Unsupported("x"), 415, None),
-        (door.TooSlow("x"), 408, None),
+        (context.NotAllowed("x", "GET"), 405, None),
+        (context.Unsupported("x"), 415, None),
+        (context.TooSlow("x"), 408, None),
         (CallFailed("f", Cause("ValueError", "x")), 500, None),
         (CallFailed("f", Cause("Crashed", "x")), 502, None),
         (CallFailed("f", Cause("OutOfMemory", "x")), 502, None),
@@ -41,7 +41,7 @@ from headrace.model.outcome import Cause
 def test_an_error_has_its_status_its_code_and_when_to_try_again(
     error: errors.HeadraceError, status: int, retry_after: bytes | None
 ) -> None:
-    answer = door.answer_error(error)
+    answer = context.answer_error(error)
     problem = json.loads(answer.body)
     assert answer.media == b"application/problem+json"
     assert (answer.status, problem["status"]) == (status, status)
@@ -58,10 +58,10 @@ def test_every_error_of_the_family_is_in_the_table() -> None:
         if isinstance(kind, type) and issubclass(kind, errors.HeadraceError)
     ]
     for kind in family:
-        assert door.answer_error(kind("x")).status >= 400
+        assert context.answer_error(kind("x")).status >= 400
 
 
 def test_what_nobody_foresaw_keeps_its_text_to_itself() -> None:
-    answer = door.answer_surprise("abc")
+    answer = context.answer_surprise("abc")
     assert answer.status == 500
     assert b"`abc`" in answer.body

@@ -47,7 +47,7 @@ def test_text_and_bytes_travel_in_envelopes_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         (b"{}", "exactly one of"),
         (b'{"value":1,"value_text":"x"}', "exactly one of"),
@@ -69,10 +69,10 @@ def test_text_and_bytes_travel_in_envelopes_as_they_are() -> None:
         (b'{"value":' + b"[" * 5_000 + b"]" * 5_000 + b"}", ""),
     ],
 )
-def test_what_is_no_envelope_is_refused(line: bytes, says: str) -> None:
+def test_what_is_no_envelope_is_refused(line: bytes, message: str) -> None:
     with pytest.raises(Invalid, match="line 2: ") as error:
         envelopes(b'{"value":1}\n' + line, None, JSON)
-    assert says in str(error.value)
+    assert message in str(error.value)
 
 
 def test_more_than_ten_thousand_events_are_too_many() -> None:

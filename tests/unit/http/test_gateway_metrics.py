@@ -1,4 +1,4 @@
-"""What the door counts, as Prometheus reads it."""
+"""What the server counts, as Prometheus reads it."""
 
 from __future__ import annotations
 

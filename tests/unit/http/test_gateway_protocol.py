@@ -31,7 +31,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
-        self.begun: list[Seen] = []
+        self.started: list[Seen] = []
         self.later: list[Callable[[], None]] = []
         self.at_once = True
         self.hung_up = 0
@@ -44,7 +44,7 @@ class Desk:
         if not head.path.startswith("/soon"):
             return None
         seen = (head.method, head.path, body)
-        self.begun.append(seen)
+        self.started.append(seen)
         response = self._answer(seen)
         if self.at_once:
             caller.reply(response, ())
@@ -95,18 +95,18 @@ class Wire:
 
 def opened(desk: Desk) -> tuple[ServerState, Connection, Wire]:
     """A connection to the desk."""
-    hall = ServerState(
+    server = ServerState(
         desk,
         admission=Admission(),
         tasks=Tasks(lambda name, error: None),
         clock=SystemClock(),
-        patience=Timeouts(),
-        crowd=ConnectionLimits(8, 8),
+        timeouts=Timeouts(),
+        connection_limits=ConnectionLimits(8, 8),
         identify=lambda _: Peer("127.0.0.1"),
     )
-    connection, wire = Connection(hall), Wire()
+    connection, wire = Connection(server), Wire()
     connection.connection_made(cast(asyncio.Transport, wire))
-    return hall, connection, wire
+    return server, connection, wire
 
 
 async def fed(connection: Connection, wire: Wire, parts: list[bytes]) -> None:
@@ -154,7 +154,7 @@ def test_requests_are_the_same_however_their_bytes_are_cut(
 ) -> None:
     async def run() -> None:
         desk = Desk()
-        hall, connection, wire = opened(desk)
+        server, connection, wire = opened(desk)
         parts = [raw(path, body, extra, chunked=chunked) for path, body, extra, chunked in wanted]
         if not whole:
             data, parts, at = b"".join(parts), [], 0
@@ -169,7 +169,7 @@ def test_requests_are_the_same_however_their_bytes_are_cut(
         assert wire.answers == list(range(1, len(wanted) + 1))
         assert not wire.closed
         connection.connection_lost(None)
-        await hall.tasks.close()
+        await server.tasks.close()
 
     asyncio.run(run())
 
@@ -181,7 +181,7 @@ def test_a_body_behind_an_upgrade_is_read_and_so_is_the_next_request(
 ) -> None:
     async def run() -> None:
         desk = Desk()
-        hall, connection, wire = opened(desk)
+        server, connection, wire = opened(desk)
         await fed(
             connection, wire, [raw("/late", b"12", asked, chunked=chunked) + raw("/soon", b"3")]
         )
@@ -189,7 +189,7 @@ def test_a_body_behind_an_upgrade_is_read_and_so_is_the_next_request(
         assert wire.answers == [1, 2]
         assert not wire.closed
         connection.connection_lost(None)
-        await hall.tasks.close()
+        await server.tasks.close()
 
     asyncio.run(run())
 
@@ -198,11 +198,11 @@ def test_a_body_behind_an_upgrade_is_read_and_so_is_the_next_request(
 def test_an_absolute_target_without_a_path_means_the_root(target: str) -> None:
     async def run() -> None:
         desk = Desk()
-        hall, connection, wire = opened(desk)
+        server, connection, wire = opened(desk)
         await fed(connection, wire, [raw(target, None)])
         assert desk.seen == [("GET", "/", b"")]
         connection.connection_lost(None)
-        await hall.tasks.close()
+        await server.tasks.close()
 
     asyncio.run(run())
 
@@ -210,17 +210,17 @@ def test_an_absolute_target_without_a_path_means_the_root(target: str) -> None:
 def test_a_head_that_came_before_is_not_read_again() -> None:
     async def run() -> None:
         desk = Desk()
-        hall, connection, _ = opened(desk)
+        server, connection, _ = opened(desk)
         for number in range(5):
             connection.data_received(raw("/soon", b"%d" % number))
         assert [body for _, _, body in desk.seen] == [b"0", b"1", b"2", b"3", b"4"]
-        assert len(hall.heads) == 1
+        assert len(server.heads) == 1
         # Another connection knows it as well, and needs no task for a plain call.
-        other, its_wire = Connection(hall), Wire()
+        other, its_wire = Connection(server), Wire()
         other.connection_made(cast(asyncio.Transport, its_wire))
         other.data_received(raw("/soon", b"5"))
         assert its_wire.answers == [6]
-        assert len(hall.tasks) == 0
+        assert len(server.tasks) == 0
 
     asyncio.run(run())
 
@@ -229,7 +229,7 @@ def test_what_comes_behind_a_plain_call_waits_for_its_answer() -> None:
     async def run() -> None:
         desk = Desk()
         desk.at_once = False
-        hall, connection, wire = opened(desk)
+        server, connection, wire = opened(desk)
         connection.data_received(raw("/soon", b"1"))
         connection.data_received(raw("/late", b"2"))
         connection.data_received(raw("/soon", b"3"))
@@ -245,7 +245,7 @@ def test_what_comes_behind_a_plain_call_waits_for_its_answer() -> None:
         assert wire.answers == [1, 2, 3]
         assert wire.holding == []
         connection.connection_lost(None)
-        await hall.tasks.close()
+        await server.tasks.close()
 
     asyncio.run(run())
 
@@ -253,11 +253,11 @@ def test_what_comes_behind_a_plain_call_waits_for_its_answer() -> None:
 def test_a_thousand_plain_calls_at_once_are_answered_without_climbing_the_stack() -> None:
     async def run() -> None:
         desk = Desk()
-        hall, connection, wire = opened(desk)
+        server, connection, wire = opened(desk)
         connection.data_received(raw("/soon", b"1") * 1_000)
         assert wire.answers == list(range(1, 1_001))
         connection.connection_lost(None)
-        await hall.tasks.close()
+        await server.tasks.close()
 
     asyncio.run(run())
 
@@ -266,13 +266,13 @@ def test_an_answer_to_a_client_that_left_goes_nowhere() -> None:
     async def run() -> None:
         desk = Desk()
         desk.at_once = False
-        hall, connection, wire = opened(desk)
+        server, connection, wire = opened(desk)
         connection.data_received(raw("/soon", b"1"))
         wire.close()
         connection.connection_lost(None)
         desk.later.pop()()
         assert wire.sent == b""
-        assert not hall.connections
+        assert not server.connections
 
     asyncio.run(run())
 
@@ -312,13 +312,13 @@ def test_a_call_under_way_hears_that_its_client_is_gone(answered: bool) -> None:
     async def run() -> None:
         desk = Desk()
         desk.at_once = False
-        hall, connection, _ = opened(desk)
+        server, connection, _ = opened(desk)
         connection.data_received(raw("/soon", b"1"))
         (reply,) = desk.later
         if answered:
             reply()
         connection.connection_lost(None)
         assert desk.hung_up == (0 if answered else 1)
-        await hall.tasks.close()
+        await server.tasks.close()
 
     asyncio.run(run())

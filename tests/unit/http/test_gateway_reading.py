@@ -36,9 +36,9 @@ def _nothing() -> None: ...
 
 def request(query: bytes = b"", method: str = "POST", **headers: str) -> IncomingRequest:
     named = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
-    exchange = RequestBody(go_on=_nothing, invite=None)
+    request_body = RequestBody(go_on=_nothing, invite=None)
     return IncomingRequest(
-        method, "/x", query, named, dict(named), Peer("10.0.0.9"), exchange, Admission()
+        method, "/x", query, named, dict(named), Peer("10.0.0.9"), request_body, Admission()
     )
 
 
@@ -108,9 +108,9 @@ def test_a_route_without_a_body_makes_one_of_query_and_path() -> None:
 def test_a_header_that_came_several_times_is_one_text() -> None:
     route = resolved(Http("POST", "/x", headers=("X-Many", "Cookie")), Any)
     fields = [(b"x-many", b"1"), (b"cookie", b"a=1"), (b"x-many", b"2"), (b"cookie", b"b=2")]
-    exchange = RequestBody(go_on=_nothing, invite=None)
+    request_body = RequestBody(go_on=_nothing, invite=None)
     given = IncomingRequest(
-        "POST", "/x", b"", fields, dict(fields), Peer(""), exchange, Admission()
+        "POST", "/x", b"", fields, dict(fields), Peer(""), request_body, Admission()
     )
     found = carried(route, given, {}, {})
     assert (found["http-header-x-many"], found["http-header-cookie"]) == ("1, 2", "a=1; b=2")

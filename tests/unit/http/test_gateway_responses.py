@@ -1,4 +1,4 @@
-"""What the door shows of payloads is JSON, whatever bytes they are."""
+"""What the server shows of payloads is JSON, whatever bytes they are."""
 
 from __future__ import annotations
 

@@ -38,14 +38,14 @@ def add_routes(routes: Routes) -> None:
     routes.add("POST", "/groups/{function}/resume", resume)
 
 
-async def call(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def call(context: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Run the function on the body and answer with what it returned, once that is committed."""
-    rooms = door.rooms
-    rooms.dispatcher.known(names[0])
+    services = context.services
+    services.supervisor.known(names[0])
     payload = await request.body() or b"null"
     validate_json(payload)
     key = idempotency_key(request)
-    answer = await rooms.direct.call(
+    answer = await services.direct.call(
         names[0],
         payload,
         key=key,
@@ -55,19 +55,23 @@ async def call(door: ApiContext, request: IncomingRequest, names: tuple[str, ...
     return reply_of(answer)
 
 
-async def list_functions(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
+async def list_functions(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """Every function as deployed."""
-    specs = [spec for _, spec in sorted(door.rooms.dispatcher.functions.items())]
-    return await json_list("functions", map(msgspec.to_builtins, specs), Slices(door.rooms.clock))
+    specs = [spec for _, spec in sorted(context.services.supervisor.functions.items())]
+    return await json_list(
+        "functions", map(msgspec.to_builtins, specs), Slices(context.services.clock)
+    )
 
 
-async def show_function(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def show_function(
+    context: ApiContext, _: IncomingRequest, names: tuple[str, ...]
+) -> Response:
     """One function as deployed, with its lag and counters."""
-    spec = door.rooms.dispatcher.known(names[0])
+    spec = context.services.supervisor.known(names[0])
     shown: dict[str, Any] = msgspec.to_builtins(spec)
-    rows = await door.rooms.lag.rows(spec.name)
-    shown["lag"] = [view(row) async for row in Slices(door.rooms.clock).over(rows)]
-    if (counters := door.rooms.runs.counters.get(spec.name)) is not None:
+    rows = await context.services.lag.rows(spec.name)
+    shown["lag"] = [view(row) async for row in Slices(context.services.clock).over(rows)]
+    if (counters := context.services.runs.counters.get(spec.name)) is not None:
         shown["counters"] = {
             "outcomes": dict(counters.outcomes),
             "events": counters.events,
@@ -78,11 +82,11 @@ async def show_function(door: ApiContext, _: IncomingRequest, names: tuple[str, 
     return json_response(shown)
 
 
-async def show_map(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
+async def show_map(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """The function-trigger map."""
-    apps = [app for _, app in sorted(door.rooms.dispatcher.apps.items())]
+    apps = [app for _, app in sorted(context.services.supervisor.apps.items())]
     # A function's rows stand in the order of its triggers.
-    sources = {(row.function, row.place): row for row in await door.rooms.sources.at_hand()}
+    sources = {(row.function, row.place): row for row in await context.services.sources.at_hand()}
     places: Counter[str] = Counter()
 
     def shown(row: MapRow) -> dict[str, Any]:
@@ -94,28 +98,30 @@ async def show_map(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) ->
         return said
 
     return await json_list(
-        "map", map(shown, rows_of(apps, door.rooms.runs.observed())), Slices(door.rooms.clock)
+        "map",
+        map(shown, rows_of(apps, context.services.runs.observed())),
+        Slices(context.services.clock),
     )
 
 
-async def reset(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def reset(context: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Send a group back, or forward."""
-    door.rooms.dispatcher.known(names[0])
+    context.services.supervisor.known(names[0])
     wish: ResetRequest = await request.json(ResetRequest)
     start = place(str(wish.start))
     if isinstance(wish.start, int) and wish.start < 0:
         raise Invalid(f"`start` is {wish.start}; offsets begin at 0")
-    await door.rooms.dispatcher.reset(names[0], start, order_of=wish.order_of)
+    await context.services.supervisor.reset(names[0], start, order_of=wish.order_of)
     return json_response({"function": names[0], "start": start})
 
 
-async def pause(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def pause(context: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Feed the function no more; its positions wait."""
-    door.rooms.dispatcher.pause(names[0])
+    context.services.supervisor.pause(names[0])
     return json_response({"function": names[0], "paused": True})
 
 
-async def resume(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def resume(context: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Feed it again."""
-    door.rooms.dispatcher.resume(names[0])
+    context.services.supervisor.resume(names[0])
     return json_response({"function": names[0], "paused": False})

@@ -17,7 +17,7 @@ from headrace.admin.queues import QueuedMessage
 from headrace.delivery.queues.external_consumers import LeasedMessage
 from headrace.environment.time_slices import Slices
 from headrace.http.context import ApiContext, Routes
-from headrace.http.pipeline.authentication import Owners, prove_reader
+from headrace.http.pipeline.authentication import Owners, authorize_reader
 from headrace.http.pipeline.event_bodies import read_events
 from headrace.http.request import IncomingRequest
 from headrace.http.response import (
@@ -103,53 +103,55 @@ def add_routes(routes: Routes) -> None:
     routes.add("POST", "/queues/{queue}/purge", purge)
 
 
-async def send(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def send(context: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Put messages on the queue; `delay` or `at`, and `priority` in the query are for all of them."""
-    spec, _ = _queue(door, names[0])
+    spec, _ = _queue(context, names[0])
     if spec.private:
         raise Refused(f"queue `{spec.name}` is private to app `{spec.owner}`")
     events = await read_events(request, spec)
-    found = await door.rooms.publisher.publish(spec.name, events)
+    found = await context.services.publisher.publish(spec.name, events)
     return json_response(published_view(found), status=202)
 
 
-async def cancel(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def cancel(context: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Take back messages that wait for their time, by their ids."""
-    spec, _ = _queue(door, names[0])
-    await prove_reader(door, request, Owners(door).of_stream(spec.name))
+    spec, _ = _queue(context, names[0])
+    await authorize_reader(context, request, Owners(context).of_stream(spec.name))
     asked = await request.json(Cancelling)
-    found = await door.rooms.publisher.cancel(spec.name, asked.ids)
+    found = await context.services.publisher.cancel(spec.name, asked.ids)
     left = [id for id in asked.ids if id not in set(found)]
     return json_response({"cancelled": found, "unknown": left})
 
 
-async def receive(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def receive(
+    context: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+) -> Response:
     """Messages, each with the receipt that is needed to say anything about it."""
-    spec, group = _queue(door, names[0])
+    spec, group = _queue(context, names[0])
     asked = await request.json(ReceiveRequest)
-    receive = door.rooms.dispatcher.queues.receive
+    receive = context.services.supervisor.queues.receive
     if not asked.wait:
         messages = await receive(group, most=asked.max, visibility=asked.visibility)
     else:
-        door.admission.start_waiting()
+        context.admission.start_waiting()
         # A message must not be leased to somebody who is no longer there.
-        over = door.tasks.start(_over(door, request), name="long poll")
+        over = context.tasks.start(_over(context, request), name="long poll")
         try:
             messages = await receive(
                 group, most=asked.max, wait=asked.wait, visibility=asked.visibility, over=over
             )
         finally:
             over.cancel()
-            door.admission.stop_waiting()
+            context.admission.stop_waiting()
     shown = (_view(message, spec) for message in messages)
-    return await json_list("messages", shown, Slices(door.rooms.clock))
+    return await json_list("messages", shown, Slices(context.services.clock))
 
 
-async def _over(door: ApiContext, request: IncomingRequest) -> None:
+async def _over(context: ApiContext, request: IncomingRequest) -> None:
     """Return once the client is gone, or the HTTP server closes."""
     ends = [
-        door.tasks.start(request.wait_left(), name="long poll, its client"),
-        door.tasks.start(_closing(door), name="long poll, the door"),
+        context.tasks.start(request.wait_left(), name="long poll, its client"),
+        context.tasks.start(_closing(context), name="long poll, the server"),
     ]
     try:
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -158,73 +160,73 @@ async def _over(door: ApiContext, request: IncomingRequest) -> None:
             end.cancel()
 
 
-async def _closing(door: ApiContext) -> None:
-    await door.closing.wait()
+async def _closing(context: ApiContext) -> None:
+    await context.closing.wait()
 
 
 async def acknowledge(
-    door: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+    context: ApiContext, request: IncomingRequest, names: tuple[str, ...]
 ) -> Response:
     """These messages are done."""
-    _, group = _queue(door, names[0])
+    _, group = _queue(context, names[0])
     said = await request.json(SettleRequest)
-    queues = door.rooms.dispatcher.queues
+    queues = context.services.supervisor.queues
     return await _each(said.receipts, lambda receipt: queues.acknowledge(group, receipt))
 
 
-async def refuse(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def refuse(context: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Give these messages back."""
-    _, group = _queue(door, names[0])
+    _, group = _queue(context, names[0])
     said = await request.json(SettleRequest)
-    queues = door.rooms.dispatcher.queues
+    queues = context.services.supervisor.queues
     return await _each(
         said.receipts,
         lambda receipt: queues.refuse(group, receipt, delay=said.delay, reason=said.reason),
     )
 
 
-async def extend(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def extend(context: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Keep these messages for `seconds` from now."""
-    _, group = _queue(door, names[0])
+    _, group = _queue(context, names[0])
     said = await request.json(SettleRequest)
     if said.seconds <= 0:
         raise Invalid("`seconds` is missing; say for how long the messages are to be kept")
-    queues = door.rooms.dispatcher.queues
+    queues = context.services.supervisor.queues
     return await _each(said.receipts, lambda receipt: queues.extend(group, receipt, said.seconds))
 
 
-async def redrive(door: ApiContext, __: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def redrive(context: ApiContext, __: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Give every dead message out again, to whoever gave it up."""
-    return json_response({"redriven": await door.rooms.queues.redrive(names[0])})
+    return json_response({"redriven": await context.services.queues.redrive(names[0])})
 
 
-async def purge(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def purge(context: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Let everything that is in the queue count as done; it has to be said: `{"all": true}`."""
     if not (await request.json(PurgeRequest)).all:
         raise Invalid('say that you mean it: `{"all": true}`')
-    return json_response(view(await door.rooms.queues.purge(names[0])))
+    return json_response(view(await context.services.queues.purge(names[0])))
 
 
-async def list_queues(door: ApiContext, __: IncomingRequest, ___: tuple[str, ...]) -> Response:
+async def list_queues(context: ApiContext, __: IncomingRequest, ___: tuple[str, ...]) -> Response:
     """Every queue with what is in it."""
-    rows = await door.rooms.queues.rows()
-    return await json_list("queues", map(view, rows), Slices(door.rooms.clock))
+    rows = await context.services.queues.rows()
+    return await json_list("queues", map(view, rows), Slices(context.services.clock))
 
 
-async def peek(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def peek(context: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """The first messages, taken by nobody."""
     limit = request.number("limit", 10, low=1, high=MAX_PEEKED)
-    door.rooms.queues.spec(names[0])
-    await prove_reader(door, request, Owners(door).of_stream(names[0]))
-    found = await door.rooms.queues.peek(names[0], request.query.get("group"), limit=limit)
-    return await json_list("messages", map(_seen, found), Slices(door.rooms.clock))
+    context.services.queues.spec(names[0])
+    await authorize_reader(context, request, Owners(context).of_stream(names[0]))
+    found = await context.services.queues.peek(names[0], request.query.get("group"), limit=limit)
+    return await json_list("messages", map(_seen, found), Slices(context.services.clock))
 
 
-async def show(door: ApiContext, __: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def show(context: ApiContext, __: IncomingRequest, names: tuple[str, ...]) -> Response:
     """The queue's settings and what is in it, in all and for each reader."""
-    row = await door.rooms.queues.row(names[0])
+    row = await context.services.queues.row(names[0])
     group = consumer_name(row.owner, row.queue)
-    offered, leased = door.rooms.dispatcher.queues.counts(group)
+    offered, leased = context.services.supervisor.queues.counts(group)
     unfinished = max((each.waiting + each.in_flight for each in row.readers), default=0)
     shown: dict[str, Any] = view(row)
     return json_response(
@@ -251,8 +253,8 @@ async def _each(receipts: list[str], say: Callable[[str], Awaitable[bool]]) -> R
     return json_response({"settled": len(receipts) - len(stale), "stale": stale})
 
 
-def _queue(door: ApiContext, name: str) -> tuple[StreamSpec, str]:
-    spec = door.rooms.broker.stream(name)
+def _queue(context: ApiContext, name: str) -> tuple[StreamSpec, str]:
+    spec = context.services.broker.stream(name)
     if spec.queue is None:
         raise Unknown(f'`{name}` is a stream, not a queue; declare it with `app.queue("{name}")`')
     return spec, consumer_name(spec.owner, spec.name)

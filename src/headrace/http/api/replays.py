@@ -35,30 +35,30 @@ def add_routes(routes: Routes) -> None:
     routes.add("POST", "/replays/{name}/cancel", cancel)
 
 
-async def list_replays(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
+async def list_replays(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """Every replay."""
-    rows = await door.rooms.replays.list()
-    return await json_list("replays", map(_shown, rows), Slices(door.rooms.clock))
+    rows = await context.services.replays.list()
+    return await json_list("replays", map(_shown, rows), Slices(context.services.clock))
 
 
-async def start(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
+async def start(context: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """Begin a replay; answered 202 once it will go on whatever dies."""
     wish: ReplayRequest = await request.json(ReplayRequest)
-    end = door.rooms.clock.now() if wish.end is None else parse_time(wish.end)
-    row = await door.rooms.replays.start(
+    end = context.services.clock.now() if wish.end is None else parse_time(wish.end)
+    row = await context.services.replays.start(
         wish.name, wish.stream, begin=parse_time(wish.begin), end=end, rules=wish.rules
     )
     return json_response(_shown(row), status=202)
 
 
-async def show(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def show(context: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
     """How far one is."""
-    return json_response(_shown(await door.rooms.replays.get(names[0])))
+    return json_response(_shown(await context.services.replays.get(names[0])))
 
 
-async def cancel(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def cancel(context: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Stop one; what it has appended stays."""
-    return json_response(_shown(await door.rooms.replays.cancel(names[0])))
+    return json_response(_shown(await context.services.replays.cancel(names[0])))
 
 
 def _shown(row: ReplayRow) -> dict[str, Any]:

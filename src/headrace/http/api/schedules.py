@@ -27,24 +27,26 @@ def add_routes(routes: Routes) -> None:
     routes.add("POST", "/schedules/{function}/fire", fire)
 
 
-async def list_schedules(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
+async def list_schedules(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """Every schedule."""
-    return await _listed(door, await door.rooms.schedules.rows())
+    return await _listed(context, await context.services.schedules.rows())
 
 
-async def show_schedules(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def show_schedules(
+    context: ApiContext, _: IncomingRequest, names: tuple[str, ...]
+) -> Response:
     """One function's schedules."""
-    return await _listed(door, await door.rooms.schedules.rows(names[0]))
+    return await _listed(context, await context.services.schedules.rows(names[0]))
 
 
-async def _listed(door: ApiContext, rows: list[ScheduleRow]) -> Response:
-    return await json_list("schedules", map(_shown, rows), Slices(door.rooms.clock))
+async def _listed(context: ApiContext, rows: list[ScheduleRow]) -> Response:
+    return await json_list("schedules", map(_shown, rows), Slices(context.services.clock))
 
 
-async def fire(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def fire(context: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Let one fire now; answered 202 once its event is on the disk."""
     wish: FireRequest = await request.json(FireRequest)
-    event = await door.rooms.schedules.fire(names[0], wish.number)
+    event = await context.services.schedules.fire(names[0], wish.number)
     return json_response({"function": names[0], "number": wish.number, "event": event}, status=202)
 
 

@@ -8,7 +8,7 @@ from headrace.admin.sources import SourceRow
 from headrace.environment.time_slices import Slices
 from headrace.http.context import ApiContext, Routes
 from headrace.http.metrics import MEDIA, NodeSnapshot
-from headrace.http.pipeline.authentication import Owners, prove_reader, sight_of
+from headrace.http.pipeline.authentication import Owners, authorize_reader, read_access_of
 from headrace.http.request import IncomingRequest, wants_page
 from headrace.http.response import (
     Response,
@@ -44,14 +44,14 @@ def add_routes(routes: Routes) -> None:
     routes.add("GET", "/metrics", metrics)
 
 
-async def index(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
+async def index(context: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """What this is and where to go on; a browser is sent to the console."""
     if wants_page(request):
         return Response(303, b"", b"text/plain", ((b"location", b"/console"),))
     return json_response(
         {
             "name": "headrace",
-            "apps": [name for name in sorted(door.rooms.dispatcher.apps) if name[0] != "_"],
+            "apps": [name for name in sorted(context.services.supervisor.apps) if name[0] != "_"],
             "links": [
                 "/console",
                 "/streams",
@@ -77,21 +77,21 @@ async def index(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) 
     )
 
 
-async def lag(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
+async def lag(context: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """How far every group is behind."""
     name = request.query.get("function")
     if name is not None:
-        door.rooms.dispatcher.known(name)
-    rows = await door.rooms.lag.rows(name)
-    return await json_list("lag", map(view, rows), Slices(door.rooms.clock))
+        context.services.supervisor.known(name)
+    rows = await context.services.lag.rows(name)
+    return await json_list("lag", map(view, rows), Slices(context.services.clock))
 
 
-async def sources(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
+async def sources(context: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """Every trigger that brings events in, whether it does, and how its replication slot stands."""
     warning = request.number("warning", SLOT_WARNING_BYTES, high=1 << 62)
-    found = await door.rooms.sources.rows(request.query.get("function"))
+    found = await context.services.sources.rows(request.query.get("function"))
     shown = (source_view(row, warning) for row in found)
-    return await json_list("sources", shown, Slices(door.rooms.clock))
+    return await json_list("sources", shown, Slices(context.services.clock))
 
 
 def source_view(row: SourceRow, warning_bytes: int = SLOT_WARNING_BYTES) -> dict[str, Any]:
@@ -104,61 +104,61 @@ def source_view(row: SourceRow, warning_bytes: int = SLOT_WARNING_BYTES) -> dict
     return shown
 
 
-async def runs(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
+async def runs(context: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """The newest runs, newest first."""
     limit = request.number("limit", 100, low=1, high=MAX_PAGE)
     name = request.query.get("function")
-    sight = await sight_of(door, request)
-    found = door.rooms.runs.recent(name, limit, sight.function)
+    access = await read_access_of(context, request)
+    found = context.services.runs.recent(name, limit, access.function)
     if name is not None and not found:
         # What has run may be deployed no more; what has not must be.
-        door.rooms.dispatcher.known(name)
-    return await json_list("runs", map(view, found), Slices(door.rooms.clock))
+        context.services.supervisor.known(name)
+    return await json_list("runs", map(view, found), Slices(context.services.clock))
 
 
-async def logs(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
+async def logs(context: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """Log lines of functions, oldest first; pass `after` on to go on."""
     limit = request.number("limit", 100, low=1, high=MAX_PAGE)
     start = request.number("after", 0, high=1 << 62)
     name = request.query.get("function")
-    sight = await sight_of(door, request)
-    found = door.rooms.runs.logs(name, limit=limit, after=start, of=sight.function)
+    access = await read_access_of(context, request)
+    found = context.services.runs.logs(name, limit=limit, after=start, of=access.function)
     if name is not None and not found and not start:
-        door.rooms.dispatcher.known(name)
+        context.services.supervisor.known(name)
     after = found[-1].number if found else start
-    return await json_list("logs", map(view, found), Slices(door.rooms.clock), after=after)
+    return await json_list("logs", map(view, found), Slices(context.services.clock), after=after)
 
 
 async def list_state(
-    door: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+    context: ApiContext, request: IncomingRequest, names: tuple[str, ...]
 ) -> Response:
     """An app's state by key; `after` is the last page's last key."""
     app = names[0]
-    await _prove_owner(door, request, app)
+    await _authorize_owner(context, request, app)
     limit = request.number("limit", 100, low=1, high=MAX_PAGE)
     prefix = request.query.get("prefix", "")
     low = whole = pack(app) + prefix.encode().replace(b"\x00", b"\x00\xff")
     if last := request.query.get("after"):
         low = max(low, state_key(app, last) + b"\x00")
-    rows = await door.rooms.storage.scan(Space.STATE, low, after(whole), limit=limit)
-    if not rows and app not in door.rooms.dispatcher.apps:
-        apps = sorted(door.rooms.dispatcher.apps)
+    rows = await context.services.storage.scan(Space.STATE, low, after(whole), limit=limit)
+    if not rows and app not in context.services.supervisor.apps:
+        apps = sorted(context.services.supervisor.apps)
         known = ", ".join(f"`{name}`" for name in apps) or "none"
         raise Unknown(f"there is no app `{app}`{near(app, apps) or f'; deployed are: {known}'}")
-    now = door.rooms.clock.now()
+    now = context.services.clock.now()
     shown = (_entry(state_name(app, packed), row, now) for packed, row in rows)
     more = state_name(app, rows[-1][0]) if len(rows) == limit else ""
-    return await json_list("state", filter(None, shown), Slices(door.rooms.clock), after=more)
+    return await json_list("state", filter(None, shown), Slices(context.services.clock), after=more)
 
 
 async def show_state(
-    door: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+    context: ApiContext, request: IncomingRequest, names: tuple[str, ...]
 ) -> Response:
     """One key of an app's state."""
     app, key = names
-    await _prove_owner(door, request, app, key)
-    row = await door.rooms.storage.get(Space.STATE, state_key(app, key))
-    entry = None if row is None else _entry(key, row, door.rooms.clock.now())
+    await _authorize_owner(context, request, app, key)
+    row = await context.services.storage.get(Space.STATE, state_key(app, key))
+    entry = None if row is None else _entry(key, row, context.services.clock.now())
     if entry is None:
         raise Unknown(
             f"app `{app}` keeps nothing under `{key}`; `headrace state list {app}` shows its keys"
@@ -166,17 +166,19 @@ async def show_state(
     return json_response(entry)
 
 
-async def _prove_owner(door: ApiContext, request: IncomingRequest, app: str, key: str = "") -> None:
+async def _authorize_owner(
+    context: ApiContext, request: IncomingRequest, app: str, key: str = ""
+) -> None:
     """Let state be read as the private streams are that it was made of; open windows hold events themselves.
 
     Raises:
         Unauthenticated, Refused: The request may not read those.
     """
-    if app not in door.rooms.dispatcher.apps or key.startswith(RESERVED_STATE):
+    if app not in context.services.supervisor.apps or key.startswith(RESERVED_STATE):
         owners = frozenset({app.removeprefix(RESERVED_STATE)})
     else:
-        owners = Owners(door).of_state(app)
-    await prove_reader(door, request, owners)
+        owners = Owners(context).of_state(app)
+    await authorize_reader(context, request, owners)
 
 
 def _entry(key: str, row: bytes, now: int) -> dict[str, Any] | None:
@@ -190,10 +192,10 @@ def _entry(key: str, row: bytes, now: int) -> dict[str, Any] | None:
     return entry
 
 
-async def instances(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
+async def instances(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """Every running or hibernating instance."""
-    shown = map(view, door.rooms.instances())
-    return await json_list("instances", shown, Slices(door.rooms.clock))
+    shown = map(view, context.services.instances())
+    return await json_list("instances", shown, Slices(context.services.clock))
 
 
 async def alive(_: ApiContext, __: IncomingRequest, ___: tuple[str, ...]) -> Response:
@@ -201,23 +203,23 @@ async def alive(_: ApiContext, __: IncomingRequest, ___: tuple[str, ...]) -> Res
     return json_response({"status": "ok"})
 
 
-async def ready(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
+async def ready(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """Whether the node takes work now: 200, else 503."""
-    health = door.rooms.health()
-    status = 200 if health.ready and not door.closing.is_set() else 503
+    health = context.services.health()
+    status = 200 if health.ready and not context.closing.is_set() else 503
     return json_response(view(health), status=status)
 
 
-async def metrics(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
+async def metrics(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """Prometheus exposition."""
-    rooms = door.rooms
+    services = context.services
     seen = NodeSnapshot(
-        counters=rooms.runs.counters,
-        lag=await rooms.lag.rows(),
-        instances=rooms.instances(),
-        cold_starts=rooms.cold_starts(),
-        sources=await rooms.sources.rows(),
-        apps=list(rooms.dispatcher.apps.values()),
+        counters=services.runs.counters,
+        lag=await services.lag.rows(),
+        instances=services.instances(),
+        cold_starts=services.cold_starts(),
+        sources=await services.sources.rows(),
+        apps=list(services.supervisor.apps.values()),
     )
-    body = await door.metrics.render(seen, Slices(rooms.clock))
+    body = await context.metrics.render(seen, Slices(services.clock))
     return Response(200, body, MEDIA)

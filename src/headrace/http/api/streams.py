@@ -15,7 +15,7 @@ from headrace.http.api.records import (
     wait_page,
 )
 from headrace.http.context import ApiContext, Routes
-from headrace.http.pipeline.authentication import Owners, prove_reader
+from headrace.http.pipeline.authentication import Owners, authorize_reader
 from headrace.http.pipeline.event_bodies import read_events
 from headrace.http.pipeline.event_times import parse_time
 from headrace.http.request import IncomingRequest
@@ -32,17 +32,19 @@ def add_routes(routes: Routes) -> None:
     routes.add("GET", "/streams/{stream}/records", browse)
 
 
-async def publish(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def publish(
+    context: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+) -> Response:
     """Take events in; answered 202 once they are on the disk."""
-    stream = door.rooms.broker.stream(names[0])
+    stream = context.services.broker.stream(names[0])
     if stream.private or stream.name.startswith("_"):
         raise Refused(
             f"stream `{stream.name}` is private to app `{stream.owner}`; "
             "publish to one of its public streams, or declare it without `private=True`"
         )
     events = await read_events(request, stream)
-    found = await door.rooms.publisher.publish(stream.name, events)
-    door.metrics.published(
+    found = await context.services.publisher.publish(stream.name, events)
+    context.metrics.published(
         stream.name,
         events=len(events),
         duplicates=found.duplicates,
@@ -51,20 +53,23 @@ async def publish(door: ApiContext, request: IncomingRequest, names: tuple[str, 
     return json_response(published_view(found), status=202)
 
 
-async def list_streams(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
+async def list_streams(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """Every stream with what it holds."""
-    slices = Slices(door.rooms.clock)
-    found = [await _summary(door, spec) async for spec in slices.over(door.rooms.broker.streams())]
+    slices = Slices(context.services.clock)
+    found = [
+        await _summary(context, spec)
+        async for spec in slices.over(context.services.broker.streams())
+    ]
     return await json_list("streams", found, slices)
 
 
-async def show_stream(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def show_stream(context: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
     """One stream, partition by partition."""
-    spec = door.rooms.broker.stream(names[0])
-    shown = await _summary(door, spec)
+    spec = context.services.broker.stream(names[0])
+    shown = await _summary(context, spec)
     shown["extents"] = []
     for number in range(spec.partitions):
-        extent = await door.rooms.broker.extent(spec.name, number)
+        extent = await context.services.broker.extent(spec.name, number)
         shown["extents"].append(
             {"partition": number, "low": extent.low, "high": extent.high, "bytes": extent.bytes}
         )
@@ -72,9 +77,9 @@ async def show_stream(door: ApiContext, _: IncomingRequest, names: tuple[str, ..
     return json_response(shown)
 
 
-async def _summary(door: ApiContext, spec: StreamSpec) -> dict[str, Any]:
+async def _summary(context: ApiContext, spec: StreamSpec) -> dict[str, Any]:
     extents = [
-        await door.rooms.broker.extent(spec.name, number) for number in range(spec.partitions)
+        await context.services.broker.extent(spec.name, number) for number in range(spec.partitions)
     ]
     return {
         "name": spec.name,
@@ -89,14 +94,14 @@ async def _summary(door: ApiContext, spec: StreamSpec) -> dict[str, Any]:
         "max_event_bytes": spec.max_event_bytes,
         "records": sum(extent.high - extent.low for extent in extents),
         "bytes": sum(extent.bytes for extent in extents),
-        "readers": door.rooms.dispatcher.readers(spec.name),
+        "readers": context.services.supervisor.readers(spec.name),
     }
 
 
-async def browse(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def browse(context: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
     """A page of records, from a cursor or a place; with `wait`, a long poll."""
-    spec = door.rooms.broker.stream(names[0])
-    await prove_reader(door, request, Owners(door).of_stream(spec.name))
+    spec = context.services.broker.stream(names[0])
+    await authorize_reader(context, request, Owners(context).of_stream(spec.name))
     limit = request.number("limit", 100, low=1, high=MAX_RECORDS)
     seconds = request.seconds("wait", 0.0, high=MAX_WAIT_S) or 0.0
     if (text := request.query.get("cursor")) is not None:
@@ -106,26 +111,28 @@ async def browse(door: ApiContext, request: IncomingRequest, names: tuple[str, .
             request.number("partition", 0, high=1_000_000) if "partition" in request.query else None
         )
         start = request.query.get("offset", request.query.get("from", "earliest"))
-        cursor = await starting_cursor(door.rooms.broker, spec, partition, place(start))
+        cursor = await starting_cursor(context.services.broker, spec, partition, place(start))
     if seconds:
-        door.admission.start_waiting()
-        left = door.tasks.start(request.wait_left(), name="long poll")
+        context.admission.start_waiting()
+        left = context.tasks.start(request.wait_left(), name="long poll")
         try:
             page = await wait_page(
-                door.rooms.broker,
+                context.services.broker,
                 spec,
                 cursor,
                 limit,
                 seconds=seconds,
-                clock=door.rooms.clock,
-                over=lambda: left.done() or door.closing.is_set(),
+                clock=context.services.clock,
+                over=lambda: left.done() or context.closing.is_set(),
             )
         finally:
             left.cancel()
-            door.admission.stop_waiting()
+            context.admission.stop_waiting()
     else:
-        page = await read_page(door.rooms.broker, spec, cursor, limit, Slices(door.rooms.clock))
-    slices = Slices(door.rooms.clock)
+        page = await read_page(
+            context.services.broker, spec, cursor, limit, Slices(context.services.clock)
+        )
+    slices = Slices(context.services.clock)
     return await json_list("records", page.records, slices, cursor=cursor_text(page.cursor))
 
 

@@ -38,22 +38,24 @@ def add_routes(routes: Routes) -> None:
     routes.add("GET", "/openapi.json", openapi)
 
 
-async def create(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
+async def create(context: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """Make a token, and show it this once."""
     wish: TokenRequest = await request.json(TokenRequest)
-    token, text = await door.rooms.tokens.create(wish.name, wish.scopes, lifetime=wish.lifetime)
+    token, text = await context.services.tokens.create(
+        wish.name, wish.scopes, lifetime=wish.lifetime
+    )
     return json_response({**_shown(token), "token": text}, status=201)
 
 
-async def list_tokens(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
+async def list_tokens(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """Every token, without what makes it one."""
-    tokens = await door.rooms.tokens.all()
-    return await json_list("tokens", map(_shown, tokens), Slices(door.rooms.clock))
+    tokens = await context.services.tokens.all()
+    return await json_list("tokens", map(_shown, tokens), Slices(context.services.clock))
 
 
-async def revoke(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def revoke(context: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Let a token count no more."""
-    return json_response(_shown(await door.rooms.tokens.revoke(names[0])))
+    return json_response(_shown(await context.services.tokens.revoke(names[0])))
 
 
 def _shown(token: Token) -> dict[str, object]:
@@ -67,7 +69,7 @@ def _shown(token: Token) -> dict[str, object]:
     }
 
 
-async def status(door: ApiContext, __: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def status(context: ApiContext, __: IncomingRequest, names: tuple[str, ...]) -> Response:
     """What became of a request that was kept: `waiting`, `committed` or `dead`."""
     text, _, mark = names[0].rpartition("-")
     stream, _, offset = text.rpartition("-")
@@ -75,10 +77,10 @@ async def status(door: ApiContext, __: IncomingRequest, names: tuple[str, ...]) 
     if (
         not (partition.isdigit() and offset.isdigit() and len(offset) < 19 and len(partition) < 9)
         or not mark.isascii()
-        or not await door.rooms.marks.is_ours(text, mark)
+        or not await context.services.address_signer.is_ours(text, mark)
     ):
         raise Unknown(f"there is no run `{names[0]:.100}`; use the `Location` a 202 answer gave")
-    found = await door.rooms.explainer.explain(stream, int(partition), int(offset))
+    found = await context.services.explainer.explain(stream, int(partition), int(offset))
     rows = found.functions
     where = rows[0] if rows else None
     detail = where.status if where is not None else "withdrawn"
@@ -94,7 +96,7 @@ async def status(door: ApiContext, __: IncomingRequest, names: tuple[str, ...]) 
     )
 
 
-async def openapi(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
+async def openapi(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """The authors' routes as an OpenAPI 3.1 document."""
-    apps = [app for _, app in sorted(door.rooms.dispatcher.apps.items())]
-    return json_response(await Slices(door.rooms.clock).through(document_of(apps)))
+    apps = [app for _, app in sorted(context.services.supervisor.apps.items())]
+    return json_response(await Slices(context.services.clock).through(document_of(apps)))

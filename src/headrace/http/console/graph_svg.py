@@ -149,8 +149,8 @@ def _node(
     )
     if forward:
         return drawn
-    room = "functions" if function else "streams"
-    return Markup('<a href="/console/{}/{}">{}</a>').format(room, quote(name, safe=""), drawn)
+    section = "functions" if function else "streams"
+    return Markup('<a href="/console/{}/{}">{}</a>').format(section, quote(name, safe=""), drawn)
 
 
 def _line(

@@ -20,15 +20,15 @@ NOTHING = Markup()
 
 def section(title: str, body: Iterable[Markup], empty: str = "") -> Iterator[Markup]:
     """A part of a page under a heading; with nothing to show the sentence `empty`, or nothing at all."""
-    begun = False
+    started = False
     for piece in body:
-        if piece and not begun:
+        if piece and not started:
             yield Markup("<h2>{}</h2><section>").format(title)
-            begun = True
+            started = True
         yield piece
-    if not begun and empty:
+    if not started and empty:
         yield Markup("<h2>{}</h2><section><p>{}</p>").format(title, empty)
-    if begun or empty:
+    if started or empty:
         yield Markup("</section>")
 
 
@@ -40,19 +40,19 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[Marku
     """
     marks = [_mark(head) for head in heads]
     # On a narrow screen there is no line of heads: a number says beside itself what it counts.
-    told = [
+    formats = [
         Markup('{} data-head="{}"').format(mark, head.lstrip("#~?")) if "#" in head else mark
         for mark, head in zip(marks, heads, strict=True)
     ]
     cell = Markup("<td{}>{}</td>")
-    begun = False
+    started = False
     for row in rows:
-        if not begun:
+        if not started:
             yield _heads(heads, marks)
-            begun = True
-        cells = (cell.format(*each) for each in zip(told, row, strict=True))
+            started = True
+        cells = (cell.format(*each) for each in zip(formats, row, strict=True))
         yield Markup("<tr>{}</tr>").format(NOTHING.join(cells))
-    if begun:
+    if started:
         yield Markup("</tbody></table>")
 
 

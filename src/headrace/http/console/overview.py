@@ -177,7 +177,7 @@ def _by_function(lag: Sequence[LagRow]) -> dict[str, list[LagRow]]:
 
 
 def _functions(shown: Overview) -> Iterator[Markup]:
-    told = rows_of(shown.apps)
+    reported = rows_of(shown.apps)
     heads = (
         "~function",
         "~trigger",
@@ -188,10 +188,10 @@ def _functions(shown: Overview) -> Iterator[Markup]:
         "#failed",
         "#?mean ms",
     )
-    cells = (_function(shown, row) for row in islice(told, FUNCTIONS_SHOWN))
+    cells = (_function(shown, row) for row in islice(reported, FUNCTIONS_SHOWN))
     yield from table(heads, cells)
     left = 0
-    for _ in told:
+    for _ in reported:
         left += 1
         yield NOTHING
     if left:

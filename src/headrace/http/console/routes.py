@@ -26,7 +26,7 @@ from headrace.http.console.page_frame import POLICY, Frame, Sheet, around, bare_
 from headrace.http.console.records import Browsed, Held
 from headrace.http.console.throughput import rates
 from headrace.http.context import ApiContext, Routes
-from headrace.http.pipeline.authentication import Owners, prove_reader, sight_of
+from headrace.http.pipeline.authentication import Owners, authorize_reader, read_access_of
 from headrace.http.problem_details import answer_error
 from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, event_view, json_response
@@ -64,22 +64,23 @@ def add_routes(routes: Routes) -> None:
     routes.add("POST", "/console/links", make_link)
 
 
-async def make_link(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
+async def make_link(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
     """A path that lets one browser into the console, once."""
     return json_response(
-        {"path": f"/console/enter/{door.rooms.operator.link(door.rooms.entropy)}"}, status=201
+        {"path": f"/console/enter/{context.services.operator.link(context.services.entropy)}"},
+        status=201,
     )
 
 
-async def enter(door: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
+async def enter(context: ApiContext, _: IncomingRequest, names: tuple[str, ...]) -> Response:
     """Let a browser in by the code of its link, and know it from then on."""
-    session = door.rooms.operator.enter(names[0], door.rooms.entropy)
+    session = context.services.operator.enter(names[0], context.services.entropy)
     if session is None:
         raise Unauthenticated(
             "this link was used before, or is another node's; `headrace console` gives a new one"
         )
     cookie = f"{COOKIE}={session}; Path=/console; HttpOnly; SameSite=Strict"
-    if door.scheme == "https":
+    if context.scheme == "https":
         cookie += "; Secure"
     return Response(
         303,
@@ -103,19 +104,19 @@ def _shown(
     """
 
     async def handler(
-        door: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+        context: ApiContext, request: IncomingRequest, names: tuple[str, ...]
     ) -> Response:
         status = 200
         try:
-            sheet = await page(door, request, names)
-            slices = Slices(door.rooms.clock)
+            sheet = await page(context, request, names)
+            slices = Slices(context.services.clock)
             pieces = [each.encode() async for each in slices.over(sheet.pieces)]
             await slices.step()
         except HeadraceError as error:
             status = answer_error(error).status
             sheet = Sheet(title="That cannot be shown", pieces=())
             pieces = [Markup("<p>{}</p>").format(str(error)).encode()]
-        before, after = around(_frame(door), sheet)
+        before, after = around(_frame(context), sheet)
         return _page(status, b"".join((before.encode(), *pieces, after.encode())))
 
     return handler
@@ -140,76 +141,80 @@ def error_page(problem: Response, text: str) -> Response:
     return msgspec.structs.replace(page, headers=(*page.headers, *problem.headers))
 
 
-async def show_overview(door: ApiContext, request: IncomingRequest, __: tuple[str, ...]) -> Sheet:
+async def show_overview(
+    context: ApiContext, request: IncomingRequest, __: tuple[str, ...]
+) -> Sheet:
     """What runs here, how far it is, and what waits for a person."""
-    rooms, found = door.rooms, await sight_of(door, request)
+    services, found = context.services, await read_access_of(context, request)
     return overview.page(
         Overview(
-            apps=list(rooms.dispatcher.apps.values()),
-            ends=await _ends(door),
-            lag=await rooms.lag.rows(),
-            sources=await rooms.sources.at_hand(),
-            counters=dict(rooms.runs.counters),
-            instances=rooms.instances(),
-            dead=await found.kept(await rooms.dead_letters.list(limit=DEAD_SHOWN)),
-            parked=await found.kept(await rooms.parking.keys(most=PARKED_SHOWN)),
-            rates=await _rates(door),
-            failed=rooms.runs.failed(FAILED_SHOWN, found.function),
-            logs=rooms.runs.logs(limit=LINES_SHOWN, of=found.function),
+            apps=list(services.supervisor.apps.values()),
+            ends=await _ends(context),
+            lag=await services.lag.rows(),
+            sources=await services.sources.at_hand(),
+            counters=dict(services.runs.counters),
+            instances=services.instances(),
+            dead=await found.kept(await services.dead_letters.list(limit=DEAD_SHOWN)),
+            parked=await found.kept(await services.parking.keys(most=PARKED_SHOWN)),
+            rates=await _rates(context),
+            failed=services.runs.failed(FAILED_SHOWN, found.function),
+            logs=services.runs.logs(limit=LINES_SHOWN, of=found.function),
         )
     )
 
 
 async def show_function(
-    door: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+    context: ApiContext, request: IncomingRequest, names: tuple[str, ...]
 ) -> Sheet:
     """One function whole."""
-    rooms, name, found = door.rooms, names[0], await sight_of(door, request)
-    spec = rooms.dispatcher.known(name)
-    app = rooms.dispatcher.apps.get(spec.app)
+    services, name, found = context.services, names[0], await read_access_of(context, request)
+    spec = services.supervisor.known(name)
+    app = services.supervisor.apps.get(spec.app)
     return functions.page(
         functions.Shown(
             name=name,
-            rows=list(rows_of_function(app, spec, rooms.runs.observed().get(name, ())))
+            rows=list(rows_of_function(app, spec, services.runs.observed().get(name, ())))
             if app is not None
             else [],
-            counters=rooms.runs.counters.get(name, Counters()),
-            lag=await rooms.lag.rows(name),
-            sources=await rooms.sources.at_hand(name),
-            schedules=await rooms.schedules.rows(name),
-            dead=await found.kept(await rooms.dead_letters.list(name, limit=DEAD_SHOWN)),
-            parked=await found.kept(await rooms.parking.keys(name, most=PARKED_SHOWN)),
-            instances=[each for each in rooms.instances() if getattr(each, "function", "") == name],
-            runs=rooms.runs.recent(name, RUNS_SHOWN, found.function),
-            logs=rooms.runs.logs(name, limit=LINES_SHOWN, of=found.function),
+            counters=services.runs.counters.get(name, Counters()),
+            lag=await services.lag.rows(name),
+            sources=await services.sources.at_hand(name),
+            schedules=await services.schedules.rows(name),
+            dead=await found.kept(await services.dead_letters.list(name, limit=DEAD_SHOWN)),
+            parked=await found.kept(await services.parking.keys(name, most=PARKED_SHOWN)),
+            instances=[
+                each for each in services.instances() if getattr(each, "function", "") == name
+            ],
+            runs=services.runs.recent(name, RUNS_SHOWN, found.function),
+            logs=services.runs.logs(name, limit=LINES_SHOWN, of=found.function),
         ),
     )
 
 
-async def list_runs(door: ApiContext, request: IncomingRequest, __: tuple[str, ...]) -> Sheet:
+async def list_runs(context: ApiContext, request: IncomingRequest, __: tuple[str, ...]) -> Sheet:
     """The latest runs, and what functions wrote."""
-    runs, found = door.rooms.runs, await sight_of(door, request)
+    runs, found = context.services.runs, await read_access_of(context, request)
     return functions.runs_page(
         runs.recent(None, RUNS_SHOWN, found.function),
         runs.logs(limit=10 * LINES_SHOWN, of=found.function),
     )
 
 
-async def list_streams(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Sheet:
+async def list_streams(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Sheet:
     """Every stream with what it holds."""
     found = [
-        await _held(door, spec)
-        async for spec in Slices(door.rooms.clock).over(door.rooms.broker.streams())
+        await _held(context, spec)
+        async for spec in Slices(context.services.clock).over(context.services.broker.streams())
     ]
     return records.list_page(found)
 
 
-async def browse(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Sheet:
+async def browse(context: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Sheet:
     """A page of a stream's records: the latest, or from a place or cursor on."""
-    broker, slices = door.rooms.broker, Slices(door.rooms.clock)
+    broker, slices = context.services.broker, Slices(context.services.clock)
     spec = broker.stream(names[0])
-    await prove_reader(door, request, Owners(door).of_stream(spec.name))
-    held = await _held(door, spec)
+    await authorize_reader(context, request, Owners(context).of_stream(spec.name))
+    held = await _held(context, spec)
     only = request.number("partition", 0, high=1_000_000) if "partition" in request.query else None
     if (text := request.query.get("cursor")) is not None:
         cursor = parse_cursor(text, spec)
@@ -243,85 +248,97 @@ def _browsed(
     )
 
 
-async def show_event(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Sheet:
+async def show_event(
+    context: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+) -> Sheet:
     """One event, and what each function has made of it."""
     at = position_of(*names)
-    spec = door.rooms.broker.stream(at.stream)
-    found = await explained(door, request, at)
-    slices = Slices(door.rooms.clock)
-    page = await read_page(door.rooms.broker, spec, {at.partition: at.offset}, 1, slices)
+    spec = context.services.broker.stream(at.stream)
+    found = await explained(context, request, at)
+    slices = Slices(context.services.clock)
+    page = await read_page(context.services.broker, spec, {at.partition: at.offset}, 1, slices)
     record = next((each for each in page.records if each["offset"] == at.offset), {})
     return records.event_page(record, found)
 
 
-async def list_triggers(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Sheet:
+async def list_triggers(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Sheet:
     """What sets functions off beside streams."""
-    rooms = door.rooms
-    apps = list(rooms.dispatcher.apps.values())
-    schedules = await rooms.schedules.rows()
-    return triggers.triggers_page(apps, schedules, await rooms.sources.at_hand())
+    services = context.services
+    apps = list(services.supervisor.apps.values())
+    schedules = await services.schedules.rows()
+    return triggers.triggers_page(apps, schedules, await services.sources.at_hand())
 
 
-async def list_queues(door: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Sheet:
+async def list_queues(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Sheet:
     """Every queue with its readers."""
-    return triggers.queues_page(await door.rooms.queues.rows())
+    return triggers.queues_page(await context.services.queues.rows())
 
 
-async def list_failures(door: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Sheet:
+async def list_failures(context: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Sheet:
     """Parked keys, and a page of dead letters."""
     place_after = request.query.get("after", "")
-    dead = await door.rooms.dead_letters.list(limit=PAGE, after=place_after)
+    dead = await context.services.dead_letters.list(limit=PAGE, after=place_after)
     more = f"{dead[-1].function}@{dead[-1].position}" if len(dead) == PAGE else ""
-    found = await sight_of(door, request)
-    parked = await door.rooms.parking.keys(most=PARKED_SHOWN)
+    found = await read_access_of(context, request)
+    parked = await context.services.parking.keys(most=PARKED_SHOWN)
     return failures.page(await found.kept(dead), await found.kept(parked), after=more)
 
 
-async def show_letter(door: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Sheet:
+async def show_letter(
+    context: ApiContext, request: IncomingRequest, names: tuple[str, ...]
+) -> Sheet:
     """One dead letter."""
     function, *where = names
     at = position_of(*where)
-    owners = Owners(door)
-    await prove_reader(door, request, owners.of_stream(at.stream) | owners.of_function(function))
-    dead = await door.rooms.dead_letters.get(function, at)
+    owners = Owners(context)
+    await authorize_reader(
+        context, request, owners.of_stream(at.stream) | owners.of_function(function)
+    )
+    dead = await context.services.dead_letters.get(function, at)
     return failures.letter_page(dead, event_view(decode_event(dead.event)))
 
 
-async def _held(door: ApiContext, spec: StreamSpec) -> Held:
-    readers = door.rooms.dispatcher.readers(spec.name)
-    found = [await door.rooms.broker.extent(spec.name, each) for each in range(spec.partitions)]
+async def _held(context: ApiContext, spec: StreamSpec) -> Held:
+    readers = context.services.supervisor.readers(spec.name)
+    found = [
+        await context.services.broker.extent(spec.name, each) for each in range(spec.partitions)
+    ]
     extents = [(extent.low, extent.high, extent.bytes) for extent in found]
     return Held(spec=spec, extents=extents, readers=readers)
 
 
-async def _ends(door: ApiContext) -> dict[str, int]:
+async def _ends(context: ApiContext) -> dict[str, int]:
     """How many events each stream took that can be drawn; of more streams than that none is."""
-    found = [spec for spec in door.rooms.broker.streams() if not spec.name.startswith("_")]
+    found = [spec for spec in context.services.broker.streams() if not spec.name.startswith("_")]
     ends = {}
-    async for spec in Slices(door.rooms.clock).over(found[:MAX_NODES]):
-        extents = [await door.rooms.broker.extent(spec.name, at) for at in range(spec.partitions)]
+    async for spec in Slices(context.services.clock).over(found[:MAX_NODES]):
+        extents = [
+            await context.services.broker.extent(spec.name, at) for at in range(spec.partitions)
+        ]
         ends[spec.name] = sum(extent.high for extent in extents)
     return ends
 
 
-async def _rates(door: ApiContext) -> dict[tuple[str, str], float]:
+async def _rates(context: ApiContext) -> dict[tuple[str, str], float]:
     """What flows into so many functions as can be drawn; of more nobody looks at each."""
-    runs, now = door.rooms.runs, door.rooms.clock.now()
+    runs, now = context.services.runs, context.services.clock.now()
     names = sorted(runs.counters)[: 2 * MAX_NODES]
     return {
         (name, stream): rate
-        async for name in Slices(door.rooms.clock).over(names)
+        async for name in Slices(context.services.clock).over(names)
         for stream, rate in rates(runs.recent(name, MAX_RUNS), now).items()
     }
 
 
-def _frame(door: ApiContext) -> Frame:
-    health = door.rooms.health()
+def _frame(context: ApiContext) -> Frame:
+    health = context.services.health()
     return Frame(
         version=_version(),
         ready=health.ready,
         reason=health.reason,
-        apps=tuple(name for name in sorted(door.rooms.dispatcher.apps) if name != overview.OWN),
+        apps=tuple(
+            name for name in sorted(context.services.supervisor.apps) if name != overview.OWN
+        ),
     )
 
 

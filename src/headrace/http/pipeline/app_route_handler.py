@@ -53,57 +53,59 @@ _parts = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 async def answer(
-    door: ApiContext, request: IncomingRequest, found: Found, extra: Headers
+    context: ApiContext, request: IncomingRequest, found: Found, extra: Headers
 ) -> Response:
     """Answer a request at an author's route; `extra` are headers of the route's own.
 
     Raises:
-        HeadraceError: It is refused, or the function failed; the door's table says how to answer.
+        HeadraceError: It is refused, or the function failed; the server's table says how to answer.
     """
     target = found.target
-    says = target.says
+    trigger = target.trigger
     free = target.auth is None and target.rate is None
-    who = "" if free else await _admitted(door, request, target)
-    raw = await request.body(says.max_bytes, packed=True)
-    if isinstance(says, Proxy):
-        return await pass_through(door, request, says, found.params, raw)
+    who = "" if free else await _admitted(context, request, target)
+    raw = await request.body(trigger.max_bytes, packed=True)
+    if isinstance(trigger, Proxy):
+        return await pass_through(context, request, trigger, found.params, raw)
     texts = query_texts(request)
-    if isinstance(says, Http) and says.legacy is not None:
+    if isinstance(trigger, Http) and trigger.legacy is not None:
         texts_once = {name: given[-1] for name, given in texts.items()}
-        sticky = picked(says.legacy.sticky, request, found.params, texts_once, b"")
-        if takes_share(says.legacy, says.path, sticky, door.rooms.entropy.uniform(0, 1)):
-            return await pass_on(door, request, says, raw)
+        sticky = picked(trigger.legacy.sticky, request, found.params, texts_once, b"")
+        if takes_share(
+            trigger.legacy, trigger.path, sticky, context.services.entropy.uniform(0, 1)
+        ):
+            return await pass_on(context, request, trigger, raw)
     event_id = None
-    if isinstance(says, Webhook):
-        event_id = _signed(door, request, says, raw)
+    if isinstance(trigger, Webhook):
+        event_id = _signed(context, request, trigger, raw)
     body = raw
     if (encoding := request.headers.get(b"content-encoding")) is not None:
-        body = unpack(encoding.decode("latin-1"), raw, says.max_bytes)
+        body = unpack(encoding.decode("latin-1"), raw, trigger.max_bytes)
         request.reserve(len(body) - len(raw) if len(body) > len(raw) else 0)
-    if isinstance(says, Webhook) and (challenge := _challenge(says, body)) is not None:
+    if isinstance(trigger, Webhook) and (challenge := _challenge(trigger, body)) is not None:
         return Response(200, challenge, b"text/plain")
-    query = typed_query(says, target.query, texts, found.params)
-    payload = payload_of(says, target.body, request.method, body, query, found.params)
-    headers = carried(says, request, found.params, query)
+    query = typed_query(trigger, target.query, texts, found.params)
+    payload = payload_of(trigger, target.body, request.method, body, query, found.params)
+    headers = carried(trigger, request, found.params, query)
     token = idempotency_key(request)
     # A client that tries again from another network is the same one: only tokens keep keys apart.
-    once = _name(f"{who}\n{request.method} {says.path}\n{token}") if token else ""
+    once = _name(f"{who}\n{request.method} {trigger.path}\n{token}") if token else ""
     digest = digest_of(request, body) if once else b""
     if target.stream:
-        key = picked(says.key, request, found.params, query, payload)
+        key = picked(trigger.key, request, found.params, query, payload)
         event = Event(payload, key, id=event_id or once or None, headers=headers)
-        return await _keep(door, target, event, b"" if event_id else digest)
-    live = isinstance(says, Http) and says.mode == "live"
-    outlet = request.open_outlet(extra) if live else None
-    answered = await _call(door, target, payload, headers, once, digest, outlet)
-    if outlet is not None and outlet.state is AnswerState.BEGUN:
-        outlet.end()
+        return await _keep(context, target, event, b"" if event_id else digest)
+    live = isinstance(trigger, Http) and trigger.mode == "live"
+    streamed = request.streamed_answer(extra) if live else None
+    answered = await _call(context, target, payload, headers, once, digest, streamed)
+    if streamed is not None and streamed.state is AnswerState.STARTED:
+        streamed.end()
         return answered
     accept = request.header("accept") or ""
     return in_parts(answered, accept, live=live) if accept or live else answered
 
 
-async def _admitted(door: ApiContext, request: IncomingRequest, target: Target) -> str:
+async def _admitted(context: ApiContext, request: IncomingRequest, target: Target) -> str:
     """Whose token came along: its id, or "" where none is asked for.
 
     Raises:
@@ -111,42 +113,42 @@ async def _admitted(door: ApiContext, request: IncomingRequest, target: Target) 
         Unauthenticated, Refused: Without a token that is good for it.
     """
     who, address = "", client_name(request.client)
-    now = door.rooms.clock.monotonic()
+    now = context.services.clock.monotonic()
     if target.auth is not None:
         try:
-            token = await door.rooms.tokens.check(
+            token = await context.services.tokens.check(
                 request.header("authorization"), target.auth.scope
             )
         except Refused:
             # Whoever tries tokens out is slowed down like everybody else.
             if target.rate is not None:
-                door.buckets.take(target.name, address, target.rate, now)
+                context.buckets.take(target.name, address, target.rate, now)
             raise
         who = token.id
     if target.rate is not None:
-        door.buckets.take(target.name, who or address, target.rate, now)
+        context.buckets.take(target.name, who or address, target.rate, now)
     return who
 
 
-def _signed(door: ApiContext, request: IncomingRequest, says: Webhook, raw: bytes) -> str:
+def _signed(context: ApiContext, request: IncomingRequest, trigger: Webhook, raw: bytes) -> str:
     """The id of a message that is signed.
 
     Raises:
         Forged: It is not.
         Unavailable: It cannot be told, for want of a secret; the sender will try again.
     """
-    now = door.rooms.clock.now() / 1e6
+    now = context.services.clock.now() / 1e6
     try:
-        secrets = [door.rooms.secrets.value(each) for each in says.signature.secrets]
-        return verify(says.signature, secrets, request.headers, raw, now=now)
+        secrets = [context.services.secrets.value(each) for each in trigger.signature.secrets]
+        return verify(trigger.signature, secrets, request.headers, raw, now=now)
     except Misuse as error:
-        _log.error("webhook `%s` takes nothing: %s", says.path, error)
+        _log.error("webhook `%s` takes nothing: %s", trigger.path, error)
         raise Unavailable("this webhook is not set up yet; the node's log says why") from error
 
 
-def _challenge(says: Webhook, body: bytes) -> bytes | None:
+def _challenge(trigger: Webhook, body: bytes) -> bytes | None:
     """What Slack wants to hear once, to see that somebody who knows the secret is there."""
-    if not isinstance(says.signature, Slack) or b"url_verification" not in body:
+    if not isinstance(trigger.signature, Slack) or b"url_verification" not in body:
         return None
     try:
         found: Any = _json.decode(body)
@@ -190,33 +192,33 @@ def _name(once: str) -> str:
     return hashlib.sha256(once.encode()).hexdigest()
 
 
-async def _keep(door: ApiContext, target: Target, event: Event, digest: bytes) -> Response:
+async def _keep(context: ApiContext, target: Target, event: Event, digest: bytes) -> Response:
     """Make the request durable, and say where one can ask what became of it."""
     assert target.function is not None  # noqa: S101 - only functions have streams
-    rooms, origin = door.rooms, f"http{target.says.path}"
-    if digest and isinstance(target.says, Http):
+    services, origin = context.services, f"http{target.trigger.path}"
+    if digest and isinstance(target.trigger, Http):
         keeping = RequestRecorder(
-            rooms.publisher,
-            storage=rooms.storage,
-            broker=rooms.broker,
-            clock=rooms.clock,
-            entropy=rooms.entropy,
+            services.publisher,
+            storage=services.storage,
+            broker=services.broker,
+            clock=services.clock,
+            entropy=services.entropy,
         )
         position, is_known = await keeping.keep(
             target.stream,
             event,
             mark=pack(target.stream, event.id or ""),
             digest=digest,
-            seconds=float(target.says.dedupe),
+            seconds=float(target.trigger.dedupe),
             origin=origin,
         )
     else:
-        published = await rooms.publisher.publish(target.stream, [event], hops=1, origin=origin)
+        published = await services.publisher.publish(target.stream, [event], hops=1, origin=origin)
         position = published.positions[0]
         is_known = position is None
     if position is None:
         return json_response({"accepted": True, "duplicate": True}, status=202)
-    place = await run_address(door, position)
+    place = await run_address(context, position)
     return json_response(
         {"accepted": True, "duplicate": is_known, "status": place},
         status=202,
@@ -224,32 +226,32 @@ async def _keep(door: ApiContext, target: Target, event: Event, digest: bytes) -
     )
 
 
-async def run_address(door: ApiContext, position: Position) -> str:
+async def run_address(context: ApiContext, position: Position) -> str:
     """Where to ask what became of a kept request."""
     text = f"{position.stream}-{position.partition}-{position.offset}"
-    return f"/runs/{text}-{await door.rooms.marks.mark(text)}"
+    return f"/runs/{text}-{await context.services.address_signer.mark(text)}"
 
 
 async def _call(
-    door: ApiContext,
+    context: ApiContext,
     target: Target,
     payload: bytes,
     headers: dict[str, str],
     once: str,
     digest: bytes,
-    outlet: StreamedAnswer | None,
+    streamed: StreamedAnswer | None,
 ) -> Response:
     assert target.function is not None  # noqa: S101 - a proxy is passed through before
     try:
-        answered = await door.rooms.direct.call(
+        answered = await context.services.direct.call(
             target.function.name,
             payload,
             key=once,
             digest=digest,
-            timeout_s=target.says.timeout,
+            timeout_s=target.trigger.timeout,
             headers=headers,
-            listener=outlet,
-            judge=target.promise if door.rooms.check_answers else None,
+            listener=streamed,
+            judge=target.declared_answer if context.services.check_answers else None,
         )
     except CallFailed as error:
         if (invalid := not_of_its_type(error)) is not None:

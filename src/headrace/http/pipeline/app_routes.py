@@ -34,14 +34,14 @@ class Target:
 
     Attributes:
         app: The app that declared it.
-        says: The route as declared.
+        trigger: The route as declared.
         segments: The parts of its path.
         function: Who is called; None for a proxy.
         stream: Where requests are kept until the function has had them; "" where they are not.
     """
 
     app: str
-    says: Http | Webhook | Proxy
+    trigger: Http | Webhook | Proxy
     segments: tuple[Segment, ...]
     function: FunctionSpec | None = None
     stream: str = ""
@@ -49,7 +49,7 @@ class Target:
     @property
     def name(self) -> str:
         """For metrics and rate limits."""
-        return self.says.path
+        return self.trigger.path
 
     @property
     def owner(self) -> str:
@@ -59,36 +59,36 @@ class Target:
     @cached_property
     def body(self) -> Checker | None:
         """What holds bodies against their type; None where any will do."""
-        schema = None if isinstance(self.says, Proxy) else self.says.schema
+        schema = None if isinstance(self.trigger, Proxy) else self.trigger.schema
         return None if schema is None else Checker(schema)
 
     @cached_property
     def query(self) -> Checker | None:
         """The same for queries."""
-        schema = None if isinstance(self.says, Proxy) else self.says.query_schema
+        schema = None if isinstance(self.trigger, Proxy) else self.trigger.query_schema
         return None if schema is None else Checker(schema)
 
     @cached_property
-    def promise(self) -> DeclaredAnswer | None:
+    def declared_answer(self) -> DeclaredAnswer | None:
         """What holds answers against their types; None where none is declared."""
-        says = self.says
-        declared = isinstance(says, Http) and (says.answers or not says.any_status)
-        return DeclaredAnswer(says) if isinstance(says, Http) and declared else None
+        trigger = self.trigger
+        declared = isinstance(trigger, Http) and (trigger.answers or not trigger.any_status)
+        return DeclaredAnswer(trigger) if isinstance(trigger, Http) and declared else None
 
     @property
     def cors(self) -> Cors | None:
         """Which other pages may call it."""
-        return self.says.cors
+        return self.trigger.cors
 
     @property
     def auth(self) -> Bearer | None:
         """Who may come in."""
-        return self.says.auth
+        return self.trigger.auth
 
     @property
     def rate(self) -> PerClient | None:
         """How often one client may."""
-        return self.says.rate
+        return self.trigger.rate
 
 
 @dataclass(frozen=True)
@@ -156,10 +156,10 @@ class RouteTable:
         ]
         if not fitting:
             return None
-        methods = sorted({name for target, _ in fitting for name in target.says.methods})
+        methods = sorted({name for target, _ in fitting for name in target.trigger.methods})
         wrong: Invalid | None = None
         for target, quoted in fitting:
-            if wanted not in target.says.methods:
+            if wanted not in target.trigger.methods:
                 continue
             try:
                 params = {

@@ -26,15 +26,15 @@ _NOBODY: Final[frozenset[str]] = frozenset()
 _SITES = (None, b"none", b"same-origin")
 
 
-async def prove(door: ApiContext, request: IncomingRequest, scope: str) -> None:
+async def authorize(context: ApiContext, request: IncomingRequest, scope: str) -> None:
     """Pass, where the request shows that it may.
 
     Raises:
         Unauthenticated, Refused: It does not.
     """
     shown = request.header("authorization")
-    if not (door.rooms.operator.shows(shown) or _is_session(door, request)):
-        await door.rooms.tokens.check(shown, scope)
+    if not (context.services.operator.shows(shown) or _is_session(context, request)):
+        await context.services.tokens.check(shown, scope)
 
 
 class Owners:
@@ -44,9 +44,9 @@ class Owners:
     for one request.
     """
 
-    def __init__(self, door: ApiContext) -> None:
-        self._broker = door.rooms.broker
-        self._dispatcher = door.rooms.dispatcher
+    def __init__(self, context: ApiContext) -> None:
+        self._broker = context.services.broker
+        self._supervisor = context.services.supervisor
         self._streams: dict[str, frozenset[str]] = {}
         self._functions: dict[str, frozenset[str]] = {}
 
@@ -67,7 +67,7 @@ class Owners:
         """The owners of the private streams it reads; its app where it is deployed no more."""
         found = self._functions.get(name)
         if found is None:
-            function = self._dispatcher.functions.get(name)
+            function = self._supervisor.functions.get(name)
             if function is None:
                 found = frozenset({name.partition(".")[0]})
             else:
@@ -86,20 +86,22 @@ class Owners:
         # A function reads no private stream but its own app's.
         streams = self._broker.streams()
         own = (spec.name for spec in streams if spec.private and spec.owner == app)
-        return frozenset({app}) if any(map(self._dispatcher.readers, own)) else _NOBODY
+        return frozenset({app}) if any(map(self._supervisor.readers, own)) else _NOBODY
 
 
-async def prove_reader(door: ApiContext, request: IncomingRequest, owners: frozenset[str]) -> None:
+async def authorize_reader(
+    context: ApiContext, request: IncomingRequest, owners: frozenset[str]
+) -> None:
     """Pass, where the request may see what is these apps' own.
 
     Raises:
         Unauthenticated, Refused: It may not.
     """
     for owner in sorted(owners):
-        await prove(door, request, f"read:{owner}")
+        await authorize(context, request, f"read:{owner}")
 
 
-class Sight:
+class ReadAccess:
     """What a request may see in lists; what it may not see is left out."""
 
     def __init__(self, owners: Owners, may: Callable[[frozenset[str]], bool], clock: Clock) -> None:
@@ -117,24 +119,24 @@ class Sight:
         return [each async for each in slices.over(found) if self._may(self._owners.of_kept(each))]
 
 
-async def sight_of(door: ApiContext, request: IncomingRequest) -> Sight:
+async def read_access_of(context: ApiContext, request: IncomingRequest) -> ReadAccess:
     """What the request may see."""
-    return Sight(Owners(door), await _reach(door, request), door.rooms.clock)
+    return ReadAccess(Owners(context), await _reach(context, request), context.services.clock)
 
 
-async def _reach(door: ApiContext, request: IncomingRequest) -> Callable[[frozenset[str]], bool]:
+async def _reach(context: ApiContext, request: IncomingRequest) -> Callable[[frozenset[str]], bool]:
     """Whether the request may see what is these apps' own."""
     shown = request.header("authorization")
-    if door.rooms.operator.shows(shown) or _is_session(door, request):
+    if context.services.operator.shows(shown) or _is_session(context, request):
         return lambda _: True
     try:
-        token = await door.rooms.tokens.shown(shown)
+        token = await context.services.tokens.shown(shown)
     except Unauthenticated:
         return lambda owners: not owners
     return lambda owners: all(token.allows(f"read:{owner}") for owner in owners)
 
 
-def _is_session(door: ApiContext, request: IncomingRequest) -> bool:
+def _is_session(context: ApiContext, request: IncomingRequest) -> bool:
     """Whether the operator's browser goes to a page of the console by itself."""
     headers = request.headers
     return (
@@ -142,5 +144,5 @@ def _is_session(door: ApiContext, request: IncomingRequest) -> bool:
         and (request.path == CONSOLE or request.path.startswith(f"{CONSOLE}/"))
         and headers.get(b"sec-fetch-dest", b"document") == b"document"
         and headers.get(b"sec-fetch-site") in _SITES
-        and door.rooms.operator.knows(request.header("cookie"))
+        and context.services.operator.knows(request.header("cookie"))
     )

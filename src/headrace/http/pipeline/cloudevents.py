@@ -163,7 +163,7 @@ def _data(members: Mapping[str, msgspec.Raw], attributes: Mapping[str, str]) -> 
 
 def _event(attributes: dict[str, str], value: bytes, key: str | None) -> Event:
     if (version := attributes.get("specversion")) != "1.0":
-        raise Invalid(f"`specversion` is {version!r}; this door reads CloudEvents `1.0`")
+        raise Invalid(f"`specversion` is {version!r}; this server reads CloudEvents `1.0`")
     for name in _REQUIRED:
         if not attributes.get(name):
             raise Invalid(f"the CloudEvent has no `{name}`; version 1.0 requires it")

@@ -19,7 +19,7 @@ def unpack(encoding: str, body: bytes, limit: int) -> bytes:
     """The body as it was before it was packed.
 
     Raises:
-        Unsupported: It is packed in a way this door does not read.
+        Unsupported: It is packed in a way this server does not read.
         Invalid: It is damaged.
         TooLarge: It would be larger than `limit`, or than a hundred times what came.
     """

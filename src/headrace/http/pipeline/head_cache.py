@@ -31,7 +31,7 @@ class RequestHead:
         headers: The same by name; of a repeated one, the last.
         length: Bytes of the body, where the head is kept.
         modern: Whether it is HTTP/1.1, whose answers may come in chunks.
-        plan: What it asks for, once the door has looked; made anew where that may have changed.
+        plan: What it asks for, once the server has looked; made anew where that may have changed.
     """
 
     __slots__ = ("fields", "headers", "length", "method", "modern", "path", "plan", "raw_query")
@@ -57,7 +57,7 @@ class RequestHead:
 
 
 class HeadCache:
-    """The heads that are known, by their bytes. One per door."""
+    """The heads that are known, by their bytes. One per server."""
 
     def __init__(self, bound: int = MAX_HEADS) -> None:
         self._bound = bound

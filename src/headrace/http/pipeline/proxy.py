@@ -57,15 +57,17 @@ def takes_share(legacy: Legacy, path: str, sticky: str | None, chance: float) ->
     return chance < legacy.share
 
 
-async def pass_on(door: ApiContext, request: IncomingRequest, says: Http, raw: bytes) -> Response:
+async def pass_on(
+    context: ApiContext, request: IncomingRequest, trigger: Http, raw: bytes
+) -> Response:
     """Send a request on as it is.
 
     Raises:
         UpstreamFailed, UpstreamLate: There is no answer.
     """
-    legacy = says.legacy
+    legacy = trigger.legacy
     assert legacy is not None  # noqa: S101 - asked before
-    headers = _forwarded(door, request)
+    headers = _forwarded(context, request)
     ask = ServiceRequest(
         legacy.upstream,
         request.method,
@@ -73,13 +75,17 @@ async def pass_on(door: ApiContext, request: IncomingRequest, says: Http, raw: b
         headers,
         raw,
         seconds=float(legacy.timeout),
-        max_bytes=says.max_bytes,
+        max_bytes=trigger.max_bytes,
     )
-    return _response(await door.rooms.outgoing.ask(ask), headed=request.method == "HEAD")
+    return _response(await context.services.outgoing.ask(ask), headed=request.method == "HEAD")
 
 
 async def pass_through(
-    door: ApiContext, request: IncomingRequest, says: Proxy, params: dict[str, Any], raw: bytes
+    context: ApiContext,
+    request: IncomingRequest,
+    trigger: Proxy,
+    params: dict[str, Any],
+    raw: bytes,
 ) -> Response:
     """Shape a request, send it on, and shape the answer.
 
@@ -87,10 +93,12 @@ async def pass_through(
         UpstreamFailed, UpstreamLate: There is no answer.
         CallFailed: A function that shapes failed.
     """
-    path = "/" + "/".join(request.path.split("/")[1 + len(segments_of(says.path, says.path)) :])
-    headers = _forwarded(door, request)
+    path = "/" + "/".join(
+        request.path.split("/")[1 + len(segments_of(trigger.path, trigger.path)) :]
+    )
+    headers = _forwarded(context, request)
     method, target, body = request.method, _target(path if path != "/" else "", request), raw
-    if says.before:
+    if trigger.before:
         shown = {
             "method": method,
             "path": path,
@@ -100,25 +108,25 @@ async def pass_through(
             "body": base64.b64encode(raw).decode(),
             "client": request.client,
         }
-        answered = await door.rooms.direct.call(says.before, msgspec.json.encode(shown))
+        answered = await context.services.direct.call(trigger.before, msgspec.json.encode(shown))
         if (reply := open_reply(answered)) is not None:
             return Response(reply.status, reply.body, reply.media.encode(), _bytes(reply.headers))
         asked = _shaped(answered)
         method, body, headers = asked.method, asked.body, _bytes(asked.headers)
         target = _written(asked)
-    if says.after:
+    if trigger.after:
         headers = tuple(each for each in headers if each[0] != b"accept-encoding")
     ask = ServiceRequest(
-        says.upstream,
+        trigger.upstream,
         method,
         target,
         headers,
         body,
-        seconds=float(says.timeout),
-        max_bytes=says.max_bytes,
+        seconds=float(trigger.timeout),
+        max_bytes=trigger.max_bytes,
     )
-    got = await door.rooms.outgoing.ask(ask)
-    if not says.after:
+    got = await context.services.outgoing.ask(ask)
+    if not trigger.after:
         return _response(got, headed=request.method == "HEAD" == method)
     media = next((value for name, value in got.headers if name == b"content-type"), b"")
     given: dict[str, Any] = {
@@ -131,9 +139,11 @@ async def pass_through(
         },
         "body": base64.b64encode(got.body).decode(),
     }
-    reply = open_reply(await door.rooms.direct.call(says.after, msgspec.json.encode(given)))
+    reply = open_reply(
+        await context.services.direct.call(trigger.after, msgspec.json.encode(given))
+    )
     if reply is None:
-        raise Corrupt(f"`{says.after}` answered no reply; load its app again")
+        raise Corrupt(f"`{trigger.after}` answered no reply; load its app again")
     cookies = tuple(each for each in got.headers if each[0] == b"set-cookie")
     return Response(
         reply.status, reply.body, reply.media.encode(), (*_bytes(reply.headers), *cookies)
@@ -170,7 +180,7 @@ def _target(path: str, request: IncomingRequest) -> str:
     return f"{path}?{raw.decode('latin-1')}" if raw else path
 
 
-def _forwarded(door: ApiContext, request: IncomingRequest) -> Headers:
+def _forwarded(context: ApiContext, request: IncomingRequest) -> Headers:
     """The request's headers for the next hop."""
     kept = [
         (name, value)
@@ -183,7 +193,7 @@ def _forwarded(door: ApiContext, request: IncomingRequest) -> Headers:
     return (
         *kept,
         (b"x-forwarded-for", request.client.encode("ascii", "replace")),
-        (b"x-forwarded-proto", door.scheme.encode()),
+        (b"x-forwarded-proto", context.scheme.encode()),
         (b"x-forwarded-host", host),
     )
 

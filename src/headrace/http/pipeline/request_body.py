@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from headrace.http.problem_details import HungUp
-from headrace.http.streaming_response import Speaker, StreamedAnswer
+from headrace.http.streaming_response import AnswerSender, StreamedAnswer
 
 HIGH_WATER = 65_536
 """Bytes of a body kept for a reader that does not come; then the connection stops reading."""
@@ -27,8 +27,8 @@ class RequestBody:
         "_parts",
         "_waiter",
         "more",
-        "outlet",
-        "speaker",
+        "sender",
+        "streamed",
     )
 
     def __init__(
@@ -36,18 +36,18 @@ class RequestBody:
         *,
         go_on: Callable[[], None],
         invite: Callable[[], None] | None,
-        speaker: Speaker | None = None,
+        sender: AnswerSender | None = None,
     ) -> None:
         """Begin with nothing.
 
         Args:
             go_on: Lets the connection read further.
             invite: Tells the client to send the body, where it waits to be told.
-            speaker: Where an answer in parts goes; without one every answer goes as a whole.
+            sender: Where an answer in parts goes; without one every answer goes as a whole.
         """
         self.more = True
-        self.speaker = speaker
-        self.outlet: StreamedAnswer | None = None
+        self.sender = sender
+        self.streamed: StreamedAnswer | None = None
         self._body = b""
         self._parts: list[bytes] = []
         self._go_on = go_on

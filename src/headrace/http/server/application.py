@@ -26,7 +26,7 @@ from headrace.http.context import ApiContext, Handler, Routes
 from headrace.http.cors import Headers, allows, answer_headers, preflight
 from headrace.http.pipeline.app_route_handler import answer
 from headrace.http.pipeline.app_routes import Found, RouteTable
-from headrace.http.pipeline.authentication import prove
+from headrace.http.pipeline.authentication import authorize
 from headrace.http.problem_details import HungUp, answer_error, answer_surprise
 from headrace.http.request import IncomingRequest, wants_page
 from headrace.http.response import Response
@@ -39,14 +39,14 @@ from headrace.security.access import needs_proof, scope_of
 _log = logging.getLogger("headrace.http")
 MAX_PLACES = 1_024
 MAX_KNOWN_PATH = 256
-_ROOMS = (streams, functions, dead_letters, status, console, schedules, tokens, replays, queues)
+_RESOURCES = (streams, functions, dead_letters, status, console, schedules, tokens, replays, queues)
 
 
 def route_table() -> Routes:
     """Every route of the HTTP server."""
     routes: Routes = Router()
-    for room in _ROOMS:
-        room.add_routes(routes)
+    for resource in _RESOURCES:
+        resource.add_routes(routes)
     return routes
 
 
@@ -63,25 +63,25 @@ class ApiRoute:
 class Application:
     """Answers requests. One per gateway; safe for many at once."""
 
-    def __init__(self, door: ApiContext) -> None:
-        self._door = door
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
         self._routes = route_table()
         # Clients ask for the same few paths again and again.
         self._places: dict[tuple[str, str], ApiRoute] = {}
-        self._authored = RouteTable(door.rooms.dispatcher.apps)
-        self.begin = Calls(door, self._authored, self._routes).begin
+        self._authored = RouteTable(context.services.supervisor.apps)
+        self.begin = Calls(context, self._authored, self._routes).begin
 
     async def answer(self, request: IncomingRequest) -> tuple[Response, Headers] | None:
         """The answer, and headers of the route's own; None where nobody is left to hear it."""
-        door = self._door
-        clock = door.rooms.clock
+        context = self._context
+        clock = context.services.clock
         began = clock.monotonic()
         pattern = "-"
         extra: Headers = ()
         is_authored = False
         function = ""
         try:
-            door.admission.check_host(request.fields, request.headers)
+            context.admission.check_host(request.fields, request.headers)
             asked = None
             if request.method == "OPTIONS":
                 asked = request.header("access-control-request-method")
@@ -93,45 +93,45 @@ class Application:
                 if place is None:
                     place = await self._place(request)
                 elif b"origin" in request.headers or needs_proof(
-                    door.rooms.access, place.scope, request.peer, request.headers
+                    context.services.access, place.scope, request.peer, request.headers
                 ):
                     await self._guard(request, place.scope)
                 pattern = place.pattern
                 if place.handler is functions.call:
                     function = place.names[0]
-                door.admission.enter()
+                context.admission.enter()
                 try:
-                    response = await place.handler(door, request, place.names)
+                    response = await place.handler(context, request, place.names)
                 finally:
-                    door.admission.leave(request.reserved)
+                    context.admission.leave(request.reserved)
             else:
                 pattern = found.target.name
                 function = found.target.owner
                 extra = self._check_origin(request, found)
-                door.admission.enter()
+                context.admission.enter()
                 try:
                     if request.method == "OPTIONS":
                         response = _preflight(request, found)
                     else:
-                        response = await answer(door, request, found, extra)
+                        response = await answer(context, request, found, extra)
                 finally:
-                    door.admission.leave(request.reserved)
+                    context.admission.leave(request.reserved)
         except HungUp:
             return None
         except HeadraceError as error:
             response = answer_error(error)
             if not is_authored and wants_page(request):
                 response = console.error_page(response, str(error))
-            extra = extra or self._heard(request)
-        except Exception:  # noqa: BLE001 - the last resort: a bug must be an answer, not a dead door
+            extra = extra or self._error_headers(request)
+        except Exception:  # noqa: BLE001 - the last resort: a bug must be an answer, not a dead server
             reference = f"{clock.now():x}"
             _log.exception("reference %s: %s %s broke", reference, request.method, pattern)
             response = answer_surprise(reference)
         seconds = clock.monotonic() - began
-        door.answered(pattern, request.method, request.path, response.status, seconds, function)
+        context.answered(pattern, request.method, request.path, response.status, seconds, function)
         return response, extra
 
-    def _heard(self, request: IncomingRequest) -> Headers:
+    def _error_headers(self, request: IncomingRequest) -> Headers:
         """What lets a page that may call the path read why it was refused there."""
         if (origin := request.headers.get(b"origin")) is None:
             return ()
@@ -153,11 +153,11 @@ class Application:
 
     async def _guard(self, request: IncomingRequest, scope: str) -> None:
         """Let in who may use the platform's own paths."""
-        rooms = self._door.rooms
+        services = self._context.services
         if (origin := request.headers.get(b"origin")) is not None:
-            check_origin(origin, request.headers.get(b"host", b""), self._door.scheme)
-        if needs_proof(rooms.access, scope, request.peer, request.headers):
-            await prove(self._door, request, scope)
+            check_origin(origin, request.headers.get(b"host", b""), self._context.scheme)
+        if needs_proof(services.access, scope, request.peer, request.headers):
+            await authorize(self._context, request, scope)
 
     def _check_origin(self, request: IncomingRequest, found: Found) -> Headers:
         """What an answer says to a page of another origin, where it may ask at all."""
@@ -167,12 +167,12 @@ class Application:
         if (
             origin is not None
             and not allows(target.cors, origin)
-            and not isinstance(target.says, Webhook)
+            and not isinstance(target.trigger, Webhook)
         ):
             if request.method == "OPTIONS":
                 return ()
             check_origin(
-                origin.encode("latin-1"), request.headers.get(b"host", b""), self._door.scheme
+                origin.encode("latin-1"), request.headers.get(b"host", b""), self._context.scheme
             )
         return answer_headers(target.cors, origin)
 

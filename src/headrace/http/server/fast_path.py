@@ -40,11 +40,11 @@ _BY_NAME = "/functions/"
 _IN_PARTS = (b"text/event-stream", b"application/x-ndjson")
 
 
-def _nobody() -> None:
+def _nothing_to_resume() -> None:
     """There is no connection that could go on."""
 
 
-_NOTHING = RequestBody(go_on=_nobody, invite=None)
+_NOTHING = RequestBody(go_on=_nothing_to_resume, invite=None)
 
 
 class Caller(Protocol):
@@ -56,17 +56,17 @@ class Caller(Protocol):
 
 
 class Calls:
-    """Begins plain calls. One per door."""
+    """Begins plain calls. One per server."""
 
-    def __init__(self, door: ApiContext, table: RouteTable, routes: Routes) -> None:
-        self._door = door
+    def __init__(self, context: ApiContext, table: RouteTable, routes: Routes) -> None:
+        self._context = context
         self._table = table
         self._routes = routes
-        self.admission = door.admission
-        self.answered = door.answered
-        self.tasks = door.tasks
-        self.direct = door.rooms.direct
-        self.clock = door.rooms.clock
+        self.admission = context.admission
+        self.answered = context.answered
+        self.tasks = context.tasks
+        self.direct = context.services.direct
+        self.clock = context.services.clock
 
     def begin(
         self, head: RequestHead, body: bytes, peer: Peer, caller: Caller
@@ -85,18 +85,22 @@ class Calls:
                 payload = body or b"null"
                 validate_json(payload)
             else:
-                assert isinstance(target.says, Http)  # noqa: S101 - others are not plain calls
-                payload = payload_of(target.says, target.body, plan.method, body, {}, plan.params)
-                timeout_s = target.says.timeout
-                judge = target.promise if self._door.rooms.check_answers else None
-            begun = self.direct.begin(plan.function, payload, call, timeout_s, plan.headers, judge)
+                assert isinstance(target.trigger, Http)  # noqa: S101 - others are not plain calls
+                payload = payload_of(
+                    target.trigger, target.body, plan.method, body, {}, plan.params
+                )
+                timeout_s = target.trigger.timeout
+                judge = target.declared_answer if self._context.services.check_answers else None
+            started = self.direct.begin(
+                plan.function, payload, call, timeout_s, plan.headers, judge
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is becomes an answer
             call.set_exception(error)
             return call
-        if begun is None:
+        if started is None:
             self.admission.leave(size)
             return None
-        call.begun = begun
+        call.started = started
         return call
 
     def _plan(self, head: RequestHead, peer: Peer) -> RequestPlan:
@@ -108,7 +112,7 @@ class Calls:
         if any(name in headers for name in _PARTICULAR):
             return none
         try:
-            self._door.admission.check_host(head.fields, headers)
+            self._context.admission.check_host(head.fields, headers)
             found = self._table.find(head.method, head.path, None)
             if found is None:
                 return self._by_name(head, peer) if head.path.startswith(_BY_NAME) else none
@@ -120,7 +124,7 @@ class Calls:
         handler, names, pattern = self._routes.find(head.method, head.path)
         scope = scope_of(head.method, ["functions", *names])
         if handler is not functions.call or needs_proof(
-            self._door.rooms.access, scope, peer, head.headers
+            self._context.services.access, scope, peer, head.headers
         ):
             return RequestPlan(self._table.apps, peer)
         most = self.admission.max_body_bytes
@@ -128,12 +132,12 @@ class Calls:
 
     def _at_route(self, head: RequestHead, peer: Peer, found: Found) -> RequestPlan | None:
         target = found.target
-        says = target.says
-        if not isinstance(says, Http) or target.function is None or says.mode != "sync":
+        trigger = target.trigger
+        if not isinstance(trigger, Http) or target.function is None or trigger.mode != "sync":
             return None
-        if target.auth is not None or target.rate is not None or says.legacy is not None:
+        if target.auth is not None or target.rate is not None or trigger.legacy is not None:
             return None
-        if says.query_schema is not None:
+        if trigger.query_schema is not None:
             return None
         accept = head.headers.get(b"accept", b"")
         if any(media in accept for media in _IN_PARTS):
@@ -154,10 +158,10 @@ class Calls:
             target.function.name,
             target.name,
             head.method,
-            min(says.max_bytes, self.admission.max_body_bytes),
+            min(trigger.max_bytes, self.admission.max_body_bytes),
             target,
             found.params,
-            carried(says, request, found.params, {}),
+            carried(trigger, request, found.params, {}),
             answer_headers(target.cors, None),
         )
 
@@ -174,7 +178,7 @@ class FastPathCall(msgspec.Struct):
         size: Bytes of the body.
         caller: Who is answered.
         arrived: When its last byte was there.
-        begun: What runs, or waits for an instance.
+        started: What runs, or waits for an instance.
     """
 
     calls: Calls
@@ -183,12 +187,12 @@ class FastPathCall(msgspec.Struct):
     size: int
     caller: Caller
     arrived: float
-    begun: StartedCall | None = None
+    started: StartedCall | None = None
 
     def hang_up(self) -> None:
         """The client is gone: whoever was called is heard to the end, but nobody is called for it."""
-        begun = self.begun
-        if begun is not None and begun.queued is not None and begun.queued.withdraw():
+        started = self.started
+        if started is not None and started.queued is not None and started.queued.withdraw():
             self.calls.admission.leave(self.size)
 
     def done(self) -> bool:
@@ -201,23 +205,23 @@ class FastPathCall(msgspec.Struct):
 
     def set_result(self, outcome: Outcome | Lost, /) -> None:
         """It has run: answer, or let a task do what is left to do."""
-        begun = self.begun
-        assert begun is not None  # noqa: S101 - nobody is told before the run was handed over
+        started = self.started
+        assert started is not None  # noqa: S101 - nobody is told before the run was handed over
         calls = self.calls
         try:
-            answer = calls.direct.plain(begun, outcome)
+            answer = calls.direct.plain(started, outcome)
             response = None if answer is None else reply_of(answer)
         except Exception as error:  # noqa: BLE001 - whatever it is becomes an answer
             response = self._failed(error)
         if response is not None:
             self._reply(response)
         elif not calls.tasks.closed:
-            calls.tasks.start(self._finish(begun, outcome), name="finish a call")
+            calls.tasks.start(self._finish(started, outcome), name="finish a call")
 
-    async def _finish(self, begun: StartedCall, outcome: Outcome | Lost) -> None:
+    async def _finish(self, started: StartedCall, outcome: Outcome | Lost) -> None:
         """Commit what it did, or run it again; then answer."""
         try:
-            response = reply_of(await self.calls.direct.finish(begun, outcome))
+            response = reply_of(await self.calls.direct.finish(started, outcome))
         except Exception as error:  # noqa: BLE001 - whatever it is becomes an answer
             response = self._failed(error)
         self._reply(response)

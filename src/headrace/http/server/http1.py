@@ -1,6 +1,6 @@
 """HTTP/1.1 on one connection: bytes in, requests out, within bounds and deadlines.
 
-httptools parses what is not known already (`heads`), and `turns` answers. A connection has 10 s to
+httptools parses what is not known already (`heads`), and `order` answers. A connection has 10 s to
 bring its headers whole and 30 s more for the body, however slowly the bytes drip; headers, chunk
 extensions and trailers are bounded in bytes, requests that wait for their turn and connections in
 number. What comes after a request that cannot be read is not looked at. A client that asks for another
@@ -40,8 +40,8 @@ _METHODS: dict[bytes, str] = {}
 class Connection(asyncio.Protocol):
     """One client's connection. Owned by the loop's transport."""
 
-    def __init__(self, hall: ServerState) -> None:
-        self._hall = hall
+    def __init__(self, server: ServerState) -> None:
+        self._server = server
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._phase = _FIRST
@@ -51,7 +51,7 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._client = ""
-        self._exchange: RequestBody | None = None
+        self._request_body: RequestBody | None = None
         self._head: RequestHead
         self._heads_read = 0
         self._paused = False
@@ -60,47 +60,47 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for headers, or close at once where there are too many."""
-        hall = self._hall
+        server = self._server
         self._transport = cast(asyncio.Transport, transport)
-        peer = hall.identify(transport)
+        peer = server.identify(transport)
         self._client = peer.address
-        self._turns = RequestOrder(hall, self._transport, peer, self)
-        hall.connections.add(self)
-        if problem := hall.crowd.enter(self._client):
+        self._order = RequestOrder(server, self._transport, peer, self)
+        server.connections.add(self)
+        if problem := server.connection_limits.enter(self._client):
             self._refuse(Overloaded(problem))
             return
-        self._wait_until(self._loop.time() + hall.patience.headers)
+        self._wait_until(self._loop.time() + server.timeouts.headers)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting, and tell whoever reads or writes."""
-        self._hall.connections.discard(self)
-        self._hall.crowd.leave(self._client)
+        self._server.connections.discard(self)
+        self._server.connection_limits.leave(self._client)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._exchange is not None:
-            self._exchange.hang_up()
-        self._turns.hang_up()
+        if self._request_body is not None:
+            self._request_body.hang_up()
+        self._order.hang_up()
 
     def pause_writing(self) -> None:
         """The client reads more slowly than it is answered."""
-        self._turns.pause()
+        self._order.pause()
 
     def resume_writing(self) -> None:
         """It has caught up."""
-        self._turns.resume()
+        self._order.resume()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and bound what does not become a body."""
-        turns = self._turns
-        if turns.final and self._exchange is None:
+        order = self._order
+        if order.final and self._request_body is None:
             return
         end = 0
-        between = self._exchange is None and self._phase != _HEADERS
+        between = self._request_body is None and self._phase != _HEADERS
         if between and (found := data.find(END, 0, MAX_KNOWN_BYTES)) > 0:
             end = found + len(END)
-            head = self._hall.heads.find(data[:end])
-            if head is not None and len(data) - end == head.length and not turns.waiting:
+            head = self._server.heads.find(data[:end])
+            if head is not None and len(data) - end == head.length and not order.waiting:
                 self._arrived(head, data[end:])
                 return
         self._heads_read = 0
@@ -108,11 +108,11 @@ class Connection(asyncio.Protocol):
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
-            if not (turns.final and self._exchange is None):
+            if not (order.final and self._request_body is None):
                 self._refuse(Invalid(f"this cannot be read as HTTP/1.1: {_root_of(error)}"))
         else:
             self._fed(data, end)
-        turns.go_on()
+        order.go_on()
 
     def _feed(self, data: bytes) -> None:
         """Parse; a head that asks for another protocol is read again as if it had not.
@@ -138,8 +138,8 @@ class Connection(asyncio.Protocol):
 
     def _fed(self, data: bytes, end: int) -> None:
         """Know a head that came with all of its body, and bound what does not become a body."""
-        if end and self._heads_read == 1 and self._exchange is None and not self._turns.final:
-            self._hall.heads.keep(data[:end], self._head, len(data) - end)
+        if end and self._heads_read == 1 and self._request_body is None and not self._order.final:
+            self._server.heads.keep(data[:end], self._head, len(data) - end)
         if self._loose_bytes > MAX_HEADER_BYTES:
             self._refuse(
                 TooLarge(
@@ -148,28 +148,28 @@ class Connection(asyncio.Protocol):
                 )
             )
         elif self._due == 0.0:
-            patience = self._hall.patience
-            seconds = patience.headers if self._phase == _HEADERS else patience.body
+            timeouts = self._server.timeouts
+            seconds = timeouts.headers if self._phase == _HEADERS else timeouts.body
             self._wait_until(self._loop.time() + seconds)
 
     def _arrived(self, head: RequestHead, body: bytes) -> None:
         """Take a request that is whole, with a head that is known."""
         self._phase = _ANSWER
         self._due = math.inf
-        turns = self._turns
-        if turns.take(head, body):
+        order = self._order
+        if order.take(head, body):
             return
-        exchange = RequestBody(go_on=self._read_on, invite=None, speaker=turns.speaker_for(head))
-        exchange.feed(body)
-        exchange.complete()
-        self._add(head, exchange)
-        turns.go_on()
+        request_body = RequestBody(go_on=self._read_on, invite=None, sender=order.sender_for(head))
+        request_body.feed(body)
+        request_body.complete()
+        self._add(head, request_body)
+        order.go_on()
 
-    def _add(self, head: RequestHead, exchange: RequestBody) -> None:
-        if self._turns.in_hand:
+    def _add(self, head: RequestHead, request_body: RequestBody) -> None:
+        if self._order.in_hand:
             # Answers go out one after the other: nothing more is read until this one's turn.
             self._hold()
-        self._turns.add(head, exchange)
+        self._order.add(head, request_body)
 
     # -- the parser's side --------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class Connection(asyncio.Protocol):
             path, query = url.decode("ascii"), b""
         else:
             path, query = _split(url)
-        if self._turns.waiting >= MAX_PIPELINED:
+        if self._order.waiting >= MAX_PIPELINED:
             raise Overloaded("too many requests wait on one connection; send them over several")
         headers = dict(self._fields)
         version = parser.get_http_version()
@@ -219,24 +219,24 @@ class Connection(asyncio.Protocol):
         invite = None
         if b"expect" in headers and headers[b"expect"].lower() == b"100-continue":
             invite = self._invite
-        exchange = self._exchange = RequestBody(
-            go_on=self._read_on, invite=invite, speaker=self._turns.speaker_for(head)
+        request_body = self._request_body = RequestBody(
+            go_on=self._read_on, invite=invite, sender=self._order.sender_for(head)
         )
-        self._add(head, exchange)
+        self._add(head, request_body)
         if not parser.should_keep_alive() or (
             # Without that header only HTTP/1.1 keeps a connection.
             b"connection" in headers and version == "1.0"
         ):
-            self._turns.final = True
+            self._order.final = True
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
         self._loose_bytes = 0
-        exchange = self._exchange
+        request_body = self._request_body
         if (
-            exchange is not None
-            and exchange is not self._turns.answered
-            and not exchange.feed(body)
+            request_body is not None
+            and request_body is not self._order.answered
+            and not request_body.feed(body)
         ):
             self._hold()
 
@@ -245,21 +245,21 @@ class Connection(asyncio.Protocol):
         self._loose_bytes = 0
         self._phase = _ANSWER
         self._due = math.inf
-        exchange, self._exchange = self._exchange, None
-        if exchange is None:
+        request_body, self._request_body = self._request_body, None
+        if request_body is None:
             return  # a head that is read again
-        exchange.complete()
-        if exchange is self._turns.answered:
-            self._turns.answered = None
+        request_body.complete()
+        if request_body is self._order.answered:
+            self._order.answered = None
             self.rest()
 
     # -- reading on ---------------------------------------------------------------------------
 
     def rest(self) -> None:
         """Wait for the next request, unless it is on its way already."""
-        if self._phase == _ANSWER and not self._turns.in_hand:
+        if self._phase == _ANSWER and not self._order.in_hand:
             self._phase = _NEXT
-            self._wait_until(self._loop.time() + self._hall.patience.keep_alive)
+            self._wait_until(self._loop.time() + self._server.timeouts.keep_alive)
         if self._paused:
             self._read_on()
 
@@ -275,7 +275,7 @@ class Connection(asyncio.Protocol):
 
     def _invite(self) -> None:
         if not self._transport.is_closing():
-            self._hall.flush()
+            self._server.flush()
             self._transport.write(CONTINUE)
 
     # -- ending -------------------------------------------------------------------------------
@@ -296,55 +296,55 @@ class Connection(asyncio.Protocol):
             if self._due < math.inf:
                 self._timer = self._loop.call_at(self._due, self._look)
             return
-        patience = self._hall.patience
+        timeouts = self._server.timeouts
         if self._phase == _NEXT:
             self._transport.close()
         elif self._phase == _BODY:
-            self._late("body", patience.body)
+            self._late("body", timeouts.body)
         else:
-            self._late("headers", patience.headers)
+            self._late("headers", timeouts.headers)
 
     def _late(self, what: str, seconds: float) -> None:
         self._refuse(TooSlow(f"the request's {what} did not arrive whole within {seconds:g} s"))
 
     def finish(self) -> None:
         """Close after what is being answered; at once where nothing is."""
-        self._turns.final = True
-        if not self._turns.in_hand:
-            self._hall.flush()
+        self._order.final = True
+        if not self._order.in_hand:
+            self._server.flush()
             self._transport.close()
 
     def cut(self) -> None:
         """Close now; whoever waits for an answer is told that the node stops."""
         if not self._transport.is_closing():
-            self._turns.cut()
+            self._order.cut()
             self._transport.close()
 
     def _refuse(self, error: HeadraceError) -> None:
         """Say why and close; after the answers to requests that came before, where there are any."""
         if self._transport.is_closing():
             return
-        self._hall.flush()
-        turns = self._turns
-        broken, self._exchange = self._exchange, None
-        turns.final = True
+        self._server.flush()
+        order = self._order
+        broken, self._request_body = self._request_body, None
+        order.final = True
         self._due = math.inf
         if broken is not None:
             broken.hang_up()
-        before = turns.in_hand
-        if broken is not None and broken is not turns.answered:
+        before = order.in_hand
+        if broken is not None and broken is not order.answered:
             before -= 1
         if before:
             self._hold()
             return
-        if broken is None or broken is not turns.answered:
+        if broken is None or broken is not order.answered:
             self._transport.write(
                 written(
                     answer_error(error),
                     ((b"connection", b"close"),),
                     method="GET",
                     last=True,
-                    date=self._hall.date.line(self._loop.time()),
+                    date=self._server.date.line(self._loop.time()),
                 )
             )
         self._transport.close()

@@ -47,11 +47,11 @@ class RequestOrder:
     """
 
     def __init__(
-        self, hall: ServerState, transport: asyncio.Transport, peer: Peer, reader: RequestReader
+        self, server: ServerState, transport: asyncio.Transport, peer: Peer, reader: RequestReader
     ) -> None:
         self.final = False
         self.answered: RequestBody | None = None
-        self._hall = hall
+        self._server = server
         self._transport = transport
         self._peer = peer
         self._reader = reader
@@ -61,7 +61,7 @@ class RequestOrder:
         self._call: Called | None = None
         self._working: RequestBody | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._room: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
 
     @property
     def waiting(self) -> int:
@@ -75,13 +75,13 @@ class RequestOrder:
 
     def pause(self) -> None:
         """The client reads more slowly than it is answered: its next request waits."""
-        if self._room is None:
-            self._room = self._loop.create_future()
+        if self._writable is None:
+            self._writable = self._loop.create_future()
 
     def resume(self) -> None:
         """It has caught up."""
-        room, self._room = self._room, None
-        _settle(room)
+        writable, self._writable = self._writable, None
+        _settle(writable)
 
     def hang_up(self) -> None:
         """The client is gone."""
@@ -90,29 +90,33 @@ class RequestOrder:
         if self._working is not None:
             self._working.hang_up()
         _settle(self._waiter)
-        _settle(self._room)
+        _settle(self._writable)
 
-    def speaker_for(self, head: RequestHead) -> RequestOrder | None:
+    def sender_for(self, head: RequestHead) -> RequestOrder | None:
         """Where an answer in parts goes; None where the client could not tell its end."""
         return self if head.modern else None
 
     def take(self, head: RequestHead, body: bytes) -> bool:
         """Begin a plain call at once; False where it is none, or is not to be begun now."""
-        if self._queue or self._calling or self._working is not None or self._room is not None:
+        if self._queue or self._calling or self._working is not None or self._writable is not None:
             return False
         return self._begin(head, body)
 
-    def add(self, head: RequestHead, exchange: RequestBody) -> None:
+    def add(self, head: RequestHead, request_body: RequestBody) -> None:
         """Let a request wait for its turn; `go_on` gives it to the first."""
-        self._queue.append((head, exchange))
+        self._queue.append((head, request_body))
 
     def go_on(self) -> None:
         """Answer the first request that waits, unless another is being answered."""
         queue = self._queue
         while queue and not (self._calling or self._working is not None or self._beginning):
             waiting = queue.popleft()
-            head, exchange = waiting
-            if exchange.more or self._room is not None or not self._begin(head, exchange.held):
+            head, request_body = waiting
+            if (
+                request_body.more
+                or self._writable is not None
+                or not self._begin(head, request_body.held)
+            ):
                 queue.appendleft(waiting)
                 self._wake()
                 return
@@ -120,7 +124,7 @@ class RequestOrder:
     def _begin(self, head: RequestHead, body: bytes) -> bool:
         """Begin a plain call; False where the request is none. `reply` may come at once."""
         self._calling = self._beginning = True
-        call = self._hall.begin(head, body, self._peer, self)
+        call = self._server.begin(head, body, self._peer, self)
         self._beginning = False
         if call is None:
             self._calling = False
@@ -134,25 +138,25 @@ class RequestOrder:
         self._call = None
         if self._transport.is_closing():
             return
-        if self._say(response, extra, ""):
+        if self._write_whole(response, extra, ""):
             self._transport.close()
         elif self._queue:
             self.go_on()
         else:
             self._reader.rest()
 
-    def _say(self, response: Response, extra: Headers, method: str) -> bool:
+    def _write_whole(self, response: Response, extra: Headers, method: str) -> bool:
         """Send an answer as a whole; whether it was the last."""
         last = (self.final or bool(response.headers)) and self._is_last(response)
-        hall = self._hall
-        date = hall.date.line(self._loop.time())
+        server = self._server
+        date = server.date.line(self._loop.time())
         try:
             answer = written(response, extra, date=date, method=method, last=last)
         except Invalid as error:
             _log.error("an answer cannot be sent: %s", error)
             bad = problem(502, "The function answered what cannot be sent", str(error), "invalid")
             answer = written(bad, (), date=date, method=method, last=last)
-        hall.send(self._transport, answer, last=last)
+        server.send(self._transport, answer, last=last)
         return last
 
     def _is_last(self, response: Response) -> bool:
@@ -169,11 +173,11 @@ class RequestOrder:
             self._waiter = None
         elif not self._has_task:
             self._has_task = True
-            self._hall.tasks.start(self._work(), name=f"connection of {self._peer.address}")
+            self._server.tasks.start(self._work(), name=f"connection of {self._peer.address}")
 
     async def _work(self) -> None:
         """Answer one request after the other, as long as the connection lives."""
-        hall, queue, transport = self._hall, self._queue, self._transport
+        server, queue, transport = self._server, self._queue, self._transport
         try:
             while True:
                 if transport.is_closing():
@@ -183,11 +187,11 @@ class RequestOrder:
                         return
                     self._waiter = self._loop.create_future()
                     await self._waiter
-                if self._room is not None:
-                    await self._room
+                if self._writable is not None:
+                    await self._writable
                     continue
-                head, exchange = queue.popleft()
-                self._working = exchange
+                head, request_body = queue.popleft()
+                self._working = request_body
                 request = IncomingRequest(
                     head.method,
                     head.path,
@@ -195,25 +199,25 @@ class RequestOrder:
                     head.fields,
                     head.headers,
                     self._peer,
-                    exchange,
-                    hall.admission,
+                    request_body,
+                    server.admission,
                 )
-                answered = await hall.answer(request)
+                answered = await server.answer(request)
                 self._working = None
                 if answered is None or transport.is_closing():
                     return
                 response, extra = answered
-                if exchange.more:
+                if request_body.more:
                     # Nobody wants the rest of its body; it is thrown away, within its deadline.
-                    exchange.take()
-                    self.answered = exchange
-                outlet = exchange.outlet
-                if outlet is None or outlet.state is AnswerState.OPEN:
-                    last = self._say(response, extra, request.method)
+                    request_body.take()
+                    self.answered = request_body
+                streamed = request_body.streamed
+                if streamed is None or streamed.state is AnswerState.OPEN:
+                    last = self._write_whole(response, extra, request.method)
                 else:
                     last = self._is_last(response)
-                    if outlet.state is AnswerState.BEGUN:
-                        self._break_off(outlet, response)
+                    if streamed.state is AnswerState.STARTED:
+                        self._break_off(streamed, response)
                         return
                 if last:
                     return
@@ -222,10 +226,10 @@ class RequestOrder:
         finally:
             transport.close()
 
-    def _break_off(self, outlet: StreamedAnswer, problem: Response) -> None:
+    def _break_off(self, streamed: StreamedAnswer, problem: Response) -> None:
         """End an answer that failed when its client had a part of it; leave its end out."""
-        outlet.break_off(problem)
-        if self._room is not None:
+        streamed.break_off(problem)
+        if self._writable is not None:
             # Who does not read now would keep the connection for as long as it likes.
             self._transport.abort()
 
@@ -233,29 +237,29 @@ class RequestOrder:
         """Say that the node stops to whoever waits for an answer; end the one that has begun."""
         self.final = True
         self._queue.clear()
-        outlet = None if self._working is None else self._working.outlet
-        if outlet is None or outlet.state is AnswerState.OPEN:
+        streamed = None if self._working is None else self._working.streamed
+        if streamed is None or streamed.state is AnswerState.OPEN:
             if self.in_hand:
-                self._say(STOPPING, (), "")
-        elif outlet.state is AnswerState.BEGUN:
-            self._break_off(outlet, STOPPING)
-        self._hall.flush()
+                self._write_whole(STOPPING, (), "")
+        elif streamed.state is AnswerState.STARTED:
+            self._break_off(streamed, STOPPING)
+        self._server.flush()
 
     def begin(self, response: Response, extra: Headers) -> None:
         """Send the head of an answer whose chunks follow."""
-        date = self._hall.date.line(self._loop.time())
+        date = self._server.date.line(self._loop.time())
         self.send(written(response, extra, date=date, method="", last=self.final, chunked=True))
 
     def send(self, data: bytes) -> None:
         """Send a part of an answer; where the client is gone, to nobody."""
         if not self._transport.is_closing():
-            self._hall.flush()
+            self._server.flush()
             self._transport.write(data)
 
-    async def wait_room(self) -> None:
+    async def wait_writable(self) -> None:
         """Return when the client has taken enough of what was sent, or is gone."""
-        if self._room is not None:
-            await self._room
+        if self._writable is not None:
+            await self._writable
 
 
 def _settle(future: asyncio.Future[None] | None) -> None:

@@ -22,7 +22,7 @@ from headrace.http.metrics import Metrics
 from headrace.http.server.application import Application
 from headrace.http.server.connection_limits import ConnectionLimits
 from headrace.http.server.http1 import Connection
-from headrace.http.server.server_state import DEFAULT_PATIENCE, ServerState, Timeouts
+from headrace.http.server.server_state import DEFAULT_TIMEOUTS, ServerState, Timeouts
 from headrace.http.server.tls import HANDSHAKE_S, LOOK_S, Certificate
 from headrace.model.errors import Misuse
 from headrace.runtime.id_ranges import INSTANCE_UIDS
@@ -73,36 +73,38 @@ class Limits(Protocol):
 
 
 class Gateway:
-    """The HTTP door of a node: closed -> open -> closed. Owned by assembly."""
+    """The HTTP server of a node: closed -> open -> closed. Owned by assembly."""
 
     def __init__(
-        self, rooms: Dependencies, limits: Limits, patience: Timeouts = DEFAULT_PATIENCE
+        self, services: Dependencies, limits: Limits, timeouts: Timeouts = DEFAULT_TIMEOUTS
     ) -> None:
         self._admission = Admission(
             allowed_hosts=limits.allowed_hosts,
             max_body_bytes=limits.max_body_bytes,
             max_requests=limits.max_requests,
         )
-        self._tasks = Tasks(_broke)
+        self._tasks = Tasks(_log_broken_task)
         self._certificate = (
             Certificate(limits.tls_certificate, limits.tls_key)
             if limits.tls_certificate is not None and limits.tls_key is not None
             else None
         )
-        self._door = ApiContext(
-            rooms=rooms,
+        self._context = ApiContext(
+            services=services,
             admission=self._admission,
             metrics=Metrics(),
             tasks=self._tasks,
             scheme="http" if self._certificate is None else "https",
         )
-        self._hall = ServerState(
-            Application(self._door),
+        self._state = ServerState(
+            Application(self._context),
             admission=self._admission,
             tasks=self._tasks,
-            clock=rooms.clock,
-            patience=patience,
-            crowd=ConnectionLimits(limits.max_connections, limits.max_connections_per_client),
+            clock=services.clock,
+            timeouts=timeouts,
+            connection_limits=ConnectionLimits(
+                limits.max_connections, limits.max_connections_per_client
+            ),
             identify=self._identify,
         )
         self._server: asyncio.Server | None = None
@@ -118,9 +120,9 @@ class Gateway:
         taken = listener.getsockname()[1]
         self._admission.listen(host)
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self._hall), sock=listener, backlog=_BACKLOG, **self._tls()
+            lambda: Connection(self._state), sock=listener, backlog=_BACKLOG, **self._tls()
         )
-        self.url = f"{self._door.scheme}://{reachable_name(host)}:{taken}"
+        self.url = f"{self._context.scheme}://{reachable_name(host)}:{taken}"
         if self._certificate is not None:
             self._tasks.start(self._renew(self._certificate), name="certificate")
         return self.url
@@ -130,7 +132,7 @@ class Gateway:
         far = transport.get_extra_info("peername")
         if not isinstance(far, tuple) or not far:
             return Peer("")
-        if self._door.rooms.access != "local" or not is_local(far[0]):
+        if self._context.services.access != "local" or not is_local(far[0]):
             return Peer(far[0])
         uid = owner(far[:2], transport.get_extra_info("sockname")[:2])
         return Peer(far[0], neighbour=uid is not None and uid not in INSTANCE_UIDS)
@@ -141,8 +143,8 @@ class Gateway:
         return {"ssl": self._certificate.context, "ssl_handshake_timeout": HANDSHAKE_S}
 
     async def _renew(self, certificate: Certificate) -> None:
-        while not self._door.closing.is_set():
-            await self._door.rooms.clock.sleep(LOOK_S)
+        while not self._context.closing.is_set():
+            await self._context.services.clock.sleep(LOOK_S)
             try:
                 if certificate.renew():
                     _log.info("the renewed certificate is in use")
@@ -153,7 +155,7 @@ class Gateway:
     def busy(self) -> dict[str, int]:
         """What the HTTP server has in hand now; empty where it has nothing."""
         held = {
-            "connections": len(self._hall.connections),
+            "connections": len(self._state.connections),
             "tasks": len(self._tasks),
             "requests": self._admission.requests,
             "bytes": self._admission.bytes,
@@ -164,13 +166,13 @@ class Gateway:
     async def drain(self, grace: float) -> None:
         """Take no more connections, and let running requests end within `grace` seconds."""
         server, self._server = self._server, None
-        connections = self._hall.connections
+        connections = self._state.connections
         if server is not None:
-            self._door.closing.set()
+            self._context.closing.set()
             server.close()
             for connection in list(connections):
                 connection.finish()
-        clock = self._door.rooms.clock
+        clock = self._context.services.clock
         deadline = clock.monotonic() + grace
         while connections and clock.monotonic() < deadline:
             await clock.sleep(0.01)
@@ -178,13 +180,13 @@ class Gateway:
     async def stop(self, grace: float = 10.0) -> None:
         """Drain; whoever still waits for an answer then is told that the node stops."""
         await self.drain(grace)
-        for connection in list(self._hall.connections):
+        for connection in list(self._state.connections):
             connection.cut()
         await self._tasks.close()
 
 
-def _broke(name: str, error: BaseException) -> None:
-    _log.error("task `%s` of the HTTP door failed: %s", name, error, exc_info=error)
+def _log_broken_task(name: str, error: BaseException) -> None:
+    _log.error("task `%s` of the HTTP server failed: %s", name, error, exc_info=error)
 
 
 def reachable_name(host: str) -> str:

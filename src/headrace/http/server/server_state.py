@@ -38,7 +38,7 @@ class Timeouts:
     keep_alive: float = KEEP_ALIVE_S
 
 
-DEFAULT_PATIENCE = Timeouts()
+DEFAULT_TIMEOUTS = Timeouts()
 
 
 class Called(Protocol):
@@ -83,8 +83,8 @@ class ServerState:
         admission: Admission,
         tasks: Tasks,
         clock: Clock,
-        patience: Timeouts,
-        crowd: ConnectionLimits,
+        timeouts: Timeouts,
+        connection_limits: ConnectionLimits,
         identify: Callable[[asyncio.BaseTransport], Peer],
     ) -> None:
         self.begin: Callable[[RequestHead, bytes, Peer, Caller], Called | None] = answerer.begin
@@ -92,8 +92,8 @@ class ServerState:
         self.answer = answerer.answer
         self.admission = admission
         self.tasks = tasks
-        self.patience = patience
-        self.crowd = crowd
+        self.timeouts = timeouts
+        self.connection_limits = connection_limits
         self.identify = identify
         self.connections: set[ClosableConnection] = set()
         self.date = Date(clock.now)

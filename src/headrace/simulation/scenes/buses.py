@@ -168,7 +168,7 @@ class BusScene:
         begin, end = (epoch + round(at * 1e6) for at in (planned.begin, planned.end))
 
         async def wish(node: HostedNode) -> ReplayRow:
-            return await node.rooms.replays.start(
+            return await node.services.replays.start(
                 planned.name,
                 BUS,
                 begin=begin,
@@ -177,7 +177,7 @@ class BusScene:
             )
 
         async def look(node: HostedNode) -> ReplayRow:
-            return await node.rooms.replays.get(planned.name)
+            return await node.services.replays.get(planned.name)
 
         asked = self._stage.clock.now()
         # A wish whose end is unknown is made again: refused where the first was heard.

@@ -141,7 +141,7 @@ class HttpScene:
             try:
                 answer = await stage.ask(
                     lambda node: self._wicket.answer(
-                        node.rooms, "POST", f"/desk/{request.place}", number, headers
+                        node.services, "POST", f"/desk/{request.place}", number, headers
                     )
                 )
             except Unavailable:

@@ -186,7 +186,7 @@ class QueueScene:
 
     async def _redrive(self) -> None:
         async def wish(node: HostedNode) -> int:
-            return await node.rooms.queues.redrive(QUEUE)
+            return await node.services.queues.redrive(QUEUE)
 
         self.journal.append(["redrive", self._now()])
         await self._stage.insist(wish)

@@ -8,15 +8,15 @@ from headrace.http.server.connection_limits import ALL, ConnectionLimits, client
 
 
 def test_one_client_holds_half_of_all_and_others_come_in_until_all_are_taken() -> None:
-    crowd = ConnectionLimits(4)
-    assert [crowd.enter("10.0.0.1") for _ in range(2)] == ["", ""]
-    assert "max_connections_per_client" in crowd.enter("10.0.0.1")
-    crowd.leave("10.0.0.1")
-    assert [crowd.enter("10.0.0.2"), crowd.enter("10.0.0.3")] == ["", ""]
-    assert crowd.enter("10.0.0.4") == ALL
+    connection_limits = ConnectionLimits(4)
+    assert [connection_limits.enter("10.0.0.1") for _ in range(2)] == ["", ""]
+    assert "max_connections_per_client" in connection_limits.enter("10.0.0.1")
+    connection_limits.leave("10.0.0.1")
+    assert [connection_limits.enter("10.0.0.2"), connection_limits.enter("10.0.0.3")] == ["", ""]
+    assert connection_limits.enter("10.0.0.4") == ALL
     for address in ("10.0.0.4", "10.0.0.1"):
-        crowd.leave(address)
-    assert crowd.enter("10.0.0.1") == ""
+        connection_limits.leave(address)
+    assert connection_limits.enter("10.0.0.1") == ""
 
 
 def test_a_single_connection_is_somebodys() -> None:

@@ -28,17 +28,17 @@ class Client:
     def send(self, data: bytes) -> None:
         self.sent += data
 
-    async def wait_room(self) -> None:
+    async def wait_writable(self) -> None:
         return
 
 
-def told(outlet: StreamedAnswer, *parts: bytes, head: WireReply | None = None) -> None:
+def reported(streamed: StreamedAnswer, *parts: bytes, head: WireReply | None = None) -> None:
     """Hand the parts over."""
 
     async def tell() -> None:
         first = head
         for part in parts:
-            await outlet.take(part, first)
+            await streamed.take(part, first)
             first = None
 
     asyncio.run(tell())
@@ -46,41 +46,41 @@ def told(outlet: StreamedAnswer, *parts: bytes, head: WireReply | None = None) -
 
 def test_lines_end_with_the_last_chunk_and_nothing_else() -> None:
     client = Client()
-    outlet = StreamedAnswer(client, "*/*", ((b"vary", b"origin"),))
-    told(outlet, b"1", b'{"a":2}')
+    streamed = StreamedAnswer(client, "*/*", ((b"vary", b"origin"),))
+    reported(streamed, b"1", b'{"a":2}')
     assert client.sent == b'2\r\n1\n\r\n8\r\n{"a":2}\n\r\n'
-    outlet.end()
+    streamed.end()
     assert client.sent.endswith(LAST_CHUNK)
     [(response, extra)] = client.heads
     assert (response.status, response.media) == (200, b"application/x-ndjson")
     assert extra == ((b"vary", b"origin"),)
-    assert outlet.state is AnswerState.ENDED
+    assert streamed.state is AnswerState.ENDED
 
 
 def test_events_say_how_it_ended_since_a_browser_does_not_see_it() -> None:
     client = Client()
-    outlet = StreamedAnswer(client, "text/event-stream", ())
-    told(outlet, b"1")
-    outlet.end()
+    streamed = StreamedAnswer(client, "text/event-stream", ())
+    reported(streamed, b"1")
+    streamed.end()
     assert client.sent == chunk(b"data: 1\n\n") + chunk(COMMITTED) + LAST_CHUNK
 
 
 def test_a_broken_answer_has_no_end() -> None:
     lines, events = Client(), Client()
     for client, accept in ((lines, ""), (events, "text/event-stream")):
-        outlet = StreamedAnswer(client, accept, ())
-        told(outlet, b"1")
-        outlet.break_off(Response(500, b'{"status":500}'))
-        assert outlet.state is AnswerState.BROKEN
+        streamed = StreamedAnswer(client, accept, ())
+        reported(streamed, b"1")
+        streamed.break_off(Response(500, b'{"status":500}'))
+        assert streamed.state is AnswerState.BROKEN
     assert lines.sent == chunk(b"1\n")
     assert events.sent == chunk(b"data: 1\n\n") + chunk(b'event: failed\ndata: {"status":500}\n\n')
 
 
 def test_raw_parts_go_as_they_are() -> None:
     client = Client()
-    outlet = StreamedAnswer(client, "text/event-stream", ())
-    told(outlet, b"", b"ab", b"\n", head=WireReply(201, {"x-a": "b"}, "text/plain", b""))
-    outlet.end()
+    streamed = StreamedAnswer(client, "text/event-stream", ())
+    reported(streamed, b"", b"ab", b"\n", head=WireReply(201, {"x-a": "b"}, "text/plain", b""))
+    streamed.end()
     assert client.sent == chunk(b"ab") + chunk(b"\n") + LAST_CHUNK
     [(response, _)] = client.heads
     assert (response.status, response.media) == (201, b"text/plain")
@@ -114,7 +114,7 @@ def test_a_status_that_is_none_is_no_reply(status: int) -> None:
 @pytest.mark.parametrize("accept", ["text/event-stream", "*/*"])
 def test_a_value_that_was_given_as_lines_of_json_stays_one_value(accept: str) -> None:
     client = Client()
-    outlet = StreamedAnswer(client, accept, ())
-    told(outlet, b'{\r\n "a":\r1}\n', head=WireReply(200, {}, "application/json", b""))
+    streamed = StreamedAnswer(client, accept, ())
+    reported(streamed, b'{\r\n "a":\r1}\n', head=WireReply(200, {}, "application/json", b""))
     assert chunk(framed(b'{   "a": 1} ', client.heads[0][0].media)) == client.sent
     assert client.sent.count(b"1}") == 1
