@@ -98,3 +98,30 @@ def test_pages_use_no_insider_words() -> None:
         if (word := insider.search(line))
     ]
     assert found == []
+
+
+PLAIN_PACKAGES = ("http",)
+"""Packages whose names, docstrings, comments and messages use only the field's words, with their tests."""
+FORMER_WORDS = re.compile(
+    r"(?<![^\W_])(doors?|halls?|rooms?|outlets?|crowds?|patience|speakers?|standing|begun|apart|ground"
+    r"|told|tells?|anew|whoever|whom|beside|errands?|dispatcher|wicket|furnish)(?![^\W_])",
+    re.I,
+)
+
+
+@pytest.mark.parametrize("package", PLAIN_PACKAGES)
+def test_a_plain_package_uses_no_insider_words(package: str) -> None:
+    """In names too, where `_` separates words."""
+    files = [
+        file
+        for folder in (ROOT / "src" / "headrace" / package, ROOT / "tests" / "unit" / package)
+        for file in sorted(folder.rglob("*.py"))
+    ]
+    assert files
+    found = [
+        f"{file.relative_to(ROOT)}:{number}: {word[0]}"
+        for file in files
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if (word := FORMER_WORDS.search(line))
+    ]
+    assert found == []

@@ -97,7 +97,7 @@ class Admission:
         self.requests += 1
 
     def take(self, size: int) -> bool:
-        """Begin a request whose body of `size` bytes is here, if there is room; pair with `leave`."""
+        """Begin a request whose body of `size` bytes is here, if it fits; pair with `leave`."""
         if self.requests >= self.max_requests or self.bytes + size > self.max_bytes:
             return False
         self.requests += 1
@@ -143,7 +143,7 @@ class Admission:
 def check_origin(origin: bytes, host: bytes, scheme: str) -> None:
     """Refuse a page of another origin: scheme, host and port must be those that were asked.
 
-    Another port of this machine is another origin, whoever serves there. A node that speaks plain HTTP
+    Another port of this machine is another origin. A node that speaks plain HTTP
     may stand behind a proxy that speaks TLS: then it is asked by `https`, under a name that is not
     this machine's own.
 

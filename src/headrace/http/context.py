@@ -1,4 +1,4 @@
-"""What every handler is given: the rooms, the HTTP server's own counters, and whether it is closing."""
+"""What every handler gets: the node's services, the HTTP server's own counters, and whether it is closing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ApiContext:
     def answered(
         self, route: str, method: str, path: str, status: int, seconds: float, function: str
     ) -> None:
-        """Count an answer, and tell whoever observes the node.
+        """Count an answer, and report it to the node's observer.
 
         Args:
             route: The route's pattern; "-" where there is none.

@@ -1,4 +1,4 @@
-"""Exactly what the HTTP server needs from the rest of the house, in one value filled in by assembly."""
+"""Exactly what the HTTP server needs of the node, in one value filled in by assembly."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Health(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Dependencies:
-    """The HTTP server's view of the house. Owned by assembly; the HTTP server only calls what is in it.
+    """The HTTP server's view of the node. Owned by assembly; the HTTP server only calls what is in it.
 
     Attributes:
         instances: The fleet's instances, each a struct with at least `function` and `state`.
         cold_starts: How long cold starts took.
-        access: Whom the platform's own paths are for; see `security/access`.
+        access: Who may use the platform's own paths; see `security/access`.
         health: Whether the node takes work now; asked at every `/readyz`.
         check_answers: Whether functions' answers are held against what their routes declare.
     """

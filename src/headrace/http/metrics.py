@@ -1,4 +1,4 @@
-"""What Prometheus is told: the HTTP server's own counters, and a fresh look at the node at every scrape.
+"""Prometheus metrics: the HTTP server's own counters, and the node's state read at every scrape.
 
 Written a few rows at a time, for a node may have thousands and others want their turn in between. Label values are names of streams, functions
 and route patterns, never paths or keys: their number is bounded by what is deployed.
@@ -199,7 +199,7 @@ def _source_families(sources: Sequence[SourceRow]) -> Iterator[Metric]:
     for name, words, counts in (
         (
             "headrace_slot_behind_bytes",
-            "Of its server's log, not yet told by a replication slot.",
+            "Of its server's log, not yet read through a replication slot.",
             [slot.behind_bytes for _, slot in slots],
         ),
         (

@@ -1,6 +1,6 @@
 """The one table from the family of errors to an HTTP status and a problem+json body (RFC 9457).
 
-Comes in: an exception. Goes out: a response. What nobody foresaw is answered 500 without its text,
+Comes in: an exception. Goes out: a response. An unexpected exception is answered 500 without its text,
 which stands in the log under the reference the answer names.
 """
 
@@ -144,7 +144,7 @@ def answer_call_failure(error: CallFailed) -> Response:
 
 
 def answer_surprise(reference: str) -> Response:
-    """The answer to what nobody foresaw."""
+    """The answer to an unexpected exception."""
     return problem(
         500,
         "Internal error",

@@ -52,7 +52,7 @@ class RateLimiter:
 
 @lru_cache(maxsize=4_096)
 def client_name(address: str) -> str:
-    """Whom an address stands for: an IPv6 network is one client, whatever it fills in."""
+    """The client behind an address: an IPv6 network is one client, whatever its low bits."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

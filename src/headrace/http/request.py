@@ -33,7 +33,7 @@ class Incoming(Protocol):
 
     @property
     def holds_back(self) -> bool:
-        """Whether the client sends nothing of it before it is told to."""
+        """Whether the client waits for `100 Continue` before it sends it."""
         ...
 
     def take(self) -> bytes:
@@ -229,7 +229,7 @@ class IncomingRequest:
         return bytes(parts)
 
     def streamed_answer(self, extra: Headers) -> StreamedAnswer | None:
-        """Where an answer goes part by part; None where its client could not tell its end.
+        """Where an answer goes part by part; None where its client could not see its end.
 
         Args:
             extra: Headers of the route's own.
@@ -243,7 +243,7 @@ class IncomingRequest:
         return streamed
 
     async def wait_left(self) -> None:
-        """Return once the client has hung up; for requests whose body nobody wants."""
+        """Return once the client has hung up; for requests whose body is not read."""
         await self._incoming.left()
 
     async def json(self, kind: Any) -> Any:
@@ -268,8 +268,8 @@ class IncomingRequest:
         self.reserved += size
 
     async def _drain(self, length: int) -> None:
-        # A client that is still sending does not hear an answer: let it finish, within reason,
-        # and keep nothing of what it says.
+        # A client that is still sending does not read an answer: let it finish, within reason,
+        # and keep nothing of it.
         left = min(length, self._admission.max_body_bytes * _DRAIN_FACTOR)
         more = self._incoming.more
         while left > 0 and more:

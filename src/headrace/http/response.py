@@ -145,7 +145,7 @@ def dead_view(dead: DeadEvent) -> dict[str, Any]:
 
 
 def _edited_view(dead: DeadEvent) -> dict[str, Any]:
-    """What operators have changed, and what was there first; nothing where nobody has."""
+    """What operators have changed, and what was there first; nothing where there are no edits."""
     if not dead.edits:
         return {}
     return {"edits": view(dead.edits), "original": event_view(decode_event(dead.original))}

@@ -1,7 +1,7 @@
 """Answers -> the bytes of HTTP/1.1. Pure.
 
 What a function sets as a header must not be able to begin a line of its own: a name or value that
-could is refused here, whoever let it come this far.
+could is refused here, wherever it came from.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
 
 
 class Date:
-    """The `date` line, made anew a few times a second. Owned by the HTTP server."""
+    """The `date` line, made again a few times a second. Owned by the HTTP server."""
 
     def __init__(self, now: Callable[[], int]) -> None:
         self._now = now
@@ -71,7 +71,7 @@ def written(
 
     Args:
         response: What is answered.
-        extra: Headers of the route's own, beside the answer's.
+        extra: Headers of the route's own, besides the answer's.
         date: The `date` line.
         method: Of the request; an answer to `HEAD` has no body.
         last: Whether the connection closes after it.
@@ -104,7 +104,7 @@ def written(
         *_ALWAYS,
     ]
     if method == "HEAD" and not body:
-        # How long the body would be is told by whoever knows; 0 it is not.
+        # The length of the body is not known here; it is not 0.
         del headers[1]
     headers = [each for each in headers if each[0] not in own]
     headers += response.headers

@@ -1,7 +1,7 @@
 """Which handler answers a method and a path. Pure: no request is needed to ask.
 
 Patterns are written `/streams/{stream}/records`; a segment in braces takes any text. Segments are
-told apart before they are unquoted, so that a key may hold a slash (`%2F`).
+split before they are unquoted, so that a key may hold a slash (`%2F`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An answer that is sent while its function still runs: values -> chunks on the connection.
 
-    OPEN -> STARTED -> ENDED      the function ended and its effects are committed
-            STARTED -> BROKEN     it failed: the answer stops in the middle
+    OPEN -> STARTED -> ENDED     the function ended and its effects are committed
+            STARTED -> BROKEN    it failed: the answer stops in the middle
 
 Its end is the promise: the last chunk is sent only after the commit, so a client that has read the
 answer to its end knows that it holds. What fails before the first part is an ordinary answer.
@@ -31,7 +31,7 @@ def framed(value: bytes, media: bytes) -> bytes:
 
 
 class AnswerSender(Protocol):
-    """A client's connection, as far as one who speaks in parts needs it."""
+    """A client's connection, as far as an answer in parts needs it."""
 
     def begin(self, response: Response, extra: Headers) -> None:
         """Send the head of an answer whose chunks follow.
@@ -42,7 +42,7 @@ class AnswerSender(Protocol):
         ...
 
     def send(self, data: bytes) -> None:
-        """Send; where the client is gone, to nobody."""
+        """Send; nothing where the client is gone."""
         ...
 
     async def wait_writable(self) -> None:
@@ -76,7 +76,7 @@ class StreamedAnswer:
         self._raw = False
 
     async def take(self, body: bytes, head: WireReply | None) -> None:
-        """Send a part on; returns when there is room for the next."""
+        """Send a part on; returns when the next may be sent."""
         if self.state is AnswerState.OPEN:
             self._begin(head)
         if body:
@@ -94,7 +94,7 @@ class StreamedAnswer:
             ]
             if self._raw:
                 media = head.media.encode()
-        # Who stands between us and the client is not to gather what should come at once.
+        # A proxy must not buffer what should arrive at once.
         headers.append((b"x-accel-buffering", b"no"))
         self._sender.begin(Response(status, b"", media, tuple(headers)), self._extra)
         self.state = AnswerState.STARTED
@@ -117,5 +117,5 @@ class StreamedAnswer:
 
     @property
     def _is_event_stream(self) -> bool:
-        # A browser's EventSource does not see how an answer ends: it is told in so many words.
+        # A browser's EventSource does not see how an answer ends: an event says so.
         return self._media == EVENTS and not self._raw

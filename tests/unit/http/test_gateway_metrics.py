@@ -58,7 +58,7 @@ def test_an_answers_time_counts_in_every_bucket_it_is_not_above() -> None:
     assert abs(float(total.rpartition(" ")[2]) - 60.3011) < 1e-6
 
 
-def test_sources_and_slots_are_told_and_what_is_not_known_is_left_out() -> None:
+def test_sources_and_slots_are_exported_and_what_is_not_known_is_left_out() -> None:
     rows = [
         SourceRow("shop.a", 0, "table", "_a", slot=Slot("one", True, "reserved", 5, 100)),
         SourceRow("shop.b", 0, "table", "_b", slot=Slot("two", error="away")),
@@ -128,7 +128,7 @@ class Slow(VirtualClock):
         await super().sleep(seconds)
 
 
-def test_a_family_of_many_rows_is_told_once_and_others_come_in_between() -> None:
+def test_a_family_of_many_rows_is_exported_once_and_others_come_in_between() -> None:
     rows = [
         LagRow("shop.f", "orders", number, 0, 5, 0, 5, 0, 1.0, 1, "running")
         for number in range(40 * PIECE + 1)
@@ -144,6 +144,6 @@ def test_a_family_of_many_rows_is_told_once_and_others_come_in_between() -> None
     assert clock.rested >= 40 // 4
 
 
-def test_every_family_is_told_even_without_rows() -> None:
+def test_every_family_is_exported_even_without_rows() -> None:
     types = [line for line in rendered(Metrics()).splitlines() if line.startswith("# TYPE")]
     assert len(types) == len(set(types)) == 17

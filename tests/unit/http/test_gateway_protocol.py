@@ -277,7 +277,7 @@ def test_an_answer_to_a_client_that_left_goes_nowhere() -> None:
     asyncio.run(run())
 
 
-def test_a_plain_call_under_way_is_answered_before_the_door_closes() -> None:
+def test_a_plain_call_under_way_is_answered_before_the_server_closes() -> None:
     async def run() -> None:
         desk = Desk()
         desk.at_once = False

@@ -59,7 +59,7 @@ def test_the_last_answer_says_that_the_connection_closes(
 
 
 @pytest.mark.parametrize("headers", [(), ((b"x-more", b"1"),)])
-def test_an_answer_to_head_tells_the_length_and_has_no_body(
+def test_an_answer_to_head_has_the_length_and_no_body(
     headers: tuple[tuple[bytes, bytes], ...],
 ) -> None:
     lines = lines_of(Response(200, b"[1]", headers=headers), method="HEAD")

@@ -35,13 +35,13 @@ class Client:
 def reported(streamed: StreamedAnswer, *parts: bytes, head: WireReply | None = None) -> None:
     """Hand the parts over."""
 
-    async def tell() -> None:
+    async def emit() -> None:
         first = head
         for part in parts:
             await streamed.take(part, first)
             first = None
 
-    asyncio.run(tell())
+    asyncio.run(emit())
 
 
 def test_lines_end_with_the_last_chunk_and_nothing_else() -> None:

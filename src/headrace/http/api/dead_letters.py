@@ -100,7 +100,7 @@ async def redrive_dead(
 async def edit_dead(
     context: ApiContext, request: IncomingRequest, names: tuple[str, ...]
 ) -> Response:
-    """Give a dead letter another value; what it was, when it changed and by whom stays with it."""
+    """Give a dead letter another value; what it was, when it changed and who changed it stay with it."""
     said: Edited = await request.json(Edited)
     at = _position(said.position)
     value = _value(context, at, said)

@@ -134,7 +134,7 @@ async def receive(
         messages = await receive(group, most=asked.max, visibility=asked.visibility)
     else:
         context.admission.start_waiting()
-        # A message must not be leased to somebody who is no longer there.
+        # A message must not be leased to a client that is gone.
         over = context.tasks.start(_over(context, request), name="long poll")
         try:
             messages = await receive(
@@ -196,7 +196,7 @@ async def extend(context: ApiContext, request: IncomingRequest, names: tuple[str
 
 
 async def redrive(context: ApiContext, __: IncomingRequest, names: tuple[str, ...]) -> Response:
-    """Give every dead message out again, to whoever gave it up."""
+    """Deliver every dead message again, to the consumer that gave it up."""
     return json_response({"redriven": await context.services.queues.redrive(names[0])})
 
 
@@ -214,7 +214,7 @@ async def list_queues(context: ApiContext, __: IncomingRequest, ___: tuple[str, 
 
 
 async def peek(context: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
-    """The first messages, taken by nobody."""
+    """The first messages, without leasing them."""
     limit = request.number("limit", 10, low=1, high=MAX_PEEKED)
     context.services.queues.spec(names[0])
     await authorize_reader(context, request, Owners(context).of_stream(names[0]))

@@ -1,6 +1,6 @@
 """Browsing a stream: a page of records from one or all partitions, and where to go on.
 
-A cursor is text, `partition:offset` pairs joined by commas; whoever reads keeps it. Long polls look
+A cursor is text, `partition:offset` pairs joined by commas; the client keeps it. Long polls look
 at the log again after ever longer pauses, so that this works the same with every broker; how many may
 wait is bounded by `admission`.
 """

@@ -199,7 +199,7 @@ async def instances(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]
 
 
 async def alive(_: ApiContext, __: IncomingRequest, ___: tuple[str, ...]) -> Response:
-    """The loop turns; that is all this says."""
+    """The event loop runs; nothing else is checked."""
     return json_response({"status": "ok"})
 
 

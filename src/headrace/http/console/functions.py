@@ -93,7 +93,7 @@ def runs_page(runs: Sequence[RunRecord], logs: Sequence[LogLine]) -> Sheet:
 
 
 def _output(row: MapRow, name: str) -> Markup:
-    """A stream, with how it is known where nobody declared it."""
+    """A stream, with how it is known where it is not declared."""
     note = HOW_SHOWN[row.known_by.get(name, "declared")]
     return to_stream(name) + toned(f" ({note})", "soft") if note else to_stream(name)
 

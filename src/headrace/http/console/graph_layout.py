@@ -146,7 +146,7 @@ def _mean(
 def _middles(
     ordered: Sequence[Sequence[str | Gap]], joined: dict[str | Gap, list[str | Gap]]
 ) -> Steps[dict[str | Gap, int]]:
-    """How far below the top the middle of each stands: beside what leads to it, where there is room."""
+    """How far below the top the middle of each stands: level with what leads to it, where that is free."""
     middles: dict[str | Gap, int] = {}
     for column in ordered:
         free = MARGIN

@@ -23,7 +23,7 @@ MAX_NAME, MAX_NOTE = 22, 27
 
 @dataclass(frozen=True)
 class NodeCaption:
-    """What stands beneath a node's name, and whether somebody should look at it."""
+    """What stands beneath a node's name, and whether it needs attention."""
 
     text: str
     bad: bool = False

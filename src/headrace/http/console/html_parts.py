@@ -39,7 +39,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[Marku
     narrow screen leaves out.
     """
     marks = [_mark(head) for head in heads]
-    # On a narrow screen there is no line of heads: a number says beside itself what it counts.
+    # On a narrow screen there is no line of heads: a number is followed by what it counts.
     formats = [
         Markup('{} data-head="{}"').format(mark, head.lstrip("#~?")) if "#" in head else mark
         for mark, head in zip(marks, heads, strict=True)

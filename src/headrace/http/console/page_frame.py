@@ -1,6 +1,6 @@
 """What every page of the console has: the head with the ways to go, the style sheet, and the policy.
 
-In: a title and a body of HTML. There is no script, no form and no file beside the page,
+In: a title and a body of HTML. There is no script, no form and no file besides the page,
 and the policy says so to the browser: what a user's text might smuggle in cannot run or load.
 """
 
@@ -81,7 +81,7 @@ class Sheet:
 
     Attributes:
         title: Its heading.
-        pieces: Its HTML, a row or less at a time: each is made when it is asked for, so that a long page holds nobody up.
+        pieces: Its HTML, a row or less at a time: each is made when it is asked for, so that a long page does not block the event loop.
         way: Which of the ways to go is marked; "" for none.
         refresh_s: How often a page that shows what moves asks again by itself, in seconds; 0 for never.
     """
@@ -135,7 +135,7 @@ def around(frame: Frame, sheet: Sheet) -> tuple[Markup, Markup]:
 
 
 def bare_document(title: str, text: str) -> Markup:
-    """A page with one sentence, for whoever has not been let in: it tells nothing of the node."""
+    """A page with one sentence, for a client that is not let in: it shows nothing of the node."""
     return Markup(
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} · Headrace</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

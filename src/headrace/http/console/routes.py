@@ -1,4 +1,4 @@
-"""The routes of the pages a person looks at: each reads the rooms once, and hands on what they say."""
+"""The routes of the pages a person looks at: each reads the node's services once, and draws what they return."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ async def show_event(
 
 
 async def list_triggers(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Sheet:
-    """What sets functions off beside streams."""
+    """What starts functions besides streams."""
     services = context.services
     apps = list(services.supervisor.apps.values())
     schedules = await services.schedules.rows()
@@ -320,7 +320,7 @@ async def _ends(context: ApiContext) -> dict[str, int]:
 
 
 async def _rates(context: ApiContext) -> dict[tuple[str, str], float]:
-    """What flows into so many functions as can be drawn; of more nobody looks at each."""
+    """What flows into so many functions as can be drawn; more are not looked at one by one."""
     runs, now = context.services.runs, context.services.clock.now()
     names = sorted(runs.counters)[: 2 * MAX_NODES]
     return {

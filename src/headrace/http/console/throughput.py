@@ -1,4 +1,4 @@
-"""How many events a second go into a function, told from the runs that are remembered. Pure."""
+"""How many events a second go into a function, from the runs that are remembered. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever sets functions off beside streams: schedules, routes, rules, sources; and queues. Values -> HTML."""
+"""What starts functions besides streams: schedules, routes, rules, sources; and queues. Values -> HTML."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Whether an answer is what its route says it answers. Pure.
 
 In: a route's answers by status, and what the function returned. Out: what is wrong with it, for the
-author's log, or "". The client is told only that the answer was not of its type.
+author's log, or "". The client learns only that the answer was not of its type.
 """
 
 from __future__ import annotations

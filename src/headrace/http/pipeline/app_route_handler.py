@@ -88,7 +88,7 @@ async def answer(
     payload = payload_of(trigger, target.body, request.method, body, query, found.params)
     headers = carried(trigger, request, found.params, query)
     token = idempotency_key(request)
-    # A client that tries again from another network is the same one: only tokens keep keys apart.
+    # A client that tries again from another network is the same one: only tokens separate keys.
     once = _name(f"{who}\n{request.method} {trigger.path}\n{token}") if token else ""
     digest = digest_of(request, body) if once else b""
     if target.stream:
@@ -120,7 +120,7 @@ async def _admitted(context: ApiContext, request: IncomingRequest, target: Targe
                 request.header("authorization"), target.auth.scope
             )
         except Refused:
-            # Whoever tries tokens out is slowed down like everybody else.
+            # A client that guesses tokens is slowed down like every other.
             if target.rate is not None:
                 context.buckets.take(target.name, address, target.rate, now)
             raise
@@ -135,7 +135,7 @@ def _signed(context: ApiContext, request: IncomingRequest, trigger: Webhook, raw
 
     Raises:
         Forged: It is not.
-        Unavailable: It cannot be told, for want of a secret; the sender will try again.
+        Unavailable: It cannot be checked, for want of a secret; the sender will try again.
     """
     now = context.services.clock.now() / 1e6
     try:
@@ -147,7 +147,7 @@ def _signed(context: ApiContext, request: IncomingRequest, trigger: Webhook, raw
 
 
 def _challenge(trigger: Webhook, body: bytes) -> bytes | None:
-    """What Slack wants to hear once, to see that somebody who knows the secret is there."""
+    """The answer to Slack's challenge, which it sends once to verify the address."""
     if not isinstance(trigger.signature, Slack) or b"url_verification" not in body:
         return None
     try:
@@ -178,7 +178,7 @@ def idempotency_key(request: IncomingRequest) -> str:
 
 
 def digest_of(request: IncomingRequest, body: bytes) -> bytes:
-    """What tells a request from another one under the same key."""
+    """A digest in which a request differs from another one under the same key."""
     head = b"%b?%b\n" % (request.path.encode(), request.raw_query)
     return digest_of_body(head + body)
 
@@ -280,7 +280,7 @@ def in_parts(response: Response, accept: str, *, live: bool = False) -> Response
     """A list as server-sent events or as lines, for a client that asks for one of them.
 
     The answer is whole by then, and committed. At a `live` route it looks as if it had been sent
-    in parts: it is the answer to a repetition, or to a client that could not tell its end.
+    in parts: it is the answer to a repetition, or to a client that could not see its end.
     """
     events, lines = EVENTS.decode() in accept, live or LINES.decode() in accept
     if not (events or lines) or not (response.status == 200 or live):

@@ -1,7 +1,7 @@
 """The routes authors declare: a table made from what is deployed, and who answers a request.
 
 In: a method and a path. Out: the trigger, its function, and what stands in the braces of its path;
-None where the path is nobody's. The table is made anew when an app is deployed. Answers nothing.
+None where no route has the path. The table is made again when an app is deployed. Answers nothing.
 """
 
 from __future__ import annotations
@@ -101,13 +101,13 @@ class Found:
 
 
 class RouteTable:
-    """Every route of every app deployed. Made anew when they change."""
+    """Every route of every app deployed. Made again when they change."""
 
     def __init__(self, apps: Mapping[str, AppSpec]) -> None:
         self._apps = apps
         self._known: list[AppSpec] = []
         self._targets: dict[str, list[Target]] = {}
-        # Paths without names in braces, which clients ask for again and again; None: nobody's.
+        # Paths without names in braces, which clients ask for again and again; None: no route.
         self._found: dict[tuple[str, str], Found | None] = {}
 
     @property
@@ -176,7 +176,7 @@ class RouteTable:
         raise NotAllowed(f"`{method}` does nothing at `{raw_path:.200}`; use {names}", names)
 
     def cors_at(self, raw_path: str) -> Cors | None:
-        """Which pages may call the routes of a path; None where it is nobody's, or none may."""
+        """Which pages may call the routes of a path; None where there is none, or none may."""
         parts = raw_path.split("/")[1:]
         for target in self._targets.get(unquote(parts[0]), ()) if parts else ():
             if target.cors is not None and fits(target.segments, parts) is not None:

@@ -22,7 +22,7 @@ from headrace.security.tokens import Unauthenticated
 
 Kept = TypeVar("Kept", DeadEvent, ParkedKey)
 CONSOLE = "/console"
-_NOBODY: Final[frozenset[str]] = frozenset()
+_NONE: Final[frozenset[str]] = frozenset()
 _SITES = (None, b"none", b"same-origin")
 
 
@@ -40,8 +40,8 @@ async def authorize(context: ApiContext, request: IncomingRequest, scope: str) -
 class Owners:
     """The apps that what is kept belongs to: what a private stream holds is its app's own.
 
-    So is what a function that reads a private stream wrote, failed with or stored: it tells of what was in it. Made
-    for one request.
+    So is what a function that reads a private stream wrote, failed with or stored: it may contain what was in it.
+    Made for one request.
     """
 
     def __init__(self, context: ApiContext) -> None:
@@ -51,15 +51,15 @@ class Owners:
         self._functions: dict[str, frozenset[str]] = {}
 
     def of_stream(self, name: str) -> frozenset[str]:
-        """The owner of a private stream; nobody of a public one, or of one that is no more."""
+        """The owner of a private stream; none of a public one, or of one that does not exist any more."""
         found = self._streams.get(name)
         if found is None:
             try:
                 spec = self._broker.stream(name)
             except Unknown:
-                found = _NOBODY
+                found = _NONE
             else:
-                found = frozenset({spec.owner}) if spec.private else _NOBODY
+                found = frozenset({spec.owner}) if spec.private else _NONE
             self._streams[name] = found
         return found
 
@@ -72,7 +72,7 @@ class Owners:
                 found = frozenset({name.partition(".")[0]})
             else:
                 reads = (each.streams for _, each in listeners(name, function.triggers))
-                found = _NOBODY.union(*map(self.of_stream, chain.from_iterable(reads)))
+                found = _NONE.union(*map(self.of_stream, chain.from_iterable(reads)))
             self._functions[name] = found
         return found
 
@@ -86,7 +86,7 @@ class Owners:
         # A function reads no private stream but its own app's.
         streams = self._broker.streams()
         own = (spec.name for spec in streams if spec.private and spec.owner == app)
-        return frozenset({app}) if any(map(self._supervisor.readers, own)) else _NOBODY
+        return frozenset({app}) if any(map(self._supervisor.readers, own)) else _NONE
 
 
 async def authorize_reader(

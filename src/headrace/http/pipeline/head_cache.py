@@ -21,7 +21,7 @@ END = b"\r\n\r\n"
 
 
 class RequestHead:
-    """A request's head. Shared by all requests that have it: nobody changes it.
+    """A request's head. Shared by all requests that have it: it is never changed.
 
     Attributes:
         method: In capitals.
@@ -31,7 +31,7 @@ class RequestHead:
         headers: The same by name; of a repeated one, the last.
         length: Bytes of the body, where the head is kept.
         modern: Whether it is HTTP/1.1, whose answers may come in chunks.
-        plan: What it asks for, once the server has looked; made anew where that may have changed.
+        plan: What it asks for, once that was compiled; compiled again where that may have changed.
     """
 
     __slots__ = ("fields", "headers", "length", "method", "modern", "path", "plan", "raw_query")
@@ -84,7 +84,7 @@ class HeadCache:
         ):
             return
         if len(self._known) >= self._bound:
-            # Whoever sends a new one each time must not keep out those who repeat theirs.
+            # A client that sends a new one each time must not keep out those that repeat theirs.
             self._known.clear()
         head.length = length
         self._known[raw] = head

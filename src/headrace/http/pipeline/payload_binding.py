@@ -37,7 +37,7 @@ def query_texts(request: IncomingRequest) -> dict[str, list[str]]:
 
 
 def plain_query(texts: Mapping[str, list[str]]) -> dict[str, Any]:
-    """The query as nobody typed it: a text, or a list of them where a parameter came several times."""
+    """The query where it has no type: a text, or a list of them where a parameter came several times."""
     return {name: given[0] if len(given) == 1 else given for name, given in texts.items()}
 
 

@@ -1,6 +1,6 @@
 """What a head asks for: whether it is a plain call, and of which function. A value; judges nothing.
 
-A call is plain where the HTTP server needs nobody but the function: no token, no rate, no idempotency key,
+A call is plain where the HTTP server needs only the function: no token, no rate, no idempotency key,
 no other origin, no packed body, nothing to be sent on. It is answered without a task of its own.
 """
 
@@ -21,14 +21,14 @@ class RequestPlan:
     Attributes:
         apps: The apps it was made for.
         peer: Who holds the other end.
-        function: Whom it calls; "" where it is not a plain call.
+        function: What it calls; "" where it is not a plain call.
         pattern: Of the path, for metrics.
         method: In capitals.
         max_bytes: The longest body.
         target: The author's route; None where the function is called by its name.
         params: What stands in the braces of the route.
-        headers: What the function is told beside the payload.
-        extra: What the answer says beside its own headers.
+        headers: What the function gets besides the payload.
+        extra: Headers of the answer besides its own.
     """
 
     __slots__ = (

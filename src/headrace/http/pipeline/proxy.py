@@ -199,7 +199,7 @@ def _forwarded(context: ApiContext, request: IncomingRequest) -> Headers:
 
 
 def _response(answered: ServiceAnswer, *, headed: bool) -> Response:
-    """The service's answer; where only its head was asked for, with the length it told."""
+    """The service's answer; where only its head was asked for, with the length it named."""
     left = {b"date", b"server"} if headed else {b"content-length", b"date", b"server"}
     media = b"application/octet-stream"
     headers = []

@@ -1,7 +1,7 @@
 """A request's body on its way in, and whether its client is still there.
 
 The connection feeds it, the request reads it; in between at most a few parts are kept, since the
-connection reads no further while nobody takes them.
+connection reads no further until they are taken.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class RequestBody:
 
         Args:
             go_on: Lets the connection read further.
-            invite: Tells the client to send the body, where it waits to be told.
+            invite: Asks the client for the body (`100 Continue`), where it waits for that.
             sender: Where an answer in parts goes; without one every answer goes as a whole.
         """
         self.more = True
@@ -88,7 +88,7 @@ class RequestBody:
 
     @property
     def holds_back(self) -> bool:
-        """Whether the client sends nothing of the body before it is told to."""
+        """Whether the client waits for `100 Continue` before it sends the body."""
         return self._invite is not None and not self._body
 
     def take(self) -> bytes:

@@ -1,6 +1,6 @@
 """The application behind the HTTP server: admit, find the handler, run it, answer. No framework.
 
-Whatever a handler raises becomes an answer here, by the table in `errors`; what nobody foresaw is
+Whatever a handler raises becomes an answer here, by the table in `errors`; an unexpected exception is
 logged under a reference. Nothing is queued: a request is worked on at once or refused. Authors'
 routes say who may come in; the platform's own paths are judged by `security/access`.
 """
@@ -72,7 +72,7 @@ class Application:
         self.begin = Calls(context, self._authored, self._routes).begin
 
     async def answer(self, request: IncomingRequest) -> tuple[Response, Headers] | None:
-        """The answer, and headers of the route's own; None where nobody is left to hear it."""
+        """The answer, and headers of the route's own; None where the client is gone."""
         context = self._context
         clock = context.services.clock
         began = clock.monotonic()
@@ -123,7 +123,7 @@ class Application:
             if not is_authored and wants_page(request):
                 response = console.error_page(response, str(error))
             extra = extra or self._error_headers(request)
-        except Exception:  # noqa: BLE001 - the last resort: a bug must be an answer, not a dead server
+        except Exception:  # noqa: BLE001 - the last resort: a bug must become an answer
             reference = f"{clock.now():x}"
             _log.exception("reference %s: %s %s broke", reference, request.method, pattern)
             response = answer_surprise(reference)
@@ -132,7 +132,7 @@ class Application:
         return response, extra
 
     def _error_headers(self, request: IncomingRequest) -> Headers:
-        """What lets a page that may call the path read why it was refused there."""
+        """CORS headers that let a page read why it was refused."""
         if (origin := request.headers.get(b"origin")) is None:
             return ()
         return answer_headers(self._authored.cors_at(request.path), origin.decode("latin-1"))
@@ -141,7 +141,7 @@ class Application:
         """Who answers at one of the platform's own paths, once the request may ask for it."""
         parts = [unquoted(part) for part in request.path.split("/")[1:]]
         scope = scope_of(request.method, parts)
-        # A path that is nobody's is said to be so to everybody: no proof would help.
+        # An unknown path is 404 for everybody: no token would help.
         handler, names, pattern = self._routes.find(request.method, request.path)
         await self._guard(request, scope)
         place = ApiRoute(scope, handler, names, pattern)

@@ -13,7 +13,7 @@ ALL = "this node holds as many connections as it may; try again"
 
 
 class ConnectionLimits:
-    """Counts the connections of an HTTP server. Owned by its hall.
+    """Counts the connections of an HTTP server. Owned by `ServerState`.
 
     Args:
         most: Connections at once.

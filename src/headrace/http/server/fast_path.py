@@ -1,6 +1,6 @@
-"""Plain calls: begun as soon as their request is whole, answered as soon as the function has.
+"""Plain calls: started as soon as their request is whole, answered as soon as the function has.
 
-In: a head, a body and who is to be told. Out: an answer, by a call of `reply`. What a plain call does
+In: a head, a body and the caller. Out: an answer, by a call of `reply`. What a plain call does
 is what `Application.answer` would do for it, in the same order and by the same checks, but without a
 task: where all instances are busy it waits in their pool's line. An outcome with effects, or an instance
 that was lost, is left to a task to finish, and whatever else is not a plain call to `answer`.
@@ -190,7 +190,7 @@ class FastPathCall(msgspec.Struct):
     started: StartedCall | None = None
 
     def hang_up(self) -> None:
-        """The client is gone: whoever was called is heard to the end, but nobody is called for it."""
+        """The client is gone: a run that has started ends, one that still waits is withdrawn."""
         started = self.started
         if started is not None and started.queued is not None and started.queued.withdraw():
             self.calls.admission.leave(self.size)
@@ -206,7 +206,7 @@ class FastPathCall(msgspec.Struct):
     def set_result(self, outcome: Outcome | Lost, /) -> None:
         """It has run: answer, or let a task do what is left to do."""
         started = self.started
-        assert started is not None  # noqa: S101 - nobody is told before the run was handed over
+        assert started is not None  # noqa: S101 - the outcome comes after the run was handed over
         calls = self.calls
         try:
             answer = calls.direct.plain(started, outcome)
@@ -246,5 +246,5 @@ class FastPathCall(msgspec.Struct):
         try:
             self.caller.reply(response, plan.extra)
         except Exception:  # noqa: BLE001 - as said below
-            # Whoever told us the outcome has nothing to do with the client.
+            # The caller of this callback has nothing to do with the client.
             _log.exception("an answer at %s was not sent", plan.pattern)

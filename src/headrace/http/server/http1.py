@@ -1,6 +1,6 @@
 """HTTP/1.1 on one connection: bytes in, requests out, within bounds and deadlines.
 
-httptools parses what is not known already (`heads`), and `order` answers. A connection has 10 s to
+httptools parses what is not known already (`head_cache`), and `order` answers. A connection has 10 s to
 bring its headers whole and 30 s more for the body, however slowly the bytes drip; headers, chunk
 extensions and trailers are bounded in bytes, requests that wait for their turn and connections in
 number. What comes after a request that cannot be read is not looked at. A client that asks for another
@@ -72,7 +72,7 @@ class Connection(asyncio.Protocol):
         self._wait_until(self._loop.time() + server.timeouts.headers)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting, and tell whoever reads or writes."""
+        """Stop waiting, and end what reads or writes."""
         self._server.connections.discard(self)
         self._server.connection_limits.leave(self._client)
         if self._timer is not None:
@@ -144,7 +144,7 @@ class Connection(asyncio.Protocol):
             self._refuse(
                 TooLarge(
                     f"the headers (or trailers) have more than {MAX_HEADER_BYTES:,} bytes; "
-                    "send less beside the body"
+                    "send less outside the body"
                 )
             )
         elif self._due == 0.0:
@@ -186,7 +186,7 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; trailers, which nobody asked for, are passed over."""
+        """Take a header; trailers, which no request needs, are skipped."""
         if self._phase == _HEADERS:
             self._fields.append((name.lower(), value))
 
@@ -315,7 +315,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def cut(self) -> None:
-        """Close now; whoever waits for an answer is told that the node stops."""
+        """Close now; answer 503 to requests that are not answered."""
         if not self._transport.is_closing():
             self._order.cut()
             self._transport.close()

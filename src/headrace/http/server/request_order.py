@@ -1,7 +1,7 @@
 """The requests of one connection, each answered in its turn.
 
 In: requests as their heads come, plain calls as they are whole. Out: answers, in the order of the
-requests. A plain call is begun at once and answered by a callback; whatever waits for more is
+requests. A plain call is started at once and answered by a callback; every other request is
 answered by one task, which is made when it is first needed.
 """
 
@@ -93,11 +93,11 @@ class RequestOrder:
         _settle(self._writable)
 
     def sender_for(self, head: RequestHead) -> RequestOrder | None:
-        """Where an answer in parts goes; None where the client could not tell its end."""
+        """Where an answer in parts goes; None where the client could not see its end."""
         return self if head.modern else None
 
     def take(self, head: RequestHead, body: bytes) -> bool:
-        """Begin a plain call at once; False where it is none, or is not to be begun now."""
+        """Start a plain call at once; False where it is not one, or cannot start now."""
         if self._queue or self._calling or self._working is not None or self._writable is not None:
             return False
         return self._begin(head, body)
@@ -133,7 +133,7 @@ class RequestOrder:
         return call is not None
 
     def reply(self, response: Response, extra: Headers) -> None:
-        """Answer the call that was begun."""
+        """Answer the call that was started."""
         self._calling = False
         self._call = None
         if self._transport.is_closing():
@@ -208,7 +208,7 @@ class RequestOrder:
                     return
                 response, extra = answered
                 if request_body.more:
-                    # Nobody wants the rest of its body; it is thrown away, within its deadline.
+                    # The rest of its body is not needed; it is read and dropped, within its deadline.
                     request_body.take()
                     self.answered = request_body
                 streamed = request_body.streamed
@@ -234,7 +234,7 @@ class RequestOrder:
             self._transport.abort()
 
     def cut(self) -> None:
-        """Say that the node stops to whoever waits for an answer; end the one that has begun."""
+        """Answer 503 to requests that are not answered; break off an answer that has started."""
         self.final = True
         self._queue.clear()
         streamed = None if self._working is None else self._working.streamed
@@ -251,7 +251,7 @@ class RequestOrder:
         self.send(written(response, extra, date=date, method="", last=self.final, chunked=True))
 
     def send(self, data: bytes) -> None:
-        """Send a part of an answer; where the client is gone, to nobody."""
+        """Send a part of an answer; nothing where the client is gone."""
         if not self._transport.is_closing():
             self._server.flush()
             self._transport.write(data)

@@ -178,7 +178,7 @@ class Gateway:
             await clock.sleep(0.01)
 
     async def stop(self, grace: float = 10.0) -> None:
-        """Drain; whoever still waits for an answer then is told that the node stops."""
+        """Drain; then answer 503 to requests that are not answered."""
         await self.drain(grace)
         for connection in list(self._state.connections):
             connection.cut()

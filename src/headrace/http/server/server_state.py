@@ -42,7 +42,7 @@ DEFAULT_TIMEOUTS = Timeouts()
 
 
 class Called(Protocol):
-    """A plain call whose caller is not told yet."""
+    """A plain call that is not answered yet."""
 
     def hang_up(self) -> None:
         """The client is gone."""
@@ -53,11 +53,11 @@ class Answerer(Protocol):
     """What answers requests."""
 
     def begin(self, head: RequestHead, body: bytes, peer: Peer, caller: Caller) -> Called | None:
-        """Begin a plain call, whose caller is told later; None where `answer` is to be asked."""
+        """Start a plain call, which `caller.reply` answers; None where `answer` must be called."""
         ...
 
     async def answer(self, request: IncomingRequest) -> tuple[Response, Headers] | None:
-        """The answer, and headers of the route's own; None where nobody is left to hear it."""
+        """The answer, and headers of the route's own; None where the client is gone."""
         ...
 
 
@@ -69,7 +69,7 @@ class ClosableConnection(Protocol):
         ...
 
     def cut(self) -> None:
-        """Close now; whoever waits for an answer is told that the node stops."""
+        """Close now; answer 503 to requests that are not answered."""
         ...
 
 

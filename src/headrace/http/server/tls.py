@@ -66,7 +66,7 @@ class Certificate:
             ) from error
 
     def _stamps(self) -> list[tuple[int, int]]:
-        """What tells a renewal: `stat` follows the links that ACME clients switch."""
+        """A value that changes with a renewal: `stat` follows the links that ACME clients switch."""
         try:
             return [(found.st_ino, found.st_mtime_ns) for found in map(Path.stat, self._files)]
         except OSError as error:
