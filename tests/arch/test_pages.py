@@ -24,14 +24,14 @@ from headrace.http.response import dead_view
 from headrace.model import policy
 from headrace.model.effects import DeadEvent, Edit
 from headrace.model.event import Event
-from headrace.model.function import FunctionSpec, StreamSpec
+from headrace.model.function import QueueSpec
+from headrace.model.options import option_rows
 from headrace.model.outcome import Cause
 from headrace.model.record import Position, encode_events
-from headrace.model.triggers.base import StreamTrigger, Trigger
+from headrace.model.triggers.base import Trigger
 from headrace.node.config import NODE_KEYS
-from headrace.node.overrides import FUNCTION_KEYS, STREAM_KEYS
 from headrace.runtime.instance_views import InstanceView
-from headrace.sdk.options import OTHER_OPTIONS, RANGES, SPANS, SPEC_OPTIONS, TRIGGER_OPTIONS
+from headrace.sdk.options import FUNCTION_OPTIONS
 from headrace.telemetry.history import RunRecord
 
 ROOT = Path(__file__).parents[2]
@@ -253,32 +253,22 @@ def test_every_way_of_giving_up_is_documented() -> None:
         assert f"| `{struct.__name__}()` |" in text
 
 
-def test_every_option_of_a_function_is_documented_with_its_default() -> None:
-    rows = section("policies.md", "Options of a function")
-    assert set(rows) == {*SPEC_OPTIONS, *TRIGGER_OPTIONS, *OTHER_OPTIONS}
-    for struct, names in ((FunctionSpec, SPEC_OPTIONS), (StreamTrigger, TRIGGER_OPTIONS)):
-        for field in msgspec.structs.fields(struct):
-            if field.name in names:
-                assert rows[field.name] == _written(field.default), field.name
-
-
 def test_every_range_of_an_option_stands_on_the_page_of_triggers() -> None:
     rows = re.findall(
         r"^\| (`.+?) \| .*?\| (.*?) \|", (REFERENCE / "triggers.md").read_text(), re.M
     )
-    highest = {name: high for name, (_, high, *_) in [*RANGES.items(), *SPANS.items()]}
+    highest = {name: row.about.high for name, row in FUNCTION_OPTIONS.items()}
     for name, high in highest.items():
+        if high is None:
+            continue
         limits = [limit for options, limit in rows if f"`{name}`" in options]
         assert any(f"{high:,.0f}" in limit for limit in limits), (name, limits)
 
 
-def test_every_option_of_a_stream_is_documented_with_its_default() -> None:
-    rows = section("policies.md", "Options of a stream")
-    fields = {field.name: field.default for field in msgspec.structs.fields(StreamSpec)}
-    assert set(rows) == set(fields) - {"name", "owner", "schema"} | {"value"}
-    for name, cell in rows.items():
-        if name in fields:
-            assert cell == _written(fields[name]), name
+def test_every_option_of_a_queue_is_documented_with_its_default() -> None:
+    rows = section("triggers.md", "Queues")
+    for name, row in option_rows(QueueSpec).items():
+        assert rows[name] == (row.about.default or repr(row.default)), name
 
 
 def test_every_limit_is_documented_with_its_value() -> None:
@@ -315,14 +305,6 @@ def test_every_option_of_every_command_is_documented_in_its_section() -> None:
             if option.startswith("--") and not re.search(rf"`[^`]*{option}\b", found[1])
         ]
     assert missing == []
-
-
-def test_every_value_an_operator_may_override_is_documented_and_nothing_else() -> None:
-    text = (REFERENCE / "settings.md").read_text()
-    found = re.search(r"^\| of a function \| of a stream \|\n(.*?)\n\n", text, re.M | re.S)
-    assert found
-    named = re.findall(r"`(\w+)`", found[1])
-    assert sorted(named) == sorted((*FUNCTION_KEYS, *STREAM_KEYS))
 
 
 def test_every_metric_is_documented() -> None:

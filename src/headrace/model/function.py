@@ -5,21 +5,21 @@ The zygote imports the author's code and sends these values to the host; the hos
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
 
-from headrace.model.debezium import Debezium
-from headrace.model.flow_control import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
+from headrace.model.durations import Span
+from headrace.model.function_options import FunctionOptions
+from headrace.model.options import Option
 from headrace.model.policy import (
+    MAX_BATCH_BYTES,
+    MAX_DELAY,
     MAX_EVENT_BYTES,
-    Breaker,
-    Commit,
-    DeadLetter,
-    OnFailure,
-    Resources,
-    Retry,
-    Scaling,
+    MAX_KEPT_S,
+    MAX_PARTITIONS,
+    MAX_RECEIVES,
+    MAX_VISIBILITY,
 )
 from headrace.model.settings import SettingSpec
 from headrace.model.triggers.base import StreamTrigger, Trigger, listeners
@@ -44,11 +44,32 @@ class QueueSpec(msgspec.Struct, frozen=True, kw_only=True):
             of its app listens to it.
     """
 
-    visibility: float = 30.0
-    max_receives: int = 5
-    fifo: bool = False
-    delay: float = 0.0
-    outside: bool | None = None
+    visibility: Annotated[
+        float,
+        Option(
+            "how long a message is hidden after it was received; a function's `timeout`",
+            0.001,
+            MAX_VISIBILITY,
+            fixed=True,
+        ),
+    ] = 30.0
+    max_receives: Annotated[
+        int, Option("how often a message is given out at most", 1, MAX_RECEIVES, fixed=True)
+    ] = 5
+    fifo: Annotated[bool, Option("order per key, one message of a key at a time", fixed=True)] = (
+        False
+    )
+    delay: Annotated[
+        float, Option("how long before a message may be received", 0, MAX_DELAY, fixed=True)
+    ] = 0.0
+    outside: Annotated[
+        bool | None,
+        Option(
+            "whether programs outside receive from it",
+            fixed=True,
+            default="if no function reads it",
+        ),
+    ] = None
 
 
 class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,20 +92,66 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     owner: str = ""
-    partitions: int = 1
-    private: bool = False
-    retention_age: float | None = None
-    retention_bytes: int | None = None
-    cleanup: Cleanup = "delete"
-    dedupe_window: float = 600.0
-    max_event_bytes: int = MAX_EVENT_BYTES
-    codec: Codec = "json"
+    partitions: Annotated[
+        int, Option("fixed once the stream exists", 1, MAX_PARTITIONS, fixed=True)
+    ] = 1
+    private: Annotated[bool, Option("only its own app may read or publish", fixed=True)] = False
+    retention_age: Annotated[
+        float | None,
+        Option(
+            "how long a record is kept, at least until its [retries](../concepts/delivery.md) end; "
+            "`None` for ever, in a [queue](triggers.md#queues) until it is finished",
+            0.001,
+            MAX_KEPT_S,
+        ),
+    ] = None
+    retention_bytes: Annotated[
+        int | None,
+        Option(
+            "bytes kept per partition, not counting events that wait for a retry; `None` without bound",
+            1,
+            unit="bytes",
+        ),
+    ] = None
+    cleanup: Annotated[
+        Cleanup, Option('`"compact"` keeps the last event of every key', fixed=True)
+    ] = "delete"
+    dedupe_window: Annotated[
+        float, Option("how long a repeated event id is recognised", 0, MAX_KEPT_S)
+    ] = 600.0
+    max_event_bytes: Annotated[
+        int, Option("a larger event is refused", 1, MAX_BATCH_BYTES, unit="bytes")
+    ] = MAX_EVENT_BYTES
+    codec: Annotated[Codec, Option("`json`, `msgpack`, `bytes` or `text`", fixed=True)] = "json"
     schema: dict[str, Any] | None = None
     queue: QueueSpec | None = None
 
 
-class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A function as declared by its author; everything but the code.
+class StreamSettings(TypedDict, total=False):
+    """Options of a stream as an author gives them, apart from partitions; see `App.stream`."""
+
+    private: bool | None
+    retention_age: Span | None
+    retention_bytes: int | None
+    cleanup: Cleanup | None
+    dedupe_window: Span | None
+    max_event_bytes: int | None
+    codec: Codec | None
+
+
+class QueueSettings(StreamSettings, total=False):
+    """Options of a queue as an author gives them; see `App.queue`."""
+
+    partitions: int | None
+    visibility: Span | None
+    max_receives: int | None
+    fifo: bool | None
+    delay: Span | None
+    outside: bool | None
+
+
+class FunctionSpec(FunctionOptions, frozen=True, kw_only=True):
+    """A function as declared by its author, its options among it; everything but the code.
 
     Attributes:
         name: The full name, `app.function`; also its consumer group.
@@ -94,61 +161,43 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
         output: The stream that takes return values, or None.
         publishes: Streams it says it publishes to; of other apps', it may publish to these only.
         in_code: Streams that its code publishes to by name, as far as its source says.
-        batch_size: Events in one invocation at most; 1 to 10,000.
-        batch_bytes: Bytes of events in one invocation at most.
-        batch_window: Seconds to wait for a fuller batch, from when the log took its first event.
-        mode: Ordering; see `Mode`.
-        parallelism: Batches of one partition in flight (keyed and unordered only).
-        commit: When positions move: `after` the effects (default), or `before` the run.
-        timeout: Seconds one invocation may take.
-        retry: When a failed event is tried again.
-        bisect: Whether a failing batch is halved until the poison stands alone.
-        on_failure: What becomes of an event whose attempts are spent.
-        breaker: When to stop calling it.
-        scaling: How many instances.
-        resources: What one instance may use.
-        concurrency: How many runs at once.
-        throttle: How often runs begin; the others wait.
-        rate: How many events are run; the others are left out.
-        debounce: Whether only the last event of a key counts, after a quiet time.
-        singleton: Whether a key has one run at a time.
-        priority: Which waiting event goes first.
-        batch_per_key: Whether a batch holds events of one key only.
-        changes: How row changes are written in what it reads, or None for anything else.
         secrets: The names of the secrets it may ask for, its app's among them.
         summary: The first line of the handler's docstring.
         source: Where the handler is defined, `file:line`.
     """
 
-    name: str
+    name: Annotated[
+        str,
+        Option(
+            "the function's short name; its full name is `app.name`",
+            fixed=True,
+            default="the handler's name",
+        ),
+    ]
     app: str
     version: str = ""
     triggers: tuple[Trigger, ...] = ()
-    output: str | None = None
-    publishes: tuple[str, ...] = ()
+    output: Annotated[
+        str | None,
+        Option("the stream that takes what the handler returns or yields", fixed=True),
+    ] = None
+    publishes: Annotated[
+        tuple[str, ...],
+        Option(
+            "streams the function publishes to, for the map and the checks of the topology; "
+            "of other apps' streams it may publish to these only",
+            fixed=True,
+        ),
+    ] = ()
     in_code: tuple[str, ...] = ()
-    batch_size: int = 100
-    batch_bytes: int = 4 << 20
-    batch_window: float = 0.0
-    mode: Literal["ordered", "keyed", "unordered"] = "ordered"
-    parallelism: int = 1
-    commit: Commit = "after"
-    timeout: float = 30.0
-    retry: Retry = Retry()
-    bisect: bool = True
-    on_failure: OnFailure = DeadLetter()
-    breaker: Breaker | None = Breaker()
-    scaling: Scaling = Scaling()
-    resources: Resources = Resources()
-    concurrency: Concurrency | None = None
-    throttle: Throttle | None = None
-    rate: Rate | None = None
-    debounce: Debounce | None = None
-    singleton: Singleton | None = None
-    priority: Priority | None = None
-    batch_per_key: bool = False
-    changes: Debezium | None = None
-    secrets: tuple[str, ...] = ()
+    secrets: Annotated[
+        tuple[str, ...],
+        Option(
+            "names of the [secrets](../guides/configuration.md#secrets) it may ask for with "
+            "`context.secret`, besides those of its app",
+            fixed=True,
+        ),
+    ] = ()
     summary: str = ""
     source: str = ""
 
@@ -187,15 +236,7 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def has_lane_rules(self) -> bool:
         """Whether flow control needs to tell its events' keys apart."""
-        limits = self.concurrency
-        return bool(
-            self.debounce
-            or self.singleton
-            or self.priority
-            or self.batch_per_key
-            or (self.throttle and self.throttle.per_key)
-            or (limits and limits.per_key is not None)
-        )
+        return bool(self.per_key)
 
 
 class AppSpec(msgspec.Struct, frozen=True, kw_only=True):

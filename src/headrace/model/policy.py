@@ -29,6 +29,7 @@ MAX_KEY_BYTES = 1_024
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 16_384
 MAX_NAME = 200
+MAX_PARTITIONS = 100_000
 MAX_STATE_BYTES = 4 << 20
 MAX_ASKED_KEYS = 10_000
 """Keys of state in one question of a handler's."""

@@ -8,8 +8,6 @@ keeps the author's delays. Refuses keys an operator may not touch (names, trigge
 from __future__ import annotations
 
 import functools
-import types
-import typing
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -18,23 +16,18 @@ import msgspec
 from headrace.model.durations import seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec, StreamSpec
-from headrace.model.policy import MAX_BATCH, MAX_BATCH_BYTES, MAX_KEPT_S
+from headrace.model.options import OptionRow, option_rows
 from headrace.model.settings import variable_form
 from headrace.model.triggers.base import StreamTrigger
 from headrace.node.settings_file import choices, nearest
-from headrace.sdk.options import SPANS, SPEC_OPTIONS
 
 Spec = TypeVar("Spec", FunctionSpec, StreamSpec)
 Where = Callable[..., str]
 
-FUNCTION_KEYS = tuple(option for option in SPEC_OPTIONS if option != "changes")
-"""`changes` says how the author's code reads its events: the author alone can."""
-_SPANS = {
-    **{key: SPANS[key] for key in FUNCTION_KEYS if key in SPANS},
-    "retention_age": (0.001, MAX_KEPT_S),
-    "dedupe_window": (0, MAX_KEPT_S),
-}
-STREAM_KEYS = ("retention_age", "retention_bytes", "dedupe_window", "max_event_bytes")
+FUNCTION_KEYS = tuple(
+    name for name, row in option_rows(FunctionSpec).items() if not row.about.fixed
+)
+STREAM_KEYS = tuple(name for name, row in option_rows(StreamSpec).items() if not row.about.fixed)
 
 
 class Override(msgspec.Struct, frozen=True):
@@ -80,7 +73,7 @@ def checked(
                 f"{where(key)}: `{key}` of {kind} `{name}` cannot be overridden"
                 f"{nearest(key, keys)}; what can are {', '.join(f'`{known}`' for known in keys)}"
             )
-        _known_inside(like, key, values[key], where)
+        _known_inside(option_rows(like)[key], values[key], where)
     override = Override(name, values, where(), from_text)
     if like is FunctionSpec:
         merged(FunctionSpec(name=name, app=""), override, where)
@@ -115,14 +108,14 @@ def merged(spec: Spec, override: Override, where: Where) -> Spec:
     Raises:
         Misuse: A value is of the wrong type, or a policy cannot hold.
     """
+    rows = option_rows(type(spec))
     whole: dict[str, Any] = msgspec.to_builtins(spec)
     for key, value in override.values.items():
         try:
-            whole[key] = _merged_value(key, whole.get(key), value)
+            whole[key] = _merged_value(rows[key], whole.get(key), value)
             msgspec.convert(whole, type(spec), strict=not override.from_text)
         except (msgspec.ValidationError, Misuse) as error:
-            kinds = {field.name: field.type for field in msgspec.structs.fields(type(spec))}
-            reason = choices(kinds[key], value) or str(error).split(" - at ")[0]
+            reason = choices(rows[key].kind, value) or str(error).split(" - at ")[0]
             raise Misuse(
                 f"{where(key)}: `{key} = {value!r}` of `{spec.name}` cannot be: {reason}"
             ) from error
@@ -131,48 +124,45 @@ def merged(spec: Spec, override: Override, where: Where) -> Spec:
     return result
 
 
-def _merged_value(key: str, old: Any, new: Any) -> Any:
-    if key == "on_failure" and isinstance(new, str):
+def _merged_value(row: OptionRow, old: Any, new: Any) -> Any:
+    if (row.optional and new in ("none", "null")) or (row.turns_off and new in (False, "false")):
+        return None
+    if isinstance(new, str) and any(policy.__struct_config__.tag == new for policy in row.policies):
         return {"type": new}
-    if key == "breaker" and new in (False, "false", "none"):
-        return None
-    if isinstance(new, str) and new in ("none", "null"):
-        return None
-    if key in _SPANS:
-        low, high = _SPANS[key]
+    if row.span is not None:
+        low, high = row.span
         return seconds_in(new, "it", low=low, high=high)
     if isinstance(old, dict) and isinstance(new, dict):
         return {**old, **new}
     return new
 
 
-def _known_inside(like: type[msgspec.Struct], key: str, value: Any, where: Where) -> None:
+def _known_inside(row: OptionRow, value: Any, where: Where) -> None:
     if not isinstance(value, dict):
         return
-    (field,) = (field for field in msgspec.structs.fields(like) if field.name == key)
-    wanted = (
-        typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
-    )
     known = {
         name
-        for part in wanted
-        if isinstance(part, type) and issubclass(part, msgspec.Struct)
-        for name in (*part.__struct_fields__, *(("type",) if part.__struct_config__.tag else ()))
+        for policy in row.policies
+        for name in (
+            *policy.__struct_fields__,
+            *(("type",) if policy.__struct_config__.tag else ()),
+        )
     }
     for name in value:
         if name not in known:
             raise Misuse(
-                f"{where(key, name)}: `{name}` is unknown in `{key}`{nearest(name, known)}; "
+                f"{where(row.name, name)}: `{name}` is unknown in `{row.name}`{nearest(name, known)}; "
                 f"known are {', '.join(f'`{part}`' for part in sorted(known))}"
             )
 
 
 def _check(spec: FunctionSpec | StreamSpec, where: Where) -> None:
-    rules = _function_rules(spec) if isinstance(spec, FunctionSpec) else _stream_rules(spec)
-    for key, holds, fix in rules:
-        if not holds:
+    for key, row in option_rows(type(spec)).items():
+        value = getattr(spec, key)
+        if row.kind is int and value is not None and not row.in_range(value):
+            none = ', or "none"' if row.optional else ""
             raise Misuse(
-                f"{where(key)}: `{key} = {getattr(spec, key)}` of `{spec.name}` is out of range; {fix}"
+                f"{where(key)}: `{key} = {value}` of `{spec.name}` is out of range; use {row.range}{none}"
             )
 
 
@@ -197,26 +187,3 @@ def _check_together(spec: FunctionSpec, where: str) -> None:
             f"{where}: flow control per key of `{spec.name}` needs positions that move after the run; "
             'leave out `commit = "before"`'
         )
-
-
-def _function_rules(spec: FunctionSpec) -> tuple[tuple[str, bool, str], ...]:
-    return (
-        ("batch_size", 1 <= spec.batch_size <= MAX_BATCH, f"use 1 to {MAX_BATCH:,}"),
-        ("batch_bytes", spec.batch_bytes >= 1, "use 1 or more"),
-        ("parallelism", spec.parallelism >= 1, "use 1 or more"),
-    )
-
-
-def _stream_rules(spec: StreamSpec) -> tuple[tuple[str, bool, str], ...]:
-    return (
-        (
-            "retention_bytes",
-            spec.retention_bytes is None or spec.retention_bytes > 0,
-            'use bytes above 0, or "none"',
-        ),
-        (
-            "max_event_bytes",
-            1 <= spec.max_event_bytes <= MAX_BATCH_BYTES,
-            f"use 1 to {MAX_BATCH_BYTES}",
-        ),
-    )

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from headrace.model.durations import seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec
+from headrace.model.options import check_ranges
 from headrace.model.triggers.files import Custom
-from headrace.sdk.options import RANGES, SPANS
 from headrace.sdk.stream import check_name
 
 MAX_FUNCTIONS = 10_000
@@ -44,6 +43,9 @@ def check_claims(app: AppSpec) -> None:
                 f"app `{app.name}` declares stream `{stream.name}` as app `{stream.owner}`'s; an app "
                 "declares its own streams only"
             )
+        check_ranges(stream, f"stream `{stream.name}`")
+        if stream.queue is not None:
+            check_ranges(stream.queue, f"queue `{stream.name}`")
     own = [function.name for function in app.functions]
     for function in app.functions:
         _check_function(app.name, function)
@@ -63,16 +65,9 @@ def _check_function(app: str, function: FunctionSpec) -> None:
         raise Misuse(
             f"`{function.name}` has {len(function.triggers):,} triggers, of {MAX_TRIGGERS} at most"
         )
-    for name, (least, most) in SPANS.items():
-        if name != "lateness":
-            where = f"`{function.name}`: `{name}`"
-            seconds_in(getattr(function, name), where, low=least, high=most)
-    for name in RANGES:
-        low, high, fix = RANGES[name]
-        if not low <= getattr(function, name) <= high:
-            raise Misuse(
-                f"`{function.name}`: `{name}={getattr(function, name)!r}` is out of range; {fix}"
-            )
+    check_ranges(function, f"`{function.name}`")
+    for trigger in function.triggers:
+        check_ranges(trigger, f"`{function.name}`")
 
 
 def _called(app: AppSpec) -> Iterable[str]:

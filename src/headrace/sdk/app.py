@@ -8,29 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Never, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from msgspec import structs
 
-from headrace.model.debezium import Debezium
 from headrace.model.durations import Span
 from headrace.model.errors import Misuse, Refused
-from headrace.model.flow_control import Concurrency, Debounce, Priority, Rate, Singleton, Throttle
-from headrace.model.function import (
-    AppSpec,
-)
-from headrace.model.policy import (
-    MAX_EVENT_BYTES,
-    Breaker,
-    Commit,
-    Mode,
-    OnFailure,
-    Resources,
-    Retry,
-    Scaling,
-)
+from headrace.model.function import AppSpec
+from headrace.model.policy import MAX_EVENT_BYTES
 from headrace.model.route_conflicts import check_routes
 from headrace.model.triggers.base import StreamTrigger, Trigger
 from headrace.model.triggers.bus import Forward, HttpTarget, Rule
@@ -40,11 +26,14 @@ from headrace.model.webhook_signature import Secret
 from headrace.sdk.app_folder import folders
 from headrace.sdk.bus_forward import forward_of
 from headrace.sdk.custom_trigger import Emitter, custom_trigger
-from headrace.sdk.declaration_checks import (
-    Declared,
-)
+from headrace.sdk.declaration_checks import Declared
 from headrace.sdk.function_declarations import declare_function
-from headrace.sdk.options import refuse_unknown
+from headrace.sdk.options import (
+    FUNCTION_OPTIONS,
+    FunctionSettings,
+    WindowSettings,
+    refuse_unknown,
+)
 from headrace.sdk.provided_values import Environment, check_env, provision_of
 from headrace.sdk.publications import forget_sources, published_in
 from headrace.sdk.queue import resolved
@@ -64,7 +53,6 @@ Source = TypeVar("Source", bound=Emitter)
 Hook = TypeVar("Hook", bound=Callable[[], Any])
 
 HOOKS = ("init", "on_suspend", "on_resume", "on_stop")
-_NO_BREAKER: Any = object()
 
 
 class App(Streams):
@@ -250,73 +238,17 @@ class App(Streams):
     def function(
         self,
         *sources: Stream[Any] | Trigger | Emitter,
-        name: str | None = None,
-        batch_size: int | None = None,
-        batch_bytes: int | None = None,
-        batch_window: Span | None = None,
-        mode: Mode | None = None,
-        parallelism: int | None = None,
-        commit: Commit | None = None,
-        timeout: Span | None = None,
-        retry: Retry | None = None,
-        bisect: bool | None = None,
-        on_failure: OnFailure | None = None,
-        breaker: Breaker | None = _NO_BREAKER,
-        scaling: Scaling | None = None,
-        resources: Resources | None = None,
-        concurrency: Concurrency | None = None,
-        throttle: Throttle | None = None,
-        rate: Rate | None = None,
-        debounce: Debounce | None = None,
-        singleton: Singleton | None = None,
-        priority: Priority | None = None,
-        batch_per_key: bool | None = None,
-        changes: Debezium | None = None,
-        output: Stream[Any] | None = None,
-        publishes: Sequence[Stream[Any]] = (),
-        secrets: Sequence[str | Secret] = (),
-        start: str | int | datetime | None = None,
-        merge: str | None = None,
-        lateness: Span | None = None,
-        pattern: dict[str, Any] | None = None,
-        **unknown: Never,
+        **options: Unpack[FunctionSettings],
     ) -> Callable[[Handler], Handler]:
         """Declare the decorated handler a function; the handler itself stays as it is.
 
         Args:
             sources: What sets it off: streams it listens to, triggers such as `Cron("@daily")`, and
                 generators declared with `trigger`; none makes a function that is only called.
-            name: Where the handler's own name should not be used.
-            batch_size: Events in one invocation at most, 1 to 10,000.
-            batch_bytes: Bytes of events in one invocation at most.
-            batch_window: How long to wait for a fuller batch.
-            mode: `ordered` (per partition), `keyed` (per key) or `unordered`.
-            parallelism: Batches of one partition in flight, where the mode allows it.
-            commit: When positions move: `after` the effects, or `before` the run.
-            timeout: How long one invocation may take.
-            retry: When a failed event is tried again.
-            bisect: Whether a failing batch is halved until the poison stands alone.
-            on_failure: What becomes of an event whose attempts are spent.
-            breaker: When to stop calling it; None means never.
-            scaling: How many instances.
-            resources: What one instance may use.
-            concurrency: How many runs at once, in all and per key.
-            throttle: How often runs begin; the others wait.
-            rate: How many events are run; the others count as done.
-            debounce: Only the last event of a key counts, after a quiet time.
-            singleton: One run of a key at a time; what comes meanwhile is left out or waits.
-            priority: Which waiting event goes first.
-            batch_per_key: Whether a batch holds events of one key only.
-            changes: How row changes are written in what it reads: `Debezium()`. They are handed
-                over as a `Table`'s are.
-            output: The stream that takes return values and what is yielded.
-            publishes: Other apps' streams it may publish to.
-            secrets: Names of the secrets it may ask for with `context.secret`, beside the app's.
-            start: Where it begins: `earliest`, `latest`, an offset, an aware datetime.
-            merge: `time` hands over several co-partitioned streams in event-time order.
-            lateness: How long an idle stream may hold the others back in a merge.
-            pattern: An EventBridge pattern; other records count as done.
-            **unknown: Refused, with the names that look alike.
+            **options: How it runs (`batch_size`, `mode`, `timeout`, `retry`, `scaling`, ...), where its
+                results go (`output`) and where it begins (`start`). `FunctionSettings` has their types,
+                `model/function_options.py` and docs/reference/policies.md what each means, its default
+                and range. None is the default, except `breaker=None`: never stop calling it.
 
         Raises:
             Misuse: Something cannot work; the message names file, line, cause and fix.
@@ -327,48 +259,10 @@ class App(Streams):
             raise Misuse(
                 f"{place}: `@{self.name}.function` lacks its parentheses; write `@{self.name}.function(stream)`"
             )
-        refuse_unknown(unknown, place)
-        given = {
-            "batch_size": batch_size,
-            "batch_bytes": batch_bytes,
-            "batch_window": batch_window,
-            "mode": mode,
-            "parallelism": parallelism,
-            "commit": commit,
-            "timeout": timeout,
-            "retry": retry,
-            "bisect": bisect,
-            "on_failure": on_failure,
-            "breaker": None if breaker is _NO_BREAKER else breaker,
-            "scaling": scaling,
-            "resources": resources,
-            "concurrency": concurrency,
-            "throttle": throttle,
-            "rate": rate,
-            "debounce": debounce,
-            "singleton": singleton,
-            "priority": priority,
-            "batch_per_key": batch_per_key,
-            "changes": changes,
-            "merge": merge,
-            "lateness": lateness,
-        }
+        refuse_unknown(options, place, "a function", FUNCTION_OPTIONS)
 
         def declare(handler: Handler) -> Handler:
-            declare_function(
-                self,
-                handler,
-                sources,
-                given,
-                never_breaks=breaker is None,
-                name=name,
-                output=output,
-                publishes=publishes,
-                secrets=secrets,
-                start=start,
-                pattern=pattern,
-                place=place,
-            )
+            declare_function(self, handler, sources, options, place)
             return handler
 
         return declare
@@ -446,7 +340,7 @@ class App(Streams):
         late: Stream[Any] | None = None,
         combine: Callable[[Any, Any], Any] | None = None,
         close: Callable[[Window], Any] | None = None,
-        **options: Any,
+        **options: Unpack[WindowSettings],
     ) -> Callable[[Handler], Handler]:
         """Fold a stream's events into windows by event time and key; tell each when it closes.
 

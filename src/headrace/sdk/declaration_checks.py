@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypedDict, get_args
+from typing import Any, Final, get_args
 
 from headrace.model.codec import Coder, alike, codec_for, is_bound
-from headrace.model.durations import Span
 from headrace.model.errors import Misuse
-from headrace.model.function import Cleanup, Codec, FunctionSpec
+from headrace.model.function import FunctionSpec
 from headrace.model.triggers.base import CallTrigger, StreamTrigger, Trigger, listeners
 from headrace.model.triggers.files import Watch
 from headrace.model.triggers.lag import Lag
@@ -20,29 +19,6 @@ from headrace.sdk.stream import Stream
 
 TRIGGERS: Final[tuple[type[Any], ...]] = get_args(Trigger)
 JSON_SOURCES: Final[tuple[type[Any], ...]] = (*get_args(Schedule), *get_args(Watch), Table)
-
-
-class StreamSettings(TypedDict, total=False):
-    """The settings of a stream beside its name, partitions and type; see `App.stream`."""
-
-    private: bool
-    retention_age: Span | None
-    retention_bytes: int | None
-    cleanup: Cleanup
-    dedupe_window: Span
-    max_event_bytes: int | None
-    codec: Codec | None
-
-
-class QueueSettings(StreamSettings, total=False):
-    """The settings of a queue beside its name and type; see `App.queue`."""
-
-    partitions: int
-    visibility: Span
-    max_receives: int
-    fifo: bool
-    outside: bool | None
-    delay: Span
 
 
 class Declared:
@@ -247,16 +223,6 @@ def coder_of(codec: str | None, value: Any, where: str) -> Coder:
         return Coder(codec if codec is not None else codec_for(value), value)
     except Misuse as error:
         raise Misuse(f"{where}: {error}") from error
-
-
-def check_whole(value: object, low: int, high: int, name: str, where: str) -> None:
-    """Pass, where `value` is a whole number in range."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise Misuse(
-            f"{where}: `{name}={value!r}` is not a whole number; use one from {low:,} to {high:,}"
-        )
-    if not low <= value <= high:
-        raise Misuse(f"{where}: `{name}={value!r}` is out of range; use {low:,} to {high:,}")
 
 
 def _shown(of: Any) -> str:

@@ -6,8 +6,7 @@ that names file, line, cause and fix. A declaration that is refused leaves nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from headrace.model.errors import Misuse
@@ -16,7 +15,6 @@ from headrace.model.route_conflicts import check_routes
 from headrace.model.triggers.base import Trigger
 from headrace.model.triggers.files import Custom
 from headrace.model.triggers.http import Http, Proxy
-from headrace.model.webhook_signature import Secret
 from headrace.sdk.custom_trigger import Emitter
 from headrace.sdk.declaration_checks import (
     Declared,
@@ -28,7 +26,12 @@ from headrace.sdk.declaration_checks import (
     triggers_of,
 )
 from headrace.sdk.handler_signature import shape_of
-from headrace.sdk.options import TRIGGER_OPTIONS, check_options, start_of
+from headrace.sdk.options import (
+    TRIGGER_OPTIONS,
+    FunctionSettings,
+    check_function_options,
+    start_of,
+)
 from headrace.sdk.queue import queue_options
 from headrace.sdk.routes import read_routes
 from headrace.sdk.row_changes import change_readers
@@ -51,22 +54,16 @@ def declare_function(
     app: FunctionRegistry,
     handler: Callable[..., Any],
     sources: tuple[Stream[Any] | Trigger | Emitter, ...],
-    given: dict[str, Any],
-    *,
-    never_breaks: bool,
-    name: str | None,
-    output: Stream[Any] | None,
-    publishes: Sequence[Stream[Any]],
-    secrets: Sequence[str | Secret],
-    start: str | int | datetime | None,
-    pattern: dict[str, Any] | None,
+    given: FunctionSettings,
     place: str,
 ) -> None:
-    """Declare `handler` a function of `app`; `given` are its options, None where unsaid.
+    """Declare `handler` a function of `app`; `given` are its options.
 
     Raises:
         Misuse: Something cannot work; the message names file, line, cause and fix.
     """
+    name = given.get("name")
+    output, publishes = given.get("output"), given.get("publishes", ())
     short = name if name is not None else getattr(handler, "__name__", "")
     check_name(short, "a function", place)
     full = f"{app.name}.{short}"
@@ -77,18 +74,12 @@ def declare_function(
             f"{where}: a function of that name was declared before, at "
             f"{app.functions[full].shape.place}; give one of them another `name=`"
         )
-    options = check_options(queue_options(sources, given), where)
-    if never_breaks:
-        options["breaker"] = None
-    trigger: dict[str, Any] = {
-        each: options.pop(each) for each in TRIGGER_OPTIONS if each in options
-    }
-    if start is not None:
-        trigger["start"] = start_of(start, where)
-    if pattern is not None:
-        if not isinstance(pattern, dict):
-            raise Misuse(f"{where}: `pattern={pattern!r}` is not a dict of what must match")
-        trigger["pattern"] = pattern
+    options = check_function_options(queue_options(sources, given), where)
+    trigger = {each: options.pop(each) for each in TRIGGER_OPTIONS if each in options}
+    if "start" in trigger:
+        trigger["start"] = start_of(trigger["start"], where)
+    if not isinstance(trigger.get("pattern", {}), dict):
+        raise Misuse(f"{where}: `pattern={trigger['pattern']!r}` is not a dict of what must match")
     streams, others = split_sources(sources, app.triggers)
     others, shape = read_routes(others, shape, where)
     known = {**app.streams, **app.externals}
@@ -102,24 +93,26 @@ def declare_function(
         shape,
         where,
         answers=answers,
-        changes=given["changes"] is not None,
+        changes="changes" in options,
     )
     triggers = (*others, *triggers_of(streams, trigger, where, alone=not others))
     consumed = check_lag(streams, others, known, shape, where)
     spec = FunctionSpec(
-        name=full,
         app=app.name,
         triggers=triggers,
-        output=output.name if output is not None else None,
-        publishes=tuple(stream.name for stream in publishes),
-        secrets=secret_names(secrets, where),
         summary=shape.summary,
         source=shape.place,
-        **options,
+        **{
+            **options,
+            "name": full,
+            "output": output.name if output is not None else None,
+            "publishes": tuple(stream.name for stream in publishes),
+            "secrets": secret_names(given.get("secrets", ()), where),
+        },
     )
     decoders = (
         decoders_of((*streams, *consumed), shape, where)
-        if given["changes"] is None
+        if "changes" not in options
         else change_readers(spec, shape, where)
     )
     decoders = {**own_decoders(full, triggers, shape, where), **decoders}

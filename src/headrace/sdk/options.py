@@ -1,150 +1,148 @@
-"""The options of a function, checked when they are written: names, kinds, ranges, near misses.
+"""What an author gives to `App.function`, `stream`, `queue` and `window`, checked against the table of options.
 
-In: what an author gave to `App.function`. Out: fields of a `FunctionSpec`. The errors name the
-function, its file and line, and the fix.
+In: options as they were given. Out: fields of a spec. The errors name the function or stream, its file
+and line, and the fix. The rows are those of `model/function_options.py` and of the fields of
+`FunctionSpec`, `StreamTrigger`, `StreamSpec` and `QueueSpec`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from types import UnionType
-from typing import Any, Final, get_args, get_type_hints
+from typing import Any, Final
 
-from headrace.model.durations import seconds_in
+from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Misuse
-from headrace.model.function import FunctionSpec
-from headrace.model.policy import MAX_BATCH, MAX_BATCH_BYTES
+from headrace.model.function import FunctionSpec, QueueSpec, StreamSpec
+from headrace.model.function_options import FunctionOptions, GivenOptions
+from headrace.model.options import OptionRow, option_rows
+from headrace.model.triggers.base import MergeMode, StreamTrigger
+from headrace.model.webhook_signature import Secret
 from headrace.sdk.source_location import near
+from headrace.sdk.stream import Stream
 
-SPEC_OPTIONS: Final = (
-    "batch_size",
-    "batch_bytes",
-    "batch_window",
-    "mode",
-    "parallelism",
-    "commit",
-    "timeout",
-    "retry",
-    "bisect",
-    "on_failure",
-    "breaker",
-    "scaling",
-    "resources",
-    "concurrency",
-    "throttle",
-    "rate",
-    "debounce",
-    "singleton",
-    "priority",
-    "batch_per_key",
-    "changes",
-)
-TRIGGER_OPTIONS: Final = ("start", "merge", "lateness", "pattern")
-OTHER_OPTIONS: Final = ("name", "output", "publishes", "secrets")
-
-RANGES: Final[dict[str, tuple[int, int, str]]] = {
-    "batch_size": (1, MAX_BATCH, f"use 1 to {MAX_BATCH:,}"),
-    "batch_bytes": (1, MAX_BATCH_BYTES, f"use 1 to {MAX_BATCH_BYTES:,} bytes"),
-    "parallelism": (1, 1_024, "use 1 to 1,024"),
+TRIGGER_OPTIONS: Final = option_rows(StreamTrigger)
+FUNCTION_OPTIONS: Final = {**option_rows(FunctionSpec), **TRIGGER_OPTIONS}
+STREAM_OPTIONS: Final = option_rows(StreamSpec)
+QUEUE_OPTIONS: Final = {
+    **{name: row for name, row in STREAM_OPTIONS.items() if name != "cleanup"},
+    **option_rows(QueueSpec),
 }
-SPANS: Final[dict[str, tuple[float, float]]] = {
-    "batch_window": (0, 3_600),
-    "timeout": (0.001, 86_400),
-    "lateness": (0, 86_400),
-}
-_CHOICES: Final[dict[str, tuple[str, ...]]] = {
-    "mode": ("ordered", "keyed", "unordered"),
-    "commit": ("after", "before"),
-    "merge": ("none", "time"),
-}
-_KINDS = get_type_hints(FunctionSpec)
-
-
-FUNCTION_OPTIONS: Final = SPEC_OPTIONS + TRIGGER_OPTIONS + OTHER_OPTIONS
-STREAM_OPTIONS: Final = (
-    "partitions",
-    "value",
-    "private",
-    "retention_age",
-    "retention_bytes",
-    "cleanup",
-    "dedupe_window",
-    "max_event_bytes",
-    "codec",
-)
-QUEUE_OPTIONS: Final = (
-    *(name for name in STREAM_OPTIONS if name != "cleanup"),
-    "visibility",
-    "max_receives",
-    "fifo",
-    "delay",
-    "outside",
-)
 EXTERNAL_OPTIONS: Final = ("value", "partitions", "codec")
 
 
+class WindowSettings(GivenOptions, total=False):
+    """Options of `App.window` that `App.function` has too, as an author gives them."""
+
+    name: str | None
+    publishes: Sequence[Stream[Any]]
+    secrets: Sequence[str | Secret]
+    start: str | int | datetime | None
+    pattern: dict[str, Any] | None
+
+
+class FunctionSettings(WindowSettings, total=False):
+    """Options of `App.function`, as an author gives them; `FUNCTION_OPTIONS` says what each means."""
+
+    output: Stream[Any] | None
+    merge: MergeMode | None
+    lateness: Span | None
+
+
 def refuse_unknown(
-    unknown: Mapping[str, object],
-    place: str,
-    what: str = "a function",
-    known: Sequence[str] = FUNCTION_OPTIONS,
+    given: Iterable[str], place: str, what: str, known: Iterable[str], *more: str
 ) -> None:
-    """Pass, where no option is unknown.
+    """Pass, where every option is known.
 
     Raises:
         Misuse: With the options that look like it.
     """
-    for name in unknown:
-        raise Misuse(
-            f"{place}: {what} has no option `{name}`{near(name, known)}; "
-            f"the options are {', '.join(sorted(known))}"
-        )
+    names = sorted((*known, *more))
+    for name in given:
+        if name not in names:
+            raise Misuse(
+                f"{place}: {what} has no option `{name}`{near(name, names)}; "
+                f"the options are {', '.join(names)}"
+            )
 
 
-def check_options(given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The options that were given, those left at None taken out; spans of time are seconds.
+def check_options(
+    rows: Mapping[str, OptionRow], given: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """The options that were given, of those in `rows`; spans of time are seconds.
+
+    One left at None is left out, unless None turns off what is on by default (`breaker`). Names,
+    streams and patterns are judged elsewhere, where what they name is known.
 
     Raises:
         Misuse: One is of the wrong kind or out of range.
     """
-    found = {name: value for name, value in given.items() if value is not None}
-    for name, value in found.items():
-        if name in RANGES:
-            low, high, fix = RANGES[name]
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise Misuse(f"{where}: `{name}={value!r}` is not a whole number; {fix}")
-            if not low <= value <= high:
-                raise Misuse(f"{where}: `{name}={value!r}` is out of range; {fix}")
-        elif name in SPANS:
-            least, most = SPANS[name]
-            found[name] = seconds_in(value, f"{where}: `{name}=`", low=least, high=most)
-        elif name in _CHOICES:
-            if value not in _CHOICES[name]:
-                choices = _CHOICES[name]
-                raise Misuse(
-                    f"{where}: `{name}={value!r}` is unknown{near(str(value), choices)}; "
-                    f"use {' or '.join(f'`{each}`' for each in choices)}"
-                )
-        elif name in {"bisect", "batch_per_key"}:
-            if not isinstance(value, bool):
-                raise Misuse(f"{where}: `{name}={value!r}` is not a yes or no; use True or False")
-        elif name in SPEC_OPTIONS:
-            _check_policy(name, value, where)
-    _check_flow(found, where)
+    return {
+        name: _checked(row, given[name], where)
+        for name, row in rows.items()
+        if name in given and (given[name] is not None or row.turns_off)
+    }
+
+
+def _checked(row: OptionRow, value: Any, where: str) -> Any:
+    if value is None:
+        return None
+    written = f"{where}: `{row.name}={value!r}`"
+    if row.span is not None:
+        low, high = row.span
+        return seconds_in(value, f"{where}: `{row.name}=`", low=low, high=high)
+    if row.kind is int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise Misuse(f"{written} is not a whole number; use {row.range}")
+        if not row.in_range(value):
+            raise Misuse(f"{written} is out of range; use {row.range}")
+    elif row.kind is bool:
+        if not isinstance(value, bool):
+            raise Misuse(f"{written} is not a yes or no; use True or False")
+    elif row.choices:
+        if value not in row.choices:
+            raise Misuse(
+                f"{written} is unknown{near(str(value), row.choices)}; "
+                f"use {' or '.join(f'`{each}`' for each in row.choices)}"
+            )
+    elif row.policies and not isinstance(value, row.policies):
+        names = [policy.__name__ for policy in row.policies]
+        instead = (
+            f"`{row.name}={names[0]}(...)`"
+            if len(names) == 1
+            else " or ".join(f"`{name}()`" for name in names)
+        )
+        hint = (
+            " (it is a class; call it)" if isinstance(value, type) and value in row.policies else ""
+        )
+        raise Misuse(f"{written} is not a policy{hint}; use {instead}")
+    return value
+
+
+def check_function_options(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The options of a function that were given: each by itself, then those that exclude each other.
+
+    Raises:
+        Misuse: One is of the wrong kind or out of range, or two cannot hold together.
+    """
+    found = check_options(FUNCTION_OPTIONS, given, where)
+    rows = option_rows(FunctionOptions)
+    per_key = FunctionOptions(**{name: found[name] for name in rows if name in found}).per_key
+    if per_key:
+        _check_per_key(per_key[0], found, where)
     if found.get("parallelism", 1) > 1 and found.get("mode", "ordered") == "ordered":
         raise Misuse(
             f"{where}: `parallelism={found['parallelism']}` needs events that may overtake each "
             'other; add `mode="keyed"` (order per key) or `mode="unordered"`'
         )
     if found.get("merge") == "time":
-        _check_merge(found, where)
+        _check_merge(per_key, found, where)
     return found
 
 
-def _check_merge(found: dict[str, Any], where: str) -> None:
+def _check_merge(per_key: Sequence[str], found: dict[str, Any], where: str) -> None:
     """A merge is one order of all a partition's events: nothing in it may go by itself."""
-    names = _per_key(found)
+    names = list(per_key)
     if found.get("parallelism", 1) > 1:
         names.append("parallelism")
     if found.get("mode", "ordered") != "ordered":
@@ -156,52 +154,22 @@ def _check_merge(found: dict[str, Any], where: str) -> None:
         )
 
 
-def _check_flow(found: dict[str, Any], where: str) -> None:
+def _check_per_key(option: str, found: dict[str, Any], where: str) -> None:
     """What tells keys apart needs lanes: such a function is `keyed` unless it says otherwise."""
-    per_key = _per_key(found)
-    if not per_key:
-        return
     if found.setdefault("mode", "keyed") == "ordered":
         raise Misuse(
-            f"{where}: `{per_key[0]}=` lets keys overtake each other, but the mode is `ordered`; "
+            f"{where}: `{option}=` lets keys overtake each other, but the mode is `ordered`; "
             'use `mode="keyed"` (order per key) or `mode="unordered"`'
         )
     if found.get("commit") == "before":
         raise Misuse(
-            f"{where}: `{per_key[0]}=` needs positions that move after the run; "
+            f"{where}: `{option}=` needs positions that move after the run; "
             'leave out `commit="before"`'
         )
     if found.get("debounce") and found.get("batch_window"):
         raise Misuse(
             f"{where}: `debounce=` and `batch_window=` both say how long to wait; use one of them"
         )
-
-
-def _per_key(found: dict[str, Any]) -> list[str]:
-    """The options that tell keys apart."""
-    concurrency, throttle = found.get("concurrency"), found.get("throttle")
-    names = [
-        name for name in ("debounce", "singleton", "priority", "batch_per_key") if found.get(name)
-    ]
-    if concurrency is not None and concurrency.per_key is not None:
-        names.append("concurrency")
-    if throttle is not None and throttle.per_key:
-        names.append("throttle")
-    return names
-
-
-def _check_policy(name: str, value: object, where: str) -> None:
-    kind = _KINDS[name]
-    kinds = get_args(kind) if isinstance(kind, UnionType) or get_args(kind) else (kind,)
-    if not isinstance(value, kinds):
-        names = [each.__name__ for each in kinds if each is not type(None)]
-        instead = (
-            f"`{name}={names[0]}(...)`"
-            if len(names) == 1
-            else " or ".join(f"`{n}()`" for n in names)
-        )
-        hint = " (it is a class; call it)" if isinstance(value, type) and value in kinds else ""
-        raise Misuse(f"{where}: `{name}={value!r}` is not a policy{hint}; use {instead}")
 
 
 def start_of(start: str | int | datetime, where: str) -> str:

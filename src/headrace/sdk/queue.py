@@ -6,16 +6,15 @@ over HTTP. Every function is a consumer of its own: each gets every message.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
-from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Misuse
 from headrace.model.flow_control import Priority
 from headrace.model.function import QueueSpec, StreamSpec
-from headrace.model.policy import MAX_DELAY, MAX_RECEIVES, MAX_VISIBILITY, Retry
+from headrace.model.policy import Retry
 from headrace.sdk.stream import Stream
 
 T = TypeVar("T")
@@ -40,34 +39,7 @@ class Queue(Stream[T], Generic[T]):
         return f"Queue({self.spec.name!r})"
 
 
-def queue_spec(
-    where: str,
-    *,
-    visibility: Span,
-    max_receives: int,
-    fifo: bool,
-    delay: Span,
-    outside: bool | None,
-) -> QueueSpec:
-    """What makes a stream such a queue.
-
-    Raises:
-        Misuse: A setting is out of range.
-    """
-    visible_s = seconds_in(visibility, f"{where}: `visibility=`", low=0.001, high=MAX_VISIBILITY)
-    delay_s = seconds_in(delay, f"{where}: `delay=`", low=0, high=MAX_DELAY)
-    if isinstance(max_receives, (bool, float)) or not 1 <= max_receives <= MAX_RECEIVES:
-        raise Misuse(
-            f"{where}: `max_receives={max_receives!r}` is out of range; use 1 to {MAX_RECEIVES:,}"
-        )
-    if outside is not None and not isinstance(outside, bool):
-        raise Misuse(f"{where}: `outside={outside!r}` is not a yes or no; use True or False")
-    return QueueSpec(
-        visibility=visible_s, max_receives=max_receives, fifo=fifo, delay=delay_s, outside=outside
-    )
-
-
-def queue_options(sources: tuple[object, ...], given: dict[str, Any]) -> dict[str, Any]:
+def queue_options(sources: tuple[object, ...], given: Mapping[str, Any]) -> Mapping[str, Any]:
     """The options a function has because it listens to a queue, where it gave none itself."""
     queues = [source for source in sources if isinstance(source, Queue)]
     if not queues or len(queues) < len(sources):
@@ -82,11 +54,11 @@ def queue_options(sources: tuple[object, ...], given: dict[str, Any]) -> dict[st
         "retry": Retry(attempts=settings.max_receives),
         "priority": Priority(),
     }
-    chosen = {name: given[name] if given.get(name) is not None else usual[name] for name in usual}
+    chosen = {name: usual[name] if given.get(name) is None else given[name] for name in usual}
     if chosen["mode"] == "ordered":
         # Asked for by name: then nothing overtakes, and what needs that is left out.
         chosen |= {"parallelism": given.get("parallelism"), "priority": given.get("priority")}
-    return given | chosen
+    return {**given, **chosen}
 
 
 def resolved(spec: StreamSpec, heard: Set[str]) -> StreamSpec:

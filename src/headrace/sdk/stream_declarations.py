@@ -11,19 +11,19 @@ from typing import Any, TypeVar, Unpack, overload
 from msgspec import structs
 
 from headrace.model.codec import Coder
-from headrace.model.durations import Span, seconds_in
 from headrace.model.errors import Misuse
-from headrace.model.function import Cleanup, Codec, StreamSpec
-from headrace.model.policy import MAX_BATCH_BYTES, MAX_KEPT_S
+from headrace.model.function import Codec, QueueSettings, QueueSpec, StreamSettings, StreamSpec
+from headrace.model.options import option_rows
 from headrace.model.triggers.bus import DEFAULT_BUS
-from headrace.sdk.declaration_checks import QueueSettings, StreamSettings, check_whole, coder_of
+from headrace.sdk.declaration_checks import coder_of
 from headrace.sdk.options import (
     EXTERNAL_OPTIONS,
     QUEUE_OPTIONS,
     STREAM_OPTIONS,
+    check_options,
     refuse_unknown,
 )
-from headrace.sdk.queue import Queue, queue_spec
+from headrace.sdk.queue import Queue
 from headrace.sdk.source_location import here
 from headrace.sdk.stream import Stream, check_name
 
@@ -73,15 +73,7 @@ class Streams:
         name: str,
         partitions: int = 1,
         value: Any = Any,
-        *,
-        private: bool = False,
-        retention_age: Span | None = None,
-        retention_bytes: int | None = None,
-        cleanup: Cleanup = "delete",
-        dedupe_window: Span = 600.0,
-        max_event_bytes: int | None = None,
-        codec: Codec | None = None,
-        **unknown: Any,
+        **settings: Unpack[StreamSettings],
     ) -> Stream[Any]:
         """Declare a stream of this app.
 
@@ -96,43 +88,22 @@ class Streams:
             dedupe_window: The time in which a repeated event id is dropped.
             max_event_bytes: A larger event is refused.
             codec: `json`, `msgpack`, `bytes` or `text`, where the type should not decide.
-            **unknown: Refused, with the names that look alike.
 
         Raises:
-            Misuse: The name is taken or a setting cannot work.
+            Misuse: The name is taken, an option is unknown or a setting cannot work.
         """
         place = here()
-        refuse_unknown(unknown, place, "a stream", STREAM_OPTIONS)
+        refuse_unknown(settings, place, "a stream", STREAM_OPTIONS, "value")
         check_name(name, "a stream", place)
         where = f"{place}: stream `{name}`"
-        check_whole(partitions, 1, 100_000, "partitions", where)
-        kept_s = (
-            None
-            if retention_age is None
-            else seconds_in(retention_age, f"{where}: `retention_age=`", low=0.001, high=MAX_KEPT_S)
-        )
-        dedupe_s = seconds_in(dedupe_window, f"{where}: `dedupe_window=`", low=0, high=MAX_KEPT_S)
-        if retention_bytes is not None:
-            check_whole(retention_bytes, 1, 1 << 62, "retention_bytes", where)
-        if cleanup not in {"delete", "compact"}:
-            raise Misuse(f"{where}: `cleanup={cleanup!r}` is unknown; use `delete` or `compact`")
-        settings: dict[str, Any] = {}
-        if max_event_bytes is not None:
-            check_whole(max_event_bytes, 1, MAX_BATCH_BYTES, "max_event_bytes", where)
-            settings["max_event_bytes"] = max_event_bytes
-        coder = coder_of(codec, value, where)
+        options = check_options(STREAM_OPTIONS, {"partitions": partitions, **settings}, where)
+        coder = coder_of(options.pop("codec", None), value, where)
         spec = StreamSpec(
             name=name,
             owner=self.name,
-            partitions=partitions,
-            private=private,
-            retention_age=kept_s,
-            retention_bytes=retention_bytes,
-            cleanup=cleanup,
-            dedupe_window=dedupe_s,
             codec=coder.codec,  # type: ignore[arg-type]  # one of CODECS, checked by Coder
             schema=coder.schema(),
-            **settings,
+            **options,
         )
         return self._keep(self.streams, spec, coder, external=False, place=place)
 
@@ -148,13 +119,7 @@ class Streams:
         self,
         name: str,
         value: Any = Any,
-        *,
-        visibility: Span = 30.0,
-        max_receives: int = 5,
-        fifo: bool = False,
-        delay: Span = 0.0,
-        outside: bool | None = None,
-        **settings: Any,
+        **settings: Unpack[QueueSettings],
     ) -> Queue[Any]:
         """Declare a queue of this app: messages that are acknowledged one by one.
 
@@ -170,26 +135,21 @@ class Streams:
             delay: The time before a message may be received, where it says nothing itself.
             outside: Whether programs outside receive from it over HTTP; None means where no
                 function of this app listens to it.
-            **settings: As for `stream`: partitions, private, retention, dedupe_window, codec.
+            **settings: And those of a `stream`: partitions, private, retention, dedupe_window, codec.
 
         Raises:
             Misuse: The name is taken or a setting cannot work.
         """
         place = here()
-        others = {each: of for each, of in settings.items() if each not in STREAM_OPTIONS}
-        refuse_unknown(others, place, "a queue", QUEUE_OPTIONS)
         where = f"{place}: queue `{name}`"
-        made = queue_spec(
-            where,
-            visibility=visibility,
-            max_receives=max_receives,
-            fifo=fifo,
-            delay=delay,
-            outside=outside,
-        )
-        if settings.get("cleanup", "delete") != "delete":
+        if settings.pop("cleanup", None) not in (None, "delete"):
             raise Misuse(f"{where}: a queue keeps every message; leave out `cleanup=`")
-        stream = self.stream(name, value=value, **settings)
+        refuse_unknown(settings, place, "a queue", QUEUE_OPTIONS, "value")
+        made = QueueSpec(**check_options(option_rows(QueueSpec), settings, where))
+        given: dict[str, Any] = {
+            each: value for each, value in settings.items() if each in STREAM_OPTIONS
+        }
+        stream = self.stream(name, value=value, **given)
         spec = structs.replace(stream.spec, queue=made)
         found: Queue[Any] = Queue(spec, stream.coder, app=self.name, external=False, place=place)
         self.streams[name] = found
@@ -227,7 +187,8 @@ class Streams:
         refuse_unknown(unknown, place, "a stream of another app", EXTERNAL_OPTIONS)
         check_name(name, "a stream", place)
         where = f"{place}: stream `{name}`"
-        check_whole(partitions, 0, 100_000, "partitions", where)
+        if partitions != 0:
+            check_options(STREAM_OPTIONS, {"partitions": partitions}, where)
         coder = coder_of(codec, value, where)
         spec = StreamSpec(name=name, owner="", partitions=partitions, codec=coder.codec)  # type: ignore[arg-type]  # one of CODECS, checked by Coder
         return self._keep(self.externals, spec, coder, external=True, place=place)
@@ -245,8 +206,7 @@ class Streams:
         Raises:
             Misuse: The name is taken, a setting cannot work, or the default bus is given any.
         """
-        others = {each: of for each, of in settings.items() if each not in STREAM_OPTIONS}
-        refuse_unknown(others, here(), "a bus", STREAM_OPTIONS)
+        refuse_unknown(settings, here(), "a bus", STREAM_OPTIONS, "value")
         if name != DEFAULT_BUS:
             return self.stream(name, partitions, **settings)
         if partitions != 1 or settings:

@@ -103,7 +103,7 @@ def test_an_override_that_is_about_nothing_is_reported_with_a_near_name(tmp_path
         ),
         ("[functions.x]\ntimeout = 'soon'\n", 2, "write seconds, a text such as"),
         ("[streams.x]\nretention_age = -1\n", 2, "-1 s, which is out of range"),
-        ("[streams.x]\nmax_event_bytes = 99999999\n", 2, "use 1 to 8388608"),
+        ("[streams.x]\nmax_event_bytes = 99999999\n", 2, "use 1 to 8,388,608 bytes"),
         ("[functions.x]\nbatch_window = nan\n", 2, "use 0 to 3,600 seconds"),
         ("[streams.x]\npartitions = 3\n", 2, "cannot be overridden"),
         ("[env.prod]\nport = 3\n", 2, "`port` is unknown in `[env.prod]`"),

@@ -251,7 +251,7 @@ def _declare(**options: Any) -> Callable[[App], None]:
         (lambda shop: shop.stream("x", 0), r"`partitions=0` is out of range"),
         (
             lambda shop: shop.stream("x", "4"),
-            r"`partitions='4'` is not a whole number; use one from 1",
+            r"`partitions='4'` is not a whole number; use 1 to 100,000",
         ),
         (
             lambda shop: shop.stream("x", retention_age=0),
@@ -264,7 +264,7 @@ def _declare(**options: Any) -> Callable[[App], None]:
         (lambda shop: shop.stream("x", retention_age=float("nan")), r"out of range"),
         (lambda shop: shop.stream("x", dedupe_window=float("inf")), r"use 0 to 3,155,760,000 sec"),
         (lambda shop: shop.stream("x", cleanup="shred"), r"use `delete` or `compact`"),
-        (lambda shop: shop.stream("x", codec="xml"), r"codec `xml` is unknown"),
+        (lambda shop: shop.stream("x", codec="xml"), r"`codec='xml'` is unknown; use `json` or"),
         (
             lambda shop: shop.stream("x", value=Custom),
             r"`Custom` cannot be decoded: .*use a msgspec Struct, a dataclass",

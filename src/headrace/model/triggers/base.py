@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from headrace.model.options import Option
 from headrace.model.triggers.bus import Rule
 from headrace.model.triggers.files import Custom, Ends, Files, Missing, Objects, Sftp, Silence
 from headrace.model.triggers.foreign import ForeignTrigger
@@ -13,6 +14,8 @@ from headrace.model.triggers.http import Http, Webhook
 from headrace.model.triggers.lag import Lag
 from headrace.model.triggers.schedules import At, Cron, Every
 from headrace.model.triggers.tables import Table
+
+MergeMode = Literal["none", "time"]
 
 
 class StreamTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="stream"):
@@ -28,10 +31,29 @@ class StreamTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="stream"):
     """
 
     streams: tuple[str, ...]
-    start: str = "earliest"
-    merge: Literal["none", "time"] = "none"
-    lateness: float = 1.0
-    pattern: dict[str, Any] | None = None
+    start: Annotated[
+        str,
+        Option(
+            "where a new consumer group begins: `earliest`, `latest`, an offset, an aware `datetime`",
+            fixed=True,
+        ),
+    ] = "earliest"
+    merge: Annotated[
+        MergeMode,
+        Option(
+            '`"time"` reads several co-partitioned streams in event-time order, '
+            "[the same in every run](../concepts/delivery.md#merging)",
+            fixed=True,
+        ),
+    ] = "none"
+    lateness: Annotated[
+        float,
+        Option("how long an idle stream holds the others back in a merge", 0, 86_400, fixed=True),
+    ] = 1.0
+    pattern: Annotated[
+        dict[str, Any] | None,
+        Option("an EventBridge pattern; events that do not match count as done", fixed=True),
+    ] = None
 
 
 class CallTrigger(msgspec.Struct, frozen=True, kw_only=True, tag="call"):
