@@ -1,4 +1,4 @@
-"""What every command that talks to a node shares: where it is, and how the answer is to look."""
+"""Options of every command that talks to a node: its address, and the format of the answer."""
 
 from __future__ import annotations
 

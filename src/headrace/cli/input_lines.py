@@ -22,7 +22,7 @@ _look = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class Fields(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an event's key, time and id come from."""
+    """Fields that an event's key, time and id come from."""
 
     key: str | None = None
     key_field: str | None = None
@@ -31,7 +31,7 @@ class Fields(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def any(self) -> bool:
-        """Whether a value has to be opened at all."""
+        """Return whether a value has to be opened at all."""
         return bool(self.key_field or self.time_field or self.id_field)
 
 

@@ -1,4 +1,4 @@
-"""How commands speak: aligned tables for people, JSON for programs. No colour, no decoration."""
+"""Output of commands: aligned tables for people, JSON for programs. No colour, no decoration."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def table_lines(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Cell]) 
 
 
 def is_number(cell: Any) -> bool:
-    """Whether a cell is a number (and not a yes or no)."""
+    """Return whether a cell is a number (and not a yes or no)."""
     return isinstance(cell, int | float) and not isinstance(cell, bool)
 
 

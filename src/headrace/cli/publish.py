@@ -134,7 +134,7 @@ def publish_command(
 
 
 def _told(found: Mapping[str, Any], stream: str, event_id: str | None) -> str:
-    """What became of one event."""
+    """Report the result of one event."""
     if found["delayed"]:
         cancel = (
             ""
@@ -185,7 +185,7 @@ def _publish_file(
 
 
 def _schema(client: Client, stream: str) -> Mapping[str, Any] | None:
-    """What the stream's values are, where its owner said."""
+    """Schema of the stream's values, if its owner gave one."""
     try:
         found: Mapping[str, Any] | None = client.get("streams", stream)["schema"]
     except Refused:

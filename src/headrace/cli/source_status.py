@@ -1,4 +1,4 @@
-"""What `map`, `lag` and `doctor` say of triggers that bring events in: which fail, how slots stand."""
+"""Status of sources for `map`, `lag` and `doctor`: which fail, and the state of replication slots."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def print_failing(rows: Sequence[Row]) -> None:
 
 
 def print_slots(rows: Sequence[Row]) -> None:
-    """How replication slots stand, under a line of their own; nothing where there is none."""
+    """Print the state of replication slots, under a line of their own; nothing if there are none."""
     found = [row for row in rows if row["slot"] is not None]
     if found:
         click.echo()
@@ -58,7 +58,7 @@ def print_slots(rows: Sequence[Row]) -> None:
 
 
 def source_findings(rows: Sequence[Row]) -> list[tuple[str, bool, str]]:
-    """What a doctor says of them: a name, whether it is well, and what was found."""
+    """Findings of `doctor` about them: a name, whether it is well, and what was found."""
     if not rows:
         return []
     ill = [row for row in rows if row["state"] != "running"]
@@ -78,7 +78,7 @@ def source_findings(rows: Sequence[Row]) -> list[tuple[str, bool, str]]:
 
 
 def slot_text(slot: Row) -> str:
-    """How a slot stands, on one line."""
+    """Describe the state of a slot on one line."""
     if slot["error"]:
         return str(slot["error"])
     read = "being read" if slot["active"] else "not being read"

@@ -117,7 +117,7 @@ def validate_command(
 
 
 def inspect(target: str, surroundings: ImportEnvironment) -> AppSpec:
-    """What the code at `target` declares, read in a process of its own, in a node's surroundings.
+    """Read what the code at `target` declares, in a process of its own, in a node's environment.
 
     Raises:
         Misuse: It cannot be loaded; the message has the author's part of the traceback.

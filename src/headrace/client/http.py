@@ -55,7 +55,7 @@ def _only(certificate: str) -> ssl.SSLContext:
 
 
 class NodeResponse:
-    """What came back: status, headers and body. Only successful ones reach the caller."""
+    """Response of a node: status, headers and body. Only successful ones reach the caller."""
 
     __slots__ = ("body", "headers", "status")
 

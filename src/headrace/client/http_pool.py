@@ -84,7 +84,7 @@ class ServiceRequest(msgspec.Struct, frozen=True):
 
 
 class ServiceAnswer(msgspec.Struct, frozen=True):
-    """What the service answered: status, end-to-end headers (names in small letters), and body."""
+    """Answer of a service: status, end-to-end headers (names in small letters), and body."""
 
     status: int
     headers: Headers

@@ -120,7 +120,7 @@ def unbound(of: Any) -> Any:
 
 
 def alike(one: Any, other: Any) -> bool:
-    """Whether two types are the same but for bounds."""
+    """Return whether two types are the same but for bounds."""
     one, other = unbound(one), unbound(other)
     if one == other:
         return True
@@ -134,7 +134,7 @@ def alike(one: Any, other: Any) -> bool:
 
 
 def is_bound(of: Any) -> bool:
-    """Whether an `Annotated` within the type puts bounds on what it is made of."""
+    """Return whether an `Annotated` within the type puts bounds on what it is made of."""
     return get_origin(of) is Annotated or any(is_bound(part) for part in get_args(of))
 
 
@@ -164,7 +164,7 @@ def encode_json(value: Any) -> bytes:
 
 
 def may_be_misread(raw: bytes, *, names_keys: bool = True) -> bool:
-    """Whether JSON somewhere in `raw` may hold what `is_misread` finds; False is certain.
+    """Return whether JSON somewhere in `raw` may hold what `is_misread` finds; False is certain.
 
     Args:
         raw: What holds it.
@@ -177,7 +177,7 @@ def may_be_misread(raw: bytes, *, names_keys: bool = True) -> bool:
 
 
 def is_misread(raw: bytes) -> bool:
-    """Whether the JSON `raw` holds an integer beyond 64 bits, or a key twice in one object."""
+    """Return whether the JSON `raw` holds an integer beyond 64 bits, or a key twice in one object."""
     if not may_be_misread(raw):
         return False
     try:
@@ -206,7 +206,7 @@ def check_written(raw: bytes, value: Any) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether it is, for all to see, what JSON can hold; True is certain.
+    """Return whether JSON can hold it, as far as a quick look shows; True is certain.
 
     Most answers are a small dict of texts and numbers, and sooner looked at than what is written.
     """
@@ -230,7 +230,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_exact(value: Any) -> bool:
-    """Whether all numbers are finite and fit; True is certain."""
+    """Return whether all numbers are finite and fit; True is certain."""
     try:
         # Here such numbers look different from null, or are refused, which JSON does not do.
         return _NOT_FINITE.search(_msgpack.encode(value)) is None
@@ -246,7 +246,7 @@ def _reread(raw: bytes) -> Any:
 
 
 def _fault_in(value: Any, place: str) -> str:
-    """What in a plain value JSON cannot hold, or ""."""
+    """Name what in a plain value JSON cannot hold, or ""."""
     match value:
         case float() if value - value != 0:
             what = f"is {value}, for which JSON has no word; use None or a text"
@@ -333,7 +333,7 @@ def _check_integers(value: Any) -> None:
 
 
 def _is_written_plainly(raw: bytes, value: Any) -> bool:
-    """Whether `raw` is how we would write `value`; then no key of it stands there twice."""
+    """Return whether `raw` is how we would write `value`; then no key of it stands there twice."""
     try:
         return _plain_json(value) == raw
     except (ValueError, RecursionError):
@@ -341,7 +341,7 @@ def _is_written_plainly(raw: bytes, value: Any) -> bool:
 
 
 def _has_plain_keys(raw: bytes, value: Any) -> bool:
-    """Whether it is one flat object that has, for all to see, as many keys as members.
+    """Return whether a quick look shows one flat object that has as many keys as members.
 
     True is certain, False is not: then the slow check decides.
     """
@@ -426,7 +426,7 @@ def _is_record(of: type) -> bool:
 
 
 def _names_keys(of: Any) -> bool:
-    """Whether values of a type may have keys that it does not name itself; False is certain."""
+    """Return whether values of a type may have keys that it does not name itself; False is certain."""
     seen: dict[int, msgspec.inspect.Type] = {}
     waiting: list[Any] = [msgspec.inspect.type_info(of)]
     while waiting:
@@ -447,7 +447,7 @@ def _names_keys(of: Any) -> bool:
 
 
 def _encode_foreign(value: Any) -> Any:
-    """What msgspec does not know by itself: pydantic models."""
+    """Encode what msgspec does not know by itself: pydantic models."""
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     raise TypeError(f"`{type(value).__name__}` has no plain form")

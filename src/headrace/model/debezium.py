@@ -80,7 +80,7 @@ Members = Mapping[str, msgspec.Raw]
 
 
 class Debezium(msgspec.Struct, frozen=True, tag="debezium"):
-    """What a function reads are row changes as Debezium writes them.
+    """Row changes as Debezium writes them: the format of what a function reads.
 
     Attributes:
         key: The columns that name a row, where the records' own keys do not: an event's key is
@@ -220,7 +220,7 @@ def record_key(text: str | None) -> str | None:
 
 
 def _without_op(members: Members) -> str:
-    """Which of Debezium's other records it is."""
+    """Name which of Debezium's other records it is."""
     names = members.keys()
     if names and names <= {"ts_ms", "ts_us", "ts_ns"}:
         return HEARTBEAT
@@ -289,7 +289,7 @@ def _table(source: Mapping[str, Any]) -> str:
 
 
 def _position(source: Mapping[str, Any]) -> str:
-    """Where the change stands in its database's own order, as its people write it."""
+    """Position of the change in its database's own order, as that database writes it."""
     lsn = source.get("lsn")
     if isinstance(lsn, str) and lsn.isdecimal():
         lsn = int(lsn)

@@ -1,4 +1,4 @@
-"""When a message of a queue may be received, as it travels: one of two headers. Pure.
+"""Due time of a queue's message, as it travels: one of two headers. Pure.
 
 `delay` says how long after it was taken (`30`, `24h`), `delay-until` says when (RFC 3339). Whoever
 publishes gives `delay=` or `at=`; whoever takes messages in asks `wait_of`.

@@ -102,7 +102,7 @@ def _read(text: str, what: str) -> float:
 
 
 def default(seconds: float | None) -> Any:
-    """What a field of `Seconds` is where nothing is given, in a form that type checkers let pass."""
+    """Default of a field of `Seconds`, in a form that type checkers accept."""
     return seconds
 
 

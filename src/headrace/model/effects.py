@@ -63,7 +63,7 @@ VERSION_BYTES = 8
 
 
 def digest_of(rows: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """What tells rows from others with other keys or versions, 16 bytes."""
+    """Digest that differs for rows with other keys or versions, 16 bytes."""
     found = blake2b(digest_size=16)
     for key, value in rows:
         found.update(len(key).to_bytes(4, "big") + key + value[:VERSION_BYTES])
@@ -100,7 +100,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
 
 
 class Progress(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """How far a consumer group has come in one partition.
+    """Progress of a consumer group in one partition.
 
     Attributes:
         watermark: Every offset below it is finished.
@@ -179,7 +179,7 @@ class DeadEvent(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Effects(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What one invocation's verdict asks to be made durable.
+    """Effects of one invocation's verdict that are to be made durable.
 
     Attributes:
         function: The function, which is also the consumer group.

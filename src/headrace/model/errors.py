@@ -80,7 +80,7 @@ class Refused(HeadraceError):
 
 
 def is_final(error: BaseException) -> bool:
-    """Whether the same event would meet the same error again, so that another attempt is useless."""
+    """Return whether the same event would meet the same error again, so that another attempt is useless."""
     return isinstance(error, (Refused, Invalid, Unknown))
 
 
@@ -97,7 +97,7 @@ class Corrupt(HeadraceError):
 
 
 def denied(what: str, error: OSError) -> Unavailable:
-    """What it means to whoever asked that the system denied us `what`, a sentence without its end."""
+    """Explain that the system denied us `what`: a sentence without its end."""
     reason = error.strerror or str(error)
     if error.errno in NO_ROOM:
         return DiskFull(f"{what}: {reason}; free some space, what was acknowledged is safe")

@@ -1,4 +1,4 @@
-"""What happened: the CloudEvents envelope as it travels and rests.
+"""Events: the CloudEvents envelope as it travels and is stored.
 
 An event is encoded as a msgpack array, so that a batch of them is one blob which nobody has to
 open to route it. Pure values; nothing here knows where an event is stored.
@@ -37,17 +37,17 @@ class Event(msgspec.Struct, array_like=True, frozen=True, gc=False):
     source: str | None = None
 
     def time_or(self, appended: int) -> int:
-        """When it happened, for an event that was appended at `appended` (both in microseconds)."""
+        """Time at which it happened, for an event that was appended at `appended` (both in microseconds)."""
         # The epoch is a time like any other.
         return appended if self.time is None else self.time
 
     def id_or(self, position: str) -> str:
-        """What it is known by, where it stands at `position`: see `known_by`."""
+        """Id of the event at `position`: see `known_by`."""
         return known_by(self.id, position)
 
 
 def known_by(id: str | None, position: str) -> str:
-    """What an event is known by outside of its stream: its producer's id, else its position.
+    """Id of an event outside of its stream: its producer's, else its position.
 
     Another event's id may be written like a position (`orders/0/7`): it gets a `:` in front, which the
     name of a stream cannot hold. So two events of one stream with different ids are known by

@@ -122,7 +122,7 @@ class Singleton(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Priority(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which waiting event goes first: each goes ahead of what came up to N seconds before it.
+    """Priority of waiting events: each goes ahead of what came up to N seconds before it.
 
     So a high priority overtakes, and a low one is never starved. Order within a key stays.
 

@@ -1,4 +1,4 @@
-"""What is deployed: streams, functions and apps as plain descriptions.
+"""Deployed things: streams, functions and apps as plain descriptions.
 
 The zygote imports the author's code and sends these values to the host; the host never imports it.
 """
@@ -33,7 +33,7 @@ Codec = Literal["json", "msgpack", "bytes", "text"]
 
 
 class QueueSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What makes a stream a queue; see `App.queue`.
+    """Options that make a stream a queue; see `App.queue`.
 
     Attributes:
         visibility: Seconds a message is with whoever received it before it is given out again.
@@ -215,7 +215,7 @@ class FunctionSpec(FunctionOptions, frozen=True, kw_only=True):
 
     @property
     def folds(self) -> bool:
-        """Whether it folds events into windows."""
+        """Return whether it folds events into windows."""
         return any(isinstance(trigger, Ends) for trigger in self.triggers)
 
     def for_ends(self) -> FunctionSpec:
@@ -224,7 +224,7 @@ class FunctionSpec(FunctionOptions, frozen=True, kw_only=True):
 
     @property
     def works_in_lanes(self) -> bool:
-        """Whether each key has a lane of its own, or each event where there is no order.
+        """Return whether each key has a lane of its own, or each event where there is no order.
 
         With order per key that is so for a single worker too: a key's next run begins when the
         commit before has landed, which only its lane knows.
@@ -235,7 +235,7 @@ class FunctionSpec(FunctionOptions, frozen=True, kw_only=True):
 
     @property
     def has_lane_rules(self) -> bool:
-        """Whether flow control needs to tell its events' keys apart."""
+        """Return whether flow control needs to tell its events' keys apart."""
         return bool(self.per_key)
 
 

@@ -30,7 +30,7 @@ from headrace.model.policy import (
 
 
 class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a function is run, as the platform holds it; durations are seconds, sizes bytes."""
+    """Options of how a function is run, as the platform holds them; durations are seconds, sizes bytes."""
 
     batch_size: Annotated[int, Option("events in one invocation at most", 1, MAX_BATCH)] = 100
     batch_bytes: Annotated[

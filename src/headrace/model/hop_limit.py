@@ -18,5 +18,5 @@ def next_hop(chunks: Sequence[Chunk]) -> tuple[int, str]:
 
 
 def runs_away(hops: int) -> bool:
-    """Whether a chain is longer than any honest one: its events are parked, never dropped."""
+    """Return whether a chain is longer than any honest one: its events are parked, never dropped."""
     return hops > MAX_HOPS

@@ -8,7 +8,7 @@ from headrace.model.record import Chunk, Position
 
 
 class Invocation(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What the host hands to an instance.
+    """Request that the host sends to an instance.
 
     Attributes:
         function: The full name, `app.function`.
@@ -56,12 +56,12 @@ class Invocation(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     @property
     def size(self) -> int:
-        """How many events it carries."""
+        """Number of events it carries."""
         return sum(chunk.size for chunk in self.chunks)
 
     @property
     def batches(self) -> int:
-        """How many invocations its author sees."""
+        """Number of invocations its author sees."""
         return -(-self.size // self.each) if self.each else 1
 
 

@@ -83,7 +83,7 @@ def coerce_row(schema: Schema, row: Mapping[str, str]) -> dict[str, Any]:
 
 
 def may_be_object(schema: Schema) -> bool:
-    """Whether an object may be what the schema says."""
+    """Return whether an object may be what the schema says."""
     kinds = _SchemaReader(schema).kinds(schema)
     return not kinds or "object" in kinds
 

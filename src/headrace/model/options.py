@@ -56,7 +56,7 @@ class OptionRow(msgspec.Struct, frozen=True):
 
     @property
     def turns_off(self) -> bool:
-        """Whether None turns off what is on by default."""
+        """Return whether None turns off what is on by default."""
         return self.optional and self.default is not None
 
     @property
@@ -87,7 +87,7 @@ class OptionRow(msgspec.Struct, frozen=True):
         return f"{low:,g} or more{unit}" if high is None else f"{low:,g} to {high:,.15g}{unit}"
 
     def in_range(self, number: float) -> bool:
-        """Whether a number, or seconds, is in the range."""
+        """Return whether a number, or seconds, is in the range."""
         return number >= self.about.low and (self.about.high is None or number <= self.about.high)
 
 

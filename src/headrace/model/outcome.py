@@ -1,4 +1,4 @@
-"""What came back from an invocation. What user code raised is a value here, never an exception."""
+"""Outcomes of invocations. What user code raised is a value here, never an exception."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from headrace.model.record import Append
 
 
 class Cause(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Why something failed.
+    """Cause of a failure.
 
     Attributes:
         kind: The exception's class name, or `Crashed`, `TimedOut`, `OutOfMemory`, ...
@@ -78,7 +78,7 @@ class StateWrite(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Usage(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What a run cost: wall and processor seconds, and the instance's peak resident bytes."""
+    """Cost of a run: wall and processor seconds, and the instance's peak resident bytes."""
 
     wall: float = 0.0
     cpu: float = 0.0

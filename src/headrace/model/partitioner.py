@@ -1,4 +1,4 @@
-"""Which partition an event belongs to: pure, and the same in the host, the child and librdkafka.
+"""Choice of an event's partition: pure, and the same in the host, the child and librdkafka.
 
 A key always meets the same partition (librdkafka's `consistent`: CRC-32 of the key modulo the
 number of partitions). Events without a key go where the caller says, a whole batch at a time.

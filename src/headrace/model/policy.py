@@ -65,7 +65,7 @@ def _require(holds: bool, what: str, fix: str) -> None:
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a failed event is tried again: exponential backoff with full jitter.
+    """Retry policy, for when a failed event is tried again: exponential backoff with full jitter.
 
     The delay before attempt n + 1 is drawn evenly from `[0, min(cap, base * 2 ** (n - 1))]`
     (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
@@ -144,7 +144,7 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scaling(msgspec.Struct, frozen=True, kw_only=True):
-    """How many instances a function may have.
+    """Limits of how many instances a function may have.
 
     Attributes:
         min: Kept even when idle.
@@ -182,7 +182,7 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
-    """What one instance may use.
+    """Limits of what one instance may use.
 
     Attributes:
         memory: Bytes of address space beyond what the zygote had, and of memory that it and all
@@ -215,7 +215,7 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FleetLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the functions of one node may use in all, and how long a zygote serves.
+    """Limits of what the functions of one node use in all, and of how long a zygote serves.
 
     Attributes:
         instances: Instances at once; where there are more, idle ones go first, then runs wait.

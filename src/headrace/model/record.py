@@ -19,7 +19,7 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class Position(msgspec.Struct, array_like=True, frozen=True, gc=False, order=True):
-    """Where an event stands: `stream`, `partition` and `offset` (from 0, without gaps)."""
+    """Position of an event: `stream`, `partition` and `offset` (from 0, without gaps)."""
 
     stream: str
     partition: int
@@ -61,7 +61,7 @@ class Chunk(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     @property
     def size(self) -> int:
-        """How many events are meant."""
+        """Number of events in it."""
         return self.high - self.low
 
     @property
@@ -110,7 +110,7 @@ class Chunk(msgspec.Struct, array_like=True, frozen=True, gc=False):
         )
 
     def below(self, offset: int) -> int:
-        """How many of the events meant stand before `offset`."""
+        """Count the events in it that are before `offset`."""
         if self.offsets is None:
             return min(max(offset - self.first - self.low, 0), self.size)
         return sum(1 for known in self.offsets[self.low : self.high] if known < offset)

@@ -55,7 +55,7 @@ class Redaction:
 
 
 def _forms(value: str) -> set[str]:
-    """What a value looks like where it is told: as it is, as Python shows it, line by line."""
+    """Forms under which a value may appear: as it is, as Python shows it, line by line."""
     forms = {value, repr(value)[1:-1], *value.splitlines()}
     return {form for form in forms if len(form) >= MIN_CHARACTERS}
 

@@ -32,7 +32,7 @@ class Slot(msgspec.Struct, frozen=True):
     error: str = ""
 
     def state(self, warning_bytes: int = SLOT_WARNING_BYTES) -> str:
-        """How it stands.
+        """State of the slot.
 
         `ok`, `behind` (more is kept than the warning level), `at risk` (the server may soon forget
         what it needs), `lost` (it has), or `unknown` where the database did not say.

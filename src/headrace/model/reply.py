@@ -49,7 +49,7 @@ def open_reply(answer: bytes) -> WireReply | None:
 
 
 def is_raw(head: WireReply | None) -> bool:
-    """Whether the parts behind this head are bytes to be sent as they are, and not JSON values."""
+    """Return whether the parts behind this head are bytes to be sent as they are, and not JSON values."""
     return head is not None and head.media != _JSON
 
 

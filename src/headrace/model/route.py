@@ -134,7 +134,7 @@ def fits(segments: Sequence[Segment], parts: Sequence[str]) -> list[tuple[Segmen
 
 
 def value_of(segment: Segment, text: str) -> Any:
-    """What stands in the braces, as its kind.
+    """Value of a parameter, by its kind.
 
     Raises:
         Invalid: It is not of that kind.
@@ -157,7 +157,7 @@ def value_of(segment: Segment, text: str) -> Any:
 
 
 def shape_of(segments: Sequence[Segment]) -> tuple[str, ...]:
-    """What makes two patterns the same: equal shapes fit the same paths."""
+    """Shape of a pattern: patterns of equal shapes match the same paths."""
     return tuple(
         segment.text or ("{path}" if segment.kind == "path" else "{}") for segment in segments
     )

@@ -1,4 +1,4 @@
-"""Whether routes get along: no two may fit the same requests. Pure."""
+"""Conflicts between routes: no two may match the same requests. Pure."""
 
 from __future__ import annotations
 

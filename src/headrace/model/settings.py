@@ -38,7 +38,7 @@ class SettingValue(msgspec.Struct, frozen=True, array_like=True):
     from_text: bool = False
 
     def matches(self, name: str) -> bool:
-        """Whether this is meant for the setting of that full name."""
+        """Return whether this is meant for the setting of that full name."""
         return self.name in (name, variable_form(name))
 
 
@@ -59,12 +59,12 @@ class SettingSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_missing(self) -> bool:
-        """Whether it has no value at all."""
+        """Return whether it has no value at all."""
         return self.default is None and not self.where
 
 
 class Provision(msgspec.Struct, frozen=True, array_like=True):
-    """What one app is given when it is imported: its settings' values, and variables by name.
+    """Values that one app is given when it is imported: its settings' values, and variables by name.
 
     `generation` says how often what operators gave had changed by then.
     """
@@ -121,7 +121,7 @@ def passed_on(environ: Mapping[str, str], hidden: Iterable[str]) -> dict[str, st
 
 
 def how_to_set(app: str, name: str) -> str:
-    """What an operator writes to give a setting a value."""
+    """Name what an operator writes to give a setting a value."""
     return (
         f"set `{name} = ...` in `[apps.{app}.settings]` of headrace.toml, "
         f"`{APP_PREFIX}{variable_form(app)}_{name}=...`, or `--set {app}.{name}=...`"

@@ -36,7 +36,7 @@ IN_WORDS: Final = {
 
 
 def is_of(format: str, text: str) -> bool:
-    """Whether `text` is of the format, or the format is none of ours."""
+    """Return whether `text` is of the format, or the format is none of ours."""
     if format not in _OPENED_AS:
         return True
     try:

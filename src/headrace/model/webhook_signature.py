@@ -1,4 +1,4 @@
-"""How a webhook's sender proves itself, as plain values: the schemes, and secrets by reference.
+"""Signatures of webhooks, as plain values: the schemes, and secrets by reference.
 
 A secret's value never stands here: specs travel, are shown and are logged. What stands here is its
 name, which the host looks up in its own settings. Something that looks like the value is refused.

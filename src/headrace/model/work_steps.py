@@ -12,7 +12,7 @@ Steps: TypeAlias = Generator[None, None, T]
 
 
 def at_once(steps: Steps[T]) -> T:
-    """What the steps come to, where nobody else waits."""
+    """Run the steps and return their result, where nobody else waits."""
     while True:
         try:
             next(steps)

@@ -1,1 +1,1 @@
-"""What authors write with."""
+"""API that authors write functions with."""

@@ -1,4 +1,4 @@
-"""What a route answers, by status: read from the handler's return annotation and from `responses=`.
+"""Answer types of a route, by status: read from the handler's return annotation and from `responses=`.
 
 In: types. Out: `Answer`s, which can leave the author's process. An annotation that has no JSON Schema
 says nothing; a type in `responses=` that has none is refused.

@@ -1,4 +1,4 @@
-"""Where an app's own files are: beneath the node's data folder, or in a temporary folder without a node.
+"""Folder of an app's own files: beneath the node's data folder, or in a temporary folder without a node.
 
 In: an app's name. Out: a path that stays the same for as long as the process lives. Without a node, in
 a test or in a shell, the folder is made at the first look and is gone with the process.
@@ -13,7 +13,7 @@ _PREFIX = "headrace-files-"
 
 
 class FolderRoot:
-    """Where the folders of this process's apps are; there is one.
+    """Folders of this process's apps; there is one instance.
 
     Attributes:
         root: Where a node keeps them; None without a node.

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Cursor:
-    """Which event of the batch is being worked on; what is published meanwhile belongs to it.
+    """Event of the batch that is being worked on; what is published meanwhile belongs to it.
 
     Attributes:
         at: The event's index, or -1 outside an iteration.

@@ -1,4 +1,4 @@
-"""What `App.forward` declares: a rule whose events go to a stream or an address, without a function."""
+"""Declarations of `App.forward`: a rule whose events go to a stream or an address, without a function."""
 
 from __future__ import annotations
 

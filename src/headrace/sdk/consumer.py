@@ -1,4 +1,4 @@
-"""What a function that a lag started consumes with: `context.consumer`."""
+"""Consumer of a function that a lag started: `context.consumer`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a handler is given beside its events: who it is, how long it has, and what it may do.
+"""Context of a handler: its names, its deadline, and what it may do.
 
 Everything a handler does here is only noted; it lands when the invocation is committed, or not at
 all. The noting is a `RunRecorder`'s work: the executor's in an instance, a small one in a unit test.
@@ -29,7 +29,7 @@ class RunRecorder(Protocol):
     """Notes what a handler does. One per invocation."""
 
     def ledger(self) -> StateAccess:
-        """Where state is read and written."""
+        """Storage of state, as handlers read and write it."""
         ...
 
     def publish(
@@ -77,7 +77,7 @@ class RunRecorder(Protocol):
         ...
 
     def consumer(self) -> Consumer:
-        """What a run that was started by a lag fetches with."""
+        """Consumer of a run that was started by a lag: it fetches and commits."""
         ...
 
     def working_on(self) -> Event[Any] | None:
@@ -177,7 +177,7 @@ class Context:
 
     @property
     def attempt(self) -> int:
-        """Which attempt at these events this is, from 1."""
+        """Number of this attempt at these events, from 1."""
         return self._invocation.attempt
 
     @property
@@ -251,7 +251,7 @@ class Context:
         return self._desk.secret(name)
 
     def now(self) -> datetime:
-        """When the invocation was dispatched, in UTC; the same when it is replayed."""
+        """Time at which the invocation was dispatched, in UTC; the same when it is replayed."""
         return _EPOCH + timedelta(microseconds=self._invocation.now)
 
     def remaining(self) -> float:

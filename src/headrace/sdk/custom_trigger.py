@@ -76,7 +76,7 @@ class Emit:
 
 
 class Turn(msgspec.Struct):
-    """What the host asks of one run: where to go on, and how much is enough."""
+    """Request of the host for one run: where to go on, and how much is enough."""
 
     checkpoint: Any = None
     events: int = 1_000
@@ -185,7 +185,7 @@ async def _fill(said: _Said, iterator: Any) -> None:
 
 
 class _Said:
-    """What one run has said so far, as the host is told."""
+    """Events of one run so far, as the host receives them."""
 
     def __init__(self, turn: Turn, where: str) -> None:
         self.turn = turn
@@ -198,7 +198,7 @@ class _Said:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was said yet."""
+        """Return whether nothing was said yet."""
         return not self._events
 
     def add(self, emit: object) -> bool:

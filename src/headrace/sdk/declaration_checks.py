@@ -1,4 +1,4 @@
-"""What a declaration becomes, and the checks that need to see streams: who owns them, what they hold."""
+"""Declared functions, and the checks that need to see streams: who owns them, what they hold."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def check_streams(
 def decoders_of(
     streams: Sequence[Stream[Any]], shape: HandlerSignature, where: str
 ) -> dict[str, Callable[[bytes], Any]]:
-    """How each stream's values are opened: as it was declared, or, where nothing was, as annotated.
+    """Decoders of each stream's values: as it was declared, or else as the handler is annotated.
 
     Raises:
         Misuse: The annotation names a type that cannot be decoded.
@@ -142,7 +142,7 @@ def split_sources(
 def own_decoders(
     function: str, triggers: tuple[Trigger, ...], shape: HandlerSignature, where: str
 ) -> dict[str, Callable[[bytes], Any]]:
-    """How the values of what its triggers bring in are opened: as the handler is annotated.
+    """Decoders of what its triggers bring in: as the handler is annotated.
 
     What our own triggers say is JSON; what comes from elsewhere is what it is.
     """

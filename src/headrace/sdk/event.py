@@ -1,4 +1,4 @@
-"""What a handler is given: an event, decoded only as far as the handler looks.
+"""Event as a handler gets it, decoded only as far as the handler looks.
 
 The wire form (`model.event.Event`) is decoded straight into this class; where it came from and its
 opened value are filled in beside it. The order of the first seven fields is the wire's.
@@ -35,7 +35,7 @@ class Undecodable(Exception):
 
 
 class Origin:
-    """What the events of one chunk share.
+    """Values that the events of one chunk share.
 
     Attributes:
         chunk: Where they stand.
@@ -122,12 +122,12 @@ class Event(msgspec.Struct, Generic[T], array_like=True, gc=False, eq=False):
 
     @property
     def timestamp(self) -> float:
-        """When it happened (or was appended, where nobody said), in seconds since the epoch."""
+        """Time at which it happened (or was appended, if unknown), in seconds since the epoch."""
         return self._micros / 1e6
 
     @property
     def time(self) -> datetime:
-        """When it happened (or was appended, where nobody said), in UTC."""
+        """Time at which it happened (or was appended, if unknown), in UTC."""
         return _EPOCH + timedelta(microseconds=self._micros)
 
     @property

@@ -1,4 +1,4 @@
-"""What `App.function` declares: handler, options and sources, checked against each other.
+"""Declarations of `App.function`: handler, options and sources, checked against each other.
 
 In: what an author said, by name. Out: one `Declared` function in the app's registry, or a `Misuse`
 that names file, line, cause and fix. A declaration that is refused leaves nothing behind.

@@ -1,4 +1,4 @@
-"""What form a handler has, told from its annotations and parameters, never by calling it.
+"""Signature of a handler, read from its annotations and parameters, never by calling it.
 
 In: the author's function. Out: a `HandlerSignature`. Where it can be read two ways, the error says what to
 write. `inspect` is slow to load, so plain functions are read from their code object.
@@ -28,7 +28,7 @@ _EVENT_NAMES = frozenset({"event", "message", "record"})
 
 
 class HandlerSignature(msgspec.Struct, frozen=True):
-    """How a handler is called.
+    """Signature of a handler: how it is called.
 
     Attributes:
         batch: It takes a `Batch`; else one `Event`.
@@ -128,7 +128,7 @@ def _hints(handler: Callable[..., Any], name: str, place: str) -> dict[str, Any]
 
 
 def _reading(parameter: str, hint: Any, name: str, place: str) -> tuple[bool, Any]:
-    """Whether the first parameter is a batch, and the type of its values."""
+    """Read whether the first parameter is a batch, and the type of its values."""
     hint = unbound(hint)
     origin = get_origin(hint) or hint
     if origin is Batch:

@@ -1,4 +1,4 @@
-"""What an author gives to `App.function`, `stream`, `queue` and `window`, checked against the table of options.
+"""Options of `App.function`, `stream`, `queue` and `window`, checked against the table of options.
 
 In: options as they were given. Out: fields of a spec. The errors name the function or stream, its file
 and line, and the fix. The rows are those of `model/function_options.py` and of the fields of
@@ -155,7 +155,7 @@ def _check_merge(per_key: Sequence[str], found: dict[str, Any], where: str) -> N
 
 
 def _check_per_key(option: str, found: dict[str, Any], where: str) -> None:
-    """What tells keys apart needs lanes: such a function is `keyed` unless it says otherwise."""
+    """Require lanes where keys are told apart: such a function is `keyed` unless it says otherwise."""
     if found.setdefault("mode", "keyed") == "ordered":
         raise Misuse(
             f"{where}: `{option}=` lets keys overtake each other, but the mode is `ordered`; "
@@ -173,7 +173,7 @@ def _check_per_key(option: str, found: dict[str, Any], where: str) -> None:
 
 
 def start_of(start: str | int | datetime, where: str) -> str:
-    """Where a new consumer group begins, as the trigger writes it.
+    """Start of a new consumer group, as the trigger writes it.
 
     Raises:
         Misuse: It is none of `earliest`, `latest`, an offset or an aware datetime.

@@ -1,4 +1,4 @@
-"""What an app is given where it is imported: values of its settings, variables of the node.
+"""Values that an app is given where it is imported: its settings, variables of the node.
 
 In a node's process that imports an app, the host is asked; anywhere else (a test, a shell) nobody
 gives anything, and settings have their defaults.

@@ -1,4 +1,4 @@
-"""Where a handler's code publishes to, as far as its source says so by a stream's name.
+"""Streams that a handler's code publishes to, as far as its source names them.
 
 In: a handler, and the streams its app knows. Out: their names, for the map. It reads
 `context.publish(totals, ...)` in the source of the handler, and of the functions of its module that it
@@ -68,7 +68,7 @@ def _mentioned(code: CodeType) -> set[str]:
 
 
 def _names(function: FunctionType) -> Mapping[str, Any]:
-    """What the names in it mean, beside its own variables."""
+    """Meanings of the names in it, besides its own variables."""
     found = dict(function.__globals__)
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
         try:
@@ -122,7 +122,7 @@ def _streams_of(call: ast.Call, names: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _meaning(node: ast.expr, names: Mapping[str, Any]) -> Any:
-    """What an expression stands for; None for what is known at run time only."""
+    """Value of an expression; None for what is known at run time only."""
     match node:
         case ast.Constant(value=value):
             return value

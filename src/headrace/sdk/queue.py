@@ -29,7 +29,7 @@ class Queue(Stream[T], Generic[T]):
 
     @property
     def settings(self) -> QueueSpec:
-        """What makes it a queue."""
+        """Options that make it a queue."""
         found = self.spec.queue
         if found is None:
             raise Misuse(f"`{self.name}` is a stream, not a queue; declare it with `app.queue`")

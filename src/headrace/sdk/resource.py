@@ -48,7 +48,7 @@ class Resource(Generic[T]):
 
     @property
     def value(self) -> T:
-        """What was opened; the first use in an instance opens it, and raises what that raises.
+        """Value that was opened; the first use in an instance opens it, and raises what that raises.
 
         Raises:
             Misuse: No instance runs here: the module is being imported, or a test calls a handler
@@ -97,7 +97,7 @@ class Resource(Generic[T]):
 
 @contextmanager
 def _yielded(opening: Iterator[Any], name: str) -> Iterator[Any]:
-    """What a generator yields, until the block ends; then the rest of it runs."""
+    """Value that a generator yields, until the block ends; then the rest of it runs."""
     for value in opening:
         yield value
         break

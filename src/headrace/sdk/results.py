@@ -1,4 +1,4 @@
-"""What a handler may hand back or raise, beside plain values: outputs, failures by name."""
+"""Results that a handler may return or raise, besides plain values: outputs, failures by name."""
 
 from __future__ import annotations
 

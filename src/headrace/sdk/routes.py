@@ -110,7 +110,7 @@ def _shown(of: Any) -> str:
 
 
 class _Shaped(msgspec.Struct):
-    """What a decorator function is given, over the wire; the body as base64."""
+    """Input of a decorator function, over the wire; the body as base64."""
 
     status: int = 200
     headers: dict[str, str] = {}

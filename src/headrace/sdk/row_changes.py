@@ -1,4 +1,4 @@
-"""What opens the records of a function with `changes=`: row changes, as a table's events have them.
+"""Decoders of functions with `changes=`: row changes, as a table's events have them.
 
 A record that cannot be opened fails when its value is asked for, like any that is of the wrong type.
 """
@@ -53,7 +53,7 @@ class ChangeReader:
 def change_readers(
     spec: FunctionSpec, shape: HandlerSignature, where: str
 ) -> dict[str, Callable[[bytes], Any]]:
-    """How what a function reads is opened where it is row changes; nothing where it is not.
+    """Decoders of what a function reads, if it is row changes; else none.
 
     Raises:
         Misuse: It reads nothing that could hold them, or the annotation cannot be decoded.

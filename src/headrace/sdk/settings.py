@@ -83,7 +83,7 @@ class Setting(Generic[T]):
 
     @property
     def has_value(self) -> bool:
-        """Whether there is one to read."""
+        """Return whether there is one to read."""
         return self._value is not NOT_GIVEN
 
     @contextmanager
@@ -96,7 +96,7 @@ class Setting(Generic[T]):
             self._value = before
 
     def read(self, given: SettingValue) -> T:
-        """What was given, as a value of its type.
+        """Convert what was given into a value of its type.
 
         Raises:
             Misuse: It is not of the type; the message says where it was read.

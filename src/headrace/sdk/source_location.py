@@ -1,4 +1,4 @@
-"""Where in the author's files something was said, for errors that name file and line."""
+"""Places in the author's files, for errors that name file and line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OURS = str(Path(__file__).resolve().parent.parent)
 
 
 def is_ours(filename: str) -> bool:
-    """Whether a frame's file belongs to Headrace itself."""
+    """Return whether a frame's file belongs to Headrace itself."""
     return filename.startswith(_OURS)
 
 

@@ -41,7 +41,7 @@ class StateAccess(Protocol):
 
     @property
     def now(self) -> int:
-        """When the invocation was dispatched, in microseconds since the epoch."""
+        """Time at which the invocation was dispatched, in microseconds since the epoch."""
         ...
 
 
@@ -183,7 +183,7 @@ class Reserved:
 
     @property
     def now(self) -> int:
-        """When the invocation was dispatched, in microseconds since the epoch."""
+        """Time at which the invocation was dispatched, in microseconds since the epoch."""
         return self._ledger.now
 
 

@@ -1,4 +1,4 @@
-"""What `App.stream`, `App.queue`, `App.external` and `App.bus` declare: the streams an app knows.
+"""Declarations of `App.stream`, `App.queue`, `App.external` and `App.bus`: the streams an app knows.
 
 In: declarations, checked as they are made. Out: `Stream`s and `Queue`s, which functions and triggers
 are declared with; their specs are values. A name is declared once, wherever that is.

@@ -1,4 +1,4 @@
-"""What `App.window` declares: an ordinary ordered function around the author's fold, checked."""
+"""Declarations of `App.window`: an ordinary ordered function around the author's fold, checked."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def declare_window(
 
 
 def _closed(app: str, function: str, at: int, ends: Ends, place: str) -> Stream[Window]:
-    """Where a window function puts what has closed, to tell of each by itself."""
+    """Stream on which a window function puts closed windows, to publish each by itself."""
     reads = listener(function, at, ends)
     assert reads is not None  # noqa: S101 - it has a stream of its own
     settings = own_settings(ends)

@@ -151,7 +151,7 @@ def spans_at(by: Windows, time: int) -> list[tuple[int, int]]:
 
 
 class Folding:
-    """What a window function does with one event. Holds nothing between two of them.
+    """Step of a window function: what it does with one event. Keeps nothing between two of them.
 
     Args:
         name: The function's full name.
@@ -218,7 +218,7 @@ class Folding:
     def _put(
         self, place: str, event: Event[Any], time: int, standing: WindowProgress, context: Context
     ) -> bool:
-        """Whether a window was open for the event."""
+        """Return whether a window was open for the event."""
         name = _name(event.key)
         row = f"{place}key/{name}"
         found = context.state.get(row, Opened) or Opened(event.key, [])

@@ -1,1 +1,1 @@
-"""Who may do what: signatures, tokens, secrets by reference, and the rules between them."""
+"""Authentication and authorization: signatures, tokens, secrets by reference, and the rules between them."""

@@ -1,4 +1,4 @@
-"""What a request for one of the platform's own paths must be good for. Pure.
+"""Scopes that requests for the platform's own paths need. Pure.
 
 An author's routes say for themselves who may come in; everything else (publishing, calling,
 reading, operating) is judged here: by the node's `access` setting and by who holds the other end of
@@ -25,7 +25,7 @@ WORK = (["receive"], ["ack"], ["nack"], ["extend"], ["cancel"])
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """Who holds the other end of a connection.
+    """Peer of a connection: who holds its other end.
 
     Attributes:
         address: Its IP address, as the socket says; "" where it has none.
@@ -65,7 +65,7 @@ def scope_of(method: str, parts: list[str]) -> str:
 def needs_proof(
     access: Access, scope: str, peer: Peer, headers: Mapping[bytes, bytes] = NO_HEADERS
 ) -> bool:
-    """Whether a client must show a token, or be the operator, for `scope`.
+    """Return whether a client must show a token, or be the operator, for `scope`.
 
     `open`: only to operate the node. `local`: also for all the rest, where it is not a neighbour, or is a
     proxy that says by its `headers` that it asks for somebody else. `token`: for everything.
@@ -81,7 +81,7 @@ def needs_proof(
 
 @lru_cache(maxsize=4_096)
 def is_local(client: str) -> bool:
-    """Whether an address is this machine's own."""
+    """Return whether an address is this machine's own."""
     try:
         found = ipaddress.ip_address(client.partition("%")[0])
     except ValueError:

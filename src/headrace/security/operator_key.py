@@ -24,7 +24,7 @@ _PREFIX = "hro_"
 
 
 class Operator:
-    """What the operator of one running node can show. Owned by assembly.
+    """Proof that the operator of one running node can show. Owned by assembly.
 
     Attributes:
         key: The key, as a bearer token.
@@ -52,7 +52,7 @@ class Operator:
         return session
 
     def knows(self, cookies: str | None) -> bool:
-        """Whether a `Cookie` header brings a session of this node."""
+        """Return whether a `Cookie` header brings a session of this node."""
         for cookie in (cookies or "").split(";"):
             name, _, text = cookie.strip().partition("=")
             if name == COOKIE and _hash(text) in self._sessions:
@@ -60,7 +60,7 @@ class Operator:
         return False
 
     def shows(self, authorization: str | None) -> bool:
-        """Whether an `Authorization` header brings the key; compared in constant time."""
+        """Return whether an `Authorization` header brings the key; compared in constant time."""
         kind, _, text = (authorization or "").partition(" ")
         return kind.lower() == "bearer" and hmac.compare_digest(
             text.strip().encode("utf-8", "replace"), self.key.encode()

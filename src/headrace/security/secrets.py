@@ -108,7 +108,7 @@ class Secrets:
                 yield f"{who} cannot run: {error}"
 
     def _reference(self, name: str) -> str:
-        """Where it is kept."""
+        """Place where it is kept."""
         variable = f"env:{PREFIX}{name}"
         if (listed := self._references.get(name)) is not None:
             return listed

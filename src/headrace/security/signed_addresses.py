@@ -28,7 +28,7 @@ class AddressSigner:
         return hmac.digest(key, text.encode(), "sha256").hex()[:DIGITS]
 
     async def is_ours(self, text: str, mark: str) -> bool:
-        """Whether `mark` is the text's."""
+        """Return whether `mark` is the text's."""
         return hmac.compare_digest((await self.mark(text)).encode(), mark.encode())
 
     async def _load(self) -> bytes:

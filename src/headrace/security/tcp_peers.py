@@ -1,4 +1,4 @@
-"""Who of this machine holds the other end of a TCP connection, as the kernel says.
+"""Owners of the other ends of TCP connections on this machine, as the kernel reports them.
 
 Asked of the kernel's socket diagnostics (sock_diag(7)), which find one connection in some 20 µs however
 many there are. Asked for loopback connections only. Refuses to guess: a socket that its process has
@@ -31,7 +31,7 @@ _ANSWER: Final = struct.Struct("=4x4s44x12xII")
 
 
 class _Kernel(threading.local):
-    """Where the kernel is asked. Kept open, one for each thread: to open one costs more than to ask."""
+    """Socket to the kernel. Kept open, one for each thread: to open one costs more than to ask."""
 
     @cached_property
     def socket(self) -> socket.socket:
@@ -59,7 +59,7 @@ def owner(far: tuple[str, int], near: tuple[str, int]) -> int | None:
 
 
 def question(far: tuple[str, int], near: tuple[str, int]) -> bytes:
-    """What the kernel is asked: the one socket with these ends, seen from the far one."""
+    """Query for the one socket with these ends, seen from the far one."""
     one, other = _plain(far[0]), _plain(near[0])
     # The kernel keeps IPv6 sockets with mapped addresses among those of IPv4, and finds both there.
     family = socket.AF_INET if one.version == 4 else socket.AF_INET6

@@ -37,7 +37,7 @@ _OURS = re.compile(rb"\bhro?_[0-9a-f]{16}", re.I)
 
 
 def is_ours(authorization: bytes) -> bool:
-    """Whether an `Authorization` header brings what only this platform gives out; nobody else is to see it."""
+    """Return whether an `Authorization` header brings what only this platform gives out; nobody else is to see it."""
     return _OURS.search(authorization) is not None
 
 
@@ -70,7 +70,7 @@ class Token(msgspec.Struct, frozen=True):
     revoked: int = 0
 
     def allows(self, scope: str) -> bool:
-        """Whether it is good for `scope`."""
+        """Return whether it is good for `scope`."""
         return any(
             own in {ADMIN, scope} or (own.endswith("*") and scope.startswith(own[:-1]))
             for own in self.scopes

@@ -1,4 +1,4 @@
-"""Whether a webhook comes from whom it says: each scheme's check over the raw body. Pure.
+"""Verification of webhooks: each scheme's check over the raw body. Pure.
 
 In: headers, body, the secrets that count, and the time. Out: the message's id, taken only from what
 was signed, so that a repetition is recognised whatever its envelope says. Every secret is tried and
@@ -192,7 +192,7 @@ def _hex(secret: bytes, content: bytes) -> bytes:
 
 
 def _any_equal(given: Iterable[bytes], wanted: Sequence[bytes]) -> bool:
-    """Whether one of `given` is one of `wanted`; all are compared, so that time tells nothing."""
+    """Return whether one of `given` is one of `wanted`; all are compared, so that time tells nothing."""
     matched = False
     for signature in given:
         for right in wanted:
@@ -218,7 +218,7 @@ def _fresh(stamp: bytes, tolerance: float, now: float) -> None:
 
 
 def _said(body: bytes) -> _Id:
-    """What the signed body itself calls the message."""
+    """Id of the message in its signed body."""
     try:
         found = _ids.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""What is wrong, or looks wrong, with a deployment: told before it runs. Pure.
+"""Findings of what is wrong, or looks wrong, with a deployment, before it runs. Pure.
 
 In: `AppSpec`s, and the streams that exist already. Out: findings with a severity. An `error` must
 stop a deployment; a `warning` is shown; what cannot be known before running is not guessed at.
@@ -190,7 +190,7 @@ def _orphans(graph: Graph) -> Iterable[Finding]:
 
 
 def _amplification(graph: Graph) -> Iterable[Finding]:
-    """How many invocations one event can lead to along known outputs, round trips aside."""
+    """Count the invocations that one event can lead to along known outputs, cycles left out."""
     memo: dict[str, int] = {}
 
     def spread(stream: str, way: frozenset[str]) -> int:

@@ -57,7 +57,7 @@ def _names(rows: Sequence[MapRow]) -> dict[str, str]:
 
 
 def _trigger(rows: Sequence[MapRow], name: str) -> str | None:
-    """What sets a function off beside streams, in words; None for a stream."""
+    """Describe a trigger other than a stream; None for a stream."""
     own = [row for row in rows if row.function == name]
     if not own:
         return None

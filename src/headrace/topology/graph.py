@@ -1,4 +1,4 @@
-"""Who listens to what and who publishes where, drawn from what apps declare. Pure.
+"""Graph of functions and streams, from what apps declare. Pure.
 
 In: `AppSpec`s, and where functions were seen to publish. Out: a `Graph` of nodes (streams, functions,
 forwards) and edges. A function's edges out are what it declared (`output`, `publishes`), what its code

@@ -235,7 +235,7 @@ def _trigger(trigger: Trigger) -> str:
 
 
 def _written(function: FunctionSpec, trigger: Trigger) -> str:
-    """How what it reads by this trigger is written, where that is said."""
+    """Describe the format of what it reads by this trigger, if it is declared."""
     reads = isinstance(trigger, (StreamTrigger, ForeignTrigger))
     changes = function.changes if reads else None
     return "" if changes is None else f", {changes.__struct_config__.tag} changes"
@@ -264,7 +264,7 @@ def _source(trigger: Trigger) -> str:
 
 
 def _route(route: Http | Webhook) -> str:
-    """What a route answers, and what guards it."""
+    """Describe what a route answers, and what guards it."""
     if isinstance(route, Webhook):
         return f"webhook {route.path}, {route.signature.__struct_config__.tag}"
     words = [f"http {'|'.join(route.methods)} {route.path}", route.mode]
@@ -294,7 +294,7 @@ def _retry(retry: Retry) -> str:
 
 
 def _flow(function: FunctionSpec) -> str:
-    """What holds runs back, or leaves events out."""
+    """Describe the flow control: what delays runs, or leaves events out."""
     words = []
     for name in ("concurrency", "throttle", "rate", "debounce", "singleton", "priority"):
         policy = getattr(function, name)

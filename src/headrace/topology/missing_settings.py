@@ -1,4 +1,4 @@
-"""What apps need from their operator before they can run, and what of it is missing. Pure.
+"""Settings and secrets that apps need from their operator, and which are missing. Pure.
 
 In: `AppSpec`s. Out: the settings without a value, in sentences, and the secrets that somebody uses.
 """

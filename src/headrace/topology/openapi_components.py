@@ -41,7 +41,7 @@ class Components:
         return found
 
     def resolve(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """What a reference refers to; anything else as it is."""
+        """Resolve a reference; anything else stays as it is."""
         reference = schema.get("$ref")
         if reference is None:
             return schema

@@ -1,1 +1,1 @@
-"""What an author can declare to set a function off, as plain values."""
+"""Triggers that an author can declare, as plain values."""

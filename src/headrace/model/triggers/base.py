@@ -1,4 +1,4 @@
-"""What sets a function off, as plain values. Each kind of trigger is one tagged struct."""
+"""Triggers of a function, as plain values. Each kind of trigger is one tagged struct."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ Trigger = (
 
 
 def listener(function: str, place: int, trigger: Trigger) -> StreamTrigger | None:
-    """What a function reads because of its trigger at `place`: named streams, or a source's own.
+    """Streams that a function reads because of its trigger at `place`: named streams, or a source's own.
 
     None for a trigger that appends nothing (`call`, a synchronous `http`).
     """
@@ -108,7 +108,7 @@ def listeners(function: str, triggers: tuple[Trigger, ...]) -> list[tuple[Trigge
 
 
 def own_settings(trigger: Trigger) -> dict[str, Any]:
-    """What the stream that a trigger's events are kept in has of its own."""
+    """Options of the stream that keeps a trigger's events."""
     if isinstance(trigger, Http | Webhook):
         return {
             "dedupe_window": float(trigger.dedupe),

@@ -229,7 +229,7 @@ class Ends(msgspec.Struct, frozen=True, tag="window"):
 
 
 def windows_place(function: str, stream: str, partition: int) -> str:
-    """What the reserved state keys begin with under which a function keeps the windows of a partition."""
+    """Prefix of the reserved state keys under which a function keeps the windows of a partition."""
     return f"_window/{function}/{stream}/{partition}/"
 
 

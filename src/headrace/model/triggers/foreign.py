@@ -1,4 +1,4 @@
-"""Where events come from that another system keeps: brokers and queues, as plain values.
+"""Foreign sources, whose events another system keeps: brokers and queues, as plain values.
 
 Each is a trigger: written by the author, served by a driver in `triggers/foreign`, which needs the
 extra of the same name (`pip install "headrace[redis]"`). A foreign source is told "done" only once

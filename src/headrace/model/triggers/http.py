@@ -152,7 +152,7 @@ class Legacy(msgspec.Struct, frozen=True, tag="legacy"):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a route answers with one status.
+    """Answer of a route with one status.
 
     Attributes:
         schema: Of the JSON body; None where any will do.

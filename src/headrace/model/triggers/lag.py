@@ -83,7 +83,7 @@ class Lag(msgspec.Struct, frozen=True, tag="lag"):
         return self.every
 
     def instances(self, lag: int, now: int) -> int:
-        """How many instances are to run at this lag, while `now` of them do."""
+        """Number of instances that are to run at this lag, while `now` of them do."""
         up = self._step(lag)
         # Fewer only when a little more lag than there is would not ask for as many again.
         return up if up >= now else min(now, self._step(int(lag / (1 - self.slack))))
