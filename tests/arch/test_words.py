@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -38,6 +39,23 @@ TERMS = {
     "long polling": "docs/reference/http.md",
 }
 """The page that introduces a term, in a heading or in the first paragraph below one."""
+PLAIN_FOLDERS = ("sdk", "model", "cli", "client", "topology", "security")
+"""Folders of the source whose code, comments and texts, and those of their tests, use plain words."""
+NOT_YET_PLAIN = {"windows.py", "test_windows.py"}
+PLAIN_CODE = sorted(
+    file
+    for folder in PLAIN_FOLDERS
+    for top in (ROOT / "src" / "headrace", ROOT / "tests" / "unit")
+    for file in (top / folder).rglob("*.py")
+    if file.name not in NOT_YET_PLAIN
+)
+INSIDER = re.compile(
+    r"(?<![a-z])(doors?|halls?|rooms?|begun|told|tells?|standing|births?|walls|ground|cradle|nursery"
+    r"|doom|outlets?|shelf|errands?|shifts?|roster|anew|whoever|wish|wishes|beside|whom)(?![a-z])",
+    re.I,
+)
+VAGUE = re.compile(r"(What|Whether|Who|Whom|Whose|Where|How|That|Which|When|Why)\b")
+"""First words of docstrings that open with neither a verb nor a noun."""
 OWN_CODE = re.compile(r"\b(src/headrace/)?((?:[a-z_0-9]+/)+[a-z_0-9]+\.py)\b")
 SAME_WORD = {
     "app",
@@ -123,5 +141,27 @@ def test_a_plain_package_uses_no_insider_words(package: str) -> None:
         for file in files
         for number, line in enumerate(file.read_text().splitlines(), 1)
         if (word := FORMER_WORDS.search(line))
+    ]
+    assert found == []
+
+
+def test_code_uses_no_insider_words() -> None:
+    found = [
+        f"{file.relative_to(ROOT)}:{number}: {word[0]}"
+        for file in PLAIN_CODE
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if (word := INSIDER.search(line))
+    ]
+    assert len(PLAIN_CODE) > 100
+    assert found == []
+
+
+def test_docstrings_open_with_a_verb_or_a_noun() -> None:
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    found = [
+        f"{file.relative_to(ROOT)}: {text.splitlines()[0]}"
+        for file in PLAIN_CODE
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, kinds) and VAGUE.match(text := ast.get_docstring(node) or "")
     ]
     assert found == []

@@ -1,4 +1,4 @@
-"""A command with commands of its own; a name that nobody has is answered with those that look like it."""
+"""A command with commands of its own; an unknown name is answered with those that look like it."""
 
 from __future__ import annotations
 

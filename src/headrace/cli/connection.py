@@ -51,7 +51,7 @@ def connect(url: str | None, data: Path | None) -> Client:
     from headrace.node.config import client_address, read_note
 
     if url is None and data is not None and read_note(data) is None:
-        # To ask another node instead, perhaps to delete there, is nobody's wish.
+        # The user did not mean another node, perhaps to delete there.
         raise Misuse(
             f"no node runs on the data folder `{data}`: it holds no `node.json`; start one with "
             f"`headrace serve app.py --data {data}`, or name another folder"

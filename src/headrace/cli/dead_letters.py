@@ -1,4 +1,4 @@
-"""Commands about trouble: dead letters, parked keys, and where an event is."""
+"""Commands about failures: dead letters, parked keys, and where an event is."""
 
 from __future__ import annotations
 

@@ -108,5 +108,5 @@ def _node(url: str | None, data: Path | None, slot_warning: int) -> list[dict[st
     except HeadraceError as error:
         return [_finding("node", False, str(error))]
     apps = ", ".join(f"`{name}`" for name in found.get("apps", ())) or "no app"
-    told = [_finding(name, ok, detail) for name, ok, detail in source_findings(sources)]
-    return [_finding("node", True, f"{client.url} runs {apps}"), *told]
+    found = [_finding(name, ok, detail) for name, ok, detail in source_findings(sources)]
+    return [_finding("node", True, f"{client.url} runs {apps}"), *found]

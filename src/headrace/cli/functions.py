@@ -139,8 +139,8 @@ def lag_command(function: str | None, slot_warning: int, as_json: bool, client: 
 @node_options
 def reset_command(function: str, start: str, order_of: str | None, client: Client) -> None:
     """Let FUNCTION go on from another place in its streams."""
-    wish = {"start": start} if order_of is None else {"start": start, "order_of": order_of}
-    found = client.post("groups", function, "reset", data=wish)
+    body = {"start": start} if order_of is None else {"start": start, "order_of": order_of}
+    found = client.post("groups", function, "reset", data=body)
     click.echo(f"`{function}` goes on from {found['start']}")
 
 

@@ -15,7 +15,7 @@ import click
 from headrace.cli.command_groups import CommandGroup
 from headrace.model.errors import HeadraceError
 
-# Group -> name -> (file of this room, what it does); the attribute in the file is `NAME_command`.
+# Group -> name -> (file of this folder, what it does); the attribute in the file is `NAME_command`.
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Develop": {
         "new": ("new", "Write a small project that runs."),
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             standalone_mode=False,
         )
     except click.exceptions.Abort as abort:
-        # click tells an interrupt and a `no` apart only by what came before.
+        # click distinguishes an interrupt from a `no` only by what came before.
         interrupted = isinstance(abort.__context__, KeyboardInterrupt)
         click.echo("interrupted" if interrupted else "not done", err=True)
         return 130 if interrupted else 1
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo(f"error: {error}", err=True)
         return 1
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Python must not complain when it flushes.
+        # The reader of our output has seen enough. Python must not complain when it flushes.
         sys.stdout = None
         return 0
     return status if isinstance(status, int) else 0

@@ -1,4 +1,4 @@
-"""The function-trigger map, of a node or of code that nobody has deployed: as a table, and as a drawing."""
+"""The function-trigger map, of a node or of code that is not deployed: as a table, and as a drawing."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def publish_command(
         if as_json:
             print_json(found)
         else:
-            click.echo(_told(found, stream, event_id))
+            click.echo(_result_of(found, stream, event_id))
         return
     if event_id is not None:
         raise click.UsageError("`--id` is the id of one event; for a file give `--id-field`.")
@@ -133,7 +133,7 @@ def publish_command(
         click.echo(f"published {plural(published, 'event')} on `{stream}`{dropped}")
 
 
-def _told(found: Mapping[str, Any], stream: str, event_id: str | None) -> str:
+def _result_of(found: Mapping[str, Any], stream: str, event_id: str | None) -> str:
     """Report the result of one event."""
     if found["delayed"]:
         cancel = (
@@ -275,12 +275,12 @@ def _with_progress(
     began = clock.monotonic()
     events = 0
 
-    def told(read: int | None) -> str:
+    def speed(read: int | None) -> str:
         rate = events / max(clock.monotonic() - began, 0.001)
         return "" if read is None else f"{events:,} events, {rate:,.0f}/s"
 
     with click.progressbar(
-        length=size, label="publish", file=sys.stderr, item_show_func=told, show_pos=False
+        length=size, label="publish", file=sys.stderr, item_show_func=speed, show_pos=False
     ) as bar:
         for batch in lists:
             yield batch

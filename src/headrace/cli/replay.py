@@ -37,8 +37,8 @@ def replay_start(
     stream: str, name: str, begin: str, end: str | None, rules: tuple[str, ...], client: Client
 ) -> None:
     """Replay STREAM to the rules that watch it."""
-    wish = {"name": name, "stream": stream, "from": begin, "to": end, "rules": list(rules)}
-    found = client.post("replays", data=wish)
+    body = {"name": name, "stream": stream, "from": begin, "to": end, "rules": list(rules)}
+    found = client.post("replays", data=body)
     click.echo(f"replay `{found['name']}` is running: {found['left']} events to read")
 
 

@@ -58,6 +58,6 @@ def schedule_list(function: str | None, as_json: bool, client: Client) -> None:
 )
 @node_options
 def schedule_fire(function: str, number: int, client: Client) -> None:
-    """Let the schedule of FUNCTION fire now, beside its timetable."""
+    """Let the schedule of FUNCTION fire now, besides its timetable."""
     found = client.post("schedules", function, "fire", data={"number": number})
     click.echo(f"fired: `{found['event']}`")

@@ -39,7 +39,7 @@ def _server_options(function: F) -> F:
                 "allowed_hosts",
                 multiple=True,
                 metavar="NAME",
-                help="A host name the door answers to besides its own; may be repeated.",
+                help="A host name the HTTP server answers to besides its own; may be repeated.",
             ),
             click.option(
                 "--set",

@@ -1,6 +1,6 @@
 """`headrace validate`: an app and its settings are checked without running a function.
 
-The code is imported as a node imports it, by a zygote behind its walls, so that what it does on import
+The code is imported as a node imports it, by a sandboxed zygote, so that what it does on import
 does not happen here. Where there are no zygotes (macOS), a plain process of its own imports it.
 """
 

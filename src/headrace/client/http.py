@@ -1,4 +1,4 @@
-"""A small synchronous client of a node's HTTP door, on the standard library alone.
+"""A small synchronous client of a node's HTTP API, on the standard library alone.
 
 Comes in: method, path, body. Goes out: JSON data, or the error of our own family that the node's
 problem+json names. One connection is kept open; one client serves one thread. A request that may be

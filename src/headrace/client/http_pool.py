@@ -124,7 +124,7 @@ class HttpPool:
         origin = _origin_of(parts)
         service = self._services.setdefault(origin, _Service())
         try:
-            async with asyncio.timeout(ask.seconds), service.room:
+            async with asyncio.timeout(ask.seconds), service.slots:
                 return await self._exchange(origin, service, ask, _written(ask, parts))
         except TimeoutError as error:
             raise UpstreamLate(
@@ -194,7 +194,7 @@ class _Service:
     """The connections to one origin: a bound for those in use, and those that wait for work."""
 
     def __init__(self) -> None:
-        self.room = asyncio.Semaphore(MAX_CONNECTIONS)
+        self.slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self.idle: deque[_Connection] = deque()
 
     def take(self) -> _Connection | None:
@@ -269,7 +269,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None:
-            # Nobody asked: whatever it is, it is not the answer to the next request.
+            # No request was sent: whatever it is, it is not the answer to the next request.
             self.close()
         else:
             self.has_answered = True

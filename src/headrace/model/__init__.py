@@ -1,1 +1,1 @@
-"""Facts and choices about facts: pure values that every room may use."""
+"""Facts and choices about facts: pure values that every layer may use."""

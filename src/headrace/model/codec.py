@@ -34,7 +34,7 @@ class Coder:
         type: What values are decoded to; `Any` where the author said nothing.
         decode: Opens bytes; raises what the underlying library raises.
         encode: Closes a value that was checked; raises `Invalid` where it cannot.
-        write: As `encode`, for one of many values: whoever holds them asks `is_misread` of each for
+        write: As `encode`, for one of many values: their holder asks `is_misread` of each for
             which `may_be_misread` says so of all.
         names_keys: Whether values that `write` has written may have keys that no type names.
     """
@@ -85,7 +85,7 @@ class Coder:
                 raise Invalid(
                     f"a value of type `{type(value).__name__}` cannot be written as {codec}: {error}"
                 ) from error
-            # Only the value itself tells None from NaN, and it may be another one soon. To look for
+            # Only the value itself distinguishes None from NaN, and it may be another one soon. To look for
             # one byte takes a tenth of what a call takes.
             if (binary and _LETTER_U in raw and raw.partition(b"null")[1]) or (
                 whole and not _is_plain(value)

@@ -1,7 +1,7 @@
 """Row changes as Debezium writes them, opened into the value that our own table triggers give.
 
 In: a record's bytes and headers. Out: the JSON of `{"op", "before", "after", "table", "position"}`,
-or why the record tells of no row (a tombstone, a heartbeat, ...). Read are the JSON envelopes of
+or why the record is not about a row (a tombstone, a heartbeat, ...). Read are the JSON envelopes of
 Debezium's connectors, with and without `schema`/`payload` around them, and its CloudEvents. What is
 none of these is refused, never passed over. Pure.
 """
@@ -20,7 +20,7 @@ from headrace.model.errors import Invalid, Misuse
 from headrace.model.triggers.tables import RowOp, key_of
 
 NO_CHANGE: Final = "debezium/"
-"""How the reasons begin for which a record tells of no row."""
+"""Beginnings of the reasons why a record is not about a row."""
 TOMBSTONE: Final = "debezium/tombstone"
 HEARTBEAT: Final = "debezium/heartbeat"
 SCHEMA_CHANGE: Final = "debezium/schema-change"
@@ -114,8 +114,8 @@ class DebeziumEnvelope(msgspec.Struct, frozen=True):
 
     Attributes:
         op: What was done.
-        before: The row as it was, as JSON; `null` where it was not, or was not told.
-        after: The row as it is, as JSON; `null` where it is no more.
+        before: The row as it was, as JSON; `null` where it did not exist, or is not in the record.
+        after: The row as it is, as JSON; `null` where it was deleted.
         source: Where the change stands, as the connector says.
     """
 
@@ -126,7 +126,7 @@ class DebeziumEnvelope(msgspec.Struct, frozen=True):
 
 
 def open_envelope(value: bytes, headers: Mapping[str, str] | None) -> DebeziumEnvelope | str:
-    """The change a record tells of, or the reason why it tells of none.
+    """Read the change in a record, or the reason why there is none.
 
     Raises:
         Invalid: It is not a record of Debezium's; the message says why and what to change.
@@ -189,7 +189,7 @@ def row_change(envelope: DebeziumEnvelope) -> bytes:
 
 
 def columns_key(envelope: DebeziumEnvelope, columns: tuple[str, ...]) -> str | None:
-    """The key of the changed row by its columns; None where they are not told (a `truncate`)."""
+    """The key of the changed row by its columns; None where the record has none (a `truncate`)."""
     for side in (envelope.after, envelope.before):
         try:
             row = _plain(side)
@@ -229,8 +229,8 @@ def _without_op(members: Members) -> str:
     if {"status", "id"} <= names <= _TRANSACTION and bytes(members["status"]) in _BOUNDARIES:
         return TRANSACTION
     raise Invalid(
-        "the record has no `op` and so tells of no change; if the connector takes the envelope "
-        "away (`ExtractNewRecordState`), leave that out"
+        "the record has no `op` field, so it is not a change event; if the connector removes the "
+        "envelope (`ExtractNewRecordState`), leave that transform out"
     )
 
 

@@ -1,7 +1,7 @@
 """Due time of a queue's message, as it travels: one of two headers. Pure.
 
-`delay` says how long after it was taken (`30`, `24h`), `delay-until` says when (RFC 3339). Whoever
-publishes gives `delay=` or `at=`; whoever takes messages in asks `wait_of`.
+`delay` says how long after it was taken (`30`, `24h`), `delay-until` says when (RFC 3339). A producer
+gives `delay=` or `at=`; the part that takes messages in asks `wait_of`.
 """
 
 from __future__ import annotations

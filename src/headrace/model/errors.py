@@ -35,7 +35,7 @@ class Invalid(Misuse):
 
 
 class TooLarge(Misuse):
-    """An event or request is larger than its stream or door allows."""
+    """An event or request is larger than its stream or route allows."""
 
     code: ClassVar[str] = "too-large"
 
@@ -52,7 +52,7 @@ class DiskFull(Unavailable):
     code: ClassVar[str] = "disk-full"
 
 
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Overloaded(Unavailable):
@@ -99,6 +99,6 @@ class Corrupt(HeadraceError):
 def denied(what: str, error: OSError) -> Unavailable:
     """Explain that the system denied us `what`: a sentence without its end."""
     reason = error.strerror or str(error)
-    if error.errno in NO_ROOM:
+    if error.errno in DISK_FULL:
         return DiskFull(f"{what}: {reason}; free some space, what was acknowledged is safe")
     return Unavailable(f"{what}: {reason}; the machine's limits or rights do not allow it now")

@@ -1,6 +1,6 @@
 """Events: the CloudEvents envelope as it travels and is stored.
 
-An event is encoded as a msgpack array, so that a batch of them is one blob which nobody has to
+An event is encoded as a msgpack array, so that a batch of them is one blob that does not have to
 open to route it. Pure values; nothing here knows where an event is stored.
 """
 
@@ -23,7 +23,7 @@ class Event(msgspec.Struct, array_like=True, frozen=True, gc=False):
         time: When it happened, in microseconds since the epoch; None means "when it was appended".
         id: The producer's id, the mark by which a repeated publish is recognised. None means the
             event is known by its position (`stream/partition/offset`).
-        headers: Short strings beside the payload.
+        headers: Short strings besides the payload.
         type: The CloudEvents type.
         source: The CloudEvents source.
     """

@@ -1,7 +1,7 @@
 """Flow control as values: how many at once, how often, how late, and what may be left out.
 
-Written beside a function, like its other policies. What waits stays in the log; what is left out
-(`Rate`, `Debounce`, `Singleton("skip")`) counts as done, is counted by name and told in the logs.
+Written at a function, like its other policies. What waits stays in the log; what is left out
+(`Rate`, `Debounce`, `Singleton("skip")`) counts as done, is counted by name and logged.
 Durations are seconds, texts such as `"5m"`, or `timedelta`s. Events without a key count as one key.
 """
 

@@ -36,7 +36,7 @@ class QueueSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Options that make a stream a queue; see `App.queue`.
 
     Attributes:
-        visibility: Seconds a message is with whoever received it before it is given out again.
+        visibility: Seconds a message is with its receiver before it is given out again.
         max_receives: How often a message is given out at most; then it is a dead letter.
         fifo: Whether messages of one group (their key) are given out in order, one at a time.
         delay: Seconds before a message may be received.
@@ -77,7 +77,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: The full name; the author's name, which must be unique on the platform.
-        owner: The app it belongs to, "" for streams nobody owns.
+        owner: The app it belongs to, "" for streams without an owner.
         partitions: From 1; fixed once the stream exists.
         private: Only its own app may read or publish.
         retention_age: Seconds a record is kept; None means for ever.
@@ -235,7 +235,7 @@ class FunctionSpec(FunctionOptions, frozen=True, kw_only=True):
 
     @property
     def has_lane_rules(self) -> bool:
-        """Return whether flow control needs to tell its events' keys apart."""
+        """Return whether flow control distinguishes its events' keys."""
         return bool(self.per_key)
 
 

@@ -101,7 +101,7 @@ class FunctionOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def per_key(self) -> tuple[str, ...]:
-        """The options that tell keys apart, of those that are set."""
+        """The options that distinguish keys, of those that are set."""
         names = [
             name
             for name in ("debounce", "singleton", "priority", "batch_per_key")

@@ -18,7 +18,7 @@ from headrace.model.errors import Misuse
 
 
 class Option(msgspec.Struct, frozen=True):
-    """Annotation of a field that somebody may set.
+    """Annotation of a field that authors or operators set.
 
     Attributes:
         text: Its line on the reference page, in Markdown.

@@ -15,7 +15,7 @@ class Cause(msgspec.Struct, array_like=True, frozen=True, gc=False):
         message: Its text.
         traceback: The author's frames, capped; "" where there are none.
         retryable: False where the code itself said that trying again is useless.
-        delay: Seconds to the next attempt where whoever failed it said so; below 0 the function's
+        delay: Seconds to the next attempt where the failure says so; below 0 the function's
             `retry` says.
     """
 

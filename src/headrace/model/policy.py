@@ -1,6 +1,6 @@
 """Every limit, retry rule and window, with its default: what may be asked of the platform.
 
-Policies are values an author writes beside a function; the same names stand in `headrace.toml`.
+Policies are values an author gives to a function; the same names stand in `headrace.toml`.
 Durations are seconds, texts such as `"5m"`, or `timedelta`s; sizes are bytes. A value that cannot work is refused when it is written.
 """
 

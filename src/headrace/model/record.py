@@ -1,6 +1,6 @@
 """Events at positions: the chunk that travels from log to function, and the append going back.
 
-A chunk is a blob of events that share a partition. It is decoded only by whoever must look inside
+A chunk is a blob of events that share a partition. It is decoded only where its content is needed
 (a filter, a lane, the function); the straight path hands the same bytes from the disk to the child.
 """
 

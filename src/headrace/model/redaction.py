@@ -1,7 +1,7 @@
 """Texts without secrets: every exact value that is known is replaced by the secret's name. Pure.
 
 In: values by name, then texts. Out: the texts as they may be logged, stored and shown. A value of many
-lines is known by each of them as well, since logs are kept line by line. What somebody made of a value
+lines is known by each of them as well, since logs are kept line by line. What code made of a value
 (a part, a hash, another encoding) is not recognised.
 """
 
@@ -18,14 +18,14 @@ from headrace.model.outcome import Cause, Crashed, Outcome, Returned, TimedOut
 MIN_CHARACTERS: Final = 4
 """Shorter values are not blotted out: they would be found everywhere."""
 MAX_KEPT: Final = 4
-"""Values that are remembered of one secret, the newest: what it was before may still be told."""
+"""Values that are remembered of one secret, the newest: what it was before may still appear."""
 
 Blot: TypeAlias = Callable[[str], str]
 """A text without secrets."""
 
 
 class Redaction:
-    """The values that must not be told. Owned by whoever hands secrets out."""
+    """The values that must not appear anywhere. Owned by the part that hands out secrets."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[str]] = {}
@@ -55,7 +55,7 @@ class Redaction:
 
 
 def _forms(value: str) -> set[str]:
-    """Forms under which a value may appear: as it is, as Python shows it, line by line."""
+    """Forms in which a value may appear: as it is, as Python shows it, line by line."""
     forms = {value, repr(value)[1:-1], *value.splitlines()}
     return {form for form in forms if len(form) >= MIN_CHARACTERS}
 

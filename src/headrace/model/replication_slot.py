@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 SLOT_WARNING_BYTES: Final = 1 << 30
-"""A slot for which the server keeps more than this is told to be behind."""
+"""A slot for which the server keeps more than this is reported as behind."""
 
 
 class Slot(msgspec.Struct, frozen=True):
@@ -15,9 +15,9 @@ class Slot(msgspec.Struct, frozen=True):
 
     Attributes:
         name: What the database calls it.
-        active: Whether somebody reads it now.
+        active: Whether it is being read now.
         wal_status: The server's word: `reserved`, `extended`, `unreserved`, `lost`; "" for unknown.
-        behind_bytes: Of the server's log, not yet told.
+        behind_bytes: Of the server's log, not yet read.
         kept_bytes: Of the server's log, kept for this slot.
         safe_bytes: That may still be written before the slot is at risk; None where nothing bounds it.
         error: Why the database did not say; "" where it did.

@@ -1,7 +1,7 @@
 """The path of a route an author declares: `/orders/{id:int}/files/{rest:path}`. Pure.
 
 In: a pattern, checked when it is written. Out: whether a request's path fits, and what stands in
-the braces, as values. Segments are told apart before they are unquoted, so that `a%2Fb` is one, and
+the braces, as values. Segments are split before they are unquoted, so that `a%2Fb` is one, and
 a literal fits however it is percent-encoded.
 """
 

@@ -49,7 +49,7 @@ class SettingSpec(msgspec.Struct, frozen=True, kw_only=True):
         name: The name within the app, such as `RATE`.
         type: The type's name.
         default: The default as Python writes it; None where there is none.
-        where: Where its value was given; "" where nobody gave one.
+        where: Where its value was given; "" for none.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Long work in steps: whoever does it on an event loop lets others come in between two of them."""
+"""Long work in steps: on an event loop, other tasks run between two of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Steps: TypeAlias = Generator[None, None, T]
 
 
 def at_once(steps: Steps[T]) -> T:
-    """Run the steps and return their result, where nobody else waits."""
+    """Run the steps and return their result, where no other task waits."""
     while True:
         try:
             next(steps)

@@ -81,7 +81,7 @@ def _schema(of: Any) -> dict[str, Any] | None:
 
 
 def _any_of(members: tuple[Any, ...]) -> dict[str, Any] | None:
-    """The schema of types that no decoder could tell apart, and that are answered all the same."""
+    """The schema of types that no decoder could distinguish, and that are answered all the same."""
     choices: list[dict[str, Any]] = []
     definitions: dict[str, Any] = {}
     for member in members if len(members) > 1 else ():

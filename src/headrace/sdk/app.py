@@ -76,7 +76,7 @@ class App(Streams):
     Args:
         name: The context's name.
         owner: Who answers for it.
-        env: Variables of the node that its code sees, beside `HOME`, `LANG`, `PATH`, `TZ` and their
+        env: Variables of the node that its code sees, besides `HOME`, `LANG`, `PATH`, `TZ` and their
             like: names and patterns (`["AWS_*"]`), or variables with their values (`{"K": "v"}`).
         secrets: Names of the secrets that each of its functions may ask for.
 
@@ -133,8 +133,8 @@ class App(Streams):
             name: Capital letters, digits and `_`, such as `RATE`.
             type: Such as `int`, `float`, `bool`, `str`, `list[str]`, an enum, `Path`, `timedelta`
                 (written `"5m"`), or a struct for a table.
-            default: Its value where nobody gives one; without a default the node refuses to start
-                until somebody does.
+            default: Its value where operators give none; without a default the node refuses to
+                start until they do.
 
         Raises:
             Misuse: The name cannot be, or what was given is not of the type.
@@ -342,7 +342,7 @@ class App(Streams):
         close: Callable[[Window], Any] | None = None,
         **options: Unpack[WindowSettings],
     ) -> Callable[[Handler], Handler]:
-        """Fold a stream's events into windows by event time and key; tell each when it closes.
+        """Fold a stream's events into windows by event time and key; publish each when it closes.
 
         The decorated function is given what the window holds so far (None at first) and an event,
         and returns what it holds then. Its return annotation is the type of that.
@@ -355,7 +355,7 @@ class App(Streams):
             lateness: The time by which events may come out of order.
             late: Takes the events whose windows have closed; None drops them.
             combine: Makes one of what two sessions hold, where an event joins them.
-            close: Makes what is told of a `Window`; None tells nothing.
+            close: Makes the published value of a `Window`; None publishes nothing.
             **options: As for `function`.
 
         Raises:

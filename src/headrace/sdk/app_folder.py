@@ -26,7 +26,7 @@ class FolderRoot:
         self._on_use: Callable[[str], None] | None = None
 
     def stand(self, root: str, on_use: Callable[[str], None] | None) -> None:
-        """Have folders beneath `root` from now on; `on_use` is told of the first look at each."""
+        """Have folders beneath `root` from now on; `on_use` is called at the first use of each."""
         self.root = Path(root)
         self._on_use = on_use
 
@@ -41,7 +41,7 @@ class FolderRoot:
         return found
 
     def empty(self, app: str) -> None:
-        """Take away what a folder without a node holds; nothing happens where nobody looked at it."""
+        """Delete what a folder without a node holds; do nothing if it was never used."""
         import shutil
 
         if self.root is None and (folder := self.used.get(app)) is not None:

@@ -15,7 +15,7 @@ def forward_of(
     """The forward, checked.
 
     Raises:
-        Misuse: The rule is none, or there is no such target.
+        Misuse: It is not a rule, or there is no such target.
     """
     check_name(name, "a forward", place)
     where = f"{place}: forward `{app}.{name}`"

@@ -14,7 +14,7 @@ class Consumer(Protocol):
         """The next events, in order per partition; an empty batch means: come to an end.
 
         It never waits. Nothing more is given when nothing is there, when the lifespan is over, or
-        when the partitions are to be shared out anew.
+        when the partitions are to be shared out again.
 
         Raises:
             Misuse: `events` is out of range, or too much was fetched without a `commit()`.

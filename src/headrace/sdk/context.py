@@ -261,7 +261,7 @@ class Context:
     def extend(self, seconds: Span) -> None:
         """Take `seconds` (or a text such as `"5m"`) from now, where that is later than the timeout; again as often as needed.
 
-        No run lasts longer for it than 12 hours in all; `remaining()` tells what it got.
+        No run lasts longer for it than 12 hours in all; `remaining()` returns what it got.
 
         Raises:
             Misuse: `seconds` is not a time, or longer than 12 hours.
@@ -317,7 +317,7 @@ class Context:
             stream: A stream of this app, or another app's that the function says it publishes to.
             value: The payload, of the stream's type.
             key: Events of one key stay in order; None keeps to the input's partition if it can.
-            headers: Short strings beside the payload.
+            headers: Short strings besides the payload.
             time: When it happened: an aware datetime, or seconds since the epoch.
             id: The mark by which a repeated publish is dropped, and by which `cancel` takes back
                 what waits.
@@ -343,7 +343,7 @@ class Context:
     def cancel(self, queue: Queue[Any] | str, id: str) -> None:
         """Take back the message of this id, if it still waits for its time when the run is committed.
 
-        What was delivered already stays. The id may then be used anew: `cancel`, then `publish` with
+        What was delivered already stays. The id may then be used again: `cancel`, then `publish` with
         another `delay`, puts a message off.
 
         Args:
@@ -362,7 +362,7 @@ class Context:
         """Say that `event` needs nothing more, even if the handler raises later.
 
         That holds where every effect was made in the body of a loop over the batch; otherwise
-        nobody can say which effects are this event's, and a handler that raises keeps nothing.
+        it is unknown which effects are this event's, and a handler that raises keeps nothing.
         """
         self._desk.done(event)
 

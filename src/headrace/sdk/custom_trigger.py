@@ -47,8 +47,8 @@ class Emit:
         value: The payload, JSON.
         key: What keeps events in order.
         id: The mark by which a repetition is dropped.
-        checkpoint: What the generator is given when it is next begun, JSON; None: as before.
-        headers: Short strings beside the payload.
+        checkpoint: What the generator is given when it is next started, JSON; None: as before.
+        headers: Short strings besides the payload.
         time: When it happened: an aware datetime or seconds since the epoch.
     """
 

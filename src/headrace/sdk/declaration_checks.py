@@ -25,7 +25,7 @@ class Declared:
     """A function as it was declared.
 
     Attributes:
-        spec: What the host is told.
+        spec: What the host receives.
         handler: The author's function.
         shape: The handler's form.
         output: The stream that takes what it returns or yields.
@@ -63,7 +63,7 @@ def check_streams(
 ) -> None:
     """Pass, where the streams a function names can be used by it.
 
-    With `changes` its annotation is about the rows, not about the records that tell of them.
+    With `changes` its annotation is about the rows, not about the records that hold them.
 
     Raises:
         Misuse: One is not a stream, another app's, listed twice, or of another type than the handler.
@@ -203,7 +203,7 @@ def triggers_of(
         return (CallTrigger(),) if alone else ()
     if options.get("merge", "none") == "none":
         if "lateness" in options:
-            raise Misuse(f'{where}: `lateness=` means something only beside `merge="time"`')
+            raise Misuse(f'{where}: `lateness=` means something only with `merge="time"`')
         return tuple(StreamTrigger(streams=(stream.name,), **options) for stream in streams)
     if len(streams) < 2:
         raise Misuse(f"{where}: `merge=` needs two streams or more; list them, or leave it out")

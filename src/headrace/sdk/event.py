@@ -1,7 +1,7 @@
 """Event as a handler gets it, decoded only as far as the handler looks.
 
 The wire form (`model.event.Event`) is decoded straight into this class; where it came from and its
-opened value are filled in beside it. The order of the first seven fields is the wire's.
+opened value are filled in later. The order of the first seven fields is the wire's.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Event(msgspec.Struct, Generic[T], array_like=True, gc=False, eq=False):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Short strings beside the payload."""
+        """Short strings besides the payload."""
         return _NO_HEADERS if self._headers is None else MappingProxyType(self._headers)
 
     def __repr__(self) -> str:

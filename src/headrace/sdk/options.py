@@ -155,7 +155,7 @@ def _check_merge(per_key: Sequence[str], found: dict[str, Any], where: str) -> N
 
 
 def _check_per_key(option: str, found: dict[str, Any], where: str) -> None:
-    """Require lanes where keys are told apart: such a function is `keyed` unless it says otherwise."""
+    """Require lanes where keys are distinguished: such a function is `keyed` unless it says otherwise."""
     if found.setdefault("mode", "keyed") == "ordered":
         raise Misuse(
             f"{where}: `{option}=` lets keys overtake each other, but the mode is `ordered`; "

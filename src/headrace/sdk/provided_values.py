@@ -1,6 +1,6 @@
 """Values that an app is given where it is imported: its settings, variables of the node.
 
-In a node's process that imports an app, the host is asked; anywhere else (a test, a shell) nobody
+In a node's process that imports an app, the host is asked; anywhere else (a test, a shell) nothing
 gives anything, and settings have their defaults.
 """
 
@@ -26,7 +26,7 @@ _provider: Provider = _nobody
 
 
 def provision_of(app: str, env: Environment) -> Provision:
-    """Have the variables of `env` set, where somebody does, and see what settings were given."""
+    """Have the variables of `env` set, if there is a host, and read what settings were given."""
     return _provider(app, env)
 
 

@@ -101,7 +101,7 @@ class Reply:
         for name, text in self.headers.items():
             if not _HEADER.fullmatch(name) or name in _KEPT:
                 raise Invalid(
-                    f"`Reply` cannot set the header `{name:.64}`; the door does, or it is none"
+                    f"`Reply` cannot set the header `{name:.64}`; the HTTP server sets it, or it is not a valid name"
                 )
             if any(ord(each) < 32 or ord(each) > 255 for each in text):
                 raise Invalid(

@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 
 class Output(Generic[T]):
-    """A value for the function's `output` stream, with what goes beside it.
+    """A value for the function's `output` stream, with its key and headers.
 
     Attributes:
         value: The payload.
         key: The key; None means the input event's key in a handler of single events.
-        headers: Short strings beside the payload.
+        headers: Short strings besides the payload.
         time: When it happened: an aware datetime or seconds since the epoch.
         id: The mark by which a repeated publish is dropped.
         delay: Of a queue's message: the time before it may be received.

@@ -33,11 +33,11 @@ class ChangeReader:
         """The change as the handler's type.
 
         Raises:
-            Invalid: It is none of Debezium's records, or tells of no row.
+            Invalid: It is none of Debezium's records, or not about a row.
         """
         envelope = open_envelope(raw, headers)
         if isinstance(envelope, str):
-            raise Invalid(f"the record tells of no row (`{envelope}`)")
+            raise Invalid(f"the record is not about a row (`{envelope}`)")
         return self._decode(row_change(envelope))
 
     def adopt(self, events: Sequence[Event[Any]]) -> None:

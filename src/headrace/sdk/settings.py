@@ -30,7 +30,7 @@ class Setting(Generic[T]):
 
     Attributes:
         name: The full name, `shop.RATE`.
-        spec: What the host is told of it.
+        spec: What the host knows of it.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class Setting(Generic[T]):
         self._value = default
         if default is not NOT_GIVEN:
             self._value = self.read(SettingValue(self.name, default, f"{place}: the default"))
-        told = next((each for each in reversed(given) if each.matches(self.name)), None)
-        if told is not None:
-            self._value = self.read(told)
+        chosen = next((each for each in reversed(given) if each.matches(self.name)), None)
+        if chosen is not None:
+            self._value = self.read(chosen)
         self.spec = SettingSpec(
             name=name,
             type=getattr(type, "__name__", str(type)) if get_origin(type) is None else str(type),
             default=None if default is NOT_GIVEN else repr(default),
-            where="" if told is None else told.where,
+            where="" if chosen is None else chosen.where,
         )
 
     def __repr__(self) -> str:
@@ -71,7 +71,7 @@ class Setting(Generic[T]):
         """Its value: what an operator gave, else the default.
 
         Raises:
-            Misuse: Nobody gave one, and there is no default.
+            Misuse: It has neither a value nor a default.
         """
         if not self.has_value:
             raise Misuse(

@@ -38,7 +38,7 @@ def near(name: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
     from heapq import nsmallest
 
-    # Of thousands, most are told from it without a closer look, which takes time.
+    # Of thousands, most differ at a glance; a closer look takes time.
     likely = nsmallest(
         MAX_NEAR, known, key=lambda each: (each[:3] != name[:3], abs(len(each) - len(name)))
     )

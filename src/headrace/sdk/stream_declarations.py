@@ -129,7 +129,7 @@ class Streams:
         Args:
             name: Unique on the platform.
             value: The type of its messages, as for `stream`.
-            visibility: How long a message is with whoever received it; a function's `timeout`.
+            visibility: How long a message is with its receiver; a function's `timeout`.
             max_receives: How often it is given out at most, then it is a dead letter.
             fifo: Whether messages of one key are given out in order, one at a time.
             delay: The time before a message may be received, where it says nothing itself.

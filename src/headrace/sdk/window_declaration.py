@@ -66,9 +66,7 @@ def declare_window(
     if isinstance(by, Session) and combine is None:
         raise Misuse(f"{where}: an event may join two sessions; say how with `combine=`")
     if not isinstance(output, Stream):
-        raise Misuse(
-            f"{where}: `output={output!r}` is not a stream; windows need one to be told on"
-        )
+        raise Misuse(f"{where}: `output={output!r}` is not a stream; windows are published there")
     if options.get("mode", "ordered") != "ordered":
         raise Misuse(f"{where}: windows close by a partition's order; leave out `mode=`")
     wait = seconds_in(lateness, f"{where}: `lateness`", low=0, high=MAX_SPAN_S)
@@ -79,9 +77,9 @@ def declare_window(
     def handler(event: Event[Any], context: Context) -> None:
         folding.take(event, context._for_platform())
 
-    told = unbound(hints.get(code.co_varnames[1]))
-    if get_origin(told) is Event:
-        handler.__annotations__["event"] = told
+    event_type = unbound(hints.get(code.co_varnames[1]))
+    if get_origin(event_type) is Event:
+        handler.__annotations__["event"] = event_type
     summary = ((fold.__doc__ or "").strip().splitlines() or [""])[0]
     named = {**options, "name": options.get("name") or fold.__name__, "mode": "ordered"}
     app.function(stream, output=output, **named)(handler)

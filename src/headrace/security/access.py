@@ -19,7 +19,7 @@ from headrace.security.tokens import ADMIN
 Access = Literal["open", "local", "token"]
 READ = "read"
 FOR_OTHERS: Final = (b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via")
-"""What a proxy says of those for whom it asks."""
+"""Headers by which a proxy names the clients for which it asks."""
 NO_HEADERS: Final[Mapping[bytes, bytes]] = {}
 WORK = (["receive"], ["ack"], ["nack"], ["extend"], ["cancel"])
 
@@ -68,7 +68,7 @@ def needs_proof(
     """Return whether a client must show a token, or be the operator, for `scope`.
 
     `open`: only to operate the node. `local`: also for all the rest, where it is not a neighbour, or is a
-    proxy that says by its `headers` that it asks for somebody else. `token`: for everything.
+    proxy that says by its `headers` that it asks for another client. `token`: for everything.
     """
     if not scope:
         return False

@@ -1,7 +1,7 @@
 """The operator of a node, and how a client proves to be him: by the key of the running node.
 
 A browser is let in by a link that is good once, and known again by a cookie: to look, not to act. The
-key is made anew at each start and lies in the data folder, readable by the node's user and root
+key is made at each start and lies in the data folder, readable by the node's user and root
 only; commands on the node's machine find it there. It is good for every path of the platform and for
 none of the authors' routes, so that no function is ever handed it.
 """
@@ -36,7 +36,7 @@ class Operator:
         self._sessions: deque[str] = deque(maxlen=MAX_SESSIONS)
 
     def link(self, entropy: Entropy) -> str:
-        """A code that lets one browser in, once; of many that nobody used the latest count."""
+        """A code that lets one browser in, once; of many unused ones the latest count."""
         code = entropy.token(32)
         self._codes.append(_hash(code))
         return code
@@ -68,12 +68,12 @@ class Operator:
 
 
 def _hash(text: str) -> str:
-    # Compared by their hashes, so that time tells nothing of the text.
+    # Compared by their hashes, so that time reveals nothing of the text.
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def fresh_key(entropy: Entropy) -> str:
-    """A key that nobody can guess."""
+    """A key that cannot be guessed."""
     return _PREFIX + entropy.token(32)
 
 

@@ -1,6 +1,6 @@
 """Secrets by reference: a name in a spec -> the value, read where the operator keeps it.
 
-References are `file:/run/secrets/x` or `env:NAME`. A name nobody lists is looked for in the variable
+References are `file:/run/secrets/x` or `env:NAME`. A name that is not listed is looked for in the variable
 `HEADRACE_SECRET_<NAME>`, among systemd's credentials, and in the folder of secrets. Files are read
 again when they change, so that a secret can be replaced while the node runs; one that every user may
 read is refused. Values are never logged, shown or put into an error: what was handed out is known
@@ -164,5 +164,5 @@ def _is_there(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:
-        # Reading it will tell what is wrong with it.
+        # Reading it will show what is wrong with it.
         return True

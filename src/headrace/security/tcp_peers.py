@@ -2,7 +2,7 @@
 
 Asked of the kernel's socket diagnostics (sock_diag(7)), which find one connection in some 20 µs however
 many there are. Asked for loopback connections only. Refuses to guess: a socket that its process has
-closed already belongs to nobody, since the kernel then shows it as root's.
+closed no longer has an owner, since the kernel then shows it as root's.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def owner(far: tuple[str, int], near: tuple[str, int]) -> int | None:
         # It has answered by now. What an earlier question left unread has other ports.
         answer = _kernel.socket.recv(_LARGEST, socket.MSG_DONTWAIT)
     except OSError:
-        # A kernel or sandbox without socket diagnostics: nobody is known, so all prove themselves.
+        # A kernel or sandbox without socket diagnostics: no peer is known, so all prove themselves.
         return None
     return uid_in(answer, far[1], near[1])
 
@@ -74,7 +74,7 @@ def uid_in(answer: bytes, far_port: int, near_port: int) -> int | None:
     """The owner that an answer names; None for an error, or a socket without an open file.
 
     Where no socket has these ends the kernel names one that listens at the far port. It has no far
-    end of its own, so the ports tell.
+    end of its own, so the ports decide.
     """
     if len(answer) < _HEADER.size + _ANSWER.size:
         return None

@@ -37,7 +37,7 @@ _OURS = re.compile(rb"\bhro?_[0-9a-f]{16}", re.I)
 
 
 def is_ours(authorization: bytes) -> bool:
-    """Return whether an `Authorization` header brings what only this platform gives out; nobody else is to see it."""
+    """Return whether an `Authorization` header brings what only this platform gives out; no other service is to see it."""
     return _OURS.search(authorization) is not None
 
 
@@ -191,7 +191,7 @@ class Tokens:
                 "`headrace token create` makes one for others"
             )
         token = await self._find(form.group(1))
-        # Compared even where there is no row, so that time does not tell which ids exist.
+        # Compared even where there is no row, so that time does not reveal which ids exist.
         matches = hmac.compare_digest(
             _hash(form.group(2)), bytes(32) if token is None else token.hash
         )

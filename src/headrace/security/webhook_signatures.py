@@ -32,7 +32,7 @@ Headers = Mapping[bytes, bytes]
 
 
 class Forged(Refused):
-    """A message is not signed by whom it should be, or its signature is too old or too new."""
+    """A message is not signed by its sender, or its signature is too old or too new."""
 
     code: ClassVar[str] = "forged"
 
@@ -192,7 +192,7 @@ def _hex(secret: bytes, content: bytes) -> bytes:
 
 
 def _any_equal(given: Iterable[bytes], wanted: Sequence[bytes]) -> bool:
-    """Return whether one of `given` is one of `wanted`; all are compared, so that time tells nothing."""
+    """Return whether one of `given` is one of `wanted`; all are compared, so that time reveals nothing."""
     matched = False
     for signature in given:
         for right in wanted:

@@ -52,7 +52,7 @@ def check(apps: Iterable[AppSpec], existing: Iterable[StreamSpec] = ()) -> list[
 def refusals(apps: Iterable[AppSpec], existing: Iterable[StreamSpec] = ()) -> list[Finding]:
     """The errors alone, for which a node refuses an app; cheap enough for every deployment."""
     apps = list(apps)
-    # Nobody is refused for what their code may do: it is asked again when it does.
+    # Code is not refused for what it may do: it is checked again when it does.
     graph = declared_in(graph_of(apps))
     known = {stream.name: stream for stream in existing} | graph.streams
     return sorted(
@@ -98,7 +98,7 @@ def _owners(apps: list[AppSpec]) -> Iterable[Finding]:
 
 
 def _unknown(graph: Graph, known: dict[str, StreamSpec]) -> Iterable[Finding]:
-    # The default bus is everybody's, and nobody declares it.
+    # The default bus is shared by all apps and not declared.
     for name in sorted(graph.named() - known.keys() - {DEFAULT_BUS}):
         users = ", ".join(
             f"`{each}`"
@@ -142,12 +142,12 @@ def _merges(graph: Graph, known: dict[str, StreamSpec]) -> Iterable[Finding]:
                 continue
             counts = {name: known[name].partitions for name in trigger.streams if name in known}
             if len(set(counts.values())) > 1:
-                told = ", ".join(f"`{name}` has {count}" for name, count in counts.items())
+                written = ", ".join(f"`{name}` has {count}" for name, count in counts.items())
                 yield Finding(
                     "error",
                     "not-co-partitioned",
                     function.name,
-                    f"`{function.name}` merges streams with unequal partitions: {told}; declare "
+                    f"`{function.name}` merges streams with unequal partitions: {written}; declare "
                     "them with the same number",
                 )
 

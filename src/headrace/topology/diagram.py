@@ -9,7 +9,7 @@ from headrace.topology.graph import HOW_SHOWN, How
 from headrace.topology.map import MapRow
 
 WATCHERS = ("silence", "missing")
-"""Triggers that tell of what a stream lacks; nothing flows along their lines."""
+"""Triggers on what a stream lacks; nothing flows along their lines."""
 
 
 def mermaid(rows: Sequence[MapRow]) -> str:

@@ -21,7 +21,7 @@ from headrace.model.triggers.lag import Lag
 How: TypeAlias = Literal["declared", "code", "observed"]
 """How an edge is known: its function says so, its code does, or a run was seen to."""
 HOW_SHOWN: dict[How, str] = {"declared": "", "code": "in code", "observed": "observed"}
-"""What is put beside an edge; nothing where it is declared."""
+"""Label of an edge; nothing where it is declared."""
 Observed: TypeAlias = Mapping[str, Collection[str]]
 """By function, the streams that its runs were seen to publish to."""
 
@@ -29,7 +29,7 @@ Observed: TypeAlias = Mapping[str, Collection[str]]
 class Edge(msgspec.Struct, frozen=True, order=True):
     """From a stream to a function that listens or watches, or from a function to a stream.
 
-    Who listens gets the stream's events; who watches is told of their absence only, so events go no
+    A listener gets the stream's events; a watcher learns of their absence only, so events go no
     further along such an edge. A forward listens and publishes like a function.
     """
 
@@ -59,7 +59,7 @@ class Graph(msgspec.Struct, frozen=True):
         return [e.target for e in self.edges if e.kind == "listens" and e.source == stream]
 
     def watchers(self, stream: str) -> list[str]:
-        """The functions that are told of a stream's silence, or of what is missing there."""
+        """The functions that watch for a stream's silence, or of what is missing there."""
         return [e.target for e in self.edges if e.kind == "watches" and e.source == stream]
 
     def publishers(self, stream: str) -> list[str]:
@@ -122,7 +122,7 @@ def streams_of(trigger: Trigger) -> tuple[str, ...]:
 
 
 def watched_by(trigger: Trigger) -> tuple[str, ...]:
-    """The streams by name whose silence, or missing events, a trigger tells of."""
+    """The streams by name whose silence, or missing events, a trigger reports."""
     match trigger:
         case Silence():
             return (trigger.stream,)
@@ -146,7 +146,7 @@ def outputs(function: FunctionSpec, observed: Iterable[str] = ()) -> dict[str, H
 
 
 def declared_in(graph: Graph) -> Graph:
-    """The graph without the edges that nobody declared."""
+    """The graph without the edges that are not declared."""
     return msgspec.structs.replace(
         graph, edges=tuple(edge for edge in graph.edges if edge.how == "declared")
     )

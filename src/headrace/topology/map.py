@@ -101,9 +101,9 @@ def setting_notes(apps: Iterable[AppSpec]) -> Iterator[str]:
     """Each setting that apps declare, with its type and where its value comes from."""
     for app in apps:
         for setting in app.settings:
-            told = f"from {setting.where}" if setting.where else f"default {setting.default}"
-            told = "not set" if setting.is_missing else told
-            yield f"setting `{app.name}.{setting.name}` ({setting.type}): {told}"
+            origin = f"from {setting.where}" if setting.where else f"default {setting.default}"
+            origin = "not set" if setting.is_missing else origin
+            yield f"setting `{app.name}.{setting.name}` ({setting.type}): {origin}"
 
 
 def rows_of_function(

@@ -1,6 +1,6 @@
 """Settings and secrets that apps need from their operator, and which are missing. Pure.
 
-In: `AppSpec`s. Out: the settings without a value, in sentences, and the secrets that somebody uses.
+In: `AppSpec`s. Out: the settings without a value, in sentences, and the secrets that apps use.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from headrace.model.triggers.http import Webhook
 
 
 def missing_settings(apps: Iterable[AppSpec]) -> Iterator[str]:
-    """A sentence for each setting that nobody gave a value, naming it and what to write."""
+    """A sentence for each setting without a value, naming it and what to write."""
     for app in apps:
         for setting in app.settings:
             if setting.is_missing:

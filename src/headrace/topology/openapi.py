@@ -153,7 +153,7 @@ def _operation(
 
 
 def _operation_id(name: str, method: str, methods: tuple[str, ...], path: str) -> str:
-    # One function may have several routes; where their words are the same, `_number` tells them apart.
+    # One function may have several routes; where their words are the same, `_number` distinguishes them.
     slug = re.sub(r"[^a-z0-9]+", "_", path.lower()).strip("_")
     return f"{name}.{method.lower()}.{slug}"
 

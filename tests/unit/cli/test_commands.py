@@ -42,11 +42,11 @@ def test_the_overview_names_every_command_with_its_purpose(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["--help"]) == 0
-    told = HELP
+    shown = HELP
     for title, commands in GROUPS.items():
-        told += f"\n{title}:\n"
-        told += "".join(f"  {name:<10}  {text}\n" for name, (_, text) in commands.items())
-    assert capsys.readouterr().out == told
+        shown += f"\n{title}:\n"
+        shown += "".join(f"  {name:<10}  {text}\n" for name, (_, text) in commands.items())
+    assert capsys.readouterr().out == shown
     assert list(GROUPS) == ["Develop", "Look", "Mend", "Operate"]
 
 

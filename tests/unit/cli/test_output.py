@@ -1,4 +1,4 @@
-"""How commands speak."""
+"""Output of commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people see of triggers that fail and of replication slots."""
+"""Output about triggers that fail and about replication slots."""
 
 from __future__ import annotations
 

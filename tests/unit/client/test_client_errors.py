@@ -1,4 +1,4 @@
-"""What a node's refusal becomes on the client's side."""
+"""Errors of the client for a node's refusals."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ NAN, INFINITY = float("nan"), float("inf")
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "said"),
     [
         (NAN, "the value at `/` is nan"),
         (INFINITY, "the value at `/` is inf"),
@@ -136,12 +136,12 @@ NAN, INFINITY = float("nan"), float("inf")
         (Numbered(by={1: NAN}), "the value at `/by/1` is nan"),
     ],
 )
-def test_what_json_cannot_hold_is_refused_with_its_place(value: Any, told: str) -> None:
+def test_what_json_cannot_hold_is_refused_with_its_place(value: Any, said: str) -> None:
     of = type(value) if isinstance(value, (msgspec.Struct, pydantic.BaseModel)) else Any
     for encode in (Coder("json", of).encode, Coder("json").encode, encode_json):
         with pytest.raises(Invalid) as refused:
             encode(value)
-        assert told in str(refused.value)
+        assert said in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ json_like: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(json_like)
-def test_whatever_is_written_passes_the_door_and_comes_back(value: Any) -> None:
+def test_whatever_is_written_passes_the_server_and_comes_back(value: Any) -> None:
     try:
         raw = encode_json(value)
     except Invalid:
@@ -276,7 +276,7 @@ REFUSED = {
     "a key twice, far inside": b'[{"a":{"b":1,"c":2,"b":3}}]',
     "a key twice, written differently": b'{"a":1,"\\u0061":2}',
     "a key twice, with spaces before the colon": b'{"a":1,"a" :2}',
-    "a key twice, beside a text with a colon": b'{"a":"\\":","a":2}',
+    "a key twice, next to a text with a colon": b'{"a":"\\":","a":2}',
     "201 arrays": b"[" * 201 + b"]" * 201,
     "100,000 arrays": b"[" * 100_000 + b"]" * 100_000,
     "100,000 objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
@@ -366,7 +366,7 @@ def test_a_doubled_member_is_always_found(members: dict[str, Any], data: st.Data
 
 
 @pytest.mark.parametrize("of", [Any, Order, Typed, Model, str, bytes, dict[str, int]])
-def test_no_payload_harms_whoever_opens_it(of: Any) -> None:
+def test_no_payload_harms_its_reader(of: Any) -> None:
     decode = Coder(codec_for(of), of).decode
     for raw in (*REFUSED.values(), *ACCEPTED.values()):
         chunk = Chunk("s", 0, 0, 1, encode_events([Fact(raw)]), 0, 0, 1)

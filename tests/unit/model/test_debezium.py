@@ -85,14 +85,14 @@ def with_schema(payload: Any) -> dict[str, Any]:
 
 
 def opened(record: Any, headers: dict[str, str] | None = None) -> Any:
-    """What a handler would be given, or why it would be given nothing."""
+    """Input of a handler, or the reason why there is none."""
     found = open_envelope(json.dumps(record).encode(), headers)
     return found if isinstance(found, str) else json.loads(row_change(found))
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "with schema"])
 @pytest.mark.parametrize(
-    ("op", "before", "after", "told"),
+    ("op", "before", "after", "change"),
     [
         ("c", None, ROW, "insert"),
         ("r", None, ROW, "read"),
@@ -102,12 +102,12 @@ def opened(record: Any, headers: dict[str, str] | None = None) -> Any:
         ("t", None, None, "truncate"),
     ],
 )
-def test_every_operation_is_told_as_a_table_tells_it(
-    op: str, before: Any, after: Any, told: str, wrapped: bool
+def test_every_operation_is_reported_as_a_table_reports_it(
+    op: str, before: Any, after: Any, change: str, wrapped: bool
 ) -> None:
     record = envelope(op, before, after)
     assert opened(with_schema(record) if wrapped else record) == {
-        "op": told,
+        "op": change,
         "before": before,
         "after": after,
         "table": "public.orders",
@@ -116,15 +116,18 @@ def test_every_operation_is_told_as_a_table_tells_it(
 
 
 def test_mysql_names_the_database_and_the_place_in_the_binary_log() -> None:
-    told = opened(envelope("c", None, {"id": 1004}, MYSQL))
-    assert (told["table"], told["position"]) == ("inventory.customers", "mysql-bin.000003/484/0")
+    change = opened(envelope("c", None, {"id": 1004}, MYSQL))
+    assert (change["table"], change["position"]) == (
+        "inventory.customers",
+        "mysql-bin.000003/484/0",
+    )
 
 
 def test_a_document_of_mongodb_is_opened_out_of_its_text() -> None:
     after = '{"_id": {"$numberLong": "1004"}, "first_name": "Anne"}'
-    told = opened(envelope("c", None, after, MONGODB))
-    assert told["after"] == {"_id": {"$numberLong": "1004"}, "first_name": "Anne"}
-    assert (told["table"], told["position"]) == ("inventory.customers", "1558965508000/31")
+    change = opened(envelope("c", None, after, MONGODB))
+    assert change["after"] == {"_id": {"$numberLong": "1004"}, "first_name": "Anne"}
+    assert (change["table"], change["position"]) == ("inventory.customers", "1558965508000/31")
 
 
 def test_an_update_of_mongodb_without_the_document_says_what_to_set() -> None:
@@ -169,8 +172,8 @@ def test_a_cloud_event_whose_attributes_became_headers_is_a_change() -> None:
         "ce-iodebeziumtable": "orders",
         "ce-iodebeziumlsn": "23456789",
     }
-    told = opened({"before": ROW, "after": None}, headers)
-    assert (told["op"], told["before"], told["table"]) == ("delete", ROW, "public.orders")
+    change = opened({"before": ROW, "after": None}, headers)
+    assert (change["op"], change["before"], change["table"]) == ("delete", ROW, "public.orders")
 
 
 @pytest.mark.parametrize(
@@ -182,9 +185,9 @@ def test_a_cloud_event_whose_attributes_became_headers_is_a_change() -> None:
     ],
 )
 def test_a_value_that_was_not_sent_again_is_named_and_not_made_up(given: Any) -> None:
-    told = opened(envelope("u", None, {"id": 1, "note": given, "status": "paid"}))
-    assert told["after"] == {"id": 1, "status": "paid"}
-    assert told["unchanged"] == ["note"]
+    change = opened(envelope("u", None, {"id": 1, "note": given, "status": "paid"}))
+    assert change["after"] == {"id": 1, "status": "paid"}
+    assert change["unchanged"] == ["note"]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +233,7 @@ def test_a_value_that_was_not_sent_again_is_named_and_not_made_up(given: Any) ->
         ),
     ],
 )
-def test_what_tells_of_no_row_is_told_apart_by_reason(record: Any, reason: str) -> None:
+def test_records_without_a_row_are_distinguished_by_reason(record: Any, reason: str) -> None:
     assert opened(record) == reason
 
 
@@ -329,16 +332,16 @@ TEXT = "__debezium_unavailable_value"
     ids=["bytea[]", "hex", "int[]", "uuid[]", "hstore", "hstore as json", "geometry"],
 )
 def test_every_form_of_a_value_that_was_not_sent_again_is_known(given: Any) -> None:
-    told = opened(envelope("u", None, {"id": 1, "note": given, "status": "paid"}))
-    assert told["after"] == {"id": 1, "status": "paid"}
-    assert told["unchanged"] == ["note"]
+    change = opened(envelope("u", None, {"id": 1, "note": given, "status": "paid"}))
+    assert change["after"] == {"id": 1, "status": "paid"}
+    assert change["unchanged"] == ["note"]
 
 
 @pytest.mark.parametrize(
     "given",
     [[95, 95, 100, 101], {TEXT: "1"}, [TEXT, "x"], f"{TEXT} ", {"wkb": "AQEAAA==", "srid": 4326}],
 )
-def test_a_value_that_only_resembles_one_that_was_not_sent_again_is_told(given: Any) -> None:
-    told = opened(envelope("u", None, {"id": 1, "note": given}))
-    assert told["after"] == {"id": 1, "note": given}
-    assert "unchanged" not in told
+def test_a_value_that_only_resembles_one_that_was_not_sent_again_is_reported(given: Any) -> None:
+    change = opened(envelope("u", None, {"id": 1, "note": given}))
+    assert change["after"] == {"id": 1, "note": given}
+    assert "unchanged" not in change

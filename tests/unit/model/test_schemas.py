@@ -1,4 +1,4 @@
-"""What the texts of a query or a row become by the type they are for."""
+"""Texts of a query or a row, read by the type they are for."""
 
 from __future__ import annotations
 

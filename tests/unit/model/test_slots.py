@@ -1,4 +1,4 @@
-"""How a replication slot stands, in words."""
+"""State of a replication slot, in words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from headrace.model.replication_slot import SLOT_WARNING_BYTES, Slot
         (Slot("s", False, "", None, None, None), "ok"),
     ],
 )
-def test_a_slot_is_told_in_one_word(slot: Slot, state: str) -> None:
+def test_a_slot_is_described_in_one_word(slot: Slot, state: str) -> None:
     assert slot.state() == state
 
 

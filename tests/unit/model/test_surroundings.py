@@ -1,4 +1,4 @@
-"""What of the node's settings and environment an app is given."""
+"""Settings and variables of the node that an app is given."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Order(msgspec.Struct):
 
 
 class Custom:
-    """What msgspec knows nothing about."""
+    """A type that msgspec does not know."""
 
 
 def handler(events: Batch[Any], context: Context) -> None:
@@ -180,7 +180,7 @@ def _wrong_type(shop: App) -> None:
     def f(event: Event[str]) -> None: ...
 
 
-def _annotated_beside_bytes(shop: App) -> None:
+def _annotated_despite_bytes(shop: App) -> None:
     @shop.function(shop.external("raw", codec="bytes"))
     def f(event: Event[Order]) -> None: ...
 
@@ -230,11 +230,11 @@ def _declare(**options: Any) -> Callable[[App], None]:
         (_declare(start="now"), r"not a place to begin"),
         (_declare(start=datetime(2026, 1, 1)), r"no time zone"),  # noqa: DTZ001  # that is the test
         (_declare(merge="time"), r"needs two streams"),
-        (_declare(lateness=1.0), r"only beside `merge"),
+        (_declare(lateness=1.0), r"only with `merge"),
         (_declare(output="orders"), r"`'orders'` is not a stream \(did you mean `orders`\?\)"),
         (_declare(pattern="key"), r"`pattern='key'` is not a dict"),
         (lambda shop: _declare(publishes=shop.streams["orders"])(shop), r"write it in brackets"),
-        (_annotated_beside_bytes, r"annotated with values of `Order`.*`raw`.*holds bytes"),
+        (_annotated_despite_bytes, r"annotated with values of `Order`.*`raw`.*holds bytes"),
         (_annotated_oddly, r"`Custom` cannot be decoded"),
         (_declare(name="über"), r"cannot be the name of a function"),
         (lambda shop: shop.function(handler), r"lacks its parentheses"),
@@ -306,7 +306,7 @@ def test_merging_with_another_apps_stream_waits_for_the_deployment_to_judge() ->
         ("throttle", {"throttle": Throttle(1, per_key=True)}),
     ],
 )
-def test_what_lets_events_overtake_each_other_is_refused_beside_a_merge(
+def test_what_lets_events_overtake_each_other_is_refused_with_a_merge(
     name: str, options: dict[str, Any]
 ) -> None:
     shop = App("shop")

@@ -102,7 +102,7 @@ def test_a_setting_is_declared_once_and_its_default_is_of_its_type() -> None:
         app.setting("SIZE", int, default="many")
 
 
-def test_a_spec_tells_where_a_value_comes_from_and_never_the_value() -> None:
+def test_a_spec_says_where_a_value_comes_from_and_never_the_value() -> None:
     app = shop(SettingValue("shop.URL", "postgres://u:hidden@db", "headrace.toml:3"))
     app.setting("URL", str)
     (spec,) = app.spec().settings

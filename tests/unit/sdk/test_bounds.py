@@ -1,4 +1,4 @@
-"""What a signature bounds is not handed to the handler, whichever way it comes in."""
+"""Values outside the bounds of a signature do not reach the handler, whichever way they come in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ONCE: dict[str, Any] = {"retry": Retry(attempts=1), "on_failure": DeadLetter()}
 
 
 def heard(source: Any, of: Any, app: App, seen: Stream[Any], *, batch: bool = False) -> None:
-    """A function that tells what it was given."""
+    """A function that publishes what it was given."""
     if batch:
 
         def take(events: Any, context: Context) -> None:
@@ -89,9 +89,9 @@ def test_of_a_route(mode: Any, of: Any, good: bytes, bad: bytes) -> None:
 
 def test_of_a_window() -> None:
     app = App("a")
-    source, told = app.stream("s"), app.stream("told")
+    source, closed = app.stream("s"), app.stream("closed")
 
-    @app.window(source, Tumbling("10s"), output=told, **ONCE)
+    @app.window(source, Tumbling("10s"), output=closed, **ONCE)
     def total(so_far: int | None, event: Event[Ten]) -> int:
         return (so_far or 0) + event.value
 
@@ -102,7 +102,7 @@ def test_of_a_window() -> None:
         world.advance("20s")
         world.publish("s", 100)
         world.run_until_idle()
-        assert [each["value"] for each in world.values("told")] == [22]
+        assert [each["value"] for each in world.values("closed")] == [22]
         assert len(world.dead_letters()) == 1
 
 

@@ -1,4 +1,4 @@
-"""Where an app's own files are, with and without a node."""
+"""Folders of apps' own files, with and without a node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an author has at hand is taken as it is: streams and paths; a slip in an option is named."""
+"""Streams and paths are taken as they are; a slip in an option is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where code says by name that it publishes."""
+"""Streams that code publishes to by name."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def by_module(event: Event[Any], context: Context) -> None:
 async def in_a_loop(batch: Batch[Any], context: Context) -> None:
     for _ in batch:
 
-        def tell() -> None:
+        def speak() -> None:
             context.publish(totals, 1)
 
-        tell()
+        speak()
 
 
 def helper(context: Context) -> None:

@@ -64,7 +64,7 @@ def optional(event: Event[Order], context: Any = None, more: int = 3) -> None: .
         (optional, False, True, False, False, Order),
     ],
 )
-def test_each_form_is_told_apart(
+def test_each_form_is_distinguished(
     handler: Callable[..., Any],
     batch: bool,
     context: bool,

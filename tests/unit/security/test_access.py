@@ -1,4 +1,4 @@
-"""Who may use the platform's own paths, where secrets are read, and addresses nobody can guess."""
+"""Access to the platform's own paths, places of secrets, and addresses that cannot be guessed."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def test_the_setting_and_the_peer_decide_who_must_prove_himself(
 
 @pytest.mark.parametrize("name", [b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via"])
 def test_a_proxy_on_the_nodes_machine_asks_for_others(name: bytes) -> None:
-    neighbour, told = Peer("127.0.0.1", neighbour=True), {name: b"10.0.0.9"}
-    assert needs_proof("local", "call:shop.f", neighbour, told)
-    assert needs_proof("local", "read", neighbour, told)
-    assert not needs_proof("local", "", neighbour, told)
-    assert not needs_proof("open", "read", neighbour, told)
+    neighbour, headers = Peer("127.0.0.1", neighbour=True), {name: b"10.0.0.9"}
+    assert needs_proof("local", "call:shop.f", neighbour, headers)
+    assert needs_proof("local", "read", neighbour, headers)
+    assert not needs_proof("local", "", neighbour, headers)
+    assert not needs_proof("open", "read", neighbour, headers)
     assert not needs_proof("local", "read", neighbour, {b"host": b"localhost"})
 
 
@@ -157,18 +157,18 @@ def test_what_was_handed_out_is_blotted_out_also_when_it_has_been_replaced(tmp_p
     assert secrets.blots.blot("first value, second value") == "[secret HOOK], [secret HOOK]"
 
 
-def test_a_secret_that_is_no_text_or_no_header_is_told_by_name() -> None:
+def test_a_secret_that_is_no_text_or_no_header_is_named() -> None:
     secrets = Secrets({}, {"HEADRACE_SECRET_A": "two\nlines", "HEADRACE_SECRET_B": "\udcff"})
     assert secrets.text(Secret("A")) == "two\nlines"
     with pytest.raises(Misuse, match="`A` is not plain ASCII"):
         secrets.header(Secret("A"))
 
 
-def test_those_that_are_missing_are_told_with_who_uses_them() -> None:
+def test_those_that_are_missing_are_named_with_who_uses_them() -> None:
     secrets = Secrets({}, {"HEADRACE_SECRET_A": "here"})
-    (told,) = secrets.missing({"A": ["shop"], "B": ["shop.f", "shop.g"]})
-    assert told.startswith("`shop.f`, `shop.g` cannot run: the secret `B` is not set")
-    assert "HEADRACE_SECRET_B" in told
+    (sentence,) = secrets.missing({"A": ["shop"], "B": ["shop.f", "shop.g"]})
+    assert sentence.startswith("`shop.f`, `shop.g` cannot run: the secret `B` is not set")
+    assert "HEADRACE_SECRET_B" in sentence
 
 
 async def test_a_mark_is_known_again_by_every_node_of_the_store_and_by_no_other() -> None:

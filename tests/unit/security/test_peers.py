@@ -14,7 +14,7 @@ from headrace.security.operator_key import MAX_SESSIONS, Operator, fresh_key, re
 from headrace.security.tcp_peers import question, uid_in
 from headrace.security.tokens import is_ours
 
-DOOR = ("127.0.0.1", 4280)
+SERVER = ("127.0.0.1", 4280)
 
 
 def answer(kind: int, far: int, near: int, uid: int, inode: int) -> bytes:
@@ -47,7 +47,7 @@ def test_the_owner_of_the_very_socket_is_read_and_of_a_closed_one_nobody(
 
 
 def test_a_mapped_address_is_asked_for_as_the_ipv4_address_that_it_is() -> None:
-    plain = question(("127.0.0.1", 40_003), DOOR)
+    plain = question(("127.0.0.1", 40_003), SERVER)
     assert question(("::ffff:127.0.0.1", 40_003), ("::ffff:127.0.0.1", 4280)) == plain
     assert plain[16] == socket.AF_INET
     assert len(plain) == struct.unpack_from("=I", plain)[0] == 72

@@ -103,7 +103,9 @@ def test_silence_goes_round_no_circle_but_a_forward_does() -> None:
     assert "`a` -> `shop.keep` -> `kept` -> `shop.again` -> `a`" in found.message
 
 
-def test_a_stream_that_is_only_watched_is_no_orphan_and_one_that_nobody_declares_is_told() -> None:
+def test_a_stream_that_is_only_watched_is_no_orphan_and_one_that_nobody_declares_is_reported() -> (
+    None
+):
     hidden = stream("a", private=True)
     assert codes(shop(hidden, watching("quiet", Silence("a", after=60.0)))) == []
     assert codes(shop(watching("quiet", Silence("nowhere", after=60.0)))) == [
@@ -137,7 +139,7 @@ def test_a_sound_deployment_has_no_findings() -> None:
     assert codes(app) == []
 
 
-def test_a_cycle_is_told_as_the_way_round() -> None:
+def test_a_cycle_is_shown_as_the_way_round() -> None:
     (found,) = check(
         [
             shop(
@@ -321,11 +323,11 @@ def test_what_holds_runs_back_stands_in_the_map() -> None:
         batch_per_key=True,
     )
     [row] = map_rows([shop(spec)])
-    told = (
+    flow = (
         "concurrency 4, 1 per key; throttle 10 in 1m per key; debounce 5s, 1m at most; "
         "singleton, others skip; a key per batch"
     )
-    assert row.flow == told
+    assert row.flow == flow
     table = map_table([row])
-    for each in (told, "90s", "after 3, for 5s"):
+    for each in (flow, "90s", "after 3, for 5s"):
         assert each in table

@@ -14,7 +14,7 @@ def desk() -> App:
     bus = app.bus("events")
     rule = Rule({"detail": {"n": [{"numeric": [">", 1]}]}}, bus=bus, path="$.detail")
     app.forward(rule, to=app.stream("kept"), name="keep")
-    app.forward(rule, to=HttpTarget("https://example.com/in"), name="tell")
+    app.forward(rule, to=HttpTarget("https://example.com/in"), name="send")
 
     @app.function(Rule({"source": ["x" * 100]}, streams=["kept", "events"]))
     def take(event: Any) -> None: ...
@@ -23,14 +23,14 @@ def desk() -> App:
 
 
 def test_the_map_shows_what_rules_watch_and_where_forwards_lead() -> None:
-    take, keep, tell = map_rows([desk().spec()])
+    take, keep, send = map_rows([desk().spec()])
     assert take.streams == ("kept", "events")
     assert take.trigger.startswith('rule {"source":["xxx')
     assert take.trigger.endswith("...")
-    assert keep.streams == tell.streams == ("events",)
+    assert keep.streams == send.streams == ("events",)
     assert keep.trigger == 'rule {"detail":{"n":[{"numeric":[">",1]}]}}, rewritten'
     assert (keep.function, keep.outputs) == ("desk.keep", ("kept",))
-    assert (tell.function, tell.outputs) == ("desk.tell", ("https://example.com/in",))
+    assert (send.function, send.outputs) == ("desk.send", ("https://example.com/in",))
 
 
 def test_a_rule_is_an_edge_from_each_stream_it_watches_and_on_to_where_it_forwards() -> None:
@@ -38,8 +38,8 @@ def test_a_rule_is_an_edge_from_each_stream_it_watches_and_on_to_where_it_forwar
     assert [(edge.source, edge.target) for edge in edges] == [
         ("desk.keep", "kept"),
         ("events", "desk.keep"),
+        ("events", "desk.send"),
         ("events", "desk.take"),
-        ("events", "desk.tell"),
         ("kept", "desk.take"),
     ]
 

@@ -1,4 +1,4 @@
-"""What is said of authors' routes is valid OpenAPI, whatever they are."""
+"""Documents of authors' routes are valid OpenAPI, whatever the routes are."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class HttpTarget(msgspec.Struct, frozen=True, tag="http"):
 
     Attributes:
         url: `http://` or `https://`; redirects are not followed.
-        headers: Sent with every request, beside `ce-id`, `ce-source`, `ce-type`, `ce-time` and
+        headers: Sent with every request, besides `ce-id`, `ce-source`, `ce-type`, `ce-time` and
             `Idempotency-Key`. `Secret("PARTNER")` in the place of a value sends what that secret is.
         timeout: How long one request may take, up to 300 s.
         retry: When a failed request is made again.

@@ -30,7 +30,7 @@ class Files(msgspec.Struct, frozen=True, tag="files"):
             of it is looked at, and no symbolic link is followed.
         pattern: A glob that the file's name must match; with `recursive`, its path.
         events: Which of `created`, `modified`, `deleted`.
-        settle: How long a file must have stood still before it is told of.
+        settle: How long a file must have been unchanged before it is an event.
         poll: The time between two looks. None lets the kernel say when to look (inotify), and looks
             every 60 s all the same; where there is no inotify, every second.
         recursive: Whether folders within are watched too.

@@ -1,8 +1,8 @@
 """Foreign sources, whose events another system keeps: brokers and queues, as plain values.
 
 Each is a trigger: written by the author, served by a driver in `triggers/foreign`, which needs the
-extra of the same name (`pip install "headrace[redis]"`). A foreign source is told "done" only once
-its events are on our disk. `in_flight` bounds what it may hand over without being told.
+extra of the same name (`pip install "headrace[redis]"`). A foreign source gets its acknowledgement only once
+its events are on our disk. `in_flight` bounds what it may hand over without acknowledgement.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class KinesisStream(msgspec.Struct, frozen=True, tag="kinesis"):
 class KafkaTopic(msgspec.Struct, frozen=True, tag="kafka"):
     """Committed records of a Kafka topic, all partitions; the offsets are kept on our side.
 
-    The group is told how far we are, for Kafka's own tools; it decides nothing.
+    Positions are committed to the group for Kafka's own tools; they decide nothing.
 
     Attributes:
         topic: The topic's name; it must be there.
@@ -226,7 +226,7 @@ class PulsarTopic(msgspec.Struct, frozen=True, tag="pulsar"):
 
 
 class Foreign(msgspec.Struct, frozen=True, tag="foreign"):
-    """Messages of a source that somebody else's package can read.
+    """Messages of a source that another package can read.
 
     The package names a driver in the entry point group `headrace.sources`; see
     `headrace.sources.foreign.base`.

@@ -52,7 +52,7 @@ class Cors(msgspec.Struct, frozen=True, tag="cors"):
 
     Attributes:
         origins: Such as `https://shop.example`, or `*` for all (not with `credentials`).
-        headers: Request headers they may send beside the usual ones.
+        headers: Request headers they may send besides the usual ones.
         expose: Response headers they may read.
         credentials: Whether cookies and tokens may come along.
         max_age: How long a browser may remember the answer.
@@ -256,7 +256,7 @@ class Http(msgspec.Struct, frozen=True, tag="http"):
 
 
 class Webhook(msgspec.Struct, frozen=True, tag="webhook"):
-    """Somebody else's system tells what happened, signed. Each message becomes one event, once.
+    """Another system reports what happened, signed. Each message becomes one event, once.
 
     Attributes:
         path: Such as `/hooks/github`.
@@ -293,7 +293,7 @@ class Webhook(msgspec.Struct, frozen=True, tag="webhook"):
         scheme: Any = self.signature
         if not isinstance(scheme, Signature):
             raise Misuse(
-                f"`{what}` needs the sender's signature, for whoever knows the address could say "
+                f"`{what}` needs the sender's signature, for anyone who knows the address could say "
                 'anything; write `signature=GitHub(secret="GITHUB_HOOK")` (or Stripe, Slack, '
                 "StandardWebhooks, Hmac)"
             )

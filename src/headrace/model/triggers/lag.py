@@ -1,6 +1,6 @@
 """The trigger that lets a function consume by itself where a stream's lag is high enough: `Lag`.
 
-It is a value; `delivery/roster` serves it. Bad settings are refused when written.
+It is a value; `delivery/assignment/lag_scaler` serves it. Bad settings are refused when written.
 """
 
 from __future__ import annotations

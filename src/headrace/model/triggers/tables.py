@@ -33,8 +33,8 @@ class Table(msgspec.Struct, frozen=True, tag="table"):
         table: The table's name; in PostgreSQL with its schema, which is otherwise `public`.
         key: The columns that name a row; none means the table's primary key.
         slot: What the database calls this reader: its outbox or its replication slot. None makes a
-            name of the function's. Another name begins anew.
-        snapshot: Whether rows that are there at the first start are told, as `read`.
+            name of the function's. Another name begins again.
+        snapshot: Whether rows that are there at the first start are events, as `read`.
         poll: SQLite only: the time between two looks.
     """
 

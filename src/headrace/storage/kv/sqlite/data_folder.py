@@ -14,7 +14,7 @@ from pathlib import Path
 
 import apsw
 
-from headrace.model.errors import NO_ROOM, DiskFull, Locked, Misuse, Refused, denied
+from headrace.model.errors import DISK_FULL, DiskFull, Locked, Misuse, Refused, denied
 from headrace.storage.kv.sqlite.page_checksums import is_damage, load_layer, protect, told
 from headrace.storage.kv.sqlite.wal_check import check_log
 
@@ -155,7 +155,7 @@ def _take_lock(folder: Path) -> int:
         _close_to_others(folder)
         handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     except OSError as error:
-        if error.errno in NO_ROOM:
+        if error.errno in DISK_FULL:
             raise denied(f"the data folder `{folder}` cannot be used", error) from error
         raise Misuse(
             f"the data folder `{folder}` cannot be used: {error.strerror}; "
