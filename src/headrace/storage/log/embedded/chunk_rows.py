@@ -15,11 +15,6 @@ from headrace.storage.kv.log_appends import Cell
 from headrace.storage.log.log_state import Partition
 
 OFFSET_BITS = 40
-INSERT = (
-    "INSERT INTO log (id, count, appended, hops, origin, offsets, checksum, body) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
-COLUMNS = "id, count, appended, hops, origin, offsets, checksum, body"
 _head = struct.Struct(">qqqq")
 
 
@@ -34,7 +29,7 @@ def first_offset(row: int) -> int:
 
 
 def encode_row(partition: Partition, chunk: Chunk) -> tuple[Cell, ...]:
-    """The row of a chunk."""
+    """The row of a chunk, in the order of columns of `insert_chunk`."""
     identity = row_id(partition.uid, chunk.first)
     offsets = (
         None if chunk.offsets is None else struct.pack(f">{len(chunk.offsets)}Q", *chunk.offsets)

@@ -11,16 +11,14 @@ from headrace.model.record import Chunk
 from headrace.storage.kv.log_appends import Cell
 from headrace.storage.kv.sqlite.storage import SqliteStorage
 from headrace.storage.log.compaction import Survivors
-from headrace.storage.log.embedded.chunk_rows import COLUMNS, INSERT, decode_row, encode_row, row_id
+from headrace.storage.log.embedded.chunk_rows import decode_row, encode_row, row_id
+from headrace.storage.log.embedded.statements import SQL
 from headrace.storage.log.embedded.streams import remember
 from headrace.storage.log.log_state import Partition
 
 ROWS_AT_ONCE = 64
 LEAST_GROWTH = 1_000
 TOMBSTONE_SECONDS = 86_400.0
-
-_NEWEST = f"SELECT {COLUMNS} FROM log WHERE id >= ? AND id < ? ORDER BY id DESC LIMIT ?"
-_DELETE = "DELETE FROM log WHERE id = ?"
 
 
 class Compactor:
@@ -47,7 +45,9 @@ class Compactor:
         end = row_id(partition.uid, min(high, below))
         newest = True
         changed = 0
-        while rows := self._storage.query(_NEWEST, (row_id(partition.uid, 0), end, ROWS_AT_ONCE)):
+        while rows := self._storage.query(
+            SQL["newest_chunks"], (row_id(partition.uid, 0), end, ROWS_AT_ONCE)
+        ):
             gone: list[tuple[Cell, ...]] = []
             written: list[tuple[Cell, ...]] = []
             freed = 0
@@ -80,9 +80,11 @@ class Compactor:
     ) -> None:
         _forget_below(partition, high)
         partition.size -= freed
-        await self._storage.write([(_DELETE, gone), (INSERT, written), remember(partition)])
+        await self._storage.write(
+            [(SQL["delete_chunk"], gone), (SQL["insert_chunk"], written), remember(partition)]
+        )
         first = self._storage.query(
-            "SELECT min(id) FROM log WHERE id >= ? AND id < ?",
+            SQL["lowest_row"],
             (row_id(partition.uid, 0), row_id(partition.uid, partition.high)),
         )[0][0]
         if isinstance(first, int):

@@ -12,18 +12,9 @@ import apsw
 
 from headrace.storage.kv.log_appends import Statement
 from headrace.storage.kv.sqlite.storage import SqliteStorage
+from headrace.storage.log.embedded.statements import SQL
 
 SWEPT_AT_ONCE = 10_000
-
-_SEEN = "SELECT id FROM dedupe WHERE stream = ? AND id IN carray(?) AND expires > ?"
-_INSERT = (
-    "INSERT INTO dedupe (stream, id, expires) VALUES (?, ?, ?) "
-    "ON CONFLICT (stream, id) DO UPDATE SET expires = excluded.expires"
-)
-_SWEEP = (
-    "DELETE FROM dedupe WHERE (stream, id) IN "
-    "(SELECT stream, id FROM dedupe WHERE expires < ? LIMIT ?)"
-)
 
 
 class SeenIds:
@@ -36,7 +27,7 @@ class SeenIds:
         """Which of `ids` are held unexpired for the stream."""
         if not ids:
             return set()
-        rows = self._storage.query(_SEEN, (stream, apsw.carray(tuple(ids)), now))
+        rows = self._storage.query(SQL["seen_ids"], (stream, apsw.carray(tuple(ids)), now))
         return {str(row[0]) for row in rows}
 
     def statements(self, marks: Mapping[tuple[int, str], int]) -> list[Statement]:
@@ -44,9 +35,9 @@ class SeenIds:
         if not marks:
             return []
         # In the table's order, so that neighbours are written to the same page one after another.
-        return [(_INSERT, [(*mark, marks[mark]) for mark in sorted(marks)])]
+        return [(SQL["mark_id"], [(*mark, marks[mark]) for mark in sorted(marks)])]
 
     async def sweep(self, now: int) -> None:
         """Remove what has expired, in slices that hold nobody up."""
-        while self._storage.query("SELECT 1 FROM dedupe WHERE expires < ? LIMIT 1", (now,)):
-            await self._storage.write([(_SWEEP, [(now, SWEPT_AT_ONCE)])])
+        while self._storage.query(SQL["has_expired_ids"], (now,)):
+            await self._storage.write([(SQL["delete_expired_ids"], [(now, SWEPT_AT_ONCE)])])

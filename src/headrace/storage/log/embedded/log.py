@@ -26,10 +26,11 @@ from headrace.storage.kv.sqlite.storage import SqliteStorage
 from headrace.storage.log.base import Extent, Owed, nothing_owed
 from headrace.storage.log.catalog import check_spec, redeclare
 from headrace.storage.log.embedded import reader, streams
-from headrace.storage.log.embedded.chunk_rows import INSERT, encode_row
+from headrace.storage.log.embedded.chunk_rows import encode_row
 from headrace.storage.log.embedded.compaction import Compactor
 from headrace.storage.log.embedded.dedupe import SeenIds
 from headrace.storage.log.embedded.retention import retain, trim
+from headrace.storage.log.embedded.statements import SQL
 from headrace.storage.log.embedded.tail_cache import TailCache
 from headrace.storage.log.log_state import LogState, LogStream, Partition
 from headrace.storage.log.subscriptions import LocalSubscription
@@ -119,7 +120,7 @@ class EmbeddedBroker:
     def flush(self) -> list[Statement]:
         """The rows that everything staged became."""
         rows = [encode_row(partition, chunk) for partition, chunk in self._ledger.staged()]
-        return [(INSERT, rows), *self._marks.statements(self._ledger.marks)]
+        return [(SQL["insert_chunk"], rows), *self._marks.statements(self._ledger.marks)]
 
     def landed(self) -> None:
         """Show what was staged to readers; the oldest chunks leave the tail."""

@@ -12,10 +12,9 @@ from contextlib import closing
 from headrace.model.record import Chunk
 from headrace.storage.kv.sqlite.storage import SqliteStorage
 from headrace.storage.log.chunk_list import first_events, from_offset, share
-from headrace.storage.log.embedded.chunk_rows import COLUMNS, decode_row, first_offset, row_id
+from headrace.storage.log.embedded.chunk_rows import decode_row, first_offset, row_id
+from headrace.storage.log.embedded.statements import SQL
 from headrace.storage.log.log_state import Partition
-
-_FROM = f"SELECT {COLUMNS} FROM log WHERE id >= ? AND id < ? ORDER BY id"
 
 
 def read(
@@ -48,7 +47,7 @@ def rows_from(
 ) -> Generator[Chunk, None, None]:
     """The stored chunks from the one that holds `offset`; to be closed within the same step."""
     span = row_start(storage, partition, offset), row_id(partition.uid, partition.high)
-    with closing(storage.rows(_FROM, span)) as rows:
+    with closing(storage.rows(SQL["chunks"], span)) as rows:
         for row in rows:
             yield decode_row(partition, row)
 
@@ -56,7 +55,7 @@ def rows_from(
 def row_start(storage: SqliteStorage, partition: Partition, offset: int) -> int:
     """The id of the last row that begins at or before `offset`, else of the offset itself."""
     low, wanted = row_id(partition.uid, 0), row_id(partition.uid, offset)
-    rows = storage.query("SELECT max(id) FROM log WHERE id BETWEEN ? AND ?", (low, wanted))
+    rows = storage.query(SQL["row_holding"], (low, wanted))
     held = rows[0][0]
     return held if isinstance(held, int) else wanted
 
@@ -70,7 +69,7 @@ def offset_at(storage: SqliteStorage, partition: Partition, time: int) -> int:
     while low < high:
         middle = (low + high) // 2
         rows = storage.query(
-            "SELECT id, appended FROM log WHERE id = ?",
+            SQL["append_time"],
             (row_start(storage, partition, middle),),
         )
         if not rows or int(rows[0][1] or 0) < time:
@@ -84,7 +83,7 @@ def _after(storage: SqliteStorage, partition: Partition, row: object, middle: in
     """Where the row after this one begins; the end where it is the last."""
     start = row + 1 if isinstance(row, int) else row_id(partition.uid, middle)
     found = storage.query(
-        "SELECT id FROM log WHERE id >= ? AND id < ? ORDER BY id LIMIT 1",
+        SQL["next_row"],
         (start, row_id(partition.uid, partition.high)),
     )
     return first_offset(int(found[0][0] or 0)) if found else partition.high

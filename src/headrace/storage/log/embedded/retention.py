@@ -14,15 +14,13 @@ from headrace.model.function import StreamSpec
 from headrace.storage.kv.sqlite.storage import SqliteStorage
 from headrace.storage.log.embedded.chunk_rows import first_offset, row_id
 from headrace.storage.log.embedded.reader import offset_at, row_start
+from headrace.storage.log.embedded.statements import SQL
 from headrace.storage.log.embedded.streams import remember
 from headrace.storage.log.log_state import Partition
 
 ROWS_AT_ONCE = 1_000
 
 _Row: TypeAlias = tuple[int | bytes | str | None, ...]
-
-_OLDEST = "SELECT id, length(body) FROM log WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
-_DELETE = "DELETE FROM log WHERE id >= ? AND id < ?"
 
 
 async def retain(
@@ -56,7 +54,9 @@ async def _remove(storage: SqliteStorage, partition: Partition, rows: Sequence[_
     partition.size -= freed
     partition.low = low
     partition.shelf.drop_first(sum(1 for first in partition.shelf.firsts if first < low))
-    await storage.write([(_DELETE, [(row_id(partition.uid, 0), end)]), remember(partition)])
+    await storage.write(
+        [(SQL["delete_chunks"], [(row_id(partition.uid, 0), end)]), remember(partition)]
+    )
 
 
 def _passed(
@@ -66,7 +66,9 @@ def _passed(
     limit = row_id(partition.uid, partition.high)
     kept = min(offset_at(storage, partition, before), below)
     end = limit if kept >= partition.high else row_start(storage, partition, kept)
-    return storage.query(_OLDEST, (row_id(partition.uid, partition.low), end, ROWS_AT_ONCE))
+    return storage.query(
+        SQL["oldest_sizes"], (row_id(partition.uid, partition.low), end, ROWS_AT_ONCE)
+    )
 
 
 def _surplus(
@@ -78,7 +80,7 @@ def _surplus(
     limit = row_id(partition.uid, partition.high)
     start = row_id(partition.uid, partition.low)
     end = limit if below >= partition.high else row_start(storage, partition, below)
-    rows = storage.query(_OLDEST, (start, end, ROWS_AT_ONCE))
+    rows = storage.query(SQL["oldest_sizes"], (start, end, ROWS_AT_ONCE))
     expired = start
     if spec.retention_age is not None:
         kept = offset_at(storage, partition, now - int(spec.retention_age * 1_000_000))
@@ -97,5 +99,5 @@ def _surplus(
 
 
 def _next_row(storage: SqliteStorage, partition: Partition, start: int) -> int:
-    rows = storage.query(_OLDEST, (start, row_id(partition.uid, partition.high), 1))
+    rows = storage.query(SQL["oldest_sizes"], (start, row_id(partition.uid, partition.high), 1))
     return first_offset(int(rows[0][0] or 0)) if rows else partition.high

@@ -12,26 +12,19 @@ from headrace.model.function import StreamSpec
 from headrace.storage.kv.log_appends import Statement
 from headrace.storage.kv.sqlite.storage import SqliteStorage
 from headrace.storage.log.embedded.chunk_rows import first_offset, row_id
+from headrace.storage.log.embedded.statements import SQL
 from headrace.storage.log.log_state import LogStream, Partition
 
 _decode = msgspec.json.Decoder(StreamSpec).decode
-_LAST = (
-    "SELECT id, count, appended, offsets FROM log WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1"
-)
-_FIRST = "SELECT id FROM log WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1"
-_BYTES = "SELECT coalesce(sum(length(body)), 0) FROM log WHERE id BETWEEN ? AND ?"
-_REMEMBER = "UPDATE partitions SET next = ?, bytes = ? WHERE uid = ?"
 
 
 def load(storage: SqliteStorage) -> dict[str, LogStream]:
     """Every stream, with its partitions where they were."""
     streams: dict[int, LogStream] = {}
-    for uid, spec in storage.query("SELECT uid, spec FROM streams ORDER BY uid"):
+    for uid, spec in storage.query(SQL["streams"]):
         if isinstance(uid, int) and isinstance(spec, bytes):
             streams[uid] = LogStream(uid, _decode(spec), [])
-    for row in storage.query(
-        "SELECT uid, stream, number, next, bytes FROM partitions ORDER BY stream, number"
-    ):
+    for row in storage.query(SQL["partitions"]):
         uid, owner, number, following, size = (int(cell or 0) for cell in row)
         stream = streams[owner]
         partition = Partition(uid, stream.spec.name, number)
@@ -42,7 +35,7 @@ def load(storage: SqliteStorage) -> dict[str, LogStream]:
 
 def _recover(storage: SqliteStorage, partition: Partition, following: int, size: int) -> None:
     span = row_id(partition.uid, 0), row_id(partition.uid + 1, 0) - 1
-    last = storage.query(_LAST, span)
+    last = storage.query(SQL["last_row"], span)
     partition.high = following
     if last:
         identity, count, appended, offsets = last[0]
@@ -51,10 +44,10 @@ def _recover(storage: SqliteStorage, partition: Partition, following: int, size:
             end = int.from_bytes(offsets[-8:], "big") + 1
         partition.high = max(following, end)
         partition.appended = int(appended or 0)
-    first = storage.query(_FIRST, span)
+    first = storage.query(SQL["first_row"], span)
     partition.low = first_offset(int(first[0][0] or 0)) if first else partition.high
     partition.staged_high = partition.high
-    counted = storage.query(_BYTES, (row_id(partition.uid, following), span[1]))
+    counted = storage.query(SQL["bytes_between"], (row_id(partition.uid, following), span[1]))
     partition.size = size + int(counted[0][0] or 0)
 
 
@@ -62,11 +55,11 @@ def creation(uid: int, first_partition: int, spec: StreamSpec) -> list[Statement
     """What is to be written for a new stream."""
     return [
         (
-            "INSERT INTO streams (uid, name, spec) VALUES (?, ?, ?)",
+            SQL["create_stream"],
             [(uid, spec.name, msgspec.json.encode(spec))],
         ),
         (
-            "INSERT INTO partitions (uid, stream, number) VALUES (?, ?, ?)",
+            SQL["create_partition"],
             [(first_partition + number, uid, number) for number in range(spec.partitions)],
         ),
     ]
@@ -74,9 +67,9 @@ def creation(uid: int, first_partition: int, spec: StreamSpec) -> list[Statement
 
 def change(uid: int, spec: StreamSpec) -> list[Statement]:
     """What is to be written for a stream whose settings change."""
-    return [("UPDATE streams SET spec = ? WHERE uid = ?", [(msgspec.json.encode(spec), uid)])]
+    return [(SQL["change_stream"], [(msgspec.json.encode(spec), uid)])]
 
 
 def remember(partition: Partition) -> Statement:
     """Keep the partition's end and size, so that an emptied one goes on where it was."""
-    return _REMEMBER, [(partition.high, partition.size, partition.uid)]
+    return SQL["remember_end"], [(partition.high, partition.size, partition.uid)]
