@@ -8,7 +8,7 @@ from headrace.delivery.assignment.supervisor import PartitionSupervisor
 from headrace.delivery.positions import decode_position, position_key
 from headrace.environment.clock import Clock
 from headrace.environment.time_slices import Slices
-from headrace.model.effects import Space
+from headrace.model.effects import Progress, Space
 from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Broker
 
@@ -73,19 +73,18 @@ class LagReport:
         extent = await self._broker.extent(stream, partition)
         stored = await self._storage.get(Space.POSITIONS, position_key(function, stream, partition))
         found = None if stored is None else decode_position(stored)
-        position = found.progress.watermark if found else extent.low
-        done_above = len(found.progress.sparse) if found else 0
-        lag = max(extent.high - max(position, extent.low) - done_above, 0)
+        progress = found.progress if found else Progress(extent.low)
+        lag = progress.unfinished(extent.low, extent.high)
         pump = self._dispatcher.pump(function, stream, partition)
         running = sum(unit.size for unit in pump.in_flight) if pump is not None else 0
-        age = await self._age(stream, partition, position) if lag else 0.0
+        age = await self._age(stream, partition, progress.watermark) if lag else 0.0
         return LagRow(
             function,
             stream,
             partition,
             extent.low,
             extent.high,
-            position,
+            progress.watermark,
             lag,
             running,
             age,

@@ -64,9 +64,7 @@ async def leftovers(app: AppSpec, *, storage: Storage, broker: Broker) -> list[O
             extent = await broker.extent(spec.name, partition)
             row = await storage.get(Space.POSITIONS, position_key(own[1], spec.name, partition))
             progress = Progress(extent.low) if row is None else decode_position(row).progress
-            done = max(progress.watermark, extent.low)
-            above = sum(offset >= done for offset in progress.sparse)
-            events += max(extent.high - done - above, 0)
+            events += progress.unfinished(extent.low, extent.high)
         if events:
             found.append(OrphanedEvents(own[1], spec.name, events))
     return found

@@ -7,6 +7,7 @@ partition worker builds `Effects`; `delivery/commit` turns it into a `Change` an
 from __future__ import annotations
 
 import enum
+from bisect import bisect_left
 from collections.abc import Iterable
 from hashlib import blake2b
 
@@ -109,6 +110,14 @@ class Progress(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     watermark: int
     sparse: tuple[int, ...] = ()
+
+    def unfinished(self, low: int, high: int) -> int:
+        """Count the events of a log that holds `[low, high)` which are not finished: the lag.
+
+        Retention may have moved `low` beyond the watermark, and beyond offsets of `sparse`.
+        """
+        begin = max(self.watermark, low)
+        return max(high - begin - (len(self.sparse) - bisect_left(self.sparse, begin)), 0)
 
 
 class Missed(msgspec.Struct, frozen=True, gc=False):

@@ -173,11 +173,14 @@ class ConsumerRun:
 
     async def _behind(self) -> int:
         lag = 0
-        for partition, at in self._at.items():
+        for partition in self._at:
             extent = await self._broker.extent(self._stream, partition)
-            above = sum(1 for offset in self._sparse[partition] if offset >= at)
-            lag += max(extent.high - max(at, extent.low) - above, 0)
+            lag += self._progress(partition).unfinished(extent.low, extent.high)
         return lag
+
+    def _progress(self, partition: int) -> Progress:
+        at = self._at[partition]
+        return Progress(at, tuple(sorted(each for each in self._sparse[partition] if each >= at)))
 
     async def land(self, returned: Returned) -> None:
         """Commit: everything handed out counts as done, and what was done for it lands.
@@ -209,12 +212,7 @@ class ConsumerRun:
     def _effects(self, returned: Returned) -> Effects:
         # The lineage is the platform's word, never the child's.
         hops, origin = next_hop(self._open)
-        progress = {
-            (self._stream, each): Progress(
-                at, tuple(sorted(offset for offset in self._sparse[each] if offset >= at))
-            )
-            for each, at in self._at.items()
-        }
+        progress = {(self._stream, each): self._progress(each) for each in self._at}
         return Effects(
             function=self._spec.name,
             app=self._spec.app,

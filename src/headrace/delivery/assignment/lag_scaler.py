@@ -19,7 +19,7 @@ from headrace.environment.failpoints import hit
 from headrace.environment.randomness import Entropy
 from headrace.environment.restart_backoff import Backoff
 from headrace.environment.tasks import Tasks
-from headrace.model.effects import Space
+from headrace.model.effects import Progress, Space
 from headrace.model.errors import Conflict, Fenced, HeadraceError, Unavailable
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
@@ -207,10 +207,8 @@ class LagScaler:
         extent = await self._broker.extent(stream, partition)
         if (reader := self._readers.get(partition)) is not None:
             reader.seek(extent.high)
-        if row is None:
-            return extent.high - extent.low
-        progress = decode_position(row).progress
-        return max(extent.high - max(progress.watermark, extent.low) - len(progress.sparse), 0)
+        progress = Progress(extent.low) if row is None else decode_position(row).progress
+        return progress.unfinished(extent.low, extent.high)
 
     async def _claim(self, partition: int) -> Claim:
         return await claim(

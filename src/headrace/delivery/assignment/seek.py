@@ -96,7 +96,5 @@ async def move_to_end(
     """Let the function go on behind everything that is there; how many events it passes over."""
     extent = await broker.extent(stream, partition)
     _, standing = await stored(storage, function, stream, partition)
-    begins = max(standing.progress.watermark, extent.low)
-    count = max(extent.high - begins - len(standing.progress.sparse), 0)
     await move(storage, function, partition, {stream: extent.high})
-    return count
+    return standing.progress.unfinished(extent.low, extent.high)
