@@ -16,6 +16,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned, Scanned
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.fleet import Fleet
+from headrace.runtime.process.fleet_host import FleetHost
 
 APPS = Path(__file__).parent.parent / "apps"
 _tokens = itertools.count(1)
@@ -61,13 +62,7 @@ async def fleet_of(app: str) -> AsyncIterator[Fleet]:
     failures: list[str] = []
     tasks = Tasks(lambda name, error: failures.append(f"{name}: {error!r}"))
     with scratch("fleet") as folder:
-        fleet = Fleet(
-            clock=SystemClock(),
-            entropy=SystemEntropy(),
-            tasks=tasks,
-            services=NoState(),
-            scratch=folder,
-        )
+        fleet = Fleet(FleetHost(SystemClock(), SystemEntropy(), tasks, NoState()), scratch=folder)
         try:
             await fleet.deploy(str(APPS / f"{app}.py"))
             yield fleet

@@ -19,15 +19,11 @@ WIDE_CONSTRUCTORS = {
     "ConsumerRun": 9,
     "WorkerFactory": 9,
     "RequestPlan": 10,
-    "Fleet": 11,
-    "Spawner": 11,
     "Folding": 10,
     "PartitionSupervisor": 11,
     "LagScaler": 12,
-    "Zygote": 14,
     "Hosts": 13,
     "UnitScheduler": 17,
-    "Instance": 16,
     "PartitionWorker": 20,
 }
 """Constructors with more than eight parameters, and with how many."""

@@ -24,6 +24,7 @@ from headrace.runtime.base import Invoker
 from headrace.runtime.child.loader import load
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.inline import InlineInvoker
+from headrace.runtime.process.fleet_host import FleetHost
 from headrace.storage.state.rows import decode_row, encode_row
 
 APP = """
@@ -144,9 +145,7 @@ async def inline(target: str, folder: Path, state: StateOfATest) -> AsyncIterato
 async def fleet(target: str, folder: Path, state: StateOfATest) -> AsyncIterator[Invoker]:
     failures: list[BaseException] = []
     tasks = Tasks(lambda _, error: failures.append(error))
-    made = Fleet(
-        clock=SystemClock(), entropy=SystemEntropy(), tasks=tasks, services=state, scratch=folder
-    )
+    made = Fleet(FleetHost(SystemClock(), SystemEntropy(), tasks, state), scratch=folder)
     await made.deploy(target)
     yield made
     await tasks.close()

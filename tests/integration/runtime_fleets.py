@@ -17,6 +17,7 @@ from headrace.model.outcome import Outcome, Range, Scanned
 from headrace.model.policy import FleetLimits
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.fleet import Fleet
+from headrace.runtime.process.fleet_host import FleetHost
 from headrace.runtime.process.instance_logs import InstanceLine
 
 CLOCK = SystemClock()
@@ -62,12 +63,8 @@ class House:
         self.failures: list[tuple[str, BaseException]] = []
         self.tasks = Tasks(self._failed)
         self.fleet = Fleet(
-            clock=CLOCK,
-            entropy=SystemEntropy(),
-            tasks=self.tasks,
-            services=self.services,
+            FleetHost(CLOCK, SystemEntropy(), self.tasks, self.services, self.lines.append),
             scratch=folder / "scratch",
-            on_log=self.lines.append,
             limits=limits or FleetLimits(instances=64),
             isolation=isolation,
         )

@@ -42,6 +42,7 @@ from headrace.node.http_services import furnish
 from headrace.runtime.app_folders import FILES
 from headrace.runtime.deployment import Deployment
 from headrace.runtime.fleet import Fleet
+from headrace.runtime.process.fleet_host import FleetHost
 from headrace.runtime.process.instance_logs import InstanceLine
 from headrace.security.operator_key import Operator, fresh_key
 from headrace.security.secrets import Secrets
@@ -87,11 +88,13 @@ class Node:
         shifts, answers = ConsumerRuns(), LiveAnswers()
         self.secrets = secrets_of(settings)
         self.fleet = Fleet(
-            clock=clock,
-            entropy=entropy,
-            tasks=tasks,
-            services=HostCalls(storage, clock, shifts, answers, self.secrets),
-            on_log=self._log,
+            FleetHost(
+                clock,
+                entropy,
+                tasks,
+                HostCalls(storage, clock, shifts, answers, self.secrets),
+                self._log,
+            ),
             scratch=settings.data / "scratch",
             files=settings.data / FILES,
             limits=settings.fleet,

@@ -15,9 +15,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from headrace.environment.clock import Clock
-from headrace.environment.randomness import Entropy
-from headrace.environment.tasks import Tasks
 from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.function import AppSpec
 from headrace.model.invocation import Invocation
@@ -25,12 +22,12 @@ from headrace.model.outcome import Cause, Outcome
 from headrace.model.policy import FleetLimits
 from headrace.model.settings import ImportEnvironment
 from headrace.runtime.app_folders import FILES, AppFolders
-from headrace.runtime.base import HostServices
 from headrace.runtime.budget import Budget
 from headrace.runtime.deployment import Deployment
 from headrace.runtime.housekeeping import Housekeeping
 from headrace.runtime.instance_views import ColdStarts, InstanceView, views_of
 from headrace.runtime.pool import Pool
+from headrace.runtime.process.fleet_host import FleetHost
 from headrace.runtime.process.instance import Instance
 from headrace.runtime.process.instance_logs import InstanceLine
 from headrace.runtime.process.memory_use import KernelKills
@@ -52,33 +49,25 @@ class Fleet:
 
     def __init__(
         self,
+        host: FleetHost,
         *,
-        clock: Clock,
-        entropy: Entropy,
-        tasks: Tasks,
-        services: HostServices,
         scratch: Path,
         files: Path | None = None,
-        on_log: Callable[[InstanceLine], None] | None = None,
         surroundings: Callable[[], ImportEnvironment] = ImportEnvironment,
         limits: FleetLimits | None = None,
         isolation: int = 2,
         spin: float = DEFAULT_SPIN_S,
     ) -> None:
-        self._clock = clock
-        self._tasks = tasks
-        self._on_log = on_log or _ignore
+        self._clock = host.clock
+        self._tasks = host.tasks
+        self._on_log = host.on_log
         self._limits = limits or FleetLimits()
         self._files = AppFolders(files or scratch.with_name(FILES), first=APP_GROUPS.start)
         self._births = Spawner(
             self,
-            clock=clock,
-            entropy=entropy,
-            tasks=tasks,
-            services=services,
+            host,
             scratch=scratch,
             files=self._files,
-            on_log=self._on_log,
             surroundings=surroundings,
             isolation=isolation,
             spin=spin,
@@ -96,8 +85,8 @@ class Fleet:
         self._cold_started = 0
         self._cold_seconds = 0.0
         self._upkeep = Housekeeping(
-            clock=clock,
-            tasks=tasks,
+            clock=host.clock,
+            tasks=host.tasks,
             budget=self._budget,
             kernel=self._kernel,
             instances=self._instances,
@@ -442,7 +431,3 @@ class Fleet:
             await deployment.close()
         self._upkeep.close()
         self._births.clear()
-
-
-def _ignore(_line: InstanceLine) -> None:
-    """Nobody listens."""

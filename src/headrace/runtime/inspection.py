@@ -22,6 +22,7 @@ from headrace.model.settings import ImportEnvironment
 from headrace.runtime.child.code_version import is_part
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.import_environment import search_paths
+from headrace.runtime.process.fleet_host import FleetHost
 from headrace.runtime.process.instance_logs import InstanceLine
 
 MAX_WORDS: Final = 2_000
@@ -57,12 +58,8 @@ async def inspect(target: str, surroundings: ImportEnvironment, folder: Path) ->
     folder.chmod(FOLDER_MODE)  # noqa: ASYNC240 - nobody else is on this loop
     tasks = Tasks(lambda _name, _error: None)
     fleet = Fleet(
-        clock=SystemClock(),
-        entropy=SystemEntropy(),
-        tasks=tasks,
-        services=_Nothing(),
+        FleetHost(SystemClock(), SystemEntropy(), tasks, _Nothing(), lines.append),
         scratch=folder / "scratch",
-        on_log=lines.append,
         surroundings=lambda: surroundings,
     )
     try:

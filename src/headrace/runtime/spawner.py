@@ -12,24 +12,20 @@ import os
 import resource
 import shutil
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from headrace.environment import failpoints
-from headrace.environment.clock import Clock
-from headrace.environment.randomness import Entropy
-from headrace.environment.tasks import Tasks
 from headrace.model.errors import Unavailable, denied
 from headrace.model.outcome import Cause
 from headrace.model.settings import ImportEnvironment
 from headrace.runtime.app_folders import GROUPS, AppFolders
-from headrace.runtime.base import HostServices
 from headrace.runtime.deployment import Deployment
 from headrace.runtime.id_ranges import INSTANCE_UIDS, IdRange
 from headrace.runtime.pool import Pool
-from headrace.runtime.process.instance import Instance
-from headrace.runtime.process.instance_logs import InstanceLine
+from headrace.runtime.process.fleet_host import Confinement, FleetHost
+from headrace.runtime.process.instance import ChildEnds, Instance
 from headrace.runtime.process.zygote import Zygote
 from headrace.runtime.protocol.messages import Exited, Fork, Forked, ForkFailed, pack_resources
 
@@ -82,27 +78,19 @@ class Spawner:
     def __init__(
         self,
         hears: FleetView,
+        host: FleetHost,
         *,
-        clock: Clock,
-        entropy: Entropy,
-        tasks: Tasks,
-        services: HostServices,
         scratch: Path,
         files: AppFolders,
-        on_log: Callable[[InstanceLine], None],
         surroundings: Callable[[], ImportEnvironment],
         isolation: int,
         spin: float,
     ) -> None:
         self.partitions: dict[str, int] = {}
         self._hears = hears
-        self._clock = clock
-        self._entropy = entropy
-        self._tasks = tasks
-        self._services = services
+        self._host = host
         self._scratch = scratch.resolve()
         self._files = files
-        self._on_log = on_log
         self._surroundings = surroundings
         self._isolation = isolation
         self._spin = spin if (os.cpu_count() or 1) > 1 else 0.0
@@ -124,29 +112,26 @@ class Spawner:
         except OSError as error:
             raise denied(f"the folder `{self._scratch}` cannot be made", error) from error
         if self._privileged and self._ids is None:
-            self._ids = IdRange(self._entropy)
+            self._ids = IdRange(self._host.entropy)
         self._zygotes += 1
         return Zygote(
             deployment.target,
+            owner=Deployed(deployment, self._hears),
+            host=self._host,
             interpreter=deployment.interpreter,
-            scratch=self._scratch / f"{self._zygotes:x}-{self._entropy.token(3)}",
-            isolation=self._isolation,
-            uid=0 if self._ids is None else self._ids.block(self._zygotes),
-            files=self._files.share(deployment.target),
+            confinement=Confinement(
+                self._scratch / f"{self._zygotes:x}-{self._host.entropy.token(3)}",
+                self._isolation,
+                0 if self._ids is None else self._ids.block(self._zygotes),
+                self._files.share(deployment.target),
+            ),
             surroundings=self._surroundings,
-            clock=self._clock,
-            entropy=self._entropy,
-            on_log=self._on_log,
-            on_exit=self._hears.exited,
-            on_forked=self._hears.forked,
-            on_fork_failed=self._hears.fork_failed,
-            on_death=lambda dead: self._hears.zygote_died(deployment, dead),
         )
 
     def _clear_scratch(self) -> None:
         """Take away what a host left here that was killed; the folder is ours alone."""
         for folder in list(self._scratch.iterdir()):
-            self._tasks.start(remove(folder), name=f"remove {folder.name}")
+            self._host.tasks.start(remove(folder), name=f"remove {folder.name}")
 
     def instance(self, deployment: Deployment, pool: Pool) -> Instance | None:
         """Order another instance; None while there is no zygote to fork it from.
@@ -165,10 +150,10 @@ class Spawner:
         failpoints.hit("fork:before")
         function = pool.spec
         self._count += 1
-        identity = f"{function.name}-{self._count:x}-{self._entropy.token(3)}"
+        identity = f"{function.name}-{self._count:x}-{self._host.entropy.token(3)}"
         isolation = min(function.resources.isolation, self._isolation)
         try:
-            link, child_link, out, child_out, err, child_err = _open_lines()
+            ends, child = _open_lines()
         except OSError as error:
             raise denied(f"no instance of `{function.name}` can be forked", error) from error
         # The order leaves first: we get ready while the child does.
@@ -184,43 +169,28 @@ class Spawner:
             self._spin,
         )
         try:
-            zygote.fork(order, [child_link.fileno(), child_out, child_err])
+            zygote.fork(order, [child.link.fileno(), child.out, child.err])
         except (OSError, Unavailable) as error:
-            link.close()
-            os.close(out)
-            os.close(err)
+            _close(ends)
             if isinstance(error, Unavailable):
                 raise
             raise denied(f"no instance of `{function.name}` can be forked", error) from error
         finally:
-            child_link.close()
-            os.close(child_out)
-            os.close(child_err)
+            _close(child)
         instance = Instance(
             identity,
             spec=function,
             owner=Watched(pool, zygote, self._hears),
-            link=link,
-            out=out,
-            err=err,
-            services=self._services,
-            clock=self._clock,
-            entropy=self._entropy,
-            start=self._start,
-            on_log=self._on_log,
-            greets=zygote.greets,
+            host=self._host,
+            ends=ends,
+            parent=zygote,
             scratch=zygote.scratch / cradle.name,
             memory=function.resources.memory if isolation >= 1 else None,
-            shared=zygote.resident,
-            inherited=zygote.weight,
         )
         zygote.instances.add(instance)
         self._hears.born(instance)
         failpoints.hit("fork:after")
         return instance
-
-    def _start(self, work: Coroutine[Any, Any, None], name: str) -> object:
-        return self._tasks.start(work, name=name)
 
     def clear(self) -> None:
         """Take the scratch folder away, once nobody lives."""
@@ -259,8 +229,25 @@ class Watched:
         self._pool.gone(instance)
 
 
-def _open_lines() -> tuple[socket.socket, socket.socket, int, int, int, int]:
-    """A channel and two log pipes, each with the child's end behind ours."""
+class Deployed:
+    """A version of an app as its zygote knows it, with the fleet listening."""
+
+    __slots__ = ("_deployment", "_hears", "exited", "fork_failed", "forked")
+
+    def __init__(self, deployment: Deployment, hears: FleetView) -> None:
+        self._deployment = deployment
+        self._hears = hears
+        self.forked = hears.forked
+        self.fork_failed = hears.fork_failed
+        self.exited = hears.exited
+
+    def zygote_died(self, dead: Zygote) -> None:
+        """It is dead, and all that was below it."""
+        self._hears.zygote_died(self._deployment, dead)
+
+
+def _open_lines() -> tuple[ChildEnds, ChildEnds]:
+    """A channel and two log pipes: our ends, and the child's."""
     link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     pipes: list[int] = []
     try:
@@ -272,7 +259,14 @@ def _open_lines() -> tuple[socket.socket, socket.socket, int, int, int, int]:
         for pipe in pipes:
             os.close(pipe)
         raise
-    return (link, child_link, *pipes)  # type: ignore[return-value]  # four ends of two pipes
+    out, child_out, err, child_err = pipes
+    return ChildEnds(link, out, err), ChildEnds(child_link, child_out, child_err)
+
+
+def _close(ends: ChildEnds) -> None:
+    ends.link.close()
+    os.close(ends.out)
+    os.close(ends.err)
 
 
 async def remove(folder: Path) -> None:

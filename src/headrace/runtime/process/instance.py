@@ -15,25 +15,23 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from headrace.environment.clock import Clock
-from headrace.environment.randomness import Entropy
 from headrace.model.errors import Unavailable
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, Usage
 from headrace.model.policy import MAX_EXTENDED_S, MAX_VISIBILITY
 from headrace.model.redaction import blotted, blotted_return
-from headrace.runtime.base import RECALLED, HostServices
+from headrace.runtime.base import RECALLED
 from headrace.runtime.host_questions import answer, blot_of
 from headrace.runtime.prefetch import PrefetchClaims
 from headrace.runtime.process.channel import InstanceChannel, LogPipes
-from headrace.runtime.process.instance_logs import InstanceLine
+from headrace.runtime.process.fleet_host import FleetHost
 from headrace.runtime.process.memory_use import memory_of, share_of
 from headrace.runtime.process.postmortem import START_TIMEOUT_S, Death, in_mib, verdict
 from headrace.runtime.process.process_handle import Process
@@ -89,6 +87,33 @@ class InHand(msgspec.Struct, gc=False):
     heard: bool = False
 
 
+class ChildEnds(NamedTuple):
+    """The host's ends of a child's channel and of its two log pipes."""
+
+    link: socket.socket
+    out: int
+    err: int
+
+
+class Parent(Protocol):
+    """The zygote that an instance was forked from; see `Zygote`."""
+
+    @property
+    def greets(self) -> bool:
+        """Whether its instances say hello before they take up runs."""
+        ...
+
+    @property
+    def resident(self) -> int:
+        """Bytes it had when it was ready to be forked."""
+        ...
+
+    @property
+    def weight(self) -> int:
+        """Bytes of its own, which its instances share until they write to them."""
+        ...
+
+
 class Instance:
     """A forked child. Owned by its pool."""
 
@@ -98,28 +123,20 @@ class Instance:
         *,
         spec: FunctionSpec,
         owner: Owner[Instance],
-        link: socket.socket,
-        out: int,
-        err: int,
-        services: HostServices,
-        clock: Clock,
-        entropy: Entropy,
-        start: Callable[[Coroutine[Any, Any, None], str], object],
-        on_log: Callable[[InstanceLine], None],
-        greets: bool,
+        host: FleetHost,
+        ends: ChildEnds,
+        parent: Parent,
         scratch: Path,
         memory: int | None,
-        shared: int,
-        inherited: int,
     ) -> None:
         self.identity = identity
         self.spec = spec
         self.function = spec.name
-        self._blot = blot_of(services)
+        self._blot = blot_of(host.services)
         self.scratch = scratch
         self.state = InstanceState.STARTING
         self._process = Process()
-        self.born = self.idle_since = clock.monotonic()
+        self.born = self.idle_since = host.clock.monotonic()
         self.started_after = 0.0
         self.invocations = 0
         self.in_hand = 0
@@ -132,23 +149,21 @@ class Instance:
         self._refusal: Cause | None = None
         self._owner = owner
         self._memory = memory
-        self._shared = shared
-        self._inherited = inherited
-        self._line = InstanceChannel(link, self._receive)
+        self._shared = parent.resident
+        self._inherited = parent.weight
+        self._line = InstanceChannel(ends.link, self._receive)
         self._pipes = LogPipes(
-            {out: "stdout", err: "stderr"},
+            {ends.out: "stdout", ends.err: "stderr"},
             function=spec.name,
             instance=identity,
-            clock=clock,
-            on_log=on_log,
+            clock=host.clock,
+            on_log=host.on_log,
             running=lambda: self.running,
             blot=self._blot,
         )
-        self._services = services
-        self._clock = clock
-        self._entropy = entropy
-        self._start = start
-        self._greets = greets
+        self._host = host
+        self._clock = host.clock
+        self._greets = parent.greets
         self._loop = asyncio.get_running_loop()
         self._runs: dict[int, InHand] = {}
         self._claims: PrefetchClaims | None = None
@@ -210,7 +225,7 @@ class Instance:
 
     def hand(self, invocation: Invocation, waiter: Waiter) -> None:
         """Send it; the waiter is told what came of it, and stops nothing by going away."""
-        nonce = self._entropy.integer(64)
+        nonce = self._host.entropy.integer(64)
         try:
             frame = encode(nonce, RunMessage(invocation))
         except (ValueError, OverflowError) as error:
@@ -242,7 +257,7 @@ class Instance:
     def run_ahead(self, invocation: Invocation) -> asyncio.Future[Outcome | Lost]:
         """As `run`, where it `takes_another`; `RECALLED` comes back where it was never begun."""
         future: asyncio.Future[Outcome | Lost] = self._loop.create_future()
-        nonce = self._entropy.integer(64)
+        nonce = self._host.entropy.integer(64)
         try:
             frame = encode(nonce, RunMessage(invocation, ahead=True))
         except (ValueError, OverflowError) as error:
@@ -339,7 +354,7 @@ class Instance:
         """Let it close what does not survive a pause, then stop it."""
         self.become(InstanceState.HIBERNATING)
         self.idle_since = self._clock.monotonic()
-        self._suspending = self._entropy.integer(64)
+        self._suspending = self._host.entropy.integer(64)
         self._send(encode(self._suspending, Suspend()))
 
     def _revive(self) -> None:
@@ -541,7 +556,7 @@ class Instance:
                     token = run.invocation.token
                 self._line.owe(size)
                 answering = self._answer(nonce, token, message, size)
-                self._start(answering, f"answer {self.identity}")
+                self._host.tasks.start(answering, name=f"answer {self.identity}")
             case Acted():
                 if nonce and nonce == self._suspending:
                     self._suspending = 0
@@ -576,7 +591,7 @@ class Instance:
 
     async def _tell_answer(self, nonce: int, token: int, asked: Ask) -> None:
         if self._line.connected:
-            frame = await answer(self._services, self.spec, nonce, token, asked)
+            frame = await answer(self._host.services, self.spec, nonce, token, asked)
             if self._line.connected:
                 self._send(frame)
 

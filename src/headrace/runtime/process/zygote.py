@@ -18,18 +18,16 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
-from headrace.environment.clock import Clock
-from headrace.environment.randomness import Entropy
 from headrace.model.errors import Misuse, Unavailable, denied
 from headrace.model.function import AppSpec
 from headrace.model.settings import ImportEnvironment
 from headrace.runtime import kernel
-from headrace.runtime.app_folders import FolderShare
 from headrace.runtime.import_environment import environment_for_import, search_paths
 from headrace.runtime.process.channel import LogPipes
+from headrace.runtime.process.fleet_host import Confinement, FleetHost
 from headrace.runtime.process.instance import Instance
-from headrace.runtime.process.instance_logs import InstanceLine
 from headrace.runtime.process.postmortem import signal_name
 from headrace.runtime.process.zygote_channel import ZygoteChannel
 from headrace.runtime.protocol.messages import (
@@ -76,42 +74,48 @@ run(int(sys.argv[1]), held)
 """What a zygote runs: it holds the hooks at forks of the standard library, see `child/afresh.py`."""
 
 
+class ZygoteOwner(Protocol):
+    """Receiver of what happens to a zygote and to those it forks."""
+
+    def forked(self, forked: Forked, pidfd: int) -> None:
+        """It forked; the descriptor is yours."""
+        ...
+
+    def fork_failed(self, failed: ForkFailed) -> None:
+        """It could not fork."""
+        ...
+
+    def exited(self, exited: Exited) -> None:
+        """It reaped an instance."""
+        ...
+
+    def zygote_died(self, dead: Zygote) -> None:
+        """It is dead, and all that was below it."""
+        ...
+
+
 class Zygote:
-    """One template process. Owned by the fleet; told of by `on_exit` and `on_death`."""
+    """One template process. Owned by the fleet, which hears of it as its `ZygoteOwner`."""
 
     def __init__(
         self,
         target: str,
         *,
+        owner: ZygoteOwner,
+        host: FleetHost,
         interpreter: str | None,
-        scratch: Path,
-        isolation: int,
-        uid: int,
-        files: FolderShare,
+        confinement: Confinement,
         surroundings: Callable[[], ImportEnvironment],
-        clock: Clock,
-        entropy: Entropy,
-        on_log: Callable[[InstanceLine], None],
-        on_exit: Callable[[Exited], None],
-        on_forked: Callable[[Forked, int], None],
-        on_fork_failed: Callable[[ForkFailed], None],
-        on_death: Callable[[Zygote], None],
     ) -> None:
         self.target = target
         self._interpreter = interpreter or sys.executable
-        self.scratch = scratch
-        self._isolation = isolation
-        self._uid = uid
-        self._files = files
+        self.scratch = confinement.scratch
+        self._confinement = confinement
+        self._owner = owner
+        self._host = host
         self._surroundings = surroundings
         self._questions = 0
-        self._clock = clock
-        self._entropy = entropy
-        self._on_log = on_log
-        self._on_exit = on_exit
-        self._on_forked = on_forked
-        self._on_fork_failed = on_fork_failed
-        self._on_death = on_death
+        self._clock = host.clock
         self._loaded: asyncio.Future[Loaded | LoadFailed] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = False
@@ -176,11 +180,11 @@ class Zygote:
             self.target,
             paths,
             str(self.scratch),
-            self._isolation,
-            self._uid,
+            self._confinement.isolation,
+            self._confinement.uid,
             self._next,
-            self._files.root,
-            self._files.group,
+            self._confinement.files.root,
+            self._confinement.files.group,
         )
         self._orders.send(order, [])
         try:
@@ -231,9 +235,10 @@ class Zygote:
 
     def _new_cradle(self) -> InstanceFolder:
         self._cradles += 1
-        uid = self._uid and self._uid + 1 + self._cradles % (IDS_PER_ZYGOTE - 1)
+        first = self._confinement.uid
+        uid = first and first + 1 + self._cradles % (IDS_PER_ZYGOTE - 1)
         # Nobody may guess it, where instances share a uid.
-        return InstanceFolder(f"{self._cradles:x}-{self._entropy.token(3)}", uid)
+        return InstanceFolder(f"{self._cradles:x}-{self._host.entropy.token(3)}", uid)
 
     async def close(self) -> None:
         """End the process, and with it whatever instances it still has."""
@@ -294,7 +299,7 @@ class Zygote:
             function=self.target,
             instance="",
             clock=self._clock,
-            on_log=self._on_log,
+            on_log=self._host.on_log,
             running=lambda: "",
         )
 
@@ -341,7 +346,7 @@ class Zygote:
         elif not self._closing and self.loaded is not None:
             code = None if self._process is None else self._process.returncode
             self.epitaph = f"{why}, {_ending(code)}"
-            self._on_death(self)
+            self._owner.zygote_died(self)
 
     # -- what it says ----------------------------------------------------------------------------
 
@@ -357,15 +362,15 @@ class Zygote:
                 if pidfd is None:
                     self._died("it announced a process without a descriptor of it")
                 elif self._ordered(message.instance):
-                    self._on_forked(message, pidfd)
+                    self._owner.forked(message, pidfd)
                 else:
                     os.close(pidfd)
             case ForkFailed():
                 if self._ordered(message.instance):
-                    self._on_fork_failed(message)
+                    self._owner.fork_failed(message)
             case Exited():
                 if self._ordered(message.instance):
-                    self._on_exit(message)
+                    self._owner.exited(message)
 
     def _provide(self, needs: Needs) -> None:
         """Hand over what an app that is being imported names; afterwards it is asked for no more."""
