@@ -15,15 +15,9 @@ from msgspec import structs
 
 from headrace.admin.cleanup import clear_spent
 from headrace.admin.orphaned_events import leftovers
-from headrace.bus.bus import Bus
 from headrace.bus.http_target import posts_over
-from headrace.bus.internal_functions import InternalInvoker
-from headrace.bus.replay import Replays
 from headrace.client.http_pool import HttpPool
-from headrace.delivery.assignment.consumer_run import ConsumerRuns
-from headrace.delivery.assignment.supervisor import PartitionSupervisor, PreparedDeployment
-from headrace.delivery.calls.streaming import LiveAnswers
-from headrace.delivery.hostcalls import HostCalls
+from headrace.delivery.assignment.supervisor import PreparedDeployment
 from headrace.delivery.observed_outputs import ObservedOutputs
 from headrace.delivery.partition.retention_holds import lowest_owed
 from headrace.environment.clock import Clock, SystemClock
@@ -38,7 +32,7 @@ from headrace.model.function import AppSpec, StreamSpec
 from headrace.model.route_conflicts import check_routes
 from headrace.model.settings import ImportEnvironment
 from headrace.node.config import Settings, secrets_of, surroundings_of
-from headrace.node.http_services import furnish
+from headrace.node.shared_parts import connect_parts
 from headrace.runtime.app_folders import FILES
 from headrace.runtime.deployment import Deployment
 from headrace.runtime.fleet import Fleet
@@ -85,71 +79,39 @@ class Node:
             lambda: tasks.start(self._keep_outputs(), name="keep outputs"), observer
         )
         self._observed = ObservedOutputs(storage, self.runs)
-        shifts, answers = ConsumerRuns(), LiveAnswers()
         self.secrets = secrets_of(settings)
-        self.fleet = Fleet(
-            FleetHost(
-                clock,
-                entropy,
-                tasks,
-                HostCalls(storage, clock, shifts, answers, self.secrets),
-                self._log,
-            ),
-            scratch=settings.data / "scratch",
-            files=settings.data / FILES,
-            limits=settings.fleet,
-            surroundings=self._surroundings,
-        )
-        self._internal = InternalInvoker(self.fleet, clock=clock)
-        self.dispatcher = PartitionSupervisor(
-            broker=broker,
-            storage=storage,
-            invoker=self._internal,
-            clock=clock,
-            entropy=entropy,
-            runs=self.runs,
-            on_failure=_failed,
-            folder=settings.data,
-            shifts=shifts,
-            lead=self.fleet.lead,
-        )
         self.outgoing = HttpPool()
-        self.bus = Bus(
-            self.dispatcher,
-            self._internal,
-            storage=storage,
-            broker=broker,
-            post=posts_over(self.outgoing),
-            secrets=self.secrets,
-        )
-        self.replays = Replays(
-            self.bus,
-            storage=storage,
-            broker=broker,
-            clock=clock,
-            entropy=entropy,
-            on_failure=_failed,
-        )
         self.operator = Operator(fresh_key(entropy))
-        self._rooms = furnish(
-            self.dispatcher,
-            invoker=self.fleet,
-            answers=answers,
-            replays=self.replays,
-            runs=self.runs,
+        parts = connect_parts(
+            lambda services: Fleet(
+                FleetHost(clock, entropy, tasks, services, self._log),
+                scratch=settings.data / "scratch",
+                files=settings.data / FILES,
+                limits=settings.fleet,
+                surroundings=self._surroundings,
+            ),
             storage=storage,
             broker=broker,
             clock=clock,
             entropy=entropy,
+            runs=self.runs,
             secrets=self.secrets,
-            operator=self.operator,
+            post=posts_over(self.outgoing),
             outgoing=self.outgoing,
+            operator=self.operator,
             access=settings.access,
             check_answers=settings.check_answers or settings.reload,
             health=self.health,
-            instances=self.fleet.instances,
+            instances=lambda: self.fleet.instances(),
             cold_starts=lambda: self.fleet.cold_starts,
+            on_failure=_failed,
+            folder=settings.data,
         )
+        self.fleet = parts.runner
+        self.dispatcher = parts.supervisor
+        self.bus = parts.bus
+        self.replays = parts.replays
+        self._rooms = parts.services
         self.publisher = self._rooms.publisher
         self.tokens = self._rooms.tokens
         self._ready = False

@@ -1,7 +1,6 @@
-"""The services behind an HTTP server, over a partition supervisor that stands: what of a node's graph needs no process.
+"""The services behind an HTTP server: everything that it calls, and none of it needs a process of functions.
 
-In come the keepers, the partition supervisor and who runs functions, out comes what `faces/gateway` may call.
-A node is furnished so once, by `assembly`; a world of `testing` anew for each life of its host.
+In: storage, log, the partition supervisor and the runner of functions. Out: what `http` may call. Called by `shared_parts` alone, for a node and for each host of `testing`.
 """
 
 from __future__ import annotations

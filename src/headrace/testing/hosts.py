@@ -13,15 +13,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from random import Random  # noqa: TID251 - mixes the scheduler's order, from the seed
 from typing import Any, TypeVar, cast
 
-from headrace.bus.bus import Bus
 from headrace.bus.http_target import HttpRequest
-from headrace.bus.internal_functions import InternalInvoker
-from headrace.bus.replay import Replays
 from headrace.client.http_pool import HttpPool
-from headrace.delivery.assignment.consumer_run import ConsumerRuns
 from headrace.delivery.assignment.supervisor import PartitionSupervisor
-from headrace.delivery.calls.streaming import LiveAnswers
-from headrace.delivery.hostcalls import HostCalls
 from headrace.delivery.partition.retention_holds import lowest_owed
 from headrace.delivery.publisher import PublishReceipt
 from headrace.delivery.queues.delayed import DelayedMessages
@@ -35,7 +29,7 @@ from headrace.model.function import StreamSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.model.record import Append, Chunk, encode_events
-from headrace.node.http_services import furnish
+from headrace.node.shared_parts import connect_parts
 from headrace.runtime.inline import InlineInvoker
 from headrace.runtime.instance_views import ColdStarts
 from headrace.sdk.app import App
@@ -214,66 +208,23 @@ class Hosts:
             on_landed=self.on_landed,
             on_refused=self.on_refused,
         )
-        runs, shifts, answers = RunHistory(), ConsumerRuns(), LiveAnswers()
-        calls = HostCalls(door, self.clock, shifts, answers, self._secrets)
-        invoker = InlineInvoker(
-            self.apps,
-            calls,
-            clock=self.clock,
-            partitions=self.partitions,
-            on_invoke=lambda invocation: self._before(host, invocation),
-            on_outcome=lambda invocation, outcome: self._after(host, invocation, outcome),
-        )
-        internal = InternalInvoker(invoker, clock=self.clock)
-        dispatcher = PartitionSupervisor(
-            broker=self._spring(),
-            storage=door,
-            invoker=internal,
-            clock=self.clock,
-            entropy=self._entropy,
-            runs=runs,
-            on_failure=self._failed,
-            outside=False,
-            shifts=shifts,
-            lead=invoker.lead,
-        )
-        self.broker.hold(lambda: lowest_owed(self.storage, dispatcher.functions))
-        for spec in self.specs:
-            for stream in spec.streams:
-                await self.broker.declare(stream)
-        self.partitions.update({spec.name: spec.partitions for spec in self.broker.streams()})
-        bus = Bus(
-            dispatcher,
-            internal,
+        parts = connect_parts(
+            lambda calls: InlineInvoker(
+                self.apps,
+                calls,
+                clock=self.clock,
+                partitions=self.partitions,
+                on_invoke=lambda invocation: self._before(host, invocation),
+                on_outcome=lambda invocation, outcome: self._after(host, invocation, outcome),
+            ),
             storage=door,
             broker=self.broker,
+            delivered=self._spring(),
+            clock=self.clock,
+            entropy=self._entropy,
+            runs=RunHistory(),
+            secrets=self._secrets,
             post=self._answer,
-            secrets=self._secrets,
-        )
-        for spec in self.specs:
-            await bus.prepare(spec)
-            await dispatcher.deploy(spec)
-        await bus.refresh()
-        replays = Replays(
-            bus,
-            storage=door,
-            broker=self.broker,
-            clock=self.clock,
-            entropy=self._entropy,
-            on_failure=self._failed,
-        )
-        await replays.resume()
-        services = furnish(
-            dispatcher,
-            invoker=invoker,
-            answers=answers,
-            replays=replays,
-            runs=runs,
-            storage=door,
-            broker=self.broker,
-            clock=self.clock,
-            entropy=self._entropy,
-            secrets=self._secrets,
             outgoing=HttpPool(),
             operator=Operator(OPERATOR_KEY),
             access="open",
@@ -281,8 +232,21 @@ class Hosts:
             health=lambda: Health(ready=True),
             instances=tuple,
             cold_starts=ColdStarts,
+            on_failure=self._failed,
+            outside=False,
         )
-        return HostedNode(host, door, dispatcher, invoker, services)
+        dispatcher, bus = parts.supervisor, parts.bus
+        self.broker.hold(lambda: lowest_owed(self.storage, dispatcher.functions))
+        for spec in self.specs:
+            for stream in spec.streams:
+                await self.broker.declare(stream)
+        self.partitions.update({spec.name: spec.partitions for spec in self.broker.streams()})
+        for spec in self.specs:
+            await bus.prepare(spec)
+            await dispatcher.deploy(spec)
+        await bus.refresh()
+        await parts.replays.resume()
+        return HostedNode(host, door, dispatcher, parts.runner, parts.services)
 
     async def _answer(self, request: HttpRequest) -> int:
         """Nobody outside is asked: the request is noted, and answered as the test says."""

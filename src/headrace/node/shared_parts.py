@@ -1,0 +1,157 @@
+"""The parts of a node that do not depend on how functions run: delivery, bus, replays and services.
+
+In: storage, log and what makes a runner. Out: the parts, connected. `assembly` calls it with a fleet
+of processes, `testing` with an inline invoker for each of its hosts; neither connects them itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import msgspec
+
+from headrace.bus.bus import Bus
+from headrace.bus.http_target import Post
+from headrace.bus.internal_functions import InternalInvoker
+from headrace.bus.replay import Replays
+from headrace.client.http_pool import HttpPool
+from headrace.delivery.assignment.consumer_run import ConsumerRuns
+from headrace.delivery.assignment.supervisor import PartitionSupervisor
+from headrace.delivery.calls.streaming import LiveAnswers
+from headrace.delivery.hostcalls import HostCalls
+from headrace.environment.clock import Clock
+from headrace.environment.randomness import Entropy
+from headrace.http.dependencies import Dependencies, Health
+from headrace.model.invocation import Invocation
+from headrace.node.http_services import furnish
+from headrace.runtime.base import Invoker, RunHandle
+from headrace.runtime.instance_views import ColdStarts
+from headrace.security.access import Access
+from headrace.security.operator_key import Operator
+from headrace.security.secrets import Secrets
+from headrace.storage.kv.base import Storage
+from headrace.storage.log.base import Broker
+from headrace.telemetry.history import RunHistory
+
+
+class Runner(Invoker, Protocol):
+    """Runs functions, and starts runs ahead of time: a fleet, or an inline invoker."""
+
+    def lead(self, invocation: Invocation) -> RunHandle | None:
+        """Start a run that others may follow; None where `invoke` knows why not."""
+        ...
+
+
+R = TypeVar("R", bound=Runner)
+
+
+class SharedParts(NamedTuple, Generic[R]):
+    """Connected parts.
+
+    Attributes:
+        runner: Runs the apps' functions.
+        supervisor: Owner of the partition workers.
+        bus: Rules and where they forward to.
+        replays: Replays of the bus.
+        services: Services behind the HTTP server.
+    """
+
+    runner: R
+    supervisor: PartitionSupervisor
+    bus: Bus
+    replays: Replays
+    services: Dependencies
+
+
+def connect_parts(
+    runner_for: Callable[[HostCalls], R],
+    *,
+    storage: Storage,
+    broker: Broker,
+    delivered: Broker | None = None,
+    clock: Clock,
+    entropy: Entropy,
+    runs: RunHistory,
+    secrets: Secrets,
+    post: Post,
+    outgoing: HttpPool,
+    operator: Operator,
+    access: Access,
+    check_answers: bool,
+    health: Callable[[], Health],
+    instances: Callable[[], Sequence[msgspec.Struct]],
+    cold_starts: Callable[[], ColdStarts],
+    on_failure: Callable[[str, BaseException], None],
+    folder: Path | None = None,
+    outside: bool = True,
+) -> SharedParts[R]:
+    """Make and connect the parts; nothing starts yet.
+
+    Args:
+        runner_for: Makes the runner, given the answers to what running functions ask.
+        storage: Storage of state, positions and everything else.
+        broker: The log.
+        delivered: The log as delivery reads it, where that differs (a test's faults).
+        clock: The time.
+        entropy: Chance.
+        runs: History of invocations.
+        secrets: Secrets by name.
+        post: Sends requests to HTTP targets.
+        outgoing: Connections to other services.
+        operator: Proof of who operates the node.
+        access: Clients that the platform's own paths are for.
+        check_answers: Whether answers are held against what routes declare.
+        health: Whether work is taken now.
+        instances: Processes of functions.
+        cold_starts: How long their starts took.
+        on_failure: Called with the name and the error of a task that failed.
+        folder: The data folder; None without one.
+        outside: Whether sources outside of the node are read.
+    """
+    consumer_runs, answers = ConsumerRuns(), LiveAnswers()
+    runner = runner_for(HostCalls(storage, clock, consumer_runs, answers, secrets))
+    internal = InternalInvoker(runner, clock=clock)
+    supervisor = PartitionSupervisor(
+        broker=broker if delivered is None else delivered,
+        storage=storage,
+        invoker=internal,
+        clock=clock,
+        entropy=entropy,
+        runs=runs,
+        on_failure=on_failure,
+        folder=folder,
+        outside=outside,
+        shifts=consumer_runs,
+        lead=runner.lead,
+    )
+    bus = Bus(supervisor, internal, storage=storage, broker=broker, post=post, secrets=secrets)
+    replays = Replays(
+        bus,
+        storage=storage,
+        broker=broker,
+        clock=clock,
+        entropy=entropy,
+        on_failure=on_failure,
+    )
+    services = furnish(
+        supervisor,
+        invoker=runner,
+        answers=answers,
+        replays=replays,
+        runs=runs,
+        storage=storage,
+        broker=broker,
+        clock=clock,
+        entropy=entropy,
+        secrets=secrets,
+        operator=operator,
+        outgoing=outgoing,
+        access=access,
+        check_answers=check_answers,
+        health=health,
+        instances=instances,
+        cold_starts=cold_starts,
+    )
+    return SharedParts(runner, supervisor, bus, replays, services)
