@@ -24,7 +24,7 @@ WIDE_CONSTRUCTORS = {
     "LagScaler": 12,
     "Hosts": 13,
     "UnitScheduler": 17,
-    "PartitionWorker": 20,
+    "PartitionWorker": 19,
 }
 """Constructors with more than eight parameters, and with how many."""
 NOT_A = re.compile(r"(?<!here )\bis no (?!longer|more\b|one\b)")

@@ -73,7 +73,9 @@ class Node:
         while True:
             source = system.source(trigger)
             try:
-                await source.run(SourceAppender(self.storage, self.broker, stream=OWN))
+                await source.run(
+                    SourceAppender(self.storage, self.broker, self.storage.apply, stream=OWN)
+                )
             except Killed:
                 self.deaths += 1
             except Unavailable:

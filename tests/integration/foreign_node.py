@@ -40,7 +40,7 @@ async def main(folder: Path, trigger: ForeignTrigger, count: int) -> None:
         while True:
             source = open_foreign("app.read", trigger, clock=clock, entropy=SystemEntropy())
             try:
-                await source.run(SourceAppender(storage, broker, stream=OWN))
+                await source.run(SourceAppender(storage, broker, storage.apply, stream=OWN))
             except Unavailable:
                 await clock.sleep(0.1)
 

@@ -70,7 +70,7 @@ async def feeding(tmp_path: Path, **settings: Any) -> AsyncIterator[Feed]:
     await broker.declare(StreamSpec(name=OWN))
     feed = Feed(broker, inbox)
     source = FilesSource(Files(str(inbox), **settings), clock)
-    tasks.start(source.run(SourceAppender(storage, broker, stream=OWN)), name="feed")
+    tasks.start(source.run(SourceAppender(storage, broker, storage.apply, stream=OWN)), name="feed")
     try:
         # The first look is over, and the kernel is listened to.
         write(inbox / "begin", "")

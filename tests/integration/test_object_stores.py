@@ -81,7 +81,7 @@ async def fed(folder: Path, trigger: Objects | Sftp) -> AsyncIterator[EmbeddedBr
     broker = EmbeddedBroker(storage, clock=clock, tasks=tasks)
     await broker.declare(StreamSpec(name=OWN, owner="app"))
     source = FilesSource(trigger, clock)
-    tasks.start(source.run(SourceAppender(storage, broker, stream=OWN)), name="feed")
+    tasks.start(source.run(SourceAppender(storage, broker, storage.apply, stream=OWN)), name="feed")
     try:
         yield broker
     finally:

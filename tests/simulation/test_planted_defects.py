@@ -205,7 +205,9 @@ def a_new_owner_is_not_noticed(patch: pytest.MonkeyPatch) -> None:
     async def trusting(self: Any) -> dict[str, Any]:
         standing = {}
         for stream, partition in self._rows:
-            row, known = await positions.stored(self._storage, self._function, stream, partition)
+            row, known = await positions.stored(
+                self._committer.storage, self._function, stream, partition
+            )
             self._rows[stream, partition] = row
             standing[stream] = known
         return standing

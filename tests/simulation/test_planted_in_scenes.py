@@ -23,6 +23,7 @@ from headrace.delivery.calls import direct
 from headrace.delivery.calls.direct import DirectCalls
 from headrace.delivery.calls.idempotency import KeyReused
 from headrace.delivery.calls.idempotency import RequestRecorder as KeptRequests
+from headrace.delivery.commit import delayed_appends
 from headrace.delivery.commit.changes import change_of
 from headrace.delivery.flow import limits as flow
 from headrace.delivery.flow.limits import FlowLimiter, RateFilter
@@ -34,7 +35,7 @@ from headrace.delivery.partition import settle as settling
 from headrace.delivery.partition.retry import gives_up
 from headrace.delivery.partition.scheduler import UnitScheduler
 from headrace.delivery.partition.worker import PartitionWorker
-from headrace.delivery.queues import delayed, external_consumers
+from headrace.delivery.queues import external_consumers
 from headrace.delivery.queues.external_consumers import ExternalConsumers
 from headrace.model.due_time import wait_of
 from headrace.model.outcome import Returned
@@ -203,7 +204,7 @@ def a_group_has_no_order(patch: pytest.MonkeyPatch) -> None:
 @plant("Q5", "queue")
 def a_delay_is_cut_short(patch: pytest.MonkeyPatch) -> None:
     real = wait_of
-    patch.setattr(delayed, "wait_of", lambda *asked: real(*asked) / 2)
+    patch.setattr(delayed_appends, "wait_of", lambda *asked: real(*asked) / 2)
 
 
 @plant("Q6", "queue")

@@ -12,15 +12,13 @@ from headrace.delivery.assignment.supervisor import PartitionSupervisor
 from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
 from headrace.environment.time_slices import Slices
-from headrace.model.effects import Space
+from headrace.model.effects import Change, Space
 from headrace.model.errors import Unknown
 from headrace.model.record import Append, encode_events
 from headrace.model.triggers.base import listeners
 from headrace.model.triggers.schedules import At, Cron, Every, Schedule
 from headrace.sources.base import checkpoint_key
 from headrace.sources.schedules.source import decode_standing, event_of, in_words
-from headrace.storage.kv.base import Storage
-from headrace.storage.log.base import Broker
 
 
 class ScheduleRow(msgspec.Struct, frozen=True):
@@ -54,14 +52,12 @@ class Schedules:
         self,
         dispatcher: PartitionSupervisor,
         *,
-        storage: Storage,
-        broker: Broker,
         clock: Clock,
         entropy: Entropy,
     ) -> None:
         self._dispatcher = dispatcher
-        self._storage = storage
-        self._broker = broker
+        self._committer = dispatcher.committer
+        self._storage = self._committer.storage
         self._clock = clock
         self._entropy = entropy
 
@@ -93,7 +89,8 @@ class Schedules:
         schedule, stream = found[number]
         name = f"{stream}@by-hand-{self._entropy.token(8)}"
         event = event_of(schedule, self._clock.now(), stream, id=name)
-        await self._broker.append([Append(stream, 0, 1, encode_events([event]), ids=(name,))])
+        append = Append(stream, 0, 1, encode_events([event]), ids=(name,))
+        await self._committer.commit(Change(appends=(append,)))
         return name
 
     def _of(self, function: str) -> list[tuple[Schedule, str]]:

@@ -16,6 +16,7 @@ from functools import partial
 import msgspec
 
 from headrace.bus.bus import Bus
+from headrace.delivery.commit.committer import Committer
 from headrace.environment.clock import Clock
 from headrace.environment.failpoints import hit
 from headrace.environment.randomness import Entropy
@@ -25,7 +26,6 @@ from headrace.environment.tasks import Tasks
 from headrace.model.effects import Change, Check, Put, Space
 from headrace.model.errors import Conflict, Fenced, Misuse, Unavailable, Unknown
 from headrace.model.record import Append, Chunk
-from headrace.storage.kv.base import Storage
 from headrace.storage.kv.keys import after, pack
 from headrace.storage.log.base import Broker
 
@@ -74,14 +74,15 @@ class Replays:
         self,
         bus: Bus,
         *,
-        storage: Storage,
+        committer: Committer,
         broker: Broker,
         clock: Clock,
         entropy: Entropy,
         on_failure: Callable[[str, BaseException], None],
     ) -> None:
         self._bus = bus
-        self._storage = storage
+        self._committer = committer
+        self._storage = committer.storage
         self._broker = broker
         self._clock = clock
         self._entropy = entropy
@@ -116,7 +117,7 @@ class Replays:
         )
         key = _key(name)
         try:
-            await self._storage.apply(
+            await self._committer.commit(
                 Change(
                     checks=(Check(Space.META, key, None),),
                     puts=(Put(Space.META, key, _encode(row)),),
@@ -165,7 +166,7 @@ class Replays:
                 return row
             row = msgspec.structs.replace(row, state="cancelled")
             try:
-                await self._storage.apply(_change(row, stored, ()))
+                await self._committer.commit(_change(row, stored, ()))
             except Conflict:
                 continue
             return row
@@ -207,7 +208,7 @@ class Replays:
         left = [place for place, low in enumerate(row.next) if low < row.until[place]]
         if not left:
             done = msgspec.structs.replace(row, state="done")
-            await self._storage.apply(_change(done, stored, ()))
+            await self._committer.commit(_change(done, stored, ()))
             return
         partition = left[0]
         low, high = row.next[partition], row.until[partition]
@@ -229,7 +230,7 @@ class Replays:
             sent=row.sent + sum(append.count for append in appends),
         )
         hit("feed:before-append")
-        await self._storage.apply(_change(further, stored, appends))
+        await self._committer.commit(_change(further, stored, appends))
         hit("feed:after-append")
 
     async def _load(self, name: str) -> tuple[ReplayRow, bytes]:

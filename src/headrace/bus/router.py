@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from headrace.bus.envelope import shown
 from headrace.bus.transform import Transform, transform_of
-from headrace.delivery.queues.delayed import check_priority
+from headrace.delivery.commit.delayed_appends import check_priority
 from headrace.model.due_time import wait_of
 from headrace.model.errors import Unknown
 from headrace.model.event import Event

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from headrace.delivery.commit.committer import Committer
 from headrace.delivery.queues.delayed import DelayedMessages
+from headrace.model.effects import Change
 from headrace.model.errors import Invalid, Misuse, TooLarge
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
@@ -72,8 +74,11 @@ class PublishReceipt:
 class Publisher:
     """Puts events on streams on behalf of producers outside functions."""
 
-    def __init__(self, broker: Broker, delays: DelayedMessages | None = None) -> None:
+    def __init__(
+        self, broker: Broker, committer: Committer, delays: DelayedMessages | None = None
+    ) -> None:
         self._broker = broker
+        self._committer = committer
         self._delays = delays
         self._turn = 0
 
@@ -86,13 +91,13 @@ class Publisher:
             Unknown: There is no such stream.
             Invalid: An event breaks a rule; the message names it by its index.
             TooLarge: An event, or all of them together, is larger than allowed.
-            DiskFull, Overloaded, Unavailable: As `Broker.append`.
+            DiskFull, Overloaded, Unavailable: As `Committer.commit`.
         """
         spec = self._broker.stream(stream)
         appends, order = self._checked(spec, events, hops, origin)
         if spec.queue is not None and self._delays is not None:
             return await self._send(self._delays, spec, appends, order)
-        applied = await self._broker.append(appends)
+        applied = await self._committer.commit(Change(appends=tuple(appends)))
         return PublishReceipt(appends, order, applied.positions, applied.duplicates)
 
     async def cancel(self, queue: str, ids: Sequence[str]) -> tuple[str, ...]:
@@ -101,7 +106,7 @@ class Publisher:
         Raises:
             Unknown: There is no such stream.
             Invalid: It is not a queue, or an id cannot be one.
-            DiskFull, Overloaded, Unavailable: As `Broker.append`.
+            DiskFull, Overloaded, Unavailable: As `Committer.commit`.
         """
         if self._delays is None:
             return ()
@@ -139,10 +144,10 @@ class Publisher:
         parts: list[Append] = []
         places: list[Sequence[int]] = []
         for append, indices in zip(appends, order, strict=True):
-            for part, held in delays.held_back(spec, append):
+            for part, held in delays.appends.split(spec, append):
                 parts.append(part)
                 places.append([indices[index] for index in held])
-        applied = await delays.append(parts)
+        applied = await self._committer.commit(Change(appends=tuple(parts)))
         return PublishReceipt(
             parts, places, applied.positions, applied.duplicates, later=applied.later
         )

@@ -81,10 +81,10 @@ def furnish(
     lag = LagReport(storage, broker, dispatcher, clock)
     dead_letters = DeadLetters(storage, dispatcher, clock)
     return Dependencies(
-        publisher=Publisher(broker, dispatcher.delays),
+        publisher=Publisher(broker, dispatcher.committer, dispatcher.delays),
         direct=DirectCalls(
             dispatcher.functions,
-            storage=storage,
+            committer=dispatcher.committer,
             invoker=invoker,
             clock=clock,
             entropy=entropy,
@@ -99,9 +99,7 @@ def furnish(
         sources=Sources(dispatcher, clock),
         queues=Queues(dispatcher, lag, dead_letters, storage=storage, broker=broker, clock=clock),
         runs=runs,
-        schedules=Schedules(
-            dispatcher, storage=storage, broker=broker, clock=clock, entropy=entropy
-        ),
+        schedules=Schedules(dispatcher, clock=clock, entropy=entropy),
         replays=replays,
         supervisor=dispatcher,
         broker=broker,

@@ -129,7 +129,7 @@ def connect_parts(
     bus = Bus(supervisor, internal, storage=storage, broker=broker, post=post, secrets=secrets)
     replays = Replays(
         bus,
-        storage=storage,
+        committer=supervisor.committer,
         broker=broker,
         clock=clock,
         entropy=entropy,

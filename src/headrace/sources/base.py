@@ -1,17 +1,16 @@
 """What brings events in from outside the log: a source, and the outlet it appends through.
 
 A source only appends: to a stream of its own, which its function then reads like any other. The
-outlet makes an append and the source's checkpoint one change where the log lives in the store, so
-that what it has seen and what it has said never part; elsewhere the ids it gives its events let the
-log drop a repetition. Two nodes never both say a thing: the checkpoint must still be the one read.
+outlet makes an append and the source's checkpoint one change, so that what it has seen and what it
+has said never part. Two nodes never both say a thing: the checkpoint must still be the one read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -20,11 +19,13 @@ from headrace.model.errors import Conflict, Corrupt, Fenced
 from headrace.model.event import Event
 from headrace.model.partitioner import partition_of
 from headrace.model.record import Append, encode_events
-from headrace.storage.kv.base import Storage, scan_pages
+from headrace.storage.kv.base import Applied, Storage, scan_pages
 from headrace.storage.kv.keys import after, pack
 from headrace.storage.log.base import Broker
 
 T = TypeVar("T")
+Commit: TypeAlias = Callable[[Change], Awaitable[Applied]]
+"""Makes a change durable, as `Committer.commit` does."""
 
 NOTES_PAGE: Final = 1_000
 NAMED: Final = 3
@@ -40,10 +41,11 @@ class SourceAppender:
         row: The checkpoint as it was last read or said; None where there is none.
     """
 
-    def __init__(self, storage: Storage, broker: Broker, *, stream: str) -> None:
+    def __init__(self, storage: Storage, broker: Broker, commit: Commit, *, stream: str) -> None:
         self.stream = stream
         self.storage = storage
         self.broker = broker
+        self.commit = commit
         self.key = checkpoint_key(stream)
         self.row: bytes | None = None
         self._loaded = False
@@ -104,8 +106,8 @@ class SourceAppender:
             events: As in `emit`.
             checkpoint: As in `emit`.
             notes: As in `emit`.
-            is_guarded: The checkpoint by itself keeps these events from being said twice, so where
-                it lands with them their ids need not be looked up.
+            is_guarded: The checkpoint by itself keeps these events from being said twice, so their
+                ids need not be looked up.
         """
         puts: list[Put] = []
         deletes: list[Delete] = []
@@ -115,8 +117,7 @@ class SourceAppender:
                 deletes.append(Delete(Space.META, key))
             else:
                 puts.append(Put(Space.META, key, note))
-        by_id = not (is_guarded and self.broker.colocated)
-        appends = self._appends(events, by_id=by_id)
+        appends = self._appends(events, by_id=not is_guarded)
         return Draft(self, appends, checkpoint, tuple(puts), tuple(deletes))
 
     def _appends(self, events: Sequence[Event], *, by_id: bool) -> tuple[Append, ...]:
@@ -162,7 +163,7 @@ async def say(drafts: Sequence[Draft]) -> None:
         Fenced: Another node has moved one of the checkpoints; nothing was said.
         DiskFull, Overloaded, Unavailable: As `Storage.apply`; nothing was remembered.
     """
-    storage, broker = drafts[0].outlet.storage, drafts[0].outlet.broker
+    commit = drafts[0].outlet.commit
     checks: list[Check] = []
     puts: list[Put] = []
     for draft in drafts:
@@ -173,11 +174,8 @@ async def say(drafts: Sequence[Draft]) -> None:
         puts += draft.puts
     deletes = tuple(delete for draft in drafts for delete in draft.deletes)
     appends = tuple(append for draft in drafts for append in draft.appends)
-    if appends and not broker.colocated:
-        await broker.append(appends)
-        appends = ()
     try:
-        await storage.apply(Change(tuple(checks), tuple(puts), deletes, appends))
+        await commit(Change(tuple(checks), tuple(puts), deletes, appends))
     except (Fenced, Conflict) as error:
         streams = ", ".join(f"`{draft.outlet.stream}`" for draft in drafts[:NAMED])
         raise Fenced(f"another node feeds {streams}") from error

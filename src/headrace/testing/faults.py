@@ -19,6 +19,7 @@ from headrace.model.effects import Change, Space
 from headrace.model.errors import Conflict, DiskFull, HeadraceError, Unavailable
 from headrace.model.record import Chunk
 from headrace.storage.kv.base import Applied, Storage
+from headrace.storage.kv.change_checks import only_appends
 from headrace.storage.log.base import Broker, Reader, Subscription
 
 
@@ -224,8 +225,10 @@ class HostStorage:
         self._on_refused = on_refused
 
     async def apply(self, change: Change) -> Applied:
-        """Hand the change on, or let the drawn fault happen to it."""
+        """Hand the change on, or let the drawn fault happen to it; a producer's meets none."""
         await self._host.moving()
+        if only_appends(change):
+            return await self._storage.apply(change)
         fault = self._weather.draw()
         try:
             if self._turn is None:

@@ -171,7 +171,9 @@ class Hosts:
         if (node := await self._born()) is None:
             return
         self.node = node
-        self._up.set()
+        # Its first tasks may have killed it while it began; then the next one is on its way.
+        if node.host.alive:
+            self._up.set()
 
     async def _born(self) -> HostedNode | None:
         try:
@@ -369,9 +371,9 @@ class Hosts:
         Raises:
             Unavailable: The host died under it: whether the events landed is unknown.
         """
-        await self._up.wait()
+        node = await self.standing()
         try:
-            return await self.node.services.publisher.publish(stream, events)
+            return await node.services.publisher.publish(stream, events)
         except HostDied as died:
             raise Unavailable(
                 f"{died} while publishing; whether the events are there is unknown, so publish "
@@ -417,6 +419,9 @@ class Hosts:
     async def standing(self) -> HostedNode:
         """The node, once one is up."""
         await self._up.wait()
+        while not self.node.host.alive:
+            # It has died since it came up, in the turns until this task was reached.
+            await self._up.wait()
         return self.node
 
 

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headrace.delivery.commit.delayed_appends import DelayedAppends
 from headrace.delivery.commit.publish_checks import PublishChecks
-from headrace.delivery.queues.delayed import DelayedMessages
 from headrace.delivery.unit import Unit
 from headrace.environment.clock import SystemClock
 from headrace.environment.randomness import SystemEntropy
 from headrace.model.event import Event
 from headrace.model.outcome import Cause
 from headrace.model.record import Chunk, encode_events
-from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Broker
 from headrace.telemetry.history import RunHistory
 
 TROUBLE = Cause("ValueError", "no")
 
 
-def vetting_of(storage: Storage, broker: Broker) -> PublishChecks:
+def vetting_of(broker: Broker) -> PublishChecks:
     """The vetting of a node with this log."""
-    delays = DelayedMessages(
-        storage=storage,
-        broker=broker,
-        clock=SystemClock(),
-        entropy=SystemEntropy(),
-        on_failure=lambda _name, _error: None,
-    )
+    delays = DelayedAppends(SystemClock(), SystemEntropy())
     return PublishChecks(broker, delays, RunHistory())
 
 

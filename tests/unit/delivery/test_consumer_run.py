@@ -13,6 +13,7 @@ from tests.unit.delivery.making import vetting_of
 
 from headrace.delivery.assignment import consumer_run
 from headrace.delivery.assignment.consumer_run import ConsumerRun, ConsumerRuns
+from headrace.delivery.commit.committer import Committer
 from headrace.delivery.positions import claim, decode_position, encode_position, position_key
 from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Progress, Put, Space
@@ -61,10 +62,10 @@ class Rig:
         given: dict[str, Any] = {
             "token": 7,
             "ends": self.clock.monotonic() + 60,
-            "storage": self.storage,
+            "committer": Committer(self.storage),
             "broker": self.broker,
             "clock": self.clock,
-            "vetting": vetting_of(self.storage, self.broker),
+            "vetting": vetting_of(self.broker),
         } | settings
         return ConsumerRun(SPEC, "orders", claims, **given)
 

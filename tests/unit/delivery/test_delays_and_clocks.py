@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from headrace.delivery.commit.committer import Committer
+from headrace.delivery.commit.delayed_appends import DelayedAppends
 from headrace.delivery.queues.delayed import DelayedMessages
 from headrace.environment.clock import SystemClock
 from headrace.environment.randomness import SystemEntropy
 from headrace.environment.tasks import Tasks
+from headrace.model.effects import Change
 from headrace.model.event import Event
 from headrace.model.function import QueueSpec, StreamSpec
 from headrace.model.record import Append, encode_events
@@ -39,25 +42,28 @@ def test_a_clock_set_forward_is_noticed_within_a_second() -> None:
         tasks = Tasks(lambda _name, error: failures.append(error))
         storage = MemoryStorage(clock)
         broker = MemoryBroker(storage, clock=clock, tasks=tasks)
+        committer = Committer(storage)
         delays = DelayedMessages(
-            storage=storage,
+            committer=committer,
             broker=broker,
             clock=clock,
-            entropy=SystemEntropy(),
+            appends=DelayedAppends(clock, SystemEntropy()),
             on_failure=lambda _name, error: failures.append(error),
         )
         spec = StreamSpec(name="jobs", partitions=1, queue=QueueSpec(delay=DELAY_S))
         await broker.declare(spec)
         tasks.start(delays.run(), name="delays")
         append = Append("jobs", 0, 1, encode_events([Event(b"1")]))
-        await delays.append([part for part, _ in delays.held_back(spec, append)])
+        parts = tuple(part for part, _ in delays.appends.split(spec, append))
+        await committer.commit(Change(appends=parts))
         await clock.sleep(10)
         before = (await broker.extent("jobs", 0)).high
         clock.wrong = DELAY_S
         await clock.sleep(1.5)
         found = (await broker.extent("jobs", 0)).high
         clock.wrong = -86_400.0
-        await delays.append([part for part, _ in delays.held_back(spec, append)])
+        parts = tuple(part for part, _ in delays.appends.split(spec, append))
+        await committer.commit(Change(appends=parts))
         await clock.sleep(10)
         clock.wrong = DELAY_S - 86_400.0
         await clock.sleep(1.5)

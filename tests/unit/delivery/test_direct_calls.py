@@ -10,6 +10,7 @@ from tests.unit.delivery.making import vetting_of
 
 from headrace.delivery.calls.direct import CallFailed, DirectCalls
 from headrace.delivery.calls.streaming import LiveAnswers
+from headrace.delivery.commit.committer import Committer
 from headrace.environment.clock import SystemClock
 from headrace.environment.randomness import SystemEntropy
 from headrace.model.effects import Space
@@ -72,13 +73,13 @@ class Rig:
         self.broker = MemoryBroker(self.storage, clock=clock)
         self.direct = DirectCalls(
             {SPEC.name: SPEC},
-            storage=self.storage,
+            committer=Committer(self.storage),
             invoker=self.says,
             clock=clock,
             entropy=SystemEntropy(),
             runs=RunHistory(),
             answers=LiveAnswers(),
-            vetting=vetting_of(self.storage, self.broker),
+            vetting=vetting_of(self.broker),
         )
 
     async def call(self, way: str) -> None:

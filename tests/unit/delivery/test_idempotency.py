@@ -16,6 +16,7 @@ from headrace.delivery.calls.idempotency import (
     opened,
     sealed,
 )
+from headrace.delivery.commit.committer import Committer
 from headrace.delivery.publisher import Publisher
 from headrace.environment.clock import SystemClock
 from headrace.environment.randomness import SystemEntropy
@@ -47,9 +48,10 @@ class Desk:
         self.clock = Moved()
         self.storage = MemoryStorage(self.clock)
         self.broker = MemoryBroker(self.storage, clock=self.clock)
+        committer = Committer(self.storage)
         self.keeping = RequestRecorder(
-            Publisher(self.broker),
-            storage=self.storage,
+            Publisher(self.broker, committer),
+            committer=committer,
             broker=self.broker,
             clock=self.clock,
             entropy=SystemEntropy(),
@@ -150,7 +152,7 @@ def test_what_was_kept_before_keys_had_marks_is_still_known_as_repeated() -> Non
     async def story() -> None:
         desk = Desk()
         await desk.open()
-        await Publisher(desk.broker).publish("kept", [TEA])
+        await Publisher(desk.broker, Committer(desk.storage)).publish("kept", [TEA])
         assert await desk.keep(ONE) == (None, True)
         assert await desk.count() == 1
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from tests.unit.delivery.making import TROUBLE, vetting_of
 
 from headrace import App, Context, Event, Retry
-from headrace.environment.clock import SystemClock
 from headrace.model.event import Event as Fact
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.outcome import Crashed, Outcome, Returned
 from headrace.model.record import Append, encode_events
-from headrace.storage.kv.memory import MemoryStorage
 from headrace.testing import World
 
 
@@ -27,7 +25,7 @@ SPEC = FunctionSpec(name="a.f", app="a", publishes=("said", "their-inner"))
 
 def kind(outcome: Outcome, spec: FunctionSpec = SPEC) -> str:
     streams = Streams()
-    vetting = vetting_of(MemoryStorage(SystemClock()), streams)  # type: ignore[arg-type] # all it asks for
+    vetting = vetting_of(streams)  # type: ignore[arg-type] # all it asks for
     vetted = vetting(spec, outcome)
     if isinstance(vetted, Returned) and vetted.error is not None:
         return vetted.error.kind

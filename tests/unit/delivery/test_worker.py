@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 from msgspec.structs import replace
 
+from headrace.delivery.commit.committer import Committer
 from headrace.delivery.flow.breaker import CircuitBreaker
 from headrace.delivery.flow.limits import FlowLimiter
 from headrace.delivery.partition.coalesced_batches import MOST
@@ -59,7 +60,8 @@ class Rig:
         self.failures: list[str] = []
         self.tasks = Tasks(lambda name, error: self.failures.append(f"{name}: {error!r}"))
         self.broker = MemoryBroker(self.storage, clock=self.clock)
-        self.publisher = Publisher(self.broker)
+        self.committer = Committer(self.storage)
+        self.publisher = Publisher(self.broker, self.committer)
         self.invoker = Counting()
         self.spec = FunctionSpec(name="shop.price", app="shop", batch_size=1)
 
@@ -83,7 +85,7 @@ class Rig:
             0,
             {"s": claimed},
             [subscription.reader("s", 0, 0)],
-            storage=self.storage,
+            committer=self.committer,
             invoker=self.invoker,
             clock=self.clock,
             entropy=SeededEntropy(1),
@@ -240,7 +242,7 @@ async def throttled(loop: VirtualLoop) -> list[float]:
             partition,
             {"s": claimed},
             [reader],
-            storage=storage,
+            committer=Committer(storage),
             invoker=Noting(),
             clock=clock,
             entropy=SeededEntropy(1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
+from headrace.delivery.commit.committer import Committer
 from headrace.delivery.flow.breaker import CircuitBreaker
 from headrace.delivery.partition.worker import PartitionWorker
 from headrace.delivery.positions import claim
@@ -112,7 +113,10 @@ async def delivered(
     tasks = Tasks(lambda name, error: failures.append(f"{name}: {error!r}"))
     broker = MemoryBroker(storage, clock=clock)
     await broker.declare(StreamSpec(name="s", owner="shop"))
-    await Publisher(broker).publish("s", [Event(b"1", str(n % KEYS)) for n in range(events)])
+    committer = Committer(storage)
+    await Publisher(broker, committer).publish(
+        "s", [Event(b"1", str(n % KEYS)) for n in range(events)]
+    )
     spec = FunctionSpec(
         name="shop.price", app="shop", mode="keyed", batch_size=1, parallelism=WIDTH
     )
@@ -126,7 +130,7 @@ async def delivered(
         0,
         {"s": claimed},
         [subscription.reader("s", 0, 0)],
-        storage=storage,
+        committer=committer,
         invoker=host,
         clock=clock,
         entropy=SeededEntropy(1),

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from headrace.delivery.commit.changes import change_of
+from headrace.delivery.commit.committer import Committer
 from headrace.delivery.commit.publish_checks import PublishChecks
 from headrace.delivery.parked import encode_event
 from headrace.delivery.partition.settle import RUNAWAY
@@ -26,7 +27,6 @@ from headrace.model.function import FunctionSpec
 from headrace.model.hop_limit import next_hop, runs_away
 from headrace.model.outcome import Returned
 from headrace.model.record import Chunk, Position
-from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Broker
 
 MAX_FETCH = 10_000
@@ -52,7 +52,7 @@ class ConsumerRun:
         *,
         token: int,
         ends: float,
-        storage: Storage,
+        committer: Committer,
         broker: Broker,
         clock: Clock,
         vetting: PublishChecks,
@@ -64,7 +64,7 @@ class ConsumerRun:
         self._spec = spec
         self._stream = stream
         self._ends = ends
-        self._storage = storage
+        self._committer = committer
         self._broker = broker
         self._clock = clock
         self._vetting = vetting
@@ -200,8 +200,7 @@ class ConsumerRun:
                 raise Refused(cause.message if cause is not None else "single events cannot fail")
             change, rows = change_of(self._effects(vetted), self._rows)
             if change.puts or change.deletes or change.appends or returned.reads:
-                await self._storage.apply(change)
-            self._vetting.landed(change.appends)
+                await self._committer.commit(change)
             self._rows = rows
             self.token += 1
             self._open.clear()

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Sequence
 
 from headrace.delivery.assignment.consumer_run import ConsumerRun, ConsumerRuns
+from headrace.delivery.commit.committer import Committer
 from headrace.delivery.commit.publish_checks import PublishChecks
 from headrace.delivery.partition.wakeup import Wakeup
 from headrace.delivery.positions import Claim, claim, decode_position, position_key
@@ -26,7 +27,6 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Returned
 from headrace.model.triggers.lag import Lag
 from headrace.runtime.base import Invoker
-from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Assigned, Broker, Reader, Revoked, Subscription
 from headrace.telemetry.history import RunHistory, run_of
 
@@ -50,7 +50,7 @@ class LagScaler:
         trigger: Lag,
         subscription: Subscription,
         *,
-        storage: Storage,
+        committer: Committer,
         broker: Broker,
         invoker: Invoker,
         clock: Clock,
@@ -64,7 +64,8 @@ class LagScaler:
         self._spec = spec
         self._trigger = trigger
         self._subscription = subscription
-        self._storage = storage
+        self._committer = committer
+        self._storage = committer.storage
         self._broker = broker
         self._invoker = invoker
         self._clock = clock
@@ -234,7 +235,7 @@ class LagScaler:
             claims,
             token=token,
             ends=self._clock.monotonic() + self._trigger.lifespan_s,
-            storage=self._storage,
+            committer=self._committer,
             broker=self._broker,
             clock=self._clock,
             vetting=self._vetting,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from headrace.delivery.commit.committer import Committer
 from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
 from headrace.environment.restart_backoff import Backoff
@@ -19,7 +20,6 @@ from headrace.model.triggers.base import Trigger
 from headrace.sources.base import SourceAppender
 from headrace.sources.open import SourceContext, open_source
 from headrace.sources.trigger_checks import named
-from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Broker
 
 Key = tuple[str, tuple[str, ...], int]
@@ -37,7 +37,7 @@ class SourceSupervisor:
         self,
         around: SourceContext,
         *,
-        storage: Storage,
+        committer: Committer,
         broker: Broker,
         clock: Clock,
         entropy: Entropy,
@@ -45,7 +45,7 @@ class SourceSupervisor:
         halted: dict[Key, str],
     ) -> None:
         self._around = around
-        self._storage = storage
+        self._committer = committer
         self._broker = broker
         self._clock = clock
         self._entropy = entropy
@@ -90,7 +90,11 @@ class SourceSupervisor:
             await before.stop()
         try:
             source = open_source(function, trigger, self._around)
-            await source.run(SourceAppender(self._storage, self._broker, stream=stream))
+            committer = self._committer
+            outlet = SourceAppender(
+                committer.storage, self._broker, committer.commit, stream=stream
+            )
+            await source.run(outlet)
         except Misuse as error:
             self._halted[function.name, (stream, "source"), 0] = f"its trigger cannot work: {error}"
             raise

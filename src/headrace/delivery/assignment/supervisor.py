@@ -21,6 +21,8 @@ from headrace.delivery.assignment.lag_scaler import LagScaler
 from headrace.delivery.assignment.seek import move, move_to_end, must_merge_alike
 from headrace.delivery.assignment.source_supervisor import Key, SourceSupervisor
 from headrace.delivery.assignment.subscriptions import FunctionSubscription, Shared
+from headrace.delivery.commit.committer import Committer
+from headrace.delivery.commit.delayed_appends import DelayedAppends
 from headrace.delivery.commit.publish_checks import PublishChecks
 from headrace.delivery.flow.breaker import BreakerState, CircuitBreaker
 from headrace.delivery.flow.limits import FlowLimiter
@@ -110,10 +112,16 @@ class PartitionSupervisor:
         self._paused: set[str] = set()
         # Held while an operator's wish is done to rows of a partition that nobody owns here.
         self._unowned: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.committer = committer = Committer(storage)
+        delayed_appends = DelayedAppends(clock, entropy)
         self.delays = DelayedMessages(
-            storage=storage, broker=broker, clock=clock, entropy=entropy, on_failure=on_failure
+            committer=committer,
+            broker=broker,
+            clock=clock,
+            appends=delayed_appends,
+            on_failure=on_failure,
         )
-        self.vetting = PublishChecks(broker, self.delays, runs)
+        self.vetting = PublishChecks(broker, delayed_appends, runs)
         around = SourceContext(
             clock,
             entropy,
@@ -125,7 +133,7 @@ class PartitionSupervisor:
         )
         self.sources = SourceSupervisor(
             around,
-            storage=storage,
+            committer=committer,
             broker=broker,
             clock=clock,
             entropy=entropy,
@@ -133,7 +141,7 @@ class PartitionSupervisor:
             halted=self.halted,
         )
         self._pumping = WorkerFactory(
-            storage=storage,
+            committer=committer,
             broker=broker,
             clock=clock,
             entropy=entropy,
@@ -309,7 +317,7 @@ class PartitionSupervisor:
             function,
             trigger,
             subscription,
-            storage=self._storage,
+            committer=self.committer,
             broker=self._broker,
             invoker=self._invoker,
             clock=self._clock,

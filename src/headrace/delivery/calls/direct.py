@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from headrace.delivery.calls.idempotency import KeyTurns, opened, sealed
 from headrace.delivery.calls.streaming import Listener, LiveAnswer, LiveAnswers
 from headrace.delivery.commit.changes import change_of
+from headrace.delivery.commit.committer import Committer
 from headrace.delivery.commit.publish_checks import PublishChecks
 from headrace.delivery.unknown_function import unknown_function
 from headrace.environment.clock import Clock
@@ -29,7 +30,6 @@ from headrace.model.outcome import Cause, Outcome, Returned
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.base import Invoker, PromptInvoker
 from headrace.runtime.states import Lost, Queued, Waiter
-from headrace.storage.kv.base import Storage
 from headrace.storage.kv.keys import pack
 from headrace.storage.state.rows import decode_row, encode_row
 from headrace.telemetry.history import RunHistory, run_of
@@ -82,7 +82,7 @@ class DirectCalls:
         self,
         functions: Mapping[str, FunctionSpec],
         *,
-        storage: Storage,
+        committer: Committer,
         invoker: Invoker,
         clock: Clock,
         entropy: Entropy,
@@ -94,7 +94,8 @@ class DirectCalls:
         self._answers = answers
         self._vetting = vetting
         self._turns = KeyTurns()
-        self._storage = storage
+        self._committer = committer
+        self._storage = committer.storage
         self._invoker = invoker
         self._prompt = invoker if isinstance(invoker, PromptInvoker) else None
         self._clock = clock
@@ -379,8 +380,7 @@ class DirectCalls:
                 change.deletes,
                 change.appends,
             )
-        await self._storage.apply(change)
-        self._vetting.landed(change.appends)
+        await self._committer.commit(change)
 
     async def _confirm(self, checks: Sequence[Check]) -> None:
         """Pass, where what a call only read is still so: its instance may remember older state.

@@ -13,6 +13,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from headrace.delivery.commit.committer import Committer
 from headrace.delivery.publisher import Publisher
 from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
@@ -20,7 +21,6 @@ from headrace.model.effects import Change, Check, Put, Space
 from headrace.model.errors import Conflict, Misuse, Unavailable
 from headrace.model.event import Event
 from headrace.model.record import Position
-from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Broker
 from headrace.storage.state.rows import decode_row, encode_row
 
@@ -133,13 +133,14 @@ class RequestRecorder:
         self,
         publisher: Publisher,
         *,
-        storage: Storage,
+        committer: Committer,
         broker: Broker,
         clock: Clock,
         entropy: Entropy,
     ) -> None:
         self._publisher = publisher
-        self._storage = storage
+        self._committer = committer
+        self._storage = committer.storage
         self._broker = broker
         self._clock = clock
         self._entropy = entropy
@@ -172,18 +173,12 @@ class RequestRecorder:
             value = _encoder.encode(_KeptRequest(digest, append.partition, low))
             until = self._clock.now() + int(seconds * 1_000_000)
             put = Put(Space.MARKS, mark, encode_row(self._entropy.integer(62), value, until))
-            together = self._broker.colocated
-            change = Change(
-                (Check(Space.MARKS, mark, row),), (put,), appends=(append,) if together else ()
-            )
+            change = Change((Check(Space.MARKS, mark, row),), (put,), appends=(append,))
             try:
-                applied = await self._storage.apply(change)
+                applied = await self._committer.commit(change)
             except Conflict:
                 continue
-            if not together:
-                applied = await self._broker.append([append])
-            position = applied.positions[0]
-            return position, position is None
+            return applied.positions[0], applied.duplicates > 0
         raise Conflict("several requests with the same `Idempotency-Key` came at once; try again")
 
     def _known(self, row: bytes | None) -> _KeptRequest | None:

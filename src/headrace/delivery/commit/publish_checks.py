@@ -7,11 +7,9 @@ never halts its partition. It does not open payloads that are within their strea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from msgspec.structs import replace
 
-from headrace.delivery.queues.delayed import DelayedMessages
+from headrace.delivery.commit.delayed_appends import DelayedAppends
 from headrace.model.errors import Invalid, Misuse, Refused, Unknown, is_final
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import Cause, Outcome, Returned
@@ -27,7 +25,7 @@ class PublishChecks:
     What it lets pass is told to `runs`, as it is the one place that all outputs come by.
     """
 
-    def __init__(self, broker: Broker, delays: DelayedMessages, runs: RunHistory) -> None:
+    def __init__(self, broker: Broker, delays: DelayedAppends, runs: RunHistory) -> None:
         self._broker = broker
         self._delays = delays
         self._runs = runs
@@ -45,11 +43,6 @@ class PublishChecks:
             return Returned(error=cause, usage=outcome.usage)
         self._runs.published(spec.name, (append.stream for append in outcome.appends))
         return outcome if appends == outcome.appends else replace(outcome, appends=appends)
-
-    def landed(self, appends: Sequence[Append]) -> None:
-        """These have landed, by whichever way: what is due later is waited for."""
-        if any(append.later for append in appends):
-            self._delays.wake()
 
     def _checked(self, function: FunctionSpec, append: Append) -> tuple[Append, ...]:
         name, stream = function.name, self._broker.stream(append.stream)
@@ -73,4 +66,4 @@ class PublishChecks:
         if append.later:
             raise Refused(f"`{name}` named a row of the store, which no function may")
         check_append(append, stream)
-        return tuple(part for part, _ in self._delays.held_back(stream, append))
+        return tuple(part for part, _ in self._delays.split(stream, append))

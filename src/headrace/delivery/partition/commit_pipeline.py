@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
 from headrace.delivery.commit.changes import change_of
+from headrace.delivery.commit.committer import Committer
 from headrace.delivery.partition.ledger import At, Ledger, without
 from headrace.delivery.positions import StoredPosition, stored
 from headrace.delivery.unit import Unit
@@ -26,8 +27,7 @@ from headrace.environment.tasks import Tasks
 from headrace.model.effects import Change, Delete, Effects, Put
 from headrace.model.errors import Conflict, Fenced, Unavailable
 from headrace.model.policy import MAX_BATCH_BYTES
-from headrace.model.record import Append, Chunk
-from headrace.storage.kv.base import Storage
+from headrace.model.record import Chunk
 
 COMMITS_IN_FLIGHT = 4
 CALM = 8
@@ -41,13 +41,11 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         beside: Rows that must land with the positions these effects bring, and events they finish.
-        landed: Is told what was appended, once it is.
         on_finished: Called with the events that a change has finished, once it has landed.
         wake: Called when there is something to do: a change did not land, or a unit runs again.
     """
 
     beside: Callable[[Effects, Iterable[Chunk]], tuple[Put | Delete, ...]]
-    landed: Callable[[Sequence[Append]], None]
     on_finished: Callable[[Iterable[Chunk]], None]
     wake: Callable[[], None]
 
@@ -124,14 +122,14 @@ class CommitPipeline:
         function: str,
         rows: dict[At, bytes],
         *,
-        storage: Storage,
+        committer: Committer,
         tasks: Tasks,
         width: int,
         hooks: Hooks,
     ) -> None:
         self._function = function
         self._rows = rows
-        self._storage = storage
+        self._committer = committer
         self._tasks = tasks
         self._most = COMMITS_IN_FLIGHT * width
         self._at_once = self._all_at_once = self._most + width
@@ -272,7 +270,7 @@ class CommitPipeline:
     async def _hand_over(self, commit: _Commit) -> None:
         landed = False
         try:
-            await self._storage.apply(commit.change)
+            await self._committer.commit(commit.change)
             landed = True
         except Conflict:
             # Its fence held, so all before it has landed.
@@ -343,8 +341,6 @@ class CommitPipeline:
                 self._at_once += 1
                 self._calm = 0
                 self.is_wary = self._at_once < self._all_at_once
-        if commit.change.appends:
-            self._hooks.landed(commit.change.appends)
         if commit.finished:
             self._hooks.on_finished(commit.finished)
 
@@ -388,7 +384,7 @@ class CommitPipeline:
         """
         standing: dict[str, StoredPosition] = {}
         for stream, partition in self._rows:
-            row, known = await stored(self._storage, self._function, stream, partition)
+            row, known = await stored(self._committer.storage, self._function, stream, partition)
             if known.epoch != self._ledger.epoch_of(stream):
                 raise Fenced(f"`{self._function}` lost `{stream}/{partition}` to another owner")
             self._rows[stream, partition] = row

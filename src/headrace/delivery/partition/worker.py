@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 
+from headrace.delivery.commit.committer import Committer
 from headrace.delivery.flow.breaker import CircuitBreaker
 from headrace.delivery.flow.limits import FlowLimiter
 from headrace.delivery.intake.merge.merge import Merge
@@ -40,9 +41,8 @@ from headrace.model.function import FunctionSpec
 from headrace.model.hop_limit import runs_away
 from headrace.model.outcome import Outcome, Returned
 from headrace.model.policy import OnFailure, ParkKey
-from headrace.model.record import Append, Chunk
+from headrace.model.record import Chunk
 from headrace.runtime.base import RECALLED, Invoker, Lead, RunHandle
-from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Reader
 from headrace.telemetry.history import RunHistory, runs_of
 
@@ -59,7 +59,7 @@ class PartitionWorker:
         claims: dict[str, Claim],
         readers: Sequence[Reader],
         *,
-        storage: Storage,
+        committer: Committer,
         invoker: Invoker,
         clock: Clock,
         entropy: Entropy,
@@ -71,7 +71,6 @@ class PartitionWorker:
         vet: Callable[[Outcome], Outcome] = lambda outcome: outcome,
         flow: FlowLimiter | None = None,
         recall: Callable[[], None] = lambda: None,
-        landed: Callable[[Sequence[Append]], None] = lambda appends: None,
         merges: MergeOrderStore | None = None,
         lead: Lead | None = None,
         compacted: frozenset[str] = frozenset(),
@@ -82,7 +81,7 @@ class PartitionWorker:
         self.fenced = False
         self._streams = tuple(claims)
         self._readers = readers
-        self._storage = storage
+        self._storage = storage = committer.storage
         self._invoker = invoker
         self._clock = clock
         self._entropy = entropy
@@ -105,12 +104,11 @@ class PartitionWorker:
         self._landing = CommitPipeline(
             spec.name,
             {(name, partition): c.row for name, c in claims.items()},
-            storage=storage,
+            committer=committer,
             tasks=tasks,
             width=self._width,
             hooks=Hooks(
                 beside=self._beside,
-                landed=landed,
                 on_finished=self._finished,
                 wake=self._waiting.wake,
             ),

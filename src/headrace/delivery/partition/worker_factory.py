@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 
+from headrace.delivery.commit.committer import Committer
 from headrace.delivery.commit.publish_checks import PublishChecks
 from headrace.delivery.flow.breaker import CircuitBreaker
 from headrace.delivery.flow.limits import FlowLimiter
@@ -25,7 +26,6 @@ from headrace.model.function import FunctionSpec
 from headrace.model.triggers.base import StreamTrigger
 from headrace.patterns.record_filter import Selection
 from headrace.runtime.base import Lead
-from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Broker, Reader, Subscription
 from headrace.telemetry.history import RunHistory
 
@@ -38,7 +38,7 @@ class WorkerFactory:
     def __init__(
         self,
         *,
-        storage: Storage,
+        committer: Committer,
         broker: Broker,
         clock: Clock,
         entropy: Entropy,
@@ -48,7 +48,8 @@ class WorkerFactory:
         vetting: PublishChecks,
         lead: Lead | None,
     ) -> None:
-        self._storage = storage
+        self._committer = committer
+        self._storage = committer.storage
         self._broker = broker
         self._clock = clock
         self._entropy = entropy
@@ -108,7 +109,7 @@ class WorkerFactory:
             partition,
             claims,
             readers,
-            storage=self._storage,
+            committer=self._committer,
             invoker=self._queues,
             clock=self._clock,
             entropy=self._entropy,
@@ -120,7 +121,6 @@ class WorkerFactory:
             vet=functools.partial(self._vetting, function),
             flow=flow,
             recall=functools.partial(self._queues.recall, function.name),
-            landed=self._vetting.landed,
             merges=self._merges(function, trigger, partition),
             lead=self._lead,
             compacted=frozenset(

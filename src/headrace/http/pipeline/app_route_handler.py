@@ -199,7 +199,7 @@ async def _keep(context: ApiContext, target: Target, event: Event, digest: bytes
     if digest and isinstance(target.trigger, Http):
         keeping = RequestRecorder(
             services.publisher,
-            storage=services.storage,
+            committer=services.supervisor.committer,
             broker=services.broker,
             clock=services.clock,
             entropy=services.entropy,

@@ -117,11 +117,6 @@ class Subscription(Protocol):
 class Broker(Protocol):
     """A log of streams. One per node."""
 
-    @property
-    def colocated(self) -> bool:
-        """Whether appends can ride in a storage `Change`, in one transaction with it."""
-        ...
-
     async def declare(self, spec: StreamSpec) -> StreamSpec:
         """Create the stream, or bring its changeable settings up to `spec`.
 

@@ -42,8 +42,6 @@ class _MemoryLog:
 class MemoryBroker:
     """A log in memory. Attached to its storage; one at a time."""
 
-    colocated = True
-
     def __init__(
         self,
         storage: MemoryStorage,

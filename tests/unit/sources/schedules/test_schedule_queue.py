@@ -85,7 +85,7 @@ class Room:
     async def dates(self, name: str, *seconds: float, **more: Any) -> Dates:
         stream = f"_{name}"
         await self.broker.declare(StreamSpec(name=stream))
-        outlet = SourceAppender(self.storage, self.broker, stream=stream)
+        outlet = SourceAppender(self.storage, self.broker, self.storage.apply, stream=stream)
         await outlet.checkpoint()
         return Dates(outlet, list(seconds), **more)
 
@@ -178,7 +178,7 @@ def test_no_change_holds_more_than_its_bound(room: Room, monkeypatch: pytest.Mon
 def test_one_that_another_node_has_kept_takes_nobody_with_it(room: Room) -> None:
     async def work() -> None:
         dates = [await room.dates(f"n{number}", 60) for number in range(10)]
-        other = SourceAppender(room.storage, room.broker, stream="_n3")
+        other = SourceAppender(room.storage, room.broker, room.storage.apply, stream="_n3")
         await other.emit([Event(b"1", time=EPOCH + 60 * SECOND)], checkpoint=b"theirs")
         async with room.keeping(*dates) as kept:
             ends = await asyncio.gather(*kept, return_exceptions=True)

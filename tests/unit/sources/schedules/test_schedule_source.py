@@ -283,7 +283,7 @@ def test_what_was_made_ready_is_what_would_have_been_said_then(
     broker = MemoryBroker(storage, clock=SystemClock())
     at_once(broker.declare(StreamSpec(name="_s")))
     keeping = ScheduleKeeper(
-        schedule, times, standing, SourceAppender(storage, broker, stream="_s")
+        schedule, times, standing, SourceAppender(storage, broker, storage.apply, stream="_s")
     )
     keeping.prepare()
     draft = keeping.draft(now)

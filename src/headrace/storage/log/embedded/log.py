@@ -43,8 +43,6 @@ _log = logging.getLogger(__name__)
 class EmbeddedBroker:
     """The log of a node that keeps its own. Owned by the node; attached to its storage."""
 
-    colocated = True
-
     def __init__(
         self, storage: SqliteStorage, *, clock: Clock, tasks: Tasks, sweep: float = SWEEP_SECONDS
     ) -> None:
