@@ -16,15 +16,9 @@ SHARED_CLASS_NAMES = {"Event"}
 ENDS_LIKE_A_GERUND = {"housekeeping", "streaming", "content_encoding", "payload_binding"}
 """Nouns of the field that end in `ing`."""
 WIDE_CONSTRUCTORS = {
-    "ConsumerRun": 9,
-    "WorkerFactory": 9,
     "RequestPlan": 10,
     "Folding": 10,
-    "PartitionSupervisor": 11,
-    "LagScaler": 12,
     "Hosts": 13,
-    "UnitScheduler": 17,
-    "PartitionWorker": 19,
 }
 """Constructors with more than eight parameters, and with how many."""
 NOT_A = re.compile(r"(?<!here )\bis no (?!longer|more\b|one\b)")

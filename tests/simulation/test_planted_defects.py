@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 from tests.auditor.judge import judge
 
 import headrace.delivery.partition.ledger as ledger
-import headrace.delivery.partition.worker as pump
 from headrace.delivery import positions
 from headrace.delivery.assignment.supervisor import PartitionSupervisor
 from headrace.delivery.commit.changes import change_of
@@ -25,6 +25,7 @@ from headrace.delivery.partition.retry import gives_up
 from headrace.delivery.partition.scheduler import UnitScheduler
 from headrace.delivery.partition.watermark import Watermark
 from headrace.delivery.partition.worker import PartitionWorker
+from headrace.delivery.partition.worker_factory import WorkerFactory
 from headrace.delivery.publisher import Publisher
 from headrace.model.effects import Change, Progress, Space
 from headrace.model.errors import Conflict, Fenced
@@ -79,7 +80,8 @@ def a_failed_event_moves_the_position(patch: pytest.MonkeyPatch) -> None:
         lost = tuple(chunk for unit in verdict.again for chunk in unit.chunks)
         return msgspec.structs.replace(verdict, again=(), finished=verdict.finished + lost)
 
-    patch.setattr(pump, "settle", careless)
+    begin = functools.partialmethod(WorkerFactory.__init__, settle=careless)
+    patch.setattr(WorkerFactory, "__init__", begin)
 
 
 @plant("I4")
@@ -202,14 +204,14 @@ def an_event_loses_its_type_on_its_way(patch: pytest.MonkeyPatch) -> None:
 
 @plant("I6")
 def a_new_owner_is_not_noticed(patch: pytest.MonkeyPatch) -> None:
-    async def trusting(self: Any) -> dict[str, Any]:
+    async def trusting(self: Any) -> dict[Any, Any]:
         standing = {}
         for stream, partition in self._rows:
             row, known = await positions.stored(
                 self._committer.storage, self._function, stream, partition
             )
             self._rows[stream, partition] = row
-            standing[stream] = known
+            standing[stream, partition] = known
         return standing
 
     patch.setattr(CommitPipeline, "found", trusting)
@@ -274,7 +276,8 @@ def a_key_goes_on_before_its_commit_has_landed(patch: pytest.MonkeyPatch) -> Non
 
     def hasty(self: Any, effects: Any, finished: Any = (), unit: Any = None) -> Any:
         task = real(self, effects, finished, unit)
-        self._hooks.on_finished(finished)
+        if self._intake.release(finished):
+            self._wakeup.wake()
         return task
 
     patch.setattr(CommitPipeline, "begin", hasty)
@@ -293,13 +296,13 @@ def a_host_that_is_stopped_waits_for_its_runs(patch: pytest.MonkeyPatch) -> None
 
 @plant("R2", first=480)
 def what_ends_while_its_host_is_stopped_is_not_kept(patch: pytest.MonkeyPatch) -> None:
-    real = PartitionWorker._land
+    real = PartitionWorker._commit
 
     async def careless(self: Any, *verdict: Any) -> None:
-        if not self._stopping:
+        if not self._is_stopping:
             await real(self, *verdict)
 
-    patch.setattr(PartitionWorker, "_land", careless)
+    patch.setattr(PartitionWorker, "_commit", careless)
 
 
 @plant("I3")

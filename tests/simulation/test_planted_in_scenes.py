@@ -5,6 +5,7 @@ One defect at a time, switched on only here; the simulation must find it among t
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +15,6 @@ import pytest
 from tests.auditor.judge import judge
 
 import headrace.delivery.partition.ledger as ledger
-import headrace.delivery.partition.worker as pump
 from headrace.admin.queues import Queues
 from headrace.bus.http_target import HttpPoster
 from headrace.bus.router import RuleRouter
@@ -35,6 +35,7 @@ from headrace.delivery.partition import settle as settling
 from headrace.delivery.partition.retry import gives_up
 from headrace.delivery.partition.scheduler import UnitScheduler
 from headrace.delivery.partition.worker import PartitionWorker
+from headrace.delivery.partition.worker_factory import WorkerFactory
 from headrace.delivery.queues import external_consumers
 from headrace.delivery.queues.external_consumers import ExternalConsumers
 from headrace.model.due_time import wait_of
@@ -292,7 +293,8 @@ def what_a_schedule_set_off_leaves_nothing(patch: pytest.MonkeyPatch) -> None:
         verdict = real(unit, outcome, spec, now=now, draw=draw)
         return _changed(verdict, kept=False) if spec.name.startswith("sim.s") else verdict
 
-    patch.setattr(pump, "settle", careless)
+    begin = functools.partialmethod(WorkerFactory.__init__, settle=careless)
+    patch.setattr(WorkerFactory, "__init__", begin)
 
 
 # --- consumers -----------------------------------------------------------------------------------
@@ -331,15 +333,15 @@ def a_consumer_is_given_the_last_first(patch: pytest.MonkeyPatch) -> None:
 @plant("M1", "merge")
 def a_merge_takes_the_last_of_what_waits(patch: pytest.MonkeyPatch) -> None:
     real = Merge.take
-    patch.setattr(Merge, "take", lambda self, now: real(self, now)[::-1])
+    patch.setattr(Merge, "take", lambda self, *when: real(self, *when)[::-1])
 
 
 @plant("M2", "merge")
 def a_merge_forgets_whom_it_passed(patch: pytest.MonkeyPatch) -> None:
     real = MergeOrderStore.rows
 
-    def forgetful(self: Any, merge: Any, progress: Any) -> Any:
-        real(self, merge, progress)
+    def forgetful(self: Any, progress: Any) -> Any:
+        real(self, progress)
         return ()
 
     patch.setattr(MergeOrderStore, "rows", forgetful)
@@ -406,14 +408,14 @@ def a_call_does_not_see_that_state_has_changed(patch: pytest.MonkeyPatch) -> Non
 
 @plant("W1", "windows")
 def what_is_told_of_a_window_does_not_land(patch: pytest.MonkeyPatch) -> None:
-    real = PartitionWorker._land
+    real = PartitionWorker._commit
 
     async def careless(self: Any, unit: Any, outcome: Any, *more: Any) -> None:
         if ".window." in unit.chunks[0].stream and isinstance(outcome, Returned):
             outcome = _changed(outcome, appends=())
         await real(self, unit, outcome, *more)
 
-    patch.setattr(PartitionWorker, "_land", careless)
+    patch.setattr(PartitionWorker, "_commit", careless)
 
 
 @plant("W2", "windows")

@@ -18,6 +18,8 @@ from headrace.admin.orphaned_events import leftovers
 from headrace.bus.http_target import posts_over
 from headrace.client.http_pool import HttpPool
 from headrace.delivery.assignment.supervisor import PreparedDeployment
+from headrace.delivery.commit.committer import Committer
+from headrace.delivery.engine import Engine
 from headrace.delivery.observed_outputs import ObservedOutputs
 from headrace.delivery.partition.retention_holds import lowest_owed
 from headrace.environment.clock import Clock, SystemClock
@@ -90,11 +92,7 @@ class Node:
                 limits=settings.fleet,
                 surroundings=self._surroundings,
             ),
-            storage=storage,
-            broker=broker,
-            clock=clock,
-            entropy=entropy,
-            runs=self.runs,
+            engine=Engine(Committer(storage), broker, clock, entropy, Tasks(_failed), self.runs),
             secrets=self.secrets,
             post=posts_over(self.outgoing),
             outgoing=self.outgoing,

@@ -7,6 +7,7 @@ of processes, `testing` with an inline invoker for each of its hosts; neither co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -20,9 +21,8 @@ from headrace.client.http_pool import HttpPool
 from headrace.delivery.assignment.consumer_run import ConsumerRuns
 from headrace.delivery.assignment.supervisor import PartitionSupervisor
 from headrace.delivery.calls.streaming import LiveAnswers
+from headrace.delivery.engine import Engine
 from headrace.delivery.hostcalls import HostCalls
-from headrace.environment.clock import Clock
-from headrace.environment.randomness import Entropy
 from headrace.http.dependencies import Dependencies, Health
 from headrace.model.invocation import Invocation
 from headrace.node.http_services import furnish
@@ -31,9 +31,7 @@ from headrace.runtime.instance_views import ColdStarts
 from headrace.security.access import Access
 from headrace.security.operator_key import Operator
 from headrace.security.secrets import Secrets
-from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Broker
-from headrace.telemetry.history import RunHistory
 
 
 class Runner(Invoker, Protocol):
@@ -68,12 +66,8 @@ class SharedParts(NamedTuple, Generic[R]):
 def connect_parts(
     runner_for: Callable[[HostCalls], R],
     *,
-    storage: Storage,
-    broker: Broker,
+    engine: Engine,
     delivered: Broker | None = None,
-    clock: Clock,
-    entropy: Entropy,
-    runs: RunHistory,
     secrets: Secrets,
     post: Post,
     outgoing: HttpPool,
@@ -91,12 +85,8 @@ def connect_parts(
 
     Args:
         runner_for: Makes the runner, given the answers to what running functions ask.
-        storage: Storage of state, positions and everything else.
-        broker: The log.
+        engine: Storage, log, time, chance and tasks.
         delivered: The log as delivery reads it, where that differs (a test's faults).
-        clock: The time.
-        entropy: Chance.
-        runs: History of invocations.
         secrets: Secrets by name.
         post: Sends requests to HTTP targets.
         outgoing: Connections to other services.
@@ -110,16 +100,13 @@ def connect_parts(
         folder: The data folder; None without one.
         outside: Whether sources outside of the node are read.
     """
+    storage, broker, clock, entropy = engine.storage, engine.log, engine.clock, engine.random
     consumer_runs, answers = ConsumerRuns(), LiveAnswers()
     runner = runner_for(HostCalls(storage, clock, consumer_runs, answers, secrets))
     internal = InternalInvoker(runner, clock=clock)
     supervisor = PartitionSupervisor(
-        broker=broker if delivered is None else delivered,
-        storage=storage,
+        engine=engine if delivered is None else replace(engine, log=delivered),
         invoker=internal,
-        clock=clock,
-        entropy=entropy,
-        runs=runs,
         on_failure=on_failure,
         folder=folder,
         outside=outside,
@@ -129,7 +116,7 @@ def connect_parts(
     bus = Bus(supervisor, internal, storage=storage, broker=broker, post=post, secrets=secrets)
     replays = Replays(
         bus,
-        committer=supervisor.committer,
+        committer=engine.committer,
         broker=broker,
         clock=clock,
         entropy=entropy,
@@ -140,7 +127,7 @@ def connect_parts(
         invoker=runner,
         answers=answers,
         replays=replays,
-        runs=runs,
+        runs=engine.telemetry,
         storage=storage,
         broker=broker,
         clock=clock,

@@ -16,11 +16,14 @@ from typing import Any, TypeVar, cast
 from headrace.bus.http_target import HttpRequest
 from headrace.client.http_pool import HttpPool
 from headrace.delivery.assignment.supervisor import PartitionSupervisor
+from headrace.delivery.commit.committer import Committer
+from headrace.delivery.engine import Engine
 from headrace.delivery.partition.retention_holds import lowest_owed
 from headrace.delivery.publisher import PublishReceipt
 from headrace.delivery.queues.delayed import DelayedMessages
 from headrace.environment import failpoints
 from headrace.environment.randomness import SeededEntropy
+from headrace.environment.tasks import Tasks
 from headrace.http.dependencies import Dependencies, Health
 from headrace.model.effects import Change, Space
 from headrace.model.errors import Conflict, Fenced, Unavailable
@@ -219,12 +222,15 @@ class Hosts:
                 on_invoke=lambda invocation: self._before(host, invocation),
                 on_outcome=lambda invocation, outcome: self._after(host, invocation, outcome),
             ),
-            storage=door,
-            broker=self.broker,
+            engine=Engine(
+                Committer(door),
+                self.broker,
+                self.clock,
+                self._entropy,
+                Tasks(self._failed),
+                RunHistory(),
+            ),
             delivered=self._spring(),
-            clock=self.clock,
-            entropy=self._entropy,
-            runs=RunHistory(),
             secrets=self._secrets,
             post=self._answer,
             outgoing=HttpPool(),

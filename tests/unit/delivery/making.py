@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headrace.delivery.commit.committer import Committer
 from headrace.delivery.commit.delayed_appends import DelayedAppends
 from headrace.delivery.commit.publish_checks import PublishChecks
+from headrace.delivery.engine import Engine
 from headrace.delivery.unit import Unit
-from headrace.environment.clock import SystemClock
-from headrace.environment.randomness import SystemEntropy
+from headrace.environment.clock import Clock, SystemClock
+from headrace.environment.randomness import SeededEntropy, SystemEntropy
+from headrace.environment.tasks import Tasks
 from headrace.model.event import Event
 from headrace.model.outcome import Cause
 from headrace.model.record import Chunk, encode_events
+from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Broker
 from headrace.telemetry.history import RunHistory
 
@@ -64,3 +68,17 @@ def offsets_of(chunks: Sequence[Chunk]) -> list[int]:
     ]
     assert all(place == value for place, value in found)
     return [place for place, _ in found]
+
+
+def engine_over(
+    storage: Storage, broker: Broker, clock: Clock, tasks: Tasks | None = None
+) -> Engine:
+    """What workers and consumer runs stand on, without chance and with a history of its own."""
+    return Engine(
+        Committer(storage),
+        broker,
+        clock,
+        SeededEntropy(1),
+        tasks or Tasks(lambda name, error: None),
+        RunHistory(),
+    )

@@ -74,8 +74,9 @@ class Group:
         self.merge = Merge(
             len(names), events=self._batch, size=1 << 30, window=0.0, lateness=self._lateness
         )
+        self.book.follow(self.merge)
         lows = {name: mark.low for name, mark in zip(names, self.marks, strict=True)}
-        self.merge.resume(at_once(self.book.load(lows)))
+        at_once(self.book.resume(lows))
         self._cursors = list(lows.values())
         self.handed: list[Place] = []
         self.open: list[Place] = []
@@ -120,7 +121,7 @@ class Group:
             (name, 0): mark.progress()
             for name, mark in zip(self.logs.names, self.marks, strict=True)
         }
-        rows = self.book.rows(self.merge, progress)
+        rows = self.book.rows(progress)
         self.land(rows)
         self._committed = list(progress.values())
         known = set(self.order)

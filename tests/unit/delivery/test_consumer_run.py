@@ -9,11 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
-from tests.unit.delivery.making import vetting_of
+from tests.unit.delivery.making import engine_over, vetting_of
 
 from headrace.delivery.assignment import consumer_run
 from headrace.delivery.assignment.consumer_run import ConsumerRun, ConsumerRuns
-from headrace.delivery.commit.committer import Committer
 from headrace.delivery.positions import claim, decode_position, encode_position, position_key
 from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Progress, Put, Space
@@ -62,9 +61,7 @@ class Rig:
         given: dict[str, Any] = {
             "token": 7,
             "ends": self.clock.monotonic() + 60,
-            "committer": Committer(self.storage),
-            "broker": self.broker,
-            "clock": self.clock,
+            "engine": engine_over(self.storage, self.broker, self.clock),
             "vetting": vetting_of(self.broker),
         } | settings
         return ConsumerRun(SPEC, "orders", claims, **given)
@@ -184,7 +181,7 @@ async def test_finished_offsets_above_the_watermark_are_not_given_again(rig: Rig
     shift = await rig.shift()
     assert _numbers((await shift.fetch(2))[0]) == [1]
     await shift.land(Returned())
-    assert await rig.progress(0) == Progress(3, (3,))
+    assert await rig.progress(0) == Progress(4)
     found, lag = await shift.fetch(10)
     assert (_numbers(found), lag) == ([4, 5], 0)
     await shift.land(Returned())

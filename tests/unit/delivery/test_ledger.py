@@ -35,7 +35,7 @@ def ledger(
     **options: Any,
 ) -> Ledger:
     spec = msgspec.structs.replace(SPEC, **options)
-    return Ledger(spec, 0, {"s": StoredPosition(7, Progress(low, sparse), trouble, parked or {})})
+    return Ledger(spec, {("s", 0): StoredPosition(7, Progress(low, sparse), trouble, parked or {})})
 
 
 def landed(
@@ -60,7 +60,7 @@ def test_only_what_is_not_finished_is_let_in(
     sparse = tuple(sorted(each for each in finished if each > low))
     books, first, found = ledger(low, sparse), low, list[int]()
     for size in sizes:
-        found += offsets_of(books.admit("s", (chunk(size, first),)))
+        found += offsets_of(books.admit(("s", 0), (chunk(size, first),)))
         first += size
 
     assert found == [offset for offset in range(low, first) if offset not in sparse]
@@ -68,16 +68,16 @@ def test_only_what_is_not_finished_is_let_in(
 
 def test_what_the_watermark_has_leapt_over_is_not_let_in_again() -> None:
     books = ledger(2, (3, 4, 5))
-    (open_one,) = books.admit("s", (chunk(1, 2),))
+    (open_one,) = books.admit(("s", 0), (chunk(1, 2),))
     landed(books, Unit((open_one,)), Verdict(finished=(open_one,), kept=True))
 
-    assert books.watermark("s") == 6
-    assert offsets_of(books.admit("s", (chunk(4, 3),))) == [6]
+    assert books.watermark(("s", 0)) == 6
+    assert offsets_of(books.admit(("s", 0), (chunk(4, 3),))) == [6]
 
 
 def test_offsets_that_retention_took_hold_nothing_up() -> None:
     books = ledger(2)
-    books.admit("s", (chunk(2, 10),))
+    books.admit(("s", 0), (chunk(2, 10),))
     effects = landed(books, Unit((chunk(2, 10),)), Verdict(finished=(chunk(2, 10),), kept=True))
 
     assert effects.progress == {("s", 0): Progress(12)}
@@ -204,7 +204,7 @@ def test_a_redriven_event_is_not_diverted_behind_itself() -> None:
 
     assert books.divert(again, 0) == (again, ())
     books.running.append(again)
-    assert books.redriving() == {("s", LANE)}
+    assert books.redriving() == {("s", 0, LANE)}
     done = landed(books, again, Verdict(finished=again.chunks, kept=True))
     assert done.unparked == effects.parked
     assert done.progress == {("s", 0): Progress(5)}
@@ -256,7 +256,7 @@ def test_the_event_behind_a_compaction_gap_is_not_finished() -> None:
     books = ledger()
     within = chunk(3, 0, offsets=(0, 4, 5))
     behind = chunk(2, 9)
-    assert offsets_of(books.admit("s", (within, behind))) == [0, 4, 5, 9, 10]
+    assert offsets_of(books.admit(("s", 0), (within, behind))) == [0, 4, 5, 9, 10]
 
     for first, mark in ((0, 4), (4, 5), (5, 9), (9, 10)):
         one = next(
@@ -271,7 +271,7 @@ def test_the_event_behind_a_compaction_gap_is_not_finished() -> None:
 
 def test_attempts_of_a_range_that_is_read_in_part_are_not_forgotten() -> None:
     books = ledger(trouble=(Trouble(0, 10, 2, cause=TROUBLE),))
-    (first,) = books.units(tuple(books.admit("s", (chunk(4),))))
+    (first,) = books.units(tuple(books.admit(("s", 0), (chunk(4),))))
     assert first.attempts == 2
 
     # The part that was read fails again, then it is done with; of the rest nobody has heard.
@@ -285,13 +285,13 @@ def test_attempts_of_a_range_that_is_read_in_part_are_not_forgotten() -> None:
     effects = landed(books, again, Verdict(finished=again.chunks, kept=True))
     assert effects.trouble["s", 0] == (Trouble(4, 10, 2, cause=TROUBLE),)
 
-    (rest,) = books.units(tuple(books.admit("s", (chunk(6, 4),))))
+    (rest,) = books.units(tuple(books.admit(("s", 0), (chunk(6, 4),))))
     assert rest.attempts == 2
 
 
 def test_what_was_taken_back_runs_again_and_no_change_says_it_is_done() -> None:
     books = ledger()
-    (read,) = books.admit("s", (chunk(6),))
+    (read,) = books.admit(("s", 0), (chunk(6),))
     mine, others = Unit((read.window(0, 2),)), Unit((read.window(2, 6),))
     first = landed(books, mine, Verdict(finished=mine.chunks, kept=True))
     second = landed(books, others, Verdict(finished=others.chunks, kept=True))

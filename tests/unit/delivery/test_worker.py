@@ -8,16 +8,19 @@ from itertools import pairwise
 
 import pytest
 from msgspec.structs import replace
+from tests.unit.delivery.making import engine_over
 
 from headrace.delivery.commit.committer import Committer
+from headrace.delivery.engine import Engine
 from headrace.delivery.flow.breaker import CircuitBreaker
 from headrace.delivery.flow.limits import FlowLimiter
+from headrace.delivery.partition.claimed_partition import ClaimedPartition
 from headrace.delivery.partition.coalesced_batches import MOST
 from headrace.delivery.partition.commit_pipeline import MAX_GATHERED
+from headrace.delivery.partition.function_runtime import FunctionRuntime
 from headrace.delivery.partition.worker import PartitionWorker
 from headrace.delivery.positions import claim, stored
 from headrace.delivery.publisher import Publisher
-from headrace.environment.randomness import SeededEntropy
 from headrace.environment.tasks import Tasks
 from headrace.model.effects import Space
 from headrace.model.errors import Unavailable
@@ -31,7 +34,6 @@ from headrace.model.record import Append, Chunk, encode_events
 from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.base import Reader
 from headrace.storage.log.memory import MemoryBroker
-from headrace.telemetry.history import RunHistory
 from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
 
@@ -60,8 +62,7 @@ class Rig:
         self.failures: list[str] = []
         self.tasks = Tasks(lambda name, error: self.failures.append(f"{name}: {error!r}"))
         self.broker = MemoryBroker(self.storage, clock=self.clock)
-        self.committer = Committer(self.storage)
-        self.publisher = Publisher(self.broker, self.committer)
+        self.publisher = Publisher(self.broker, Committer(self.storage))
         self.invoker = Counting()
         self.spec = FunctionSpec(name="shop.price", app="shop", batch_size=1)
 
@@ -81,18 +82,15 @@ class Rig:
             start="earliest",
         )
         return PartitionWorker(
-            self.spec,
-            0,
-            {"s": claimed},
-            [subscription.reader("s", 0, 0)],
-            committer=self.committer,
-            invoker=self.invoker,
-            clock=self.clock,
-            entropy=SeededEntropy(1),
-            tasks=self.tasks,
+            ClaimedPartition(self.spec, 0, {"s": claimed}, [subscription.reader("s", 0, 0)]),
+            engine=self.engine(),
+            runtime=FunctionRuntime(self.invoker),
             breaker=CircuitBreaker(None),
-            runs=RunHistory(),
         )
+
+    def engine(self) -> Engine:
+        """What its workers stand on."""
+        return engine_over(self.storage, self.broker, self.clock, self.tasks)
 
     async def close(self) -> None:
         """End what is left."""
@@ -238,17 +236,10 @@ async def throttled(loop: VirtualLoop) -> list[float]:
         )
         reader = Hesitant(subscription.reader("s", partition, 0), clock)
         pump = PartitionWorker(
-            spec,
-            partition,
-            {"s": claimed},
-            [reader],
-            committer=Committer(storage),
-            invoker=Noting(),
-            clock=clock,
-            entropy=SeededEntropy(1),
-            tasks=tasks,
+            ClaimedPartition(spec, partition, {"s": claimed}, [reader]),
+            engine=engine_over(storage, broker, clock, tasks),
+            runtime=FunctionRuntime(Noting()),
             breaker=CircuitBreaker(None),
-            runs=RunHistory(),
             flow=flow,
         )
         tasks.start(pump.run(), name="pump")

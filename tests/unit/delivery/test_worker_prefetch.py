@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
+from tests.unit.delivery.making import engine_over
+
 from headrace.delivery.commit.committer import Committer
 from headrace.delivery.flow.breaker import CircuitBreaker
+from headrace.delivery.partition.claimed_partition import ClaimedPartition
+from headrace.delivery.partition.function_runtime import FunctionRuntime
 from headrace.delivery.partition.worker import PartitionWorker
 from headrace.delivery.positions import claim
 from headrace.delivery.publisher import Publisher
-from headrace.environment.randomness import SeededEntropy
 from headrace.environment.tasks import Tasks
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec, StreamSpec
@@ -19,7 +22,6 @@ from headrace.model.outcome import Outcome, Returned
 from headrace.runtime.base import RECALLED
 from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.memory import MemoryBroker
-from headrace.telemetry.history import RunHistory
 from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
 EVENTS, KEYS, WIDTH, RUN_S = 400, 37, 4, 0.01
@@ -113,8 +115,7 @@ async def delivered(
     tasks = Tasks(lambda name, error: failures.append(f"{name}: {error!r}"))
     broker = MemoryBroker(storage, clock=clock)
     await broker.declare(StreamSpec(name="s", owner="shop"))
-    committer = Committer(storage)
-    await Publisher(broker, committer).publish(
+    await Publisher(broker, Committer(storage)).publish(
         "s", [Event(b"1", str(n % KEYS)) for n in range(events)]
     )
     spec = FunctionSpec(
@@ -126,18 +127,10 @@ async def delivered(
     )
     host = Timed(clock, tasks, take_back=take_back)
     pump = PartitionWorker(
-        spec,
-        0,
-        {"s": claimed},
-        [subscription.reader("s", 0, 0)],
-        committer=committer,
-        invoker=host,
-        clock=clock,
-        entropy=SeededEntropy(1),
-        tasks=tasks,
+        ClaimedPartition(spec, 0, {"s": claimed}, [subscription.reader("s", 0, 0)]),
+        engine=engine_over(storage, broker, clock, tasks),
+        runtime=FunctionRuntime(host, lead=host.begin),
         breaker=CircuitBreaker(None),
-        runs=RunHistory(),
-        lead=host.begin,
     )
     before = clock.monotonic()
     running = tasks.start(pump.run(), name="pump")

@@ -1,8 +1,9 @@
 """A run that consumes by itself: which partitions it holds, what it was given, what lands for it.
 
-In: claims of partitions, then a child's wishes to fetch and to commit. Out: chunks in order, and one
-change for each commit: positions, outputs and state together, fenced by the rows of the claims. A
-child can commit only what it was given here; after a commit that did not land, nothing more.
+In: claims of partitions, then a child's requests to fetch and to commit. Out: chunks in order, and one
+change for each commit: positions, outputs and state together, fenced by the rows of the claims. It keeps
+the same ledger as a partition worker. A child can commit only what it was given here; after a commit
+that did not land, nothing more.
 """
 
 from __future__ import annotations
@@ -14,20 +15,19 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from headrace.delivery.commit.changes import change_of
-from headrace.delivery.commit.committer import Committer
 from headrace.delivery.commit.publish_checks import PublishChecks
-from headrace.delivery.parked import encode_event
-from headrace.delivery.partition.settle import RUNAWAY
+from headrace.delivery.engine import Engine
+from headrace.delivery.partition.ledger import Ledger
+from headrace.delivery.partition.settle import Verdict, runaway
 from headrace.delivery.positions import Claim
-from headrace.delivery.unit import pick
-from headrace.environment.clock import Clock
-from headrace.model.effects import DeadEvent, Effects, Missed, Progress
+from headrace.delivery.unit import Unit
+from headrace.model.effects import Effects, Missed
 from headrace.model.errors import Fenced, Misuse, Refused
 from headrace.model.function import FunctionSpec
 from headrace.model.hop_limit import next_hop, runs_away
 from headrace.model.outcome import Returned
+from headrace.model.policy import DeadLetter
 from headrace.model.record import Chunk, Position
-from headrace.storage.log.base import Broker
 
 MAX_FETCH = 10_000
 MAX_UNCOMMITTED = 100_000
@@ -52,9 +52,7 @@ class ConsumerRun:
         *,
         token: int,
         ends: float,
-        committer: Committer,
-        broker: Broker,
-        clock: Clock,
+        engine: Engine,
         vetting: PublishChecks,
     ) -> None:
         self.partitions = tuple(claims)
@@ -64,26 +62,22 @@ class ConsumerRun:
         self._spec = spec
         self._stream = stream
         self._ends = ends
-        self._committer = committer
-        self._broker = broker
-        self._clock = clock
+        self._engine = engine
         self._vetting = vetting
         self._rows = {(stream, partition): claimed.row for partition, claimed in claims.items()}
-        standings = {partition: claimed.standing for partition, claimed in claims.items()}
-        self._epochs = {(stream, each): known.epoch for each, known in standings.items()}
-        self._at = {each: known.progress.watermark for each, known in standings.items()}
-        self._sparse = {each: set(known.progress.sparse) for each, known in standings.items()}
-        self._troubled = [(stream, each) for each, known in standings.items() if known.trouble]
+        standing = {(stream, partition): claimed.standing for partition, claimed in claims.items()}
+        self._ledger = Ledger(spec, standing)
         self._turns = deque(claims)
         self._open: list[Chunk] = []
-        self._dead: list[DeadEvent] = []
+        self._runaways: list[Chunk] = []
         self._busy = asyncio.Lock()
         self._over = self._closed = False
 
     @property
     def held(self) -> tuple[Position, ...]:
         """What it holds, and from where."""
-        return tuple(Position(self._stream, each, self._at[each]) for each in self.partitions)
+        stream, expected = self._stream, self._ledger.expected
+        return tuple(Position(stream, each, expected((stream, each))) for each in self.partitions)
 
     def recall(self) -> None:
         """Hand out nothing more; the run comes to its end by itself."""
@@ -109,7 +103,7 @@ class ConsumerRun:
                     "`context.consumer.commit()` in between"
                 )
             found: list[Chunk] = []
-            if not self._over and self._clock.monotonic() < self._ends:
+            if not self._over and self._engine.clock.monotonic() < self._ends:
                 self._turns.rotate(-1)
                 for partition in self._turns:
                     if room <= 0 or size <= 0:
@@ -124,63 +118,27 @@ class ConsumerRun:
 
     async def _read(self, partition: int, events: int, size: int) -> list[Chunk]:
         """What comes next in one partition: what is done or runs away is passed over."""
-        at = self._at[partition]
-        chunks = await self._broker.fetch(self._stream, partition, at, events=events, size=size)
+        at = self._stream, partition
+        log, expected = self._engine.log, self._ledger.expected(at)
+        chunks = await log.fetch(*at, expected, events=events, size=size)
         if not chunks:
             # Only what retention or compaction has removed can lie here.
-            high = (await self._broker.extent(self._stream, partition)).high
-            self._miss(partition, at, high)
-            self._at[partition] = max(at, high)
-            return []
-        self._miss(partition, at, chunks[0].start)
-        self._at[partition] = max(at, chunks[-1].end)
-        done, passing = self._sparse[partition], list[Chunk]()
-        for chunk in chunks:
-            if runs_away(chunk.hops):
-                self._dead += self._buried(chunk)
-                continue
-            offsets = [chunk.offset_of(index) for index in range(chunk.low, chunk.high)]
-            passing += pick(
-                (chunk,),
-                [i for i, offset in enumerate(offsets) if offset >= at and offset not in done],
-            )
-        return passing
-
-    def _miss(self, partition: int, low: int, high: int) -> None:
-        """Note what retention has taken; what compaction takes, nobody is meant to see."""
-        if low < high and self._broker.stream(self._stream).cleanup == "delete":
-            done = sum(1 for offset in self._sparse[partition] if low <= offset < high)
-            if count := high - low - done:
-                self.missed.append((partition, Missed(self._stream, low, high, count)))
-
-    def _buried(self, chunk: Chunk) -> list[DeadEvent]:
-        """The events of a chain that does not end."""
-        now = self._clock.now()
-        return [
-            DeadEvent(
-                self._spec.name,
-                Position(chunk.stream, chunk.partition, chunk.offset_of(index)),
-                encode_event(event),
-                RUNAWAY.cause,
-                1,
-                chunk.appended,
-                now,
-                chunk.hops,
-                chunk.origin,
-            )
-            for index, event in enumerate(chunk.events(), start=chunk.low)
-        ]
+            self._ledger.skip(at, (await log.extent(*at)).high)
+        admitted = self._ledger.admit(at, chunks)
+        # What compaction takes, nobody is meant to see.
+        if log.stream(self._stream).cleanup == "delete":
+            self.missed += ((partition, each) for each in self._ledger.missed)
+        self._ledger.missed.clear()
+        self._runaways += (chunk for chunk in admitted if runs_away(chunk.hops))
+        return [chunk for chunk in admitted if not runs_away(chunk.hops)]
 
     async def _behind(self) -> int:
         lag = 0
-        for partition in self._at:
-            extent = await self._broker.extent(self._stream, partition)
-            lag += self._progress(partition).unfinished(extent.low, extent.high)
+        for partition in self.partitions:
+            at = self._stream, partition
+            extent = await self._engine.log.extent(*at)
+            lag += self._ledger.read(at).unfinished(extent.low, extent.high)
         return lag
-
-    def _progress(self, partition: int) -> Progress:
-        at = self._at[partition]
-        return Progress(at, tuple(sorted(each for each in self._sparse[partition] if each >= at)))
 
     async def land(self, returned: Returned) -> None:
         """Commit: everything handed out counts as done, and what was done for it lands.
@@ -200,30 +158,31 @@ class ConsumerRun:
                 raise Refused(cause.message if cause is not None else "single events cannot fail")
             change, rows = change_of(self._effects(vetted), self._rows)
             if change.puts or change.deletes or change.appends or returned.reads:
-                await self._committer.commit(change)
+                await self._engine.committer.commit(change)
             self._rows = rows
             self.token += 1
             self._open.clear()
-            self._dead.clear()
-            self._troubled.clear()
+            self._runaways.clear()
             self._closed = False
 
     def _effects(self, returned: Returned) -> Effects:
         # The lineage is the platform's word, never the child's.
         hops, origin = next_hop(self._open)
-        progress = {(self._stream, each): self._progress(each) for each in self._at}
-        return Effects(
-            function=self._spec.name,
-            app=self._spec.app,
-            epoch=self._epochs,
-            progress=progress,
-            appends=tuple(replace(append, hops=hops, origin=origin) for append in returned.appends),
-            reads=returned.reads,
-            writes=returned.writes,
-            token=self.token,
-            trouble=dict.fromkeys(self._troubled, ()),
-            dead=tuple(self._dead),
+        appends = tuple(replace(append, hops=hops, origin=origin) for append in returned.appends)
+        fetched, endless = tuple(self._open), tuple(self._runaways)
+        verdict = Verdict(
+            finished=fetched, given_up=runaway(Unit(endless)).given_up if endless else (), kept=True
         )
+        effects = self._ledger.landed(
+            Unit(fetched + endless),
+            verdict,
+            kept=replace(returned, appends=appends),
+            token=self.token,
+            on_failure=DeadLetter(),
+            now=self._engine.clock.now(),
+        )
+        assert effects is not None  # noqa: S101 - something was kept, if only positions
+        return effects
 
     def _must_hold(self) -> None:
         if self._closed:

@@ -11,15 +11,11 @@ import asyncio
 from collections.abc import Sequence
 
 from headrace.delivery.assignment.consumer_run import ConsumerRun, ConsumerRuns
-from headrace.delivery.commit.committer import Committer
 from headrace.delivery.commit.publish_checks import PublishChecks
+from headrace.delivery.engine import Engine
 from headrace.delivery.partition.wakeup import Wakeup
 from headrace.delivery.positions import Claim, claim, decode_position, position_key
-from headrace.environment.clock import Clock
 from headrace.environment.failpoints import hit
-from headrace.environment.randomness import Entropy
-from headrace.environment.restart_backoff import Backoff
-from headrace.environment.tasks import Tasks
 from headrace.model.effects import Progress, Space
 from headrace.model.errors import Conflict, Fenced, HeadraceError, Unavailable
 from headrace.model.function import FunctionSpec
@@ -27,8 +23,8 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Returned
 from headrace.model.triggers.lag import Lag
 from headrace.runtime.base import Invoker
-from headrace.storage.log.base import Assigned, Broker, Reader, Revoked, Subscription
-from headrace.telemetry.history import RunHistory, run_of
+from headrace.storage.log.base import Assigned, Reader, Revoked, Subscription
+from headrace.telemetry.history import run_of
 
 PAUSE_MIN_S, PAUSE_MAX_S = 0.2, 30.0
 AWAY = (Conflict, Fenced, Unavailable)
@@ -50,13 +46,8 @@ class LagScaler:
         trigger: Lag,
         subscription: Subscription,
         *,
-        committer: Committer,
-        broker: Broker,
+        engine: Engine,
         invoker: Invoker,
-        clock: Clock,
-        entropy: Entropy,
-        tasks: Tasks,
-        runs: RunHistory,
         shifts: ConsumerRuns,
         vetting: PublishChecks,
     ) -> None:
@@ -64,14 +55,8 @@ class LagScaler:
         self._spec = spec
         self._trigger = trigger
         self._subscription = subscription
-        self._committer = committer
-        self._storage = committer.storage
-        self._broker = broker
+        self._engine = engine
         self._invoker = invoker
-        self._clock = clock
-        self._entropy = entropy
-        self._tasks = tasks
-        self._runs = runs
         self._shifts = shifts
         self._vetting = vetting
         self._waiting = Wakeup()
@@ -86,8 +71,8 @@ class LagScaler:
 
     async def follow(self) -> None:
         """Take partitions up and let them go as the subscription says."""
-        name, backoff = f"roster {self._spec.name}", Backoff(self._clock, self._entropy)
-        working = self._tasks.supervise(self._work, name=name, backoff=backoff)
+        name, backoff = f"roster {self._spec.name}", self._engine.backoff()
+        working = self._engine.tasks.supervise(self._work, name=name, backoff=backoff)
         try:
             while True:
                 # Kept until it is done: a failure of ours must not forget a partition.
@@ -118,9 +103,9 @@ class LagScaler:
             try:
                 # So that the group begins here, even where nothing runs for a long time.
                 await self._claim(partition)
-                end = (await self._broker.extent(stream, partition)).high
+                end = (await self._engine.log.extent(stream, partition)).high
             except AWAY:
-                await self._clock.sleep(self._entropy.uniform(pause / 2, pause))
+                await self._engine.clock.sleep(self._engine.random.uniform(pause / 2, pause))
         self._readers[partition] = self._subscription.reader(stream, partition, end)
 
     async def _let_go(self, partitions: Sequence[int]) -> None:
@@ -165,10 +150,10 @@ class LagScaler:
             try:
                 rest = await self._staff()
             except AWAY:
-                rest = self._entropy.uniform(PAUSE_MIN_S, 1.0)
+                rest = self._engine.random.uniform(PAUSE_MIN_S, 1.0)
             if not self._news:
                 await self._waiting.wait(rest, tuple(self._readers.values()))
-            await self._clock.sleep(self._trigger.every_s)
+            await self._engine.clock.sleep(self._trigger.every_s)
 
     async def _staff(self) -> float | None:
         """Start what is to run now; seconds until something that rests may run again."""
@@ -184,7 +169,7 @@ class LagScaler:
                     shift.recall()
             return None
         self._count = wanted
-        now, soonest = self._clock.monotonic(), list[float]()
+        now, soonest = self._engine.clock.monotonic(), list[float]()
         for share in shares(tuple(lags), wanted):
             if share in self._on or not any(lags[each] for each in share):
                 continue
@@ -202,10 +187,10 @@ class LagScaler:
 
     async def _behind(self, partition: int) -> int:
         stream = self._trigger.stream
-        row = await self._storage.get(
+        row = await self._engine.storage.get(
             Space.POSITIONS, position_key(self._spec.name, stream, partition)
         )
-        extent = await self._broker.extent(stream, partition)
+        extent = await self._engine.log.extent(stream, partition)
         if (reader := self._readers.get(partition)) is not None:
             reader.seek(extent.high)
         progress = Progress(extent.low) if row is None else decode_position(row).progress
@@ -213,8 +198,8 @@ class LagScaler:
 
     async def _claim(self, partition: int) -> Claim:
         return await claim(
-            self._storage,
-            self._broker,
+            self._engine.storage,
+            self._engine.log,
             function=self._spec.name,
             stream=self._trigger.stream,
             partition=partition,
@@ -228,29 +213,29 @@ class LagScaler:
         if not self._readers.keys() >= set(share):
             # Let go of meanwhile: whoever has it now claims it anew.
             return
-        token = self._entropy.integer(62) + 1
+        token = self._engine.random.integer(62) + 1
         shift = ConsumerRun(
             self._spec,
             self._trigger.stream,
             claims,
             token=token,
-            ends=self._clock.monotonic() + self._trigger.lifespan_s,
-            committer=self._committer,
-            broker=self._broker,
-            clock=self._clock,
+            ends=self._engine.clock.monotonic() + self._trigger.lifespan_s,
+            engine=self._engine,
             vetting=self._vetting,
         )
-        run = self._tasks.start(self._run(share, shift), name=f"consume {self._spec.name}")
+        run = self._engine.tasks.start(self._run(share, shift), name=f"consume {self._spec.name}")
         self._on[share] = shift, run
 
     async def _run(self, share: Share, shift: ConsumerRun) -> None:
         """From the claim to the end; what did not land was not done."""
-        started, failed = self._clock.monotonic(), ""
+        started, failed = self._engine.clock.monotonic(), ""
         invocation = self._invocation(shift)
         self._shifts.open(invocation.token, shift)
         try:
             outcome = await self._invoker.invoke(invocation)
-            self._runs.record(run_of(invocation, outcome, self._clock.monotonic() - started))
+            self._engine.telemetry.record(
+                run_of(invocation, outcome, self._engine.clock.monotonic() - started)
+            )
             if isinstance(outcome, Returned) and outcome.error is None:
                 await shift.land(outcome)
             else:
@@ -265,7 +250,9 @@ class LagScaler:
             self._shifts.end(invocation.token)
             self._on.pop(share, None)
             for partition, missed in shift.missed:
-                self._runs.missed(self._spec.name, partition, missed, self._clock.now())
+                self._engine.telemetry.missed(
+                    self._spec.name, partition, missed, self._engine.clock.now()
+                )
             self._note(share, failed)
             self.wake()
 
@@ -275,10 +262,10 @@ class LagScaler:
             self._rests.pop(share, None)
             return
         pause = min(self._rests.get(share, (PAUSE_MIN_S / 2, 0.0))[0] * 2, PAUSE_MAX_S)
-        until = self._clock.monotonic() + self._entropy.uniform(pause / 2, pause)
+        until = self._engine.clock.monotonic() + self._engine.random.uniform(pause / 2, pause)
         self._rests[share] = pause, until
-        self._runs.write(
-            time=self._clock.now(),
+        self._engine.telemetry.write(
+            time=self._engine.clock.now(),
             function=self._spec.name,
             instance="",
             key="",
@@ -295,8 +282,8 @@ class LagScaler:
             token=shift.token,
             key=f"{self._spec.name}:consume/{at}",
             hops=1,
-            now=self._clock.now(),
-            seed=self._entropy.integer(62),
+            now=self._engine.clock.now(),
+            seed=self._engine.random.integer(62),
             mode="consume",
             fresh=True,
             held=shift.held,

@@ -8,19 +8,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from headrace.delivery.commit.committer import Committer
-from headrace.environment.clock import Clock
-from headrace.environment.randomness import Entropy
-from headrace.environment.restart_backoff import Backoff
+from headrace.delivery.engine import Engine
 from headrace.environment.supervised_task import Supervised, TaskFailure
-from headrace.environment.tasks import Tasks
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.triggers.base import Trigger
 from headrace.sources.base import SourceAppender
 from headrace.sources.open import SourceContext, open_source
 from headrace.sources.trigger_checks import named
-from headrace.storage.log.base import Broker
 
 Key = tuple[str, tuple[str, ...], int]
 """Whose delivery it is: a function, the streams that are read together, a partition."""
@@ -37,19 +32,11 @@ class SourceSupervisor:
         self,
         around: SourceContext,
         *,
-        committer: Committer,
-        broker: Broker,
-        clock: Clock,
-        entropy: Entropy,
-        tasks: Tasks,
+        engine: Engine,
         halted: dict[Key, str],
     ) -> None:
         self._around = around
-        self._committer = committer
-        self._broker = broker
-        self._clock = clock
-        self._entropy = entropy
-        self._tasks = tasks
+        self._engine = engine
         self._halted = halted
         self._feeds: dict[str, Supervised] = {}
 
@@ -67,10 +54,10 @@ class SourceSupervisor:
         # Not the key of the partition worker that reads the stream: each clears only what it said itself.
         self._halted.pop((function.name, (stream, "source"), 0), None)
         before = self.end(stream)
-        self._feeds[stream] = self._tasks.supervise(
+        self._feeds[stream] = self._engine.tasks.supervise(
             partial(self._feed, function, trigger, stream, before),
             name=_name(function, trigger),
-            backoff=Backoff(self._clock, self._entropy),
+            backoff=self._engine.backoff(),
             halts=Misuse,
         )
 
@@ -90,11 +77,11 @@ class SourceSupervisor:
             await before.stop()
         try:
             source = open_source(function, trigger, self._around)
-            committer = self._committer
-            outlet = SourceAppender(
-                committer.storage, self._broker, committer.commit, stream=stream
+            engine = self._engine
+            appender = SourceAppender(
+                engine.storage, engine.log, engine.committer.commit, stream=stream
             )
-            await source.run(outlet)
+            await source.run(appender)
         except Misuse as error:
             self._halted[function.name, (stream, "source"), 0] = f"its trigger cannot work: {error}"
             raise

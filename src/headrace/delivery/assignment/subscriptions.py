@@ -42,7 +42,7 @@ class Shared:
         roster: Makes what decides how many instances consume a lag.
     """
 
-    pumping: WorkerFactory
+    workers: WorkerFactory
     sources: SourceSupervisor
     breakers: dict[str, CircuitBreaker]
     flows: dict[str, FlowLimiter]
@@ -201,12 +201,12 @@ class FunctionSubscription:
         """A partition worker by the version there is now, not yet running; the partition is claimed for it."""
         while True:
             function, reads = self.function, self.reads
-            claims = await self._shared.pumping.claims(function.name, reads, partition)
+            claims = await self._shared.workers.claims(function.name, reads, partition)
             if function is self.function:
                 break
         # What an author lets be left out is events, never what became of them.
         spec = function.for_ends() if isinstance(self._trigger, Ends) else function
-        pump = self._shared.pumping.pump(
+        pump = self._shared.workers.worker(
             spec,
             reads,
             self._subscription,

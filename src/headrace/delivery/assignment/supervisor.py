@@ -21,9 +21,9 @@ from headrace.delivery.assignment.lag_scaler import LagScaler
 from headrace.delivery.assignment.seek import move, move_to_end, must_merge_alike
 from headrace.delivery.assignment.source_supervisor import Key, SourceSupervisor
 from headrace.delivery.assignment.subscriptions import FunctionSubscription, Shared
-from headrace.delivery.commit.committer import Committer
 from headrace.delivery.commit.delayed_appends import DelayedAppends
 from headrace.delivery.commit.publish_checks import PublishChecks
+from headrace.delivery.engine import Engine
 from headrace.delivery.flow.breaker import BreakerState, CircuitBreaker
 from headrace.delivery.flow.limits import FlowLimiter
 from headrace.delivery.partition.worker import PartitionWorker
@@ -34,11 +34,7 @@ from headrace.delivery.positions import (
 from headrace.delivery.queues.delayed import DelayedMessages
 from headrace.delivery.queues.external_consumers import ExternalConsumers
 from headrace.delivery.unknown_function import unknown_function
-from headrace.environment.clock import Clock
-from headrace.environment.randomness import Entropy
-from headrace.environment.restart_backoff import Backoff
 from headrace.environment.supervised_task import Supervised, TaskFailure, Work
-from headrace.environment.tasks import Tasks
 from headrace.model.errors import Misuse
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.triggers.base import StreamTrigger, Trigger, listeners, own_settings
@@ -48,9 +44,7 @@ from headrace.runtime.base import Invoker, Lead
 from headrace.sources.open import SourceContext
 from headrace.sources.schedules.schedule_queue import ScheduleQueue
 from headrace.sources.trigger_checks import check_patterns
-from headrace.storage.kv.base import Storage
-from headrace.storage.log.base import Broker, Subscription
-from headrace.telemetry.history import RunHistory
+from headrace.storage.log.base import Subscription
 from headrace.topology.external_consumers import consumer_of
 
 
@@ -72,17 +66,16 @@ class PreparedDeployment:
 
 
 class PartitionSupervisor:
-    """Owns every partition worker of the node. Used by the node's main task and by the HTTP server."""
+    """Owns every partition worker of the node. Used by the node's main task and by the HTTP server.
+
+    The tasks of its engine are its own: it closes them.
+    """
 
     def __init__(
         self,
         *,
-        broker: Broker,
-        storage: Storage,
+        engine: Engine,
         invoker: Invoker,
-        clock: Clock,
-        entropy: Entropy,
-        runs: RunHistory,
         on_failure: Callable[[str, BaseException], None],
         folder: Path | None = None,
         outside: bool = True,
@@ -95,15 +88,13 @@ class PartitionSupervisor:
         self.halted: dict[Key, str] = {}
         self._flows: dict[str, FlowLimiter] = {}
         self._shifts = ConsumerRuns() if shifts is None else shifts
-        self.queues = ExternalConsumers(invoker, storage=storage, clock=clock, entropy=entropy)
-        self._broker = broker
-        self._storage = storage
-        self._invoker = self.queues
-        self._clock = clock
-        self._entropy = entropy
-        self._runs = runs
         self._on_failure = on_failure
-        self._tasks = Tasks(on_failure)
+        self._engine = engine
+        self.committer = engine.committer
+        storage, log, clock, random = engine.storage, engine.log, engine.clock, engine.random
+        delayed_appends = DelayedAppends(clock, random)
+        self.queues = ExternalConsumers(invoker, storage=storage, clock=clock, entropy=random)
+        self._invoker = self.queues
         # By function first: there may be thousands, and each finds its own only.
         self._readings: defaultdict[str, dict[Streams, FunctionSubscription]] = defaultdict(dict)
         self._readers: defaultdict[str, set[str]] = defaultdict(set)
@@ -112,47 +103,27 @@ class PartitionSupervisor:
         self._paused: set[str] = set()
         # Held while an operator's wish is done to rows of a partition that nobody owns here.
         self._unowned: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
-        self.committer = committer = Committer(storage)
-        delayed_appends = DelayedAppends(clock, entropy)
         self.delays = DelayedMessages(
-            committer=committer,
-            broker=broker,
+            committer=engine.committer,
+            broker=log,
             clock=clock,
             appends=delayed_appends,
             on_failure=on_failure,
         )
-        self.vetting = PublishChecks(broker, delayed_appends, runs)
+        self.vetting = PublishChecks(log, delayed_appends, engine.telemetry)
         around = SourceContext(
             clock,
-            entropy,
+            random,
             folder,
-            broker,
+            log,
             invoker.invoke,
             outside=outside,
-            agenda=ScheduleQueue(clock, self._tasks),
+            agenda=ScheduleQueue(clock, engine.tasks),
         )
-        self.sources = SourceSupervisor(
-            around,
-            committer=committer,
-            broker=broker,
-            clock=clock,
-            entropy=entropy,
-            tasks=self._tasks,
-            halted=self.halted,
-        )
-        self._pumping = WorkerFactory(
-            committer=committer,
-            broker=broker,
-            clock=clock,
-            entropy=entropy,
-            tasks=self._tasks,
-            runs=runs,
-            queues=self.queues,
-            vetting=self.vetting,
-            lead=lead,
-        )
+        self.sources = SourceSupervisor(around, engine=engine, halted=self.halted)
+        self._workers = WorkerFactory(engine, queues=self.queues, vetting=self.vetting, lead=lead)
         self._shared = Shared(
-            pumping=self._pumping,
+            workers=self._workers,
             sources=self.sources,
             breakers=self.breakers,
             flows=self._flows,
@@ -167,7 +138,7 @@ class PartitionSupervisor:
 
     def troubles(self) -> dict[str, TaskFailure]:
         """What fails of all that is kept going here, by name: sources, delays, who follows streams."""
-        return self._tasks.troubles()
+        return self._engine.tasks.troubles()
 
     # --- deployment -------------------------------------------------------------------------
 
@@ -187,7 +158,7 @@ class PartitionSupervisor:
         """
         check_patterns(app)
         for stream in app.streams:
-            await self._broker.declare(stream)
+            await self._engine.log.declare(stream)
         for function in app.functions:
             for trigger, reads in listeners(function.name, function.triggers):
                 if reads is not trigger and not isinstance(trigger, Lag):
@@ -195,7 +166,7 @@ class PartitionSupervisor:
                     own = StreamSpec(
                         name=reads.streams[0], owner=app.name, private=True, **own_settings(trigger)
                     )
-                    await self._broker.declare(own)
+                    await self._engine.log.declare(own)
         consumers = [found for stream in app.streams if (found := consumer_of(stream, app.name))]
         for consumer in consumers:
             await self.queues.open(consumer)
@@ -205,11 +176,11 @@ class PartitionSupervisor:
         for function in prepared.functions.values():
             if self.functions.get(function.name) != function:
                 prepared.flows[function.name] = flow = FlowLimiter(function)
-                await flow.load(self._storage, self._clock.now())
+                await flow.load(self._engine.storage, self._engine.clock.now())
         for function in prepared.functions.values():
             for streams, step in steps(self.functions.get(function.name), function).items():
                 if step in {Step.OPEN, Step.REPLACE}:
-                    joined = self._broker.subscribe(function.name, streams)
+                    joined = self._engine.log.subscribe(function.name, streams)
                     prepared.subscriptions[function.name, streams] = joined
         return prepared
 
@@ -285,7 +256,7 @@ class PartitionSupervisor:
                 self._readers[stream].discard(name)
         reading.stop()
         before = self._leaving.get((name, streams))
-        task = self._tasks.start(_let_go(reading, before), name=f"withdraw {name}")
+        task = self._engine.tasks.start(_let_go(reading, before), name=f"withdraw {name}")
         self._leaving[name, streams] = task
         task.add_done_callback(partial(self._left, (name, streams)))
 
@@ -307,8 +278,8 @@ class PartitionSupervisor:
     def _supervise(
         self, work: Work, name: str, halts: tuple[type[Exception], ...] = ()
     ) -> Supervised:
-        backoff = Backoff(self._clock, self._entropy)
-        return self._tasks.supervise(work, name=name, backoff=backoff, halts=halts)
+        engine = self._engine
+        return engine.tasks.supervise(work, name=name, backoff=engine.backoff(), halts=halts)
 
     def _roster(
         self, function: FunctionSpec, trigger: Lag, subscription: Subscription
@@ -317,13 +288,8 @@ class PartitionSupervisor:
             function,
             trigger,
             subscription,
-            committer=self.committer,
-            broker=self._broker,
+            engine=self._engine,
             invoker=self._invoker,
-            clock=self._clock,
-            entropy=self._entropy,
-            tasks=self._tasks,
-            runs=self._runs,
             shifts=self._shifts,
             vetting=self.vetting,
         )
@@ -336,17 +302,17 @@ class PartitionSupervisor:
         What has not landed within `grace` seconds is abandoned; the next owner delivers it again.
         Harmless where it is closed.
         """
-        if self._tasks.closed:
+        if self._engine.tasks.closed:
             return
         for name, readings in list(self._readings.items()):
             for streams in list(readings):
                 self._close(name, streams)
         if self._leaving:
             with contextlib.suppress(TimeoutError):
-                await self._clock.timeout(
+                await self._engine.clock.timeout(
                     asyncio.gather(*self._leaving.values(), return_exceptions=True), grace
                 )
-        await self._tasks.close()
+        await self._engine.tasks.close()
 
     # --- operators' wishes ------------------------------------------------------------------
 
@@ -374,7 +340,7 @@ class PartitionSupervisor:
             (stream, partition)
             for _, reads in listeners(function, self.known(function).triggers)
             for stream in reads.streams
-            for partition in range(self._broker.stream(stream).partitions)
+            for partition in range(self._engine.log.stream(stream).partitions)
         ]
 
     def readers(self, stream: str) -> list[str]:
@@ -422,7 +388,7 @@ class PartitionSupervisor:
                 # A run that holds the partition is fenced off by what was written.
                 roster.wake()
         else:
-            await pump.errand(work)
+            await pump.request(work)
 
     def pause(self, function: str) -> None:
         """Take up nothing new for the function."""
@@ -462,14 +428,14 @@ class PartitionSupervisor:
             if isinstance(trigger, Ends):
                 # Windows that have closed are told once; those that are folded anew close anew.
                 continue
-            for partition in range(self._broker.stream(reads.streams[0]).partitions):
+            for partition in range(self._engine.log.stream(reads.streams[0]).partitions):
                 offsets = {
-                    stream: await start_offset(self._broker, stream, partition, start)
+                    stream: await start_offset(self._engine.log, stream, partition, start)
                     for stream in reads.streams
                 }
                 work = partial(
                     move,
-                    self._storage,
+                    self._engine.storage,
                     function,
                     partition,
                     offsets,
@@ -490,7 +456,9 @@ class PartitionSupervisor:
 
         async def work() -> None:
             nonlocal count
-            count = await move_to_end(self._storage, self._broker, function, stream, partition)
+            count = await move_to_end(
+                self._engine.storage, self._engine.log, function, stream, partition
+            )
 
         for _, reads in listeners(function, self.known(function).triggers):
             if stream in reads.streams and len(reads.streams) > 1:

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 
 import msgspec
 
+from headrace.delivery.intake.base import Intake
 from headrace.model.record import Chunk
 
 _splitter = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _FIXED, _SHORT = 16, 65_536
 
 
-class Batcher:
+class Batcher(Intake):
     """The events of one partition that wait to be batched. Owned by one partition worker."""
 
     def __init__(self, *, events: int, size: int, window: float) -> None:
@@ -33,7 +34,7 @@ class Batcher:
         return self._events
 
     @property
-    def is_full(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether a whole batch waits."""
         return self._events >= self._limit
 

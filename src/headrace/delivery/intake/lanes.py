@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from headrace.delivery.flow.debounce_waits import DebounceWaits
+from headrace.delivery.intake.base import Intake, Left
 from headrace.delivery.intake.batcher import assemble, split
 from headrace.delivery.unit import FOREVER
 from headrace.model.event import Event
@@ -28,8 +29,6 @@ MICROS = 1_000_000
 
 At = tuple[str, int]
 Lane = tuple[str, str | None] | At
-Left = tuple[Chunk, str]
-"""An event that is left out (a chunk of one), and because of which policy."""
 
 
 class LaneRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +68,7 @@ class _Waiting(msgspec.Struct, frozen=True, gc=False):
     rank: int = 0
 
 
-class Lanes:
+class Lanes(Intake):
     """The events of one partition that wait for their key's turn. Owned by one partition worker."""
 
     def __init__(
@@ -89,6 +88,7 @@ class Lanes:
         self._patience = int(window * MICROS) if rules.one_key else 0
         self._room = room
         self._rules = rules
+        self._is_plain = rules in (LaneRules(), LaneRules(by_key=False))
         self._holds = bool(rules.quiet or self._patience)
         self._lanes: defaultdict[Lane, deque[_Waiting]] = defaultdict(deque)
         self._open: dict[Lane, None] = {}
@@ -111,9 +111,14 @@ class Lanes:
         return self._waiting
 
     @property
-    def is_full(self) -> bool:
-        """Whether a whole batch can be taken now."""
-        return len(self._open) >= self._limit
+    def is_ready(self) -> bool:
+        """Whether a whole batch can be taken now; other rules have to be asked each time."""
+        return self._is_plain and len(self._open) >= self._limit
+
+    @property
+    def runs_dry(self) -> bool:
+        """Whether there is room to read ahead, and no whole batch."""
+        return self._is_plain and len(self._open) < self._limit and bool(self.wanting())
 
     def wanting(self) -> tuple[int, ...]:
         """Which readers to ask for more: reader 0, while there is room to look ahead."""
@@ -238,8 +243,11 @@ class Lanes:
         waits = max(self._opened + self._window - now, 0.0)
         return waits if held is None else min(waits, held)
 
-    def take(self, now: float) -> tuple[Chunk, ...]:
-        """The next batch, in order within each key; its lanes are closed until `release`."""
+    def take(self, now: float, batches: int = 1) -> tuple[Chunk, ...]:
+        """The next batch, in order within each key; its lanes are closed until `release`.
+
+        One, however many are asked for: whether a lane is open may change with each.
+        """
         rules = self._rules
         taken: dict[int, list[_Waiting]] = {}
         count, size = 0, 0

@@ -19,12 +19,15 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from headrace.delivery.commit.changes import change_of
-from headrace.delivery.commit.committer import Committer
+from headrace.delivery.engine import Engine
+from headrace.delivery.intake.base import Intake
+from headrace.delivery.partition.claimed_partition import ClaimedPartition
+from headrace.delivery.partition.flow_gate import FlowGate
 from headrace.delivery.partition.ledger import At, Ledger, without
+from headrace.delivery.partition.wakeup import Wakeup
 from headrace.delivery.positions import StoredPosition, stored
 from headrace.delivery.unit import Unit
-from headrace.environment.tasks import Tasks
-from headrace.model.effects import Change, Delete, Effects, Put
+from headrace.model.effects import Change, Effects
 from headrace.model.errors import Conflict, Fenced, Unavailable
 from headrace.model.policy import MAX_BATCH_BYTES
 from headrace.model.record import Chunk
@@ -34,20 +37,6 @@ CALM = 8
 """Changes with state that land before one more unit at a time is tried, after stale state was met."""
 MAX_GATHERED = 256
 """Units that may have run while a commit is on its way: what a crash at that moment runs again."""
-
-
-class Hooks(msgspec.Struct, frozen=True, kw_only=True):
-    """What a landing asks and tells its partition worker.
-
-    Attributes:
-        beside: Rows that must land with the positions these effects bring, and events they finish.
-        on_finished: Called with the events that a change has finished, once it has landed.
-        wake: Called when there is something to do: a change did not land, or a unit runs again.
-    """
-
-    beside: Callable[[Effects, Iterable[Chunk]], tuple[Put | Delete, ...]]
-    on_finished: Callable[[Iterable[Chunk]], None]
-    wake: Callable[[], None]
 
 
 class _Commit:
@@ -106,10 +95,13 @@ class _Commit:
 class CommitPipeline:
     """Owned by one partition worker; the only writer of its position rows.
 
+    It calls nobody who calls it: what its worker is to do comes as a wake-up.
+
     Args:
-        function: Whose positions these are.
-        rows: The position rows as claimed, by stream and partition.
-        width: How many units run at once.
+        claimed: The partition, as claimed.
+        engine: Its storage and tasks.
+        gate: Has rows of flow control that must land with the positions.
+        wakeup: Wakes the worker where a change did not land, a unit runs again or a key may go on.
 
     Attributes:
         commits: What is on its way, oldest first.
@@ -119,24 +111,26 @@ class CommitPipeline:
 
     def __init__(
         self,
-        function: str,
-        rows: dict[At, bytes],
+        claimed: ClaimedPartition,
         *,
-        committer: Committer,
-        tasks: Tasks,
-        width: int,
-        hooks: Hooks,
+        engine: Engine,
+        gate: FlowGate,
+        wakeup: Wakeup,
     ) -> None:
-        self._function = function
-        self._rows = rows
-        self._committer = committer
-        self._tasks = tasks
-        self._most = COMMITS_IN_FLIGHT * width
-        self._at_once = self._all_at_once = self._most + width
+        self._function = claimed.spec.name
+        self._rows = {
+            (name, claimed.partition): claim.row for name, claim in claimed.claims.items()
+        }
+        self._committer = engine.committer
+        self._tasks = engine.tasks
+        self._gate = gate
+        self._merges = claimed.merges
+        self._wakeup = wakeup
+        self._most = COMMITS_IN_FLIGHT * claimed.width
+        self._at_once = self._all_at_once = self._most + claimed.width
         self.is_wary = False
         self._calm = 0
-        self._hooks = hooks
-        self._name = f"commit {function}"
+        self._name = f"commit {claimed.spec.name}"
         self._gathering = False
         self._gathered: list[Chunk] = []
         # Written up and not landed, in the order of their position rows.
@@ -146,9 +140,10 @@ class CommitPipeline:
         self.commits: deque[asyncio.Task[None]] = deque()
         self.broken = False
 
-    def open(self, ledger: Ledger) -> None:
-        """Begin anew with these books."""
+    def open(self, ledger: Ledger, intake: Intake) -> None:
+        """Begin again with this ledger; what it finishes is released in the intake once it has landed."""
         self._ledger = ledger
+        self._intake = intake
         self._landed_rows = self._rows
         self._written.clear()
         self._gathered.clear()
@@ -237,7 +232,10 @@ class CommitPipeline:
         return taken
 
     def _write(self, effects: Effects, finished: tuple[Chunk, ...], unit: Unit | None) -> _Commit:
-        if rows := self._hooks.beside(effects, finished):
+        rows = self._gate.rows(finished)
+        if self._merges is not None:
+            rows += self._merges.rows(effects.progress)
+        if rows:
             effects = msgspec.structs.replace(effects, extra=effects.extra + rows)
         commit = _Commit(effects, finished, unit)
         if self._mending:
@@ -314,7 +312,7 @@ class CommitPipeline:
         commit.effects = msgspec.structs.replace(commit.effects, appends=(), reads=(), writes=())
         for later in self._written:
             later.effects = without(later.effects, unit.chunks)
-        self._hooks.wake()
+        self._wakeup.wake()
         return True
 
     def _mend(self) -> None:
@@ -341,8 +339,9 @@ class CommitPipeline:
                 self._at_once += 1
                 self._calm = 0
                 self.is_wary = self._at_once < self._all_at_once
-        if commit.finished:
-            self._hooks.on_finished(commit.finished)
+        # The next events of these keys may go: what came before them is kept.
+        if commit.finished and self._intake.release(commit.finished):
+            self._wakeup.wake()
 
     def mistrust(self) -> None:
         """Let nothing more land: the books are to be opened anew from what the store holds."""
@@ -351,7 +350,7 @@ class CommitPipeline:
         for commit in self._written:
             if commit.waits:
                 commit.end()
-        self._hooks.wake()
+        self._wakeup.wake()
 
     # --- and after --------------------------------------------------------------------------
 
@@ -376,17 +375,17 @@ class CommitPipeline:
             await asyncio.wait(tuple(self.commits))
             self.forget_landed()
 
-    async def found(self) -> dict[str, StoredPosition]:
-        """What the store holds, by stream; from here on that is what the next change must find.
+    async def found(self) -> dict[At, StoredPosition]:
+        """What the store holds; from here on that is what the next change must find.
 
         Raises:
             Fenced: Another owner holds a partition.
         """
-        standing: dict[str, StoredPosition] = {}
+        standing: dict[At, StoredPosition] = {}
         for stream, partition in self._rows:
             row, known = await stored(self._committer.storage, self._function, stream, partition)
-            if known.epoch != self._ledger.epoch_of(stream):
+            if known.epoch != self._ledger.epoch_of((stream, partition)):
                 raise Fenced(f"`{self._function}` lost `{stream}/{partition}` to another owner")
             self._rows[stream, partition] = row
-            standing[stream] = known
+            standing[stream, partition] = known
         return standing

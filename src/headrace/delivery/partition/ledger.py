@@ -1,7 +1,7 @@
-"""One partition's books: what is finished, what is tried again, what waits behind a parked key.
+"""The ledger of an owner's partitions: what is finished, what is tried again, what is parked.
 
-Pure: values in, values out. The partition worker reads, runs and commits; the ledger knows what that means for
-every offset and writes it up as one `Effects`. It starts from what the store holds and is thrown
+Pure: values in, values out. A partition worker, or a run that fetches for itself, reads, runs and commits; the
+ledger knows what that means for every offset and writes it up as one `Effects`. It starts from what the store holds and is thrown
 away and started again whenever a commit did not land.
 """
 
@@ -25,13 +25,14 @@ from headrace.model.policy import DeadLetter, Discard, OnFailure, ParkKey
 from headrace.model.record import Append, Chunk, Position, positions
 
 At = tuple[str, int]
-Lane = tuple[str, bytes]
+Lane = tuple[str, int, bytes]
+"""A key of a partition of a stream, as `lane_of` packs it."""
 
 _WAITS = Cause(BEHIND, "an earlier event of its key is parked")
 
 
 class Ledger:
-    """Owned by one partition worker. `pending` are units to run before anything is read; `running` runs now.
+    """Owned by one partition worker, or one consumer run. `pending` are units to run before anything is read; `running` runs now.
 
     `gathered_units` and `gathered_bytes` are the light landings that are not written up yet, and
     the size of their outputs. `missed` is what was found gone and nobody has told yet.
@@ -40,20 +41,16 @@ class Ledger:
     def __init__(
         self,
         spec: FunctionSpec,
-        partition: int,
-        standing: Mapping[str, StoredPosition],
+        standing: Mapping[At, StoredPosition],
         wants: Callable[[Chunk], set[int]] | None = None,
     ) -> None:
         self._wants = wants
         self._spec = spec
-        self._partition = partition
-        self._epochs = {(name, partition): known.epoch for name, known in standing.items()}
-        self._marks = {
-            (name, partition): Watermark(known.progress) for name, known in standing.items()
-        }
+        self._epochs = {at: known.epoch for at, known in standing.items()}
+        self._marks = {at: Watermark(known.progress) for at, known in standing.items()}
         self._expected = {at: mark.low for at, mark in self._marks.items()}
         self.missed: list[Missed] = []
-        self._trouble = {(name, partition): known.trouble for name, known in standing.items()}
+        self._trouble = {at: known.trouble for at, known in standing.items()}
         self._trouble_left = {at: ranges for at, ranges in self._trouble.items() if ranges}
         self._diverted: list[DeadEvent] = []
         self._laid: dict[Lane, int] = {}
@@ -67,18 +64,22 @@ class Ledger:
         self.pending: deque[Unit] = deque()
         self.running: list[Unit] = []
         self.parked: dict[Lane, bool] = {
-            (name, lane): draining
-            for name, known in standing.items()
-            for lane, draining in known.parked.items()
+            (*at, key): draining
+            for at, known in standing.items()
+            for key, draining in known.parked.items()
         }
 
-    def epoch_of(self, stream: str) -> int:
+    def epoch_of(self, at: At) -> int:
         """The epoch this owner holds the partition under."""
-        return self._epochs[stream, self._partition]
+        return self._epochs[at]
 
-    def watermark(self, stream: str) -> int:
+    def watermark(self, at: At) -> int:
         """Every offset below it is finished, or will be once the commits in flight have landed."""
-        return self._marks[stream, self._partition].low
+        return self._marks[at].low
+
+    def expected(self, at: At) -> int:
+        """The offset that is to be read next."""
+        return self._expected[at]
 
     @property
     def is_ahead(self) -> bool:
@@ -126,22 +127,37 @@ class Ledger:
         if not self.parked:
             return set()
         return {
-            (row.position.stream, lane_of(decode_event(row.event), row.position.offset))
+            (
+                row.position.stream,
+                row.position.partition,
+                lane_of(decode_event(row.event), row.position.offset),
+            )
             for unit in (*self.running, *self.pending)
             for row in unit.parked
         }
 
     # --- what was read ----------------------------------------------------------------------
 
-    def admit(self, stream: str, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
+    def read(self, at: At) -> Progress:
+        """Where all that was read would be finished."""
+        known = self._marks[at].progress()
+        low = max(self._expected[at], known.watermark)
+        return Progress(low, tuple(offset for offset in known.sparse if offset >= low))
+
+    def skip(self, at: At, offset: int) -> None:
+        """Note that the log holds nothing more between what was read last and `offset`."""
+        if (low := self._expected[at]) < offset:
+            mark = self._marks[at]
+            if count := offset - low - mark.finished_in(low, offset):
+                self.missed.append(Missed(at[0], low, offset, count))
+            mark.skip(low, offset)
+            self._expected[at] = offset
+
+    def admit(self, at: At, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
         """Note offsets that no longer exist; leave out what is finished already or not asked for."""
-        at = (stream, self._partition)
         mark = self._marks[at]
         for chunk in chunks:
-            if (low := self._expected[at]) < chunk.start:
-                if count := chunk.start - low - mark.finished_in(low, chunk.start):
-                    self.missed.append(Missed(stream, low, chunk.start, count))
-                mark.skip(low, chunk.start)
+            self.skip(at, chunk.start)
             if chunk.offsets is not None:
                 known = chunk.offsets[chunk.low : chunk.high]
                 for before, after in itertools.pairwise(known):
@@ -216,11 +232,12 @@ class Ledger:
         for chunk in unit.chunks:
             for place, event in enumerate(chunk.events(), start=chunk.low):
                 offset = chunk.offset_of(place)
-                if (lane := (chunk.stream, lane_of(event, offset))) in self.parked:
+                lane = (chunk.stream, chunk.partition, lane_of(event, offset))
+                if lane in self.parked:
                     self._laid[lane] = self._laid.get(lane, 0) + 1
                     one = chunk.window(place, place + 1)
                     self._diverted.append(self._waiting(one, _WAITS, 0, now))
-                    self._marks[chunk.stream, self._partition].finish(offset)
+                    self._marks[chunk.stream, chunk.partition].finish(offset)
                     aside.append(one)
                 else:
                     staying.append(index)
@@ -276,7 +293,7 @@ class Ledger:
     def freed(self, lane: Lane) -> Effects:
         """A parked key has nothing waiting any more."""
         self._laid.pop(lane, None)
-        return self._effects(Returned(), 0, free_keys=((lane[0], self._partition, lane[1]),))
+        return self._effects(Returned(), 0, free_keys=(lane,))
 
     def forgotten(self, unit: Unit) -> Effects:
         """Positions past a unit that has not run yet (`commit="before"`)."""
@@ -322,7 +339,7 @@ class Ledger:
         unparked = unit.parked if verdict.finished else ()
         dead: tuple[DeadEvent, ...] = ()
         parked = retried
-        park_keys: tuple[tuple[str, int, bytes], ...] = ()
+        park_keys: tuple[Lane, ...] = ()
         match on_failure if waiting else None:
             case None:
                 pass
@@ -333,7 +350,7 @@ class Ledger:
             case _:
                 parked = waiting
                 park_keys = tuple(dict.fromkeys(self._key_of(lost) for lost in verdict.given_up))
-                self.parked.update({(stream, lane): False for stream, _, lane in park_keys})
+                self.parked.update(dict.fromkeys(park_keys, False))
         return self._effects(
             kept if kept is not None else Returned(),
             token,
@@ -346,7 +363,7 @@ class Ledger:
 
     def _finish(self, chunks: Iterable[Chunk]) -> None:
         for chunk in chunks:
-            self._marks[chunk.stream, self._partition].finish_to(chunk)
+            self._marks[chunk.stream, chunk.partition].finish_to(chunk)
 
     def _changed_trouble(self, landing: Unit) -> dict[At, tuple[Trouble, ...]]:
         """The trouble rows that differ from the store: units with attempts spent, by partition.
@@ -388,8 +405,8 @@ class Ledger:
         dead: tuple[DeadEvent, ...] = (),
         parked: tuple[DeadEvent, ...] = (),
         unparked: tuple[DeadEvent, ...] = (),
-        park_keys: tuple[tuple[str, int, bytes], ...] = (),
-        free_keys: tuple[tuple[str, int, bytes], ...] = (),
+        park_keys: tuple[Lane, ...] = (),
+        free_keys: tuple[Lane, ...] = (),
     ) -> Effects:
         diverted, self._diverted = tuple(self._diverted), []
         self._written = {at: mark.progress() for at, mark in self._marks.items()}
@@ -410,9 +427,9 @@ class Ledger:
             free_keys=free_keys,
         )
 
-    def _key_of(self, lost: GivenUp) -> tuple[str, int, bytes]:
+    def _key_of(self, lost: GivenUp) -> Lane:
         chunk = lost.chunk
-        return chunk.stream, self._partition, lane_of(chunk.events()[0], chunk.start)
+        return chunk.stream, chunk.partition, lane_of(chunk.events()[0], chunk.start)
 
     def _waiting(
         self,

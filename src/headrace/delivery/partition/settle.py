@@ -7,6 +7,8 @@ waiting -> in flight -> finished            (its effects are kept, its position 
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import msgspec
 
 from headrace.delivery.partition.bisect import halves
@@ -45,6 +47,24 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     again: tuple[Unit, ...] = ()
     kept: bool = False
     healthy: bool | None = True
+
+
+class Settler(Protocol):
+    """Decides what becomes of a unit that has run. Pure; `settle` is the one of plain functions."""
+
+    def __call__(
+        self, unit: Unit, outcome: Outcome, spec: FunctionSpec, *, now: int, draw: Draw
+    ) -> Verdict:
+        """Judge a run of `unit`; every event of it is in exactly one place of the verdict.
+
+        Args:
+            unit: What ran.
+            outcome: What came back.
+            spec: The function.
+            now: Microseconds since the epoch.
+            draw: Draws the spread of the pause before a retry.
+        """
+        ...
 
 
 def settle(unit: Unit, outcome: Outcome, spec: FunctionSpec, *, now: int, draw: Draw) -> Verdict:

@@ -1,261 +1,232 @@
-"""THE loop; read it first: events of one partition -> batch -> function -> verdict -> one commit.
+"""The loop of a partition; read it first. Read, decide, submit, decide, commit, and again.
 
-A partition worker owns one partition (of one stream, or of several co-partitioned ones) for one function. It
-makes three calls down and nothing else: `read` from the log, `invoke` on the runtime, `apply` to the
-store; between them only plain functions decide. It holds nothing that the store does not: kill it
-between any two lines and the next owner resumes at the last commit.
+A partition worker owns one partition (of one stream, or of several co-partitioned ones) for one function.
+`PartitionWorker._work` is its life:
 
-    next unit -> invoke -> settle -> land -> next unit ...      (a failed commit: rewind to the store)
+    read      events come from the log into the intake
+    decide    the scheduler says which unit runs next, or what else is to be done
+    submit    the runtime runs the unit
+    decide    `settle` gives a verdict on every event of it
+    commit    positions, outputs and state land in one transaction
+
+Everything it uses is below it and calls nobody back: the ledger, the intake, flow control, the commit
+pipeline and the scheduler. What happens elsewhere reaches it by its `Wakeup`. It holds nothing that the
+store does not: kill it between any two lines and the next owner resumes at the last commit. Where a commit
+fails, it rewinds to what the store holds.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
-from headrace.delivery.commit.committer import Committer
+from headrace.delivery.engine import Engine
 from headrace.delivery.flow.breaker import CircuitBreaker
-from headrace.delivery.flow.limits import FlowLimiter
-from headrace.delivery.intake.merge.merge import Merge
-from headrace.delivery.intake.merge.order_store import MergeOrderStore
+from headrace.delivery.flow.limits import FlowLimiter, Key
+from headrace.delivery.intake.base import Intake
+from headrace.delivery.intake.open import open_in_order, open_lanes
+from headrace.delivery.parked import parked_events, redriven
+from headrace.delivery.partition.claimed_partition import ClaimedPartition
 from headrace.delivery.partition.coalesced_batches import batches_of
-from headrace.delivery.partition.commit_pipeline import CommitPipeline, Hooks
+from headrace.delivery.partition.commit_pipeline import CommitPipeline
 from headrace.delivery.partition.flow_gate import FlowGate
+from headrace.delivery.partition.function_runtime import FunctionRuntime
 from headrace.delivery.partition.invocation import UnitCall, call_of
-from headrace.delivery.partition.ledger import Ledger
-from headrace.delivery.partition.scheduler import UnitScheduler
-from headrace.delivery.partition.settle import RUNAWAY, Verdict, at_most_once, runaway, settle
+from headrace.delivery.partition.ledger import At, Lane, Ledger
+from headrace.delivery.partition.operator_requests import OperatorRequests
+from headrace.delivery.partition.scheduler import (
+    Redrive,
+    SaveProgress,
+    Step,
+    UnitScheduler,
+    Wait,
+)
+from headrace.delivery.partition.settle import RUNAWAY, Verdict, at_most_once, runaway
 from headrace.delivery.partition.wakeup import Wakeup
-from headrace.delivery.positions import Claim, StoredPosition
+from headrace.delivery.positions import StoredPosition
 from headrace.delivery.unit import Unit
-from headrace.environment.clock import Clock
 from headrace.environment.failpoints import hit
-from headrace.environment.randomness import Entropy
-from headrace.environment.tasks import Tasks
-from headrace.model.effects import Delete, Effects, Put
 from headrace.model.errors import Fenced, Unavailable
-from headrace.model.function import FunctionSpec
 from headrace.model.hop_limit import runs_away
 from headrace.model.outcome import Outcome, Returned
 from headrace.model.policy import OnFailure, ParkKey
-from headrace.model.record import Chunk
-from headrace.runtime.base import RECALLED, Invoker, Lead, RunHandle
-from headrace.storage.log.base import Reader
-from headrace.telemetry.history import RunHistory, runs_of
+from headrace.runtime.base import RECALLED, RunHandle
+from headrace.telemetry.history import runs_of
 
-PAUSE_MIN, PAUSE_MAX = 0.02, 2.0
+PAUSE_MIN_S, PAUSE_MAX_S = 0.02, 2.0
 
 
 class PartitionWorker:
-    """Delivers one partition to one function. Its task is the only one that touches its fields."""
+    """Delivers one partition to one function. Its tasks are the only ones that touch its fields.
+
+    Attributes:
+        spec: The function.
+        partition: The number of the partition.
+        paused: Whether nothing new is taken up.
+        fenced: Whether another owner has taken the partition over.
+    """
 
     def __init__(
         self,
-        spec: FunctionSpec,
-        partition: int,
-        claims: dict[str, Claim],
-        readers: Sequence[Reader],
+        claimed: ClaimedPartition,
         *,
-        committer: Committer,
-        invoker: Invoker,
-        clock: Clock,
-        entropy: Entropy,
-        tasks: Tasks,
+        engine: Engine,
+        runtime: FunctionRuntime,
         breaker: CircuitBreaker,
-        runs: RunHistory,
-        lateness: float = 1.0,
-        wants: Callable[[Chunk], set[int]] | None = None,
-        vet: Callable[[Outcome], Outcome] = lambda outcome: outcome,
         flow: FlowLimiter | None = None,
-        recall: Callable[[], None] = lambda: None,
-        merges: MergeOrderStore | None = None,
-        lead: Lead | None = None,
-        compacted: frozenset[str] = frozenset(),
     ) -> None:
-        self.spec = spec
-        self.partition = partition
+        self.spec = claimed.spec
+        self.partition = claimed.partition
         self.paused = False
         self.fenced = False
-        self._streams = tuple(claims)
-        self._readers = readers
-        self._storage = storage = committer.storage
-        self._invoker = invoker
-        self._clock = clock
-        self._entropy = entropy
-        self._tasks = tasks
+        self._claimed = claimed
+        self._engine = engine
+        self._clock = engine.clock
+        self._runtime = runtime
         self._breaker = breaker
-        self._runs = runs
-        self._wants = wants
-        self._vet = vet
-        self._recall = recall
-        self._merges = merges
-        # Ordered functions, and merges, are strictly one unit at a time. So is `commit="before"`:
-        # what lands after its run moves no position, so nothing would fence the commits behind it.
-        one_by_one = spec.mode == "ordered" or len(claims) > 1 or spec.commit == "before"
-        self._width = 1 if one_by_one else spec.parallelism
-        self._lead = lead if self._width > 1 else None
-        self._affinity = f"{self._streams[0]}/{partition}" if self._width == 1 else ""
-        self._in_lanes = not one_by_one and spec.works_in_lanes
-        self._gate = FlowGate(spec, self._streams, partition, flow or FlowLimiter(spec), clock.now)
-        self._waiting = Wakeup()
-        self._landing = CommitPipeline(
-            spec.name,
-            {(name, partition): c.row for name, c in claims.items()},
-            committer=committer,
-            tasks=tasks,
-            width=self._width,
-            hooks=Hooks(
-                beside=self._beside,
-                on_finished=self._finished,
-                wake=self._waiting.wake,
-            ),
-        )
-        self._picker = UnitScheduler(
-            spec,
-            partition,
+        self._width = claimed.width
+        self._in_lanes = claimed.in_lanes
+        self._streams = claimed.streams
+        self._affinity = f"{self._streams[0]}/{self.partition}" if self._width == 1 else ""
+        self._wakeup = Wakeup()
+        self._requests = OperatorRequests(self.spec.name, self.partition, self._wakeup)
+        self._gate = FlowGate(
+            self.spec,
             self._streams,
-            readers,
-            storage=storage,
-            clock=clock,
-            runs=runs,
-            gate=self._gate,
-            breaker=breaker,
-            landing=self._landing,
-            merges=merges,
-            lateness=lateness,
-            width=self._width,
-            in_lanes=self._in_lanes,
-            compacted=compacted,
-            wait=self._wait,
-            wake=self._waiting.wake,
+            self.partition,
+            flow or FlowLimiter(self.spec),
+            self._clock.now,
         )
-        self._errands: deque[Callable[[], Awaitable[None]]] = deque()
-        self._picking = asyncio.Lock()
-        self._ahead = 0
+        self._commits = CommitPipeline(claimed, engine=engine, gate=self._gate, wakeup=self._wakeup)
+        self._scheduler = UnitScheduler(
+            claimed, engine=engine, gate=self._gate, breaker=breaker, commits=self._commits
+        )
+        self._read_events = max(self.spec.batch_size * max(self._scheduler.coalesced.most, 2), 256)
+        self._read_size = self.spec.batch_bytes * 2
+        self._scheduling = asyncio.Lock()
+        self._sent_ahead = 0
         self._at_rest = asyncio.Event()
-        self._stopping = False
-        self._is_over = False
-        self._pause_s = PAUSE_MIN
-        self._fresh = True
-        self._begin({name: claimed.standing for name, claimed in claims.items()})
+        self._is_stopping = False
+        self._pause_s = PAUSE_MIN_S
+        self._open_ledger(
+            {(name, self.partition): claim.standing for name, claim in claimed.claims.items()}
+        )
 
-    # --- one life, one screen ---------------------------------------------------------------
+    # --- its life ---------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Deliver until stopped or fenced; several units at once where order is per key, or none."""
-        unwatch = self._gate.watch(self._picker.has_room)
+        unwatch = self._gate.watch(self._has_room)
         try:
             # Since it was claimed, an operator may have moved the position: nobody asked us then.
             await self._rewind()
             if self._width == 1:
                 await self._work()
             else:
-                names = (f"{self.spec.name}/{self.partition} {n}" for n in range(self._width))
-                await self._together([self._tasks.start(self._share(), name=n) for n in names])
-            await self._landing.drain()
+                await self._work_together()
+            await self._commits.drain()
         except Fenced:
             self.fenced = True
         finally:
             unwatch()
-            self._stopping = True
-            while self._errands:
-                await self._errands.popleft()()
-            self._is_over = True
-            for reader in self._readers:
+            self._is_stopping = True
+            await self._requests.close()
+            for reader in self._claimed.readers:
                 reader.close()
 
-    async def _together(self, workers: list[asyncio.Task[None]]) -> None:
-        """Wait for the workers; one that fails ends them all."""
+    async def _work(self) -> None:
+        """Read, decide, submit, decide, commit: one unit after the other."""
+        call: UnitCall | None = None
         try:
-            await asyncio.gather(*workers)
+            while (call := call or await self._submit_next()) is not None:
+                following: UnitCall | None = None
+                try:
+                    following = await self._submit_ahead(call)
+                    outcome = await self._outcome_of(call)
+                    if outcome is None:
+                        # It never ran.
+                        self.ledger.pending.appendleft(call.unit)
+                        continue
+                    hit("pump:after-invoke")
+                    verdict = self._claimed.settle(
+                        call.unit,
+                        outcome,
+                        self.spec,
+                        now=self._clock.now(),
+                        draw=self._engine.random.uniform,
+                    )
+                    self._tell_breaker(verdict)
+                    token = call.invocation.token
+                    await self._commit(call.unit, outcome, verdict, self.spec.on_failure, token)
+                    hit("pump:after-commit")
+                finally:
+                    self._put_down(call.unit)
+                    self._sent_ahead -= following is not None
+                    call = following
         finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.wait(workers)
+            if call is not None:
+                self._put_down(call.unit)
 
-    async def _share(self) -> None:
-        """One worker's part; where the partition is lost the others end with their units."""
+    async def _work_together(self) -> None:
+        """As many tasks as units may run at once; one that fails ends them all."""
+        name = f"{self.spec.name}/{self.partition}"
+        tasks = [
+            self._engine.tasks.start(self._work_beside(), name=f"{name} {number}")
+            for number in range(self._width)
+        ]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _work_beside(self) -> None:
+        """One task's part; where the partition is lost the others end with their units."""
         try:
             await self._work()
         except Fenced:
             self.fenced = True
             self.stop()
 
-    async def _work(self) -> None:
-        """One unit after the other, from waiting to landed."""
-        call: UnitCall | None = None
-        try:
-            while (unit := call.unit if call else await self._take_up()) is not None:
-                following: UnitCall | None = None
-                try:
-                    if call is None:
-                        await self._write_ahead(unit)
-                        if self._landing.broken:
-                            continue
-                        hit("pump:before-invoke")
-                        call = self._call(unit)
-                    following = self._send_ahead(call)
-                    if following is None and self._runs_dry(call):
-                        await self._read_on()
-                        following = self._send_ahead(call)
-                    outcome = await self._invoke(call)
-                    if outcome is None:
-                        self.ledger.pending.appendleft(unit)
-                        continue
-                    hit("pump:after-invoke")
-                    now = self._clock.now()
-                    verdict = settle(unit, outcome, self.spec, now=now, draw=self._entropy.uniform)
-                    self._tell_breaker(verdict)
-                    token = call.invocation.token
-                    await self._land(unit, outcome, verdict, self.spec.on_failure, token)
-                    hit("pump:after-commit")
-                finally:
-                    self._ahead -= following is not None
-                    call = following
-                    self._put_down(unit)
-        finally:
-            if call is not None:
-                self._put_down(call.unit)
-
-    async def _write_ahead(self, unit: Unit) -> None:
-        """Have on the disk what must be there before the unit runs."""
-        ahead = self._gate.ahead()
-        if self.spec.commit == "before":
-            await self._landing.commit(
-                lambda: msgspec.structs.replace(self.ledger.forgotten(unit), extra=ahead)
-            )
-        elif ahead:
-            await self._landing.commit(
-                lambda: msgspec.structs.replace(self.ledger.progressed(), extra=ahead)
-            )
+    # --- what others ask of it --------------------------------------------------------------
 
     def stop(self) -> None:
         """Let the running unit end and land, then return from `run`."""
-        self._stopping = True
-        self._recall()
-        self._waiting.wake()
+        self._is_stopping = True
+        self._runtime.recall()
+        self._wakeup.wake()
 
     def wake(self) -> None:
         """Look again at what holds it up."""
-        self._waiting.wake()
+        self._wakeup.wake()
+
+    def pause(self, paused: bool) -> None:
+        """Take up nothing new (or go on again)."""
+        self.paused = paused
+        self._wakeup.wake()
+
+    async def request(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work` between two units, while nothing is in flight, then look at the store again.
+
+        This is how what an operator asks for (redrive, reset) is done by the partition's one writer.
+
+        Raises:
+            Unavailable: The worker has let go of the partition.
+        """
+        await self._requests.ask(work)
 
     @property
     def is_over(self) -> bool:
         """Whether it has let go of its partition."""
-        return self._is_over
+        return self._requests.is_closed
 
     @property
     def in_flight(self) -> list[Unit]:
         """The units being run now."""
         return self.ledger.running
-
-    def pause(self, paused: bool) -> None:
-        """Take up nothing new (or go on again)."""
-        self.paused = paused
-        self._waiting.wake()
 
     @property
     def is_retrying(self) -> bool:
@@ -263,64 +234,162 @@ class PartitionWorker:
         pending = self.ledger.pending
         return bool(pending) and pending[0].attempts > 0
 
-    async def errand(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do `work` between two units, while nothing is in flight, then look at the store again.
+    # --- read, decide -----------------------------------------------------------------------
 
-        This is how an operator's wish (redrive, reset) is carried out by the partition's one writer.
-
-        Raises:
-            Unavailable: The pump has let go of the partition.
-        """
-        if self._is_over:
-            raise Unavailable(f"`{self.spec.name}` has let go of partition {self.partition}")
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        async def carry_out() -> None:
-            if done.done():
-                # Whoever asked has gone.
-                return
-            try:
-                await work()
-            except Exception as error:  # noqa: BLE001 - handed to whoever asked
-                if not done.done():
-                    done.set_exception(error)
-            else:
-                if not done.done():
-                    done.set_result(None)
-
-        self._errands.append(carry_out)
-        self._waiting.wake()
-        await done
-
-    # --- what comes next --------------------------------------------------------------------
-
-    async def _take_up(self) -> Unit | None:
+    async def _next_unit(self) -> Unit | None:
         """The next unit, which is then running; None when it is time to stop."""
-        if (unit := self._at_hand()) is not None:
-            self._begin_unit(unit)
-            return unit
-        async with self._picking:
-            unit = await self._next()
-            if unit is not None:
-                self._begin_unit(unit)
-            return unit
+        if (unit := self._ready_unit()) is None:
+            async with self._scheduling:
+                unit = await self._scheduled_unit()
+                if unit is not None:
+                    self._take_up(unit)
+                return unit
+        self._take_up(unit)
+        return unit
 
-    def _at_hand(self) -> Unit | None:
+    def _ready_unit(self) -> Unit | None:
         """A whole batch that lies ready, where nothing asks for another way than straight on."""
-        return self._picker.at_hand() if self._is_free else None
+        if not (self._is_free and self._scheduler.is_ready):
+            return None
+        self._commits.forget_landed()
+        return None if self._commits.broken else self._scheduler.take_ready()
 
     @property
     def _is_free(self) -> bool:
         """Whether a unit may be taken up without waiting for somebody else."""
         return not (
-            self._picking.locked()
-            or self._errands
-            or self._stopping
+            self._scheduling.locked()
+            or self._requests
+            or self._is_stopping
             or self.paused
-            or (self._landing.is_wary and self._landing.is_crowded(len(self.ledger.running)))
+            or self._is_crowded
         )
 
-    def _begin_unit(self, unit: Unit) -> None:
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether one unit more would likely meet stale state."""
+        commits = self._commits
+        return commits.is_wary and commits.is_crowded(len(self.ledger.running))
+
+    async def _scheduled_unit(self) -> Unit | None:
+        """Wait for the next unit to run; None when it is time to stop."""
+        while not self._is_stopping:
+            try:
+                if self._commits.wants_attention:
+                    await self._collect()
+                elif self._requests:
+                    await self._carry_out_requests()
+                elif self.paused:
+                    await self._wait(Wait(None))
+                elif (pause := self._breaker.remaining(self._clock.monotonic())) > 0:
+                    await self._wait(Wait(pause))
+                elif self._is_crowded:
+                    await self._wait(Wait(None))
+                elif (room := self._gate.wait()) != 0.0:
+                    await self._wait(Wait(room))
+                elif (step := await self._next_step()) is not None:
+                    picked = await self._carry_out(step)
+                    unit = None if picked is None else await self._admitted(picked)
+                    if unit is None:
+                        continue
+                    allowed = self._gate.wait() == 0.0
+                    if allowed and self._breaker.wait(self._clock.monotonic()) <= 0:
+                        return unit
+                    # While this one was picked another partition has begun the last run that was
+                    # allowed, or the breaker's trial.
+                    self.ledger.pending.appendleft(unit)
+            except Unavailable:
+                # The log or the store is away: wait, then begin again at what the store holds.
+                self._commits.mistrust()
+        return None
+
+    async def _next_step(self) -> Step | None:
+        """What is to be done now, with a look at the log where nothing else goes before."""
+        step = self._scheduler.before_reading()
+        if step is not None:
+            return step
+        merges = self._claimed.merges
+        if merges is not None and merges.is_due:
+            await merges.trim()
+        asked = self._intake.wanting()
+        has_read = await self._read(asked)
+        return self._scheduler.after_reading(asked, has_read=has_read)
+
+    async def _read(self, asked: Sequence[int]) -> bool:
+        """Lay what these readers have behind what waits; whether there was anything."""
+        has_read = False
+        for place in asked:
+            reader = self._claimed.readers[place]
+            chunks = await reader.read(events=self._read_events, size=self._read_size)
+            if chunks:
+                hit("pump:after-read")
+                has_read = True
+                self._scheduler.admit(place, chunks)
+        return has_read
+
+    async def _carry_out(self, step: Step) -> Unit | None:
+        """Do what the scheduler has decided; the unit to run, where that is one."""
+        match step:
+            case Unit():
+                return step
+            case Wait():
+                await self._wait(step)
+            case SaveProgress():
+                await self._commits.commit(self.ledger.progressed)
+            case Redrive(lane=lane):
+                return await self._redriven(lane)
+        return None
+
+    async def _redriven(self, lane: Lane) -> Unit | None:
+        """The first event waiting in a lane that is being redriven, or None once it is free."""
+        ledger, laid = self.ledger, self.ledger.laid_behind(lane)
+        if ledger.lays_aside:
+            await self._commits.commit(ledger.progressed)
+        await self._commits.drain()
+        if self._commits.broken:
+            return None
+        waiting = await parked_events(self._engine.storage, self.spec.name, *lane, limit=1)
+        if waiting:
+            unit = redriven(waiting[0])
+            if unit.due <= self._clock.now():
+                return unit
+            ledger.postpone(unit, unit.due)
+            return None
+        if ledger.laid_behind(lane) != laid:
+            # Another task has met its key meanwhile: what it laid aside may be on its way yet.
+            return None
+        # From here on nothing is laid behind it: no row may be left where no key is parked.
+        del ledger.parked[lane]
+        await self._commits.commit(lambda: ledger.freed(lane))
+        return None
+
+    async def _admitted(self, picked: Unit) -> Unit | None:
+        """What of the unit is to run now; None where all of it waits."""
+        if later := self._gate.later(picked):
+            self.ledger.postpone(picked, later)
+            return None
+        unit, aside = self.ledger.divert(picked, self._clock.now())
+        self._intake.release(aside)
+        for event in (event for chunk in aside for event in chunk.events()):
+            # It was picked but does not run: what its key has room for may go instead.
+            self._has_room(event.key)
+        if unit is None:
+            await self._commits.drain()
+            await self._commits.commit(self.ledger.progressed)
+        elif not unit.parked and any(runs_away(chunk.hops) for chunk in unit.chunks):
+            if unit.size > self.spec.batch_size:
+                # Only the batch it is in; those beside it are innocent.
+                alone = batches_of(unit, self.spec.batch_size)
+                self.ledger.pending.extendleft(reversed(alone))
+                return None
+            await self._commit(unit, RUNAWAY, runaway(unit), ParkKey(), 0)
+        else:
+            # What an operator redrives runs, however long its lineage: somebody has looked at it.
+            return unit
+        return None
+
+    def _take_up(self, unit: Unit) -> None:
+        """The unit is running from now on."""
         self.ledger.running.append(unit)
         self._gate.begin(unit)
         self._at_rest.clear()
@@ -332,138 +401,117 @@ class PartitionWorker:
         if not self.ledger.running:
             self._at_rest.set()
         if self._width > 1:
-            self._waiting.wake()
+            self._wakeup.wake()
 
-    async def _next(self) -> Unit | None:
-        """Wait for the next unit to run; None when it is time to stop."""
-        while not self._stopping:
+    def _has_room(self, key: Key) -> None:
+        """A run that held the key has ended, here or in another partition."""
+        self._intake.unblock(key)
+        self._wakeup.wake()
+
+    # --- submit -----------------------------------------------------------------------------
+
+    async def _submit_next(self) -> UnitCall | None:
+        """The next unit as a call that is to run; None when it is time to stop."""
+        while (unit := await self._next_unit()) is not None:
             try:
-                if self._landing.wants_attention:
-                    await self._collect()
-                elif self._errands:
-                    await self._run_errands()
-                elif self.paused:
-                    await self._wait(None)
-                elif (pause := self._breaker.remaining(self._clock.monotonic())) > 0:
-                    await self._wait(pause)
-                elif self._landing.is_wary and self._landing.is_crowded(len(self.ledger.running)):
-                    await self._wait(None)
-                elif (room := self._gate.wait()) != 0.0:
-                    await self._wait(room)
-                elif (picked := await self._picker.pick()) is not None and (
-                    unit := await self._admitted(picked)
-                ) is not None:
-                    allowed = self._gate.wait() == 0.0
-                    if allowed and self._breaker.wait(self._clock.monotonic()) <= 0:
-                        return unit
-                    # While this one was picked another partition has begun the last run that was
-                    # allowed, or the breaker's trial.
-                    self.ledger.pending.appendleft(unit)
-            except Unavailable:
-                # The log or the store is away: wait, then begin again at what the store holds.
-                self._landing.mistrust()
+                await self._write_ahead(unit)
+                if not self._commits.broken:
+                    hit("pump:before-invoke")
+                    return self._call(unit)
+            except BaseException:
+                self._put_down(unit)
+                raise
+            self._put_down(unit)
         return None
 
-    async def _admitted(self, picked: Unit) -> Unit | None:
-        """What of the unit is to run now; None where all of it waits."""
-        if later := self._gate.later(picked):
-            self.ledger.postpone(picked, later)
-            return None
-        unit, aside = self.ledger.divert(picked, self._clock.now())
-        self._picker.release(aside)
-        for event in (event for chunk in aside for event in chunk.events()):
-            # It was picked but does not run: what its key has room for may go instead.
-            self._picker.has_room(event.key)
-        if unit is None:
-            await self._landing.drain()
-            await self._landing.commit(self.ledger.progressed)
-        elif not unit.parked and any(runs_away(chunk.hops) for chunk in unit.chunks):
-            if unit.size > self.spec.batch_size:
-                # Only the batch it is in; those beside it are innocent.
-                alone = batches_of(unit, self.spec.batch_size)
-                self.ledger.pending.extendleft(reversed(alone))
-                return None
-            await self._land(unit, RUNAWAY, runaway(unit), ParkKey(), 0)
-        else:
-            # What an operator redrives runs, however long its lineage: somebody has looked at it.
-            return unit
-        return None
-
-    # --- running ----------------------------------------------------------------------------
+    async def _write_ahead(self, unit: Unit) -> None:
+        """Have on the disk what must be there before the unit runs."""
+        ahead = self._gate.ahead()
+        if self.spec.commit == "before":
+            await self._commits.commit(
+                lambda: msgspec.structs.replace(self.ledger.forgotten(unit), extra=ahead)
+            )
+        elif ahead:
+            await self._commits.commit(
+                lambda: msgspec.structs.replace(self.ledger.progressed(), extra=ahead)
+            )
 
     def _call(self, unit: Unit, after: RunHandle | None = None) -> UnitCall:
         """The unit as a call; begun `after` another one where it is sent ahead."""
         invocation = call_of(
             unit,
             self.spec,
-            self._entropy,
+            self._engine.random,
             now=self._clock.now(),
             affinity=self._affinity,
             # Runs of a partition in lanes take turns on many instances: what one of them remembers,
             # another has changed.
-            fresh=self._fresh or self._in_lanes,
+            fresh=self._is_fresh or self._in_lanes,
         )
         return UnitCall(unit, invocation, None if after is None else after.follow(invocation))
 
-    def _send_ahead(self, call: UnitCall) -> UnitCall | None:
+    async def _submit_ahead(self, call: UnitCall) -> UnitCall | None:
         """Begin the call; send what lies ready behind it, to be begun as soon as this one ends.
 
-        Each worker has one run that has begun, so never more of them than `parallelism`. While one
-        has none, nothing is sent ahead: it would wait behind another run, and could begin.
+        Each task has one run that has begun, so never more of them than `parallelism`. While one has
+        none, nothing is sent ahead: it would wait behind another run, and could begin.
         """
-        if self._lead is None:
+        if self._runtime.lead is None or self._width == 1:
             return None
         if call.begun is None:
             try:
-                call.begun = self._lead(call.invocation)
+                call.begun = self._runtime.lead(call.invocation)
             except Unavailable:
                 # Whoever waits for its end will hear of that too.
                 return None
-        begun = self._followable(call)
-        if begun is None or (unit := self._at_hand()) is None:
+        if (begun := self._leader(call)) is None:
             return None
-        self._ahead += 1
-        self._begin_unit(unit)
+        if (unit := self._ready_unit()) is None:
+            if not (self._is_free and self._scheduler.runs_dry):
+                return None
+            await self._read_on()
+            if (begun := self._leader(call)) is None or (unit := self._ready_unit()) is None:
+                return None
+        self._sent_ahead += 1
+        self._take_up(unit)
         return self._call(unit, begun)
 
-    def _followable(self, call: UnitCall) -> RunHandle | None:
+    def _leader(self, call: UnitCall) -> RunHandle | None:
         """The run behind which another one may be sent ahead, if one may."""
-        if len(self.ledger.running) - self._ahead < self._width:
+        if len(self.ledger.running) - self._sent_ahead < self._width:
             return None
         return call.begun if call.begun is not None and call.begun.takes_another else None
 
-    def _runs_dry(self, call: UnitCall) -> bool:
-        """Whether nothing was sent ahead only because nothing is laid ready."""
-        return self._followable(call) is not None and self._is_free and self._picker.runs_dry
-
     async def _read_on(self) -> None:
-        """Lay more ready, while no worker is free to."""
-        async with self._picking:
+        """Lay more ready, while no task is free to."""
+        async with self._scheduling:
             try:
-                await self._picker.read(self._clock.monotonic())
+                await self._read(self._intake.wanting())
             except Unavailable:
-                # As in `_next`.
-                self._landing.mistrust()
+                # As in `_scheduled_unit`.
+                self._commits.mistrust()
 
-    async def _invoke(self, call: UnitCall) -> Outcome | None:
-        """Run it: what came back; None where it did not run."""
+    async def _outcome_of(self, call: UnitCall) -> Outcome | None:
+        """Wait for its end: what came back; None where it did not run."""
         invocation, begun = call.invocation, call.begun
         started = self._clock.monotonic()
         try:
-            outcome = await (self._invoker.invoke(invocation) if begun is None else begun.outcome())
+            outcome = await (
+                self._runtime.invoker.invoke(invocation) if begun is None else begun.outcome()
+            )
         except Unavailable:
             await self._pause()
             return None
         if outcome is RECALLED:
             # It never ran: nothing to judge, nothing to count.
             return None
-        outcome = self._vet(outcome)
-        self._fresh = False
-        self._pause_s = PAUSE_MIN
+        outcome = self._runtime.vet(outcome)
+        self._is_fresh = False
+        self._pause_s = PAUSE_MIN_S
         wall = self._clock.monotonic() - started
         for run, batches in runs_of(invocation, outcome, wall):
-            self._runs.record(run, batches)
-        self._picker.convoy.ended(call.unit.size, outcome)
+            self._engine.telemetry.record(run, batches)
+        self._scheduler.coalesced.ended(call.unit.size, outcome)
         return outcome
 
     def _tell_breaker(self, verdict: Verdict) -> None:
@@ -475,13 +523,13 @@ class PartitionWorker:
                 self._breaker.succeeded()
             self._breaker.failed(self._clock.monotonic())
 
-    # --- landing ----------------------------------------------------------------------------
+    # --- commit -----------------------------------------------------------------------------
 
-    async def _land(
+    async def _commit(
         self, unit: Unit, outcome: Outcome, verdict: Verdict, on_failure: OnFailure, token: int
     ) -> None:
         """Make the verdict durable; a plain one without waiting for the disk."""
-        if self._landing.broken:
+        if self._commits.broken:
             return
         if self.spec.commit == "before":
             verdict = at_most_once(verdict)
@@ -491,50 +539,40 @@ class PartitionWorker:
             finished += tuple(lost.chunk for lost in verdict.given_up)
         if kept is not None and self.ledger.is_light(unit, verdict, kept):
             self.ledger.gather(unit, kept)
-            self._landing.begin_gathered(finished if self._in_lanes else ())
-            await self._landing.room()
+            self._commits.begin_gathered(finished if self._in_lanes else ())
+            await self._commits.room()
             return
-        self._landing.write_up()
+        self._commits.write_up()
         plain = self.ledger.is_plain(unit, verdict)
         effects = self.ledger.landed(
             unit, verdict, kept=kept, token=token, on_failure=on_failure, now=self._clock.now()
         )
         if effects is None:
-            self._picker.release(finished)
+            self._intake.release(finished)
             return
         if verdict.given_up:
             hit("dead-letter:before-commit")
         # In order within the partition, what ran behind it has built on it.
         spare = unit if self._in_lanes and plain and not effects.trouble else None
-        commit = self._landing.begin(effects, finished, spare)
+        commit = self._commits.begin(effects, finished, spare)
         if not plain:
             await asyncio.wait((commit,))
-            if not self._landing.broken:
-                self._runs.gave_up(self.spec.name, dead=effects.dead, parked=effects.parked)
+            if not self._commits.broken:
+                self._engine.telemetry.gave_up(
+                    self.spec.name, dead=effects.dead, parked=effects.parked
+                )
         else:
             # One turn of the loop: the change is handed to the store before the next run begins,
             # which may ask for the state that this one wrote.
             await self._clock.sleep(0)
-            await self._landing.room()
-
-    def _finished(self, finished: Iterable[Chunk]) -> None:
-        """The next events of these keys may go: what came before them is kept."""
-        if self._picker.release(finished):
-            self._waiting.wake()
-
-    def _beside(self, effects: Effects, finished: Iterable[Chunk]) -> tuple[Put | Delete, ...]:
-        """What flow control and a merge must remember with the positions."""
-        rows = self._gate.rows(finished)
-        if self._merges is not None and isinstance(self._picker.intake, Merge):
-            rows += self._merges.rows(self._picker.intake, effects.progress)
-        return rows
+            await self._commits.room()
 
     # --- starting over ----------------------------------------------------------------------
 
     async def _collect(self) -> None:
         """Forget commits that have landed; rewind where one has not."""
-        self._landing.forget_landed()
-        if self._landing.broken:
+        self._commits.forget_landed()
+        if self._commits.broken:
             await self._rewind()
 
     async def _rewind(self) -> None:
@@ -544,50 +582,67 @@ class PartitionWorker:
             Fenced: Another owner holds a partition.
         """
         await self._rest()
-        if self._landing.broken:
+        if self._commits.broken:
             await self._pause()
-        found = await self._landing.found()
-        await self._gate.load(self._storage)
-        self._begin(found)
-        if self._merges is not None and isinstance(self._picker.intake, Merge):
-            marks = {name: self.ledger.watermark(name) for name in self._streams}
-            self._picker.intake.resume(await self._merges.load(marks))
+        found = await self._commits.found()
+        await self._gate.load(self._engine.storage)
+        self._open_ledger(found)
+        if self._claimed.merges is not None:
+            marks = {name: self.ledger.watermark((name, self.partition)) for name in self._streams}
+            await self._claimed.merges.resume(marks)
 
-    def _begin(self, standing: dict[str, StoredPosition]) -> None:
-        """Open the books at what the store says."""
-        spec = self.spec
-        self.ledger = Ledger(spec, self.partition, standing, self._wants)
-        self._landing.open(self.ledger)
-        self._fresh = True
-        self._picker.open(self.ledger)
+    def _open_ledger(self, found: Mapping[At, StoredPosition]) -> None:
+        """Begin (again) at what the store holds: nothing is read yet."""
+        claimed = self._claimed
+        self.ledger = Ledger(self.spec, found, claimed.wants)
+        self._intake = self._empty_intake()
+        self._commits.open(self.ledger, self._intake)
+        self._scheduler.open(self.ledger, self._intake)
+        # What an instance remembers of the state may be older than what the store holds.
+        self._is_fresh = True
+        for stream, reader in zip(self._streams, claimed.readers, strict=True):
+            reader.seek(self.ledger.watermark((stream, self.partition)))
 
-    async def _rest(self) -> None:
-        """Wait until nothing runs and nothing is being committed."""
-        if self.ledger.running:
-            self._recall()
-            await self._at_rest.wait()
-        await self._landing.drain()
+    def _empty_intake(self) -> Intake:
+        claimed, gate = self._claimed, self._gate
+        if self._in_lanes:
+            return open_lanes(self.spec, width=self._width, rules=gate.rules, waits=gate.waits)
+        return open_in_order(
+            self.spec,
+            streams=len(self._streams),
+            lateness=claimed.lateness,
+            merges=claimed.merges,
+        )
 
-    async def _run_errands(self) -> None:
+    async def _carry_out_requests(self) -> None:
         await self._rest()
-        while self._errands and not self._landing.broken:
-            await self._errands.popleft()()
+        while self._requests and not self._commits.broken:
+            await self._requests.carry_out_next()
         await self._rewind()
 
     # --- waiting ----------------------------------------------------------------------------
 
+    async def _rest(self) -> None:
+        """Wait until nothing runs and nothing is being committed."""
+        if self.ledger.running:
+            self._runtime.recall()
+            await self._at_rest.wait()
+        await self._commits.drain()
+
     async def _pause(self) -> None:
         """Wait a little longer each time nothing can be done."""
-        await self._clock.sleep(self._entropy.uniform(self._pause_s / 2, self._pause_s))
-        self._pause_s = min(self._pause_s * 2, PAUSE_MAX)
+        await self._clock.sleep(self._engine.random.uniform(self._pause_s / 2, self._pause_s))
+        self._pause_s = min(self._pause_s * 2, PAUSE_MAX_S)
 
-    async def _wait(self, seconds: float | None, *readers: Reader) -> None:
-        landing = self._landing
-        # A commit that lands changes nothing for a partition worker that sleeps, but for progress that waits to
-        # be told; one that does not land wakes it.
-        tells = (not self.ledger.gathered_units and self.ledger.is_ahead) or (
-            self._landing.is_wary and self._landing.is_crowded(len(self.ledger.running))
-        )
-        if self._errands or self._stopping or landing.broken or (tells and landing.has_ended):
+    async def _wait(self, wait: Wait) -> None:
+        """Sleep until there may be something to do."""
+        commits = self._commits
+        # A commit that lands changes nothing for a worker that sleeps, but for progress that waits to be
+        # committed; one that does not land wakes it.
+        watches = (not self.ledger.gathered_units and self.ledger.is_ahead) or self._is_crowded
+        if self._requests or self._is_stopping or commits.broken:
             return
-        await self._waiting.wait(seconds, readers, landing.commits if tells else ())
+        if watches and commits.has_ended:
+            return
+        readers = [self._claimed.readers[place] for place in wait.readers]
+        await self._wakeup.wait(wait.seconds, readers, commits.commits if watches else ())

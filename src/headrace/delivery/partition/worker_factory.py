@@ -1,4 +1,4 @@
-"""Partition workers are made: a partition is claimed, and one value holds all that its loop is given.
+"""Makes partition workers: claims a partition, and gathers all that its worker is given.
 
 In come a function, one of its triggers and a subscription; out goes a `PartitionWorker` that nobody runs yet.
 What a trigger asks for (a pattern, row changes, a merge) becomes a reader or a filter here, so that
@@ -9,25 +9,24 @@ from __future__ import annotations
 
 import functools
 
-from headrace.delivery.commit.committer import Committer
 from headrace.delivery.commit.publish_checks import PublishChecks
+from headrace.delivery.engine import Engine
 from headrace.delivery.flow.breaker import CircuitBreaker
 from headrace.delivery.flow.limits import FlowLimiter
 from headrace.delivery.intake.merge.order_store import MergeOrderStore
 from headrace.delivery.intake.row_changes import ChangeFilter, KeyedReader, Wants
+from headrace.delivery.partition.claimed_partition import ClaimedPartition
+from headrace.delivery.partition.function_runtime import FunctionRuntime
+from headrace.delivery.partition.settle import Settler, settle
 from headrace.delivery.partition.worker import PartitionWorker
 from headrace.delivery.positions import Claim, claim
 from headrace.delivery.queues.external_consumers import ExternalConsumers
-from headrace.environment.clock import Clock
-from headrace.environment.randomness import Entropy
-from headrace.environment.tasks import Tasks
 from headrace.model.errors import Unavailable
 from headrace.model.function import FunctionSpec
 from headrace.model.triggers.base import StreamTrigger
 from headrace.patterns.record_filter import Selection
 from headrace.runtime.base import Lead
-from headrace.storage.log.base import Broker, Reader, Subscription
-from headrace.telemetry.history import RunHistory
+from headrace.storage.log.base import Reader, Subscription
 
 CLAIM_PAUSE_S = 0.5
 
@@ -37,27 +36,18 @@ class WorkerFactory:
 
     def __init__(
         self,
+        engine: Engine,
         *,
-        committer: Committer,
-        broker: Broker,
-        clock: Clock,
-        entropy: Entropy,
-        tasks: Tasks,
-        runs: RunHistory,
         queues: ExternalConsumers,
         vetting: PublishChecks,
         lead: Lead | None,
+        settle: Settler = settle,
     ) -> None:
-        self._committer = committer
-        self._storage = committer.storage
-        self._broker = broker
-        self._clock = clock
-        self._entropy = entropy
-        self._tasks = tasks
-        self._runs = runs
+        self._engine = engine
         self._queues = queues
         self._vetting = vetting
         self._lead = lead
+        self._settle = settle
 
     async def claims(
         self, function: str, trigger: StreamTrigger, partition: int
@@ -73,17 +63,18 @@ class WorkerFactory:
         while True:
             try:
                 return await claim(
-                    self._storage,
-                    self._broker,
+                    self._engine.storage,
+                    self._engine.log,
                     function=function,
                     stream=stream,
                     partition=partition,
                     start=start,
                 )
             except Unavailable:
-                await self._clock.sleep(self._entropy.uniform(CLAIM_PAUSE_S / 2, CLAIM_PAUSE_S))
+                engine = self._engine
+                await engine.clock.sleep(engine.random.uniform(CLAIM_PAUSE_S / 2, CLAIM_PAUSE_S))
 
-    def pump(
+    def worker(
         self,
         function: FunctionSpec,
         trigger: StreamTrigger,
@@ -94,42 +85,44 @@ class WorkerFactory:
         breaker: CircuitBreaker,
         flow: FlowLimiter,
     ) -> PartitionWorker:
-        """One partition's loop, with all that its function and trigger ask for; not yet running."""
+        """One partition's worker, with all that its function and trigger ask for; not yet running."""
         readers: list[Reader] = [
             subscription.reader(stream, partition, claimed.standing.progress.watermark)
             for stream, claimed in claims.items()
         ]
         wants: Wants | None = None if trigger.pattern is None else self._selection(trigger)
         if function.changes is not None and function.change_streams.intersection(claims):
-            wants = ChangeFilter(wants, functools.partial(self._runs.skipped, function.name))
+            skipped = functools.partial(self._engine.telemetry.skipped, function.name)
+            wants = ChangeFilter(wants, skipped)
             if function.changes.keys:
                 readers = [KeyedReader(reader, function.changes.keys) for reader in readers]
-        return PartitionWorker(
+        claimed = ClaimedPartition(
             function,
             partition,
             claims,
             readers,
-            committer=self._committer,
-            invoker=self._queues,
-            clock=self._clock,
-            entropy=self._entropy,
-            tasks=self._tasks,
-            breaker=breaker,
-            runs=self._runs,
             lateness=trigger.lateness,
             wants=wants,
-            vet=functools.partial(self._vetting, function),
-            flow=flow,
-            recall=functools.partial(self._queues.recall, function.name),
             merges=self._merges(function, trigger, partition),
-            lead=self._lead,
             compacted=frozenset(
-                name for name in claims if self._broker.stream(name).cleanup == "compact"
+                name for name in claims if self._engine.log.stream(name).cleanup == "compact"
             ),
+            settle=self._settle,
+        )
+        runtime = FunctionRuntime(
+            self._queues,
+            lead=self._lead,
+            vet=functools.partial(self._vetting, function),
+            recall=functools.partial(self._queues.recall, function.name),
+        )
+        return PartitionWorker(
+            claimed, engine=self._engine, runtime=runtime, breaker=breaker, flow=flow
         )
 
     def _selection(self, trigger: StreamTrigger) -> Selection:
-        packed = {name for name in trigger.streams if self._broker.stream(name).codec == "msgpack"}
+        packed = {
+            name for name in trigger.streams if self._engine.log.stream(name).codec == "msgpack"
+        }
         return Selection(trigger.pattern or {}, msgpack=packed)
 
     def _merges(
@@ -140,10 +133,10 @@ class WorkerFactory:
             return None
 
         async def low(stream: str) -> int:
-            return (await self._broker.extent(stream, partition)).low
+            return (await self._engine.log.extent(stream, partition)).low
 
         return MergeOrderStore(
-            self._storage,
+            self._engine.storage,
             low,
             function=function.name,
             streams=trigger.streams,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from headrace.delivery.intake.base import Intake
 from headrace.delivery.intake.batcher import compact
 from headrace.delivery.intake.merge.order import Key, Memory, MergeOrder, Piece
 from headrace.model.record import Chunk
@@ -79,12 +80,12 @@ class _Lane:
         self.head = self._times[0]
 
 
-class Merge:
+class Merge(Intake):
     """The events of several co-partitioned streams that wait to be batched. Owned by one partition worker.
 
     Attributes:
         passes: Where it stands, and whom it passed over.
-        handed_out: What was taken and, as far as `MergeBook` knows, is not finished yet.
+        handed_out: What was taken and, as far as `MergeOrderStore` knows, is not finished yet.
     """
 
     def __init__(
@@ -136,8 +137,8 @@ class Merge:
             return held
         return max(held, self._opened + self._window - now)
 
-    def take(self, now: float) -> tuple[Chunk, ...]:
-        """The next batch in event-time order."""
+    def take(self, now: float, batches: int = 1) -> tuple[Chunk, ...]:
+        """The next batch in event-time order; one, however many are asked for."""
         taken: list[Chunk] = []
         count, size = 0, 0
         while count < self._limit and size < self._size:

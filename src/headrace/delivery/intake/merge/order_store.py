@@ -69,6 +69,18 @@ class MergeOrderStore:
         """Whether so much was kept since the last time that it is time to trim."""
         return self._untrimmed >= TRIM_EVERY
 
+    def follow(self, merge: Merge) -> None:
+        """Keep the order of this merge from now on."""
+        self._merge = merge
+
+    async def resume(self, watermarks: Mapping[str, int]) -> None:
+        """Let the merge go on from these positions, in the order that the store remembers.
+
+        Raises:
+            Corrupt: A row is not what was written.
+        """
+        self._merge.resume(await self.load(watermarks))
+
     async def load(self, watermarks: Mapping[str, int]) -> Memory:
         """What the store remembers that may still matter from these positions on.
 
@@ -101,10 +113,9 @@ class MergeOrderStore:
             low = page[-1][0] + b"\x00"
         return found
 
-    def rows(
-        self, merge: Merge, progress: Mapping[tuple[str, int], Progress]
-    ) -> tuple[Put | Delete, ...]:
+    def rows(self, progress: Mapping[tuple[str, int], Progress]) -> tuple[Put | Delete, ...]:
         """What lands with this progress, so that nobody comes by another order after it."""
+        merge = self._merge
         found: list[Put | Delete] = []
         for at, kept in merge.passes.changes():
             key = self._key(at)
