@@ -35,7 +35,7 @@ from headrace.delivery.queues.delayed import DelayedMessages
 from headrace.delivery.queues.external_consumers import ExternalConsumers
 from headrace.delivery.unknown_function import unknown_function
 from headrace.environment.supervised_task import Supervised, TaskFailure, Work
-from headrace.model.errors import Misuse
+from headrace.model.errors import Misuse, Unavailable
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.triggers.base import StreamTrigger, Trigger, listeners, own_settings
 from headrace.model.triggers.files import Ends
@@ -101,6 +101,7 @@ class PartitionSupervisor:
         # Those that are not wanted any more, while what they have in hand ends.
         self._leaving: dict[tuple[str, Streams], asyncio.Task[None]] = {}
         self._paused: set[str] = set()
+        self._is_closing = False
         # Held while an operator's wish is done to rows of a partition that nobody owns here.
         self._unowned: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
         self.delays = DelayedMessages(
@@ -147,6 +148,7 @@ class PartitionSupervisor:
 
         Raises:
             Misuse: A stream or trigger cannot be what the app asks for; all goes on as before.
+            Unavailable: The node is stopping.
         """
         self.switch(await self.prepare(app))
 
@@ -155,6 +157,7 @@ class PartitionSupervisor:
 
         Raises:
             Misuse: A stream or trigger cannot be what the app asks for.
+            Unavailable: The node is stopping.
         """
         check_patterns(app)
         for stream in app.streams:
@@ -177,6 +180,9 @@ class PartitionSupervisor:
             if self.functions.get(function.name) != function:
                 prepared.flows[function.name] = flow = FlowLimiter(function)
                 await flow.load(self._engine.storage, self._engine.clock.now())
+        # Nothing waits from here to the switch.
+        if self._is_closing:
+            raise Unavailable(f"the node is stopping; `{app.name}` is not deployed any more")
         for function in prepared.functions.values():
             for streams, step in steps(self.functions.get(function.name), function).items():
                 if step in {Step.OPEN, Step.REPLACE}:
@@ -304,6 +310,7 @@ class PartitionSupervisor:
         """
         if self._engine.tasks.closed:
             return
+        self._is_closing = True
         for name, readings in list(self._readings.items()):
             for streams in list(readings):
                 self._close(name, streams)
