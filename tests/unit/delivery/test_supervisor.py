@@ -23,9 +23,9 @@ APP = AppSpec(name="shop", streams=(StreamSpec(name="orders", owner="shop"),), f
 class Hesitant(MemoryBroker):
     """A log that takes a moment to declare a stream."""
 
-    async def declare(self, spec: StreamSpec) -> None:
+    async def declare(self, spec: StreamSpec) -> StreamSpec:
         await asyncio.sleep(0)
-        await super().declare(spec)
+        return await super().declare(spec)
 
 
 class Idle:
