@@ -175,7 +175,12 @@ def other(events, context):
             # The second time it is refused without a fork.
             with pytest.raises(Unavailable, match=r"`shop\.price`.*ConnectionError: no database"):
                 await home.run("price")
-        assert home.fleet.not_starting() == {"shop.price": "ConnectionError: no database"}
+        assert list(home.fleet.not_starting()) == ["shop.price"]
+        failed = home.fleet.failed_start("shop.price")
+        assert failed is not None
+        assert failed.cause == "ConnectionError: no database (in the `init` hook `connect`)"
+        assert not failed.running
+        assert home.fleet.failed_start("shop.other") is None
         assert isinstance(await home.run("other"), Returned)
         assert await eventually(
             lambda: {each.function for each in home.fleet.instances()} == {"shop.other"}

@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 
 from headrace import App, Debezium, Event, ParkKey, Retry, Unknown
-from headrace.admin.explain import Explainer, Explanation
+from headrace.admin.explain import Explanation
 from headrace.testing import World
 
 
 def explained(world: World, stream: str, offset: int) -> Explanation:
     lives = world._lives
-    explainer = Explainer(lives.storage, lives.broker, lives.node.dispatcher)
-    found: Explanation = world._drive(explainer.explain(stream, 0, offset))
+    found: Explanation = world._drive(lives.node.services.explainer.explain(stream, 0, offset))
     return found
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from headrace import App, Event, Misuse, Retry, Unknown
-from headrace.admin.lag import LagReport
 from headrace.admin.queues import COUNT_PAGE, QueueRow, Queues
 from headrace.testing import World
 
@@ -15,10 +14,14 @@ from headrace.testing import World
 def desk(world: World) -> Queues:
     """The operator's view of a world."""
     lives = world._lives
-    dispatcher = lives.node.dispatcher
-    lag = LagReport(lives.storage, lives.broker, dispatcher, lives.clock)
+    services = lives.node.services
     return Queues(
-        dispatcher, lag, world._dead, storage=lives.storage, broker=lives.broker, clock=lives.clock
+        services.supervisor,
+        services.lag,
+        world._dead,
+        storage=lives.storage,
+        broker=lives.broker,
+        clock=lives.clock,
     )
 
 

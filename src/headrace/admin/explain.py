@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.delivery.assignment.supervisor import PartitionSupervisor
+from headrace.admin.delivery_states import NOT_STARTING, DeliveryStates
 from headrace.delivery.intake.row_changes import keyed
 from headrace.delivery.parked import lane_name, lane_of, parked_row_key
 from headrace.delivery.partition.watermark import Watermark
@@ -61,10 +61,11 @@ class Explanation(msgspec.Struct, frozen=True):
 class Explainer:
     """Reads the store and the partition workers; changes nothing."""
 
-    def __init__(self, storage: Storage, broker: Broker, dispatcher: PartitionSupervisor) -> None:
+    def __init__(self, storage: Storage, broker: Broker, states: DeliveryStates) -> None:
         self._storage = storage
         self._broker = broker
-        self._dispatcher = dispatcher
+        self._states = states
+        self._dispatcher = states.dispatcher
 
     async def explain(self, stream: str, partition: int, offset: int) -> Explanation:
         """Where the event at this position is.
@@ -123,6 +124,13 @@ class Explainer:
             return Whereabouts(function, "parked", blocked, attempts, 0, cause, policy)
         if row is not None and Watermark(decode_position(row).progress).is_finished(offset):
             return Whereabouts(function, "committed", "", 0, 0, "", policy)
+        state = self._states.of(function, stream, partition)
+        if state.startswith(NOT_STARTING) and (failed := self._states.stuck(function)) is not None:
+            spent = sum(one.attempts for one in trouble if one.low <= offset < one.high)
+            blocked = "an instance, and none starts"
+            return Whereabouts(
+                function, "waiting", blocked, spent, failed.next_start, failed.cause, policy
+            )
         for one in trouble:
             cause = f"{one.cause.kind}: {one.cause.message}" if one.cause else ""
             due = 0 if one.due >= FOREVER else one.due
@@ -138,7 +146,6 @@ class Explainer:
         here = Position(stream, partition, offset)
         if pump is not None and any(here in positions(unit.chunks) for unit in pump.in_flight):
             return Whereabouts(function, "in flight", "", 0, 0, "", policy)
-        state = self._dispatcher.state_of(function, stream, partition)
         blocked = "" if state == "running" else state
         return Whereabouts(function, "waiting", blocked, 0, 0, "", policy)
 

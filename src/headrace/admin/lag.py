@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.delivery.assignment.supervisor import PartitionSupervisor
+from headrace.admin.delivery_states import DeliveryStates
 from headrace.delivery.positions import decode_position, position_key
 from headrace.environment.clock import Clock
 from headrace.environment.time_slices import Slices
@@ -24,7 +24,8 @@ class LagRow(msgspec.Struct, frozen=True):
         in_flight: Events being run now.
         oldest_age: Seconds since the oldest unfinished event was appended; 0 without lag.
         epoch: The owner's epoch.
-        state: `running`, `starting`, `paused`, `retrying`, `open` (circuit breaker), `halted: why`, `stopped`.
+        state: `running`, `starting`, `paused`, `retrying`, `circuit breaker open`,
+            `halted: why`, `not starting: why`, `stopped`.
     """
 
     function: str
@@ -44,11 +45,12 @@ class LagReport:
     """Reads positions and ends; changes nothing."""
 
     def __init__(
-        self, storage: Storage, broker: Broker, dispatcher: PartitionSupervisor, clock: Clock
+        self, storage: Storage, broker: Broker, states: DeliveryStates, clock: Clock
     ) -> None:
         self._storage = storage
         self._broker = broker
-        self._dispatcher = dispatcher
+        self._states = states
+        self._dispatcher = states.dispatcher
         self._clock = clock
 
     async def rows(self, function: str | None = None) -> list[LagRow]:
@@ -89,7 +91,7 @@ class LagReport:
             running,
             age,
             found.epoch if found else 0,
-            self._dispatcher.state_of(function, stream, partition),
+            self._states.of(function, stream, partition),
         )
 
     async def _age(self, stream: str, partition: int, offset: int) -> float:

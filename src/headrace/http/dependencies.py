@@ -21,7 +21,7 @@ from headrace.delivery.calls.direct import DirectCalls
 from headrace.delivery.publisher import Publisher
 from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
-from headrace.runtime.instance_views import ColdStarts
+from headrace.runtime.instance_views import ColdStarts, FailedStarts, every_start_succeeds
 from headrace.security.access import Access
 from headrace.security.operator_key import Operator
 from headrace.security.secrets import Secrets
@@ -53,6 +53,7 @@ class Dependencies:
     Attributes:
         instances: The fleet's instances, each a struct with at least `function` and `state`.
         cold_starts: How long cold starts took.
+        failed_start: Why no instance of a function starts.
         access: Who may use the platform's own paths; see `security/access`.
         health: Whether the node takes work now; asked at every `/readyz`.
         check_answers: Whether functions' answers are held against what their routes declare.
@@ -84,3 +85,4 @@ class Dependencies:
     access: Access = "local"
     check_answers: bool = False
     cold_starts: Callable[[], ColdStarts] = ColdStarts
+    failed_start: FailedStarts = every_start_succeeds

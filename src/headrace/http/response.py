@@ -26,7 +26,18 @@ _raw = msgspec.json.Decoder(msgspec.Raw)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Fields that hold microseconds since the epoch, in every struct that is shown.
 TIME_FIELDS = frozenset(
-    {"time", "since", "started", "appended", "failed", "due", "next_attempt", "expires", "created"}
+    {
+        "time",
+        "since",
+        "started",
+        "appended",
+        "failed",
+        "due",
+        "next_attempt",
+        "expires",
+        "created",
+        "next_start",
+    }
 )
 
 

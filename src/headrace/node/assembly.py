@@ -27,6 +27,7 @@ from headrace.environment.randomness import Entropy, SystemEntropy
 from headrace.environment.restart_backoff import Backoff
 from headrace.environment.tasks import Tasks
 from headrace.http.dependencies import Dependencies, Health
+from headrace.http.response import rfc3339
 from headrace.http.server.server import Gateway
 from headrace.model.effects import Space
 from headrace.model.errors import Corrupt, Fenced, HeadraceError, Misuse, Unavailable
@@ -136,7 +137,10 @@ class Node:
             found |= {name: trouble.error for name, trouble in keeps.troubles().items()}
         down = self.fleet.down()
         found |= {f"app {name}": why for name, why in down.items()}
-        found |= {f"instances of {name}": why for name, why in self.fleet.not_starting().items()}
+        found |= {
+            f"instances of {name}": f"{why.cause}; tried again at {rfc3339(why.next_start)}"
+            for name, why in self.fleet.not_starting().items()
+        }
         if not self._ready:
             return Health(ready=False, reason="starting or stopping", checks=found)
         if down:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from headrace.admin.dead_letters import DeadLetters
+from headrace.admin.delivery_states import DeliveryStates
 from headrace.admin.explain import Explainer
 from headrace.admin.lag import LagReport
 from headrace.admin.parked_keys import ParkedKeys
@@ -26,7 +27,7 @@ from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
 from headrace.http.dependencies import Dependencies, Health
 from headrace.runtime.base import Invoker
-from headrace.runtime.instance_views import ColdStarts
+from headrace.runtime.instance_views import ColdStarts, FailedStarts
 from headrace.security.access import Access
 from headrace.security.operator_key import Operator
 from headrace.security.secrets import Secrets
@@ -56,6 +57,7 @@ def furnish(
     health: Callable[[], Health],
     instances: Callable[[], Sequence[msgspec.Struct]],
     cold_starts: Callable[[], ColdStarts],
+    failed_start: FailedStarts,
 ) -> Dependencies:
     """What the HTTP server may call.
 
@@ -76,9 +78,11 @@ def furnish(
         check_answers: Whether answers are held against what routes declare.
         health: Whether work is taken now.
         instances: Processes of functions.
-        cold_starts: How long they took.
+        cold_starts: How long their starts took.
+        failed_start: Why no process of a function starts.
     """
-    lag = LagReport(storage, broker, dispatcher, clock)
+    states = DeliveryStates(dispatcher, failed_start)
+    lag = LagReport(storage, broker, states, clock)
     dead_letters = DeadLetters(storage, dispatcher, clock)
     return Dependencies(
         publisher=Publisher(broker, dispatcher.committer, dispatcher.delays),
@@ -94,7 +98,7 @@ def furnish(
         ),
         dead_letters=dead_letters,
         parking=ParkedKeys(storage, dispatcher, clock),
-        explainer=Explainer(storage, broker, dispatcher),
+        explainer=Explainer(storage, broker, states),
         lag=lag,
         sources=Sources(dispatcher, clock),
         queues=Queues(dispatcher, lag, dead_letters, storage=storage, broker=broker, clock=clock),
@@ -116,4 +120,5 @@ def furnish(
         access=access,
         check_answers=check_answers,
         cold_starts=cold_starts,
+        failed_start=failed_start,
     )

@@ -27,7 +27,7 @@ from headrace.http.dependencies import Dependencies, Health
 from headrace.model.invocation import Invocation
 from headrace.node.http_services import furnish
 from headrace.runtime.base import Invoker, RunHandle
-from headrace.runtime.instance_views import ColdStarts
+from headrace.runtime.instance_views import ColdStarts, FailedStart
 from headrace.security.access import Access
 from headrace.security.operator_key import Operator
 from headrace.security.secrets import Secrets
@@ -39,6 +39,10 @@ class Runner(Invoker, Protocol):
 
     def lead(self, invocation: Invocation) -> RunHandle | None:
         """Start a run that others may follow; None where `invoke` knows why not."""
+        ...
+
+    def failed_start(self, function: str) -> FailedStart | None:
+        """Return why no instance of the function starts; None where instances start."""
         ...
 
 
@@ -140,5 +144,6 @@ def connect_parts(
         health=health,
         instances=instances,
         cold_starts=cold_starts,
+        failed_start=runner.failed_start,
     )
     return SharedParts(runner, supervisor, bus, replays, services)

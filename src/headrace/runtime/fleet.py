@@ -25,7 +25,13 @@ from headrace.runtime.app_folders import FILES, AppFolders
 from headrace.runtime.budget import Budget
 from headrace.runtime.deployment import Deployment
 from headrace.runtime.housekeeping import Housekeeping
-from headrace.runtime.instance_views import ColdStarts, InstanceView, views_of
+from headrace.runtime.instance_views import (
+    ColdStarts,
+    FailedStart,
+    InstanceView,
+    failed_start_of,
+    views_of,
+)
 from headrace.runtime.pool import Pool
 from headrace.runtime.process.fleet_host import FleetHost
 from headrace.runtime.process.instance import Instance
@@ -381,9 +387,16 @@ class Fleet:
         """Apps whose calls are refused since no process of theirs can be started, and why."""
         return {name: app.trouble for name, app in self._apps.items() if app.is_hopeless}
 
-    def not_starting(self) -> dict[str, str]:
+    def failed_start(self, function: str) -> FailedStart | None:
+        """Why no instance of the function starts; None where it does, or there is no such function."""
+        pool = self._pools.get(function)
+        if pool is None:
+            return None
+        return failed_start_of(pool, self._clock.monotonic(), self._clock.now())
+
+    def not_starting(self) -> dict[str, FailedStart]:
         """Functions of which no instance starts, and why; others of their apps may run."""
-        return {name: pool.trouble for name, pool in self._pools.items() if pool.trouble}
+        return {name: found for name in self._pools if (found := self.failed_start(name))}
 
     @property
     def cold_starts(self) -> ColdStarts:

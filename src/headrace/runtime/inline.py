@@ -21,6 +21,7 @@ from headrace.runtime.base import AnswerServices, ConsumerServices, HostServices
 from headrace.runtime.child.executor import Executor
 from headrace.runtime.host_questions import blot_of, secret_for
 from headrace.runtime.inline_prefetch import InlineSent
+from headrace.runtime.instance_views import FailedStart
 from headrace.sdk.app import App
 from headrace.sdk.source_location import near
 
@@ -126,6 +127,11 @@ class InlineInvoker:
             return None
         return InlineSent(self.invoke, invocation)
 
+    def failed_start(self, function: str) -> FailedStart | None:
+        """None: what a hook raises fails the run that it was called for."""
+        del function
+        return None
+
     async def invoke(self, invocation: Invocation) -> Outcome:
         """Run it to its end and say what came back; never raises for what user code did.
 
@@ -214,7 +220,7 @@ class InlineInvoker:
         self._closed = True
         executors, self._executors = self._executors, {}
         for executor in executors.values():
-            executor.stop()
+            await executor.stop()
 
 
 def crashed(message: str = "the instance was killed") -> Crashed:

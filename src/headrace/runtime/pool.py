@@ -64,7 +64,12 @@ class Entry:
 
 
 class Pool:
-    """All instances of one version of one function."""
+    """All instances of one version of one function.
+
+    Attributes:
+        not_started: Why the latest instance did not start; None where it did.
+        starts_again: The monotonic time from which another one is forked after that.
+    """
 
     def __init__(
         self,
@@ -86,19 +91,13 @@ class Pool:
         self._homes: OrderedDict[str, Instance] = OrderedDict()
         self._waiting: OrderedDict[Entry, None] = OrderedDict()
         self._calling = False
-        self._not_started: Cause | None = None
+        self.not_started: Cause | None = None
         self._start_pause = START_PAUSE_S
-        self._starts_again = 0.0
+        self.starts_again = 0.0
         self._run_s = 1.0
         self._slowest_s = 1.0
         self._short = False
         """Whether runs are so short now that they may share an instance."""
-
-    @property
-    def trouble(self) -> str:
-        """Why its last instance did not start; "" where it did."""
-        cause = self._not_started
-        return "" if cause is None else f"{cause.kind}: {cause.message}"
 
     @property
     def waiting(self) -> int:
@@ -268,8 +267,8 @@ class Pool:
             return next(reversed(self._sleeping))
         if self._full or not self._make_room():
             return None if alone else self._shared(LONG_RUN_S)
-        if self._not_started is not None and self._now() < self._starts_again:
-            raise not_started(self.spec.name, self._not_started)
+        if self.not_started is not None and self._now() < self.starts_again:
+            raise not_started(self.spec.name, self.not_started)
         instance = self._fork(self)
         if instance is not None:
             self.instances.add(instance)
@@ -324,13 +323,13 @@ class Pool:
 
     def started(self) -> None:
         """One has come up."""
-        self._not_started = None
+        self.not_started = None
         self._start_pause = START_PAUSE_S
 
     def start_failed(self, cause: Cause) -> None:
         """One ended before it could take up a run: the next is forked a little later each time."""
-        self._not_started = cause
-        self._starts_again = self._now() + self._start_pause
+        self.not_started = cause
+        self.starts_again = self._now() + self._start_pause
         self._start_pause = min(self._start_pause * 2, MAX_START_PAUSE_S)
 
     def took(self, seconds: float) -> None:
@@ -351,7 +350,7 @@ class Pool:
         """It is dead."""
         self.leaving(instance)
         self.instances.discard(instance)
-        self.call_next(everyone=self._not_started is not None and not self.instances)
+        self.call_next(everyone=self.not_started is not None and not self.instances)
 
     def _worn_out(self, instance: Instance) -> bool:
         scaling = self.spec.scaling
@@ -387,7 +386,7 @@ class Pool:
         while (
             not self.draining
             and len(self.instances) < scaling.min
-            and (self._not_started is None or now >= self._starts_again)
+            and (self.not_started is None or now >= self.starts_again)
             and self._make_room()
         ):
             if (another := self._fork(self)) is None:
@@ -408,8 +407,8 @@ class Pool:
             times += [instance.idle_since + scaling.keep_warm for instance in self._idle]
         if scaling.max_age is not None:
             times += [instance.born + scaling.max_age for instance in self._idle]
-        if self._not_started is not None and len(self.instances) < scaling.min:
-            times.append(self._starts_again)
+        if self.not_started is not None and len(self.instances) < scaling.min:
+            times.append(self.starts_again)
         return min(times, default=None)
 
     @property

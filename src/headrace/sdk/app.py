@@ -6,8 +6,8 @@ the handlers stay ordinary functions. Nothing is started here and no file is rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeVar, Unpack, overload
 
@@ -53,6 +53,8 @@ Source = TypeVar("Source", bound=Emitter)
 Hook = TypeVar("Hook", bound=Callable[[], Any])
 
 HOOKS = ("init", "on_suspend", "on_resume", "on_stop")
+COROUTINE, GENERATOR = 0x80, 0x220
+"""Flags of a code object: that of an `async def`; those of generators, plain and asynchronous."""
 
 
 class App(Streams):
@@ -101,7 +103,8 @@ class App(Streams):
         self._read_secret: Callable[[str], str] | None = None
         self.settings: dict[str, Setting[Any]] = {}
         self.resources: list[Resource[Any]] = []
-        self._opened = ExitStack()
+        self._opened = AsyncExitStack()
+        self._left_open: list[AsyncExitStack] = []
         self.functions: dict[str, Declared] = {}
         self._seen: dict[str, tuple[str, ...]] = {}
         self.triggers: dict[Callable[..., Any], Custom] = {}
@@ -155,21 +158,31 @@ class App(Streams):
     def resource(self, opens: Callable[[], AbstractContextManager[T]], /) -> Resource[T]: ...
 
     @overload
+    def resource(self, opens: Callable[[], AsyncIterator[T]], /) -> Resource[T]: ...
+
+    @overload
+    def resource(self, opens: Callable[[], AbstractAsyncContextManager[T]], /) -> Resource[T]: ...
+
+    @overload
+    def resource(self, opens: Callable[[], Awaitable[T]], /) -> Resource[T]: ...
+
+    @overload
     def resource(self, opens: Callable[[], T], /) -> Resource[T]: ...
 
     def resource(self, opens: Callable[[], Any], /) -> Resource[Any]:
         """Declare what each instance opens once for itself, such as a database; read it by `.value`.
 
         It is opened at its first use in an instance, and closed after the `on_stop` hooks, the last
-        one opened first. An instance that is killed closes nothing.
+        one opened first. An instance that is killed closes nothing. One that needs an event loop is
+        opened by `await`ing the resource, in an `async def` handler or hook.
 
         Args:
             opens: A generator function, whose `yield` gives the value and whose rest closes it; or a
                 function that returns something with a `close` method, a context manager, which is
-                entered, or any value. It may be decorated with this.
+                entered, or any value; each of them may be asynchronous. It may be decorated with this.
 
         Raises:
-            Misuse: It is asynchronous, or not a function.
+            Misuse: It is not a function.
         """
         found: Resource[Any] = Resource(self.name, opens, here())
         self.resources.append(found)
@@ -207,17 +220,33 @@ class App(Streams):
     def lend(self, read_secret: Callable[[str], str]) -> None:
         """An instance is made of this app: its secrets are read so from now on."""
         self._read_secret = read_secret
-        self.close_resources()
+        if self.resources:
+            # Of an instance before this one, which died: in a test only.
+            self._left_open.append(self._opened)
+            self._opened = AsyncExitStack()
         for each in self.resources:
             each.lend(self._opened)
 
-    def close_resources(self) -> None:
+    async def close_left_open(self) -> None:
+        """Close what instances before this one have opened and not closed."""
+        while self._left_open:
+            await self._left_open.pop().aclose()
+
+    async def close_resources(self) -> None:
         """Close what the instance has opened, the last one first; what one raises comes out at the end."""
         try:
-            self._opened.close()
+            await self._opened.aclose()
         finally:
             for each in self.resources:
                 each.lend(None)
+            await self.close_left_open()
+
+    @property
+    def awaits(self) -> bool:
+        """Return whether one of its hooks is an `async def`."""
+        return any(
+            hook.__code__.co_flags & COROUTINE for hooks in self.hooks.values() for hook in hooks
+        )
 
     def forward(self, rule: Rule, *, to: Stream[Any] | HttpTarget, name: str) -> None:
         """Send what a rule means to a stream of this app, or to an address, without a function.
@@ -454,11 +483,11 @@ class App(Streams):
         attempt, and another instance is tried a little later.
 
         Args:
-            hook: A function without parameters, where `only` is not given.
+            hook: A function without parameters, plain or `async def`, where `only` is not given.
             only: The functions, or their names, whose instances call it; by default all of the app's.
 
         Raises:
-            Misuse: The hook takes parameters or is not a plain function. `spec` raises it for a
+            Misuse: The hook takes parameters or is a generator. `spec` raises it for a
                 function in `only` that the app does not have.
         """
         if hook is not None:
@@ -519,10 +548,10 @@ class App(Streams):
         where = f"`{self.name}` ({here()})"
         if code is None or code.co_argcount - len(getattr(hook, "__defaults__", None) or ()):
             raise Misuse(f"{where}: `@{self.name}.{kind}` takes a function without parameters")
-        if code.co_flags & 0x2A0:
+        if code.co_flags & GENERATOR:
             raise Misuse(
-                f"{where}: `@{self.name}.{kind}` takes a plain function; open what needs an event "
-                "loop in the first `async def` handler that uses it"
+                f"{where}: `@{self.name}.{kind}` takes a function, not a generator; what is opened and "
+                f"closed is a resource: `@{self.name}.resource`"
             )
         self.hooks[kind].append(hook)
         return hook

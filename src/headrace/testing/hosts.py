@@ -155,14 +155,27 @@ class Hosts:
     def close(self) -> None:
         """End everything."""
         failpoints.disarm()
+        standing = self.node if self._up.is_set() else None
         for host in self._hosts:
             host.alive = False
         tasks = asyncio.all_tasks(self.loop)
         for task in tasks:
             task.cancel()
-        if tasks:
-            self.loop.drive(_gone(tasks))
-        self.loop.close()
+        try:
+            if tasks:
+                self.loop.drive(_gone(tasks))
+            if standing is not None:
+                self.loop.drive(self._end_instances(standing))
+        finally:
+            self.loop.close()
+
+    async def _end_instances(self, node: HostedNode) -> None:
+        """End instances as a node does that stops: hooks are called, and resources closed."""
+        try:
+            await node.invoker.close()
+        finally:
+            for app in self.apps.values():
+                await app.close_resources()
 
     async def _boot(self) -> None:
         """A host is born: it opens the log and takes the partitions over.

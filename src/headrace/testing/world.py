@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from headrace.admin.dead_letters import DeadLetters
-from headrace.admin.lag import LagReport, LagRow
+from headrace.admin.lag import LagRow
 from headrace.admin.parked_keys import ParkedKeys
 from headrace.bus.http_target import HttpRequest
 from headrace.delivery.parked import ParkedKey
@@ -122,15 +122,13 @@ class World:
 
     def __enter__(self) -> Self:
         with ExitStack() as held:
-            for app in self._apps:
-                held.callback(app.close_resources)
-            held.callback(self._lives.close)
             held.enter_context(chosen(self._apps, self._settings))
             for resource, value in self._resources.items():
                 held.enter_context(resource.override(value))
             check_secrets(self._apps, self._secrets)
             for app in self._apps:
                 folders.empty(app.name)
+            held.callback(self._lives.close)
             self._lives.open()
             self._held = held.pop_all()
         self._open = True
@@ -385,9 +383,7 @@ class World:
 
     def lag_rows(self, function: str | None = None) -> list[LagRow]:
         """How far behind each function is, in each partition."""
-        lives = self._lives
-        lag = LagReport(lives.storage, lives.broker, lives.node.dispatcher, lives.clock)
-        return at_once(lag.rows(function))
+        return at_once(self._lives.node.services.lag.rows(function))
 
     def map(self) -> str:
         """The function-trigger map, as a table."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from headrace import App, Batch
+from headrace.admin.delivery_states import DeliveryStates
 from headrace.admin.lag import LagReport
 from headrace.environment.time_slices import SLICE_S
+from headrace.runtime.instance_views import FailedStart, every_start_succeeds
 from headrace.testing import World
 from headrace.testing.virtual_time import VirtualClock
 
@@ -46,7 +48,8 @@ def test_others_come_in_between_many_rows() -> None:
         world.advance("1s")
         node = world._lives.node
         clock = Slow(world._lives.loop)
-        lag = LagReport(node.door, world._lives.broker, node.dispatcher, clock)
+        states = DeliveryStates(node.dispatcher, every_start_succeeds)
+        lag = LagReport(node.door, world._lives.broker, states, clock)
         rows = world._lives.loop.drive(lag.rows())
         assert len(rows) == 2 * PARTITIONS
         assert clock.rested > 5
@@ -75,3 +78,19 @@ def test_each_row_tells_of_its_own_partition() -> None:
         assert dispatcher.state_of("shop.first", "two", 3) == "stopped"
         assert dispatcher.pump("shop.first", "one", 3) is not None
         assert dispatcher.pump("shop.first", "one", PARTITIONS) is None
+
+
+def test_where_no_instance_starts_every_partition_says_so_unless_it_is_held_otherwise() -> None:
+    failed = FailedStart("ConnectionError: no database", 1, running=False)
+    with World(two_streams()) as world:
+        world.advance("1s")
+        world.pause("shop.second")
+
+        def state(function: str, stream: str, why: FailedStart) -> str:
+            dispatcher = world._lives.node.dispatcher
+            return DeliveryStates(dispatcher, lambda _: why).of(function, stream, 0)
+
+        assert state("shop.first", "one", failed) == "not starting: ConnectionError: no database"
+        assert state("shop.second", "two", failed) == "paused"
+        others = FailedStart("ConnectionError: no database", 1, running=True)
+        assert state("shop.first", "one", others) == "running"

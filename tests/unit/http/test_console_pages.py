@@ -22,6 +22,7 @@ from headrace.model.outcome import Cause
 from headrace.model.record import Position
 from headrace.model.triggers.bus import Forward, Rule
 from headrace.model.triggers.http import Http
+from headrace.runtime.instance_views import FailedStart
 from headrace.telemetry.history import MAX_RUNS, Counters, LogLine, RunRecord
 from headrace.topology.map import map_rows
 
@@ -60,6 +61,7 @@ SHOWN = functions.Shown(
     name="shop.place",
     rows=map_rows([APP]),
     counters=Counters(),
+    failed_start=FailedStart(EVIL, SECOND, running=False),
     lag=[],
     sources=[SourceRow("shop.f", 0, "mqtt", "_shop.f.mqtt.0", "failing", EVIL, 3)],
     schedules=[ScheduleRow("shop.f", 0, "cron", EVIL, "once", SECOND, None)],

@@ -33,6 +33,7 @@ from headrace.model.outcome import BEHIND, Returned
 from headrace.model.policy import MAX_TRACEBACK
 from headrace.model.record import Chunk, decode_events, encode_events
 from headrace.runtime.child.executor import Executor
+from headrace.runtime.child.instance_main import finish
 
 
 class Rig:
@@ -822,11 +823,11 @@ def test_hooks_are_called_once_each_in_their_order() -> None:
     rig.app.on_resume(lambda: seen.append("resume"))
     rig.app.on_stop(lambda: seen.append("stop 1"))
     rig.app.on_stop(lambda: seen.append("stop 2"))
-    rig.executor.start("shop.f")
+    finish(rig.executor.start("shop.f"))
     rig.run(1)
-    rig.executor.suspend()
-    rig.executor.resume()
-    rig.executor.stop()
+    finish(rig.executor.suspend())
+    finish(rig.executor.resume())
+    finish(rig.executor.stop())
     assert seen == ["init 1", "init 2", "suspend", "resume", "stop 2", "stop 1"]
 
 
@@ -843,6 +844,7 @@ def test_an_init_hook_that_fails_fails_the_invocation_and_is_tried_again() -> No
     first = rig.run(1)
     assert first.error is not None
     assert first.error.kind == "ConnectionError"
+    assert first.error.message == "database away (in the `init` hook `connect`)"
     assert rig.run(1).error is None
     assert rig.run(1).error is None
     assert len(attempts) == 2
@@ -855,9 +857,9 @@ def test_a_hook_for_some_functions_is_not_called_for_others() -> None:
     rig.app.init(only=[double_one])(lambda: seen.append("for the handler"))
     rig.app.function(name="other")(lambda event: None)
     rig.app.init(only=["other"])(lambda: seen.append("for other"))
-    rig.executor.start("shop.f")
+    finish(rig.executor.start("shop.f"))
     assert seen == ["for f", "for the handler"]
-    rig.executor.start("shop.other")
+    finish(rig.executor.start("shop.other"))
     assert seen == ["for f", "for the handler", "for other"]
 
 
@@ -872,7 +874,7 @@ def test_what_was_opened_is_closed_after_the_stop_hooks() -> None:
 
     rig.app.lend(str)
     rig.app.on_stop(lambda: seen.append(database.value))
-    rig.executor.stop()
+    finish(rig.executor.stop())
     assert seen == ["open", "closed"]
 
 

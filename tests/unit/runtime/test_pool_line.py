@@ -234,4 +234,4 @@ def test_after_a_start_that_failed_runs_are_refused_until_the_next_try() -> None
         now[0] += 0.2 * pause
     assert pool.begin(asked("starts"), Told()) is None
     pool.started()
-    assert pool.trouble == ""
+    assert pool.not_started is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -196,9 +196,10 @@ def _yields_nowhere(shop: App) -> None:
         yield 1
 
 
-def _asynchronous_hook(shop: App) -> None:
+def _generating_hook(shop: App) -> None:
     @shop.init
-    async def hook() -> None: ...
+    def hook() -> Iterator[None]:
+        yield
 
 
 def _declare(**options: Any) -> Callable[[App], None]:
@@ -243,7 +244,7 @@ def _declare(**options: Any) -> Callable[[App], None]:
         (_elsewhere, r"declared by app `other`; write `shop.external\(\"theirs\"\)`"),
         (_wrong_type, r"annotated with values of `str`.*holds `int`"),
         (_yields_nowhere, r"yields, but has nowhere to put it; add `output="),
-        (_asynchronous_hook, r"takes a plain function"),
+        (_generating_hook, r"takes a function, not a generator.*`@shop.resource`"),
         (lambda shop: shop.init(handler), r"takes a function without parameters"),
         (lambda shop: shop.stream("orders"), r"stream `orders` was declared before, at .*test_app"),
         (lambda shop: shop.stream("a b"), r"cannot be the name of a stream; use 1 to 200"),

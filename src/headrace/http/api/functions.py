@@ -66,11 +66,13 @@ async def list_functions(context: ApiContext, _: IncomingRequest, __: tuple[str,
 async def show_function(
     context: ApiContext, _: IncomingRequest, names: tuple[str, ...]
 ) -> Response:
-    """One function as deployed, with its lag and counters."""
+    """One function as deployed, with its lag and counters, and why no instance starts."""
     spec = context.services.supervisor.known(names[0])
     shown: dict[str, Any] = msgspec.to_builtins(spec)
     rows = await context.services.lag.rows(spec.name)
     shown["lag"] = [view(row) async for row in Slices(context.services.clock).over(rows)]
+    if (failed := context.services.failed_start(spec.name)) is not None:
+        shown["failed_start"] = view(failed)
     if (counters := context.services.runs.counters.get(spec.name)) is not None:
         shown["counters"] = {
             "outcomes": dict(counters.outcomes),

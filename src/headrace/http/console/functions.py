@@ -14,6 +14,7 @@ from headrace.admin.sources import SourceRow
 from headrace.delivery.parked import ParkedKey
 from headrace.http.console.failures import dead_table, parked_table
 from headrace.http.console.html_parts import (
+    NOTHING,
     code,
     facts,
     listed,
@@ -21,6 +22,7 @@ from headrace.http.console.html_parts import (
     table,
     to_stream,
     toned,
+    when,
 )
 from headrace.http.console.overview import (
     behind_table,
@@ -32,6 +34,7 @@ from headrace.http.console.overview import (
 from headrace.http.console.page_frame import Sheet
 from headrace.http.console.triggers import schedules_table
 from headrace.model.effects import DeadEvent
+from headrace.runtime.instance_views import FailedStart
 from headrace.telemetry.history import Counters, LogLine, RunRecord
 from headrace.topology.graph import HOW_SHOWN
 from headrace.topology.map import MapRow
@@ -50,6 +53,7 @@ class Shown:
     name: str
     rows: Sequence[MapRow]
     counters: Counters
+    failed_start: FailedStart | None
     lag: Sequence[LagRow]
     sources: Sequence[SourceRow]
     schedules: Sequence[ScheduleRow]
@@ -98,6 +102,12 @@ def _output(row: MapRow, name: str) -> Markup:
     return to_stream(name) + toned(f" ({note})", "soft") if note else to_stream(name)
 
 
+def _failed_start(found: FailedStart | None) -> Markup:
+    if found is None:
+        return NOTHING
+    return toned(found.cause, "bad") + Markup("; tried again at {}").format(when(found.next_start))
+
+
 def _about(shown: Shown) -> Iterator[Markup]:
     counters = shown.counters
     outcomes = listed(
@@ -125,6 +135,7 @@ def _about(shown: Shown) -> Iterator[Markup]:
             "breaker": row.breaker,
             "timeout": f"{row.timeout:g} s",
             "instances": row.scaling,
+            "does not start": _failed_start(shown.failed_start),
             "events": f"{counters.events:,}",
             "runs": outcomes or "none",
             "left out": left_out,

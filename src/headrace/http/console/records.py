@@ -200,11 +200,14 @@ def event_page(record: Mapping[str, Any], found: Explanation) -> Sheet:
             ),
             each.blocked_by,
             f"{each.attempts}",
+            when(each.next_attempt),
             stacked(short(each.cause), each.policy),
         )
         for each in found.functions
     )
-    functions = table(("function", "status", "~waits for", "#attempts", "~cause, policy"), rows)
+    functions = table(
+        ("function", "status", "~waits for", "#attempts", "next attempt", "~cause, policy"), rows
+    )
     pieces = itertools.chain(
         [Markup("<section>{}</section>").format(about)],
         section("Value", [payload(record)]),

@@ -177,6 +177,7 @@ async def show_function(
             if app is not None
             else [],
             counters=services.runs.counters.get(name, Counters()),
+            failed_start=services.failed_start(name),
             lag=await services.lag.rows(name),
             sources=await services.sources.at_hand(name),
             schedules=await services.schedules.rows(name),

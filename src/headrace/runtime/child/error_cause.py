@@ -11,6 +11,7 @@ from headrace.model.redaction import Blot
 from headrace.runtime.child.channel import HostRefused
 from headrace.runtime.child.environment_variables import unset_variable
 from headrace.runtime.child.file_advice import advice
+from headrace.sdk.error_notes import notes_of
 from headrace.sdk.event import Undecodable
 from headrace.sdk.results import Permanent
 from headrace.sdk.source_location import is_ours
@@ -37,8 +38,10 @@ def cause_of(error: BaseException, blot: Blot = str) -> Cause:
 
 
 def told(error: BaseException) -> str:
-    """The error's own text, with what to do about it where we know."""
+    """The error's own text with its notes, and what to do about it where we know."""
     text = unset_variable(error) or _text(error)
+    if notes := notes_of(error):
+        text = f"{text} ({'; '.join(notes)})"
     more = advice(error)
     return f"{text}; {more}" if more else text
 

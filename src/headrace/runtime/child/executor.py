@@ -37,6 +37,7 @@ from headrace.runtime.child.streamed_answer import answer_in_parts, sender
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch
 from headrace.sdk.context import Context
+from headrace.sdk.error_notes import note
 from headrace.sdk.event import Event, open_chunk
 from headrace.sdk.request import Reply
 from headrace.sdk.results import Failures
@@ -101,25 +102,34 @@ class Executor:
 
     # -- life -------------------------------------------------------------------------------
 
-    def start(self, function: str) -> None:
+    async def start(self, function: str) -> None:
         """Call the function's `init` hooks, each once; what one of them raises comes out."""
+        await self.app.close_left_open()
         for hook in self.app.init_hooks(function):
             if hook not in self._called:
-                fork_detection.guarded(hook)
+                try:
+                    await _call(hook)
+                except BaseException as error:
+                    note(error, f"in the `init` hook `{getattr(hook, '__name__', hook)}`")
+                    raise
                 self._called.add(hook)
         self._started.add(function)
 
-    def suspend(self) -> None:
+    async def suspend(self) -> None:
         """Call the `on_suspend` hooks, last declared first."""
-        _call_all(self.app.hooks["on_suspend"][::-1])
+        await _call_all(self.app.hooks["on_suspend"][::-1])
 
-    def resume(self) -> None:
+    async def resume(self) -> None:
         """Call the `on_resume` hooks."""
-        _call_all(self.app.hooks["on_resume"])
+        await _call_all(self.app.hooks["on_resume"])
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Call the `on_stop` hooks, last declared first; then close what was opened."""
-        _call_all([*self.app.hooks["on_stop"][::-1], self.app.close_resources])
+        await _call_all([*self.app.hooks["on_stop"][::-1], self.app.close_resources])
+
+    def hooks_await(self, function: str) -> bool:
+        """Whether a hook, or the end of a resource that the function opened, may need an event loop."""
+        return self.app.awaits or (bool(self.app.resources) and self.is_async(function))
 
     def is_async(self, function: str) -> bool:
         """Whether `run` may suspend: the handler is an `async def`."""
@@ -147,7 +157,7 @@ class Executor:
             self._cache.clear()
         try:
             if invocation.function not in self._started:
-                self.start(invocation.function)
+                await self.start(invocation.function)
             if invocation.each:
                 work = self._convoy(invocation, prepared)
             else:
@@ -446,12 +456,19 @@ def _own_task() -> Callable[[], bool]:
     return lambda: current_task() is mine
 
 
-def _call_all(hooks: list[Callable[[], Any]]) -> None:
+async def _call(hook: Callable[[], Any]) -> None:
+    """Call a hook, plain or `async def`."""
+    ends = fork_detection.guarded(hook)
+    if isinstance(ends, Coroutine):
+        await ends
+
+
+async def _call_all(hooks: list[Callable[[], Any]]) -> None:
     """Call every hook, even if one raises; the first error comes out at the end."""
     first: BaseException | None = None
     for hook in hooks:
         try:
-            fork_detection.guarded(hook)
+            await _call(hook)
         except BaseException as error:  # noqa: BLE001  # the others must still be called
             first = first or error
     if first is not None:

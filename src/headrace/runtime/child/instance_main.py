@@ -13,11 +13,12 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from collections.abc import Coroutine
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
+from headrace.model.errors import Misuse
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Range, Returned, Scanned, Usage
@@ -58,6 +59,8 @@ from headrace.runtime.protocol.messages import (
     encode,
 )
 from headrace.sdk.app import App
+
+T = TypeVar("T")
 
 SHORT_RUN_S = 200e-6
 MEASURE_EVERY = 64
@@ -147,6 +150,7 @@ class InstanceLoop:
         self._greets = bool(app.hooks["init"])
         self._function = ""
         self._asynchronous = False
+        self._hooks_await = False
         self._runner: Any = None
         self._cpu_limit: float | None = None
         self._suspended = False
@@ -168,6 +172,7 @@ class InstanceLoop:
         self._executor.instance = order.instance
         self._function = order.function
         self._asynchronous = self._executor.is_async(order.function)
+        self._hooks_await = self._executor.hooks_await(order.function)
         self._cpu_limit = cpu_limit
 
     def awaits(self, function: str) -> bool:
@@ -195,7 +200,7 @@ class InstanceLoop:
             return
         match message:
             case Suspend():
-                cause = self._hook(self._executor.suspend)
+                cause = self._hook(self._executor.suspend())
                 self._suspended = True
                 gc.collect()
                 trim_heap()
@@ -204,14 +209,14 @@ class InstanceLoop:
                 self._partitions.clear()
                 self._partitions.update(message.counts)
             case Stop():
-                self._hook(self._executor.stop)
+                self._hook(self._executor.stop())
                 self._end(0)
             case _:
                 return
 
     def _start(self) -> None:
         began = time.perf_counter()
-        cause = self._hook(lambda: self._executor.start(self._function))
+        cause = self._hook(self._executor.start(self._function))
         self._channel.say(0, Hello(time.perf_counter() - began, cause))
         self._channel.flush()
         if cause is not None:
@@ -219,7 +224,7 @@ class InstanceLoop:
 
     def _resume(self) -> None:
         self._suspended = False
-        if self._hook(self._executor.resume) is not None:
+        if self._hook(self._executor.resume()) is not None:
             self._end(EXIT_HOOK)
 
     def _run(self, nonce: int, invocation: Invocation) -> None:
@@ -267,13 +272,9 @@ class InstanceLoop:
         if self._asynchronous:
             return self._drive_on_loop(work)
         try:
-            work.send(None)
-        except StopIteration as stop:
-            returned: Returned = stop.value
-            return returned
-        work.close()
-        cause = Cause("Misuse", "a plain `def` handler waited on an event loop it does not have")
-        return Returned(error=cause)
+            return finish(work)
+        except Misuse as error:
+            return Returned(error=Cause("Misuse", str(error)))
 
     def _drive_on_loop(self, work: Coroutine[Any, Any, Returned]) -> Returned:
         loop = self._loop_of_its_own()
@@ -297,9 +298,12 @@ class InstanceLoop:
             self._runner = asyncio.Runner()
         return self._runner.get_loop()
 
-    def _hook(self, call: Callable[[], None]) -> Cause | None:
+    def _hook(self, work: Coroutine[Any, Any, None]) -> Cause | None:
         try:
-            call()
+            if self._hooks_await:
+                self._loop_of_its_own().run_until_complete(work)
+            else:
+                finish(work)
         except MemoryError:
             self._end(EXIT_MEMORY)
         except BaseException as error:  # noqa: BLE001 - the author's hooks may raise anything
@@ -323,9 +327,24 @@ def prepare(app: App, version: str, link: socket.socket) -> InstanceLoop:
     running = Running()
     out, err = speak_up(running)
     life = InstanceLoop(app, version, link, running, out, err)
-    if any(life.awaits(name) for name in app.functions):
+    if app.awaits or any(life.awaits(name) for name in app.functions):
         __import__("asyncio")
     return life
+
+
+def finish(work: Coroutine[Any, Any, T]) -> T:
+    """The result of plain code that is a coroutine in form only.
+
+    Raises:
+        Misuse: It waited on an event loop, and there is none.
+    """
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    work.close()
+    raise Misuse("a plain `def` handler waited on an event loop it does not have")
 
 
 def rehearse() -> None:

@@ -1,0 +1,34 @@
+"""State of delivery to a function's partitions, in words, from partition workers and from instances."""
+
+from __future__ import annotations
+
+from headrace.delivery.assignment.supervisor import PartitionSupervisor
+from headrace.runtime.instance_views import FailedStart, FailedStarts
+
+NOT_STARTING = "not starting"
+_AT_WORK = frozenset({"running", "retrying"})
+
+
+class DeliveryStates:
+    """Asks the partition workers, and whoever starts instances; changes nothing.
+
+    Args:
+        dispatcher: Who delivers.
+        failed_start: Why no instance of a function starts.
+    """
+
+    def __init__(self, dispatcher: PartitionSupervisor, failed_start: FailedStarts) -> None:
+        self.dispatcher = dispatcher
+        self._failed_start = failed_start
+
+    def stuck(self, function: str) -> FailedStart | None:
+        """Why events of the function wait for an instance that does not start; None where one runs."""
+        found = self._failed_start(function)
+        return None if found is None or found.running else found
+
+    def of(self, function: str, stream: str, partition: int) -> str:
+        """Such as `running`, `paused`, `halted: why`, `not starting: why`."""
+        state = self.dispatcher.state_of(function, stream, partition)
+        if state in _AT_WORK and (found := self.stuck(function)) is not None:
+            return f"{NOT_STARTING}: {found.cause}"
+        return state
