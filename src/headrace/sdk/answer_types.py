@@ -21,7 +21,12 @@ _NO_BODY: Final = frozenset({204, 304})
 
 
 def answers_of(
-    annotated: Any, responses: dict[int, Any] | None, *, generates: bool, where: str
+    annotated: Any,
+    responses: dict[int, Any] | None,
+    *,
+    generates: bool,
+    live: bool,
+    where: str,
 ) -> tuple[dict[int, Answer], bool]:
     """The answers by status, and whether the route may answer with other statuses too.
 
@@ -29,18 +34,22 @@ def answers_of(
         annotated: The handler's return annotation; `Any` where it has none.
         responses: What the author said of statuses; None where nothing.
         generates: Whether the handler yields, so that its answer is a list.
+        live: Whether each value is an answer's part, so that types are those of parts.
         where: The function, for errors.
 
     Raises:
         Misuse: A type in `responses` has no JSON Schema.
     """
     found: dict[int, Answer] = {}
-    plain = _plain(annotated, generates=generates)
+    item = _yielded(annotated) if generates else annotated
+    plain = _plain(item)
+    if plain is not Any and generates and not live:
+        plain = list[plain]  # type: ignore[valid-type]  # a type made as the program runs
     if plain is not Any:
         found[200] = Answer(_schema(plain))
     for status, of in (responses or {}).items():
         found[status] = _declared(status, of, where)
-    return found, responses is None and (annotated is Any or Reply in _members(annotated))
+    return found, responses is None and (item is Any or Reply in _members(item))
 
 
 def _declared(status: int, of: Any, where: str) -> Answer:
@@ -56,12 +65,14 @@ def _declared(status: int, of: Any, where: str) -> Answer:
         raise Misuse(f"{where}: `responses=` of its route, at {status}: {error}") from error
 
 
-def _plain(annotated: Any, *, generates: bool) -> Any:
+def _yielded(annotated: Any) -> Any:
+    """Return the type of the values that a handler with this annotation yields; `Any` where it has none."""
+    arguments = get_args(annotated)
+    return arguments[0] if arguments else Any
+
+
+def _plain(annotated: Any) -> Any:
     """The type of answers that are not a `Reply`; `Any` where there is none, or it is unsaid."""
-    if generates:
-        arguments = get_args(annotated)
-        item = _plain(arguments[0], generates=False) if arguments else Any
-        return Any if item is Any else list[item]  # type: ignore[valid-type]  # a type made as the program runs
     others = [each for each in _members(annotated) if each is not Reply and each is not Failures]
     if not others or Any in others:
         return Any

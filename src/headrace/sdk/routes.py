@@ -90,10 +90,14 @@ def _resolved(trigger: Http | Webhook, body: Any, where: str) -> Http | Webhook:
 
 
 def _answering(trigger: Http, shape: HandlerSignature, where: str) -> Http:
-    if trigger.mode != "sync":
+    if trigger.mode == "async":
         return trigger
     answers, any_status = answers_of(
-        shape.answer, trigger.responses, generates=shape.generates, where=where
+        shape.answer,
+        trigger.responses,
+        generates=shape.generates,
+        live=trigger.mode == "live",
+        where=where,
     )
     return replace(trigger, responses=None, answers=answers, any_status=any_status)
 

@@ -228,24 +228,28 @@ def _responses(
                 "content": {"application/json": {"schema": _ref("Accepted")}},
             }
         }
-    elif route.mode == "live":
-        good = {
-            "200": {
-                "description": "What the function yields, as it comes; whole only if committed.",
-                "content": {
-                    "application/x-ndjson": {"schema": {"type": "string"}},
-                    "text/event-stream": {"schema": {"type": "string"}},
-                },
-            }
-        }
-    elif isinstance(route, Http) and route.answers:
-        good = {
-            str(status): _answer(status, answer, function, components)
-            for status, answer in sorted(route.answers.items())
-        }
     else:
-        good = {"200": _answer(200, Answer(), function, components)}
+        answers = (isinstance(route, Http) and route.answers) or {200: Answer()}
+        said = _answer_in_parts if route.mode == "live" else _answer
+        good = {
+            str(status): said(status, answer, function, components)
+            for status, answer in sorted(answers.items())
+        }
     return {**good, "default": _problem()}
+
+
+def _answer_in_parts(
+    status: int, answer: Answer, function: FunctionSpec, components: Components
+) -> dict[str, Any]:
+    """As `_answer`, with the type of each part, for which OpenAPI 3.1 has no word."""
+    found = _answer(status, answer, function, components)
+    if answer.media == "application/json":
+        part = found["content"][answer.media]["schema"]
+        stream = {"schema": {"type": "string"}, **({"x-item-schema": part} if part else {})}
+        found["content"] = {"application/x-ndjson": stream, "text/event-stream": stream}
+    if status == 200:
+        found["description"] = "What the function yields, as it comes; whole only if committed."
+    return found
 
 
 def _answer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import enum
+import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -12,7 +13,8 @@ import msgspec
 import pytest
 from openapi_spec_validator import validate
 
-from headrace import App, Context, Event, Http, Misuse, Problem, Reply
+from headrace import App, Context, Event, Http, Misuse, Problem, Reply, Request, Unavailable
+from headrace.http.pipeline.answer_types import DeclaredAnswer
 from headrace.testing import World
 from headrace.topology.openapi import document
 
@@ -59,6 +61,42 @@ def order(event: Event[Which], context: Context) -> Order | Reply:
 def orders(event: Event[Any]) -> Iterator[Order]:
     yield Order(1, "tea")
     yield Order(2, "tea")
+
+
+@app.function(
+    Http("GET", "/progress", mode="live", responses={200: Order, 201: Gone, 404: Problem})
+)
+def progress(event: Event[Any], context: Context) -> Iterator[Order | Reply]:
+    """Answers in parts as its query says."""
+    context.state.put("progressed", True)
+    match Request.of(event).query.get("does", ""):
+        case "first":
+            yield Order(id="secret", item="tea")  # type: ignore[arg-type]  # on purpose
+        case "second":
+            try:
+                yield Order(1, "tea")
+                yield Order(id="secret", item="tea")  # type: ignore[arg-type]  # on purpose
+            except Exception:  # noqa: BLE001 - whatever it does, it is a failed run
+                yield Order(3, "tea")
+        case "status":
+            yield Reply(status=202)
+        case "other":
+            yield Reply(status=201)
+            yield Gone(datetime.date(2026, 1, 31))  # type: ignore[misc]  # of its status
+            yield Order(1, "tea")
+        case "unknown":
+            yield Reply(Problem("there is no progress"), status=404)
+        case "nothing":
+            return
+        case _:
+            yield Order(1, "tea")
+            yield Order(2, "tea")
+
+
+@app.function(Http("GET", "/replies"))
+def replies(event: Event[Any]) -> Iterator[Order | Reply]:
+    yield Reply(status=201)
+    yield Order(1, "tea")
 
 
 @app.function(Http("POST", "/free"))
@@ -139,6 +177,65 @@ def test_lists_free_answers_and_choices_are_held_against_their_own_types() -> No
         assert world.ask("POST", "/either").body is None
 
 
+@pytest.mark.parametrize(
+    ("does", "status", "body"),
+    [
+        ("", 200, b'{"id":1,"item":"tea"}\n{"id":2,"item":"tea"}\n'),
+        ("nothing", 200, b""),
+    ],
+)
+def test_parts_of_a_live_answer_that_are_of_their_type_go_out(
+    does: str, status: int, body: bytes
+) -> None:
+    with World(app) as world:
+        found = world.ask("GET", f"/progress?does={does}")
+        assert (found.status, found.body) == (status, body)
+        assert world.ask("GET", "/progress?does=unknown").status == 404
+        assert world.state("shop")["progressed"]
+
+
+@pytest.mark.parametrize(("does", "said"), [("first", "`/id`"), ("status", "202")])
+def test_a_live_answer_that_begins_wrong_is_an_error_that_keeps_nothing(
+    does: str, said: str
+) -> None:
+    with World(app) as world:
+        found = world.ask("GET", f"/progress?does={does}")
+        assert (found.status, found.body["code"]) == (500, "call-failed")
+        assert "secret" not in str(found.body)
+        _is_told(world, said)
+
+
+@pytest.mark.parametrize(("does", "said"), [("second", "`/id`"), ("other", "`/since`|since")])
+def test_a_live_answer_breaks_off_before_a_part_of_another_type(does: str, said: str) -> None:
+    with World(app) as world:
+        with pytest.raises(Unavailable, match="broke off"):
+            world.ask("GET", f"/progress?does={does}")
+        _is_told(world, said)
+
+
+def _is_told(world: World, said: str) -> None:
+    assert "progressed" not in world.state("shop")
+    (run,) = world.ask("GET", "/runs").body["runs"]
+    assert (run["outcome"], "WrongAnswer" in run["cause"]) == ("failed", True)
+    (line,) = world.ask("GET", "/logs").body["logs"]
+    assert re.search(said, line["text"])
+
+
+def test_a_list_may_begin_with_a_reply_where_its_annotation_says_so() -> None:
+    with World(app) as world:
+        found = world.ask("GET", "/replies")
+        assert (found.status, found.body) == (201, [{"id": 1, "item": "tea"}])
+
+
+def test_a_live_answer_that_is_sent_whole_is_held_against_the_type_of_its_parts() -> None:
+    route = app.functions["shop.progress"].spec.triggers[0]
+    assert isinstance(route, Http)
+    judge = DeclaredAnswer(route)
+    assert judge(b'[{"id":1,"item":"tea"},{"id":2,"item":"tea"}]') == ""
+    assert judge(b"[]") == ""
+    assert "`/id`" in judge(b'[{"id":1,"item":"tea"},{"id":"two","item":"tea"}]')
+
+
 def test_the_document_knows_every_answer() -> None:
     found = document([app.spec()])
     validate(found)
@@ -147,6 +244,11 @@ def test_the_document_knows_every_answer() -> None:
     assert set(said) == {"200", "204", "404", "410", "default"}
     assert "content" not in said["204"]
     assert set(said["404"]["content"]) == {"application/problem+json"}
+    parts = paths["/progress"]["get"]["responses"]
+    assert set(parts) == {"200", "201", "404", "default"}
+    lines = parts["200"]["content"]["application/x-ndjson"]
+    assert lines["x-item-schema"] == {"$ref": "#/components/schemas/Order"}
+    assert set(parts["404"]["content"]) == {"application/problem+json"}
     (order_schema,) = [said["200"]["content"]["application/json"]["schema"]]
     assert "Order" in order_schema["$ref"]
     assert schemas["Gone"]["properties"]["since"]["format"] == "date"

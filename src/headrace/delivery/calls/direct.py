@@ -7,14 +7,14 @@ listens is given the parts of an answer as they come; the end comes with the com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
 from headrace.delivery.calls.idempotency import KeyTurns, opened, sealed
-from headrace.delivery.calls.streaming import Listener, LiveAnswer, LiveAnswers
+from headrace.delivery.calls.streaming import Judge, Listener, LiveAnswer, LiveAnswers
 from headrace.delivery.commit.changes import change_of
 from headrace.delivery.commit.committer import Committer
 from headrace.delivery.commit.publish_checks import PublishChecks
@@ -34,7 +34,6 @@ from headrace.storage.kv.keys import pack
 from headrace.storage.state.rows import decode_row, encode_row
 from headrace.telemetry.history import RunHistory, run_of
 
-Judge: TypeAlias = Callable[[bytes], str]
 """Says what is wrong with an answer; "" where nothing is."""
 WRONG_ANSWER: Final = "headrace.WrongAnswer"
 """The kind of a cause that says that a function answered something else than it declares."""
@@ -171,9 +170,9 @@ class DirectCalls:
             if listener is None:
                 outcome = await self._invoker.invoke(invocation)
             else:
-                live = LiveAnswer(listener, remembered=bool(key))
+                live = LiveAnswer(listener, remembered=bool(key), judge=judge)
                 outcome = await self._listened(invocation, live)
-            outcome = self._judged(spec, invocation, outcome, judge)
+            outcome = self._judged(spec, invocation, outcome, judge, live)
             self._runs.record(run_of(invocation, outcome, monotonic() - started))
             returned = _returned(function, outcome)
             answer = (returned.result if live is None else live.whole()) or b"null"
@@ -270,15 +269,25 @@ class DirectCalls:
         return answer
 
     def _judged(
-        self, spec: FunctionSpec, invocation: Invocation, outcome: Outcome, judge: Judge | None
+        self,
+        spec: FunctionSpec,
+        invocation: Invocation,
+        outcome: Outcome,
+        judge: Judge | None,
+        live: LiveAnswer | None = None,
     ) -> Outcome:
         """The outcome as it may land: what it publishes is allowed, and its answer is what it declares."""
         outcome = self._vetting(spec, outcome)
         if judge is None or not isinstance(outcome, Returned):
             return outcome
-        if outcome.error is not None or outcome.failures:
+        if live is not None and (live.begun or live.wrong):
+            # Part by part it was held against it already; what the instance made of that does not count.
+            wrong = live.wrong
+        elif outcome.error is not None or outcome.failures:
             return outcome
-        if not (wrong := judge(outcome.result or b"null")):
+        else:
+            wrong = judge(outcome.result or b"null")
+        if not wrong:
             return outcome
         self._runs.write(
             time=self._clock.now(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from headrace.model.errors import Fenced, TooLarge
+from headrace.model.errors import Fenced, Misuse, TooLarge
 from headrace.model.policy import MAX_EVENT_BYTES
 from headrace.model.reply import WireReply, joined
 
@@ -25,21 +25,38 @@ class Listener(Protocol):
         ...
 
 
+class Judge(Protocol):
+    """Holds an answer against what is declared."""
+
+    def __call__(self, answered: bytes) -> str:
+        """What is wrong with the whole answer; "" where nothing is."""
+        ...
+
+    def part(self, status: int, body: bytes | None) -> str:
+        """What is wrong with one of its parts; None where so far only the status is known."""
+        ...
+
+
 class LiveAnswer:
     """One call's answer in parts. Made by `direct` for one attempt.
 
     Attributes:
+        wrong: What was wrong with the part that the route does not declare; "" where there was none.
         begun: Whether the listener has been given something, which nobody can take back.
     """
 
-    def __init__(self, listener: Listener, *, remembered: bool) -> None:
+    def __init__(self, listener: Listener, *, remembered: bool, judge: Judge | None = None) -> None:
         """Begin with nothing.
 
         Args:
             listener: Who waits.
             remembered: Whether the answer will be asked for again, and so is kept beside.
+            judge: Holds each part against what is declared, before it is sent.
         """
         self.begun = False
+        self.wrong = ""
+        self._judge = judge
+        self._status = 200
         self._listener = listener
         self._remembered = remembered
         self._head: WireReply | None = None
@@ -50,8 +67,15 @@ class LiveAnswer:
         """Send a part on.
 
         Raises:
+            Misuse: The route does not declare it; it was not sent.
             TooLarge: The answer is longer than one that is remembered may be.
         """
+        if head is not None:
+            self._status = head.status
+        if self._judge is not None:
+            self.wrong = self.wrong or self._judge.part(self._status, body or None)
+            if self.wrong:
+                raise Misuse(self.wrong)
         if self._remembered:
             self._size += len(body)
             if self._size > MAX_REMEMBERED_BYTES:
@@ -89,6 +113,7 @@ class LiveAnswers:
 
         Raises:
             Fenced: Nobody waits for it.
+            Misuse: The route does not declare it.
             TooLarge: The answer is longer than one that is remembered may be.
         """
         answer = self._waiting.get(token)

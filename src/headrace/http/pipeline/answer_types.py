@@ -6,6 +6,7 @@ author's log, or "". The client learns only that the answer was not of its type.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 
 import msgspec
@@ -16,6 +17,7 @@ from headrace.model.triggers.http import Answer, Http
 from headrace.patterns.schema_validation import Checker
 
 _json = msgspec.json.Decoder()
+_parts = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class DeclaredAnswer:
@@ -23,6 +25,7 @@ class DeclaredAnswer:
 
     def __init__(self, route: Http) -> None:
         self._path = route.path
+        self._is_live = route.mode == "live"
         self._answers = route.answers
         self._any_status = route.any_status
 
@@ -37,7 +40,15 @@ class DeclaredAnswer:
     def __call__(self, answered: bytes) -> str:
         """What is wrong with the answer; "" where nothing is."""
         reply = open_reply(answered)
-        status, body = (200, answered) if reply is None else (reply.status, reply.body)
+        if reply is None:
+            return self._wrong(200, answered, whole=True)
+        return self._wrong(reply.status, reply.body, whole=True)
+
+    def part(self, status: int, body: bytes | None) -> str:
+        """The same of one part of a `live` answer; None where so far only the status is known."""
+        return self._wrong(status, body, whole=False)
+
+    def _wrong(self, status: int, body: bytes | None, *, whole: bool) -> str:
         answer = self._answers.get(status)
         if answer is None:
             if self._any_status:
@@ -47,8 +58,21 @@ class DeclaredAnswer:
                 f"route `{self._path}` answered {status}, and declares {known}; add it to "
                 "`responses=`, with the type of its body"
             )
-        wrong = self._mismatch(status, answer, body)
+        if body is None:
+            return ""
+        wrong = ""
+        for each in self._parts(answer, body) if self._is_live and whole else (body,):
+            wrong = wrong or self._mismatch(status, answer, each)
         return wrong and f"route `{self._path}` answered {status} with a body that {wrong}"
+
+    def _parts(self, answer: Answer, body: bytes) -> Iterable[bytes]:
+        """The parts of an answer that was not sent in parts."""
+        if answer.schema is None:
+            return () if body == b"[]" else (body,)
+        try:
+            return [bytes(part) for part in _parts.decode(body)]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return (body,)
 
     def _mismatch(self, status: int, answer: Answer, body: bytes) -> str:
         if not answer.media:

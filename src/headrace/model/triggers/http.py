@@ -390,10 +390,10 @@ def check_upstream(upstream: object, what: str) -> None:
 def _check_responses(given: Any, mode: str, what: str) -> None:
     if given is None:
         return
-    if mode != "sync":
+    if mode == "async":
         raise Misuse(
-            f"`{what}`: `responses=` says what a function answers, and with `mode={mode!r}` the node "
-            'answers by itself; leave it out, or use `mode="sync"`'
+            f"`{what}`: `responses=` says what a function answers, and with `mode='async'` the node "
+            'answers by itself; leave it out, or use `mode="sync"` or `"live"`'
         )
     if not isinstance(given, dict) or not given:
         raise Misuse(f"`{what}`: `responses=` is not a table; write `{{201: Order, 404: Problem}}`")
