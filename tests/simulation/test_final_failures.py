@@ -19,6 +19,7 @@ def _shop(handler: Any, **options: Any) -> App:
     shop = App("shop")
     orders = shop.stream("orders", value=Order)
     shop.stream("counts", value=int)
+    shop.stream("notes", max_event_bytes=64)
     shop.external("others")
     options.setdefault("retry", Retry(attempts=5, base=0.01))
     shop.function(orders, name="take", **options)(handler)
@@ -47,6 +48,10 @@ def publish_what_is_no_count(event: Event[Order], context: Context) -> None:
     context.publish("counts", "many")
 
 
+def publish_too_much(event: Event[Order], context: Context) -> None:
+    context.publish("notes", "x" * 100)
+
+
 def divide(event: Event[Order], context: Context) -> None:
     raise ZeroDivisionError
 
@@ -58,6 +63,7 @@ def divide(event: Event[Order], context: Context) -> None:
         (publish_elsewhere, b'{"number":1}', "Refused", 1),
         (publish_nowhere, b'{"number":1}', "Unknown", 1),
         (publish_what_is_no_count, b'{"number":1}', "Invalid", 1),
+        (publish_too_much, b'{"number":1}', "TooLarge", 1),
         (divide, b'{"number":1}', "ZeroDivisionError", 5),
     ],
 )

@@ -18,7 +18,7 @@ from headrace.bus.envelope import shown
 from headrace.bus.transform import Transform, transform_of
 from headrace.delivery.commit.delayed_appends import check_priority
 from headrace.model.due_time import wait_of
-from headrace.model.errors import Unknown
+from headrace.model.errors import Unknown, is_final
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.invocation import Invocation
@@ -145,7 +145,8 @@ class Refusals:
                 self._router.put(name, plain, seen, position, groups)
             except Exception as error:  # noqa: BLE001 - as an author's, and it says whose it is
                 told = f"the rule `{name}` does not take {position}: {error}"
-                return Returned(error=Cause(type(error).__name__, told))
+                final = is_final(error)
+                return Returned(error=Cause(type(error).__name__, told, retryable=not final))
         return Returned(appends=_appends(groups, invocation.hops, invocation.origin))
 
 

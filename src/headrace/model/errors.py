@@ -81,7 +81,7 @@ class Refused(HeadraceError):
 
 def is_final(error: BaseException) -> bool:
     """Return whether the same event would meet the same error again, so that another attempt is useless."""
-    return isinstance(error, (Refused, Invalid, Unknown))
+    return isinstance(error, (Refused, Invalid, Unknown, TooLarge))
 
 
 class Locked(Refused):

@@ -6,7 +6,7 @@ an answer too, for the child must hear something.
 
 from __future__ import annotations
 
-from headrace.model.errors import Misuse, Refused
+from headrace.model.errors import Misuse, Refused, is_final
 from headrace.model.function import FunctionSpec
 from headrace.model.redaction import Blot, blotted_return
 from headrace.runtime.base import (
@@ -65,7 +65,7 @@ async def answer(
                 said = PartAccepted()
         return encode(nonce, Answered(asked.number, said))
     except Exception as error:  # noqa: BLE001 - whatever a keeper raises, the child must hear
-        denied = Denied(type(error).__name__, str(error)[:4096])
+        denied = Denied(type(error).__name__, str(error)[:4096], is_final(error))
         return encode(nonce, Answered(asked.number, denied))
 
 

@@ -344,6 +344,8 @@ def test_what_one_rule_cannot_take_is_a_dead_letter_of_that_rule_alone() -> None
         large, urgent = world.dead_letters()
         assert {large.function, urgent.function} == {"_bus.refused.events"}
         assert (large.cause.kind, urgent.cause.kind) == ("TooLarge", "Invalid")
+        # Its target would refuse it again.
+        assert (large.attempts, urgent.attempts) == (1, 1)
         assert large.cause.message.startswith("the rule `sizes.small` does not take events/0/1:")
         assert urgent.cause.message.startswith("the rule `sizes.jobs` does not take events/0/3:")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace import Permanent
-from headrace.model.errors import Invalid, Misuse, Refused, Unavailable, Unknown
+from headrace.model.errors import Invalid, Misuse, Refused, TooLarge, Unavailable, Unknown
 from headrace.runtime.child.channel import HostRefused
 from headrace.runtime.child.error_cause import cause_of
 
@@ -26,7 +26,8 @@ def test_what_the_author_raised_is_told_by_its_class() -> None:
         (Invalid("no"), False),
         (Unknown("no"), False),
         (Permanent("no"), False),
-        (HostRefused("Unknown", "no"), False),
+        (TooLarge("no"), False),
+        (HostRefused("Unknown", "no", final=True), False),
         (HostRefused("Unavailable", "no"), True),
         (Unavailable("no"), True),
         (Misuse("no"), True),

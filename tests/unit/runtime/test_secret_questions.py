@@ -64,7 +64,7 @@ async def test_a_secret_that_is_not_declared_is_refused_whatever_the_host_keeps(
     for services in (Keeper(), Stateless()):
         denied = await asked("STRIPES", services)
         assert isinstance(denied, Denied)
-        assert denied.kind == "Refused"
+        assert (denied.kind, denied.final) == ("Refused", True)
         assert "did you mean `STRIPE`" in denied.message
 
 

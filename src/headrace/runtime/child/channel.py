@@ -38,11 +38,12 @@ AT_ONCE, KEPT_TO_ITSELF = int(socket.MSG_DONTWAIT), int(socket.MSG_CMSG_CLOEXEC)
 
 
 class HostRefused(Exception):
-    """The host cannot answer a question; `kind` is its error's class name."""
+    """The host cannot answer a question; `kind` is its error's class name, `final` as `is_final` of it."""
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, *, final: bool = False) -> None:
         super().__init__(message)
         self.kind = kind
+        self.final = final
 
 
 class Channel:
@@ -133,7 +134,7 @@ class Channel:
                 self._receive(0.0)
             answer = self._answers.pop(number)
         if isinstance(answer, Denied):
-            raise HostRefused(answer.kind, answer.message)
+            raise HostRefused(answer.kind, answer.message, final=answer.final)
         return answer
 
     def leave_if_forked(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from headrace.model.errors import Invalid, Refused, Unknown, is_final
+from headrace.model.errors import is_final
 from headrace.model.outcome import Cause
 from headrace.model.policy import MAX_TRACEBACK
 from headrace.model.redaction import Blot
@@ -17,7 +17,6 @@ from headrace.sdk.results import Permanent
 from headrace.sdk.source_location import is_ours
 
 MAX_MESSAGE = 4_096
-FINAL_KINDS = frozenset(each.__name__ for each in (Refused, Invalid, Unknown))
 
 
 def cause_of(error: BaseException, blot: Blot = str) -> Cause:
@@ -25,7 +24,7 @@ def cause_of(error: BaseException, blot: Blot = str) -> Cause:
     # What the host could not do is told by its name there, as it is where no pipe lies between.
     kind = error.kind if isinstance(error, HostRefused) else type(error).__name__
     final = (
-        kind in FINAL_KINDS
+        error.final
         if isinstance(error, HostRefused)
         else isinstance(error, (Permanent, Undecodable)) or is_final(error)
     )

@@ -92,10 +92,15 @@ class Scan(msgspec.Struct, array_like=True, frozen=True, tag=7, gc=False):
 
 
 class Denied(msgspec.Struct, array_like=True, frozen=True, tag=8, gc=False):
-    """Host to child: the question cannot be answered."""
+    """Host to child: the question cannot be answered.
+
+    Attributes:
+        final: Whether the same question would meet the same again.
+    """
 
     kind: str
     message: str
+    final: bool = False
 
 
 class ReadSecret(msgspec.Struct, array_like=True, frozen=True, tag=32, gc=False):
