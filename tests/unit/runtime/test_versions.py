@@ -84,11 +84,14 @@ def test_data_and_lock_files_count_but_are_not_what_was_imported(folder: Path, n
         "state/headrace.db",
         "state/node.json",
         "state/scratch/x.py",
+        "cached/x.py",
+        "pytest-cache-files-6ah9tgg5/README.md",
     ],
 )
 def test_what_changes_while_an_app_runs_does_not_count(folder: Path, name: str) -> None:
     written(folder, "env/pyvenv.cfg", "")
     written(folder, "state/headrace.db", "")
+    written(folder, "cached/CACHEDIR.TAG", "")
     first = version(folder)
     file = written(folder, name, "one")
     assert version(folder) == first

@@ -3,8 +3,9 @@
 In: the folders that the code is in, and what its functions watch. Out: a hash of its Python files, its other
 files and the environment, which is shown as the version, and one of what was imported alone.
 
-Not part of it, since it changes while the app runs: hidden files, bytecode caches, virtual environments,
-SQLite databases and their journals, `*.log`, what the app's own triggers watch, a node's data folder.
+Not part of it, since it changes while the app runs: hidden files, bytecode caches, folders with a
+`CACHEDIR.TAG`, virtual environments, SQLite databases and their journals, `*.log`, what the app's own triggers
+watch, a node's data folder.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ _WRITTEN: Final = (
     ".sqlite3",
     ".db3",
 )
+_PASSING: Final = "pytest-cache-files-"
+"""So pytest names its cache while it fills it; no marker can be looked for once it is renamed."""
 _SQLITE: Final = b"SQLite format 3\x00"
 Update: TypeAlias = Callable[[bytes], object]
 """Takes in what a hash is of."""
@@ -124,6 +127,8 @@ def _is_skipped(folder: Path) -> bool:
     return (
         folder.name[0] == "."
         or folder.name in SKIPPED
+        or folder.name.startswith(_PASSING)
+        or (folder / "CACHEDIR.TAG").exists()
         or (folder / "pyvenv.cfg").exists()
         or (folder / "headrace.db").exists()
     )
