@@ -239,12 +239,19 @@ def whole_node() -> Iterator[Metric]:
     ours = "workloads.commands"
     spawn = of(("limits.interpreter",), "spawn_ms_p50")
     peers = tuple(read("peers.command_line", f"{name}_help_ms") for name in ("celery", "taskiq"))
-    yield Metric(12, "headrace --help", "ms", read(ours, "help_ms"), (at_most(150),), spawn + peers)
+    bare_click = read("limits.interpreter --imports click", "spawn_ms_p50")
+    targets = (at_most(160), at_most(2.5, bare_click, label="import click"))
+    yield Metric(12, "headrace --help", "ms", read(ours, "help_ms"), targets, spawn + peers)
     yield Metric(12, "headrace publish", "ms", read(ours, "publish_ms"), (), peers)
     yield Metric(12, "import headrace", "ms", read(ours, "import_ms"), (at_most(60),))
-    yield Metric(
-        12, "headrace dev until ready", "ms", read(ours, "dev_ready_ms"), (at_most(1_500),)
-    )
+    steps = "limits.first_steps"
+    for name, figure, bare, most in (
+        ("headrace dev until ready", "dev_ready_ms", "ready_ms", 700),
+        ("headrace dev until the first event is run", "first_event_ms", "first_event_ms", 1_000),
+        ("from a save to the new code", "saved_ms", "saved_ms", 700),
+    ):
+        targets = (at_most(most), at_most(2.5, read(steps, bare), label="a bare process"))
+        yield Metric(12, name, "ms", read(ours, figure), targets)
 
     for over, words in (
         ("backlog", "backlogs of 10^4 to 10^7"),

@@ -1,4 +1,4 @@
-"""Row 12: the command line and the import, each in a fresh process; and `dev` until it is ready."""
+"""Row 12: the command line and the import, each in a fresh process; and the first steps with `dev`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,29 @@ import sys
 import time
 
 from bench.figures import arguments, percentile, report, scratch
-from bench.workloads.serving import Serving, command, serving
+from bench.workloads.serving import POLL_S, Serving, command, serving
 
 IMPORT = (
     "import time; began = time.perf_counter(); import headrace; print(time.perf_counter() - began)"
 )
+STEPS = """
+from headrace import App, Http
+
+VERSION = {version}
+app = App("steps")
+orders = app.stream("orders")
+kept = app.stream("kept")
+
+
+@app.function(orders, publishes=[kept])
+def keep(event, context):
+    context.publish(kept, event.value)
+
+
+@app.function(Http("POST", "/version"))
+def version(event):
+    return VERSION
+"""
 
 
 def timed(line: list[str]) -> float:
@@ -29,14 +47,27 @@ def imported() -> float:
     return float(done.stdout)
 
 
-def dev_ready() -> float:
-    """Seconds from `headrace dev` until the node is ready."""
+def dev_steps() -> tuple[float, float, float]:
+    """Seconds from `headrace dev` until it is ready, and until the first event is run; from a save to the new code."""
     with scratch("dev") as folder:
-        data = folder / "data"
-        data.mkdir()
-        node = Serving("empty", data, verb="dev")
+        app = folder / "app" / "app.py"
+        app.parent.mkdir()
+        app.write_text(STEPS.format(version=1))
+        (data := folder / "data").mkdir()
+        node = Serving(str(app), data, verb="dev")
         try:
-            return node.wait_ready()
+            ready = node.wait_ready()
+            node.post("/streams/orders", b"{}")
+            while not node.get("/streams/kept")["records"]:
+                time.sleep(POLL_S)
+            first = time.perf_counter() - node.began
+            # As long as the other side of this row waits.
+            time.sleep(0.3)
+            began = time.perf_counter()
+            app.write_text(STEPS.format(version=2))
+            while node.post("/version", b"null") != 2:
+                time.sleep(POLL_S)
+            return ready, first, time.perf_counter() - began
         finally:
             node.stop()
 
@@ -55,11 +86,14 @@ def main() -> None:
     help_line = command("--help")
     timed(help_line)
     imported()
+    ready, first, saved = zip(*(dev_steps() for _ in range(min(times, 5))), strict=True)
     report(
         help_ms=percentile([timed(help_line) for _ in range(times)], 0.5) * 1e3,
         publish_ms=percentile(published(times), 0.5) * 1e3,
         import_ms=percentile([imported() for _ in range(times)], 0.5) * 1e3,
-        dev_ready_ms=percentile([dev_ready() for _ in range(2)], 0.5) * 1e3,
+        dev_ready_ms=percentile(ready, 0.5) * 1e3,
+        first_event_ms=percentile(first, 0.5) * 1e3,
+        saved_ms=percentile(saved, 0.5) * 1e3,
     )
 
 

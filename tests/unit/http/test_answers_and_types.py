@@ -202,7 +202,7 @@ def test_a_live_answer_that_begins_wrong_is_an_error_that_keeps_nothing(
         found = world.ask("GET", f"/progress?does={does}")
         assert (found.status, found.body["code"]) == (500, "call-failed")
         assert "secret" not in str(found.body)
-        _is_told(world, said)
+        _assert_logged(world, said)
 
 
 @pytest.mark.parametrize(("does", "said"), [("second", "`/id`"), ("other", "`/since`|since")])
@@ -210,10 +210,10 @@ def test_a_live_answer_breaks_off_before_a_part_of_another_type(does: str, said:
     with World(app) as world:
         with pytest.raises(Unavailable, match="broke off"):
             world.ask("GET", f"/progress?does={does}")
-        _is_told(world, said)
+        _assert_logged(world, said)
 
 
-def _is_told(world: World, said: str) -> None:
+def _assert_logged(world: World, said: str) -> None:
     assert "progressed" not in world.state("shop")
     (run,) = world.ask("GET", "/runs").body["runs"]
     assert (run["outcome"], "WrongAnswer" in run["cause"]) == ("failed", True)
