@@ -186,12 +186,14 @@ class Fleet:
         self._coming.remove(coming)
         old = self._apps.get(spec.name)
         for function in spec.functions:
-            coming.pools[function.name] = Pool(
+            coming.pools[function.name] = pool = Pool(
                 function,
                 fork=lambda pool: self._births.instance(coming, pool),
                 make_room=self._budget.make_room,
                 now=self._clock.monotonic,
             )
+            if (before := self._pools.get(function.name)) is not None:
+                pool.keep_pace_of(before)
         self._apps[spec.name] = coming
         replaced = [self._pools[name] for name in coming.pools if name in self._pools]
         self._pools.update(coming.pools)

@@ -99,6 +99,17 @@ class Pool:
         self._short = False
         """Whether runs are so short now that they may share an instance."""
 
+    def keep_pace_of(self, before: Pool) -> None:
+        """Take runs for as long as those of the version before, until it is known better.
+
+        Else each run that comes before that would have an instance forked for itself.
+        """
+        self._run_s, self._slowest_s, self._short = (
+            before._run_s,
+            before._slowest_s,
+            before._short,
+        )
+
     @property
     def waiting(self) -> int:
         """How many runs stand in line."""
@@ -234,9 +245,15 @@ class Pool:
         return home if shares and home.in_hand * self._run_s < WAKE_S else None
 
     def _takes_more(self, instance: Instance) -> bool:
-        return (
-            self._short and instance.in_hand < MAX_IN_HAND and instance.state is InstanceState.BUSY
-        )
+        return self._short and instance.in_hand < MAX_IN_HAND and self._is_at_work(instance)
+
+    def _is_at_work(self, instance: Instance) -> bool:
+        """Whether a short run may wait behind those that it has in hand."""
+        state = instance.state
+        if state is InstanceState.STARTING:
+            # It will be there before another one that is forked now.
+            return not self._worn_out(instance)
+        return state is InstanceState.BUSY
 
     def _shared(self, patience_s: float) -> Instance | None:
         """A busy instance that will be free within this time."""
@@ -247,11 +264,7 @@ class Pool:
             patience_s = LONG_RUN_S
         for instance in self._sharing:
             ahead = instance.in_hand
-            if (
-                ahead * run_s < patience_s
-                and ahead < MAX_IN_HAND
-                and instance.state is InstanceState.BUSY
-            ):
+            if ahead * run_s < patience_s and ahead < MAX_IN_HAND and self._is_at_work(instance):
                 return instance
         return None
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
-from headrace import App, Event
+from headrace import App, Event, Scaling
 from headrace.model.invocation import Invocation
 from headrace.runtime.pool import MAX_IN_HAND, Pool
 from headrace.runtime.process.instance import Instance
@@ -77,3 +78,30 @@ def test_short_runs_share_an_instance_as_far_as_that_pays(
         cast(Process, chosen).take()
     assert sum(process.in_hand > 0 for process in processes) == instances
     assert max(process.in_hand for process in processes) <= MAX_IN_HAND
+
+
+@pytest.mark.parametrize(("run_s", "at_once", "instances"), [(60e-6, 32, 2), (100e-3, 8, 8)])
+def test_a_new_version_begins_with_the_pace_of_the_one_before(
+    run_s: float, at_once: int, instances: int
+) -> None:
+    before = pool_of([], run_s=run_s)
+    processes: list[Process] = []
+    pool = pool_of(processes, run_s=1.0)
+    pool.keep_pace_of(before)
+    for _ in range(at_once):
+        chosen = cast(Process, pool.place(Invocation("shop.price", (), mode="call")))
+        # None of them has come up yet.
+        chosen.state = InstanceState.STARTING
+        chosen.in_hand += 1
+    assert len(processes) == instances
+
+
+def test_an_instance_for_a_single_run_is_not_shared_while_it_starts() -> None:
+    processes: list[Process] = []
+    pool = pool_of(processes, run_s=10e-6)
+    pool.spec = replace(pool.spec, scaling=Scaling(max_invocations=1))
+    for _ in range(3):
+        chosen = cast(Process, pool.place(Invocation("shop.price", (), mode="call")))
+        chosen.state = InstanceState.STARTING
+        chosen.in_hand += 1
+    assert [process.in_hand for process in processes] == [1, 1, 1]
