@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -51,6 +52,7 @@ EVENTS = "application/vnd.headrace.events+x-ndjson"
 KEYS = 50
 BATCH = 100
 THINK_S = 0.1
+WARM_S = 2.0
 PAGE = 1_000
 PATIENCE_S = 60.0
 
@@ -173,16 +175,18 @@ async def campaign(
     node: Serving, app: Path, *, reloads: int, connections: int, rate: int
 ) -> tuple[Seen, Seen]:
     """What was noticed before the first edit, and over all edits."""
-    numbers, before, seen = itertools.count(), Seen(), Seen()
-    ends = time.perf_counter() + max(reloads * 0.1, 2.0)
-    await load(
-        node,
-        before,
-        connections=connections,
-        rate=rate,
-        numbers=numbers,
-        until=lambda: time.perf_counter() > ends,
-    )
+    numbers, warming, before, seen = itertools.count(), Seen(), Seen(), Seen()
+    # A node that has just started has its first instances forked.
+    for phase, seconds in ((warming, WARM_S), (before, max(reloads * 0.1, 2.0))):
+        ends = time.perf_counter() + seconds
+        await load(
+            node,
+            phase,
+            connections=connections,
+            rate=rate,
+            numbers=numbers,
+            until=partial(_is_past, ends),
+        )
     over = False
     loading = asyncio.create_task(
         load(node, seen, connections=connections, rate=rate, numbers=numbers, until=lambda: over)
@@ -191,10 +195,14 @@ async def campaign(
         await edit(node, app, version, seen)
     over = True
     await loading
-    total = before.published + seen.published
+    total = warming.published + before.published + seen.published
     for stream in ("kept", "sorted"):
         await asyncio.to_thread(compare, node, stream, total, seen)
     return before, seen
+
+
+def _is_past(moment: float) -> bool:
+    return time.perf_counter() > moment
 
 
 def compare(node: Serving, stream: str, total: int, seen: Seen) -> None:
