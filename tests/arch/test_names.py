@@ -18,7 +18,6 @@ ENDS_LIKE_A_GERUND = {"housekeeping", "streaming", "content_encoding", "payload_
 WIDE_CONSTRUCTORS = {
     "RequestPlan": 10,
     "Folding": 10,
-    "Hosts": 13,
 }
 """Constructors with more than eight parameters, and with how many."""
 NOT_A = re.compile(r"(?<!here )\bis no (?!longer|more\b|one\b)")

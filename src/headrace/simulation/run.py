@@ -27,7 +27,7 @@ from headrace.simulation.scenes.base import APP, Stage
 from headrace.simulation.scenes.selection import scene_of
 from headrace.simulation.workload import FLOW, Workload, app_of
 from headrace.testing.deliveries import fate_of
-from headrace.testing.faults import Fault, SimulatedHost, Weather, inhabited
+from headrace.testing.faults import Fault, HostWatcher, SimulatedHost, Weather, inhabited
 from headrace.testing.hosts import HostedNode, Hosts
 
 MAX_STEPS = 60_000
@@ -35,7 +35,7 @@ LIMIT_S = 86_400.0 * 30
 WATCHED = frozenset((Space.POSITIONS, Space.DEAD, Space.PARKED, Space.TROUBLE))
 
 
-class SimulationRun:
+class SimulationRun(HostWatcher):
     """One plan, played once. `account` is what the judge gets."""
 
     def __init__(self, plan: Plan) -> None:
@@ -72,15 +72,15 @@ class SimulationRun:
         self.lives = Hosts(
             [app],
             seed=plan.seed,
-            weather=Weather(SeededEntropy(plan.seed + 2), plan.odds),
-            in_order=plan.in_order,
+            weather=Weather(
+                SeededEntropy(plan.seed + 2),
+                plan.odds,
+                in_order=plan.in_order,
+                stale_reads=plan.stale_reads,
+            ),
+            watcher=self,
             shuffle=plan.shuffle,
-            stale_reads=plan.stale_reads,
             max_steps=MAX_STEPS,
-            before=self._before,
-            after=self._after,
-            on_landed=self._landed,
-            on_refused=self._refused,
         )
         self.deeds.clock = self.lives.clock
         for stage in self._stages:
@@ -256,7 +256,8 @@ class SimulationRun:
 
     # --- what is seen -----------------------------------------------------------------------
 
-    async def _before(self, host: SimulatedHost, invocation: Invocation) -> Outcome | None:
+    async def before(self, host: SimulatedHost, invocation: Invocation) -> Outcome | None:
+        """Note that a run begins, and draw its mishap if the plan has any."""
         self._runs += 1
         self._running[invocation.token] = self._runs
         if invocation.function in self._functions:
@@ -280,9 +281,10 @@ class SimulationRun:
         self._ended(host, invocation, outcome)
         return outcome
 
-    async def _after(
+    async def after(
         self, host: SimulatedHost, invocation: Invocation, outcome: Outcome
     ) -> Outcome | None:
+        """Note how a run ended."""
         self._ended(host, invocation, outcome)
         return None
 
@@ -299,7 +301,8 @@ class SimulationRun:
     def _now(self) -> int:
         return self.lives.clock.now()
 
-    def _landed(self, host: SimulatedHost, change: Change) -> None:
+    def landed(self, host: SimulatedHost, change: Change) -> None:
+        """Note what a commit changed of what is watched."""
         puts = [(put.space, put.key, put.value) for put in change.puts if put.space in WATCHED]
         deletes = [(gone.space, gone.key) for gone in change.deletes if gone.space in WATCHED]
         if puts or deletes:
@@ -307,7 +310,8 @@ class SimulationRun:
         for scene in self._scenes:
             scene.landed(host, change)
 
-    def _refused(self, host: SimulatedHost) -> None:
+    def refused(self, host: SimulatedHost) -> None:
+        """Note a commit that was refused."""
         self.history.append(["refused", host.number])
 
     def _garbage(self) -> set[int]:

@@ -13,7 +13,7 @@ import msgspec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned, TimedOut
 from headrace.model.record import Position
-from headrace.testing.faults import SimulatedHost
+from headrace.testing.faults import HostWatcher, SimulatedHost
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ class Delivery(msgspec.Struct, frozen=True):
     outcome: str
 
 
-class Deliveries:
+class Deliveries(HostWatcher):
     """Every delivery of a world, and what shall become of the next ones.
 
     Attributes:

@@ -17,6 +17,8 @@ from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
 from headrace.model.effects import Change, Space
 from headrace.model.errors import Conflict, DiskFull, HeadraceError, Unavailable
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome
 from headrace.model.record import Chunk
 from headrace.storage.kv.base import Applied, Storage
 from headrace.storage.kv.change_checks import only_appends
@@ -128,15 +130,25 @@ class Weather:
     Attributes:
         odds: The probability of each fault; what is left is none.
         longest: Seconds the slowest change takes.
+        in_order: Whether changes land in the order they were asked for, as with one writer.
+        stale_reads: How likely the log is away when it is read.
         struck: How often each fault was drawn.
     """
 
     def __init__(
-        self, entropy: Entropy, odds: Mapping[Fault, float] | None = None, *, longest: float = 0.5
+        self,
+        entropy: Entropy,
+        odds: Mapping[Fault, float] | None = None,
+        *,
+        longest: float = 0.5,
+        in_order: bool = True,
+        stale_reads: float = 0.0,
     ) -> None:
         self._entropy = entropy
         self.odds = dict(odds or {})
         self.longest = longest
+        self.in_order = in_order
+        self.stale_reads = stale_reads
         self.struck: dict[Fault, int] = {}
 
     def draw(self) -> Fault:
@@ -192,6 +204,24 @@ class Spring:
         return subscription
 
 
+class HostWatcher:
+    """Watches the runs and changes of all hosts; this one changes nothing."""
+
+    async def before(self, host: SimulatedHost, invocation: Invocation) -> Outcome | None:
+        """Take the place of a run by an outcome; None lets it run."""
+
+    async def after(
+        self, host: SimulatedHost, invocation: Invocation, outcome: Outcome
+    ) -> Outcome | None:
+        """Take the place of an outcome, whose effects are lost then; None keeps it."""
+
+    def landed(self, host: SimulatedHost, change: Change) -> None:
+        """Note a change that reached the store."""
+
+    def refused(self, host: SimulatedHost) -> None:
+        """Note a change that did not land, or was answered as if it had not."""
+
+
 class HostStorage:
     """One host's way to the store: closed to the dead, and troubled by the weather.
 
@@ -200,9 +230,7 @@ class HostStorage:
         host: Whose door it is.
         weather: Which faults strike.
         clock: For slow changes.
-        in_order: Whether changes land in the order they were asked for, as with one writer.
-        on_landed: Told of every change that has landed, with the host that sent it.
-        on_refused: Told of the host whose change did not land, or was answered as if it had not.
+        watcher: Sees every change that lands, and every one that is refused.
     """
 
     def __init__(
@@ -212,17 +240,14 @@ class HostStorage:
         *,
         weather: Weather,
         clock: Clock,
-        in_order: bool = True,
-        on_landed: Callable[[SimulatedHost, Change], None] | None = None,
-        on_refused: Callable[[SimulatedHost], None] | None = None,
+        watcher: HostWatcher,
     ) -> None:
         self._storage = storage
         self._host = host
         self._weather = weather
         self._clock = clock
-        self._turn = asyncio.Lock() if in_order else None
-        self._on_landed = on_landed
-        self._on_refused = on_refused
+        self._turn = asyncio.Lock() if weather.in_order else None
+        self._watcher = watcher
 
     async def apply(self, change: Change) -> Applied:
         """Hand the change on, or let the drawn fault happen to it; a producer's meets none."""
@@ -236,8 +261,7 @@ class HostStorage:
             async with self._turn:
                 return await self._pass(change, fault)
         except HeadraceError:
-            if self._on_refused is not None:
-                self._on_refused(self._host)
+            self._watcher.refused(self._host)
             raise
 
     async def _pass(self, change: Change, fault: Fault) -> Applied:
@@ -260,9 +284,9 @@ class HostStorage:
             applied = await self._storage.apply(change)
         except HostDied as died:
             if died.landed:
-                self._landed(change)
+                self._watcher.landed(self._host, change)
             raise
-        self._landed(change)
+        self._watcher.landed(self._host, change)
         match fault:
             case Fault.LATE:
                 await self._clock.sleep(self._weather.delay())
@@ -273,10 +297,6 @@ class HostStorage:
             case _:
                 pass
         return applied
-
-    def _landed(self, change: Change) -> None:
-        if self._on_landed is not None:
-            self._on_landed(self._host, change)
 
     async def get(self, space: Space, key: bytes) -> bytes | None:
         """The value at `key`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from random import Random  # noqa: TID251 - mixes the scheduler's order, from the seed
 from typing import Any, TypeVar, cast
 
@@ -25,7 +25,7 @@ from headrace.environment import failpoints
 from headrace.environment.randomness import SeededEntropy
 from headrace.environment.tasks import Tasks
 from headrace.http.dependencies import Dependencies, Health
-from headrace.model.effects import Change, Space
+from headrace.model.effects import Space
 from headrace.model.errors import Conflict, Fenced, Unavailable
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
@@ -42,7 +42,15 @@ from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.base import Broker
 from headrace.storage.log.memory import MemoryBroker
 from headrace.telemetry.history import RunHistory
-from headrace.testing.faults import HostDied, HostStorage, SimulatedHost, Spring, Weather, inhabited
+from headrace.testing.faults import (
+    HostDied,
+    HostStorage,
+    HostWatcher,
+    SimulatedHost,
+    Spring,
+    Weather,
+    inhabited,
+)
 from headrace.testing.virtual_time import EPOCH, MAX_STEPS, VirtualClock, VirtualLoop
 
 T = TypeVar("T")
@@ -50,11 +58,6 @@ T = TypeVar("T")
 MANY = 1_000_000
 OPERATOR_KEY = "hro_of-a-world"
 """Always the same: a key that is drawn would be another draw of the world's chance."""
-
-Before = Callable[[SimulatedHost, Invocation], Awaitable[Outcome | None]]
-After = Callable[[SimulatedHost, Invocation, Outcome], Awaitable[Outcome | None]]
-Landed = Callable[[SimulatedHost, Change], None]
-Refused = Callable[[SimulatedHost], None]
 
 
 class HostedNode:
@@ -84,10 +87,7 @@ class Hosts:
         deaths: Why each dead host died, in order.
         posted: What was sent to HTTP targets, in order.
         answers: What the next of them answer; 200 where nothing is said.
-        before: Asked before each run; an outcome takes the run's place.
-        after: Told after each run; an outcome takes the real one's place, its effects are lost.
-        on_landed: Told of every change that reached the store.
-        on_refused: Told of every change that did not, as far as its host knows.
+        watcher: Sees every run and every change.
         secrets: What the apps' secrets are, by name.
     """
 
@@ -97,15 +97,10 @@ class Hosts:
         *,
         seed: int,
         weather: Weather | None = None,
-        in_order: bool = True,
+        watcher: HostWatcher | None = None,
         shuffle: bool = False,
-        stale_reads: float = 0.0,
         epoch: int = EPOCH,
         max_steps: int = MAX_STEPS,
-        before: Before | None = None,
-        after: After | None = None,
-        on_landed: Landed | None = None,
-        on_refused: Refused | None = None,
         secrets: Mapping[str, str] | None = None,
     ) -> None:
         self.apps = {app.name: app for app in apps}
@@ -117,20 +112,15 @@ class Hosts:
         self.clock = VirtualClock(self.loop, epoch=epoch)
         self.storage = MemoryStorage(self.clock)
         self.weather = weather if weather is not None else Weather(SeededEntropy(seed))
-        self.before = before
-        self.after = after
-        self.on_landed = on_landed
-        self.on_refused = on_refused
+        self.watcher = HostWatcher() if watcher is None else watcher
         self.failures: list[tuple[str, BaseException]] = []
         self.deaths: list[str] = []
         self.posted: list[HttpRequest] = []
         self.answers: list[int] = []
         self.partitions: dict[str, int] = {}
         self.is_calm = False
-        self._in_order = in_order
         # Each by its own name, out of an environment that has nothing else.
         self._secrets = Secrets({name: f"env:{name}" for name in secrets or {}}, secrets or {})
-        self._stale_reads = stale_reads
         self._entropy = SeededEntropy(seed)
         self._numbers = itertools.count(1)
         self._strikes: dict[str, int] = {}
@@ -222,9 +212,7 @@ class Hosts:
             host,
             weather=self.weather,
             clock=self.clock,
-            in_order=self._in_order,
-            on_landed=self.on_landed,
-            on_refused=self.on_refused,
+            watcher=self.watcher,
         )
         parts = connect_parts(
             lambda calls: InlineInvoker(
@@ -275,9 +263,9 @@ class Hosts:
         return self.answers.pop(0) if self.answers else 200
 
     def _spring(self) -> Broker:
-        if not self._stale_reads:
+        if not self.weather.stale_reads:
             return self.broker
-        self._springs.append(Spring(self.broker, self._entropy, self._stale_reads))
+        self._springs.append(Spring(self.broker, self._entropy, self.weather.stale_reads))
         return cast("Broker", self._springs[-1])
 
     async def take_over(self) -> SimulatedHost:
@@ -339,7 +327,7 @@ class Hosts:
         """No more faults are drawn, and none that is armed strikes."""
         self.is_calm = True
         self.weather.odds = {}
-        self._stale_reads = 0.0
+        self.weather.stale_reads = 0.0
         for spring in self._springs:
             spring.odds = 0.0
         self._strikes.clear()
@@ -369,16 +357,14 @@ class Hosts:
         # An instance is another process: what is published now has not run when `publish` is over.
         await self.clock.sleep(0)
         await host.moving()
-        if self.before is None:
-            return None
-        instead = await self.before(host, invocation)
+        instead = await self.watcher.before(host, invocation)
         await host.moving()
         return instead
 
     async def _after(
         self, host: SimulatedHost, invocation: Invocation, outcome: Outcome
     ) -> Outcome | None:
-        instead = None if self.after is None else await self.after(host, invocation, outcome)
+        instead = await self.watcher.after(host, invocation, outcome)
         await host.moving()
         return instead
 

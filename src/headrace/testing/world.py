@@ -108,8 +108,7 @@ class World:
             apps,
             seed=seed,
             epoch=epoch,
-            before=self._runs.before,
-            after=self._runs.after,
+            watcher=self._runs,
             secrets=secrets,
         )
         self._apps = apps

@@ -9,9 +9,11 @@ import pytest
 
 from headrace import App, Batch, Context, Event, ParkPartition, Retry
 from headrace.delivery.partition.wakeup import Wakeup
+from headrace.environment.randomness import SeededEntropy
 from headrace.environment.tasks import Tasks
 from headrace.model.event import Event as Fact
 from headrace.testing import World
+from headrace.testing.faults import Weather
 from headrace.testing.hosts import Hosts
 from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
@@ -125,7 +127,7 @@ def test_a_log_that_is_away_now_and_then_halts_nobody() -> None:
         for event in events:
             context.publish(sink, event.value)
 
-    lives = Hosts([app], seed=1, stale_reads=0.5)
+    lives = Hosts([app], seed=1, weather=Weather(SeededEntropy(1), stale_reads=0.5))
     lives.open()
     for number in range(20):
         body = [Fact(b"%d" % number, f"k{number}")]
