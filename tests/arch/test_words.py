@@ -39,23 +39,29 @@ TERMS = {
     "long polling": "docs/reference/http.md",
 }
 """The page that introduces a term, in a heading or in the first paragraph below one."""
-PLAIN_FOLDERS = ("sdk", "model", "cli", "client", "topology", "security")
-"""Folders of the source whose code, comments and texts, and those of their tests, use plain words."""
+PLAIN_PACKAGES = ("cli", "client", "http", "model", "sdk", "security", "topology")
+"""Packages whose names, docstrings, comments and messages use only the field's words, with their tests."""
 NOT_YET_PLAIN = {"windows.py", "test_windows.py"}
-PLAIN_CODE = sorted(
-    file
-    for folder in PLAIN_FOLDERS
-    for top in (ROOT / "src" / "headrace", ROOT / "tests" / "unit")
-    for file in (top / folder).rglob("*.py")
-    if file.name not in NOT_YET_PLAIN
-)
-INSIDER = re.compile(
-    r"(?<![a-z])(doors?|halls?|rooms?|begun|told|tells?|standing|births?|walls|ground|cradle|nursery"
-    r"|doom|outlets?|shelf|errands?|shifts?|roster|anew|whoever|wish|wishes|beside|whom)(?![a-z])",
+PLAIN_CODE = {
+    package: [
+        file
+        for top in (ROOT / "src" / "headrace", ROOT / "tests" / "unit")
+        for file in sorted((top / package).rglob("*.py"))
+        if file.name not in NOT_YET_PLAIN
+    ]
+    for package in PLAIN_PACKAGES
+}
+FORMER_WORDS = re.compile(
+    r"(?<![^\W_])(doors?|halls?|rooms?|outlets?|crowds?|patience|speakers?|standing|begun|ground"
+    r"|told|tells?|anew|whoever|whom|beside|errands?|shifts?|rosters?|dispatcher|wicket|furnish"
+    r"|births?|walls|cradles?|nursery|doom|shelf)(?![^\W_])",
     re.I,
 )
+"""In names too, where `_` separates words."""
 VAGUE = re.compile(r"(What|Whether|Who|Whom|Whose|Where|How|That|Which|When|Why)\b")
 """First words of docstrings that open with neither a verb nor a noun."""
+VAGUE_PACKAGES = {"http"}
+"""Plain packages of which some docstrings still do."""
 OWN_CODE = re.compile(r"\b(src/headrace/)?((?:[a-z_0-9]+/)+[a-z_0-9]+\.py)\b")
 SAME_WORD = {
     "app",
@@ -118,49 +124,24 @@ def test_pages_use_no_insider_words() -> None:
     assert found == []
 
 
-PLAIN_PACKAGES = ("http",)
-"""Packages whose names, docstrings, comments and messages use only the field's words, with their tests."""
-FORMER_WORDS = re.compile(
-    r"(?<![^\W_])(doors?|halls?|rooms?|outlets?|crowds?|patience|speakers?|standing|begun|apart|ground"
-    r"|told|tells?|anew|whoever|whom|beside|errands?|dispatcher|wicket|furnish)(?![^\W_])",
-    re.I,
-)
-
-
 @pytest.mark.parametrize("package", PLAIN_PACKAGES)
 def test_a_plain_package_uses_no_insider_words(package: str) -> None:
-    """In names too, where `_` separates words."""
-    files = [
-        file
-        for folder in (ROOT / "src" / "headrace" / package, ROOT / "tests" / "unit" / package)
-        for file in sorted(folder.rglob("*.py"))
-    ]
-    assert files
+    assert PLAIN_CODE[package]
     found = [
         f"{file.relative_to(ROOT)}:{number}: {word[0]}"
-        for file in files
+        for file in PLAIN_CODE[package]
         for number, line in enumerate(file.read_text().splitlines(), 1)
         if (word := FORMER_WORDS.search(line))
     ]
     assert found == []
 
 
-def test_code_uses_no_insider_words() -> None:
-    found = [
-        f"{file.relative_to(ROOT)}:{number}: {word[0]}"
-        for file in PLAIN_CODE
-        for number, line in enumerate(file.read_text().splitlines(), 1)
-        if (word := INSIDER.search(line))
-    ]
-    assert len(PLAIN_CODE) > 100
-    assert found == []
-
-
-def test_docstrings_open_with_a_verb_or_a_noun() -> None:
+@pytest.mark.parametrize("package", sorted(set(PLAIN_PACKAGES) - VAGUE_PACKAGES))
+def test_docstrings_open_with_a_verb_or_a_noun(package: str) -> None:
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     found = [
         f"{file.relative_to(ROOT)}: {text.splitlines()[0]}"
-        for file in PLAIN_CODE
+        for file in PLAIN_CODE[package]
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, kinds) and VAGUE.match(text := ast.get_docstring(node) or "")
     ]

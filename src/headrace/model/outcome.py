@@ -119,7 +119,7 @@ class Crashed(msgspec.Struct, array_like=True, frozen=True, tag=True, gc=False):
     """The instance died, or broke the protocol, and was replaced. No effects.
 
     `blameless` means the platform itself took the instance away (an operator's kill, a drain
-    that ran out of patience) before the function could be at fault: no attempt is spent.
+    that gave up waiting) before the function could be at fault: no attempt is spent.
     """
 
     cause: Cause
