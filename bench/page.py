@@ -75,7 +75,7 @@ def metric_rows(metric: dict[str, Any]) -> Iterator[str]:
     if not metric["targets"]:
         yield row(*head, "", "", "", "", "no target")
     for mark, seen in metric["marks"].items():
-        yield row("", "", "", "", f"`{mark}`", number(seen["median"]), "", "", "beside it")
+        yield row("", "", "", "", f"`{mark}`", number(seen["median"]), "", "", "for comparison")
 
 
 def judged_cells(target: dict[str, Any]) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ def rows(lines: Sequence[Line]) -> Iterator[tuple[str, ...]]:
         if not line.judged:
             yield (*head, "", "", "", "", "no target")
         for mark, seen in line.marks:
-            yield ("", "", "", "", str(mark), number(seen.median), "", "", "beside it")
+            yield ("", "", "", "", str(mark), number(seen.median), "", "", "for comparison")
 
 
 def aligned(table: Sequence[tuple[str, ...]]) -> str:

@@ -2,7 +2,7 @@
 
     python scripts/mutants.py --minutes 10 --seed 7 [--only src/headrace/delivery/intake/lanes.py] [--seeds 60]
 
-In: the rooms whose faults cost most (`delivery`, `keepers/storage`, `runtime`). Out: the mutants that
+In: the rooms whose faults cost most (`delivery`, `storage/kv`, `runtime`). Out: the mutants that
 survived, as `file:line what -> what`. A seed draws the same mutants in the same order until the code
 changes. Each is tried on the unit tests that name its module, then on its room's, then on simulated
 seeds; one that hangs counts as noticed. The checkout is never touched. What survived before, and

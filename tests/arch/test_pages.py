@@ -307,6 +307,18 @@ def test_every_option_of_every_command_is_documented_in_its_section() -> None:
     assert missing == []
 
 
+def test_help_opens_like_the_section_of_its_command() -> None:
+    """The reference and `--help` describe a command with the same words."""
+    text = (REFERENCE / "cli.md").read_text()
+    differing = []
+    for name, command in _all_commands():
+        found = re.search(rf"^##+ headrace {name}\n\n(?:`headrace .*\n\n)*((?:.+\n)+)", text, re.M)
+        said = (command.help or "").split("\n\n")[0]
+        if not found or found[1].split() != said.split():
+            differing.append(f"headrace {name}")
+    assert differing == []
+
+
 def test_every_metric_is_documented() -> None:
     text = (REFERENCE / "http.md").read_text()
     code = (SOURCE / "http" / "metrics.py").read_text()

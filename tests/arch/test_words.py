@@ -17,6 +17,7 @@ PAGES = [
         for folder in ("concepts", "guides", "reference")
         for page in (DOCS / folder).glob("*.md")
     ),
+    *(DOCS / name for name in ("performance.md", "reliability.md", "mutants.md")),
     *(ROOT / "examples").glob("*/README.md"),
 ]
 TERMS = {

@@ -18,7 +18,7 @@ import click
     help="The node's data folder  [default: .headrace].",
 )
 def backup_command(target: Path, data: Path) -> None:
-    """Copy all that the node keeps into the new file TARGET, but for the files that apps keep themselves."""
+    """Copy all data of the node into the new file TARGET, except the files in apps' own folders."""
     from headrace.storage.kv.sqlite.backup import back_up
 
     size = back_up(data, target)

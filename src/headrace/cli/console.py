@@ -11,5 +11,5 @@ from headrace.client.http import Client
 @click.command("console")
 @node_options
 def console_command(client: Client) -> None:
-    """Print a link that lets one browser into the console."""
+    """Print a link that signs one browser in to the console."""
     click.echo(f"{client.url}{client.post('console', 'links')['path']}")

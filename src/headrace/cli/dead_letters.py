@@ -33,7 +33,7 @@ def dead_command() -> None:
 @dead_command.command("list")
 @click.argument("function", required=False)
 @click.option("--limit", type=click.IntRange(1, 1_000), default=100, show_default=True)
-@click.option("--after", metavar="PLACE", help="Go on after the last row of the page before.")
+@click.option("--after", metavar="PLACE", help="Start after the last row of the previous page.")
 @json_option
 @node_options
 def dead_list(
@@ -66,7 +66,7 @@ def dead_list(
 @json_option
 @node_options
 def dead_show(function: str, event: str, as_json: bool, client: Client) -> None:
-    """Show one dead letter of FUNCTION whole; EVENT is `stream/partition/offset`."""
+    """Show one complete dead letter of FUNCTION; EVENT is `stream/partition/offset`."""
     found = client.get("dead", function, *split_position(event))
     if as_json:
         print_json(found)
@@ -99,7 +99,7 @@ def dead_show(function: str, event: str, as_json: bool, client: Client) -> None:
 @click.argument("function", required=False)
 @node_options
 def dead_export(function: str | None, client: Client) -> None:
-    """Print dead letters whole, of FUNCTION or of all: one JSON object a line."""
+    """Print complete dead letters, of FUNCTION or of all: one JSON object per line."""
     after = ""
     while True:
         found = client.get("dead", function=function, limit=EXPORT_PAGE, after=after or None)
@@ -115,7 +115,7 @@ def dead_export(function: str | None, client: Client) -> None:
 @click.option("--value", metavar="JSON", help="The new value, or `@FILE`; else an editor opens.")
 @node_options
 def dead_edit(function: str, event: str, value: str | None, client: Client) -> None:
-    """Give the dead letter of FUNCTION at EVENT another value; what it was first is kept."""
+    """Give the dead letter of FUNCTION at EVENT another value; the original is kept."""
     position = split_position(event)
     if value is None:
         shown = client.get("dead", function, *position)["event"]
@@ -136,12 +136,16 @@ def dead_edit(function: str, event: str, value: str | None, client: Client) -> N
 @click.argument("function")
 @click.argument("events", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All dead letters of the function.")
-@click.option("--value", metavar="JSON", help="Another value for the one event, or `@FILE`.")
+@click.option(
+    "--value",
+    metavar="JSON",
+    help="Another value for the one event, or `@FILE`; changed and delivered in one step.",
+)
 @node_options
 def dead_redrive(
     function: str, events: tuple[str, ...], everything: bool, value: str | None, client: Client
 ) -> None:
-    """Hand dead letters to FUNCTION again: EVENTS (`stream/partition/offset`) or --all."""
+    """Deliver dead letters to FUNCTION again: EVENTS (`stream/partition/offset`) or --all."""
     chosen = _chosen(events, everything)
     if value is not None:
         if len(events) != 1:
@@ -199,7 +203,7 @@ def parked_command() -> None:
 @json_option
 @node_options
 def parked_list(function: str | None, as_json: bool, client: Client) -> None:
-    """List what waits behind a failure, of FUNCTION or of all."""
+    """List parked keys and stopped partitions, of FUNCTION or of all."""
     rows = client.get("parked", function=function)["parked"]
     if as_json:
         print_json(rows)
@@ -226,7 +230,7 @@ def parked_list(function: str | None, as_json: bool, client: Client) -> None:
 @click.option("--all", "everything", is_flag=True, help="Every parked key of the function.")
 @node_options
 def parked_redrive(function: str, key: str | None, everything: bool, client: Client) -> None:
-    """Let what waits under KEY (or --all) of FUNCTION go on, in order."""
+    """Deliver the parked events of KEY (or --all) of FUNCTION again, in order."""
     count = client.post("parked", function, "redrive", data=_chosen_key(key, everything))[
         "redriven"
     ]
@@ -242,7 +246,7 @@ def parked_redrive(function: str, key: str | None, everything: bool, client: Cli
 def parked_discard(
     function: str, key: str | None, everything: bool, yes: bool, client: Client
 ) -> None:
-    """Delete what waits under KEY (or --all) of FUNCTION for good."""
+    """Delete the parked events of KEY (or --all) of FUNCTION for good."""
     chosen = _chosen_key(key, everything)
     what = "everything" if everything else f"all events under key `{key}`"
     if not yes:
@@ -265,10 +269,11 @@ def _chosen_key(key: str | None, everything: bool) -> dict[str, Any]:
 def explain_command(
     ctx: click.Context, /, what: tuple[str, ...], as_json: bool, client: Client
 ) -> None:
-    """Say where EVENT (`stream/partition/offset`) is and what it waits for.
+    """Show where EVENT (`stream/partition/offset`) is and what it waits for.
 
-    `explain pattern PATTERN JSON` puts an event to a pattern instead (JSON, or `@file`, each) and
-    says which leaf failed and what it met; the exit status is 1 where it does not match.
+    `explain pattern PATTERN JSON` tests an event against an event pattern instead (JSON, or `@file`,
+    for each) and shows which leaf failed and on which value. The exit status is 1 if it does not
+    match.
     """
     if what[0] == "pattern" and len(what) == 3:
         ctx.exit(0 if explain_pattern(what[1], what[2], as_json=as_json) else 1)

@@ -28,7 +28,7 @@ _SYNCS = 20
 @slot_warning_option
 @json_option
 def doctor_command(data: Path | None, url: str | None, slot_warning: int, as_json: bool) -> int:
-    """Say what this machine can give, and what is wrong."""
+    """Show what this machine supports, and any problems."""
     findings = [
         *_platform(),
         *_isolation(),

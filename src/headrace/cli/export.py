@@ -12,7 +12,7 @@ from headrace.client.http import Client
 
 @click.group("export", cls=CommandGroup)
 def export_command() -> None:
-    """Describe what is deployed in other tools' words."""
+    """Export a description of the deployment for other tools."""
 
 
 @export_command.command("openapi")

@@ -138,7 +138,7 @@ def lag_command(function: str | None, slot_warning: int, as_json: bool, client: 
 )
 @node_options
 def reset_command(function: str, start: str, order_of: str | None, client: Client) -> None:
-    """Let FUNCTION go on from another place in its streams."""
+    """Move FUNCTION to another position in its streams."""
     body = {"start": start} if order_of is None else {"start": start, "order_of": order_of}
     found = client.post("groups", function, "reset", data=body)
     click.echo(f"`{function}` goes on from {found['start']}")
@@ -148,7 +148,7 @@ def reset_command(function: str, start: str, order_of: str | None, client: Clien
 @click.argument("function")
 @node_options
 def pause_command(function: str, client: Client) -> None:
-    """Feed FUNCTION no more events; its positions wait."""
+    """Stop delivery to FUNCTION; its positions wait."""
     client.post("groups", function, "pause")
     click.echo(f"`{function}` is paused; `headrace resume {function}` lets it go on")
 
@@ -157,6 +157,6 @@ def pause_command(function: str, client: Client) -> None:
 @click.argument("function")
 @node_options
 def resume_command(function: str, client: Client) -> None:
-    """Feed a paused FUNCTION again."""
+    """Resume delivery to a paused FUNCTION."""
     client.post("groups", function, "resume")
     click.echo(f"`{function}` goes on")

@@ -15,7 +15,7 @@ _POLL_S = 0.5
 @click.command("logs")
 @click.argument("function", required=False)
 @click.option("-n", "--limit", type=click.IntRange(1, 1_000), default=100, show_default=True)
-@click.option("-f", "--follow", is_flag=True, help="Go on as lines are written.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing lines as functions write them.")
 @json_option
 @node_options
 def logs_command(

@@ -56,7 +56,7 @@ def map_command(targets: tuple[str, ...], as_json: bool, client: Client) -> None
     type=click.Choice(LANGUAGES),
     default="mermaid",
     show_default=True,
-    help="Whose language to write.",
+    help="The output format.",
 )
 @node_options
 def graph_command(targets: tuple[str, ...], language: str, client: Client) -> None:

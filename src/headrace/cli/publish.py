@@ -38,14 +38,14 @@ Reading = Callable[[Iterable[bytes], Fields, str], Iterator[bytes]]
     "--format",
     "form",
     type=click.Choice(["jsonl", "csv", "text"]),
-    help="How FILE is written  [default: by its name, else jsonl].",
+    help="The format of FILE  [default: by its name, else jsonl].",
 )
 @click.option(
     "--types",
     type=click.Choice(["declared", "text"]),
     default="declared",
     show_default=True,
-    help="What fields of a CSV file are: of the stream's declared type, or texts.",
+    help="The types of CSV fields: the stream's declared type, or texts.",
 )
 @click.option("--key", metavar="TEXT", help="The key of the event, or of every line.")
 @click.option("--key-field", metavar="NAME", help="The field whose value is the key.")
@@ -54,12 +54,12 @@ Reading = Callable[[Iterable[bytes], Fields, str], Iterator[bytes]]
     metavar="NAME",
     help="The field that says when it happened (RFC 3339 or seconds).",
 )
-@click.option("--id-field", metavar="NAME", help="The field by which a repeated event is known.")
+@click.option("--id-field", metavar="NAME", help="The field that identifies a repeated event.")
 @click.option(
     "--id",
     "event_id",
     metavar="TEXT",
-    help="The id of the event, by which it is known and can be cancelled.",
+    help="The id of the event, which identifies repetitions and can be cancelled.",
 )
 @click.option(
     "--delay",

@@ -17,14 +17,14 @@ Row = Mapping[str, Any]
 
 @click.group("queue", cls=CommandGroup)
 def queue_command() -> None:
-    """List queues, look into one, redrive or purge it."""
+    """List queues, inspect one, redrive or purge it."""
 
 
 @queue_command.command("list")
 @json_option
 @node_options
 def queue_list(as_json: bool, client: Client) -> None:
-    """List queues: for each reader what waits, is in flight, delayed, dead or parked."""
+    """List queues: for each reader the messages waiting, in flight, delayed, dead or parked."""
     rows = client.get("queues")["queues"]
     if as_json:
         print_json(rows)
@@ -51,7 +51,7 @@ def queue_list(as_json: bool, client: Client) -> None:
 @json_option
 @node_options
 def queue_show(queue: str, as_json: bool, client: Client) -> None:
-    """Show the settings of QUEUE, and what is in it for each of its readers."""
+    """Show the settings of QUEUE, and its messages by reader."""
     found = client.get("queues", queue)
     if as_json:
         print_json(found)
@@ -95,7 +95,7 @@ def queue_show(queue: str, as_json: bool, client: Client) -> None:
     show_default=True,
     help="Messages to show.",
 )
-@click.option("--group", metavar="NAME", help="For which of its readers, where there are several.")
+@click.option("--group", metavar="NAME", help="The reader, if there are several.")
 @json_option
 @node_options
 def queue_peek(queue: str, limit: int, group: str | None, as_json: bool, client: Client) -> None:
@@ -123,7 +123,7 @@ def queue_peek(queue: str, limit: int, group: str | None, as_json: bool, client:
 @click.argument("queue")
 @node_options
 def queue_redrive(queue: str, client: Client) -> None:
-    """Give every dead message of QUEUE out again."""
+    """Deliver every dead message of QUEUE again."""
     count = client.post("queues", queue, "redrive")["redriven"]
     click.echo(f"{plural(count, 'dead message')} of `{queue}` given out again")
 
@@ -134,7 +134,7 @@ def queue_redrive(queue: str, client: Client) -> None:
 @json_option
 @node_options
 def queue_cancel(queue: str, ids: tuple[str, ...], as_json: bool, client: Client) -> int:
-    """Take back messages of QUEUE that wait for their time, by the ids they were published with."""
+    """Cancel delayed messages of QUEUE, by the ids they were published with."""
     found = client.post("queues", queue, "cancel", data={"ids": ids})
     if as_json:
         print_json(found)
@@ -154,7 +154,7 @@ def queue_cancel(queue: str, ids: tuple[str, ...], as_json: bool, client: Client
 @json_option
 @node_options
 def queue_purge(queue: str, yes: bool, as_json: bool, client: Client) -> None:
-    """Let everything in QUEUE count as done, for all its readers; dead and parked messages stay."""
+    """Mark every message in QUEUE as done, for all its readers; dead and parked messages stay."""
     if not yes:
         row = client.get("queues", queue)
         waiting = max((r["waiting"] + r["in_flight"] for r in row["readers"]), default=0)

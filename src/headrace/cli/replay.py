@@ -23,20 +23,26 @@ COLUMNS = {
 
 @click.group("replay", cls=CommandGroup)
 def replay_command() -> None:
-    """Put what a stream held between two times to its rules again."""
+    """Match the events of a stream between two times against its rules again."""
 
 
 @replay_command.command("start")
 @click.argument("stream")
-@click.option("--name", required=True, help="What to call it; its events carry it as a header.")
-@click.option("--from", "begin", required=True, help="RFC 3339; events appended from then on.")
-@click.option("--to", "end", help="RFC 3339; without it, until now.")
-@click.option("--rule", "rules", multiple=True, help="Only this rule; may be given several times.")
+@click.option(
+    "--name", required=True, help="The name of the replay; its events carry it as a header."
+)
+@click.option(
+    "--from", "begin", required=True, help="Replay events appended from this time on (RFC 3339)."
+)
+@click.option(
+    "--to", "end", help="Replay events appended before this time (RFC 3339); without it, until now."
+)
+@click.option("--rule", "rules", multiple=True, help="Only this rule; may be repeated.")
 @node_options
 def replay_start(
     stream: str, name: str, begin: str, end: str | None, rules: tuple[str, ...], client: Client
 ) -> None:
-    """Replay STREAM to the rules that watch it."""
+    """Replay STREAM for the rules that watch it."""
     body = {"name": name, "stream": stream, "from": begin, "to": end, "rules": list(rules)}
     found = client.post("replays", data=body)
     click.echo(f"replay `{found['name']}` is running: {found['left']} events to read")
@@ -46,7 +52,7 @@ def replay_start(
 @json_option
 @node_options
 def replay_list(as_json: bool, client: Client) -> None:
-    """List every replay, and how far it is."""
+    """List every replay with its progress."""
     rows = client.get("replays")["replays"]
     if as_json:
         print_json(rows)
@@ -58,6 +64,6 @@ def replay_list(as_json: bool, client: Client) -> None:
 @click.argument("name")
 @node_options
 def replay_cancel(name: str, client: Client) -> None:
-    """Stop replay NAME; what it has appended stays."""
+    """Stop replay NAME; the events it has appended stay."""
     found = client.post("replays", name, "cancel", data={})
     click.echo(f"replay `{name}` is {found['state']}; {found['sent']} events were sent")

@@ -30,7 +30,7 @@ COLUMNS: dict[str, Cell] = {
 
 @click.group("schedule", cls=CommandGroup)
 def schedule_command() -> None:
-    """List schedules and fire one by hand."""
+    """List schedules and fire one now."""
 
 
 @schedule_command.command("list")
@@ -54,10 +54,10 @@ def schedule_list(function: str | None, as_json: bool, client: Client) -> None:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Which of its schedules, as `list` numbers them.",
+    help="The number of the schedule in `schedule list`.",
 )
 @node_options
 def schedule_fire(function: str, number: int, client: Client) -> None:
-    """Let the schedule of FUNCTION fire now, besides its timetable."""
+    """Fire the schedule of FUNCTION now, in addition to its timetable."""
     found = client.post("schedules", function, "fire", data={"number": number})
     click.echo(f"fired: `{found['event']}`")

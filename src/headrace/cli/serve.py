@@ -20,13 +20,15 @@ def _server_options(function: F) -> F:
                 "--data",
                 type=click.Path(path_type=Path, file_okay=False),
                 metavar="DIR",
-                help="Where the log and the state are kept  [default: .headrace].",
+                help="The data folder, which holds the log and the state  [default: .headrace].",
             ),
-            click.option("--host", metavar="NAME", help="Listen here  [default: 127.0.0.1]."),
+            click.option(
+                "--host", metavar="NAME", help="The address to listen on  [default: 127.0.0.1]."
+            ),
             click.option(
                 "--port",
                 type=click.IntRange(0, 65_535),
-                help="Listen there; 0 takes a free one  [default: 4280].",
+                help="The port to listen on; 0 takes a free one  [default: 4280].",
             ),
             click.option(
                 "--config",
@@ -39,7 +41,7 @@ def _server_options(function: F) -> F:
                 "allowed_hosts",
                 multiple=True,
                 metavar="NAME",
-                help="A host name the HTTP server answers to besides its own; may be repeated.",
+                help="A host name that the node accepts besides its own; may be repeated.",
             ),
             click.option(
                 "--set",
@@ -48,7 +50,11 @@ def _server_options(function: F) -> F:
                 metavar="APP.NAME=VALUE",
                 help="Give a setting of an app a value; may be repeated.",
             ),
-            click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"])),
+            click.option(
+                "--log-level",
+                type=click.Choice(["debug", "info", "warning", "error"]),
+                help="The lowest level of the node's own log lines.",
+            ),
         )
     ):
         function = option(function)
@@ -65,12 +71,12 @@ def serve_command(targets: tuple[str, ...], **options: Any) -> int:
 
 @click.command("dev")
 @click.argument("targets", nargs=-1)
-@click.option("--quiet", is_flag=True, help="Print only what fails.")
+@click.option("--quiet", is_flag=True, help="Print only what fails: warnings and errors.")
 @click.option(
     "--only",
     multiple=True,
     metavar="FUNCTION",
-    help="Print only what this function, or app, does; may be repeated.",
+    help="Print only what this function or app does; may be repeated.",
 )
 @_server_options
 def dev_command(targets: tuple[str, ...], **options: Any) -> int:

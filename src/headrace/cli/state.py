@@ -14,14 +14,14 @@ from headrace.client.http import Client
 
 @click.group("state", cls=CommandGroup)
 def state_command() -> None:
-    """Look at what an app keeps."""
+    """Show the state of an app."""
 
 
 @state_command.command("list")
 @click.argument("app")
 @click.option("--prefix", default="", metavar="TEXT", help="Only keys that start with it.")
 @click.option("--limit", type=click.IntRange(1, 1_000), default=100, show_default=True)
-@click.option("--after", metavar="KEY", help="Go on after the last key of the page before.")
+@click.option("--after", metavar="KEY", help="Start after the last key of the previous page.")
 @json_option
 @node_options
 def state_list(
@@ -52,6 +52,6 @@ def state_list(
 @json_option
 @node_options
 def state_get(app: str, key: str, as_json: bool, client: Client) -> None:
-    """Print the value APP keeps under KEY."""
+    """Print the value of KEY in the state of APP."""
     found = client.get("state", app, key)
     print_json(found if as_json else found["value"])

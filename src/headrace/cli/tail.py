@@ -28,7 +28,7 @@ _WAIT_S = 20
     type=click.IntRange(min=0),
     help="Events to show  [default: 10, or all with --from].",
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on as events arrive.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing events as they arrive.")
 @click.option("--partition", type=click.IntRange(min=0), help="Only this partition.")
 @json_option
 @node_options

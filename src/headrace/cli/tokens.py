@@ -14,7 +14,7 @@ from headrace.model.policy import MAX_LIFETIME_S
 
 @click.group("token", cls=CommandGroup)
 def token_command() -> None:
-    """Make, list and revoke tokens."""
+    """Create, list and revoke tokens."""
 
 
 @token_command.command("create")
@@ -25,20 +25,20 @@ def token_command() -> None:
     multiple=True,
     required=True,
     metavar="SCOPE",
-    help="What it is good for, such as `orders:write`; may be repeated.",
+    help="A scope that it grants, such as `orders:write`; may be repeated.",
 )
 @click.option(
     "--expires",
     type=DurationType(1, MAX_LIFETIME_S),
     metavar="SPAN",
-    help="How long it lives, such as `90d`  [default: until revoked].",
+    help="How long it is valid, such as `90d`  [default: until revoked].",
 )
 @json_option
 @node_options
 def token_create(
     name: str, scopes: tuple[str, ...], expires: float | None, as_json: bool, client: Client
 ) -> None:
-    """Make a token called NAME, and print it. It is shown this once."""
+    """Create a token called NAME, and print it. It is shown only once."""
     made = client.post("tokens", data={"name": name, "scopes": scopes, "lifetime": expires})
     if as_json:
         print_json(made)
@@ -51,7 +51,7 @@ def token_create(
 @json_option
 @node_options
 def token_list(as_json: bool, client: Client) -> None:
-    """List tokens, also those that count no more."""
+    """List tokens, including revoked and expired ones."""
     found = client.get("tokens")["tokens"]
     if as_json:
         print_json(found)
@@ -74,6 +74,6 @@ def token_list(as_json: bool, client: Client) -> None:
 @click.argument("token")
 @node_options
 def token_revoke(token: str, client: Client) -> None:
-    """Let the token with the id TOKEN count no more."""
+    """Revoke the token with the id TOKEN."""
     found = client.request("DELETE", ("tokens", token)).json()
     click.echo(f"token `{found['name']}` ({found['id']}) counts no more")

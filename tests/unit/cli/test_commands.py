@@ -47,7 +47,7 @@ def test_the_overview_names_every_command_with_its_purpose(
         shown += f"\n{title}:\n"
         shown += "".join(f"  {name:<10}  {text}\n" for name, (_, text) in commands.items())
     assert capsys.readouterr().out == shown
-    assert list(GROUPS) == ["Develop", "Look", "Mend", "Operate"]
+    assert list(GROUPS) == ["Develop", "Inspect", "Repair", "Operate"]
 
 
 def test_the_overview_imports_no_command() -> None:
