@@ -16,7 +16,6 @@ SHARED_CLASS_NAMES = {"Event"}
 ENDS_LIKE_A_GERUND = {"housekeeping", "streaming", "content_encoding", "payload_binding"}
 """Nouns of the field that end in `ing`."""
 WIDE_CONSTRUCTORS = {
-    "RequestPlan": 10,
     "Folding": 10,
 }
 """Constructors with more than eight parameters, and with how many."""

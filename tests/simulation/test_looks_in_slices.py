@@ -9,7 +9,7 @@ import pytest
 
 from headrace import App, Context, DeadLetter, Event, Every, Http, ParkKey, Queue, Retry, Rule
 from headrace.environment.time_slices import Slices
-from headrace.http.server.application import route_table
+from headrace.http.server.route_resolver import route_table
 from headrace.testing import World
 
 MANY: Final = 30

@@ -14,7 +14,6 @@ from headrace.http.metrics import Metrics
 from headrace.http.rate_limit import RateLimiter
 from headrace.http.request import IncomingRequest
 from headrace.http.response import Response
-from headrace.http.router import Router
 from headrace.telemetry.history import AnsweredRequest
 
 
@@ -55,4 +54,3 @@ class ApiContext:
 
 
 Handler = Callable[[ApiContext, IncomingRequest, tuple[str, ...]], Awaitable[Response]]
-Routes = Router[Handler]

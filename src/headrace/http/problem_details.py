@@ -6,16 +6,20 @@ which stands in the log under the reference the answer names.
 
 from __future__ import annotations
 
+import logging
 from typing import Any, ClassVar
 
 from headrace.client.http_pool import UpstreamFailed, UpstreamLate
 from headrace.delivery.calls.direct import WRONG_ANSWER, CallFailed
 from headrace.delivery.calls.idempotency import KeyReused, UnderWay
+from headrace.environment.clock import Clock
 from headrace.http.response import Response, json_response
 from headrace.model import errors
 from headrace.model.jsonschema import Mismatch
 from headrace.security.tokens import Unauthenticated
 from headrace.security.webhook_signatures import Forged
+
+_log = logging.getLogger("headrace.http")
 
 
 class NotAllowed(errors.Misuse):
@@ -143,7 +147,16 @@ def answer_call_failure(error: CallFailed) -> Response:
     )
 
 
-def answer_surprise(reference: str) -> Response:
+def answer_failure(error: Exception, where: str, clock: Clock) -> Response:
+    """The answer to whatever `where` raised; an unexpected exception is logged under a reference."""
+    if isinstance(error, errors.HeadraceError):
+        return answer_error(error)
+    reference = f"{clock.now():x}"
+    _log.error("reference %s: %s broke", reference, where, exc_info=error)
+    return _answer_surprise(reference)
+
+
+def _answer_surprise(reference: str) -> Response:
     """The answer to an unexpected exception."""
     return problem(
         500,

@@ -196,12 +196,8 @@ class IncomingRequest:
             Unsupported: It is compressed.
             HungUp: The client went away.
         """
-        encoding = self.headers.get(b"content-encoding", b"identity")
-        if encoding != b"identity" and not packed:
-            raise Unsupported(
-                f"the body is encoded as `{encoding.decode('latin-1')}`, which this server does not read; "
-                "send it as it is"
-            )
+        if not packed:
+            refuse_encoding(self.headers)
         limit = self._admission.max_body_bytes
         if most is not None and most < limit:
             limit = most
@@ -211,19 +207,19 @@ class IncomingRequest:
         if incoming.more and length.isdigit() and int(length) > limit:
             if not incoming.holds_back:
                 await self._drain(int(length))
-            raise _too_large(f"{int(length):,}", limit)
+            raise too_large(int(length), limit)
         part, more = (await incoming.part()) if incoming.more else (incoming.take(), False)
         self.reserve(len(part))
         if not more:
             if len(part) > limit:
-                raise _too_large(f"{len(part):,}", limit)
+                raise too_large(len(part), limit)
             return part
         parts = bytearray(part)
         while more:
             part, more = await incoming.part()
             if len(parts) + len(part) > limit:
                 await self._drain(limit * _DRAIN_FACTOR)
-                raise _too_large(f"more than {limit:,}", limit)
+                raise too_large(f"more than {limit:,}", limit)
             self.reserve(len(part))
             parts += part
         return bytes(parts)
@@ -282,13 +278,29 @@ def wants_page(request: IncomingRequest) -> bool:
     return request.method in {"GET", "HEAD"} and "text/html" in (request.header("accept") or "")
 
 
+def refuse_encoding(headers: Mapping[bytes, bytes]) -> None:
+    """Pass, where the body is not packed.
+
+    Raises:
+        Unsupported: It is.
+    """
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding != b"identity":
+        raise Unsupported(
+            f"the body is encoded as `{encoding.decode('latin-1')}`, which this server does not read; "
+            "send it as it is"
+        )
+
+
 def joint(name: bytes) -> bytes:
     """What stands between the values of a header that came several times."""
     return b"; " if name == b"cookie" else b", "
 
 
-def _too_large(size: str, limit: int) -> TooLarge:
+def too_large(size: int | str, limit: int) -> TooLarge:
+    """The error for a body of `size` bytes where `limit` are taken."""
+    shown = size if isinstance(size, str) else f"{size:,}"
     return TooLarge(
-        f"the body has {size} bytes, and {limit:,} are taken here; send several smaller requests, or "
+        f"the body has {shown} bytes, and {limit:,} are taken here; send several smaller requests, or "
         "raise `max_body_bytes` of the node or `max_bytes` of the route"
     )

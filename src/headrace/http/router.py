@@ -6,14 +6,13 @@ split before they are unquoted, so that a key may hold a slash (`%2F`).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from headrace.http.problem_details import NotAllowed
 from headrace.model.errors import Invalid, Unknown
 
-H = TypeVar("H", bound=Callable[..., Awaitable[object]])
+H = TypeVar("H")
 
 
 class Router(Generic[H]):

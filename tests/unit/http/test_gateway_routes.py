@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.http.problem_details import NotAllowed
-from headrace.http.server.application import route_table
+from headrace.http.server.route_resolver import route_table
 from headrace.model.errors import Invalid, Unknown
 
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from headrace.http.cors import Headers
-from headrace.http.pipeline.app_route_handler import in_parts
+from headrace.http.pipeline.respond import in_parts
 from headrace.http.response import Response
 from headrace.http.response_writer import LAST_CHUNK, chunk, written
 from headrace.http.streaming_response import COMMITTED, AnswerState, StreamedAnswer, framed

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from headrace import App, Event, Http, Misuse, PerClient, Request, Webhook
-from headrace.http.server.application import route_table
+from headrace.http.server.route_resolver import route_table
 from headrace.model.errors import Invalid
 from headrace.model.route import RESERVED, fits, rank, segments_of, value_of
 from headrace.model.triggers.base import Trigger

@@ -9,9 +9,10 @@ import msgspec
 
 from headrace.admin.explain import Explanation
 from headrace.environment.time_slices import Slices
-from headrace.http.context import ApiContext, Routes
-from headrace.http.pipeline.authentication import Owners, authorize_reader, read_access_of
+from headrace.http.context import ApiContext
+from headrace.http.pipeline.api_routes import Routes
 from headrace.http.pipeline.event_bodies import CHECKS, Payload, value_of
+from headrace.http.pipeline.read_access import Owners, authorize_reader, read_access_of
 from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, dead_view, json_list, json_response, view
 from headrace.model.errors import Invalid

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from headrace.environment.time_slices import Slices
 from headrace.http.api.streams import place
-from headrace.http.context import ApiContext, Routes
-from headrace.http.pipeline.app_route_handler import digest_of_body, idempotency_key, reply_of
+from headrace.http.context import ApiContext
+from headrace.http.pipeline.api_routes import OwnSteps, Routes
+from headrace.http.pipeline.bind import BindJson, ReadKey, ReadTimeout
+from headrace.http.pipeline.body import ReadBody, RefuseEncoding
+from headrace.http.pipeline.call import CallByName
+from headrace.http.pipeline.step import HeadStep, RoutedRequest, RouteEnd, RouteStep
 from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, json_list, json_response, view
-from headrace.model.codec import validate_json
 from headrace.model.errors import Invalid
 from headrace.topology.map import MapRow, rows_of
-
-MAX_CALL_S = 3_600.0
 
 
 class ResetRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -29,7 +31,7 @@ class ResetRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 def add_routes(routes: Routes) -> None:
     """Put this file's handlers into the table."""
-    routes.add("POST", "/functions/{function}", call)
+    routes.add("POST", "/functions/{function}", OwnSteps(call))
     routes.add("GET", "/functions", list_functions)
     routes.add("GET", "/functions/{function}", show_function)
     routes.add("GET", "/map", show_map)
@@ -38,21 +40,34 @@ def add_routes(routes: Routes) -> None:
     routes.add("POST", "/groups/{function}/resume", resume)
 
 
-async def call(context: ApiContext, request: IncomingRequest, names: tuple[str, ...]) -> Response:
+class CheckFunction(HeadStep):
+    """Refuse the name of a function that is not deployed."""
+
+    def __init__(self, context: ApiContext, function: str) -> None:
+        self._supervisor = context.services.supervisor
+        self._function = function
+
+    def take(self, _: RoutedRequest) -> None:
+        """Look it up.
+
+        Raises:
+            Unknown: It is not deployed.
+        """
+        self._supervisor.known(self._function)
+
+
+def call(context: ApiContext, names: tuple[str, ...]) -> tuple[Sequence[RouteStep], RouteEnd]:
     """Run the function on the body and answer with what it returned, once that is committed."""
-    services = context.services
-    services.supervisor.known(names[0])
-    payload = await request.body() or b"null"
-    validate_json(payload)
-    key = idempotency_key(request)
-    answer = await services.direct.call(
-        names[0],
-        payload,
-        key=key,
-        digest=digest_of_body(payload) if key else b"",
-        timeout_s=request.seconds("timeout", None, high=MAX_CALL_S) if request.raw_query else None,
+    function = names[0]
+    steps = (
+        CheckFunction(context, function),
+        RefuseEncoding(),
+        ReadBody(context),
+        BindJson(),
+        ReadKey(),
+        ReadTimeout(),
     )
-    return reply_of(answer)
+    return steps, CallByName(context, function)
 
 
 async def list_functions(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:

@@ -16,9 +16,10 @@ import msgspec
 from headrace.admin.queues import QueuedMessage
 from headrace.delivery.queues.external_consumers import LeasedMessage
 from headrace.environment.time_slices import Slices
-from headrace.http.context import ApiContext, Routes
-from headrace.http.pipeline.authentication import Owners, authorize_reader
+from headrace.http.context import ApiContext
+from headrace.http.pipeline.api_routes import Routes
 from headrace.http.pipeline.event_bodies import read_events
+from headrace.http.pipeline.read_access import Owners, authorize_reader
 from headrace.http.request import IncomingRequest
 from headrace.http.response import (
     Response,

@@ -8,7 +8,8 @@ import msgspec
 
 from headrace.bus.replay import ReplayRow
 from headrace.environment.time_slices import Slices
-from headrace.http.context import ApiContext, Routes
+from headrace.http.context import ApiContext
+from headrace.http.pipeline.api_routes import Routes
 from headrace.http.pipeline.event_times import parse_time
 from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, json_list, json_response

@@ -8,7 +8,8 @@ import msgspec
 
 from headrace.admin.schedules import ScheduleRow
 from headrace.environment.time_slices import Slices
-from headrace.http.context import ApiContext, Routes
+from headrace.http.context import ApiContext
+from headrace.http.pipeline.api_routes import Routes
 from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, json_list, json_response
 from headrace.sources.schedules.source import in_zone, written

@@ -6,9 +6,10 @@ from typing import Any
 
 from headrace.admin.sources import SourceRow
 from headrace.environment.time_slices import Slices
-from headrace.http.context import ApiContext, Routes
+from headrace.http.context import ApiContext
 from headrace.http.metrics import MEDIA, NodeSnapshot
-from headrace.http.pipeline.authentication import Owners, authorize_reader, read_access_of
+from headrace.http.pipeline.api_routes import Routes
+from headrace.http.pipeline.read_access import Owners, authorize_reader, read_access_of
 from headrace.http.request import IncomingRequest, wants_page
 from headrace.http.response import (
     Response,

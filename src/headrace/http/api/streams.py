@@ -14,10 +14,11 @@ from headrace.http.api.records import (
     starting_cursor,
     wait_page,
 )
-from headrace.http.context import ApiContext, Routes
-from headrace.http.pipeline.authentication import Owners, authorize_reader
+from headrace.http.context import ApiContext
+from headrace.http.pipeline.api_routes import Routes
 from headrace.http.pipeline.event_bodies import read_events
 from headrace.http.pipeline.event_times import parse_time
+from headrace.http.pipeline.read_access import Owners, authorize_reader
 from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, json_list, json_response, published_view
 from headrace.model.errors import Invalid, Refused

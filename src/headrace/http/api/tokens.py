@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from headrace.environment.time_slices import Slices
-from headrace.http.context import ApiContext, Routes
+from headrace.http.context import ApiContext
+from headrace.http.pipeline.api_routes import Routes
 from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, json_list, json_response, rfc3339
 from headrace.model.durations import MaybeSeconds, default, keep_seconds

@@ -25,8 +25,9 @@ from headrace.http.console.overview import Overview
 from headrace.http.console.page_frame import POLICY, Frame, Sheet, around, bare_document
 from headrace.http.console.records import Browsed, Held
 from headrace.http.console.throughput import rates
-from headrace.http.context import ApiContext, Routes
-from headrace.http.pipeline.authentication import Owners, authorize_reader, read_access_of
+from headrace.http.context import ApiContext
+from headrace.http.pipeline.api_routes import Routes
+from headrace.http.pipeline.read_access import Owners, authorize_reader, read_access_of
 from headrace.http.problem_details import answer_error
 from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, event_view, json_response

@@ -6,13 +6,14 @@ None where no route has the path. The table is made again when an app is deploye
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
 from headrace.http.pipeline.answer_types import DeclaredAnswer
+from headrace.http.pipeline.route_pipeline import RoutePipeline
 from headrace.http.problem_details import NotAllowed
 from headrace.http.router import unquoted
 from headrace.model.errors import Invalid
@@ -93,20 +94,24 @@ class Target:
 
 @dataclass(frozen=True)
 class Found:
-    """A target, with what stands in the braces, and the methods of its path."""
+    """A target with its pipeline, what stands in the braces, and the methods of its path."""
 
     target: Target
+    pipeline: RoutePipeline
     params: dict[str, Any]
     methods: list[str]
 
 
 class RouteTable:
-    """Every route of every app deployed. Made again when they change."""
+    """Every route of every app deployed, compiled. Made again when they change."""
 
-    def __init__(self, apps: Mapping[str, AppSpec]) -> None:
+    def __init__(
+        self, apps: Mapping[str, AppSpec], compile_route: Callable[[Target], RoutePipeline]
+    ) -> None:
         self._apps = apps
+        self._compile_route = compile_route
         self._known: list[AppSpec] = []
-        self._targets: dict[str, list[Target]] = {}
+        self._targets: dict[str, list[tuple[Target, RoutePipeline]]] = {}
         # Paths without names in braces, which clients ask for again and again; None: no route.
         self._found: dict[tuple[str, str], Found | None] = {}
 
@@ -131,7 +136,7 @@ class RouteTable:
         # What is the same object is equal without being looked into.
         if apps != self._known:
             self._known = apps
-            self._targets = _by_first(targets_of(apps))
+            self._targets = self._compiled(targets_of(apps))
             self._found.clear()
         asks = (method, raw_path)
         known: Found | None = self._found.get(asks, _UNKNOWN)
@@ -150,15 +155,15 @@ class RouteTable:
             return None
         wanted = asked if method == "OPTIONS" and asked else "GET" if method == "HEAD" else method
         fitting = [
-            (target, quoted)
-            for target in among
+            (target, pipeline, quoted)
+            for target, pipeline in among
             if (quoted := fits(target.segments, parts)) is not None
         ]
         if not fitting:
             return None
-        methods = sorted({name for target, _ in fitting for name in target.trigger.methods})
+        methods = sorted({name for target, _, _ in fitting for name in target.trigger.methods})
         wrong: Invalid | None = None
-        for target, quoted in fitting:
+        for target, pipeline, quoted in fitting:
             if wanted not in target.trigger.methods:
                 continue
             try:
@@ -169,7 +174,7 @@ class RouteTable:
             except Invalid as error:
                 wrong = wrong or error
                 continue
-            return Found(target, params, methods)
+            return Found(target, pipeline, params, methods)
         if wrong is not None:
             raise wrong
         names = ", ".join(sorted({*methods, "HEAD"}) if "GET" in methods else methods)
@@ -177,11 +182,26 @@ class RouteTable:
 
     def cors_at(self, raw_path: str) -> Cors | None:
         """Which pages may call the routes of a path; None where there is none, or none may."""
+        found = (target.cors for target in self._at(raw_path) if target.cors is not None)
+        return next(found, None)
+
+    def is_authored(self, raw_path: str) -> bool:
+        """Whether a path is a route's, whatever the method."""
+        return next(self._at(raw_path), None) is not None
+
+    def _at(self, raw_path: str) -> Iterator[Target]:
         parts = raw_path.split("/")[1:]
-        for target in self._targets.get(unquote(parts[0]), ()) if parts else ():
-            if target.cors is not None and fits(target.segments, parts) is not None:
-                return target.cors
-        return None
+        for target, _ in self._targets.get(unquote(parts[0]), ()) if parts else ():
+            if fits(target.segments, parts) is not None:
+                yield target
+
+    def _compiled(self, targets: list[Target]) -> dict[str, list[tuple[Target, RoutePipeline]]]:
+        """Each target with its pipeline, in the order in which they are tried, by the path's first part."""
+        found: dict[str, list[tuple[Target, RoutePipeline]]] = {}
+        for target in sorted(targets, key=lambda target: rank(target.segments)):
+            compiled = (target, self._compile_route(target))
+            found.setdefault(target.segments[0].text, []).append(compiled)
+        return found
 
     def of_stream(self, stream: str) -> Target | None:
         """The route whose requests are kept in `stream`."""
@@ -205,13 +225,6 @@ def targets_of(apps: Iterable[AppSpec]) -> list[Target]:
             whole = segments_of(proxy.path, proxy.path)
             found.append(Target(app.name, proxy, whole))
             found.append(Target(app.name, proxy, (*whole, Segment("", "rest", "path"))))
-    return found
-
-
-def _by_first(targets: list[Target]) -> dict[str, list[Target]]:
-    found: dict[str, list[Target]] = {}
-    for target in sorted(targets, key=lambda target: rank(target.segments)):
-        found.setdefault(target.segments[0].text, []).append(target)
     return found
 
 

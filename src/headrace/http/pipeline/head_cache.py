@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from headrace.http.pipeline.plain_call import RequestPlan
+from headrace.http.pipeline.fast_plan import FastPlan
 
 MAX_HEADS = 1_024
 MAX_KNOWN_BYTES = 2_048
@@ -31,7 +31,7 @@ class RequestHead:
         headers: The same by name; of a repeated one, the last.
         length: Bytes of the body, where the head is kept.
         modern: Whether it is HTTP/1.1, whose answers may come in chunks.
-        plan: What it asks for, once that was compiled; compiled again where that may have changed.
+        plan: How the fast path takes it, once that was asked; made again where that may have changed.
     """
 
     __slots__ = ("fields", "headers", "length", "method", "modern", "path", "plan", "raw_query")
@@ -53,7 +53,7 @@ class RequestHead:
         self.headers = headers
         self.modern = modern
         self.length = 0
-        self.plan: RequestPlan | None = None
+        self.plan: FastPlan | None = None
 
 
 class HeadCache:

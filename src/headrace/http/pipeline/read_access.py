@@ -1,8 +1,4 @@
-"""What a request shows to be let in: the operator's key, a token, or in the console a session.
-
-A session is the operator's browser, and only looks at the console. Its cookie goes to no other path; a page of
-another origin, or a script, that asks with it is refused by what browsers say of each request.
-"""
+"""What a request may read: private data belongs to apps, and needs `read:APP`."""
 
 from __future__ import annotations
 
@@ -14,6 +10,7 @@ from headrace.delivery.parked import ParkedKey
 from headrace.environment.clock import Clock
 from headrace.environment.time_slices import Slices
 from headrace.http.context import ApiContext
+from headrace.http.pipeline.auth import authorize, is_session
 from headrace.http.request import IncomingRequest
 from headrace.model.effects import DeadEvent
 from headrace.model.errors import Unknown
@@ -21,20 +18,7 @@ from headrace.model.triggers.base import listeners
 from headrace.security.tokens import Unauthenticated
 
 Kept = TypeVar("Kept", DeadEvent, ParkedKey)
-CONSOLE = "/console"
 _NONE: Final[frozenset[str]] = frozenset()
-_SITES = (None, b"none", b"same-origin")
-
-
-async def authorize(context: ApiContext, request: IncomingRequest, scope: str) -> None:
-    """Pass, where the request shows that it may.
-
-    Raises:
-        Unauthenticated, Refused: It does not.
-    """
-    shown = request.header("authorization")
-    if not (context.services.operator.shows(shown) or _is_session(context, request)):
-        await context.services.tokens.check(shown, scope)
 
 
 class Owners:
@@ -127,22 +111,10 @@ async def read_access_of(context: ApiContext, request: IncomingRequest) -> ReadA
 async def _reach(context: ApiContext, request: IncomingRequest) -> Callable[[frozenset[str]], bool]:
     """Whether the request may see what is these apps' own."""
     shown = request.header("authorization")
-    if context.services.operator.shows(shown) or _is_session(context, request):
+    if context.services.operator.shows(shown) or is_session(context, request):
         return lambda _: True
     try:
         token = await context.services.tokens.shown(shown)
     except Unauthenticated:
         return lambda owners: not owners
     return lambda owners: all(token.allows(f"read:{owner}") for owner in owners)
-
-
-def _is_session(context: ApiContext, request: IncomingRequest) -> bool:
-    """Whether the operator's browser goes to a page of the console by itself."""
-    headers = request.headers
-    return (
-        request.method in {"GET", "HEAD"}
-        and (request.path == CONSOLE or request.path.startswith(f"{CONSOLE}/"))
-        and headers.get(b"sec-fetch-dest", b"document") == b"document"
-        and headers.get(b"sec-fetch-site") in _SITES
-        and context.services.operator.knows(request.header("cookie"))
-    )

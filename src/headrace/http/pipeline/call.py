@@ -1,0 +1,219 @@
+"""The ends of routes: call a function, stream its answer, keep the request in the log, pass it on, run a handler."""
+
+from __future__ import annotations
+
+from headrace.delivery.calls.direct import CallFailed, StartedCall
+from headrace.delivery.calls.idempotency import RequestRecorder
+from headrace.delivery.calls.streaming import Judge
+from headrace.http.context import ApiContext, Handler
+from headrace.http.pipeline.app_routes import Target
+from headrace.http.pipeline.payload_binding import picked, query_texts
+from headrace.http.pipeline.proxy import pass_on, pass_through, takes_share
+from headrace.http.pipeline.respond import in_parts, not_of_its_type, reply_of
+from headrace.http.pipeline.step import RoutedRequest, RouteEnd, RouteStep, StartableEnd
+from headrace.http.response import Response, json_response
+from headrace.http.streaming_response import AnswerState, StreamedAnswer
+from headrace.model.errors import HeadraceError
+from headrace.model.event import Event
+from headrace.model.record import Position
+from headrace.model.triggers.http import Http, Legacy, Proxy, Webhook
+from headrace.runtime.states import Waiter
+from headrace.storage.kv.keys import pack
+
+
+class CallByName(StartableEnd):
+    """Call a function, and answer with what it returned, once that is committed."""
+
+    def __init__(self, context: ApiContext, function: str) -> None:
+        self._direct = context.services.direct
+        self._function = function
+        self._timeout_s: float | None = None
+        self._judge: Judge | None = None
+
+    def start(self, routed: RoutedRequest, waiter: Waiter) -> StartedCall | None:
+        """As `DirectCalls.begin`: without a key, which only a step that waits reads."""
+        return self._direct.begin(
+            self._function, routed.payload, waiter, self._limit(routed), routed.headers, self._judge
+        )
+
+    async def run(self, routed: RoutedRequest) -> Response:
+        """As `DirectCalls.call`."""
+        return self.respond(routed, await self.call(routed))
+
+    async def call(self, routed: RoutedRequest, listener: StreamedAnswer | None = None) -> bytes:
+        """The function's answer; `listener` takes it as it comes.
+
+        Raises:
+            HeadraceError: As `DirectCalls.call` says, or what the client gets for it.
+        """
+        try:
+            return await self._direct.call(
+                self._function,
+                routed.payload,
+                key=routed.once,
+                digest=routed.digest,
+                timeout_s=self._limit(routed),
+                headers=routed.headers,
+                listener=listener,
+                judge=self._judge,
+            )
+        except CallFailed as error:
+            if (refusal := self.refusal(error)) is not error:
+                raise refusal from error
+            raise
+
+    def _limit(self, routed: RoutedRequest) -> float | None:
+        return self._timeout_s if routed.timeout_s is None else routed.timeout_s
+
+    def respond(self, routed: RoutedRequest, answer: bytes) -> Response:
+        """The answer as it is."""
+        return reply_of(answer)
+
+    def refusal(self, error: CallFailed) -> HeadraceError:
+        """The error itself."""
+        return error
+
+
+class CallRoute(CallByName):
+    """Call the function of an author's route."""
+
+    def __init__(self, context: ApiContext, target: Target) -> None:
+        assert target.function is not None  # noqa: S101 - a proxy is passed through
+        super().__init__(context, target.function.name)
+        self._timeout_s = target.trigger.timeout
+        self._judge = target.declared_answer if context.services.check_answers else None
+
+    def respond(self, routed: RoutedRequest, answer: bytes) -> Response:
+        """The answer; a list in parts, where the client asks for that."""
+        response = reply_of(answer)
+        return in_parts(response, routed.accept) if routed.accept else response
+
+    def refusal(self, error: CallFailed) -> HeadraceError:
+        """An error of the client's where the body is not of the handler's type."""
+        return not_of_its_type(error) or error
+
+
+class StreamRoute(RouteEnd):
+    """Call the function of a `live` route, and send what it yields as it comes."""
+
+    def __init__(self, context: ApiContext, target: Target) -> None:
+        self._route = CallRoute(context, target)
+
+    async def run(self, routed: RoutedRequest) -> Response:
+        """The answer; where it was sent in parts, its rest is not used."""
+        streamed = routed.request.streamed_answer(routed.extra)
+        response = reply_of(await self._route.call(routed, streamed))
+        if streamed is not None and streamed.state is AnswerState.STARTED:
+            streamed.end()
+            return response
+        return in_parts(response, routed.accept, live=True)
+
+
+class KeepRequest(RouteEnd):
+    """Append the event of an `async` route or a webhook, and say where to ask what became of it."""
+
+    def __init__(self, context: ApiContext, target: Target, trigger: Http | Webhook) -> None:
+        self._context = context
+        self._stream = target.stream
+        self._trigger = trigger
+
+    async def run(self, routed: RoutedRequest) -> Response:
+        """202, once the event is on the disk."""
+        request, payload = routed.request, routed.payload
+        key = picked(self._trigger.key, request, routed.params, routed.query, payload)
+        name = routed.event_id or routed.once or None
+        event = Event(payload, key, id=name, headers=routed.headers)
+        position, is_known = await self._keep(event, b"" if routed.event_id else routed.digest)
+        if position is None:
+            return json_response({"accepted": True, "duplicate": True}, status=202)
+        place = await run_address(self._context, position)
+        return json_response(
+            {"accepted": True, "duplicate": is_known, "status": place},
+            status=202,
+            headers=((b"location", place.encode()),),
+        )
+
+    async def _keep(self, event: Event, digest: bytes) -> tuple[Position | None, bool]:
+        """Where the event is, and whether it was there before."""
+        services, trigger = self._context.services, self._trigger
+        origin = f"http{trigger.path}"
+        if digest and isinstance(trigger, Http):
+            recorder = RequestRecorder(
+                services.publisher,
+                committer=services.supervisor.committer,
+                broker=services.broker,
+                clock=services.clock,
+                entropy=services.entropy,
+            )
+            return await recorder.keep(
+                self._stream,
+                event,
+                mark=pack(self._stream, event.id or ""),
+                digest=digest,
+                seconds=float(trigger.dedupe),
+                origin=origin,
+            )
+        published = await services.publisher.publish(self._stream, [event], hops=1, origin=origin)
+        position = published.positions[0]
+        return position, position is None
+
+
+async def run_address(context: ApiContext, position: Position) -> str:
+    """Where to ask what became of a kept request."""
+    text = f"{position.stream}-{position.partition}-{position.offset}"
+    return f"/runs/{text}-{await context.services.address_signer.mark(text)}"
+
+
+class PassShare(RouteStep):
+    """Send a share of a route's requests to the system that it replaces."""
+
+    def __init__(self, context: ApiContext, trigger: Http, legacy: Legacy) -> None:
+        self._context = context
+        self._trigger = trigger
+        self._legacy = legacy
+
+    async def run(self, routed: RoutedRequest) -> Response | None:
+        """That system's answer; None where the request is not of its share.
+
+        Raises:
+            Invalid: The query cannot be read.
+            UpstreamFailed, UpstreamLate: There is no answer.
+        """
+        request, legacy = routed.request, self._legacy
+        query = {name: given[-1] for name, given in query_texts(request).items()}
+        sticky = picked(legacy.sticky, request, routed.params, query, b"")
+        chance = self._context.services.entropy.uniform(0, 1)
+        if not takes_share(legacy, self._trigger.path, sticky, chance):
+            return None
+        return await pass_on(self._context, request, self._trigger, routed.body)
+
+
+class PassThrough(RouteEnd):
+    """Pass a request on to a proxy's upstream."""
+
+    def __init__(self, context: ApiContext, trigger: Proxy) -> None:
+        self._context = context
+        self._trigger = trigger
+
+    async def run(self, routed: RoutedRequest) -> Response:
+        """The upstream's answer.
+
+        Raises:
+            UpstreamFailed, UpstreamLate: There is none.
+            CallFailed: A function that shapes failed.
+        """
+        params = dict(routed.params)
+        return await pass_through(self._context, routed.request, self._trigger, params, routed.body)
+
+
+class RunHandler(RouteEnd):
+    """Run the handler of one of the platform's own paths."""
+
+    def __init__(self, context: ApiContext, handler: Handler, names: tuple[str, ...]) -> None:
+        self._context = context
+        self._handler = handler
+        self._names = names
+
+    async def run(self, routed: RoutedRequest) -> Response:
+        """Its answer."""
+        return await self._handler(self._context, routed.request, self._names)

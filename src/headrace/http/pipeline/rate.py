@@ -1,0 +1,31 @@
+"""The step that limits how often one client may use a route."""
+
+from __future__ import annotations
+
+from headrace.http.context import ApiContext
+from headrace.http.pipeline.step import RoutedRequest, RouteStep
+from headrace.http.rate_limit import client_name
+from headrace.model.triggers.http import PerClient
+
+
+class LimitRate(RouteStep):
+    """Let one client come as often as the route's `rate=` says; a client is a token, else an address."""
+
+    def __init__(self, context: ApiContext, route: str, rate: PerClient) -> None:
+        self._context = context
+        self._route = route
+        self._rate = rate
+
+    async def run(self, routed: RoutedRequest) -> None:
+        """As `take`."""
+        self.take(routed)
+
+    def take(self, routed: RoutedRequest) -> None:
+        """Count the request.
+
+        Raises:
+            TooOften: The client has used what it may.
+        """
+        client = routed.client or client_name(routed.request.client)
+        now = self._context.services.clock.monotonic()
+        self._context.buckets.take(self._route, client, self._rate, now)

@@ -1,0 +1,112 @@
+"""A request's head -> the pipeline of its route: an author's, or one of the platform's own paths.
+
+Authors' routes come first; the table of the platform's paths is filled once. Answers nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from headrace.http.api import (
+    dead_letters,
+    functions,
+    queues,
+    replays,
+    schedules,
+    status,
+    streams,
+    tokens,
+)
+from headrace.http.console import routes as console
+from headrace.http.context import ApiContext
+from headrace.http.cors import Headers, answer_headers
+from headrace.http.pipeline.api_routes import OwnSteps, Routes
+from headrace.http.pipeline.app_routes import RouteTable
+from headrace.http.pipeline.auth import AuthorizePlatform
+from headrace.http.pipeline.call import RunHandler
+from headrace.http.pipeline.route_compiler import compile_route
+from headrace.http.pipeline.route_pipeline import RoutePipeline
+from headrace.http.pipeline.step import RoutedRequest
+from headrace.http.request import IncomingRequest
+from headrace.http.router import Router, unquoted
+from headrace.model.function import AppSpec
+from headrace.security.access import scope_of
+
+MAX_PATHS = 1_024
+MAX_KNOWN_PATH = 256
+_RESOURCES = (streams, functions, dead_letters, status, console, schedules, tokens, replays, queues)
+
+
+def route_table() -> Routes:
+    """Every path of the platform's own."""
+    routes: Routes = Router()
+    for resource in _RESOURCES:
+        resource.add_routes(routes)
+    return routes
+
+
+class RouteResolver:
+    """Finds pipelines. One per server; safe for many requests at once.
+
+    Attributes:
+        holds: Whether what was resolved among some apps still holds.
+    """
+
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
+        self._routes = route_table()
+        # Clients ask for the same few paths again and again.
+        self._known: dict[tuple[str, str], RoutePipeline] = {}
+        apps = context.services.supervisor.apps
+        self._authored = RouteTable(apps, partial(compile_route, context))
+        self.holds: Callable[[list[AppSpec]], bool] = self._authored.holds
+
+    @property
+    def apps(self) -> list[AppSpec]:
+        """The apps for which `resolve` answers now."""
+        return self._authored.apps
+
+    def resolve(self, request: IncomingRequest) -> tuple[RoutePipeline, RoutedRequest]:
+        """The pipeline of the request's route, and the request as it begins there.
+
+        Raises:
+            Invalid, Refused: The host is missing or foreign, or what stands in the braces is not of its kind.
+            Unknown, NotAllowed: Nothing is at the path, or not with this method.
+        """
+        method, path = request.method, request.path
+        self._context.admission.check_host(request.fields, request.headers)
+        asked = None
+        if method == "OPTIONS":
+            asked = request.header("access-control-request-method")
+        found = self._authored.find(method, path, asked)
+        if found is not None:
+            return found.pipeline, RoutedRequest(request, found.params, found.methods)
+        return self._known.get((method, path)) or self._own(method, path), RoutedRequest(request)
+
+    def _own(self, method: str, path: str) -> RoutePipeline:
+        """The pipeline of one of the platform's own paths."""
+        # An unknown path is 404 for everybody: no token would help.
+        handler, names, pattern = self._routes.find(method, path)
+        scope = scope_of(method, [unquoted(part) for part in path.split("/")[1:]])
+        context, guard = self._context, AuthorizePlatform(self._context, scope)
+        if isinstance(handler, OwnSteps):
+            steps, end = handler.compile(context, names)
+            pipeline = RoutePipeline((guard, *steps), end, pattern=pattern, owner=names[0])
+        else:
+            pipeline = RoutePipeline((guard,), RunHandler(context, handler, names), pattern=pattern)
+        if len(path) <= MAX_KNOWN_PATH:
+            if len(self._known) >= MAX_PATHS:
+                self._known.clear()
+            self._known[method, path] = pipeline
+        return pipeline
+
+    def is_authored(self, path: str) -> bool:
+        """Whether the path is of an author's route."""
+        return self._authored.is_authored(path)
+
+    def error_headers(self, request: IncomingRequest) -> Headers:
+        """CORS headers that let a page read why it was refused."""
+        if (origin := request.headers.get(b"origin")) is None:
+            return ()
+        return answer_headers(self._authored.cors_at(request.path), origin.decode("latin-1"))
