@@ -29,6 +29,8 @@ from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.memory import MemoryBroker
 from headrace.testing.served import Served
 
+NEIGHBOURS = {"HEADRACE_ACCESS": "local"}
+"""Clients of most tests are processes of this machine, and show no token."""
 APP = '''
 """The app behind the tests of the server and the commands."""
 
@@ -113,7 +115,7 @@ def served(folder: Path, app: str = APP) -> Iterator[Served]:
     for each in (folder, *folder.parents[:2]):
         each.chmod(each.stat().st_mode | 0o755)
     (folder / "app.py").write_text(app)
-    with testing.serving(folder / "app.py", folder / "data") as node:
+    with testing.serving(folder / "app.py", folder / "data", environ=NEIGHBOURS) as node:
         _folders[node.url] = node.data
         yield node
 
@@ -163,7 +165,7 @@ async def memory_gateway(
     storage = MemoryStorage(clock)
     tasks = Tasks(lambda name, error: None)
     broker = MemoryBroker(storage, clock=clock, tasks=tasks)
-    told = Settings(data=folder, port=0, **settings)  # type: ignore[arg-type]
+    told = Settings(data=folder, port=0, **{"access": "local", **settings})  # type: ignore[arg-type]
     node = Node(
         told, storage=storage, broker=broker, clock=clock, entropy=SystemEntropy(), tasks=tasks
     )
@@ -219,6 +221,7 @@ def start(folder: Path, *apps: str) -> tuple[subprocess.Popen[bytes], str]:
     note, log = folder / "data" / "node.json", folder / "node.log"
     note.unlink(missing_ok=True)
     environ = {name: value for name, value in os.environ.items() if "HEADRACE" not in name}
+    environ |= NEIGHBOURS
     command = ["serve", *(apps or ("app.py",)), "--data", "data", "--port", "0"]
     with log.open("ab") as said:
         process = subprocess.Popen(

@@ -17,6 +17,7 @@ from tests.integration.gateway_nodes import settle
 
 from headrace.cli.main import main
 from headrace.client.http import Client
+from headrace.security.operator_key import read_key
 
 ENVIRON = {name: value for name, value in os.environ.items() if "HEADRACE" not in name}
 COMMAND = [sys.executable, "-m", "headrace.cli.main"]
@@ -160,7 +161,8 @@ def test_ctrl_c_drains_a_node_and_another_ends_it_at_once(project: Path) -> None
             [*COMMAND, "serve", "--port", "0"], cwd=project, stdout=log, stderr=log, env=ENVIRON
         )
     try:
-        with Client(wait_for_note(project, process)) as client:
+        url = wait_for_note(project, process)
+        with Client(url, token=read_key(project / ".headrace")) as client:
             client.publish("shop.orders", b'{"item":"slow","quantity":1,"price":1.0}', key="slow")
             while not any(row["in_flight"] for row in client.get("lag")["lag"]):
                 assert time.monotonic() < deadline, client.get("lag")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tests.integration.gateway_nodes import memory_gateway, raw
+from tests.integration.gateway_nodes import memory_gateway, raw, wait_for
 
 from headrace.client.http import Client
 from headrace.model.errors import HeadraceError, Unavailable
+from headrace.security.operator_key import read_key
+from headrace.testing.served import ask
 
 
 def get(path: str, *headers: str) -> bytes:
@@ -38,6 +41,40 @@ async def test_with_access_token_nobody_comes_in_without_one_but_to_ask_for_heal
         ):
             answer = await raw(gateway.url, get(path, f"authorization: Bearer {text}"))
             assert answer.startswith(b"HTTP/1.1 " + status), (path, answer[:200])
+
+
+@pytest.mark.parametrize(("command", "status"), [("serve", 401), ("dev", 202)])
+def test_a_process_of_this_machine_publishes_without_a_token_to_a_node_in_development_only(
+    tmp_path: Path, command: str, status: int
+) -> None:
+    (tmp_path / "app.py").write_text(
+        "from headrace import App\napp = App('shop')\napp.stream('orders')\n"
+    )
+    environ = {name: text for name, text in os.environ.items() if "HEADRACE" not in name}
+    note = tmp_path / "data" / "node.json"
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "headrace.cli.main",
+            command,
+            "app.py",
+            "--data",
+            "data",
+            "--port",
+            "0",
+        ],
+        cwd=tmp_path,
+        env=environ,
+    ) as process:
+        try:
+            wait_for(lambda: note.is_file() or process.poll() is not None)
+            url = json.loads(note.read_bytes())["url"]
+            assert ask("POST", f"{url}/streams/orders", {}).status == status
+            shown = f"Bearer {read_key(note.parent)}"
+            assert ask("POST", f"{url}/streams/orders", {}, authorization=shown).status == 202
+        finally:
+            process.terminate()
 
 
 async def test_publishing_needs_a_token_for_the_very_stream(tmp_path: Path) -> None:

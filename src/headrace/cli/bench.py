@@ -23,6 +23,7 @@ from headrace.cli.output import print_json
 from headrace.client.http import ENVELOPES, Client
 from headrace.environment.clock import SystemClock
 from headrace.model.errors import Unavailable
+from headrace.security.operator_key import read_key
 
 APP = """
 from headrace import App, Batch
@@ -67,7 +68,7 @@ def bench_command(
         # Instances run under users of their own, who must be able to come here.
         home.chmod(0o755)
         (home / "app.py").write_text(APP.format(partitions=partitions, batch=batch))
-        with _node(home) as url, Client(url) as client:
+        with _node(home) as url, Client(url, token=read_key(home / "data")) as client:
             _publish(client, 1, size, 1)
             _wait_for_commit(client)
             latencies = sorted(_one(client, size) for _ in range(200))

@@ -11,6 +11,8 @@ import click
 from headrace.model.errors import Misuse
 
 F = TypeVar("F", bound=Callable[..., Any])
+DEV_DEFAULTS = {"access": "local"}
+"""Settings of `headrace dev` where nothing is said; a node that serves trusts no address."""
 
 
 def _server_options(function: F) -> F:
@@ -91,7 +93,10 @@ def _run(targets: tuple[str, ...], *, is_dev: bool, options: dict[str, Any]) -> 
     file, chosen = options.pop("config"), options.pop("chosen")
     options["allowed_hosts"] = options["allowed_hosts"] or None
     settings = load(
-        {"targets": targets or None, "reload": is_dev or None, **options}, file=file, chosen=chosen
+        {"targets": targets or None, "reload": is_dev or None, **options},
+        file=file,
+        chosen=chosen,
+        usual=DEV_DEFAULTS if is_dev else None,
     )
     if not settings.targets:
         raise Misuse(

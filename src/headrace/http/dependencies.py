@@ -82,7 +82,7 @@ class Dependencies:
     address_signer: AddressSigner
     outgoing: HttpPool
     operator: Operator
-    access: Access = "local"
+    access: Access = "token"
     check_answers: bool = False
     cold_starts: Callable[[], ColdStarts] = ColdStarts
     failed_start: FailedStarts = every_start_succeeds

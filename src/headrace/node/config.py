@@ -72,8 +72,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         zygote_forks: Forks after which a zygote is replaced by a fresh one.
         zygote_age: After which time it is.
         log_level: `debug`, `info`, `warning` or `error`.
-        access: Whom the platform's own paths are for without a token: `open` everybody, `local` this
-            machine, `token` nobody.
+        access: Who may publish, call, work on queues and read without a token: `open` everybody, `local`
+            this machine, `token` nobody. `dev` takes `local` where nothing is said.
         secrets_folder: A folder whose files bear secrets' names, and hold their values.
         check_answers: Hold what functions answer at routes against what these declare; an answer that is
             not of its type is then 500. `dev` always does.
@@ -106,7 +106,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     zygote_forks: int = FleetLimits().zygote_forks
     zygote_age: Seconds = default(FleetLimits().zygote_age)
     log_level: str = "info"
-    access: Access = "local"
+    access: Access = "token"
     secrets_folder: Path | None = None
     check_answers: bool = False
     failpoint: str = ""
@@ -180,6 +180,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     folder: Path | None = None,
     chosen: Sequence[str] = (),
+    usual: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Read every source and make one value of them.
 
@@ -189,6 +190,7 @@ def load(
         environ: The environment; the process's own by default.
         folder: Where to look for `headrace.toml`; the working folder by default.
         chosen: Settings of apps as the command line said them, each `shop.RATE=2`.
+        usual: The command's own defaults; every source goes before them.
 
     Raises:
         Misuse: A source is unreadable or holds something that cannot be; the message names the
@@ -197,7 +199,7 @@ def load(
     environ = os.environ if environ is None else environ
     source = _find_file(file, environ, folder or Path())
     environment = environ.get("HEADRACE_ENV", "")
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = dict(usual or {})
     functions: list[Override] = []
     streams: list[Override] = []
     apps: list[SettingValue] = []

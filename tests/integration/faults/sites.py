@@ -95,7 +95,7 @@ class Site:
     def launch(self, *, failpoint: str = "") -> None:
         """Start the process and do not wait for it."""
         environ = {name: value for name, value in os.environ.items() if "HEADRACE" not in name}
-        environ |= self.environ
+        environ |= {"HEADRACE_ACCESS": "local", **self.environ}
         if failpoint:
             environ["HEADRACE_FAILPOINT"] = failpoint
         with self.log_path.open("ab") as log:

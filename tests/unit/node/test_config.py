@@ -34,6 +34,14 @@ def test_without_any_source_the_defaults_hold(tmp_path: Path) -> None:
     assert found.apply(shop()) == shop()
 
 
+def test_a_node_trusts_no_address_unless_its_command_or_a_source_says_so(tmp_path: Path) -> None:
+    assert settings(tmp_path).access == "token"
+    usual = {"access": "local"}
+    assert load(environ={}, folder=tmp_path, usual=usual).access == "local"
+    (tmp_path / "headrace.toml").write_text("[node]\naccess = 'token'\n")
+    assert load(environ={}, folder=tmp_path, usual=usual).access == "token"
+
+
 def test_later_sources_win(tmp_path: Path) -> None:
     text = "[node]\nport = 1\nhost = 'a'\ndrain = 1\n[env.prod.node]\nport = 2\nhost = 'b'\n"
     env = {"HEADRACE_ENV": "prod", "HEADRACE_PORT": "3"}

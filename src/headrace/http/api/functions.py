@@ -15,6 +15,7 @@ from headrace.http.pipeline.api_routes import OwnSteps, Routes
 from headrace.http.pipeline.bind import BindJson, ReadKey, ReadTimeout
 from headrace.http.pipeline.body import ReadBody, RefuseEncoding
 from headrace.http.pipeline.call import CallByName
+from headrace.http.pipeline.read_access import read_access_of
 from headrace.http.pipeline.step import HeadStep, RoutedRequest, RouteEnd, RouteStep
 from headrace.http.request import IncomingRequest
 from headrace.http.response import Response, json_list, json_response, view
@@ -79,14 +80,16 @@ async def list_functions(context: ApiContext, _: IncomingRequest, __: tuple[str,
 
 
 async def show_function(
-    context: ApiContext, _: IncomingRequest, names: tuple[str, ...]
+    context: ApiContext, request: IncomingRequest, names: tuple[str, ...]
 ) -> Response:
     """One function as deployed, with its lag and counters, and why no instance starts."""
     spec = context.services.supervisor.known(names[0])
     shown: dict[str, Any] = msgspec.to_builtins(spec)
-    rows = await context.services.lag.rows(spec.name)
+    access = await read_access_of(context, request)
+    rows = access.lag(await context.services.lag.rows(spec.name))
     shown["lag"] = [view(row) async for row in Slices(context.services.clock).over(rows)]
-    if (failed := context.services.failed_start(spec.name)) is not None:
+    failed = access.failed_start(spec.name, context.services.failed_start(spec.name))
+    if failed is not None:
         shown["failed_start"] = view(failed)
     if (counters := context.services.runs.counters.get(spec.name)) is not None:
         shown["counters"] = {
@@ -99,11 +102,13 @@ async def show_function(
     return json_response(shown)
 
 
-async def show_map(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
+async def show_map(context: ApiContext, request: IncomingRequest, __: tuple[str, ...]) -> Response:
     """The function-trigger map."""
     apps = [app for _, app in sorted(context.services.supervisor.apps.items())]
     # A function's rows stand in the order of its triggers.
-    sources = {(row.function, row.place): row for row in await context.services.sources.at_hand()}
+    access = await read_access_of(context, request)
+    rows = access.sources(await context.services.sources.at_hand())
+    sources = {(row.function, row.place): row for row in rows}
     places: Counter[str] = Counter()
 
     def shown(row: MapRow) -> dict[str, Any]:

@@ -129,6 +129,7 @@ async def receive(
 ) -> Response:
     """Messages, each with the receipt that is needed to say anything about it."""
     spec, group = _queue(context, names[0])
+    await authorize_reader(context, request, Owners(context).of_stream(spec.name))
     asked = await request.json(ReceiveRequest)
     receive = context.services.supervisor.queues.receive
     if not asked.wait:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from headrace.admin.sources import SourceRow
 from headrace.environment.time_slices import Slices
 from headrace.http.context import ApiContext
@@ -83,15 +85,17 @@ async def lag(context: ApiContext, request: IncomingRequest, _: tuple[str, ...])
     name = request.query.get("function")
     if name is not None:
         context.services.supervisor.known(name)
-    rows = await context.services.lag.rows(name)
+    access = await read_access_of(context, request)
+    rows = access.lag(await context.services.lag.rows(name))
     return await json_list("lag", map(view, rows), Slices(context.services.clock))
 
 
 async def sources(context: ApiContext, request: IncomingRequest, _: tuple[str, ...]) -> Response:
     """Every trigger that brings events in, whether it does, and how its replication slot stands."""
     warning = request.number("warning", SLOT_WARNING_BYTES, high=1 << 62)
+    access = await read_access_of(context, request)
     found = await context.services.sources.rows(request.query.get("function"))
-    shown = (source_view(row, warning) for row in found)
+    shown = (source_view(row, warning) for row in access.sources(found))
     return await json_list("sources", shown, Slices(context.services.clock))
 
 
@@ -204,9 +208,12 @@ async def alive(_: ApiContext, __: IncomingRequest, ___: tuple[str, ...]) -> Res
     return json_response({"status": "ok"})
 
 
-async def ready(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Response:
-    """Whether the node takes work now: 200, else 503."""
+async def ready(context: ApiContext, request: IncomingRequest, __: tuple[str, ...]) -> Response:
+    """Whether the node takes work now: 200, else 503. What fails is named to everybody, why to readers of every app."""
     health = context.services.health()
+    access = await read_access_of(context, request)
+    if not access.every_app(context.services.supervisor.apps):
+        health = msgspec.structs.replace(health, checks=dict.fromkeys(health.checks, "failing"))
     status = 200 if health.ready and not context.closing.is_set() else 503
     return json_response(view(health), status=status)
 

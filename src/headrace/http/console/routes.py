@@ -151,8 +151,8 @@ async def show_overview(
         Overview(
             apps=list(services.supervisor.apps.values()),
             ends=await _ends(context),
-            lag=await services.lag.rows(),
-            sources=await services.sources.at_hand(),
+            lag=list(found.lag(await services.lag.rows())),
+            sources=list(found.sources(await services.sources.at_hand())),
             counters=dict(services.runs.counters),
             instances=services.instances(),
             dead=await found.kept(await services.dead_letters.list(limit=DEAD_SHOWN)),
@@ -178,9 +178,9 @@ async def show_function(
             if app is not None
             else [],
             counters=services.runs.counters.get(name, Counters()),
-            failed_start=services.failed_start(name),
-            lag=await services.lag.rows(name),
-            sources=await services.sources.at_hand(name),
+            failed_start=found.failed_start(name, services.failed_start(name)),
+            lag=list(found.lag(await services.lag.rows(name))),
+            sources=list(found.sources(await services.sources.at_hand(name))),
             schedules=await services.schedules.rows(name),
             dead=await found.kept(await services.dead_letters.list(name, limit=DEAD_SHOWN)),
             parked=await found.kept(await services.parking.keys(name, most=PARKED_SHOWN)),
@@ -263,12 +263,16 @@ async def show_event(
     return records.event_page(record, found)
 
 
-async def list_triggers(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Sheet:
+async def list_triggers(
+    context: ApiContext, request: IncomingRequest, __: tuple[str, ...]
+) -> Sheet:
     """What starts functions besides streams."""
     services = context.services
     apps = list(services.supervisor.apps.values())
     schedules = await services.schedules.rows()
-    return triggers.triggers_page(apps, schedules, await services.sources.at_hand())
+    access = await read_access_of(context, request)
+    sources = list(access.sources(await services.sources.at_hand()))
+    return triggers.triggers_page(apps, schedules, sources)
 
 
 async def list_queues(context: ApiContext, _: IncomingRequest, __: tuple[str, ...]) -> Sheet:

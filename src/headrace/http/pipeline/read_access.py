@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Final, TypeVar
 
+import msgspec
+
+from headrace.admin.lag import LagRow
+from headrace.admin.sources import SourceRow
 from headrace.delivery.parked import ParkedKey
 from headrace.environment.clock import Clock
 from headrace.environment.time_slices import Slices
@@ -15,6 +19,7 @@ from headrace.http.request import IncomingRequest
 from headrace.model.effects import DeadEvent
 from headrace.model.errors import Unknown
 from headrace.model.triggers.base import listeners
+from headrace.runtime.instance_views import FailedStart
 from headrace.security.tokens import Unauthenticated
 
 Kept = TypeVar("Kept", DeadEvent, ParkedKey)
@@ -86,7 +91,7 @@ async def authorize_reader(
 
 
 class ReadAccess:
-    """What a request may see in lists; what it may not see is left out."""
+    """What a request may see in lists; rows that it may not see are left out, and texts in the others are empty."""
 
     def __init__(self, owners: Owners, may: Callable[[frozenset[str]], bool], clock: Clock) -> None:
         self._owners = owners
@@ -96,6 +101,29 @@ class ReadAccess:
     def function(self, name: str) -> bool:
         """Whether it may see what the function wrote and failed with."""
         return self._may(self._owners.of_function(name))
+
+    def every_app(self, apps: Iterable[str]) -> bool:
+        """Whether it may see what is private to any of these apps."""
+        return self._may(frozenset(apps))
+
+    def sources(self, rows: Iterable[SourceRow]) -> Iterator[SourceRow]:
+        """The rows; without the errors of functions that it may not see."""
+        for row in rows:
+            hidden = row.error and not self.function(row.function)
+            yield msgspec.structs.replace(row, error="") if hidden else row
+
+    def lag(self, rows: Iterable[LagRow]) -> Iterator[LagRow]:
+        """The rows; without why a partition is halted where it may not see that."""
+        for row in rows:
+            state, _, why = row.state.partition(": ")
+            hidden = why and not self.function(row.function)
+            yield msgspec.structs.replace(row, state=state) if hidden else row
+
+    def failed_start(self, function: str, found: FailedStart | None) -> FailedStart | None:
+        """When the next instance is tried; why none starts only where it may see that."""
+        if found is None or self.function(function):
+            return found
+        return msgspec.structs.replace(found, cause="")
 
     async def kept(self, found: Iterable[Kept]) -> list[Kept]:
         """Those that it may see."""

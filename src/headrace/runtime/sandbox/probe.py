@@ -83,7 +83,7 @@ def rehearse(scratch: str) -> None:
             "uid",
             rung.uids and stands,
             "one per instance",
-            'the host\'s own: the HTTP door cannot tell functions from people; set `access = "token"`, '
+            'the host\'s own: the HTTP server cannot distinguish functions from people; keep `access = "token"`, '
             "and `isolation=2` for what you do not trust: below it functions read the data folder, "
             "the operator's key included",
         ),
