@@ -103,6 +103,8 @@ class Explainer:
         failing = type(spec.on_failure).__name__
         tries = "one attempt" if spec.retry.attempts == 1 else f"{spec.retry.attempts} attempts"
         policy = f"{tries}, then {failing}; {spec.mode}, batches of {spec.batch_size}"
+        if spec.ends is not None and spec.ends[0].idle is not None:
+            policy += f"; open windows close after {spec.ends[0].idle:g} s without an event"
         at = position_key(function, stream, partition)
         row = await self._storage.get(Space.POSITIONS, at)
         trouble = decode_trouble(await self._storage.get(Space.TROUBLE, at))

@@ -44,6 +44,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "parked": ("dead_letters", "List, redrive or discard parked keys."),
         "queue": ("queues", "List queues, inspect one, redrive or purge it."),
         "schedule": ("schedule", "List schedules and fire one now."),
+        "window": ("window", "Close the windows that are open."),
         "replay": ("replay", "Match past events of a stream against its rules again."),
         "pause": ("functions", "Stop delivery to a function; its positions wait."),
         "resume": ("functions", "Resume delivery to a paused function."),

@@ -7,6 +7,7 @@ A clock that knows when it is set (virtual time) waits in one piece and says so 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol, runtime_checkable
 
@@ -22,6 +23,17 @@ class CalendarClock(Protocol):
     async def until(self, when: int, woken: asyncio.Event | None = None) -> None:
         """Return once `now()` is `when` or later, or `woken` is set."""
         ...
+
+    def alarm(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call `callback` in so many seconds; until then nothing is left to do for it."""
+        ...
+
+
+def call_on_date(clock: Clock, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+    """Call `callback` in so many seconds: like a wait for a date, what is to come is not work yet."""
+    if isinstance(clock, CalendarClock):
+        return clock.alarm(seconds, callback)
+    return asyncio.get_running_loop().call_later(seconds, callback)
 
 
 async def wait_until(clock: Clock, when: int, woken: asyncio.Event | None = None) -> None:

@@ -14,6 +14,7 @@ from headrace.admin.parked_keys import ParkedKeys
 from headrace.admin.queues import Queues
 from headrace.admin.schedules import Schedules
 from headrace.admin.sources import Sources
+from headrace.admin.windows import OpenWindows
 from headrace.bus.replay import Replays
 from headrace.client.http_pool import HttpPool
 from headrace.delivery.assignment.supervisor import PartitionSupervisor
@@ -69,6 +70,7 @@ class Dependencies:
     queues: Queues
     runs: RunHistory
     schedules: Schedules
+    windows: OpenWindows
     replays: Replays
     supervisor: PartitionSupervisor
     broker: Broker

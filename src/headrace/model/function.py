@@ -214,9 +214,12 @@ class FunctionSpec(FunctionOptions, frozen=True, kw_only=True):
         )
 
     @property
-    def folds(self) -> bool:
-        """Return whether it folds events into windows."""
-        return any(isinstance(trigger, Ends) for trigger in self.triggers)
+    def ends(self) -> tuple[Ends, str] | None:
+        """The trigger of its closed windows, and their stream; None where it folds no windows."""
+        for trigger, reads in listeners(self.name, self.triggers):
+            if isinstance(trigger, Ends):
+                return trigger, reads.streams[0]
+        return None
 
     def for_ends(self) -> FunctionSpec:
         """As it takes its windows' ends: flow control may leave out events, never what came of them."""

@@ -17,6 +17,7 @@ from headrace.admin.parked_keys import ParkedKeys
 from headrace.admin.queues import Queues
 from headrace.admin.schedules import Schedules
 from headrace.admin.sources import Sources
+from headrace.admin.windows import OpenWindows
 from headrace.bus.replay import Replays
 from headrace.client.http_pool import HttpPool
 from headrace.delivery.assignment.supervisor import PartitionSupervisor
@@ -104,6 +105,7 @@ def furnish(
         queues=Queues(dispatcher, lag, dead_letters, storage=storage, broker=broker, clock=clock),
         runs=runs,
         schedules=Schedules(dispatcher, clock=clock, entropy=entropy),
+        windows=OpenWindows(dispatcher, broker=broker, clock=clock, entropy=entropy),
         replays=replays,
         supervisor=dispatcher,
         broker=broker,

@@ -366,6 +366,7 @@ class App(Streams):
         *,
         output: Stream[Any],
         lateness: Span = 0.0,
+        idle: Span | None = None,
         late: Stream[Any] | None = None,
         combine: Callable[[Any, Any], Any] | None = None,
         close: Callable[[Window], Any] | None = None,
@@ -382,6 +383,9 @@ class App(Streams):
             output: Takes a `Window` (`key`, `start`, `end`, `value`) for each that closes, under
                 its key, with its end as the event's time.
             lateness: The time by which events may come out of order.
+            idle: The time without an event of a partition after which its open windows close; None
+                leaves them open until an event closes them. Time in which the function is not
+                deployed does not count.
             late: Takes the events whose windows have closed; None drops them.
             combine: Makes one of what two sessions hold, where an event joins them.
             close: Makes the published value of a `Window`; None publishes nothing.
@@ -400,6 +404,7 @@ class App(Streams):
                 by,
                 output=output,
                 lateness=lateness,
+                idle=idle,
                 late=late,
                 combine=combine,
                 close=close,

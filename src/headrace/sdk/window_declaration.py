@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, get_origin, get_type_hints
 
+import msgspec
 from msgspec.structs import replace
 
 from headrace.model.codec import Coder, unbound
@@ -18,7 +19,19 @@ from headrace.sdk.declaration_checks import Declared
 from headrace.sdk.event import Event
 from headrace.sdk.source_location import of_code
 from headrace.sdk.stream import Stream
-from headrace.sdk.windows import MAX_SPAN_S, Folding, Hopping, Session, Tumbling, Window, Windows
+from headrace.sdk.windows import (
+    MAX_SPAN_S,
+    MIN_IDLE_S,
+    Folding,
+    Hopping,
+    Session,
+    Tumbling,
+    Window,
+    Windows,
+)
+
+_decode_end = msgspec.msgpack.Decoder(Window | list[Any]).decode
+"""A window that has closed, or the request to close some."""
 
 
 class WindowRegistry(Protocol):
@@ -41,6 +54,7 @@ def declare_window(
     *,
     output: Stream[Any],
     lateness: Span,
+    idle: Span | None,
     late: Stream[Any] | None,
     combine: Callable[[Any, Any], Any] | None,
     close: Callable[[Window], Any] | None,
@@ -70,6 +84,11 @@ def declare_window(
     if options.get("mode", "ordered") != "ordered":
         raise Misuse(f"{where}: windows close by a partition's order; leave out `mode=`")
     wait = seconds_in(lateness, f"{where}: `lateness`", low=0, high=MAX_SPAN_S)
+    silence = (
+        None
+        if idle is None
+        else seconds_in(idle, f"{where}: `idle`", low=MIN_IDLE_S, high=MAX_SPAN_S)
+    )
     hints = get_type_hints(fold, include_extras=True)
     # The handler is declared first: which of its triggers the ends are is known only then.
     folding: Folding
@@ -84,7 +103,7 @@ def declare_window(
     named = {**options, "name": options.get("name") or fold.__name__, "mode": "ordered"}
     app.function(stream, output=output, **named)(handler)
     declared = app.functions[full]
-    ends = Ends(max(stream.spec.partitions, 1))
+    ends = Ends(max(stream.spec.partitions, 1), silence)
     closed = _closed(app.name, full, len(declared.spec.triggers), ends, place)
     folding = Folding(
         full,
@@ -99,7 +118,7 @@ def declare_window(
         closed=closed,
     )
     app.closed[closed.name] = closed
-    declared.decoders = {**declared.decoders, closed.name: closed.decode}
+    declared.decoders = {**declared.decoders, closed.name: _decode_end}
     declared.shape = replace(declared.shape, place=of_code(code), summary=summary)
     declared.spec = replace(
         declared.spec,

@@ -4,6 +4,7 @@ Everything is decided from one partition's events in their order, and kept in th
 event's own transaction. So the results are the same however the events are batched, tried again or
 cut off by a crash. A partition's watermark is its latest event time less the lateness. A window that
 closes becomes an event on a stream of the function's own; what is told of it is told from there.
+On the same stream the function is asked to close what is open, where no event does so.
 """
 
 from __future__ import annotations
@@ -19,18 +20,27 @@ import msgspec
 
 from headrace.model.durations import Seconds, keep_seconds
 from headrace.model.errors import Misuse
-from headrace.model.triggers.files import windows_place
+from headrace.model.windows import (
+    FLUSH_HEADER,
+    CloseRequest,
+    WindowProgress,
+    progress_key,
+    request_of,
+    windows_place,
+)
 from headrace.sdk.context import Context
 from headrace.sdk.event import Event
 from headrace.sdk.stream import Stream
 
 MAX_SPAN_S: Final = 366 * 86_400.0
+MIN_IDLE_S: Final = 0.1
 MAX_PER_EVENT: Final = 1_000
 """Windows one event may be in."""
 SHARDS: Final = 16
 """Rows over which the keys of windows that end together are spread."""
 SHORT_KEY: Final = 200
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FOREVER: Final = 1 << 62
 
 
 class Tumbling(msgspec.Struct, frozen=True):
@@ -115,23 +125,17 @@ class Window(msgspec.Struct, frozen=True):
     value: Any
 
 
-class WindowProgress(msgspec.Struct, array_like=True):
-    """A partition's watermark, a moment before which no window is due, and where the due ones are.
-
-    Rows are found by name, never by a search: what one transaction has read by name, the commit
-    checks, so that no transaction before it can be overlooked.
-    """
-
-    watermark: int | None = None
-    due: int | None = None
-    buckets: list[int] = []
-
-
 class Opened(msgspec.Struct, array_like=True):
-    """One key's open windows, each with start, end and what it holds."""
+    """One key's open windows, each with start, end and what it holds.
+
+    Attributes:
+        closed: The end of the last window that was closed before the watermark reached it: for this
+            key, windows that end there, or before, have closed.
+    """
 
     key: str | None
     windows: list[tuple[int, int, Any]]
+    closed: int | None = None
 
 
 def spans_at(by: Windows, time: int) -> list[tuple[int, int]]:
@@ -195,21 +199,26 @@ class Folding:
         """Fold the event into its windows, then close those that are over.
 
         Or tell of a window that was closed so: that is an event of its own, with its own attempts, so
-        what fails there holds up neither other windows nor the event that came after them.
+        what fails there holds up neither other windows nor the event that came after them. Or do as
+        a request on that stream asks.
         """
         if event.stream == self._closed.name:
-            self._tell(event.value, context)
+            if isinstance(event.value, Window):
+                self._tell(event.value, context)
+            else:
+                self._close_now(request_of(event.value), context)
             return
         time = event._micros
         place = windows_place(self._name, event.stream, event.partition)
-        standing = context.state.get(f"{place}at", WindowProgress, WindowProgress())
+        standing = context.state.get(progress_key(place), WindowProgress, WindowProgress())
         taken = self._put(place, event, time, standing, context)
+        standing.last = event.offset
         mark = time - self._lateness
         if standing.watermark is None or mark > standing.watermark:
             standing.watermark = mark
         if standing.due is not None and standing.due <= standing.watermark:
-            self._close_due(place, standing, context)
-        context.state.put(f"{place}at", standing)
+            self._close_until(standing.watermark, place, standing, context)
+        context.state.put(progress_key(place), standing)
         if not taken and self._late is not None:
             context.publish(
                 self._late, event.value, key=event.key, headers=event.headers, time=event.time
@@ -232,7 +241,7 @@ class Folding:
                     held = window[2] if held is None else self._join(held, window[2])
                 else:
                     rest.append(window)
-            if low is not None and end <= low:
+            if any(mark is not None and end <= mark for mark in (low, found.closed)):
                 continue
             value = None if held is None else self._opened(held)
             rest.append((start, end, self._fold(value, event)))
@@ -270,9 +279,44 @@ class Folding:
                 standing.buckets = sorted([*standing.buckets, bucket])
             standing.due = end if standing.due is None else min(standing.due, end)
 
-    def _close_due(self, place: str, standing: WindowProgress, context: Context) -> None:
-        """Close every window that ends at the watermark or before, the earliest first."""
-        mark = 0 if standing.watermark is None else standing.watermark
+    def _close_now(self, request: CloseRequest, context: Context) -> None:
+        """Close open windows whose end no event has reached; what then comes for them is late."""
+        place = windows_place(self._name, request.stream, request.partition)
+        standing = context.state.get(progress_key(place), WindowProgress)
+        if standing is None or (request.last is not None and request.last != standing.last):
+            # An event has come in between: it is not idle.
+            return
+        headers = {FLUSH_HEADER: request.name} if request.name else None
+        if request.keys is not None:
+            for key in request.keys:
+                self._close_all_of(f"{place}key/{_name(key)}", context, headers)
+            return
+        last = self._close_until(_FOREVER, place, standing, context, headers)
+        if last is not None:
+            standing.watermark = (
+                last if standing.watermark is None else max(last, standing.watermark)
+            )
+            context.state.put(progress_key(place), standing)
+
+    def _close_all_of(self, row: str, context: Context, headers: dict[str, str] | None) -> None:
+        """Close the open windows of one key. The row stays until the watermark has come that far."""
+        opened = context.state.get(row, Opened)
+        if opened is None or not opened.windows:
+            return
+        self._closing(opened, opened.windows, context, headers)
+        last = max(window[1] for window in opened.windows)
+        context.state.put(row, Opened(opened.key, [], last))
+
+    def _close_until(
+        self,
+        mark: int,
+        place: str,
+        standing: WindowProgress,
+        context: Context,
+        headers: dict[str, str] | None = None,
+    ) -> int | None:
+        """Close every window that ends at `mark` or before, the earliest first; the last such end."""
+        last = None
         reached = [each for each in standing.buckets if (each - 1) * self._width < mark]
         rows = [f"{place}due/{bucket}/{shard}" for bucket in reached for shard in range(SHARDS)]
         found = context.state.get_many(rows, list[tuple[int, str]])
@@ -283,8 +327,8 @@ class Folding:
         later = {entry for entry in entries if entry[0] > mark}
         heapify(due)
         while due:
-            end, name = heappop(due)
-            for grown in self._close_key(f"{place}key/{name}", end, context):
+            last, name = heappop(due)
+            for grown in self._close_key(f"{place}key/{name}", last, context, headers):
                 if grown <= mark:
                     heappush(due, (grown, name))
                 else:
@@ -292,23 +336,40 @@ class Folding:
         standing.buckets = standing.buckets[len(reached) :]
         standing.due = (standing.buckets[0] - 1) * self._width if standing.buckets else None
         self._schedule(place, later, standing, context)
+        return last
 
-    def _close_key(self, row: str, end: int, context: Context) -> list[int]:
+    def _close_key(
+        self, row: str, end: int, context: Context, headers: dict[str, str] | None
+    ) -> list[int]:
         """Close the key's windows that end at `end`; the ends of sessions that grew over it."""
         opened = context.state.get(row, Opened)
         if opened is None:
             return []
         left = [window for window in opened.windows if window[1] != end]
-        for start, _, value in (window for window in opened.windows if window[1] == end):
-            window = Window(opened.key, _moment(start), _moment(end), value)
-            context.publish(self._closed, window, key=opened.key, time=window.end)
-        if not left:
+        over = [window for window in opened.windows if window[1] == end]
+        self._closing(opened, over, context, headers)
+        closed = opened.closed if opened.closed is not None and opened.closed > end else None
+        if not left and closed is None:
             context.state.delete(row)
-        elif len(left) < len(opened.windows):
-            context.state.put(row, Opened(opened.key, left))
-        if not isinstance(self._by, Session):
-            return []
-        return [window[1] for window in left if window[0] < end < window[1]]
+        elif over or closed != opened.closed:
+            context.state.put(row, Opened(opened.key, left, closed))
+        # A row that only says how far its key is closed goes when the watermark has come so far.
+        again = [closed] if closed is not None else []
+        if isinstance(self._by, Session):
+            again += [window[1] for window in left if window[0] < end < window[1]]
+        return again
+
+    def _closing(
+        self,
+        opened: Opened,
+        windows: list[tuple[int, int, Any]],
+        context: Context,
+        headers: dict[str, str] | None,
+    ) -> None:
+        """Put the windows, the earliest first, where they are told from."""
+        for start, end, value in sorted(windows, key=_end):
+            window = Window(opened.key, _moment(start), _moment(end), value)
+            context.publish(self._closed, window, key=opened.key, headers=headers, time=window.end)
 
     def _tell(self, closed: Window, context: Context) -> None:
         """Publish what is to be told of a window."""
@@ -323,6 +384,10 @@ class Folding:
 
 def _span(window: tuple[int, int, Any]) -> tuple[int, int]:
     return window[0], window[1]
+
+
+def _end(window: tuple[int, int, Any]) -> tuple[int, int]:
+    return window[1], window[0]
 
 
 def _name(key: str | None) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from random import Random  # noqa: TID251 - the scheduler's own chance, seeded by the world
 from typing import Any, TypeVar, TypeVarTuple, Unpack
+from weakref import WeakSet
 
 from headrace.environment.clock import SystemClock
 from headrace.model.errors import HeadraceError
@@ -77,7 +78,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._max_steps = max_steps
         self._livelocked = False
         self._ends_idle = False
-        self.patient: set[asyncio.TimerHandle] = set()
+        self.patient = WeakSet[asyncio.TimerHandle]()
         self.is_idle = False
 
     # --- what asyncio asks of a loop --------------------------------------------------------
@@ -234,7 +235,12 @@ class VirtualClock(SystemClock):
                     asked.cancel()
                 timer.cancel()
                 self._waiting.discard(waiter)
-                self._loop.patient.discard(timer)
+
+    def alarm(self, seconds: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call `callback` in so many seconds; a loop that has nothing else is idle."""
+        timer = self._loop.call_later(seconds, callback)
+        self._loop.patient.add(timer)
+        return timer
 
     def now(self) -> int:
         """Virtual microseconds since the epoch."""

@@ -20,6 +20,8 @@ from random import Random  # noqa: TID251 - mixes the scheduler's order, from th
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
+from msgspec import UNSET, UnsetType
+
 from headrace.admin.dead_letters import DeadLetters
 from headrace.admin.lag import LagRow
 from headrace.admin.parked_keys import ParkedKeys
@@ -419,6 +421,23 @@ class World:
         """
         dispatcher = self._lives.node.dispatcher
         self._drive(dispatcher.reset(function, start, order_of=order_of))
+
+    def flush(
+        self,
+        function: str,
+        *,
+        partition: int | None = None,
+        key: str | UnsetType | None = UNSET,
+    ) -> int:
+        """Close the open windows of the function by hand; how many.
+
+        Args:
+            function: A function of `App.window`.
+            partition: Of the stream it reads; None: all of them.
+            key: Whose, None: those without a key; not given: all.
+        """
+        windows = self._lives.node.services.windows
+        return self._drive(windows.flush(function, partition=partition, key=key)).closed
 
     def pause(self, function: str) -> None:
         """Let the function take up nothing new."""

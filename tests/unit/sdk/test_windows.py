@@ -192,6 +192,9 @@ def test_a_key_of_any_length_has_its_windows() -> None:
         (Tumbling(5), {"output": None}, "not a stream"),
         (Tumbling(5), {"mode": "keyed"}, "leave out `mode=`"),
         (Tumbling(5), {"lateness": -1}, "lateness"),
+        (Tumbling(5), {"idle": 0}, "`idle` is 0 s"),
+        (Tumbling(5), {"idle": "soon"}, "`idle` is 'soon'"),
+        (Tumbling(5), {"idle": "400d"}, "`idle` is 3.456e"),
     ],
 )
 def test_a_window_that_cannot_work_is_refused(by: Any, more: dict[str, Any], says: str) -> None:

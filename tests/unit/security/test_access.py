@@ -28,6 +28,7 @@ from headrace.storage.kv.memory import MemoryStorage
         ("POST", "streams/orders", "publish:orders"),
         ("POST", "functions/shop.f", "call:shop.f"),
         ("POST", "groups/shop.f/reset", "admin"),
+        ("POST", "groups/shop.f/flush", "admin"),
         ("POST", "dead/shop.f/discard", "admin"),
         ("DELETE", "streams/orders", "publish:orders"),
         ("POST", "queues/work", "queue:work"),

@@ -16,7 +16,7 @@ from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
 from headrace.model.policy import RESERVED_STATE
 from headrace.model.triggers.base import StreamTrigger
-from headrace.model.triggers.files import windows_place
+from headrace.model.windows import windows_place
 from headrace.storage.kv.base import Storage, scan_pages
 from headrace.storage.kv.keys import after
 from headrace.storage.log.base import Broker

@@ -447,7 +447,7 @@ class PartitionSupervisor:
                     partition,
                     offsets,
                     order_of,
-                    app=spec.app if spec.folds else "",
+                    app=spec.app if spec.ends is not None else "",
                 )
                 await self.with_owner(function, reads.streams[0], partition, work)
 

@@ -286,9 +286,9 @@ class Ledger:
         self.pending.appendleft(msgspec.structs.replace(unit))
         return True
 
-    def progressed(self) -> Effects:
-        """Positions, and events that went behind a parked key."""
-        return self._effects(Returned(), 0)
+    def progressed(self, appends: tuple[Append, ...] = ()) -> Effects:
+        """Positions, events that went behind a parked key, and what is to be said besides."""
+        return self._effects(Returned(appends=appends), 0)
 
     def freed(self, lane: Lane) -> Effects:
         """A parked key has nothing waiting any more."""

@@ -19,6 +19,7 @@ from headrace.delivery.partition.claimed_partition import ClaimedPartition
 from headrace.delivery.partition.coalesced_batches import CoalescedBatches
 from headrace.delivery.partition.commit_pipeline import CommitPipeline
 from headrace.delivery.partition.flow_gate import FlowGate
+from headrace.delivery.partition.idle_windows import IdleWindows
 from headrace.delivery.partition.key_order import turn
 from headrace.delivery.partition.ledger import Lane, Ledger
 from headrace.delivery.unit import FOREVER, Unit
@@ -51,7 +52,11 @@ class SaveProgress(msgspec.Struct, frozen=True):
     """Positions have moved without a run: they are to be committed."""
 
 
-Step: TypeAlias = Unit | Wait | Redrive | SaveProgress
+class CloseWindows(msgspec.Struct, frozen=True):
+    """Nothing has come for long, and all that came is done: open windows are to be closed."""
+
+
+Step: TypeAlias = Unit | Wait | Redrive | SaveProgress | CloseWindows
 
 
 class UnitScheduler:
@@ -69,6 +74,7 @@ class UnitScheduler:
         gate: FlowGate,
         breaker: CircuitBreaker,
         commits: CommitPipeline,
+        idle: IdleWindows | None = None,
     ) -> None:
         self.coalesced = CoalescedBatches(claimed.spec)
         self._claimed = claimed
@@ -80,6 +86,8 @@ class UnitScheduler:
         self._gate = gate
         self._breaker = breaker
         self._commits = commits
+        self._idle = idle
+        self._looked = 0.0
 
     def open(self, ledger: Ledger, intake: Intake) -> None:
         """Begin again with this ledger and an empty intake."""
@@ -101,7 +109,10 @@ class UnitScheduler:
             self._record_missed()
         passing, left = self._gate.sift(stream, admitted)
         self._leave_out("rate", left)
-        self._intake.add(reader, passing, self._clock.monotonic() - self._age(passing))
+        now = self._clock.monotonic()
+        self._intake.add(reader, passing, now - self._age(passing))
+        if self._idle is not None and passing:
+            self._idle.event_came(now)
 
     def _record_missed(self) -> None:
         """Record what retention has taken; what compaction takes, nobody is meant to see."""
@@ -158,6 +169,7 @@ class UnitScheduler:
                 return Redrive(lane)
         if self._gate.keeps_time:
             self._intake.look(self._clock.now())
+        self._looked = self._clock.monotonic()
         return None
 
     def after_reading(self, asked: Sequence[int], *, has_read: bool) -> Step | None:
@@ -192,6 +204,9 @@ class UnitScheduler:
         ):
             # Nothing to run, but something was filtered out or is gone: that is progress too.
             return SaveProgress()
+        # By the time of the look: what came after it may not have been read.
+        if self._idle is not None and wait_s is None and self._idle.is_due(self._looked):
+            return CloseWindows()
         waits = (wait_s, self._retry_wait(), self._gate.clears_in())
         return Wait(min((each for each in waits if each is not None), default=None), tuple(asked))
 

@@ -33,10 +33,12 @@ from headrace.delivery.partition.coalesced_batches import batches_of
 from headrace.delivery.partition.commit_pipeline import CommitPipeline
 from headrace.delivery.partition.flow_gate import FlowGate
 from headrace.delivery.partition.function_runtime import FunctionRuntime
+from headrace.delivery.partition.idle_windows import idle_windows_of
 from headrace.delivery.partition.invocation import UnitCall, call_of
 from headrace.delivery.partition.ledger import At, Lane, Ledger
 from headrace.delivery.partition.operator_requests import OperatorRequests
 from headrace.delivery.partition.scheduler import (
+    CloseWindows,
     Redrive,
     SaveProgress,
     Step,
@@ -100,8 +102,14 @@ class PartitionWorker:
             self._clock.now,
         )
         self._commits = CommitPipeline(claimed, engine=engine, gate=self._gate, wakeup=self._wakeup)
+        self._idle = idle_windows_of(claimed, engine, self._wakeup)
         self._scheduler = UnitScheduler(
-            claimed, engine=engine, gate=self._gate, breaker=breaker, commits=self._commits
+            claimed,
+            engine=engine,
+            gate=self._gate,
+            breaker=breaker,
+            commits=self._commits,
+            idle=self._idle,
         )
         self._read_events = max(self.spec.batch_size * max(self._scheduler.coalesced.most, 2), 256)
         self._read_size = self.spec.batch_bytes * 2
@@ -131,6 +139,8 @@ class PartitionWorker:
             self.fenced = True
         finally:
             unwatch()
+            if self._idle is not None:
+                self._idle.close()
             self._is_stopping = True
             await self._requests.close()
             for reader in self._claimed.readers:
@@ -336,9 +346,19 @@ class PartitionWorker:
                 await self._wait(step)
             case SaveProgress():
                 await self._commits.commit(self.ledger.progressed)
+            case CloseWindows():
+                await self._close_windows()
             case Redrive(lane=lane):
                 return await self._redriven(lane)
         return None
+
+    async def _close_windows(self) -> None:
+        """Ask the function to close the windows that are open, as soon as all it did is kept."""
+        await self._commits.drain()
+        if self._idle is None or self._commits.broken:
+            return
+        if (request := await self._idle.request()) is not None:
+            await self._commits.commit(lambda: self.ledger.progressed((request,)))
 
     async def _redriven(self, lane: Lane) -> Unit | None:
         """The first event waiting in a lane that is being redriven, or None once it is free."""
@@ -598,6 +618,8 @@ class PartitionWorker:
         self._intake = self._empty_intake()
         self._commits.open(self.ledger, self._intake)
         self._scheduler.open(self.ledger, self._intake)
+        if self._idle is not None:
+            self._idle.look_again()
         # What an instance remembers of the state may be older than what the store holds.
         self._is_fresh = True
         for stream, reader in zip(self._streams, claimed.readers, strict=True):

@@ -17,6 +17,7 @@ from headrace.http.api import (
     status,
     streams,
     tokens,
+    windows,
 )
 from headrace.http.console import routes as console
 from headrace.http.context import ApiContext
@@ -35,7 +36,18 @@ from headrace.security.access import scope_of
 
 MAX_PATHS = 1_024
 MAX_KNOWN_PATH = 256
-_RESOURCES = (streams, functions, dead_letters, status, console, schedules, tokens, replays, queues)
+_RESOURCES = (
+    streams,
+    functions,
+    dead_letters,
+    status,
+    console,
+    schedules,
+    tokens,
+    replays,
+    queues,
+    windows,
+)
 
 
 def route_table() -> Routes:

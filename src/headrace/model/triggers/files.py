@@ -223,14 +223,11 @@ class Ends(msgspec.Struct, frozen=True, tag="window"):
 
     Attributes:
         partitions: How many the stream of closed windows has: as many as the stream that is read.
+        idle: The time without an event after which a partition's open windows close; None: never.
     """
 
     partitions: int = 1
-
-
-def windows_place(function: str, stream: str, partition: int) -> str:
-    """Prefix of the reserved state keys under which a function keeps the windows of a partition."""
-    return f"_window/{function}/{stream}/{partition}/"
+    idle: MaybeSeconds = default(None)
 
 
 Watch = Files | Objects | Sftp | Silence | Missing | Custom
