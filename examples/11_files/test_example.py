@@ -30,6 +30,26 @@ def test_each_version_of_a_file_is_read_once(
         ]
 
 
+def test_the_total_of_the_last_file_comes_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (inbox := tmp_path / "inbox").mkdir()
+
+    with World(app) as world:
+        (inbox / "one.csv").write_text("item,count\nrope,2\nsalt,1\n")
+        world.advance("5s")
+        world.crash()
+        (inbox / "two.csv").write_text("item,count\nrope,20\n")
+        world.advance("5s")
+        assert world.values("totals") == []
+        world.advance("20s")
+        assert sorted((one["key"], one["value"]) for one in world.values("totals")) == [
+            ("one.csv", 3),
+            ("two.csv", 20),
+        ]
+
+
 def test_a_file_that_one_run_could_not_publish_is_read_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ minutes = app.stream("minutes")
 stays = app.stream("stays")
 
 
-@app.window(clicks, Tumbling("1m"), lateness="10s", late=late, output=minutes)
+@app.window(clicks, Tumbling("1m"), lateness="10s", idle="2m", late=late, output=minutes)
 def per_minute(count: int | None, event: Event[str]) -> int:
     """How many clicks a page had in each minute."""
     return (count or 0) + 1

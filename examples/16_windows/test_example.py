@@ -30,6 +30,9 @@ def test_windows_close_once_by_event_time() -> None:
             ("2026-03-01T12:01:00Z", 2),
         ]
         assert world.values("late_clicks") == ["late"]
+        world.advance("3m")
+        assert [one["start"] for one in world.values("minutes")][2:] == ["2026-03-01T13:00:00Z"]
         assert [one["value"] for one in world.values("stays")] == [
             ["home", "shop", "shop", "cart", "late"]
         ]
+        assert world.flush("visits.stay") == 1

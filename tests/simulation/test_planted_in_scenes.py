@@ -32,6 +32,7 @@ from headrace.delivery.intake.merge.merge import Merge
 from headrace.delivery.intake.merge.order_store import MergeOrderStore
 from headrace.delivery.partition import flow_gate
 from headrace.delivery.partition import settle as settling
+from headrace.delivery.partition.idle_windows import IdleWindows
 from headrace.delivery.partition.retry import gives_up
 from headrace.delivery.partition.scheduler import UnitScheduler
 from headrace.delivery.partition.worker import PartitionWorker
@@ -87,6 +88,7 @@ INVARIANTS = {
     "W1",
     "W2",
     "W3",
+    "W4",
 }
 
 
@@ -436,6 +438,16 @@ def a_window_that_fails_lets_others_of_its_key_pass(patch: pytest.MonkeyPatch) -
         return None, min(unit.due for unit in self._ledger.pending)
 
     patch.setattr(UnitScheduler, "_turn", any_that_is_due)
+
+
+@plant("W1", "windows")
+def windows_that_a_quiet_stream_leaves_open_stay_open(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(IdleWindows, "is_due", lambda self, now: False)
+
+
+@plant("W4", "windows")
+def silence_is_counted_from_the_start(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(IdleWindows, "event_came", lambda self, now: self.look_again())
 
 
 # --- the tests -----------------------------------------------------------------------------------

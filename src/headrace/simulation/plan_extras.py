@@ -26,7 +26,7 @@ from headrace.simulation.scenes.http import draw_desk
 from headrace.simulation.scenes.merges import draw_merge
 from headrace.simulation.scenes.queues import PlannedQueue, crowded
 from headrace.simulation.scenes.selection import PlannedScene, draw_scenes
-from headrace.simulation.scenes.windows import draw_windows
+from headrace.simulation.scenes.windows import closed_early, draw_windows
 
 replace = msgspec.structs.replace
 SCENE_LABELS = (
@@ -212,7 +212,11 @@ def _windowed(plan: Plan) -> Plan:
     chance = Random(f"the windows of {plan.seed}")
     if plan.scenes or chance.random() > 0.08:
         return plan
-    return _beside(plan, chance, (draw_windows(chance),))
+    planned = draw_windows(chance)
+    otherwise = Random(f"how else the windows of {plan.seed} are closed")
+    if otherwise.random() < 0.6:
+        planned = closed_early(planned, otherwise)
+    return _beside(plan, chance, (planned,))
 
 
 def _stopped(plan: Plan) -> Plan:

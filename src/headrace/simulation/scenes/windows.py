@@ -1,13 +1,16 @@
 """Windows that are told when they close, some of which cannot be told for a while, or until somebody mends it.
 
-In: planned windows. Out: what was published, what was given up as it landed, and what was told. Nothing
-is judged here; `tests/auditor/windows.py` does.
+In some plans a quiet stream closes them, or an operator does; in the others events alone do.
+
+In: planned windows. Out: what was published, what was given up as it landed, what was told and what was
+late. Nothing is judged here; `tests/auditor/windows.py` does.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 from random import Random  # noqa: TID251 - the windows' own chance, from the seed
 from typing import Any
 
@@ -27,7 +30,7 @@ from headrace.testing.hosts import HostedNode
 from headrace.testing.virtual_time import EPOCH
 
 SECOND = 1_000_000
-SOURCE, TOLD, NAME = "fold.in", "fold.told", "fold"
+SOURCE, TOLD, LATE, NAME = "fold.in", "fold.told", "fold.late", "fold"
 ATTEMPTS = 3
 FOR_GOOD = 1_000
 """So often fails the close of a window that only a mended handler can tell."""
@@ -47,6 +50,8 @@ class PlannedWindows(msgspec.Struct, frozen=True, tag="windows"):
         fails: How often the close of a window fails, by `KEY/SECOND`.
         parks: Whether what fails parks its key; else it is a dead letter.
         redrive: When an operator redrives what was given up, mended or not; 0 is never.
+        idle: Seconds without an event after which what is open closes; 0 is never.
+        flushes: When an operator closes what is open, and of which key; "" is of all of them.
     """
 
     partitions: int
@@ -56,6 +61,13 @@ class PlannedWindows(msgspec.Struct, frozen=True, tag="windows"):
     fails: dict[str, int]
     parks: bool
     redrive: float
+    idle: float = 0.0
+    flushes: tuple[tuple[float, str], ...] = ()
+
+    @property
+    def closes_early(self) -> bool:
+        """Whether windows close that no event has closed, so that others come too late for them."""
+        return bool(self.idle or self.flushes)
 
 
 def draw_windows(chance: Random) -> PlannedWindows:
@@ -85,6 +97,30 @@ def draw_windows(chance: Random) -> PlannedWindows:
     )
 
 
+def closed_early(planned: PlannedWindows, chance: Random) -> PlannedWindows:
+    """The same windows, but closed by silence or by hand as well, with events about when they close."""
+    keys = sorted({key for _, group in planned.sends for _, key, _ in group})
+    idle = chance.choice((0.0, 0.2, 0.45, 2.0))
+    flushes = [
+        (chance.uniform(0.0, 4.0), chance.choice(("", *keys)))
+        for _ in range(chance.choice((0, 0, 1, 3) if idle else (1, 3)))
+    ]
+    sends = [*planned.sends]
+    number = sum(len(group) for _, group in sends)
+    for _ in range(chance.choice((2, 5, 10))):
+        at, group = chance.choice(planned.sends)
+        _, key, when = chance.choice(group)
+        later = (idle or 0.5) * chance.choice((0.5, 0.9, 1.0, 1.05, 1.5))
+        sends.append((at + later, ((number, key, when),)))
+        number += 1
+    return msgspec.structs.replace(
+        planned,
+        sends=tuple(sorted(sends)),
+        idle=idle,
+        flushes=tuple(sorted(flushes)),
+    )
+
+
 class Untold(Exception):
     """What a close raises that cannot tell its window."""
 
@@ -108,6 +144,7 @@ class WindowScene:
         planned = self.planned
         source = app.stream(SOURCE, partitions=planned.partitions, dedupe_window=WINDOW_S)
         told = app.stream(TOLD, partitions=planned.partitions)
+        late = app.stream(LATE, partitions=planned.partitions) if planned.closes_early else None
 
         def close(window: Window) -> Any:
             start = round(window.start.timestamp()) - EPOCH // SECOND
@@ -123,6 +160,8 @@ class WindowScene:
             output=told,
             close=close,
             lateness=planned.lateness,
+            idle=planned.idle or None,
+            late=late,
             name=NAME,
             batch_size=planned.batch_size,
             breaker=None,
@@ -133,8 +172,8 @@ class WindowScene:
             return [*(held or ()), event.value["n"]]
 
     async def perform(self) -> None:
-        """Publish; an operator redrives what was given up, perhaps in vain."""
-        await asyncio.gather(self._publish(), self._operate())
+        """Publish; an operator redrives what was given up, perhaps in vain, and closes windows."""
+        await asyncio.gather(self._publish(), self._operate(), self._flush())
 
     async def _publish(self) -> None:
         for at, group in self.planned.sends:
@@ -154,10 +193,20 @@ class WindowScene:
             await self._stage.wait_until(self.planned.redrive)
             await self._stage.insist(self._redriven_by)
 
+    async def _flush(self) -> None:
+        for at, key in self.planned.flushes:
+            await self._stage.wait_until(at)
+            await self._stage.insist(partial(_flushed_by, key=key))
+
     async def finish(self) -> None:
         """Close what is open; from now on every window can be told, and what was given up is."""
-        keys = sorted({key for _, group in self.planned.sends for _, key, _ in group})
-        await self._bring(tuple((-1, key, END_S) for key in keys))
+        if not self.planned.closes_early:
+            keys = sorted({key for _, group in self.planned.sends for _, key, _ in group})
+            await self._bring(tuple((-1, key, END_S) for key in keys))
+        elif not self.planned.idle:
+            # What came before is folded before the windows are closed by hand.
+            await self._stage.clock.sleep(PATIENCE_S)
+            await self._stage.insist(partial(_flushed_by, key=""))
         await self._stage.clock.sleep(PATIENCE_S)
         self._is_mended = True
         await self._stage.insist(self._redriven_by)
@@ -191,6 +240,11 @@ class WindowScene:
             "published": self.published,
             "log": lives.log_of(SOURCE),
             "told": lives.log_of(TOLD),
+            "late": lives.log_of(LATE) if self.planned.closes_early else [],
+            "appended": lives.appended_to(SOURCE),
+            "lateness": round(self.planned.lateness * SECOND),
+            "idle": round(self.planned.idle * SECOND),
+            "flushed": [key for _, key in self.planned.flushes],
             "given_up": self.given_up,
             "left": [
                 key
@@ -199,6 +253,12 @@ class WindowScene:
                 if key.startswith(_OURS)
             ],
         }
+
+
+async def _flushed_by(node: HostedNode, *, key: str) -> bool:
+    windows = node.services.windows
+    await windows.flush(f"{APP}.{NAME}", key=key or msgspec.UNSET)
+    return True
 
 
 _OURS = f"{APP}.{NAME}\0".encode()
