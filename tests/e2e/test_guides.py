@@ -169,3 +169,12 @@ def test_requests_are_answered_as_the_page_says(folder: Path) -> None:
         # What stands for a hash or a list goes on differently each time.
         assert line.partition("...")[0] in said, line
     assert '"openapi": "3.1.0"' in said
+
+
+def test_windows_end_as_the_page_says(folder: Path) -> None:
+    page = GUIDES / "windows.md"
+    write_files(page, folder)
+    said = do(page, folder, within="tills.py")
+    first, second = said.index('"value": 7'), said.rindex('"value": 8')
+    assert first < second < said.index("10:30:00Z", second)
+    assert "sales.late/0/0" in said

@@ -251,6 +251,14 @@ def test_after_a_reset_windows_close_anew() -> None:
         assert world.values("late") == []
 
 
+def test_the_map_and_the_explainer_say_when_windows_close() -> None:
+    with World(collecting(idle="90s")) as world:
+        put(world, 1, 1)
+        assert "idle=90s" in world.map()
+        found = world._drive(world._lives.node.services.explainer.explain("seen", 0, 0))
+        assert "open windows close after 90 s without an event" in found.functions[0].policy
+
+
 # --- by hand ----------------------------------------------------------------------------------
 
 

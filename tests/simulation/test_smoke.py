@@ -11,6 +11,7 @@ from tests.auditor.judge import judge
 from headrace.simulation.campaign import campaign, describe, main, play, play_plan
 from headrace.simulation.plan import core_of, plan_of
 from headrace.simulation.run import SimulationRun
+from headrace.simulation.scenes.windows import PlannedWindows
 from headrace.simulation.workload import FLOW
 
 SHARE = 8
@@ -141,6 +142,12 @@ def test_the_seeds_reach_every_kind_of_trouble() -> None:
         "desk",
         "windows",
     }
+    windows = [
+        scene for plan in plans for scene in plan.scenes if isinstance(scene, PlannedWindows)
+    ]
+    assert {bool(each.idle) for each in windows} == {bool(each.flushes) for each in windows}
+    assert any(each.idle and each.flushes for each in windows)
+    assert not all(each.closes_early for each in windows)
     for policy in (*FLOW, "least"):
         assert any(getattr(each, policy) for each in functions), f"no function has {policy}"
     assert any(not each.merge for each in functions)
