@@ -75,10 +75,11 @@ class Account(msgspec.Struct):
             not named here keeps the last one of every key.
         sent: By number: key, time, id, headers, type and source of every event that was published.
         appended: By stream: when each of those chunks was appended (µs since the epoch).
-        history: In order: ["begin", host, run, function, places, time], ["end", host, run, fates],
+        history: In order: ["begin", host, run, function, places, time], ["end", host, run, fates, time],
             ["gone", stream, places, time] (what a stream let go of then),
             ["stop", host, time] (it is asked to end), ["stopped", host, time, grace in µs] (it has),
-            ["refused", host] (a change that did not land, as far as the host knows) and
+            ["refused", host, positions, time] (a change that did not land, as far as the host knows,
+            and the keys of the positions it stood on) and
             ["commit", host, puts, deletes], with puts (space, key, value) and deletes (space, key).
         rows: By space: (key, value) at the end.
         dedupe: Microseconds in which a repeated event is dropped, by stream, where that is short.

@@ -104,7 +104,7 @@ def check_runs(
                 if "singleton" in asked.flow:
                     here = [each[2] for each in beside if each[3] == source]
                     findings += _not_single(function, keys, here)
-            case ["end", _, run, _]:
+            case ["end", _, run, *_]:
                 on.pop(run, None)
             case _:
                 pass

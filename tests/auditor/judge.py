@@ -8,7 +8,8 @@ I1 nothing lost · I2 effects once · I3 order per key · I4 positions cover onl
 I5 dead letters are the poison, byte for byte · I6 a stale owner commits nothing · I7 no event is tried
 more often than was asked for, and what it has been tried is not forgotten · P1 only what a
 pattern means is run · R1 a host that is stopped is gone in time · R2 what ends well before it is gone is
-kept. Flow control is judged in `flow`, each scene in a module of its own.
+kept, unless a change of its partition was turned down meanwhile: then it is to run again. Flow control is
+judged in `flow`, each scene in a module of its own.
 """
 
 from __future__ import annotations
@@ -75,7 +76,12 @@ class _Books:
         self.parked: dict[tuple[Where, int], Given] = {}
         self.ever_given: set[tuple[Where, int]] = set()
         self.running: dict[int, tuple[str, list[Place]]] = {}
-        self.done: set[tuple[int, str, Place]] = set()
+        self.began: dict[int, int] = {}
+        # What ended well on a host, and when the run began.
+        self.done: dict[tuple[int, str, Place], int] = {}
+        # Until when what a host began in a partition may have to run again: a change was turned down,
+        # and until all that ran then has ended nobody looks at what the store holds.
+        self.turned_down: dict[tuple[int, Where], int] = {}
         self.failed: Counter[tuple[str, Place]] = Counter()
         self.tries = Tries(account)
         self.gone: set[Place] = set()
@@ -92,10 +98,11 @@ class _Books:
     def walk(self) -> None:
         for entry in self.account.history:
             match entry:
-                case ["begin", host, run, function, places, _]:
+                case ["begin", host, run, function, places, now]:
+                    self.began[run] = now
                     self.begin(host, run, function, [tuple(place) for place in places])
-                case ["end", host, run, fates]:
-                    self.end(host, run, fates)
+                case ["end", host, run, fates, now]:
+                    self.end(host, run, fates, now)
                 case ["commit", host, puts, deletes]:
                     self.commit(host, puts, deletes)
                 case ["gone", stream, places, now]:
@@ -104,8 +111,9 @@ class _Books:
                     self.stopping[host] = now
                 case ["stopped", host, now, grace]:
                     self.stop(host, now, grace)
-                case ["refused", host]:
+                case ["refused", host, positions, now]:
                     self.tries.refused(host)
+                    self.turned_down.update(((host, rows.place(key)), now) for key in positions)
                 case _:
                     raise ValueError(f"the history has an entry that is none: {entry!r}")
 
@@ -115,8 +123,10 @@ class _Books:
         if took > grace + PATIENCE_US:
             self.find("R1", f"host {host} was gone after {took} µs of {grace}")
         if grace:
-            done = ((function, place) for owner, function, place in self.done if owner == host)
-            self.kept_by_stopped.update((each, host) for each in done)
+            for (owner, function, place), began in self.done.items():
+                down = self.turned_down.get((host, Where(function, *place[:2])), -1)
+                if owner == host and began > down:
+                    self.kept_by_stopped[function, place] = host
 
     def begin(self, host: int, run: int, function: str, places: list[Place]) -> None:
         self.running[run] = function, places
@@ -168,8 +178,13 @@ class _Books:
             if before != host:
                 self.find("R2", f"{function} runs {place} again, which host {before} had done")
 
-    def end(self, host: int, run: int, fates: list[str]) -> None:
+    def end(self, host: int, run: int, fates: list[str], now: int) -> None:
         function, places = self.running.pop(run)
+        began = self.began.pop(run)
+        for where in {Where(function, *place[:2]) for place in places}:
+            if began <= self.turned_down.get((host, where), -1):
+                # What was sent ahead behind it begins as it ends.
+                self.turned_down[host, where] = now
         if any(self.held(place) is None for place in places):
             return
         self.tries.ended(host, function, places, fates)
@@ -179,7 +194,7 @@ class _Books:
                 self.given_up_together.update((function, place) for place in places)
         for place, fate in zip(places, fates, strict=True):
             if fate == "done":
-                self.done.add((host, function, place))
+                self.done[host, function, place] = began
             elif fate == "failed":
                 self.failed[function, place] += 1
 
@@ -299,8 +314,8 @@ class _Books:
             if not asked.resets:
                 self.find("I4", f"{where} went back from {low} to {watermark}")
             self.done = {
-                each
-                for each in self.done
+                each: began
+                for each, began in self.done.items()
                 if (each[1], *each[2][:2]) != (where.function, where.stream, where.partition)
             }
         elif asked.commit == "after":

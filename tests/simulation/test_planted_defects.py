@@ -202,7 +202,7 @@ def an_event_loses_its_type_on_its_way(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lanes, "_chunk", careless)
 
 
-@plant("I6")
+@plant("I6", first=960)
 def a_new_owner_is_not_noticed(patch: pytest.MonkeyPatch) -> None:
     async def trusting(self: Any) -> dict[Any, Any]:
         standing = {}

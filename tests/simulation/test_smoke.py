@@ -70,6 +70,7 @@ NAMED = {
     11864: "a host that slept while it claimed a partition passed for the next owner",
     12104: "as 1811, where a batch had been halved",
     41592: "a receipt was refused because the message was offered anew while it was being given out",
+    12108: "what had ended while the log was away was thrown away, and its attempt forgotten",
     # The judge, or who plays the operator, was wrong here:
     6989: "an event that a pattern leaves out was expected to go when its window was over",
     17855: "as 6989, with a debounced key",
@@ -78,6 +79,8 @@ NAMED = {
     1547: "an operator redrove through a host that was fenced: it wrote rows that have another writer",
     17061: "a message that was told of when its lease was over already passed for a second holder",
     501514: "as 17061",
+    12721: "a run whose commit was turned down while its host was stopped was expected not to run again",
+    15169: "as 12721, with runs that had begun as the change was turned down",
     6351: "a merge was sent back through a host that another one had taken over from meanwhile",
 }
 

@@ -296,7 +296,7 @@ class SimulationRun(HostWatcher):
             fates = [
                 "lost" if is_taken else fate_of(outcome, index) for index in range(invocation.size)
             ]
-            self.history.append(["end", host.number, run, fates])
+            self.history.append(["end", host.number, run, fates, self._now()])
 
     def _now(self) -> int:
         return self.lives.clock.now()
@@ -310,9 +310,10 @@ class SimulationRun(HostWatcher):
         for scene in self._scenes:
             scene.landed(host, change)
 
-    def refused(self, host: SimulatedHost) -> None:
-        """Note a commit that was refused."""
-        self.history.append(["refused", host.number])
+    def refused(self, host: SimulatedHost, change: Change) -> None:
+        """Note a commit that was refused, and the positions it checked."""
+        moved = [check.key for check in change.checks if check.space is Space.POSITIONS]
+        self.history.append(["refused", host.number, moved, self._now()])
 
     def _garbage(self) -> set[int]:
         events = (event for action in self.plan.actions for event in action.events)

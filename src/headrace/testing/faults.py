@@ -218,7 +218,7 @@ class HostWatcher:
     def landed(self, host: SimulatedHost, change: Change) -> None:
         """Note a change that reached the store."""
 
-    def refused(self, host: SimulatedHost) -> None:
+    def refused(self, host: SimulatedHost, change: Change) -> None:
         """Note a change that did not land, or was answered as if it had not."""
 
 
@@ -261,7 +261,7 @@ class HostStorage:
             async with self._turn:
                 return await self._pass(change, fault)
         except HeadraceError:
-            self._watcher.refused(self._host)
+            self._watcher.refused(self._host, change)
             raise
 
     async def _pass(self, change: Change, fault: Fault) -> Applied:

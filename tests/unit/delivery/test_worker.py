@@ -70,8 +70,10 @@ class Rig:
         """Have the stream it reads."""
         await self.broker.declare(StreamSpec(name="s", owner="shop"))
 
-    async def claim(self) -> PartitionWorker:
-        """The pump, not yet running."""
+    async def claim(
+        self, seen: Callable[[Reader], Reader] = lambda reader: reader
+    ) -> PartitionWorker:
+        """The pump, not yet running; it reads the log as it is `seen`."""
         subscription = self.broker.subscribe(self.spec.name, ("s",))
         claimed = await claim(
             self.storage,
@@ -82,7 +84,7 @@ class Rig:
             start="earliest",
         )
         return PartitionWorker(
-            ClaimedPartition(self.spec, 0, {"s": claimed}, [subscription.reader("s", 0, 0)]),
+            ClaimedPartition(self.spec, 0, {"s": claimed}, [seen(subscription.reader("s", 0, 0))]),
             engine=self.engine(),
             runtime=FunctionRuntime(self.invoker),
             breaker=CircuitBreaker(None),
@@ -301,6 +303,65 @@ def test_later_events_of_a_key_wait_through_every_attempt(mode: Mode, times: int
     loop = VirtualLoop()
     try:
         assert loop.drive(work(loop)) == [0] * times + [0, 1, 2, 3]
+    finally:
+        loop.close()
+
+
+class AwayWhile(Hesitant):
+    """A reader whose log is away whenever something runs."""
+
+    def __init__(self, reader: Reader, clock: VirtualClock, invoker: Slow) -> None:
+        super().__init__(reader, clock)
+        self._invoker = invoker
+
+    async def read(self, *, events: int, size: int) -> list[Chunk]:
+        if self._invoker.running:
+            raise Unavailable("the log is away")
+        return await super().read(events=events, size=size)
+
+
+class Slow(FailingFirst):
+    """As its base; each run takes a second."""
+
+    def __init__(self, times: int, clock: VirtualClock) -> None:
+        super().__init__(times)
+        self.running = 0
+        self._clock = clock
+
+    async def invoke(self, invocation: Invocation) -> Outcome:
+        self.running += 1
+        try:
+            await self._clock.sleep(1)
+            return await super().invoke(invocation)
+        finally:
+            self.running -= 1
+
+
+@pytest.mark.parametrize("mode", ["keyed", "unordered"])
+@pytest.mark.parametrize("times", [0, 2, 5])
+def test_what_runs_while_the_log_is_away_is_kept_and_its_attempts_are_counted(
+    mode: Mode, times: int
+) -> None:
+    async def work(loop: VirtualLoop) -> list[int]:
+        rig = Rig(loop)
+        await rig.declare()
+        await rig.publisher.publish("s", [Event(b"%d" % n, f"k{n}") for n in range(3)])
+        slow = Slow(times, rig.clock)
+        rig.invoker = slow  # type: ignore[assignment]  # it counts values
+        retry = Retry(attempts=3, base=0.0, jitter=False)
+        rig.spec = replace(rig.spec, mode=mode, parallelism=2, retry=retry)
+        pump = await rig.claim(lambda reader: AwayWhile(reader, rig.clock, slow))
+        running = rig.tasks.start(pump.run(), name="pump")
+        await rig.clock.sleep(60)
+        pump.stop()
+        await running
+        await rig.close()
+        assert not rig.failures
+        return sorted(slow.values)
+
+    loop = VirtualLoop()
+    try:
+        assert loop.drive(work(loop)) == [0] * min(times + 1, 3) + [1, 2]
     finally:
         loop.close()
 

@@ -117,6 +117,7 @@ class PartitionWorker:
         self._sent_ahead = 0
         self._at_rest = asyncio.Event()
         self._is_stopping = False
+        self._must_rewind = False
         self._pause_s = PAUSE_MIN_S
         self._open_ledger(
             {(name, self.partition): claim.standing for name, claim in claimed.claims.items()}
@@ -271,6 +272,7 @@ class PartitionWorker:
             self._scheduling.locked()
             or self._requests
             or self._is_stopping
+            or self._must_rewind
             or self.paused
             or self._is_crowded
         )
@@ -285,7 +287,7 @@ class PartitionWorker:
         """Wait for the next unit to run; None when it is time to stop."""
         while not self._is_stopping:
             try:
-                if self._commits.wants_attention:
+                if self._commits.wants_attention or self._must_rewind:
                     await self._collect()
                 elif self._requests:
                     await self._carry_out_requests()
@@ -309,8 +311,9 @@ class PartitionWorker:
                     # allowed, or the breaker's trial.
                     self.ledger.pending.appendleft(unit)
             except Unavailable:
-                # The log or the store is away: wait, then begin again at what the store holds.
-                self._commits.mistrust()
+                # The log or the store is away: wait, then begin again at what the store holds. What
+                # runs meanwhile still lands, or its attempts would be forgotten.
+                self._must_rewind = True
         return None
 
     async def _next_step(self) -> Step | None:
@@ -509,7 +512,7 @@ class PartitionWorker:
                 await self._read(self._intake.wanting())
             except Unavailable:
                 # As in `_scheduled_unit`.
-                self._commits.mistrust()
+                self._must_rewind = True
 
     async def _outcome_of(self, call: UnitCall) -> Outcome | None:
         """Wait for its end: what came back; None where it did not run."""
@@ -590,9 +593,9 @@ class PartitionWorker:
     # --- starting over ----------------------------------------------------------------------
 
     async def _collect(self) -> None:
-        """Forget commits that have landed; rewind where one has not."""
+        """Forget commits that have landed; rewind where one has not, or the log was away."""
         self._commits.forget_landed()
-        if self._commits.broken:
+        if self._commits.broken or self._must_rewind:
             await self._rewind()
 
     async def _rewind(self) -> None:
@@ -602,7 +605,7 @@ class PartitionWorker:
             Fenced: Another owner holds a partition.
         """
         await self._rest()
-        if self._commits.broken:
+        if self._commits.broken or self._must_rewind:
             await self._pause()
         found = await self._commits.found()
         await self._gate.load(self._engine.storage)
@@ -614,6 +617,7 @@ class PartitionWorker:
     def _open_ledger(self, found: Mapping[At, StoredPosition]) -> None:
         """Begin (again) at what the store holds: nothing is read yet."""
         claimed = self._claimed
+        self._must_rewind = False
         self.ledger = Ledger(self.spec, found, claimed.wants)
         self._intake = self._empty_intake()
         self._commits.open(self.ledger, self._intake)
