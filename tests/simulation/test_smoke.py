@@ -71,6 +71,7 @@ NAMED = {
     12104: "as 1811, where a batch had been halved",
     41592: "a receipt was refused because the message was offered anew while it was being given out",
     12108: "what had ended while the log was away was thrown away, and its attempt forgotten",
+    14777: "a full bucket's row was deleted by one partition after another one had taken a token and said so",
     # The judge, or who plays the operator, was wrong here:
     6989: "an event that a pattern leaves out was expected to go when its window was over",
     17855: "as 6989, with a debounced key",

@@ -74,8 +74,7 @@ def test_a_throttle_says_when_the_next_run_may_begin() -> None:
     flow.begin((), start)
     flow.begin((), start)
     assert flow.until(start) == start + 5 * MICROS
-    assert len(flow.unsaved(start)) == 1
-    assert flow.unsaved(start) == ()
+    assert flow.full_again(["a", "b"]) == {None: start + 10 * MICROS}
 
 
 @given(

@@ -13,7 +13,7 @@ from tests.unit.delivery.making import engine_over
 from headrace.delivery.commit.committer import Committer
 from headrace.delivery.engine import Engine
 from headrace.delivery.flow.breaker import CircuitBreaker
-from headrace.delivery.flow.limits import FlowLimiter
+from headrace.delivery.flow.limits import FlowLimiter, decode_full, throttle_rows_of
 from headrace.delivery.partition.claimed_partition import ClaimedPartition
 from headrace.delivery.partition.coalesced_batches import MOST
 from headrace.delivery.partition.commit_pipeline import MAX_GATHERED
@@ -31,6 +31,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Failure, Outcome, Returned
 from headrace.model.policy import MAX_HOPS, Mode, Retry
 from headrace.model.record import Append, Chunk, encode_events
+from headrace.storage.kv.keys import after
 from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.base import Reader
 from headrace.storage.log.memory import MemoryBroker
@@ -259,6 +260,50 @@ def test_what_another_partition_has_begun_meanwhile_counts_for_the_throttle() ->
         loop.close()
     assert len(began) == 4
     assert all(after - before > 0.9 for before, after in pairwise(began))
+
+
+def test_what_a_throttle_has_spent_is_on_the_disk_before_each_run() -> None:
+    """Also where two runs of a partition begin at once."""
+
+    async def work(loop: VirtualLoop) -> list[list[int]]:
+        async def slow(moment: str) -> None:
+            if moment == "before":
+                await rig.clock.sleep(0.1)
+
+        rig = Rig(loop, slow)
+        await rig.declare()
+        await rig.publisher.publish("s", [Event(b"1", f"k{n}") for n in range(4)])
+        spent: list[list[int]] = []
+
+        class Looking(Counting):
+            async def invoke(self, invocation: Invocation) -> Outcome:
+                low = throttle_rows_of(rig.spec.name)
+                rows = await rig.storage.scan(Space.META, low, after(low))
+                spent.append([(decode_full(row) - begun) // 1_000_000 for _, row in rows])
+                await rig.clock.sleep(1)
+                return Returned()
+
+        rig.invoker = Looking()
+        throttle = Throttle(1, per=10.0, burst=4)
+        rig.spec = replace(rig.spec, mode="unordered", parallelism=4, throttle=throttle)
+        pump = await rig.claim()
+        begun = rig.clock.now()
+        running = rig.tasks.start(pump.run(), name="pump")
+        await rig.clock.sleep(60)
+        pump.stop()
+        await running
+        await rig.close()
+        assert not rig.failures
+        return spent
+
+    loop = VirtualLoop()
+    try:
+        spent = loop.drive(work(loop))
+    finally:
+        loop.close()
+    # Ten seconds for each token: as many as have begun are gone from the bucket that the disk has.
+    assert len(spent) == 4
+    assert all(known >= 10 * (runs + 1) for runs, (known,) in enumerate(spent))
 
 
 class FailingFirst:

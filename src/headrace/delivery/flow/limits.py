@@ -3,7 +3,8 @@
 `FlowLimiter` is shared by the partition workers of a function on a node; it answers at once and never waits. `RateFilter`
 belongs to one partition worker and says which events are left out because of a `Rate`. Both work on `paced`, a
 token bucket in one number (the generic cell rate algorithm, ITU-T I.371): the time at which a bucket
-would be full again. What a crash must not forget is handed over as rows that ride in a commit.
+would be full again. What a crash must not forget is handed over as rows that ride in a commit: by the
+filter itself, and for the limiter by the `ThrottleRows` of each partition.
 """
 
 from __future__ import annotations
@@ -71,7 +72,11 @@ class BucketRefills:
 
     def spend(self, pace: StartRate, of: Any, now: int) -> None:
         """Take a token out of a bucket."""
-        self.full[of] = spent(pace, self.full.get(of, 0), now)
+        self.put(of, spent(pace, self.full.get(of, 0), now))
+
+    def put(self, of: Any, full: int) -> None:
+        """The bucket is full again at `full`, and a row says so."""
+        self.full[of] = full
         self._gone.discard(of)
 
     def found(self, of: Any, full: int, now: int) -> None:
@@ -121,8 +126,7 @@ class FlowLimiter:
         self._function = spec.name
         self._running = 0
         self._by_key: dict[Key, int] = {}
-        self._buckets = BucketRefills()
-        self._unsaved: set[Key] = set()
+        self._full: dict[Key, int] = {}
         self._watchers: list[Callable[[Key], None]] = []
 
     def _limit(self, spec: FunctionSpec) -> None:
@@ -142,7 +146,7 @@ class FlowLimiter:
         knows = self._pace is not None and loaded._pace_per_key == self._pace_per_key
         self._limit(spec)
         if not knows:
-            self._buckets = loaded._buckets
+            self._full = loaded._full
 
     @property
     def is_open(self) -> bool:
@@ -166,7 +170,7 @@ class FlowLimiter:
             return FOREVER
         if self._pace is None or self._pace_per_key:
             return now
-        return paced(self._pace, self._buckets.full.get(None, 0), now)
+        return paced(self._pace, self._full.get(None, 0), now)
 
     def until_key(self, key: Key, now: int) -> int:
         """When a run that holds this key may begin, as far as the key is concerned."""
@@ -179,7 +183,7 @@ class FlowLimiter:
             return FOREVER
         if self._pace is None or not self._pace_per_key:
             return now
-        return paced(self._pace, self._buckets.full.get(key, 0), now)
+        return paced(self._pace, self._full.get(key, 0), now)
 
     def until_keys(self, keys: Iterable[Key], now: int) -> int:
         """When a run that holds all these keys may begin, as far as they are concerned."""
@@ -192,10 +196,15 @@ class FlowLimiter:
             self._by_key[key] = self._by_key.get(key, 0) + 1
         if self._pace is not None:
             for key in keys if self._pace_per_key else (None,):
-                self._buckets.spend(self._pace, key, now)
-                self._unsaved.add(key)
-            if len(self._buckets.full) > MAX_KEYS:
-                self._buckets.forget_full(now)
+                self._full[key] = spent(self._pace, self._full.get(key, 0), now)
+            if len(self._full) > MAX_KEYS:
+                self.forget_full(list(self._full), now)
+
+    def forget_full(self, buckets: Iterable[Key], now: int) -> None:
+        """Let go of those that are full: a full bucket is like one that was never used."""
+        for bucket in buckets:
+            if self._full.get(bucket, 0) <= now:
+                self._full.pop(bucket, None)
 
     def end(self, keys: Collection[Key]) -> None:
         """It has ended; whoever waits for its place is told."""
@@ -217,38 +226,21 @@ class FlowLimiter:
 
     # --- what a crash must not forget ---------------------------------------------------------
 
-    def unsaved(self, now: int) -> tuple[Row, ...]:
-        """Rows to be made durable before what was begun is run."""
-        rows = tuple(self._row(key, now) for key in self._unsaved)
-        self._unsaved.clear()
-        return rows
-
-    def _row(self, key: Key, now: int) -> Row:
-        full = self._buckets.full.get(key, 0)
-        return _full_row(_throttle_key(self._function, key), full, now)
+    def full_again(self, keys: Iterable[Key]) -> dict[Key, int]:
+        """When the buckets are full again that a run of these keys takes a token from."""
+        if self._pace is None:
+            return {}
+        return {of: self._full.get(of, 0) for of in (keys if self._pace_per_key else (None,))}
 
     async def load(self, storage: Storage, now: int) -> None:
-        """Go on where the store says."""
+        """Go on where the store says: each bucket's latest row is true."""
         if self._pace is None:
             return
-        prefix = pack("throttle", self._function)
+        prefix = throttle_rows_of(self._function)
         async for packed, value in rows_of(storage, prefix):
-            self._buckets.found(key_of(packed[len(prefix) :]), _decode(value), now)
-
-    # --- what says nothing any more -----------------------------------------------------------
-
-    def clears(self, now: int) -> bool:
-        """Whether rows can go now."""
-        return self._buckets.clears(now)
-
-    def clears_in(self, now: int) -> float | None:
-        """Seconds until it is worth asking again; None while there are no rows."""
-        return self._buckets.clears_in(now)
-
-    def cleared(self) -> tuple[Row, ...]:
-        """What deletes them."""
-        gone = self._buckets.gone()
-        return tuple(Delete(Space.META, _throttle_key(self._function, key)) for key in gone)
+            bucket, full = key_of(_behind_partition(packed[len(prefix) :])), decode_full(value)
+            if full > max(now, self._full.get(bucket, 0)):
+                self._full[bucket] = full
 
 
 class RateFilter:
@@ -306,7 +298,7 @@ class RateFilter:
         if not (self._unsaved or gone):
             return ()
         rows: list[Row] = [
-            Put(Space.META, self._prefix[stream] + b"\x00", _encode(self._judged[stream]))
+            Put(Space.META, self._prefix[stream] + b"\x00", encode_full(self._judged[stream]))
             for stream in {stream for stream, _ in self._unsaved}
         ]
         for stream, key in self._unsaved:
@@ -340,13 +332,19 @@ class RateFilter:
             async for packed, value in rows_of(storage, prefix):
                 name = packed[len(prefix) :]
                 if name == b"\x00":
-                    self._judged[stream] = _decode(value)
+                    self._judged[stream] = decode_full(value)
                 else:
-                    self._buckets.full[stream, key_of(name[1:])] = _decode(value)
+                    self._buckets.full[stream, key_of(name[1:])] = decode_full(value)
 
 
-def _throttle_key(function: str, key: Key) -> bytes:
-    return pack("throttle", function) + key_name(key)
+def throttle_rows_of(function: str) -> bytes:
+    """Where the rows of a function's throttle begin; each goes on with a stream, a partition and a key."""
+    return pack("starts", function)
+
+
+def _behind_partition(name: bytes) -> bytes:
+    """What is left of a row's name behind the stream, whose names have no zero byte, and the partition."""
+    return name[name.index(b"\x00") + 9 :]
 
 
 def key_name(key: Key) -> bytes:
@@ -361,14 +359,16 @@ def key_of(name: bytes) -> Key:
 
 def _full_row(place: bytes, full: int, now: int) -> Row:
     """A bucket that is full is like one that was never used."""
-    return Put(Space.META, place, _encode(full)) if full > now else Delete(Space.META, place)
+    return Put(Space.META, place, encode_full(full)) if full > now else Delete(Space.META, place)
 
 
-def _encode(number: int) -> bytes:
+def encode_full(number: int) -> bytes:
+    """The row of a bucket that is full again then."""
     return number.to_bytes(8, "big")
 
 
-def _decode(row: bytes) -> int:
+def decode_full(row: bytes) -> int:
+    """When the bucket of a row is full again."""
     return int.from_bytes(row, "big")
 
 

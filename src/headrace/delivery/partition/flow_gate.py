@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from headrace.delivery.flow.debounce_waits import DebounceWaits
 from headrace.delivery.flow.limits import MICROS, FlowLimiter, Key, RateFilter, Row
+from headrace.delivery.flow.throttle_rows import ThrottleRows
 from headrace.delivery.intake.lanes import LaneRules
 from headrace.delivery.unit import FOREVER, Unit
 from headrace.model.function import FunctionSpec
@@ -39,6 +40,7 @@ class FlowGate:
         self._flow = flow
         self._now = now
         self._sieve = RateFilter(spec, streams, partition)
+        self._starts = ThrottleRows(spec.name, streams[0], partition, flow)
         self.waits = DebounceWaits(spec, streams, partition)
         self._spec = spec
         self._inside: dict[int, frozenset[Key]] = {}
@@ -91,36 +93,37 @@ class FlowGate:
         if not self._is_open:
             self._flow.end(self._inside.pop(id(unit)))
 
-    def ahead(self) -> tuple[Row, ...]:
-        """Rows to be durable before what was begun runs."""
-        return () if self._is_open else self._flow.unsaved(self._now())
+    def ahead(self, unit: Unit) -> tuple[Row, ...]:
+        """Rows to be durable before the unit, which was begun, runs."""
+        return () if self._is_open else self._starts.ahead(self._inside[id(unit)], self._now())
 
     def rows(self, finished: Iterable[Chunk]) -> tuple[Row, ...]:
         """Rows that belong to the positions as they stand now, these events being finished."""
         if not self._keeps_rows:
             return ()
         self.waits.finished(finished)
-        return self._sieve.unsaved() + self.waits.unsaved() + self._flow.cleared()
+        return self._sieve.unsaved() + self.waits.unsaved() + self._starts.cleared(self._now())
 
     def clears(self) -> bool:
         """Whether rows can go that say nothing any more; asked while there is nothing to read."""
         if not self._keeps_rows:
             return False
         now = self._now()
-        sieve, flow = self._sieve.clears(now), self._flow.clears(now)
-        return sieve or flow
+        sieve, starts = self._sieve.clears(now), self._starts.clears(now)
+        return sieve or starts
 
     def clears_in(self) -> float | None:
         """Seconds until it is worth asking again; None while there are no rows."""
         if not self._keeps_rows:
             return None
         now = self._now()
-        waits = (self._sieve.clears_in(now), self._flow.clears_in(now))
+        waits = (self._sieve.clears_in(now), self._starts.clears_in(now))
         return min((seconds for seconds in waits if seconds is not None), default=None)
 
     async def load(self, storage: Storage) -> None:
         """Begin (again) at what the store says."""
         await self._sieve.load(storage)
+        await self._starts.load(storage, self._now())
         await self.waits.load(storage)
 
     def watch(self, told: Callable[[Key], None]) -> Callable[[], None]:

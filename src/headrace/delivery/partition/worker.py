@@ -449,7 +449,7 @@ class PartitionWorker:
 
     async def _write_ahead(self, unit: Unit) -> None:
         """Have on the disk what must be there before the unit runs."""
-        ahead = self._gate.ahead()
+        ahead = self._gate.ahead(unit)
         if self.spec.commit == "before":
             await self._commits.commit(
                 lambda: msgspec.structs.replace(self.ledger.forgotten(unit), extra=ahead)
