@@ -5,7 +5,7 @@
 In: the rooms whose faults cost most (`delivery`, `storage/kv`, `runtime`). Out: the mutants that
 survived, as `file:line what -> what`. A seed draws the same mutants in the same order until the code
 changes. Each is tried on the unit tests that name its module, then on its room's, then on simulated
-seeds; one that hangs counts as noticed. The checkout is never touched. What survived before, and
+apps and seeds; one that hangs counts as noticed. The checkout is never touched. What survived before, and
 why, is in `docs/mutants.md`.
 """
 
@@ -32,6 +32,14 @@ TESTS = {
     "src/headrace/storage/kv": ("tests/unit/storage", "tests/contract/test_storage.py"),
     "src/headrace/runtime": ("tests/unit/runtime", "tests/contract/test_invokers.py"),
 }
+APPS = (
+    "tests/simulation",
+    *(
+        f"--ignore=tests/simulation/test_{each}.py"
+        for each in ("smoke", "planted_defects", "planted_in_scenes")
+    ),
+)
+"""Whole apps on virtual time, but for those tests that play seeds themselves."""
 SIMULATED = ROOMS[0]
 """The room that the simulation runs for real; of the others it has twins in memory."""
 SHOWN = 2_000
@@ -205,6 +213,8 @@ class Trial:
         if near := self._naming(file, tests):
             yield "tests that name it", [*PYTEST, *near]
         yield "its room's tests", [*PYTEST, *tests]
+        if room == SIMULATED:
+            yield "simulated apps", [*PYTEST, *APPS]
         if room == SIMULATED and self._seeds:
             count = ["--seeds", str(self._seeds)]
             yield "simulated seeds", ["-m", "headrace.simulation", *count]

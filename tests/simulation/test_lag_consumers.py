@@ -46,6 +46,15 @@ def _assert_whole(world: World, count: int) -> None:
     assert world.lag("shop.drain") == 0
 
 
+def test_nothing_is_kept_of_a_run_that_has_ended() -> None:
+    with World(_app()) as world:
+        _publish(world, 20)
+        world.run_until_idle()
+
+        _assert_whole(world, 20)
+        assert world._lives.node.dispatcher._shifts._known == {}
+
+
 @pytest.mark.parametrize(
     ("label", "passes"),
     [

@@ -162,6 +162,7 @@ def test_a_redrive_gives_out_every_dead_message_however_many_there_are() -> None
         world.publish(jobs, *range(count), key=str)
         world.run_until_idle()
         broken = False
+        assert sum(row.dead for row in world._drive(desk(world).rows())[0].readers) == count
         assert world._drive(desk(world).redrive("jobs")) == count
         world.run_until_idle()
         assert sorted(world.values(done)) == list(range(count))

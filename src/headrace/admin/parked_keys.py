@@ -22,7 +22,7 @@ from headrace.environment.time_slices import Slices
 from headrace.model.effects import Change, Check, DeadEvent, Delete, Put, Space
 from headrace.model.errors import Unknown
 from headrace.model.outcome import BEHIND
-from headrace.storage.kv.base import Storage
+from headrace.storage.kv.base import Storage, scan_pages
 from headrace.storage.kv.keys import after, pack
 
 PAGE = 500
@@ -147,10 +147,12 @@ class ParkedKeys:
 
     async def _first(self, packed: bytes, slices: Slices) -> tuple[DeadEvent | None, int]:
         """The event that a key is parked for, and how many wait; counted up to 10,000."""
-        low, end, count = packed, parked_end(packed), 0
+        count = 0
         found = begun = None
-        while count < MAX_COUNTED:
-            rows = await self._storage.scan(Space.PARKED, low, end, limit=COUNT_PAGE)
+        pages = scan_pages(
+            self._storage, Space.PARKED, packed, parked_end(packed), limit=COUNT_PAGE
+        )
+        async for rows in pages:
             for _, value in rows if found is None else ():
                 # After a reset, events that come again before the one that failed lie in front of it.
                 waiting = decode_waiting(value)
@@ -159,9 +161,8 @@ class ParkedKeys:
                     found = waiting
                     break
             count += len(rows)
-            if len(rows) < COUNT_PAGE:
+            if count >= MAX_COUNTED:
                 break
-            low = rows[-1][0] + b"\x00"
             await slices.step()
         return found or begun, count
 

@@ -321,14 +321,13 @@ class Queues:
         return counts
 
     async def _count(self, space: Space, prefix: bytes) -> int:
-        count, low, slices = 0, prefix, Slices(self._clock)
-        while count < MAX_COUNTED:
-            await slices.step()
-            page = await self._storage.scan(space, low, after(prefix), limit=COUNT_PAGE)
+        count, slices = 0, Slices(self._clock)
+        pages = scan_pages(self._storage, space, prefix, after(prefix), limit=COUNT_PAGE)
+        async for page in pages:
             count += len(page)
-            if len(page) < COUNT_PAGE:
+            if count >= MAX_COUNTED:
                 break
-            low = page[-1][0] + b"\x00"
+            await slices.step()
         return count
 
     async def _dead_of(self, group: str, name: str) -> list[Position]:

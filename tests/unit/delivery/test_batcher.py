@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.delivery.making import chunk, offsets_of
@@ -68,6 +71,17 @@ def test_a_window_waits_for_a_fuller_batch_but_not_for_a_full_one() -> None:
     batcher.add(0, [chunk(1, 2)], 10.1)
     assert batcher.wait(10.1) == 0.0
     assert batcher.wanting() == ()
+
+
+@pytest.mark.parametrize("sizes", [(4,), (3, 3, 1)])
+def test_what_is_left_when_a_batch_is_taken_waits_a_whole_window(sizes: tuple[int, ...]) -> None:
+    batcher = Batcher(events=3, size=1 << 20, window=0.5)
+    firsts = itertools.accumulate(sizes, initial=0)
+    batcher.add(0, [chunk(size, first) for size, first in zip(sizes, firsts, strict=False)], 10.0)
+
+    assert offsets_of(batcher.take(10.2, 2)) == list(range(sum(sizes) - 1))
+    assert len(batcher) == 1
+    assert batcher.wait(10.2) == 0.5
 
 
 def test_an_event_larger_than_a_batch_goes_alone() -> None:

@@ -101,6 +101,7 @@ async def test_a_commit_moves_every_position_and_appends_with_the_platforms_line
     chunks, lag = await shift.fetch(2)
     more, left = await shift.fetch(100)
     assert sorted(_numbers(chunks + more)) == [1, 2, 3, 4]
+    assert shift.given == 4
     assert (lag, left) == (2 if len(_numbers(chunks)) == 2 else 3, 0)
     await shift.land(Returned(appends=(_output(hops=99),)))
     assert [(chunk.hops, chunk.origin) for chunk in await rig.done()] == [(6, "o")]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.delivery.intake.lanes import LaneRules, Lanes
-from headrace.delivery.unit import cut
+from headrace.delivery.unit import FOREVER, cut
 from headrace.model.event import Event
 from headrace.model.record import Chunk, encode_events
 
@@ -229,3 +230,48 @@ def test_a_window_of_a_key_counts_from_its_first_event_whoever_reads_it() -> Non
         assert found.take(0.0) == ()
         found.look(150)
         assert taken(found.take(0.0)) == [("a", 0), ("a", 1), ("a", 2)]
+
+
+def test_of_lanes_that_wait_for_room_the_first_goes_when_a_run_of_its_key_ends() -> None:
+    room = {"a": FOREVER, "b": 0}
+    rules = LaneRules(by_key=False, until=lambda key, now: room[str(key)])
+    waiting = lanes(events=1, rules=rules)
+    waiting.look(1)
+    waiting.add(0, [chunk_of(["a", "a", "b", "a"], 0)], 0.0)
+    assert taken(waiting.take(0.0)) == [("b", 2)]
+    assert waiting.take(0.0) == ()
+
+    for place in (0, 1, 3):
+        room["a"] = 0
+        waiting.unblock("a")
+        assert taken(waiting.take(0.0)) == [("a", place)]
+        assert waiting.wait(0.0) is None
+        room["a"] = FOREVER
+    waiting.unblock("a")
+    waiting.unblock("b")
+    assert waiting.wait(0.0) is None
+    assert len(waiting) == 0
+
+
+@pytest.mark.parametrize("due", [100, FOREVER])
+def test_a_key_that_waited_for_room_twice_still_runs_one_event_after_the_other(due: int) -> None:
+    room = {"a": due}
+    waiting = lanes(events=1, rules=LaneRules(until=lambda key, now: room[str(key)]))
+    waiting.look(1)
+    for offset in range(2):
+        waiting.add(0, [chunk_of(["a"], offset)], 0.0)
+        assert waiting.take(0.0) == ()
+    waiting.add(0, [chunk_of(["a"], 2)], 0.0)
+    room["a"] = 0
+    first = waiting.take(0.0)
+    assert taken(first) == [("a", 0)]
+
+    waiting.unblock("a")
+    waiting.look(100)
+    assert waiting.take(0.0) == ()
+    waiting.release(first)
+    second = waiting.take(0.0)
+    assert taken(second) == [("a", 1)]
+    waiting.unblock("a")
+    waiting.look(200)
+    assert waiting.take(0.0) == ()

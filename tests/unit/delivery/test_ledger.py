@@ -21,6 +21,7 @@ from headrace.model.flow_control import Singleton
 from headrace.model.function import FunctionSpec
 from headrace.model.outcome import Returned
 from headrace.model.policy import DeadLetter, Discard, OnFailure, ParkKey
+from headrace.model.record import Append
 
 SPEC = FunctionSpec(name="a.f", app="a")
 LANE = lane_of(Event(b"", "k"), 0)
@@ -305,3 +306,19 @@ def test_what_was_taken_back_runs_again_and_no_change_says_it_is_done() -> None:
     books.pending.clear()
     third = landed(books, mine, Verdict(finished=mine.chunks, kept=True))
     assert third.progress["s", 0] == Progress(6)
+
+
+def test_what_was_gathered_is_counted_until_it_is_written_up() -> None:
+    books = ledger(batch_size=2)
+    output = Append("out", 0, 1, b"12345")
+    for first in (0, 3):
+        (read,) = books.admit(("s", 0), (chunk(3, first),))
+        books.gather(Unit((read,)), Returned(appends=(output,)))
+    assert (books.gathered_units, books.gathered_bytes) == (4, 10)
+
+    effects = books.gathered()
+
+    assert effects.progress["s", 0] == Progress(6)
+    assert len(effects.appends) == 2
+    assert (books.gathered_units, books.gathered_bytes) == (0, 0)
+    assert books.gathered().appends == ()

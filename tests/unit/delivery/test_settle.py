@@ -116,3 +116,21 @@ def test_a_stopped_partition_waits_for_an_operator() -> None:
     verdict = judged(unit(1), Returned(error=TROUBLE), asked)
 
     assert [more.due for more in verdict.again] == [FOREVER]
+
+
+def test_coalesced_batches_that_end_early_without_a_failure_are_done_up_to_there() -> None:
+    asked = spec(batch_size=2)
+    verdict = judged(unit(6), Returned(untouched=3), asked)
+
+    assert offsets_of(verdict.finished) == [0, 1, 2]
+    assert [offsets_of(each.chunks) for each in verdict.again] == [[3], [4, 5]]
+    assert all(each.attempts == 0 for each in verdict.again)
+    assert (verdict.kept, verdict.given_up) == (True, ())
+
+
+def test_an_event_that_failed_is_never_done_whatever_ran_behind_it() -> None:
+    said = Returned(failures=(Failure(0, TROUBLE), Failure(3, TROUBLE)), untouched=4)
+    verdict = judged(unit(6), said, spec(batch_size=2))
+
+    assert verdict.finished == ()
+    assert [offsets_of(each.chunks) for each in verdict.again] == [[0, 1], [2, 3], [4, 5]]

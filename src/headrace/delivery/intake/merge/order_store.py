@@ -7,7 +7,7 @@ written while every stream has something to read. It decides nothing about the o
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -96,22 +96,12 @@ class MergeOrderStore:
         for stream, cursor in enumerate(cursors):
             low = self._stream(stream)
             here = _place(low, cursor)
-            found += await self._between(stream, low, here)
+            async for page in scan_pages(self._storage, Space.META, low, here, limit=PAGE):
+                found += _skipped(stream, page)
             # Of those that begin before here, the last one says all that the others say.
-            found += await self._between(stream, here, after(low), limit=1)
+            last = await self._storage.scan(Space.META, here, after(low), limit=1)
+            found += _skipped(stream, last)
         return Memory(tuple(cursors), tuple(found), () if owed is None else owed.pieces)
-
-    async def _between(
-        self, stream: int, low: bytes, high: bytes | None, *, limit: int = PAGE
-    ) -> list[SkippedStream]:
-        """The passes in a range of keys: all, or no more than fit into a smaller page."""
-        found: list[SkippedStream] = []
-        while page := await self._storage.scan(Space.META, low, high, limit=limit):
-            found += (SkippedStream(stream, _opened(_cut_decoder, row)) for _, row in page)
-            if len(page) < limit or limit < PAGE:
-                break
-            low = page[-1][0] + b"\x00"
-        return found
 
     def rows(self, progress: Mapping[tuple[str, int], Progress]) -> tuple[Put | Delete, ...]:
         """What lands with this progress, so that nobody comes by another order after it."""
@@ -238,6 +228,11 @@ async def copy_order(
         gone = [Delete(Space.META, key) for key, _ in page if key not in copied]
         if gone:
             await storage.apply(Change(deletes=tuple(gone)))
+
+
+def _skipped(stream: int, rows: Iterable[tuple[bytes, bytes]]) -> list[SkippedStream]:
+    """What these rows say of a stream that was passed over."""
+    return [SkippedStream(stream, _opened(_cut_decoder, row)) for _, row in rows]
 
 
 def _left(chunk: Chunk, done: Mapping[str, _Done]) -> Sequence[int]:
