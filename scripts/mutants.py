@@ -30,7 +30,7 @@ COPIED = ("src", "tests", "pyproject.toml", "scripts", "examples", "bench", "doc
 TESTS = {
     "src/headrace/delivery": ("tests/unit/delivery", "tests/unit/admin", "tests/unit/bus"),
     "src/headrace/storage/kv": ("tests/unit/storage", "tests/contract/test_storage.py"),
-    "src/headrace/runtime": ("tests/unit/runtime", "tests/contract/test_invokers.py"),
+    "src/headrace/runtime": ("tests/unit/runtime", "tests/contract/test_runtimes.py"),
 }
 APPS = (
     "tests/simulation",

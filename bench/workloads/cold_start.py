@@ -13,6 +13,7 @@ import uvloop
 
 from bench.figures import arguments, report, spread
 from bench.workloads.runtime import answer, call, fleet_of
+from headrace.runtime.base import invoke
 from headrace.runtime.fleet import Fleet
 
 BURST = 200
@@ -22,7 +23,7 @@ REST = b'{"rest_s": 1.5}'
 async def cold_call(fleet: Fleet, function: str) -> float:
     """Seconds from the lease to the first line of a fresh instance."""
     began = time.perf_counter_ns()
-    first_line = int(answer(await fleet.invoke(call(function))))
+    first_line = int(answer(await invoke(fleet.submit, call(function))))
     # The instance ends with its only run; the next call must not find the machine burying it.
     while fleet.instances():  # noqa: ASYNC110 - the fleet tells nobody when one is gone
         await asyncio.sleep(0.001)
@@ -32,7 +33,9 @@ async def cold_call(fleet: Fleet, function: str) -> float:
 async def burst(fleet: Fleet, function: str, count: int) -> float:
     """Seconds until `count` instances, asked for at once, are all at their first line."""
     began = time.perf_counter_ns()
-    outcomes = await asyncio.gather(*(fleet.invoke(call(function, REST)) for _ in range(count)))
+    outcomes = await asyncio.gather(
+        *(invoke(fleet.submit, call(function, REST)) for _ in range(count))
+    )
     return (max(int(answer(outcome)) for outcome in outcomes) - began) / 1e9
 
 

@@ -8,13 +8,14 @@ import uvloop
 
 from bench.figures import arguments, report, spread
 from bench.workloads.runtime import answer, call, fleet_of
+from headrace.runtime.base import invoke
 
 
 async def first_start(app: str) -> float:
     """Seconds from the deployment to the first answer."""
     began = time.perf_counter()
     async with fleet_of(app) as fleet:
-        answer(await fleet.invoke(call(f"{app}.echo", b"1")))
+        answer(await invoke(fleet.submit, call(f"{app}.echo", b"1")))
         return time.perf_counter() - began
 
 

@@ -12,6 +12,7 @@ from bench.figures import arguments, percentile, report, scratch
 from bench.workloads.revival import asleep
 from bench.workloads.runtime import answer, call, fleet_of
 from bench.workloads.serving import serving
+from headrace.runtime.base import invoke
 
 HIBERNATING = 200
 WATCHED_S = 5.0
@@ -32,7 +33,7 @@ def registered(quick: bool) -> dict[str, float]:
 async def hibernating(app: str, count: int) -> float:
     """Memory of its own that a hibernating instance has, in MiB."""
     async with fleet_of(app) as fleet:
-        calls = (fleet.invoke(call(f"{app}.sleeper", REST)) for _ in range(count))
+        calls = (invoke(fleet.submit, call(f"{app}.sleeper", REST)) for _ in range(count))
         for outcome in await asyncio.gather(*calls):
             answer(outcome)
         await asleep(fleet)

@@ -9,6 +9,7 @@ import uvloop
 
 from bench.figures import arguments, report, spread
 from bench.workloads.runtime import answer, call, fleet_of
+from headrace.runtime.base import invoke
 from headrace.runtime.fleet import Fleet
 
 REST_S = 0.002
@@ -31,12 +32,12 @@ async def measure(*, quick: bool) -> dict[str, float]:
     """Call, let it fall asleep, call again."""
     samples: list[float] = []
     async with fleet_of("empty") as fleet:
-        answer(await fleet.invoke(call("empty.sleeper")))
+        answer(await invoke(fleet.submit, call("empty.sleeper")))
         for _ in range(5 if quick else 40):
             await asleep(fleet)
             invocation = call("empty.sleeper")
             began = time.perf_counter()
-            outcome = await fleet.invoke(invocation)
+            outcome = await invoke(fleet.submit, invocation)
             samples.append(time.perf_counter() - began)
             answer(outcome)
     return spread(samples, scale=1e6, prefix="revival_us_")

@@ -9,6 +9,7 @@ import uvloop
 
 from bench.figures import arguments, report, spread
 from bench.workloads.runtime import answer, call, fleet_of
+from headrace.runtime.base import invoke
 from headrace.runtime.fleet import Fleet
 
 PAYLOAD = b'{"note": "' + b"x" * 188 + b'"}'
@@ -20,7 +21,7 @@ async def in_a_row(fleet: Fleet, seconds: float) -> list[float]:
     samples: list[float] = []
     until = time.perf_counter() + seconds
     while (began := time.perf_counter()) < until:
-        answer(await fleet.invoke(call("empty.echo", PAYLOAD)))
+        answer(await invoke(fleet.submit, call("empty.echo", PAYLOAD)))
         samples.append(time.perf_counter() - began)
     return samples
 
@@ -34,7 +35,7 @@ async def at_once(fleet: Fleet, seconds: float, in_flight: int) -> float:
     async def caller() -> None:
         nonlocal done
         while time.perf_counter() < until:
-            answer(await fleet.invoke(call("empty.echo", PAYLOAD)))
+            answer(await invoke(fleet.submit, call("empty.echo", PAYLOAD)))
             done += 1
 
     async with asyncio.TaskGroup() as callers:

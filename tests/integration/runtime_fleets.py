@@ -16,6 +16,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Range, Scanned
 from headrace.model.policy import FleetLimits
 from headrace.model.record import Chunk, encode_events
+from headrace.runtime.base import invoke
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.process.fleet_host import FleetHost
 from headrace.runtime.process.instance_logs import InstanceLine
@@ -83,7 +84,9 @@ class House:
         await self.fleet.deploy(self.write(code))
 
     async def run(self, name: str, *, within: float = 5.0, events: int = 1) -> Outcome:
-        return await self.fleet.invoke(invocation(f"shop.{name}", timeout=within, events=events))
+        return await invoke(
+            self.fleet.submit, invocation(f"shop.{name}", timeout=within, events=events)
+        )
 
     def said(self) -> list[str]:
         return [line.message for line in self.lines]

@@ -9,6 +9,7 @@ from tests.integration.runtime_fleets import eventually, house, invocation
 
 from headrace.model.invocation import key_of
 from headrace.model.outcome import Crashed, Returned
+from headrace.runtime.base import invoke
 
 MAX_TRIES = 50
 
@@ -27,7 +28,7 @@ def price(event):
         while low >= 0:
             rest = replace(convoy, chunks=(chunk.window(low, chunk.high),))
             handed += rest.batches
-            outcome = await home.fleet.invoke(rest)
+            outcome = await invoke(home.fleet.submit, rest)
             assert isinstance(outcome, Returned)
             assert (outcome.error, outcome.failures) == (None, ())
             assert outcome.untouched != 0
@@ -51,14 +52,14 @@ def price(event):
         os._exit(3)
 """)
         convoy = replace(invocation("shop.price", events=3), each=1)
-        outcome = await home.fleet.invoke(convoy)
+        outcome = await invoke(home.fleet.submit, convoy)
         for _ in range(MAX_TRIES):
             if isinstance(outcome, Crashed):
                 break
             # A machine that is busy ends a convoy before its second batch.
             assert isinstance(outcome, Returned)
             assert outcome.untouched == 1
-            outcome = await home.fleet.invoke(convoy)
+            outcome = await invoke(home.fleet.submit, convoy)
 
         assert isinstance(outcome, Crashed)
         assert "code 3" in outcome.cause.message

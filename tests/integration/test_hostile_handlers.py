@@ -21,6 +21,7 @@ from tests.integration.runtime_fleets import (
 )
 
 from headrace.model.outcome import Crashed, Outcome, Returned, TimedOut
+from headrace.runtime.base import invoke
 
 LATE_S = 0.5
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root to change uids")
@@ -410,7 +411,7 @@ def price(events, context):
         keys = [f"good-{number}" for number in range(12)]
         keys.insert(6, "poison")
         outcomes = await asyncio.gather(
-            *[home.fleet.invoke(invocation("shop.price", key=key)) for key in keys]
+            *[invoke(home.fleet.submit, invocation("shop.price", key=key)) for key in keys]
         )
         assert isinstance(outcomes[6], Crashed)
         assert all(isinstance(outcome, Returned) for outcome in outcomes[:6] + outcomes[7:])

@@ -17,8 +17,8 @@ from headrace.model.event import Event
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Crashed, Returned, TimedOut
 from headrace.model.record import Chunk, encode_events
-from headrace.runtime.base import RECALLED
-from headrace.runtime.run_handle import SentRun
+from headrace.runtime.awaited_runs import AwaitedRun, AwaitedRuns
+from headrace.runtime.base import RECALLED, invoke
 
 APP = """
 @app.function(orders, mode="keyed", batch_size=1, scaling=Scaling(max=1))
@@ -39,22 +39,22 @@ def work(name: str, wait: float = 0.01, *, timeout: float = 5.0, dies: bool = Fa
     return replace(invocation("shop.price", timeout=timeout), chunks=(chunk,))
 
 
-async def busy(home: House, head: Invocation) -> SentRun:
+async def busy(home: House, head: Invocation) -> AwaitedRun:
     """An instance whose runs are known to be neither very short nor long, running `head`."""
     for number in range(60):
-        await home.fleet.invoke(work(f"warm-{number}", 0.002))
+        await invoke(home.fleet.submit, work(f"warm-{number}", 0.002))
     # On a busy machine, until what was slow is forgotten.
     while not await takes_another(home):
         pass
     await eventually(lambda: home.said()[-1:] == ["ends probe"])
     home.lines.clear()
-    begun = home.fleet.lead(head)
+    begun = AwaitedRuns(home.fleet).lead(head)
     assert begun is not None
     return begun
 
 
 async def takes_another(home: House) -> bool:
-    probe = home.fleet.lead(work("probe", 0.002))
+    probe = AwaitedRuns(home.fleet).lead(work("probe", 0.002))
     assert probe is not None
     takes = probe.takes_another
     await probe.outcome()
@@ -100,7 +100,7 @@ async def test_a_run_behind_a_slow_one_is_taken_back_and_never_begins_there(
         assert await slow.follow(work("waits")).outcome() is RECALLED
         assert CLOCK.monotonic() - before < 0.9
         assert isinstance(await slow.outcome(), Returned)
-        again = await home.fleet.invoke(work("waits"))
+        again = await invoke(home.fleet.submit, work("waits"))
         assert isinstance(again, Returned)
         assert await eventually(lambda: len(home.lines) == 4)
         assert home.said() == ["begins slow", "ends slow", "begins waits", "ends waits"]
@@ -210,8 +210,8 @@ async def test_a_run_that_was_not_given_back_did_run_whenever_its_instance_is_ki
 async def test_nothing_is_sent_ahead_while_runs_are_long(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         await home.deploy(APP)
-        await home.fleet.invoke(work("long", 0.2))
-        after_long = home.fleet.lead(work("second", 0.05))
+        await invoke(home.fleet.submit, work("long", 0.2))
+        after_long = AwaitedRuns(home.fleet).lead(work("second", 0.05))
         assert after_long is not None
         assert not after_long.takes_another
         await after_long.outcome()
@@ -222,9 +222,9 @@ async def test_an_instance_serves_no_run_more_than_it_may(tmp_path: Path) -> Non
         await home.deploy(APP.replace("max=1)", "max=1, max_invocations=50)"))
         served: Counter[str] = Counter()
         for number in range(120):
-            sent = home.fleet.lead(work(str(number), 0.001))
+            sent = AwaitedRuns(home.fleet).lead(work(str(number), 0.001))
             if sent is None:
-                await home.fleet.invoke(work("alone", 0.001))
+                await invoke(home.fleet.submit, work("alone", 0.001))
                 continue
             following = sent.follow(work("behind", 0.001)) if sent.takes_another else None
             served[(await sent.outcome()).usage.instance] += 1

@@ -13,6 +13,7 @@ from tests.integration.runtime_fleets import CLOCK, eventually, house, invocatio
 from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.outcome import Crashed, Returned
 from headrace.model.policy import FleetLimits
+from headrace.runtime.base import invoke
 
 PLAIN = """
 @app.function(orders)
@@ -72,7 +73,7 @@ def price(events, context):
     subprocess.run(["echo", "bare"])
     print("no newline", end="")
 """)
-        await home.fleet.invoke(invocation("shop.price", key="orders/0/9"))
+        await invoke(home.fleet.submit, invocation("shop.price", key="orders/0/9"))
         assert await eventually(lambda: len(home.lines) >= 5)
         said = {line.message: line for line in home.lines}
         assert set(said) == {"half line", "to stderr", "watch 7", "bare", "no newline"}
@@ -210,7 +211,7 @@ def price(events, context):
 """)
 
         async def run(affinity: str) -> str:
-            outcome = await home.fleet.invoke(invocation("shop.price", affinity=affinity))
+            outcome = await invoke(home.fleet.submit, invocation("shop.price", affinity=affinity))
             return outcome.usage.instance
 
         homes = await asyncio.gather(run("a"), run("b"), run("c"))

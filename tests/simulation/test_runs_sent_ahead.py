@@ -11,7 +11,7 @@ import pytest
 
 from headrace import App, Context, Event, Retry
 from headrace.runtime.base import RECALLED
-from headrace.runtime.inline_prefetch import InlineSent
+from headrace.runtime.inline_run import InlineRun
 from headrace.testing.world import World
 
 Order = Event[dict[str, int]]
@@ -46,15 +46,15 @@ def shop(mode: Literal["keyed", "unordered"], chance: random.Random) -> App:
 def behind(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """What became of runs that were sent ahead."""
     found: Counter[str] = Counter()
-    run = InlineSent._run
+    run = InlineRun._run
 
-    async def counted(self: InlineSent) -> object:
+    async def counted(self: InlineRun) -> object:
         outcome = await run(self)
         if self._before is not None:
             found["taken back" if outcome is RECALLED else "ran"] += 1
         return outcome
 
-    monkeypatch.setattr(InlineSent, "_run", counted)
+    monkeypatch.setattr(InlineRun, "_run", counted)
     return found
 
 

@@ -147,7 +147,7 @@ def answer_call_failure(error: CallFailed) -> Response:
     )
 
 
-def answer_failure(error: Exception, where: str, clock: Clock) -> Response:
+def answer_failure(error: BaseException, where: str, clock: Clock) -> Response:
     """The answer to whatever `where` raised; an unexpected exception is logged under a reference."""
     if isinstance(error, errors.HeadraceError):
         return answer_error(error)

@@ -106,7 +106,7 @@ class Node:
             on_failure=_failed,
             folder=settings.data,
         )
-        self.fleet = parts.runner
+        self.fleet = parts.runtime
         self.dispatcher = parts.supervisor
         self.bus = parts.bus
         self.replays = parts.replays

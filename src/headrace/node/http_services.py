@@ -27,7 +27,7 @@ from headrace.delivery.publisher import Publisher
 from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
 from headrace.http.dependencies import Dependencies, Health
-from headrace.runtime.base import Invoker
+from headrace.runtime.base import Submit
 from headrace.runtime.instance_views import ColdStarts, FailedStarts
 from headrace.security.access import Access
 from headrace.security.operator_key import Operator
@@ -42,7 +42,7 @@ from headrace.telemetry.history import RunHistory
 def furnish(
     dispatcher: PartitionSupervisor,
     *,
-    invoker: Invoker,
+    submit: Submit,
     answers: LiveAnswers,
     replays: Replays,
     runs: RunHistory,
@@ -64,8 +64,8 @@ def furnish(
 
     Args:
         dispatcher: Who delivers.
-        invoker: Runs functions that are called directly.
-        answers: What running calls say before they end; the same the invoker's host services have.
+        submit: Runs functions that are called directly.
+        answers: What running calls say before they end; the same the runtime's host services have.
         replays: The bus's.
         runs: What became of each invocation.
         storage: Where everything is kept.
@@ -90,7 +90,7 @@ def furnish(
         direct=DirectCalls(
             dispatcher.functions,
             committer=dispatcher.committer,
-            invoker=invoker,
+            submit=submit,
             clock=clock,
             entropy=entropy,
             runs=runs,

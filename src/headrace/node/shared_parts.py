@@ -1,7 +1,7 @@
 """The parts of a node that do not depend on how functions run: delivery, bus, replays and services.
 
-In: storage, log and what makes a runner. Out: the parts, connected. `assembly` calls it with a fleet
-of processes, `testing` with an inline invoker for each of its hosts; neither connects them itself.
+In: storage, log and what makes a runtime. Out: the parts, connected. `assembly` calls it with a fleet
+of processes, `testing` with an inline runtime for each of its hosts; neither connects them itself.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from headrace.delivery.calls.streaming import LiveAnswers
 from headrace.delivery.engine import Engine
 from headrace.delivery.hostcalls import HostCalls
 from headrace.http.dependencies import Dependencies, Health
-from headrace.model.invocation import Invocation
 from headrace.node.http_services import furnish
-from headrace.runtime.base import Invoker, RunHandle
+from headrace.runtime.awaited_runs import AwaitedRuns
+from headrace.runtime.base import Runtime
 from headrace.runtime.instance_views import ColdStarts, FailedStart
 from headrace.security.access import Access
 from headrace.security.operator_key import Operator
@@ -34,33 +34,29 @@ from headrace.security.secrets import Secrets
 from headrace.storage.log.base import Broker
 
 
-class Runner(Invoker, Protocol):
-    """Runs functions, and starts runs ahead of time: a fleet, or an inline invoker."""
-
-    def lead(self, invocation: Invocation) -> RunHandle | None:
-        """Start a run that others may follow; None where `invoke` knows why not."""
-        ...
+class StartedRuntime(Runtime, Protocol):
+    """A runtime that says why its instances do not start: a fleet, or the inline one."""
 
     def failed_start(self, function: str) -> FailedStart | None:
         """Return why no instance of the function starts; None where instances start."""
         ...
 
 
-R = TypeVar("R", bound=Runner)
+R = TypeVar("R", bound=StartedRuntime)
 
 
 class SharedParts(NamedTuple, Generic[R]):
     """Connected parts.
 
     Attributes:
-        runner: Runs the apps' functions.
+        runtime: Runs the apps' functions.
         supervisor: Owner of the partition workers.
         bus: Rules and where they forward to.
         replays: Replays of the bus.
         services: Services behind the HTTP server.
     """
 
-    runner: R
+    runtime: R
     supervisor: PartitionSupervisor
     bus: Bus
     replays: Replays
@@ -68,7 +64,7 @@ class SharedParts(NamedTuple, Generic[R]):
 
 
 def connect_parts(
-    runner_for: Callable[[HostCalls], R],
+    runtime_for: Callable[[HostCalls], R],
     *,
     engine: Engine,
     delivered: Broker | None = None,
@@ -88,7 +84,7 @@ def connect_parts(
     """Make and connect the parts; nothing starts yet.
 
     Args:
-        runner_for: Makes the runner, given the answers to what running functions ask.
+        runtime_for: Makes the runtime, given the answers to what running functions ask.
         engine: Storage, log, time, chance and tasks.
         delivered: The log as delivery reads it, where that differs (a test's faults).
         secrets: Secrets by name.
@@ -106,8 +102,9 @@ def connect_parts(
     """
     storage, broker, clock, entropy = engine.storage, engine.log, engine.clock, engine.random
     consumer_runs, answers = ConsumerRuns(), LiveAnswers()
-    runner = runner_for(HostCalls(storage, clock, consumer_runs, answers, secrets))
-    internal = InternalInvoker(runner, clock=clock)
+    runtime = runtime_for(HostCalls(storage, clock, consumer_runs, answers, secrets))
+    awaited = AwaitedRuns(runtime)
+    internal = InternalInvoker(awaited, clock=clock)
     supervisor = PartitionSupervisor(
         engine=engine if delivered is None else replace(engine, log=delivered),
         invoker=internal,
@@ -115,7 +112,7 @@ def connect_parts(
         folder=folder,
         outside=outside,
         shifts=consumer_runs,
-        lead=runner.lead,
+        lead=awaited.lead,
     )
     bus = Bus(supervisor, internal, storage=storage, broker=broker, post=post, secrets=secrets)
     replays = Replays(
@@ -128,7 +125,7 @@ def connect_parts(
     )
     services = furnish(
         supervisor,
-        invoker=runner,
+        submit=runtime.submit,
         answers=answers,
         replays=replays,
         runs=engine.telemetry,
@@ -144,6 +141,6 @@ def connect_parts(
         health=health,
         instances=instances,
         cold_starts=cold_starts,
-        failed_start=runner.failed_start,
+        failed_start=runtime.failed_start,
     )
-    return SharedParts(runner, supervisor, bus, replays, services)
+    return SharedParts(runtime, supervisor, bus, replays, services)

@@ -18,12 +18,14 @@ from pathlib import Path
 from headrace.model.errors import Misuse, Unavailable, Unknown
 from headrace.model.function import AppSpec
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Cause, Outcome
+from headrace.model.outcome import Cause
 from headrace.model.policy import FleetLimits
 from headrace.model.settings import ImportEnvironment
 from headrace.runtime.app_folders import FILES, AppFolders
+from headrace.runtime.base import Run, Waiter
 from headrace.runtime.budget import Budget
 from headrace.runtime.deployment import Deployment
+from headrace.runtime.fleet_run import FleetRun
 from headrace.runtime.housekeeping import Housekeeping
 from headrace.runtime.instance_views import (
     ColdStarts,
@@ -39,19 +41,17 @@ from headrace.runtime.process.instance_logs import InstanceLine
 from headrace.runtime.process.memory_use import KernelKills
 from headrace.runtime.process.zygote import Zygote
 from headrace.runtime.protocol.messages import Exited, Forked, ForkFailed
-from headrace.runtime.run_handle import SentRun
 from headrace.runtime.spawner import APP_GROUPS, Spawner, allow_descriptors, remove
-from headrace.runtime.states import InstanceState, KillReason, Lost, Queued, Waiter
+from headrace.runtime.states import InstanceState, KillReason
 
 MAX_COLD_STARTS = 1_000
 STOP_GRACE_S = 3.0
-MAX_SWITCHES = 8
 DEFAULT_SPIN_S = 100e-6
 """How long a child looks for its next run before it sleeps, while runs follow each other closely."""
 
 
 class Fleet:
-    """The invoker that isolates: implements `runtime.base.Invoker`."""
+    """The runtime that isolates: implements `runtime.base.Runtime`."""
 
     def __init__(
         self,
@@ -219,35 +219,24 @@ class Fleet:
         for instance in self._instances.values():
             instance.set_partitions(self._births.partitions)
 
-    # -- invoking --------------------------------------------------------------------------------
+    # -- running ---------------------------------------------------------------------------------
 
-    def begin(self, invocation: Invocation, waiter: Waiter) -> Queued | None:
-        """Begin it, now or when its turn comes; the waiter is told what came of it.
+    def submit(self, invocation: Invocation, done: Waiter, after: Run | None = None, /) -> FleetRun:
+        """As `runtime.base.Submit`."""
+        run = FleetRun(invocation, done, self._begin)
+        if isinstance(after, FleetRun) and after.holder is not None:
+            after.holder.run_ahead(run)
+        else:
+            self._begin(run)
+        return run
 
-        Returns:
-            Where it waits; None where an instance has taken it.
-
-        Raises:
-            Unknown: No such function is deployed here.
-            Overloaded: Too many wait already.
-            Unavailable: No instance can be had now.
-        """
-        return self._pool(invocation).begin(invocation, waiter)
-
-    def lead(self, invocation: Invocation) -> SentRun | None:
-        """Begin a run that others may follow where an instance can take it now; else None.
+    def _begin(self, run: FleetRun) -> None:
+        """Hand it to an instance, now or when its turn comes; again where it was lost.
 
         Raises:
-            Unavailable: No instance could be forked.
+            Unknown, Overloaded, Unavailable: As `submit`.
         """
-        if self._draining or invocation.function not in self._pools:
-            # `invoke` says why not.
-            return None
-        pool = self._pool(invocation)
-        instance = pool.place(invocation)
-        if instance is None:
-            return None
-        return SentRun(invocation, instance.run(invocation), pool, instance, self)
+        self._pool(run.invocation).start(run)
 
     def _pool(self, invocation: Invocation) -> Pool:
         """Whose instances run it.
@@ -267,31 +256,6 @@ class Fleet:
         if self._upkeep.rests:
             self._upkeep.begun()
         return pool
-
-    async def invoke(self, invocation: Invocation, *, lost: str = "") -> Outcome:
-        """Run it to its end and say what came back.
-
-        Args:
-            invocation: What to run.
-            lost: Why it did not come back, where it was begun before; then it is run alone.
-
-        Raises:
-            Unknown: No such function is deployed here.
-            Overloaded: Too many wait for an instance already.
-            Unavailable: No instance can be had now.
-        """
-        for _ in range(MAX_SWITCHES):
-            pool = self._pool(invocation)
-            # Nearly every run finds an instance at once, and needs nobody to stand in line for it.
-            instance = None if lost else pool.place(invocation)
-            if instance is not None:
-                outcome = await instance.run(invocation)
-            else:
-                outcome = await pool.invoke(invocation, lost=lost)
-            if not isinstance(outcome, Lost):
-                return outcome
-            lost = outcome.reason
-        raise Unavailable(f"`{invocation.function}` is being redeployed; try again later")
 
     def _deployments(self) -> list[Deployment]:
         return [*self._apps.values(), *self._retired, *self._coming]

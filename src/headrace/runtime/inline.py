@@ -7,6 +7,7 @@ test asks for them. It isolates nothing: a handler that loops for ever takes the
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -17,10 +18,10 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, Scanned, TimedOut
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
-from headrace.runtime.base import AnswerServices, ConsumerServices, HostServices
+from headrace.runtime.base import AnswerServices, ConsumerServices, HostServices, Run, Waiter
 from headrace.runtime.child.executor import Executor
 from headrace.runtime.host_questions import blot_of, secret_for
-from headrace.runtime.inline_prefetch import InlineSent
+from headrace.runtime.inline_run import InlineRun
 from headrace.runtime.instance_views import FailedStart
 from headrace.sdk.app import App
 from headrace.sdk.source_location import near
@@ -85,7 +86,7 @@ class _Host:
         return self._services
 
 
-class InlineInvoker:
+class InlineRuntime:
     """Runs functions on the loop of whoever asks. One "instance" per app, replaced when it dies.
 
     Args:
@@ -118,35 +119,39 @@ class InlineInvoker:
         self._hosts: dict[str, _Host] = {name: _Host(app, services) for name, app in apps.items()}
         self._instances = 0
         self._ending: set[asyncio.Task[Returned] | None] = set()
+        self._running: set[asyncio.Task[None]] = set()
         self._closed = False
-
-    def lead(self, invocation: Invocation) -> InlineSent | None:
-        """As `Fleet.lead`; None where `invoke` knows why not."""
-        app = self._apps.get(invocation.function.partition(".")[0])
-        if self._closed or app is None or invocation.function not in app.functions:
-            return None
-        return InlineSent(self.invoke, invocation)
 
     def failed_start(self, function: str) -> FailedStart | None:
         """None: what a hook raises fails the run that it was called for."""
         del function
         return None
 
-    async def invoke(self, invocation: Invocation) -> Outcome:
-        """Run it to its end and say what came back; never raises for what user code did.
+    def submit(
+        self, invocation: Invocation, done: Waiter, after: Run | None = None, /
+    ) -> InlineRun:
+        """As `runtime.base.Submit`; here nothing waits for an instance.
 
         Raises:
             Unknown: No such function is deployed here.
-            Unavailable: The invoker is closed.
+            Unavailable: The runtime is closed.
         """
         if self._closed:
-            raise Unavailable("the invoker is closed")
+            raise Unavailable("the runtime is closed")
         app = self._apps.get(invocation.function.partition(".")[0])
         if app is None or invocation.function not in app.functions:
             names = [name for each in self._apps.values() for name in each.functions]
             raise Unknown(
                 f"no function `{invocation.function}` is deployed here{near(invocation.function, names)}"
             )
+        before = after if isinstance(after, InlineRun) else None
+        run = InlineRun(functools.partial(self._live, app), invocation, done, before)
+        self._running.add(run.task)
+        run.task.add_done_callback(self._running.discard)
+        return run
+
+    async def _live(self, app: App, invocation: Invocation) -> Outcome:
+        """From the moment it is handed over until its instance has said what came of it."""
         if self.on_invoke is not None:
             instead = await _answer(self.on_invoke(invocation))
             if instead is not None:

@@ -3,23 +3,22 @@
 A run goes to the instance its affinity remembers, else to the one used last, else a hibernating
 one is revived, else a new one is forked, else it waits in a bounded line. While runs are known to
 be shorter than a fork, a busy instance takes several at once. An instance that dies is dropped;
-a run lost with it through no fault of its own is run again, alone. Who waits is a value in the line,
+a run lost with it through no fault of its own is run again, alone. What waits in the line is a run,
 not a task: whoever frees an instance hands it the first. The pool decides; time comes in through
 `tend`, which its fleet calls.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 
-from headrace.model.errors import Overloaded, Unavailable
+from headrace.model.errors import Overloaded
 from headrace.model.function import FunctionSpec
-from headrace.model.invocation import Invocation
-from headrace.model.outcome import Cause, Outcome
+from headrace.model.outcome import Cause
+from headrace.runtime.fleet_run import FleetRun
 from headrace.runtime.process.instance import Instance, not_started
-from headrace.runtime.states import InstanceState, Lost, Waiter
+from headrace.runtime.states import InstanceState
 
 MAX_WAITING = 4_096
 MAX_AFFINITIES = 4_096
@@ -38,29 +37,12 @@ TINY_RUN_S = 0.00002
 AHEAD_RUN_S = 0.05
 """While no run took longer than this of late, the next one may be sent to a busy instance: what it
 saves is a part of a millisecond, and it is taken back where it would wait longer."""
-MAX_RERUNS = 3
 START_PAUSE_S = 0.1
 """How long no instance is forked after one did not start; twice as long each time,"""
 MAX_START_PAUSE_S = 5.0
 """up to this."""
 SMOOTHING = 0.1
 FADING = 0.9
-
-
-class Entry:
-    """A run that stands in line; implements `runtime.states.Queued`."""
-
-    __slots__ = ("_pool", "alone", "invocation", "waiter")
-
-    def __init__(self, pool: Pool, invocation: Invocation, waiter: Waiter, *, alone: bool) -> None:
-        self._pool = pool
-        self.invocation = invocation
-        self.waiter = waiter
-        self.alone = alone
-
-    def withdraw(self) -> bool:
-        """Wait no more; False, and nothing was done, where it has been begun meanwhile."""
-        return self._pool.withdraw(self)
 
 
 class Pool:
@@ -89,7 +71,7 @@ class Pool:
         self._sleeping: OrderedDict[Instance, None] = OrderedDict()
         self._sharing: OrderedDict[Instance, None] = OrderedDict()
         self._homes: OrderedDict[str, Instance] = OrderedDict()
-        self._waiting: OrderedDict[Entry, None] = OrderedDict()
+        self._waiting: OrderedDict[FleetRun, None] = OrderedDict()
         self._calling = False
         self.not_started: Cause | None = None
         self._start_pause = START_PAUSE_S
@@ -120,55 +102,34 @@ class Pool:
         """How many runs its instances have not answered."""
         return sum(instance.in_hand for instance in self.instances)
 
-    def begin(self, invocation: Invocation, waiter: Waiter, *, alone: bool = False) -> Entry | None:
+    def start(self, run: FleetRun) -> None:
         """Hand it to an instance, now or when its turn comes.
-
-        Args:
-            invocation: What to run.
-            waiter: Told what came of it; `Lost` without a reason where the pool drains first.
-            alone: Whether it is to share its instance with no other run.
-
-        Returns:
-            Where it waits; None where an instance has taken it.
 
         Raises:
             Overloaded: The line is full.
             Unavailable: No instance could be forked.
         """
-        # What consumes by itself goes on for long: nothing waits behind it.
-        alone = alone or invocation.mode == "consume"
         waiting = self._waiting
-        instance = None if waiting else self._choose(invocation.affinity, alone=alone)
+        instance = None if waiting else self._choose(run.invocation.affinity, alone=run.alone)
         if instance is not None:
-            instance.hand(invocation, waiter)
-            return None
+            instance.hand(run)
+            return
         if len(waiting) >= MAX_WAITING:
             raise Overloaded(
                 f"{MAX_WAITING} invocations of `{self.spec.name}` wait for an instance already; "
                 "send slower, or raise `Scaling(max=...)`"
             )
-        entry = Entry(self, invocation, waiter, alone=alone)
-        waiting[entry] = None
-        return entry
+        waiting[run] = None
+        run.line = self
 
-    def withdraw(self, entry: Entry) -> bool:
+    def withdraw(self, run: FleetRun) -> bool:
         """Take it out of the line; False where it is not there any more."""
-        if entry not in self._waiting:
+        if run not in self._waiting:
             return False
-        del self._waiting[entry]
+        del self._waiting[run]
         # It may have held up others: what is to run alone waits for longer.
         self.call_next()
         return True
-
-    def place(self, invocation: Invocation) -> Instance | None:
-        """An instance that can take it now; None where it has to wait for one.
-
-        Raises:
-            Unavailable: No instance could be forked.
-        """
-        if self._waiting or invocation.mode == "consume":
-            return None
-        return self._choose(invocation.affinity, alone=False)
 
     def takes_ahead(self, instance: Instance) -> bool:
         """Whether a run is well placed behind the one that instance has in hand."""
@@ -177,36 +138,8 @@ class Pool:
             # Short ones are placed behind one another anyhow.
             and not self._short
             and not (self._waiting or self.draining)
-            and instance.takes_another
             and not self._worn_out(instance)
         )
-
-    async def invoke(self, invocation: Invocation, *, lost: str = "") -> Outcome | Lost:
-        """Run it. `Lost` comes back only when the pool drains before the run could begin (again).
-
-        Args:
-            invocation: What to run.
-            lost: Why it did not come back the first time, where it was begun before; then it is
-                run alone.
-
-        Raises:
-            Overloaded: The line is full.
-            Unavailable: No instance could be forked, several times over.
-        """
-        loop = asyncio.get_running_loop()
-        for _ in range(MAX_RERUNS - bool(lost)):
-            told: asyncio.Future[Outcome | Lost] = loop.create_future()
-            entry = self.begin(invocation, told, alone=bool(lost))
-            try:
-                outcome = await told
-            except asyncio.CancelledError:
-                if entry is not None:
-                    entry.withdraw()
-                raise
-            if not isinstance(outcome, Lost) or self.draining:
-                return outcome
-            lost = outcome.reason
-        raise Unavailable(f"no instance of `{self.spec.name}` stays up: {lost}")
 
     # -- choosing --------------------------------------------------------------------------------
 
@@ -302,20 +235,20 @@ class Pool:
         self._calling = True
         try:
             while self._waiting:
-                entry = next(iter(self._waiting))
+                run = next(iter(self._waiting))
                 instance, trouble = None, None
-                if not entry.waiter.done():
+                if not run.done.done():
                     try:
-                        instance = self._choose(entry.invocation.affinity, alone=entry.alone)
+                        instance = self._choose(run.invocation.affinity, alone=run.alone)
                     except Exception as error:  # noqa: BLE001 - whoever waits is told, not whoever calls
                         trouble = error
                     if instance is None and trouble is None:
                         return
-                del self._waiting[entry]
+                del self._waiting[run]
                 if instance is not None:
-                    instance.hand(entry.invocation, entry.waiter)
+                    instance.hand(run)
                 elif trouble is not None:
-                    entry.waiter.set_exception(trouble)
+                    run.refused(trouble)
                     if not everyone:
                         return
         finally:
@@ -439,7 +372,8 @@ class Pool:
         """Take no new run; stop what is idle now and the rest as it becomes idle.
 
         Args:
-            serves_line: Run what waits in line, which nobody else could; else each is told `Lost`.
+            serves_line: Run what waits in line, which nobody else could; else each is submitted again,
+                to the pool that has taken this one's place.
         """
         self.draining = True
         if serves_line and self._waiting:
@@ -447,6 +381,5 @@ class Pool:
         for instance in self.resting:
             self.evict(instance)
         waiting, self._waiting = self._waiting, OrderedDict()
-        for entry in waiting:
-            if not entry.waiter.done():
-                entry.waiter.set_result(Lost(""))
+        for run in waiting:
+            run.restart()

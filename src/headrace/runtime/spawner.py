@@ -202,7 +202,7 @@ class Spawner:
 class Watched:
     """A pool as its instances know it, with the fleet listening."""
 
-    __slots__ = ("_hears", "_pool", "_zygote", "freed", "leaving", "took")
+    __slots__ = ("_hears", "_pool", "_zygote", "freed", "leaving", "takes_ahead", "took")
 
     def __init__(self, pool: Pool, zygote: Zygote, hears: FleetView) -> None:
         self._pool = pool
@@ -210,6 +210,7 @@ class Watched:
         self._zygote = zygote
         self.freed = pool.freed
         self.took = pool.took
+        self.takes_ahead = pool.takes_ahead
         self.leaving = pool.leaving
 
     def started(self, instance: Instance) -> None:

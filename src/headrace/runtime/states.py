@@ -1,4 +1,4 @@
-"""The life of an instance: its states, the arrows between them, why it was ended, who hears of it.
+"""The life of an instance: its states, the arrows between them, and why it was ended.
 
 Pure. `instance.py` walks it and `pool.py` reads it.
 """
@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from headrace.model.outcome import Cause, Outcome
+from headrace.model.outcome import Cause
 
 Member = TypeVar("Member", contravariant=True)
 
@@ -62,7 +62,7 @@ class Lost(msgspec.Struct, frozen=True):
     """The run did not come back and nothing is proven against it: run it again, alone.
 
     Attributes:
-        reason: Why; "" where it was never begun, so that it need not be alone.
+        reason: Why.
     """
 
     reason: str
@@ -78,35 +78,15 @@ class NotStarted(msgspec.Struct, frozen=True):
     cause: Cause
 
 
-class Waiter(Protocol):
-    """Who is told what came of a run: a future, or somebody who needs none."""
-
-    def done(self) -> bool:
-        """Whether nobody waits any more."""
-        ...
-
-    def set_result(self, result: Outcome | Lost, /) -> None:
-        """This came of it. Called on the loop, once, and never before `begin` has returned."""
-        ...
-
-    def set_exception(self, exception: Exception, /) -> None:
-        """It waited for an instance in vain. Called as `set_result`, in its place."""
-        ...
-
-
-class Queued(Protocol):
-    """A run that waits for an instance."""
-
-    def withdraw(self) -> bool:
-        """Wait no more; False, and nothing was done, where it has been begun meanwhile."""
-        ...
-
-
 class Owner(Protocol[Member]):
     """The pool, as its instances know it."""
 
     def freed(self, instance: Member) -> None:
         """It can take another run."""
+        ...
+
+    def takes_ahead(self, instance: Member) -> bool:
+        """Whether a run is well placed behind the one that it has in hand."""
         ...
 
     def took(self, seconds: float) -> None:

@@ -33,7 +33,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.model.record import Append, Chunk, encode_events
 from headrace.node.shared_parts import connect_parts
-from headrace.runtime.inline import InlineInvoker
+from headrace.runtime.inline import InlineRuntime
 from headrace.runtime.instance_views import ColdStarts
 from headrace.sdk.app import App
 from headrace.security.operator_key import Operator
@@ -68,13 +68,13 @@ class HostedNode:
         host: SimulatedHost,
         door: HostStorage,
         dispatcher: PartitionSupervisor,
-        invoker: InlineInvoker,
+        runtime: InlineRuntime,
         services: Dependencies,
     ) -> None:
         self.host = host
         self.door = door
         self.dispatcher = dispatcher
-        self.invoker = invoker
+        self.runtime = runtime
         self.services = services
 
 
@@ -162,7 +162,7 @@ class Hosts:
     async def _end_instances(self, node: HostedNode) -> None:
         """End instances as a node does that stops: hooks are called, and resources closed."""
         try:
-            await node.invoker.close()
+            await node.runtime.close()
         finally:
             for app in self.apps.values():
                 await app.close_resources()
@@ -215,7 +215,7 @@ class Hosts:
             watcher=self.watcher,
         )
         parts = connect_parts(
-            lambda calls: InlineInvoker(
+            lambda calls: InlineRuntime(
                 self.apps,
                 calls,
                 clock=self.clock,
@@ -255,7 +255,7 @@ class Hosts:
             await dispatcher.deploy(spec)
         await bus.refresh()
         await parts.replays.resume()
-        return HostedNode(host, door, dispatcher, parts.runner, parts.services)
+        return HostedNode(host, door, dispatcher, parts.runtime, parts.services)
 
     async def _answer(self, request: HttpRequest) -> int:
         """Nobody outside is asked: the request is noted, and answered as the test says."""

@@ -14,7 +14,8 @@ from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Crashed, Outcome, Range, Returned, Scanned, TimedOut
 from headrace.model.record import Chunk, encode_events
-from headrace.runtime.inline import InlineInvoker, crashed
+from headrace.runtime.base import invoke
+from headrace.runtime.inline import InlineRuntime, crashed
 
 T = TypeVar("T")
 
@@ -78,12 +79,12 @@ def work(function: str = "shop.plain", **fields: Any) -> Invocation:
     return Invocation(function, (chunk,), token=4, **fields)
 
 
-def inline(services: Services | None = None, **options: Any) -> InlineInvoker:
-    return InlineInvoker({"shop": shop}, services or Services(), clock=ImpatientClock(), **options)
+def inline(services: Services | None = None, **options: Any) -> InlineRuntime:
+    return InlineRuntime({"shop": shop}, services or Services(), clock=ImpatientClock(), **options)
 
 
 async def test_a_handler_runs_right_here() -> None:
-    outcome = await inline().invoke(work())
+    outcome = await invoke(inline().submit, work())
     assert isinstance(outcome, Returned)
     assert [write.key for write in outcome.writes] == ["n"]
 
@@ -91,14 +92,14 @@ async def test_a_handler_runs_right_here() -> None:
 async def test_state_is_the_hosts() -> None:
     services = Services()
     services.rows["shop", "n"] = (3, encode_state(40))
-    outcome = await inline(services).invoke(work())
+    outcome = await invoke(inline(services).submit, work())
     assert isinstance(outcome, Returned)
     assert outcome.writes[0].value == encode_state(42)
     assert outcome.reads[0].version == 3
 
 
 async def test_an_overrun_is_a_timeout() -> None:
-    outcome = await inline().invoke(work("shop.endless", timeout=0.2))
+    outcome = await invoke(inline().submit, work("shop.endless", timeout=0.2))
     assert isinstance(outcome, TimedOut)
     assert "longer than 0.2 s" in outcome.cause.message
 
@@ -106,7 +107,7 @@ async def test_an_overrun_is_a_timeout() -> None:
 async def test_a_death_before_the_run_leaves_nothing_run() -> None:
     services = Services()
     invoker = inline(services, on_invoke=lambda invocation: crashed("pulled the plug"))
-    outcome = await invoker.invoke(work())
+    outcome = await invoke(invoker.submit, work())
     assert isinstance(outcome, Crashed)
     assert outcome.cause.message == "pulled the plug"
     assert services.asked == 0
@@ -121,24 +122,24 @@ async def test_a_death_after_the_run_takes_the_instances_memory_along() -> None:
         return crashed() if deaths.pop(0) else None
 
     invoker = inline(services, on_outcome=die)
-    assert isinstance(await invoker.invoke(work()), Crashed)
-    assert isinstance(await invoker.invoke(work()), Returned)
+    assert isinstance(await invoke(invoker.submit, work()), Crashed)
+    assert isinstance(await invoke(invoker.submit, work()), Returned)
     assert services.asked == 2
-    assert isinstance(await invoker.invoke(work()), Returned)
+    assert isinstance(await invoke(invoker.submit, work()), Returned)
     assert services.asked == 2
 
 
 async def test_services_that_wait_are_refused_with_the_way_out() -> None:
     services = Services()
     services.slow = True
-    outcome = await inline(services).invoke(work())
+    outcome = await invoke(inline(services).submit, work())
     assert isinstance(outcome, Returned)
     assert outcome.failures[0].cause.kind == Misuse.__name__
     assert "in-memory storage" in outcome.failures[0].cause.message
 
 
 async def test_cancelling_the_caller_is_not_the_handlers_failure() -> None:
-    task = asyncio.ensure_future(inline().invoke(work("shop.endless")))
+    task = asyncio.ensure_future(invoke(inline().submit, work("shop.endless")))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -147,17 +148,17 @@ async def test_cancelling_the_caller_is_not_the_handlers_failure() -> None:
 
 async def test_an_unknown_function_lists_near_names() -> None:
     with pytest.raises(Unknown, match=r"did you mean `shop.plain`"):
-        await inline().invoke(work("shop.plan"))
+        await invoke(inline().submit, work("shop.plan"))
 
 
 async def test_a_closed_invoker_runs_nothing_and_has_stopped_its_instances() -> None:
     invoker = inline()
-    await invoker.invoke(work())
+    await invoke(invoker.submit, work())
     stopped.clear()
     await invoker.close()
     assert stopped == ["stop"]
     with pytest.raises(Unavailable):
-        await invoker.invoke(work())
+        await invoke(invoker.submit, work())
 
 
 async def test_a_handler_that_cancels_itself_cancels_nobody_else() -> None:
@@ -170,9 +171,9 @@ async def test_a_handler_that_cancels_itself_cancels_nobody_else() -> None:
         task.cancel()
         await asyncio.sleep(0)
 
-    invoker = InlineInvoker({"shop": app}, Services(), clock=ImpatientClock())
+    invoker = InlineRuntime({"shop": app}, Services(), clock=ImpatientClock())
     chunk = Chunk("numbers", 0, 0, 1, encode_events([Fact(b"1")]), 0, 0, 1)
-    outcome = await invoker.invoke(Invocation("shop.f", (chunk,), token=7))
+    outcome = await invoke(invoker.submit, Invocation("shop.f", (chunk,), token=7))
     assert isinstance(outcome, Returned)
     (failure,) = outcome.failures
     assert failure.cause.kind == "CancelledError"
@@ -189,14 +190,16 @@ async def test_a_run_that_is_cancelled_from_outside_is_over_and_has_no_outcome()
         finally:
             told.append("cleaned up")
 
-    invoker = InlineInvoker({"shop": app}, Services(), clock=ImpatientClock())
+    invoker = InlineRuntime({"shop": app}, Services(), clock=ImpatientClock())
     chunk = Chunk("numbers", 0, 0, 1, encode_events([Fact(b"1")]), 0, 0, 1)
-    asked = asyncio.ensure_future(invoker.invoke(Invocation("shop.f", (chunk,), token=7)))
+    asked = asyncio.ensure_future(invoke(invoker.submit, Invocation("shop.f", (chunk,), token=7)))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked
+    for _ in range(5):
+        await asyncio.sleep(0)
     assert told == ["cleaned up"]
 
 
@@ -207,8 +210,8 @@ async def test_a_thread_of_a_handler_may_ask_for_more_time() -> None:
     async def f(event: Event[int], context: Context) -> None:
         await asyncio.to_thread(context.extend, 60)
 
-    invoker = InlineInvoker({"shop": app}, Services(), clock=ImpatientClock())
+    invoker = InlineRuntime({"shop": app}, Services(), clock=ImpatientClock())
     chunk = Chunk("numbers", 0, 0, 1, encode_events([Fact(b"1")]), 0, 0, 1)
-    outcome = await invoker.invoke(Invocation("shop.f", (chunk,), timeout=5, token=7))
+    outcome = await invoke(invoker.submit, Invocation("shop.f", (chunk,), timeout=5, token=7))
     assert isinstance(outcome, Returned)
     assert outcome.failures == ()

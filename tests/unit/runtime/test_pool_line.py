@@ -10,9 +10,11 @@ import pytest
 from headrace import App, Event, Overloaded, Scaling, Unavailable
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned
+from headrace.runtime.base import Run, Waiter, invoke
+from headrace.runtime.fleet_run import FleetRun
 from headrace.runtime.pool import MAX_WAITING, START_PAUSE_S, Pool
 from headrace.runtime.process.instance import Instance
-from headrace.runtime.states import InstanceState, Lost, Waiter
+from headrace.runtime.states import InstanceState
 
 app = App("shop")
 DONE = Returned(result=b"1")
@@ -31,27 +33,32 @@ class Process:
         self.in_hand = self.invocations = 0
         self.tainted = False
         self._rig = rig
-        self._runs: list[Waiter] = []
+        self._runs: list[FleetRun] = []
 
-    def hand(self, invocation: Invocation, waiter: Waiter) -> None:
-        if invocation.key == "too large":
+    def hand(self, run: FleetRun) -> None:
+        if run.invocation.key == "too large":
             # As an instance does that cannot send it.
-            self._rig.refused.append(waiter)
+            self._rig.refused.append(run)
             self._rig.pool.freed(cast(Instance, self))
             return
         self.in_hand += 1
         self.state = InstanceState.BUSY
-        self._runs.append(waiter)
-        self._rig.begun.append(invocation.key)
+        self._runs.append(run)
+        self._rig.begun.append(run.invocation.key)
 
-    def end(self, outcome: Outcome | Lost = DONE) -> None:
+    def end(self) -> FleetRun:
         """Answer the first run it has in hand."""
-        waiter = self._runs.pop(0)
+        run = self.let_go()
+        run.ended(DONE)
+        return run
+
+    def let_go(self) -> FleetRun:
+        """Be done with the first run it has in hand, and say nothing of it."""
+        run = self._runs.pop(0)
         self.in_hand -= 1
         self.state = InstanceState.BUSY if self._runs else InstanceState.IDLE
         self._rig.pool.freed(cast(Instance, self))
-        if not waiter.done():
-            waiter.set_result(outcome)
+        return run
 
     def stop(self) -> None:
         """It goes when it likes."""
@@ -61,15 +68,16 @@ class Told:
     """A waiter that is not a task."""
 
     def __init__(self) -> None:
-        self.heard: list[Outcome | Lost | Exception] = []
+        self.heard: list[Outcome | BaseException] = []
+        self.gone = False
 
     def done(self) -> bool:
-        return False
+        return self.gone
 
-    def set_result(self, result: Outcome | Lost, /) -> None:
+    def set_result(self, result: Outcome, /) -> None:
         self.heard.append(result)
 
-    def set_exception(self, exception: Exception, /) -> None:
+    def set_exception(self, exception: BaseException, /) -> None:
         self.heard.append(exception)
 
 
@@ -78,21 +86,30 @@ class Rig:
 
     def __init__(self) -> None:
         self.begun: list[str] = []
-        self.refused: list[Waiter] = []
+        self.refused: list[FleetRun] = []
         self.trouble: Exception | None = None
         spec = app.functions["shop.price"].spec
         self.process = Process(self)
         self.pool = Pool(spec, fork=self._fork, make_room=lambda: True, now=lambda: 0.0)
         self.first = Told()
-        assert self.begin("first", self.first) is None
+        self.begin("first", self.first)
+        assert self.pool.waiting == 0
 
     def _fork(self, _: Pool) -> Instance:
         if self.trouble is not None:
             raise self.trouble
         return cast(Instance, self.process)
 
-    def begin(self, key: str, told: Told | None = None, *, alone: bool = False) -> object:
-        return self.pool.begin(asked(key), told or Told(), alone=alone)
+    def begin(self, key: str, told: Told | None = None, *, alone: bool = False) -> FleetRun:
+        run = FleetRun(asked(key), told or Told(), self.pool.start)
+        run.alone = alone
+        self.pool.start(run)
+        return run
+
+    def submit(self, invocation: Invocation, done: Waiter, after: Run | None = None, /) -> FleetRun:
+        run = FleetRun(invocation, done, self.pool.start)
+        self.pool.start(run)
+        return run
 
 
 def asked(key: str) -> Invocation:
@@ -102,7 +119,7 @@ def asked(key: str) -> Invocation:
 async def test_tasks_and_values_stand_in_one_line() -> None:
     rig = Rig()
     rig.begin("value")
-    task = asyncio.create_task(rig.pool.invoke(asked("task")))
+    task = asyncio.create_task(invoke(rig.submit, asked("task")))
     await asyncio.sleep(0)
     rig.begin("last")
     assert rig.pool.waiting == 3
@@ -117,18 +134,18 @@ def test_whoever_comes_when_an_instance_is_free_does_not_overtake() -> None:
     rig.begin("waits")
     rig.process.end()
     # Nothing of the loop ran in between.
-    assert rig.begin("comes") is not None
+    rig.begin("comes")
+    assert rig.pool.waiting == 1
     assert rig.begun == ["first", "waits"]
 
 
 def test_what_is_withdrawn_is_never_begun() -> None:
     rig = Rig()
     gone, stays = Told(), Told()
-    entry = rig.pool.begin(asked("gone"), gone)
+    run = rig.begin("gone", gone)
     rig.begin("stays", stays)
-    assert entry is not None
-    assert entry.withdraw()
-    assert not entry.withdraw()
+    assert run.cancel()
+    assert not run.cancel()
     rig.process.end()
     rig.process.end()
     assert rig.begun == ["first", "stays"]
@@ -138,17 +155,16 @@ def test_what_is_withdrawn_is_never_begun() -> None:
 def test_what_has_begun_is_not_withdrawn() -> None:
     rig = Rig()
     told = Told()
-    entry = rig.pool.begin(asked("begun"), told)
+    run = rig.begin("begun", told)
     rig.process.end()
-    assert entry is not None
-    assert not entry.withdraw()
+    assert not run.cancel()
     rig.process.end()
     assert told.heard == [DONE]
 
 
 async def test_a_task_that_is_cancelled_leaves_the_line() -> None:
     rig = Rig()
-    task = asyncio.create_task(rig.pool.invoke(asked("cancelled")))
+    task = asyncio.create_task(invoke(rig.submit, asked("cancelled")))
     await asyncio.sleep(0)
     rig.begin("next")
     task.cancel()
@@ -166,11 +182,10 @@ def test_what_waits_behind_a_run_that_is_to_be_alone_goes_once_that_is_withdrawn
         rig.pool.took(1e-6)
     rig.process.end()
     rig.begin("short")
-    entry = rig.pool.begin(asked("alone"), Told(), alone=True)
+    run = rig.begin("alone", alone=True)
     rig.begin("behind")
-    assert entry is not None
     assert rig.begun == ["first", "short"]
-    assert entry.withdraw()
+    assert run.cancel()
     assert rig.begun == ["first", "short", "behind"]
 
 
@@ -183,13 +198,47 @@ def test_the_line_has_an_end() -> None:
     assert rig.pool.waiting == MAX_WAITING
 
 
-def test_a_pool_that_drains_tells_whoever_waits_that_nothing_was_begun() -> None:
+def test_what_waits_in_a_pool_that_drains_is_submitted_again() -> None:
+    old, new = Rig(), Rig()
+    told, gone = Told(), Told()
+    for key, waiter in (("waits", told), ("gone", gone)):
+        old.pool.start(FleetRun(asked(key), waiter, new.pool.start))
+    gone.gone = True
+    old.pool.drain()
+    assert (old.pool.waiting, new.pool.waiting) == (0, 1)
+    new.process.end()
+    new.process.end()
+    assert new.begun == ["first", "waits"]
+    assert told.heard == [DONE]
+
+
+def test_a_run_that_is_lost_is_run_again_alone_and_a_third_time_its_last() -> None:
     rig = Rig()
     told = Told()
-    rig.begin("waits", told)
-    rig.pool.drain()
-    assert told.heard == [Lost("")]
-    assert rig.pool.waiting == 0
+    rig.begin("unlucky", told)
+    rig.process.end()
+    for _ in range(2):
+        run = rig.process.let_go()
+        assert told.heard == []
+        run.lost("its zygote died")
+        assert run.alone
+    rig.process.let_go().lost("its zygote died")
+    assert rig.begun == ["first", *["unlucky"] * 3]
+    (refused,) = told.heard
+    assert isinstance(refused, Unavailable)
+    assert str(refused) == "no instance of `shop.price` stays up: its zygote died"
+
+
+def test_a_run_that_is_lost_is_not_run_again_where_nobody_wants_its_outcome() -> None:
+    rig = Rig()
+    told = Told()
+    rig.begin("unwanted", told)
+    rig.process.end()
+    run = rig.process.let_go()
+    told.gone = True
+    run.lost("its zygote died")
+    assert rig.begun == ["first", "unwanted"]
+    assert told.heard == []
 
 
 @pytest.mark.parametrize("everyone", [False, True])
@@ -224,14 +273,14 @@ def test_after_a_start_that_failed_runs_are_refused_until_the_next_try() -> None
     spec = app.functions["shop.price"].spec
     pool = Pool(spec, fork=fork, make_room=lambda: True, now=lambda: now[0])
     for failed, pause in enumerate((START_PAUSE_S, 2 * START_PAUSE_S), 1):
-        assert pool.begin(asked("tries"), Told()) is None
+        pool.start(FleetRun(asked("tries"), Told(), pool.start))
         pool.start_failed(Cause("ConnectionError", "no database"))
         pool.gone(cast(Instance, process))
         now[0] += 0.9 * pause
         with pytest.raises(Unavailable, match="ConnectionError: no database"):
-            pool.begin(asked("too early"), Told())
+            pool.start(FleetRun(asked("too early"), Told(), pool.start))
         assert forks[0] == failed
         now[0] += 0.2 * pause
-    assert pool.begin(asked("starts"), Told()) is None
+    pool.start(FleetRun(asked("starts"), Told(), pool.start))
     pool.started()
     assert pool.not_started is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import cast
 
 import pytest
@@ -9,6 +10,8 @@ from msgspec.structs import replace
 
 from headrace import App, Event, Scaling
 from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome
+from headrace.runtime.fleet_run import FleetRun
 from headrace.runtime.pool import MAX_IN_HAND, Pool
 from headrace.runtime.process.instance import Instance
 from headrace.runtime.states import InstanceState
@@ -24,21 +27,22 @@ def price(event: Event[int]) -> int:
 class Process:
     """What a pool sees of an instance, without a process behind it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, comes_up: bool = True) -> None:
+        self.comes_up = comes_up
         self.state = InstanceState.IDLE
         self.in_hand = self.invocations = 0
         self.tainted = False
 
-    def take(self) -> None:
+    def hand(self, run: FleetRun) -> None:
         self.in_hand += 1
-        self.state = InstanceState.BUSY
+        self.state = InstanceState.BUSY if self.comes_up else InstanceState.STARTING
 
 
-def pool_of(processes: list[Process], *, run_s: float) -> Pool:
+def pool_of(processes: list[Process], *, run_s: float, comes_up: bool = True) -> Pool:
     """A pool that has seen many runs of this length."""
 
     def fork(_: Pool) -> Instance:
-        processes.append(Process())
+        processes.append(Process(comes_up=comes_up))
         return cast(Instance, processes[-1])
 
     spec = app.functions["shop.price"].spec
@@ -46,6 +50,12 @@ def pool_of(processes: list[Process], *, run_s: float) -> Pool:
     for _ in range(1_000):
         pool.took(run_s)
     return pool
+
+
+def start_run(pool: Pool) -> None:
+    """Start a run that does not end."""
+    done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    pool.start(FleetRun(Invocation("shop.price", (), mode="call"), done, pool.start))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +70,7 @@ def pool_of(processes: list[Process], *, run_s: float) -> Pool:
         (100e-3, 3, 3),
     ],
 )
-def test_short_runs_share_an_instance_as_far_as_that_pays(
+async def test_short_runs_share_an_instance_as_far_as_that_pays(
     run_s: float, at_once: int, instances: int
 ) -> None:
     processes: list[Process] = []
@@ -73,35 +83,30 @@ def test_short_runs_share_an_instance_as_far_as_that_pays(
             processes.append(each)
             pool.freed(cast(Instance, each))
     for _ in range(at_once):
-        chosen = pool.place(Invocation("shop.price", (), mode="call"))
-        assert chosen is not None
-        cast(Process, chosen).take()
+        start_run(pool)
+    assert pool.waiting == 0
     assert sum(process.in_hand > 0 for process in processes) == instances
     assert max(process.in_hand for process in processes) <= MAX_IN_HAND
 
 
 @pytest.mark.parametrize(("run_s", "at_once", "instances"), [(60e-6, 32, 2), (100e-3, 8, 8)])
-def test_a_new_version_begins_with_the_pace_of_the_one_before(
+async def test_a_new_version_begins_with_the_pace_of_the_one_before(
     run_s: float, at_once: int, instances: int
 ) -> None:
     before = pool_of([], run_s=run_s)
     processes: list[Process] = []
-    pool = pool_of(processes, run_s=1.0)
+    # None of its instances has come up yet.
+    pool = pool_of(processes, run_s=1.0, comes_up=False)
     pool.keep_pace_of(before)
     for _ in range(at_once):
-        chosen = cast(Process, pool.place(Invocation("shop.price", (), mode="call")))
-        # None of them has come up yet.
-        chosen.state = InstanceState.STARTING
-        chosen.in_hand += 1
+        start_run(pool)
     assert len(processes) == instances
 
 
-def test_an_instance_for_a_single_run_is_not_shared_while_it_starts() -> None:
+async def test_an_instance_for_a_single_run_is_not_shared_while_it_starts() -> None:
     processes: list[Process] = []
-    pool = pool_of(processes, run_s=10e-6)
+    pool = pool_of(processes, run_s=10e-6, comes_up=False)
     pool.spec = replace(pool.spec, scaling=Scaling(max_invocations=1))
     for _ in range(3):
-        chosen = cast(Process, pool.place(Invocation("shop.price", (), mode="call")))
-        chosen.state = InstanceState.STARTING
-        chosen.in_hand += 1
+        start_run(pool)
     assert [process.in_hand for process in processes] == [1, 1, 1]

@@ -28,8 +28,7 @@ from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned
 from headrace.model.record import Chunk, encode_events
-from headrace.runtime.base import Invoker, PromptInvoker
-from headrace.runtime.states import Lost, Queued, Waiter
+from headrace.runtime.base import Run, Submit, Waiter, invoke
 from headrace.storage.kv.keys import pack
 from headrace.storage.state.rows import decode_row, encode_row
 from headrace.telemetry.history import RunHistory, run_of
@@ -60,7 +59,7 @@ class StartedCall(msgspec.Struct):
 
     Attributes:
         judge: Holds the answer against what is declared, before anything is committed.
-        queued: Where it waited for an instance, if it did.
+        run: What runs, or waits for an instance.
     """
 
     spec: FunctionSpec
@@ -69,8 +68,8 @@ class StartedCall(msgspec.Struct):
     headers: dict[str, str] | None
     invocation: Invocation
     started: float
+    run: Run
     judge: Judge | None = None
-    queued: Queued | None = None
     returned: Returned | None = None
 
 
@@ -82,7 +81,7 @@ class DirectCalls:
         functions: Mapping[str, FunctionSpec],
         *,
         committer: Committer,
-        invoker: Invoker,
+        submit: Submit,
         clock: Clock,
         entropy: Entropy,
         runs: RunHistory,
@@ -95,8 +94,7 @@ class DirectCalls:
         self._turns = KeyTurns()
         self._committer = committer
         self._storage = committer.storage
-        self._invoker = invoker
-        self._prompt = invoker if isinstance(invoker, PromptInvoker) else None
+        self._submit = submit
         self._clock = clock
         self._entropy = entropy
         self._runs = runs
@@ -168,7 +166,7 @@ class DirectCalls:
             started = monotonic()
             live = None
             if listener is None:
-                outcome = await self._invoker.invoke(invocation)
+                outcome = await invoke(self._submit, invocation)
             else:
                 live = LiveAnswer(listener, remembered=bool(key), judge=judge)
                 outcome = await self._listened(invocation, live)
@@ -201,8 +199,8 @@ class DirectCalls:
         timeout_s: float | None = None,
         headers: dict[str, str] | None = None,
         judge: Judge | None = None,
-    ) -> StartedCall | None:
-        """Begin a call without a key, now or when its turn comes; None where only `call` can.
+    ) -> StartedCall:
+        """Begin a call without a key, now or when its turn comes.
 
         The waiter is told its outcome, for which `plain` has the answer, or else `finish` has.
 
@@ -211,22 +209,18 @@ class DirectCalls:
             Overloaded: Too many wait for an instance already.
             Unavailable: No instance could be had.
         """
-        if self._prompt is None:
-            return None
         spec = self._functions.get(function) or self._spec(function)
         invocation = self._invocation(spec, payload, "", timeout_s, 1, headers)
         started = self._clock.monotonic()
-        queued = self._prompt.begin(invocation, waiter)
-        return StartedCall(spec, payload, timeout_s, headers, invocation, started, judge, queued)
+        run = self._submit(invocation, waiter)
+        return StartedCall(spec, payload, timeout_s, headers, invocation, started, run, judge)
 
-    def plain(self, begun: StartedCall, outcome: Outcome | Lost) -> bytes | None:
+    def plain(self, begun: StartedCall, outcome: Outcome) -> bytes | None:
         """The answer of a call that has run; None where `finish` has something left to do for it.
 
         Raises:
             CallFailed: It raised, crashed or overran its time.
         """
-        if isinstance(outcome, Lost):
-            return None
         wall = self._clock.monotonic() - begun.started
         outcome = self._judged(begun.spec, begun.invocation, outcome, begun.judge)
         self._runs.record(run_of(begun.invocation, outcome, wall))
@@ -236,19 +230,14 @@ class DirectCalls:
         # Nothing durable was done, and nothing was relied on.
         return returned.result or b"null"
 
-    async def finish(self, begun: StartedCall, outcome: Outcome | Lost) -> bytes:
-        """The answer of a call that `plain` had none for: what was lost is run, what was done committed.
+    async def finish(self, begun: StartedCall) -> bytes:
+        """The answer of a call that `plain` had none for, once what it did is committed.
 
         Raises:
             Conflict: State it had read changed under it, again and again.
             Overloaded, Unavailable: No instance can be had now.
             CallFailed: It raised, crashed or overran its time; nothing it did was kept.
         """
-        if isinstance(outcome, Lost):
-            assert self._prompt is not None  # noqa: S101 - who began it
-            outcome = await self._prompt.invoke(begun.invocation, lost=outcome.reason)
-            if (answer := self.plain(begun, outcome)) is not None:
-                return answer
         spec, returned = begun.spec, begun.returned
         assert returned is not None  # noqa: S101 - `plain` has judged it
         answer = returned.result or b"null"
@@ -311,7 +300,7 @@ class DirectCalls:
         try:
             # What the instance remembers of state may be older than what others wrote since, and
             # once something is sent there is no second try: only a true race may end it.
-            return await self._invoker.invoke(replace(invocation, live=True, fresh=True))
+            return await invoke(self._submit, replace(invocation, live=True, fresh=True))
         finally:
             self._answers.close(invocation.token)
 

@@ -17,7 +17,7 @@ from headrace.model.errors import HeadraceError
 from headrace.model.event import Event
 from headrace.model.record import Position
 from headrace.model.triggers.http import Http, Legacy, Proxy, Webhook
-from headrace.runtime.states import Waiter
+from headrace.runtime.base import Waiter
 from headrace.storage.kv.keys import pack
 
 
@@ -30,7 +30,7 @@ class CallByName(StartableEnd):
         self._timeout_s: float | None = None
         self._judge: Judge | None = None
 
-    def start(self, routed: RoutedRequest, waiter: Waiter) -> StartedCall | None:
+    def start(self, routed: RoutedRequest, waiter: Waiter) -> StartedCall:
         """As `DirectCalls.begin`: without a key, which only a step that waits reads."""
         return self._direct.begin(
             self._function, routed.payload, waiter, self._limit(routed), routed.headers, self._judge

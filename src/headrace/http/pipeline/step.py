@@ -18,7 +18,7 @@ from headrace.http.cors import Headers
 from headrace.http.request import IncomingRequest
 from headrace.http.response import Response
 from headrace.model.errors import HeadraceError
-from headrace.runtime.states import Waiter
+from headrace.runtime.base import Waiter
 from headrace.security.access import Peer
 
 
@@ -130,7 +130,7 @@ class StartableEnd(RouteEnd):
     """An end that can be started without waiting, and is answered by a callback."""
 
     @abstractmethod
-    def start(self, routed: RoutedRequest, waiter: Waiter) -> StartedCall | None:
+    def start(self, routed: RoutedRequest, waiter: Waiter) -> StartedCall:
         """Start it; None where only `run` can.
 
         Raises:

@@ -2,8 +2,8 @@
 
 In: a head, a body and the caller. Out: an answer, by a call of `reply`, without a task: where all instances are busy
 the call waits in their pool's line. It takes a request only where the steps of its route (`RoutePipeline.fast_steps`)
-say that none has to wait, and runs the same steps as `Application.answer` does. An outcome with effects, or an
-instance that was lost, is left to a task to finish.
+say that none has to wait, and runs the same steps as `Application.answer` does. An outcome with effects is
+left to a task to finish.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from headrace.http.request import IncomingRequest
 from headrace.http.response import Response
 from headrace.http.server.route_resolver import RouteResolver
 from headrace.model.outcome import Outcome
-from headrace.runtime.states import Lost
 from headrace.security.access import Peer
 
 _log = logging.getLogger("headrace.http")
@@ -81,9 +80,6 @@ class FastPath:
         except Exception as error:  # noqa: BLE001 - whatever it is becomes an answer
             call.set_exception(error)
             return call
-        if started is None:
-            self.admission.leave(size)
-            return None
         call.started = started
         return call
 
@@ -138,18 +134,18 @@ class FastPathCall(msgspec.Struct):
     def hang_up(self) -> None:
         """The client is gone: a run that has started ends, one that still waits is withdrawn."""
         started = self.started
-        if started is not None and started.queued is not None and started.queued.withdraw():
+        if started is not None and started.run.cancel():
             self.path.admission.leave(len(self.routed.body))
 
     def done(self) -> bool:
         """What waits in vain is withdrawn."""
         return False
 
-    def set_exception(self, error: Exception, /) -> None:
+    def set_exception(self, error: BaseException, /) -> None:
         """It did not run: answer what went wrong."""
         self.reply(self._failed(error))
 
-    def set_result(self, outcome: Outcome | Lost, /) -> None:
+    def set_result(self, outcome: Outcome, /) -> None:
         """It has run: answer, or let a task do what is left to do."""
         started = self.started
         assert started is not None  # noqa: S101 - the outcome comes after the run was handed over
@@ -162,18 +158,18 @@ class FastPathCall(msgspec.Struct):
         if response is not None:
             self.reply(response)
         elif not path.tasks.closed:
-            path.tasks.start(self._finish(started, outcome), name="finish a call")
+            path.tasks.start(self._finish(started), name="finish a call")
 
-    async def _finish(self, started: StartedCall, outcome: Outcome | Lost) -> None:
-        """Commit what it did, or run it again; then answer."""
+    async def _finish(self, started: StartedCall) -> None:
+        """Commit what it did; then answer."""
         try:
-            answer = await self.path.direct.finish(started, outcome)
+            answer = await self.path.direct.finish(started)
             response = self.end.respond(self.routed, answer)
         except Exception as error:  # noqa: BLE001 - whatever it is becomes an answer
             response = self._failed(error)
         self.reply(response)
 
-    def _failed(self, error: Exception) -> Response:
+    def _failed(self, error: BaseException) -> Response:
         if isinstance(error, CallFailed):
             error = self.end.refusal(error)
         where = f"{self.routed.request.method} {self.plan.pattern}"

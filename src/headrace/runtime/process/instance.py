@@ -6,7 +6,7 @@
 
 Runs go in as frames and are answered in order. What the child does wrong costs the child its life
 and gives the run an outcome that says so. With several runs in hand nobody knows whose fault a
-death was: all of them come back as `Lost`, to be run again one by one. A run that was sent ahead of
+death was: all of them are lost, and run again one by one. A run that was sent ahead of
 another's end has to be claimed before it is begun, so of that one it is known. All calls on the loop.
 """
 
@@ -23,11 +23,11 @@ import msgspec
 
 from headrace.model.errors import Unavailable
 from headrace.model.function import FunctionSpec
-from headrace.model.invocation import Invocation
-from headrace.model.outcome import Cause, Outcome, Returned, Usage
+from headrace.model.outcome import Cause, Returned, Usage
 from headrace.model.policy import MAX_EXTENDED_S, MAX_VISIBILITY
 from headrace.model.redaction import blotted, blotted_return
 from headrace.runtime.base import RECALLED
+from headrace.runtime.fleet_run import FleetRun
 from headrace.runtime.host_questions import answer, blot_of
 from headrace.runtime.prefetch import PrefetchClaims
 from headrace.runtime.process.channel import InstanceChannel, LogPipes
@@ -64,7 +64,6 @@ from headrace.runtime.states import (
     Lost,
     NotStarted,
     Owner,
-    Waiter,
 )
 
 SUSPEND_TIMEOUT_S = 5.0
@@ -76,15 +75,6 @@ MAX_BEHIND_S = 0.05
 """How long a run that was sent ahead waits for the end of the one before it."""
 GRACE_S = 0.1
 """How long after its channel closed a child may take to be reported dead before it is killed."""
-
-
-class InHand(msgspec.Struct, gc=False):
-    """A run that was sent and not answered; `heard`: its caller may have a part of the answer."""
-
-    invocation: Invocation
-    waiter: Waiter
-    ahead: bool = False
-    heard: bool = False
 
 
 class ChildEnds(NamedTuple):
@@ -165,7 +155,7 @@ class Instance:
         self._clock = host.clock
         self._greets = parent.greets
         self._loop = asyncio.get_running_loop()
-        self._runs: dict[int, InHand] = {}
+        self._runs: dict[int, FleetRun] = {}
         self._claims: PrefetchClaims | None = None
         self._large = asyncio.Lock()
         self._behind = self._skipping = 0
@@ -217,20 +207,13 @@ class Instance:
 
     # -- running ---------------------------------------------------------------------------------
 
-    def run(self, invocation: Invocation) -> asyncio.Future[Outcome | Lost]:
-        """Send it; the future tells what came of it. Cancelling the future stops nothing."""
-        future: asyncio.Future[Outcome | Lost] = self._loop.create_future()
-        self.hand(invocation, future)
-        return future
-
-    def hand(self, invocation: Invocation, waiter: Waiter) -> None:
-        """Send it; the waiter is told what came of it, and stops nothing by going away."""
+    def hand(self, run: FleetRun) -> None:
+        """Send it; the run is told what came of it."""
         nonce = self._host.entropy.integer(64)
         try:
-            frame = encode(nonce, RunMessage(invocation))
+            frame = encode(nonce, RunMessage(run.invocation))
         except (ValueError, OverflowError) as error:
-            refused = Returned(error=Cause("TooLarge", str(error), retryable=False))
-            self._loop.call_soon(_tell, waiter, refused)
+            self._loop.call_soon(run.ended, _too_large(error))
             self._owner.freed(self)
             return
         asleep = self.state is InstanceState.HIBERNATING
@@ -238,7 +221,8 @@ class Instance:
             self._head_since = self._head_began = self._clock.monotonic()
             if self.state is not InstanceState.STARTING:
                 self.become(InstanceState.BUSY)
-        self._runs[nonce] = InHand(invocation, waiter)
+        self._runs[nonce] = run
+        run.holder = self
         self.in_hand += 1
         self._line.send(frame, alone=self.in_hand == 1)
         if asleep:
@@ -246,36 +230,36 @@ class Instance:
 
     @property
     def takes_another(self) -> bool:
-        """Whether a run can be sent ahead, to be begun when the one in hand ends."""
+        """Whether a run can be sent ahead, to be begun when the one in hand ends, and is well placed."""
         return (
             self.in_hand == 1
             and self.state is InstanceState.BUSY
             and not (self.tainted or self._skipping or self._deaf)
             and self._line.quiet
+            and self._owner.takes_ahead(self)
         )
 
-    def run_ahead(self, invocation: Invocation) -> asyncio.Future[Outcome | Lost]:
-        """As `run`, where it `takes_another`; `RECALLED` comes back where it was never begun."""
-        future: asyncio.Future[Outcome | Lost] = self._loop.create_future()
+    def run_ahead(self, run: FleetRun) -> None:
+        """As `hand`, where it `takes_another`; the run ends as `RECALLED` where it was never begun."""
         nonce = self._host.entropy.integer(64)
         try:
-            frame = encode(nonce, RunMessage(invocation, ahead=True))
+            frame = encode(nonce, RunMessage(run.invocation, ahead=True))
         except (ValueError, OverflowError) as error:
-            future.set_result(Returned(error=Cause("TooLarge", str(error), retryable=False)))
-            return future
+            self._loop.call_soon(run.ended, _too_large(error))
+            return
         if self._claims is None:
             self._claims = self._lend(frame)
             if self._claims is None:
-                future.set_result(RECALLED)
-                return future
+                self._loop.call_soon(run.ended, RECALLED)
+                return
         else:
             # Before it is sent: it may be looked for at once.
             self._claims.lend()
             self._line.send(frame, alone=True)
-        self._runs[nonce] = InHand(invocation, future, ahead=True)
+        self._runs[nonce] = run
+        run.holder, run.ahead = self, True
         self._behind = nonce
         self.in_hand += 1
-        return future
 
     def _lend(self, frame: bytes) -> PrefetchClaims | None:
         """Send the first run ahead, with what such runs are claimed by; None where that cannot be."""
@@ -298,7 +282,7 @@ class Instance:
         self.in_hand -= 1
         self._behind = 0
         self._skipping = nonce
-        _tell(run.waiter, RECALLED)
+        run.ended(RECALLED)
         return True
 
     def overrun(self, now: float) -> None:
@@ -416,7 +400,7 @@ class Instance:
         self._line.disconnect()
         self._pipes.close()
         self._process.let_go()
-        self._settle_ahead()
+        hurried = self._settle_ahead()
         runs, self._runs = list(self._runs.values()), {}
         death = Death(
             exit=exit,
@@ -450,16 +434,16 @@ class Instance:
                 timeout=run.invocation.timeout,
                 heard=run.heard,
             )
-            if isinstance(outcome, NotStarted):
-                if not run.waiter.done():
-                    run.waiter.set_exception(
-                        not_started(self.function, self._blotted(outcome.cause))
-                    )
-            else:
-                _tell(
-                    run.waiter,
-                    outcome if isinstance(outcome, Lost) else blotted(outcome, self._blot),
-                )
+            match outcome:
+                case NotStarted(cause=cause):
+                    run.refused(not_started(self.function, self._blotted(cause)))
+                case Lost(reason=reason):
+                    run.lost(reason)
+                case _:
+                    run.ended(blotted(outcome, self._blot))
+        if hurried is not None:
+            # Begun after its end had been ordered, for what came before it.
+            hurried.lost(self.doom.value)
 
     def _blotted(self, cause: Cause) -> Cause:
         """The cause without the values of secrets."""
@@ -467,18 +451,16 @@ class Instance:
             cause, message=self._blot(cause.message), traceback=self._blot(cause.traceback)
         )
 
-    def _settle_ahead(self) -> None:
-        """Of runs sent ahead: which were never begun, and which one nobody can blame."""
+    def _settle_ahead(self) -> FleetRun | None:
+        """Take back the runs sent ahead that were never begun; the one that nobody can blame."""
         for nonce, run in reversed(list(self._runs.items())):
             if run.ahead:
                 self._take_back(nonce)
         hurried = self._runs.pop(self._behind, None)
-        if hurried is not None:
-            # Begun after its end had been ordered, for what came before it.
-            _tell(hurried.waiter, Lost(self.doom.value))
         if self._claims is not None:
             self._claims.close()
             self._claims = None
+        return hurried
 
     # -- the channel -----------------------------------------------------------------------------
 
@@ -532,7 +514,7 @@ class Instance:
                 self.state = InstanceState.IDLE
         self._owner.freed(self)
         # Last of all: whoever is told may hand over the next run at once.
-        _tell(run.waiter, returned)
+        run.ended(returned)
 
     def _hear(self, nonce: int, message: FromChild, size: int) -> str | None:
         match message:
@@ -633,6 +615,5 @@ def not_started(function: str, cause: Cause) -> Unavailable:
     )
 
 
-def _tell(waiter: Waiter, outcome: Outcome | Lost) -> None:
-    if not waiter.done():
-        waiter.set_result(outcome)
+def _too_large(error: Exception) -> Returned:
+    return Returned(error=Cause("TooLarge", str(error), retryable=False))

@@ -1,4 +1,4 @@
-"""What every invoker promises, over the one that runs handlers here and the one that isolates them."""
+"""What every runtime promises, over the one that runs handlers here and the one that isolates them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,10 +21,10 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Range, Returned, Scanned, TimedOut
 from headrace.model.record import Chunk, decode_events, encode_events
 from headrace.model.reply import WireReply
-from headrace.runtime.base import Invoker
+from headrace.runtime.base import Interceptor, Run, Runtime, Submit, Waiter, intercepted, invoke
 from headrace.runtime.child.loader import load
 from headrace.runtime.fleet import Fleet
-from headrace.runtime.inline import InlineInvoker
+from headrace.runtime.inline import InlineRuntime
 from headrace.runtime.process.fleet_host import FleetHost
 from headrace.storage.state.rows import decode_row, encode_row
 
@@ -122,27 +123,30 @@ class StateOfATest:
 
 
 class Rig:
-    """An invoker over the app above."""
+    """A runtime over the app above."""
 
-    def __init__(self, invoker: Invoker, state: StateOfATest) -> None:
-        self.invoker = invoker
+    def __init__(self, runtime: Runtime, state: StateOfATest) -> None:
+        self.runtime = runtime
         self.state = state
 
-    async def run(self, function: str, *payloads: bytes, **fields: object) -> Outcome:
+    def invocation(self, function: str, *payloads: bytes, **fields: Any) -> Invocation:
         facts = [Fact(payload, f"k{number}") for number, payload in enumerate(payloads)]
         chunk = Chunk("orders", 2, 10, len(facts), encode_events(facts), 0, 0, len(facts))
-        values = {"token": 5, "key": "root", "timeout": 10.0} | fields
-        return await self.invoker.invoke(Invocation(f"contract.{function}", (chunk,), **values))  # type: ignore[arg-type]  # the fields' own types
+        values: dict[str, Any] = {"token": 5, "key": "root", "timeout": 10.0} | fields
+        return Invocation(f"contract.{function}", (chunk,), **values)
+
+    async def run(self, function: str, *payloads: bytes, **fields: Any) -> Outcome:
+        return await invoke(self.runtime.submit, self.invocation(function, *payloads, **fields))
 
 
 @asynccontextmanager
-async def inline(target: str, folder: Path, state: StateOfATest) -> AsyncIterator[Invoker]:
+async def inline(target: str, folder: Path, state: StateOfATest) -> AsyncIterator[Runtime]:
     app = load(target)
-    yield InlineInvoker({app.name: app}, state, clock=SystemClock())
+    yield InlineRuntime({app.name: app}, state, clock=SystemClock())
 
 
 @asynccontextmanager
-async def fleet(target: str, folder: Path, state: StateOfATest) -> AsyncIterator[Invoker]:
+async def fleet(target: str, folder: Path, state: StateOfATest) -> AsyncIterator[Runtime]:
     failures: list[BaseException] = []
     tasks = Tasks(lambda _, error: failures.append(error))
     made = Fleet(FleetHost(SystemClock(), SystemEntropy(), tasks, state), scratch=folder)
@@ -163,9 +167,9 @@ async def rig(
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     state = StateOfATest()
-    async with request.param(str(file), scratch, state) as invoker:
-        yield Rig(invoker, state)
-        await invoker.close()
+    async with request.param(str(file), scratch, state) as runtime:
+        yield Rig(runtime, state)
+        await runtime.close()
 
 
 def returned(outcome: Outcome) -> Returned:
@@ -269,3 +273,90 @@ async def test_many_invocations_at_once_all_come_back(rig: Rig) -> None:
 async def test_an_unknown_function_is_refused(rig: Rig) -> None:
     with pytest.raises(Unknown):
         await rig.run("nothing", b"1")
+
+
+class Told:
+    """A waiter that is not a task, and when it was told."""
+
+    def __init__(self) -> None:
+        self.heard: list[Outcome | BaseException] = []
+        self.event = asyncio.Event()
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, outcome: Outcome, /) -> None:
+        self.heard.append(outcome)
+        self.event.set()
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        self.heard.append(exception)
+        self.event.set()
+
+
+async def test_a_waiter_is_told_once_and_after_the_run_was_submitted(rig: Rig) -> None:
+    told = Told()
+    rig.runtime.submit(rig.invocation("one", b'{"id":1}'), told)
+    assert told.heard == []
+    await told.event.wait()
+    await asyncio.sleep(0.01)
+    (outcome,) = told.heard
+    assert isinstance(outcome, Returned)
+
+
+async def test_whoever_went_away_is_not_told(rig: Rig) -> None:
+    done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    rig.runtime.submit(rig.invocation("one", b'{"id":1}'), done)
+    done.cancel()
+    assert returned(await rig.run("one", b'{"id":2}')).failures == ()
+
+
+async def test_an_interceptor_sees_every_run_and_what_came_of_it(rig: Rig) -> None:
+    seen: list[str] = []
+
+    def noting(submit: Submit) -> Submit:
+        def noted(invocation: Invocation, done: Waiter, after: Run | None = None, /) -> Run:
+            seen.append(invocation.key)
+            return submit(invocation, Noted(done, seen), after)
+
+        return noted
+
+    submit = intercepted(rig.runtime.submit, (noting,))
+    outcome = returned(await invoke(submit, rig.invocation("one", b'{"id":1}', key="first")))
+    assert outcome.failures == ()
+    with pytest.raises(Unknown):
+        await invoke(submit, rig.invocation("nothing", b"1", key="second"))
+    assert seen == ["first", "Returned", "second"]
+
+
+async def test_the_first_interceptor_sees_a_run_first_and_its_outcome_last(rig: Rig) -> None:
+    seen: list[str] = []
+
+    def named(name: str) -> Interceptor:
+        def noting(submit: Submit) -> Submit:
+            def noted(invocation: Invocation, done: Waiter, after: Run | None = None, /) -> Run:
+                seen.append(name)
+                return submit(invocation, Noted(done, seen, name), after)
+
+            return noted
+
+        return noting
+
+    submit = intercepted(rig.runtime.submit, (named("outer"), named("inner")))
+    await invoke(submit, rig.invocation("one", b'{"id":1}'))
+    assert seen == ["outer", "inner", "inner", "outer"]
+
+
+class Noted:
+    """A waiter in front of another."""
+
+    def __init__(self, done: Waiter, seen: list[str], name: str = "") -> None:
+        self._done = done
+        self._seen = seen
+        self._name = name
+        self.done = done.done
+        self.set_exception = done.set_exception
+
+    def set_result(self, outcome: Outcome, /) -> None:
+        self._seen.append(self._name or type(outcome).__name__)
+        self._done.set_result(outcome)

@@ -1,0 +1,83 @@
+"""A run of the inline runtime, and the one that was sent ahead of its end: a task each.
+
+In: invocations. Out: outcomes, in an order that instances could give them. Which run takes another
+one, which is taken back, and which ends before anybody has heard of the one before it, is read off
+the invocations' tokens: a simulation meets all of it, and the same again with the same seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome, Returned
+from headrace.runtime.base import RECALLED, Waiter
+
+TAKES_ANOTHER, HURRIES = 0b01, 0b10
+TAKEN_BACK = 0b111_00
+
+
+class InlineRun:
+    """Implements `runtime.base.Run`."""
+
+    def __init__(
+        self,
+        work: Callable[[Invocation], Awaitable[Outcome]],
+        invocation: Invocation,
+        done: Waiter,
+        before: InlineRun | None,
+    ) -> None:
+        self._work = work
+        self._invocation = invocation
+        self._done = done
+        self._before = before
+        self._following: InlineRun | None = None
+        self._outcome: Outcome | None = None
+        self._has_ended = asyncio.Event()
+        self._is_told = asyncio.Event()
+        if before is not None:
+            before._following = self
+        loop = asyncio.get_running_loop()
+        self.task = loop.create_task(self._live(), name=f"run {invocation.function}")
+
+    @property
+    def takes_another(self) -> bool:
+        """Whether one more can be sent ahead now."""
+        ended = self._has_ended.is_set() or self._following is not None
+        return not ended and bool(self._invocation.token & TAKES_ANOTHER)
+
+    def cancel(self) -> bool:
+        """Stop it: here a run has no process of its own, in which it could go on unheard."""
+        return self.task.cancel()
+
+    async def _live(self) -> None:
+        try:
+            try:
+                self._outcome = outcome = await self._run()
+            finally:
+                self._has_ended.set()
+            following = self._following
+            if following is not None and following._invocation.token & HURRIES:
+                # What came of this one may be told only after the next one has run as well.
+                await following._has_ended.wait()
+            if self._before is not None:
+                await self._before._is_told.wait()
+            if not self._done.done():
+                self._done.set_result(outcome)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a host that dies in a run dies for its caller too
+            if not self._done.done():
+                self._done.set_exception(error)
+        finally:
+            self._is_told.set()
+
+    async def _run(self) -> Outcome:
+        before = self._before
+        if before is not None:
+            await before._has_ended.wait()
+            died = not isinstance(before._outcome, Returned)
+            if died or not self._invocation.token & TAKEN_BACK:
+                return RECALLED
+        return await self._work(self._invocation)
