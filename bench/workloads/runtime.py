@@ -16,6 +16,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned, Scanned
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.fleet import Fleet
+from headrace.runtime.host_services import HostServices, state_questions
 from headrace.runtime.process.fleet_host import FleetHost
 
 APPS = Path(__file__).parent.parent / "apps"
@@ -28,7 +29,7 @@ class NoState:
     async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
         return [(0, None)] * len(keys)
 
-    async def scan_state(self, app: str, prefix: str, *, limit: int) -> Scanned:
+    async def scan_state(self, app: str, prefix: str, limit: int) -> Scanned:
         raise NotImplementedError("no function that is measured scans its state")
 
 
@@ -60,9 +61,11 @@ def answer(outcome: Outcome) -> bytes:
 async def fleet_of(app: str) -> AsyncIterator[Fleet]:
     """A fleet with one of the bench apps deployed."""
     failures: list[str] = []
+    nothing = NoState()
     tasks = Tasks(lambda name, error: failures.append(f"{name}: {error!r}"))
     with scratch("fleet") as folder:
-        fleet = Fleet(FleetHost(SystemClock(), SystemEntropy(), tasks, NoState()), scratch=folder)
+        services = HostServices(state_questions(nothing.read_state, nothing.scan_state))
+        fleet = Fleet(FleetHost(SystemClock(), SystemEntropy(), tasks, services), scratch=folder)
         try:
             await fleet.deploy(str(APPS / f"{app}.py"))
             yield fleet

@@ -24,6 +24,7 @@ from headrace.model.reply import WireReply
 from headrace.runtime.base import Interceptor, Run, Runtime, Submit, Waiter, intercepted, invoke
 from headrace.runtime.child.loader import load
 from headrace.runtime.fleet import Fleet
+from headrace.runtime.host_services import HostServices, answer_questions, state_questions
 from headrace.runtime.inline import InlineRuntime
 from headrace.runtime.process.fleet_host import FleetHost
 from headrace.storage.state.rows import decode_row, encode_row
@@ -105,7 +106,7 @@ class StateOfATest:
                 found.append((version, value))
         return found
 
-    async def scan_state(self, app: str, prefix: str, *, limit: int) -> Scanned:
+    async def scan_state(self, app: str, prefix: str, limit: int) -> Scanned:
         found = []
         for (owner, key), row in sorted(self.rows.items()):
             if owner == app and key.startswith(prefix):
@@ -120,6 +121,12 @@ class StateOfATest:
                 self.rows.pop(("contract", write.key), None)
             else:
                 self.rows["contract", write.key] = encode_row(token, write.value, write.expires)
+
+
+def services_of(state: StateOfATest) -> HostServices:
+    return HostServices(
+        state_questions(state.read_state, state.scan_state), answer_questions(state.send_part)
+    )
 
 
 class Rig:
@@ -142,14 +149,16 @@ class Rig:
 @asynccontextmanager
 async def inline(target: str, folder: Path, state: StateOfATest) -> AsyncIterator[Runtime]:
     app = load(target)
-    yield InlineRuntime({app.name: app}, state, clock=SystemClock())
+    yield InlineRuntime({app.name: app}, services_of(state), clock=SystemClock())
 
 
 @asynccontextmanager
 async def fleet(target: str, folder: Path, state: StateOfATest) -> AsyncIterator[Runtime]:
     failures: list[BaseException] = []
     tasks = Tasks(lambda _, error: failures.append(error))
-    made = Fleet(FleetHost(SystemClock(), SystemEntropy(), tasks, state), scratch=folder)
+    made = Fleet(
+        FleetHost(SystemClock(), SystemEntropy(), tasks, services_of(state)), scratch=folder
+    )
     await made.deploy(target)
     yield made
     await tasks.close()

@@ -18,6 +18,7 @@ from headrace.model.policy import FleetLimits
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.base import invoke
 from headrace.runtime.fleet import Fleet
+from headrace.runtime.host_services import HostServices, state_questions
 from headrace.runtime.process.fleet_host import FleetHost
 from headrace.runtime.process.instance_logs import InstanceLine
 
@@ -42,9 +43,14 @@ class Services:
         await CLOCK.sleep(0)
         return [self.rows.get(key, (0, None)) for key in keys]
 
-    async def scan_state(self, app: str, prefix: str, *, limit: int) -> Scanned:
+    async def scan_state(self, app: str, prefix: str, limit: int) -> Scanned:
         found = [(key, *row) for key, row in sorted(self.rows.items()) if key.startswith(prefix)]
         return Scanned(found[:limit], Range(None, len(found), b"all"))
+
+
+def services_of(state: Services) -> HostServices:
+    """The questions that these fleets answer."""
+    return HostServices(state_questions(state.read_state, state.scan_state))
 
 
 class House:
@@ -64,7 +70,9 @@ class House:
         self.failures: list[tuple[str, BaseException]] = []
         self.tasks = Tasks(self._failed)
         self.fleet = Fleet(
-            FleetHost(CLOCK, SystemEntropy(), self.tasks, self.services, self.lines.append),
+            FleetHost(
+                CLOCK, SystemEntropy(), self.tasks, services_of(self.services), self.lines.append
+            ),
             scratch=folder / "scratch",
             limits=limits or FleetLimits(instances=64),
             isolation=isolation,

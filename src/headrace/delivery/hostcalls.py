@@ -1,4 +1,4 @@
-"""Answers a running function: what it asks its host for while it runs (`runtime.base.HostServices`)."""
+"""Answers what a running function asks its host for (`runtime.host_services`)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from headrace.delivery.calls.streaming import LiveAnswers
 from headrace.environment.clock import Clock
 from headrace.model.effects import Space, digest_of
 from headrace.model.errors import TooLarge
-from headrace.model.outcome import Range, Returned, Scanned
+from headrace.model.outcome import Range, Scanned
 from headrace.model.policy import MAX_ANSWER_BYTES, MAX_ASKED_KEYS
-from headrace.model.record import Chunk
-from headrace.model.reply import WireReply
 from headrace.model.webhook_signature import Secret
+from headrace.runtime.host_services import (
+    HostServices,
+    answer_questions,
+    consumer_questions,
+    secret_questions,
+    state_questions,
+)
 from headrace.security.secrets import Secrets
 from headrace.storage.kv.base import Storage
 from headrace.storage.state.rows import decode_row, range_of, state_key, state_name
@@ -21,31 +26,35 @@ from headrace.storage.state.rows import decode_row, range_of, state_key, state_n
 MAX_SCAN = 10_000
 
 
-class HostCalls:
-    """Reads the app's own state; an app's name is the platform's word, never the child's.
+def host_services(
+    storage: Storage,
+    clock: Clock,
+    consumer_runs: ConsumerRuns,
+    answers: LiveAnswers,
+    secrets: Secrets,
+) -> HostServices:
+    """The questions that a node answers.
 
-    So is the token of a run that fetches events itself, and of a call whose answer is sent in
-    parts: `shifts` and `answers` know what they may.
+    An app's name and a run's token are the platform's word, never the child's: `consumer_runs` and `answers`
+    know what the run with that token may.
     """
+    state = StateReader(storage, clock)
+    blot = secrets.blots.blot
+    return HostServices(
+        state_questions(state.read_state, state.scan_state),
+        secret_questions(lambda name: secrets.text(Secret(name))),
+        consumer_questions(consumer_runs.fetch, consumer_runs.land, blot=blot),
+        answer_questions(answers.take),
+        blot=blot,
+    )
 
-    def __init__(
-        self,
-        storage: Storage,
-        clock: Clock,
-        shifts: ConsumerRuns | None = None,
-        answers: LiveAnswers | None = None,
-        secrets: Secrets | None = None,
-    ) -> None:
+
+class StateReader:
+    """Reads the state of apps."""
+
+    def __init__(self, storage: Storage, clock: Clock) -> None:
         self._storage = storage
         self._clock = clock
-        self._shifts = ConsumerRuns() if shifts is None else shifts
-        self._answers = LiveAnswers() if answers is None else answers
-        self._secrets = Secrets({}, {}) if secrets is None else secrets
-        self.blot = self._secrets.blots.blot
-
-    def read_secret(self, name: str) -> str:
-        """The value of a secret; whether the function may have it was asked before."""
-        return self._secrets.text(Secret(name))
 
     async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
         """Version (0: never written) and value of each key; what has expired has no value.
@@ -63,7 +72,7 @@ class HostCalls:
         )
         return [(0, None) if row is None else self._open(row) for row in rows]
 
-    async def scan_state(self, app: str, prefix: str, *, limit: int) -> Scanned:
+    async def scan_state(self, app: str, prefix: str, limit: int) -> Scanned:
         """The first `limit` keys that start with `prefix`; `MAX_SCAN` rows are looked at at most.
 
         Raises:
@@ -92,18 +101,6 @@ class HostCalls:
             last = state_name(app, page[-1][0])
             low = page[-1][0] + b"\x00"
         return Scanned(rows, Range(last, len(seen), digest_of(seen)))
-
-    async def fetch(self, token: int, events: int) -> tuple[list[Chunk], int]:
-        """The next events of the run (none: it is to end), and how many were not fetched."""
-        return await self._shifts.of(token).fetch(events)
-
-    async def land(self, token: int, returned: Returned) -> None:
-        """Commit what the run fetched and did since the last time."""
-        await self._shifts.of(token).land(returned)
-
-    async def send_part(self, token: int, body: bytes, head: WireReply | None) -> None:
-        """Send on the next part of a call's answer; returns when there is room for another one."""
-        await self._answers.take(token, body, head)
 
     def _open(self, row: bytes) -> tuple[int, bytes | None]:
         version, expires, value = decode_row(row)

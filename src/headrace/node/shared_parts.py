@@ -22,11 +22,12 @@ from headrace.delivery.assignment.consumer_run import ConsumerRuns
 from headrace.delivery.assignment.supervisor import PartitionSupervisor
 from headrace.delivery.calls.streaming import LiveAnswers
 from headrace.delivery.engine import Engine
-from headrace.delivery.hostcalls import HostCalls
+from headrace.delivery.hostcalls import host_services
 from headrace.http.dependencies import Dependencies, Health
 from headrace.node.http_services import furnish
 from headrace.runtime.awaited_runs import AwaitedRuns
 from headrace.runtime.base import Runtime
+from headrace.runtime.host_services import HostServices
 from headrace.runtime.instance_views import ColdStarts, FailedStart
 from headrace.security.access import Access
 from headrace.security.operator_key import Operator
@@ -64,7 +65,7 @@ class SharedParts(NamedTuple, Generic[R]):
 
 
 def connect_parts(
-    runtime_for: Callable[[HostCalls], R],
+    runtime_for: Callable[[HostServices], R],
     *,
     engine: Engine,
     delivered: Broker | None = None,
@@ -102,7 +103,7 @@ def connect_parts(
     """
     storage, broker, clock, entropy = engine.storage, engine.log, engine.clock, engine.random
     consumer_runs, answers = ConsumerRuns(), LiveAnswers()
-    runtime = runtime_for(HostCalls(storage, clock, consumer_runs, answers, secrets))
+    runtime = runtime_for(host_services(storage, clock, consumer_runs, answers, secrets))
     awaited = AwaitedRuns(runtime)
     internal = InternalInvoker(awaited, clock=clock)
     supervisor = PartitionSupervisor(

@@ -1,4 +1,4 @@
-"""The runtime port: submit an invocation, be told its outcome; and what a running function may ask.
+"""The runtime port: submit an invocation, be told its outcome.
 
 `fleet` runs the author's code in forked processes, `inline` right here for tests and simulation.
 Both obey `tests/contract/test_runtimes.py`. Every run, whoever wants it, is started by one `Submit`:
@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias
 
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Cause, Crashed, Outcome, Returned, Scanned
-from headrace.model.record import Chunk
-from headrace.model.reply import WireReply
+from headrace.model.outcome import Cause, Crashed, Outcome
 
 RECALLED = Crashed(Cause("Recalled", "the platform took the run back"), blameless=True)
 """It never ran: nothing to judge, nothing to count."""
@@ -144,68 +142,4 @@ class Invoker(Protocol):
 
     async def close(self) -> None:
         """Close the runtime."""
-        ...
-
-
-class HostServices(Protocol):
-    """What a running function may ask its host for. Filled in by `delivery/hostcalls`."""
-
-    async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
-        """Version (0: absent) and value of each key of the app's state; expired ones are absent."""
-        ...
-
-    async def scan_state(self, app: str, prefix: str, *, limit: int) -> Scanned:
-        """The app's state keys that start with `prefix`, ascending, and all that was looked at."""
-        ...
-
-
-@runtime_checkable
-class SecretServices(Protocol):
-    """What hosts that keep secrets answer beside. Who may ask for which is known to whoever calls."""
-
-    def read_secret(self, name: str) -> str:
-        """The value of a secret.
-
-        Raises:
-            Misuse: It is not set, or cannot be read.
-        """
-        ...
-
-    def blot(self, text: str) -> str:
-        """The text without the values of secrets."""
-        ...
-
-
-@runtime_checkable
-class AnswerServices(Protocol):
-    """What hosts answer beside where calls are answered part by part, by the calls' tokens."""
-
-    async def send_part(self, token: int, body: bytes, head: WireReply | None) -> None:
-        """Send on the next part of the answer; returns when there is room for another one.
-
-        Raises:
-            Fenced: Nobody waits for the parts of this call (any more).
-        """
-        ...
-
-
-@runtime_checkable
-class ConsumerServices(Protocol):
-    """What hosts with streams answer beside: runs that fetch events themselves, by their tokens."""
-
-    async def fetch(self, token: int, events: int) -> tuple[list[Chunk], int]:
-        """The next events of the run (none: it is to end), and how many were not fetched.
-
-        Raises:
-            Fenced: It holds no partitions (any more).
-        """
-        ...
-
-    async def land(self, token: int, returned: Returned) -> None:
-        """Commit what the run fetched and did since the last time, all of it or nothing.
-
-        Raises:
-            Fenced: It holds no partitions (any more).
-            Conflict: State it relied on has changed.
-        """
         ...

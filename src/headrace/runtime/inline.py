@@ -18,11 +18,26 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, Returned, Scanned, TimedOut
 from headrace.model.record import Chunk
 from headrace.model.reply import WireReply
-from headrace.runtime.base import AnswerServices, ConsumerServices, HostServices, Run, Waiter
+from headrace.runtime.base import Run, Waiter
 from headrace.runtime.child.executor import Executor
-from headrace.runtime.host_questions import blot_of, secret_for
+from headrace.runtime.host_services import Asker, HostServices
 from headrace.runtime.inline_run import InlineRun
 from headrace.runtime.instance_views import FailedStart
+from headrace.runtime.protocol.messages import (
+    Fetch,
+    Fetched,
+    Land,
+    Landed,
+    Part,
+    PartAccepted,
+    Question,
+    ReadSecret,
+    ReadState,
+    Scan,
+    ScanState,
+    SecretRead,
+    StateRows,
+)
 from headrace.sdk.app import App
 from headrace.sdk.source_location import near
 
@@ -37,22 +52,22 @@ class _Host:
 
     def __init__(self, app: App, services: HostServices) -> None:
         self._declared = app
-        self._app = app.name
+        # The app asks for what it declares itself, which each of its functions may have.
+        self._own = FunctionSpec(name=app.name, app=app.name, secrets=app.secrets)
         self._services = services
-        self.blot = blot_of(services)
+        self.blot = services.blot
         self.deadlines: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Timeout]] = {}
 
     def secret(self, name: str, function: str) -> str:
         specs = {spec.name: spec for spec in self._declared.spec().functions}
-        # The app asks for what it declares itself, which each of its functions may have.
-        own = FunctionSpec(name=self._app, app=self._app, secrets=self._declared.secrets)
-        return secret_for(specs.get(function, own), name, self._services)
+        asker = Asker(specs.get(function, self._own))
+        return self._answer(asker, ReadSecret(name), SecretRead).value
 
     def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
-        return _at_once(self._services.read_state(self._app, keys))
+        return self._answer(Asker(self._own), ReadState(keys), StateRows).rows
 
     def scan_state(self, prefix: str, limit: int) -> Scanned:
-        return _at_once(self._services.scan_state(self._app, prefix, limit=limit))
+        return self._answer(Asker(self._own), ScanState(prefix, limit), Scan).scanned
 
     def extend(self, invocation: Invocation, seconds: float) -> None:
         found = self.deadlines.get(invocation.token)
@@ -69,21 +84,19 @@ class _Host:
             deadline.reschedule(when)
 
     def fetch(self, invocation: Invocation, events: int) -> tuple[list[Chunk], int]:
-        return _at_once(self._streams.fetch(invocation.token, events))
+        fetched = self._answer(Asker(self._own, invocation.token), Fetch(events), Fetched)
+        return fetched.chunks, fetched.lag
 
     def land(self, invocation: Invocation, returned: Returned) -> None:
-        _at_once(self._streams.land(invocation.token, returned))
+        self._answer(Asker(self._own, invocation.token), Land(returned), Landed)
 
     def send_part(self, invocation: Invocation, body: bytes, head: WireReply | None) -> None:
-        if not isinstance(self._services, AnswerServices):
-            raise Misuse("this host sends no answers in parts")
-        _at_once(self._services.send_part(invocation.token, body, head))
+        self._answer(Asker(self._own, invocation.token), Part(body, head), PartAccepted)
 
-    @property
-    def _streams(self) -> ConsumerServices:
-        if not isinstance(self._services, ConsumerServices):
-            raise Misuse("this host has no streams to consume")
-        return self._services
+    def _answer(self, asker: Asker, question: Question, answer: type[T]) -> T:
+        found = _at_once(self._services.answer(asker, question))
+        assert isinstance(found, answer)  # noqa: S101 - so says the protocol
+        return found
 
 
 class InlineRuntime:

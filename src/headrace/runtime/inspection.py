@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,10 +17,10 @@ from headrace.environment.randomness import SystemEntropy
 from headrace.environment.tasks import Tasks
 from headrace.model.errors import Misuse, Unavailable
 from headrace.model.function import AppSpec
-from headrace.model.outcome import Scanned
 from headrace.model.settings import ImportEnvironment
 from headrace.runtime.child.code_version import is_part
 from headrace.runtime.fleet import Fleet
+from headrace.runtime.host_services import HostServices
 from headrace.runtime.import_environment import search_paths
 from headrace.runtime.process.fleet_host import FleetHost
 from headrace.runtime.process.instance_logs import InstanceLine
@@ -30,16 +30,6 @@ MAX_WORDS: Final = 2_000
 MAX_FILES: Final = 10_000
 MAX_NAMED: Final = 10
 FOLDER_MODE: Final = 0o711
-
-
-class _Nothing:
-    """What functions would ask, if any ran."""
-
-    async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
-        raise Unavailable(f"`{app}` is only imported here")
-
-    async def scan_state(self, app: str, prefix: str, *, limit: int) -> Scanned:
-        raise Unavailable(f"`{app}` is only imported here")
 
 
 async def inspect(target: str, surroundings: ImportEnvironment, folder: Path) -> AppSpec:
@@ -58,7 +48,7 @@ async def inspect(target: str, surroundings: ImportEnvironment, folder: Path) ->
     folder.chmod(FOLDER_MODE)  # noqa: ASYNC240 - nobody else is on this loop
     tasks = Tasks(lambda _name, _error: None)
     fleet = Fleet(
-        FleetHost(SystemClock(), SystemEntropy(), tasks, _Nothing(), lines.append),
+        FleetHost(SystemClock(), SystemEntropy(), tasks, HostServices(), lines.append),
         scratch=folder / "scratch",
         surroundings=lambda: surroundings,
     )

@@ -23,7 +23,7 @@ from headrace.model.policy import MAX_KEPT_S
 from headrace.model.record import Chunk
 from headrace.runtime.child.recorder import Lane, OutputStream, Recorder, is_cancelled
 from headrace.runtime.child.state_cache import StateCache
-from headrace.runtime.host_questions import check_granted
+from headrace.runtime.host_services import check_granted
 from headrace.sdk.app import App
 from headrace.sdk.batch import Batch, Cursor
 from headrace.sdk.context import Context

@@ -231,4 +231,4 @@ async def test_a_child_that_asks_for_two_things_at_once_gets_one_after_the_other
 
 async def test_a_run_that_no_lag_started_has_nothing_to_consume() -> None:
     with pytest.raises(Fenced, match="only a `Lag` trigger"):
-        ConsumerRuns().of(5)
+        await ConsumerRuns().fetch(5, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace.delivery.hostcalls import HostCalls
+from headrace.delivery.hostcalls import StateReader
 from headrace.environment.clock import SystemClock
 from headrace.model.effects import Change, Put, Space
 from headrace.model.errors import TooLarge
@@ -16,7 +16,7 @@ BIG = bytes(900_000)
 TOO_MANY = MAX_ANSWER_BYTES // len(BIG) + 1
 
 
-async def calls_on(count: int, value: bytes) -> HostCalls:
+async def calls_on(count: int, value: bytes) -> StateReader:
     """State with so many keys of that value."""
     storage = MemoryStorage(SystemClock())
     rows = [
@@ -24,7 +24,7 @@ async def calls_on(count: int, value: bytes) -> HostCalls:
         for n in range(count)
     ]
     await storage.apply(Change((), tuple(rows)))
-    return HostCalls(storage, SystemClock())
+    return StateReader(storage, SystemClock())
 
 
 async def test_values_that_are_too_large_together_are_refused() -> None:

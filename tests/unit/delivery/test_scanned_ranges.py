@@ -9,7 +9,7 @@ import pytest
 
 from headrace.delivery import hostcalls
 from headrace.delivery.commit.changes import change_of
-from headrace.delivery.hostcalls import HostCalls
+from headrace.delivery.hostcalls import StateReader
 from headrace.model.effects import Change, Delete, Effects, Put, Space
 from headrace.model.errors import Conflict
 from headrace.model.outcome import Scanned, StateRead, StateWrite
@@ -23,7 +23,7 @@ class Rig:
 
     def __init__(self, clock: VirtualClock) -> None:
         self.storage = MemoryStorage(clock)
-        self.calls = HostCalls(self.storage, clock)
+        self.calls = StateReader(self.storage, clock)
         self.tokens = iter(range(100, 1_000))
 
     def scan(self, prefix: str, limit: int = 100) -> Scanned:

@@ -15,6 +15,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Crashed, Outcome, Range, Returned, Scanned, TimedOut
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.base import invoke
+from headrace.runtime.host_services import HostServices, state_questions
 from headrace.runtime.inline import InlineRuntime, crashed
 
 T = TypeVar("T")
@@ -34,8 +35,12 @@ class Services:
             await asyncio.Future()
         return [self.rows.get((app, key), (0, None)) for key in keys]
 
-    async def scan_state(self, app: str, prefix: str, *, limit: int) -> Scanned:
+    async def scan_state(self, app: str, prefix: str, limit: int) -> Scanned:
         return Scanned([], Range(None, 0, b""))
+
+
+def services_of(state: Services) -> HostServices:
+    return HostServices(state_questions(state.read_state, state.scan_state))
 
 
 class ImpatientClock:
@@ -80,7 +85,9 @@ def work(function: str = "shop.plain", **fields: Any) -> Invocation:
 
 
 def inline(services: Services | None = None, **options: Any) -> InlineRuntime:
-    return InlineRuntime({"shop": shop}, services or Services(), clock=ImpatientClock(), **options)
+    return InlineRuntime(
+        {"shop": shop}, services_of(services or Services()), clock=ImpatientClock(), **options
+    )
 
 
 async def test_a_handler_runs_right_here() -> None:
@@ -171,7 +178,7 @@ async def test_a_handler_that_cancels_itself_cancels_nobody_else() -> None:
         task.cancel()
         await asyncio.sleep(0)
 
-    invoker = InlineRuntime({"shop": app}, Services(), clock=ImpatientClock())
+    invoker = InlineRuntime({"shop": app}, services_of(Services()), clock=ImpatientClock())
     chunk = Chunk("numbers", 0, 0, 1, encode_events([Fact(b"1")]), 0, 0, 1)
     outcome = await invoke(invoker.submit, Invocation("shop.f", (chunk,), token=7))
     assert isinstance(outcome, Returned)
@@ -190,7 +197,7 @@ async def test_a_run_that_is_cancelled_from_outside_is_over_and_has_no_outcome()
         finally:
             told.append("cleaned up")
 
-    invoker = InlineRuntime({"shop": app}, Services(), clock=ImpatientClock())
+    invoker = InlineRuntime({"shop": app}, services_of(Services()), clock=ImpatientClock())
     chunk = Chunk("numbers", 0, 0, 1, encode_events([Fact(b"1")]), 0, 0, 1)
     asked = asyncio.ensure_future(invoke(invoker.submit, Invocation("shop.f", (chunk,), token=7)))
     await asyncio.sleep(0)
@@ -210,7 +217,7 @@ async def test_a_thread_of_a_handler_may_ask_for_more_time() -> None:
     async def f(event: Event[int], context: Context) -> None:
         await asyncio.to_thread(context.extend, 60)
 
-    invoker = InlineRuntime({"shop": app}, Services(), clock=ImpatientClock())
+    invoker = InlineRuntime({"shop": app}, services_of(Services()), clock=ImpatientClock())
     chunk = Chunk("numbers", 0, 0, 1, encode_events([Fact(b"1")]), 0, 0, 1)
     outcome = await invoke(invoker.submit, Invocation("shop.f", (chunk,), timeout=5, token=7))
     assert isinstance(outcome, Returned)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from headrace.model.errors import Misuse
 from headrace.model.function import FunctionSpec
-from headrace.model.outcome import Range, Scanned
 from headrace.runtime.child.secrets import FRESH_S, InstanceSecrets
-from headrace.runtime.host_questions import answer
+from headrace.runtime.host_services import Asker, HostServices, secret_questions
 from headrace.runtime.protocol.frames import Frames
 from headrace.runtime.protocol.messages import (
     Answered,
@@ -25,30 +23,18 @@ from headrace.runtime.protocol.messages import (
 SPEC = FunctionSpec(name="shop.charge", app="shop", secrets=("STRIPE", "GONE"))
 
 
-class Stateless:
-    """A host that keeps no secrets."""
-
-    async def read_state(self, app: str, keys: Sequence[str]) -> list[tuple[int, bytes | None]]:
-        return []
-
-    async def scan_state(self, app: str, prefix: str, *, limit: int) -> Scanned:
-        return Scanned([], Range(None, 0, b""))
+def value_of(name: str) -> str:
+    """All secrets are kept but one."""
+    if name == "GONE":
+        raise Misuse("the secret `GONE` is not set")
+    return f"value of {name}"
 
 
-class Keeper(Stateless):
-    """One that keeps all secrets but one."""
-
-    def read_secret(self, name: str) -> str:
-        if name == "GONE":
-            raise Misuse("the secret `GONE` is not set")
-        return f"value of {name}"
-
-    def blot(self, text: str) -> str:
-        return text
+KEEPER = HostServices(secret_questions(value_of))
 
 
-async def asked(name: str, services: Stateless) -> Any:
-    frame = await answer(services, SPEC, 0, 0, Ask(1, ReadSecret(name)))
+async def asked(name: str, services: HostServices = KEEPER) -> Any:
+    frame = await services.frame(Asker(SPEC), 0, Ask(1, ReadSecret(name)))
     frames = Frames().feed(frame)
     assert isinstance(frames, list)
     answered = to_child(frames[0][1])
@@ -57,20 +43,21 @@ async def asked(name: str, services: Stateless) -> Any:
 
 
 async def test_a_declared_secret_is_answered() -> None:
-    assert await asked("STRIPE", Keeper()) == SecretRead("value of STRIPE")
+    assert await asked("STRIPE") == SecretRead("value of STRIPE")
 
 
-async def test_a_secret_that_is_not_declared_is_refused_whatever_the_host_keeps() -> None:
-    for services in (Keeper(), Stateless()):
-        denied = await asked("STRIPES", services)
-        assert isinstance(denied, Denied)
-        assert (denied.kind, denied.final) == ("Refused", True)
-        assert "did you mean `STRIPE`" in denied.message
+async def test_a_secret_that_is_not_declared_is_refused() -> None:
+    denied = await asked("STRIPES")
+    assert isinstance(denied, Denied)
+    assert (denied.kind, denied.final) == ("Refused", True)
+    assert "did you mean `STRIPE`" in denied.message
 
 
 async def test_a_secret_that_cannot_be_had_is_told() -> None:
-    assert await asked("GONE", Keeper()) == Denied("Misuse", "the secret `GONE` is not set")
-    assert (await asked("STRIPE", Stateless())).kind == "Misuse"
+    assert await asked("GONE") == Denied("Misuse", "the secret `GONE` is not set")
+    assert await asked("STRIPE", HostServices()) == Denied(
+        "Misuse", "this host does not answer `ReadSecret`"
+    )
 
 
 def test_an_answer_does_not_show_its_value() -> None:

@@ -206,7 +206,24 @@ class ConsumerRuns:
         """It may no more."""
         self._known.pop(token).close()
 
-    def of(self, token: int) -> ConsumerRun:
+    async def fetch(self, token: int, events: int) -> tuple[list[Chunk], int]:
+        """The next events of the run (none: it is to end), and how many were not fetched.
+
+        Raises:
+            Fenced: It holds no partitions (any more).
+        """
+        return await self._of(token).fetch(events)
+
+    async def land(self, token: int, returned: Returned) -> None:
+        """Commit what the run fetched and did since the last time.
+
+        Raises:
+            Fenced: It holds no partitions (any more).
+            Conflict: State it relied on has changed.
+        """
+        await self._of(token).land(returned)
+
+    def _of(self, token: int) -> ConsumerRun:
         """The shift of the run.
 
         Raises:

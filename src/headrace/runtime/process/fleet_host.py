@@ -11,7 +11,7 @@ from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
 from headrace.environment.tasks import Tasks
 from headrace.runtime.app_folders import FolderShare
-from headrace.runtime.base import HostServices
+from headrace.runtime.host_services import HostServices
 from headrace.runtime.process.instance_logs import InstanceLine
 
 

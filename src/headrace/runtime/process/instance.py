@@ -28,7 +28,7 @@ from headrace.model.policy import MAX_EXTENDED_S, MAX_VISIBILITY
 from headrace.model.redaction import blotted, blotted_return
 from headrace.runtime.base import RECALLED
 from headrace.runtime.fleet_run import FleetRun
-from headrace.runtime.host_questions import answer, blot_of
+from headrace.runtime.host_services import Asker
 from headrace.runtime.prefetch import PrefetchClaims
 from headrace.runtime.process.channel import InstanceChannel, LogPipes
 from headrace.runtime.process.fleet_host import FleetHost
@@ -42,15 +42,10 @@ from headrace.runtime.protocol.messages import (
     Done,
     Exited,
     Extend,
-    Fetch,
     FromChild,
     Hello,
-    Part,
     Partitions,
-    ReadSecret,
-    ReadState,
     RunMessage,
-    ScanState,
     Skipped,
     Stop,
     Suspend,
@@ -122,7 +117,7 @@ class Instance:
         self.identity = identity
         self.spec = spec
         self.function = spec.name
-        self._blot = blot_of(host.services)
+        self._blot = host.services.blot
         self.scratch = scratch
         self.state = InstanceState.STARTING
         self._process = Process()
@@ -529,12 +524,12 @@ class Instance:
                     return "it asked for time for a run that nobody gave it"
                 self._extend(nonce, seconds)
             case Ask():
-                token = 0
-                if nonce or not isinstance(message.question, ReadSecret):
+                row, token = self._host.services.row(message.question), 0
+                if nonce or row.needs_run:
                     if nonce not in self._runs:
                         return "it asked on behalf of a run that nobody gave it"
                     run = self._runs[nonce]
-                    run.heard = run.heard or isinstance(message.question, Part)
+                    run.heard = run.heard or row.reaches_caller
                     token = run.invocation.token
                 self._line.owe(size)
                 answering = self._answer(nonce, token, message, size)
@@ -562,7 +557,7 @@ class Instance:
     async def _answer(self, nonce: int, token: int, asked: Ask, size: int) -> None:
         try:
             # Whose answers are large come one after the other: the last must be taken before.
-            if isinstance(asked.question, ReadState | ScanState | Fetch):
+            if self._host.services.row(asked.question).is_large:
                 async with self._large:
                     await self._line.room()
                     await self._tell_answer(nonce, token, asked)
@@ -573,7 +568,7 @@ class Instance:
 
     async def _tell_answer(self, nonce: int, token: int, asked: Ask) -> None:
         if self._line.connected:
-            frame = await answer(self._host.services, self.spec, nonce, token, asked)
+            frame = await self._host.services.frame(Asker(self.spec, token), nonce, asked)
             if self._line.connected:
                 self._send(frame)
 

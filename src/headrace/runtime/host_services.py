@@ -1,0 +1,197 @@
+"""What a running function may ask its host: a table of questions, filled in by whoever builds a node.
+
+In comes a question off the channel, out comes the frame to send back; whatever a handler raises is
+an answer too, for the child must hear something. A new question is a row, with its message in `protocol`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from headrace.model.errors import Misuse, Refused, is_final
+from headrace.model.function import FunctionSpec
+from headrace.model.outcome import Returned, Scanned
+from headrace.model.record import Chunk
+from headrace.model.redaction import Blot, blotted_return
+from headrace.model.reply import WireReply
+from headrace.runtime.protocol.messages import (
+    MAX_SCAN_ROWS,
+    Answer,
+    Answered,
+    Ask,
+    Denied,
+    Fetch,
+    Fetched,
+    Land,
+    Landed,
+    Part,
+    PartAccepted,
+    Question,
+    ReadSecret,
+    ReadState,
+    Scan,
+    ScanState,
+    SecretRead,
+    StateRows,
+    encode,
+)
+from headrace.sdk.source_location import near
+
+
+class Asker(msgspec.Struct, frozen=True, gc=False):
+    """Who asks, as the host knows it: what a question says of that would not count.
+
+    Attributes:
+        spec: The function whose instance it is.
+        token: Of the run it has in hand; 0 where it asks for none.
+    """
+
+    spec: FunctionSpec
+    token: int = 0
+
+
+class HostQuestion(msgspec.Struct, frozen=True):
+    """A question that a host answers: a row of the table.
+
+    Attributes:
+        answer: The answer; may raise, of which the instance hears the text.
+        needs_run: Only the run that the instance has in hand may ask it.
+        is_large: Its answers may be large: an instance is given the next when it has taken the last.
+        reaches_caller: It hands on a part of the run's answer, so that the run is not repeated.
+    """
+
+    answer: Callable[[Asker, Any], Awaitable[Answer]]
+    needs_run: bool = True
+    is_large: bool = False
+    reaches_caller: bool = False
+
+
+Questions: TypeAlias = Mapping[type[Question], HostQuestion]
+
+
+class HostServices:
+    """The questions that one host answers, by their messages.
+
+    Attributes:
+        blot: Takes secrets out of texts, as far as the host knows any.
+    """
+
+    def __init__(self, *questions: Questions, blot: Blot = str) -> None:
+        self.blot = blot
+        self._questions = {kind: row for rows in questions for kind, row in rows.items()}
+
+    def row(self, question: Question) -> HostQuestion:
+        """The row of a question; one that is refused, where the host has none."""
+        return self._questions.get(type(question), _UNANSWERED)
+
+    async def answer(self, asker: Asker, question: Question) -> Answer:
+        """The answer.
+
+        Raises:
+            Misuse: This host does not answer such questions.
+            HeadraceError: The handler refuses it.
+        """
+        return await self.row(question).answer(asker, question)
+
+    async def frame(self, asker: Asker, nonce: int, asked: Ask) -> bytes:
+        """The frame that answers a question. Never raises."""
+        said: Answer
+        try:
+            said = await self.answer(asker, asked.question)
+            return encode(nonce, Answered(asked.number, said))
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises, the child must hear
+            denied = Denied(type(error).__name__, str(error)[:4096], is_final(error))
+            return encode(nonce, Answered(asked.number, denied))
+
+
+async def _refused(_: Asker, question: Question) -> Answer:
+    raise Misuse(f"this host does not answer `{type(question).__name__}`")
+
+
+_UNANSWERED = HostQuestion(_refused, needs_run=False)
+
+
+def state_questions(
+    read: Callable[[str, Sequence[str]], Awaitable[list[tuple[int, bytes | None]]]],
+    scan: Callable[[str, str, int], Awaitable[Scanned]],
+) -> Questions:
+    """The state of the asker's app.
+
+    Args:
+        read: Version (0: absent) and value of each of the app's keys.
+        scan: The app's keys that start with a prefix, ascending, up to a limit, and all that was looked at.
+    """
+
+    async def read_state(asker: Asker, question: ReadState) -> Answer:
+        return StateRows(await read(asker.spec.app, question.keys))
+
+    async def scan_state(asker: Asker, question: ScanState) -> Answer:
+        limit = min(question.limit, MAX_SCAN_ROWS)
+        return Scan(await scan(asker.spec.app, question.prefix, limit))
+
+    return {
+        ReadState: HostQuestion(read_state, is_large=True),
+        ScanState: HostQuestion(scan_state, is_large=True),
+    }
+
+
+def secret_questions(read: Callable[[str], str]) -> Questions:
+    """The secrets that the asker, or its app, declares."""
+
+    async def read_secret(asker: Asker, question: ReadSecret) -> Answer:
+        check_granted(asker.spec, question.name)
+        return SecretRead(read(question.name))
+
+    return {ReadSecret: HostQuestion(read_secret, needs_run=False)}
+
+
+def consumer_questions(
+    fetch: Callable[[int, int], Awaitable[tuple[list[Chunk], int]]],
+    land: Callable[[int, Returned], Awaitable[None]],
+    *,
+    blot: Blot = str,
+) -> Questions:
+    """What a run asks that fetches events by itself, by the run's token.
+
+    Args:
+        fetch: The next events, up to so many (none: the run is to end), and how many were not fetched.
+        land: Commits what was fetched and done since the last time, all of it or nothing.
+        blot: Takes secrets out of what is committed.
+    """
+
+    async def fetched(asker: Asker, question: Fetch) -> Answer:
+        return Fetched(*await fetch(asker.token, question.events))
+
+    async def landed(asker: Asker, question: Land) -> Answer:
+        await land(asker.token, blotted_return(question.returned, blot))
+        return Landed()
+
+    return {Fetch: HostQuestion(fetched, is_large=True), Land: HostQuestion(landed)}
+
+
+def answer_questions(
+    send: Callable[[int, bytes, WireReply | None], Awaitable[None]],
+) -> Questions:
+    """The parts of a call's answer, by the call's token; `send` returns when there is room for more."""
+
+    async def accepted(asker: Asker, question: Part) -> Answer:
+        await send(asker.token, question.body, question.head)
+        return PartAccepted()
+
+    return {Part: HostQuestion(accepted, reaches_caller=True)}
+
+
+def check_granted(spec: FunctionSpec, name: str) -> None:
+    """Pass, where the function may have the secret.
+
+    Raises:
+        Refused: Neither it nor its app declares it.
+    """
+    if name not in spec.secrets:
+        raise Refused(
+            f"`{spec.name}` does not declare the secret `{name:.64}`{near(name, spec.secrets)}; write "
+            f'`secrets=["{name:.64}"]` in its decorator or in `App(...)`'
+        )
