@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
@@ -15,10 +16,10 @@ from tests.integration.runtime_fleets import CLOCK, House, eventually, house, in
 
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Crashed, Returned, TimedOut
+from headrace.model.outcome import Crashed, Outcome, Returned, TimedOut
 from headrace.model.record import Chunk, encode_events
-from headrace.runtime.awaited_runs import AwaitedRun, AwaitedRuns
-from headrace.runtime.base import RECALLED, invoke
+from headrace.runtime.base import RECALLED, Run, invoke
+from headrace.runtime.fleet import Fleet
 
 APP = """
 @app.function(orders, mode="keyed", batch_size=1, scaling=Scaling(max=1))
@@ -39,7 +40,26 @@ def work(name: str, wait: float = 0.01, *, timeout: float = 5.0, dies: bool = Fa
     return replace(invocation("shop.price", timeout=timeout), chunks=(chunk,))
 
 
-async def busy(home: House, head: Invocation) -> AwaitedRun:
+class Submitted:
+    """A run, and what comes of it."""
+
+    def __init__(self, fleet: Fleet, invocation: Invocation, after: Run | None = None) -> None:
+        self._fleet = fleet
+        self._done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._run = fleet.submit(invocation, self._done, after)
+
+    @property
+    def takes_another(self) -> bool:
+        return self._run.takes_another
+
+    def follow(self, invocation: Invocation) -> Submitted:
+        return Submitted(self._fleet, invocation, self._run)
+
+    async def outcome(self) -> Outcome:
+        return await self._done
+
+
+async def busy(home: House, head: Invocation) -> Submitted:
     """An instance whose runs are known to be neither very short nor long, running `head`."""
     for number in range(60):
         await invoke(home.fleet.submit, work(f"warm-{number}", 0.002))
@@ -48,14 +68,11 @@ async def busy(home: House, head: Invocation) -> AwaitedRun:
         pass
     await eventually(lambda: home.said()[-1:] == ["ends probe"])
     home.lines.clear()
-    begun = AwaitedRuns(home.fleet).lead(head)
-    assert begun is not None
-    return begun
+    return Submitted(home.fleet, head)
 
 
 async def takes_another(home: House) -> bool:
-    probe = AwaitedRuns(home.fleet).lead(work("probe", 0.002))
-    assert probe is not None
+    probe = Submitted(home.fleet, work("probe", 0.002))
     takes = probe.takes_another
     await probe.outcome()
     return takes
@@ -211,8 +228,7 @@ async def test_nothing_is_sent_ahead_while_runs_are_long(tmp_path: Path) -> None
     async with house(tmp_path) as home:
         await home.deploy(APP)
         await invoke(home.fleet.submit, work("long", 0.2))
-        after_long = AwaitedRuns(home.fleet).lead(work("second", 0.05))
-        assert after_long is not None
+        after_long = Submitted(home.fleet, work("second", 0.05))
         assert not after_long.takes_another
         await after_long.outcome()
 
@@ -222,10 +238,7 @@ async def test_an_instance_serves_no_run_more_than_it_may(tmp_path: Path) -> Non
         await home.deploy(APP.replace("max=1)", "max=1, max_invocations=50)"))
         served: Counter[str] = Counter()
         for number in range(120):
-            sent = AwaitedRuns(home.fleet).lead(work(str(number), 0.001))
-            if sent is None:
-                await invoke(home.fleet.submit, work("alone", 0.001))
-                continue
+            sent = Submitted(home.fleet, work(str(number), 0.001))
             following = sent.follow(work("behind", 0.001)) if sent.takes_another else None
             served[(await sent.outcome()).usage.instance] += 1
             if following is not None:

@@ -44,6 +44,7 @@ def test_what_waits_is_in_flight_delayed_or_dead_is_counted() -> None:
         consumer = world.consumer("jobs")
         first, second = consumer.receive(2)
         assert consumer.acknowledge(first)
+        world.advance("1ms")
         row = looked(world)
         (reader,) = row.readers
         assert (reader.group, reader.outside) == ("shop.jobs.outside", True)

@@ -8,7 +8,7 @@ position is durable by then.
 from __future__ import annotations
 
 from headrace.bus.http_target import HttpPoster, Post
-from headrace.bus.internal_functions import Handler, InternalInvoker
+from headrace.bus.internal_functions import Handler, InternalFunctions
 from headrace.bus.router import Destination, Refusals, RuleRouter
 from headrace.bus.rule_checks import check_rules, rules_of
 from headrace.delivery.assignment.supervisor import PartitionSupervisor
@@ -39,7 +39,7 @@ class Bus:
     def __init__(
         self,
         dispatcher: PartitionSupervisor,
-        invoker: InternalInvoker,
+        internal: InternalFunctions,
         *,
         storage: Storage,
         broker: Broker,
@@ -47,7 +47,7 @@ class Bus:
         secrets: Secrets,
     ) -> None:
         self._dispatcher = dispatcher
-        self._invoker = invoker
+        self._internal = internal
         self._storage = storage
         self._broker = broker
         self._post = post
@@ -101,15 +101,15 @@ class Bus:
             **{REFUSALS + stream: Refusals(router) for stream, router in by_stream.items()},
         }
         # Those that are gone have something in hand yet, which goes the way it has begun.
-        self._invoker.handlers = {**self._invoker.handlers, **handlers}
+        self._internal.handlers = {**self._internal.handlers, **handlers}
         if routers or BUS_APP in self._dispatcher.apps:
             functions = (*posters, *routers, *refusals)
             await self._dispatcher.deploy(AppSpec(name=BUS_APP, functions=functions))
             await self._dispatcher.left(ROUTER)
             await self._forget(set(wanted))
         ending = self._dispatcher.leaving(f"{BUS_APP}.")
-        self._invoker.handlers = {
-            **{name: each for name, each in self._invoker.handlers.items() if name in ending},
+        self._internal.handlers = {
+            **{name: each for name, each in self._internal.handlers.items() if name in ending},
             **handlers,
         }
 

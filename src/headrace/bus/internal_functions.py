@@ -1,4 +1,4 @@
-"""Functions of the platform's own, run in the host beside the author's: one more way to invoke.
+"""Functions of the platform's own, run in the host beside the author's.
 
 In: invocations. Out: outcomes, from the platform's handler where there is one, else from the runtime
 below. So whatever the platform does for itself is delivered, retried and dead-lettered as any
@@ -13,41 +13,53 @@ from msgspec.structs import replace
 
 from headrace.delivery.unit import cut
 from headrace.environment.clock import Clock
-from headrace.model.errors import Corrupt, Unavailable, is_final
+from headrace.environment.tasks import Tasks
+from headrace.model.errors import Corrupt, Unavailable, Unknown, is_final
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, TimedOut
-from headrace.runtime.base import Invoker
+from headrace.runtime.base import Run, Submit, Waiter
+from headrace.runtime.task_run import TaskRun
 
 Handler = Callable[[Invocation], Awaitable[Outcome]]
 
 
-class InternalInvoker:
-    """An `Invoker` in front of another.
+class InternalFunctions:
+    """An interceptor: runs the platform's functions, and passes every other run on.
 
     Attributes:
         handlers: The platform's functions, by full name.
     """
 
-    def __init__(self, below: Invoker, *, clock: Clock) -> None:
+    def __init__(self, clock: Clock, tasks: Tasks) -> None:
         self.handlers: dict[str, Handler] = {}
-        self._below = below
         self._clock = clock
+        self._tasks = tasks
 
-    async def invoke(self, invocation: Invocation) -> Outcome:
+    def intercept(self, below: Submit) -> Submit:
+        """A `runtime.base.Interceptor`. Calls are passed on: nobody outside calls these functions."""
+
+        def submit(invocation: Invocation, done: Waiter, after: Run | None = None, /) -> Run:
+            if invocation.function not in self.handlers or invocation.mode != "stream":
+                return below(invocation, done, after)
+            return TaskRun(self._tasks, self._run, invocation, done)
+
+        return submit
+
+    async def _run(self, invocation: Invocation) -> Outcome:
         """Run it to its end and say what came back.
 
         Raises:
-            Unknown: No such function is deployed here.
+            Unknown: It is gone meanwhile.
             Unavailable: There is no room to run it now.
             Corrupt: What was stored cannot be read.
         """
         handler = self.handlers.get(invocation.function)
         if handler is None:
-            return await self._below.invoke(invocation)
+            raise Unknown(f"there is no function `{invocation.function}` any more")
         if invocation.each:
             # The platform's functions take batch by batch: this is the first, the rest comes again.
             chunks = cut(invocation.chunks, 0, invocation.each)
-            outcome = await self.invoke(replace(invocation, chunks=chunks, each=0))
+            outcome = await self._run(replace(invocation, chunks=chunks, each=0))
             if not isinstance(outcome, Returned):
                 return outcome
             return replace(outcome, untouched=invocation.each)
@@ -61,7 +73,3 @@ class InternalInvoker:
         except Exception as error:  # noqa: BLE001 - judged like an author's
             final = is_final(error)
             return Returned(error=Cause(type(error).__name__, str(error), retryable=not final))
-
-    async def close(self) -> None:
-        """Close the runtime below."""
-        await self._below.close()

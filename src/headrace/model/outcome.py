@@ -135,3 +135,16 @@ class TimedOut(msgspec.Struct, array_like=True, frozen=True, tag=True, gc=False)
 
 
 Outcome = Returned | Crashed | TimedOut
+
+
+def failure_of(outcome: Outcome) -> Cause | None:
+    """The cause that failed a run which is one whole, such as a call; None where it came through."""
+    match outcome:
+        case Returned(error=None, failures=()):
+            return None
+        case Returned(error=None, failures=failures):
+            return failures[0].cause
+        case Returned(error=cause):
+            return cause
+        case Crashed(cause=cause) | TimedOut(cause=cause):
+            return cause

@@ -37,6 +37,7 @@ from headrace.model.settings import ImportEnvironment
 from headrace.node.config import Settings, secrets_of, surroundings_of
 from headrace.node.shared_parts import connect_parts
 from headrace.runtime.app_folders import FILES
+from headrace.runtime.base import Interceptor
 from headrace.runtime.deployment import Deployment
 from headrace.runtime.fleet import Fleet
 from headrace.runtime.process.fleet_host import FleetHost
@@ -72,6 +73,7 @@ class Node:
         entropy: Entropy,
         tasks: Tasks,
         observer: Observer | None = None,
+        interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self.settings = settings
         self.storage = storage
@@ -105,6 +107,7 @@ class Node:
             cold_starts=lambda: self.fleet.cold_starts,
             on_failure=_failed,
             folder=settings.data,
+            interceptors=interceptors,
         )
         self.fleet = parts.runtime
         self.dispatcher = parts.supervisor

@@ -27,7 +27,6 @@ from headrace.delivery.publisher import Publisher
 from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
 from headrace.http.dependencies import Dependencies, Health
-from headrace.runtime.base import Submit
 from headrace.runtime.instance_views import ColdStarts, FailedStarts
 from headrace.security.access import Access
 from headrace.security.operator_key import Operator
@@ -42,7 +41,6 @@ from headrace.telemetry.history import RunHistory
 def furnish(
     dispatcher: PartitionSupervisor,
     *,
-    submit: Submit,
     answers: LiveAnswers,
     replays: Replays,
     runs: RunHistory,
@@ -64,7 +62,6 @@ def furnish(
 
     Args:
         dispatcher: Who delivers.
-        submit: Runs functions that are called directly.
         answers: What running calls say before they end; the same the runtime's host services have.
         replays: The bus's.
         runs: What became of each invocation.
@@ -90,12 +87,11 @@ def furnish(
         direct=DirectCalls(
             dispatcher.functions,
             committer=dispatcher.committer,
-            submit=submit,
+            submit=dispatcher.submit,
             clock=clock,
             entropy=entropy,
             runs=runs,
             answers=answers,
-            vetting=dispatcher.vetting,
         ),
         dead_letters=dead_letters,
         parking=ParkedKeys(storage, dispatcher, clock),

@@ -15,7 +15,7 @@ import msgspec
 
 from headrace.bus.bus import Bus
 from headrace.bus.http_target import Post
-from headrace.bus.internal_functions import InternalInvoker
+from headrace.bus.internal_functions import InternalFunctions
 from headrace.bus.replay import Replays
 from headrace.client.http_pool import HttpPool
 from headrace.delivery.assignment.consumer_run import ConsumerRuns
@@ -25,8 +25,7 @@ from headrace.delivery.engine import Engine
 from headrace.delivery.hostcalls import host_services
 from headrace.http.dependencies import Dependencies, Health
 from headrace.node.http_services import furnish
-from headrace.runtime.awaited_runs import AwaitedRuns
-from headrace.runtime.base import Runtime
+from headrace.runtime.base import Interceptor, Runtime, intercepted
 from headrace.runtime.host_services import HostServices
 from headrace.runtime.instance_views import ColdStarts, FailedStart
 from headrace.security.access import Access
@@ -81,6 +80,7 @@ def connect_parts(
     on_failure: Callable[[str, BaseException], None],
     folder: Path | None = None,
     outside: bool = True,
+    interceptors: Sequence[Interceptor] = (),
 ) -> SharedParts[R]:
     """Make and connect the parts; nothing starts yet.
 
@@ -100,20 +100,20 @@ def connect_parts(
         on_failure: Called with the name and the error of a task that failed.
         folder: The data folder; None without one.
         outside: Whether sources outside of the node are read.
+        interceptors: See every run, before any other interceptor.
     """
     storage, broker, clock, entropy = engine.storage, engine.log, engine.clock, engine.random
     consumer_runs, answers = ConsumerRuns(), LiveAnswers()
     runtime = runtime_for(host_services(storage, clock, consumer_runs, answers, secrets))
-    awaited = AwaitedRuns(runtime)
-    internal = InternalInvoker(awaited, clock=clock)
+    internal = InternalFunctions(clock, engine.tasks)
     supervisor = PartitionSupervisor(
         engine=engine if delivered is None else replace(engine, log=delivered),
-        invoker=internal,
+        submit=intercepted(runtime.submit, (internal.intercept,)),
         on_failure=on_failure,
         folder=folder,
         outside=outside,
         shifts=consumer_runs,
-        lead=awaited.lead,
+        interceptors=interceptors,
     )
     bus = Bus(supervisor, internal, storage=storage, broker=broker, post=post, secrets=secrets)
     replays = Replays(
@@ -126,7 +126,6 @@ def connect_parts(
     )
     services = furnish(
         supervisor,
-        submit=runtime.submit,
         answers=answers,
         replays=replays,
         runs=engine.telemetry,

@@ -110,36 +110,3 @@ async def invoke(submit: Submit, invocation: Invocation) -> Outcome:
     except asyncio.CancelledError:
         run.cancel()
         raise
-
-
-class RunHandle(Protocol):
-    """A run that an instance has in hand, or will take up when it has ended the one before."""
-
-    @property
-    def takes_another(self) -> bool:
-        """Whether one more can be sent ahead now, to be begun when this one ends."""
-        ...
-
-    def follow(self, invocation: Invocation) -> RunHandle:
-        """Send it ahead; only where it `takes_another`, asked in the same turn of the loop."""
-        ...
-
-    async def outcome(self) -> Outcome:
-        """As `Invoker.invoke`; `RECALLED` where it was sent ahead and not begun in time."""
-        ...
-
-
-Lead: TypeAlias = Callable[[Invocation], RunHandle | None]
-"""Begins a run that others may follow; None where it has to wait, for `Invoker.invoke`. Raises as that."""
-
-
-class Invoker(Protocol):
-    """Runs functions to their ends."""
-
-    async def invoke(self, invocation: Invocation) -> Outcome:
-        """As `runtime.base.invoke`."""
-        ...
-
-    async def close(self) -> None:
-        """Close the runtime."""
-        ...

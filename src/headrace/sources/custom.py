@@ -19,7 +19,7 @@ from headrace.environment.wait_until import wait_until
 from headrace.model.errors import Fenced, HeadraceError, Unavailable
 from headrace.model.event import Event
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Outcome, Returned
+from headrace.model.outcome import Outcome, Returned, failure_of
 from headrace.model.policy import MAX_KEY_BYTES
 from headrace.model.record import Chunk, encode_events
 from headrace.model.triggers.files import Custom
@@ -103,10 +103,10 @@ class CustomSource:
             }
         )
         outcome = await self._outcome(payload)
-        if not isinstance(outcome, Returned) or outcome.error is not None:
-            cause = outcome.error if isinstance(outcome, Returned) else outcome.cause
-            told = "" if cause is None else f"{cause.kind}: {cause.message}\n{cause.traceback}"
+        if (cause := failure_of(outcome)) is not None:
+            told = f"{cause.kind}: {cause.message}\n{cause.traceback}"
             raise TriggerFailed(f"`{trigger.function}` failed: {told}".rstrip())
+        assert isinstance(outcome, Returned)  # noqa: S101 - others have a cause
         answer = msgspec.json.decode(outcome.result or b"null", type=TurnResult)
         for said in answer.events:
             for what, text in ("key", said.key), ("id", said.id):

@@ -33,6 +33,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
 from headrace.model.record import Append, Chunk, encode_events
 from headrace.node.shared_parts import connect_parts
+from headrace.runtime.base import Interceptor
 from headrace.runtime.inline import InlineRuntime
 from headrace.runtime.instance_views import ColdStarts
 from headrace.sdk.app import App
@@ -83,6 +84,7 @@ class Hosts:
 
     Attributes:
         node: The host that is up; the one that owns the partitions.
+        interceptors: See every run of the hosts that are born from now on.
         failures: Pumps that stopped by their own fault, which never may happen.
         deaths: Why each dead host died, in order.
         posted: What was sent to HTTP targets, in order.
@@ -113,6 +115,7 @@ class Hosts:
         self.storage = MemoryStorage(self.clock)
         self.weather = weather if weather is not None else Weather(SeededEntropy(seed))
         self.watcher = HostWatcher() if watcher is None else watcher
+        self.interceptors: Sequence[Interceptor] = ()
         self.failures: list[tuple[str, BaseException]] = []
         self.deaths: list[str] = []
         self.posted: list[HttpRequest] = []
@@ -243,6 +246,7 @@ class Hosts:
             cold_starts=ColdStarts,
             on_failure=self._failed,
             outside=False,
+            interceptors=self.interceptors,
         )
         dispatcher, bus = parts.supervisor, parts.bus
         self.broker.hold(lambda: lowest_owed(self.storage, dispatcher.functions))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from headrace.delivery.commit.committer import Committer
 from headrace.delivery.commit.delayed_appends import DelayedAppends
@@ -13,13 +13,25 @@ from headrace.environment.clock import Clock, SystemClock
 from headrace.environment.randomness import SeededEntropy, SystemEntropy
 from headrace.environment.tasks import Tasks
 from headrace.model.event import Event
-from headrace.model.outcome import Cause
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Cause, Outcome
 from headrace.model.record import Chunk, encode_events
+from headrace.runtime.base import Run, Submit, Waiter
+from headrace.runtime.task_run import TaskRun
 from headrace.storage.kv.base import Storage
 from headrace.storage.log.base import Broker
 from headrace.telemetry.history import RunHistory
 
 TROUBLE = Cause("ValueError", "no")
+
+
+def submits(tasks: Tasks, work: Callable[[Invocation], Awaitable[Outcome]]) -> Submit:
+    """Starts runs that are a coroutine of the test."""
+
+    def submit(invocation: Invocation, done: Waiter, after: Run | None = None, /) -> Run:
+        return TaskRun(tasks, work, invocation, done)
+
+    return submit
 
 
 def vetting_of(broker: Broker) -> PublishChecks:

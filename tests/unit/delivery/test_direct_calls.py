@@ -21,7 +21,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome, Returned
 from headrace.model.record import Append, Chunk, encode_events
 from headrace.model.reply import WireReply
-from headrace.runtime.base import Run, Waiter
+from headrace.runtime.base import Run, Waiter, intercepted
 from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.memory import MemoryBroker
 from headrace.telemetry.history import RunHistory
@@ -76,15 +76,15 @@ class Rig:
         self.storage = MemoryStorage(clock)
         self.says = Says()
         self.broker = MemoryBroker(self.storage, clock=clock)
+        vetting = vetting_of(self.broker)
         self.direct = DirectCalls(
             {SPEC.name: SPEC},
             committer=Committer(self.storage),
-            submit=self.says.submit,
+            submit=intercepted(self.says.submit, (vetting.intercept({SPEC.name: SPEC}.get),)),
             clock=clock,
             entropy=SystemEntropy(),
             runs=RunHistory(),
             answers=LiveAnswers(),
-            vetting=vetting_of(self.broker),
         )
 
     async def call(self, way: str) -> None:

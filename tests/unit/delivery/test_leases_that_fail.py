@@ -8,12 +8,14 @@ import pytest
 
 from headrace.delivery.queues.external_consumers import ExternalConsumers, LeasedMessage
 from headrace.environment.randomness import SystemEntropy
+from headrace.environment.tasks import Tasks
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Outcome, Returned
+from headrace.model.outcome import Returned
 from headrace.model.record import Chunk, encode_events
+from headrace.runtime.base import Run, Waiter, invoke
 from headrace.storage.kv.memory import MemoryStorage
 from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
@@ -21,14 +23,8 @@ NAME, WAIT_S = "shop.jobs.outside", 20.0
 MESSAGE = Chunk("jobs", 0, 0, 1, encode_events([Event(b"1")]), 0, 0, 1)
 
 
-class Below:
-    """Functions that run here; there are none."""
-
-    async def invoke(self, invocation: Invocation) -> Outcome:
-        raise AssertionError(invocation.function)
-
-    async def close(self) -> None:
-        """Nothing runs."""
+def nobody_else(_: Invocation, __: Waiter, ___: Run | None = None, /) -> Run:
+    raise AssertionError("every run is the queue's")
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -44,12 +40,13 @@ def test_another_program_that_waits_is_called_when_a_lease_cannot_be_written(mom
             raise Unavailable("the disk is away")
 
     async def work() -> tuple[BaseException | list[LeasedMessage], ...]:
-        outside = ExternalConsumers(Below(), storage=storage, clock=clock, entropy=SystemEntropy())
+        outside = ExternalConsumers(storage, clock, SystemEntropy(), Tasks(lambda _, error: None))
+        submit = outside.intercept(nobody_else)
         await outside.open(FunctionSpec(name=NAME, app="shop", timeout=60.0))
         asking = [asyncio.ensure_future(outside.receive(NAME, wait=WAIT_S)) for _ in range(2)]
         await clock.sleep(1.0)
         storage.faults = fail
-        run = asyncio.ensure_future(outside.invoke(Invocation(NAME, (MESSAGE,), 1, 60.0)))
+        run = asyncio.ensure_future(invoke(submit, Invocation(NAME, (MESSAGE,), 1, 60.0)))
         asked = clock.monotonic()
         first, second = await asyncio.gather(*asking, return_exceptions=True)
         assert isinstance(first, Unavailable)

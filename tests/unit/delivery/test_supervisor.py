@@ -10,8 +10,8 @@ from tests.unit.delivery.making import engine_over
 from headrace.delivery.assignment.supervisor import PartitionSupervisor
 from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Outcome, Returned
 from headrace.model.triggers.base import StreamTrigger
+from headrace.runtime.base import Run, Waiter
 from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.memory import MemoryBroker
 from headrace.testing.virtual_time import VirtualClock, VirtualLoop
@@ -28,14 +28,8 @@ class Hesitant(MemoryBroker):
         return await super().declare(spec)
 
 
-class Idle:
-    """An invoker that is asked for nothing."""
-
-    async def invoke(self, invocation: Invocation) -> Outcome:
-        return Returned()
-
-    async def close(self) -> None:
-        return
+def nothing_runs(_: Invocation, __: Waiter, ___: Run | None = None, /) -> Run:
+    raise AssertionError("no function is run here")
 
 
 async def stopped_amid(loop: VirtualLoop) -> tuple[str, list[str]]:
@@ -46,7 +40,7 @@ async def stopped_amid(loop: VirtualLoop) -> tuple[str, list[str]]:
     failures: list[str] = []
     supervisor = PartitionSupervisor(
         engine=engine_over(storage, broker, clock),
-        invoker=Idle(),
+        submit=nothing_runs,
         on_failure=lambda name, error: failures.append(f"{name}: {error!r}"),
     )
     await supervisor.deploy(APP)

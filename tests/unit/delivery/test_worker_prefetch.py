@@ -18,8 +18,8 @@ from headrace.environment.tasks import Tasks
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec, StreamSpec
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Outcome, Returned
-from headrace.runtime.base import RECALLED
+from headrace.model.outcome import Returned
+from headrace.runtime.base import RECALLED, Run, Waiter
 from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.memory import MemoryBroker
 from headrace.testing.virtual_time import VirtualClock, VirtualLoop
@@ -39,14 +39,13 @@ class Timed:
         self.closed: set[str] = set()
         self.calls = 0
 
-    def begin(self, invocation: Invocation) -> Sent:
-        return Sent(self, invocation)
-
-    async def invoke(self, invocation: Invocation) -> Outcome:
-        return await self.begin(invocation).outcome()
-
-    async def close(self) -> None:
-        return
+    def submit(self, invocation: Invocation, done: Waiter, after: Run | None = None, /) -> Sent:
+        assert after is None or isinstance(after, Sent)
+        if after is not None:
+            assert after.takes_another
+            after.followed = True
+            self.ahead += 1
+        return Sent(self, invocation, done, None if after is None else after.task)
 
     async def work(self, invocation: Invocation) -> None:
         (event,) = invocation.chunks[0].events()
@@ -66,7 +65,11 @@ class Sent:
     """A run, and the one behind it."""
 
     def __init__(
-        self, host: Timed, invocation: Invocation, before: asyncio.Task[Outcome] | None = None
+        self,
+        host: Timed,
+        invocation: Invocation,
+        done: Waiter,
+        before: asyncio.Task[None] | None = None,
     ) -> None:
         self.host = host
         self.followed = False
@@ -75,34 +78,32 @@ class Sent:
         host.most_in_hand = max(host.most_in_hand, host.in_hand)
         recalled = before is not None and host.take_back and host.calls % host.take_back == 0
         self.task = host.tasks.start(
-            self._run(invocation, before, recalled=bool(recalled)), name="run"
+            self._run(invocation, done, before, recalled=bool(recalled)), name="run"
         )
 
     @property
     def takes_another(self) -> bool:
         return not self.followed and not self.task.done()
 
-    def follow(self, invocation: Invocation) -> Sent:
-        self.followed = True
-        self.host.ahead += 1
-        return Sent(self.host, invocation, self.task)
-
-    async def outcome(self) -> Outcome:
-        outcome: Outcome = await self.task
-        return outcome
+    def cancel(self) -> bool:
+        return False
 
     async def _run(
-        self, invocation: Invocation, before: asyncio.Task[Outcome] | None, *, recalled: bool
-    ) -> Outcome:
+        self,
+        invocation: Invocation,
+        done: Waiter,
+        before: asyncio.Task[None] | None,
+        *,
+        recalled: bool,
+    ) -> None:
         try:
             if before is not None and not recalled:
                 await asyncio.wait((before,))
-            if recalled:
-                return RECALLED
-            await self.host.work(invocation)
-            return Returned()
+            if not recalled:
+                await self.host.work(invocation)
         finally:
             self.host.in_hand -= 1
+        done.set_result(RECALLED if recalled else Returned())
 
 
 async def delivered(
@@ -129,7 +130,7 @@ async def delivered(
     pump = PartitionWorker(
         ClaimedPartition(spec, 0, {"s": claimed}, [subscription.reader("s", 0, 0)]),
         engine=engine_over(storage, broker, clock, tasks),
-        runtime=FunctionRuntime(host, lead=host.begin),
+        runtime=FunctionRuntime(host.submit),
         breaker=CircuitBreaker(None),
     )
     before = clock.monotonic()

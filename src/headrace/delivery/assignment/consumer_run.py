@@ -25,7 +25,7 @@ from headrace.model.effects import Effects, Missed
 from headrace.model.errors import Fenced, Misuse, Refused
 from headrace.model.function import FunctionSpec
 from headrace.model.hop_limit import next_hop, runs_away
-from headrace.model.outcome import Returned
+from headrace.model.outcome import Returned, failure_of
 from headrace.model.policy import DeadLetter
 from headrace.model.record import Chunk, Position
 
@@ -141,22 +141,32 @@ class ConsumerRun:
         return lag
 
     async def land(self, returned: Returned) -> None:
-        """Commit: everything handed out counts as done, and what was done for it lands.
+        """As `commit`, in the middle of the run: what it publishes is looked at first.
+
+        Raises:
+            Fenced, Conflict: As `commit`.
+            Refused: It publishes where it may not, or names single events that failed.
+        """
+        self._must_hold()
+        vetted = self._vetting(self._spec, returned)
+        if (cause := failure_of(vetted)) is not None:
+            self._closed = True
+            raise Refused(cause.message)
+        assert isinstance(vetted, Returned)  # noqa: S101 - others have a cause
+        await self.commit(vetted)
+
+    async def commit(self, returned: Returned) -> None:
+        """Everything handed out counts as done, and what was done for it lands.
 
         Raises:
             Fenced: The shift is over, or another owner has a partition.
             Conflict: State it relied on has changed.
-            Refused: It publishes where it may not.
         """
         async with self._busy:
             self._must_hold()
             # Until it has landed: whatever goes wrong, this run's books are of no use any more.
             self._closed = True
-            vetted = self._vetting(self._spec, returned)
-            if not isinstance(vetted, Returned) or vetted.error is not None or vetted.failures:
-                cause = vetted.error if isinstance(vetted, Returned) else vetted.cause
-                raise Refused(cause.message if cause is not None else "single events cannot fail")
-            change, rows = change_of(self._effects(vetted), self._rows)
+            change, rows = change_of(self._effects(returned), self._rows)
             if change.puts or change.deletes or change.appends or returned.reads:
                 await self._engine.committer.commit(change)
             self._rows = rows

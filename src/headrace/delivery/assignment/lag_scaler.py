@@ -20,9 +20,9 @@ from headrace.model.effects import Progress, Space
 from headrace.model.errors import Conflict, Fenced, HeadraceError, Unavailable
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Returned
+from headrace.model.outcome import Returned, failure_of
 from headrace.model.triggers.lag import Lag
-from headrace.runtime.base import Invoker
+from headrace.runtime.base import Submit, invoke
 from headrace.storage.log.base import Assigned, Reader, Revoked, Subscription
 from headrace.telemetry.history import run_of
 
@@ -47,7 +47,7 @@ class LagScaler:
         subscription: Subscription,
         *,
         engine: Engine,
-        invoker: Invoker,
+        submit: Submit,
         shifts: ConsumerRuns,
         vetting: PublishChecks,
     ) -> None:
@@ -56,7 +56,7 @@ class LagScaler:
         self._trigger = trigger
         self._subscription = subscription
         self._engine = engine
-        self._invoker = invoker
+        self._submit = submit
         self._shifts = shifts
         self._vetting = vetting
         self._waiting = Wakeup()
@@ -232,15 +232,14 @@ class LagScaler:
         invocation = self._invocation(shift)
         self._shifts.open(invocation.token, shift)
         try:
-            outcome = await self._invoker.invoke(invocation)
+            outcome = await invoke(self._submit, invocation)
             self._engine.telemetry.record(
                 run_of(invocation, outcome, self._engine.clock.monotonic() - started)
             )
-            if isinstance(outcome, Returned) and outcome.error is None:
-                await shift.land(outcome)
-            else:
-                cause = outcome.error if isinstance(outcome, Returned) else outcome.cause
-                failed = f"{cause.kind}: {cause.message}" if cause is not None else "it failed"
+            if (cause := failure_of(outcome)) is not None:
+                failed = f"{cause.kind}: {cause.message}"
+            elif isinstance(outcome, Returned):
+                await shift.commit(outcome)
         except HeadraceError as error:
             failed = f"{type(error).__name__}: {error}"
         except Exception as error:

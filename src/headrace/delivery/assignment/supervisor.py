@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ from headrace.model.function import AppSpec, FunctionSpec, StreamSpec
 from headrace.model.triggers.base import StreamTrigger, Trigger, listeners, own_settings
 from headrace.model.triggers.files import Ends
 from headrace.model.triggers.lag import Lag
-from headrace.runtime.base import Invoker, Lead
+from headrace.runtime.base import Interceptor, Submit, intercepted, invoke
 from headrace.sources.open import SourceContext
 from headrace.sources.schedules.schedule_queue import ScheduleQueue
 from headrace.sources.trigger_checks import check_patterns
@@ -75,12 +75,12 @@ class PartitionSupervisor:
         self,
         *,
         engine: Engine,
-        invoker: Invoker,
+        submit: Submit,
         on_failure: Callable[[str, BaseException], None],
         folder: Path | None = None,
         outside: bool = True,
         shifts: ConsumerRuns | None = None,
-        lead: Lead | None = None,
+        interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self.apps: dict[str, AppSpec] = {}
         self.functions: dict[str, FunctionSpec] = {}
@@ -93,13 +93,13 @@ class PartitionSupervisor:
         self.committer = engine.committer
         storage, log, clock, random = engine.storage, engine.log, engine.clock, engine.random
         delayed_appends = DelayedAppends(clock, random)
-        self.queues = ExternalConsumers(invoker, storage=storage, clock=clock, entropy=random)
-        self._invoker = self.queues
+        self.queues = ExternalConsumers(storage, clock, random, engine.tasks)
         # By function first: there may be thousands, and each finds its own only.
         self._readings: defaultdict[str, dict[Streams, FunctionSubscription]] = defaultdict(dict)
         self._readers: defaultdict[str, set[str]] = defaultdict(set)
         # Those that are not wanted any more, while what they have in hand ends.
         self._leaving: dict[tuple[str, Streams], asyncio.Task[None]] = {}
+        self._removed: dict[str, FunctionSpec] = {}
         self._paused: set[str] = set()
         self._is_closing = False
         # Held while an operator's wish is done to rows of a partition that nobody owns here.
@@ -112,17 +112,22 @@ class PartitionSupervisor:
             on_failure=on_failure,
         )
         self.vetting = PublishChecks(log, delayed_appends, engine.telemetry)
+        # What a run publishes is checked whoever has run it, so that comes before all who run some.
+        own = (self.vetting.intercept(self._spec_of), self.queues.intercept)
+        self.submit = intercepted(submit, (*interceptors, *own))
         around = SourceContext(
             clock,
             random,
             folder,
             log,
-            invoker.invoke,
+            partial(invoke, self.submit),
             outside=outside,
             agenda=ScheduleQueue(clock, engine.tasks),
         )
         self.sources = SourceSupervisor(around, engine=engine, halted=self.halted)
-        self._workers = WorkerFactory(engine, queues=self.queues, vetting=self.vetting, lead=lead)
+        self._workers = WorkerFactory(
+            engine, submit=self.submit, queues=self.queues, vetting=self.vetting
+        )
         self._shared = Shared(
             workers=self._workers,
             sources=self.sources,
@@ -207,6 +212,8 @@ class PartitionSupervisor:
             old = self.functions.pop(name)
             for streams in steps(old, None):
                 self._close(name, streams)
+            if any(name == leaving for leaving, _ in self._leaving):
+                self._removed[name] = old
         for name, function in prepared.functions.items():
             if (known := self.functions.get(name)) != function:
                 self.functions[name] = function
@@ -269,6 +276,12 @@ class PartitionSupervisor:
     def _left(self, key: tuple[str, Streams], task: asyncio.Task[None]) -> None:
         if self._leaving.get(key) is task:
             del self._leaving[key]
+            if not any(key[0] == leaving for leaving, _ in self._leaving):
+                self._removed.pop(key[0], None)
+
+    def _spec_of(self, name: str) -> FunctionSpec | None:
+        """A function by its name; one that was removed as long as it has something in hand."""
+        return self.functions.get(name) or self._removed.get(name)
 
     def leaving(self, prefix: str) -> set[str]:
         """Functions that have ceased to read something, and have some of it in hand yet, by a prefix."""
@@ -295,7 +308,7 @@ class PartitionSupervisor:
             trigger,
             subscription,
             engine=self._engine,
-            invoker=self._invoker,
+            submit=self.submit,
             shifts=self._shifts,
             vetting=self.vetting,
         )

@@ -17,7 +17,6 @@ from headrace.delivery.calls.idempotency import KeyTurns, opened, sealed
 from headrace.delivery.calls.streaming import Judge, Listener, LiveAnswer, LiveAnswers
 from headrace.delivery.commit.changes import change_of
 from headrace.delivery.commit.committer import Committer
-from headrace.delivery.commit.publish_checks import PublishChecks
 from headrace.delivery.unknown_function import unknown_function
 from headrace.environment.clock import Clock
 from headrace.environment.randomness import Entropy
@@ -26,7 +25,7 @@ from headrace.model.errors import Conflict, HeadraceError
 from headrace.model.event import Event
 from headrace.model.function import FunctionSpec
 from headrace.model.invocation import Invocation
-from headrace.model.outcome import Cause, Outcome, Returned
+from headrace.model.outcome import Cause, Outcome, Returned, failure_of
 from headrace.model.record import Chunk, encode_events
 from headrace.runtime.base import Run, Submit, Waiter, invoke
 from headrace.storage.kv.keys import pack
@@ -86,11 +85,9 @@ class DirectCalls:
         entropy: Entropy,
         runs: RunHistory,
         answers: LiveAnswers,
-        vetting: PublishChecks,
     ) -> None:
         self._functions = functions
         self._answers = answers
-        self._vetting = vetting
         self._turns = KeyTurns()
         self._committer = committer
         self._storage = committer.storage
@@ -265,14 +262,13 @@ class DirectCalls:
         judge: Judge | None,
         live: LiveAnswer | None = None,
     ) -> Outcome:
-        """The outcome as it may land: what it publishes is allowed, and its answer is what it declares."""
-        outcome = self._vetting(spec, outcome)
+        """The outcome as it may land: a failure where its answer is not what the function declares."""
         if judge is None or not isinstance(outcome, Returned):
             return outcome
         if live is not None and (live.begun or live.wrong):
             # Part by part it was held against it already; what the instance made of that does not count.
             wrong = live.wrong
-        elif outcome.error is not None or outcome.failures:
+        elif failure_of(outcome) is not None:
             return outcome
         else:
             wrong = judge(outcome.result or b"null")
@@ -398,10 +394,7 @@ class DirectCalls:
 
 
 def _returned(function: str, outcome: Outcome) -> Returned:
-    if not isinstance(outcome, Returned):
-        raise CallFailed(function, outcome.cause)
-    if outcome.error is not None:
-        raise CallFailed(function, outcome.error)
-    if outcome.failures:
-        raise CallFailed(function, outcome.failures[0].cause)
+    if (cause := failure_of(outcome)) is not None:
+        raise CallFailed(function, cause)
+    assert isinstance(outcome, Returned)  # noqa: S101 - others have a cause
     return outcome

@@ -7,16 +7,56 @@ never halts its partition. It does not open payloads that are within their strea
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec.structs import replace
 
 from headrace.delivery.commit.delayed_appends import DelayedAppends
 from headrace.model.errors import Invalid, Misuse, Refused, Unknown, is_final
 from headrace.model.function import FunctionSpec
+from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned
 from headrace.model.record import Append
+from headrace.runtime.base import Interceptor, Run, Submit, Waiter
 from headrace.storage.log.append_checks import check_append
 from headrace.storage.log.base import Broker
 from headrace.telemetry.history import RunHistory
+
+
+class CheckedWaiter:
+    """Implements `runtime.base.Waiter`, in front of the one that wants the outcome."""
+
+    __slots__ = ("_checks", "_done", "_spec")
+
+    def __init__(self, done: Waiter, checks: PublishChecks, spec: FunctionSpec | None) -> None:
+        self._done = done
+        self._checks = checks
+        self._spec = spec
+
+    def done(self) -> bool:
+        """Whether nobody wants the outcome any more."""
+        return self._done.done()
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """It could not be run."""
+        self._done.set_exception(exception)
+
+    def set_result(self, outcome: Outcome, /) -> None:
+        """It has run: pass on what may land of it."""
+        if type(outcome) is Returned and outcome.appends:
+            try:
+                outcome = _checked_by(self._checks, self._spec, outcome)
+            except Exception as error:  # noqa: BLE001 - whoever tells of an outcome has nothing to do with it
+                self._done.set_exception(error)
+                return
+        self._done.set_result(outcome)
+
+
+def _checked_by(checks: PublishChecks, spec: FunctionSpec | None, outcome: Returned) -> Outcome:
+    if spec is None:
+        cause = Cause("Refused", "a function that is not deployed here may publish nothing")
+        return Returned(error=cause, usage=outcome.usage)
+    return checks(spec, outcome)
 
 
 class PublishChecks:
@@ -29,6 +69,22 @@ class PublishChecks:
         self._broker = broker
         self._delays = delays
         self._runs = runs
+
+    def intercept(self, spec_of: Callable[[str], FunctionSpec | None]) -> Interceptor:
+        """Look at the outcome of every run before whoever submitted it does.
+
+        Args:
+            spec_of: A function by its name, as it is when a run of it is submitted.
+        """
+
+        def intercepting(below: Submit) -> Submit:
+            def submit(invocation: Invocation, done: Waiter, after: Run | None = None, /) -> Run:
+                spec = spec_of(invocation.function)
+                return below(invocation, CheckedWaiter(done, self, spec), after)
+
+            return submit
+
+        return intercepting
 
     def __call__(self, spec: FunctionSpec, outcome: Outcome) -> Outcome:
         """The outcome of a run of this function as it may land."""

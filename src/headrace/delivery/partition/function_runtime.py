@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from headrace.model.outcome import Outcome
-from headrace.runtime.base import Invoker, Lead
+from headrace.runtime.base import Submit
 
 
 @dataclass(frozen=True)
 class FunctionRuntime:
-    """Starts runs, and looks at their outcomes before anybody else.
+    """Starts runs.
 
     Attributes:
-        invoker: Runs a unit to its end.
-        lead: Begins a run that others may follow; None where the runtime cannot.
-        vet: The outcome as it may land: outputs that the function may not make fail it.
+        submit: Starts a run; its outcome is one that may land.
         recall: Takes back what is leased to programs outside and not finished.
     """
 
-    invoker: Invoker
-    lead: Lead | None = None
-    vet: Callable[[Outcome], Outcome] = lambda outcome: outcome
+    submit: Submit
     recall: Callable[[], None] = lambda: None

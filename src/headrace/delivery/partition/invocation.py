@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from headrace.delivery.unit import Unit
@@ -9,8 +10,9 @@ from headrace.environment.randomness import Entropy
 from headrace.model.function import FunctionSpec
 from headrace.model.hop_limit import next_hop
 from headrace.model.invocation import Invocation, key_of
+from headrace.model.outcome import Outcome
 from headrace.model.policy import CONVOY_SPARE_S
-from headrace.runtime.base import RunHandle
+from headrace.runtime.base import Run
 
 WRITE_BITS = 62
 
@@ -22,12 +24,22 @@ class UnitCall:
     Attributes:
         unit: What runs.
         invocation: As what.
-        begun: Where it runs, or will; None where the invoker is only asked for the end.
+        done: Told what came of it.
+        run: What was submitted; None where it was refused, which `done` says.
+        started: When it was submitted, by the monotonic clock.
     """
 
     unit: Unit
     invocation: Invocation
-    begun: RunHandle | None = None
+    done: asyncio.Future[Outcome]
+    run: Run | None
+    started: float
+
+    def cancel(self) -> None:
+        """Nobody wants its outcome any more: do not begin it, nor again where it is lost."""
+        if self.run is not None:
+            self.run.cancel()
+        self.done.cancel()
 
 
 def call_of(

@@ -50,11 +50,11 @@ from headrace.delivery.partition.wakeup import Wakeup
 from headrace.delivery.positions import StoredPosition
 from headrace.delivery.unit import Unit
 from headrace.environment.failpoints import hit
-from headrace.model.errors import Fenced, Unavailable
+from headrace.model.errors import Fenced, HeadraceError, Unavailable
 from headrace.model.hop_limit import runs_away
 from headrace.model.outcome import Outcome, Returned
 from headrace.model.policy import OnFailure, ParkKey
-from headrace.runtime.base import RECALLED, RunHandle
+from headrace.runtime.base import RECALLED, Run
 from headrace.telemetry.history import runs_of
 
 PAUSE_MIN_S, PAUSE_MAX_S = 0.02, 2.0
@@ -178,6 +178,7 @@ class PartitionWorker:
                     call = following
         finally:
             if call is not None:
+                call.cancel()
                 self._put_down(call.unit)
 
     async def _work_together(self) -> None:
@@ -459,8 +460,8 @@ class PartitionWorker:
                 lambda: msgspec.structs.replace(self.ledger.progressed(), extra=ahead)
             )
 
-    def _call(self, unit: Unit, after: RunHandle | None = None) -> UnitCall:
-        """The unit as a call; begun `after` another one where it is sent ahead."""
+    def _call(self, unit: Unit, after: Run | None = None) -> UnitCall:
+        """Submit the unit; it is begun `after` another run where it is sent ahead."""
         invocation = call_of(
             unit,
             self.spec,
@@ -471,39 +472,38 @@ class PartitionWorker:
             # another has changed.
             fresh=self._is_fresh or self._in_lanes,
         )
-        return UnitCall(unit, invocation, None if after is None else after.follow(invocation))
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        run, started = None, self._clock.monotonic()
+        try:
+            run = self._runtime.submit(invocation, done, after)
+        except HeadraceError as error:
+            # Heard where its outcome is waited for.
+            done.set_exception(error)
+        return UnitCall(unit, invocation, done, run, started)
 
     async def _submit_ahead(self, call: UnitCall) -> UnitCall | None:
-        """Begin the call; send what lies ready behind it, to be begun as soon as this one ends.
+        """Send what lies ready behind the call, to be begun as soon as this one ends.
 
         Each task has one run that has begun, so never more of them than `parallelism`. While one has
         none, nothing is sent ahead: it would wait behind another run, and could begin.
         """
-        if self._runtime.lead is None or self._width == 1:
-            return None
-        if call.begun is None:
-            try:
-                call.begun = self._runtime.lead(call.invocation)
-            except Unavailable:
-                # Whoever waits for its end will hear of that too.
-                return None
-        if (begun := self._leader(call)) is None:
+        if self._width == 1 or (leader := self._leader(call)) is None:
             return None
         if (unit := self._ready_unit()) is None:
             if not (self._is_free and self._scheduler.runs_dry):
                 return None
             await self._read_on()
-            if (begun := self._leader(call)) is None or (unit := self._ready_unit()) is None:
+            if (leader := self._leader(call)) is None or (unit := self._ready_unit()) is None:
                 return None
         self._sent_ahead += 1
         self._take_up(unit)
-        return self._call(unit, begun)
+        return self._call(unit, leader)
 
-    def _leader(self, call: UnitCall) -> RunHandle | None:
+    def _leader(self, call: UnitCall) -> Run | None:
         """The run behind which another one may be sent ahead, if one may."""
         if len(self.ledger.running) - self._sent_ahead < self._width:
             return None
-        return call.begun if call.begun is not None and call.begun.takes_another else None
+        return call.run if call.run is not None and call.run.takes_another else None
 
     async def _read_on(self) -> None:
         """Lay more ready, while no task is free to."""
@@ -516,23 +516,21 @@ class PartitionWorker:
 
     async def _outcome_of(self, call: UnitCall) -> Outcome | None:
         """Wait for its end: what came back; None where it did not run."""
-        invocation, begun = call.invocation, call.begun
-        started = self._clock.monotonic()
         try:
-            outcome = await (
-                self._runtime.invoker.invoke(invocation) if begun is None else begun.outcome()
-            )
+            outcome = await call.done
         except Unavailable:
             await self._pause()
             return None
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
         if outcome is RECALLED:
             # It never ran: nothing to judge, nothing to count.
             return None
-        outcome = self._runtime.vet(outcome)
         self._is_fresh = False
         self._pause_s = PAUSE_MIN_S
-        wall = self._clock.monotonic() - started
-        for run, batches in runs_of(invocation, outcome, wall):
+        wall = self._clock.monotonic() - call.started
+        for run, batches in runs_of(call.invocation, outcome, wall):
             self._engine.telemetry.record(run, batches)
         self._scheduler.coalesced.ended(call.unit.size, outcome)
         return outcome

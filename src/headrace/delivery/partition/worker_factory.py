@@ -25,7 +25,7 @@ from headrace.model.errors import Unavailable
 from headrace.model.function import FunctionSpec
 from headrace.model.triggers.base import StreamTrigger
 from headrace.patterns.record_filter import Selection
-from headrace.runtime.base import Lead
+from headrace.runtime.base import Submit
 from headrace.storage.log.base import Reader, Subscription
 
 CLAIM_PAUSE_S = 0.5
@@ -38,15 +38,15 @@ class WorkerFactory:
         self,
         engine: Engine,
         *,
+        submit: Submit,
         queues: ExternalConsumers,
         vetting: PublishChecks,
-        lead: Lead | None,
         settle: Settler = settle,
     ) -> None:
         self._engine = engine
+        self._submit = submit
         self._queues = queues
         self._vetting = vetting
-        self._lead = lead
         self._settle = settle
 
     async def claims(
@@ -110,9 +110,7 @@ class WorkerFactory:
             settle=self._settle,
         )
         runtime = FunctionRuntime(
-            self._queues,
-            lead=self._lead,
-            vet=functools.partial(self._vetting, function),
+            self._submit,
             recall=functools.partial(self._queues.recall, function.name),
         )
         return PartitionWorker(

@@ -1,7 +1,7 @@
 """Queues for programs outside: a consumer over HTTP is a function whose instances are elsewhere.
 
 The one partition worker delivers to it like to any other, so order per group, attempts, dead letters and redrive
-are the same. What differs is the invoker: here a run is *offered* until somebody receives it, then
+are the same. What differs is who runs it: here a run is *offered* until somebody receives it, then
 *leased* until they acknowledge, refuse or let the visibility timeout pass.
 
     offered --receive--> leased --ack--> done
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
+from functools import partial
 
 import msgspec
 
@@ -23,6 +24,7 @@ from headrace.delivery.positions import stored
 from headrace.environment.clock import Clock
 from headrace.environment.failpoints import hit
 from headrace.environment.randomness import Entropy
+from headrace.environment.tasks import Tasks
 from headrace.model.errors import Fenced, HeadraceError, Invalid, Unavailable, Unknown
 from headrace.model.event import Event
 from headrace.model.flow_control import Priority
@@ -31,7 +33,8 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Outcome, Returned, TimedOut
 from headrace.model.policy import MAX_VISIBILITY
 from headrace.model.record import Position
-from headrace.runtime.base import RECALLED, Invoker
+from headrace.runtime.base import RECALLED, Run, Submit, Waiter
+from headrace.runtime.task_run import TaskRun
 from headrace.storage.kv.base import Storage
 from headrace.storage.log.queue_leases import Lease, Leases, place_of, receipt_of
 
@@ -70,11 +73,11 @@ class _Offer:
 
 
 class ExternalConsumers:
-    """An invoker in front of another: runs of queue consumers stay here until somebody answers."""
+    """An interceptor: runs of queue consumers stay here until somebody answers."""
 
-    def __init__(self, below: Invoker, *, storage: Storage, clock: Clock, entropy: Entropy) -> None:
-        self._below = below
+    def __init__(self, storage: Storage, clock: Clock, entropy: Entropy, tasks: Tasks) -> None:
         self._clock = clock
+        self._tasks = tasks
         self._entropy = entropy
         self._storage = storage
         self._leases = Leases(storage)
@@ -97,12 +100,21 @@ class ExternalConsumers:
         for offer in self._offers.get(function, {}).values():
             offer.told.set()
 
-    async def invoke(self, invocation: Invocation) -> Outcome:
+    def intercept(self, below: Submit) -> Submit:
+        """A `runtime.base.Interceptor`. Calls are passed on: only messages of a queue are offered."""
+
+        def submit(invocation: Invocation, done: Waiter, after: Run | None = None, /) -> Run:
+            if invocation.function not in self._queues or invocation.mode != "stream":
+                return below(invocation, done, after)
+            # Counted here: what is recalled before its task has begun is recalled as well.
+            offer = partial(self._offer, recalls=self._recalls[invocation.function])
+            return TaskRun(self._tasks, offer, invocation, done)
+
+        return submit
+
+    async def _offer(self, invocation: Invocation, recalls: int) -> Outcome:
         """Offer the message, and wait for what becomes of it."""
         function = invocation.function
-        if function not in self._queues:
-            return await self._below.invoke(invocation)
-        recalls = self._recalls[function]
         chunk = invocation.chunks[0]
         at = Position(chunk.stream, chunk.partition, chunk.start)
         event = chunk.events()[0]
@@ -117,7 +129,9 @@ class ExternalConsumers:
             self._call_asker(function)
             return await self._answered(function, offer, recalls)
         finally:
-            del self._offers[function][at]
+            # Not one that was offered anew, while this one was being cancelled.
+            if self._offers[function].get(at) is offer:
+                del self._offers[function][at]
 
     async def _answered(self, function: str, offer: _Offer, recalls: int) -> Outcome:
         """What the message's consumer says, or that it said nothing in time."""
@@ -167,10 +181,6 @@ class ExternalConsumers:
             self._call_asker(function)
         elif offer.lease == believed:
             raise Unavailable(f"the lease of {offer.at} could not be changed")
-
-    async def close(self) -> None:
-        """Close the runtime below."""
-        await self._below.close()
 
     # --- the consumer's side ------------------------------------------------------------------
 

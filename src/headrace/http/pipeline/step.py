@@ -131,7 +131,7 @@ class StartableEnd(RouteEnd):
 
     @abstractmethod
     def start(self, routed: RoutedRequest, waiter: Waiter) -> StartedCall:
-        """Start it; None where only `run` can.
+        """Start it.
 
         Raises:
             HeadraceError: It cannot be started.

@@ -1,0 +1,45 @@
+"""A run that is a task of the host: how an interceptor answers a run by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from headrace.environment.tasks import Tasks
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome
+from headrace.runtime.base import Waiter
+
+
+class TaskRun:
+    """Implements `runtime.base.Run`: no other run is sent ahead of its end."""
+
+    takes_another = False
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        work: Callable[[Invocation], Awaitable[Outcome]],
+        invocation: Invocation,
+        done: Waiter,
+    ) -> None:
+        self._task = tasks.start(_live(work, invocation, done), name=f"run {invocation.function}")
+
+    def cancel(self) -> bool:
+        """End it where it stands; False where it has ended."""
+        return self._task.cancel()
+
+
+async def _live(
+    work: Callable[[Invocation], Awaitable[Outcome]], invocation: Invocation, done: Waiter
+) -> None:
+    try:
+        outcome = await work(invocation)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - what ends a host in a run ends its caller too
+        if not done.done():
+            done.set_exception(error)
+    else:
+        if not done.done():
+            done.set_result(outcome)

@@ -1,0 +1,180 @@
+"""Every run of a node passes the interceptors, whoever starts it and however fast its way is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from headrace import App, Batch, Context, Event, Every, Http, Lag, Rule
+from headrace.environment.tasks import Tasks
+from headrace.http.admission import Admission
+from headrace.http.context import ApiContext
+from headrace.http.cors import Headers
+from headrace.http.metrics import Metrics
+from headrace.http.pipeline.head_cache import RequestHead
+from headrace.http.response import Response
+from headrace.http.server.application import Application
+from headrace.model.invocation import Invocation
+from headrace.model.outcome import Outcome
+from headrace.runtime.base import Run, Submit, Waiter
+from headrace.security.access import Peer
+from headrace.testing import World
+
+
+class Seen(NamedTuple):
+    """A run that was submitted, and what its waiter was told."""
+
+    invocation: Invocation
+    is_ahead: bool
+    outcomes: list[Outcome]
+
+
+class Telling:
+    """A waiter in front of another."""
+
+    def __init__(self, done: Waiter, seen: Seen) -> None:
+        self._seen = seen
+        self._done = done
+        self.done = done.done
+        self.set_exception = done.set_exception
+
+    def set_result(self, outcome: Outcome, /) -> None:
+        self._seen.outcomes.append(outcome)
+        self._done.set_result(outcome)
+
+
+class Runs:
+    """An interceptor that notes every run."""
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+
+    def intercept(self, below: Submit) -> Submit:
+        def submit(invocation: Invocation, done: Waiter, after: Run | None = None, /) -> Run:
+            seen = Seen(invocation, after is not None, [])
+            self.seen.append(seen)
+            return below(invocation, Telling(done, seen), after)
+
+        return submit
+
+    def of(self, function: str) -> list[Seen]:
+        """The runs of one function that have ended."""
+        return [
+            each for each in self.seen if each.invocation.function == function and each.outcomes
+        ]
+
+
+def shop() -> App:
+    app = App("shop")
+    orders = app.stream("orders", partitions=1)
+    done = app.stream("done", partitions=1)
+    app.queue("jobs")
+
+    @app.function(orders)
+    def ordered(events: Batch[Any]) -> None:
+        pass
+
+    @app.function(orders, mode="keyed", batch_size=1, parallelism=2)
+    async def keyed(event: Event[Any]) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    @app.function(Http("POST", "/price"))
+    def price(event: Event[int]) -> int:
+        return event.value * 2
+
+    @app.function(Http("GET", "/counted", mode="live"))
+    def counted(event: Event[Any]) -> Iterator[int]:
+        yield from range(3)
+
+    @app.function(Lag("orders"))
+    def drain(events: Batch[Any], context: Context) -> None:
+        while context.consumer.fetch(10):
+            context.consumer.commit()
+
+    @app.function(Every("1h"))
+    def hourly(event: Event[Any]) -> None:
+        pass
+
+    app.forward(Rule({"source": [{"exists": True}]}, streams=(orders,)), to=done, name="all")
+    return app
+
+
+class Client:
+    """A connection that waits for its answer."""
+
+    def __init__(self) -> None:
+        self.answered: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+
+    def reply(self, response: Response, extra: Headers) -> None:
+        self.answered.set_result(response)
+
+
+async def called_fast(world: World) -> bytes:
+    """The answer to a plain call, by the way that needs no task."""
+    services = (await world._lives.standing()).services
+    admission = Admission(allowed_hosts=(), max_body_bytes=1_000, max_requests=10)
+    tasks = Tasks(lambda _, error: pytest.fail(str(error)))
+    context = ApiContext(services=services, admission=admission, metrics=Metrics(), tasks=tasks)
+    fields = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    head = RequestHead("POST", "/price", b"", fields, dict(fields))
+    client = Client()
+    assert (
+        Application(context).begin(head, b"21", Peer("127.0.0.1", neighbour=True), client)
+        is not None
+    )
+    return (await client.answered).body
+
+
+@pytest.fixture(scope="module")
+def runs() -> Runs:
+    found = Runs()
+    world = World(shop(), seed=3)
+    world._lives.interceptors = (found.intercept,)
+    with world:
+        for number in range(40):
+            world.publish("orders", {"n": number}, key=f"k{number}")
+        world.publish("jobs", {"n": 1})
+        consumer = world.consumer("jobs")
+        (message,) = consumer.receive()
+        assert consumer.acknowledge(message)
+        world.advance("2h")
+        assert world.ask("POST", "/price", 21).body == 42
+        assert world._drive(called_fast(world)) == b"42"
+        assert world.ask("GET", "/counted").status == 200
+    return found
+
+
+@pytest.mark.parametrize(
+    ("function", "mode"),
+    [
+        ("shop.ordered", "stream"),
+        ("shop.keyed", "stream"),
+        ("shop.hourly", "stream"),
+        ("shop.drain", "consume"),
+        ("shop.price", "call"),
+        ("shop.counted", "call"),
+        ("_bus.rules.orders", "stream"),
+        ("shop.jobs.outside", "stream"),
+    ],
+)
+def test_an_interceptor_sees_each_kind_of_run_and_what_came_of_it(
+    runs: Runs, function: str, mode: str
+) -> None:
+    assert {each.invocation.mode for each in runs.of(function)} == {mode}
+    assert all(len(each.outcomes) == 1 for each in runs.of(function))
+
+
+def test_it_sees_runs_that_are_sent_ahead(runs: Runs) -> None:
+    assert {each.is_ahead for each in runs.of("shop.keyed")} == {True, False}
+
+
+def test_it_sees_calls_with_a_task_and_without(runs: Runs) -> None:
+    assert len(runs.of("shop.price")) == 2
+
+
+def test_it_sees_that_an_answer_is_sent_as_it_comes(runs: Runs) -> None:
+    assert {each.invocation.live for each in runs.of("shop.counted")} == {True}
