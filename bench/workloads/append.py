@@ -11,6 +11,7 @@ from bench.figures import arguments, report, scratch
 from bench.limits.store import blob
 from headrace.environment.clock import SystemClock
 from headrace.environment.tasks import Tasks
+from headrace.model.effects import Change
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append
 from headrace.storage.kv.sqlite.storage import SqliteStorage
@@ -23,9 +24,9 @@ class AppendsWentWrong(Exception):
     """Housekeeping failed while appends were measured."""
 
 
-async def rate(broker: EmbeddedBroker, batch: int, producers: int, seconds: float) -> float:
+async def rate(storage: SqliteStorage, batch: int, producers: int, seconds: float) -> float:
     """Events per second."""
-    append = (Append("bench", 0, batch, blob(batch)),)
+    change = Change(appends=(Append("bench", 0, batch, blob(batch)),))
     done = 0
     began = time.perf_counter()
     until = began + seconds
@@ -33,7 +34,7 @@ async def rate(broker: EmbeddedBroker, batch: int, producers: int, seconds: floa
     async def producer() -> None:
         nonlocal done
         while time.perf_counter() < until:
-            await broker.append(append)
+            await storage.apply(change)
             done += batch
 
     async with asyncio.TaskGroup() as group:
@@ -52,9 +53,9 @@ async def measure(batch: int, *, quick: bool) -> dict[str, float]:
         storage = await SqliteStorage.open(folder, clock=clock)
         broker = EmbeddedBroker(storage, clock=clock, tasks=tasks)
         await broker.declare(StreamSpec(name="bench"))
-        await rate(broker, batch, 1, 0.05)
-        one = await rate(broker, batch, 1, seconds)
-        many = await rate(broker, batch, 64, seconds)
+        await rate(storage, batch, 1, 0.05)
+        one = await rate(storage, batch, 1, seconds)
+        many = await rate(storage, batch, 64, seconds)
         await broker.close()
         await tasks.close()
         await storage.close()

@@ -16,6 +16,7 @@ from bench.limits.store import blob
 from bench.workloads.filling import append_all
 from bench.workloads.node import Bench, Committed, bench_of, orders
 from bench.workloads.runtime import APPS
+from headrace.model.effects import Change
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append
@@ -39,7 +40,7 @@ async def drain(bench: Bench, function: str, stream: str, partitions: int, backl
     """Events per second at which the front of a backlog is worked off."""
     committed = await Committed.watching(bench, function, stream, range(partitions))
     bench.node.dispatcher.pause(function)
-    await append_all(bench.node.broker, stream, partitions, backlog)
+    await append_all(bench.node.storage, stream, partitions, backlog)
     timed = min(backlog, DRAINED)
     began = time.perf_counter()
     bench.node.dispatcher.resume(function)
@@ -108,13 +109,13 @@ async def over_log(quick: bool) -> list[Step]:
     """From an empty log to one of 10 GB, in one file."""
     steps: list[Step] = []
     blob_bytes = BLOB_EVENTS * EVENT_BYTES
-    append = (Append("bulk", 0, BLOB_EVENTS, blob(BLOB_EVENTS)),)
+    change = Change(appends=(Append("bulk", 0, BLOB_EVENTS, blob(BLOB_EVENTS)),))
     async with bench_of("backlog") as bench:
         await bench.node.broker.declare(StreamSpec(name="bulk"))
         size = 0
         for wanted in (0, 20 << 20) if quick else LOG_BYTES:
             while size < wanted:
-                await bench.node.broker.append(append)
+                await bench.node.storage.apply(change)
                 size += blob_bytes
             latency = await singles(bench, "backlog.touch_1", "backlog_1", 1)
             rate = await drain(

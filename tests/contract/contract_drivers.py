@@ -6,22 +6,28 @@ A new driver joins by one entry in `STORAGES` or `BROKERS`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from headrace.environment.restart_backoff import Backoff
 from headrace.environment.tasks import Tasks
-from headrace.storage.kv.base import Storage
+from headrace.model.effects import Change, Space
+from headrace.model.errors import Unavailable
+from headrace.model.record import Append
+from headrace.storage.kv.base import Applied, Storage
 from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.kv.sqlite.storage import SqliteStorage
 from headrace.storage.log.base import Broker
 from headrace.storage.log.embedded.log import EmbeddedBroker
 from headrace.storage.log.memory import MemoryBroker
+from headrace.storage.log.remote_memory import RemoteMemoryLog, RemoteStreams
+from headrace.storage.outbox import LogOutbox
 
 T = TypeVar("T")
 AnyStorage = MemoryStorage | SqliteStorage
-AnyBroker = MemoryBroker | EmbeddedBroker
+AnyBroker = MemoryBroker | EmbeddedBroker | RemoteMemoryLog
 
 
 class ManualClock:
@@ -53,6 +59,7 @@ class Place:
     folder: Path
     clock: ManualClock
     memory: MemoryStorage | None = None
+    remote: RemoteStreams = field(default_factory=RemoteStreams)
     failures: list[BaseException] = field(default_factory=list)
 
 
@@ -75,11 +82,16 @@ STORAGES: dict[str, Callable[[Place], Awaitable[AnyStorage]]] = {
 
 
 class OpenBroker:
-    """A broker with the storage under it, which can be closed and opened again."""
+    """A broker with the storage under it, which can be closed and opened again.
+
+    Attributes:
+        has_outbox: Whether the log keeps its own disk, and is published to by the store's outbox.
+    """
 
     def __init__(self, driver: str, place: Place) -> None:
         self.driver = driver
         self.place = place
+        self.has_outbox = driver.startswith("remote")
         self.storage: AnyStorage
         self.broker: AnyBroker
 
@@ -88,18 +100,55 @@ class OpenBroker:
         return self.place.clock
 
     async def open(self) -> AnyBroker:
-        self.tasks = Tasks(lambda _name, error: self.place.failures.append(error))
-        if self.driver == "embedded":
-            sqlite = await _open_sqlite(self.place)
-            self.storage = sqlite
-            self.broker = EmbeddedBroker(sqlite, clock=self.clock, tasks=self.tasks)
-        else:
-            memory = await _open_memory(self.place)
-            self.storage = memory
-            self.broker = MemoryBroker(memory, clock=self.clock, tasks=self.tasks)
+        self.tasks = Tasks(self._failed)
+        match self.driver:
+            case "embedded":
+                sqlite = await _open_sqlite(self.place)
+                self.storage = sqlite
+                self.broker = EmbeddedBroker(sqlite, clock=self.clock, tasks=self.tasks)
+            case "memory":
+                memory = await _open_memory(self.place)
+                self.storage = memory
+                self.broker = MemoryBroker(memory, clock=self.clock, tasks=self.tasks)
+            case _:
+                self.storage = await STORAGES[self.driver.removeprefix("remote over ")](self.place)
+                self.broker = await self._open_remote()
         # That these assignments type-check is itself part of the contract.
         self.ports: tuple[Storage, Broker] = (self.storage, self.broker)
         return self.broker
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        if name != "outbox" or not isinstance(error, Unavailable):
+            self.place.failures.append(error)
+
+    async def _open_remote(self) -> RemoteMemoryLog:
+        log = RemoteMemoryLog(self.place.remote, clock=self.clock, tasks=self.tasks)
+        outbox = await LogOutbox.open(self.storage, log, clock=self.clock)
+        self.storage.attach(outbox)
+        self.tasks.supervise(outbox.run, name="outbox", backoff=Backoff(self.clock))
+        return log
+
+    async def append(self, appends: Sequence[Append]) -> Applied:
+        """Commit appends alone, as a producer does; readers then see them."""
+        return await self.commit(Change(appends=tuple(appends)))
+
+    async def commit(self, change: Change) -> Applied:
+        """Commit the change; readers then see what it appends."""
+        applied = await self.storage.apply(change)
+        await self.published()
+        return applied
+
+    async def published(self) -> None:
+        """Return once nothing waits for the log."""
+        while await self.storage.scan(Space.OUTBOX, b"", limit=1):
+            if (trouble := self.tasks.troubles().get("outbox")) is not None:
+                raise Unavailable(trouble.error)
+            await asyncio.sleep(0)
+
+    def must_stand(self, applied: Applied, *places: str | None) -> None:
+        """The appends were given these positions; what an outbox has taken has none yet."""
+        told = [None if each is None else str(each) for each in applied.positions]
+        assert told == ([None] * len(places) if self.has_outbox else list(places))
 
     async def close(self) -> None:
         await self.broker.close()
@@ -112,4 +161,4 @@ class OpenBroker:
         return await self.open()
 
 
-BROKERS = ("memory", "embedded")
+BROKERS = ("memory", "embedded", "remote over memory", "remote over sqlite")

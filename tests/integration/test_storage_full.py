@@ -39,11 +39,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-async def fill(broker: EmbeddedBroker) -> int:
+async def fill(storage: SqliteStorage) -> int:
     """Append until there is no room; says how many events were acknowledged."""
     for acknowledged in range(2_000):
         try:
-            await broker.append([Append("s", 0, 1, BODY)])
+            await storage.apply(Change(appends=(Append("s", 0, 1, BODY),)))
         except DiskFull:
             return acknowledged
     raise AssertionError("the disk never filled up")
@@ -60,13 +60,13 @@ async def test_a_full_disk_drains_and_service_resumes_by_itself(small_disk: Path
     hog = small_disk / "hog"
     hog.write_bytes(b"\0" * (16 << 20))
 
-    acknowledged = await fill(broker)
+    acknowledged = await fill(storage)
 
     assert acknowledged > 20
     assert storage.low
     assert not (small_disk / "data" / RESERVE_NAME).exists()
     with pytest.raises(DiskFull, match="nothing of this was stored"):
-        await broker.append([Append("s", 0, 1, BODY)])
+        await storage.apply(Change(appends=(Append("s", 0, 1, BODY),)))
     for number in range(50):
         await storage.apply(Change(puts=(Put(Space.POSITIONS, b"group", b"%d" % number),)))
     assert (await broker.extent("s", 0)).high == acknowledged
@@ -76,7 +76,7 @@ async def test_a_full_disk_drains_and_service_resumes_by_itself(small_disk: Path
     async with asyncio.timeout(5):
         while True:
             try:
-                await broker.append([Append("s", 0, 1, BODY)])
+                await storage.apply(Change(appends=(Append("s", 0, 1, BODY),)))
                 break
             except DiskFull:
                 await clock.sleep(0.05)

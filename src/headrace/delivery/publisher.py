@@ -55,6 +55,8 @@ class PublishReceipt:
     def positions(self) -> list[Position | None]:
         """One for each event in the order given; None for a duplicate, and for what is due later.
 
+        None too where the log keeps its own disk: what was accepted is then on its way there.
+
         Of a chunk that held duplicates only the first survivor's position is known.
         """
         places: list[Position | None] = [None] * sum(map(len, self._order))

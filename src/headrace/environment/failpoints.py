@@ -34,6 +34,8 @@ LABELS: tuple[str, ...] = (
     "feed:after-append",
     "feed:after-acknowledge",
     "delay:before-append",
+    "outbox:before-publish",
+    "outbox:after-publish",
     "lease:before-write",
     "lease:after-write",
 )

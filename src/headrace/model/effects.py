@@ -89,8 +89,8 @@ class Delete(msgspec.Struct, frozen=True, gc=False):
 class Change(msgspec.Struct, frozen=True, gc=False):
     """Everything that must land together or not at all.
 
-    Checks and ranges are all judged before anything is written. `appends` are for a log that lives in the
-    same store; `delivery/commit` moves them to the outbox where the log is elsewhere.
+    Checks and ranges are all judged before anything is written. `appends` go into a log that lives in the
+    same store, or else into the store's outbox.
     """
 
     checks: tuple[Check, ...] = ()

@@ -131,6 +131,8 @@ def describe(plan: Plan) -> str:
     ]
     if plan.takes:
         lines[0] += f"; a run takes {plan.takes} s"
+    if plan.remote_log:
+        lines[0] += "; a remote log"
     lines[0] += f"; mishaps {plan.mishaps}; shuffle {plan.shuffle}; in order {plan.in_order}"
     usual = {field.name: field.default for field in msgspec.structs.fields(PlannedFunction)}
     for each in plan.functions:

@@ -29,6 +29,9 @@ from headrace.simulation.scenes.selection import PlannedScene, draw_scenes
 from headrace.simulation.scenes.windows import closed_early, draw_windows
 
 replace = msgspec.structs.replace
+REMOTE = 0.12
+"""The share of seeds whose log keeps its own disk."""
+OUTBOX_LABELS = ("outbox:before-publish", "outbox:after-publish")
 SCENE_LABELS = (
     "lease:before-write",
     "lease:after-write",
@@ -42,7 +45,24 @@ SCENE_LABELS = (
 
 def widened(plan: Plan) -> Plan:
     """The plan with what its seed adds to it; some of the seeds add nothing."""
-    return _reloaded(_stopped(_windowed(_patient(_crowded(_forgetting(_dressed(_beyond(plan))))))))
+    plan = _stopped(_windowed(_patient(_crowded(_forgetting(_dressed(_beyond(plan)))))))
+    return _remote(_reloaded(plan))
+
+
+def _remote(plan: Plan) -> Plan:
+    """Some seeds have a log that shares no transaction with the store."""
+    chance = Random(f"the log of {plan.seed}")
+    if chance.random() > REMOTE:
+        return plan
+    plan = replace(plan, remote_log=True)
+    if plan.calm:
+        return plan
+    added = [
+        Action(chance.uniform(0.0, HORIZON_S), "crash at", label, chance.randint(1, 6))
+        for label in OUTBOX_LABELS
+        if chance.random() < 0.4
+    ]
+    return replace(plan, actions=tuple(sorted((*plan.actions, *added), key=lambda each: each.at)))
 
 
 def _reloaded(plan: Plan) -> Plan:

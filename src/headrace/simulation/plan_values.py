@@ -146,6 +146,7 @@ class Plan(msgspec.Struct, frozen=True):
         mishaps: How likely an instance crashes, overruns, or is taken away, per run.
         stale_reads: How likely the log is away when it is read.
         dedupe: Seconds in which a repeated event is dropped, by stream; a year where none is said.
+        remote_log: Whether the log keeps its own disk, so that an outbox publishes to it.
         queues: Streams that are queues.
         kept: Seconds that a stream keeps its events, by stream; for ever where nothing is said.
         compacted: Streams that keep the last event of every key.
@@ -164,6 +165,7 @@ class Plan(msgspec.Struct, frozen=True):
     stale_reads: float
     shuffle: bool
     in_order: bool
+    remote_log: bool = False
     dedupe: dict[str, float] = {}
     queues: frozenset[str] = frozenset()
     kept: dict[str, float] = {}

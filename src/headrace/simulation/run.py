@@ -77,6 +77,9 @@ class SimulationRun(HostWatcher):
                 plan.odds,
                 in_order=plan.in_order,
                 stale_reads=plan.stale_reads,
+                remote=Weather(SeededEntropy(plan.seed + 4), plan.odds)
+                if plan.remote_log
+                else None,
             ),
             watcher=self,
             shuffle=plan.shuffle,

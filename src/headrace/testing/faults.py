@@ -132,6 +132,8 @@ class Weather:
         longest: Seconds the slowest change takes.
         in_order: Whether changes land in the order they were asked for, as with one writer.
         stale_reads: How likely the log is away when it is read.
+        remote: What happens to hosts that publish to the log, which then keeps its own disk; None
+            where the log lives in the store.
         struck: How often each fault was drawn.
     """
 
@@ -143,12 +145,14 @@ class Weather:
         longest: float = 0.5,
         in_order: bool = True,
         stale_reads: float = 0.0,
+        remote: Weather | None = None,
     ) -> None:
         self._entropy = entropy
         self.odds = dict(odds or {})
         self.longest = longest
         self.in_order = in_order
         self.stale_reads = stale_reads
+        self.remote = remote
         self.struck: dict[Fault, int] = {}
 
     def draw(self) -> Fault:
@@ -166,6 +170,33 @@ class Weather:
     def delay(self) -> float:
         """How long a slow change takes, in seconds."""
         return self._entropy.uniform(0.0, self.longest)
+
+
+class LogWeather:
+    """What happens to hosts that publish to a remote log; the hook of `RemoteMemoryLog`."""
+
+    def __init__(self, weather: Weather, clock: Clock) -> None:
+        self._weather = weather
+        self._clock = clock
+
+    async def __call__(self, moment: str) -> None:
+        """Let the fault happen that is drawn for this moment: `before` or `after` it has taken something."""
+        host = inhabited.get()
+        if host is not None:
+            await host.moving()
+        match moment, self._weather.draw():
+            case ("before", Fault.SLOW) | ("after", Fault.LATE):
+                await self._clock.sleep(self._weather.delay())
+                if host is not None:
+                    await host.moving()
+            case "before", Fault.REFUSED:
+                raise Unavailable("the log was away for a moment (a drawn fault)")
+            case "after", Fault.UNKNOWN:
+                raise Unavailable("the log has taken it, its answer was lost (a drawn fault)")
+            case ("before", Fault.DIE_BEFORE) | ("after", Fault.DIE_AFTER) if host is not None:
+                host.die(f"{moment} the log took something")
+            case _:
+                pass
 
 
 class Spring:

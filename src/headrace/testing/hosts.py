@@ -23,6 +23,7 @@ from headrace.delivery.publisher import PublishReceipt
 from headrace.delivery.queues.delayed import DelayedMessages
 from headrace.environment import failpoints
 from headrace.environment.randomness import SeededEntropy
+from headrace.environment.restart_backoff import Backoff
 from headrace.environment.tasks import Tasks
 from headrace.http.dependencies import Dependencies, Health
 from headrace.model.effects import Space
@@ -41,12 +42,15 @@ from headrace.security.operator_key import Operator
 from headrace.security.secrets import Secrets
 from headrace.storage.kv.memory import MemoryStorage
 from headrace.storage.log.base import Broker
-from headrace.storage.log.memory import MemoryBroker
+from headrace.storage.log.memory import MemoryBroker, MemoryLog
+from headrace.storage.log.remote_memory import RemoteMemoryLog, RemoteStreams
+from headrace.storage.outbox import LogOutbox
 from headrace.telemetry.history import RunHistory
 from headrace.testing.faults import (
     HostDied,
     HostStorage,
     HostWatcher,
+    LogWeather,
     SimulatedHost,
     Spring,
     Weather,
@@ -124,6 +128,7 @@ class Hosts:
         self.is_calm = False
         # Each by its own name, out of an environment that has nothing else.
         self._secrets = Secrets({name: f"env:{name}" for name in secrets or {}}, secrets or {})
+        self._remote = RemoteStreams()
         self._entropy = SeededEntropy(seed)
         self._numbers = itertools.count(1)
         self._strikes: dict[str, int] = {}
@@ -132,7 +137,7 @@ class Hosts:
         self._springs: list[Spring] = []
         self._primary: SimulatedHost | None = None
         self.node: HostedNode
-        self.broker: MemoryBroker
+        self.broker: MemoryLog
 
     # --- life and death ---------------------------------------------------------------------
 
@@ -175,7 +180,7 @@ class Hosts:
 
         One that finds the store away ends at once, as the command does; the next one tries again.
         """
-        self.broker = MemoryBroker(self.storage, clock=self.clock)
+        self.broker = self._open_log()
         await self._declare_foreign()
         if (node := await self._born()) is None:
             return
@@ -183,6 +188,12 @@ class Hosts:
         # Its first tasks may have killed it while it began; then the next one is on its way.
         if node.host.alive:
             self._up.set()
+
+    def _open_log(self) -> MemoryLog:
+        if self.weather.remote is None:
+            return MemoryBroker(self.storage, clock=self.clock)
+        faults = LogWeather(self.weather.remote, self.clock)
+        return RemoteMemoryLog(self._remote, clock=self.clock, faults=faults)
 
     async def _born(self) -> HostedNode | None:
         try:
@@ -210,13 +221,19 @@ class Hosts:
         self._hosts.append(host)
         self._primary = host
         inhabited.set(host)
+        store = self.storage if self.weather.remote is None else self.storage.connect()
         door = HostStorage(
-            self.storage,
+            store,
             host,
             weather=self.weather,
             clock=self.clock,
             watcher=self.watcher,
         )
+        if isinstance(self.broker, RemoteMemoryLog):
+            outbox = await LogOutbox.open(door, self.broker, clock=self.clock)
+            store.attach(outbox)
+            backoff = Backoff(self.clock, self._entropy)
+            Tasks(self._failed).supervise(outbox.run, name="outbox", backoff=backoff)
         parts = connect_parts(
             lambda calls: InlineRuntime(
                 self.apps,
@@ -332,6 +349,8 @@ class Hosts:
         self.is_calm = True
         self.weather.odds = {}
         self.weather.stale_reads = 0.0
+        if self.weather.remote is not None:
+            self.weather.remote.odds = {}
         for spring in self._springs:
             spring.odds = 0.0
         self._strikes.clear()
@@ -350,7 +369,8 @@ class Hosts:
 
     def _failed(self, name: str, error: BaseException) -> None:
         # A source that finds the store away says so and is begun again; that is how it is meant to be.
-        is_away = name.startswith("feed ") and isinstance(error, Unavailable)
+        # So does an outbox.
+        is_away = name.startswith(("feed ", "outbox")) and isinstance(error, Unavailable)
         # So does a partition worker whose partition somebody else has claimed.
         if not isinstance(error, HostDied | Fenced) and not is_away:
             self.failures.append((name, error))

@@ -38,13 +38,9 @@ class Rig:
 
     async def publish(self, partition: int, *numbers: int, hops: int = 0) -> None:
         facts = [Event(str(number).encode(), f"k{partition}") for number in numbers]
-        await self.broker.append(
-            [
-                Append(
-                    "orders", partition, len(facts), encode_events(facts), hops, "o" if hops else ""
-                )
-            ]
-        )
+        origin = "o" if hops else ""
+        append = Append("orders", partition, len(facts), encode_events(facts), hops, origin)
+        await self.storage.apply(Change(appends=(append,)))
 
     async def shift(self, **settings: Any) -> ConsumerRun:
         claims = {

@@ -22,7 +22,7 @@ from headrace.delivery.partition.worker import PartitionWorker
 from headrace.delivery.positions import claim, stored
 from headrace.delivery.publisher import Publisher
 from headrace.environment.tasks import Tasks
-from headrace.model.effects import Space
+from headrace.model.effects import Change, Space
 from headrace.model.errors import Unavailable
 from headrace.model.event import Event
 from headrace.model.flow_control import Throttle
@@ -234,7 +234,9 @@ async def throttled(loop: VirtualLoop) -> list[float]:
             return Returned()
 
     for partition in range(4):
-        await broker.append([Append("s", partition, 1, encode_events([Event(b"1")]))])
+        await storage.apply(
+            Change(appends=(Append("s", partition, 1, encode_events([Event(b"1")])),))
+        )
         claimed = await claim(
             storage, broker, function=spec.name, stream="s", partition=partition, start="earliest"
         )

@@ -9,6 +9,7 @@ import pytest
 
 from headrace.environment.clock import SystemClock
 from headrace.environment.tasks import Tasks
+from headrace.model.effects import Change
 from headrace.model.errors import Corrupt, Misuse
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
@@ -92,7 +93,7 @@ async def test_a_row_that_the_disk_has_changed_is_noticed(
     storage, broker = await open_log(tmp_path, tasks)
     await broker.declare(StreamSpec(name="s"))
     for text in (b"first event", b"second event"):
-        await broker.append([Append("s", 0, 1, encode_events([Event(text)]))])
+        await storage.apply(Change(appends=(Append("s", 0, 1, encode_events([Event(text)])),)))
     await broker.close()
     await storage.close()
     damaged = DataFile(tmp_path)
@@ -116,10 +117,10 @@ async def test_a_batch_is_one_row_and_small_appends_of_one_commit_share_one(
 ) -> None:
     storage, broker = await open_log(tmp_path, tasks)
     await broker.declare(StreamSpec(name="s"))
-    await broker.append([Append("s", 0, 500, encode_events([Event(b"x")] * 500))])
+    await storage.apply(Change(appends=(Append("s", 0, 500, encode_events([Event(b"x")] * 500)),)))
     assert storage.query("SELECT count(*) FROM log") == [(1,)]
     one = Append("s", 0, 1, encode_events([Event(b"y")]))
-    await broker.append([one] * 100)
+    await storage.apply(Change(appends=(one,) * 100))
     assert storage.query("SELECT count(*) FROM log") == [(2,)]
     await broker.close()
     await storage.close()
@@ -138,7 +139,9 @@ async def test_a_reader_that_keeps_up_never_asks_the_disk(
     monkeypatch.setattr(storage, "rows", asked)
     monkeypatch.setattr(storage, "query", asked)
     for _ in range(20):
-        await broker.append([Append("s", 0, 10, encode_events([Event(b"x")] * 10))])
+        await storage.apply(
+            Change(appends=(Append("s", 0, 10, encode_events([Event(b"x")] * 10)),))
+        )
         assert sum(each.size for each in await reader.read(events=MANY, size=MANY)) == 10
     monkeypatch.undo()
     await broker.close()
@@ -150,7 +153,7 @@ async def test_housekeeping_runs_by_itself(tmp_path: Path, tasks: Tasks) -> None
     storage = await SqliteStorage.open(tmp_path, clock=clock, reserve=4096)
     broker = EmbeddedBroker(storage, clock=clock, tasks=tasks, sweep=0.0)
     await broker.declare(StreamSpec(name="s", retention_bytes=0))
-    await broker.append([Append("s", 0, 1, encode_events([Event(b"x")]))])
+    await storage.apply(Change(appends=(Append("s", 0, 1, encode_events([Event(b"x")])),)))
     while (await broker.extent("s", 0)).low == 0:
         await clock.sleep(0)
     await broker.close()

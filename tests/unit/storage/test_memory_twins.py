@@ -33,7 +33,7 @@ def test_nothing_suspends_without_a_fault() -> None:
     storage = MemoryStorage(SystemClock())
     broker = MemoryBroker(storage, clock=SystemClock())
     at_once(broker.declare(StreamSpec(name="s")))
-    at_once(broker.append([Append("s", 0, 1, encode_events([Event(b"x")]))]))
+    at_once(storage.apply(Change(appends=(Append("s", 0, 1, encode_events([Event(b"x")])),))))
     at_once(storage.apply(PUT))
     assert at_once(storage.get(Space.STATE, b"key")) == b"value"
     assert len(at_once(broker.fetch("s", 0, 0, events=1, size=1))) == 1
@@ -69,9 +69,10 @@ async def test_a_new_broker_finds_what_a_crashed_one_had_landed() -> None:
     crashed = MemoryBroker(storage, clock=SystemClock())
     await crashed.declare(StreamSpec(name="s"))
     body = encode_events([Event(b"x")])
-    await crashed.append([Append("s", 0, 1, body, ids=("1",))])
+    await storage.apply(Change(appends=(Append("s", 0, 1, body, ids=("1",)),)))
     crashed.stage([Append("s", 0, 1, body)], lambda _space, _key: None)
-    fresh = MemoryBroker(storage, clock=SystemClock())
-    applied = await fresh.append([Append("s", 0, 1, body, ids=("1",)), Append("s", 0, 1, body)])
+    MemoryBroker(storage, clock=SystemClock())
+    again = (Append("s", 0, 1, body, ids=("1",)), Append("s", 0, 1, body))
+    applied = await storage.apply(Change(appends=again))
     assert applied.duplicates == 1
     assert str(applied.positions[1]) == "s/0/1"

@@ -9,6 +9,7 @@ import pytest
 
 from headrace.environment.clock import SystemClock
 from headrace.environment.tasks import Tasks
+from headrace.model.effects import Change
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, encode_events
@@ -40,7 +41,8 @@ async def test_a_changes_owner_does_not_wait_until_a_crowd_has_been_woken(
     listeners = [asyncio.ensure_future(listen(number)) for number in range(partitions)]
     await clock.sleep(0)
     body = encode_events([Event(b"1")])
-    await broker.append([Append("s", number, 1, body) for number in range(partitions)])
+    appends = tuple(Append("s", number, 1, body) for number in range(partitions))
+    await storage.apply(Change(appends=appends))
     order.append("owner")
     await asyncio.gather(*listeners)
     assert sorted(order) == sorted(["owner", *(f"reader {n}" for n in range(partitions))])

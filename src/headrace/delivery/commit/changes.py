@@ -1,8 +1,7 @@
 """Effects -> one change of the store. The only place that knows both languages.
 
 Everything lands together: outputs, state, dead letters, parked rows, trouble and positions, under
-the check that the position rows are exactly those this owner wrote last. Where the log is foreign
-the outputs go to the outbox rows instead (ADR 0008).
+the check that the position rows are exactly those this owner wrote last.
 """
 
 from __future__ import annotations

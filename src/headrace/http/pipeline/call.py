@@ -125,7 +125,7 @@ class KeepRequest(RouteEnd):
         event = Event(payload, key, id=name, headers=routed.headers)
         position, is_known = await self._keep(event, b"" if routed.event_id else routed.digest)
         if position is None:
-            return json_response({"accepted": True, "duplicate": True}, status=202)
+            return json_response({"accepted": True, "duplicate": is_known}, status=202)
         place = await run_address(self._context, position)
         return json_response(
             {"accepted": True, "duplicate": is_known, "status": place},
@@ -154,8 +154,7 @@ class KeepRequest(RouteEnd):
                 origin=origin,
             )
         published = await services.publisher.publish(self._stream, [event], hops=1, origin=origin)
-        position = published.positions[0]
-        return position, position is None
+        return published.positions[0], published.duplicates > 0
 
 
 async def run_address(context: ApiContext, position: Position) -> str:

@@ -1,9 +1,9 @@
-"""The seam between a storage and a log that lives in it: how appends join a transaction.
+"""The seam between a storage and its log: how appends join a transaction.
 
-A log attaches itself to its storage as the `Appender`. For every group of changes the storage
-stages their appends in order, flushes the rows they became, and says how the commit went. The
-storage knows nothing of streams; the log knows nothing of transactions. Never called from two
-threads.
+A log that lives in the storage, or an outbox to one that does not, attaches itself as the `Appender`.
+For every group of changes the storage stages their appends in order, flushes the rows they became,
+and says how the commit went. The storage knows nothing of streams; the appender knows nothing of
+transactions. Never called from two threads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Statement = tuple[str, Sequence[tuple[Cell, ...]]]
 
 
 class Appender(Protocol):
-    """A log within the store. All its methods are called on the loop's thread."""
+    """A log within the store, or an outbox. All its methods are called on the loop's thread."""
 
     def stage(self, appends: Sequence[Append], look: Look) -> Applied:
         """Give the events their offsets; all appends of the change, or none and an error.

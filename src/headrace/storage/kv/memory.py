@@ -58,6 +58,12 @@ class MemoryStorage:
         self._appender: Appender | None = None
         self._closed = False
 
+    def connect(self) -> MemoryStorage:
+        """Another node's way to the same rows, with a log or an outbox of its own."""
+        other = MemoryStorage(self.clock, faults=self.faults)
+        other.attic, other._maps = self.attic, self._maps
+        return other
+
     def attach(self, appender: Appender) -> None:
         """Let this log take the appends of changes; it replaces one that has crashed."""
         self._appender = appender
@@ -81,7 +87,7 @@ class MemoryStorage:
         result = Applied()
         if change.appends:
             if self._appender is None:
-                raise RuntimeError("a change appends, but no log is attached")
+                raise Unavailable("no log is open in this store: nothing was stored")
             result = self._appender.stage(change.appends, self._look)
             self._appender.landed()
         overlay: Overlay = {}

@@ -7,13 +7,13 @@ broken one would take its neighbours with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from headrace.model.errors import Corrupt, Invalid, TooLarge
 from headrace.model.event import Event
 from headrace.model.function import StreamSpec
 from headrace.model.policy import MAX_BATCH, MAX_BATCH_BYTES, MAX_KEY_BYTES
-from headrace.model.record import Append, decode_events
+from headrace.model.record import Append, decode_events, encode_events
 
 SMALL_EVENTS = 16
 SMALL_BYTES = 8 << 10
@@ -22,6 +22,32 @@ SMALL_BYTES = 8 << 10
 def mergeable(append: Append) -> bool:
     """Whether the append is small enough to share a blob; then it has been opened and is sound."""
     return append.count <= SMALL_EVENTS and len(append.body) <= SMALL_BYTES
+
+
+def without_known(append: Append, known: Collection[str]) -> tuple[Append, Sequence[str]]:
+    """The append without the events whose id is known, or comes a second time; and the ids left."""
+    fresh: dict[str, None] = {}
+    kept: list[int] = []
+    ids = append.ids or ()
+    for index, each in enumerate(ids):
+        if each:
+            if each in fresh or each in known:
+                continue
+            fresh[each] = None
+        kept.append(index)
+    if len(kept) == append.count:
+        return append, tuple(fresh)
+    events = decode_events(append.body)
+    left = Append(
+        append.stream,
+        append.partition,
+        len(kept),
+        encode_events([events[index] for index in kept]),
+        append.hops,
+        append.origin,
+        tuple(ids[index] for index in kept),
+    )
+    return left, tuple(fresh)
 
 
 def check_append(append: Append, spec: StreamSpec) -> None:

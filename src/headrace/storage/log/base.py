@@ -3,7 +3,8 @@
 Brokers call nobody. Assignments and revocations are items that `Subscription.read` returns, so the
 program runs at its own pace; a partition's records come from its `Reader`. How far a group has come
 is kept by `delivery/positions` in the storage, for every driver; a foreign log is told last
-(ADR 0008). Obeyed by `tests/contract/test_brokers.py`.
+(ADR 0008). Events come in with changes of the storage: directly where the log lives in it, by way of
+`storage/outbox` where it keeps its own disk (ADR 0044). Obeyed by `tests/contract/test_brokers.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import msgspec
 
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, Chunk
-from headrace.storage.kv.base import Applied
 
 
 class Extent(msgspec.Struct, frozen=True, gc=False):
@@ -115,7 +115,7 @@ class Subscription(Protocol):
 
 
 class Broker(Protocol):
-    """A log of streams. One per node."""
+    """A log of streams. One per node. What is appended comes with changes of the storage."""
 
     async def declare(self, spec: StreamSpec) -> StreamSpec:
         """Create the stream, or bring its changeable settings up to `spec`.
@@ -135,16 +135,6 @@ class Broker(Protocol):
 
     def streams(self) -> list[StreamSpec]:
         """Every stream, by name."""
-        ...
-
-    async def append(self, appends: Sequence[Append]) -> Applied:
-        """Make the events durable, together; returns after the fsync.
-
-        Raises:
-            Unknown: A stream or partition does not exist.
-            TooLarge: An append is larger than `MAX_BATCH_BYTES`.
-            DiskFull, Overloaded, Unavailable: As `Storage.apply`.
-        """
         ...
 
     async def extent(self, stream: str, partition: int) -> Extent:
@@ -187,4 +177,34 @@ class Broker(Protocol):
 
     async def close(self) -> None:
         """Stop readers and housekeeping."""
+        ...
+
+
+class LogWriter(Protocol):
+    """A numbered sequence of appends on its way into a log that keeps its own disk."""
+
+    async def publish(self, appends: Sequence[tuple[int, Append]]) -> None:
+        """Append all of it and remember the last number, together or not at all.
+
+        What the log remembers to have taken is passed over, so a repetition leaves nothing twice.
+
+        Args:
+            appends: At least one, by number, ascending.
+
+        Raises:
+            Fenced: Somebody has opened the writer anew.
+            Unavailable: Whether the log has taken them is unknown; open the writer anew.
+        """
+        ...
+
+
+class RemoteLog(Broker, Protocol):
+    """A log that keeps its own disk, so what it takes comes from `storage/outbox`."""
+
+    async def open_writer(self, id: int) -> LogWriter:
+        """Go on as this writer, and fence off whoever was it before.
+
+        Raises:
+            Unavailable: The log is away.
+        """
         ...

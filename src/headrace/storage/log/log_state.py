@@ -13,10 +13,15 @@ from collections.abc import Callable, Sequence
 
 from headrace.environment.clock import Clock
 from headrace.model.function import StreamSpec
-from headrace.model.record import Append, Chunk, Position, decode_events, encode_events
+from headrace.model.record import Append, Chunk, Position
 from headrace.storage.kv.base import Applied
 from headrace.storage.kv.change_checks import Look
-from headrace.storage.log.append_checks import check_append, join_bodies, mergeable
+from headrace.storage.log.append_checks import (
+    check_append,
+    join_bodies,
+    mergeable,
+    without_known,
+)
 from headrace.storage.log.catalog import unknown_partition, unknown_stream
 from headrace.storage.log.chunk_list import ChunkList
 from headrace.storage.log.delayed_messages import WaitingMessages
@@ -197,37 +202,24 @@ class LogState:
         self, append: Append, stream: LogStream, now: int, waiting: WaitingMessages
     ) -> Append:
         ids = append.ids or ()
-        name, remembered = stream.spec.name, stream.spec.dedupe_window > 0
-        asked = [each for each in ids if each and (stream.uid, each) not in self.marks]
-        asked = asked if remembered else []
-        seen = self._seen(stream.uid, asked, now) if asked else set()
-        expires = now + int(stream.spec.dedupe_window * 1_000_000)
-        kept: list[int] = []
-        fresh: set[str] = set()
-        for index, each in enumerate(ids):
-            if each:
-                # One that was taken back has the mark 0, and is as good as new.
-                mark = self.marks.get((stream.uid, each))
-                if each in seen if mark is None else mark > 0:
-                    continue
-                if append.later and (each in fresh or waiting.holds(name, each)):
-                    continue
-                fresh.add(each)
-                if remembered:
-                    self.marks[stream.uid, each] = expires
-            kept.append(index)
-        if len(kept) == append.count:
-            return append
-        events = decode_events(append.body)
-        return Append(
-            append.stream,
-            append.partition,
-            len(kept),
-            encode_events([events[index] for index in kept]),
-            append.hops,
-            append.origin,
-            tuple(ids[index] for index in kept),
-        )
+        name, window = stream.spec.name, stream.spec.dedupe_window
+        known: set[str] = set()
+        if window > 0:
+            # One that was taken back has the mark 0, and is as good as new.
+            marked = {
+                id: self.marks[stream.uid, id] for id in ids if (stream.uid, id) in self.marks
+            }
+            asked = [id for id in ids if id and id not in marked]
+            known = self._seen(stream.uid, asked, now) if asked else known
+            known = known.union(id for id, mark in marked.items() if mark > 0)
+        if append.later:
+            known = known.union(id for id in ids if id and waiting.holds(name, id))
+        kept, fresh = without_known(append, known)
+        if window > 0:
+            self.marks.update(
+                dict.fromkeys(((stream.uid, id) for id in fresh), now + int(window * 1_000_000))
+            )
+        return kept
 
     def _place(self, append: Append, stream: LogStream, now: int) -> Position:
         partition = stream.partitions[append.partition]

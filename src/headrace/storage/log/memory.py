@@ -1,19 +1,19 @@
-"""The broker twin: the same promises over the storage twin, for tests and simulation.
+"""The broker twins' log in memory, and the one that lives in the storage twin: for tests and simulation.
 
-What it keeps stands in the storage's attic, so that a new broker over the same storage finds it
-again as after a crash. Never suspends unless the storage's faults do.
+What the latter keeps stands in the storage's attic, so that a new broker over the same storage finds
+it again as after a crash. Never suspends unless the storage's faults do.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from headrace.environment.clock import Clock
 from headrace.environment.restart_backoff import Backoff
 from headrace.environment.tasks import Tasks
-from headrace.model.effects import Change
 from headrace.model.errors import Unavailable
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, Chunk
@@ -31,38 +31,34 @@ SWEEP_SECONDS = 30.0
 TOMBSTONE_MICROS = 86_400_000_000
 
 
-class _MemoryLog:
-    """What outlives the broker: the streams with their records, and the ids seen."""
+@dataclass
+class MemoryStreams:
+    """What outlives a log in memory: the streams with their records, and the ids seen."""
 
-    def __init__(self) -> None:
-        self.streams: dict[str, LogStream] = {}
-        self.marks: dict[tuple[int, str], int] = {}
+    streams: dict[str, LogStream] = field(default_factory=dict)
+    marks: dict[tuple[int, str], int] = field(default_factory=dict)
 
 
-class MemoryBroker:
-    """A log in memory. Attached to its storage; one at a time."""
+class MemoryLog:
+    """A log in memory, however its events come in: streams, readers and housekeeping."""
 
     def __init__(
         self,
-        storage: MemoryStorage,
+        kept: MemoryStreams,
         *,
         clock: Clock,
         tasks: Tasks | None = None,
         sweep: float = SWEEP_SECONDS,
     ) -> None:
-        """Open the log in `storage`.
+        """Open what was kept.
 
         Args:
-            storage: The store, which is not closed by this.
+            kept: The log itself.
             clock: The source of time.
             tasks: The group the housekeeping runs in; None leaves it to whoever calls `sweep`.
             sweep: Seconds between sweeps.
         """
-        self._storage = storage
         self._clock = clock
-        kept = storage.attic.setdefault("log", _MemoryLog())
-        if not isinstance(kept, _MemoryLog):
-            raise TypeError("the attic's `log` is not a memory log's")
         self._kept = kept
         self._ledger = LogState(clock, self._seen)
         self._ledger.streams = kept.streams
@@ -72,7 +68,6 @@ class MemoryBroker:
         self._subscriptions: list[LocalSubscription] = []
         self._closed = False
         self._owed: Owed = nothing_owed
-        storage.attach(self)
         self._sweeper = (
             None
             if tasks is None
@@ -109,29 +104,6 @@ class MemoryBroker:
     def streams(self) -> list[StreamSpec]:
         """Every stream, by name."""
         return [self._kept.streams[name].spec for name in sorted(self._kept.streams)]
-
-    async def append(self, appends: Sequence[Append]) -> Applied:
-        """Take the events, together; see the port."""
-        if self._closed:
-            raise Unavailable("the log in memory is closed")
-        return await self._storage.apply(Change(appends=tuple(appends)))
-
-    def stage(self, appends: Sequence[Append], look: Look) -> Applied:
-        """Give the events of one change their offsets."""
-        return self._ledger.stage(appends, look)
-
-    def flush(self) -> list[Statement]:
-        """Nothing to write: landing is enough."""
-        return []
-
-    def landed(self) -> None:
-        """Show what was staged to readers."""
-        self._kept.marks.update(self._ledger.marks)
-        self._ledger.landed()
-
-    def dropped(self) -> None:
-        """Forget what was staged."""
-        self._ledger.dropped()
 
     async def extent(self, stream: str, partition: int) -> Extent:
         """What the partition holds now."""
@@ -212,6 +184,52 @@ class MemoryBroker:
             await self._sweeper.stop()
         for subscription in self._subscriptions:
             await subscription.close()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Unavailable("the log in memory is closed")
+
+
+class MemoryBroker(MemoryLog):
+    """The log in memory that lives in the storage twin. Attached to it; one at a time."""
+
+    def __init__(
+        self,
+        storage: MemoryStorage,
+        *,
+        clock: Clock,
+        tasks: Tasks | None = None,
+        sweep: float = SWEEP_SECONDS,
+    ) -> None:
+        """Open the log in `storage`, which is not closed by this; else as `MemoryLog`."""
+        kept = storage.attic.setdefault("log", MemoryStreams())
+        if not isinstance(kept, MemoryStreams):
+            raise TypeError("the attic's `log` is not a memory log's")
+        super().__init__(kept, clock=clock, tasks=tasks, sweep=sweep)
+        self._storage = storage
+        storage.attach(self)
+
+    def stage(self, appends: Sequence[Append], look: Look) -> Applied:
+        """Give the events of one change their offsets."""
+        self._require_open()
+        return self._ledger.stage(appends, look)
+
+    def flush(self) -> list[Statement]:
+        """Nothing to write: landing is enough."""
+        return []
+
+    def landed(self) -> None:
+        """Show what was staged to readers."""
+        self._kept.marks.update(self._ledger.marks)
+        self._ledger.landed()
+
+    def dropped(self) -> None:
+        """Forget what was staged."""
+        self._ledger.dropped()
+
+    async def close(self) -> None:
+        """Stop readers and housekeeping, and leave the store."""
+        await super().close()
         self._storage.detach()
 
 

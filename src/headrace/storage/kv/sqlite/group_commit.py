@@ -14,7 +14,7 @@ import apsw
 
 from headrace.environment import failpoints
 from headrace.model.effects import Change, Space
-from headrace.model.errors import DiskFull, HeadraceError
+from headrace.model.errors import DiskFull, HeadraceError, Unavailable
 from headrace.storage.kv.base import Applied
 from headrace.storage.kv.change_checks import (
     Look,
@@ -94,7 +94,7 @@ class Group:
                 judge(change, self.overlay, look, scan)
                 if change.appends:
                     if appender is None:
-                        raise RuntimeError("a change appends, but no log is attached")
+                        raise Unavailable("no log is open in this store: nothing was stored")
                     entry.result = applied = appender.stage(change.appends, overlaid)
             except HeadraceError as error:
                 entry.result = error

@@ -15,7 +15,6 @@ from functools import partial
 from headrace.environment.clock import Clock
 from headrace.environment.restart_backoff import Backoff
 from headrace.environment.tasks import Tasks
-from headrace.model.effects import Change
 from headrace.model.errors import Corrupt, Unavailable
 from headrace.model.function import StreamSpec
 from headrace.model.record import Append, Chunk
@@ -106,10 +105,6 @@ class EmbeddedBroker:
         return [self._ledger.streams[name].spec for name in sorted(self._ledger.streams)]
 
     # Appending: the storage's Appender -------------------------------------------------------
-
-    async def append(self, appends: Sequence[Append]) -> Applied:
-        """Make the events durable, together; see the port."""
-        return await self._storage.apply(Change(appends=tuple(appends)))
 
     def stage(self, appends: Sequence[Append], look: Look) -> Applied:
         """Give the events of one change their offsets."""
