@@ -188,3 +188,25 @@ def test_no_two_test_files_share_a_name() -> None:
     """Pytest takes the second for the first one's module, so a run over both fails."""
     names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
     assert [name for name, count in names.items() if count > 1] == []
+
+
+SOURCE = ROOT / "src" / "headrace"
+UNSHARED_ROWS = {
+    "admin": set[str](),
+    "bus": {"bus"},
+    "delivery": {"committer", "observed_outputs", "order_store", "positions"},
+    "security": {"signed_addresses", "tokens"},
+}
+"""By folder, the modules that change rows of the store by themselves: none of them appends."""
+
+
+def test_whatever_appends_or_has_an_owner_is_committed_in_one_place() -> None:
+    for folder in sorted(each.name for each in SOURCE.iterdir() if each.is_dir()):
+        if folder in {"storage", "testing", "__pycache__"}:
+            continue
+        found = {
+            page.stem
+            for page in (SOURCE / folder).rglob("*.py")
+            if re.search(r"storage\.apply\(", page.read_text())
+        }
+        assert found == UNSHARED_ROWS.get(folder, set()), f"{folder}: commit with the `Committer`"

@@ -25,10 +25,10 @@ from headrace.delivery.parked import (
 from headrace.delivery.positions import decode_waiting, encode_waiting
 from headrace.environment.clock import Clock
 from headrace.environment.time_slices import Slices
-from headrace.model.effects import Change, DeadEvent, Delete, Edit, Put, Space
+from headrace.model.effects import Change, Check, DeadEvent, Delete, Edit, Put, Space
 from headrace.model.errors import Invalid, Misuse, Unknown
 from headrace.model.record import Position
-from headrace.storage.kv.base import Storage, scan_pages
+from headrace.storage.kv.base import Commit, Storage, scan_pages
 from headrace.storage.kv.keys import after, pack
 from headrace.storage.log.queue_leases import lease_key
 
@@ -89,11 +89,11 @@ class DeadLetters:
         """
         found: list[DeadEvent] = []
 
-        async def work() -> None:
+        async def work(commit: Commit) -> None:
             # Read while the partition's one writer stands still: it may have been redriven meanwhile.
             dead = edited(await self.get(function, position), value, by, self._clock.now())
             put = Put(Space.DEAD, dead_row_key(dead), encode_waiting(dead))
-            await self._storage.apply(Change(puts=(put,)))
+            await commit(Change(puts=(put,)))
             found.append(dead)
 
         await self._dispatcher.with_owner(function, position.stream, position.partition, work)
@@ -124,7 +124,7 @@ class DeadLetters:
         count = 0
         for dead in await self._chosen(function, positions):
 
-            async def work(dead: DeadEvent = dead) -> None:
+            async def work(commit: Commit, dead: DeadEvent = dead) -> None:
                 nonlocal count
                 # Read while the partition's one writer stands still: of two who ask one is too late.
                 row = await self._storage.get(Space.DEAD, dead_row_key(dead))
@@ -136,8 +136,9 @@ class DeadLetters:
                 at, anew = dead.position, msgspec.structs.replace(dead, spent=0, due=0)
                 lane = lane_of(decode_event(dead.event), at.offset)
                 key = parked_key_key(function, at.stream, at.partition, lane)
-                await self._storage.apply(
+                await commit(
                     Change(
+                        checks=(Check(Space.DEAD, dead_row_key(dead), row),),
                         puts=(
                             Put(Space.PARKED, waiting_row_key(dead), encode_waiting(anew)),
                             Put(Space.PARKED_KEYS, key, DRAINING),
@@ -156,12 +157,23 @@ class DeadLetters:
         return count
 
     async def discard(self, function: str, positions: Sequence[Position] | None = None) -> int:
-        """Delete dead letters for good; all of the function's where none is named."""
+        """Delete dead letters for good; all of the function's where none is named.
+
+        Raises:
+            Unknown: There is none at one of the positions.
+            Conflict: One of them was edited or redriven meanwhile; what was deleted before stays so.
+        """
         chosen = await self._chosen(function, positions)
         for start in range(0, len(chosen), PAGE):
-            page = chosen[start : start + PAGE]
-            deletes = tuple(Delete(Space.DEAD, dead_row_key(dead)) for dead in page)
-            await self._storage.apply(Change(deletes=deletes))
+            keys = [dead_row_key(dead) for dead in chosen[start : start + PAGE]]
+            rows = zip(keys, await self._storage.get_many(Space.DEAD, keys), strict=True)
+            there = [(key, row) for key, row in rows if row is not None]
+            await self._dispatcher.committer.commit(
+                Change(
+                    checks=tuple(Check(Space.DEAD, key, row) for key, row in there),
+                    deletes=tuple(Delete(Space.DEAD, key) for key, _ in there),
+                )
+            )
         return len(chosen)
 
     async def _chosen(

@@ -22,7 +22,7 @@ from headrace.environment.time_slices import Slices
 from headrace.model.effects import Change, Check, DeadEvent, Delete, Put, Space
 from headrace.model.errors import Unknown
 from headrace.model.outcome import BEHIND
-from headrace.storage.kv.base import Storage, scan_pages
+from headrace.storage.kv.base import Commit, Storage, scan_pages
 from headrace.storage.kv.keys import after, pack
 
 PAGE = 500
@@ -71,7 +71,7 @@ class ParkedKeys:
         chosen = await self._chosen(function, key)
         for parked in _once(chosen):
 
-            async def work(parked: ParkedKey = parked) -> None:
+            async def work(commit: Commit, parked: ParkedKey = parked) -> None:
                 if parked.status == "partition":
                     at = position_key(function, parked.stream, parked.partition)
                     trouble = decode_trouble(await self._storage.get(Space.TROUBLE, at))
@@ -79,7 +79,7 @@ class ParkedKeys:
                     put = Put(Space.TROUBLE, at, encode_trouble(calm))
                 else:
                     put = Put(Space.PARKED_KEYS, self._key(parked), DRAINING)
-                await self._storage.apply(Change(puts=(put,)))
+                await commit(Change(puts=(put,)))
 
             await self._dispatcher.with_owner(function, parked.stream, parked.partition, work)
         return len(chosen)
@@ -93,11 +93,11 @@ class ParkedKeys:
         chosen = await self._chosen(function, key)
         for parked in _once(chosen):
 
-            async def work(parked: ParkedKey = parked) -> None:
+            async def work(commit: Commit, parked: ParkedKey = parked) -> None:
                 if parked.status == "partition":
-                    await self._skip(parked)
+                    await self._skip(commit, parked)
                 else:
-                    await self._forget(parked)
+                    await self._forget(commit, parked)
 
             await self._dispatcher.with_owner(function, parked.stream, parked.partition, work)
         return len(chosen)
@@ -183,17 +183,17 @@ class ParkedKeys:
             if one.due >= FOREVER
         ]
 
-    async def _forget(self, parked: ParkedKey) -> None:
+    async def _forget(self, commit: Commit, parked: ParkedKey) -> None:
         """Delete a parked key with all that waits behind it."""
         key = self._key(parked)
         while rows := await self._storage.scan(Space.PARKED, key, parked_end(key), limit=PAGE):
             deletes = tuple(
                 Delete(Space.PARKED, waiting_row_key(decode_waiting(v))) for _, v in rows
             )
-            await self._storage.apply(Change(deletes=deletes))
-        await self._storage.apply(Change(deletes=(Delete(Space.PARKED_KEYS, key),)))
+            await commit(Change(deletes=deletes))
+        await commit(Change(deletes=(Delete(Space.PARKED_KEYS, key),)))
 
-    async def _skip(self, parked: ParkedKey) -> None:
+    async def _skip(self, commit: Commit, parked: ParkedKey) -> None:
         """Move a stopped partition past the events that stop it."""
         at = position_key(parked.function, parked.stream, parked.partition)
         row, standing = await stored(
@@ -205,7 +205,7 @@ class ParkedKeys:
                 for offset in range(one.low, one.high):
                     mark.finish(offset)
         left = tuple(one for one in standing.trouble if one.due < FOREVER)
-        await self._storage.apply(
+        await commit(
             Change(
                 checks=(Check(Space.POSITIONS, at, row, fence=True),),
                 puts=(

@@ -22,6 +22,7 @@ from headrace.storage.log.base import Broker
 KEYS_KEPT = 1 << 14
 
 _encoder = msgspec.msgpack.Encoder()
+_ROW_HEAD = b"\x93"
 
 
 class PositionRow(msgspec.Struct, frozen=True, gc=False):
@@ -85,6 +86,20 @@ def encode_position(epoch: int, progress: Progress) -> bytes:
     for low, high in runs(progress.sparse):
         above += (low, high)
     return _encoder.encode(_StoredRow(epoch, progress.watermark, tuple(above)))
+
+
+def fence_of(function: str, at: tuple[str, int], epoch: int | None) -> Check:
+    """Hold as long as the partition's owner has this epoch (None: it has none), whatever its progress."""
+    # A row is an array of three, of which the epoch comes first.
+    prefix = None if epoch is None else _ROW_HEAD + _encoder.encode(epoch)
+    return Check(Space.POSITIONS, position_key(function, *at), prefix, fence=True)
+
+
+async def fence_as_stored(storage: Storage, function: str, at: tuple[str, int]) -> Check:
+    """Hold as long as nobody claims the partition, whoever owns it now."""
+    row = await storage.get(Space.POSITIONS, position_key(function, *at))
+    epoch = None if row is None else decode_position(row).epoch
+    return fence_of(function, at, epoch)
 
 
 def decode_position(row: bytes) -> PositionRow:

@@ -7,10 +7,10 @@ has said never part. Two nodes never both say a thing: the checkpoint must still
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
@@ -19,13 +19,11 @@ from headrace.model.errors import Conflict, Corrupt, Fenced
 from headrace.model.event import Event
 from headrace.model.partitioner import partition_of
 from headrace.model.record import Append, encode_events
-from headrace.storage.kv.base import Applied, Storage, scan_pages
+from headrace.storage.kv.base import Commit, Storage, scan_pages
 from headrace.storage.kv.keys import after, pack
 from headrace.storage.log.base import Broker
 
 T = TypeVar("T")
-Commit: TypeAlias = Callable[[Change], Awaitable[Applied]]
-"""Makes a change durable, as `Committer.commit` does."""
 
 NOTES_PAGE: Final = 1_000
 NAMED: Final = 3

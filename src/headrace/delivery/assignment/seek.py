@@ -17,7 +17,7 @@ from headrace.model.function import FunctionSpec
 from headrace.model.policy import RESERVED_STATE
 from headrace.model.triggers.base import StreamTrigger
 from headrace.model.windows import windows_place
-from headrace.storage.kv.base import Storage, scan_pages
+from headrace.storage.kv.base import Commit, Storage, scan_pages
 from headrace.storage.kv.keys import after
 from headrace.storage.log.base import Broker
 from headrace.storage.log.queue_leases import lease_keys
@@ -45,6 +45,7 @@ def must_merge_alike(function: FunctionSpec, other: FunctionSpec) -> None:
 
 async def move(
     storage: Storage,
+    commit: Commit,
     function: str,
     partition: int,
     offsets: dict[str, int],
@@ -78,7 +79,7 @@ async def move(
         if app:
             place = windows_place(function, stream, partition)
             deletes += await _open_windows(storage, app, RESERVED_STATE + place)
-    await storage.apply(Change(checks=tuple(checks), puts=tuple(puts), deletes=tuple(deletes)))
+    await commit(Change(checks=tuple(checks), puts=tuple(puts), deletes=tuple(deletes)))
 
 
 async def _open_windows(storage: Storage, app: str, place: str) -> list[Delete]:
@@ -91,10 +92,10 @@ async def _open_windows(storage: Storage, app: str, place: str) -> list[Delete]:
 
 
 async def move_to_end(
-    storage: Storage, broker: Broker, function: str, stream: str, partition: int
+    storage: Storage, broker: Broker, commit: Commit, function: str, stream: str, partition: int
 ) -> int:
     """Let the function go on behind everything that is there; how many events it passes over."""
     extent = await broker.extent(stream, partition)
     _, standing = await stored(storage, function, stream, partition)
-    await move(storage, function, partition, {stream: extent.high})
+    await move(storage, commit, function, partition, {stream: extent.high})
     return standing.progress.unfinished(extent.low, extent.high)

@@ -28,9 +28,7 @@ from headrace.delivery.flow.breaker import BreakerState, CircuitBreaker
 from headrace.delivery.flow.limits import FlowLimiter
 from headrace.delivery.partition.worker import PartitionWorker
 from headrace.delivery.partition.worker_factory import WorkerFactory
-from headrace.delivery.positions import (
-    start_offset,
-)
+from headrace.delivery.positions import fence_as_stored, start_offset
 from headrace.delivery.queues.delayed import DelayedMessages
 from headrace.delivery.queues.external_consumers import ExternalConsumers
 from headrace.delivery.unknown_function import unknown_function
@@ -44,6 +42,7 @@ from headrace.runtime.base import Interceptor, Submit, intercepted, invoke
 from headrace.sources.open import SourceContext
 from headrace.sources.schedules.schedule_queue import ScheduleQueue
 from headrace.sources.trigger_checks import check_patterns
+from headrace.storage.kv.base import Commit
 from headrace.storage.log.base import Subscription
 from headrace.topology.external_consumers import consumer_of
 
@@ -396,14 +395,21 @@ class PartitionSupervisor:
         return self.functions[function]
 
     async def with_owner(
-        self, function: str, stream: str, partition: int, work: Callable[[], Awaitable[None]]
+        self, function: str, stream: str, partition: int, work: Callable[[Commit], Awaitable[None]]
     ) -> None:
-        """Do `work` on a partition's rows while its one writer stands still; it then looks anew."""
+        """Do `work` on a partition's rows while its one writer stands still; it then looks anew.
+
+        What the work commits by what it is given lands only while nobody else claims the partition.
+
+        Raises:
+            Fenced: Another owner has taken the partition over.
+        """
         pump = self.pump(function, stream, partition)
         if pump is None:
             # A partition worker that comes meanwhile waits, for it looks at the rows once, when it begins.
             async with self._unowned[function, partition]:
-                await work()
+                fence = await fence_as_stored(self._engine.storage, function, (stream, partition))
+                await work(self.committer.fenced((fence,)))
             if (roster := self._roster_of(function)) is not None:
                 # A run that holds the partition is fenced off by what was written.
                 roster.wake()
@@ -453,15 +459,21 @@ class PartitionSupervisor:
                     stream: await start_offset(self._engine.log, stream, partition, start)
                     for stream in reads.streams
                 }
-                work = partial(
-                    move,
-                    self._engine.storage,
-                    function,
-                    partition,
-                    offsets,
-                    order_of,
-                    app=spec.app if spec.ends is not None else "",
-                )
+
+                async def work(
+                    commit: Commit, partition: int = partition, offsets: dict[str, int] = offsets
+                ) -> None:
+                    app = spec.app if spec.ends is not None else ""
+                    await move(
+                        self._engine.storage,
+                        commit,
+                        function,
+                        partition,
+                        offsets,
+                        order_of,
+                        app=app,
+                    )
+
                 await self.with_owner(function, reads.streams[0], partition, work)
 
     async def empty(self, function: str, stream: str, partition: int) -> int:
@@ -474,10 +486,10 @@ class PartitionSupervisor:
         """
         count = 0
 
-        async def work() -> None:
+        async def work(commit: Commit) -> None:
             nonlocal count
             count = await move_to_end(
-                self._engine.storage, self._engine.log, function, stream, partition
+                self._engine.storage, self._engine.log, commit, function, stream, partition
             )
 
         for _, reads in listeners(function, self.known(function).triggers):

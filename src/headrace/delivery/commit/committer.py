@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 
-from headrace.model.effects import Change
+import msgspec
+
+from headrace.model.effects import Change, Check
 from headrace.model.errors import Unavailable
-from headrace.storage.kv.base import Applied, Storage
+from headrace.storage.kv.base import Applied, Commit, Storage
 
 
 class Committer:
@@ -27,6 +29,14 @@ class Committer:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self.delayed = asyncio.Event()
+
+    def fenced(self, fence: tuple[Check, ...]) -> Commit:
+        """Commit only as long as `fence` holds: for whoever acts on rows that somebody owns."""
+
+        async def commit(change: Change) -> Applied:
+            return await self.commit(msgspec.structs.replace(change, checks=fence + change.checks))
+
+        return commit
 
     async def commit(self, change: Change) -> Applied:
         """Make `change` durable, all of it or nothing, in the order of the calls; see `Storage.apply`.

@@ -47,14 +47,16 @@ from headrace.delivery.partition.scheduler import (
 )
 from headrace.delivery.partition.settle import RUNAWAY, Verdict, at_most_once, runaway
 from headrace.delivery.partition.wakeup import Wakeup
-from headrace.delivery.positions import StoredPosition
+from headrace.delivery.positions import StoredPosition, fence_of
 from headrace.delivery.unit import Unit
 from headrace.environment.failpoints import hit
+from headrace.model.effects import Check
 from headrace.model.errors import Fenced, HeadraceError, Unavailable
 from headrace.model.hop_limit import runs_away
 from headrace.model.outcome import Outcome, Returned
 from headrace.model.policy import OnFailure, ParkKey
 from headrace.runtime.base import RECALLED, Run
+from headrace.storage.kv.base import Commit
 from headrace.telemetry.history import runs_of
 
 PAUSE_MIN_S, PAUSE_MAX_S = 0.02, 2.0
@@ -220,15 +222,23 @@ class PartitionWorker:
         self.paused = paused
         self._wakeup.wake()
 
-    async def request(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def request(self, work: Callable[[Commit], Awaitable[None]]) -> None:
         """Do `work` between two units, while nothing is in flight, then look at the store again.
 
         This is how what an operator asks for (redrive, reset) is done by the partition's one writer.
+        What it commits by what it is given lands only while the partition is owned here.
 
         Raises:
+            Fenced: Another owner has taken the partition over.
             Unavailable: The worker has let go of the partition.
         """
-        await self._requests.ask(work)
+        commit = self._engine.committer.fenced(self._fence())
+        await self._requests.ask(lambda: work(commit))
+
+    def _fence(self) -> tuple[Check, ...]:
+        """What holds as long as the partition is owned here, whatever lands for it meanwhile."""
+        places = [(stream, self.partition) for stream in self._streams]
+        return tuple(fence_of(self.spec.name, at, self.ledger.epoch_of(at)) for at in places)
 
     @property
     def is_over(self) -> bool:

@@ -6,8 +6,8 @@ a value: one round trip, no callback inside a transaction. Obeyed by `tests/cont
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Protocol, TypeAlias
 
 from headrace.model.effects import Change, Delete, Put, Space
 from headrace.model.record import Position
@@ -92,6 +92,10 @@ class Storage(Protocol):
     async def close(self) -> None:
         """Finish what was accepted, then let go of the files."""
         ...
+
+
+Commit: TypeAlias = Callable[[Change], Awaitable[Applied]]
+"""Makes a change durable, as `Storage.apply` does."""
 
 
 async def scan_pages(
