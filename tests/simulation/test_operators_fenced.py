@@ -8,8 +8,9 @@ import pytest
 
 from headrace import App, DeadLetter, Event, ParkKey, ParkPartition, Retry
 from headrace.delivery.positions import claim
-from headrace.model.effects import Space
+from headrace.model.effects import Change, Delete, Space
 from headrace.model.errors import Fenced
+from headrace.model.record import Position
 from headrace.testing.world import World
 
 SPACES = (Space.POSITIONS, Space.DEAD, Space.PARKED, Space.PARKED_KEYS, Space.TROUBLE)
@@ -63,3 +64,28 @@ def test_rows_of_a_partition_that_somebody_else_has_claimed_stay_as_they_are(
         after = rows(world)
         for space in SPACES[1:]:
             assert after[space] == before[space]
+
+
+def test_a_letter_that_somebody_discards_meanwhile_is_not_redriven() -> None:
+    app = App("shop")
+    orders = app.stream("orders", partitions=1)
+
+    @app.function(orders, retry=Retry(attempts=1), on_failure=DeadLetter())
+    def handle(event: Event[int]) -> None:
+        raise ValueError("always")
+
+    with World(app) as world:
+        world.publish("orders", 1, key="a")
+        world.run_until_idle()
+        storage = world._lives.storage
+
+        def discard(moment: str) -> None:
+            """Between the look at the letter and the change that redrives it."""
+            storage.faults = None
+            ((key, _),) = world._lives.rows_of(Space.DEAD)
+            storage._land(Change(deletes=(Delete(Space.DEAD, key),)))
+
+        storage.faults = discard
+        assert world.redrive("shop.handle", positions=[Position("orders", 0, 0)]) == 0
+        world.run_until_idle()
+        assert rows(world)[Space.PARKED] == rows(world)[Space.DEAD] == []

@@ -26,7 +26,7 @@ from headrace.delivery.positions import decode_waiting, encode_waiting
 from headrace.environment.clock import Clock
 from headrace.environment.time_slices import Slices
 from headrace.model.effects import Change, Check, DeadEvent, Delete, Edit, Put, Space
-from headrace.model.errors import Invalid, Misuse, Unknown
+from headrace.model.errors import Conflict, Invalid, Misuse, Unknown
 from headrace.model.record import Position
 from headrace.storage.kv.base import Commit, Storage, scan_pages
 from headrace.storage.kv.keys import after, pack
@@ -126,31 +126,21 @@ class DeadLetters:
 
             async def work(commit: Commit, dead: DeadEvent = dead) -> None:
                 nonlocal count
-                # Read while the partition's one writer stands still: of two who ask one is too late.
-                row = await self._storage.get(Space.DEAD, dead_row_key(dead))
-                if row is None:
+                while True:
+                    # Read while the partition's one writer stands still: of two who ask one is too late.
+                    row = await self._storage.get(Space.DEAD, dead_row_key(dead))
+                    if row is None:
+                        return
+                    found = decode_waiting(row)
+                    if value is not None:
+                        found = edited(found, value, by, self._clock.now())
+                    try:
+                        await commit(_redriven(found, row))
+                    except Conflict:
+                        # Somebody is discarding letters at this moment: look whether it is still there.
+                        continue
+                    count += 1
                     return
-                dead = decode_waiting(row)
-                if value is not None:
-                    dead = edited(dead, value, by, self._clock.now())
-                at, anew = dead.position, msgspec.structs.replace(dead, spent=0, due=0)
-                lane = lane_of(decode_event(dead.event), at.offset)
-                key = parked_key_key(function, at.stream, at.partition, lane)
-                await commit(
-                    Change(
-                        checks=(Check(Space.DEAD, dead_row_key(dead), row),),
-                        puts=(
-                            Put(Space.PARKED, waiting_row_key(dead), encode_waiting(anew)),
-                            Put(Space.PARKED_KEYS, key, DRAINING),
-                        ),
-                        deletes=(
-                            Delete(Space.DEAD, dead_row_key(dead)),
-                            # What a queue's consumer said of it once does not count any more.
-                            Delete(Space.META, lease_key(function, at)),
-                        ),
-                    )
-                )
-                count += 1
 
             at = dead.position
             await self._dispatcher.with_owner(function, at.stream, at.partition, work)
@@ -186,6 +176,25 @@ class DeadLetters:
         async for page in scan_pages(self._storage, Space.DEAD, prefix, after(prefix), limit=PAGE):
             chosen.extend(decode_waiting(value) for _, value in page)
         return chosen
+
+
+def _redriven(dead: DeadEvent, row: bytes) -> Change:
+    """What puts a dead letter, stored as `row`, before everything that waits of its key."""
+    at, anew = dead.position, msgspec.structs.replace(dead, spent=0, due=0)
+    lane = lane_of(decode_event(dead.event), at.offset)
+    key = parked_key_key(dead.function, at.stream, at.partition, lane)
+    return Change(
+        checks=(Check(Space.DEAD, dead_row_key(dead), row),),
+        puts=(
+            Put(Space.PARKED, waiting_row_key(dead), encode_waiting(anew)),
+            Put(Space.PARKED_KEYS, key, DRAINING),
+        ),
+        deletes=(
+            Delete(Space.DEAD, dead_row_key(dead)),
+            # What a queue's consumer said of it once does not count any more.
+            Delete(Space.META, lease_key(dead.function, at)),
+        ),
+    )
 
 
 def edited(dead: DeadEvent, value: bytes, by: str, now: int) -> DeadEvent:

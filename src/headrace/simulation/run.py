@@ -7,6 +7,7 @@ that landed, and what is there at the end. It judges nothing.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from random import Random  # noqa: TID251 - the mishaps' own chance, from the seed
 from typing import Any
 
@@ -17,13 +18,13 @@ from headrace.admin.dead_letters import DeadLetters
 from headrace.admin.parked_keys import ParkedKeys
 from headrace.environment.randomness import SeededEntropy
 from headrace.model.effects import Change, Space
-from headrace.model.errors import HeadraceError
+from headrace.model.errors import Fenced, HeadraceError
 from headrace.model.event import Event as Fact
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Crashed, Outcome, TimedOut
 from headrace.model.record import decode_events, encode_events, positions
 from headrace.simulation.plan_values import Action, Plan, PlannedEvent, PlannedFunction
-from headrace.simulation.scenes.base import APP, Stage
+from headrace.simulation.scenes.base import AGAIN_S, APP, Stage
 from headrace.simulation.scenes.selection import scene_of
 from headrace.simulation.workload import FLOW, Workload, app_of
 from headrace.testing.deliveries import fate_of
@@ -223,20 +224,33 @@ class SimulationRun(HostWatcher):
             match deed:
                 case "redrive":
                     self._redrives[target] = self._redrives.get(target, 0) + 1
-                    await DeadLetters(node.door, node.dispatcher, self.lives.clock).redrive(target)
-                    await ParkedKeys(node.door, node.dispatcher, self.lives.clock).redrive(target)
+                    letters = DeadLetters(node.door, node.dispatcher, self.lives.clock)
+                    await self._insist(lambda: letters.redrive(target))
+                    parked = ParkedKeys(node.door, node.dispatcher, self.lives.clock)
+                    await self._insist(lambda: parked.redrive(target))
                 case "discard":
                     self._discards.add(target)
-                    await ParkedKeys(node.door, node.dispatcher, self.lives.clock).discard(target)
+                    parked = ParkedKeys(node.door, node.dispatcher, self.lives.clock)
+                    await self._insist(lambda: parked.discard(target))
                 case "reset":
                     self._resets[target] = self._resets.get(target, 0) + 1
-                    await node.dispatcher.reset(target, "earliest")
+                    await self._insist(lambda: node.dispatcher.reset(target, "earliest"))
                 case "reload" | "reload otherwise" | "reload without":
                     await self._reload(node, deed, target)
                 case _:
                     raise RuntimeError(f"no deed is called {deed}")
         except HeadraceError:
             return
+
+    async def _insist(self, wish: Callable[[], Awaitable[object]]) -> None:
+        """As an operator does who is told to try again, for another owner had claimed a partition."""
+        while True:
+            try:
+                await wish()
+            except Fenced:
+                await self.lives.clock.sleep(AGAIN_S)
+            else:
+                return
 
     async def _reload(self, node: HostedNode, deed: str, target: str) -> None:
         """Deploy the app's next version: other code, a function delivered otherwise, or gone for a moment."""

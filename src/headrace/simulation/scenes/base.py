@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from headrace.environment.clock import Clock
 from headrace.model.effects import Change
-from headrace.model.errors import HeadraceError, Unavailable
+from headrace.model.errors import Fenced, HeadraceError, Unavailable
 from headrace.model.event import Event
 from headrace.sdk.app import App
 from headrace.testing.faults import HostDied, SimulatedHost, inhabited
@@ -117,7 +117,8 @@ class Stage:
         while True:
             try:
                 return await self.ask(wish)
-            except Unavailable:
+            except (Fenced, Unavailable):
+                # Another owner had claimed the partition, or nobody knows: so one is told to try again.
                 await self.clock.sleep(AGAIN_S)
             except HeadraceError:
                 return None
