@@ -99,6 +99,8 @@ class Fleet:
             deployments=self._deployments,
             bury=self._bury_retired,
         )
+        # One object for all runs.
+        self._start = self._begin
         self._draining = False
         allow_descriptors(self._limits.instances)
 
@@ -223,7 +225,8 @@ class Fleet:
 
     def submit(self, invocation: Invocation, done: Waiter, after: Run | None = None, /) -> FleetRun:
         """As `runtime.base.Submit`."""
-        run = FleetRun(invocation, done, self._begin)
+        # What consumes by itself goes on for long: nothing waits behind it.
+        run = FleetRun(invocation, done, self._start, invocation.mode == "consume")
         if isinstance(after, FleetRun) and after.holder is not None:
             after.holder.run_ahead(run)
         else:

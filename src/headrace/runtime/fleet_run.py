@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from headrace.model.errors import Unavailable
 from headrace.model.invocation import Invocation
 from headrace.model.outcome import Outcome
@@ -41,43 +43,46 @@ class RunHolder(Protocol):
         ...
 
 
-class FleetRun:
+class _Nobody:
+    """The waiter of a run that has ended."""
+
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, outcome: Outcome, /) -> None:
+        """Nobody hears it."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Nobody hears it."""
+
+
+_NOBODY = _Nobody()
+
+
+class FleetRun(msgspec.Struct, eq=False):
     """Implements `runtime.base.Run`. Its fleet makes it; of its pool and instance one has it.
 
     Attributes:
         invocation: What runs.
         done: Who is told what came of it.
+        start: Begins it, as its fleet does.
         alone: It shares its instance with no other run.
         ahead: It was sent while another ran, and is begun only once it is claimed.
         heard: Its caller may have a part of the answer.
-        line: Where it waits for an instance.
+        line: Where it waits for an instance, or waited.
         holder: Which instance has it.
+        losses: How often it was lost.
     """
 
-    __slots__ = (
-        "_losses",
-        "_start",
-        "ahead",
-        "alone",
-        "done",
-        "heard",
-        "holder",
-        "invocation",
-        "line",
-    )
-
-    def __init__(
-        self, invocation: Invocation, done: Waiter, start: Callable[[FleetRun], None]
-    ) -> None:
-        self.invocation = invocation
-        self.done = done
-        # What consumes by itself goes on for long: nothing waits behind it.
-        self.alone = invocation.mode == "consume"
-        self.ahead = self.heard = False
-        self.line: WaitingLine | None = None
-        self.holder: RunHolder | None = None
-        self._start = start
-        self._losses = 0
+    invocation: Invocation
+    done: Waiter
+    start: Callable[[FleetRun], None]
+    alone: bool = False
+    ahead: bool = False
+    heard: bool = False
+    line: WaitingLine | None = None
+    holder: RunHolder | None = None
+    losses: int = 0
 
     @property
     def takes_another(self) -> bool:
@@ -90,21 +95,22 @@ class FleetRun:
 
     def ended(self, outcome: Outcome) -> None:
         """This came of it."""
-        self.line = self.holder = None
-        if not self.done.done():
-            self.done.set_result(outcome)
+        # Its waiter may know it: what has ended refers to nobody, so that no circle is left behind.
+        done, self.done, self.holder = self.done, _NOBODY, None
+        if not done.done():
+            done.set_result(outcome)
 
     def refused(self, error: Exception) -> None:
         """It waited in vain."""
-        self.line = self.holder = None
-        if not self.done.done():
-            self.done.set_exception(error)
+        done, self.done, self.holder = self.done, _NOBODY, None
+        if not done.done():
+            done.set_exception(error)
 
     def lost(self, reason: str) -> None:
         """It did not come back and nothing is proven against it: run it again, alone."""
         self.alone, self.ahead = True, False
-        self._losses += 1
-        if self._losses >= MAX_STARTS:
+        self.losses += 1
+        if self.losses >= MAX_STARTS:
             name = self.invocation.function
             self.refused(Unavailable(f"no instance of `{name}` stays up: {reason}"))
         else:
@@ -112,10 +118,10 @@ class FleetRun:
 
     def restart(self) -> None:
         """Begin it as if it had been submitted now."""
-        self.line = self.holder = None
+        self.holder = None
         if self.done.done():
             return
         try:
-            self._start(self)
+            self.start(self)
         except Exception as error:  # noqa: BLE001 - whoever waits is told, not whoever lost it
             self.refused(error)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import cast
 
 import pytest
@@ -70,6 +72,7 @@ class Told:
     def __init__(self) -> None:
         self.heard: list[Outcome | BaseException] = []
         self.gone = False
+        self.run: Run | None = None
 
     def done(self) -> bool:
         return self.gone
@@ -227,6 +230,22 @@ def test_a_run_that_is_lost_is_run_again_alone_and_a_third_time_its_last() -> No
     (refused,) = told.heard
     assert isinstance(refused, Unavailable)
     assert str(refused) == "no instance of `shop.price` stays up: its zygote died"
+
+
+def test_a_run_that_has_ended_leaves_no_circle_with_the_waiter_that_knows_it() -> None:
+    rig = Rig()
+    told = Told()
+    told.run = rig.begin("answered", told)
+    rig.process.end()
+    rig.process.end()
+    assert told.heard == [DONE]
+    alive = weakref.ref(told)
+    gc.disable()
+    try:
+        del told
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_a_run_that_is_lost_is_not_run_again_where_nobody_wants_its_outcome() -> None:

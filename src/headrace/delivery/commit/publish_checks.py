@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 from msgspec.structs import replace
 
 from headrace.delivery.commit.delayed_appends import DelayedAppends
@@ -23,33 +24,30 @@ from headrace.storage.log.base import Broker
 from headrace.telemetry.history import RunHistory
 
 
-class CheckedWaiter:
+class CheckedWaiter(msgspec.Struct, eq=False):
     """Implements `runtime.base.Waiter`, in front of the one that wants the outcome."""
 
-    __slots__ = ("_checks", "_done", "_spec")
-
-    def __init__(self, done: Waiter, checks: PublishChecks, spec: FunctionSpec | None) -> None:
-        self._done = done
-        self._checks = checks
-        self._spec = spec
+    waiter: Waiter
+    checks: PublishChecks
+    spec: FunctionSpec | None
 
     def done(self) -> bool:
         """Whether nobody wants the outcome any more."""
-        return self._done.done()
+        return self.waiter.done()
 
     def set_exception(self, exception: BaseException, /) -> None:
         """It could not be run."""
-        self._done.set_exception(exception)
+        self.waiter.set_exception(exception)
 
     def set_result(self, outcome: Outcome, /) -> None:
         """It has run: pass on what may land of it."""
         if type(outcome) is Returned and outcome.appends:
             try:
-                outcome = _checked_by(self._checks, self._spec, outcome)
+                outcome = _checked_by(self.checks, self.spec, outcome)
             except Exception as error:  # noqa: BLE001 - whoever tells of an outcome has nothing to do with it
-                self._done.set_exception(error)
+                self.waiter.set_exception(error)
                 return
-        self._done.set_result(outcome)
+        self.waiter.set_result(outcome)
 
 
 def _checked_by(checks: PublishChecks, spec: FunctionSpec | None, outcome: Returned) -> Outcome:
