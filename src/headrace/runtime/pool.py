@@ -182,11 +182,11 @@ class Pool:
 
     def _is_at_work(self, instance: Instance) -> bool:
         """Whether a short run may wait behind those that it has in hand."""
+        # One that starts will be there before another one that is forked now.
         state = instance.state
-        if state is InstanceState.STARTING:
-            # It will be there before another one that is forked now.
-            return not self._worn_out(instance)
-        return state is InstanceState.BUSY
+        return (
+            state is InstanceState.BUSY or state is InstanceState.STARTING
+        ) and not self._worn_out(instance)
 
     def _shared(self, patience_s: float) -> Instance | None:
         """A busy instance that will be free within this time."""

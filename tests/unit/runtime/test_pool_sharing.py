@@ -103,10 +103,23 @@ async def test_a_new_version_begins_with_the_pace_of_the_one_before(
     assert len(processes) == instances
 
 
-async def test_an_instance_for_a_single_run_is_not_shared_while_it_starts() -> None:
+@pytest.mark.parametrize("comes_up", [True, False])
+@pytest.mark.parametrize(("most", "shared"), [(1, [1, 1, 1]), (2, [2, 1])])
+async def test_an_instance_takes_no_more_runs_than_it_may(
+    most: int, shared: list[int], comes_up: bool
+) -> None:
     processes: list[Process] = []
-    pool = pool_of(processes, run_s=10e-6, comes_up=False)
-    pool.spec = replace(pool.spec, scaling=Scaling(max_invocations=1))
+    pool = pool_of(processes, run_s=10e-6, comes_up=comes_up)
+    pool.spec = replace(pool.spec, scaling=Scaling(max_invocations=most))
     for _ in range(3):
         start_run(pool)
-    assert [process.in_hand for process in processes] == [1, 1, 1]
+    assert [process.in_hand for process in processes] == shared
+
+
+async def test_an_instance_that_is_to_be_replaced_is_shared_no_more() -> None:
+    processes: list[Process] = []
+    pool = pool_of(processes, run_s=10e-6)
+    start_run(pool)
+    processes[0].tainted = True
+    start_run(pool)
+    assert [process.in_hand for process in processes] == [1, 1]
