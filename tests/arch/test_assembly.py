@@ -6,7 +6,14 @@ import ast
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "headrace"
-PARTS = {"PartitionSupervisor", "InternalFunctions", "Bus", "Replays", "host_services", "furnish"}
+PARTS = {
+    "PartitionSupervisor",
+    "InternalFunctions",
+    "Bus",
+    "Replays",
+    "host_services",
+    "build_services",
+}
 
 
 def test_only_one_module_connects_the_parts_of_a_node() -> None:

@@ -104,7 +104,7 @@ class Story:
         for _ in range(24):
             await lives.clock.sleep(chance.choice((0.0, 0.1, 0.3, 0.8, 2.0)))
             if chance.random() < 0.08:
-                await lives.standing()
+                await lives.current()
                 lives.crash()
             if chance.random() < 0.08:
                 lives.crash_at(chance.choice(DIES_AT), chance.randint(1, 3))

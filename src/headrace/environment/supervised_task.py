@@ -64,7 +64,7 @@ class Supervised:
         self._halts = halts
         self._on_failure = on_failure
         self._on_stop = on_stop
-        self._begun: float | None = None
+        self._started: float | None = None
         self._trouble: TaskFailure | None = None
 
     async def run(self) -> None:
@@ -75,7 +75,7 @@ class Supervised:
         """
         while True:
             self._backoff.begin()
-            self._begun = self._backoff.clock.monotonic()
+            self._started = self._backoff.clock.monotonic()
             try:
                 await self._work()
             except self._halts as error:
@@ -108,9 +108,9 @@ class Supervised:
 
     def _failed(self, error: Exception, *, halted: bool) -> None:
         known = None if self._is_well() else self._trouble
-        self._begun = None
+        self._started = None
         self._trouble = TaskFailure(
-            _told(error),
+            _text_of(error),
             1 if known is None else known.failures + 1,
             self._backoff.clock.now() if known is None else known.since,
             halted,
@@ -120,10 +120,10 @@ class Supervised:
         if self._trouble is None:
             return True
         now = self._backoff.clock.monotonic()
-        return self._begun is not None and now - self._begun > WELL_AFTER_S
+        return self._started is not None and now - self._started > WELL_AFTER_S
 
 
-def _told(error: BaseException) -> str:
+def _text_of(error: BaseException) -> str:
     """Our own errors speak for themselves; others need their class."""
     text = str(error) if isinstance(error, HeadraceError) else f"{type(error).__name__}: {error}"
     return text if len(text) <= MAX_ERROR else f"{text[:MAX_ERROR]}…"

@@ -113,9 +113,9 @@ class Node:
         self.dispatcher = parts.supervisor
         self.bus = parts.bus
         self.replays = parts.replays
-        self._rooms = parts.services
-        self.publisher = self._rooms.publisher
-        self.tokens = self._rooms.tokens
+        self._services = parts.services
+        self.publisher = self._services.publisher
+        self.tokens = self._services.tokens
         self._ready = False
         self._generation = 0
         broker.hold(self._owed)
@@ -128,7 +128,7 @@ class Node:
 
     def services(self) -> Dependencies:
         """What the HTTP server may call."""
-        return self._rooms
+        return self._services
 
     def health(self) -> Health:
         """Whether the node takes work, and what is wrong where it does not."""
@@ -376,6 +376,6 @@ async def running(settings: Settings, observer: Observer | None = None) -> Async
         await node.close()
 
 
-def door(node: Node) -> Gateway:
+def make_gateway(node: Node) -> Gateway:
     """The node's HTTP server, not listening yet."""
     return Gateway(node.services(), node.settings)

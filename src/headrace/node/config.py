@@ -342,12 +342,12 @@ def client_address(
     ours = f"http://127.0.0.1:{DEFAULT_PORT}" if note is None else note.url
     url = url or environ.get("HEADRACE_URL") or ours
     token = environ.get("HEADRACE_TOKEN", "")
-    if note is None or not _same_door(note.url, url):
+    if note is None or not _same_server(note.url, url):
         return Address(url, token)
     return Address(url, token or read_key(folder), note.certificate)
 
 
-def _same_door(one: str, other: str) -> bool:
+def _same_server(one: str, other: str) -> bool:
     """Whether two addresses are the same door of this machine, by whichever of its names."""
     ends = [urlsplit(url if "//" in url else f"http://{url}") for url in (one, other)]
     hosts = {"127.0.0.1" if end.hostname == "localhost" else end.hostname for end in ends}

@@ -40,7 +40,7 @@ LINES_PER_SECOND: Final = 200
 """Of one function, once its burst is spent."""
 BURST: Final = 1_000
 MAX_BUDGETS: Final = 2_048
-TELL_EVERY_S: Final = 1.0
+REPORT_EVERY_S: Final = 1.0
 """How often it is told how many lines were left out."""
 FLUSH_S: Final = 1.0
 """How long the end of the node waits for a terminal."""
@@ -79,7 +79,7 @@ class LineQueue:
         self._waiting: deque[Line] = deque()
         self._left_out: Counter[str] = Counter()
         self._budgets = TokenBuckets(MAX_BUDGETS)
-        self._told = 0.0
+        self._reported = 0.0
 
     @property
     def is_empty(self) -> bool:
@@ -113,8 +113,8 @@ class LineQueue:
             lines = list(self._waiting)
             self._waiting.clear()
             now = self._clock.monotonic()
-            if self._left_out and (last or now - self._told >= TELL_EVERY_S):
-                self._told = now
+            if self._left_out and (last or now - self._reported >= REPORT_EVERY_S):
+                self._reported = now
                 time = self._clock.now()
                 lines += [line_of_left_out(time, *each) for each in self._left_out.items()]
                 self._left_out.clear()
@@ -202,7 +202,7 @@ class DevOutput(logging.Handler, Observer):
 
     def _print(self) -> None:
         while True:
-            self._wake.wait(TELL_EVERY_S if self._queue.owes else None)
+            self._wake.wait(REPORT_EVERY_S if self._queue.owes else None)
             self._wake.clear()
             is_last = not self._flushed.is_set()
             lines = self._queue.take(last=is_last)

@@ -38,7 +38,7 @@ from headrace.storage.log.base import Broker
 from headrace.telemetry.history import RunHistory
 
 
-def furnish(
+def build_services(
     dispatcher: PartitionSupervisor,
     *,
     answers: LiveAnswers,

@@ -24,7 +24,7 @@ from headrace.environment.restart_backoff import Backoff
 from headrace.environment.supervised_task import Supervised
 from headrace.http.server.server import Gateway
 from headrace.model.errors import HeadraceError, Misuse, denied
-from headrace.node.assembly import Node, door, running
+from headrace.node.assembly import Node, make_gateway, running
 from headrace.node.config import (
     NodeFile,
     Settings,
@@ -175,7 +175,7 @@ async def _serve(settings: Settings, output: DevOutput | None) -> None:
 async def _serve_until(stopping: Stopping, settings: Settings, output: DevOutput | None) -> None:
     stop = stopping.asked
     async with running(settings, output) as node:
-        gateway = door(node)
+        gateway = make_gateway(node)
         url = await gateway.start(settings.host, settings.port)
         stopping.starting = None
         reloads: list[Supervised] = []

@@ -24,7 +24,7 @@ from headrace.delivery.calls.streaming import LiveAnswers
 from headrace.delivery.engine import Engine
 from headrace.delivery.hostcalls import host_services
 from headrace.http.dependencies import Dependencies, Health
-from headrace.node.http_services import furnish
+from headrace.node.http_services import build_services
 from headrace.runtime.base import Interceptor, Runtime, intercepted
 from headrace.runtime.host_services import HostServices
 from headrace.runtime.instance_views import ColdStarts, FailedStart
@@ -124,7 +124,7 @@ def connect_parts(
         entropy=entropy,
         on_failure=on_failure,
     )
-    services = furnish(
+    services = build_services(
         supervisor,
         answers=answers,
         replays=replays,

@@ -23,16 +23,16 @@ class Watcher:
 
     Args:
         settings: Whose targets and settings file are watched.
-        apart: Folders and files that the apps' own triggers watch now.
+        data_files: Folders and files that the apps' own triggers watch now.
         stop: Ends it.
     """
 
     def __init__(
-        self, settings: Settings, apart: Callable[[], Collection[Path]], stop: asyncio.Event
+        self, settings: Settings, data_files: Callable[[], Collection[Path]], stop: asyncio.Event
     ) -> None:
         self.folders = {folder_of(target) for target in settings.targets}
         self.files = settings_files(settings)
-        self._apart = apart
+        self._data_files = data_files
         self._stop = stop
         self._data = settings.data.resolve()
         self._holds_code = any(self._data in (folder, *folder.parents) for folder in self.folders)
@@ -63,8 +63,8 @@ class Watcher:
             return True
         if self._data in path.parents and not self._holds_code:
             return False
-        apart = self._own.union(self._apart())
-        return any(is_part(path, folder, apart) for folder in self.folders)
+        data_files = self._own.union(self._data_files())
+        return any(is_part(path, folder, data_files) for folder in self.folders)
 
     async def _watch(self, places: set[Path], *, is_deep: bool) -> None:
         # Not needed by `serve`, and slow to import.

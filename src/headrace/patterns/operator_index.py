@@ -147,7 +147,7 @@ class _Texts(Generic[T]):
     """Prefixes, suffixes, wholes and wildcards, each hung up at one anchor."""
 
     def __init__(self, terms: Sequence[tuple[Term, T]]) -> None:
-        crowd = Counter(anchor for term, _ in terms for anchor in set(_anchors(term)))
+        counts = Counter(anchor for term, _ in terms for anchor in set(_anchors(term)))
         tables: dict[str, dict[int, dict[str, list[tuple[_Guard | None, T]]]]] = {}
         self._wholes: dict[str, T] = {}
         self._rest: list[tuple[Test, T]] = []
@@ -159,7 +159,7 @@ class _Texts(Generic[T]):
             if not anchors:
                 self._rest.append((term.test, to))
                 continue
-            anchor = min(anchors, key=crowd.__getitem__)
+            anchor = min(anchors, key=counts.__getitem__)
             table = tables.setdefault(anchor.where, {}).setdefault(len(anchor.text), {})
             guard = term.fits
             table.setdefault(anchor.text, []).append((guard, to))
@@ -364,9 +364,9 @@ class _Networks(Generic[T]):
     ) -> None:
         self._tables: dict[int, dict[int, dict[int, T]]] = {}
         for network, to in networks:
-            shift = network.max_prefixlen - network.prefixlen
-            table = self._tables.setdefault(network.version, {}).setdefault(shift, {})
-            table[int(network.network_address) >> shift] = to
+            host_bits = network.max_prefixlen - network.prefixlen
+            table = self._tables.setdefault(network.version, {}).setdefault(host_bits, {})
+            table[int(network.network_address) >> host_bits] = to
 
     def find(self, text: str, value: str, found: list[T]) -> None:
         """Where the networks that hold the address `value` lead."""
@@ -375,6 +375,6 @@ class _Networks(Generic[T]):
         if address is None:
             return
         number = int(address)
-        for shift, table in self._tables.get(address.version, {}).items():
-            if (to := table.get(number >> shift)) is not None:
+        for host_bits, table in self._tables.get(address.version, {}).items():
+            if (to := table.get(number >> host_bits)) is not None:
                 found.append(to)

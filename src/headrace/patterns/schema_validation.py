@@ -171,7 +171,7 @@ class Checker:
         try:
             validator.validate(value)
         except ValidationError as error:
-            raise self._told(error, value) from None
+            raise self._mismatch(error, value) from None
 
     def _choose(self, choices: list[Any], chooser: Any, value: Any) -> None:
         """Pass, where one of the choices fits.
@@ -214,7 +214,7 @@ class Checker:
 
     # -- what is wrong ------------------------------------------------------------------------
 
-    def _told(self, error: ValidationError, value: Any) -> Mismatch:
+    def _mismatch(self, error: ValidationError, value: Any) -> Mismatch:
         """The engine's first mismatch in our words."""
         path = ""
         for part in error.instance_path:

@@ -27,7 +27,7 @@ from headrace.runtime.states import KillReason
 
 RESTART_BASE_S = 0.05
 RESTART_CAP_S = 10.0
-PATIENCE = 4
+MAX_RESTARTS = 4
 """Failed restarts of a zygote through which invocations wait; then they are refused."""
 RENEW_AGAIN_S = 60.0
 """How long after a zygote could not be replaced it is tried again."""
@@ -91,7 +91,7 @@ class Deployment:
     def is_hopeless(self) -> bool:
         """Whether it has no zygote, and failed to get one so often that nobody should wait for it."""
         is_down = self.zygote is None or not self.zygote.alive
-        return is_down and self._restarts >= PATIENCE
+        return is_down and self._restarts >= MAX_RESTARTS
 
     @property
     def trouble(self) -> str:

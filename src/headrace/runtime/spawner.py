@@ -157,11 +157,11 @@ class Spawner:
         except OSError as error:
             raise denied(f"no instance of `{function.name}` can be forked", error) from error
         # The order leaves first: we get ready while the child does.
-        cradle, following = zygote.take_cradle(isolation)
+        folder, following = zygote.take_folder(isolation)
         order = Fork(
             identity,
             function.name,
-            cradle,
+            folder,
             following,
             isolation,
             pack_resources(function.resources),
@@ -184,7 +184,7 @@ class Spawner:
             host=self._host,
             ends=ends,
             parent=zygote,
-            scratch=zygote.scratch / cradle.name,
+            scratch=zygote.scratch / folder.name,
             memory=function.resources.memory if isolation >= 1 else None,
         )
         zygote.instances.add(instance)

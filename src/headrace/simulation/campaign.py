@@ -43,15 +43,15 @@ def play_plan(plan: Plan, judge: Judge) -> tuple[list[str], str]:
     try:
         account = SimulationRun(plan).play()
     except Exception as error:  # noqa: BLE001 - a fault of the platform under this seed
-        return [f"the run stopped: {_told(error)}"], ""
+        return [f"the run stopped: {_text_of(error)}"], ""
     mark = hashlib.blake2b(msgspec.msgpack.encode(account), digest_size=8).hexdigest()
     try:
         return [str(finding) for finding in judge(account)], mark
     except Exception as error:  # noqa: BLE001 - it met what it had not expected, which is a finding
-        return [f"the judge stopped: {_told(error)}"], mark
+        return [f"the judge stopped: {_text_of(error)}"], mark
 
 
-def _told(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     """The error, its cause and where it came from."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     cause = f" because of {error.__cause__!r}" if error.__cause__ is not None else ""

@@ -145,8 +145,8 @@ def _actions(
         for _ in range(chance.choice((0, 1, 1, 3))):
             found.append(Action(moment(), "crash at", chance.choice(LABELS), chance.randint(1, 4)))
         if chance.random() < 0.25:
-            found.append(Action(begun := moment(), "take over"))
-            found.append(Action(begun + chance.uniform(0.0, 3.0), "thaw"))
+            found.append(Action(start := moment(), "take over"))
+            found.append(Action(start + chance.uniform(0.0, 3.0), "thaw"))
         if chance.random() < 0.2:
             found.append(Action(moment(), "skew", amount=chance.choice((-86_400, -60, 60, 86_400))))
     if chance.random() < 0.3:
@@ -155,8 +155,8 @@ def _actions(
         found.append(Action(moment(), "discard", chance.choice(names)))
     if chance.random() < 0.15:
         name = chance.choice(names)
-        found.append(Action(begun := moment(), "pause", name))
-        found.append(Action(begun + chance.uniform(0.0, 2.0), "resume", name))
+        found.append(Action(start := moment(), "pause", name))
+        found.append(Action(start + chance.uniform(0.0, 2.0), "resume", name))
     if chance.random() < 0.06:
         found.append(Action(moment(), "reset", chance.choice(names)))
     if chance.random() < 0.4:

@@ -84,17 +84,17 @@ def _beyond(plan: Plan) -> Plan:
     kind = chance.random()
     if kind < 0.06:
         # An answer is remembered for a day of the wall clock, which is not set here.
-        return _unskewed(_beside(plan, chance, (draw_desk(chance),)))
+        return _unskewed(_add_scenes(plan, chance, (draw_desk(chance),)))
     if kind < 0.28:
-        return _in_convoys(plan)
+        return _coalesced(plan)
     if kind < 0.35:
-        return _beside(plan, chance, (draw_merge(chance),))
+        return _add_scenes(plan, chance, (draw_merge(chance),))
     if kind < 0.65:
         return _with_flow(plan, chance)
     return _with_scenes(plan, chance)
 
 
-def _in_convoys(plan: Plan) -> Plan:
+def _coalesced(plan: Plan) -> Plan:
     """Some functions keep no state and take small batches, which then travel together."""
     chance = Random(f"the convoys of {plan.seed}")
     if chance.random() < 0.3:
@@ -236,7 +236,7 @@ def _windowed(plan: Plan) -> Plan:
     otherwise = Random(f"how else the windows of {plan.seed} are closed")
     if otherwise.random() < 0.6:
         planned = closed_early(planned, otherwise)
-    return _beside(plan, chance, (planned,))
+    return _add_scenes(plan, chance, (planned,))
 
 
 def _stopped(plan: Plan) -> Plan:
@@ -385,10 +385,10 @@ def _delayed(actions: tuple[Action, ...], chance: Random) -> tuple[Action, ...]:
 
 def _with_scenes(plan: Plan, chance: Random) -> Plan:
     """One scene, now and then two; mostly without the functions of the core."""
-    return _beside(plan, chance, draw_scenes(chance, chance.choice((1, 1, 1, 2))))
+    return _add_scenes(plan, chance, draw_scenes(chance, chance.choice((1, 1, 1, 2))))
 
 
-def _beside(plan: Plan, chance: Random, scenes: tuple[PlannedScene, ...]) -> Plan:
+def _add_scenes(plan: Plan, chance: Random, scenes: tuple[PlannedScene, ...]) -> Plan:
     actions, functions, streams = plan.actions, plan.functions, plan.streams
     if chance.random() < 0.7:
         functions, streams = (), {}

@@ -130,7 +130,7 @@ class SimulationRun(HostWatcher):
 
     async def _bow(self) -> None:
         """Whoever is outside does what must still be done."""
-        node = await self.lives.standing()
+        node = await self.lives.current()
         for name in self._functions:
             node.dispatcher.resume(name)
         await asyncio.gather(*(scene.finish() for scene in self._scenes))
@@ -157,7 +157,7 @@ class SimulationRun(HostWatcher):
             case "publish":
                 await self._publish(action)
             case "crash":
-                await lives.standing()
+                await lives.current()
                 lives.crash()
             case "crash at":
                 lives.crash_at(action.target, int(action.amount))
@@ -165,7 +165,7 @@ class SimulationRun(HostWatcher):
                 # Not waited for: all else goes on meanwhile.
                 self._stops.append(lives.loop.create_task(self._stop(action.amount), name="drain"))
             case "take over":
-                node = await lives.standing()
+                node = await lives.current()
                 node.host.freeze()
                 self._frozen.append(node.host)
                 await lives.take_over()
@@ -182,21 +182,21 @@ class SimulationRun(HostWatcher):
             case "heal":
                 self.deeds.healed = True
             case "pause":
-                (await lives.standing()).dispatcher.pause(target)
+                (await lives.current()).dispatcher.pause(target)
             case "resume":
-                (await lives.standing()).dispatcher.resume(target)
+                (await lives.current()).dispatcher.resume(target)
             case _:
                 await self._operate(action.deed, target)
 
     async def _stop(self, grace: float) -> None:
-        node = await self.lives.standing()
+        node = await self.lives.current()
         self.history.append(["stop", node.host.number, self._now()])
         if await self.lives.stop(node, grace):
             self.history.append(["stopped", node.host.number, self._now(), round(grace * 1e6)])
 
     async def _sweep(self) -> None:
         """Every stream lets go of what it need not keep; what that was is written down."""
-        await self.lives.standing()
+        await self.lives.current()
         broker, now = self.lives.broker, self._now()
         for name in self._let_go:
             before = _one_by_one(self.lives.held_by(name))
@@ -213,24 +213,24 @@ class SimulationRun(HostWatcher):
 
     async def _operate(self, deed: str, target: str) -> None:
         """An operator's wish; where the host dies under it, nobody knows how far it came."""
-        node = await self.lives.standing()
-        wish = self.lives.loop.create_task(self._wish(node, deed, target), name=deed)
-        node.host.adopt(wish)
-        await asyncio.wait((wish,))
+        node = await self.lives.current()
+        request = self.lives.loop.create_task(self._request(node, deed, target), name=deed)
+        node.host.adopt(request)
+        await asyncio.wait((request,))
 
-    async def _wish(self, node: HostedNode, deed: str, target: str) -> None:
+    async def _request(self, node: HostedNode, deed: str, target: str) -> None:
         inhabited.set(node.host)
         try:
             match deed:
                 case "redrive":
                     self._redrives[target] = self._redrives.get(target, 0) + 1
-                    letters = DeadLetters(node.door, node.dispatcher, self.lives.clock)
+                    letters = DeadLetters(node.host_storage, node.dispatcher, self.lives.clock)
                     await self._insist(lambda: letters.redrive(target))
-                    parked = ParkedKeys(node.door, node.dispatcher, self.lives.clock)
+                    parked = ParkedKeys(node.host_storage, node.dispatcher, self.lives.clock)
                     await self._insist(lambda: parked.redrive(target))
                 case "discard":
                     self._discards.add(target)
-                    parked = ParkedKeys(node.door, node.dispatcher, self.lives.clock)
+                    parked = ParkedKeys(node.host_storage, node.dispatcher, self.lives.clock)
                     await self._insist(lambda: parked.discard(target))
                 case "reset":
                     self._resets[target] = self._resets.get(target, 0) + 1
@@ -242,11 +242,11 @@ class SimulationRun(HostWatcher):
         except HeadraceError:
             return
 
-    async def _insist(self, wish: Callable[[], Awaitable[object]]) -> None:
+    async def _insist(self, request: Callable[[], Awaitable[object]]) -> None:
         """As an operator does who is told to try again, for another owner had claimed a partition."""
         while True:
             try:
-                await wish()
+                await request()
             except Fenced:
                 await self.lives.clock.sleep(AGAIN_S)
             else:

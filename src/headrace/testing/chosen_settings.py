@@ -49,11 +49,13 @@ def check_secrets(apps: Sequence[App], values: Mapping[str, str]) -> None:
     needed = needed_secrets([app.spec() for app in apps])
     missing = [name for name in needed if not values.get(name)]
     if missing:
-        told = "; ".join(
+        missing_names = "; ".join(
             f"`{name}` for {', '.join(f'`{user}`' for user in needed[name])}" for name in missing
         )
         given = ", ".join(f"{name!r}: ..." for name in needed)
-        raise Misuse(f"secrets have no value: {told}; write `World(..., secrets={{{given}}})`")
+        raise Misuse(
+            f"secrets have no value: {missing_names}; write `World(..., secrets={{{given}}})`"
+        )
 
 
 def _meant(declared: Sequence[Setting[Any]], name: str) -> list[Setting[Any]]:

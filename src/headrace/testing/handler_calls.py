@@ -218,12 +218,12 @@ class _Notes(Recorder):
             raise Misuse(f"{event!r} is not an event; hand over what the handler was given")
         return event._index
 
-    def _outlet(self, target: Stream[Any] | str) -> OutputStream:
+    def _output(self, target: Stream[Any] | str) -> OutputStream:
         name = target if isinstance(target, str) else target.name
         if self._given is not None:
-            outlet = super()._outlet(target)
+            output = super()._output(target)
             self._streams[name] = self._given.streams.get(name) or self._given.externals[name]
-            return outlet
+            return output
         if isinstance(target, str):
             target = _untyped(target)
         self._streams[name] = target

@@ -71,13 +71,13 @@ class HostedNode:
     def __init__(
         self,
         host: SimulatedHost,
-        door: HostStorage,
+        host_storage: HostStorage,
         dispatcher: PartitionSupervisor,
         runtime: InlineRuntime,
         services: Dependencies,
     ) -> None:
         self.host = host
-        self.door = door
+        self.host_storage = host_storage
         self.dispatcher = dispatcher
         self.runtime = runtime
         self.services = services
@@ -153,7 +153,7 @@ class Hosts:
     def close(self) -> None:
         """End everything."""
         failpoints.disarm()
-        standing = self.node if self._up.is_set() else None
+        current = self.node if self._up.is_set() else None
         for host in self._hosts:
             host.alive = False
         tasks = asyncio.all_tasks(self.loop)
@@ -162,8 +162,8 @@ class Hosts:
         try:
             if tasks:
                 self.loop.drive(_gone(tasks))
-            if standing is not None:
-                self.loop.drive(self._end_instances(standing))
+            if current is not None:
+                self.loop.drive(self._end_instances(current))
         finally:
             self.loop.close()
 
@@ -182,7 +182,7 @@ class Hosts:
         """
         self.broker = self._open_log()
         await self._declare_foreign()
-        if (node := await self._born()) is None:
+        if (node := await self._start_host()) is None:
             return
         self.node = node
         # Its first tasks may have killed it while it began; then the next one is on its way.
@@ -195,7 +195,7 @@ class Hosts:
         faults = LogWeather(self.weather.remote, self.clock)
         return RemoteMemoryLog(self._remote, clock=self.clock, faults=faults)
 
-    async def _born(self) -> HostedNode | None:
+    async def _start_host(self) -> HostedNode | None:
         try:
             return await self._begin()
         except HostDied:
@@ -222,7 +222,7 @@ class Hosts:
         self._primary = host
         inhabited.set(host)
         store = self.storage if self.weather.remote is None else self.storage.connect()
-        door = HostStorage(
+        host_storage = HostStorage(
             store,
             host,
             weather=self.weather,
@@ -230,7 +230,7 @@ class Hosts:
             watcher=self.watcher,
         )
         if isinstance(self.broker, RemoteMemoryLog):
-            outbox = await LogOutbox.open(door, self.broker, clock=self.clock)
+            outbox = await LogOutbox.open(host_storage, self.broker, clock=self.clock)
             store.attach(outbox)
             backoff = Backoff(self.clock, self._entropy)
             Tasks(self._failed).supervise(outbox.run, name="outbox", backoff=backoff)
@@ -244,7 +244,7 @@ class Hosts:
                 on_outcome=lambda invocation, outcome: self._after(host, invocation, outcome),
             ),
             engine=Engine(
-                Committer(door),
+                Committer(host_storage),
                 self.broker,
                 self.clock,
                 self._entropy,
@@ -276,7 +276,7 @@ class Hosts:
             await dispatcher.deploy(spec)
         await bus.refresh()
         await parts.replays.resume()
-        return HostedNode(host, door, dispatcher, parts.runtime, parts.services)
+        return HostedNode(host, host_storage, dispatcher, parts.runtime, parts.services)
 
     async def _answer(self, request: HttpRequest) -> int:
         """Nobody outside is asked: the request is noted, and answered as the test says."""
@@ -294,7 +294,7 @@ class Hosts:
         first = self.node.host
         outside = inhabited.get()
         try:
-            if (node := await self._born()) is not None:
+            if (node := await self._start_host()) is not None:
                 self.node = node
         finally:
             # Whoever asked for it does not live there.
@@ -400,7 +400,7 @@ class Hosts:
         Raises:
             Unavailable: The host died under it: whether the events landed is unknown.
         """
-        node = await self.standing()
+        node = await self.current()
         try:
             return await node.services.publisher.publish(stream, events)
         except HostDied as died:
@@ -445,7 +445,7 @@ class Hosts:
         """What waits for its time in queues, the soonest first: when it is due, and what it is."""
         return at_once(_dates(self.node.dispatcher.delays))
 
-    async def standing(self) -> HostedNode:
+    async def current(self) -> HostedNode:
         """The node, once one is up."""
         await self._up.wait()
         while not self.node.host.alive:

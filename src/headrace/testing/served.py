@@ -21,7 +21,7 @@ from headrace.environment.clock import SystemClock
 from headrace.node.config import environment_of
 from headrace.security.operator_key import read_key
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 LOOK_S = 0.02
 
 
@@ -46,7 +46,7 @@ def ask(method: str, url: str, body: Any = None, **headers: str) -> ServedRespon
     named = {name.replace("_", "-"): text for name, text in headers.items()}
     request = Request(url, data=data, method=method, headers=named)
     try:
-        answer = urlopen(request, timeout=PATIENCE_S)
+        answer = urlopen(request, timeout=TIMEOUT_S)
     except HTTPError as error:
         answer = error
     with answer:
@@ -93,10 +93,12 @@ class Served:
             AssertionError: It had not within 20 seconds.
         """
         clock = SystemClock()
-        deadline = clock.monotonic() + PATIENCE_S
-        while (told := self.ask("GET", location).body)["status"] != status:
-            self._pause(clock.monotonic() < deadline, f"`{location}` is not `{status}`: {told}")
-        return told
+        deadline = clock.monotonic() + TIMEOUT_S
+        while (status_body := self.ask("GET", location).body)["status"] != status:
+            self._pause(
+                clock.monotonic() < deadline, f"`{location}` is not `{status}`: {status_body}"
+            )
+        return status_body
 
     def _pause(self, patient: bool, complaint: str) -> None:
         """Wait a moment for the node; complain where it has ended, or where patience has."""
@@ -151,14 +153,14 @@ def serving(
         node = Served(data, process, log)
         try:
             clock = SystemClock()
-            deadline = clock.monotonic() + PATIENCE_S
+            deadline = clock.monotonic() + TIMEOUT_S
             while not note.is_file():
                 node._pause(clock.monotonic() < deadline, f"`{app}` is not served")
             node.url = json.loads(note.read_bytes())["url"]
             node.key = read_key(data)
             yield node
             process.send_signal(signal.SIGTERM)
-            ended = process.wait(PATIENCE_S)
+            ended = process.wait(TIMEOUT_S)
             if ended != 0:
                 log.seek(0)
                 raise AssertionError(f"the node ended with {ended}:\n{log.read().decode()}")

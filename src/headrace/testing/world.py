@@ -163,7 +163,7 @@ class World:
         self._lives.loop.run_for(
             seconds_in(duration, "`world.advance(...)`", low=0, high=MAX_KEPT_S)
         )
-        self._check_pumps()
+        self._check_workers()
 
     def run_until_idle(self, limit: Span = "365d") -> list[Due]:
         """Go on, retries and all, until nothing is left to do but wait for a date.
@@ -181,7 +181,7 @@ class World:
         limit_s = seconds_in(limit, "`limit=`", low=0, high=MAX_KEPT_S)
         if not self._lives.loop.run_until_idle(limit_s):
             raise Livelock(f"still busy after {limit}, in {self!r}:\n{self._lives.loop.dump()}")
-        self._check_pumps()
+        self._check_workers()
         return self.waiting
 
     @property
@@ -255,7 +255,7 @@ class World:
     async def _answered(
         self, method: str, path: str, body: Any, headers: Mapping[str, str]
     ) -> ServedResponse:
-        node = await self._lives.standing()
+        node = await self._lives.current()
         return await self._wicket.answer(node.services, method, path, body, headers)
 
     def publish(
@@ -552,10 +552,10 @@ class World:
     def _drive(self, work: Coroutine[Any, Any, T]) -> T:
         self._require_open()
         found = self._lives.loop.drive(work)
-        self._check_pumps()
+        self._check_workers()
         return found
 
-    def _check_pumps(self) -> None:
+    def _check_workers(self) -> None:
         if self._lives.failures:
             name, error = self._lives.failures[0]
             raise AssertionError(f"`{name}` stopped by its own fault in {self!r}") from error

@@ -33,7 +33,7 @@ def clear(world: World, stream: str = STREAM) -> Extent:
     lives = world._lives
     work = clear_spent(
         lives.node.dispatcher.functions.values(),
-        storage=lives.node.door,
+        storage=lives.node.host_storage,
         broker=lives.broker,
         clock=lives.clock,
     )

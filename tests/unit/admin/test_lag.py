@@ -49,7 +49,7 @@ def test_others_come_in_between_many_rows() -> None:
         node = world._lives.node
         clock = Slow(world._lives.loop)
         states = DeliveryStates(node.dispatcher, every_start_succeeds)
-        lag = LagReport(node.door, world._lives.broker, states, clock)
+        lag = LagReport(node.host_storage, world._lives.broker, states, clock)
         rows = world._lives.loop.drive(lag.rows())
         assert len(rows) == 2 * PARTITIONS
         assert clock.rested > 5

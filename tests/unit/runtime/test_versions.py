@@ -34,8 +34,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "shop"
 
 
-def version(folder: Path, apart: frozenset[Path] = frozenset()) -> CodeVersion:
-    return version_of([folder], apart)
+def version(folder: Path, data_files: frozenset[Path] = frozenset()) -> CodeVersion:
+    return version_of([folder], data_files)
 
 
 @pytest.mark.parametrize("name", ["more.py", "sub/more.py"])
@@ -116,16 +116,16 @@ def test_what_the_apps_own_triggers_watch_does_not_count(folder: Path) -> None:
     )
     def take(event: Event[Any]) -> None: ...
 
-    apart = watched_by(app.spec().functions)
-    first = version(folder, apart)
+    data_files = watched_by(app.spec().functions)
+    first = version(folder, data_files)
     for name in ("inbox/a.csv", "inbox/sub/b.csv", "orders.dat"):
         file = written(folder, name, "one")
-        assert version(folder, apart) == first
+        assert version(folder, data_files) == first
         assert version(folder) != first
-        assert not is_part(file, folder, apart)
+        assert not is_part(file, folder, data_files)
         assert is_part(file, folder, ())
-    assert is_part(written(folder, "inbox/code.py", ""), folder, apart)
-    assert version(folder, apart) != first
+    assert is_part(written(folder, "inbox/code.py", ""), folder, data_files)
+    assert version(folder, data_files) != first
 
 
 def test_a_large_file_counts_by_size_and_time(

@@ -33,17 +33,17 @@ RULES = 4
 
 
 def load(
-    order: Load, control: Control, standing: warden.ZygoteIsolation
+    request: Load, control: Control, zygote_isolation: warden.ZygoteIsolation
 ) -> tuple[instance_main.InstanceLoop, Loaded, isolation.SharedIsolation] | LoadFailed:
     """Import the app and make this process fit to be forked."""
-    began, born = time.perf_counter(), fork_detection.count
-    shares = standing.rung.uids
-    folders.stand(order.files, share if shares else None)
-    notes = isolation.filter_zygote() if standing.rung.drops else []
+    began, started_as = time.perf_counter(), fork_detection.count
+    shares = zygote_isolation.rung.uids
+    folders.stand(request.files, share if shares else None)
+    notes = isolation.filter_zygote() if zygote_isolation.rung.drops else []
     try:
-        with provided_by(lambda app, env: _ask(control, app, env, born)):
-            app = fork_detection.guarded(lambda: loader.load(order.target))
-        spec, code = loader.described(app, order.target)
+        with provided_by(lambda app, env: _ask(control, app, env, started_as)):
+            app = fork_detection.guarded(lambda: loader.load(request.target))
+        spec, code = loader.described(app, request.target)
         check_forkable(CONTROL)
     except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too
         sentence, trace = loader.said(error)
@@ -51,15 +51,15 @@ def load(
     life = instance_main.prepare(app, spec.version, control.link)
     instance_main.rehearse()
     seconds = time.perf_counter() - began
-    own = _own_files(order.files, spec.name, shared=shares)
+    own = _own_files(request.files, spec.name, shared=shares)
     gc.collect()
     gc.freeze()
-    asked = [min(each.resources.isolation, order.isolation) for each in spec.functions]
+    asked = [min(each.resources.isolation, request.isolation) for each in spec.functions]
     base = isolation.seal_zygote(
-        standing.rung,
+        zygote_isolation.rung,
         common=min(asked, default=0),
         most=max(asked, default=0),
-        scratch=order.scratch,
+        scratch=request.scratch,
         own=own,
         paths=sys.path,
     )
@@ -69,14 +69,14 @@ def load(
             os.dup2(base.rules, RULES, False)
             os.close(base.rules)
         base = msgspec.structs.replace(base, rules=RULES)
-    notes = [*standing.notes, *notes, *base.notes]
+    notes = [*zygote_isolation.notes, *notes, *base.notes]
     greets = bool(app.hooks["init"])
     size, resident, weight = limits.sizes()
     loaded = Loaded(
         spec,
         size,
         base.level,
-        standing.rung.name,
+        zygote_isolation.rung.name,
         notes,
         seconds,
         resident,
@@ -99,9 +99,9 @@ def _own_files(files: str, app: str, *, shared: bool) -> str:
     return own
 
 
-def _ask(control: Control, app: str, env: Environment, born: int) -> Provision:
+def _ask(control: Control, app: str, env: Environment, started_as: int) -> Provision:
     """Have the host say what an app is given, and set its variables."""
-    if fork_detection.count != born:
+    if fork_detection.count != started_as:
         # A process that the import forked: the control socket is not its own.
         return Provision()
     own, names = (env, []) if isinstance(env, Mapping) else ({}, list(env))

@@ -22,7 +22,7 @@ from headrace.sdk.event import Event, Origin
 Run = Callable[[Invocation, list[Event[Any]]], Coroutine[Any, Any, Returned]]
 
 
-async def run_apart(
+async def run_each(
     invocation: Invocation,
     opened: list[list[Event[Any]]],
     run: Run,

@@ -70,12 +70,12 @@ class CodeVersion(NamedTuple):
     code: str
 
 
-def version_of(roots: Iterable[Path], apart: Collection[Path]) -> CodeVersion:
+def version_of(roots: Iterable[Path], data_files: Collection[Path]) -> CodeVersion:
     """The version of an app.
 
     Args:
         roots: The folders, or files, that its code is in.
-        apart: Folders and files that count only where they are Python.
+        data_files: Folders and files that count only where they are Python.
 
     Raises:
         Misuse: There are more Python files than a version should hold.
@@ -83,7 +83,7 @@ def version_of(roots: Iterable[Path], apart: Collection[Path]) -> CodeVersion:
     code, data = sha256(), sha256()
     left = MAX_DATA_BYTES
     for root in roots:
-        sources, others = _files(root, apart)
+        sources, others = _files(root, data_files)
         base = root if root.is_dir() else root.parent
         _add_sources(code.update, base, sources)
         for file in [*others, *_locks_above(base)]:
@@ -102,13 +102,13 @@ def watched_by(functions: Iterable[FunctionSpec]) -> frozenset[Path]:
     return frozenset(Path(each).resolve() for each in (*folders, *tables))
 
 
-def is_part(file: Path, root: Path, apart: Collection[Path]) -> bool:
+def is_part(file: Path, root: Path, data_files: Collection[Path]) -> bool:
     """Whether a change of `file`, in a folder of an app's code, is another version of it.
 
     Args:
         file: It may be gone.
         root: The folder of the code.
-        apart: Folders and files that count only where they are Python.
+        data_files: Folders and files that count only where they are Python.
     """
     if root not in file.parents:
         return False
@@ -117,7 +117,7 @@ def is_part(file: Path, root: Path, apart: Collection[Path]) -> bool:
         return False
     return file.suffix == ".py" or not (
         file.name.endswith(_WRITTEN)
-        or any(each in apart for each in (file, *file.parents))
+        or any(each in data_files for each in (file, *file.parents))
         or _is_database(file)
     )
 
@@ -142,14 +142,16 @@ def _is_database(file: Path) -> bool:
         return False
 
 
-def _files(root: Path, apart: Collection[Path]) -> tuple[list[Path], list[Path]]:
+def _files(root: Path, data_files: Collection[Path]) -> tuple[list[Path], list[Path]]:
     """Python files, and the others that count."""
     if root.is_file():
         return [root], []
     sources: list[Path] = []
     others: list[Path] = []
     for file in _walk(
-        root, is_apart=root in apart or any(up in apart for up in root.parents), apart=apart
+        root,
+        is_data=root in data_files or any(up in data_files for up in root.parents),
+        data_files=data_files,
     ):
         if file.suffix == ".py":
             sources.append(file)
@@ -163,7 +165,7 @@ def _files(root: Path, apart: Collection[Path]) -> tuple[list[Path], list[Path]]
     return sources, others
 
 
-def _walk(folder: Path, *, is_apart: bool, apart: Collection[Path]) -> Iterator[Path]:
+def _walk(folder: Path, *, is_data: bool, data_files: Collection[Path]) -> Iterator[Path]:
     """The files beneath that may count, in an order of their own that is always the same."""
     try:
         with os.scandir(folder) as found:
@@ -177,11 +179,11 @@ def _walk(folder: Path, *, is_apart: bool, apart: Collection[Path]) -> Iterator[
         path = Path(entry.path)
         if entry.is_dir(follow_symlinks=False):
             if not _is_skipped(path):
-                yield from _walk(path, is_apart=is_apart or path in apart, apart=apart)
+                yield from _walk(path, is_data=is_data or path in data_files, data_files=data_files)
         # Pipes and sockets are not read: that might never end.
         elif entry.is_file() and (
             entry.name.endswith(".py")
-            or not (is_apart or entry.name.endswith(_WRITTEN) or path in apart)
+            or not (is_data or entry.name.endswith(_WRITTEN) or path in data_files)
         ):
             yield path
 
@@ -238,5 +240,5 @@ def _installed() -> set[str]:
 
 
 def _add(update: Update, name: str, raw: bytes) -> None:
-    told = name.encode(errors="surrogateescape")
-    update(len(told).to_bytes(4, "big") + told + len(raw).to_bytes(8, "big") + raw)
+    encoded = name.encode(errors="surrogateescape")
+    update(len(encoded).to_bytes(4, "big") + encoded + len(raw).to_bytes(8, "big") + raw)

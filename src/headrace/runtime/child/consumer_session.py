@@ -88,7 +88,7 @@ class ConsumerSession:
             appends=recorder.appends(None), reads=recorder.reads(), writes=recorder.writes(None)
         )
         self._host.land(self._invocation, returned)
-        recorder.begin_anew()
+        recorder.start_next()
 
     def check(self) -> None:
         """Pass, where nothing fetched was marked as failed.

@@ -17,7 +17,7 @@ from headrace.model.invocation import Invocation
 from headrace.model.outcome import Cause, Returned
 from headrace.model.record import Chunk
 from headrace.runtime.child import fork_detection
-from headrace.runtime.child.coalesced_batches import run_apart
+from headrace.runtime.child.coalesced_batches import run_each
 from headrace.runtime.child.consumer_session import ConsumerSession, Supply
 from headrace.runtime.child.error_cause import cause_of, failed_for
 from headrace.runtime.child.outcome import (
@@ -159,21 +159,23 @@ class Executor:
             if invocation.function not in self._started:
                 await self.start(invocation.function)
             if invocation.each:
-                work = self._convoy(invocation, prepared)
+                work = self._coalesced(invocation, prepared)
             else:
                 work = self._work(invocation, prepared, self._open(invocation, prepared))
         except BaseException as error:  # noqa: BLE001  # the author's init code may raise anything
             return Returned(error=cause_of(error, self._blot))
         return await work
 
-    def _convoy(self, invocation: Invocation, prepared: Prepared) -> Coroutine[Any, Any, Returned]:
-        convoy = [self._open_one(chunk, 0, prepared) for chunk in invocation.chunks]
+    def _coalesced(
+        self, invocation: Invocation, prepared: Prepared
+    ) -> Coroutine[Any, Any, Returned]:
+        batches = [self._open_one(chunk, 0, prepared) for chunk in invocation.chunks]
 
         def alone(one: Invocation, events: list[Event[Any]]) -> Coroutine[Any, Any, Returned]:
             self.entering(one)
             return self._work(one, prepared, events)
 
-        return run_apart(invocation, convoy, alone, self._monotonic)
+        return run_each(invocation, batches, alone, self._monotonic)
 
     def _work(
         self, invocation: Invocation, prepared: Prepared, events: list[Event[Any]]

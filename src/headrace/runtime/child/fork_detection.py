@@ -30,14 +30,14 @@ os.register_at_fork(after_in_child=_note)
 
 def guarded(call: Callable[[], T]) -> T:
     """Call the author's code; a process that it forked ends where it returns or raises."""
-    born = count
+    started_as = count
     try:
         result = call()
     except BaseException as error:
-        if count != born:
+        if count != started_as:
             leave(error)
         raise
-    if count != born:
+    if count != started_as:
         leave()
     return result
 

@@ -46,7 +46,7 @@ MAX_PLANS = 1_024
 class StartPlan(msgspec.Struct, frozen=True):
     """What can be known of a kind of instance before one is ordered."""
 
-    walls: sandbox.InstanceIsolation
+    instance_isolation: sandbox.InstanceIsolation
     cpu: float | None
 
 
@@ -58,51 +58,51 @@ class InstanceFactory:
         life: instance_main.InstanceLoop,
         load: Load,
         loaded: Loaded,
-        ground: sandbox.SharedIsolation,
+        shared_isolation: sandbox.SharedIsolation,
         release: Callable[[], None],
     ) -> None:
         self._life = life
         self._load = load
         self._size = loaded.size
-        self._ground = ground
+        self._shared_isolation = shared_isolation
         self._release = release
         self._renumber: sandbox.Step = (renumbering(), ())
         self._plans: dict[tuple[bytes, int, bool], StartPlan] = {}
         self._next: InstanceFolder | None = load.next
         self._ready: InstanceFolder | None = None
         self._parent = os.getpid()
-        self._groups = [load.group] if ground.uids else []
-        self.first_free = RULES + 1 if ground.rules >= 0 else RULES
+        self._groups = [load.group] if shared_isolation.uids else []
+        self.first_free = RULES + 1 if shared_isolation.rules >= 0 else RULES
         """The descriptor from which on nothing is an instance's."""
         self._example = b""
         """An order, framed as it would come; empty where the app has no function."""
         for function in loaded.spec.functions:
             isolation = min(function.resources.isolation, load.isolation)
-            own_uid = ground.uids and isolation >= 1
+            own_uid = shared_isolation.uids and isolation >= 1
             packed = pack_resources(function.resources)
             self._plan(packed, isolation, own_uid=own_uid)
-            order = Fork("", function.name, load.next, load.next, isolation, packed, {}, 0.0)
-            self._example = encode(0, order)
+            request = Fork("", function.name, load.next, load.next, isolation, packed, {}, 0.0)
+            self._example = encode(0, request)
 
     # -- in the zygote ---------------------------------------------------------------------------
 
-    def uid_of(self, order: Fork) -> int:
+    def uid_of(self, request: Fork) -> int:
         """The uid of its own that the instance gets; 0 where it gets none."""
-        return order.cradle.uid if self._ground.uids else 0
+        return request.folder.uid if self._shared_isolation.uids else 0
 
     def _plan(self, resources: bytes, isolation: int, *, own_uid: bool) -> StartPlan:
         kind = (resources, isolation, own_uid)
         plan = self._plans.get(kind)
         if plan is None:
             may = unpack_resources(resources)
-            walls = sandbox.plan_walls(
+            instance_isolation = sandbox.plan_isolation(
                 may,
                 own_uid=own_uid,
                 size=self._size,
-                level=min(isolation, self._ground.level),
-                ground=self._ground,
+                level=min(isolation, self._shared_isolation.level),
+                shared_isolation=self._shared_isolation,
             )
-            plan = StartPlan(walls, may.cpu)
+            plan = StartPlan(instance_isolation, may.cpu)
             if len(self._plans) < MAX_PLANS:
                 self._plans[kind] = plan
         return plan
@@ -114,27 +114,29 @@ class InstanceFactory:
 
     def make_ready(self) -> None:
         """Do for the next child what need not wait for it."""
-        cradle, self._next = self._next, None
-        if cradle is None:
+        folder, self._next = self._next, None
+        if folder is None:
             return
         try:
-            sandbox.furnish(self._place(cradle), cradle.uid if self._ground.uids else 0)
+            sandbox.prepare_scratch(
+                self._place(folder), folder.uid if self._shared_isolation.uids else 0
+            )
         except OSError:
             # The child will find the same, and its end will tell.
-            self._clear(cradle)
+            self._clear(folder)
             return
         reseed()
-        self._ready = cradle
+        self._ready = folder
         self._go_through()
 
     def _go_through(self) -> None:
         """Once more what the next order will take, so that its pages are ours again by then."""
         frames = Frames().feed(self._example)
-        order = to_zygote(frames[0][1]) if isinstance(frames, list) and frames else None
-        if isinstance(order, Fork):
-            self._steps(order, [0, 0, 0], ready=True)
+        request = to_zygote(frames[0][1]) if isinstance(frames, list) and frames else None
+        if isinstance(request, Fork):
+            self._steps(request, [0, 0, 0], ready=True)
 
-    def lay_out(self, order: Fork, descriptors: list[int]) -> list[sandbox.Step]:
+    def lay_out(self, request: Fork, descriptors: list[int]) -> list[sandbox.Step]:
         """What the child that was ordered will do, from its first moment to its end.
 
         What is ready is used up.
@@ -142,28 +144,32 @@ class InstanceFactory:
         Raises:
             Unknown: The app has no such function.
         """
-        return self._steps(order, descriptors, ready=self._take(order))
+        return self._steps(request, descriptors, ready=self._take(request))
 
-    def _steps(self, order: Fork, descriptors: list[int], *, ready: bool) -> list[sandbox.Step]:
-        uid = self.uid_of(order)
-        plan = self._plan(order.resources, order.isolation, own_uid=uid != 0)
-        self._life.begin(order, plan.cpu)
+    def _steps(self, request: Fork, descriptors: list[int], *, ready: bool) -> list[sandbox.Step]:
+        uid = self.uid_of(request)
+        plan = self._plan(request.resources, request.isolation, own_uid=uid != 0)
+        self._life.begin(request, plan.cpu)
         steps = spoken_for(descriptors, self.first_free) + UNHEARD
-        scratch = self._place(order.cradle)
+        scratch = self._place(request.folder)
         if not ready:
-            steps += [(sandbox.furnish, (scratch, uid)), (reseed, ())]
+            steps += [(sandbox.prepare_scratch, (scratch, uid)), (reseed, ())]
         steps += sandbox.steps(
-            plan.walls, uid=uid, groups=self._groups, scratch=scratch, parent=self._parent
+            plan.instance_isolation,
+            uid=uid,
+            groups=self._groups,
+            scratch=scratch,
+            parent=self._parent,
         )
         if self.first_free > RULES:
             steps.append((close, (RULES,)))
         return [*steps, self._renumber, (self._release, ()), (self._life.live, ())]
 
-    def _take(self, order: Fork) -> bool:
+    def _take(self, request: Fork) -> bool:
         """Whether all is ready for this one; if so it is used up."""
         ready, self._ready = self._ready, None
-        self._next = order.next
-        if ready is None or ready == order.cradle:
+        self._next = request.next
+        if ready is None or ready == request.folder:
             return ready is not None
         self._clear(ready)
         return False
@@ -173,25 +179,25 @@ class InstanceFactory:
         ready, self._ready = self._ready, None
         return ready
 
-    def expect(self, cradle: InstanceFolder) -> None:
+    def expect(self, folder: InstanceFolder) -> None:
         """A spare became an instance; this is what the next one will be given."""
-        self._next = cradle
+        self._next = folder
 
-    def take_back(self, cradle: InstanceFolder | None) -> None:
+    def take_back(self, folder: InstanceFolder | None) -> None:
         """The spare it was given to never became an instance."""
-        if cradle is not None:
-            self._clear(cradle)
+        if folder is not None:
+            self._clear(folder)
 
-    def _place(self, cradle: InstanceFolder) -> str:
-        return f"{self._load.scratch}/{cradle.name}"
+    def _place(self, folder: InstanceFolder) -> str:
+        return f"{self._load.scratch}/{folder.name}"
 
-    def _clear(self, cradle: InstanceFolder) -> None:
+    def _clear(self, folder: InstanceFolder) -> None:
         with contextlib.suppress(OSError):
-            os.rmdir(self._place(cradle))  # noqa: PTH106 - a string is what there is
+            os.rmdir(self._place(folder))  # noqa: PTH106 - a string is what there is
 
     # -- in the child ----------------------------------------------------------------------------
 
-    def be_born(self, steps: list[sandbox.Step]) -> NoReturn:
+    def become_instance(self, steps: list[sandbox.Step]) -> NoReturn:
         """Be the instance that was ordered."""
         code = EXIT_UNBORN
         try:

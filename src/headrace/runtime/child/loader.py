@@ -73,9 +73,13 @@ def said(error: BaseException) -> tuple[str, str]:
         return hint, "".join(shown.format())
     if not isinstance(error, HeadraceError):
         # Without a line of theirs a traceback only repeats the sentence; that of a syntax error has one.
-        told = shown.stack or shown.__cause__ or shown.__context__ or isinstance(error, SyntaxError)
+        has_trace = (
+            shown.stack or shown.__cause__ or shown.__context__ or isinstance(error, SyntaxError)
+        )
         more = too_early(error)
-        return f"{error}; {more}" if more else str(error), "".join(shown.format()) if told else ""
+        return f"{error}; {more}" if more else str(error), "".join(
+            shown.format()
+        ) if has_trace else ""
     sentence = str(error)
     if theirs is None or theirs.filename in sentence:
         return sentence, ""
@@ -188,6 +192,6 @@ def _file(where: str) -> Path:
         names = ", ".join(each.name for each in tried)
         raise Misuse(f"the folder `{path}` holds none of {names}; name the file of the app")
     if not path.is_file():
-        beside = [each.name for each in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise Misuse(f"there is no file `{path}`{near(path.name, beside)}")
+        siblings = [each.name for each in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise Misuse(f"there is no file `{path}`{near(path.name, siblings)}")
     return path

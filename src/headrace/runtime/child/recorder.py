@@ -152,7 +152,7 @@ class Recorder(Cursor):
         "_ledger",
         "_may_publish",
         "_named",
-        "_outlets",
+        "_outputs",
         "_partitions",
         "_seals",
         "_task",
@@ -189,7 +189,7 @@ class Recorder(Cursor):
         self._host = host
         self._partitions = partitions
         self._may_publish = may_publish
-        self._outlets: dict[Any, OutputStream] = {}
+        self._outputs: dict[Any, OutputStream] = {}
         self._named: dict[str, OutputStream] = {}
         self._cancels: list[Cancelled] = []
         self._seals = 0
@@ -241,19 +241,19 @@ class Recorder(Cursor):
         """Note an output, checked."""
         if fork_detection.count != self.forks or self.is_over:
             raise self.refusal(f"publishing to `{_name_of(stream)}`")
-        outlet = self._outlets.get(stream)
-        if outlet is None:
-            outlet = self._open_outlet(stream)
+        output = self._outputs.get(stream)
+        if output is None:
+            output = self._open_output(stream)
         try:
-            raw = outlet.encode(value)
+            raw = output.encode(value)
         except Invalid as error:
-            raise Invalid(f"publishing to `{outlet.name}`: {error}") from error
-        if len(raw) > outlet.limit:
+            raise Invalid(f"publishing to `{output.name}`: {error}") from error
+        if len(raw) > output.limit:
             raise TooLarge(
-                f"publishing to `{outlet.name}`: the event has {len(raw):,} bytes and the stream "
-                f"allows {outlet.limit:,}; publish a reference, or raise `max_event_bytes`"
+                f"publishing to `{output.name}`: the event has {len(raw):,} bytes and the stream "
+                f"allows {output.limit:,}; publish a reference, or raise `max_event_bytes`"
             )
-        partitions = outlet.partitions
+        partitions = output.partitions
         if key is None:
             partition = 0 if partitions == 1 else self._keyless(partitions)
         else:
@@ -261,25 +261,25 @@ class Recorder(Cursor):
                 name = key.encode()
             except (AttributeError, UnicodeEncodeError) as error:
                 raise Invalid(
-                    f"publishing to `{outlet.name}`: key `{key!r:.80}` is not a text: {error}"
+                    f"publishing to `{output.name}`: key `{key!r:.80}` is not a text: {error}"
                 ) from error
             if len(name) > MAX_KEY_BYTES:
                 raise Invalid(
-                    f"publishing to `{outlet.name}`: the key has {len(name):,} bytes; "
+                    f"publishing to `{output.name}`: the key has {len(name):,} bytes; "
                     f"the limit is {MAX_KEY_BYTES:,}"
                 )
             partition = crc32(name) % partitions
-        lane = outlet.lanes.get(partition)
+        lane = output.lanes.get(partition)
         if lane is None:
             # Whichever thread is the first, it is one lane.
-            lane = outlet.lanes.setdefault(partition, Lane(outlet.name, partition))
+            lane = output.lanes.setdefault(partition, Lane(output.name, partition))
         if headers is None and time is None and id is None:
             fact = Fact(raw, key)
         else:
             try:
                 fact = Fact(raw, key, _micros(time), _checked_id(id), _checked_headers(headers))
             except Invalid as error:
-                raise Invalid(f"publishing to `{outlet.name}`: {error}") from error
+                raise Invalid(f"publishing to `{output.name}`: {error}") from error
             if id is not None:
                 lane.has_ids = True
         # As `self.tag()`, without a call for every event.
@@ -290,7 +290,7 @@ class Recorder(Cursor):
         notes += (fact, tag)  # One step: no lock is needed, and nothing is half noted.
         if self.is_over:
             # It ended at this very moment, and may or may not have taken this along.
-            raise self.refusal(f"publishing to `{outlet.name}`")
+            raise self.refusal(f"publishing to `{output.name}`")
         return lane
 
     def publish_later(
@@ -313,15 +313,15 @@ class Recorder(Cursor):
         tag = self.enter("`context.cancel` of", id)
         try:
             self._check_queue(queue, "`cancel` is for messages")
-            outlet = self._outlets.get(queue)
-            if outlet is None:
-                outlet = self._open_outlet(queue)
+            output = self._outputs.get(queue)
+            if output is None:
+                output = self._open_output(queue)
             if not _checked_id(id):
                 raise Invalid(
                     "a message is cancelled by its id; hand over the one it was published with"
                 )
-            before = {number: len(lane.notes) // 2 for number, lane in outlet.lanes.items()}
-            self._cancels.append(Cancelled(outlet.name, id, tag, before))
+            before = {number: len(lane.notes) // 2 for number, lane in output.lanes.items()}
+            self._cancels.append(Cancelled(output.name, id, tag, before))
         finally:
             self.lock.release()
 
@@ -445,12 +445,12 @@ class Recorder(Cursor):
         logging.getLogger(f"headrace.function.{function}").error("%s", error)
         return error
 
-    def begin_anew(self) -> None:
+    def start_next(self) -> None:
         """What was noted has landed: the next notes are another version of state."""
         invocation = self._invocation
         self._invocation = replace(invocation, token=invocation.token + 1)
-        for outlet in list(self._named.values()):
-            for lane in list(outlet.lanes.values()):
+        for output in list(self._named.values()):
+            for lane in list(output.lanes.values()):
                 # What another thread has noted meanwhile lands the next time.
                 del lane.notes[: lane.taken]
                 lane.taken = 0
@@ -460,7 +460,7 @@ class Recorder(Cursor):
         self.events.clear()
         self._seals = 0
         if self._ledger is not None:
-            self._ledger.begin_anew(self._invocation)
+            self._ledger.start_next(self._invocation)
 
     # -- what the executor asks -------------------------------------------------------------
 
@@ -497,11 +497,11 @@ class Recorder(Cursor):
         Raises:
             Misread: One would be; only where outputs were not checked at once.
         """
-        for outlet in list(self._named.values()):
-            if outlet.unchecked:
-                for lane in list(outlet.lanes.values()):
+        for output in list(self._named.values()):
+            if output.unchecked:
+                for lane in list(output.lanes.values()):
                     facts = lane.facts
-                    outlet.check(facts, encode_events(facts))
+                    output.check(facts, encode_events(facts))
 
     def sealed(self, tag: int) -> bool:
         """Whether a note outside any iteration was made before the last `done()`."""
@@ -511,8 +511,8 @@ class Recorder(Cursor):
         """Whether what is kept can be told from what is dropped, and owes nothing to it."""
         tags = {
             tag
-            for outlet in list(self._named.values())
-            for lane in list(outlet.lanes.values())
+            for output in list(self._named.values())
+            for lane in list(output.lanes.values())
             for tag in lane.tags
         }
         tags |= {cancel.tag for cancel in self._cancels}
@@ -526,7 +526,7 @@ class Recorder(Cursor):
     @property
     def blank(self) -> bool:
         """Whether neither outputs nor state were touched."""
-        return not self._outlets and self._ledger is None
+        return not self._outputs and self._ledger is None
 
     def appends(self, kept: Callable[[int], bool] | None) -> tuple[Append, ...]:
         """The outputs that are kept (None: all), one blob per partition, in order of publishing.
@@ -541,8 +541,8 @@ class Recorder(Cursor):
         hops, origin = self._invocation.hops, self._invocation.origin
         cancels = [each for each in self._cancels if kept is None or kept(each.tag)]
         # A late thread may add to them meanwhile.
-        for outlet in list(self._named.values()):
-            for lane in list(outlet.lanes.values()):
+        for output in list(self._named.values()):
+            for lane in list(output.lanes.values()):
                 facts: list[Fact] = lane.notes[::2]
                 lane.taken = len(facts) * 2
                 if kept is not None or cancels:
@@ -557,8 +557,8 @@ class Recorder(Cursor):
                 if not facts:
                     continue
                 body = encode_events(facts)
-                if outlet.unchecked:
-                    outlet.check(facts, body)
+                if output.unchecked:
+                    output.check(facts, body)
                 ids = None
                 if lane.has_ids:
                     ids = tuple(fact.id or "" for fact in facts)
@@ -591,13 +591,13 @@ class Recorder(Cursor):
 
     # -- publishing -------------------------------------------------------------------------
 
-    def _open_outlet(self, stream: Stream[Any] | str) -> OutputStream:
+    def _open_output(self, stream: Stream[Any] | str) -> OutputStream:
         """The one outlet of a stream, whatever it is named by, and whichever thread asks first."""
-        made = self._outlet(stream)
-        outlet = self._outlets[stream] = self._named.setdefault(made.name, made)
-        return outlet
+        made = self._output(stream)
+        output = self._outputs[stream] = self._named.setdefault(made.name, made)
+        return output
 
-    def _outlet(self, target: Stream[Any] | str) -> OutputStream:
+    def _output(self, target: Stream[Any] | str) -> OutputStream:
         app = self._app
         name = _name_of(target)
         stream = app.streams.get(name) or app.externals.get(name) or app.closed.get(name)

@@ -50,13 +50,13 @@ def import_from_source(roots: list[Path]) -> None:
     if _finder not in sys.path_hooks:
         sys.path_hooks.insert(0, _finder)
     for known in list(sys.path_importer_cache):
-        if any(_is_beside(Path(known), root) for root in roots):
+        if any(_is_next_to(Path(known), root) for root in roots):
             del sys.path_importer_cache[known]
 
 
 def _finder(folder: str) -> FileFinder:
     path = Path(folder or ".").resolve()
-    if not path.is_dir() or not any(_is_beside(path, root) for root in _authors):
+    if not path.is_dir() or not any(_is_next_to(path, root) for root in _authors):
         raise ImportError(f"`{folder}` holds no code of the app")
     return FileFinder(
         folder,
@@ -66,7 +66,7 @@ def _finder(folder: str) -> FileFinder:
     )
 
 
-def _is_beside(folder: Path, root: Path) -> bool:
+def _is_next_to(folder: Path, root: Path) -> bool:
     return folder in (root, root.parent) or root in folder.parents
 
 

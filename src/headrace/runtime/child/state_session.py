@@ -216,7 +216,7 @@ class StateLedger:
         self._base[key] = raw
         return raw
 
-    def begin_anew(self, invocation: Invocation) -> None:
+    def start_next(self, invocation: Invocation) -> None:
         """What was noted has landed; what is noted next is written as `invocation`."""
         self._invocation = invocation
         for kept in (self._versions, self._base, self._writes, self._edges, self._scans):

@@ -38,7 +38,7 @@ class Parts:
         self._send = send
         self._head: WireReply | None = None
         self._kept: list[bytes] = []
-        self._begun = self._raw = False
+        self._has_started = self._raw = False
 
     def take(self, item: Any) -> None:
         """The next thing the handler yielded.
@@ -55,10 +55,10 @@ class Parts:
                 self._send(b"", head)
         else:
             self._hand_on(_raw(item) if self._raw else encode_json(bare(item)), None)
-        self._begun = True
+        self._has_started = True
 
     def _begin(self, reply: Reply) -> WireReply:
-        if self._begun:
+        if self._has_started:
             raise Misuse(
                 "a `Reply` was yielded behind other values, when status and headers are sent "
                 "already; yield it first"

@@ -44,9 +44,9 @@ from headrace.runtime.sandbox import isolation, warden
 
 INSTANCE_FDS = 3
 BIND_NOW = "LD_BIND_NOW"
-TELL_AFTER_MS = 1
+REPORT_AFTER_MS = 1
 """How long after a fork, if no other is ordered, the host is told of it: the child goes first."""
-MAX_UNSAID = 48
+MAX_UNREPORTED = 48
 SPARE_AFTER_MS = 5
 """Quiet time after which a spare child is forked ahead of need, out of everybody's way."""
 MAX_SPARES_LOST = 3
@@ -58,16 +58,16 @@ class ZygoteMain:
     def __init__(
         self,
         control: Control,
-        nursery: InstanceFactory,
+        factory: InstanceFactory,
         loaded: Loaded,
-        standing: warden.ZygoteIsolation,
-        ground: isolation.SharedIsolation,
+        zygote_isolation: warden.ZygoteIsolation,
+        shared_isolation: isolation.SharedIsolation,
     ) -> None:
         self._control = control
-        self._nursery = nursery
-        self._spaces = standing.rung.spaces
-        self._unsaid: list[Forked] = []
-        self._living = Living(uids=ground.uids)
+        self._factory = factory
+        self._spaces = zygote_isolation.rung.spaces
+        self._unreported: list[Forked] = []
+        self._living = Living(uids=shared_isolation.uids)
         self._spare: tuple[int, socket.socket, InstanceFolder | None] | None = None
         self._spares_lost = 0
         self._pid = os.getpid()
@@ -85,11 +85,11 @@ class ZygoteMain:
         poll.register(self._control, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         while True:
-            events = poll.poll(self._patience_ms())
+            events = poll.poll(self._timeout_ms())
             if not events:
-                if self._unsaid or self._nursery.is_behind:
-                    self._tell()
-                    self._nursery.make_ready()
+                if self._unreported or self._factory.is_behind:
+                    self._report()
+                    self._factory.make_ready()
                 else:
                     self._fork_spare()
             for descriptor, _ in events:
@@ -97,74 +97,74 @@ class ZygoteMain:
                     os.read(self._wake, 4096)
                     self._reap()
                 else:
-                    for order in self._control.receive():
-                        if isinstance(order, Fork):
-                            self._fork(order)
+                    for request in self._control.receive():
+                        if isinstance(request, Fork):
+                            self._fork(request)
 
-    def _patience_ms(self) -> int | None:
+    def _timeout_ms(self) -> int | None:
         """How long nothing must happen until there is something to do."""
-        if self._unsaid or self._nursery.is_behind:
-            return TELL_AFTER_MS
+        if self._unreported or self._factory.is_behind:
+            return REPORT_AFTER_MS
         wants_spare = (
             self._keeps_spare and self._spare is None and self._spares_lost < MAX_SPARES_LOST
         )
         return SPARE_AFTER_MS if wants_spare else None
 
-    def _fork(self, order: Fork) -> None:
+    def _fork(self, request: Fork) -> None:
         descriptors = self._control.take_descriptors(INSTANCE_FDS)
         try:
-            pid = self._hand_to_spare(order, descriptors)
+            pid = self._hand_to_spare(request, descriptors)
             if pid is None:
                 self._check(INSTANCE_FDS)
-                steps = self._nursery.lay_out(order, descriptors)
+                steps = self._factory.lay_out(request, descriptors)
                 pid = os.fork()
                 if pid == 0:
-                    self._nursery.be_born(steps)
+                    self._factory.become_instance(steps)
         except (OSError, NotForkable, Unknown) as error:
-            self._tell()
-            self._control.say(ForkFailed(order.instance, str(error)))
+            self._report()
+            self._control.say(ForkFailed(request.instance, str(error)))
         else:
             # While orders wait they go first: every page we touch now costs us a copy.
-            self._living.add(pid, Child(order.instance, self._nursery.uid_of(order)))
-            self._unsaid.append(Forked(order.instance, pid))
-            if len(self._unsaid) >= MAX_UNSAID:
-                self._tell()
+            self._living.add(pid, Child(request.instance, self._factory.uid_of(request)))
+            self._unreported.append(Forked(request.instance, pid))
+            if len(self._unreported) >= MAX_UNREPORTED:
+                self._report()
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         """Let the host know of the forks since the last time, with a pidfd of each."""
-        if not self._unsaid:
+        if not self._unreported:
             return
-        unsaid, self._unsaid = self._unsaid, []
+        unreported, self._unreported = self._unreported, []
         pidfds: list[int] = []
         try:
-            for forked in unsaid:
+            for forked in unreported:
                 # None of them is reaped before it was told of, so each pid still means it.
                 pidfds.append(os.pidfd_open(forked.pid))
-            self._control.say(*unsaid, descriptors=pidfds)
+            self._control.say(*unreported, descriptors=pidfds)
         finally:
             for pidfd in pidfds:
                 os.close(pidfd)
 
-    def _hand_to_spare(self, order: Fork, descriptors: list[int]) -> int | None:
+    def _hand_to_spare(self, request: Fork, descriptors: list[int]) -> int | None:
         """Let the child that waits be this instance; None where there is none."""
         if self._spare is None:
             return None
-        (pid, link, cradle), self._spare = self._spare, None
+        (pid, link, folder), self._spare = self._spare, None
         with link:
             try:
-                frame = encode(0, order)
+                frame = encode(0, request)
                 sent = socket.send_fds(link, [frame], descriptors)
             except OSError:
-                self._nursery.take_back(cradle)
+                self._factory.take_back(folder)
                 return None
             # From here on it may have begun to be the instance: nobody else may be.
             if sent < len(frame):
                 with contextlib.suppress(OSError):
                     link.sendall(frame[sent:])
-        self._nursery.expect(order.next)
+        self._factory.expect(request.next)
         return pid
 
     def _fork_spare(self) -> None:
@@ -179,13 +179,13 @@ class ZygoteMain:
         if pid == 0:
             self._wait_as_spare(theirs)
         theirs.close()
-        self._spare = pid, ours, self._nursery.give_away()
+        self._spare = pid, ours, self._factory.give_away()
         self._living.add(pid, Child("", 0))
 
     def _wait_as_spare(self, link: socket.socket) -> NoReturn:
         try:
             os.dup2(link.fileno(), CONTROL, False)
-            os.closerange(self._nursery.first_free, HIGHEST)
+            os.closerange(self._factory.first_free, HIGHEST)
             for act, arguments in UNHEARD:
                 act(*arguments)
             # Done here once more, so that the pages it touches are this child's own already.
@@ -194,12 +194,12 @@ class ZygoteMain:
             if os.getppid() != self._pid:
                 os._exit(0)
             control = Control(self._control.link)
-            orders: list[ToZygote] = []
-            while not orders:
-                orders = control.receive()
-            if isinstance(orders[0], Fork):
+            requests: list[ToZygote] = []
+            while not requests:
+                requests = control.receive()
+            if isinstance(requests[0], Fork):
                 descriptors = control.take_descriptors(INSTANCE_FDS)
-                self._nursery.be_born(self._nursery.lay_out(orders[0], descriptors))
+                self._factory.become_instance(self._factory.lay_out(requests[0], descriptors))
         except EOFError:
             os._exit(0)
         except BaseException:  # noqa: BLE001 - the zygote's stack must not go on in its child
@@ -218,7 +218,7 @@ class ZygoteMain:
 
     def _reap(self) -> None:
         """Tell of those that died."""
-        self._tell()
+        self._report()
         for pid, exited in self._living.reap():
             if exited.instance:
                 self._control.say(exited)
@@ -229,7 +229,7 @@ class ZygoteMain:
         self._spares_lost += 1
         if self._spare is not None and self._spare[0] == pid:
             self._spare[1].close()
-            self._nursery.take_back(self._spare[2])
+            self._factory.take_back(self._spare[2])
             self._spare = None
 
     def end(self) -> None:
@@ -248,12 +248,12 @@ def _ignore(_signal: int, _frame: object) -> None:
 
 
 def _first(control: Control) -> Load:
-    orders: list[ToZygote] = []
-    while not orders:
-        orders = control.receive()
-    if not isinstance(orders[0], Load):
+    requests: list[ToZygote] = []
+    while not requests:
+        requests = control.receive()
+    if not isinstance(requests[0], Load):
         raise EOFError("the first order was not to load")  # noqa: TRY004 - not a type error
-    return orders[0]
+    return requests[0]
 
 
 def _is_left(control: Control) -> bool:
@@ -278,35 +278,35 @@ def run(descriptor: int, held: Sequence[Hooks]) -> NoReturn:
     # that one. It is tied to the thread that started us, in the host the one its loop runs on.
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
-        order = _first(control)
+        request = _first(control)
     except EOFError:
         os._exit(0)
     if _is_left(control):
         # The host died before its death would have been ours.
         os._exit(0)
-    sys.path[:0] = order.paths
+    sys.path[:0] = request.paths
     gc.freeze()
-    standing = warden.divide(
-        order.uid,
-        group=order.group,
-        isolation=order.isolation,
+    zygote_isolation = warden.divide(
+        request.uid,
+        group=request.group,
+        isolation=request.isolation,
         close=CONTROL,
         prepare=lambda rung: isolation.prepare_zygote(
-            rung, uid=order.uid, scratch=order.scratch, files=order.files, paths=sys.path
+            rung, uid=request.uid, scratch=request.scratch, files=request.files, paths=sys.path
         ),
     )
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     zygote: ZygoteMain | None = None
     try:
-        outcome = load(order, control, standing)
+        outcome = load(request, control, zygote_isolation)
         sys.stdout.flush()
         sys.stderr.flush()
         if isinstance(outcome, LoadFailed):
             control.say(outcome)
         else:
-            life, loaded, ground = outcome
-            nursery = InstanceFactory(life, order, loaded, ground, hold(held))
-            zygote = ZygoteMain(control, nursery, loaded, standing, ground)
+            life, loaded, shared_isolation = outcome
+            factory = InstanceFactory(life, request, loaded, shared_isolation, hold(held))
+            zygote = ZygoteMain(control, factory, loaded, zygote_isolation, shared_isolation)
             control.say(loaded)
             zygote.serve()
     except EOFError:

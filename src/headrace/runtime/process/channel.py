@@ -40,8 +40,8 @@ class InstanceChannel:
         self._flushing = self._writing = False
         self._listening = self._paused = False
         self._owed = 0
-        self._room = asyncio.Event()
-        self._room.set()
+        self._writable = asyncio.Event()
+        self._writable.set()
         widen(link)
         link.setblocking(False)
 
@@ -89,12 +89,12 @@ class InstanceChannel:
     async def room(self) -> None:
         """Return once the other end has taken most of what was sent, or is gone."""
         while self.connected and len(self._outbox) > MAX_UNREAD_BYTES:
-            self._room.clear()
-            await self._room.wait()
+            self._writable.clear()
+            await self._writable.wait()
 
     def _ease(self) -> None:
         """Go on with what waited for the other end to take what was sent."""
-        self._room.set()
+        self._writable.set()
         if self._paused and not self.is_full:
             self._paused = False
             if self._listening:

@@ -119,8 +119,8 @@ class Zygote:
         self._loaded: asyncio.Future[Loaded | LoadFailed] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = False
-        self.forks = self._cradles = 0
-        self._next = self._new_cradle()
+        self.forks = self._folders = 0
+        self._next = self._new_folder()
         self.instances: set[Instance] = set()
         self.alive = False
         self.pid = 0
@@ -228,17 +228,17 @@ class Zygote:
         self.forks += 1
         self._orders.send(order, descriptors)
 
-    def take_cradle(self, isolation: int) -> tuple[InstanceFolder, InstanceFolder]:
+    def take_folder(self, isolation: int) -> tuple[InstanceFolder, InstanceFolder]:
         """Where the next instance will be, of this level of isolation, and the one after it."""
-        cradle, self._next = self._next, self._new_cradle()
-        return cradle if isolation >= 1 else InstanceFolder(cradle.name, 0), self._next
+        folder, self._next = self._next, self._new_folder()
+        return folder if isolation >= 1 else InstanceFolder(folder.name, 0), self._next
 
-    def _new_cradle(self) -> InstanceFolder:
-        self._cradles += 1
+    def _new_folder(self) -> InstanceFolder:
+        self._folders += 1
         first = self._confinement.uid
-        uid = first and first + 1 + self._cradles % (IDS_PER_ZYGOTE - 1)
+        uid = first and first + 1 + self._folders % (IDS_PER_ZYGOTE - 1)
         # Nobody may guess it, where instances share a uid.
-        return InstanceFolder(f"{self._cradles:x}-{self._host.entropy.token(3)}", uid)
+        return InstanceFolder(f"{self._folders:x}-{self._host.entropy.token(3)}", uid)
 
     async def close(self) -> None:
         """End the process, and with it whatever instances it still has."""

@@ -285,7 +285,7 @@ class Fork(msgspec.Struct, array_like=True, frozen=True, tag=23, gc=False):
     Attributes:
         instance: Its name.
         function: What it will run.
-        cradle: Where it will be.
+        folder: Where it will be.
         next: Where the one after it will be: that much may be made ready ahead.
         isolation: The level it asks for.
         resources: What it may use, packed: the zygote knows a plan by these bytes.
@@ -295,7 +295,7 @@ class Fork(msgspec.Struct, array_like=True, frozen=True, tag=23, gc=False):
 
     instance: str
     function: str
-    cradle: InstanceFolder
+    folder: InstanceFolder
     next: InstanceFolder
     isolation: int
     resources: bytes

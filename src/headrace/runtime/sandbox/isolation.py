@@ -159,8 +159,8 @@ class InstanceIsolation(msgspec.Struct, frozen=True):
     filter: bytes | None
 
 
-def plan_walls(
-    resources: Resources, *, own_uid: bool, size: int, level: int, ground: SharedIsolation
+def plan_isolation(
+    resources: Resources, *, own_uid: bool, size: int, level: int, shared_isolation: SharedIsolation
 ) -> InstanceIsolation:
     """What an instance of these resources gives up beyond what its zygote gave up already.
 
@@ -169,22 +169,22 @@ def plan_walls(
         own_uid: Whether the instance gets a uid of its own.
         size: The zygote's address space in bytes.
         level: The level of isolation it is to reach.
-        ground: What it stands on.
+        shared_isolation: What it stands on.
     """
     settings: list[tuple[int, tuple[int, int]]] = []
     program = None
     if level >= 1:
         settings = limits.bounded(
-            limits.plan(resources, size=size, own_uid=own_uid, own_ids=ground.ids)
+            limits.plan(resources, size=size, own_uid=own_uid, own_ids=shared_isolation.ids)
         )
     # Nothing that a level adds is needed for it: who asks for no network gets none at level 0 too.
     if not resources.network:
         program = seccomp.no_network(kernel.ARCHITECTURE)
     # Instances that share a uid get a domain each, whatever the zygote stands in.
-    return InstanceIsolation(settings, ground.rules if level >= 2 else -1, program)
+    return InstanceIsolation(settings, shared_isolation.rules if level >= 2 else -1, program)
 
 
-def furnish(scratch: str, uid: int) -> None:
+def prepare_scratch(scratch: str, uid: int) -> None:
     """Make an instance's folder and let its code find it: in the zygote ahead, or in the child.
 
     Raises:
@@ -203,7 +203,7 @@ Step = tuple[Callable[..., object], tuple[object, ...]]
 
 
 def steps(
-    walls: InstanceIsolation, *, uid: int, groups: list[int], scratch: str, parent: int
+    instance_isolation: InstanceIsolation, *, uid: int, groups: list[int], scratch: str, parent: int
 ) -> list[Step]:
     """What the freshly forked child does to give up the rest, in order.
 
@@ -211,13 +211,13 @@ def steps(
     that would be shared.
 
     Args:
-        walls: What it gives up.
+        instance_isolation: What it gives up.
         uid: The uid of its own, 0 for none.
         groups: The group by which it shares its app's files, if it does.
         scratch: Its folder.
         parent: The zygote's pid.
     """
-    taken: list[Step] = [(setrlimit, setting) for setting in walls.settings]
+    taken: list[Step] = [(setrlimit, setting) for setting in instance_isolation.settings]
     if uid:
         taken += [
             (os.setgroups, (groups,)),
@@ -236,10 +236,10 @@ def steps(
         # let it come to the instance, so that only a dead instance's comes to the zygote.
         taken.append((kernel.prctl, (kernel.PR_SET_CHILD_SUBREAPER, 1)))
     taken.append((os.chdir, (scratch,)))
-    if walls.rules >= 0:
-        taken.append((landlock.restrict, (walls.rules,)))
-    if walls.filter is not None:
-        taken.append((kernel.set_seccomp, (walls.filter,)))
+    if instance_isolation.rules >= 0:
+        taken.append((landlock.restrict, (instance_isolation.rules,)))
+    if instance_isolation.filter is not None:
+        taken.append((kernel.set_seccomp, (instance_isolation.filter,)))
     # After the uid change, which clears it.
     taken.append((kernel.prctl, (kernel.PR_SET_PDEATHSIG, SIGKILL)))
     taken.append((_follow, (parent,)))

@@ -51,7 +51,7 @@ def rehearse(scratch: str) -> None:
     root = os.geteuid() == 0
     uid = UID if root else 0
     ours, _ = socket.socketpair()
-    standing = warden.divide(
+    zygote_isolation = warden.divide(
         uid,
         group=uid,
         isolation=2,
@@ -60,15 +60,15 @@ def rehearse(scratch: str) -> None:
             rung, uid=uid, scratch=scratch, files=scratch, paths=sys.path
         ),
     )
-    rung = standing.rung
-    notes = [*standing.notes, *isolation.filter_zygote()]
-    ground = isolation.seal_zygote(
+    rung = zygote_isolation.rung
+    notes = [*zygote_isolation.notes, *isolation.filter_zygote()]
+    shared_isolation = isolation.seal_zygote(
         rung, common=2, most=2, scratch=scratch, own=scratch, paths=sys.path
     )
-    notes += ground.notes
-    stands = _stand(ground, uid if rung.uids else 0, scratch)
+    notes += shared_isolation.notes
+    stands = _stand(shared_isolation, uid if rung.uids else 0, scratch)
     broken = {note.split(":", 1)[0]: note.split(":", 1)[-1].strip() for note in notes}
-    tried = f" ({'; '.join(standing.notes)})" if standing.notes else ""
+    tried = f" ({'; '.join(zygote_isolation.notes)})" if zygote_isolation.notes else ""
     found = [
         ProbeResult("offspring", rung.spaces, rung.name + tried),
         ProbeResult("root", not root or rung.uids, _about_root(root=root, rung=rung)),
@@ -87,7 +87,9 @@ def rehearse(scratch: str) -> None:
             "and `isolation=2` for what you do not trust: below it functions read the data folder, "
             "the operator's key included",
         ),
-        ProbeResult("isolation", stands, f"level {ground.level if stands else 0} of 2 is reached"),
+        ProbeResult(
+            "isolation", stands, f"level {shared_isolation.level if stands else 0} of 2 is reached"
+        ),
     ]
     sys.stdout.write(msgspec.json.encode(found).decode())
     sys.stdout.flush()
@@ -112,22 +114,22 @@ def _about_root(*, root: bool, rung: warden.IsolationStep) -> str:
     return "given up before an app is imported, save for what gives instances their uids"
 
 
-def _stand(ground: isolation.SharedIsolation, uid: int, scratch: str) -> bool:
+def _stand(shared_isolation: isolation.SharedIsolation, uid: int, scratch: str) -> bool:
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            walls = isolation.plan_walls(
+            instance_isolation = isolation.plan_isolation(
                 Resources(),
                 own_uid=uid != 0,
                 size=limits.address_space(),
-                level=ground.level,
-                ground=ground,
+                level=shared_isolation.level,
+                shared_isolation=shared_isolation,
             )
             scratch, uid = f"{scratch}/one", uid and uid + 1
-            isolation.furnish(scratch, uid)
+            isolation.prepare_scratch(scratch, uid)
             for act, arguments in isolation.steps(
-                walls, uid=uid, groups=[], scratch=scratch, parent=os.getppid()
+                instance_isolation, uid=uid, groups=[], scratch=scratch, parent=os.getppid()
             ):
                 act(*arguments)
             __import__("wave")

@@ -95,14 +95,14 @@ class Stage:
                 continue
             return
 
-    async def ask(self, wish: Callable[[HostedNode], Coroutine[Any, Any, T]]) -> T:
+    async def ask(self, request: Callable[[HostedNode], Coroutine[Any, Any, T]]) -> T:
         """What the host that is up answers.
 
         Raises:
             Unavailable: It died, or its store was away: whether it happened is unknown.
         """
-        node = await self.lives.standing()
-        asked = self.lives.loop.create_task(_inside(node, wish), name="ask")
+        node = await self.lives.current()
+        asked = self.lives.loop.create_task(_inside(node, request), name="ask")
         node.host.adopt(asked)
         await asyncio.wait((asked,))
         if asked.cancelled():
@@ -112,18 +112,18 @@ class Stage:
             raise Unavailable("the host died before it answered") from error
         return asked.result()
 
-    async def insist(self, wish: Callable[[HostedNode], Coroutine[Any, Any, T]]) -> T | None:
+    async def insist(self, request: Callable[[HostedNode], Coroutine[Any, Any, T]]) -> T | None:
         """The answer, asked for again until there is one; None where the wish is refused."""
         while True:
             try:
-                return await self.ask(wish)
+                return await self.ask(request)
             except (Fenced, Unavailable):
-                # Another owner had claimed the partition, or nobody knows: so one is told to try again.
+                # Another owner had claimed the partition, or the result is unknown: try again.
                 await self.clock.sleep(AGAIN_S)
             except HeadraceError:
                 return None
 
 
-async def _inside(node: HostedNode, wish: Callable[[HostedNode], Coroutine[Any, Any, T]]) -> T:
+async def _inside(node: HostedNode, request: Callable[[HostedNode], Coroutine[Any, Any, T]]) -> T:
     inhabited.set(node.host)
-    return await wish(node)
+    return await request(node)

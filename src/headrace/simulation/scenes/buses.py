@@ -167,7 +167,7 @@ class BusScene:
         await self._stage.wait_until(planned.at)
         begin, end = (epoch + round(at * 1e6) for at in (planned.begin, planned.end))
 
-        async def wish(node: HostedNode) -> ReplayRow:
+        async def request(node: HostedNode) -> ReplayRow:
             return await node.services.replays.start(
                 planned.name,
                 BUS,
@@ -181,7 +181,7 @@ class BusScene:
 
         asked = self._stage.clock.now()
         # A wish whose end is unknown is made again: refused where the first was heard.
-        while await self._stage.insist(wish) is None and await self._stage.insist(look) is None:
+        while await self._stage.insist(request) is None and await self._stage.insist(look) is None:
             await self._stage.clock.sleep(AGAIN_S)
         self.replayed.append([planned.name, begin, end, list(planned.rules), asked])
 

@@ -25,7 +25,7 @@ from headrace.testing.virtual_time import EPOCH
 
 SECOND = 1_000_000
 OUTPUT, NAME = "merge.out", "blend"
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 class PlannedSend(msgspec.Struct, frozen=True):
@@ -124,10 +124,10 @@ class MergeScene:
     async def finish(self) -> None:
         """Send it back now, where faults had kept the first run from its end."""
         await self._send_back()
-        await self._stage.clock.sleep(PATIENCE_S)
+        await self._stage.clock.sleep(TIMEOUT_S)
 
     async def _send_back(self) -> None:
-        end = self._stage.clock.monotonic() + PATIENCE_S
+        end = self._stage.clock.monotonic() + TIMEOUT_S
         while not self._is_sent_back and self._stage.clock.monotonic() < end:
             if self._told() < len(self.published):
                 await self._stage.clock.sleep(AGAIN_S)

@@ -185,11 +185,11 @@ class QueueScene:
             await self._redrive()
 
     async def _redrive(self) -> None:
-        async def wish(node: HostedNode) -> int:
+        async def request(node: HostedNode) -> int:
             return await node.services.queues.redrive(QUEUE)
 
         self.journal.append(["redrive", self._now()])
-        await self._stage.insist(wish)
+        await self._stage.insist(request)
 
     async def _consume(self, chance: Random) -> None:
         handling: list[asyncio.Task[None]] = []
@@ -233,7 +233,7 @@ class QueueScene:
         return found
 
     async def _say(self, what: str, message: LeasedMessage, amount: float = 0.0) -> None:
-        def wish(node: HostedNode) -> Any:
+        def request(node: HostedNode) -> Any:
             queues = node.dispatcher.queues
             match what:
                 case "ack":
@@ -246,7 +246,7 @@ class QueueScene:
         began = self._now()
         answer: bool | None = None
         try:
-            answer = await self._stage.ask(wish)
+            answer = await self._stage.ask(request)
         except HeadraceError:
             answer = None
         self.journal.append(

@@ -35,7 +35,7 @@ ATTEMPTS = 3
 FOR_GOOD = 1_000
 """So often fails the close of a window that only a mended handler can tell."""
 END_S = 1e6
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 PlannedReading = tuple[int, str, float]
 """Number, key, and when it happened: seconds since the beginning."""
@@ -205,17 +205,17 @@ class WindowScene:
             await self._bring(tuple((-1, key, END_S) for key in keys))
         elif not self.planned.idle:
             # What came before is folded before the windows are closed by hand.
-            await self._stage.clock.sleep(PATIENCE_S)
+            await self._stage.clock.sleep(TIMEOUT_S)
             await self._stage.insist(partial(_flushed_by, key=""))
-        await self._stage.clock.sleep(PATIENCE_S)
+        await self._stage.clock.sleep(TIMEOUT_S)
         self._is_mended = True
         await self._stage.insist(self._redriven_by)
-        await self._stage.clock.sleep(PATIENCE_S)
+        await self._stage.clock.sleep(TIMEOUT_S)
 
     async def _redriven_by(self, node: HostedNode) -> bool:
         name, clock = f"{APP}.{NAME}", self._stage.clock
-        await DeadLetters(node.door, node.dispatcher, clock).redrive(name)
-        await ParkedKeys(node.door, node.dispatcher, clock).redrive(name)
+        await DeadLetters(node.host_storage, node.dispatcher, clock).redrive(name)
+        await ParkedKeys(node.host_storage, node.dispatcher, clock).redrive(name)
         return True
 
     # --- what is seen -----------------------------------------------------------------------

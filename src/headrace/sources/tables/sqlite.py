@@ -153,7 +153,7 @@ class OutboxSource:
                 f"the database `{self._trigger.path}` was replaced or put back to an earlier state: "
                 f"what that did to `{self._trigger.table}` is not known; begin anew with another `slot=`"
             )
-        outbox.begin_anew()
+        outbox.start_again()
         return OutboxProgress(slot, outbox.epoch)
 
     async def _pause(self) -> None:

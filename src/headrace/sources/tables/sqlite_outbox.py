@@ -214,7 +214,7 @@ class Outbox:
             raise self._trouble(error) from error
         return True
 
-    def begin_anew(self) -> None:
+    def start_again(self) -> None:
         """Have every row of the table told again, as `read`, behind what is in the outbox.
 
         An outbox of which nothing was told is left as it is: its rows are in it, or come by themselves.
