@@ -23,7 +23,7 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class TaskFailure(msgspec.Struct, frozen=True):
-    """Why a supervised task is not well.
+    """Failures of a supervised task.
 
     Attributes:
         error: Why it failed last, whole.
@@ -98,12 +98,12 @@ class Supervised:
 
     @property
     def halted(self) -> bool:
-        """Whether it has ended for good by an error."""
+        """Return whether it has ended for good by an error."""
         return self._trouble is not None and self._trouble.halted
 
     @property
     def trouble(self) -> TaskFailure | None:
-        """What is wrong with it; None where it is well, or over."""
+        """Return its failure; None if it is healthy or has ended."""
         return None if self._is_well() else self._trouble
 
     def _failed(self, error: Exception, *, halted: bool) -> None:

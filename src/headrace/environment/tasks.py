@@ -32,7 +32,7 @@ class Tasks:
 
     @property
     def closed(self) -> bool:
-        """Whether it takes no more members."""
+        """Return whether it takes no more members."""
         return self._closed
 
     def start(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
@@ -74,7 +74,7 @@ class Tasks:
         return kept
 
     def troubles(self) -> dict[str, TaskFailure]:
-        """What is wrong with supervised members that are not well, by name."""
+        """Return the failures of supervised members that are not healthy, by name."""
         return {kept.name: kept.trouble for kept in self._supervised.values() if kept.trouble}
 
     def _ended(self, task: asyncio.Task[Any]) -> None:

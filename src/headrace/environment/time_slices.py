@@ -31,7 +31,7 @@ class Slices:
             self._due = self._clock.monotonic() + SLICE_S
 
     async def through(self, steps: Steps[T]) -> T:
-        """What the steps come to."""
+        """Return the result of the steps."""
         while True:
             try:
                 next(steps)

@@ -121,17 +121,17 @@ class Node:
         broker.hold(self._owed)
 
     async def _owed(self) -> Mapping[tuple[str, int], int] | None:
-        """What retention may not take; until every app is there, nobody can tell."""
+        """Return the offsets that retention must keep; unknown until every app is deployed."""
         if not self._ready:
             return None
         return await lowest_owed(self.storage, self.dispatcher.functions)
 
     def services(self) -> Dependencies:
-        """What the HTTP server may call."""
+        """Services that the HTTP server calls."""
         return self._services
 
     def health(self) -> Health:
-        """Whether the node takes work, and what is wrong where it does not."""
+        """Return whether the node takes work, and what is wrong where it does not."""
         found = {
             f"{key[0]} {'+'.join(key[1])}/{key[2]}": why
             for key, why in self.dispatcher.halted.items()
@@ -152,7 +152,7 @@ class Node:
         return Health(ready=True, checks=found)
 
     def _surroundings(self) -> ImportEnvironment:
-        """What an app may be given that is loaded now."""
+        """Return the settings and variables for an app that is imported now."""
         return structs.replace(surroundings_of(self.settings), generation=self._generation)
 
     def adopt(self, settings: Settings) -> None:

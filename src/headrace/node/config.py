@@ -1,4 +1,4 @@
-"""What a node is told: `headrace.toml`, the environment and the command line become `Settings`.
+"""Settings of a node: `headrace.toml`, the environment and the command line become `Settings`.
 
 The only room that reads settings files and environment variables. Later sources win: defaults,
 `headrace.toml`, its `[env.NAME]` section, `HEADRACE_*` variables, the command line. Everything a
@@ -121,7 +121,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def fleet(self) -> FleetLimits:
-        """What all functions together may use.
+        """Return the limits for all functions together.
 
         Raises:
             Misuse: One of the limits cannot hold.
@@ -148,7 +148,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         )
 
     def unmatched(self, apps: Iterable[AppSpec]) -> list[str]:
-        """What is overridden but not deployed: each as a sentence that says where it stands."""
+        """Return a sentence for each override of a function or stream that is not deployed, with its place."""
         known = list(apps)
         functions = [spec.name for app in known for spec in app.functions]
         streams = [spec.name for app in known for spec in app.streams]
@@ -252,7 +252,7 @@ def secrets_of(settings: Settings, environ: Mapping[str, str] | None = None) -> 
 def surroundings_of(
     settings: Settings, environ: Mapping[str, str] | None = None
 ) -> ImportEnvironment:
-    """What apps may be given: their settings, and the environment but for what is the node's own.
+    """Return the values for apps: their settings, and the environment without the node's own variables.
 
     Variables that hold secrets are never handed out with it, whatever an app names.
     """
@@ -271,13 +271,13 @@ def service_manager(environ: Mapping[str, str] | None = None) -> str:
 
 
 def refuses_color(environ: Mapping[str, str] | None = None) -> bool:
-    """Whether the environment asks for output without colour (`NO_COLOR`, or a terminal without)."""
+    """Return whether the environment asks for output without colour (`NO_COLOR`, or a terminal without)."""
     environ = os.environ if environ is None else environ
     return bool(environ.get("NO_COLOR")) or environ.get("TERM") == "dumb"
 
 
 class NodeFile(msgspec.Struct, frozen=True):
-    """What a running node writes into its data folder, as `node.json`.
+    """Description of a running node, stored in its data folder as `node.json`.
 
     Attributes:
         url: Its address.
@@ -300,7 +300,7 @@ def write_note(data: Path, note: NodeFile) -> Path:
 
 
 def read_note(data: Path) -> NodeFile | None:
-    """What the node that owns the data folder wrote down; None where none did."""
+    """Read the description that the node wrote into its data folder; None if there is none."""
     try:
         return msgspec.json.decode((data / "node.json").read_bytes(), type=NodeFile)
     except (OSError, msgspec.DecodeError):
@@ -314,7 +314,7 @@ def environment_of(more: Mapping[str, str]) -> dict[str, str]:
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where a command finds a node, and what it shows and trusts there.
+    """Address of a node for a command, with the token and certificate to use.
 
     Attributes:
         url: The node's address.
@@ -348,7 +348,7 @@ def client_address(
 
 
 def _same_server(one: str, other: str) -> bool:
-    """Whether two addresses are the same door of this machine, by whichever of its names."""
+    """Return whether two addresses are the same door of this machine, by whichever of its names."""
     ends = [urlsplit(url if "//" in url else f"http://{url}") for url in (one, other)]
     hosts = {"127.0.0.1" if end.hostname == "localhost" else end.hostname for end in ends}
     return (
@@ -453,7 +453,7 @@ def _from_environment(
 
 
 def _chosen(text: str) -> SettingValue:
-    """What `--set` says.
+    """Parse the values of `--set`.
 
     Raises:
         Misuse: It is not `app.NAME=value`.
@@ -465,7 +465,7 @@ def _chosen(text: str) -> SettingValue:
 
 
 def _is_of_a_service(variable: str, text: str) -> bool:
-    """Whether Kubernetes made the variable up for a Service whose name begins with `headrace`.
+    """Return whether Kubernetes made the variable up for a Service whose name begins with `headrace`.
 
     It tells every container where the Services of its namespace are, as
     `HEADRACE_PORT=tcp://10.0.0.1:4280` and `HEADRACE_SERVICE_HOST=10.0.0.1`.

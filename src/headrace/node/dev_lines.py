@@ -49,7 +49,7 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 
 
 def line_of_log(line: LogLine) -> Line:
-    """What an instance wrote."""
+    """Return the line for output of an instance."""
     return Line(line.time, line.level, line.function, line.text)
 
 
@@ -104,7 +104,7 @@ def line_of_left_out(time: int, function: str, count: int) -> Line:
 
 
 def names(function: str, only: Collection[str]) -> bool:
-    """Whether `only` names the function, or its app."""
+    """Return whether `only` names the function, or its app."""
     return function in only or function.partition(".")[0] in only
 
 
@@ -130,7 +130,7 @@ def written(line: Line, *, width: int, zone: tzinfo | None = None, color: bool =
 
 
 def _code(severity: int) -> str:
-    """What makes a terminal show text in the colour of a level; "" for its own."""
+    """Return the terminal sequence for the colour of a level; "" for the default colour."""
     if severity >= logging.ERROR:
         return "\x1b[31m"
     if severity >= logging.WARNING:

@@ -1,4 +1,4 @@
-"""What `headrace dev` prints: observes the node, and hands lines to a thread that writes them.
+"""Output of `headrace dev`: observes the node, and passes lines to a thread that writes them.
 
 The node never waits for a terminal: lines wait in a queue with a bound, each function has a budget
 of lines, and what does not fit is counted and told as left out.
@@ -47,7 +47,7 @@ FLUSH_S: Final = 1.0
 
 
 class OutputSelection(msgspec.Struct, frozen=True):
-    """What is printed.
+    """Return the kinds of line that are printed.
 
     Attributes:
         quiet: Only warnings and errors.
@@ -59,13 +59,13 @@ class OutputSelection(msgspec.Struct, frozen=True):
     only: tuple[str, ...] = ()
 
     def takes(self, line: Line, *, is_node: bool = False) -> bool:
-        """Whether the line is printed."""
+        """Return whether the line is printed."""
         if self.quiet and line.severity < logging.WARNING:
             return False
         return is_node or not self.only or names(line.function, self.only)
 
     def unknown(self, functions: Iterable[str]) -> list[str]:
-        """What `only` names and nobody is called."""
+        """Return the names in `only` that no function or app has."""
         known = list(functions)
         return [name for name in self.only if not any(names(each, (name,)) for each in known)]
 
@@ -83,12 +83,12 @@ class LineQueue:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to write, now or later."""
+        """Return whether there is nothing to write, now or later."""
         return not (self._waiting or self._left_out)
 
     @property
     def owes(self) -> bool:
-        """Whether lines were left out and not told yet."""
+        """Return whether lines were left out and not told yet."""
         return bool(self._left_out)
 
     def put(self, line: Line) -> None:
@@ -104,7 +104,7 @@ class LineQueue:
                 self._left_out[line.function] += 1
 
     def take(self, *, last: bool = False) -> list[Line]:
-        """What is to be written now.
+        """Return the lines to write now.
 
         Args:
             last: Whether nothing is taken later, so that what was left out is told at once.

@@ -58,7 +58,7 @@ def build_services(
     cold_starts: Callable[[], ColdStarts],
     failed_start: FailedStarts,
 ) -> Dependencies:
-    """What the HTTP server may call.
+    """Services that the HTTP server calls.
 
     Args:
         dispatcher: Who delivers.

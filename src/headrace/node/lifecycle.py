@@ -271,7 +271,7 @@ async def _reload(node: Node, watcher: Watcher, stale: set[str]) -> None:
 
 
 def _watched(node: Node) -> frozenset[Path]:
-    """What the triggers of the node's apps watch."""
+    """Return the files and folders that the triggers of the node's apps watch."""
     return frozenset[Path]().union(
         *(watched_by(app.functions) for app in node.dispatcher.apps.values())
     )

@@ -1,4 +1,4 @@
-"""What an operator says about a function or stream beside its author: checked, then merged.
+"""Overrides of functions and streams by an operator: checked, then merged with the declarations.
 
 Comes in: a name and a table of values as read from a file or a variable. Goes out: a description
 with those values replaced. Nested policies are merged key by key, so that `retry = {attempts = 3}`
@@ -46,7 +46,7 @@ class Override(msgspec.Struct, frozen=True):
     from_text: bool = False
 
     def matches(self, name: str) -> bool:
-        """Whether this is about `name`."""
+        """Return whether this is about `name`."""
         if not self.from_text:
             return self.name == name
         return variable_form(name) == self.name.upper()

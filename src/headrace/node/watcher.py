@@ -1,4 +1,4 @@
-"""Which files changed since the apps were loaded: those of their code, and the settings file.
+"""Watcher of the files of the apps' code and of the settings file.
 
 A node's data folder and the files it writes its own output to are not looked at.
 """
@@ -58,7 +58,7 @@ class Watcher:
         return found
 
     def matters(self, path: Path) -> bool:
-        """Whether a change of the file is a reason to load the apps again."""
+        """Return whether a change of the file is a reason to load the apps again."""
         if path in self.files:
             return True
         if self._data in path.parents and not self._holds_code:
@@ -81,7 +81,7 @@ class Watcher:
 
 
 def settings_files(settings: Settings) -> frozenset[Path]:
-    """Where settings are read from when they are read again, there or not, by each of its names."""
+    """Return every path of the settings file, whether it exists or not."""
     file = Path(settings.source or FILE_NAME)
     return frozenset({file.absolute(), file.resolve()})
 

@@ -1,1 +1,1 @@
-"""Which events are meant: event patterns, and an index over many of them. Pure."""
+"""Event patterns, and an index over many of them. Pure."""

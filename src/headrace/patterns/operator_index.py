@@ -237,7 +237,7 @@ class _Texts(Generic[T]):
 
 
 def _anchors(term: Term) -> list[_Anchor]:
-    """Where a term may be hung up; the cheapest to look up first."""
+    """Return the keys under which a term can be indexed; the cheapest lookup first."""
     if term.kind in {"prefix", "prefix-i"}:
         return [_Anchor("prefix", term.operand)]
     if term.kind in {"suffix", "suffix-i"}:
@@ -304,7 +304,7 @@ class _Segments(Generic[T]):
         return 2 * bisect_left(self._points, one.high) + (1 if one.high_closed else 0)
 
     def find(self, value: Any, found: list[T]) -> None:
-        """Where the intervals that hold `value` lead."""
+        """Return the targets of the intervals that contain `value`."""
         points = self._points
         at = bisect_left(points, value)
         found += self._segments[2 * at + (at < len(points) and points[at] == value)]
@@ -327,7 +327,7 @@ class _Ranges(Generic[T]):
         self._above = _Ranges(above) if above else None
 
     def find(self, value: Any, found: list[T]) -> None:
-        """Where the intervals that hold `value` lead."""
+        """Return the targets of the intervals that contain `value`."""
         node: _Ranges[T] | None = self
         while node is not None:
             centre = node._centre
@@ -369,7 +369,7 @@ class _Networks(Generic[T]):
             table[int(network.network_address) >> host_bits] = to
 
     def find(self, text: str, value: str, found: list[T]) -> None:
-        """Where the networks that hold the address `value` lead."""
+        """Return the targets of the networks that contain the address `value`."""
         del text
         address = address_in(value)
         if address is None:

@@ -133,12 +133,12 @@ def single(path: str, one: Mapping[str, Any]) -> tuple[str, Any]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number; true and false are none."""
+    """Return whether it is a number; true and false are none."""
     return isinstance(value, _NUMBER) and not isinstance(value, bool)
 
 
 def kind_of(value: Any) -> str:
-    """What JSON calls it, with its article."""
+    """Return the JSON name of its type, with an article."""
     match value:
         case None:
             return "null"

@@ -39,7 +39,7 @@ class Value(NamedTuple):
 
 
 class Leaf(NamedTuple):
-    """What one path must hold: a value that passes one of the tests, or (`absent`) nothing."""
+    """Condition on one path: a value that passes one of the tests, or (`absent`) no value."""
 
     path: str
     terms: tuple[Term, ...]
@@ -58,7 +58,7 @@ class Pattern:
         self.alternatives = alternatives
 
     def matches(self, event: Any) -> bool:
-        """Whether the (decoded JSON) event is meant."""
+        """Return whether the (decoded JSON) event is meant."""
         if not isinstance(event, Mapping):
             return False
         fields = flatten(event)
@@ -104,7 +104,7 @@ def _flatten(
 
 
 def all_hold(leaves: tuple[Leaf, ...], fields: Mapping[str, list[Value]]) -> bool:
-    """Whether every leaf holds, and all of them in the same elements of the event's arrays."""
+    """Return whether every leaf holds, and all of them in the same elements of the event's arrays."""
     candidates: list[list[Places]] = []
     for leaf in leaves:
         values = fields.get(leaf.path)
@@ -131,7 +131,7 @@ class _Spot:
 
 
 def _consistent(candidates: list[list[Places]]) -> bool:
-    """Whether one value per path can be chosen so that no array gives two elements.
+    """Return whether one value per path can be chosen so that no array gives two elements.
 
     One walk over the values, whatever they are: trying one choice after the other would cost an event
     with long arrays their lengths multiplied.
@@ -148,7 +148,7 @@ def _consistent(candidates: list[list[Places]]) -> bool:
 
 
 def _together(spot: _Spot) -> list[int]:
-    """Which paths, as bits, can have their values in or beneath `spot`: the largest sets of them."""
+    """Return the largest sets of paths, as bits, that can have their values in or beneath `spot`."""
     sets = [spot.found]
     for elements in spot.arrays.values():
         inner = _largest({one for element in elements.values() for one in _together(element)})
@@ -194,7 +194,7 @@ def _alternatives(pattern: Mapping[str, Any], path: str) -> list[list[Leaf]]:
 
 
 def _is_choice(wanted: Any) -> bool:
-    """Whether `$or` is the operator: two or more objects, none of which is a single test."""
+    """Return whether `$or` is the operator: two or more objects, none of which is a single test."""
     return (
         isinstance(wanted, list)
         and len(wanted) > 1
@@ -230,7 +230,7 @@ def _leaf(path: str, wanted: list[Any]) -> Leaf:
 
 
 class MatchResult(NamedTuple):
-    """What became of an event that was put to a pattern.
+    """Result of matching an event against a pattern.
 
     Attributes:
         matches: Whether it is meant.

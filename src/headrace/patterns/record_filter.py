@@ -1,4 +1,4 @@
-"""Which records of a chunk a trigger is about: its pattern, put to each event's key and value.
+"""Filter of the records of a chunk: the trigger's pattern, matched against each event's key and value.
 
 A pattern sees `{"key", "value", "type", "source", "headers", "time"}`, with the value as JSON (AWS Lambda
 shows a Kafka record's key and value to its filters under the same names). A value that is not JSON

@@ -163,7 +163,7 @@ class _Node:
 
 
 def _order(leaf: Leaf, variety: int) -> tuple[bool, bool, int, int]:
-    """How well a leaf tells rules apart, the lowest best.
+    """Rank of a leaf by how well it separates rules, the lowest best.
 
     What can be looked up comes before what has to be asked one by one. What all rules ask alike
     tells none apart: it is asked last, by the few that are left then.
@@ -173,7 +173,7 @@ def _order(leaf: Leaf, variety: int) -> tuple[bool, bool, int, int]:
 
 
 def _rank(leaf: Leaf) -> int:
-    """How quickly a leaf is judged, 0 best: a choice is as slow as its worst test."""
+    """Rank of a leaf by the cost of its test, 0 best: a choice is as slow as its slowest test."""
     if leaf.absent:
         return _ABSENT
     return max(_RANK.get(term.kind, 1) for term in leaf.terms)
@@ -387,12 +387,12 @@ def _walk_many(root: _Node, fields: dict[str, Any]) -> list[str]:
 
 
 def _is_entangled(one: _Alternative, in_arrays: set[str]) -> bool:
-    """Whether several of its leaves stand in arrays, and so may be of different elements."""
+    """Return whether several of its leaves stand in arrays, and so may be of different elements."""
     return len(one.leaves) > 1 and sum(leaf.path in in_arrays for leaf in one.leaves) > 1
 
 
 def _holds_together(one: _Alternative, fields: Mapping[str, Any]) -> bool:
-    """Whether all leaves hold, and in the same elements of the event's arrays."""
+    """Return whether all leaves hold, and in the same elements of the event's arrays."""
     spelled = {
         leaf.path: value if type(value) is list else [Value(value, ())]
         for leaf in one.leaves

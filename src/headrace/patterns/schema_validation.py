@@ -1,4 +1,4 @@
-"""Whether a value is what a JSON Schema says, and where not: for bodies and queries at the HTTP server.
+"""Validation of values against a JSON Schema: for bodies and queries at the HTTP server.
 
 In: the schema of an author's type, read once. Out: nothing, or the first place that is wrong. The
 author's expressions (`pattern`) run in time linear in the text; what cannot is refused when the schema
@@ -319,7 +319,7 @@ class Checker:
 
 
 def _longest(expression: str, asked: int | None, path: str) -> int:
-    """How many characters a text may have that the expression is held against.
+    """Return the longest text, in characters, that the expression may be matched against.
 
     Raises:
         Misuse: More are asked for than can be matched in time.
@@ -336,7 +336,7 @@ def _longest(expression: str, asked: int | None, path: str) -> int:
 
 
 def places_of(expression: str) -> int:
-    r"""How many characters and classes an expression has, with its repetitions written out.
+    r"""Count the characters and classes of an expression, with its repetitions written out.
 
     A match holds each character of a text against so many of them at most. Of one class alone, before anything is
     repeated without end, up to 200 repetitions count: seldom more are under way at a time. What makes the engine slower
@@ -398,7 +398,7 @@ def as_python_reads(expression: str) -> str:
 
 
 def _may_hold_whole(raw: bytes) -> bool:
-    """Whether a number such as `1.0` or `1e3` stands there, or a text looks like one."""
+    """Return whether a number such as `1.0` or `1e3` stands there, or a text looks like one."""
     if b".0" not in raw:
         # The way nearly every body goes.
         alike = raw.translate(_DIGITS_ALIKE)
@@ -408,7 +408,7 @@ def _may_hold_whole(raw: bytes) -> bool:
 
 
 def _is_whole(schema: Mapping[str, Any]) -> bool:
-    """Whether a number that may stand here is an integer."""
+    """Return whether a number that may stand here is an integer."""
     if "enum" in schema or "const" in schema:
         named = (*schema.get("enum", ()), schema.get("const"))
         return not any(isinstance(each, float) for each in named)

@@ -30,7 +30,7 @@ SHARED_MODE = 0o2770
 
 
 class FolderShare(msgspec.Struct, frozen=True):
-    """What a zygote is told of its app's files: the root of all, and the group of its instances."""
+    """Location of app files for a zygote: the common root, and the group of its instances."""
 
     root: str
     group: int

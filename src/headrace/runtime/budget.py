@@ -1,4 +1,4 @@
-"""How many instances there may be and how much memory they may use, and who goes at a bound.
+"""Limits on the number and memory of instances, and the choice of the instance to stop at a limit.
 
 Idle ones go first, those worth least before others; then nobody may be forked until one has gone;
 and if those at work grow beyond the memory, the one that uses most is ended. Memory is measured
@@ -24,7 +24,7 @@ WEIGH_EVERY_S = 1.0
 
 
 class Budget:
-    """What all functions of a node may use. Owned by the fleet."""
+    """Limits for all functions of a node. Owned by the fleet."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Budget:
         self._weighed_at = -WEIGH_EVERY_S
 
     def make_room(self) -> bool:
-        """Whether another may be forked now, once idle ones were let go for it.
+        """Return whether another may be forked now, once idle ones were let go for it.
 
         Raises:
             Unavailable: There is no memory for it, and nothing that would give some back.
@@ -62,7 +62,7 @@ class Budget:
         return True
 
     def is_due(self, now: float) -> bool:
-        """Whether it is time to weigh again."""
+        """Return whether it is time to weigh again."""
         return now - self._weighed_at >= WEIGH_EVERY_S
 
     def weigh(self, now: float) -> None:

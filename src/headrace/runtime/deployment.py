@@ -78,7 +78,7 @@ class Deployment:
 
     @property
     def spec(self) -> AppSpec:
-        """What the app declared, as it was first imported; to be asked for once it has started."""
+        """Return the declarations of the app as first imported; only after the start."""
         assert self._spec is not None  # noqa: S101 - it has started
         return self._spec
 
@@ -89,13 +89,13 @@ class Deployment:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether it has no zygote, and failed to get one so often that nobody should wait for it."""
+        """Return whether it has no zygote, and failed to get one so often that nobody should wait for it."""
         is_down = self.zygote is None or not self.zygote.alive
         return is_down and self._restarts >= MAX_RESTARTS
 
     @property
     def trouble(self) -> str:
-        """Why its zygote did not come up; "" where it did."""
+        """Return the reason why its zygote did not start; "" if it did."""
         trouble = None if self._life is None else self._life.trouble
         return "" if trouble is None else trouble.error
 
@@ -188,7 +188,7 @@ class Deployment:
 
     @property
     def renewal(self) -> float:
-        """When its zygote is to be replaced for its age."""
+        """Return the time at which its zygote is replaced because of its age."""
         return max(self._loaded_at + self._limits.zygote_age, self._renewable_at)
 
     def tend(self, now: float) -> None:

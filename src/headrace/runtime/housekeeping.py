@@ -1,4 +1,4 @@
-"""What time brings a fleet: timeouts, hibernation, eviction, memory, zygotes that hang or grow old.
+"""Periodic work of a fleet: timeouts, hibernation, eviction, memory, zygotes that hang or grow old.
 
 It looks after everything once every tick while something is under way, and rests otherwise until
 something changes or falls due. What is begun need not be looked at before a tick is over, so that

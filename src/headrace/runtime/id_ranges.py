@@ -1,4 +1,4 @@
-"""Which ids the instances of a node that runs as root get: a range that no other node of the machine has.
+"""Range of user ids for the instances of a node that runs as root; no other node of the machine has it.
 
 A range is held by a lock on a file in the system's folder for what runs now, as long as the node lives, however it ends.
 """

@@ -1,4 +1,4 @@
-"""How an app's code is imported, wherever that is: in which environment, and with which import path.
+"""Environment and import path with which every process imports an app's code.
 
 A zygote imports so on a node, and `headrace validate` in a process of its own.
 """
@@ -40,7 +40,7 @@ def environment_for_import() -> dict[str, str]:
 
 
 def search_paths(target: str) -> list[Path]:
-    """What goes in front of an app's `sys.path`: its file's folder, or where we stand."""
+    """Return the entries before an app's `sys.path`: its file's folder, or the current folder."""
     path = target.rsplit(":", 1)[0] if ":" in target else target
     if path.endswith(".py") or "/" in path:
         return [Path(path).resolve().parent]

@@ -1,4 +1,4 @@
-"""Who descends from whom, and ending all of it: what a process leaves behind must not live on.
+"""Process trees: finding the descendants of a process, and ending all of them.
 
 In come pids of this process's children, found in `/proc`, which must be that of our own PID
 namespace; nothing comes out but the dead. A child that we have not reaped keeps its pid, and those

@@ -1,4 +1,4 @@
-"""Whether an app's process speaks for its own app alone, before the host believes it. Pure.
+"""Checks of an app's declarations before the host uses them: they may only be about its own app. Pure.
 
 The process that imports an app runs the author's code, which can say anything over the socket to the
 host. In: the description it sent. Out: nothing, or a refusal. What belongs to others (which streams a

@@ -33,12 +33,12 @@ DEFAULT_JUDGE = "tests.auditor.judge:judge"
 
 
 def play(seed: int, judge: Judge) -> tuple[list[str], str]:
-    """What the judge found in a seed's run, and the run's fingerprint."""
+    """Return the judge's findings in a seed's run, and the run's fingerprint."""
     return play_plan(plan_of(seed), judge)
 
 
 def play_plan(plan: Plan, judge: Judge) -> tuple[list[str], str]:
-    """What the judge found in a plan's run, and the run's fingerprint."""
+    """Return the judge's findings in a plan's run, and the run's fingerprint."""
     # Whatever ends a run or its judge counts against the seed, so that the seed is named.
     try:
         account = SimulationRun(plan).play()

@@ -1,4 +1,4 @@
-"""What a simulated run consists of, as plain values: functions, events, deeds, faults and scenes.
+"""Plan of a simulated run, as plain values: functions, events, actions, faults and scenes.
 
 `plan` draws them from a seed, `run` carries them out, and a failing run is printed with them.
 """
@@ -101,7 +101,7 @@ class PlannedFunction(msgspec.Struct, frozen=True):
 
     @property
     def is_merged(self) -> bool:
-        """Whether its streams are read as one."""
+        """Return whether its streams are read as one."""
         return self.merge and len(self.streams) > 1
 
     @property

@@ -359,12 +359,12 @@ class SimulationRun(HostWatcher):
         }
 
     def _gone(self, stream: str) -> list[tuple[int, int, bytes, int]]:
-        """What a stream held once, event by event."""
+        """Return all events that a stream has held."""
         let_go = self._let_go.get(stream, {})
         return [(*place, body, appended) for place, (body, appended) in sorted(let_go.items())]
 
     def _sent(self) -> dict[int, list[Any]]:
-        """How every event looked that was published: key, time, id, headers, type and source."""
+        """Return the key, time, id, headers, type and source of every published event."""
         events = (event for action in self.plan.actions for event in action.events)
         return {
             event.number: [fact.key, fact.time, fact.id, fact.headers or {}, fact.type, fact.source]
@@ -373,7 +373,7 @@ class SimulationRun(HostWatcher):
         }
 
     def _asked(self, name: str, each: PlannedFunction) -> dict[str, Any]:
-        """What was asked for one function."""
+        """Return the planned effects of one function."""
         # One that reports failures by name goes on to the next event by itself, in whatever mode.
         goes_on = each.shape == "failures" and each.order == "ordered"
         return {

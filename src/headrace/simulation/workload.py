@@ -1,4 +1,4 @@
-"""What the planned functions do: the topology as an author would have written it, with its flaws.
+"""Handlers of the planned functions: the topology as an author would write it, with its faults.
 
 In: a plan. Out: an app whose handlers leave an output and a note in the state for every event, and
 fail, dawdle or refuse where the plan says so.
@@ -31,11 +31,11 @@ FLOW = (
 
 
 class Troubled(Exception):
-    """What a planned handler raises."""
+    """Planned error of a handler."""
 
 
 class Workload:
-    """What the planned handlers do; remembers what it has let pass, as the outside world would."""
+    """Behaviour of the planned handlers; remembers the attempts it has seen, as an external system would."""
 
     def __init__(self) -> None:
         self.healed = False
@@ -53,7 +53,7 @@ class Workload:
             raise Troubled(f"{number} is flaky")
 
     def dawdles(self, function: PlannedFunction, number: int) -> bool:
-        """Whether this event overruns the timeout now."""
+        """Return whether this event overruns the timeout now."""
         return number in function.slow and self._count(f"slow {function.name}", number) == 1
 
     def _count(self, what: str, number: int) -> int:

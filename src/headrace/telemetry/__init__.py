@@ -1,1 +1,1 @@
-"""What is remembered and reported about runs."""
+"""A bounded history of runs, log lines and counters."""

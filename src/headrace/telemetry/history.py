@@ -1,4 +1,4 @@
-"""What became of each invocation: a bounded memory of runs and log lines, and counters for metrics.
+"""Result of each invocation: a bounded history of runs and log lines, and counters for metrics.
 
 Kept in memory only; the durable facts are in the store. Read by the HTTP server, the command line and tests.
 """
@@ -126,7 +126,7 @@ OUTCOMES = ("succeeded", "partial", "failed", "crashed", "timed-out")
 
 
 class Counters:
-    """What has been counted for one function since this node started."""
+    """Counters of one function since this node started."""
 
     __slots__ = (
         "buckets",

@@ -1,4 +1,4 @@
-"""What a world's assertions hold against what they find: plain functions that return or complain.
+"""Checks behind the assertions of a world: plain functions that return or raise.
 
 In: what was found, and what it is called in the complaint. Out: nothing, or an `AssertionError` that
 names what is doubled, lost, late or unfinished. Nothing is looked up here.

@@ -1,4 +1,4 @@
-"""What becomes of each run in a world: what a test has planned for it, or what the handler does.
+"""Outcomes of the runs in a world: planned by a test, or the result of the handler.
 
 In: plans, and every invocation before and after it runs. Out: the outcome that was planned, and one
 `Delivery` noted for each event that was handed over. Nothing is run here.
@@ -98,7 +98,7 @@ class Deliveries(HostWatcher):
 
 
 def fate_of(outcome: Outcome, index: int) -> str:
-    """What became of the event at `index`."""
+    """Return the outcome of the event at `index`."""
     match outcome:
         case Returned(error=None, failures=failures, untouched=untouched):
             if any(failure.index == index for failure in failures):

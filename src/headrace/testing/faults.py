@@ -1,4 +1,4 @@
-"""How a host dies in a test, and how its store misbehaves while it lives.
+"""Faults of a host in a test: its crash, and errors of its storage before.
 
 A host is one life of a node: its tasks, and its own door to the store, which outlives it. When it
 dies, every task of it ends where it stands and nothing it still tries gets through the HTTP server; what
@@ -111,7 +111,7 @@ inhabited: ContextVar[SimulatedHost | None] = ContextVar("inhabited", default=No
 
 
 class Fault(enum.StrEnum):
-    """What can happen to one change on its way to the disk."""
+    """Faults of one change before it is on the disk."""
 
     NONE = "none"
     SLOW = "slow"
@@ -156,7 +156,7 @@ class Weather:
         self.struck: dict[Fault, int] = {}
 
     def draw(self) -> Fault:
-        """What happens to the next change."""
+        """Draw the fault of the next change."""
         if not self.odds:
             return Fault.NONE
         point = self._entropy.uniform(0.0, 1.0)
@@ -168,7 +168,7 @@ class Weather:
         return Fault.NONE
 
     def delay(self) -> float:
-        """How long a slow change takes, in seconds."""
+        """Draw the duration of a slow change, in seconds."""
         return self._entropy.uniform(0.0, self.longest)
 
 

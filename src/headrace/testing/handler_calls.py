@@ -101,7 +101,7 @@ class _Rows:
         return self._secrets[name]
 
     def blot(self, text: str) -> str:
-        """What a test sees is what it gave."""
+        """Return the value as the test passed it."""
         return text
 
     def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
@@ -209,7 +209,7 @@ class _Notes(Recorder):
         self.failed.append(event)
 
     def _alone(self) -> bool:
-        """Whether a handler of single events failed its event: all it did was for that one."""
+        """Return whether a handler of single events failed its event: all it did was for that one."""
         return any(event._index not in _hand.events for event in self.failed)
 
     def index_of(self, event: object) -> int:
@@ -250,7 +250,7 @@ class ContextByHand(Context):
 
     @property
     def published(self) -> list[Published]:
-        """What was published, in order; without what was done for failed events."""
+        """Return the published events in order, without those of failed events."""
         return self._notes.published()
 
     @property

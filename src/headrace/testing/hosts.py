@@ -416,7 +416,7 @@ class Hosts:
         return [(partition, first, body) for partition, first, body, _ in self.held_by(stream)]
 
     def appended_to(self, stream: str) -> list[int]:
-        """When each of those chunks was appended, in microseconds since the epoch."""
+        """Return the time of appending of each of these chunks, in microseconds since the epoch."""
         return [appended for *_, appended in self.held_by(stream)]
 
     def held_by(self, stream: str) -> list[tuple[int, int, bytes, int]]:
@@ -442,7 +442,7 @@ class Hosts:
         return at_once(self.storage.scan(space, b"", limit=MANY))
 
     def waiting(self) -> list[tuple[int, Append]]:
-        """What waits for its time in queues, the soonest first: when it is due, and what it is."""
+        """Return the delayed messages of queues, the soonest first: due time and message."""
         return at_once(_dates(self.node.dispatcher.delays))
 
     async def current(self) -> HostedNode:

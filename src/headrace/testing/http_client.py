@@ -45,7 +45,7 @@ class HttpClient:
     async def answer(
         self, services: Dependencies, method: str, path: str, body: Any, headers: Mapping[str, str]
     ) -> ServedResponse:
-        """What a client on the node's own machine is answered.
+        """Return the answer that a client on the node's own machine gets.
 
         Args:
             services: What the server of the host that is up may call.

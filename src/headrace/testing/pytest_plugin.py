@@ -1,4 +1,4 @@
-"""What pytest learns: the fixture `world`, and `--headrace-seeds` to try a test under many seeds.
+"""Plugin for pytest: the fixture `world`, and `--headrace-seeds` to run a test under many seeds.
 
 def test_every_order_is_priced_once(world):
     with world(shop) as w: ...

@@ -29,7 +29,7 @@ class QueueConsumer:
         self._drive = drive
 
     def receive(self, most: int = 10, *, visibility: Span | None = None) -> list[LeasedMessage]:
-        """What is there to be received now."""
+        """Return the messages that can be received now."""
         held_s = None
         if visibility is not None:
             held_s = seconds_in(visibility, "`visibility=`", low=0, high=MAX_VISIBILITY)

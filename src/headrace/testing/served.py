@@ -26,7 +26,7 @@ LOOK_S = 0.02
 
 
 class ServedResponse(NamedTuple):
-    """What the node answered: JSON opened, anything else as bytes; header names in lower case."""
+    """Answer of the node: decoded JSON, anything else as bytes; header names in lower case."""
 
     status: int
     headers: dict[str, str]

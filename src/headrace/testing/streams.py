@@ -1,4 +1,4 @@
-"""What goes into a world's streams and what is in them: values made events, and events found again."""
+"""Contents of a world's streams: values become events, and events are read back."""
 
 from __future__ import annotations
 

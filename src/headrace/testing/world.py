@@ -201,17 +201,17 @@ class World:
 
     @property
     def deaths(self) -> list[str]:
-        """Why each host that died here did, in order."""
+        """Return the cause of each crash of a host, in order."""
         return self._lives.deaths
 
     @property
     def posted(self) -> list[HttpRequest]:
-        """What was sent to HTTP targets, in order; nothing leaves the world."""
+        """Return the requests to HTTP targets, in order; nothing leaves the world."""
         return self._lives.posted
 
     @property
     def answers(self) -> list[int]:
-        """What HTTP targets answer next, in order; 200 once the list is empty."""
+        """Return the list of the next answers of HTTP targets, in order; 200 once it is empty."""
         return self._lives.answers
 
     def consumer(self, queue: str | Stream[Any]) -> QueueConsumer:
@@ -223,7 +223,7 @@ class World:
         )
 
     def left_out(self, function: str) -> dict[str, int]:
-        """How many events flow control left out since the host started, by policy."""
+        """Count the events that flow control left out since the host started, by policy."""
         return dict(self._lives.node.services.runs.counters[function].left_out)
 
     # --- producing --------------------------------------------------------------------------
@@ -363,7 +363,7 @@ class World:
         return [event.value for event in self.published(stream)]
 
     def state(self, app: str | App) -> StateView:
-        """What the app's functions have committed to their state."""
+        """Return the state that the app's functions have committed."""
         name = app if isinstance(app, str) else app.name
         if name not in self._lives.apps:
             known = ", ".join(f"`{each}`" for each in self._lives.apps)
@@ -371,19 +371,19 @@ class World:
         return StateView(self._lives.storage, self._lives.clock, name)
 
     def dead_letters(self, function: str | None = None) -> list[DeadEvent]:
-        """What was given up, by function and position."""
+        """Return the dead letters, by function and position."""
         return at_once(self._dead.list(function, limit=PAGE))
 
     def parked(self, function: str | None = None) -> list[ParkedKey]:
-        """Which keys and partitions wait."""
+        """Return the parked keys and stopped partitions."""
         return at_once(self._lot.keys(function))
 
     def lag(self, function: str | None = None) -> int:
-        """How many events are not finished."""
+        """Count the events that are not finished."""
         return sum(row.lag for row in self.lag_rows(function))
 
     def lag_rows(self, function: str | None = None) -> list[LagRow]:
-        """How far behind each function is, in each partition."""
+        """Return the lag of each function in each partition."""
         return at_once(self._lives.node.services.lag.rows(function))
 
     def map(self) -> str:

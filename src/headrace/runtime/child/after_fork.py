@@ -1,4 +1,4 @@
-"""What a forked child must not share with its zygote: randomness, its thread's number, fork hooks.
+"""State that a forked child must not share with its zygote: randomness, its thread's number, fork hooks.
 
 `threading`, `logging` and `random` mend themselves after a fork. A zygote has one thread, which is
 checked before every fork, and draws new randomness for every child, so between zygote and instance
@@ -67,6 +67,6 @@ def reseed() -> None:
 
 
 def renumbering() -> Callable[[], object]:
-    """What tells the main thread, in a child, that it has a number of its own now."""
+    """Return a function that gives the main thread of a child its own number."""
     thread = threading.main_thread()
     return getattr(thread, "_set_native_id", int)

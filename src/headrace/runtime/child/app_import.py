@@ -89,7 +89,7 @@ def load(
 
 
 def _own_files(files: str, app: str, *, shared: bool) -> str:
-    """Where the app's instances may write, made ready where that is ours to do."""
+    """Return the folder in which the app's instances may write, created if the zygote is allowed to."""
     if shared:
         # Whose folder it is, its group says; the host gives it one once it knows the app's name.
         os.umask(UMASK)

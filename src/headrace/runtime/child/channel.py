@@ -75,7 +75,7 @@ class Channel:
 
     @property
     def crowded(self) -> bool:
-        """Whether more work is waiting already."""
+        """Return whether more work is waiting already."""
         return bool(self._inbox)
 
     def take(self) -> tuple[int, ToChild]:
@@ -94,7 +94,7 @@ class Channel:
             self.flush()
 
     def claim(self) -> bool:
-        """Whether a run that was sent ahead is still ours to begin."""
+        """Return whether a run that was sent ahead is still ours to begin."""
         # First what came before it is told: what dies later than that died of this run.
         self.flush()
         try:

@@ -72,7 +72,7 @@ def _came_through(returned: Returned) -> bool:
 
 
 def _ended(returned: Returned, appends: list[Append], low: int, high: int, total: int) -> Returned:
-    """What the batch `[low, high)` returned, as the end of all that went before it."""
+    """Combine the result of the batch `[low, high)` with those of all batches before it."""
     end = high if returned.untouched < 0 else low + returned.untouched
     done: tuple[int, ...] = ()
     if returned.error is not None:

@@ -59,7 +59,7 @@ Update: TypeAlias = Callable[[bytes], object]
 
 
 class CodeVersion(NamedTuple):
-    """What runs.
+    """Version of an app's code.
 
     Attributes:
         shown: Everything: the version of the app.
@@ -103,7 +103,7 @@ def watched_by(functions: Iterable[FunctionSpec]) -> frozenset[Path]:
 
 
 def is_part(file: Path, root: Path, data_files: Collection[Path]) -> bool:
-    """Whether a change of `file`, in a folder of an app's code, is another version of it.
+    """Return whether a change of `file`, in a folder of an app's code, is another version of it.
 
     Args:
         file: It may be gone.

@@ -18,7 +18,7 @@ def set_variables(variables: Mapping[str, str]) -> None:
 
 
 def unset_variable(error: BaseException) -> str:
-    """What to write where the error is that `os.environ` lacks a variable; "" for any other error."""
+    """Return advice if the error is a variable missing from `os.environ`; "" for any other error."""
     trace = error.__traceback__
     if not isinstance(error, KeyError) or trace is None:
         return ""

@@ -1,4 +1,4 @@
-"""What user code raised, as a value: class name, text, and the author's frames, each capped."""
+"""Error of user code as a value: class name, text, and the author's frames, each with a limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to do where a file could not be had: a sentence behind the author's own error.
+"""Advice after a file error: a sentence added to the author's own error.
 
 In: what was raised. Out: "" where there is nothing to say. Looked at on the way to a failure only.
 """
@@ -16,7 +16,7 @@ _CANNOT_OPEN, _READ_ONLY = 14, 8
 
 
 def advice(error: BaseException) -> str:
-    """What to do in a run about a file that was refused or not found; never raises."""
+    """Return advice about a file that was refused or not found in a run; never raises."""
     try:
         return _in_a_run(error)
     except Exception:  # noqa: BLE001 - the author's exception may do anything, and ours must not hide it
@@ -24,7 +24,7 @@ def advice(error: BaseException) -> str:
 
 
 def too_early(error: BaseException) -> str:
-    """What to do where the app's own folder was looked into while its code was imported."""
+    """Return advice if the app's own folder was read while its code was imported."""
     path, number = _path_of(error)
     if (number in (errno.EACCES, errno.ENOENT) and _app_of(path)) or (
         folders.used and _sqlite_code(error) in (_CANNOT_OPEN, _READ_ONLY)
@@ -74,7 +74,7 @@ def _path_of(error: BaseException) -> tuple[str, int]:
 
 
 def _app_of(path: str) -> str:
-    """Whose folder the path is in; "" for none that was asked for here."""
+    """Return the app whose folder contains the path; "" if this process asked for no such folder."""
     whole = os.path.abspath(path)  # noqa: PTH100 - as above
     for app, folder in folders.used.items():
         if whole == str(folder) or whole.startswith(f"{folder}{os.sep}"):

@@ -1,4 +1,4 @@
-"""Whether this process can be forked: one thread, and no descriptor that it should not have.
+"""Checks that this process can be forked: one thread, and no unexpected descriptor.
 
 Looked at thoroughly once, after the author's code was imported, and by counting before every fork.
 """
@@ -15,14 +15,14 @@ class NotForkable(Exception):
 
 
 def count_descriptors() -> int:
-    """How many descriptors this process has open."""
+    """Count the open descriptors of this process."""
     # Linux tells by the folder's size from 6.2 on; before, names have to be counted.
     size = os.stat("/proc/self/fd").st_size  # noqa: PTH116 - hot
     return size or len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - names only
 
 
 def check_forkable(control: int) -> None:
-    """What importing the app must not leave behind.
+    """Check that importing the app left no thread or descriptor behind.
 
     Raises:
         NotForkable: A thread, socket or file is still there.

@@ -1,4 +1,4 @@
-"""Whether this process is still the one a run began in: what an author's code forks is not an instance.
+"""Detection of forks by an author's code: a forked process is not an instance.
 
 The child of such a fork has a copy of all that its parent has: the channel, the runs in hand, what
 was noted. It may run the author's code to its end; where that hands back to us, the child ends.

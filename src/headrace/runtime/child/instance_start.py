@@ -44,7 +44,7 @@ MAX_PLANS = 1_024
 
 
 class StartPlan(msgspec.Struct, frozen=True):
-    """What can be known of a kind of instance before one is ordered."""
+    """Start plan of a kind of instance, computed before one is requested."""
 
     instance_isolation: sandbox.InstanceIsolation
     cpu: float | None
@@ -109,7 +109,7 @@ class InstanceFactory:
 
     @property
     def is_behind(self) -> bool:
-        """Whether something could be made ready for the next one."""
+        """Return whether something could be made ready for the next one."""
         return self._next is not None
 
     def make_ready(self) -> None:
@@ -137,7 +137,7 @@ class InstanceFactory:
             self._steps(request, [0, 0, 0], ready=True)
 
     def lay_out(self, request: Fork, descriptors: list[int]) -> list[sandbox.Step]:
-        """What the child that was ordered will do, from its first moment to its end.
+        """Return the steps of the requested child, from its first moment to its end.
 
         What is ready is used up.
 
@@ -166,7 +166,7 @@ class InstanceFactory:
         return [*steps, self._renumber, (self._release, ()), (self._life.live, ())]
 
     def _take(self, request: Fork) -> bool:
-        """Whether all is ready for this one; if so it is used up."""
+        """Return whether all is ready for this one; if so it is used up."""
         ready, self._ready = self._ready, None
         self._next = request.next
         if ready is None or ready == request.folder:
@@ -175,7 +175,7 @@ class InstanceFactory:
         return False
 
     def give_away(self) -> InstanceFolder | None:
-        """What is ready is a spare's from now on, who has a copy of this nursery."""
+        """Give the prepared folder to a spare child, which has a copy of this factory."""
         ready, self._ready = self._ready, None
         return ready
 

@@ -62,7 +62,7 @@ def load(target: str) -> App:
 
 
 def said(error: BaseException) -> tuple[str, str]:
-    """What an author is told of what their import raised: a sentence, and a traceback.
+    """Return a sentence and a traceback for an error of the author's import.
 
     The traceback shows the author's own lines, not those of ours or of the import system that led
     there. What we refused ourselves says all in its sentence, with the line that asked for it.
@@ -107,7 +107,7 @@ def _imports(filename: str) -> bool:
 
 
 def described(app: App, target: str) -> tuple[AppSpec, str]:
-    """What the app at `target` declares, with its version, and the hash of what was imported alone.
+    """Return the declarations of the app at `target` with its version, and the hash of its imported code.
 
     Raises:
         Misuse: It declares what cannot be, or there is more code than a version should hold.
@@ -118,7 +118,7 @@ def described(app: App, target: str) -> tuple[AppSpec, str]:
 
 
 def _roots(where: str) -> list[Path]:
-    """Where the code of a target is, without importing any of it."""
+    """Locate the code of a target, without importing any of it."""
     if _is_path(where):
         return [_file(where).parent]
     top = where.partition(".")[0]

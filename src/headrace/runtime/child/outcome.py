@@ -1,4 +1,4 @@
-"""What came of a run, as one `Returned`: the effects that are kept, what failed, what to answer.
+"""Result of a run, as one `Returned`: the effects that are kept, the failures, the answer.
 
 In: a recorder's notes and what was raised. Pure; nothing of the author's is called here.
 """
@@ -16,7 +16,7 @@ from headrace.sdk.request import Reply
 
 
 def answer_of(result: Any) -> bytes:
-    """What a handler of one payload returned, as the answer to its caller."""
+    """Convert the return value of a handler of one payload to the answer to its caller."""
     if isinstance(result, Reply):
         return result.pack()
     if isinstance(result, list):
@@ -87,5 +87,5 @@ def close_key(events: list[Event[Any]], failed: int, aside: dict[int, Cause]) ->
 
 
 def behind(event: Event[Any]) -> Cause:
-    """Why an event waits whose key has failed."""
+    """Return the cause for an event that waits because its key has failed."""
     return Cause(BEHIND, f"an earlier event of key `{event.key}` failed in this batch")

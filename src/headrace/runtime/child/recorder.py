@@ -46,7 +46,7 @@ _one_lock = allocate_lock()
 
 
 class Lane:
-    """What was published to one partition, with the tag of each event.
+    """Events published to one partition, with the tag of each.
 
     Attributes:
         notes: Fact, tag, fact, tag, and so on: both are added in one step.
@@ -72,7 +72,7 @@ class Lane:
 
     @property
     def tags(self) -> list[int]:
-        """What each of them belongs to."""
+        """Return the tags of the events."""
         return self.notes[1::2]
 
 
@@ -215,7 +215,7 @@ class Recorder(Cursor):
         return self._ledger
 
     def tag(self) -> int:
-        """What is noted now belongs to this."""
+        """Return the tag of effects that are noted now."""
         at = self.at
         # Only the handler itself, where it walks over a batch, knows of an event at hand.
         if at < 0 or (
@@ -375,7 +375,7 @@ class Recorder(Cursor):
             self.lock.release()
 
     def consumer(self) -> Consumer:
-        """What a run that was started by a lag fetches with."""
+        """Return the consumer of a run that was started by lag."""
         if self.consumes is None:
             raise Misuse(
                 "`context.consumer` is there only in runs that a `Lag(...)` trigger has started"
@@ -433,7 +433,7 @@ class Recorder(Cursor):
             raise self.refusal(_asked(what, of))
 
     def refusal(self, what: str) -> Misuse:
-        """Why something cannot be noted: the run is over, or this is a forked process."""
+        """Return the error for an effect that cannot be noted: the run is over, or this is a forked process."""
         if fork_detection.count != self.forks:
             return fork_detection.refusal(what)
         function = self._invocation.function
@@ -446,7 +446,7 @@ class Recorder(Cursor):
         return error
 
     def start_next(self) -> None:
-        """What was noted has landed: the next notes are another version of state."""
+        """Start the next commit: earlier effects are durable, and later ones write another version of state."""
         invocation = self._invocation
         self._invocation = replace(invocation, token=invocation.token + 1)
         for output in list(self._named.values()):
@@ -504,11 +504,11 @@ class Recorder(Cursor):
                     output.check(facts, encode_events(facts))
 
     def sealed(self, tag: int) -> bool:
-        """Whether a note outside any iteration was made before the last `done()`."""
+        """Return whether a note outside any iteration was made before the last `done()`."""
         return tag < 0 and -1 - tag < self._seals
 
     def divides(self, kept: Callable[[int], bool]) -> bool:
-        """Whether what is kept can be told from what is dropped, and owes nothing to it."""
+        """Return whether what is kept can be told from what is dropped, and owes nothing to it."""
         tags = {
             tag
             for output in list(self._named.values())
@@ -525,7 +525,7 @@ class Recorder(Cursor):
 
     @property
     def blank(self) -> bool:
-        """Whether neither outputs nor state were touched."""
+        """Return whether neither outputs nor state were touched."""
         return not self._outputs and self._ledger is None
 
     def appends(self, kept: Callable[[int], bool] | None) -> tuple[Append, ...]:
@@ -618,7 +618,7 @@ class Recorder(Cursor):
         return OutputStream(stream, partitions, self._at_once)
 
     def _keyless(self, partitions: int) -> int:
-        """Where an event without a key goes: beside its input if it can, else spread by the token."""
+        """Choose the partition of an event without a key: that of its input if possible, else by the token."""
         chunks = self._invocation.chunks
         if chunks and self._invocation.mode != "call":
             event = self.events[self.at] if self.at >= 0 else None
@@ -638,7 +638,7 @@ def _asked(what: str, of: object) -> str:
 
 
 def is_cancelled(cancels: Sequence[Cancelled], lane: Lane, index: int, fact: Fact) -> bool:
-    """Whether an event was taken back by the run that published it, before it was sent."""
+    """Return whether an event was taken back by the run that published it, before it was sent."""
     return fact.id is not None and any(
         cancel.stream == lane.stream
         and cancel.id == fact.id
@@ -648,7 +648,7 @@ def is_cancelled(cancels: Sequence[Cancelled], lane: Lane, index: int, fact: Fac
 
 
 def _cancelling(cancels: Sequence[Cancelled], hops: int, origin: str) -> list[Append]:
-    """What takes messages back in the host, one for each queue."""
+    """Return the appends that cancel messages in the host, one for each queue."""
     by_stream: dict[str, dict[str, None]] = {}
     for cancel in cancels:
         by_stream.setdefault(cancel.stream, {})[cancel.id] = None

@@ -1,4 +1,4 @@
-"""What a handler hands back, in every form it can take: awaited, iterated, published, or failures.
+"""Results of a handler in every form: awaited, iterated, published, or failures.
 
 In: a function made ready, and whatever its handler returned. Out: notes in the recorder. What cannot
 be published raises here, inside the run, and so counts as the handler's own failure.
@@ -55,7 +55,7 @@ class Prepared:
         self.call_decode = _call_decoder(declared)
 
     def call(self, subject: Any, context: Context) -> Any:
-        """What the handler hands back, not yet awaited or iterated."""
+        """Return the result of the handler, not yet awaited or iterated."""
         return self.handler(subject, context) if self.context else self.handler(subject)
 
 
@@ -177,7 +177,7 @@ def bare(item: Any) -> Any:
 
 
 def _call_decoder(declared: Declared) -> Callable[[bytes], Any]:
-    """How a call's payload is opened: as the handler says, or as its first stream's values.
+    """Choose the decoder of a call's payload: that of the handler, or of its first stream.
 
     Who calls a function that reads row changes hands over the change itself.
     """

@@ -47,7 +47,7 @@ def keys_of(host: object) -> SecretSource:
 
 
 class InstanceSecrets:
-    """What one instance was handed.
+    """Secrets that one instance has received.
 
     Args:
         ask: Asks the host for a secret.

@@ -71,7 +71,7 @@ def _is_next_to(folder: Path, root: Path) -> bool:
 
 
 def _is_authors(file: Path) -> bool:
-    """Whether a file is the author's: beneath a root, and not in a virtual environment there."""
+    """Return whether a file is the author's: beneath a root, and not in a virtual environment there."""
     for root in _authors:
         if file == root:
             return True

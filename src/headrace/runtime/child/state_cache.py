@@ -1,4 +1,4 @@
-"""What an instance remembers of the app's state between invocations, bounded by count and bytes.
+"""Cache of the app's state in an instance, between invocations, bounded by count and bytes.
 
 A remembered value may be stale: the version read goes with the effects, and a commit that relied on
 a stale one is refused and run again with `fresh` set. So this needs no invalidation from outside.

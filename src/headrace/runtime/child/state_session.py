@@ -18,7 +18,7 @@ from headrace.runtime.child.state_cache import StateCache
 
 
 class StateHost(Protocol):
-    """What an instance may ask its host for, blocking until it is answered."""
+    """Questions of an instance to its host, blocking until the answer."""
 
     def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
         """Version (0: absent) and value of each key of the app's state."""
@@ -89,7 +89,7 @@ class StateLedger:
 
     @property
     def now(self) -> int:
-        """When the invocation was dispatched, in microseconds since the epoch."""
+        """Return the time of dispatch of the invocation, in microseconds since the epoch."""
         return self._invocation.now
 
     def read(self, key: str) -> bytes | None:
@@ -217,17 +217,17 @@ class StateLedger:
         return raw
 
     def start_next(self, invocation: Invocation) -> None:
-        """What was noted has landed; what is noted next is written as `invocation`."""
+        """Start the next commit, whose changes are written as `invocation`; earlier ones are durable."""
         self._invocation = invocation
         for kept in (self._versions, self._base, self._writes, self._edges, self._scans):
             kept.clear()
 
     def tags(self) -> set[int]:
-        """What the changes belong to."""
+        """Return the tags of the changes."""
         return {written[0] for stack in self._writes.values() for written in stack}
 
     def entangled(self, kept: Callable[[int], bool]) -> bool:
-        """Whether something kept was computed from what is dropped."""
+        """Return whether something kept was computed from what is dropped."""
         return any(kept(reader) and not kept(writer) for reader, writer in self._edges)
 
     def writes(self, kept: Callable[[int], bool] | None) -> tuple[StateWrite, ...]:

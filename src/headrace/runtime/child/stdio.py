@@ -23,7 +23,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Running:
-    """Which invocation runs now, and what it was handed that must not be told."""
+    """Current invocation, and its secrets, which must not be printed."""
 
     __slots__ = ("blot", "key")
 

@@ -79,7 +79,7 @@ class Parts:
             self._send(body, head)
 
     def answer(self) -> bytes:
-        """What was kept, as one."""
+        """Join the collected parts."""
         return joined(self._head, self._kept)
 
 
@@ -95,7 +95,7 @@ def _raw(item: Any) -> bytes:
 
 
 def sender(host: object, invocation: Invocation) -> Send | None:
-    """How the run's parts are sent on; None where they are to be kept.
+    """Return the function that sends the parts of the run; None if they are collected.
 
     Raises:
         Misuse: They are to be sent on, and the host sends none.

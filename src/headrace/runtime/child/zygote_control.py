@@ -30,7 +30,7 @@ class Control:
         return self.link.fileno()
 
     def receive(self) -> list[ToZygote]:
-        """What the host says; ends the process when the host is gone or talks nonsense."""
+        """Receive messages of the host; ends the process if the host is gone or sends invalid data."""
         try:
             data, ancillary, _, _ = self.link.recvmsg(ORDER_BYTES, ANCILLARY_BYTES)
         except ConnectionError:

@@ -102,7 +102,7 @@ class ZygoteMain:
                             self._fork(request)
 
     def _timeout_ms(self) -> int | None:
-        """How long nothing must happen until there is something to do."""
+        """Return the idle time until the next work, in milliseconds; None if there is none."""
         if self._unreported or self._factory.is_behind:
             return REPORT_AFTER_MS
         wants_spare = (
@@ -208,7 +208,7 @@ class ZygoteMain:
         os._exit(EXIT_UNBORN)
 
     def _check(self, expected: int) -> None:
-        """What was true after the import must still be so; both looks cost microseconds."""
+        """Check again that the process can be forked, as after the import; both checks take microseconds."""
         threads = os.stat("/proc/self/task").st_nlink - 2  # noqa: PTH116 - hot
         if threads != 1:
             raise NotForkable(f"the zygote has {threads} threads")

@@ -83,7 +83,7 @@ class InstanceChannel:
 
     @property
     def is_full(self) -> bool:
-        """Whether more waits, questions and answers together, than may."""
+        """Return whether more waits, questions and answers together, than may."""
         return self._owed + len(self._outbox) > MAX_UNREAD_BYTES
 
     async def room(self) -> None:
@@ -129,7 +129,7 @@ class InstanceChannel:
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing waits to be sent."""
+        """Return whether nothing waits to be sent."""
         return not (self._outbox or self._flushing or self._writing)
 
     def lend(self, descriptor: int, frame: bytes) -> bool:
@@ -172,7 +172,7 @@ class InstanceChannel:
 
 
 class LogPipes:
-    """What a process says on stdout and stderr, read as it comes, and more slowly where it floods.
+    """Reader of a process's stdout and stderr, which reads more slowly if the process writes too much.
 
     Args:
         pipes: The ends to read, each with its name; they are closed with this.

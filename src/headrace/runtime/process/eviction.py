@@ -1,4 +1,4 @@
-"""Which idle instance to give up when room is needed: greedy-dual over cost, memory, frequency.
+"""Choice of the idle instance to stop when memory is needed: greedy-dual over cost, memory, frequency.
 
 Each instance is worth `clock + frequency * start_cost / memory`; the one worth least goes, and the
 clock rises to its worth, so that what has not been used for long loses to what is used now. See
@@ -21,7 +21,7 @@ class GreedyDual:
         self._clock = 0.0
 
     def worth(self, *, invocations: int, start_cost: float, memory: int) -> float:
-        """What an instance is worth from its last use on.
+        """Return the value of keeping an instance since its last use.
 
         Args:
             invocations: How often it was used.

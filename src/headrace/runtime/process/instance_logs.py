@@ -1,4 +1,4 @@
-"""What instances say on stdout and stderr: lines, tied to the invocation that was running.
+"""Lines that instances write on stdout and stderr, with the invocation that was running.
 
 An instance writes records of its own (prints, log records) as one JSON array behind the control
 character RS, so that they name their invocation however late they are read. Bare lines (C code,
@@ -104,7 +104,7 @@ class LogReader:
 
     @property
     def is_flooded(self) -> bool:
-        """Whether lines are being dropped: more comes than is kept."""
+        """Return whether lines are being dropped: more comes than is kept."""
         return self._dropped > 0
 
     def close(self, *, running: str) -> None:

@@ -1,4 +1,4 @@
-"""How much memory processes use, how much there is, and whether the kernel has just killed for it.
+"""Memory that processes use, memory of the machine, and kills by the kernel when it runs out.
 
 Everything is read from `/proc` and the cgroup file system, of whichever version; what cannot be
 read counts as nothing. It measures and compares, and ends nobody.
@@ -88,7 +88,7 @@ class Cgroup:
 
     @property
     def kills(self) -> int:
-        """How often the kernel has killed in it."""
+        """Count the kills by the kernel in it."""
         return _counted(_read(self._events), "oom_kill")
 
 
@@ -123,7 +123,7 @@ class KernelKills:
             self._words = f"its cgroup may use {in_mib(limit)} in all"
 
     def explain(self, now: float) -> str:
-        """What it says of a SIGKILL that nobody here sent, in words; "" where it was not this."""
+        """Describe a SIGKILL that Headrace did not send; "" if the kernel did not kill for memory."""
         self.look(now)
         if not self._untold or now - self._noticed > FRESH_S:
             return ""

@@ -1,4 +1,4 @@
-"""What a death says about the run that was at hand: an outcome, or that it has to run again.
+"""Outcome of a run whose instance died: a result, or that it has to run again.
 
 In come how the process ended and why it was ended, if it was; out comes the verdict. Pure. It
 blames no run for what another did, and tells memory that ran out from every other end it can.
@@ -51,7 +51,7 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
 def verdict(
     death: Death, usage: Usage, *, function: str, timeout: float, heard: bool = False
 ) -> Outcome | Lost | NotStarted:
-    """What comes of a run that was not answered.
+    """Return the outcome of a run that was not answered.
 
     One of which its caller has heard a part is not run again, whoever is to blame: it would say all of
     it a second time.

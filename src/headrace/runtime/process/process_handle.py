@@ -35,7 +35,7 @@ class Process:
 
     @property
     def is_dead(self) -> bool:
-        """Whether it has ended, though nobody may have said so: its zygote may hang."""
+        """Return whether it has ended, though nobody may have said so: its zygote may hang."""
         poll = select.poll()
         if self.pidfd >= 0:
             poll.register(self.pidfd, select.POLLIN)

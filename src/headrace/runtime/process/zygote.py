@@ -129,7 +129,7 @@ class Zygote:
 
     @property
     def spec(self) -> AppSpec:
-        """What the app declared."""
+        """Return the declarations of the app."""
         if self.loaded is None:
             raise RuntimeError("the zygote has not been started")
         return self.loaded.spec
@@ -141,7 +141,7 @@ class Zygote:
 
     @property
     def greets(self) -> bool:
-        """Whether its instances say hello before they take up runs."""
+        """Return whether its instances say hello before they take up runs."""
         return self.loaded is None or self.loaded.greets
 
     @property
@@ -229,7 +229,7 @@ class Zygote:
         self._orders.send(order, descriptors)
 
     def take_folder(self, isolation: int) -> tuple[InstanceFolder, InstanceFolder]:
-        """Where the next instance will be, of this level of isolation, and the one after it."""
+        """Return the folder of the next instance of this level of isolation, and of the one after it."""
         folder, self._next = self._next, self._new_folder()
         return folder if isolation >= 1 else InstanceFolder(folder.name, 0), self._next
 
@@ -382,7 +382,7 @@ class Zygote:
         self._orders.send(Provided(provision), [])
 
     def _ordered(self, identity: str) -> bool:
-        """Whether the instance was ordered from this very zygote: of others it has nothing to say."""
+        """Return whether the instance was ordered from this very zygote: of others it has nothing to say."""
         return any(instance.identity == identity for instance in self.instances)
 
 

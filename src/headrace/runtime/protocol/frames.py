@@ -38,7 +38,7 @@ class Frames:
 
     @property
     def waiting(self) -> int:
-        """How many bytes of an unfinished frame are held."""
+        """Return the number of buffered bytes of an unfinished frame."""
         return len(self._rest)
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]] | ProtocolError:

@@ -203,7 +203,7 @@ class Partitions(msgspec.Struct, array_like=True, frozen=True, tag=13, gc=False)
 
 
 class InstanceFolder(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Where an instance will be: its folder's name in its zygote's scratch, its uid (0: none)."""
+    """Folder of an instance: its name in its zygote's scratch folder, and its uid (0: none)."""
 
     name: str
     uid: int

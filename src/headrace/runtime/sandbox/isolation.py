@@ -36,7 +36,7 @@ DEVICES = ("/dev",)
 def prepare_zygote(
     rung: IsolationStep, *, uid: int, scratch: str, files: str, paths: Sequence[str]
 ) -> list[str]:
-    """What needs all rights still, before a line of the author's is read; what failed, and why.
+    """Prepare what needs all rights, before the author's code is imported; return the failures.
 
     Args:
         rung: What the zygote stands on.
@@ -113,7 +113,7 @@ def seal_zygote(
 
 
 class SharedIsolation(msgspec.Struct, frozen=True):
-    """What all instances of a zygote stand on.
+    """Isolation that all instances of a zygote share.
 
     Attributes:
         uids: Each can have a uid of its own.
@@ -162,7 +162,7 @@ class InstanceIsolation(msgspec.Struct, frozen=True):
 def plan_isolation(
     resources: Resources, *, own_uid: bool, size: int, level: int, shared_isolation: SharedIsolation
 ) -> InstanceIsolation:
-    """What an instance of these resources gives up beyond what its zygote gave up already.
+    """Plan the isolation of an instance of these resources in addition to that of its zygote.
 
     Args:
         resources: What the function asked for.
@@ -205,7 +205,7 @@ Step = tuple[Callable[..., object], tuple[object, ...]]
 def steps(
     instance_isolation: InstanceIsolation, *, uid: int, groups: list[int], scratch: str, parent: int
 ) -> list[Step]:
-    """What the freshly forked child does to give up the rest, in order.
+    """Return the steps of a new child that complete its isolation, in order.
 
     They are laid out before the fork, since every name that is looked up after it writes to pages
     that would be shared.

@@ -1,4 +1,4 @@
-"""What one instance may use, as the kernel's own limits. Values in, settings out, which `sandbox` imposes.
+"""Kernel limits of one instance. In: resources. Out: settings, which the sandbox applies.
 
 Address space is counted on top of what the zygote had when it forked: the imported libraries are
 not the function's fault. The process limit counts a uid, so it binds only where instances have

@@ -1,4 +1,4 @@
-"""What this machine gives, found out by trying it: for `headrace doctor`.
+"""Probe of the isolation that this machine supports: for `headrace doctor`.
 
 A rehearsal in a process of its own goes the way of every zygote and every instance, with the code
 they use, and says where it came to stand. Slow, and on nobody's path.

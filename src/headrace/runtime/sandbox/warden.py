@@ -37,7 +37,7 @@ _GIVES_IDS = kernel.CAP_CHOWN | kernel.CAP_KILL | kernel.CAP_SETGID | kernel.CAP
 
 
 class IsolationStep(msgspec.Struct, frozen=True):
-    """What a zygote stands on.
+    """Step of the isolation of a zygote.
 
     Attributes:
         spaces: In namespaces of its own: PID, mounts, IPC, host name.
@@ -80,7 +80,7 @@ def rungs(*, isolation: int, root: bool) -> list[IsolationStep]:
 
 
 class ZygoteIsolation(msgspec.Struct, frozen=True):
-    """Where the zygote stands, and what was tried above it."""
+    """Isolation step that the zygote reached, and notes about the higher steps that failed."""
 
     rung: IsolationStep
     notes: list[str]

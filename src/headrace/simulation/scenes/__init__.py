@@ -1,1 +1,1 @@
-"""What a simulation plays beside its functions: queues, buses, schedules, consumers by lag."""
+"""Scenes of a simulation in addition to its functions: queues, buses, schedules, consumers by lag."""

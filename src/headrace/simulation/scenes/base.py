@@ -1,4 +1,4 @@
-"""What every scene stands on: a careful producer, and a client that asks whichever host is up.
+"""Common parts of all scenes: a producer that repeats until acknowledged, and a client of the running host.
 
 In: the hosts that come and go, and a chance of the scene's own. Out: answers, or `Unavailable`
 where a host died under the question and nobody knows what became of it.
@@ -52,7 +52,7 @@ class Scene(Protocol):
         ...
 
     def account(self) -> dict[str, Any]:
-        """What was done and seen, and what is there, as plain values."""
+        """Return the actions, observations and final data, as plain values."""
         ...
 
 
@@ -96,7 +96,7 @@ class Stage:
             return
 
     async def ask(self, request: Callable[[HostedNode], Coroutine[Any, Any, T]]) -> T:
-        """What the host that is up answers.
+        """Return the answer of the running host.
 
         Raises:
             Unavailable: It died, or its store was away: whether it happened is unknown.

@@ -192,7 +192,7 @@ class BusScene:
         """Nothing is noted: the streams say it all."""
 
     def account(self) -> dict[str, Any]:
-        """What was published and replayed, and what every rule was given."""
+        """Return the published and replayed events, and the events that each rule received."""
         lives = self._stage.lives
         return {
             "published": self.published,

@@ -64,7 +64,7 @@ def draw_consumer(chance: Random) -> PlannedConsumer:
 
 
 class Clumsy(Exception):
-    """What a run raises on its way."""
+    """Planned error of a run."""
 
 
 class ConsumerScene:
@@ -127,7 +127,7 @@ class ConsumerScene:
             self.moves.append([puts, appends])
 
     def account(self) -> dict[str, Any]:
-        """What was published, every move, and what is there."""
+        """Return the published events, every move of a position, and the final data."""
         lives = self._stage.lives
         return {
             "function": f"{APP}.{NAME}",

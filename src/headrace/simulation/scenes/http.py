@@ -164,7 +164,7 @@ class HttpScene:
         """Nothing is noted: answers and streams say it all."""
 
     def account(self) -> dict[str, Any]:
-        """What was asked, every answer, and what the desk told."""
+        """Return the requests, every answer, and the events that the handlers published."""
         return {
             "requests": [msgspec.to_builtins(each) for each in self.planned.requests],
             "answers": self.answers,

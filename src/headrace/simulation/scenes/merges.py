@@ -148,7 +148,7 @@ class MergeScene:
         """Nothing is noted on the way."""
 
     def account(self) -> dict[str, Any]:
-        """What was published, and what is there."""
+        """Return the published events, and the final data."""
         lives = self._stage.lives
         return {
             "published": self.published,

@@ -202,7 +202,7 @@ class QueueScene:
         await asyncio.gather(*handling)
 
     async def _handle(self, message: LeasedMessage, chance: Random) -> None:
-        """What becomes of one message, with whoever received it."""
+        """Follow one message with the consumer that received it."""
         sleep, visibility = self._stage.clock.sleep, self.planned.visibility
         number = msgspec.json.decode(message.event.value)["n"]
         moods = [mood for mood, odds in self.planned.temper.items() if chance.random() < odds]

@@ -88,7 +88,7 @@ class ScheduleScene:
         """Nothing is noted: the streams say it all."""
 
     def account(self) -> dict[str, Any]:
-        """What every schedule said, and what came of it."""
+        """Return the schedules, and the events and runs of each."""
         lives = self._stage.lives
         return {
             "now": lives.clock.now(),

@@ -1,4 +1,4 @@
-"""Which scenes a run plays, and who plays them."""
+"""Selection of the scenes of a run, and the classes that play them."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def closed_early(planned: PlannedWindows, chance: Random) -> PlannedWindows:
 
 
 class Untold(Exception):
-    """What a close raises that cannot tell its window."""
+    """Planned error of a `close`."""
 
 
 class WindowScene:
@@ -229,7 +229,7 @@ class WindowScene:
         )
 
     def account(self) -> dict[str, Any]:
-        """What was published, given up and told."""
+        """Return the published events, the dead letters and the closed windows."""
         lives = self._stage.lives
         return {
             "function": f"{APP}.{NAME}",
