@@ -40,15 +40,27 @@ TERMS = {
     "long polling": "docs/reference/http.md",
 }
 """The page that introduces a term, in a heading or in the first paragraph below one."""
-PLAIN_PACKAGES = ("cli", "client", "http", "model", "sdk", "security", "topology")
+PLAIN_PACKAGES = (
+    *("cli", "client", "environment", "http", "model", "node", "patterns", "sdk", "security"),
+    *("telemetry", "testing", "topology"),
+    *("runtime/child", "runtime/process", "runtime/protocol", "runtime/sandbox"),
+)
 """Packages whose names, docstrings, comments and messages use only the field's words, with their tests."""
-NOT_YET_PLAIN = {"windows.py", "test_windows.py"}
+NOT_YET_PLAIN = {
+    *("sdk/windows.py", "sdk/test_windows.py"),
+    *("child/channel.py", "child/error_cause.py", "child/executor.py", "child/instance_main.py"),
+    *("process/channel.py", "process/fleet_host.py", "process/instance.py"),
+    *("process/postmortem.py", "protocol/messages.py"),
+}
+"""Files of these packages that still have other words; may only shrink."""
+LEFT = {"node": {"dispatcher", "shifts"}, "testing": {"dispatcher"}}
+"""Words that a plain package still has: names of parts that other packages share; may only shrink."""
 PLAIN_CODE = {
     package: [
         file
         for top in (ROOT / "src" / "headrace", ROOT / "tests" / "unit")
         for file in sorted((top / package).rglob("*.py"))
-        if file.name not in NOT_YET_PLAIN
+        if f"{file.parent.name}/{file.name}" not in NOT_YET_PLAIN
     ]
     for package in PLAIN_PACKAGES
 }
@@ -128,13 +140,15 @@ def test_pages_use_no_insider_words() -> None:
 @pytest.mark.parametrize("package", PLAIN_PACKAGES)
 def test_a_plain_package_uses_no_insider_words(package: str) -> None:
     assert PLAIN_CODE[package]
-    found = [
-        f"{file.relative_to(ROOT)}:{number}: {word[0]}"
+    left = LEFT.get(package, set())
+    found = {
+        word[0].lower(): f"{file.relative_to(ROOT)}:{number}"
         for file in PLAIN_CODE[package]
         for number, line in enumerate(file.read_text().splitlines(), 1)
-        if (word := FORMER_WORDS.search(line))
-    ]
-    assert found == []
+        for word in FORMER_WORDS.finditer(line)
+    }
+    assert {word: place for word, place in found.items() if word not in left} == {}
+    assert left <= found.keys(), f"`LEFT` names words that `{package}` has no more"
 
 
 @pytest.mark.parametrize("package", sorted(set(PLAIN_PACKAGES) - VAGUE_PACKAGES))

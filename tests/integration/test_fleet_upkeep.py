@@ -82,7 +82,7 @@ async def test_a_zygote_is_not_replaced_by_other_code_than_was_deployed(tmp_path
         home.write(ROUND + "# another version\n")
         for _ in range(4):
             await home.run("price")
-        assert await eventually(lambda: any("deploy it anew" in line for line in home.said()))
+        assert await eventually(lambda: any("deploy it again" in line for line in home.said()))
         assert isinstance(await home.run("price"), Returned)
 
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Clock(Protocol):
-    """The only source of time; handed to whoever needs it."""
+    """The only source of time; passed to every object that needs it."""
 
     def now(self) -> int:
         """The wall clock, in microseconds since the epoch."""
@@ -58,6 +58,6 @@ class SystemClock:
     async def timeout(self, awaitable: Awaitable[T], seconds: float | None) -> T:
         """Bound a wait on the running loop."""
         # Not `wait_for`: before Python 3.12 it loses a cancellation that comes in the turn of the
-        # loop in which the awaited thing ends, and whoever closes the task waits for ever.
+        # loop in which the awaited thing ends, and the caller that closes the task waits for ever.
         async with asyncio.timeout(seconds):
             return await awaitable

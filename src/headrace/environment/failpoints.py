@@ -1,4 +1,4 @@
-"""Named places where a test may make the world fail: by killing the process, or by raising.
+"""Named places at which a test can inject a failure: by killing the process, or by raising.
 
 Disarmed (always, outside tests) a failpoint costs one look at an empty dictionary. Labels stand in
 `LABELS`, so that a campaign can visit every one of them.

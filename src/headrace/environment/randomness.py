@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Entropy(Protocol):
-    """The only source of chance; handed to whoever needs it."""
+    """The only source of chance; passed to every object that needs it."""
 
     def uniform(self, low: float, high: float) -> float:
         """A number drawn evenly from `[low, high]`."""

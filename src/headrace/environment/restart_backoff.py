@@ -1,4 +1,4 @@
-"""Pauses between beginnings of what keeps failing: longer each time, short again once it ran well."""
+"""Pauses between restarts of work that fails: longer each time, short again after a long run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ PAUSE_MAX_S: Final = 30.0
 
 
 class Backoff:
-    """Owned by the task that begins something anew, again and again.
+    """Owned by the task that restarts the work.
 
     Args:
-        clock: The time, which whoever owns it may read here as well.
+        clock: The time; its owner may read it here as well.
         entropy: Draws every pause from its upper half, so that nodes do not come back in step; None
             for what concerns this node alone.
         least: Seconds of the first pause.

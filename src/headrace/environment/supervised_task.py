@@ -1,6 +1,6 @@
-"""A task that must not end by a failure: begun again after a pause, and known to fail meanwhile.
+"""A task that is restarted after each failure, with a pause, and that reports its failures.
 
-Whether it is well is a matter of time: it is when it has run for a while since it last failed.
+It is healthy again when it has run for a while since its last failure.
 Nothing here survives the process.
 """
 
@@ -16,7 +16,7 @@ from headrace.environment.restart_backoff import Backoff
 from headrace.model.errors import HeadraceError
 
 WELL_AFTER_S: Final = 30.0
-"""How long it must have run since it failed to count as well again."""
+"""Time without a failure after which it is healthy again."""
 MAX_ERROR: Final = 2_000
 
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -29,7 +29,7 @@ class TaskFailure(msgspec.Struct, frozen=True):
         error: Why it failed last, whole.
         failures: How often in a row.
         since: When the first of them was, in microseconds since the epoch.
-        halted: Whether it is not begun again.
+        halted: Whether it is not restarted.
     """
 
     error: str
@@ -81,7 +81,7 @@ class Supervised:
             except self._halts as error:
                 self._failed(error, halted=True)
                 raise
-            except Exception as error:  # noqa: BLE001 - told, and begun again
+            except Exception as error:  # noqa: BLE001 - reported, and restarted
                 self._failed(error, halted=False)
                 self._on_failure(self.name, error)
             else:

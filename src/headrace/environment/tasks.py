@@ -2,7 +2,8 @@
 
 Unlike `asyncio.TaskGroup`, a group may outlive the scope it was made in and a member's failure is
 handed to the group's `on_failure` instead of cancelling its siblings: one function's bug must not
-take another's partition worker down. What keeps something alive is supervised: it is begun again whatever it raises.
+take another's partition worker down. A task that must keep running is supervised: it is restarted
+whatever it raises.
 """
 
 from __future__ import annotations

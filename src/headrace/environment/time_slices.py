@@ -1,4 +1,4 @@
-"""Long work on the loop in slices: whoever goes over many rows lets others come in between."""
+"""Long work on the loop in slices, so that other tasks run between two of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SLICE_S: Final = 0.002
 class Slices:
     """One for each long work.
 
-    Others have a turn after its first step already: whoever makes it may have done other long work before.
+    Other tasks run after its first step already: its owner may have done other long work before.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -25,7 +25,7 @@ class Slices:
         self._due = clock.monotonic()
 
     async def step(self) -> None:
-        """Called between two steps; where the slice is over, everybody else has a turn first."""
+        """Pause between two steps if the slice is over, so that other tasks run first."""
         if self._clock.monotonic() > self._due:
             await self._clock.sleep(0)
             self._due = self._clock.monotonic() + SLICE_S

@@ -1,4 +1,4 @@
-"""Builds the graph of objects of one node, once; the only room that knows all the others.
+"""Builds the graph of objects of one node, once; the only package that imports all others.
 
 In come settings, out comes a `Node` that is started and closed by `lifecycle`. Nothing else in the
 house constructs a keeper, a fleet, a partition supervisor or an HTTP server.
@@ -127,7 +127,7 @@ class Node:
         return await lowest_owed(self.storage, self.dispatcher.functions)
 
     def services(self) -> Dependencies:
-        """Services that the HTTP server calls."""
+        """Return the services that the HTTP server calls."""
         return self._services
 
     def health(self) -> Health:
@@ -203,7 +203,7 @@ class Node:
             await self.fleet.discard(coming)
             raise
         self.fleet.set_partitions({spec.name: spec.partitions for spec in self.broker.streams()})
-        # In one turn of the loop: nobody finds one version's names and another one's functions.
+        # In one turn of the loop: no request finds the names of one version and the functions of another.
         self.fleet.switch(coming, app)
         self.dispatcher.switch(prepared)
         self.tasks.start(self._release(app.name), name=f"release {app.name}")
@@ -217,7 +217,7 @@ class Node:
         """All that may fail of a deployment.
 
         Raises:
-            Misuse: The app asks for what cannot be, by itself or beside the others.
+            Misuse: The app declares something impossible, alone or together with the others.
         """
         others = [other for other in self.dispatcher.apps.values() if other.name != app.name]
         _refuse_lacking([app], self.secrets)
@@ -290,7 +290,7 @@ class Node:
     async def close(self) -> None:
         """Stop in the reverse order of the walk: partition workers, instances, log, store.
 
-        Whoever wants a run to end by itself drains first: what still runs now is killed.
+        Drain first if runs should end by themselves: runs that are still active now are killed.
         """
         await self.drain(0.0)
         await self.fleet.close(0.0)
@@ -342,8 +342,8 @@ async def running(settings: Settings, observer: Observer | None = None) -> Async
     """A started node without its server; closed at the end, whatever happened.
 
     Args:
-        settings: What the node is told.
-        observer: Is told what happens in it.
+        settings: The settings of the node.
+        observer: Receives the events of the node.
 
     Raises:
         Locked: Another process owns the data folder.

@@ -1,8 +1,8 @@
 """Settings of a node: `headrace.toml`, the environment and the command line become `Settings`.
 
-The only room that reads settings files and environment variables. Later sources win: defaults,
+The only package that reads settings files and environment variables. Later sources win: defaults,
 `headrace.toml`, its `[env.NAME]` section, `HEADRACE_*` variables, the command line. Everything a
-decorator says about a function or a stream can be overridden by name. A key nobody knows, a value of
+decorator says about a function or a stream can be overridden by name. An unknown key, a value of
 the wrong type and a policy that cannot hold are refused with file, line and fix.
 """
 
@@ -54,12 +54,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Attributes:
         targets: Apps to run, each `path/to/file.py`, a folder holding `app.py`, or `module:app`.
         data: The folder that holds the log, the state and `node.json`.
-        host: The address the HTTP door listens on; loopback unless asked otherwise.
+        host: The address the HTTP server listens on; loopback unless asked otherwise.
         port: Its port; 0 takes a free one, which `node.json` then names.
         tls_certificate: The PEM file with the certificate (and its chain) that the HTTP server shows; with
             it and `tls_key` the server speaks https, and shows a renewed one within half a minute.
         tls_key: The PEM file with the certificate's private key.
-        allowed_hosts: Host names the door answers to besides its own; `*` answers to all.
+        allowed_hosts: Host names that the node accepts besides its own; `*` answers to all.
         reload: Load the apps again when their files change.
         drain: How long requests and running invocations have to end when the node stops.
         max_body_bytes: The largest request body.
@@ -72,8 +72,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         zygote_forks: Forks after which a zygote is replaced by a fresh one.
         zygote_age: After which time it is.
         log_level: `debug`, `info`, `warning` or `error`.
-        access: Who may publish, call, work on queues and read without a token: `open` everybody, `local`
-            this machine, `token` nobody. `dev` takes `local` where nothing is said.
+        access: Clients that may publish, call, work on queues and read without a token: `open` all,
+            `local` those on this machine, `token` none. Without a setting, `dev` takes `local`.
         secrets_folder: A folder whose files bear secrets' names, and hold their values.
         check_answers: Hold what functions answer at routes against what these declare; an answer that is
             not of its type is then 500. `dev` always does.
@@ -291,7 +291,7 @@ class NodeFile(msgspec.Struct, frozen=True):
 
 
 def write_note(data: Path, note: NodeFile) -> Path:
-    """Write down where the node that owns the data folder is; whoever looks sees all of it or nothing."""
+    """Write the description of the node that owns the data folder, atomically."""
     place, whole = data / "node.json", data / "node.json.new"
     whole.unlink(missing_ok=True)
     whole.touch(mode=0o600)
@@ -308,7 +308,7 @@ def read_note(data: Path) -> NodeFile | None:
 
 
 def environment_of(more: Mapping[str, str]) -> dict[str, str]:
-    """The environment for another node, which is told nothing that this process was told but `more`."""
+    """Return the environment for another node: without this process's own settings, with `more`."""
     ours = {name: text for name, text in os.environ.items() if "HEADRACE" not in name}
     return {**ours, **more}
 
@@ -348,7 +348,7 @@ def client_address(
 
 
 def _same_server(one: str, other: str) -> bool:
-    """Return whether two addresses are the same door of this machine, by whichever of its names."""
+    """Return whether two addresses are the same server on this machine, under different host names."""
     ends = [urlsplit(url if "//" in url else f"http://{url}") for url in (one, other)]
     hosts = {"127.0.0.1" if end.hostname == "localhost" else end.hostname for end in ends}
     return (
@@ -467,7 +467,7 @@ def _chosen(text: str) -> SettingValue:
 def _is_of_a_service(variable: str, text: str) -> bool:
     """Return whether Kubernetes made the variable up for a Service whose name begins with `headrace`.
 
-    It tells every container where the Services of its namespace are, as
+    It gives every container the addresses of the Services of its namespace, as
     `HEADRACE_PORT=tcp://10.0.0.1:4280` and `HEADRACE_SERVICE_HOST=10.0.0.1`.
     """
     if _OF_A_SERVICE.fullmatch(variable):

@@ -44,7 +44,7 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def severity(self) -> int:
-        """As in the logging module; a level nobody knows is as `INFO`."""
+        """As in the logging module; an unknown level is as `INFO`."""
         return _SEVERITIES.get(self.level.upper(), logging.INFO)
 
 

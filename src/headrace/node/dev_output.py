@@ -1,7 +1,7 @@
 """Output of `headrace dev`: observes the node, and passes lines to a thread that writes them.
 
 The node never waits for a terminal: lines wait in a queue with a bound, each function has a budget
-of lines, and what does not fit is counted and told as left out.
+of lines, and the number of lines that do not fit is reported.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ LINES_PER_SECOND: Final = 200
 BURST: Final = 1_000
 MAX_BUDGETS: Final = 2_048
 REPORT_EVERY_S: Final = 1.0
-"""How often it is told how many lines were left out."""
+"""How often the number of left out lines is reported."""
 FLUSH_S: Final = 1.0
 """How long the end of the node waits for a terminal."""
 
 
 class OutputSelection(msgspec.Struct, frozen=True):
-    """Return the kinds of line that are printed.
+    """Selection of the lines that are printed.
 
     Attributes:
         quiet: Only warnings and errors.
@@ -88,7 +88,7 @@ class LineQueue:
 
     @property
     def owes(self) -> bool:
-        """Return whether lines were left out and not told yet."""
+        """Return whether lines were left out and not reported yet."""
         return bool(self._left_out)
 
     def put(self, line: Line) -> None:
@@ -107,7 +107,7 @@ class LineQueue:
         """Return the lines to write now.
 
         Args:
-            last: Whether nothing is taken later, so that what was left out is told at once.
+            last: Whether nothing is taken later, so that left out lines are reported at once.
         """
         with self._lock:
             lines = list(self._waiting)
@@ -152,7 +152,7 @@ class DevOutput(logging.Handler, Observer):
         self._thread.start()
 
     def align(self, functions: Iterable[str]) -> None:
-        """Leave the column of names room for these."""
+        """Make the column of names wide enough for these."""
         self._width = max(self._width, *(min(len(name), MAX_NAME) for name in functions), 0)
 
     def ran(self, run: RunRecord) -> None:
@@ -209,7 +209,7 @@ class DevOutput(logging.Handler, Observer):
             try:
                 self._write("".join(map(self._text, lines)).encode("utf-8", "backslashreplace"))
             except OSError:
-                # Nobody reads any more; the node goes on.
+                # The terminal is gone; the node goes on.
                 self._is_broken = True
             if is_last or self._is_broken:
                 self._flushed.set()

@@ -72,7 +72,7 @@ def build_services(
         secrets: What operators keep, by name.
         outgoing: Connections to other services.
         operator: Who operates the node.
-        access: Whom the platform's own paths are for.
+        access: Clients that need no token at the platform's own paths.
         check_answers: Whether answers are held against what routes declare.
         health: Whether work is taken now.
         instances: Processes of functions.

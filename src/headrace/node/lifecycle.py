@@ -1,4 +1,4 @@
-"""Start, run, drain and stop a node as a process. Doors close in the order of an event's walk.
+"""Start, run, drain and stop a node as a process. Parts stop in the order in which an event passes them.
 
 `run` is what `headrace serve` and `headrace dev` call. The address is written to `node.json` in the
 data folder once the HTTP server is open, and taken away when it closes.
@@ -98,7 +98,7 @@ def _note(settings: Settings, url: str) -> Path:
 def speak(level: str, handler: logging.Handler | None = None) -> None:
     """Write what the node has to say to stderr, or hand it to `handler`; of what its libraries say only what alarms them.
 
-    `debug` lets them tell all. Of connections that fail we tell ourselves, with the trigger's name.
+    `debug` shows all their messages. Headrace reports failed connections itself, with the trigger's name.
     """
     whole = level == "DEBUG"
     logging.basicConfig(
@@ -152,7 +152,7 @@ class Stopping:
         self._end(f"did not close within {seconds:g} s and was cut off; nothing is lost", EXIT_CUT)
 
     def _end(self, why: str, status: int) -> None:
-        """End as if killed, which costs nobody more than a repeated run."""
+        """End as if killed, which costs at most repeated runs."""
         self.erase()
         _logger.warning("%s", why)
         logging.shutdown()
@@ -245,7 +245,7 @@ def _announce(node: Node, url: str) -> None:
     link = f"/console/enter/{node.operator.link(node.services().entropy)}"
     if len(found) > MAX_NAMED:
         names += f" and {len(found) - MAX_NAMED:,} more"
-    print(f"headrace: serving {names} at {url} (console, once: {url}{link})", flush=True)  # noqa: T201 - tells where the HTTP server is
+    print(f"headrace: serving {names} at {url} (console, once: {url}{link})", flush=True)  # noqa: T201 - reports where the HTTP server is
 
 
 async def _reload(node: Node, watcher: Watcher, stale: set[str]) -> None:

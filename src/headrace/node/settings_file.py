@@ -1,7 +1,7 @@
 """One settings file: its tables, and on which line each of them stands.
 
-Comes in: a path. Goes out: plain values and `file:line` for every key, so that whoever finds a value
-wrong can say where. Refuses what is not TOML and keys nobody asked for. Reads, never writes.
+In: a path. Out: plain values and `file:line` for every key, so that errors can name the place of a
+wrong value. Refuses what is not TOML and unknown keys. Reads, never writes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from headrace.model.errors import Misuse
 
 
 class SettingsFile:
-    """A file that has been read. Owned by whoever loads settings; immutable."""
+    """A file that has been read. Immutable."""
 
     def __init__(
         self, path: Path, values: dict[str, Any], lines: dict[tuple[str, ...], int]

@@ -1,4 +1,4 @@
-"""Tell the service manager (systemd, `Type=notify`) that the node is ready, or stops.
+"""Notify the service manager (systemd, `Type=notify`) that the node is ready, or stops.
 
 In: the address of its socket and a state such as `READY=1`. Out: one datagram. Nothing depends on its
 arrival: a manager that does not listen costs the node nothing.
@@ -16,7 +16,7 @@ def notify(address: str, state: str) -> bool:
     """Send a state to the socket; whether it was sent.
 
     Args:
-        address: A path, or `@` and a name in the abstract namespace; "" where nobody asked.
+        address: A path, or `@` and a name in the abstract namespace; "" without a service manager.
         state: As of `sd_notify(3)`.
     """
     if not address:
@@ -27,6 +27,6 @@ def notify(address: str, state: str) -> bool:
             sender.setblocking(False)
             sender.sendto(state.encode(), place)
     except OSError as error:
-        _logger.warning("the service manager was not told `%s`: %s", state, error.strerror)
+        _logger.warning("the service manager was not notified of `%s`: %s", state, error.strerror)
         return False
     return True

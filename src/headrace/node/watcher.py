@@ -15,7 +15,7 @@ from headrace.node.config import FILE_NAME, Settings
 from headrace.runtime.child.code_version import is_part
 
 MAX_FILES: Final = 4
-"""Files that are named when a reload is told."""
+"""Files that are named when a reload is reported."""
 
 
 class Watcher:
@@ -103,7 +103,7 @@ def folder_of(target: str) -> Path:
 
 
 def _written_to() -> Iterator[Path]:
-    """The files that the node itself writes to: a reload is told there, and must not ask for another."""
+    """Files that the node itself writes to: a report of a reload there must not cause another one."""
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):
             yield Path(f"/proc/self/fd/{descriptor}").readlink()

@@ -182,7 +182,7 @@ def _alternatives(pattern: Mapping[str, Any], path: str) -> list[list[Leaf]]:
             options = [[_leaf(here, wanted)]]
         else:
             raise Invalid(f"`{here}` must be an object or an array, not {kind_of(wanted)}")
-        # A path named twice (beside `$or` and within it) means what was said last.
+        # A path named twice (next to `$or` and within it) means what was said last.
         found = [
             list({leaf.path: leaf for leaf in (*left, *right)}.values())
             for left in found

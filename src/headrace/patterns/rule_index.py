@@ -36,7 +36,7 @@ _ABSENT: Final = 4
 _MISSING: Final[Any] = object()
 
 _arrays: Final = count()
-"""Tells arrays apart; no two have the same number."""
+"""Numbers the arrays; no two have the same number."""
 _PLAIN: Final = frozenset([str, int, float, bool, type(None), Decimal])
 
 
@@ -165,8 +165,8 @@ class _Node:
 def _order(leaf: Leaf, variety: int) -> tuple[bool, bool, int, int]:
     """Rank of a leaf by how well it separates rules, the lowest best.
 
-    What can be looked up comes before what has to be asked one by one. What all rules ask alike
-    tells none apart: it is asked last, by the few that are left then.
+    Leaves that can be looked up come before those that are tested one by one. A leaf that all rules
+    share separates none: it is tested last, for the few rules that are left then.
     """
     rank = _rank(leaf)
     return rank >= _ASKED, variety <= 1, rank, -variety

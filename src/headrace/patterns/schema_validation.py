@@ -114,7 +114,7 @@ class Checker:
         fits = self._quick.is_valid(value)
         if fits and not _may_hold_whole(raw):
             return
-        # Callbacks tell numbers apart that JSON Schema does not, and stop at the first mismatch of
+        # Callbacks distinguish numbers that JSON Schema does not, and stop at the first mismatch of
         # a choice, of which the engine would list all.
         self._hold(self._thorough, value)
         if not fits:

@@ -1,7 +1,7 @@
 """The folders in which apps keep files of their own, on the host's side.
 
 In come targets and apps' names, out come folders beneath one root. Where instances have uids of their
-own they share their app's folder by a group that is nobody else's: derived from where the node and
+own they share their app's folder by a group of its own: derived from where the node and
 its target are, so that it stays over restarts; a folder that has another group (the app moved, or the
 folder was restored from a copy) is given to the new one with all it holds. Who may not change ids has
 no groups: there a folder is the host's user's.
@@ -94,7 +94,7 @@ class AppFolders:
             for _, folders, files, descriptor in os.fwalk(folder):
                 for name in (*folders, *files):
                     _hand_over(name, descriptor, owner)
-            # Last, so that who is interrupted begins anew.
+            # Last, so that an interrupted change is done again.
             os.chown(folder, *owner)
             folder.chmod(mode)
         except OSError as error:

@@ -1,6 +1,6 @@
 """Limits on the number and memory of instances, and the choice of the instance to stop at a limit.
 
-Idle ones go first, those worth least before others; then nobody may be forked until one has gone;
+Idle ones go first, those worth least before others; then none may be forked until one has gone;
 and if those at work grow beyond the memory, the one that uses most is ended. Memory is measured
 now and then, roughly and quickly. The fleet says when to look.
 """
@@ -94,7 +94,7 @@ class Budget:
             )
 
     def _strays(self, zygotes: list[int]) -> dict[int, list[int]]:
-        """By uid, the processes that lost their parent and came to a zygote: whose they are, the uid tells.
+        """Return the orphan processes that came to a zygote, by uid, which shows their instance.
 
         Where instances have no uids of their own, such processes come to the instance itself.
         """

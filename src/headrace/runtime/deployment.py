@@ -89,7 +89,7 @@ class Deployment:
 
     @property
     def is_hopeless(self) -> bool:
-        """Return whether it has no zygote, and failed to get one so often that nobody should wait for it."""
+        """Return whether it has no zygote, and failed to get one so often that callers should not wait for it."""
         is_down = self.zygote is None or not self.zygote.alive
         return is_down and self._restarts >= MAX_RESTARTS
 
@@ -192,7 +192,7 @@ class Deployment:
         return max(self._loaded_at + self._limits.zygote_age, self._renewable_at)
 
     def tend(self, now: float) -> None:
-        """Replace a zygote that has served its time; let go of old ones that nobody needs."""
+        """Replace a zygote that has served its time; let go of old ones without instances."""
         zygote = self.zygote
         for old, closing in self._leaving.items():
             if (closing is None or closing.done()) and not old.instances:
@@ -226,7 +226,7 @@ class Deployment:
             self._complain(
                 self.target,
                 f"its zygote is not replaced: its code has become version {loaded.spec.version} "
-                f"since, and {old.spec.version} is deployed; deploy it anew",
+                f"since, and {old.spec.version} is deployed; deploy it again",
             )
             return
         # Its data may be others by now: a node that runs for months does not stop for that.
@@ -253,7 +253,7 @@ class Deployment:
 
 
 async def bury(instance: Instance) -> None:
-    """Nobody reports the end of a dead zygote's instances: wait for it on their pidfds."""
+    """Wait on their pidfds for the end of a dead zygote's instances, which the zygote cannot report."""
     pidfd = instance.pidfd
     if pidfd >= 0:
         loop = asyncio.get_running_loop()

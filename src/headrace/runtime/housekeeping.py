@@ -1,8 +1,8 @@
 """Periodic work of a fleet: timeouts, hibernation, eviction, memory, zygotes that hang or grow old.
 
-It looks after everything once every tick while something is under way, and rests otherwise until
-something changes or falls due. What is begun need not be looked at before a tick is over, so that
-looking never stands between a run and its answer.
+It checks everything once every tick while a run is active, and rests otherwise until something
+changes or is due. A new run need not be checked before a tick is over, so that a check never
+delays an answer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from headrace.runtime.states import InstanceState
 
 TICK_S = 0.1
 MOST_S = 2.0
-"""How long it pauses at most where it fails: timeouts are seen to by nobody else."""
+"""How long it pauses at most after an error: nothing else enforces timeouts."""
 
 
 class Housekeeping:
@@ -33,7 +33,7 @@ class Housekeeping:
         clock: The time.
         tasks: Where its one task lives.
         budget: Weighs the instances.
-        kernel: Notices whom the kernel killed.
+        kernel: Notices kills by the kernel.
         instances: All there are.
         deployments: The same, retired ones too.
         bury: Lets go of retired deployments without instances.
@@ -60,10 +60,10 @@ class Housekeeping:
         self._changed = asyncio.Event()
         self._task: Supervised | None = None
         self.rests = False
-        """Whether nothing is under way as far as it knows; then `begun` wants to be told."""
+        """Whether no run is active as far as it knows; then the start of a run must call `begun`."""
 
     def start(self) -> None:
-        """From now on, if not already."""
+        """Start its task, if it does not run."""
         if self._task is None:
             backoff = Backoff(self._clock, least=TICK_S, most=MOST_S)
             self._task = self._tasks.supervise(
@@ -71,23 +71,23 @@ class Housekeeping:
             )
 
     def close(self) -> None:
-        """No more."""
+        """Cancel its task."""
         if self._task is not None:
             self._task.task.cancel()
 
     def begun(self) -> None:
-        """A run was begun while it rested: to be looked at when a tick is over."""
+        """Check when a tick is over: a run was started while it rested."""
         self.rests = False
         asyncio.get_running_loop().call_later(TICK_S, self._changed.set)
 
     def changed(self) -> None:
-        """Something is otherwise than it was: to be looked at now."""
+        """Check now: something has changed."""
         self._changed.set()
 
     async def _look_after(self) -> None:
         while True:
             self._changed.clear()
-            # Told of whatever is begun from here on, also while the dead are buried.
+            # Runs that start from here on call `begun`, also while deployments are removed.
             self.rests = True
             now = self._clock.monotonic()
             busy, wake = self._look(now)

@@ -31,7 +31,7 @@ class IdRange:
     """A range of ids that is ours until it is given back, or this process ends."""
 
     def __init__(self, entropy: Entropy, folder: Path = FOLDER) -> None:
-        """Take a range that nobody has; where the folder cannot be written, one by chance.
+        """Take a free range; a random one if the folder cannot be written.
 
         Raises:
             Unavailable: All are taken.
@@ -55,7 +55,7 @@ class IdRange:
         return self.first + number % MAX_BLOCKS * IDS_PER_ZYGOTE
 
     def give_back(self) -> None:
-        """Let another node have it; once nobody lives under its ids."""
+        """Let another node have it; once no process runs under its ids."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

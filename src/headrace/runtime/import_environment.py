@@ -22,7 +22,7 @@ PASSED_ON: Final = (
 """What every app sees of the host's environment: where things are, never secrets."""
 
 _EAGER: Final = {"LD_BIND_NOW": "1"}
-"""Libraries are linked while they are loaded; else every child would link what its birth calls."""
+"""Libraries are linked while they are loaded; else every child would link the functions that its start calls."""
 
 _SINGLE_THREADED: Final = {
     # Numeric libraries start threads while they are imported, which no fork survives.

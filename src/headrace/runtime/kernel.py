@@ -69,7 +69,7 @@ def _fail(what: str) -> OSError:
 
 
 def keep_memory_private() -> None:
-    """Let nobody read this process's memory and environment but its own threads and root; no core dumps."""
+    """Let only its own threads and root read this process's memory and environment; no core dumps."""
     prctl(PR_SET_DUMPABLE, 0)
     try:
         os.listdir("/proc/self/fdinfo")  # noqa: PTH208 - names are enough
@@ -130,7 +130,7 @@ def unshare(flags: int) -> None:
 def fork_into(flags: int) -> int:
     """Fork a child into new namespaces; 0 in the child. For a process with one thread only.
 
-    The interpreter is not told: there is nothing to mend in a process that has forked no thread.
+    The interpreter's fork hooks do not run: a process that has started no thread needs none.
     """
     if not flags:
         return os.fork()

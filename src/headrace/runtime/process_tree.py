@@ -3,7 +3,7 @@
 In come pids of this process's children, found in `/proc`, which must be that of our own PID
 namespace; nothing comes out but the dead. A child that we have not reaped keeps its pid, and those
 further down are held by a descriptor while they are looked at again, so that a number that was
-given to somebody else meanwhile is never signalled.
+given to another process meanwhile is never signalled.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def children(pid: int) -> list[int]:
     """The pids of a process's children, whichever of its threads they came of."""
     tasks = f"/proc/{pid}/task"
     try:
-        # Of a folder whose entries are folders the links tell how many there are.
+        # Of a folder whose entries are folders the link count is their number.
         threads = os.listdir(tasks) if os.stat(tasks).st_nlink != ALONE else [str(pid)]  # noqa: PTH116, PTH208 - hot
     except OSError:
         return []
@@ -115,7 +115,7 @@ def kill_families(roots: list[int]) -> None:
 
 
 def _stop_more(roots: list[int], held: dict[int, int]) -> bool:
-    """Stop whoever is not held yet; whether there was anybody."""
+    """Stop every process that is not held yet; return whether there was one."""
     fresh = False
     for root in roots:
         # A child of ours that we have not reaped keeps its number.

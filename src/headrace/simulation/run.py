@@ -359,7 +359,7 @@ class SimulationRun(HostWatcher):
         }
 
     def _gone(self, stream: str) -> list[tuple[int, int, bytes, int]]:
-        """Return all events that a stream has held."""
+        """Return the events that retention has removed from a stream."""
         let_go = self._let_go.get(stream, {})
         return [(*place, body, appended) for place, (body, appended) in sorted(let_go.items())]
 
@@ -373,7 +373,7 @@ class SimulationRun(HostWatcher):
         }
 
     def _asked(self, name: str, each: PlannedFunction) -> dict[str, Any]:
-        """Return the planned effects of one function."""
+        """Return what the judge may expect of one function."""
         # One that reports failures by name goes on to the next event by itself, in whatever mode.
         goes_on = each.shape == "failures" and each.order == "ordered"
         return {

@@ -22,7 +22,7 @@ from headrace.model.record import Chunk, positions
 _logger = logging.getLogger("headrace.delivery")
 MAX_RUNS = 1_000
 MAX_FAILED = 100
-"""Failed runs of all functions together, beside the latest of each."""
+"""Failed runs of all functions together, in addition to the latest of each."""
 MAX_LINES = 5_000
 MAX_OUTPUTS = 256
 """Streams that one function is remembered to have published to."""
@@ -47,7 +47,7 @@ BOUNDS = (
     60.0,
 )
 Of: TypeAlias = Callable[[str], bool]
-"""Whether what a function did is to be told."""
+"""Returns whether the runs and log lines of a function are included."""
 
 
 class RunRecord(msgspec.Struct, frozen=True, gc=False):
@@ -105,7 +105,7 @@ class AnsweredRequest(msgspec.Struct, frozen=True, gc=False):
 
 
 class Observer(Protocol):
-    """Is told what happens in a node, on its loop. Does nothing by default, and must never wait."""
+    """Receives the events of a node, on its loop. Does nothing by default, and must never wait."""
 
     def ran(self, run: RunRecord) -> None:
         """A run has ended."""
@@ -156,7 +156,7 @@ class RunHistory:
     Args:
         on_output: Called when a function was seen to publish where it was not before, which is then
             among `new_outputs`; without it that is not noted.
-        observer: Is told of all that is recorded here, and of requests.
+        observer: Receives everything that is recorded here, and requests.
     """
 
     def __init__(
@@ -236,7 +236,7 @@ class RunHistory:
         self.write(time=now, function=function, instance="", key="", level="error", text=text)
 
     def skipped(self, function: str, why: str, count: int) -> None:
-        """Count records that tell the function nothing; of them there are too many to log."""
+        """Count records without content for the function; there are too many of them to log."""
         self.counters[function].left_out[why] += count
 
     def write(
@@ -354,7 +354,7 @@ def _end_of(outcome: Outcome, invocation: Invocation) -> tuple[str, str]:
             return "failed", f"{failed.kind}: {failed.message}"
         case Returned(failures=(first, *_) as failures):
             ran = invocation.size if outcome.untouched < 0 else outcome.untouched
-            # Of a group of coalesced batches it is the last batch that failed, and it is told by itself.
+            # Of a group of coalesced batches only the last one failed, and it is reported separately.
             ran -= (ran - 1) // invocation.each * invocation.each if invocation.each else 0
             kind = "failed" if len(failures) >= ran else "partial"
             return kind, f"{first.cause.kind}: {first.cause.message}"

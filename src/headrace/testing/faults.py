@@ -1,8 +1,8 @@
 """Faults of a host in a test: its crash, and errors of its storage before.
 
-A host is one life of a node: its tasks, and its own door to the store, which outlives it. When it
-dies, every task of it ends where it stands and nothing it still tries gets through the HTTP server; what
-the store had taken stays. Which fault strikes is drawn from a seed by `Weather`, or armed by name.
+A host is one life of a node: its tasks, and its own access to the storage, which outlives it. When
+it dies, every task of it ends at once and none of its later changes reaches the storage; what the
+storage has committed stays. Which fault strikes is drawn from a seed by `Weather`, or armed by name.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SimulatedHost:
     """One life of a node.
 
     Attributes:
-        number: From 1, in order of birth.
+        number: From 1, in the order of their starts.
         alive: False from the moment it dies.
         tasks: What it is running; tasks started by its tasks belong to it too.
     """
@@ -49,7 +49,7 @@ class SimulatedHost:
     def __init__(self, number: int, on_death: Callable[[SimulatedHost, str], None]) -> None:
         self.number = number
         self.alive = True
-        # In order of birth, so that they die in the same order in every run of a seed.
+        # In the order of their starts, so that they die in the same order in every run of a seed.
         self.tasks: dict[asyncio.Task[object], None] = {}
         self._on_death = on_death
         self._thawed = asyncio.Event()
@@ -258,7 +258,7 @@ class HostStorage:
 
     Args:
         storage: What outlives the host.
-        host: Whose door it is.
+        host: The host that uses it.
         weather: Which faults strike.
         clock: For slow changes.
         watcher: Sees every change that lands, and every one that is refused.
@@ -306,7 +306,7 @@ class HostStorage:
             case Fault.FULL:
                 raise DiskFull("the disk was full for a moment (a drawn fault)")
             case Fault.CONFLICT if change.checks:
-                raise Conflict("somebody else was first (a drawn fault)")
+                raise Conflict("another host was first (an injected fault)")
             case Fault.DIE_BEFORE:
                 self._host.die("before a commit landed")
             case _:

@@ -42,7 +42,7 @@ class Published(msgspec.Struct, frozen=True):
         stream: The stream's name.
         value: The value, as a reader of the stream will see it.
         key: The key, or None.
-        headers: What stood beside it.
+        headers: Its headers.
         partition: Where it would go.
         id: The producer's id, or None.
     """
@@ -101,7 +101,7 @@ class _Rows:
         return self._secrets[name]
 
     def blot(self, text: str) -> str:
-        """Return the value as the test passed it."""
+        """Return the text unchanged: tests may see the secrets that they passed."""
         return text
 
     def read_state(self, keys: list[str]) -> list[tuple[int, bytes | None]]:
@@ -344,7 +344,7 @@ def event(
         partition: Its partition.
         offset: Its offset.
         time: When it happened.
-        headers: What stands beside the payload.
+        headers: The headers of the event.
         id: The producer's id.
         type: The CloudEvents type.
         source: The CloudEvents source.

@@ -1,7 +1,7 @@
-"""One store, and the hosts that come and go over it: the ground that a world and a simulation share.
+"""One store, and the hosts that come and go over it: the common base of a world and a simulation.
 
 In: apps and a seed. Out: a node of the real parts (publisher, partition supervisor, partition workers) over the in-memory
-twins, on virtual time. When its host dies a new one is born and resumes at what the store holds.
+twins, on virtual time. When its host dies, a new one starts and resumes from the storage.
 It judges nothing; it only makes things happen.
 """
 
@@ -88,8 +88,8 @@ class Hosts:
 
     Attributes:
         node: The host that is up; the one that owns the partitions.
-        interceptors: See every run of the hosts that are born from now on.
-        failures: Pumps that stopped by their own fault, which never may happen.
+        interceptors: See every run of the hosts that start from now on.
+        failures: Partition workers that stopped by a fault of their own, which must never happen.
         deaths: Why each dead host died, in order.
         posted: What was sent to HTTP targets, in order.
         answers: What the next of them answer; 200 where nothing is said.
@@ -176,7 +176,7 @@ class Hosts:
                 await app.close_resources()
 
     async def _boot(self) -> None:
-        """A host is born: it opens the log and takes the partitions over.
+        """Start a host: it opens the log and takes the partitions over.
 
         One that finds the store away ends at once, as the command does; the next one tries again.
         """
@@ -201,7 +201,7 @@ class Hosts:
         except HostDied:
             return None
         except (Unavailable, Conflict, Fenced) as error:
-            assert self._primary is not None  # noqa: S101 - it was born before it failed
+            assert self._primary is not None  # noqa: S101 - it started before it failed
             self._primary.end(f"it could not begin: {error}")
             return None
 
@@ -279,7 +279,7 @@ class Hosts:
         return HostedNode(host, host_storage, dispatcher, parts.runtime, parts.services)
 
     async def _answer(self, request: HttpRequest) -> int:
-        """Nobody outside is asked: the request is noted, and answered as the test says."""
+        """Record the request, and answer it as the test says; nothing leaves the process."""
         self.posted.append(request)
         return self.answers.pop(0) if self.answers else 200
 
@@ -297,7 +297,7 @@ class Hosts:
             if (node := await self._start_host()) is not None:
                 self.node = node
         finally:
-            # Whoever asked for it does not live there.
+            # The caller does not run in that host.
             inhabited.set(outside)
         return first
 
@@ -312,7 +312,7 @@ class Hosts:
         inhabited.reset(token)
 
     async def _revive(self) -> None:
-        """Sweep away what the dead left running; then the next host is born."""
+        """Cancel the tasks of dead hosts; then start the next host."""
         for host in self._hosts:
             host.alive = False
             await _gone(list(host.tasks))
@@ -326,7 +326,7 @@ class Hosts:
     async def stop(self, node: HostedNode, grace: float) -> bool:
         """The host lets go of everything, as at SIGTERM, and ends; False where it dies before.
 
-        Whoever is outside waits for the next one. What has not landed within `grace` seconds is
+        Callers outside wait for the next one. Changes that are not committed within `grace` seconds are
         abandoned.
         """
         self._up.clear()
@@ -368,10 +368,10 @@ class Hosts:
             host.die(f"at {label}", landed=label == "commit:after-fsync")
 
     def _failed(self, name: str, error: BaseException) -> None:
-        # A source that finds the store away says so and is begun again; that is how it is meant to be.
+        # A source without storage reports an error and is restarted, as intended.
         # So does an outbox.
         is_away = name.startswith(("feed ", "outbox")) and isinstance(error, Unavailable)
-        # So does a partition worker whose partition somebody else has claimed.
+        # So does a partition worker whose partition another host has claimed.
         if not isinstance(error, HostDied | Fenced) and not is_away:
             self.failures.append((name, error))
 

@@ -35,7 +35,7 @@ _LIMITS = Settings()
 
 
 class HttpClient:
-    """A node's server without a socket. A host that is born anew has one with nothing remembered."""
+    """A node's server without a socket. A new host has a new server, without connections."""
 
     def __init__(self) -> None:
         self._known: Dependencies | None = None
@@ -132,7 +132,7 @@ class _Listening:
         self._heard += data
 
     async def wait_writable(self) -> None:
-        """There is room."""
+        """Return at once: the buffer has no limit."""
 
     def whole(self) -> Response:
         """The answer without the marks of its chunks."""

@@ -87,7 +87,7 @@ class Served:
         return ask(method, self.url + path, body, **as_operator(self.key, headers))
 
     def wait_for(self, location: str, status: str = "committed") -> Any:
-        """Wait until a request that was taken for later has come as far as `status`; what is told.
+        """Wait until a deferred request has reached `status`; return its status document.
 
         Raises:
             AssertionError: It had not within 20 seconds.
@@ -101,7 +101,7 @@ class Served:
         return status_body
 
     def _pause(self, patient: bool, complaint: str) -> None:
-        """Wait a moment for the node; complain where it has ended, or where patience has."""
+        """Wait a moment for the node; raise if it has ended, or if the time is over."""
         try:
             self._process.wait(LOOK_S)
         except subprocess.TimeoutExpired:
@@ -122,7 +122,7 @@ def serving(
 
     Args:
         app: The file. The node stands in its folder, and reads a `headrace.toml` there.
-        data: Where the node keeps what must survive; beside other things, made where it is missing.
+        data: Where the node keeps what must survive; created if it is missing, and may hold other files.
         environ: More of its environment, such as secrets; `HEADRACE_*` of ours is not passed on.
 
     Raises:

@@ -33,7 +33,7 @@ def signed(
     at: datetime | None = None,
     id: str = "msg_1",
 ) -> dict[str, str]:
-    """The headers that a sender puts beside a body; pass them on as `**headers`.
+    """Return the headers that a sender adds to a body; pass them on as `**headers`.
 
     Args:
         webhook: The function's trigger, or its scheme alone.

@@ -2,7 +2,7 @@
 
 In: coroutines of the real engine. Out: their results, with the time they believe has passed. When
 nothing is ready the loop jumps to the next timer; when there is no timer either, it is idle, and a
-caller that still waits is told who waits for what. It opens no socket and starts no thread.
+caller that still waits gets an error that names every waiting task. It opens no socket and starts no thread.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """It holds nothing of the system's, so one that was never closed leaks nothing."""
 
     def _write_to_self(self) -> None:
-        """Nobody sleeps in a system call, so nobody has to be woken."""
+        """Do nothing: no task sleeps in a system call, so none has to be woken."""
 
     # --- what the timetable finds -----------------------------------------------------------
 
@@ -148,7 +148,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Run `work` to its end and hand back its result.
 
         Raises:
-            Deadlock: It waits for something that nobody will do.
+            Deadlock: It waits for something that no task will do.
             Livelock: It takes too many steps, or more than `limit` virtual seconds.
         """
         task = self.create_task(work, name="main")
@@ -192,8 +192,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 self.run_forever()
                 break
             except SystemExit:
-                # A task of a handler's raised it, and asyncio throws that at us too; whoever waits for
-                # the task is told.
+                # A task of a handler's raised it, and asyncio raises it here too; the task
+                # that waits for it gets the error.
                 continue
         if self._livelocked:
             self._livelocked = False
@@ -221,7 +221,7 @@ class VirtualClock(SystemClock):
         self._waiting: set[asyncio.Future[None]] = set()
 
     async def until(self, when: int, woken: asyncio.Event | None = None) -> None:
-        """Wait for a date in one piece; begin anew where the clock is set meanwhile."""
+        """Wait for a date in one piece; start again if the clock is set meanwhile."""
         while (left := when - self.now()) > 0 and not (woken is not None and woken.is_set()):
             waiter: asyncio.Future[None] = self._loop.create_future()
             timer = self._loop.call_later(left / 1_000_000, _wake, waiter)

@@ -118,7 +118,7 @@ class World:
         self._secrets = dict(secrets or {})
         self._resources = dict(resources or {})
         self._held = ExitStack()
-        self._wicket = HttpClient()
+        self._http_client = HttpClient()
         self._open = False
 
     def __enter__(self) -> Self:
@@ -256,7 +256,7 @@ class World:
         self, method: str, path: str, body: Any, headers: Mapping[str, str]
     ) -> ServedResponse:
         node = await self._lives.current()
-        return await self._wicket.answer(node.services, method, path, body, headers)
+        return await self._http_client.answer(node.services, method, path, body, headers)
 
     def publish(
         self,
@@ -277,7 +277,7 @@ class World:
             key: For all of them, or a function that takes a value and gives its key.
             id: The mark by which a repeated publish is dropped; only with a single value.
             time: When it happened; None means now.
-            headers: Short strings beside the payload.
+            headers: Short strings in addition to the payload.
             delay: To a queue: the time before they may be received.
             at: To a queue: when they may be received, in place of `delay`.
 

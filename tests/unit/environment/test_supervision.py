@@ -1,4 +1,4 @@
-"""When a supervised task counts as well, failing or halted; and that nothing ends it but its work."""
+"""Supervised tasks: healthy, failing or halted; only their work ends them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from headrace.testing.virtual_time import VirtualClock, VirtualLoop
 
 
 class Work:
-    """Raises what it is told to, once a beginning, after it ran so long; then runs on."""
+    """Raises the given errors, one for each start, after it ran so long; then runs on."""
 
     def __init__(self, loop: VirtualLoop, *errors: Exception, lasts: float = 0.0) -> None:
         self.loop = loop
         self.clock = VirtualClock(loop)
         self.errors = list(errors)
         self.lasts = lasts
-        self.told: list[tuple[str, BaseException]] = []
-        self.tasks = Tasks(lambda name, error: self.told.append((name, error)))
-        self.begun: list[float] = []
+        self.reported: list[tuple[str, BaseException]] = []
+        self.tasks = Tasks(lambda name, error: self.reported.append((name, error)))
+        self.starts: list[float] = []
 
     async def __call__(self) -> None:
-        self.begun.append(self.loop.time())
+        self.starts.append(self.loop.time())
         if self.errors:
             await self.clock.sleep(self.lasts)
             raise self.errors.pop(0)
@@ -65,12 +65,12 @@ def lived(
 @pytest.mark.parametrize(
     "error", [OSError(28, "No space left on device"), KeyError("x"), Unavailable("away")]
 )
-def test_it_is_begun_again_whatever_it_raises_and_well_once_it_has_run_for_a_while(
+def test_it_is_restarted_whatever_it_raises_and_well_once_it_has_run_for_a_while(
     error: Exception,
 ) -> None:
     work, (failing, well) = lived([error], 1.0, WELL_AFTER_S + 1)
-    assert len(work.begun) == 2
-    assert work.told == [("work", error)]
+    assert len(work.starts) == 2
+    assert work.reported == [("work", error)]
     assert failing is not None
     assert (failing.failures, failing.halted) == (1, False)
     assert well is None
@@ -78,7 +78,7 @@ def test_it_is_begun_again_whatever_it_raises_and_well_once_it_has_run_for_a_whi
 
 def test_pauses_grow_to_a_bound_and_failures_are_counted_from_the_first() -> None:
     work, (trouble,) = lived([ValueError(str(n)) for n in range(12)], 200.0)
-    pauses = [later - earlier for earlier, later in zip(work.begun, work.begun[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in zip(work.starts, work.starts[1:], strict=False)]
     assert pauses[0] == pytest.approx(PAUSE_MIN_S)
     assert pauses == sorted(pauses)
     assert max(pauses) == pytest.approx(PAUSE_MAX_S)
@@ -87,21 +87,21 @@ def test_pauses_grow_to_a_bound_and_failures_are_counted_from_the_first() -> Non
     assert trouble.error.startswith("ValueError: ")
 
 
-def test_one_that_ran_well_begins_to_count_anew() -> None:
+def test_one_that_ran_well_starts_to_count_again() -> None:
     work, seen = lived([ValueError("a"), ValueError("b")], 41.0, 41.0, lasts=40.0)
     assert [each and (each.failures, each.error) for each in seen] == [
         (1, "ValueError: a"),
         (1, "ValueError: b"),
     ]
-    assert work.begun[1] - work.begun[0] == pytest.approx(40.0 + PAUSE_MIN_S)
+    assert work.starts[1] - work.starts[0] == pytest.approx(40.0 + PAUSE_MIN_S)
 
 
 def test_what_no_repetition_mends_halts_it_until_it_is_stopped() -> None:
     work, (trouble,) = lived([Misuse("the slot is gone")], 10_000.0)
-    assert len(work.begun) == 1
+    assert len(work.starts) == 1
     assert trouble is not None
     assert (trouble.error, trouble.halted) == ("the slot is gone", True)
-    assert [name for name, _ in work.told] == ["work"]
+    assert [name for name, _ in work.reported] == ["work"]
 
 
 def test_a_long_error_is_cut() -> None:

@@ -56,7 +56,7 @@ def test_what_fails_names_the_command_that_looks_closer() -> None:
     assert line_of_run(run("succeeded", "orders/0/7")) is None
 
 
-def test_a_request_is_told_with_its_function_unless_it_only_looked_at_the_node() -> None:
+def test_a_request_is_printed_with_its_function_unless_it_only_looked_at_the_node() -> None:
     def said(method: str, status: int, function: str = "") -> Line | None:
         return line_of_answer(AnsweredRequest(NOON, method, "/price/%1B", status, 0.0123, function))
 

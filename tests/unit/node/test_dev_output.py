@@ -8,8 +8,8 @@ from headrace.node.dev_lines import Line
 from headrace.node.dev_output import BURST, LINES_PER_SECOND, MAX_WAITING, LineQueue
 
 
-class Standing(SystemClock):
-    """A clock that goes on when it is told to."""
+class StoppedClock(SystemClock):
+    """A clock that goes on only when a test moves it."""
 
     def __init__(self) -> None:
         self.seconds = 100.0
@@ -24,8 +24,8 @@ def put(queue: LineQueue, function: str, count: int) -> None:
         queue.put(Line(0, "INFO", function, str(number)))
 
 
-def test_a_function_that_floods_leaves_the_others_their_room() -> None:
-    clock = Standing()
+def test_a_function_that_floods_leaves_the_others_their_lines() -> None:
+    clock = StoppedClock()
     queue = LineQueue(clock)
     put(queue, "a.loud", BURST + 1_234)
     put(queue, "a.calm", 2)
@@ -43,7 +43,7 @@ def test_a_function_that_floods_leaves_the_others_their_room() -> None:
 
 
 def test_where_nothing_is_taken_so_many_lines_wait_and_the_others_are_counted() -> None:
-    queue = LineQueue(Standing())
+    queue = LineQueue(StoppedClock())
     functions = 2 * MAX_WAITING // BURST
     for number in range(functions):
         put(queue, f"a.f{number}", BURST)

@@ -115,7 +115,7 @@ class Client:
 
 async def called_fast(world: World) -> bytes:
     """The answer to a plain call, by the way that needs no task."""
-    services = (await world._lives.standing()).services
+    services = (await world._lives.current()).services
     admission = Admission(allowed_hosts=(), max_body_bytes=1_000, max_requests=10)
     tasks = Tasks(lambda _, error: pytest.fail(str(error)))
     context = ApiContext(services=services, admission=admission, metrics=Metrics(), tasks=tasks)

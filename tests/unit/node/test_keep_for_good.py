@@ -1,4 +1,4 @@
-"""What a started node holds is not looked at again and again."""
+"""Objects of a started node are left out of garbage collection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a service manager hears from the node, on a real datagram socket."""
+"""Messages of the node to a service manager, on a real datagram socket."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_manager_in_the_abstract_namespace_hears_it(tmp_path: Path) -> None:
         assert manager.recv(64) == b"READY=1"
 
 
-def test_nobody_is_told_where_nobody_asked() -> None:
+def test_no_message_is_sent_without_a_service_manager() -> None:
     assert service_manager({}) == ""
     assert not notify("", "READY=1")
 
@@ -37,4 +37,4 @@ def test_a_manager_that_is_gone_costs_a_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert not notify(str(tmp_path / "gone"), "READY=1")
-    assert "was not told `READY=1`" in caplog.text
+    assert "was not notified of `READY=1`" in caplog.text

@@ -1,4 +1,4 @@
-"""What an operator sets must hold beside what the author said, or it is refused, never left out."""
+"""Overrides must fit the declarations of the author, or they are refused, never left out."""
 
 from __future__ import annotations
 

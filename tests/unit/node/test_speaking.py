@@ -1,4 +1,4 @@
-"""What a node writes to stderr of what its libraries have to say."""
+"""Log lines of libraries that a node writes to stderr."""
 
 from __future__ import annotations
 

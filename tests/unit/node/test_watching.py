@@ -1,4 +1,4 @@
-"""Which folder is watched for edits, and that no edit is forgotten."""
+"""Folders that are watched for edits; no edit is lost."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_target_leads_to_the_folder_its_code_is_in(
 
 
 class Loading:
-    """A node that loads apps, or raises what it is told to for each target."""
+    """A node that loads apps, or raises the given error for each target."""
 
     def __init__(self, **errors: Exception) -> None:
         self.errors = errors
@@ -50,7 +50,7 @@ class Loading:
         return AppSpec(name=target, version="1")
 
 
-async def test_an_edit_that_cannot_be_loaded_for_want_of_room_is_loaded_later() -> None:
+async def test_an_edit_that_cannot_be_loaded_while_the_disk_is_full_is_loaded_later() -> None:
     node, stale = Loading(b=DiskFull("the disk is full")), {"a", "b", "c"}
     with pytest.raises(DiskFull):
         await load_again(cast("Node", node), stale)
@@ -88,8 +88,10 @@ async def test_the_settings_file_matters_wherever_it_lies_and_the_data_folder_do
     app, settings = tmp_path / "app", tmp_path / "etc" / "headrace.toml"
     settings.parent.mkdir()
     (app / "data").mkdir(parents=True)
-    told = Settings(targets=(str(app / "shop.py"),), data=app / "data", source=str(settings))
-    watcher = Watcher(told, frozenset, asyncio.Event())
+    settings_of_node = Settings(
+        targets=(str(app / "shop.py"),), data=app / "data", source=str(settings)
+    )
+    watcher = Watcher(settings_of_node, frozenset, asyncio.Event())
     assert [
         watcher.matters(path)
         for path in (

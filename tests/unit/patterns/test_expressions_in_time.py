@@ -63,7 +63,7 @@ NASTY = [
 
 
 def seconds(checker: Checker, text: str) -> float:
-    """What holding the text against it costs; the best of a few, since caches fill meanwhile."""
+    """Time to match the text against it; the best of a few, since caches fill meanwhile."""
     found = []
     for _ in range(3):
         began = time.thread_time()
@@ -76,7 +76,7 @@ def seconds(checker: Checker, text: str) -> float:
 
 
 def of_languages(languages: Sequence[str]) -> list[str]:
-    """What Pygments knows these languages by."""
+    """Names of these languages in Pygments."""
     found: dict[str, None] = {}
     for name in languages:
         lexer = getattr(import_module(LEXERS[name][0]), name)
@@ -91,7 +91,7 @@ def of_languages(languages: Sequence[str]) -> list[str]:
 
 
 def of_services() -> list[str]:
-    """What the descriptions of AWS's services hold values against: in requests (botocore) and templates (cfn-lint)."""
+    """Expressions in the descriptions of AWS's services: in requests (botocore) and templates (cfn-lint)."""
     found: dict[str, None] = {}
 
     def look(data: Any) -> None:
@@ -124,7 +124,7 @@ def longest(expression: str) -> int:
 
 
 def slow(expressions: Iterable[str]) -> tuple[int, list[tuple[str, str, float]]]:
-    """How many can be used, and those that take too long, with the text and the seconds."""
+    """Count the usable ones, and list those that take too long, with the text and the seconds."""
     ran, found = 0, []
     for expression in expressions:
         try:

@@ -222,5 +222,5 @@ def test_an_event_with_long_arrays_costs_no_more_than_their_lengths() -> None:
     event = {"x": [{"a": 1}] * long, "y": [{"b": 1}] * long, "z": [{"c": 1}, {"d": 2}]}
     assert not pattern.matches(event)
     assert pattern.matches(event | {"z": [{"c": 1}, {"c": 1, "d": 2}]})
-    apart = [{"a": 1, "b": 1}] * long + [{"c": 3}]
-    assert not compile_pattern({"x": {"a": [1], "b": [1], "c": [3]}}).matches({"x": apart})
+    separate = [{"a": 1, "b": 1}] * long + [{"c": 3}]
+    assert not compile_pattern({"x": {"a": [1], "b": [1], "c": [3]}}).matches({"x": separate})

@@ -1,4 +1,4 @@
-"""What a listener's pattern sees of a record, whatever its stream is written in."""
+"""Fields of a record that a listener's pattern sees, whatever its stream is written in."""
 
 from __future__ import annotations
 

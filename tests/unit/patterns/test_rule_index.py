@@ -134,7 +134,7 @@ def test_rules_that_cannot_match_cost_nothing(kind: str, wanted: Any, value: Any
 
 
 def _steps(work: Any) -> int:
-    """How many lines of Python it takes."""
+    """Count the executed lines of Python."""
     count = 0
 
     def trace(*_: Any) -> Any:

@@ -168,7 +168,7 @@ def test_lists_of_times_are_looked_into() -> None:
         check(schema, {**whole, "others": ["2026-01-31T12:00:00Z", "then"]})
 
 
-def test_a_tag_nobody_knows_is_told_by_its_own_place() -> None:
+def test_an_unknown_tag_is_reported_by_its_own_place() -> None:
     schema = msgspec.json.schema(Order)
     with pytest.raises(Mismatch, match="`/state/type`: must be one of 'open', 'paid'"):
         check(schema, {"lines": [{"item": "tea", "price": 1}], "state": {"type": "lost"}})

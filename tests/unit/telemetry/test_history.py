@@ -1,4 +1,4 @@
-"""What is remembered of runs and lines has a bound, in numbers and in bytes."""
+"""History of runs and log lines: bounded in number and in bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_long_lines_are_remembered_up_to_so_many_bytes() -> None:
     assert runs.logs(limit=1_000)[-1].text == "short"
 
 
-def test_runs_and_lines_are_told_of_the_functions_that_may_be_seen() -> None:
+def test_runs_and_lines_are_listed_of_the_functions_that_may_be_seen() -> None:
     runs = RunHistory()
     for number in range(3 * MAX_FAILED):
         function = f"shop.{'ab'[number % 2]}"

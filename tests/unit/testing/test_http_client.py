@@ -117,7 +117,7 @@ def test_a_host_that_dies_before_the_commit_leaves_nothing_but_a_client_without_
         assert world.ask("PUT", "/desk/7", {"item": "tea"}).body == {"count": 1}
 
 
-def test_a_request_for_later_is_kept_and_told_of() -> None:
+def test_a_deferred_request_is_kept_and_reported() -> None:
     with World(desk(), secrets=SECRETS) as world:
         taken = world.ask("POST", "/desk/later", {})
         assert taken.status == 202
@@ -142,11 +142,11 @@ def test_rates_and_tokens_go_by_the_worlds_clock() -> None:
 def signed(world: World, body: bytes, name: str) -> dict[str, str]:
     """The headers of a message as its sender would sign it now."""
     at = str(int(world.now.timestamp()))
-    told = hmac.new(base64.b64decode(SECRET), f"{name}.{at}.".encode() + body, hashlib.sha256)
+    signature = hmac.new(base64.b64decode(SECRET), f"{name}.{at}.".encode() + body, hashlib.sha256)
     return {
         "webhook_id": name,
         "webhook_timestamp": at,
-        "webhook_signature": "v1," + base64.b64encode(told.digest()).decode(),
+        "webhook_signature": "v1," + base64.b64encode(signature.digest()).decode(),
     }
 
 
@@ -164,6 +164,6 @@ def test_a_webhook_counts_once_and_not_when_it_is_old() -> None:
         assert world.state("desk")["hooks"] == 1
 
 
-def test_a_secret_nobody_gave_is_told_as_a_node_does() -> None:
+def test_a_missing_secret_is_reported_as_a_node_does() -> None:
     with pytest.raises(Misuse, match=r"`HOOK` for `desk\.hook`"), World(desk()):
         pass

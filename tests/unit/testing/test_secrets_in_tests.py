@@ -42,8 +42,8 @@ def test_a_world_hands_out_what_is_declared_and_blots_it_out_of_dead_letters() -
         world.publish("orders", "pay", "fail", "say")
         world.run_until_idle()
         assert world.values("paid") == [KEY, "b-key", "b-key"]
-        told = [letter.cause.message for letter in world.dead_letters()]
-        assert told == ["refused: [secret STRIPE]", "because of [secret STRIPE]"]
+        messages = [letter.cause.message for letter in world.dead_letters()]
+        assert messages == ["refused: [secret STRIPE]", "because of [secret STRIPE]"]
         assert KEY not in repr(world.dead_letters())
         refused = world.ask("POST", "/functions/shop.peek", {})
         assert "does not declare the secret `STRIPE`" in refused.body["detail"]
@@ -63,7 +63,7 @@ def test_a_target_is_sent_a_secret_that_its_spec_does_not_hold() -> None:
     app = App("shop")
     bus = app.bus("events")
     to = HttpTarget("https://example.com/in", headers={"Authorization": Secret("PARTNER")})
-    app.forward(Rule({"stream": ["events"]}, bus=bus), to=to, name="tell")
+    app.forward(Rule({"stream": ["events"]}, bus=bus), to=to, name="report")
     with World(app, secrets={"PARTNER": f"Bearer {KEY}"}) as world:
         world.publish(bus, {"a": 1})
         world.run_until_idle()

@@ -1,4 +1,4 @@
-"""What `signed` writes is what the door believes, for every scheme; without the secret it is not."""
+"""The server accepts what `signed` writes, for every scheme; without the secret it does not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCHEMES: list[Signature] = [
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=repr)
-def test_the_door_believes_what_was_signed_and_nothing_else(scheme: Signature) -> None:
+def test_the_server_accepts_what_was_signed_and_nothing_else(scheme: Signature) -> None:
     proof = signed(Webhook("/hook", scheme), {"id": "evt_1"}, SECRETS, at=AT)
     headers = {name.lower().encode(): text.encode() for name, text in proof.items()}
     secret = SECRETS["HOOK"].encode()

@@ -44,7 +44,7 @@ def test_timers_fire_in_order_of_time_not_of_creation(loop: VirtualLoop) -> None
     assert seen == [("early", 1.0), ("late", 2.0)]
 
 
-def test_a_caller_that_nobody_will_wake_is_told_who_waits(loop: VirtualLoop) -> None:
+def test_a_caller_that_no_task_will_wake_learns_which_tasks_wait(loop: VirtualLoop) -> None:
     async def wait_for_nothing() -> None:
         await loop.create_future()
 

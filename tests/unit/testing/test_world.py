@@ -1,4 +1,4 @@
-"""A whole node in a test: what an author can do to it, and what it then tells."""
+"""A whole node in a test: actions of an author, and the results that it shows."""
 
 from __future__ import annotations
 
@@ -142,11 +142,11 @@ def test_planned_failures_are_retried_and_leave_no_trace() -> None:
 def test_a_timeout_takes_its_time_and_then_a_retry() -> None:
     with World(_shop(timeout=7.0)) as world:
         world.timeout("shop.price")
-        begun = world.now
+        start = world.now
         world.publish("orders", {"n": 1}, key="a")
         world.run_until_idle()
 
-        assert world.now - begun >= timedelta(seconds=7)
+        assert world.now - start >= timedelta(seconds=7)
         assert world.values("priced") == [{"n": 1}]
 
 
@@ -410,7 +410,7 @@ def test_the_map_of_a_world_has_what_its_code_says_and_what_was_observed() -> No
     by_name = {"chosen": chosen}
 
     @app.function(ins)
-    def tell(event: Event[str], context: Context) -> None:
+    def report(event: Event[str], context: Context) -> None:
         context.publish(said, 1)
         context.publish(by_name[event.value], 1)
 

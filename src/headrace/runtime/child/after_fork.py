@@ -54,7 +54,7 @@ def _call(hooks: Sequence[Callable[[], Any]]) -> None:
     for hook in hooks:
         try:
             hook()
-        except Exception:  # noqa: BLE001 - as the interpreter does with hooks: told, and gone on
+        except Exception:  # noqa: BLE001 - as the interpreter does with hooks: reported, and gone on
             sys.excepthook(*sys.exc_info())
 
 

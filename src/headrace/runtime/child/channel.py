@@ -3,7 +3,7 @@
 Between runs one thread owns it; in a run those of the handler take turns to ask, and each gets the
 answer to its own question. Replies are gathered while more runs wait, so that short invocations
 share their system calls; a question to the host flushes them first. When the host is gone, so is
-the instance: there is nobody left to be told. A process that a handler forked can say nothing here.
+the instance: no process is left to answer. A process that a handler forked can say nothing here.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Channel:
     def begin(self, nonce: int) -> None:
         """A run begins: what is asked from now on is asked for it."""
         self._nonce = nonce
-        # Whoever was interrupted while they waited for these never takes them.
+        # A caller that was interrupted while it waited for these never takes them.
         self._answers.clear()
 
     @property
@@ -95,7 +95,7 @@ class Channel:
 
     def claim(self) -> bool:
         """Return whether a run that was sent ahead is still ours to begin."""
-        # First what came before it is told: what dies later than that died of this run.
+        # First send what came before it: an end after that is a fault of this run.
         self.flush()
         try:
             os.eventfd_read(self._claims)

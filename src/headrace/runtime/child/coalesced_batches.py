@@ -2,7 +2,8 @@
 
 In: a group of coalesced batches (`Invocation.each`), its events opened. Out: one `Returned` over all of them. It ends with
 the first batch that does more than succeed and publish, whose failures and state stand in it under the
-group of coalesced batches's own indices; what is behind that batch is untouched, and so is what would have begun too late.
+indices of the whole group; what is behind that batch is untouched, and so is what would have started
+too late.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ async def run_each(
     """Run batch after batch, as far as nothing but events was published.
 
     Args:
-        invocation: The convoy.
+        invocation: The group of coalesced batches.
         opened: The events of each of its chunks.
         run: Runs one batch.
         monotonic: Seconds that never go backwards.
     """
     appends: list[Append] = []
     total, base = invocation.size, 0
-    # Whoever waits for the first batch waits for all of them.
+    # The caller that waits for the first batch waits for all of them.
     late = monotonic() + CONVOY_SPARE_S / 2
     for chunks, events in _batches(invocation, opened):
         hops, origin = next_hop(chunks)

@@ -123,7 +123,7 @@ def is_part(file: Path, root: Path, data_files: Collection[Path]) -> bool:
 
 
 def _is_skipped(folder: Path) -> bool:
-    # A virtual environment beside the app is not the app's code, and a node's data are not either.
+    # A virtual environment next to the app is not the app's code, and a node's data are not either.
     return (
         folder.name[0] == "."
         or folder.name in SKIPPED
@@ -157,7 +157,7 @@ def _files(root: Path, data_files: Collection[Path]) -> tuple[list[Path], list[P
             sources.append(file)
             if len(sources) > MAX_SOURCES:
                 raise Misuse(
-                    f"there are over {MAX_SOURCES:,} Python files beside `{root}`; give the app a "
+                    f"there are over {MAX_SOURCES:,} Python files next to `{root}`; give the app a "
                     "folder of its own"
                 )
         elif len(others) < MAX_DATA:
@@ -195,7 +195,7 @@ def _add_sources(update: Update, base: Path, files: Iterable[Path]) -> None:
         size += len(raw)
         if size > MAX_SOURCE_BYTES:
             raise Misuse(
-                f"the Python files beside `{base}` are over {MAX_SOURCE_BYTES >> 20} MiB; "
+                f"the Python files next to `{base}` are over {MAX_SOURCE_BYTES >> 20} MiB; "
                 "give the app a folder of its own"
             )
         _add(update, file.relative_to(base).as_posix(), raw)

@@ -21,7 +21,7 @@ MAX_MESSAGE = 4_096
 
 def cause_of(error: BaseException, blot: Blot = str) -> Cause:
     """The cause of a failure, without secrets; never raises, whatever the exception's own methods do."""
-    # What the host could not do is told by its name there, as it is where no pipe lies between.
+    # An error of the host keeps its name there, as it does without a pipe between.
     kind = error.kind if isinstance(error, HostRefused) else type(error).__name__
     final = (
         error.final
@@ -46,7 +46,7 @@ def told(error: BaseException) -> str:
 
 
 def failed_for(reason: object, blot: Blot) -> Cause:
-    """The cause of a failure that an author told in words: without secrets, then cut to length."""
+    """The cause of a failure that an author described in words: without secrets, then cut to length."""
     return Cause("Failed", blot(str(reason))[:MAX_MESSAGE])
 
 

@@ -46,7 +46,7 @@ def _in_a_run(error: BaseException) -> str:
     if number == errno.ENOENT and path and not os.path.isabs(path):  # noqa: PTH117 - as above
         return (
             f"a relative path begins in the folder the instance runs in, `{scratch}`: write "
-            f"`Path(__file__).parent / {path!r}` for a file beside the code, `app.folder / {path!r}` "
+            f"`Path(__file__).parent / {path!r}` for a file next to the code, `app.folder / {path!r}` "
             "for one that is kept"
         )
     if number in (errno.EACCES, errno.EROFS) and path:

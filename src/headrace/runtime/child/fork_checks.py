@@ -16,7 +16,7 @@ class NotForkable(Exception):
 
 def count_descriptors() -> int:
     """Count the open descriptors of this process."""
-    # Linux tells by the folder's size from 6.2 on; before, names have to be counted.
+    # The folder's size is their number on Linux 6.2 and later; before, names have to be counted.
     size = os.stat("/proc/self/fd").st_size  # noqa: PTH116 - hot
     return size or len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - names only
 

@@ -1,9 +1,9 @@
-"""An instance's birth: what its zygote makes ready ahead, and its first moments in the forked child.
+"""Start of an instance: preparations of its zygote, and the first steps in the forked child.
 
 A page that a child writes to is copied, which takes longer than most of what is done here, and to
 take a reference to an object is to write to it. So whatever need not wait for the fork is done
-before, while nobody waits: folder, environment, randomness, the plan of its walls. What is ready
-is used for one child only; a child that finds nothing ready does it all itself.
+before, while no request waits: folder, environment, randomness, the isolation settings. What is
+prepared is used for one child only; without it a child does everything itself.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class StartPlan(msgspec.Struct, frozen=True):
 
 
 class InstanceFactory:
-    """Owned by a zygote; its children come into the world in here."""
+    """Prepares and starts the children of a zygote, which owns it."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class InstanceFactory:
         self.first_free = RULES + 1 if shared_isolation.rules >= 0 else RULES
         """The descriptor from which on nothing is an instance's."""
         self._example = b""
-        """An order, framed as it would come; empty where the app has no function."""
+        """A request, framed as it would come; empty where the app has no function."""
         for function in loaded.spec.functions:
             isolation = min(function.resources.isolation, load.isolation)
             own_uid = shared_isolation.uids and isolation >= 1
@@ -122,7 +122,7 @@ class InstanceFactory:
                 self._place(folder), folder.uid if self._shared_isolation.uids else 0
             )
         except OSError:
-            # The child will find the same, and its end will tell.
+            # The child will find the same error, and its end will report it.
             self._clear(folder)
             return
         reseed()
@@ -130,7 +130,7 @@ class InstanceFactory:
         self._go_through()
 
     def _go_through(self) -> None:
-        """Once more what the next order will take, so that its pages are ours again by then."""
+        """Repeat the steps of the next request, so that their pages are copied already by then."""
         frames = Frames().feed(self._example)
         request = to_zygote(frames[0][1]) if isinstance(frames, list) and frames else None
         if isinstance(request, Fork):
@@ -198,7 +198,7 @@ class InstanceFactory:
     # -- in the child ----------------------------------------------------------------------------
 
     def become_instance(self, steps: list[sandbox.Step]) -> NoReturn:
-        """Be the instance that was ordered."""
+        """Be the instance that was requested."""
         code = EXIT_UNBORN
         try:
             for act, arguments in steps:

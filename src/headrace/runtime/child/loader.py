@@ -77,9 +77,8 @@ def said(error: BaseException) -> tuple[str, str]:
             shown.stack or shown.__cause__ or shown.__context__ or isinstance(error, SyntaxError)
         )
         more = too_early(error)
-        return f"{error}; {more}" if more else str(error), "".join(
-            shown.format()
-        ) if has_trace else ""
+        sentence = f"{error}; {more}" if more else str(error)
+        return sentence, "".join(shown.format()) if has_trace else ""
     sentence = str(error)
     if theirs is None or theirs.filename in sentence:
         return sentence, ""
@@ -132,7 +131,7 @@ def _roots(where: str) -> list[Path]:
     if spec.origin is None:
         return []
     origin = Path(spec.origin).resolve()
-    # What lies beside a module where we stand is the app's; beside an installed one it is not.
+    # Files next to a module in the current folder are the app's; next to an installed one they are not.
     return [origin.parent if origin.parent == Path.cwd() else origin]
 
 

@@ -1,7 +1,7 @@
 """A zygote's dead: collect them, and end what they left behind.
 
 In come the children that live; out come how those ended that do not. Nothing that runs under a dead
-instance's uid outlives it, and what loses its parent and belongs to nobody alive is killed.
+instance's uid outlives it, and orphans that belong to no living instance are killed.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A tag is the index of the event at hand; where there is none (outside an iteration, and in a thread
 or task other than the handler's own) it is below zero, and each `done()` moves it one further down,
-so that what came before it can be told from what came after.
+so that effects before it can be distinguished from those after it.
 
 Threads of the handler take turns where something is read before it is noted. An output is noted by
 one step of the interpreter, which no other thread and no alarm can divide. Once the run is over nothing
@@ -355,7 +355,7 @@ class Recorder(Cursor):
 
     @property
     def blot(self) -> Blot:
-        """Takes out of a text what the handler was handed and must not tell."""
+        """Removes the secrets of the handler from a text."""
         return keys_of(self._host).blot
 
     def secret(self, name: str) -> str:
@@ -417,7 +417,7 @@ class Recorder(Cursor):
         return self.tag() if at < 0 or self._thread else at
 
     def _make_lock(self) -> None:
-        """The lock of this run, made for whoever asks first: most runs need none."""
+        """The lock of this run, made for the first caller: most runs need none."""
         with _one_lock:
             if not self._is_shared:
                 self.lock = RLock()
@@ -441,7 +441,7 @@ class Recorder(Cursor):
             f"{what} came after the run of `{function}` had ended, and is lost: let the handler "
             "wait for its threads and tasks before it returns"
         )
-        # What is raised in a thread or a task that nobody waits for is seen by nobody.
+        # An error in a thread or a task that is not awaited would not be seen.
         logging.getLogger(f"headrace.function.{function}").error("%s", error)
         return error
 
@@ -480,11 +480,11 @@ class Recorder(Cursor):
 
     def close(self) -> None:
         """The handler is through: whatever it left running can note nothing more."""
-        # First this: whoever makes the lock after we have looked for it finds the run over.
+        # First this: a thread that makes the lock after the check below finds the run over.
         self.is_over = True
         if self._is_shared:
             with self.lock:
-                """Whoever has noted something until now has finished it."""
+                """Every thread that has started a note has finished it now."""
         self.at = -1
 
     def drop(self, index: int, cause: Cause) -> None:
@@ -508,7 +508,7 @@ class Recorder(Cursor):
         return tag < 0 and -1 - tag < self._seals
 
     def divides(self, kept: Callable[[int], bool]) -> bool:
-        """Return whether what is kept can be told from what is dropped, and owes nothing to it."""
+        """Return whether kept effects can be separated from dropped ones, and do not depend on them."""
         tags = {
             tag
             for output in list(self._named.values())
@@ -531,7 +531,7 @@ class Recorder(Cursor):
     def appends(self, kept: Callable[[int], bool] | None) -> tuple[Append, ...]:
         """The outputs that are kept (None: all), one blob per partition, in order of publishing.
 
-        What is cancelled comes first: so an id may be used anew, and what this run itself published
+        What is cancelled comes first: so an id may be used again, and what this run itself published
         before it cancelled it is left out here.
 
         Raises:
@@ -592,7 +592,7 @@ class Recorder(Cursor):
     # -- publishing -------------------------------------------------------------------------
 
     def _open_output(self, stream: Stream[Any] | str) -> OutputStream:
-        """The one outlet of a stream, whatever it is named by, and whichever thread asks first."""
+        """Return the only output of a stream, by whatever name, and whichever thread asks first."""
         made = self._output(stream)
         output = self._outputs[stream] = self._named.setdefault(made.name, made)
         return output

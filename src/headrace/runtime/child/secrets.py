@@ -1,4 +1,4 @@
-"""Secrets on the instance's side: asked for at first use, kept for a moment, known so as not to be told."""
+"""Secrets on the instance's side: asked for at first use, kept for a moment, known so that they are removed from output."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 The folder has a group of theirs and hands it on, and the zygote's umask leaves the group its rights.
 Two ways of making files ask for less than that whatever the umask is: SQLite makes a database with
-0644, and `tempfile` files with 0600, which are then renamed to their place. Both are told of by the
-interpreter before they happen, and are given the mode that others need.
+0644, and `tempfile` files with 0600, which are then renamed to their place. The interpreter announces both
+before they happen (audit hooks), and are given the mode that others need.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def share(folder: str) -> None:
 
 
 def database_file(database: object) -> str | None:
-    """The file of a database as `sqlite3.connect` is told it; None where it must not be made."""
+    """The file of a database that `sqlite3.connect` gets; None if it must not be created."""
     if not isinstance(database, (str, bytes, os.PathLike)):
         return None
     name = os.fsdecode(database)

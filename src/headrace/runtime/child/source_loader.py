@@ -25,7 +25,7 @@ SKIPPED: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
 class FromSource(SourceFileLoader):
-    """Compiles the author's modules anew; of others the bytecode is read, as ever.
+    """Compiles the author's modules again; of others the bytecode is read, as usual.
 
     Python takes bytecode for current where its source has the same size and was changed in the same
     second, as edits of one character have, and files that are unpacked with one date.

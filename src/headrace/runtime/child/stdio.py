@@ -98,7 +98,7 @@ class Records(logging.Handler):
         self._running = running
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Speak one record; a broken one is told as such, never raised."""
+        """Write one record; a broken one is reported as such, never raised."""
         try:
             message = record.getMessage()
         except Exception as error:  # noqa: BLE001 - whatever the author's `__str__` raises
@@ -118,7 +118,7 @@ class Records(logging.Handler):
 
 
 def write_record(descriptor: int, spoken: Spoken) -> None:
-    """Write it as one line; a reader that is gone, or a lone surrogate, is nobody's failure."""
+    """Write it as one line; a reader that is gone, or a lone surrogate, is ignored."""
     try:
         body = _encode(spoken)
     except UnicodeEncodeError:

@@ -24,7 +24,7 @@ Send: TypeAlias = Callable[[bytes, WireReply | None], None]
 
 @runtime_checkable
 class Listening(Protocol):
-    """A host that sends parts on, blocking until there is room for another one."""
+    """A host that sends parts on, blocking until another one can be sent."""
 
     def send_part(self, invocation: Invocation, body: bytes, head: WireReply | None) -> None:
         """Send on a part of the answer; `head` comes with the first or never."""

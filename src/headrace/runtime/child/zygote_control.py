@@ -1,7 +1,7 @@
-"""The zygote's end of its control socket: orders with descriptors come in, reports go out.
+"""The zygote's end of its control socket: requests with descriptors come in, reports go out.
 
-Reads are made when there is something, writes block. What is not a frame, or not an order, and a
-host that has gone, end the talk with an `EOFError`; what an order asks for is not judged here.
+Reads are made when there is something, writes block. An invalid frame, an invalid request and a
+host that has gone end it with an `EOFError`; requests are not checked further here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from headrace.runtime.protocol.frames import Frames, ProtocolError
 from headrace.runtime.protocol.messages import FromZygote, ToZygote, encode, to_zygote
 
-ORDER_BYTES = 1 << 12
+REQUEST_BYTES = 1 << 12
 ANCILLARY_BYTES = socket.CMSG_SPACE(64 * 4)
 SOL_SOCKET, SCM_RIGHTS = int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS)
 
@@ -32,7 +32,7 @@ class Control:
     def receive(self) -> list[ToZygote]:
         """Receive messages of the host; ends the process if the host is gone or sends invalid data."""
         try:
-            data, ancillary, _, _ = self.link.recvmsg(ORDER_BYTES, ANCILLARY_BYTES)
+            data, ancillary, _, _ = self.link.recvmsg(REQUEST_BYTES, ANCILLARY_BYTES)
         except ConnectionError:
             raise EOFError from None
         if not data:
@@ -43,13 +43,13 @@ class Control:
         frames = self._frames.feed(data)
         if isinstance(frames, ProtocolError):
             raise EOFError(frames.reason)  # noqa: TRY004 - not a type error: the end of the talk
-        orders: list[ToZygote] = []
+        requests: list[ToZygote] = []
         for _, body in frames:
-            order = to_zygote(body)
-            if isinstance(order, ProtocolError):
-                raise EOFError(order.reason)  # noqa: TRY004 - as above
-            orders.append(order)
-        return orders
+            request = to_zygote(body)
+            if isinstance(request, ProtocolError):
+                raise EOFError(request.reason)  # noqa: TRY004 - as above
+            requests.append(request)
+        return requests
 
     def take_descriptors(self, count: int) -> list[int]:
         """The oldest descriptors that came along."""
@@ -57,7 +57,7 @@ class Control:
         return taken
 
     def say(self, *messages: FromZygote, descriptors: Sequence[int] = ()) -> None:
-        """Tell the host; descriptors ride along with the first byte."""
+        """Send messages to the host; descriptors ride along with the first byte."""
         frames = b"".join(encode(0, message) for message in messages)
         try:
             if descriptors:

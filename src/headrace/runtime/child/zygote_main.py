@@ -1,7 +1,7 @@
-"""The zygote's own process: stand in the sandbox, import the app once, fork on demand.
+"""The zygote's own process: enter the sandbox, import the app once, fork on demand.
 
 Plain, single-threaded, without a socket or file besides its control socket, and it checks that
-before every fork. It takes orders from the host, answers with pids and pidfds, reaps what dies,
+before every fork. It takes requests from the host, answers with pids and pidfds, reaps what dies,
 and ends everything it started when the host goes away. Author's code runs here only while it is
 imported, and by then the process is not root any more. Its warden stands above it.
 """
@@ -45,10 +45,10 @@ from headrace.runtime.sandbox import isolation, warden
 INSTANCE_FDS = 3
 BIND_NOW = "LD_BIND_NOW"
 REPORT_AFTER_MS = 1
-"""How long after a fork, if no other is ordered, the host is told of it: the child goes first."""
+"""How long after a fork, if no other is requested, the host gets the report: the child goes first."""
 MAX_UNREPORTED = 48
 SPARE_AFTER_MS = 5
-"""Quiet time after which a spare child is forked ahead of need, out of everybody's way."""
+"""Quiet time after which a spare child is forked ahead of need, when nothing else runs."""
 MAX_SPARES_LOST = 3
 
 
@@ -124,7 +124,7 @@ class ZygoteMain:
             self._report()
             self._control.say(ForkFailed(request.instance, str(error)))
         else:
-            # While orders wait they go first: every page we touch now costs us a copy.
+            # Waiting requests go first: every page that is written now costs a copy.
             self._living.add(pid, Child(request.instance, self._factory.uid_of(request)))
             self._unreported.append(Forked(request.instance, pid))
             if len(self._unreported) >= MAX_UNREPORTED:
@@ -141,7 +141,7 @@ class ZygoteMain:
         pidfds: list[int] = []
         try:
             for forked in unreported:
-                # None of them is reaped before it was told of, so each pid still means it.
+                # None of them is reaped before it was reported, so each pid still means it.
                 pidfds.append(os.pidfd_open(forked.pid))
             self._control.say(*unreported, descriptors=pidfds)
         finally:
@@ -160,7 +160,7 @@ class ZygoteMain:
             except OSError:
                 self._factory.take_back(folder)
                 return None
-            # From here on it may have begun to be the instance: nobody else may be.
+            # From here on it may have become the instance: no other process may.
             if sent < len(frame):
                 with contextlib.suppress(OSError):
                     link.sendall(frame[sent:])
@@ -168,7 +168,7 @@ class ZygoteMain:
         return pid
 
     def _fork_spare(self) -> None:
-        """Fork ahead: most of a cold start is over before anybody asks for one."""
+        """Fork ahead: most of a cold start is over before a request for one."""
         try:
             self._check(0)
             ours, theirs = socket.socketpair()
@@ -217,7 +217,7 @@ class ZygoteMain:
             raise NotForkable(f"the zygote holds {descriptors} descriptors")
 
     def _reap(self) -> None:
-        """Tell of those that died."""
+        """Report the processes that ended."""
         self._report()
         for pid, exited in self._living.reap():
             if exited.instance:
@@ -252,7 +252,7 @@ def _first(control: Control) -> Load:
     while not requests:
         requests = control.receive()
     if not isinstance(requests[0], Load):
-        raise EOFError("the first order was not to load")  # noqa: TRY004 - not a type error
+        raise EOFError("the first request was not to load")  # noqa: TRY004 - not a type error
     return requests[0]
 
 

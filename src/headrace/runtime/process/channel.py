@@ -23,7 +23,7 @@ SOCKET_BYTES = 4 << 20
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 MAX_LOG_BYTES_PER_TURN = 1 << 18
 FLOOD_PAUSE_S = 0.05
-"""How long a pipe is not read after lines of it were dropped: whoever floods it waits meanwhile, and
+"""How long a pipe is not read after lines of it were dropped: a process that writes too much waits meanwhile, and
 takes no more than a few thousandths of the host's time however fast it writes."""
 
 
@@ -133,7 +133,7 @@ class InstanceChannel:
         return not (self._outbox or self._flushing or self._writing)
 
     def lend(self, descriptor: int, frame: bytes) -> bool:
-        """Send it with a descriptor, while the line is quiet; False where there is no room."""
+        """Send it with a descriptor, while the line is quiet; False if the buffer is full."""
         rights = array.array("i", (descriptor,))
         try:
             sent = self._link.sendmsg((frame,), ((socket.SOL_SOCKET, socket.SCM_RIGHTS, rights),))
@@ -153,7 +153,7 @@ class InstanceChannel:
         except BlockingIOError:
             sent = 0
         except OSError:
-            # It is dying; what comes of it is told by its exit.
+            # It is dying; its exit decides the outcome.
             self._outbox.clear()
             return
         if sent == len(self._outbox):
@@ -247,7 +247,7 @@ class LogPipes:
 
 
 def widen(link: socket.socket) -> None:
-    """Give a channel room for a whole batch, as far as the kernel lets us."""
+    """Make the buffer of a channel large enough for a whole batch, as far as the kernel allows."""
     for forced, plain in (
         (SO_SNDBUFFORCE, socket.SO_SNDBUF),
         (SO_RCVBUFFORCE, socket.SO_RCVBUF),

@@ -168,7 +168,7 @@ class LogReader:
         )
 
     def _bare(self, line: bytes, running: str) -> None:
-        # Cut afterwards: what is left of a secret would be one nobody recognises.
+        # Cut afterwards: a part of a secret would not be recognised.
         text = self._blot(line.decode("utf-8", "backslashreplace"))
         self._emit(running, self._stream, self._level, "", text[:MAX_LINE_BYTES], None)
 

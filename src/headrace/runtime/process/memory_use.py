@@ -1,7 +1,7 @@
 """Memory that processes use, memory of the machine, and kills by the kernel when it runs out.
 
 Everything is read from `/proc` and the cgroup file system, of whichever version; what cannot be
-read counts as nothing. It measures and compares, and ends nobody.
+read counts as nothing. It measures and compares, and ends no process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SHARE = (3, 4)
 """Of the machine's or the cgroup's memory, what functions may use where nothing else was said."""
 UNLIMITED = 1 << 60
 FRESH_S = 2.0
-"""How long after the kernel has killed somebody the death may be told of."""
+"""How long after a kill by the kernel the end of the process may be reported."""
 
 
 def own_memory_of(pid: int) -> int:
@@ -93,13 +93,13 @@ class Cgroup:
 
 
 class KernelKills:
-    """Tells of a death whether it was the kernel that killed for memory; each kill tells of one."""
+    """Finds out whether the kernel killed a process for memory; each kill explains one end."""
 
     def __init__(self, cgroup: Cgroup | None = None, vmstat: str = "/proc/vmstat") -> None:
         self._cgroup = cgroup or Cgroup()
         self._vmstat = vmstat
         self._seen = self._count()
-        self._untold = 0
+        self._unexplained = 0
         self._noticed = 0.0
         self._words = ""
 
@@ -107,12 +107,12 @@ class KernelKills:
         return self._cgroup.kills, _counted(_read(self._vmstat), "oom_kill")
 
     def look(self, now: float) -> None:
-        """Notice kills; a death that is told of long after cannot have been one of them."""
+        """Notice kills; an end that is reported long after cannot be one of them."""
         before, self._seen = self._seen, self._count()
         ours, anywhere = self._seen[0] - before[0], self._seen[1] - before[1]
         if max(ours, anywhere) <= 0:
             return
-        self._untold = max(ours, anywhere)
+        self._unexplained = max(ours, anywhere)
         self._noticed = now
         limit = self._cgroup.limit
         if ours <= 0:
@@ -123,11 +123,11 @@ class KernelKills:
             self._words = f"its cgroup may use {in_mib(limit)} in all"
 
     def explain(self, now: float) -> str:
-        """Describe a SIGKILL that Headrace did not send; "" if the kernel did not kill for memory."""
+        """Describe a kill by the kernel that explains a SIGKILL which Headrace did not send; "" if there is none."""
         self.look(now)
-        if not self._untold or now - self._noticed > FRESH_S:
+        if not self._unexplained or now - self._noticed > FRESH_S:
             return ""
-        self._untold -= 1
+        self._unexplained -= 1
         return self._words
 
 

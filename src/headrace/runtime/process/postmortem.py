@@ -1,7 +1,7 @@
 """Outcome of a run whose instance died: a result, or that it has to run again.
 
-In come how the process ended and why it was ended, if it was; out comes the verdict. Pure. It
-blames no run for what another did, and tells memory that ran out from every other end it can.
+In: how the process ended, and why the host ended it, if it did. Out: the verdict. Pure. It blames
+no run for what another did, and distinguishes out-of-memory from other ends where it can.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def verdict(
 ) -> Outcome | Lost | NotStarted:
     """Return the outcome of a run that was not answered.
 
-    One of which its caller has heard a part is not run again, whoever is to blame: it would say all of
-    it a second time.
+    A run whose caller has received a part of the answer is not run again, whatever the cause: the caller
+    would receive that part twice.
     """
     found = _found(death, usage, function, timeout)
     if heard and isinstance(found, Lost):

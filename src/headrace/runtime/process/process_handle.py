@@ -1,4 +1,4 @@
-"""A process that was forked for us, held by a descriptor: whom a signal reaches is never in doubt.
+"""A forked process, held by a descriptor, so that a signal never reaches another process.
 
 Its number is for people and for `/proc`; where it lives in a namespace of its own, the zygote's
 number of it is another one. Nothing is decided here.
@@ -12,7 +12,7 @@ import signal
 
 
 class Process:
-    """One, from its birth until it is reaped; owned by its instance."""
+    """A process from its start until it is reaped; owned by its instance."""
 
     __slots__ = ("pid", "pidfd")
 
@@ -21,7 +21,7 @@ class Process:
         self.pidfd = -1
 
     def hold(self, pidfd: int) -> None:
-        """It was born; the descriptor is ours from now on."""
+        """Take over the descriptor of the process, which has started."""
         self.pid = pid_of(pidfd)
         self.pidfd = pidfd
 
@@ -35,7 +35,7 @@ class Process:
 
     @property
     def is_dead(self) -> bool:
-        """Return whether it has ended, though nobody may have said so: its zygote may hang."""
+        """Return whether it has ended, even if it was not reported: its zygote may hang."""
         poll = select.poll()
         if self.pidfd >= 0:
             poll.register(self.pidfd, select.POLLIN)

@@ -1,4 +1,4 @@
-"""The host's side of a zygote: start it in the app's own interpreter, order forks, hear of deaths.
+"""The host's side of a zygote: start it in the app's own interpreter, request forks, receive reports of ends.
 
 In comes a target to import; out come its `AppSpec`, instances' pids and pidfds, and exits. A zygote
 serves one version of one app. It holds no policy: who is forked when is the pool's choice, and
@@ -53,7 +53,7 @@ MAX_QUESTIONS = 64
 DEATH_TIMEOUT_S = 0.5
 """How long a warden gets to end what its zygote left behind, while everything else waits."""
 SCRATCH_MODE = 0o711
-"""Instances pass through it to the folders they have in there, and see nobody else's."""
+"""Instances pass through it to the folders they have in there, and see no others."""
 
 _HOME = str(Path(__file__).parents[3])
 _PROGRAM = """
@@ -159,7 +159,7 @@ class Zygote:
 
         Raises:
             Misuse: The app cannot be imported, or its import leaves something unforkable behind.
-            DiskFull: There is no room for its folder.
+            DiskFull: The disk has no space for its folder.
             Unavailable: The process did not come up.
         """
         self._loop = asyncio.get_running_loop()
@@ -176,7 +176,7 @@ class Zygote:
                 f"the process that imports `{self.target}` cannot be started", error
             ) from error
         paths = [str(path) for path in search_paths(self.target)]
-        order = Load(
+        request = Load(
             self.target,
             paths,
             str(self.scratch),
@@ -186,7 +186,7 @@ class Zygote:
             self._confinement.files.root,
             self._confinement.files.group,
         )
-        self._orders.send(order, [])
+        self._requests.send(request, [])
         try:
             answer = await self._clock.timeout(self._loaded, LOAD_TIMEOUT_S)
         except TimeoutError:
@@ -199,7 +199,7 @@ class Zygote:
             await self.close()
             raise
         except asyncio.CancelledError:
-            # Nobody waits for it any more, so nobody would ever end it.
+            # No caller waits for it any more, so none would end it.
             self._closing = True
             self._died("its start was given up")
             shutil.rmtree(self.scratch, ignore_errors=True)
@@ -217,8 +217,8 @@ class Zygote:
         self.loaded = answer
         return answer
 
-    def fork(self, order: Fork, descriptors: list[int]) -> None:
-        """Order an instance; `on_forked` or `on_fork_failed` tells. The descriptors stay yours.
+    def fork(self, request: Fork, descriptors: list[int]) -> None:
+        """Request an instance; its owner is called when it is forked, or cannot be. The caller keeps the descriptors.
 
         Raises:
             Unavailable: The zygote is dead.
@@ -226,7 +226,7 @@ class Zygote:
         if not self.alive:
             raise Unavailable(f"the zygote of `{self.target}` is down; it is being restarted")
         self.forks += 1
-        self._orders.send(order, descriptors)
+        self._requests.send(request, descriptors)
 
     def take_folder(self, isolation: int) -> tuple[InstanceFolder, InstanceFolder]:
         """Return the folder of the next instance of this level of isolation, and of the one after it."""
@@ -237,7 +237,7 @@ class Zygote:
         self._folders += 1
         first = self._confinement.uid
         uid = first and first + 1 + self._folders % (IDS_PER_ZYGOTE - 1)
-        # Nobody may guess it, where instances share a uid.
+        # It must not be guessable, since instances may share a uid.
         return InstanceFolder(f"{self._folders:x}-{self._host.entropy.token(3)}", uid)
 
     async def close(self) -> None:
@@ -252,7 +252,7 @@ class Zygote:
         """Take its scratch folder away, once it and its instances are dead."""
         try:
             with contextlib.suppress(FileNotFoundError):
-                # It was made ready for an instance that nobody asked for.
+                # It was prepared for an instance that was never requested.
                 (self.scratch / self._next.name).rmdir()
             self.scratch.rmdir()
         except FileNotFoundError:
@@ -293,7 +293,7 @@ class Zygote:
             os.close(mouth)
         self.pid = self._process.pid
         self.alive = True
-        self._orders = ZygoteChannel(host, on_message=self._hear, on_end=self._died)
+        self._requests = ZygoteChannel(host, on_message=self._hear, on_end=self._died)
         self._voice = LogPipes(
             {voice: "stderr"},
             function=self.target,
@@ -321,7 +321,7 @@ class Zygote:
         if not self.alive:
             return
         self.alive = False
-        self._orders.close()
+        self._requests.close()
         self._voice.close()
 
     def _died(self, why: str) -> None:
@@ -358,18 +358,18 @@ class Zygote:
             case Needs():
                 self._provide(message)
             case Forked():
-                pidfd = self._orders.take_descriptor()
+                pidfd = self._requests.take_descriptor()
                 if pidfd is None:
                     self._died("it announced a process without a descriptor of it")
-                elif self._ordered(message.instance):
+                elif self._is_ours(message.instance):
                     self._owner.forked(message, pidfd)
                 else:
                     os.close(pidfd)
             case ForkFailed():
-                if self._ordered(message.instance):
+                if self._is_ours(message.instance):
                     self._owner.fork_failed(message)
             case Exited():
-                if self._ordered(message.instance):
+                if self._is_ours(message.instance):
                     self._owner.exited(message)
 
     def _provide(self, needs: Needs) -> None:
@@ -379,10 +379,10 @@ class Zygote:
             self._died("it asked for settings out of its turn")
             return
         provision = self._surroundings().of(needs.app, needs.variables)
-        self._orders.send(Provided(provision), [])
+        self._requests.send(Provided(provision), [])
 
-    def _ordered(self, identity: str) -> bool:
-        """Return whether the instance was ordered from this very zygote: of others it has nothing to say."""
+    def _is_ours(self, identity: str) -> bool:
+        """Return whether this zygote was asked for the instance: it must not report others."""
         return any(instance.identity == identity for instance in self.instances)
 
 

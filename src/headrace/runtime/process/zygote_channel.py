@@ -1,4 +1,4 @@
-"""The host's end of a zygote's control socket: orders with descriptors out, reports with pidfds in.
+"""The host's end of a zygote's control socket: requests with descriptors out, reports with pidfds in.
 
 Orders wait here while the zygote is slow, in order, with copies of their descriptors. What comes in
 is handed on message by message; a socket that closes and whatever is not a message of a zygote's are
@@ -60,7 +60,7 @@ class ZygoteChannel:
         self._outbox.clear()
 
     def send(self, message: Load | Provided | Fork, descriptors: list[int]) -> None:
-        """Give an order; the descriptors stay yours."""
+        """Send a request; the caller keeps the descriptors."""
         frame = encode(0, message)
         if not self._outbox:
             rest = self._try_send(frame, descriptors)

@@ -3,7 +3,7 @@
 A frame is a 16-byte head (body length, CRC-32, nonce) and a body. Bytes from a child are hostile
 until proven otherwise: a length beyond the limit and a wrong checksum come out as a
 `ProtocolError` value, after which the channel is to be closed and the child killed. Whether a
-nonce is one that was asked for is judged by whoever asked. No descriptor is read here.
+nonce is one that was asked for is checked by the caller. No descriptor is read here.
 """
 
 from __future__ import annotations

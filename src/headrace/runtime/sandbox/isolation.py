@@ -1,4 +1,4 @@
-"""The walls around an instance: what the zygote gives up for all, what each child gives up alone.
+"""Isolation of instances: settings that the zygote applies for all, and those of each child.
 
 Whatever can be done once is done in the zygote, so that a fork costs nothing more; and before it
 imports the app, wherever that need not have been read for it. Level 1: kernel limits, a uid of its
@@ -39,7 +39,7 @@ def prepare_zygote(
     """Prepare what needs all rights, before the author's code is imported; return the failures.
 
     Args:
-        rung: What the zygote stands on.
+        rung: The isolation step that the zygote reached.
         uid: The uid it will have.
         scratch: The folder in which instances get theirs.
         files: The folder in which apps have theirs.
@@ -78,7 +78,7 @@ def seal_zygote(
     """Close off files, once the app has said which level its functions ask for.
 
     Args:
-        rung: What the zygote stands on.
+        rung: The isolation step that the zygote reached.
         common: The level every function of the app asked for at least.
         most: The highest level one of them asked for.
         scratch: The folder in which instances get theirs.
@@ -169,7 +169,7 @@ def plan_isolation(
         own_uid: Whether the instance gets a uid of its own.
         size: The zygote's address space in bytes.
         level: The level of isolation it is to reach.
-        shared_isolation: What it stands on.
+        shared_isolation: The isolation of its zygote.
     """
     settings: list[tuple[int, tuple[int, int]]] = []
     program = None
@@ -211,7 +211,7 @@ def steps(
     that would be shared.
 
     Args:
-        instance_isolation: What it gives up.
+        instance_isolation: Its isolation settings.
         uid: The uid of its own, 0 for none.
         groups: The group by which it shares its app's files, if it does.
         scratch: Its folder.
@@ -224,7 +224,7 @@ def steps(
             (os.setresgid, (uid, uid, uid)),
             (os.setresuid, (uid, uid, uid)),
             (kernel.give_up_capabilities, ()),
-            # A changed uid hides /proc/self from its own process; nobody else has this uid.
+            # A changed uid hides /proc/self from its own process; no other process has this uid.
             (kernel.prctl, (kernel.PR_SET_DUMPABLE, 1)),
         ]
     else:
@@ -232,8 +232,8 @@ def steps(
             taken.append((os.setgroups, (groups,)))
         # What its zygote needs to give others their uids is not its own to use.
         taken.append((kernel.give_up_capabilities, ()))
-        # By whose uid it is, nobody can tell whose offspring a process is that lost its parent:
-        # let it come to the instance, so that only a dead instance's comes to the zygote.
+        # The uid does not show which instance an orphan process belongs to: let it become a child of
+        # the instance, so that only those of a dead instance come to the zygote.
         taken.append((kernel.prctl, (kernel.PR_SET_CHILD_SUBREAPER, 1)))
     taken.append((os.chdir, (scratch,)))
     if instance_isolation.rules >= 0:

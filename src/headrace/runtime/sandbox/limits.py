@@ -38,8 +38,8 @@ def plan(
     Args:
         resources: What the function asked for.
         size: The zygote's address space in bytes.
-        own_uid: Whether nobody else runs under the instance's uid.
-        own_ids: Whether nobody but its app's other instances counts for it.
+        own_uid: Whether no other process runs under the instance's uid.
+        own_ids: Whether only the app's other instances count towards its limits.
     """
     limits = [
         # 1, unlike 0, also stops dumps into a pipe (`core_pattern`): memory may hold secrets.

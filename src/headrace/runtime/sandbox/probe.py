@@ -1,7 +1,7 @@
 """Probe of the isolation that this machine supports: for `headrace doctor`.
 
-A rehearsal in a process of its own goes the way of every zygote and every instance, with the code
-they use, and says where it came to stand. Slow, and on nobody's path.
+A rehearsal in a separate process takes the same steps as every zygote and every instance, with the
+same code, and reports the isolation it reached. Slow; nothing else calls it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ProbeResult(msgspec.Struct, frozen=True):
 
 
 def probe(timeout: float = 20.0) -> list[ProbeResult]:
-    """Try every wall in a process of its own and say which stand; slow, for `headrace doctor`."""
+    """Try every kind of isolation in a separate process and report which work; slow, for `headrace doctor`."""
     program = "import sys; sys.path[:0] = sys.argv[2:]; "
     program += "from headrace.runtime.sandbox.probe import rehearse; rehearse(sys.argv[1])"
     try:

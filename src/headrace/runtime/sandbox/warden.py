@@ -1,4 +1,4 @@
-"""The warden: the process above a zygote that lives for one thing, that nothing stays behind.
+"""The warden: the process above a zygote, which ensures that no process stays behind.
 
     host ──> warden ──> zygote ──> instances ──> whatever they start
 
@@ -167,7 +167,7 @@ def _settle(
             kernel.keep_capabilities(0)
         if rung.drops:
             kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        # A changed uid hides /proc/self from its own process; nobody else has this uid.
+        # A changed uid hides /proc/self from its own process; no other process has this uid.
         kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
         # On the lower rungs we still have offspring to end when the warden is killed.
         last = signal.SIGKILL if rung.spaces else signal.SIGTERM
@@ -200,7 +200,7 @@ def _change_ids(uid: int, group: int) -> None:
 
 
 def _assist(link: socket.socket, pid: int, uid: int, group: int) -> str | None:
-    """Do for the zygote what only somebody outside can; why it does not stand, or None."""
+    """Do for the zygote what only a process outside can; return the error, or None."""
     while True:
         said = link.recv(MAX_NOTE + 1)
         if said == _MAP:
@@ -246,7 +246,7 @@ def _watch(zygote: int, rung: IsolationStep) -> NoReturn:
 
     signal.signal(signal.SIGTERM, end_it)
     if not rung.spaces:
-        # Killed outright we could end nobody; so a host that is killed asks.
+        # After SIGKILL we could end no process; so the death of the host sends SIGTERM.
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGTERM)
     while True:
         pid, status = os.wait()
