@@ -1,4 +1,4 @@
-"""Every run of a node passes the interceptors, whoever starts it and however fast its way is."""
+"""Every run of a node passes the interceptors, on every path and from every caller."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from headrace.testing import World
 
 
 class Seen(NamedTuple):
-    """A run that was submitted, and what its waiter was told."""
+    """A run that was submitted, and the outcome that its waiter got."""
 
     invocation: Invocation
     is_ahead: bool
