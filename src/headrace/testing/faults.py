@@ -173,7 +173,7 @@ class Weather:
 
 
 class LogWeather:
-    """What happens to hosts that publish to a remote log; the hook of `RemoteMemoryLog`."""
+    """Faults of a remote log that hosts publish to; the hook of `RemoteMemoryLog`."""
 
     def __init__(self, weather: Weather, clock: Clock) -> None:
         self._weather = weather
