@@ -178,7 +178,7 @@ def _given_up(asked: Windows) -> tuple[set[Name], list[Finding]]:
             # A request to close windows, whose instance crashed.
             continue
         names.add(name)
-        if row.kind != "Untold":
+        if row.kind != "CloseFailed":
             # It waits behind another one, or its instance crashed.
             continue
         if not asked.fails.get(name):

@@ -1,4 +1,4 @@
-"""Whole topologies under seeded faults, on virtual time, judged by somebody who is not us.
+"""Whole topologies under seeded faults, on virtual time, judged by an independent auditor.
 
     python -m headrace.simulation --seeds 5000 --start 0 [--workers 2] [--judge MODULE:NAME]
 
@@ -136,12 +136,12 @@ def describe(plan: Plan) -> str:
     lines[0] += f"; mishaps {plan.mishaps}; shuffle {plan.shuffle}; in order {plan.in_order}"
     usual = {field.name: field.default for field in msgspec.structs.fields(PlannedFunction)}
     for each in plan.functions:
-        told = ", ".join(
+        settings = ", ".join(
             f"{name}={value!r}"
             for name, value in msgspec.structs.asdict(each).items()
             if name != "name" and value not in ((), {}, frozenset(), None, usual.get(name))
         )
-        lines.append(f"  {each.name}: {told}")
+        lines.append(f"  {each.name}: {settings}")
     if plan.dedupe:
         lines.append(f"  dedupe {plan.dedupe}")
     if plan.queues:

@@ -95,7 +95,7 @@ def _beyond(plan: Plan) -> Plan:
 
 
 def _coalesced(plan: Plan) -> Plan:
-    """Some functions keep no state and take small batches, which then travel together."""
+    """Some functions keep no state and take small batches, which are then coalesced."""
     chance = Random(f"the convoys of {plan.seed}")
     if chance.random() < 0.3:
         return plan
@@ -112,7 +112,7 @@ def _coalesced(plan: Plan) -> Plan:
 
 
 def _dressed(plan: Plan) -> Plan:
-    """Events with headers, types and sources, and a key that is empty; outputs tell how they looked."""
+    """Events with headers, types and sources, and a key that is empty; outputs include those fields."""
     chance = Random(f"the keys and headers of the events of {plan.seed}")
     if not plan.functions or chance.random() > 0.2:
         return plan
@@ -130,13 +130,13 @@ def _dressed(plan: Plan) -> Plan:
         key = "" if event.key is not None and event.key == empty else event.key
         return replace(event, key=key, **looks[event.number])
 
-    return replace(plan, actions=_each(plan.actions, dressed), tells=True)
+    return replace(plan, actions=_each(plan.actions, dressed), shows_events=True)
 
 
 def _forgetting(plan: Plan) -> Plan:
     """The first stream keeps its events for a while only, or the last one of every key."""
     chance = Random(f"the sweeps of {plan.seed}")
-    # A rate counts what was let go before it was read, or not: nobody can say.
+    # Whether a rate has counted an event that retention removed is not known.
     counts = any(each.rate is not None for each in plan.functions)
     if not plan.functions or counts or plan.queues or chance.random() > 0.25:
         return plan
@@ -223,12 +223,12 @@ def _patient(plan: Plan) -> Plan:
         dedupe={},
         kept={},
         compacted=frozenset(),
-        tells=False,
+        shows_events=False,
     )
 
 
 def _windowed(plan: Plan) -> Plan:
-    """Windows beside what is there, or instead of it."""
+    """Windows in addition to the functions and scenes, or instead of them."""
     chance = Random(f"the windows of {plan.seed}")
     if plan.scenes or chance.random() > 0.08:
         return plan
@@ -410,5 +410,5 @@ def _add_scenes(plan: Plan, chance: Random, scenes: tuple[PlannedScene, ...]) ->
 
 
 def _unskewed(plan: Plan) -> Plan:
-    """The plan with nobody setting the clock."""
+    """The plan without changes of the clock."""
     return replace(plan, actions=tuple(each for each in plan.actions if each.deed != "skew"))

@@ -66,7 +66,7 @@ class PlannedFunction(msgspec.Struct, frozen=True):
         flaky: Events it fails on a number of times.
         slow: Events it overruns its timeout on, the first time.
         merge: Whether several streams are merged by event time, or read side by side.
-        keeps_state: Whether it notes every event in the state; what only publishes goes in convoys.
+        keeps_state: Whether it notes every event in the state; batches of functions that only publish are coalesced.
         least: The lowest number it means; what is below counts as done. None means everything.
     """
 
@@ -151,8 +151,8 @@ class Plan(msgspec.Struct, frozen=True):
         kept: Seconds that a stream keeps its events, by stream; for ever where nothing is said.
         compacted: Streams that keep the last event of every key.
         takes: Seconds that every run takes.
-        tells: Whether every output says how its event looked to the handler.
-        scenes: What else is played beside the functions.
+        shows_events: Whether every output includes its event as the handler saw it.
+        scenes: What is played in addition to the functions.
     """
 
     seed: int
@@ -171,5 +171,5 @@ class Plan(msgspec.Struct, frozen=True):
     kept: dict[str, float] = {}
     compacted: frozenset[str] = frozenset()
     takes: float = 0.0
-    tells: bool = False
+    shows_events: bool = False
     scenes: tuple[PlannedScene, ...] = ()

@@ -129,7 +129,7 @@ class SimulationRun(HostWatcher):
             raise RuntimeError(f"still busy after {LIMIT_S} s:\n{self.lives.loop.dump()}")
 
     async def _bow(self) -> None:
-        """Whoever is outside does what must still be done."""
+        """Let operators and clients do what must still be done."""
         node = await self.lives.current()
         for name in self._functions:
             node.dispatcher.resume(name)
@@ -172,7 +172,7 @@ class SimulationRun(HostWatcher):
             case "thaw":
                 for host in self._frozen:
                     host.thaw()
-                # It acts on what it still believes; then its group tells it that it is out.
+                # It acts on what it still believes; then its group reports that it has left.
                 await lives.clock.sleep(0.2)
                 self._expel()
             case "skew":
@@ -212,7 +212,7 @@ class SimulationRun(HostWatcher):
         self.acknowledged += ((action.target, event.number) for event in action.events)
 
     async def _operate(self, deed: str, target: str) -> None:
-        """An operator's wish; where the host dies under it, nobody knows how far it came."""
+        """Run an operator's request; if the host dies meanwhile, its result is unknown."""
         node = await self.lives.current()
         request = self.lives.loop.create_task(self._request(node, deed, target), name=deed)
         node.host.adopt(request)
@@ -308,7 +308,7 @@ class SimulationRun(HostWatcher):
     def _ended(self, host: SimulatedHost, invocation: Invocation, outcome: Outcome) -> None:
         run = self._running.pop(invocation.token)
         if invocation.function in self._functions:
-            # What the platform took away itself is nobody's failure.
+            # A run that the platform itself ended is not a failure.
             is_taken = isinstance(outcome, Crashed) and outcome.blameless
             fates = [
                 "lost" if is_taken else fate_of(outcome, index) for index in range(invocation.size)

@@ -90,7 +90,7 @@ def app_of(plan: Plan, deeds: Workload) -> App:
             breaker=planned.breaker,
             timeout=TIMEOUT_S,
             **_options(planned),
-        )(_handler(planned, streams[planned.output], deeds, tells=plan.tells))
+        )(_handler(planned, streams[planned.output], deeds, shows_events=plan.shows_events))
     return app
 
 
@@ -111,7 +111,7 @@ def _options(planned: PlannedFunction) -> dict[str, Any]:
 
 
 def _handler(
-    planned: PlannedFunction, output: Stream[Any], deeds: Workload, *, tells: bool
+    planned: PlannedFunction, output: Stream[Any], deeds: Workload, *, shows_events: bool
 ) -> Callable[..., Any]:
     """A handler of the planned shape: an output and a note in the state for every event."""
     prefix = f"{APP}.{planned.name}"
@@ -121,7 +121,7 @@ def _handler(
         deeds.check(planned, number)
         at = event.position
         value = {"n": number, "from": f"{prefix}@{at}"}
-        if tells:
+        if shows_events:
             value["saw"] = [
                 event.key,
                 round(event.timestamp * 1e6),

@@ -1,7 +1,7 @@
 """Common parts of all scenes: a producer that repeats until acknowledged, and a client of the running host.
 
 In: the hosts that come and go, and a chance of the scene's own. Out: answers, or `Unavailable`
-where a host died under the question and nobody knows what became of it.
+where a host died during the request and its result is unknown.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ AGAIN_S = 0.1
 
 
 class Scene(Protocol):
-    """Something that is played beside the functions, and gives its own account.
+    """Something that is played in addition to the functions, and gives its own account.
 
     Attributes:
         kind: Where its account stands among the others.
@@ -60,9 +60,9 @@ class Stage:
     """Owned by one run; every scene has its own.
 
     Attributes:
-        calm: Whether nothing goes wrong that nobody planned.
+        calm: Whether only planned faults happen.
         is_skewed: Whether the wall clock is set, by a day at most.
-        may_conflict: Whether the store may say that somebody else was first, though nobody was.
+        may_conflict: Whether the storage may report a conflict without one.
     """
 
     lives: Hosts
@@ -113,7 +113,7 @@ class Stage:
         return asked.result()
 
     async def insist(self, request: Callable[[HostedNode], Coroutine[Any, Any, T]]) -> T | None:
-        """The answer, asked for again until there is one; None where the wish is refused."""
+        """Repeat the request until there is an answer, and return it; None if the request is refused."""
         while True:
             try:
                 return await self.ask(request)

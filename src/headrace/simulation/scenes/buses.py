@@ -180,13 +180,13 @@ class BusScene:
             return await node.services.replays.get(planned.name)
 
         asked = self._stage.clock.now()
-        # A wish whose end is unknown is made again: refused where the first was heard.
+        # A request with an unknown result is repeated: it is refused if the first one arrived.
         while await self._stage.insist(request) is None and await self._stage.insist(look) is None:
             await self._stage.clock.sleep(AGAIN_S)
         self.replayed.append([planned.name, begin, end, list(planned.rules), asked])
 
     async def finish(self) -> None:
-        """Nobody outside has to do anything."""
+        """Nothing is left to do."""
 
     def landed(self, host: SimulatedHost, change: Change) -> None:
         """Nothing is noted: the streams say it all."""

@@ -1,7 +1,7 @@
-"""A desk that is asked over HTTP: at once and for later, by clients that ask again until answered.
+"""Routes that clients call over HTTP: synchronous, deferred and live; clients repeat until answered.
 
-In: planned requests. Out: what each was answered, and what the desk told of them. Nothing is judged
-here; `tests/auditor/desks.py` does.
+In: planned requests. Out: the answer to each, and the events that the handlers published. Nothing is
+judged here; `tests/auditor/desks.py` does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from headrace.simulation.scenes.base import AGAIN_S, APP, Stage
 from headrace.testing.faults import SimulatedHost
 from headrace.testing.http_client import HttpClient
 
-TOLD = "desk.told"
+SERVED = "desk.told"
 TRIES = 2_000
 Place = Literal["now", "later", "live"]
 
@@ -35,7 +35,7 @@ class PlannedRequest(msgspec.Struct, frozen=True):
         at: When it is first sent.
         copies: How many clients send it, at much the same time.
         is_keyed: Whether it has an idempotency key; else it is sent once, whatever comes of it.
-        other: Whether somebody sends another request under its key, later.
+        other: Whether a client sends another request under its key, later.
     """
 
     at: float
@@ -83,13 +83,13 @@ class HttpScene:
     def __init__(self, planned: PlannedHttpClient) -> None:
         self.planned = planned
         self.answers: list[list[Any]] = []
-        self._wicket = HttpClient()
+        self._http_client = HttpClient()
         self._stage: Stage
 
     def build(self, app: App, stage: Stage) -> None:
         """Declare the routes."""
         self._stage = stage
-        told = app.stream(TOLD, partitions=2)
+        output = app.stream(SERVED, partitions=2)
         planned = self.planned
 
         def serve(event: Seen[Any], context: Context) -> int:
@@ -98,23 +98,23 @@ class HttpScene:
             served: list[int] = context.state.update(
                 f"{APP}.desk|{counter}", lambda known: [*(known or ()), number]
             )
-            context.publish(told, {"n": number, "count": len(served)}, key=counter)
+            context.publish(output, {"n": number, "count": len(served)}, key=counter)
             return len(served)
 
-        @app.function(Http("POST", "/desk/now"), publishes=[told], name="desk_now")
+        @app.function(Http("POST", "/desk/now"), publishes=[output], name="desk_now")
         async def now(event: Seen[int], context: Context) -> int:
             await stage.clock.sleep(planned.slow * stage.chance.random())
             return serve(event, context)
 
-        @app.function(Http("POST", "/desk/live", mode="live"), publishes=[told], name="desk_live")
+        @app.function(Http("POST", "/desk/live", mode="live"), publishes=[output], name="desk_live")
         async def live(event: Seen[int], context: Context) -> Any:
-            yield "begun"
+            yield "started"
             await stage.clock.sleep(planned.slow * stage.chance.random())
             yield serve(event, context)
 
         @app.function(
             Http("POST", "/desk/later", mode="async"),
-            publishes=[told],
+            publishes=[output],
             name="desk_later",
             retry=Retry(attempts=50, base=0.1, cap=0.5),
             breaker=None,
@@ -123,7 +123,7 @@ class HttpScene:
             serve(event, context)
 
     async def perform(self) -> None:
-        """Everybody asks."""
+        """Let all clients send their requests."""
         clients = []
         for each in self.planned.requests:
             clients += [self._client(each, each.number) for _ in range(each.copies)]
@@ -140,7 +140,7 @@ class HttpScene:
         for _ in range(TRIES):
             try:
                 answer = await stage.ask(
-                    lambda node: self._wicket.answer(
+                    lambda node: self._http_client.answer(
                         node.services, "POST", f"/desk/{request.place}", number, headers
                     )
                 )
@@ -168,6 +168,6 @@ class HttpScene:
         return {
             "requests": [msgspec.to_builtins(each) for each in self.planned.requests],
             "answers": self.answers,
-            "told": self._stage.lives.log_of(TOLD),
+            "told": self._stage.lives.log_of(SERVED),
             "app": APP,
         }

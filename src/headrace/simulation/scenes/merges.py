@@ -102,8 +102,8 @@ class MergeScene:
         )
         def blend(events: Batch[Any], context: Context) -> None:
             for event in events:
-                told = {"n": event.value["n"], "from": event.position}
-                context.publish(output, told, key=event.key)
+                value = {"n": event.value["n"], "from": event.position}
+                context.publish(output, value, key=event.key)
 
     async def perform(self) -> None:
         """Publish; once all of it has been merged, send the merge back."""
@@ -129,7 +129,7 @@ class MergeScene:
     async def _send_back(self) -> None:
         end = self._stage.clock.monotonic() + TIMEOUT_S
         while not self._is_sent_back and self._stage.clock.monotonic() < end:
-            if self._told() < len(self.published):
+            if self._published_count() < len(self.published):
                 await self._stage.clock.sleep(AGAIN_S)
                 continue
             self._is_sent_back = await self._stage.insist(self._sent_back_by) or False
@@ -140,7 +140,7 @@ class MergeScene:
         # owner reads on from where it stood, so it is asked too.
         return node is self._stage.lives.node
 
-    def _told(self) -> int:
+    def _published_count(self) -> int:
         blobs = self._stage.lives.log_of(OUTPUT)
         return sum(len(decode_events(body)) for _, _, body in blobs)
 

@@ -228,8 +228,8 @@ class QueueScene:
         except Unavailable:
             return []
         if found:
-            told = [[*_place(one), one.attempt, one.until, one.receipt] for one in found]
-            self.journal.append(["receive", began, self._now(), most, told])
+            received = [[*_place(one), one.attempt, one.until, one.receipt] for one in found]
+            self.journal.append(["receive", began, self._now(), most, received])
         return found
 
     async def _say(self, what: str, message: LeasedMessage, amount: float = 0.0) -> None:

@@ -30,10 +30,10 @@ from headrace.testing.hosts import HostedNode
 from headrace.testing.virtual_time import EPOCH
 
 SECOND = 1_000_000
-SOURCE, TOLD, LATE, NAME = "fold.in", "fold.told", "fold.late", "fold"
+SOURCE, CLOSED, LATE, NAME = "fold.in", "fold.told", "fold.late", "fold"
 ATTEMPTS = 3
 FOR_GOOD = 1_000
-"""So often fails the close of a window that only a mended handler can tell."""
+"""Number of failures of a `close` that succeeds only after a repair of the handler."""
 END_S = 1e6
 TIMEOUT_S = 30.0
 
@@ -42,14 +42,14 @@ PlannedReading = tuple[int, str, float]
 
 
 class PlannedWindows(msgspec.Struct, frozen=True, tag="windows"):
-    """Windows of a second, what is folded into them, and which cannot be told.
+    """Windows of a second, the events in them, and the windows whose `close` fails.
 
     Attributes:
         lateness: Seconds by which events come out of order.
         sends: Moments, with what is sent then.
         fails: How often the close of a window fails, by `KEY/SECOND`.
         parks: Whether what fails parks its key; else it is a dead letter.
-        redrive: When an operator redrives what was given up, mended or not; 0 is never.
+        redrive: When an operator redrives the dead letters, repaired or not; 0 is never.
         idle: Seconds without an event after which what is open closes; 0 is never.
         flushes: When an operator closes what is open, and of which key; "" is of all of them.
     """
@@ -66,7 +66,7 @@ class PlannedWindows(msgspec.Struct, frozen=True, tag="windows"):
 
     @property
     def closes_early(self) -> bool:
-        """Whether windows close that no event has closed, so that others come too late for them."""
+        """Return whether windows close that no event has closed, so that others come too late for them."""
         return bool(self.idle or self.flushes)
 
 
@@ -121,7 +121,7 @@ def closed_early(planned: PlannedWindows, chance: Random) -> PlannedWindows:
     )
 
 
-class Untold(Exception):
+class CloseFailed(Exception):
     """Planned error of a `close`."""
 
 
@@ -143,7 +143,7 @@ class WindowScene:
         self._stage = stage
         planned = self.planned
         source = app.stream(SOURCE, partitions=planned.partitions, dedupe_window=WINDOW_S)
-        told = app.stream(TOLD, partitions=planned.partitions)
+        output = app.stream(CLOSED, partitions=planned.partitions)
         late = app.stream(LATE, partitions=planned.partitions) if planned.closes_early else None
 
         def close(window: Window) -> Any:
@@ -151,13 +151,13 @@ class WindowScene:
             name = f"{window.key}/{start}"
             self._tries[name] += 1
             if not self._is_mended and self._tries[name] <= planned.fails.get(name, 0):
-                raise Untold(name)
+                raise CloseFailed(name)
             return {"window": name, "numbers": window.value}
 
         @app.window(
             source,
             Tumbling(1),
-            output=told,
+            output=output,
             close=close,
             lateness=planned.lateness,
             idle=planned.idle or None,
@@ -199,7 +199,7 @@ class WindowScene:
             await self._stage.insist(partial(_flushed_by, key=key))
 
     async def finish(self) -> None:
-        """Close what is open; from now on every window can be told, and what was given up is."""
+        """Close open windows; from now on every `close` succeeds, and dead letters are redriven."""
         if not self.planned.closes_early:
             keys = sorted({key for _, group in self.planned.sends for _, key, _ in group})
             await self._bring(tuple((-1, key, END_S) for key in keys))
@@ -239,7 +239,7 @@ class WindowScene:
             "fails": self.planned.fails,
             "published": self.published,
             "log": lives.log_of(SOURCE),
-            "told": lives.log_of(TOLD),
+            "told": lives.log_of(CLOSED),
             "late": lives.log_of(LATE) if self.planned.closes_early else [],
             "appended": lives.appended_to(SOURCE),
             "lateness": round(self.planned.lateness * SECOND),
