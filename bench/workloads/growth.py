@@ -39,11 +39,11 @@ Step = tuple[float, float]
 async def drain(bench: Bench, function: str, stream: str, partitions: int, backlog: int) -> float:
     """Events per second at which the front of a backlog is worked off."""
     committed = await Committed.watching(bench, function, stream, range(partitions))
-    bench.node.dispatcher.pause(function)
+    bench.node.supervisor.pause(function)
     await append_all(bench.node.storage, stream, partitions, backlog)
     timed = min(backlog, DRAINED)
     began = time.perf_counter()
-    bench.node.dispatcher.resume(function)
+    bench.node.supervisor.resume(function)
     await committed.reaches(timed)
     return committed.count / (time.perf_counter() - began)
 

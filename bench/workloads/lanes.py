@@ -26,12 +26,12 @@ async def drain(bench: Bench, stream: str, events: int) -> dict[str, float]:
     """Events per second from a backlog to an empty stream, and the host's time for each."""
     function = SHAPES[stream][0]
     committed = await Committed.watching(bench, f"lanes.{function}", stream, [0])
-    bench.node.dispatcher.pause(f"lanes.{function}")
+    bench.node.supervisor.pause(f"lanes.{function}")
     for begin in range(0, events, KEYS):
         keys = range(begin, min(begin + KEYS, events))
         await bench.node.publisher.publish(stream, [Event(VALUE, str(n % KEYS)) for n in keys])
     began, busy = time.perf_counter(), time.process_time()
-    bench.node.dispatcher.resume(f"lanes.{function}")
+    bench.node.supervisor.resume(f"lanes.{function}")
     # The watermark stands at the oldest event that is not finished; at the end it is exact.
     await committed.reaches(events)
     return {

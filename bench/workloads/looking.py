@@ -109,7 +109,7 @@ async def look(count: int, looks: int) -> dict[str, tuple[float, float]]:
         app = folder / "many.py"
         app.write_text(APP.format(count=count, partitions=PARTITIONS))
         async with bench_of(app) as bench:
-            # Starting is over: pumps stand, and what there is was put by from the collector.
+            # Starting is over: workers stand, and what there is was put by from the collector.
             await asyncio.sleep(SETTLED_S + REST_S)
             await fill(bench.node, count * PARTITIONS)
             found = {path: await ask(bench.node.services(), path, looks) for path in PATHS}

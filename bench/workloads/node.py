@@ -97,10 +97,10 @@ class Bench:
         """Refuse figures of a node in which something went wrong.
 
         Raises:
-            NodeWentWrong: A task failed, a pump halted, or an invocation did not succeed.
+            NodeWentWrong: A task failed, a worker halted, or an invocation did not succeed.
         """
         wrong = list(self._failures)
-        wrong += [f"{key}: {why}" for key, why in self.node.dispatcher.halted.items()]
+        wrong += [f"{key}: {why}" for key, why in self.node.supervisor.halted.items()]
         for name, counters in self.node.runs.counters.items():
             bad = {kind: n for kind, n in counters.outcomes.items() if kind != "succeeded" and n}
             if bad:

@@ -80,7 +80,7 @@ async def one_by_one(bench: Bench, seconds: float, *, lead: int) -> float:
 async def drained(bench: Bench, count: int) -> float:
     """Single events per second of a backlog, until all of it is committed."""
     function = "road.single"
-    bench.node.dispatcher.pause(function)
+    bench.node.supervisor.pause(function)
     committed = await Committed.watching(bench, function, "single", range(LANES))
 
     async def fill(key: str) -> None:
@@ -89,7 +89,7 @@ async def drained(bench: Bench, count: int) -> float:
 
     await asyncio.gather(*map(fill, lane_keys()))
     began = time.perf_counter()
-    bench.node.dispatcher.resume(function)
+    bench.node.supervisor.resume(function)
     await committed.reaches(count // LANES * LANES)
     return committed.count / (time.perf_counter() - began)
 

@@ -22,7 +22,7 @@ def test_the_last_edit_is_indexed_and_the_partner_hears_of_all_slowly() -> None:
 def test_one_alarm_an_hour_is_mailed_for_each_machine() -> None:
     with World(app) as world:
         for n in range(90):
-            world.publish("reports", {"minute": n}, key="pump")
+            world.publish("reports", {"minute": n}, key="worker")
             world.publish("reports", {"minute": n}, key="mill")
             world.advance(60)
         world.run_until_idle()

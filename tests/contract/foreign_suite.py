@@ -69,7 +69,7 @@ class Node:
         return (await self.broker.extent(OWN, 0)).high
 
     async def feed(self, system: System, trigger: ForeignTrigger) -> None:
-        """As the dispatcher does: begin anew after a failure; here also after a death."""
+        """As the supervisor does: begin anew after a failure; here also after a death."""
         while True:
             source = system.source(trigger)
             try:

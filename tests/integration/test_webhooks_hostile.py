@@ -38,8 +38,8 @@ async def hooked(
         scheme = route.pop("signature", GitHub("HOOK"))
         hook = Webhook("/hooks/in", scheme, **route)  # type: ignore[arg-type]
         function = FunctionSpec(name="shop.hook", app="shop", triggers=(hook,))
-        node.dispatcher._paused.add("shop.hook")
-        await node.dispatcher.deploy(AppSpec(name="shop", functions=(function,)))
+        node.supervisor._paused.add("shop.hook")
+        await node.supervisor.deploy(AppSpec(name="shop", functions=(function,)))
         yield gateway.url, node
 
 

@@ -27,7 +27,7 @@ def test_a_generator_that_raises_is_told_with_its_error_until_it_has_run_for_a_w
 
     with World(app) as world:
         node = world._lives.node
-        sources = Sources(node.dispatcher, world._lives.clock, outside=False)
+        sources = Sources(node.supervisor, world._lives.clock, outside=False)
         with pytest.raises(AssertionError, match="stopped by its own fault"):
             world.advance("5s")
         (row,) = world._lives.loop.drive(sources.at_hand())
@@ -51,7 +51,7 @@ def test_streams_and_calls_have_no_source() -> None:
         node = world._lives.node
         assert (
             world._lives.loop.drive(
-                Sources(node.dispatcher, world._lives.clock, outside=False).at_hand()
+                Sources(node.supervisor, world._lives.clock, outside=False).at_hand()
             )
             == []
         )

@@ -23,7 +23,7 @@ def shop() -> App:
 
 
 def state_of(world: World, partition: int) -> str:
-    return str(world._lives.node.dispatcher.state_of("shop.price", "orders", partition))
+    return str(world._lives.node.supervisor.state_of("shop.price", "orders", partition))
 
 
 def go_on(world: World) -> None:
@@ -48,7 +48,7 @@ def test_a_partition_whose_position_is_damaged_halts_and_says_why_and_its_neighb
         assert state_of(world, 1).startswith("halted: Corrupt: ")
         assert state_of(world, 0) == "running"
         assert 20 < len(world.values("done")) < 40
-        assert ("shop.price", ("orders",), 1) in world._lives.node.dispatcher.halted
+        assert ("shop.price", ("orders",), 1) in world._lives.node.supervisor.halted
 
 
 def test_a_partition_that_failed_says_so_until_it_begins_anew(

@@ -143,7 +143,7 @@ class Story:
             if not run:
                 assert lives.loop.run_until_idle(LIMIT_S)
                 self.run = 1
-                lives.loop.drive(lives.node.dispatcher.reset("sim.join", "earliest"))
+                lives.loop.drive(lives.node.supervisor.reset("sim.join", "earliest"))
         assert lives.loop.run_until_idle(LIMIT_S)
         assert lives.failures == []
 

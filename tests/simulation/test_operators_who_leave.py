@@ -26,7 +26,7 @@ def test_a_wish_of_somebody_who_has_gone_is_not_carried_out_and_breaks_nothing(
         world.publish("orders", 1)
         world.advance(1)
         wish = world._lives.loop.create_task(
-            world._lives.node.dispatcher.reset("shop.handle", "earliest")
+            world._lives.node.supervisor.reset("shop.handle", "earliest")
         )
         world.advance(1)
         if not stays:

@@ -93,7 +93,7 @@ def test_what_a_function_that_is_gone_was_owed_holds_nothing() -> None:
         world.publish("orders", 0)
         world.advance("1h")
         assert sweep(world) == 0
-        del world._lives.node.dispatcher.functions["shop.book"]
+        del world._lives.node.supervisor.functions["shop.book"]
         assert sweep(world) == 1
 
 

@@ -31,7 +31,7 @@ def test_every_promise_holds_under_a_share_of_the_seeds(share: int) -> None:
 
 # Seeds whose core once found a fault of the platform; what it was.
 NAMED_CORES = {
-    12: "a worker that lost its partition was reported as a broken pump",
+    12: "a worker that lost its partition was reported as a broken worker",
     79: "another worker's end let a redriven event run a second time",
     89: "halves of a failed batch of lanes ran side by side",
     1362: "a partition that was claimed late by a zombie stayed without an owner",
@@ -61,7 +61,7 @@ NAMED = {
     22528: "what was laid behind a key as it was freed stayed parked, and nothing waited for it",
     24042: "a throttle with `commit=before` was forgotten with its host",
     10005: "a throttled key's retry was put behind what came after it in another of its keys",
-    32068: "a redrive whose asker had gone broke the pump that carried it out",
+    32068: "a redrive whose asker had gone broke the worker that carried it out",
     151: "a redrive of a stopped partition began it anew once for every event that stopped it",
     480: "the attempts of an event that lanes read after later ones were forgotten by the next host",
     2674: "a partition that was stopped for good ran on after a crash, as lanes read it out of order",

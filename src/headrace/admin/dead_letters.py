@@ -44,9 +44,9 @@ SHOWN = 50
 class DeadLetters:
     """The operator's view of the dead letters."""
 
-    def __init__(self, storage: Storage, dispatcher: PartitionSupervisor, clock: Clock) -> None:
+    def __init__(self, storage: Storage, supervisor: PartitionSupervisor, clock: Clock) -> None:
         self._storage = storage
-        self._dispatcher = dispatcher
+        self._supervisor = supervisor
         self._clock = clock
 
     async def list(
@@ -96,7 +96,7 @@ class DeadLetters:
             await commit(Change(puts=(put,)))
             found.append(dead)
 
-        await self._dispatcher.with_owner(function, position.stream, position.partition, work)
+        await self._supervisor.with_owner(function, position.stream, position.partition, work)
         return found[0]
 
     async def redrive(
@@ -143,7 +143,7 @@ class DeadLetters:
                     return
 
             at = dead.position
-            await self._dispatcher.with_owner(function, at.stream, at.partition, work)
+            await self._supervisor.with_owner(function, at.stream, at.partition, work)
         return count
 
     async def discard(self, function: str, positions: Sequence[Position] | None = None) -> int:
@@ -158,7 +158,7 @@ class DeadLetters:
             keys = [dead_row_key(dead) for dead in chosen[start : start + PAGE]]
             rows = zip(keys, await self._storage.get_many(Space.DEAD, keys), strict=True)
             there = [(key, row) for key, row in rows if row is not None]
-            await self._dispatcher.committer.commit(
+            await self._supervisor.committer.commit(
                 Change(
                     checks=tuple(Check(Space.DEAD, key, row) for key, row in there),
                     deletes=tuple(Delete(Space.DEAD, key) for key, _ in there),

@@ -13,12 +13,12 @@ class DeliveryStates:
     """Asks the partition workers, and whoever starts instances; changes nothing.
 
     Args:
-        dispatcher: Who delivers.
+        supervisor: Who delivers.
         failed_start: Why no instance of a function starts.
     """
 
-    def __init__(self, dispatcher: PartitionSupervisor, failed_start: FailedStarts) -> None:
-        self.dispatcher = dispatcher
+    def __init__(self, supervisor: PartitionSupervisor, failed_start: FailedStarts) -> None:
+        self.supervisor = supervisor
         self._failed_start = failed_start
 
     def stuck(self, function: str) -> FailedStart | None:
@@ -28,7 +28,7 @@ class DeliveryStates:
 
     def of(self, function: str, stream: str, partition: int) -> str:
         """Such as `running`, `paused`, `halted: why`, `not starting: why`."""
-        state = self.dispatcher.state_of(function, stream, partition)
+        state = self.supervisor.state_of(function, stream, partition)
         if state in _AT_WORK and (found := self.stuck(function)) is not None:
             return f"{NOT_STARTING}: {found.cause}"
         return state

@@ -65,7 +65,7 @@ class Explainer:
         self._storage = storage
         self._broker = broker
         self._states = states
-        self._dispatcher = states.dispatcher
+        self._supervisor = states.supervisor
 
     async def explain(self, stream: str, partition: int, offset: int) -> Explanation:
         """Where the event at this position is.
@@ -84,7 +84,7 @@ class Explainer:
             raise Unknown(f"`{stream}/{partition}` holds no offset {offset}; {held}")
         chunk = chunks[0]
         event = chunk.events()[0]
-        rows = [await self._where(name, chunk, event) for name in self._dispatcher.readers(stream)]
+        rows = [await self._where(name, chunk, event) for name in self._supervisor.readers(stream)]
         return Explanation(
             stream,
             partition,
@@ -99,7 +99,7 @@ class Explainer:
 
     async def _where(self, function: str, chunk: Chunk, event: Event) -> Whereabouts:
         stream, partition, offset = chunk.stream, chunk.partition, chunk.start
-        spec = self._dispatcher.known(function)
+        spec = self._supervisor.known(function)
         failing = type(spec.on_failure).__name__
         tries = "one attempt" if spec.retry.attempts == 1 else f"{spec.retry.attempts} attempts"
         policy = f"{tries}, then {failing}; {spec.mode}, batches of {spec.batch_size}"
@@ -144,9 +144,9 @@ class Explainer:
             if one.high <= offset:
                 blocked = f"`{stream}/{partition}/{one.low}` has failed {one.attempts} times"
                 return Whereabouts(function, "waiting", blocked, 0, due, cause, policy)
-        pump = self._dispatcher.pump(function, stream, partition)
+        worker = self._supervisor.worker(function, stream, partition)
         here = Position(stream, partition, offset)
-        if pump is not None and any(here in positions(unit.chunks) for unit in pump.in_flight):
+        if worker is not None and any(here in positions(unit.chunks) for unit in worker.in_flight):
             return Whereabouts(function, "in flight", "", 0, 0, "", policy)
         blocked = "" if state == "running" else state
         return Whereabouts(function, "waiting", blocked, 0, 0, "", policy)

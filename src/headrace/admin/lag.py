@@ -50,7 +50,7 @@ class LagReport:
         self._storage = storage
         self._broker = broker
         self._states = states
-        self._dispatcher = states.dispatcher
+        self._supervisor = states.supervisor
         self._clock = clock
 
     async def rows(self, function: str | None = None) -> list[LagRow]:
@@ -59,14 +59,14 @@ class LagReport:
         Raises:
             Unknown: There is no such function.
         """
-        names = [function] if function is not None else sorted(self._dispatcher.functions)
+        names = [function] if function is not None else sorted(self._supervisor.functions)
         rows: list[LagRow] = []
         # A node may have thousands of them, and a console asks again and again.
         slices = Slices(self._clock)
         for name in names:
-            if function is None and name not in self._dispatcher.functions:
+            if function is None and name not in self._supervisor.functions:
                 continue  # withdrawn meanwhile
-            for stream, partition in self._dispatcher.partitions(name):
+            for stream, partition in self._supervisor.partitions(name):
                 rows.append(await self._row(name, stream, partition))
                 await slices.step()
         return rows
@@ -77,8 +77,8 @@ class LagReport:
         found = None if stored is None else decode_position(stored)
         progress = found.progress if found else Progress(extent.low)
         lag = progress.unfinished(extent.low, extent.high)
-        pump = self._dispatcher.pump(function, stream, partition)
-        running = sum(unit.size for unit in pump.in_flight) if pump is not None else 0
+        worker = self._supervisor.worker(function, stream, partition)
+        running = sum(unit.size for unit in worker.in_flight) if worker is not None else 0
         age = await self._age(stream, partition, progress.watermark) if lag else 0.0
         return LagRow(
             function,

@@ -35,9 +35,9 @@ COUNT_PAGE = 50
 class ParkedKeys:
     """Lists what waits; redrives it in order, or discards it by name."""
 
-    def __init__(self, storage: Storage, dispatcher: PartitionSupervisor, clock: Clock) -> None:
+    def __init__(self, storage: Storage, supervisor: PartitionSupervisor, clock: Clock) -> None:
         self._storage = storage
-        self._dispatcher = dispatcher
+        self._supervisor = supervisor
         self._clock = clock
 
     async def keys(
@@ -45,11 +45,11 @@ class ParkedKeys:
     ) -> list[ParkedKey]:
         """Every parked key and stopped partition, of one function or of all; with `most` about so many."""
         found: list[ParkedKey] = []
-        names = [function] if function is not None else sorted(self._dispatcher.functions)
+        names = [function] if function is not None else sorted(self._supervisor.functions)
         # A node may have thousands of partitions, and a console asks again and again.
         slices = Slices(self._clock)
         for name in names:
-            if function is None and name not in self._dispatcher.functions:
+            if function is None and name not in self._supervisor.functions:
                 continue  # withdrawn meanwhile
             for stream, partition in self._partitions(name):
                 found.extend(await self._parked(name, stream, partition, slices, most))
@@ -81,7 +81,7 @@ class ParkedKeys:
                     put = Put(Space.PARKED_KEYS, self._key(parked), DRAINING)
                 await commit(Change(puts=(put,)))
 
-            await self._dispatcher.with_owner(function, parked.stream, parked.partition, work)
+            await self._supervisor.with_owner(function, parked.stream, parked.partition, work)
         return len(chosen)
 
     async def discard(self, function: str, key: str | None = None) -> int:
@@ -99,11 +99,11 @@ class ParkedKeys:
                 else:
                     await self._forget(commit, parked)
 
-            await self._dispatcher.with_owner(function, parked.stream, parked.partition, work)
+            await self._supervisor.with_owner(function, parked.stream, parked.partition, work)
         return len(chosen)
 
     async def _chosen(self, function: str, key: str | None) -> list[ParkedKey]:
-        self._dispatcher.known(function)
+        self._supervisor.known(function)
         chosen = [one for one in await self.keys(function) if key is None or one.key == key]
         if key is not None and not chosen:
             raise Unknown(
@@ -112,7 +112,7 @@ class ParkedKeys:
         return chosen
 
     def _partitions(self, function: str) -> list[tuple[str, int]]:
-        return self._dispatcher.partitions(function)
+        return self._supervisor.partitions(function)
 
     def _key(self, parked: ParkedKey) -> bytes:
         lane = bytes.fromhex(parked.lane)

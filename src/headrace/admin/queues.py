@@ -116,7 +116,7 @@ class Queues:
 
     def __init__(
         self,
-        dispatcher: PartitionSupervisor,
+        supervisor: PartitionSupervisor,
         lag: LagReport,
         dead: DeadLetters,
         *,
@@ -124,7 +124,7 @@ class Queues:
         broker: Broker,
         clock: Clock,
     ) -> None:
-        self._dispatcher = dispatcher
+        self._supervisor = supervisor
         self._lag = lag
         self._dead = dead
         self._storage = storage
@@ -137,7 +137,7 @@ class Queues:
         delayed = await self._delayed()
         specs = [
             stream
-            for app in self._dispatcher.apps.values()
+            for app in self._supervisor.apps.values()
             for stream in app.streams
             if stream.queue
         ]
@@ -171,7 +171,7 @@ class Queues:
 
     def readers(self, name: str) -> list[str]:
         """The groups that read the queue."""
-        return self._dispatcher.readers(name)
+        return self._supervisor.readers(name)
 
     async def peek(
         self, name: str, group: str | None = None, *, limit: int = 10
@@ -190,7 +190,7 @@ class Queues:
         found.sort(key=lambda seen: seen.appended)
         found = found[:limit]
         if len(found) < limit:
-            async for _, due, append in self._dispatcher.delays.waiting(name):
+            async for _, due, append in self._supervisor.delays.waiting(name):
                 for event in decode_events(append.body):
                     found.append(QueuedMessage("", "delayed", 0, due, 0, event))
                 if len(found) >= limit:
@@ -203,11 +203,11 @@ class Queues:
         Dead and parked messages stay: they are discarded by name. What comes meanwhile may stay too.
         """
         spec = self.spec(name)
-        delayed = await self._dispatcher.delays.forget(name)
+        delayed = await self._supervisor.delays.forget(name)
         readers = {
             group: sum(
                 [
-                    await self._dispatcher.empty(group, name, partition)
+                    await self._supervisor.empty(group, name, partition)
                     for partition in range(spec.partitions)
                 ]
             )
@@ -249,7 +249,7 @@ class Queues:
         unfinished = sum(row.lag for row in rows)
         # What is offered to programs outside is a run for us, and still waits for them.
         in_flight = (
-            self._dispatcher.queues.counts(group)[1]
+            self._supervisor.queues.counts(group)[1]
             if outside
             else sum(row.in_flight for row in rows)
         )
@@ -297,14 +297,14 @@ class Queues:
             return QueuedMessage(
                 str(at), state, lease.attempt, lease.until if held else 0, appended, event
             )
-        pump = self._dispatcher.pump(group, at.stream, at.partition)
+        worker = self._supervisor.worker(group, at.stream, at.partition)
         outside = group.endswith(".outside")
         runs = (
-            pump is not None
+            worker is not None
             and not outside
             and any(
                 chunk.stream == at.stream and chunk.start <= at.offset < chunk.end
-                for unit in pump.in_flight
+                for unit in worker.in_flight
                 for chunk in unit.chunks
             )
         )
@@ -313,7 +313,7 @@ class Queues:
     async def _delayed(self) -> Counter[str]:
         counts: Counter[str] = Counter()
         slices = Slices(self._clock)
-        async for _, _, append in self._dispatcher.delays.waiting():
+        async for _, _, append in self._supervisor.delays.waiting():
             await slices.step()
             counts[append.stream] += append.count
             if counts.total() >= MAX_DELAYED:

@@ -50,13 +50,13 @@ class Schedules:
 
     def __init__(
         self,
-        dispatcher: PartitionSupervisor,
+        supervisor: PartitionSupervisor,
         *,
         clock: Clock,
         entropy: Entropy,
     ) -> None:
-        self._dispatcher = dispatcher
-        self._committer = dispatcher.committer
+        self._supervisor = supervisor
+        self._committer = supervisor.committer
         self._storage = self._committer.storage
         self._clock = clock
         self._entropy = entropy
@@ -67,10 +67,10 @@ class Schedules:
         Raises:
             Unknown: There is no such function.
         """
-        names = sorted(self._dispatcher.functions) if function is None else [function]
+        names = sorted(self._supervisor.functions) if function is None else [function]
         rows: list[ScheduleRow] = []
         async for name in Slices(self._clock).over(names):
-            if function is None and name not in self._dispatcher.functions:
+            if function is None and name not in self._supervisor.functions:
                 continue  # withdrawn meanwhile
             for number, (schedule, stream) in enumerate(self._of(name)):
                 rows.append(await self._row(name, number, schedule, stream))
@@ -96,7 +96,7 @@ class Schedules:
     def _of(self, function: str) -> list[tuple[Schedule, str]]:
         return [
             (trigger, reads.streams[0])
-            for trigger, reads in listeners(function, self._dispatcher.known(function).triggers)
+            for trigger, reads in listeners(function, self._supervisor.known(function).triggers)
             if isinstance(trigger, (Cron, Every, At))
         ]
 

@@ -63,9 +63,9 @@ class Sources:
     """
 
     def __init__(
-        self, dispatcher: PartitionSupervisor, clock: Clock, *, outside: bool = True
+        self, supervisor: PartitionSupervisor, clock: Clock, *, outside: bool = True
     ) -> None:
-        self._dispatcher = dispatcher
+        self._supervisor = supervisor
         self._clock = clock
         self._outside = outside
         self._slots: dict[str, tuple[float, Slot | None]] = {}
@@ -76,8 +76,8 @@ class Sources:
         Raises:
             Unknown: There is no such function.
         """
-        known = self._dispatcher.functions
-        specs = [self._dispatcher.known(function)] if function is not None else known.values()
+        known = self._supervisor.functions
+        specs = [self._supervisor.known(function)] if function is not None else known.values()
         found = [
             (spec, place, trigger, stream)
             async for spec in Slices(self._clock).over(sorted(specs, key=lambda spec: spec.name))
@@ -104,9 +104,9 @@ class Sources:
             Unknown: There is no such function.
         """
         if function is not None:
-            specs = [self._dispatcher.known(function)]
+            specs = [self._supervisor.known(function)]
         else:
-            specs = [spec for _, spec in sorted(self._dispatcher.functions.items())]
+            specs = [spec for _, spec in sorted(self._supervisor.functions.items())]
         return [
             self._row(spec, *each)
             async for spec in Slices(self._clock).over(specs)
@@ -116,7 +116,7 @@ class Sources:
     def _row(self, spec: FunctionSpec, place: int, trigger: Trigger, stream: str) -> SourceRow:
         function, (_, slot) = spec.name, self._slots.get(stream, (0.0, None))
         kind = str(trigger.__struct_config__.tag)
-        trouble = self._dispatcher.sources.trouble(stream)
+        trouble = self._supervisor.sources.trouble(stream)
         if trouble is None:
             return SourceRow(function, place, kind, stream, slot=slot)
         return SourceRow(

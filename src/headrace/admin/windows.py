@@ -69,14 +69,14 @@ class OpenWindows:
 
     def __init__(
         self,
-        dispatcher: PartitionSupervisor,
+        supervisor: PartitionSupervisor,
         *,
         broker: Broker,
         clock: Clock,
         entropy: Entropy,
     ) -> None:
-        self._dispatcher = dispatcher
-        self._committer = dispatcher.committer
+        self._supervisor = supervisor
+        self._committer = supervisor.committer
         self._storage = self._committer.storage
         self._broker = broker
         self._clock = clock
@@ -127,7 +127,7 @@ class OpenWindows:
                 windows.append(window)
         state = ""
         if waiting:
-            state = self._dispatcher.state_of(function, ends, places[waiting[0]].partition)
+            state = self._supervisor.state_of(function, ends, places[waiting[0]].partition)
         return Flushed(function, closed, windows, waiting, state)
 
     async def _carried_out(self, function: str, places: dict[int, Position]) -> list[int]:
@@ -163,7 +163,7 @@ class OpenWindows:
 
     def _of(self, function: str) -> tuple[str, list[tuple[str, int]]]:
         """The stream of a function's closed windows, and the partitions whose events they hold."""
-        spec = self._dispatcher.known(function)
+        spec = self._supervisor.known(function)
         if spec.ends is None:
             raise Misuse(f"`{function}` has no windows; name a function of `@app.window`")
         read = {
@@ -172,5 +172,5 @@ class OpenWindows:
             if isinstance(trigger, StreamTrigger)
             for stream in trigger.streams
         }
-        found = [each for each in self._dispatcher.partitions(function) if each[0] in read]
+        found = [each for each in self._supervisor.partitions(function) if each[0] in read]
         return spec.ends[1], found

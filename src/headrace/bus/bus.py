@@ -38,7 +38,7 @@ class Bus:
 
     def __init__(
         self,
-        dispatcher: PartitionSupervisor,
+        supervisor: PartitionSupervisor,
         internal: InternalFunctions,
         *,
         storage: Storage,
@@ -46,7 +46,7 @@ class Bus:
         post: Post,
         secrets: Secrets,
     ) -> None:
-        self._dispatcher = dispatcher
+        self._supervisor = supervisor
         self._internal = internal
         self._storage = storage
         self._broker = broker
@@ -78,7 +78,7 @@ class Bus:
         Raises:
             Misuse: A rule watches, or a forward leads to, a stream that cannot be.
         """
-        apps = [app for app in self._dispatcher.apps.values() if app.name != BUS_APP]
+        apps = [app for app in self._supervisor.apps.values() if app.name != BUS_APP]
         posters, targets = self._posters(apps)
         for function in posters:
             for place, trigger in enumerate(function.triggers):
@@ -102,12 +102,12 @@ class Bus:
         }
         # Those that are gone have something in hand yet, which goes the way it has begun.
         self._internal.handlers = {**self._internal.handlers, **handlers}
-        if routers or BUS_APP in self._dispatcher.apps:
+        if routers or BUS_APP in self._supervisor.apps:
             functions = (*posters, *routers, *refusals)
-            await self._dispatcher.deploy(AppSpec(name=BUS_APP, functions=functions))
-            await self._dispatcher.left(ROUTER)
+            await self._supervisor.deploy(AppSpec(name=BUS_APP, functions=functions))
+            await self._supervisor.left(ROUTER)
             await self._forget(set(wanted))
-        ending = self._dispatcher.leaving(f"{BUS_APP}.")
+        ending = self._supervisor.leaving(f"{BUS_APP}.")
         self._internal.handlers = {
             **{name: each for name, each in self._internal.handlers.items() if name in ending},
             **handlers,

@@ -21,7 +21,7 @@ COLUMNS: dict[str, Cell] = {
 
 @click.group("window", cls=CommandGroup)
 def window_command() -> None:
-    """Close the windows that are open."""
+    """Close open windows."""
 
 
 @window_command.command("flush")
@@ -37,7 +37,10 @@ def window_command() -> None:
 def window_flush(
     function: str, partition: int | None, key: str | None, as_json: bool, client: Client
 ) -> None:
-    """Close the open windows of FUNCTION now; what comes for them later is late."""
+    """Close the open windows of FUNCTION now, and print them.
+
+    Events that come for these windows later are late.
+    """
     wish: dict[str, Any] = {}
     if partition is not None:
         wish["partition"] = partition

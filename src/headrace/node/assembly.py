@@ -110,7 +110,7 @@ class Node:
             interceptors=interceptors,
         )
         self.fleet = parts.runtime
-        self.dispatcher = parts.supervisor
+        self.supervisor = parts.supervisor
         self.bus = parts.bus
         self.replays = parts.replays
         self._services = parts.services
@@ -124,7 +124,7 @@ class Node:
         """Return the offsets that retention must keep; unknown until every app is deployed."""
         if not self._ready:
             return None
-        return await lowest_owed(self.storage, self.dispatcher.functions)
+        return await lowest_owed(self.storage, self.supervisor.functions)
 
     def services(self) -> Dependencies:
         """Return the services that the HTTP server calls."""
@@ -134,9 +134,9 @@ class Node:
         """Return whether the node takes work, and what is wrong where it does not."""
         found = {
             f"{key[0]} {'+'.join(key[1])}/{key[2]}": why
-            for key, why in self.dispatcher.halted.items()
+            for key, why in self.supervisor.halted.items()
         }
-        for keeps in (self.tasks, self.dispatcher, self.replays):
+        for keeps in (self.tasks, self.supervisor, self.replays):
             found |= {name: trouble.error for name, trouble in keeps.troubles().items()}
         down = self.fleet.down()
         found |= {f"app {name}": why for name, why in down.items()}
@@ -193,7 +193,7 @@ class Node:
             raise
 
     async def _deliver(self, coming: Deployment, app: AppSpec) -> AppSpec:
-        if self.dispatcher.apps.get(app.name) == app:
+        if self.supervisor.apps.get(app.name) == app:
             # The version is a hash of everything that runs: what is deployed is as good.
             await self.fleet.discard(coming)
             return app
@@ -205,7 +205,7 @@ class Node:
         self.fleet.set_partitions({spec.name: spec.partitions for spec in self.broker.streams()})
         # In one turn of the loop: no request finds the names of one version and the functions of another.
         self.fleet.switch(coming, app)
-        self.dispatcher.switch(prepared)
+        self.supervisor.switch(prepared)
         self.tasks.start(self._release(app.name), name=f"release {app.name}")
         for left in await leftovers(app, storage=self.storage, broker=self.broker):
             _logger.warning("%s", left)
@@ -219,7 +219,7 @@ class Node:
         Raises:
             Misuse: The app declares something impossible, alone or together with the others.
         """
-        others = [other for other in self.dispatcher.apps.values() if other.name != app.name]
+        others = [other for other in self.supervisor.apps.values() if other.name != app.name]
         _refuse_lacking([app], self.secrets)
         _refuse_wrong([*others, app], self.broker.streams())
         await self.bus.prepare(app)
@@ -227,11 +227,11 @@ class Node:
             [spec for each in (*others, app) for spec in each.functions],
             [proxy for each in (*others, app) for proxy in each.proxies],
         )
-        return await self.dispatcher.prepare(app)
+        return await self.supervisor.prepare(app)
 
     async def _release(self, app: str) -> None:
         """Once nothing runs any more of functions that are gone, take nothing on for them."""
-        await self.dispatcher.left(f"{app}.")
+        await self.supervisor.left(f"{app}.")
         self.fleet.release(app)
 
     async def start(self) -> None:
@@ -246,11 +246,11 @@ class Node:
                 await self.broker.declare(stream)
         for each, app in zip(coming, apps, strict=True):
             await self._deliver(each, app)
-        await self._observed.load(self.dispatcher.functions)
+        await self._observed.load(self.supervisor.functions)
         # Only when every app is there: no rule may miss what another's router has passed.
         await self.bus.refresh()
         await self.replays.resume()
-        for sentence in self.settings.unmatched(self.dispatcher.apps.values()):
+        for sentence in self.settings.unmatched(self.supervisor.apps.values()):
             raise Misuse(sentence)
         self.tasks.supervise(self._housekeeping, name="housekeeping", backoff=Backoff(self.clock))
         self._ready = True
@@ -268,7 +268,7 @@ class Node:
             if turn % CLEAR_EVERY == 0:
                 try:
                     await clear_spent(
-                        self.dispatcher.functions.values(),
+                        self.supervisor.functions.values(),
                         storage=self.storage,
                         broker=self.broker,
                         clock=self.clock,
@@ -285,7 +285,7 @@ class Node:
         """Take up nothing new; what is delivered now gets `grace` seconds to end and land."""
         self._ready = False
         await self.replays.close()
-        await self.dispatcher.close(grace)
+        await self.supervisor.close(grace)
 
     async def close(self) -> None:
         """Stop in the reverse order of the walk: partition workers, instances, log, store.

@@ -39,7 +39,7 @@ from headrace.telemetry.history import RunHistory
 
 
 def build_services(
-    dispatcher: PartitionSupervisor,
+    supervisor: PartitionSupervisor,
     *,
     answers: LiveAnswers,
     replays: Replays,
@@ -61,7 +61,7 @@ def build_services(
     """Services that the HTTP server calls.
 
     Args:
-        dispatcher: Who delivers.
+        supervisor: Who delivers.
         answers: What running calls say before they end; the same the runtime's host services have.
         replays: The bus's.
         runs: What became of each invocation.
@@ -79,31 +79,31 @@ def build_services(
         cold_starts: How long their starts took.
         failed_start: Why no process of a function starts.
     """
-    states = DeliveryStates(dispatcher, failed_start)
+    states = DeliveryStates(supervisor, failed_start)
     lag = LagReport(storage, broker, states, clock)
-    dead_letters = DeadLetters(storage, dispatcher, clock)
+    dead_letters = DeadLetters(storage, supervisor, clock)
     return Dependencies(
-        publisher=Publisher(broker, dispatcher.committer, dispatcher.delays),
+        publisher=Publisher(broker, supervisor.committer, supervisor.delays),
         direct=DirectCalls(
-            dispatcher.functions,
-            committer=dispatcher.committer,
-            submit=dispatcher.submit,
+            supervisor.functions,
+            committer=supervisor.committer,
+            submit=supervisor.submit,
             clock=clock,
             entropy=entropy,
             runs=runs,
             answers=answers,
         ),
         dead_letters=dead_letters,
-        parking=ParkedKeys(storage, dispatcher, clock),
+        parking=ParkedKeys(storage, supervisor, clock),
         explainer=Explainer(storage, broker, states),
         lag=lag,
-        sources=Sources(dispatcher, clock),
-        queues=Queues(dispatcher, lag, dead_letters, storage=storage, broker=broker, clock=clock),
+        sources=Sources(supervisor, clock),
+        queues=Queues(supervisor, lag, dead_letters, storage=storage, broker=broker, clock=clock),
         runs=runs,
-        schedules=Schedules(dispatcher, clock=clock, entropy=entropy),
-        windows=OpenWindows(dispatcher, broker=broker, clock=clock, entropy=entropy),
+        schedules=Schedules(supervisor, clock=clock, entropy=entropy),
+        windows=OpenWindows(supervisor, broker=broker, clock=clock, entropy=entropy),
         replays=replays,
-        supervisor=dispatcher,
+        supervisor=supervisor,
         broker=broker,
         storage=storage,
         instances=instances,

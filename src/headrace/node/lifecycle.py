@@ -198,8 +198,8 @@ async def _serve_until(stopping: Stopping, settings: Settings, output: DevOutput
             node.tasks.start(settle(node), name="settle")
             _announce(node, url)
             if output is not None:
-                output.align(node.dispatcher.functions)
-                for name in output.selection.unknown(node.dispatcher.functions):
+                output.align(node.supervisor.functions)
+                for name in output.selection.unknown(node.supervisor.functions):
                     _logger.warning("`--only %s` names no function or app that runs here", name)
             notify(service_manager(), "READY=1")
             await stop.wait()
@@ -240,7 +240,7 @@ async def settle(node: Node) -> None:
 
 
 def _announce(node: Node, url: str) -> None:
-    found = sorted(name for name in node.dispatcher.functions if name[0] != "_")
+    found = sorted(name for name in node.supervisor.functions if name[0] != "_")
     names = ", ".join(f"`{name}`" for name in found[:MAX_NAMED]) or "no function"
     link = f"/console/enter/{node.operator.link(node.services().entropy)}"
     if len(found) > MAX_NAMED:
@@ -273,7 +273,7 @@ async def _reload(node: Node, watcher: Watcher, stale: set[str]) -> None:
 def _watched(node: Node) -> frozenset[Path]:
     """Return the files and folders that the triggers of the node's apps watch."""
     return frozenset[Path]().union(
-        *(watched_by(app.functions) for app in node.dispatcher.apps.values())
+        *(watched_by(app.functions) for app in node.supervisor.apps.values())
     )
 
 

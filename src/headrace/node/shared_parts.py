@@ -112,7 +112,7 @@ def connect_parts(
         on_failure=on_failure,
         folder=folder,
         outside=outside,
-        shifts=consumer_runs,
+        consumer_runs=consumer_runs,
         interceptors=interceptors,
     )
     bus = Bus(supervisor, internal, storage=storage, broker=broker, post=post, secrets=secrets)

@@ -132,7 +132,7 @@ class SimulationRun(HostWatcher):
         """Let operators and clients do what must still be done."""
         node = await self.lives.current()
         for name in self._functions:
-            node.dispatcher.resume(name)
+            node.supervisor.resume(name)
         await asyncio.gather(*(scene.finish() for scene in self._scenes))
 
     def _expel(self) -> None:
@@ -182,9 +182,9 @@ class SimulationRun(HostWatcher):
             case "heal":
                 self.deeds.healed = True
             case "pause":
-                (await lives.current()).dispatcher.pause(target)
+                (await lives.current()).supervisor.pause(target)
             case "resume":
-                (await lives.current()).dispatcher.resume(target)
+                (await lives.current()).supervisor.resume(target)
             case _:
                 await self._operate(action.deed, target)
 
@@ -224,17 +224,17 @@ class SimulationRun(HostWatcher):
             match deed:
                 case "redrive":
                     self._redrives[target] = self._redrives.get(target, 0) + 1
-                    letters = DeadLetters(node.host_storage, node.dispatcher, self.lives.clock)
+                    letters = DeadLetters(node.host_storage, node.supervisor, self.lives.clock)
                     await self._insist(lambda: letters.redrive(target))
-                    parked = ParkedKeys(node.host_storage, node.dispatcher, self.lives.clock)
+                    parked = ParkedKeys(node.host_storage, node.supervisor, self.lives.clock)
                     await self._insist(lambda: parked.redrive(target))
                 case "discard":
                     self._discards.add(target)
-                    parked = ParkedKeys(node.host_storage, node.dispatcher, self.lives.clock)
+                    parked = ParkedKeys(node.host_storage, node.supervisor, self.lives.clock)
                     await self._insist(lambda: parked.discard(target))
                 case "reset":
                     self._resets[target] = self._resets.get(target, 0) + 1
-                    await self._insist(lambda: node.dispatcher.reset(target, "earliest"))
+                    await self._insist(lambda: node.supervisor.reset(target, "earliest"))
                 case "reload" | "reload otherwise" | "reload without":
                     await self._reload(node, deed, target)
                 case _:
@@ -254,18 +254,18 @@ class SimulationRun(HostWatcher):
 
     async def _reload(self, node: HostedNode, deed: str, target: str) -> None:
         """Deploy the app's next version: other code, a function delivered otherwise, or gone for a moment."""
-        dispatcher, self._version = node.dispatcher, self._version + 1
-        app = dispatcher.apps[APP]
+        supervisor, self._version = node.supervisor, self._version + 1
+        app = supervisor.apps[APP]
         functions = [replace(each, version=str(self._version)) for each in app.functions]
         if deed == "reload without":
             less = tuple(each for each in functions if each.name != target)
-            await dispatcher.deploy(replace(app, functions=less))
+            await supervisor.deploy(replace(app, functions=less))
         elif deed == "reload otherwise":
             functions = [
                 replace(each, timeout=each.timeout + 1) if each.name == target else each
                 for each in functions
             ]
-        await dispatcher.deploy(replace(app, functions=tuple(functions)))
+        await supervisor.deploy(replace(app, functions=tuple(functions)))
 
     async def _redrive_all(self) -> None:
         for function in self.plan.functions:

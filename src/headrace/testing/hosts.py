@@ -72,13 +72,13 @@ class HostedNode:
         self,
         host: SimulatedHost,
         host_storage: HostStorage,
-        dispatcher: PartitionSupervisor,
+        supervisor: PartitionSupervisor,
         runtime: InlineRuntime,
         services: Dependencies,
     ) -> None:
         self.host = host
         self.host_storage = host_storage
-        self.dispatcher = dispatcher
+        self.supervisor = supervisor
         self.runtime = runtime
         self.services = services
 
@@ -265,18 +265,18 @@ class Hosts:
             outside=False,
             interceptors=self.interceptors,
         )
-        dispatcher, bus = parts.supervisor, parts.bus
-        self.broker.hold(lambda: lowest_owed(self.storage, dispatcher.functions))
+        supervisor, bus = parts.supervisor, parts.bus
+        self.broker.hold(lambda: lowest_owed(self.storage, supervisor.functions))
         for spec in self.specs:
             for stream in spec.streams:
                 await self.broker.declare(stream)
         self.partitions.update({spec.name: spec.partitions for spec in self.broker.streams()})
         for spec in self.specs:
             await bus.prepare(spec)
-            await dispatcher.deploy(spec)
+            await supervisor.deploy(spec)
         await bus.refresh()
         await parts.replays.resume()
-        return HostedNode(host, host_storage, dispatcher, parts.runtime, parts.services)
+        return HostedNode(host, host_storage, supervisor, parts.runtime, parts.services)
 
     async def _answer(self, request: HttpRequest) -> int:
         """Record the request, and answer it as the test says; nothing leaves the process."""
@@ -443,7 +443,7 @@ class Hosts:
 
     def waiting(self) -> list[tuple[int, Append]]:
         """Return the delayed messages of queues, the soonest first: due time and message."""
-        return at_once(_dates(self.node.dispatcher.delays))
+        return at_once(_dates(self.node.supervisor.delays))
 
     async def current(self) -> HostedNode:
         """The node, once one is up."""
@@ -456,7 +456,7 @@ class Hosts:
 
 async def _closed(node: HostedNode, grace: float) -> None:
     inhabited.set(node.host)
-    await node.dispatcher.close(grace)
+    await node.supervisor.close(grace)
 
 
 def at_once(work: Coroutine[Any, Any, T]) -> T:

@@ -219,7 +219,7 @@ class World:
         name = queue if isinstance(queue, str) else queue.name
         owner = self._lives.broker.stream(name).owner
         return QueueConsumer(
-            consumer_name(owner, name), lambda: self._lives.node.dispatcher.queues, self._drive
+            consumer_name(owner, name), lambda: self._lives.node.supervisor.queues, self._drive
         )
 
     def left_out(self, function: str) -> dict[str, int]:
@@ -343,7 +343,7 @@ class World:
         self._plan(function, times, Crashed(Cause("Crashed", "planned by the test")))
 
     def _plan(self, function: str, times: int, outcome: Outcome) -> None:
-        self._lives.node.dispatcher.known(function)
+        self._lives.node.supervisor.known(function)
         self._runs.plan(function, times, outcome)
 
     # --- looking ----------------------------------------------------------------------------
@@ -419,8 +419,8 @@ class World:
 
         `order_of` names a function whose order of merging it is to take.
         """
-        dispatcher = self._lives.node.dispatcher
-        self._drive(dispatcher.reset(function, start, order_of=order_of))
+        supervisor = self._lives.node.supervisor
+        self._drive(supervisor.reset(function, start, order_of=order_of))
 
     def flush(
         self,
@@ -441,11 +441,11 @@ class World:
 
     def pause(self, function: str) -> None:
         """Let the function take up nothing new."""
-        self._lives.node.dispatcher.pause(function)
+        self._lives.node.supervisor.pause(function)
 
     def resume(self, function: str) -> None:
         """Let it go on."""
-        self._lives.node.dispatcher.resume(function)
+        self._lives.node.supervisor.resume(function)
 
     def replay(
         self,
@@ -508,7 +508,7 @@ class World:
         """
         name = where if isinstance(where, str) else where.name
         rows: list[tuple[Any, Any, str]]
-        if isinstance(where, str) and where in self._lives.node.dispatcher.functions:
+        if isinstance(where, str) and where in self._lives.node.supervisor.functions:
             rows = [
                 (
                     (one.position.stream, one.position.partition, one.key),
@@ -530,11 +530,11 @@ class World:
 
     @property
     def _dead(self) -> DeadLetters:
-        return DeadLetters(self._lives.storage, self._lives.node.dispatcher, self._lives.clock)
+        return DeadLetters(self._lives.storage, self._lives.node.supervisor, self._lives.clock)
 
     @property
     def _lot(self) -> ParkedKeys:
-        return ParkedKeys(self._lives.storage, self._lives.node.dispatcher, self._lives.clock)
+        return ParkedKeys(self._lives.storage, self._lives.node.supervisor, self._lives.clock)
 
     def _coder(self, stream: str) -> Coder:
         for app in self._lives.apps.values():

@@ -32,7 +32,7 @@ def clock(broken: Sequence[bool] = ()) -> App:
 def clear(world: World, stream: str = STREAM) -> Extent:
     lives = world._lives
     work = clear_spent(
-        lives.node.dispatcher.functions.values(),
+        lives.node.supervisor.functions.values(),
         storage=lives.node.host_storage,
         broker=lives.broker,
         clock=lives.clock,
@@ -59,10 +59,10 @@ def test_what_is_finished_is_kept_for_a_day() -> None:
 def test_what_is_not_finished_stays_however_old_it_is() -> None:
     with World(clock()) as world:
         world.advance("10h")
-        world._lives.node.dispatcher.pause("clock.tick")
+        world._lives.node.supervisor.pause("clock.tick")
         world.advance("240h")
         assert clear(world).low == 10
-        world._lives.node.dispatcher.resume("clock.tick")
+        world._lives.node.supervisor.resume("clock.tick")
         world.run_until_idle()
         assert len(world.values("ticks")) == 250
 

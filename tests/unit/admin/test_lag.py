@@ -48,7 +48,7 @@ def test_others_come_in_between_many_rows() -> None:
         world.advance("1s")
         node = world._lives.node
         clock = Slow(world._lives.loop)
-        states = DeliveryStates(node.dispatcher, every_start_succeeds)
+        states = DeliveryStates(node.supervisor, every_start_succeeds)
         lag = LagReport(node.host_storage, world._lives.broker, states, clock)
         rows = world._lives.loop.drive(lag.rows())
         assert len(rows) == 2 * PARTITIONS
@@ -58,26 +58,26 @@ def test_others_come_in_between_many_rows() -> None:
 def test_a_partition_that_is_not_delivered_to_yet_is_starting() -> None:
     with World(two_streams()) as world:
         world.advance("1s")
-        dispatcher = world._lives.node.dispatcher
-        reading = dispatcher._readings["shop.first"]["one",]
-        pump = reading._pumps.pop(3)
-        assert dispatcher.state_of("shop.first", "one", 3) == "starting"
+        supervisor = world._lives.node.supervisor
+        reading = supervisor._readings["shop.first"]["one",]
+        worker = reading._workers.pop(3)
+        assert supervisor.state_of("shop.first", "one", 3) == "starting"
         reading._revoked.add(3)
-        assert dispatcher.state_of("shop.first", "one", 3) == "stopped"
-        reading._pumps[3] = pump
+        assert supervisor.state_of("shop.first", "one", 3) == "stopped"
+        reading._workers[3] = worker
 
 
 def test_each_row_tells_of_its_own_partition() -> None:
     with World(two_streams()) as world:
         world.advance("1s")
-        dispatcher = world._lives.node.dispatcher
-        dispatcher.halted["shop.first", ("one",), 3] = "Corrupt: a page"
-        assert dispatcher.state_of("shop.first", "one", 3) == "halted: Corrupt: a page"
-        assert dispatcher.state_of("shop.first", "one", 4) == "running"
-        assert dispatcher.state_of("shop.second", "two", 3) == "running"
-        assert dispatcher.state_of("shop.first", "two", 3) == "stopped"
-        assert dispatcher.pump("shop.first", "one", 3) is not None
-        assert dispatcher.pump("shop.first", "one", PARTITIONS) is None
+        supervisor = world._lives.node.supervisor
+        supervisor.halted["shop.first", ("one",), 3] = "Corrupt: a page"
+        assert supervisor.state_of("shop.first", "one", 3) == "halted: Corrupt: a page"
+        assert supervisor.state_of("shop.first", "one", 4) == "running"
+        assert supervisor.state_of("shop.second", "two", 3) == "running"
+        assert supervisor.state_of("shop.first", "two", 3) == "stopped"
+        assert supervisor.worker("shop.first", "one", 3) is not None
+        assert supervisor.worker("shop.first", "one", PARTITIONS) is None
 
 
 def test_where_no_instance_starts_every_partition_says_so_unless_it_is_held_otherwise() -> None:
@@ -87,8 +87,8 @@ def test_where_no_instance_starts_every_partition_says_so_unless_it_is_held_othe
         world.pause("shop.second")
 
         def state(function: str, stream: str, why: FailedStart) -> str:
-            dispatcher = world._lives.node.dispatcher
-            return DeliveryStates(dispatcher, lambda _: why).of(function, stream, 0)
+            supervisor = world._lives.node.supervisor
+            return DeliveryStates(supervisor, lambda _: why).of(function, stream, 0)
 
         assert state("shop.first", "one", failed) == "not starting: ConnectionError: no database"
         assert state("shop.second", "two", failed) == "paused"

@@ -22,7 +22,7 @@ def clockwork(*schedules: Schedule) -> App:
 def after(world: World, app: App) -> list[OrphanedEvents]:
     """What is left behind once the app is deployed in place of the one before."""
     lives = world._lives
-    world._drive(lives.node.dispatcher.deploy(app.spec()))
+    world._drive(lives.node.supervisor.deploy(app.spec()))
     found: list[OrphanedEvents] = world._drive(
         leftovers(app.spec(), storage=lives.storage, broker=lives.broker)
     )

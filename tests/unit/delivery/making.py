@@ -34,8 +34,8 @@ def submits(tasks: Tasks, work: Callable[[Invocation], Awaitable[Outcome]]) -> S
     return submit
 
 
-def vetting_of(broker: Broker) -> PublishChecks:
-    """The vetting of a node with this log."""
+def publish_checks_of(broker: Broker) -> PublishChecks:
+    """The publish checks of a node with this log."""
     delays = DelayedAppends(SystemClock(), SystemEntropy())
     return PublishChecks(broker, delays, RunHistory())
 

@@ -89,7 +89,7 @@ class Group:
         return self.marks[at[0]].is_finished(at[1])
 
     def look(self, most: int = 4) -> list[Place]:
-        """Read what there is and take a batch, as a pump does; nothing where something is open."""
+        """Read what there is and take a batch, as a worker does; nothing where something is open."""
         if self.open:
             return []
         for stream in self.merge.wanting():

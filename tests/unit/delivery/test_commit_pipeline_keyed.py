@@ -82,15 +82,15 @@ def test_the_next_run_of_a_key_begins_when_the_commit_before_has_landed(parallel
         await rig.publisher.publish("s", [Event(b"1", key) for key in keys])
         noting = Noting(rig)
         keyed(rig, noting, parallelism=parallelism)
-        pump = await rig.claim()
+        worker = await rig.claim()
         going.clear()
-        running = rig.tasks.start(pump.run(), name="pump")
+        running = rig.tasks.start(worker.run(), name="worker")
         await rig.clock.sleep(5)
         assert Counter(noting.keys) == {"a": 1, "b": 1, None: 2}
         going.set()
         await rig.clock.sleep(5)
         assert Counter(noting.keys) == Counter(keys)
-        pump.stop()
+        worker.stop()
         await running
         await rig.close()
         assert not rig.failures
@@ -106,14 +106,14 @@ def test_stale_state_costs_its_own_unit_and_nobody_else() -> None:
         await rig.publisher.publish("s", [Event(b"1", key) for key in keys])
         noting = Noting(rig, counts=True)
         keyed(rig, noting)
-        pump = await rig.claim()
-        running = rig.tasks.start(pump.run(), name="pump")
+        worker = await rig.claim()
+        running = rig.tasks.start(worker.run(), name="worker")
         await rig.clock.sleep(0.05)
         # Somebody else writes what the first run has read.
         other = Put(Space.STATE, state_key("shop", "of/a"), encode_row(77, b"40", 0))
         await rig.storage.apply(Change(puts=(other,)))
         await rig.clock.sleep(5)
-        pump.stop()
+        worker.stop()
         await running
         assert Counter(noting.keys) == Counter(keys) + Counter("a")
         assert noting.fresh == {True}
@@ -145,11 +145,11 @@ def test_where_all_keys_count_in_one_row_few_runs_are_in_vain() -> None:
         await rig.publisher.publish("s", [Event(b"1", f"k{n % 40}") for n in range(events)])
         noting = Noting(rig, counts=True, shared=True)
         keyed(rig, noting)
-        pump = await rig.claim()
+        worker = await rig.claim()
         rig.storage.faults = faults
-        running = rig.tasks.start(pump.run(), name="pump")
+        running = rig.tasks.start(worker.run(), name="worker")
         await rig.clock.sleep(600)
-        pump.stop()
+        worker.stop()
         await running
         row = await rig.storage.get(Space.STATE, state_key("shop", "of/all"))
         assert row is not None
@@ -185,15 +185,15 @@ def test_a_half_waits_for_the_commit_of_the_other_half(counts: bool) -> None:
         await rig.publisher.publish("s", [Event(b"1", "a"), Event(b"1", "a")])
         halving = Halving(rig, counts=counts)
         keyed(rig, halving, batch_size=10)
-        pump = await rig.claim()
+        worker = await rig.claim()
         going.clear()
-        running = rig.tasks.start(pump.run(), name="pump")
+        running = rig.tasks.start(worker.run(), name="worker")
         await rig.clock.sleep(5)
         assert halving.keys == ["a"]
         going.set()
         await rig.clock.sleep(5)
         assert halving.keys == ["a", "a"]
-        pump.stop()
+        worker.stop()
         await running
         await rig.close()
         assert not rig.failures

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
-from tests.unit.delivery.making import engine_over, vetting_of
+from tests.unit.delivery.making import engine_over, publish_checks_of
 
 from headrace.delivery.assignment import consumer_run
 from headrace.delivery.assignment.consumer_run import ConsumerRun, ConsumerRuns
@@ -42,7 +42,7 @@ class Rig:
         append = Append("orders", partition, len(facts), encode_events(facts), hops, origin)
         await self.storage.apply(Change(appends=(append,)))
 
-    async def shift(self, **settings: Any) -> ConsumerRun:
+    async def consumer(self, **settings: Any) -> ConsumerRun:
         claims = {
             partition: await claim(
                 self.storage,
@@ -58,7 +58,7 @@ class Rig:
             "token": 7,
             "ends": self.clock.monotonic() + 60,
             "engine": engine_over(self.storage, self.broker, self.clock),
-            "vetting": vetting_of(self.broker),
+            "publish_checks": publish_checks_of(self.broker),
         } | settings
         return ConsumerRun(SPEC, "orders", claims, **given)
 
@@ -93,13 +93,13 @@ async def test_a_commit_moves_every_position_and_appends_with_the_platforms_line
 ) -> None:
     await rig.publish(0, 1, 2, 3)
     await rig.publish(1, 4, hops=5)
-    shift = await rig.shift()
-    chunks, lag = await shift.fetch(2)
-    more, left = await shift.fetch(100)
+    consumer = await rig.consumer()
+    chunks, lag = await consumer.fetch(2)
+    more, left = await consumer.fetch(100)
     assert sorted(_numbers(chunks + more)) == [1, 2, 3, 4]
-    assert shift.given == 4
+    assert consumer.given == 4
     assert (lag, left) == (2 if len(_numbers(chunks)) == 2 else 3, 0)
-    await shift.land(Returned(appends=(_output(hops=99),)))
+    await consumer.land(Returned(appends=(_output(hops=99),)))
     assert [(chunk.hops, chunk.origin) for chunk in await rig.done()] == [(6, "o")]
     assert (await rig.progress(0)).watermark == 3
     assert (await rig.progress(1)).watermark == 1
@@ -107,12 +107,12 @@ async def test_a_commit_moves_every_position_and_appends_with_the_platforms_line
 
 async def test_what_is_not_committed_is_fetched_again_by_the_next_run(rig: Rig) -> None:
     await rig.publish(0, 1, 2, 3)
-    first = await rig.shift()
+    first = await rig.consumer()
     await first.fetch(1)
     await first.land(Returned())
     await first.fetch(1)
     first.close()
-    second = await rig.shift()
+    second = await rig.consumer()
     assert _numbers((await second.fetch(10))[0]) == [2, 3]
     with pytest.raises(Fenced, match="holds its partitions no more"):
         await first.fetch(1)
@@ -120,9 +120,9 @@ async def test_what_is_not_committed_is_fetched_again_by_the_next_run(rig: Rig) 
 
 async def test_a_run_whose_partitions_were_claimed_anew_lands_nothing(rig: Rig) -> None:
     await rig.publish(0, 1)
-    zombie = await rig.shift()
+    zombie = await rig.consumer()
     await zombie.fetch(10)
-    await rig.shift()
+    await rig.consumer()
     with pytest.raises(Fenced):
         await zombie.land(Returned(appends=(_output(),)))
     with pytest.raises(Fenced):
@@ -133,10 +133,10 @@ async def test_a_run_whose_partitions_were_claimed_anew_lands_nothing(rig: Rig) 
 
 async def test_state_that_changed_under_it_keeps_everything_from_landing(rig: Rig) -> None:
     await rig.publish(0, 1)
-    shift = await rig.shift()
-    await shift.fetch(10)
+    consumer = await rig.consumer()
+    await consumer.fetch(10)
     with pytest.raises(Conflict):
-        await shift.land(
+        await consumer.land(
             Returned(
                 appends=(_output(),),
                 reads=(StateRead("n", 3),),
@@ -161,12 +161,12 @@ async def test_what_no_function_may_do_is_refused_and_ends_the_run(
     rig: Rig, returned: Returned
 ) -> None:
     await rig.publish(0, 1)
-    shift = await rig.shift()
-    await shift.fetch(10)
+    consumer = await rig.consumer()
+    await consumer.fetch(10)
     with pytest.raises((Refused, Misuse)):
-        await shift.land(returned)
+        await consumer.land(returned)
     with pytest.raises(Fenced):
-        await shift.land(Returned())
+        await consumer.land(Returned())
     assert (await rig.progress(0)).watermark == 0
 
 
@@ -175,21 +175,21 @@ async def test_finished_offsets_above_the_watermark_are_not_given_again(rig: Rig
     row = encode_position(1, Progress(1, (2, 3)))
     key = position_key(SPEC.name, "orders", 0)
     await rig.storage.apply(Change(puts=(Put(Space.POSITIONS, key, row),)))
-    shift = await rig.shift()
-    assert _numbers((await shift.fetch(2))[0]) == [1]
-    await shift.land(Returned())
+    consumer = await rig.consumer()
+    assert _numbers((await consumer.fetch(2))[0]) == [1]
+    await consumer.land(Returned())
     assert await rig.progress(0) == Progress(4)
-    found, lag = await shift.fetch(10)
+    found, lag = await consumer.fetch(10)
     assert (_numbers(found), lag) == ([4, 5], 0)
-    await shift.land(Returned())
+    await consumer.land(Returned())
     assert await rig.progress(0) == Progress(6)
 
 
 async def test_a_chain_that_does_not_end_is_a_dead_letter_and_never_lost(rig: Rig) -> None:
     await rig.publish(0, 1, 2, hops=MAX_HOPS + 1)
-    shift = await rig.shift()
-    assert await shift.fetch(10) == ([], 0)
-    await shift.land(Returned())
+    consumer = await rig.consumer()
+    assert await consumer.fetch(10) == ([], 0)
+    await consumer.land(Returned())
     dead = await rig.storage.scan(Space.DEAD, b"")
     assert len(dead) == 2
     assert (await rig.progress(0)).watermark == 2
@@ -197,7 +197,7 @@ async def test_a_chain_that_does_not_end_is_a_dead_letter_and_never_lost(rig: Ri
 
 async def test_nothing_is_given_after_a_recall_or_the_lifespan(rig: Rig) -> None:
     await rig.publish(0, 1)
-    recalled, late = await rig.shift(), await rig.shift(ends=rig.clock.monotonic())
+    recalled, late = await rig.consumer(), await rig.consumer(ends=rig.clock.monotonic())
     recalled.recall()
     assert await recalled.fetch(10) == ([], 1)
     assert await late.fetch(10) == ([], 1)
@@ -208,19 +208,21 @@ async def test_too_much_without_a_commit_is_refused(
 ) -> None:
     monkeypatch.setattr(consumer_run, "MAX_UNCOMMITTED", 4)
     await rig.publish(0, *range(10))
-    shift = await rig.shift()
-    assert await shift.fetch(-5) == ([], 10)
-    await shift.fetch(3)
+    consumer = await rig.consumer()
+    assert await consumer.fetch(-5) == ([], 10)
+    await consumer.fetch(3)
     with pytest.raises(Misuse, match="without a commit"):
-        await shift.fetch(3)
-    await shift.land(Returned())
-    assert _numbers((await shift.fetch(3))[0]) == [3, 4, 5]
+        await consumer.fetch(3)
+    await consumer.land(Returned())
+    assert _numbers((await consumer.fetch(3))[0]) == [3, 4, 5]
 
 
 async def test_a_child_that_asks_for_two_things_at_once_gets_one_after_the_other(rig: Rig) -> None:
     await rig.publish(0, *range(10))
-    shift = await rig.shift()
-    answers = await asyncio.gather(*(shift.fetch(2) for _ in range(5)), shift.land(Returned()))
+    consumer = await rig.consumer()
+    answers = await asyncio.gather(
+        *(consumer.fetch(2) for _ in range(5)), consumer.land(Returned())
+    )
     found = [number for answer in answers[:5] if answer for number in _numbers(answer[0])]
     assert found == list(range(10))
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from tests.unit.delivery.making import vetting_of
+from tests.unit.delivery.making import publish_checks_of
 
 from headrace.delivery.calls.direct import CallFailed, DirectCalls
 from headrace.delivery.calls.streaming import LiveAnswers
@@ -76,11 +76,13 @@ class Rig:
         self.storage = MemoryStorage(clock)
         self.says = Says()
         self.broker = MemoryBroker(self.storage, clock=clock)
-        vetting = vetting_of(self.broker)
+        publish_checks = publish_checks_of(self.broker)
         self.direct = DirectCalls(
             {SPEC.name: SPEC},
             committer=Committer(self.storage),
-            submit=intercepted(self.says.submit, (vetting.intercept({SPEC.name: SPEC}.get),)),
+            submit=intercepted(
+                self.says.submit, (publish_checks.intercept({SPEC.name: SPEC}.get),)
+            ),
             clock=clock,
             entropy=SystemEntropy(),
             runs=RunHistory(),

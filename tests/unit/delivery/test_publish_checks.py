@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.delivery.making import TROUBLE, vetting_of
+from tests.unit.delivery.making import TROUBLE, publish_checks_of
 
 from headrace import App, Context, Event, Retry
 from headrace.model.event import Event as Fact
@@ -25,8 +25,8 @@ SPEC = FunctionSpec(name="a.f", app="a", publishes=("said", "their-inner"))
 
 def kind(outcome: Outcome, spec: FunctionSpec = SPEC) -> str:
     streams = Streams()
-    vetting = vetting_of(streams)  # type: ignore[arg-type] # all it asks for
-    vetted = vetting(spec, outcome)
+    publish_checks = publish_checks_of(streams)  # type: ignore[arg-type] # all it asks for
+    vetted = publish_checks(spec, outcome)
     if isinstance(vetted, Returned) and vetted.error is not None:
         return vetted.error.kind
     assert vetted is outcome

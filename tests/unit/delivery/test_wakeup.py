@@ -1,4 +1,4 @@
-"""How a pump sleeps: it wakes for what is new, never for what it knows already."""
+"""How a worker sleeps: it wakes for what is new, never for what it knows already."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Counting:
 
 
 class Rig:
-    """One pump over one partition, and what it stands on."""
+    """One worker over one partition, and what it stands on."""
 
     def __init__(
         self, loop: VirtualLoop, faults: Callable[[str], Awaitable[None]] | None = None
@@ -71,7 +71,7 @@ class Rig:
     async def claim(
         self, seen: Callable[[Reader], Reader] = lambda reader: reader
     ) -> PartitionWorker:
-        """The pump, not yet running; it reads the log as it is `seen`."""
+        """The worker, not yet running; it reads the log as it is `seen`."""
         subscription = self.broker.subscribe(self.spec.name, ("s",))
         claimed = await claim(
             self.storage,
@@ -114,14 +114,14 @@ async def stalled(loop: VirtualLoop) -> tuple[int, int]:
     rig = Rig(loop, faults)
     await rig.declare()
     await rig.publisher.publish("s", [Event(b"1")] * 2_000)
-    pump = await rig.claim()
+    worker = await rig.claim()
     going.clear()
-    running = rig.tasks.start(pump.run(), name="pump")
+    running = rig.tasks.start(worker.run(), name="worker")
     await rig.clock.sleep(5)
     ahead = rig.invoker.runs
     going.set()
     await rig.clock.sleep(5)
-    pump.stop()
+    worker.stop()
     await running
     await rig.close()
     assert not rig.failures
@@ -139,7 +139,7 @@ def test_only_so_many_units_run_ahead_of_a_store_that_stands_still() -> None:
 
 
 async def refused_once(loop: VirtualLoop) -> tuple[int, int]:
-    """Runs, and the watermark, where the only commit of a pump that sleeps is turned down once."""
+    """Runs, and the watermark, where the only commit of a worker that sleeps is turned down once."""
     refuse = False
 
     async def faults(moment: str) -> None:
@@ -152,12 +152,12 @@ async def refused_once(loop: VirtualLoop) -> tuple[int, int]:
     rig = Rig(loop, faults)
     await rig.declare()
     await rig.publisher.publish("s", [Event(b"1")])
-    pump = await rig.claim()
+    worker = await rig.claim()
     refuse = True
-    running = rig.tasks.start(pump.run(), name="pump")
+    running = rig.tasks.start(worker.run(), name="worker")
     await rig.clock.sleep(60)
     _, standing = await stored(rig.storage, rig.spec.name, "s", 0)
-    pump.stop()
+    worker.stop()
     await running
     await rig.close()
     return rig.invoker.runs, standing.progress.watermark
@@ -178,11 +178,11 @@ async def with_a_runaway(loop: VirtualLoop) -> tuple[int, int]:
     await rig.publisher.publish("s", [Event(b"1")] * 20)
     await rig.publisher.publish("s", [Event(b"1")], hops=MAX_HOPS + 1)
     await rig.publisher.publish("s", [Event(b"1")] * 20)
-    pump = await rig.claim()
-    running = rig.tasks.start(pump.run(), name="pump")
+    worker = await rig.claim()
+    running = rig.tasks.start(worker.run(), name="worker")
     await rig.clock.sleep(60)
     parked = await rig.storage.scan(Space.PARKED, b"")
-    pump.stop()
+    worker.stop()
     await running
     await rig.close()
     return rig.invoker.runs, len(parked)
@@ -241,14 +241,14 @@ async def throttled(loop: VirtualLoop) -> list[float]:
             storage, broker, function=spec.name, stream="s", partition=partition, start="earliest"
         )
         reader = Hesitant(subscription.reader("s", partition, 0), clock)
-        pump = PartitionWorker(
+        worker = PartitionWorker(
             ClaimedPartition(spec, partition, {"s": claimed}, [reader]),
             engine=engine_over(storage, broker, clock, tasks),
             runtime=FunctionRuntime(submits(tasks, Noting().invoke)),
             breaker=CircuitBreaker(None),
             flow=flow,
         )
-        tasks.start(pump.run(), name="pump")
+        tasks.start(worker.run(), name="worker")
     await clock.sleep(60)
     await tasks.close()
     await broker.close()
@@ -289,11 +289,11 @@ def test_what_a_throttle_has_spent_is_on_the_disk_before_each_run() -> None:
         rig.invoker = Looking()
         throttle = Throttle(1, per=10.0, burst=4)
         rig.spec = replace(rig.spec, mode="unordered", parallelism=4, throttle=throttle)
-        pump = await rig.claim()
+        worker = await rig.claim()
         begun = rig.clock.now()
-        running = rig.tasks.start(pump.run(), name="pump")
+        running = rig.tasks.start(worker.run(), name="worker")
         await rig.clock.sleep(60)
-        pump.stop()
+        worker.stop()
         await running
         await rig.close()
         assert not rig.failures
@@ -339,10 +339,10 @@ def test_later_events_of_a_key_wait_through_every_attempt(mode: Mode, times: int
         rig.invoker = failing  # type: ignore[assignment]  # it counts values
         retry = Retry(attempts=times + 1, base=0.5, jitter=False)
         rig.spec = replace(rig.spec, mode=mode, parallelism=3, retry=retry)
-        pump = await rig.claim()
-        running = rig.tasks.start(pump.run(), name="pump")
+        worker = await rig.claim()
+        running = rig.tasks.start(worker.run(), name="worker")
         await rig.clock.sleep(3_000)
-        pump.stop()
+        worker.stop()
         await running
         await rig.close()
         assert not rig.failures
@@ -398,10 +398,10 @@ def test_what_runs_while_the_log_is_away_is_kept_and_its_attempts_are_counted(
         rig.invoker = slow  # type: ignore[assignment]  # it counts values
         retry = Retry(attempts=3, base=0.0, jitter=False)
         rig.spec = replace(rig.spec, mode=mode, parallelism=2, retry=retry)
-        pump = await rig.claim(lambda reader: AwayWhile(reader, rig.clock, slow))
-        running = rig.tasks.start(pump.run(), name="pump")
+        worker = await rig.claim(lambda reader: AwayWhile(reader, rig.clock, slow))
+        running = rig.tasks.start(worker.run(), name="worker")
         await rig.clock.sleep(60)
-        pump.stop()
+        worker.stop()
         await running
         await rig.close()
         assert not rig.failures

@@ -1,4 +1,4 @@
-"""A pump whose runs are sent ahead: how many at once, in what order, and what is taken back."""
+"""A worker whose runs are sent ahead: how many at once, in what order, and what is taken back."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Sent:
 async def delivered(
     loop: VirtualLoop, *, take_back: int = 0, events: int = EVENTS
 ) -> tuple[Timed, float]:
-    """All events through a pump of four at once; the host, and how long it took."""
+    """All events through a worker of four at once; the host, and how long it took."""
     clock = VirtualClock(loop)
     storage = MemoryStorage(clock)
     failures: list[str] = []
@@ -127,20 +127,20 @@ async def delivered(
         storage, broker, function=spec.name, stream="s", partition=0, start="earliest"
     )
     host = Timed(clock, tasks, take_back=take_back)
-    pump = PartitionWorker(
+    worker = PartitionWorker(
         ClaimedPartition(spec, 0, {"s": claimed}, [subscription.reader("s", 0, 0)]),
         engine=engine_over(storage, broker, clock, tasks),
         runtime=FunctionRuntime(host.submit),
         breaker=CircuitBreaker(None),
     )
     before = clock.monotonic()
-    running = tasks.start(pump.run(), name="pump")
+    running = tasks.start(worker.run(), name="worker")
     while sum(map(len, host.seen.values())) < events:
         await clock.sleep(RUN_S / 10)
     took = clock.monotonic() - before
-    pump.stop()
+    worker.stop()
     await running
-    assert not pump.in_flight
+    assert not worker.in_flight
     again = await claim(
         storage, broker, function=spec.name, stream="s", partition=0, start="earliest"
     )

@@ -114,7 +114,7 @@ def test_another_apps_private_stream_cannot_be_watched() -> None:
     other.stream("secret", private=True)
     with World(other, watching(Silence("secret", "1m"))) as world:
         world._lives.loop.run_for(1)
-        assert any("private" in why for why in world._lives.node.dispatcher.halted.values())
+        assert any("private" in why for why in world._lives.node.supervisor.halted.values())
         world._lives.failures.clear()
 
 

@@ -53,7 +53,7 @@ class ConsumerRun:
         token: int,
         ends: float,
         engine: Engine,
-        vetting: PublishChecks,
+        publish_checks: PublishChecks,
     ) -> None:
         self.partitions = tuple(claims)
         self.token = token
@@ -63,7 +63,7 @@ class ConsumerRun:
         self._stream = stream
         self._ends = ends
         self._engine = engine
-        self._vetting = vetting
+        self._publish_checks = publish_checks
         self._rows = {(stream, partition): claimed.row for partition, claimed in claims.items()}
         standing = {(stream, partition): claimed.standing for partition, claimed in claims.items()}
         self._ledger = Ledger(spec, standing)
@@ -91,7 +91,7 @@ class ConsumerRun:
         """The next events (none: come to an end), and how many were not fetched.
 
         Raises:
-            Fenced: The shift is over.
+            Fenced: The run is over.
             Misuse: Too much was fetched without a commit.
         """
         async with self._busy:
@@ -148,7 +148,7 @@ class ConsumerRun:
             Refused: It publishes where it may not, or names single events that failed.
         """
         self._must_hold()
-        vetted = self._vetting(self._spec, returned)
+        vetted = self._publish_checks(self._spec, returned)
         if (cause := failure_of(vetted)) is not None:
             self._closed = True
             raise Refused(cause.message)
@@ -159,7 +159,7 @@ class ConsumerRun:
         """Everything handed out counts as done, and what was done for it lands.
 
         Raises:
-            Fenced: The shift is over, or another owner has a partition.
+            Fenced: The run is over, or another owner has a partition.
             Conflict: State it relied on has changed.
         """
         async with self._busy:
@@ -208,9 +208,9 @@ class ConsumerRuns:
     def __init__(self) -> None:
         self._known: dict[int, ConsumerRun] = {}
 
-    def open(self, token: int, shift: ConsumerRun) -> None:
+    def open(self, token: int, consumer: ConsumerRun) -> None:
         """The run may fetch and commit from now on."""
-        self._known[token] = shift
+        self._known[token] = consumer
 
     def end(self, token: int) -> None:
         """It may no more."""
@@ -234,7 +234,7 @@ class ConsumerRuns:
         await self._of(token).land(returned)
 
     def _of(self, token: int) -> ConsumerRun:
-        """The shift of the run.
+        """Return the consumer run by this token.
 
         Raises:
             Fenced: It has none, or it is over.

@@ -48,8 +48,8 @@ class LagScaler:
         *,
         engine: Engine,
         submit: Submit,
-        shifts: ConsumerRuns,
-        vetting: PublishChecks,
+        consumer_runs: ConsumerRuns,
+        publish_checks: PublishChecks,
     ) -> None:
         self.paused = False
         self._spec = spec
@@ -57,8 +57,8 @@ class LagScaler:
         self._subscription = subscription
         self._engine = engine
         self._submit = submit
-        self._shifts = shifts
-        self._vetting = vetting
+        self._consumer_runs = consumer_runs
+        self._publish_checks = publish_checks
         self._waiting = Wakeup()
         self._readers: dict[int, Reader] = {}
         self._on: dict[Share, tuple[ConsumerRun, asyncio.Task[None]]] = {}
@@ -71,7 +71,7 @@ class LagScaler:
 
     async def follow(self) -> None:
         """Take partitions up and let them go as the subscription says."""
-        name, backoff = f"roster {self._spec.name}", self._engine.backoff()
+        name, backoff = f"scaler {self._spec.name}", self._engine.backoff()
         working = self._engine.tasks.supervise(self._work, name=name, backoff=backoff)
         try:
             while True:
@@ -112,10 +112,10 @@ class LagScaler:
         """Recall the runs that hold any of them, and wait for their ends."""
         gone = {each: self._readers.pop(each) for each in partitions if each in self._readers}
         ending = [
-            (shift, run) for share, (shift, run) in self._on.items() if set(share) & set(gone)
+            (consumer, run) for share, (consumer, run) in self._on.items() if set(share) & set(gone)
         ]
-        for shift, _ in ending:
-            shift.recall()
+        for consumer, _ in ending:
+            consumer.recall()
         if ending:
             await asyncio.wait([run for _, run in ending])
         for reader in gone.values():
@@ -165,8 +165,8 @@ class LagScaler:
             held = {each for share in self._on for each in share}
             idle = any(lag for each, lag in lags.items() if each not in held)
             if wanted > self._count or self.paused or (wanted and idle):
-                for shift, _ in self._on.values():
-                    shift.recall()
+                for consumer, _ in self._on.values():
+                    consumer.recall()
             return None
         self._count = wanted
         now, soonest = self._engine.clock.monotonic(), list[float]()
@@ -214,23 +214,25 @@ class LagScaler:
             # Let go of meanwhile: whoever has it now claims it anew.
             return
         token = self._engine.random.integer(62) + 1
-        shift = ConsumerRun(
+        consumer = ConsumerRun(
             self._spec,
             self._trigger.stream,
             claims,
             token=token,
             ends=self._engine.clock.monotonic() + self._trigger.lifespan_s,
             engine=self._engine,
-            vetting=self._vetting,
+            publish_checks=self._publish_checks,
         )
-        run = self._engine.tasks.start(self._run(share, shift), name=f"consume {self._spec.name}")
-        self._on[share] = shift, run
+        run = self._engine.tasks.start(
+            self._run(share, consumer), name=f"consume {self._spec.name}"
+        )
+        self._on[share] = consumer, run
 
-    async def _run(self, share: Share, shift: ConsumerRun) -> None:
+    async def _run(self, share: Share, consumer: ConsumerRun) -> None:
         """From the claim to the end; what did not land was not done."""
         started, failed = self._engine.clock.monotonic(), ""
-        invocation = self._invocation(shift)
-        self._shifts.open(invocation.token, shift)
+        invocation = self._invocation(consumer)
+        self._consumer_runs.open(invocation.token, consumer)
         try:
             outcome = await invoke(self._submit, invocation)
             self._engine.telemetry.record(
@@ -239,16 +241,16 @@ class LagScaler:
             if (cause := failure_of(outcome)) is not None:
                 failed = f"{cause.kind}: {cause.message}"
             elif isinstance(outcome, Returned):
-                await shift.commit(outcome)
+                await consumer.commit(outcome)
         except HeadraceError as error:
             failed = f"{type(error).__name__}: {error}"
         except Exception as error:
             failed = f"{type(error).__name__}: {error}"
             raise
         finally:
-            self._shifts.end(invocation.token)
+            self._consumer_runs.end(invocation.token)
             self._on.pop(share, None)
-            for partition, missed in shift.missed:
+            for partition, missed in consumer.missed:
                 self._engine.telemetry.missed(
                     self._spec.name, partition, missed, self._engine.clock.now()
                 )
@@ -272,20 +274,20 @@ class LagScaler:
             text=f"a run that consumed partitions {share} ended without its last effects: {failed}",
         )
 
-    def _invocation(self, shift: ConsumerRun) -> Invocation:
-        at = shift.held[0]
+    def _invocation(self, consumer: ConsumerRun) -> Invocation:
+        at = consumer.held[0]
         return Invocation(
             self._spec.name,
             (),
             timeout=self._trigger.lifespan_s + self._spec.timeout,
-            token=shift.token,
+            token=consumer.token,
             key=f"{self._spec.name}:consume/{at}",
             hops=1,
             now=self._engine.clock.now(),
             seed=self._engine.random.integer(62),
             mode="consume",
             fresh=True,
-            held=shift.held,
+            held=consumer.held,
         )
 
 

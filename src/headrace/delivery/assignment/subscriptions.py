@@ -37,9 +37,9 @@ class Shared:
         flows: By function.
         paused: Functions for which nothing new is taken up.
         halted: Is told which partitions stand still, and why.
-        unowned: Held while an operator's wish is done to a partition that no pump owns.
+        unowned: Held while an operator's wish is done to a partition that no worker owns.
         supervise: Starts a task by this name that must not end by a failure, save by those it halts for.
-        roster: Makes what decides how many instances consume a lag.
+        scaler: Makes what decides how many instances consume a lag.
     """
 
     workers: WorkerFactory
@@ -50,7 +50,7 @@ class Shared:
     halted: dict[Key, str]
     unowned: dict[tuple[str, int], asyncio.Lock]
     supervise: Callable[[Work, str, tuple[type[Exception], ...]], Supervised]
-    roster: Callable[[FunctionSpec, Lag, Subscription], LagScaler]
+    scaler: Callable[[FunctionSpec, Lag, Subscription], LagScaler]
     on_failure: Callable[[str, BaseException], None]
 
 
@@ -60,7 +60,7 @@ class FunctionSubscription:
     Attributes:
         function: The version that is delivered to.
         reads: What it reads, and from where it begins.
-        roster: Who decides over its instances, where its trigger is a lag.
+        scaler: Who decides over its instances, where its trigger is a lag.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class FunctionSubscription:
     ) -> None:
         self.function = function
         self.reads = reads
-        self.roster: LagScaler | None = None
+        self.scaler: LagScaler | None = None
         self._trigger = trigger
         self._subscription = subscription
         self._shared = shared
-        self._pumps: dict[int, tuple[PartitionWorker, Supervised]] = {}
+        self._workers: dict[int, tuple[PartitionWorker, Supervised]] = {}
         self._told: deque[Assigned | Revoked] = deque()
         # Partitions that were taken away, and are not to be had again yet.
         self._revoked: set[int] = set()
@@ -91,17 +91,17 @@ class FunctionSubscription:
         return self.reads is not self._trigger and not isinstance(self._trigger, Lag)
 
     @property
-    def pumps(self) -> list[PartitionWorker]:
+    def workers(self) -> list[PartitionWorker]:
         """Those that own a partition now."""
-        return [pump for pump, _ in self._pumps.values() if not pump.is_over]
+        return [worker for worker, _ in self._workers.values() if not worker.is_over]
 
-    def pump(self, partition: int) -> PartitionWorker | None:
+    def worker(self, partition: int) -> PartitionWorker | None:
         """The one that owns the partition; None between two of them.
 
         One that was fenced stands for it until the partition is claimed again, and refuses what is
         asked of it: the rows have another writer.
         """
-        found = self._pumps.get(partition)
+        found = self._workers.get(partition)
         return None if found is None or (found[0].is_over and not found[0].fenced) else found[0]
 
     def is_coming(self, partition: int) -> bool:
@@ -114,8 +114,8 @@ class FunctionSubscription:
         """Deliver from now on, once whoever read the same `before` has ended."""
         follow: Work = self._follow
         if isinstance(self._trigger, Lag):
-            self.roster = self._shared.roster(self.function, self._trigger, self._subscription)
-            follow = self.roster.follow
+            self.scaler = self._shared.scaler(self.function, self._trigger, self._subscription)
+            follow = self.scaler.follow
         work = follow if before is None else partial(_after, before, follow)
         self._following = self._shared.supervise(work, f"follow {self.function.name}", ())
         self._feed()
@@ -129,23 +129,23 @@ class FunctionSubscription:
         self.function = function
         self._trigger = trigger
         self.reads = reads
-        for pump, _ in self._pumps.values():
-            pump.stop()
+        for worker, _ in self._workers.values():
+            worker.stop()
         self._feed()
 
     def keep(self, function: FunctionSpec) -> None:
         """Go on as before: only the code that runs is another, which has not failed yet."""
         self.function = function
-        for pump, _ in self._pumps.values():
-            pump.wake()
+        for worker, _ in self._workers.values():
+            worker.wake()
 
     def stop(self) -> None:
         """Take up nothing new from now on; `close` follows."""
         self._is_closing = True
         if self.is_fed:
             self._source = self._shared.sources.end(self.reads.streams[0])
-        for pump, _ in self._pumps.values():
-            pump.stop()
+        for worker, _ in self._workers.values():
+            worker.stop()
 
     async def close(self) -> None:
         """Let go, once what is in flight has ended and landed."""
@@ -154,10 +154,10 @@ class FunctionSubscription:
             await self._source.stop()
         if self._following is not None:
             await self._following.stop()
-        if self.roster is not None:
-            await self.roster.close()
+        if self.scaler is not None:
+            await self.scaler.close()
         # Partition workers first: closing the subscription takes their readers away.
-        await self._stop(list(self._pumps))
+        await self._stop(list(self._workers))
         await self._subscription.close()
 
     # --- assignments ------------------------------------------------------------------------
@@ -180,19 +180,19 @@ class FunctionSubscription:
             self._told.popleft()
 
     async def _assign(self, partition: int) -> None:
-        if partition in self._pumps:
+        if partition in self._workers:
             # Begun before another partition of the same assignment could not be claimed.
             return
-        name = f"pump {self.function.name} {','.join(self.reads.streams)}/{partition}"
+        name = f"worker {self.function.name} {','.join(self.reads.streams)}/{partition}"
         try:
-            pump = await self._made(partition)
+            worker = await self._made(partition)
         except Corrupt as error:
             # The other partitions are not damaged.
             self._shared.halted[self._key(partition)] = f"{type(error).__name__}: {error}"
             self._shared.on_failure(name, error)
             return
-        watch = partial(self._watch, partition, deque([pump]))
-        self._pumps[partition] = pump, self._shared.supervise(watch, name, (Corrupt,))
+        watch = partial(self._watch, partition, deque([worker]))
+        self._workers[partition] = worker, self._shared.supervise(watch, name, (Corrupt,))
 
     def _key(self, partition: int) -> Key:
         return self.function.name, self.reads.streams, partition
@@ -206,7 +206,7 @@ class FunctionSubscription:
                 break
         # What an author lets be left out is events, never what became of them.
         spec = function.for_ends() if isinstance(self._trigger, Ends) else function
-        pump = self._shared.workers.worker(
+        worker = self._shared.workers.worker(
             spec,
             reads,
             self._subscription,
@@ -215,8 +215,8 @@ class FunctionSubscription:
             breaker=self._shared.breakers[function.name],
             flow=self._shared.flows[function.name],
         )
-        pump.paused = function.name in self._shared.paused
-        return pump
+        worker.paused = function.name in self._shared.paused
+        return worker
 
     async def _watch(self, partition: int, made: deque[PartitionWorker]) -> None:
         """Run the partition worker that is `made`; after it ended another one, from what the store holds.
@@ -230,27 +230,27 @@ class FunctionSubscription:
             try:
                 if not made:
                     made.append(await self._made(partition))
-                if partition not in self._pumps or self._is_closing:
+                if partition not in self._workers or self._is_closing:
                     return
-                pump = made.popleft()
-                self._pumps[partition] = pump, self._pumps[partition][1]
+                worker = made.popleft()
+                self._workers[partition] = worker, self._workers[partition][1]
                 halted.pop(key, None)
                 async with self._shared.unowned[self.function.name, partition]:
                     pass
-                await pump.run()
+                await worker.run()
             except Exception as error:
                 again = "" if isinstance(error, Corrupt) else "; begins anew soon"
                 halted[key] = f"{type(error).__name__}: {error}{again}"
                 raise
-            if pump.fenced:
+            if worker.fenced:
                 # Still assigned to us: whoever claimed it late has to let go, so claim it anew.
                 halted[key] = "another owner has taken the partition over; claimed anew soon"
                 raise Fenced(halted[key])
 
     async def _stop(self, partitions: Sequence[int]) -> None:
-        found = [self._pumps.pop(each) for each in partitions if each in self._pumps]
-        for pump, _ in found:
-            pump.stop()
+        found = [self._workers.pop(each) for each in partitions if each in self._workers]
+        for worker, _ in found:
+            worker.stop()
         await asyncio.gather(*(watch.task for _, watch in found), return_exceptions=True)
 
 

@@ -78,7 +78,7 @@ class PartitionSupervisor:
         on_failure: Callable[[str, BaseException], None],
         folder: Path | None = None,
         outside: bool = True,
-        shifts: ConsumerRuns | None = None,
+        consumer_runs: ConsumerRuns | None = None,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self.apps: dict[str, AppSpec] = {}
@@ -86,7 +86,7 @@ class PartitionSupervisor:
         self.breakers: dict[str, CircuitBreaker] = {}
         self.halted: dict[Key, str] = {}
         self._flows: dict[str, FlowLimiter] = {}
-        self._shifts = ConsumerRuns() if shifts is None else shifts
+        self._consumer_runs = ConsumerRuns() if consumer_runs is None else consumer_runs
         self._on_failure = on_failure
         self._engine = engine
         self.committer = engine.committer
@@ -110,9 +110,9 @@ class PartitionSupervisor:
             appends=delayed_appends,
             on_failure=on_failure,
         )
-        self.vetting = PublishChecks(log, delayed_appends, engine.telemetry)
+        self.publish_checks = PublishChecks(log, delayed_appends, engine.telemetry)
         # What a run publishes is checked whoever has run it, so that comes before all who run some.
-        own = (self.vetting.intercept(self._spec_of), self.queues.intercept)
+        own = (self.publish_checks.intercept(self._spec_of), self.queues.intercept)
         self.submit = intercepted(submit, (*interceptors, *own))
         around = SourceContext(
             clock,
@@ -125,7 +125,7 @@ class PartitionSupervisor:
         )
         self.sources = SourceSupervisor(around, engine=engine, halted=self.halted)
         self._workers = WorkerFactory(
-            engine, submit=self.submit, queues=self.queues, vetting=self.vetting
+            engine, submit=self.submit, queues=self.queues, publish_checks=self.publish_checks
         )
         self._shared = Shared(
             workers=self._workers,
@@ -136,7 +136,7 @@ class PartitionSupervisor:
             halted=self.halted,
             unowned=self._unowned,
             supervise=self._supervise,
-            roster=self._roster,
+            scaler=self._scaler,
             on_failure=on_failure,
         )
         self._delaying: Supervised | None = None
@@ -299,20 +299,20 @@ class PartitionSupervisor:
         engine = self._engine
         return engine.tasks.supervise(work, name=name, backoff=engine.backoff(), halts=halts)
 
-    def _roster(
+    def _scaler(
         self, function: FunctionSpec, trigger: Lag, subscription: Subscription
     ) -> LagScaler:
-        roster = LagScaler(
+        scaler = LagScaler(
             function,
             trigger,
             subscription,
             engine=self._engine,
             submit=self.submit,
-            shifts=self._shifts,
-            vetting=self.vetting,
+            consumer_runs=self._consumer_runs,
+            publish_checks=self.publish_checks,
         )
-        roster.paused = function.name in self._paused
-        return roster
+        scaler.paused = function.name in self._paused
+        return scaler
 
     async def close(self, grace: float) -> None:
         """Stop taking up work, let what is in flight end and land, then let go of everything.
@@ -338,16 +338,16 @@ class PartitionSupervisor:
     def _of(self, function: str) -> list[FunctionSubscription]:
         return list(self._readings.get(function, {}).values())
 
-    def pump(self, function: str, stream: str, partition: int) -> PartitionWorker | None:
+    def worker(self, function: str, stream: str, partition: int) -> PartitionWorker | None:
         """The partition worker that owns the partition here."""
         for reading in self._of(function):
-            if stream in reading.reads.streams and (found := reading.pump(partition)) is not None:
+            if stream in reading.reads.streams and (found := reading.worker(partition)) is not None:
                 return found
         return None
 
-    def _roster_of(self, function: str) -> LagScaler | None:
+    def _scaler_of(self, function: str) -> LagScaler | None:
         """Who decides how many instances of the function consume a lag."""
-        return next((each.roster for each in self._of(function) if each.roster is not None), None)
+        return next((each.scaler for each in self._of(function) if each.scaler is not None), None)
 
     def partitions(self, function: str) -> list[tuple[str, int]]:
         """Every (stream, partition) the function reads.
@@ -368,21 +368,21 @@ class PartitionSupervisor:
 
     def state_of(self, function: str, stream: str, partition: int) -> str:
         """What delivery to this partition is doing, in words."""
-        pump = self.pump(function, stream, partition)
+        worker = self.worker(function, stream, partition)
         reads = [each.reads.streams for each in self._of(function) if stream in each.reads.streams]
         for streams in (*reads, (stream, "source")):
             if (why := self.halted.get((function, streams, partition))) is not None:
                 return f"halted: {why}"
-        if (roster := self._roster_of(function)) is not None:
-            return roster.state_of(partition)
-        if pump is None:
+        if (scaler := self._scaler_of(function)) is not None:
+            return scaler.state_of(partition)
+        if worker is None:
             reading = (each for each in self._of(function) if stream in each.reads.streams)
             return "starting" if any(each.is_coming(partition) for each in reading) else "stopped"
-        if pump.paused:
+        if worker.paused:
             return "paused"
         if self.breakers[function].state is BreakerState.OPEN:
             return "circuit breaker open"
-        return "retrying" if pump.is_retrying else "running"
+        return "retrying" if worker.is_retrying else "running"
 
     def known(self, function: str) -> FunctionSpec:
         """The function's description.
@@ -404,17 +404,17 @@ class PartitionSupervisor:
         Raises:
             Fenced: Another owner has taken the partition over.
         """
-        pump = self.pump(function, stream, partition)
-        if pump is None:
+        worker = self.worker(function, stream, partition)
+        if worker is None:
             # A partition worker that comes meanwhile waits, for it looks at the rows once, when it begins.
             async with self._unowned[function, partition]:
                 fence = await fence_as_stored(self._engine.storage, function, (stream, partition))
                 await work(self.committer.fenced((fence,)))
-            if (roster := self._roster_of(function)) is not None:
+            if (scaler := self._scaler_of(function)) is not None:
                 # A run that holds the partition is fenced off by what was written.
-                roster.wake()
+                scaler.wake()
         else:
-            await pump.request(work)
+            await worker.request(work)
 
     def pause(self, function: str) -> None:
         """Take up nothing new for the function."""
@@ -430,10 +430,10 @@ class PartitionSupervisor:
 
     def _pause(self, function: str, *, paused: bool) -> None:
         for reading in self._of(function):
-            if reading.roster is not None:
-                reading.roster.pause(paused)
-            for pump in reading.pumps:
-                pump.pause(paused)
+            if reading.scaler is not None:
+                reading.scaler.pause(paused)
+            for worker in reading.workers:
+                worker.pause(paused)
 
     async def reset(self, function: str, start: str, *, order_of: str | None = None) -> None:
         """Send the function back (or forward) to `start` in all its streams; see `start_offset`.

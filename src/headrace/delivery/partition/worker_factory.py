@@ -40,13 +40,13 @@ class WorkerFactory:
         *,
         submit: Submit,
         queues: ExternalConsumers,
-        vetting: PublishChecks,
+        publish_checks: PublishChecks,
         settle: Settler = settle,
     ) -> None:
         self._engine = engine
         self._submit = submit
         self._queues = queues
-        self._vetting = vetting
+        self._publish_checks = publish_checks
         self._settle = settle
 
     async def claims(

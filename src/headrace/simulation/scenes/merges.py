@@ -135,7 +135,7 @@ class MergeScene:
             self._is_sent_back = await self._stage.insist(self._sent_back_by) or False
 
     async def _sent_back_by(self, node: HostedNode) -> bool:
-        await node.dispatcher.reset(f"{APP}.{NAME}", "earliest")
+        await node.supervisor.reset(f"{APP}.{NAME}", "earliest")
         # Where another host has taken over meanwhile, one that owns nothing any more has answered: the
         # owner reads on from where it stood, so it is asked too.
         return node is self._stage.lives.node

@@ -223,7 +223,7 @@ class QueueScene:
         began = self._now()
         try:
             found = await self._stage.ask(
-                lambda node: node.dispatcher.queues.receive(GROUP, most=most, wait=0.05)
+                lambda node: node.supervisor.queues.receive(GROUP, most=most, wait=0.05)
             )
         except Unavailable:
             return []
@@ -234,7 +234,7 @@ class QueueScene:
 
     async def _say(self, what: str, message: LeasedMessage, amount: float = 0.0) -> None:
         def request(node: HostedNode) -> Any:
-            queues = node.dispatcher.queues
+            queues = node.supervisor.queues
             match what:
                 case "ack":
                     return queues.acknowledge(GROUP, message.receipt)

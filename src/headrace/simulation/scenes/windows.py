@@ -214,8 +214,8 @@ class WindowScene:
 
     async def _redriven_by(self, node: HostedNode) -> bool:
         name, clock = f"{APP}.{NAME}", self._stage.clock
-        await DeadLetters(node.host_storage, node.dispatcher, clock).redrive(name)
-        await ParkedKeys(node.host_storage, node.dispatcher, clock).redrive(name)
+        await DeadLetters(node.host_storage, node.supervisor, clock).redrive(name)
+        await ParkedKeys(node.host_storage, node.supervisor, clock).redrive(name)
         return True
 
     # --- what is seen -----------------------------------------------------------------------

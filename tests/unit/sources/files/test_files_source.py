@@ -164,7 +164,7 @@ def test_a_folder_that_cannot_be_read_deletes_nothing(tmp_path: Path) -> None:
         world.advance("3s")
         inbox.rename(tmp_path / "away")
         world.advance("10s")
-        sources = world._lives.node.dispatcher.sources
+        sources = world._lives.node.supervisor.sources
         trouble = sources.trouble("_inbox.note.files.0")
         assert trouble is not None
         assert "cannot be read" in trouble.error

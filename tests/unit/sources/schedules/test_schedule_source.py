@@ -198,11 +198,11 @@ def test_a_changed_schedule_begins_anew_and_a_changed_payload_does_not() -> None
     with World(clockwork(Cron("0 7 * * *", payload={"n": 1})), start=NEW_YEAR) as world:
         world.advance("6h")
         changed = clockwork(Cron("0 7 * * *", payload={"n": 2})).spec()
-        world._drive(world._lives.node.dispatcher.deploy(changed))
+        world._drive(world._lives.node.supervisor.deploy(changed))
         world.advance("2h")
         assert fired(world) == ["01 07:00"]
         assert world.values("ticks")[0]["value"] == {"n": 2}
-        world._drive(world._lives.node.dispatcher.deploy(clockwork(Every("30m")).spec()))
+        world._drive(world._lives.node.supervisor.deploy(clockwork(Every("30m")).spec()))
         world.advance("31m")
         assert fired(world) == ["01 07:00", "01 08:30"]
 

@@ -149,7 +149,7 @@ def test_a_table_that_is_away_for_a_while_is_waited_for(path: Path, shop: apsw.C
         world.advance("1s")
         shop.execute("ALTER TABLE orders RENAME TO old")
         world.advance("3s")
-        trouble = world._lives.node.dispatcher.sources.trouble("_shop.note.table.0")
+        trouble = world._lives.node.supervisor.sources.trouble("_shop.note.table.0")
         assert trouble is not None
         assert "has no table `orders`; create it" in trouble.error
         shop.execute("ALTER TABLE old RENAME TO orders")
@@ -217,7 +217,7 @@ def test_a_count_that_somebody_resets_loses_and_repeats_nothing(
 
 
 def stop_of(world: World) -> str:
-    trouble = world._lives.node.dispatcher.sources.trouble("_shop.note.table.0")
+    trouble = world._lives.node.supervisor.sources.trouble("_shop.note.table.0")
     return "" if trouble is None else trouble.error
 
 
