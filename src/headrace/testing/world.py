@@ -44,7 +44,7 @@ from headrace.testing.checks import check_exactly_once, check_finished, check_or
 from headrace.testing.chosen_settings import check_secrets, chosen
 from headrace.testing.deliveries import Deliveries, Delivery, fate_of
 from headrace.testing.faults import HostDied
-from headrace.testing.hosts import Hosts, at_once
+from headrace.testing.hosts import HostedNode, Hosts, at_once
 from headrace.testing.http_client import HttpClient
 from headrace.testing.queues import QueueConsumer
 from headrace.testing.served import ServedResponse
@@ -219,12 +219,12 @@ class World:
         name = queue if isinstance(queue, str) else queue.name
         owner = self._lives.broker.stream(name).owner
         return QueueConsumer(
-            consumer_name(owner, name), lambda: self._lives.node.supervisor.queues, self._drive
+            consumer_name(owner, name), lambda: self._node.supervisor.queues, self._drive
         )
 
     def left_out(self, function: str) -> dict[str, int]:
         """Count the events that flow control left out since the host started, by policy."""
-        return dict(self._lives.node.services.runs.counters[function].left_out)
+        return dict(self._node.services.runs.counters[function].left_out)
 
     # --- producing --------------------------------------------------------------------------
 
@@ -306,7 +306,7 @@ class World:
     def cancel(self, queue: str | Stream[Any], id: str) -> bool:
         """Take back the message of this id, if it still waits for its time; whether it did."""
         name = queue if isinstance(queue, str) else queue.name
-        return bool(self._drive(self._lives.node.services.publisher.cancel(name, [id])))
+        return bool(self._drive(self._node.services.publisher.cancel(name, [id])))
 
     # --- breaking ---------------------------------------------------------------------------
 
@@ -343,7 +343,7 @@ class World:
         self._plan(function, times, Crashed(Cause("Crashed", "planned by the test")))
 
     def _plan(self, function: str, times: int, outcome: Outcome) -> None:
-        self._lives.node.supervisor.known(function)
+        self._node.supervisor.known(function)
         self._runs.plan(function, times, outcome)
 
     # --- looking ----------------------------------------------------------------------------
@@ -384,11 +384,11 @@ class World:
 
     def lag_rows(self, function: str | None = None) -> list[LagRow]:
         """Return the lag of each function in each partition."""
-        return at_once(self._lives.node.services.lag.rows(function))
+        return at_once(self._node.services.lag.rows(function))
 
     def map(self) -> str:
         """The function-trigger map, as a table."""
-        return map_table(map_rows(self._lives.specs, self._lives.node.services.runs.observed()))
+        return map_table(map_rows(self._lives.specs, self._node.services.runs.observed()))
 
     # --- operating --------------------------------------------------------------------------
 
@@ -419,7 +419,7 @@ class World:
 
         `order_of` names a function whose order of merging it is to take.
         """
-        supervisor = self._lives.node.supervisor
+        supervisor = self._node.supervisor
         self._drive(supervisor.reset(function, start, order_of=order_of))
 
     def flush(
@@ -436,16 +436,16 @@ class World:
             partition: Of the stream it reads; None: all of them.
             key: Whose, None: those without a key; not given: all.
         """
-        windows = self._lives.node.services.windows
+        windows = self._node.services.windows
         return self._drive(windows.flush(function, partition=partition, key=key)).closed
 
     def pause(self, function: str) -> None:
         """Let the function take up nothing new."""
-        self._lives.node.supervisor.pause(function)
+        self._node.supervisor.pause(function)
 
     def resume(self, function: str) -> None:
         """Let it go on."""
-        self._lives.node.supervisor.resume(function)
+        self._node.supervisor.resume(function)
 
     def replay(
         self,
@@ -459,7 +459,7 @@ class World:
         first = 0 if begin is None else round(begin.timestamp() * 1e6)
         last = self._lives.clock.now() + 1 if end is None else round(end.timestamp() * 1e6)
         of = stream if isinstance(stream, str) else stream.name
-        replays = self._lives.node.services.replays
+        replays = self._node.services.replays
         self._drive(replays.start(name, of, begin=first, end=last, rules=list(rules)))
 
     # --- checking ---------------------------------------------------------------------------
@@ -508,7 +508,7 @@ class World:
         """
         name = where if isinstance(where, str) else where.name
         rows: list[tuple[Any, Any, str]]
-        if isinstance(where, str) and where in self._lives.node.supervisor.functions:
+        if isinstance(where, str) and where in self._node.supervisor.functions:
             rows = [
                 (
                     (one.position.stream, one.position.partition, one.key),
@@ -529,12 +529,18 @@ class World:
     # --- inside -----------------------------------------------------------------------------
 
     @property
+    def _node(self) -> HostedNode:
+        """The node that is up; after a crash, once the next one is."""
+        node = self._lives.node
+        return node if node.host.alive else self._drive(self._lives.current())
+
+    @property
     def _dead(self) -> DeadLetters:
-        return DeadLetters(self._lives.storage, self._lives.node.supervisor, self._lives.clock)
+        return DeadLetters(self._lives.storage, self._node.supervisor, self._lives.clock)
 
     @property
     def _lot(self) -> ParkedKeys:
-        return ParkedKeys(self._lives.storage, self._lives.node.supervisor, self._lives.clock)
+        return ParkedKeys(self._lives.storage, self._node.supervisor, self._lives.clock)
 
     def _coder(self, stream: str) -> Coder:
         for app in self._lives.apps.values():
